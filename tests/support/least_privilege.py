@@ -61,7 +61,7 @@ class DeployedStack:
             StackName=NAME,
             ChangeSetName="create",
             ChangeSetType="CREATE",
-            TemplateURL=f"{self.cloud.endpoint_url}/templates/stack.yaml",
+            TemplateURL=f"https://templates.s3.{REGION}.amazonaws.com/stack.yaml",
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
             Capabilities=["CAPABILITY_IAM"],
         )

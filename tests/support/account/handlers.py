@@ -1,64 +1,36 @@
 """How each type of resource is created and deleted: by the same calls that any client makes."""
 
-import contextlib
 import json
 import secrets
-import string
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
+from localcloud.clients import loopback
+from tests.support.account.template import Resource
 
-from tests.support.account.template import Resource, StackError
+SUFFIX_LENGTH = 12
+"""Length in characters of the random part of a name that the template does not give."""
 
 
 def coerce(value: Any, shape: Any) -> Any:
     """Return a value of a template in the types of an API: the text "30" becomes a number, or a number becomes text.
 
-    botocore rejects other types than those of `shape`, a ``botocore.model.Shape``. A text that is no number raises
-    ValueError.
+    botocore rejects other types than those of `shape`, a ``botocore.model.Shape``.
     """
-    coerced = value
     match shape.type_name, value:
         case "structure", dict():
             members = shape.members
-            coerced = {name: coerce(one, members[name]) if name in members else one for name, one in value.items()}
+            return {name: coerce(one, members[name]) if name in members else one for name, one in value.items()}
         case "list", list():
-            coerced = [coerce(one, shape.member) for one in value]
+            return [coerce(one, shape.member) for one in value]
         case "map", dict():
-            coerced = {str(name): coerce(one, shape.value) for name, one in value.items()}
+            return {str(name): coerce(one, shape.value) for name, one in value.items()}
         case "string", bool() | dict() | int() | float():
-            coerced = json.dumps(value)
-        case "boolean", str():
-            coerced = {"true": True, "false": False}.get(value.lower(), value)
-        case "integer" | "long", str():
-            coerced = int(value)
-        case "double" | "float", str() | int():
-            coerced = float(value)
-    return coerced
-
-
-INSTANCES_SECONDS = 120.0
-"""Longest time in seconds in which the instances of a deleted Auto Scaling group may end."""
-
-ClientOf = Callable[[str], Any]
-"""Returns a boto client of a service in the stack's region."""
-
-_MISSING = (
-    "NotFound", "NoSuchEntity", "NoSuchBucket", "NoSuchDistribution", "NonExistentQueue", "DoesNotExist",
-)  # fmt: skip
-"""Parts of the error codes of resources that do not exist."""
-
-
-SUFFIX_LENGTH = 12
-
-
-def name_for(stack: str, logical_id: str, max_length: int) -> str:
-    """Return a new name for a resource without a name in the template."""
-    suffix = "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(SUFFIX_LENGTH))
-    return f"{stack}-{logical_id}"[: max_length - SUFFIX_LENGTH - 1] + f"-{suffix}"
+            return json.dumps(value)
+        case "boolean" | "integer" | "long", str():
+            return json.loads(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -68,60 +40,68 @@ class StackServices:
     account: str
     region: str
     stack_name: str
-    client: ClientOf
-    tags: Mapping[str, str] = field(default_factory=dict)
+    stack_tags: Mapping[str, str]
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call a service, without parameters that are None, and with all values in the API's types."""
-        client = self.client(service)
+        """Call a service, without parameters that are None or empty, and with all values in the API's types."""
+        client = loopback.client(service, self.region)
         model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
-        given = {name: value for name, value in parameters.items() if value is not None}
+        given = {name: value for name, value in parameters.items() if value not in (None, {}, [])}
         result: dict[str, Any] = getattr(client, operation)(**coerce(given, model.input_shape))
         return result
 
-    def name(self, resource: Resource, key: str, max_length: int = 255) -> str:
+    def name(self, resource: Resource, key: str = "", max_length: int = 255) -> str:
         """Return the name in a property of a resource, or a new name."""
-        return resource.properties.get(key) or name_for(self.stack_name, resource.logical_id, max_length)
+        given = resource.properties.get(key)
+        prefix = f"{self.stack_name}-{resource.logical_id}"[: max_length - SUFFIX_LENGTH - 1]
+        return given or f"{prefix}-{secrets.token_hex(SUFFIX_LENGTH // 2)}"
 
-    def tags_of(self, properties: Mapping[str, Any]) -> dict[str, str]:
+    def tags(self, resource: Resource, key: str = "Tags") -> dict[str, str]:
         """Return a resource's own tags and the stack's."""
-        own = properties.get("Tags") or {}
-        listed = own.items() if isinstance(own, Mapping) else ((tag["Key"], tag["Value"]) for tag in own)
-        return {**self.tags, **{str(key): str(value) for key, value in listed}}
+        own = resource.properties.get(key, {})
+        return {**self.stack_tags, **(own if isinstance(own, Mapping) else {tag["Key"]: tag["Value"] for tag in own})}
 
-    def tag_list(self, properties: Mapping[str, Any]) -> list[dict[str, str]]:
+    def tag_list(self, resource: Resource) -> list[dict[str, str]]:
         """Return the same tags in the form of most services."""
-        return [{"Key": key, "Value": value} for key, value in self.tags_of(properties).items()]
+        return [{"Key": key, "Value": value} for key, value in self.tags(resource).items()]
 
-    def tag_specification(self, kind: str, properties: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-        """Return the same tags in the form of EC2, or None without tags."""
-        tags = self.tag_list(properties)
-        return [{"ResourceType": kind, "Tags": tags}] if tags else None
-
-
-class PhysicalResource(NamedTuple):
-    """The values of ``Ref`` and ``Fn::GetAtt`` of a created resource."""
-
-    physical_id: str
-    attributes: Mapping[str, str] = {}
+    def tag_specification(self, kind: str, resource: Resource) -> list[dict[str, Any]]:
+        """Return the same tags in the form of EC2."""
+        tags = self.tag_list(resource)
+        return [{"ResourceType": kind, "Tags": tags}] if tags else []
 
 
-Create = Callable[[StackServices, Resource], PhysicalResource]
-Delete = Callable[[StackServices, Resource], None]
+Created = tuple[str, Mapping[str, str]]
+"""The values of ``Ref`` and ``Fn::GetAtt`` of a created resource."""
+
+Create = Callable[[StackServices, Resource], Created]
+Delete = Callable[[StackServices, Resource], Any]
 
 
 class ResourceHandler(NamedTuple):
-    """Creates and deletes resources of one type; deleting a resource that does not exist has no effect."""
+    """Creates and deletes resources of one type."""
 
     create: Create
     delete: Delete
 
 
 HANDLERS: dict[str, ResourceHandler] = {}
-"""The types of resources that exist in a service."""
+"""The types of resources that exist in a service; resources of other types exist only in their stack."""
 
 
-def creates(resource_type: str, delete: Delete) -> Callable[[Create], Create]:
+def create(services: StackServices, resource: Resource) -> None:
+    """Create a resource."""
+    handler = HANDLERS.get(resource.type)
+    resource.physical_id, resource.attributes = (handler.create if handler else _list_only)(services, resource)
+
+
+def delete(services: StackServices, resource: Resource) -> None:
+    """Delete a resource."""
+    if handler := HANDLERS.get(resource.type):
+        handler.delete(services, resource)
+
+
+def handles(resource_type: str, delete: Delete) -> Callable[[Create], Create]:
     """Return a decorator of the function that creates resources of a type."""
 
     def register(create: Create) -> Create:
@@ -131,313 +111,249 @@ def creates(resource_type: str, delete: Delete) -> Callable[[Create], Create]:
     return register
 
 
-@contextlib.contextmanager
-def missing_is_deleted() -> Iterator[None]:
-    """Ignore the error of a call that deletes a resource which does not exist."""
-    try:
-        yield
-    except ClientError as error:
-        if not any(part in error.response["Error"]["Code"] for part in _MISSING):
-            raise
-
-
-def deleted_by(service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()) -> Delete:
+def by_call(service: str, operation: str, key: str, attribute: str = "", also: tuple[str, ...] = ()) -> Delete:
     """Return a function that deletes a resource with one call.
 
     The value of the parameter `key` is the resource's physical id, or one of its attributes. The call also gets the
     properties `also`.
     """
 
-    def delete(cloud: StackServices, resource: Resource) -> None:
-        value: Any = resource.attributes[attribute] if attribute else resource.physical_id
-        more = {name: resource.properties[name] for name in also}
-        with missing_is_deleted():
-            cloud.call(service, operation, **{key: value}, **more)
+    def delete(services: StackServices, resource: Resource) -> None:
+        value = resource.attributes[attribute] if attribute else resource.physical_id
+        services.call(service, operation, **{key: value}, **{name: resource.properties[name] for name in also})
 
     return delete
 
 
-def _put_policy(cloud: StackServices, role: str, policy: Mapping[str, Any]) -> None:
+def put_policy(services: StackServices, role: str, policy: Mapping[str, Any]) -> None:
+    """Give a role an inline policy."""
     document = json.dumps(policy["PolicyDocument"])
-    cloud.call("iam", "put_role_policy", RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
+    services.call("iam", "put_role_policy", RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
 
 
-def delete_role(cloud: StackServices, resource: Resource) -> None:
+def delete_role(services: StackServices, resource: Resource) -> None:
     """Delete a role with its inline policies."""
-    role = {"RoleName": resource.physical_id}
-    with missing_is_deleted():
-        for name in cloud.call("iam", "list_role_policies", **role)["PolicyNames"]:
-            cloud.call("iam", "delete_role_policy", **role, PolicyName=name)
-        cloud.call("iam", "delete_role", **role)
+    for policy in resource.properties.get("Policies", []):
+        services.call("iam", "delete_role_policy", RoleName=resource.physical_id, PolicyName=policy["PolicyName"])
+    services.call("iam", "delete_role", RoleName=resource.physical_id)
 
 
-@creates("AWS::IAM::Role", delete_role)
-def create_role(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::IAM::Role", delete_role)
+def create_role(services: StackServices, resource: Resource) -> Created:
     """Create a role with its inline policies."""
-    wanted, name = resource.properties, cloud.name(resource, "RoleName", 64)
-    document = json.dumps(wanted["AssumeRolePolicyDocument"])
-    role = cloud.call(
-        "iam", "create_role", RoleName=name, AssumeRolePolicyDocument=document, Path=wanted.get("Path"),
-        Tags=cloud.tag_list(wanted),
-    )["Role"]  # fmt: skip
-    for policy in wanted.get("Policies", []):
-        _put_policy(cloud, name, policy)
-    return PhysicalResource(name, {"Arn": role["Arn"], "RoleId": role["RoleId"]})
+    name = services.name(resource, "RoleName", 64)
+    trusted = json.dumps(resource.properties["AssumeRolePolicyDocument"])
+    tags = services.tag_list(resource)
+    role = services.call("iam", "create_role", RoleName=name, AssumeRolePolicyDocument=trusted, Tags=tags)["Role"]
+    for policy in resource.properties.get("Policies", []):
+        put_policy(services, name, policy)
+    return name, {"Arn": role["Arn"]}
 
 
-def delete_policy(cloud: StackServices, resource: Resource) -> None:
+def delete_policy(services: StackServices, resource: Resource) -> None:
     """Delete a policy from each of its roles."""
     for role in resource.properties["Roles"]:
-        with missing_is_deleted():
-            cloud.call("iam", "delete_role_policy", RoleName=role, PolicyName=resource.properties["PolicyName"])
+        services.call("iam", "delete_role_policy", RoleName=role, PolicyName=resource.properties["PolicyName"])
 
 
-@creates("AWS::IAM::Policy", delete_policy)
-def create_policy(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::IAM::Policy", delete_policy)
+def create_policy(services: StackServices, resource: Resource) -> Created:
     """Create a policy in each of its roles."""
     for role in resource.properties["Roles"]:
-        _put_policy(cloud, role, resource.properties)
-    return PhysicalResource(name_for(cloud.stack_name, resource.logical_id, 32))
+        put_policy(services, role, resource.properties)
+    return services.name(resource, max_length=32), {}
 
 
-def delete_instance_profile(cloud: StackServices, resource: Resource) -> None:
-    """Remove the roles of a profile and delete it."""
-    profile = {"InstanceProfileName": resource.physical_id}
-    with missing_is_deleted():
-        for role in resource.properties["Roles"]:
-            cloud.call("iam", "remove_role_from_instance_profile", **profile, RoleName=role)
-        cloud.call("iam", "delete_instance_profile", **profile)
+def delete_instance_profile(services: StackServices, resource: Resource) -> None:
+    """Remove the role of a profile and delete it."""
+    profile, [role] = {"InstanceProfileName": resource.physical_id}, resource.properties["Roles"]
+    services.call("iam", "remove_role_from_instance_profile", **profile, RoleName=role)
+    services.call("iam", "delete_instance_profile", **profile)
 
 
-@creates("AWS::IAM::InstanceProfile", delete_instance_profile)
-def create_instance_profile(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a profile of roles."""
-    name = cloud.name(resource, "InstanceProfileName", 128)
-    profile = cloud.call("iam", "create_instance_profile", InstanceProfileName=name)["InstanceProfile"]
-    for role in resource.properties["Roles"]:
-        cloud.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
-    return PhysicalResource(name, {"Arn": profile["Arn"]})
+@handles("AWS::IAM::InstanceProfile", delete_instance_profile)
+def create_instance_profile(services: StackServices, resource: Resource) -> Created:
+    """Create a profile of a role."""
+    name, [role] = services.name(resource, max_length=128), resource.properties["Roles"]
+    profile = services.call("iam", "create_instance_profile", InstanceProfileName=name)["InstanceProfile"]
+    services.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
+    return name, {"Arn": profile["Arn"]}
 
 
-@creates("AWS::Cognito::UserPool", deleted_by("cognito-idp", "delete_user_pool", "UserPoolId"))
-def create_user_pool(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::Cognito::UserPool", by_call("cognito-idp", "delete_user_pool", "UserPoolId"))
+def create_user_pool(services: StackServices, resource: Resource) -> Created:
     """Create a user pool."""
-    wanted = resource.properties
-    apart = {"UserPoolName", "UserPoolTags", "EnabledMfas", "MfaConfiguration"}
-    pool = cloud.call(
-        "cognito-idp", "create_user_pool", PoolName=cloud.name(resource, "UserPoolName", 128),
-        UserPoolTags=cloud.tags_of({"Tags": wanted.get("UserPoolTags")}),
-        **{name: value for name, value in wanted.items() if name not in apart},
-    )["UserPool"]  # fmt: skip
-    cloud.call(
-        "cognito-idp", "set_user_pool_mfa_config", UserPoolId=pool["Id"],
-        SoftwareTokenMfaConfiguration={"Enabled": "SOFTWARE_TOKEN_MFA" in wanted.get("EnabledMfas", ())},
-        MfaConfiguration=wanted.get("MfaConfiguration", "OFF"),
+    wanted = dict(resource.properties)
+    name, factors, mode = (wanted.pop(key) for key in ("UserPoolName", "EnabledMfas", "MfaConfiguration"))
+    wanted["UserPoolTags"] = services.tags(resource, "UserPoolTags")
+    pool = services.call("cognito-idp", "create_user_pool", PoolName=name, **wanted)["UserPool"]
+    services.call(
+        "cognito-idp", "set_user_pool_mfa_config", UserPoolId=pool["Id"], MfaConfiguration=mode,
+        SoftwareTokenMfaConfiguration={"Enabled": "SOFTWARE_TOKEN_MFA" in factors},
     )  # fmt: skip
-    return PhysicalResource(pool["Id"], {"Arn": pool["Arn"], "UserPoolId": pool["Id"]})
+    return pool["Id"], {"Arn": pool["Arn"]}
 
 
-@creates(
+@handles(
     "AWS::Cognito::UserPoolClient",
-    deleted_by("cognito-idp", "delete_user_pool_client", "ClientId", also=("UserPoolId",)),
+    by_call("cognito-idp", "delete_user_pool_client", "ClientId", also=("UserPoolId",)),
 )
-def create_user_pool_client(cloud: StackServices, resource: Resource) -> PhysicalResource:
+def create_user_pool_client(services: StackServices, resource: Resource) -> Created:
     """Create a client of a user pool."""
-    wanted = {**resource.properties, "ClientName": cloud.name(resource, "ClientName", 128)}
-    return PhysicalResource(
-        cloud.call("cognito-idp", "create_user_pool_client", **wanted)["UserPoolClient"]["ClientId"]
-    )
+    wanted = {**resource.properties, "ClientName": services.name(resource, "ClientName", 128)}
+    return services.call("cognito-idp", "create_user_pool_client", **wanted)["UserPoolClient"]["ClientId"], {}
 
 
-@creates("AWS::Cognito::UserPoolGroup", deleted_by("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",)))
-def create_user_pool_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::Cognito::UserPoolGroup", by_call("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",)))
+def create_user_pool_group(services: StackServices, resource: Resource) -> Created:
     """Create a group of a user pool."""
-    cloud.call("cognito-idp", "create_group", **resource.properties)
-    return PhysicalResource(resource.properties["GroupName"])
+    services.call("cognito-idp", "create_group", **resource.properties)
+    return resource.properties["GroupName"], {}
 
 
-@creates("AWS::EC2::SecurityGroup", deleted_by("ec2", "delete_security_group", "GroupId"))
-def create_security_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::EC2::SecurityGroup", by_call("ec2", "delete_security_group", "GroupId"))
+def create_security_group(services: StackServices, resource: Resource) -> Created:
     """Create a group without its rules, which would have no effect: machines have addresses on loopback only."""
     wanted = resource.properties
-    group = cloud.call(
-        "ec2", "create_security_group", GroupName=cloud.name(resource, "GroupName"), VpcId=wanted.get("VpcId"),
+    group = services.call(
+        "ec2", "create_security_group", GroupName=services.name(resource, "GroupName"), VpcId=wanted["VpcId"],
         Description=wanted["GroupDescription"],
-        TagSpecifications=cloud.tag_specification("security-group", wanted),
+        TagSpecifications=services.tag_specification("security-group", resource),
     )["GroupId"]  # fmt: skip
-    return PhysicalResource(group, {"GroupId": group})
+    return group, {"GroupId": group}
 
 
-@creates("AWS::EC2::EIP", deleted_by("ec2", "release_address", "AllocationId", "AllocationId"))
-def create_address(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::EC2::EIP", by_call("ec2", "release_address", "AllocationId", "AllocationId"))
+def create_address(services: StackServices, resource: Resource) -> Created:
     """Create an address that stays."""
-    tags = cloud.tag_specification("elastic-ip", resource.properties)
-    created = cloud.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
-    return PhysicalResource(
-        created["PublicIp"], {"AllocationId": created["AllocationId"], "PublicIp": created["PublicIp"]}
-    )
+    tags = services.tag_specification("elastic-ip", resource)
+    created = services.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=tags)
+    return created["PublicIp"], {"AllocationId": created["AllocationId"]}
 
 
-@creates("AWS::EC2::LaunchTemplate", deleted_by("ec2", "delete_launch_template", "LaunchTemplateId"))
-def create_launch_template(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a launch template."""
-    wanted = resource.properties
-    own = [one for one in wanted.get("TagSpecifications", []) if one["ResourceType"] == "launch-template"]
-    created = cloud.call(
-        "ec2", "create_launch_template", LaunchTemplateName=cloud.name(resource, "LaunchTemplateName", 128),
-        LaunchTemplateData=wanted["LaunchTemplateData"],
-        TagSpecifications=cloud.tag_specification("launch-template", own[0] if own else {}),
+@handles("AWS::EC2::LaunchTemplate", by_call("ec2", "delete_launch_template", "LaunchTemplateId"))
+def create_launch_template(services: StackServices, resource: Resource) -> Created:
+    """Create a launch template with the tags of the stack."""
+    created = services.call(
+        "ec2", "create_launch_template", LaunchTemplateName=services.name(resource, "LaunchTemplateName", 128),
+        LaunchTemplateData=resource.properties["LaunchTemplateData"],
+        TagSpecifications=services.tag_specification("launch-template", resource),
     )["LaunchTemplate"]  # fmt: skip
-    names = ("LaunchTemplateId", "LatestVersionNumber", "DefaultVersionNumber")
-    return PhysicalResource(created["LaunchTemplateId"], {name: str(created[name]) for name in names})
+    return created["LaunchTemplateId"], {"LatestVersionNumber": str(created["LatestVersionNumber"])}
 
 
-def delete_auto_scaling_group(cloud: StackServices, resource: Resource) -> None:
+def delete_auto_scaling_group(services: StackServices, resource: Resource) -> None:
     """Delete a group and wait until its instances have ended."""
     name = resource.physical_id
-    groups = cloud.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
-    instances = [one["InstanceId"] for group in groups["AutoScalingGroups"] for one in group["Instances"]]
-    with missing_is_deleted():
-        cloud.call("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=name, ForceDelete=True)
-    deadline = time.monotonic() + INSTANCES_SECONDS
-    while instances:
-        filters = [
-            {"Name": "instance-id", "Values": instances},
-            {"Name": "instance-state-name", "Values": ["pending", "running", "shutting-down", "stopping", "stopped"]},
-        ]
-        if not cloud.call("ec2", "describe_instances", Filters=filters)["Reservations"]:
-            return
-        if time.monotonic() > deadline:
-            raise StackError(f"after {INSTANCES_SECONDS:.0f} s some of these instances still run: {instances}")
-        time.sleep(0.1)
+    found = services.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
+    instances = [one["InstanceId"] for one in found["AutoScalingGroups"][0]["Instances"]]
+    services.call("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=name, ForceDelete=True)
+    if instances:
+        waiter = loopback.client("ec2", services.region).get_waiter("instance_terminated")
+        waiter.wait(InstanceIds=instances, WaiterConfig={"Delay": 0.1, "MaxAttempts": 1_200})
 
 
-@creates("AWS::AutoScaling::AutoScalingGroup", delete_auto_scaling_group)
-def create_auto_scaling_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::AutoScaling::AutoScalingGroup", delete_auto_scaling_group)
+def create_auto_scaling_group(services: StackServices, resource: Resource) -> Created:
     """Create a group; its instances may still be pending, and they are not registered with any load balancer."""
-    wanted, name = resource.properties, cloud.name(resource, "AutoScalingGroupName")
-    left_out = {"AutoScalingGroupName", "TargetGroupARNs", "LoadBalancerNames", "Tags", "VPCZoneIdentifier"}
-    own = {tag["Key"]: tag for tag in wanted.get("Tags", [])}
-    tags = [{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in cloud.tags.items()]
-    tags = [*(tag for tag in tags if tag["Key"] not in own), *own.values()]
-    cloud.call(
+    name = services.name(resource, "AutoScalingGroupName")
+    passed_on = ("LaunchTemplate", "MinSize", "MaxSize", "DesiredCapacity", "HealthCheckType")
+    tags = [{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in services.tags(resource).items()]
+    services.call(
         "autoscaling", "create_auto_scaling_group", AutoScalingGroupName=name,
-        VPCZoneIdentifier=",".join(wanted["VPCZoneIdentifier"]),
+        VPCZoneIdentifier=",".join(resource.properties["VPCZoneIdentifier"]),
         Tags=[{**tag, "ResourceId": name, "ResourceType": "auto-scaling-group"} for tag in tags],
-        **{key: value for key, value in wanted.items() if key not in left_out},
+        **{key: resource.properties.get(key) for key in passed_on},
     )  # fmt: skip
-    return PhysicalResource(name)
+    return name, {}
 
 
-@creates("AWS::S3::Bucket", deleted_by("s3", "delete_bucket", "Bucket"))
-def create_bucket(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a bucket with its CORS rules and tags; its other settings have no effect here."""
-    wanted, name, region = resource.properties, cloud.name(resource, "BucketName", 63).lower(), cloud.region
-    where = None if region == "us-east-1" else {"LocationConstraint": region}
-    cloud.call("s3", "create_bucket", Bucket=name, CreateBucketConfiguration=where)
-    names = {"Id": "ID", "MaxAge": "MaxAgeSeconds", "ExposedHeaders": "ExposeHeaders"}
-    if rules := wanted.get("CorsConfiguration", {}).get("CorsRules"):
-        allowed = [{names.get(key, key): value for key, value in rule.items()} for rule in rules]
-        cloud.call("s3", "put_bucket_cors", Bucket=name, CORSConfiguration={"CORSRules": allowed})
-    if tags := cloud.tag_list(wanted):
-        cloud.call("s3", "put_bucket_tagging", Bucket=name, Tagging={"TagSet": tags})
-    domain = f"{name}.s3.{region}.amazonaws.com"
-    return PhysicalResource(name, {"Arn": f"arn:aws:s3:::{name}", "RegionalDomainName": domain})
+@handles("AWS::S3::Bucket", by_call("s3", "delete_bucket", "Bucket"))
+def create_bucket(services: StackServices, resource: Resource) -> Created:
+    """Create a bucket with its tags; its other settings have no effect here."""
+    name = services.name(resource, "BucketName", 63).lower()
+    services.call("s3", "create_bucket", Bucket=name)
+    services.call("s3", "put_bucket_tagging", Bucket=name, Tagging={"TagSet": services.tag_list(resource)})
+    return name, {
+        "Arn": f"arn:aws:s3:::{name}",
+        "RegionalDomainName": f"{name}.s3.{services.region}.amazonaws.com",
+    }
 
 
-@creates("AWS::DynamoDB::Table", deleted_by("dynamodb", "delete_table", "TableName"))
-def create_table(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    """Create a table with its time to live, point-in-time recovery and tags; other settings have no effect here."""
-    wanted, name = resource.properties, cloud.name(resource, "TableName")
-    keys = ("AttributeDefinitions", "KeySchema", "BillingMode", "DeletionProtectionEnabled")
-    created = cloud.call(
-        "dynamodb", "create_table", TableName=name, Tags=cloud.tag_list(wanted) or None,
-        **{key: wanted.get(key) for key in keys},
+@handles("AWS::DynamoDB::Table", by_call("dynamodb", "delete_table", "TableName"))
+def create_table(services: StackServices, resource: Resource) -> Created:
+    """Create a table with its time to live and tags; other settings have no effect here."""
+    name, keys = services.name(resource, "TableName"), ("AttributeDefinitions", "KeySchema", "BillingMode")
+    created = services.call(
+        "dynamodb", "create_table", TableName=name, Tags=services.tag_list(resource),
+        **{key: resource.properties.get(key) for key in (*keys, "DeletionProtectionEnabled")},
     )["TableDescription"]  # fmt: skip
-    if ttl := wanted.get("TimeToLiveSpecification"):
-        cloud.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
-    if recovery := wanted.get("PointInTimeRecoverySpecification"):
-        cloud.call("dynamodb", "update_continuous_backups", TableName=name, PointInTimeRecoverySpecification=recovery)
-    return PhysicalResource(name, {"Arn": created["TableArn"]})
+    ttl = resource.properties["TimeToLiveSpecification"]
+    services.call("dynamodb", "update_time_to_live", TableName=name, TimeToLiveSpecification=ttl)
+    return name, {"Arn": created["TableArn"]}
 
 
-@creates("AWS::SQS::Queue", deleted_by("sqs", "delete_queue", "QueueUrl"))
-def create_queue(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::SQS::Queue", by_call("sqs", "delete_queue", "QueueUrl"))
+def create_queue(services: StackServices, resource: Resource) -> Created:
     """Create a queue."""
-    wanted, name = resource.properties, cloud.name(resource, "QueueName", 80)
-    attributes = {key: value for key, value in wanted.items() if key not in {"QueueName", "Tags"}}
-    tags = cloud.tags_of(wanted) or None
-    url = cloud.call("sqs", "create_queue", QueueName=name, Attributes=attributes, tags=tags)["QueueUrl"]
-    found = cloud.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["QueueArn"])
-    return PhysicalResource(url, {"Arn": found["Attributes"]["QueueArn"], "QueueName": name})
+    name = services.name(resource, "QueueName", 80)
+    attributes = {key: value for key, value in resource.properties.items() if key not in {"QueueName", "Tags"}}
+    tags = services.tags(resource)
+    url = services.call("sqs", "create_queue", QueueName=name, Attributes=attributes, tags=tags)["QueueUrl"]
+    return url, {"Arn": f"arn:aws:sqs:{services.region}:{services.account}:{name}", "QueueName": name}
 
 
-@creates("AWS::SSM::Parameter", deleted_by("ssm", "delete_parameter", "Name"))
-def create_stored_parameter(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::SSM::Parameter", by_call("ssm", "delete_parameter", "Name"))
+def create_stored_parameter(services: StackServices, resource: Resource) -> Created:
     """Create a parameter of the parameter store."""
-    wanted, name = resource.properties, cloud.name(resource, "Name")
-    tags = cloud.tag_list(wanted) or None
-    cloud.call("ssm", "put_parameter", Name=name, Type=wanted["Type"], Value=wanted["Value"], Tags=tags)
-    return PhysicalResource(name)
+    wanted = resource.properties
+    tags = services.tag_list(resource)
+    services.call("ssm", "put_parameter", Name=wanted["Name"], Type=wanted["Type"], Value=wanted["Value"], Tags=tags)
+    return wanted["Name"], {}
 
 
-@creates("AWS::Logs::LogGroup", deleted_by("logs", "delete_log_group", "logGroupName"))
-def create_log_group(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::Logs::LogGroup", by_call("logs", "delete_log_group", "logGroupName"))
+def create_log_group(services: StackServices, resource: Resource) -> Created:
     """Create a log group with its retention."""
-    wanted, name = resource.properties, cloud.name(resource, "LogGroupName")
-    cloud.call("logs", "create_log_group", logGroupName=name, tags=cloud.tags_of(wanted) or None)
-    if days := wanted.get("RetentionInDays"):
-        cloud.call("logs", "put_retention_policy", logGroupName=name, retentionInDays=days)
-    return PhysicalResource(name, {"Arn": f"arn:aws:logs:{cloud.region}:{cloud.account}:log-group:{name}:*"})
+    name, days = services.name(resource, "LogGroupName"), resource.properties["RetentionInDays"]
+    services.call("logs", "create_log_group", logGroupName=name, tags=services.tags(resource))
+    services.call("logs", "put_retention_policy", logGroupName=name, retentionInDays=days)
+    return name, {"Arn": f"arn:aws:logs:{services.region}:{services.account}:log-group:{name}:*"}
 
 
-def delete_distribution(cloud: StackServices, resource: Resource) -> None:
+def delete_distribution(services: StackServices, resource: Resource) -> None:
     """Delete a disabled distribution."""
-    with missing_is_deleted():
-        version = cloud.call("cloudfront", "get_distribution", Id=resource.physical_id)["ETag"]
-        cloud.call("cloudfront", "delete_distribution", Id=resource.physical_id, IfMatch=version)
+    version = services.call("cloudfront", "get_distribution", Id=resource.physical_id)["ETag"]
+    services.call("cloudfront", "delete_distribution", Id=resource.physical_id, IfMatch=version)
 
 
-@creates("AWS::CloudFront::Distribution", delete_distribution)
-def create_distribution(cloud: StackServices, resource: Resource) -> PhysicalResource:
+@handles("AWS::CloudFront::Distribution", delete_distribution)
+def create_distribution(services: StackServices, resource: Resource) -> Created:
     """Create a distribution that accepts invalidations and serves nothing: it has tags, but none of its settings."""
     config = {
-        "CallerReference": name_for(cloud.stack_name, resource.logical_id, 128),
+        "CallerReference": services.name(resource),
         "Comment": "",
         "Enabled": False,  # CloudFront deletes only a disabled distribution
         "Origins": {"Quantity": 1, "Items": [{"Id": "none", "DomainName": "embedded.invalid"}]},
         "DefaultCacheBehavior": {"TargetOriginId": "none", "ViewerProtocolPolicy": "https-only"},
     }
-    wanted = {"DistributionConfig": config, "Tags": {"Items": cloud.tag_list(resource.properties)}}
-    created = cloud.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
-    return PhysicalResource(created["Distribution"]["Id"], {"DomainName": created["Distribution"]["DomainName"]})
+    wanted = {"DistributionConfig": config, "Tags": {"Items": services.tag_list(resource)}}
+    created = services.call("cloudfront", "create_distribution_with_tags", DistributionConfigWithTags=wanted)
+    return created["Distribution"]["Id"], {"DomainName": created["Distribution"]["DomainName"]}
 
 
 class _PlausibleAttributes(dict[str, str]):
     """Attributes of a resource that exists only in its stack, each with a value of the right form."""
 
-    def __init__(self, cloud: StackServices, resource: Resource, physical_id: str) -> None:
-        service = resource.type.split("::")[1].lower()
-        self._arn = f"arn:aws:{service}:{cloud.region}:{cloud.account}:{physical_id}"
-        self._id = physical_id
+    def __init__(self, arn: str) -> None:
+        self._arn = arn
 
     def __missing__(self, name: str) -> str:
-        return self._arn if name.lower().endswith("arn") else f"{self._id}.{name}.invalid"
+        return self._arn if name.lower().endswith("arn") else f"{self._arn.rpartition(':')[2]}.{name}.invalid"
 
 
-_REF_IS_ARN: Final = frozenset({"AWS::SNS::Topic"})
-"""Types of which ``Ref`` returns the ARN.
-
-https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-topic.html
-"""
-
-
-def _create_listed_only(cloud: StackServices, resource: Resource) -> PhysicalResource:
-    name = name_for(cloud.stack_name, resource.logical_id, 255)
-    attributes = _PlausibleAttributes(cloud, resource, name)
-    return PhysicalResource(attributes["Arn"] if resource.type in _REF_IS_ARN else name, attributes)
-
-
-def handler_of(resource_type: str) -> ResourceHandler:
-    """Return the handler of a type; resources of a type without a handler exist only in their stack."""
-    return HANDLERS.get(resource_type) or ResourceHandler(_create_listed_only, lambda _cloud, _resource: None)
+def _list_only(services: StackServices, resource: Resource) -> Created:
+    """Name a resource, and call no service; ``Ref`` of a topic is its ARN."""
+    name, service = services.name(resource), resource.type.split("::")[1].lower()
+    arn = f"arn:aws:{service}:{services.region}:{services.account}:{name}"
+    return arn if resource.type == "AWS::SNS::Topic" else name, _PlausibleAttributes(arn)

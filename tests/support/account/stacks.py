@@ -1,28 +1,28 @@
-"""Stacks and their change sets: created and deleted in the background."""
+"""The part of CloudFormation's API that rehearsals call: moto's core parses requests, and stacks live in a thread."""
 
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
+from moto.core.request import Request
+from moto.core.responses import ActionResult, BaseResponse, EmptyResult
+from werkzeug.wrappers import Response
 
-from tests.support.account.handlers import ClientOf, StackServices, handler_of
-from tests.support.account.template import (
-    Evaluation,
-    Resource,
-    StackError,
-    Template,
-    complete_parameters,
-    in_order,
-    needed_resources,
-    resolve_parameters,
-)
+from localcloud.clients import loopback
+from services.cloudformation import parse_template
+from tests.support.account.handlers import StackServices, create, delete
+from tests.support.account.template import Evaluation, Resource, StackError, complete_parameters, resolve_parameters
 
 log = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+"""A part of an answer, with the names of the API."""
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 """CloudFormation's reason for a change set that would change nothing."""
@@ -33,275 +33,295 @@ UPDATES_UNSUPPORTED = (
 """Reason of a rejected change set that would change a stack."""
 
 
-@dataclass(frozen=True)
-class StackEvent:
-    """The change of a resource, or of the stack itself, to a status."""
-
-    logical_id: str
-    physical_id: str
-    type: str
-    status: str
-    reason: str | None
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
 @dataclass
 class Stack:
-    """One stack; `values` are those of its parameters and pseudo parameters, for ``Ref``."""
+    """A stack, which is created once and deleted.
 
-    id: str
-    name: str
-    template: Template
-    parameters: dict[str, str]
+    Attributes:
+        template: its text.
+        values: those of its parameters and pseudo parameters, for ``Ref``.
+        about: what DescribeStacks returns.
+        resources: by their names in the template, in the order of their creation.
+        statuses: what ListStackResources returns of the resources that were created, or are being created.
+        events: what DescribeStackEvents returns, the oldest first.
+    """
+
+    template: str
     values: dict[str, Any]
-    tags: dict[str, str]
-    status: str = ""
-    reason: str | None = None
+    about: Answer
+    services: StackServices
     resources: dict[str, Resource] = field(default_factory=dict)
-    events: list[StackEvent] = field(default_factory=list)
-    outputs: list[dict[str, str]] = field(default_factory=list)
-    is_protected: bool = False
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    statuses: dict[str, Answer] = field(default_factory=dict)
+    events: list[Answer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read the template."""
+        self.parsed = parse_template(self.template)
+        self._evaluation = Evaluation(self.parsed["Conditions"], self.values, self._resource)
+        self.wanted = self._included(self.parsed["Resources"])
+
+    @property
+    def status(self) -> str:
+        """Such as CREATE_COMPLETE."""
+        return str(self.about["StackStatus"])
 
     def set_status(self, status: str, reason: str | None = None) -> None:
         """Change the stack's status and record an event."""
-        self.status, self.reason = status, reason
-        self.events.append(StackEvent(self.name, self.id, "AWS::CloudFormation::Stack", status, reason))
+        self.about |= {"StackStatus": status, "StackStatusReason": reason}
+        itself = Resource(self.about["StackName"], "AWS::CloudFormation::Stack", {}, self.about["StackId"])
+        self._record(itself, status, reason)
 
-    def set_resource_status(self, resource: Resource, status: str, reason: str | None = None) -> None:
-        """Change the status of a resource and record an event."""
-        resource.status, resource.reason, resource.changed_at = status, reason, datetime.now(UTC)
-        self.events.append(StackEvent(resource.logical_id, resource.physical_id, resource.type, status, reason))
+    def create(self) -> None:
+        """Create every resource; stop at the first failure and leave the existing ones."""
+        try:
+            for name in self.wanted:
+                self._resource(name)
+            self.about["Outputs"] = [
+                {"OutputKey": name, "OutputValue": str(self._evaluation.value(output["Value"]))}
+                for name, output in self._included(self.parsed["Outputs"]).items()
+            ]
+        except Exception as error:  # noqa: BLE001 - the reason of the stack
+            self.set_status("CREATE_FAILED", _reason(error))
+        else:
+            self.set_status("CREATE_COMPLETE")
 
-
-@dataclass
-class ChangeSet:
-    """A change set that creates a stack, or that would change nothing.
-
-    Attributes:
-        additions: logical id and type of each resource.
-    """
-
-    id: str
-    name: str
-    stack: Stack
-    additions: list[tuple[str, str]]
-    status: str
-    execution_status: str
-    reason: str | None = None
-
-
-def in_background(work: Callable[[], None]) -> None:
-    """Run `work` in a thread that ends with the process."""
-    threading.Thread(target=work, daemon=True, name="stack").start()
-
-
-@dataclass(frozen=True)
-class StackRequest:
-    """The input of CreateChangeSet; a parameter has ``UsePreviousValue`` or a value."""
-
-    template: Template
-    parameters: list[Mapping[str, Any]]
-    tags: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Stacks:
-    """The stacks and change sets of one account in one region; `start` runs a function in the background."""
-
-    account: str
-    region: str
-    client: ClientOf
-    start: Callable[[Callable[[], None]], None] = in_background
-    stacks: dict[str, Stack] = field(default_factory=dict)
-    change_sets: dict[str, ChangeSet] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def find(self, name_or_id: str) -> Stack:
-        """Return a stack by its id, or by its name if it is not deleted; raise `StackError` if there is none."""
-        if (found := self.stacks.get(name_or_id)) is not None:
-            return found
-        for stack in self.present():
-            if stack.name == name_or_id:
-                return stack
-        raise StackError(f"Stack with id {name_or_id} does not exist")
-
-    def present(self) -> list[Stack]:
-        """Return the stacks that are not deleted."""
-        return [stack for stack in list(self.stacks.values()) if stack.status != "DELETE_COMPLETE"]
-
-    def create_change_set(self, name: str, stack_name: str, kind: str, request: StackRequest) -> ChangeSet:
-        """Create a change set of a new stack, or a failed one if the request would not change a stack.
-
-        Args:
-            name: of the change set.
-            stack_name: or id.
-            kind: ``CREATE`` or ``UPDATE``.
-            request: `StackError` is raised if it is invalid, or would change a stack.
-        """
-        with self.lock:
-            if kind == "UPDATE":
-                present = self.find(stack_name)
-                stack = self._stack_of(present.name, present.id, request, present.parameters)
-                wanted = (stack.template.text, stack.values, stack.tags)
-                if wanted != (present.template.text, present.values, present.tags):
-                    raise StackError(UPDATES_UNSUPPORTED)
-                arn = self._arn(f"changeSet/{name}")
-                created = ChangeSet(arn, name, present, [], "FAILED", "UNAVAILABLE", NO_CHANGES)
+    def delete(self) -> None:
+        """Delete every resource that is not retained, each before the resources that it needs."""
+        failed = []
+        for name, resource in reversed(list(self.resources.items())):
+            status = "DELETE_COMPLETE"
+            try:
+                if self.wanted[name].get("DeletionPolicy") == "Retain":
+                    status = "DELETE_SKIPPED"
+                else:
+                    delete(self.services, resource)
+            except Exception as error:  # noqa: BLE001 - the reason of the resource
+                failed.append(name)
+                self._set_resource_status(resource, "DELETE_FAILED", _reason(error))
             else:
-                if any(one.name == stack_name for one in self.present()):
-                    raise StackError(f"Stack [{stack_name}] already exists and cannot be created again")
-                stack = self._stack_of(stack_name, self._arn(f"stack/{stack_name}"), request, {})
-                additions = [(each.logical_id, each.type) for each in self._wanted(stack)]
-                self.stacks[stack.id] = stack
-                stack.set_status("REVIEW_IN_PROGRESS", "User Initiated")
-                arn = self._arn(f"changeSet/{name}")
-                created = ChangeSet(arn, name, stack, additions, "CREATE_COMPLETE", "AVAILABLE")
-            self.change_sets[created.id] = created
-            return created
+                self._set_resource_status(resource, status)
+                del self.resources[name], self.statuses[name]
+        reason = f"The following resource(s) failed to delete: {sorted(failed)}." if failed else None
+        self.set_status("DELETE_FAILED" if failed else "DELETE_COMPLETE", reason)
 
-    def find_change_set(self, name_or_id: str, stack_name: str | None) -> ChangeSet:
-        """Return a change set by its id, or by its name and its stack; raise ChangeSetNotFound if there is none."""
-        for one in list(self.change_sets.values()):
-            if name_or_id == one.id or (name_or_id == one.name and stack_name in {one.stack.name, one.stack.id}):
-                return one
-        raise StackError("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
+    def _included(self, definitions: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the resources or outputs with a condition that is met; they are not evaluated yet."""
+        return {
+            name: one
+            for name, one in definitions.items()
+            if "Condition" not in one or self._evaluation.condition(one["Condition"])
+        }
 
-    def execute_change_set(self, change_set: ChangeSet) -> None:
-        """Begin to create the stack of a change set, which must not have failed or been executed."""
-        with self.lock:
-            if change_set.execution_status != "AVAILABLE":
-                status = f"its current execution status of [{change_set.execution_status}]"
-                raise StackError(
-                    "InvalidChangeSetStatus", f"ChangeSet [{change_set.id}] cannot be executed in {status}"
-                )
-            change_set.execution_status = "EXECUTE_COMPLETE"
-            stack = change_set.stack
-            stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
-            self.start(lambda: self._create(stack))
+    def _resource(self, name: str) -> Resource:
+        """Return a resource; the first reference to it, or its turn in the template, creates it."""
+        if name in self.resources:
+            return self.resources[name]
+        if name not in self.wanted or not self.status.startswith("CREATE_"):
+            raise StackError(f"Template error: unresolved resource dependencies [{name}] in the template")
+        definition = self.wanted[name]
+        for needed in self.wanted.keys() & definition.get("DependsOn", []):
+            self._resource(needed)
+        resource = Resource(name, definition["Type"], self._evaluation.value(definition.get("Properties", {})))
+        self._set_resource_status(resource, "CREATE_IN_PROGRESS")
+        try:
+            create(self.services, resource)
+        except Exception as error:
+            self._set_resource_status(resource, "CREATE_FAILED", _reason(error))
+            raise StackError(f"The following resource(s) failed to create: [{name}].") from error
+        self._set_resource_status(resource, "CREATE_COMPLETE")
+        self.resources[name] = resource
+        return resource
 
-    def delete(self, name: str) -> None:
-        """Begin to delete a stack by its name or id; a stack that does not exist counts as deleted.
+    def _set_resource_status(self, resource: Resource, status: str, reason: str | None = None) -> None:
+        self.statuses[resource.logical_id] = self._record(resource, status, reason)
 
-        Raises:
-            StackError: an operation on the stack is in progress, or the stack is protected.
-        """
-        with self.lock:
-            try:
-                stack = self.find(name)
-            except StackError:
-                return
-            if stack.status == "DELETE_COMPLETE":
-                return
-            if stack.is_protected:
-                raise StackError(f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
-            if stack.status in {"CREATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}:
-                raise StackError(f"Stack [{stack.id}] cannot be deleted while in status {stack.status}")
-            self.change_sets = {key: one for key, one in self.change_sets.items() if one.stack is not stack}
-            stack.set_status("DELETE_IN_PROGRESS", "User Initiated")
-            self.start(lambda: self._delete(stack))
+    def _record(self, resource: Resource, status: str, reason: str | None) -> Answer:
+        now = datetime.now(UTC)
+        event = {
+            "StackId": self.about["StackId"],
+            "StackName": self.about["StackName"],
+            "EventId": str(uuid.uuid4()),
+            "Timestamp": now,
+            "LastUpdatedTimestamp": now,
+            "LogicalResourceId": resource.logical_id,
+            "PhysicalResourceId": resource.physical_id,
+            "ResourceType": resource.type,
+            "ResourceStatus": status,
+            "ResourceStatusReason": reason,
+        }
+        self.events.append(event)
+        return event
 
-    def _arn(self, resource: str) -> str:
-        return f"arn:aws:cloudformation:{self.region}:{self.account}:{resource}/{uuid.uuid4()}"
 
-    def _stack_of(self, name: str, stack_id: str, request: StackRequest, before: Mapping[str, str]) -> Stack:
-        """Return the stack of a request, with checked parameters and conditions."""
+def _reason(error: Exception) -> str:
+    if isinstance(error, StackError):
+        return str(error.message)
+    log.exception("a resource of a stack could not be created or deleted")
+    return repr(error)
 
-        def stored_parameter(name: str) -> str:
-            ssm = self.client("ssm")
-            try:
-                return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
-            except ssm.exceptions.ParameterNotFound:
-                reason = f"Unable to fetch parameters [{name}] from parameter store for this account."
-                raise StackError(reason) from None
 
-        given = {}
-        for one in request.parameters:
-            key = one["ParameterKey"]
-            given[key] = before[key] if one.get("UsePreviousValue") else str(one["ParameterValue"])
-        template = request.template
-        texts = complete_parameters(template, given)
-        values = resolve_parameters(template, texts, stored_parameter)
+_stacks: dict[str, Stack] = {}
+"""All stacks of this process by their ids; a local cloud has one account and region."""
+
+_change_sets: dict[str, Answer] = {}
+"""What DescribeChangeSet returns, by id."""
+
+
+def _find(name_or_id: str) -> Stack:
+    """Return a stack by its id, or by its name if it is not deleted; raise `StackError` if there is none."""
+    for stack_id, stack in list(_stacks.items()):
+        is_named = stack.about["StackName"] == name_or_id and stack.status != "DELETE_COMPLETE"
+        if stack_id == name_or_id or is_named:
+            return stack
+    raise StackError(f"Stack with id {name_or_id} does not exist")
+
+
+class StacksResponse(BaseResponse):  # type: ignore[misc]
+    """One request; each public method is an operation of CloudFormation."""
+
+    def __init__(self) -> None:
+        super().__init__(service_name="cloudformation")
+        self.automated_parameter_parsing = True
+
+    @property
+    def _stack(self) -> Stack:
+        return _find(self.params["StackName"])
+
+    def create_change_set(self) -> Any:
+        """Create a change set of a new stack, or a failed one if the request would not change a stack."""
+        name, change_set_id = self.params["StackName"], self._arn("changeSet", self.params["ChangeSetName"])
+        if self.params["ChangeSetType"] == "CREATE":
+            stack = self._requested(name, self._arn("stack", name), {})
+            stack.set_status("REVIEW_IN_PROGRESS")
+            _stacks[stack.about["StackId"]] = stack
+            state = {"Status": "CREATE_COMPLETE", "ExecutionStatus": "AVAILABLE"}
+        else:
+            stack = self._stack
+            before = {one["ParameterKey"]: one["ParameterValue"] for one in stack.about["Parameters"]}
+            wanted = self._requested(stack.about["StackName"], stack.about["StackId"], before)
+            if any(getattr(wanted, part) != getattr(stack, part) for part in ("template", "values", "services")):
+                raise StackError(UPDATES_UNSUPPORTED)
+            state = {"Status": "FAILED", "ExecutionStatus": "UNAVAILABLE", "StatusReason": NO_CHANGES}
+        changes = [
+            {"Action": "Add", "LogicalResourceId": name, "ResourceType": one["Type"]}
+            for name, one in stack.wanted.items()
+        ]
+        _change_sets[change_set_id] = {
+            **state,
+            "ChangeSetId": change_set_id,
+            "ChangeSetName": self.params["ChangeSetName"],
+            "StackId": stack.about["StackId"],
+            "StackName": stack.about["StackName"],
+            "Changes": [{"Type": "Resource", "ResourceChange": one} for one in changes],
+        }
+        return ActionResult({"Id": change_set_id, "StackId": stack.about["StackId"]})
+
+    def _arn(self, kind: str, name: str) -> str:
+        return f"arn:aws:cloudformation:{self.region}:{self.current_account}:{kind}/{name}/{uuid.uuid4()}"
+
+    def _requested(self, name: str, stack_id: str, before: Mapping[str, str]) -> Stack:
+        """Return the stack that the request describes, with checked parameters and conditions."""
+        given = {
+            one["ParameterKey"]: before[one["ParameterKey"]] if one.get("UsePreviousValue") else one["ParameterValue"]
+            for one in self.params.get("Parameters", [])
+        }
+        client = partial(loopback.client, region=self.region)
+        place = urlsplit(self.params["TemplateURL"])
+        stored = client("s3").get_object(Bucket=place.netloc.partition(".s3.")[0], Key=place.path[1:])
+        template = stored["Body"].read().decode()
+        parsed = parse_template(template)
+        texts = complete_parameters(parsed, given)
+        values = resolve_parameters(
+            parsed, texts, lambda name: str(client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+        )
         values |= {
-            "AWS::AccountId": self.account,
+            "AWS::AccountId": self.current_account,
             "AWS::Partition": "aws",
             "AWS::Region": self.region,
             "AWS::StackId": stack_id,
             "AWS::StackName": name,
             "AWS::URLSuffix": "amazonaws.com",
         }
-        stack = Stack(stack_id, name, template, texts, values, request.tags)
-        in_order({each.logical_id: each.needs for each in self._wanted(stack)})
-        return stack
-
-    def _wanted(self, stack: Stack) -> list[Resource]:
-        """Return the resources with a condition that is met; their properties are not evaluated yet."""
-        evaluation = Evaluation(stack.template, stack.values, stack.resources)
-        definitions = {
-            name: one
-            for name, one in stack.template.resources.items()
-            if "Condition" not in one or evaluation.condition(one["Condition"])
+        tags = self.params.get("Tags", [])
+        about = {
+            "StackId": stack_id,
+            "StackName": name,
+            "CreationTime": datetime.now(UTC),
+            "EnableTerminationProtection": False,
+            "Parameters": [{"ParameterKey": key, "ParameterValue": text} for key, text in texts.items()],
+            "Tags": tags,
         }
-        known = set(definitions)
-        return [
-            Resource(name, one["Type"], one, {}, needed_resources(one, known)) for name, one in definitions.items()
-        ]
+        own = {tag["Key"]: tag["Value"] for tag in tags}
+        return Stack(template, values, about, StackServices(self.current_account, self.region, name, own))
 
-    def _create(self, stack: Stack) -> None:
-        """Create every resource of the stack; stop at the first failure and leave the existing ones."""
-        evaluation = Evaluation(stack.template, stack.values, stack.resources)
-        wanted = {each.logical_id: each for each in self._wanted(stack)}
-        cloud = StackServices(self.account, self.region, stack.name, self.client, stack.tags)
-        for name in in_order({each.logical_id: each.needs for each in wanted.values()}):
-            resource = wanted[name]
-            stack.set_resource_status(resource, "CREATE_IN_PROGRESS")
-            try:
-                resource.properties = evaluation.value(resource.definition.get("Properties") or {})
-                created = handler_of(resource.type).create(cloud, resource)
-            except Exception as error:  # noqa: BLE001 - the reason of the resource
-                stack.set_resource_status(resource, "CREATE_FAILED", _reason(error))
-                stack.set_status("CREATE_FAILED", f"The following resource(s) failed to create: [{name}].")
-                return
-            resource.physical_id, resource.attributes = created.physical_id, created.attributes
-            stack.resources[name] = resource
-            stack.set_resource_status(resource, "CREATE_COMPLETE")
-        try:
-            stack.outputs = [
-                {"OutputKey": name, "OutputValue": str(evaluation.value(output["Value"]))}
-                for name, output in evaluation.template.outputs.items()
-                if "Condition" not in output or evaluation.condition(output["Condition"])
-            ]
-        except StackError as error:
-            stack.set_status("CREATE_FAILED", _reason(error))
-        else:
-            stack.set_status("CREATE_COMPLETE")
+    def describe_change_set(self) -> Any:
+        """Return a change set and its changes."""
+        return ActionResult(_change_sets[self.params["ChangeSetName"]])
 
-    def _delete(self, stack: Stack) -> None:
-        """Delete every resource that is not retained, each before the resources that it needs."""
-        resources, failed = stack.resources, []
-        cloud = StackServices(self.account, self.region, stack.name, self.client, stack.tags)
-        for name in reversed(in_order({key: one.needs & set(resources) for key, one in resources.items()})):
-            resource = resources[name]
-            try:
-                if not resource.is_retained:
-                    stack.set_resource_status(resource, "DELETE_IN_PROGRESS")
-                    handler_of(resource.type).delete(cloud, resource)
-            except Exception as error:  # noqa: BLE001 - the reason of the resource
-                stack.set_resource_status(resource, "DELETE_FAILED", _reason(error))
-                failed.append(name)
-            else:
-                stack.set_resource_status(resource, "DELETE_SKIPPED" if resource.is_retained else "DELETE_COMPLETE")
-                del resources[name]
-        reason = f"The following resource(s) failed to delete: [{', '.join(sorted(failed))}]." if failed else None
-        stack.set_status("DELETE_FAILED" if failed else "DELETE_COMPLETE", reason)
+    def list_change_sets(self) -> Any:
+        """Return a stack's change sets."""
+        stack_id = self._stack.about["StackId"]
+        return ActionResult({"Summaries": [one for one in _change_sets.values() if one["StackId"] == stack_id]})
+
+    def delete_change_set(self) -> Any:
+        """Delete a change set."""
+        del _change_sets[self.params["ChangeSetName"]]
+        return EmptyResult()
+
+    def execute_change_set(self) -> Any:
+        """Begin to create the stack of a change set."""
+        change_set = _change_sets[self.params["ChangeSetName"]]
+        change_set["ExecutionStatus"] = "EXECUTE_COMPLETE"
+        stack = _stacks[change_set["StackId"]]
+        stack.set_status("CREATE_IN_PROGRESS")
+        threading.Thread(target=stack.create, daemon=True).start()
+        return EmptyResult()
+
+    def delete_stack(self) -> Any:
+        """Begin to delete a stack."""
+        stack = self._stack
+        if stack.about["EnableTerminationProtection"]:
+            raise StackError(f"Stack {self.params['StackName']} cannot be deleted: TerminationProtection is enabled")
+        for change_set in [one for one in _change_sets.values() if one["StackId"] == stack.about["StackId"]]:
+            del _change_sets[change_set["ChangeSetId"]]
+        stack.set_status("DELETE_IN_PROGRESS")
+        threading.Thread(target=stack.delete, daemon=True).start()
+        return EmptyResult()
+
+    def describe_stacks(self) -> Any:
+        """Return a stack."""
+        return ActionResult({"Stacks": [self._stack.about]})
+
+    def describe_stack_events(self) -> Any:
+        """Return the events of a stack, the newest first."""
+        return ActionResult({"StackEvents": self._stack.events[::-1]})
+
+    def list_stack_resources(self) -> Any:
+        """Return the resources of a stack."""
+        return ActionResult({"StackResourceSummaries": list(self._stack.statuses.values())})
+
+    def validate_template(self) -> Any:
+        """Accept a template, with resources of any type."""
+        return EmptyResult()
+
+    def update_termination_protection(self) -> Any:
+        """Turn the protection of a stack from deletion on or off."""
+        stack = self._stack
+        stack.about["EnableTerminationProtection"] = bool(self.params["EnableTerminationProtection"])
+        return ActionResult({"StackId": stack.about["StackId"]})
+
+    def signal_resource(self) -> Any:
+        """Accept a signal, which has no effect here."""
+        return EmptyResult()
 
 
-def _reason(error: Exception) -> str:
-    """Return the reason of a failure, and log an unexpected error."""
-    if isinstance(error, StackError):
-        return str(error.message)
-    if isinstance(error, BotoCoreError | ClientError):
-        return str(error)
-    log.exception("a resource of a stack could not be created or deleted")
-    return f"the local cloud failed: {error!r}"
+class _Request(Request):  # type: ignore[misc]
+    from_wsgi_server = True
+
+
+def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer one request: a WSGI application."""
+    request = _Request(environ)
+    status, headers, body = StacksResponse.dispatch(request, request.url, request.headers)
+    answered = Response(body, status=int(status), headers={str(key): str(value) for key, value in headers.items()})
+    return answered(environ, start_response)
