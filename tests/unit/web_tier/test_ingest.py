@@ -271,7 +271,7 @@ def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there
 
 
 def test_images_of_a_job_that_was_deleted_meanwhile_leave_nothing_behind(
-    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     failing.after["record_images"] = NotFoundError("the job was deleted")
     with pytest.raises(NotFoundError):

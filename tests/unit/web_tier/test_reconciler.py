@@ -129,7 +129,7 @@ def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
 ) -> None:
     monkeypatch.setattr(reconciler, "PAGE", 2)
 
-    class LosesLease(ClockedQueue):
+    class LosesLease(MemoryQueue):
         def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
             site.active = bool(self.sent)
             return super().send(messages)
