@@ -23,6 +23,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
 from core.tracing import use_traceparent
+from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support import fixtures
@@ -110,6 +111,18 @@ def accepted(outcomes: Sequence[UploadResult]) -> list[ImageRecord]:
 
 def codes(outcomes: Sequence[UploadResult]) -> list[str]:
     return [outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)]
+
+
+def counts_of(ingest: ImageIngest) -> tuple[float, float, float, dict[str, float]]:
+    """Return the accepted images, their bytes, the cached ones of them, and the rejected files by reason."""
+    metrics = ingest.metrics
+    totals = [
+        next(iter(counter.collect())).samples[0].value
+        for counter in (metrics.accepted, metrics.accepted_bytes, metrics.cached)
+    ]
+    rejected = [sample for sample in next(iter(metrics.rejected.collect())).samples if sample.value]
+    by_reason = {each.labels["reason"]: each.value for each in rejected if each.name.endswith("_total")}
+    return totals[0], totals[1], totals[2], by_reason
 
 
 def recorded(store: JobStore, job: Job) -> set[str]:
@@ -233,6 +246,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
     outcomes = ingest.ingest(job, files)
     assert outcomes[1] == RejectedUpload("1.jpg", "unavailable", "it could not be stored just now: send it again")
+    assert counts_of(ingest)[-1] == {"unavailable": 1}
     assert (
         len(accepted(outcomes))
         == len(recorded(store, job))
@@ -253,6 +267,16 @@ def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there
     assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_IMAGES + 2)]
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
+    assert counts_of(ingest) == (0, 0, 0, {"unavailable": BATCH_IMAGES + 2})
+
+
+def test_images_of_a_job_that_was_deleted_meanwhile_leave_nothing_behind(
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+) -> None:
+    failing.after["record_images"] = NotFoundError("the job was deleted")
+    with pytest.raises(NotFoundError):
+        ingest.ingest(job, uploads(3))
+    assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
 
 
 @pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
@@ -390,11 +414,8 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     outcomes = caching.ingest(job, uploads)
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
-    counted = [
-        next(iter(counter.collect())).samples[0].value
-        for counter in (caching.metrics.accepted, caching.metrics.cached)
-    ]
-    assert counted == [3, 2]
+    size = sum(uploads[index].size for index in (0, 1, 3))
+    assert counts_of(caching) == (3, size, 2, {"not_an_image": 1})
     results = store.results(job.job_id)
     known = [outcome for outcome in outcomes if isinstance(outcome, CachedImage)]
     assert [results[image.ref.image_id].label for image in known] == ["stop", "parking"]

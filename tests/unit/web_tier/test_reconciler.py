@@ -27,7 +27,7 @@ from tests.support.memory_aws.sqs import ClockedQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
-from web_tier.controller import result_recorder
+from web_tier.controller import reconciler, result_recorder
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
 
@@ -112,6 +112,34 @@ def test_a_response_in_its_queue_counts_although_a_worker_sends_heartbeats(site:
     site.responses.send([OutgoingMessage(new_id(), done(ref).to_json()) for ref in refs])
     site.pass_time(LOST_AFTER)
     assert site.requests.sent == []
+
+
+def test_a_job_in_which_nothing_is_missing_hides_no_lost_image_of_the_next(site: ResultsSite) -> None:
+    jobs = [site.add_job(1, request=False)[0] for _ in range(3)]
+    for finished in jobs[::2]:
+        site.recorder.record([done(finished)])
+    site.pass_time(LOST_AFTER)
+    assert site.requests.requests() == [(jobs[1].image_id, 0)]
+
+
+def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "PAGE", 2)
+
+    class LosesLease(ClockedQueue):
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+            site.active = bool(self.sent)
+            return super().send(messages)
+
+    site.requests = LosesLease(clock=site.clock)
+    site.start()
+    refs = site.add_job(5, request=False)
+    site.pass_time(LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 0) for ref in refs[:2]]
+    site.active = True
+    site.pass_time(BUSY_FACTOR * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 0) for ref in refs], "the others, when it holds it again"
 
 
 def test_an_image_in_flight_is_not_requested_again(site: ResultsSite) -> None:
@@ -444,6 +472,14 @@ def test_a_dead_letter_that_comes_twice_gives_one_failed_result(site: ResultsSit
     assert site.stored(ref).status == "failed"
     counts = site.store.counts(ref.job_id)
     assert (counts.done, counts.failed, site.letters.messages) == (0, 1, [])
+
+
+def test_the_failure_of_a_dead_letter_counts_the_tries_that_earlier_requests_had(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    request = RequestMessage.from_json(message(site.store.image(ref)).body).model_copy(update={"crashes": 2})
+    site.letters.send([OutgoingMessage(ref.image_id, request.to_json())])
+    site.reconciler.tick()
+    assert (site.result(ref).error, site.result(ref).attempts) == (crashed_worker(MAX_RECEIVES + 2), MAX_RECEIVES + 2)
 
 
 def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: ResultsSite) -> None:
