@@ -414,6 +414,16 @@ def test_a_job_that_was_evicted_is_read_again() -> None:
     assert set(recorder.missing(JOBS[0])) == {ref.image_id for ref in IMAGES[JOBS[0]][2:]}
 
 
+def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.set_open_jobs(JOBS)
+    recorder.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    recorder.evict(JOBS[0])
+    recorder.write_counts(at_once=True)
+    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
+
+
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
     store = stored_jobs()
     recorder = recorder_of(store)
