@@ -156,6 +156,7 @@ REASONS: list[tuple[str, str, bytes]] = [
     ("undecodable", DAMAGED.format("WEBP", 30), webp_header(b"VP9 ", bytes(10))),
     ("undecodable", DAMAGED.format("BMP", 32), b"BM" + bytes(30)),
     ("undecodable", DAMAGED.format("HEIF", len(HEIC)), HEIC),
+    ("undecodable", DAMAGED.format("HEIF", 12), b"\0\0\0\4ftypheic"),
     ("truncated", "the PNG ends after 20 bytes, within its header: send it again", encoded("PNG")[:20]),
     ("truncated", "only 32 of the HEIF's 33 bytes are here: send it again", HEIC + b"\0\0\0\x09meta"),
     ("format_not_allowed", UNUSUAL.format("a sequence alone"), HEIC + box(b"moov")),
