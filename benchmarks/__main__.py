@@ -22,7 +22,7 @@ BENCHMARKS: Final = {
     "client": "memory and speed of `fleetsight classify` with 10,000 and 100,000 files",
     "coldstart": "a worker's start to its first prediction, beside torch",
     "decode": "from a JPEG to the network's input, beside torchvision; memory and time of each format",
-    "end_to_end": "batches of 100 and 1,000 images through the whole system, and single images",
+    "end_to_end": "batches of 100 and 1,000 images through the whole system, also with a state, and single images",
     "engine": "images a second of each engine and precision, beside torch",
     "fairness": "a single image beside a job of 100,000",
     "fleet": "the policies of the fleet in the simulator, with the bars of their costs",

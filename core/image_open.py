@@ -210,7 +210,7 @@ def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
     """
     with open_image(data, limits) as image:
         # Pillow calls a JPEG with more pictures MPO; many phones write them.
-        name = "JPEG" if image.format in {None, "MPO"} else str(image.format)
+        name = "JPEG" if image.format == "MPO" else str(image.format)
         accepted = FORMATS[name]
         return ImageInfo(name, image.width, image.height, accepted.extension, accepted.content_type)
 

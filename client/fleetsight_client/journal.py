@@ -146,7 +146,7 @@ class Journal:
             if not self._base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
                 for statement in _TABLES.split(";\n"):
                     self._base.execute(statement)
-                self._set_fact("version", VERSION)
+                self.set_fact("version", VERSION)
             self._base.execute("COMMIT")
             known = self.fact("version")
         except sqlite3.OperationalError as error:
@@ -208,16 +208,13 @@ class Journal:
 
     def set_fact(self, name: str, value: str) -> None:
         """Store a fact."""
-        self._set_fact(name, value)
-
-    def _set_fact(self, name: str, value: str) -> None:
         self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def set_facts(self, facts: Mapping[str, str]) -> None:
         """Store facts, all or none."""
         with self._transaction():
             for name, value in facts.items():
-                self._set_fact(name, value)
+                self.set_fact(name, value)
 
     def fact_names(self, start: str) -> list[str]:
         """Return the names of the facts that begin with `start`."""

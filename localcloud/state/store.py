@@ -274,7 +274,7 @@ def _beside(path: Path) -> Path:
 def _acknowledged(path: Path) -> int:
     """Return the number of commits that were acknowledged; 0 if there is no such file or the disk never had it."""
     try:
-        text = _beside(path).read_bytes().strip(b"\0")
+        text = _beside(path).read_bytes()
     except FileNotFoundError:
         return 0
     return int(text) if text.isdigit() else 0

@@ -71,6 +71,19 @@ class Supervisor:
         self._watchers.append(watcher)
         watcher.start()
 
+    def spawn(self, managed: ManagedProcess) -> subprocess.Popen[bytes]:
+        """Start the process once, as the leader of a session; it gets a SIGTERM when this thread ends."""
+        with managed.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *managed.arguments],
+                env=dict(managed.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=managed.inherited,
+                start_new_session=True,  # Ctrl-C reaches only this command, which stops the others
+            )
+
     def fail(self, reason: str) -> None:
         """Record that an essential process has ended."""
         self.failure = reason
@@ -138,18 +151,10 @@ class _ProcessWatcher(threading.Thread):
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        with self._lock, self.managed.log.open("ab") as log:
+        with self._lock:
             if self._stopping.is_set():
                 return None
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *self.managed.arguments],
-                env=dict(self.managed.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=self.managed.inherited,
-                start_new_session=True,  # Ctrl-C reaches only this command, which stops the others
-            )
+            self._process = self._supervisor.spawn(self.managed)
             return self._process
 
     def terminate(self) -> None:

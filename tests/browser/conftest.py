@@ -49,11 +49,13 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
+from scripts.run.supervisor import Supervisor
 from scripts.run.system import System, free_port
 from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordRequired, UserPool
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.jobs import failed, put_results
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -110,8 +112,9 @@ class PageFaults:
             self.found.append(f"foreign request: {url}")
 
 
-def _running(home: Path, **more: str) -> Iterator[System]:
-    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS, **more})
+def _running(home: Path, supervisor: Supervisor | None = None, **more: str) -> Iterator[System]:
+    overrides = {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS, **more}
+    system = System(home, overrides, supervisor=supervisor or ForkingSupervisor())
     try:
         system.start()
         yield system
@@ -130,7 +133,8 @@ def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -
     """A whole system where people sign in."""
     # All browsers of all tests come from one address.
     more = {"FLEETSIGHT__AUTH__MODE": "cognito", "FLEETSIGHT__LIMITS__SIGN_IN_ATTEMPTS_PER_MINUTE": "0"}
-    yield from _running(tmp_path_factory.mktemp("sign-in"), **more)
+    # Not forked: a test reads the command lines of its processes.
+    yield from _running(tmp_path_factory.mktemp("sign-in"), Supervisor(), **more)
 
 
 def person(system: System, name: str) -> tuple[str, str]:

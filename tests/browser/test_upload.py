@@ -214,23 +214,6 @@ def test_a_model_is_chosen_where_there_are_several(
         expect(page.locator("#classes")).to_contain_text("stop (2)")
 
 
-def test_an_upload_that_is_taken_up_again_keeps_the_choice(
-    page: Page, api: ApiClient, page_faults: PageFaults
-) -> None:
-    page_faults.expect("503")
-    page.route(SENDS_IMAGES, lambda route: route.fulfill(status=503, json={"detail": "the store is away"}))
-    page.clock.install()
-    page.goto("/")
-    drop(page, "#drop", [("a.jpg", photo(32, 32))])
-    box = page.get_by_role("checkbox", name="Keep my images")
-    box.check()
-    classify(page)
-    try_again_when_it_is_offered(page, "Retry 1 image", lambda: expect(box).to_be_disabled())
-    job_id = arrived(page)
-    assert api.status(job_id)["keep"] is True
-    assert len(finished(api, job_id, 1)) == 1
-
-
 def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, api: ApiClient) -> None:
     files, truth = signs(6, seed=9)
     archive = io.BytesIO()
@@ -296,6 +279,7 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
         "CANON.CR3": (FOREIGN["canon raw, new"](), "this is a camera raw file: export it as JPEG first"),
         "inner.docx": (FOREIGN["zip"](), "this is a zip or an Office document"),
         "cut.jpg": (photo(600, 400)[:3_000], "the JPEG ends after 3000 bytes, before the picture is complete"),
+        "cut.png": (photo(640, 480, "PNG")[:994], "the PNG ends after 994 bytes, before the picture is complete"),
         "empty.png": (b"", "the file is empty: send it again"),
         "large.heic": (large, "11.0 MB is more than the 10.5 MB allowed: export it as a smaller JPEG"),
     }
@@ -402,19 +386,25 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
 
 
-def test_what_could_not_be_sent_can_be_tried_again(page: Page, api: ApiClient, page_faults: PageFaults) -> None:
+def test_what_could_not_be_sent_is_tried_again_with_the_same_choice(
+    page: Page, api: ApiClient, page_faults: PageFaults
+) -> None:
     files, truth = signs(5, seed=12)
     page_faults.expect("503")
     page.clock.install()
     page.route(SENDS_IMAGES, lambda route: route.fulfill(status=503, json={"detail": "the store is away"}))
     page.goto("/")
     drop(page, "#drop", files)
+    box = page.get_by_role("checkbox", name="Keep my images")
+    box.check()
     classify(page)
-    try_again_when_it_is_offered(page, "Retry 5 images")
-    assert {result["filename"] for result in finished(api, arrived(page), 5)} == set(truth)
+    try_again_when_it_is_offered(page, "Retry 5 images", lambda: expect(box).to_be_disabled())
+    job_id = arrived(page)
+    assert api.status(job_id)["keep"] is True
+    assert {result["filename"] for result in finished(api, job_id, 5)} == set(truth)
 
 
-def try_again_when_it_is_offered(page: Page, button: str, look: Callable[[], None] = lambda: None) -> None:
+def try_again_when_it_is_offered(page: Page, button: str, look: Callable[[], None]) -> None:
     """Let time pass until the page has given up, look, and try again with a server that answers."""
     again = page.get_by_role("button", name=button)
 
@@ -677,19 +667,6 @@ def test_another_browser_shows_thumbnails_of_a_job_whose_originals_are_deleted(
         shared.goto(f"/jobs/{job_id}/images/{ids[0]}")
         shown = shared.locator("#image .shown img")
         wait_until(lambda: shown.evaluate_all(_SIZES) == [[213, 160]], "the thumbnail on the image's page")
-
-
-def test_a_cut_file_is_skipped_with_what_is_missing(page: Page, api: ApiClient) -> None:
-    files, _ = signs(2, seed=37)
-    cut = photo(640, 480, "PNG")
-    page.goto("/")
-    drop(page, "#drop", [files[0], ("cut.png", cut[: len(cut) // 2]), files[1]])
-    expect(page.locator("#reasons")).to_contain_text(
-        "cut.png: the PNG ends after 994 bytes, before the picture is complete"
-    )
-    expect(page.locator("#count")).to_have_text("2 images")
-    classify(page)
-    finished(api, arrived(page), 2)
 
 
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])

@@ -21,6 +21,7 @@ from scripts.run.system import System, free_port
 from services.ec2 import Fleet, Instance
 from services.s3 import Bucket
 from tests.conftest import keys_in
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import wait_until
 
 
@@ -132,6 +133,7 @@ def run_system(home: Path, kind: str = "standard", state: OpenState | None = Non
             "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
         },
         state=state,
+        supervisor=ForkingSupervisor(),
     )
     try:
         system.start()

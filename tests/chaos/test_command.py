@@ -49,18 +49,23 @@ def serving(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     wait_until(lambda: not processes_of(port), "nothing is left of it")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_no_process_is_left_however_the_command_ends(
     serving: subprocess.Popen[str], port: int, number: signal.Signals
 ) -> None:
     # The command itself, cloud, its server, hypervisor, guard, controller, gunicorn and its workers, two instances.
     assert len(processes_of(port)) >= 9
+    end(serving, port, number)
+
+
+def end(serving: subprocess.Popen[str], port: int, number: signal.Signals) -> None:
+    """End the command by a signal; expect the end of every process."""
     serving.send_signal(number)
     serving.wait(timeout=DEADLINE_SECONDS)
     wait_until(lambda: not processes_of(port), "every process has ended")
 
 
-def test_the_page_of_the_first_batch_has_its_pictures_and_outlives_a_killed_web_tier(
+def test_the_first_batch_has_its_pictures_outlives_the_web_tier_and_ends_by_a_kill(
     serving: subprocess.Popen[str], port: int
 ) -> None:
     url = f"http://127.0.0.1:{port}"
@@ -76,6 +81,7 @@ def test_the_page_of_the_first_batch_has_its_pictures_and_outlives_a_killed_web_
     wait_until(lambda: not ApiClient(f"http://127.0.0.1:{port}").ready(), "the web tier is gone")
     wait_until(ApiClient(f"http://127.0.0.1:{port}").ready, "the web tier answers again")
     assert serving.poll() is None
+    end(serving, port, signal.SIGKILL)
 
 
 def test_without_a_batch_an_empty_system_is_served_until_it_is_stopped(port: int) -> None:

@@ -19,6 +19,7 @@ from services.ec2 import Fleet
 from services.table import Table
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.conftest import shipped_values
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -29,7 +30,7 @@ IDLE_SECONDS = 1
 @contextmanager
 def started(home: Path, config: Path) -> Iterator[RunningSystem]:
     """A system of its own by this configuration."""
-    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port())})
+    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port())}, supervisor=ForkingSupervisor())
     try:
         system.start()
         yield RunningSystem(

@@ -18,6 +18,7 @@ from PIL import Image
 from fleetsight_client.api import ApiClient
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -34,7 +35,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
     }
-    running = System(tmp_path_factory.mktemp("system"), settings)
+    running = System(tmp_path_factory.mktemp("system"), settings, supervisor=ForkingSupervisor())
     running.start()
     try:
         yield running

@@ -16,6 +16,7 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from tests.conftest import shipped_values
 from tests.support.bundles import relabelled_bundle
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import wait_until
 
 IMAGES = 12
@@ -30,7 +31,7 @@ def running(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Syste
     values["fleet"] |= {"max_workers": 2}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     monkeypatch.setenv(PATH_VARIABLE, str(path))
-    system = System(home / "system", {"FLEETSIGHT__WEB__PORT": str(free_port())})
+    system = System(home / "system", {"FLEETSIGHT__WEB__PORT": str(free_port())}, supervisor=ForkingSupervisor())
     try:
         system.start()
         yield system, path

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
+from types import MethodType
+from typing import Any, Final
 
 import pytest
 from flask import Flask
@@ -21,7 +22,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from tests.support.jobs import NOW, add_images, failed
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
 
 AppMaker = Callable[..., Flask]
@@ -59,19 +60,29 @@ class CompiledTemplates(BytecodeCache):
 
 @contextmanager
 def compiled_once() -> Iterator[None]:
-    """Compile each template and each route once; Werkzeug compiles a function for each route of each application."""
-    compile_builder, compiled = Rule._compile_builder, dict[tuple[object, ...], Any]()
+    """Compile each template and each route once; Werkzeug parses and compiles each route of each application."""
+    compile_rule, compiled = Rule.compile, dict[tuple[object, ...], dict[str, Any]]()
 
-    def compile_route(rule: Rule, append_unknown: bool = True) -> Any:
-        key = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
-        if key not in compiled:
-            compiled[key] = compile_builder(rule, append_unknown)
-        return compiled[key]
+    def compile_route(rule: Rule) -> None:
+        key = (rule.rule, rule.merge_slashes, repr(rule.defaults))
+        if key in compiled:
+            vars(rule).update(compiled[key])
+        else:
+            compile_rule(rule)
+            compiled[key] = {name: vars(rule)[name] for name in _COMPILED}
+        rule._build, rule._build_unknown = (
+            MethodType(build.__func__, rule)  # type: ignore[attr-defined]
+            for build in (rule._build, rule._build_unknown)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Flask.jinja_options, "bytecode_cache", CompiledTemplates())
-        patch.setattr(Rule, "_compile_builder", compile_route)
+        patch.setattr(Rule, "compile", compile_route)
         yield
+
+
+_COMPILED: Final = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
+"""What Werkzeug makes of a route."""
 
 
 def give_up(store: JobStore, image: ImageRecord, attempt: int = 0) -> None:
@@ -87,7 +98,7 @@ class DeadLetterDesk:
 
     config: Config
     store: JobStore
-    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
     client: FlaskClient = field(init=False)
 

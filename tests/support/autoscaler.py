@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
-
-from botocore.exceptions import ClientError
+from typing import Any, Final
 
 from core.config import FleetSettings, PriceSettings
 from core.fleet.models import FleetSnapshot, JournalEntry
@@ -16,6 +14,7 @@ from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
+from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import ManualClock
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.launch_journal import Journal
@@ -55,25 +54,9 @@ def heartbeat(worker: str, images: int = 0, state: WorkerState = "busy", in_hand
     return Heartbeat(worker=worker, at=EPOCH, state=state, images=images, in_hand=in_hand, images_per_second=2.4)
 
 
-class FakeSQS:
-    """A queue with counts only, of which two messages are in flight and one is delayed; it counts the reads."""
-
-    def __init__(self, visible: int = 0) -> None:
-        self.visible, self.reads, self.error = visible, 0, cast(ClientError | None, None)
-        self.in_flight, self.delayed = 2, 1
-
-    def get_queue_attributes(self, **_call: Any) -> dict[str, Any]:
-        """Return the counts."""
-        self.reads += 1
-        if self.error:
-            raise self.error
-        return {
-            "Attributes": {
-                "ApproximateNumberOfMessages": str(self.visible),
-                "ApproximateNumberOfMessagesNotVisible": str(self.in_flight),
-                "ApproximateNumberOfMessagesDelayed": str(self.delayed),
-            }
-        }
+def counted_queue(visible: int = 0) -> MemorySQS:
+    """The client of a queue that only counts: two messages are in flight, and one is delayed."""
+    return MemorySQS(others_visible=visible, others_in_flight=2, others_delayed=1)
 
 
 class RecordingStore(FleetStore):

@@ -16,7 +16,7 @@ from tests.conftest import ConfigMaker
 from tests.support.api import compiled_once
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import Clock, MemoryPool, access_of
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
@@ -34,8 +34,8 @@ def bucket() -> MemoryBucket:
 
 
 @pytest.fixture
-def queue() -> RecordingQueue:
-    return RecordingQueue()
+def queue() -> MemoryQueue:
+    return MemoryQueue()
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
-from tests.conftest import ROOT
+ROOT = Path(__file__).resolve().parents[2]
 
 # Not the modules that are run: `runpy` would import them a second time.
 PRELOADED = [
@@ -22,6 +24,7 @@ PRELOADED = [
     "app_tier.startup",
     "app_tier.worker",
     "gunicorn.app.wsgiapp",
+    "tests.support.forked",
     "web_tier.app",
     "web_tier.controller.services",
     "web_tier.slow_clients",
@@ -29,6 +32,11 @@ PRELOADED = [
 
 _starts = multiprocessing.get_context("forkserver")
 _starts.set_forkserver_preload(PRELOADED)
+
+
+def preload(*modules: str) -> None:
+    """Import more modules once; without effect after the first process has started."""
+    _starts.set_forkserver_preload([*PRELOADED, *modules])
 
 
 class ForkedPython:
@@ -40,16 +48,24 @@ class ForkedPython:
         log: a file for its output and errors; what it has is replaced.
     """
 
+    _lock = threading.Lock()
+    """Held for each call that may read an exit status, which a process reports once: several threads may call."""
+
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._process = _starts.Process(target=_run, args=(list(command), dict(environment), str(log)))
         log.write_bytes(b"")
-        self._process.start()
+        self._start(become, list(command), dict(environment), str(log))
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        self._process = _starts.Process(target=target, args=arguments)
+        with self._lock:
+            self._process.start()
         self.pid = int(self._process.pid or 0)
 
     @property
     def returncode(self) -> int | None:
         """The exit status, negative if a signal ended the process, or None while it runs."""
-        return self._process.exitcode
+        with self._lock:
+            return self._process.exitcode
 
     def poll(self) -> int | None:
         return self.returncode
@@ -60,7 +76,7 @@ class ForkedPython:
         Raises:
             subprocess.TimeoutExpired: if it runs longer than `timeout` seconds.
         """
-        self._process.join(timeout)
+        wait([self._process.sentinel], timeout)
         status = self.poll()
         if status is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
@@ -77,13 +93,13 @@ class ForkedPython:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(command: list[str], environment: dict[str, str], log: str) -> None:
-    """Become the process that runs `command`."""
+def become(command: Sequence[str], environment: Mapping[str, str], log: str, folder: Path = ROOT) -> None:
+    """Run the arguments of `python` in this process, which has been forked for it, in a folder."""
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
-    os.chdir(ROOT)
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -75,9 +76,7 @@ def clone_into(folder: Path, **variables: str) -> FreshClone:
     """Make a clone in `folder` without packages; its setup.sh makes those of the named sections visible."""
     link_checkout(folder)
     installed, packages, hidden = folder / "installed", folder / "packages.json", folder / "hidden"
-    modules = {module: sorted(map(normal, names)) for module, names in packages_distributions().items()}
-    named = {section: sorted(pins) for section, pins in sections().items()}
-    packages.write_text(json.dumps({"modules": modules, "sections": named}))
+    packages.write_text(_installed_packages())
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(HIDES_PACKAGES.format(installed=str(installed), packages=str(packages)))
     (folder / "scripts" / "setup.sh").write_text(SETUP.format(installed=installed))
@@ -88,3 +87,12 @@ def clone_into(folder: Path, **variables: str) -> FreshClone:
     python.write_text(PYTHON.format(hidden=hidden, python=sys.executable))
     python.chmod(0o755)
     return FreshClone(folder, {**os.environ, HOME_VARIABLE: str(folder / "home"), **variables})
+
+
+@cache
+def _installed_packages() -> str:
+    """Return the packages of each module, and those of each section, as JSON."""
+    modules = {module: sorted(map(normal, names)) for module, names in packages_distributions().items()}
+    return json.dumps(
+        {"modules": modules, "sections": {section: sorted(pins) for section, pins in sections().items()}}
+    )

@@ -28,7 +28,7 @@ from services.user_errors import (
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
 from web_tier.auth.guard import csrf_token
@@ -343,5 +343,5 @@ def sign_in_site(config: Config, store: JobStore) -> SignInSite:
     """Return a web tier with sign-in, and with a bucket and a queue in memory."""
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
-    app = create_app(config, store=store, input_bucket=MemoryBucket(), request_queue=RecordingQueue(), auth=access)
+    app = create_app(config, store=store, input_bucket=MemoryBucket(), request_queue=MemoryQueue(), auth=access)
     return SignInSite(app, access, pool, clock)

@@ -13,7 +13,7 @@ from tests.support.autoscaler import Clock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import ClockedQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.collector import Collector
@@ -53,7 +53,7 @@ class ResultsSite:
     outputs: MemoryBucket = field(default_factory=MemoryBucket)
 
     def __post_init__(self) -> None:
-        self.requests, self.responses, self.letters = (ClockedQueue(clock=self.clock) for _ in range(3))
+        self.requests, self.responses, self.letters = (MemoryQueue(clock=self.clock) for _ in range(3))
         self.start()
 
     def start(self) -> None:

@@ -1,16 +1,14 @@
 """A clock, SQS and S3 in memory, a network of three colours: what the worker's rules are tested with."""
 
 import io
-import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from botocore.exceptions import ClientError
@@ -23,10 +21,11 @@ from app_tier.models import ModelOpener, ModelPlace
 from app_tier.task import Delivery, Task
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage
-from services.sqs import MAX_IN_FLIGHT, OutgoingMessage, Queue, ReceivedMessage
+from services.sqs import OutgoingMessage, ReceivedMessage
 from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 
-VISIBILITY = 30
+VISIBILITY = VISIBILITY_SECONDS
 COLOURS = ("red", "green", "blue")
 
 
@@ -57,165 +56,11 @@ def refusal(code: str, operation: str = "Call") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": f"the {code} message"}}, operation)
 
 
-@dataclass
-class FakeMessage:
-    id: str
-    body: str
-    sent_at: float
-    visible_at: float
-    count: int = 0
-    first_received_at: float = 0.0
-    group: str | None = None
-
-
-@dataclass
-class FakeSqs:
-    """One queue's client. A receive that finds nothing lets its wait pass on the clock.
-
-    Attributes:
-        errors: raised by the next calls of an operation, first one first.
-        refuse: bodies or receipts that batch calls do not take, as the sender's fault.
-        arriving: sent while a receive waits, one for each receive.
-        fifo: whether it is a FIFO queue, which drops what has a deduplication id that it knows.
-        others_in_flight: messages that other workers hold, which are only counted.
-    """
-
-    clock: FakeClock
-    visibility: int = VISIBILITY
-    max_receive_count: int = 5
-    shuffle: Random | None = None
-    messages: list[FakeMessage] = field(default_factory=list)
-    dead: list[FakeMessage] = field(default_factory=list)
-    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
-    refuse: set[str] = field(default_factory=set)
-    calls: list[tuple[str, Any]] = field(default_factory=list)
-    arriving: list[str] = field(default_factory=list)
-    fifo: bool = False
-    others_in_flight: int = 0
-    deduplicated: set[str] = field(default_factory=set)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def queue(self) -> Queue:
-        return Queue(cast("Any", self), f"http://sqs/queue{'.fifo' * self.fifo}", sleep=self.clock.advance)
-
-    def add(self, body: str, count: int = 0, group: str | None = None) -> FakeMessage:
-        message = FakeMessage(f"m{next(self.numbers):03}", body, self.clock(), self.clock(), count, group=group)
-        self.messages.append(message)
-        return message
-
-    @property
-    def bodies(self) -> list[str]:
-        return [message.body for message in self.messages]
-
-    @property
-    def visible(self) -> list[FakeMessage]:
-        return [message for message in list(self.messages) if message.visible_at <= self.clock()]
-
-    def called(self, operation: str) -> list[Any]:
-        return [arguments for name, arguments in self.calls if name == operation]
-
-    def _call(self, operation: str, arguments: Any) -> None:
-        self.calls.append((operation, arguments))
-        if self.errors[operation]:
-            raise self.errors[operation].pop(0)
-
-    # The client's own methods
-
-    def receive_message(self, **arguments: Any) -> dict[str, Any]:
-        self._call("receive", arguments)
-        if self.others_in_flight >= MAX_IN_FLIGHT:
-            if not (self.fifo or arguments["WaitTimeSeconds"]):
-                raise refusal("OverLimit", "ReceiveMessage")
-            self.clock.advance(arguments["WaitTimeSeconds"])
-            return {}
-        with self.lock:
-            found = self._take(arguments["MaxNumberOfMessages"])
-        if not found and arguments["WaitTimeSeconds"]:
-            self.clock.advance(arguments["WaitTimeSeconds"])
-            if self.arriving:
-                self.add(self.arriving.pop(0))
-            with self.lock:
-                found = self._take(arguments["MaxNumberOfMessages"])
-        return {"Messages": [self._delivered(message) for message in found]}
-
-    def get_queue_attributes(self, **arguments: Any) -> dict[str, Any]:
-        self._call("counts", arguments)
-        visible = len(self.visible)
-        return {
-            "Attributes": {
-                "ApproximateNumberOfMessages": str(visible),
-                "ApproximateNumberOfMessagesNotVisible": str(len(self.messages) - visible + self.others_in_flight),
-                "ApproximateNumberOfMessagesDelayed": "0",
-            }
-        }
-
-    def _take(self, most: int) -> list[FakeMessage]:
-        for message in [each for each in self.visible if each.count >= self.max_receive_count]:
-            self.messages.remove(message)
-            self.dead.append(message)
-        visible = self.visible
-        if self.shuffle:
-            self.shuffle.shuffle(visible)
-        for message in visible[:most]:
-            message.count += 1
-            message.first_received_at = message.first_received_at or self.clock()
-            message.visible_at = self.clock() + self.visibility
-        return visible[:most]
-
-    def _delivered(self, message: FakeMessage) -> dict[str, Any]:
-        return {
-            "MessageId": message.id,
-            "ReceiptHandle": f"{message.id}#{message.count}",
-            "Body": message.body,
-            "Attributes": {
-                "ApproximateReceiveCount": str(message.count),
-                "SentTimestamp": str(int(message.sent_at * 1000)),
-                "ApproximateFirstReceiveTimestamp": str(int(message.first_received_at * 1000)),
-                **({} if message.group is None else {"MessageGroupId": message.group}),
-            },
-        }
-
-    def send_message_batch(self, **arguments: Any) -> dict[str, Any]:
-        bodies = [entry["MessageBody"] for entry in arguments["Entries"]]
-        self._call("send", bodies)
-        with self.lock:
-            for entry in arguments["Entries"]:
-                body, unique = entry["MessageBody"], entry.get("MessageDeduplicationId", "")
-                assert bool(unique) == self.fifo
-                assert not (self.fifo and "DelaySeconds" in entry)
-                if not self._refused(body) and unique not in self.deduplicated:
-                    added = self.add(body, group=entry.get("MessageGroupId"))
-                    added.visible_at += entry.get("DelaySeconds", 0)
-                    self.deduplicated |= {unique} - {""}
-        return self._answer(arguments, "MessageBody")
-
-    def delete_message_batch(self, **arguments: Any) -> dict[str, Any]:
-        receipts = [entry["ReceiptHandle"] for entry in arguments["Entries"]]
-        self._call("delete", receipts)
-        with self.lock:
-            self.messages = [each for each in self.messages if f"{each.id}#{each.count}" not in receipts]
-        return self._answer(arguments, "ReceiptHandle")
-
-    def change_message_visibility_batch(self, **arguments: Any) -> dict[str, Any]:
-        changes = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in arguments["Entries"]}
-        self._call("visibility", changes)
-        for message in list(self.messages):
-            if (receipt := f"{message.id}#{message.count}") in changes and not self._refused(receipt):
-                message.visible_at = self.clock() + changes[receipt]
-        return self._answer(arguments, "ReceiptHandle")
-
-    def _refused(self, text: str) -> bool:
-        return any(refused in text for refused in self.refuse)
-
-    def _answer(self, arguments: Any, name: str) -> dict[str, Any]:
-        return {
-            "Failed": [
-                {"Id": entry["Id"], "SenderFault": True, "Code": "Refused"}
-                for entry in arguments["Entries"]
-                if self._refused(entry[name])
-            ]
-        }
+def worker_queue(clock: FakeClock, *, fifo: bool = False, max_receive_count: int = 5) -> MemorySQS:
+    """Return a queue's client of which a long poll that finds nothing lets its wait pass on the clock."""
+    return MemorySQS(
+        clock, fifo, dead=MemorySQS(clock, fifo), max_receive_count=max_receive_count, wait=clock.advance
+    )
 
 
 class FakeBucket(MemoryBucket):
@@ -361,6 +206,6 @@ def deliveries(count: int) -> list[Delivery]:
     return [delivery(number) for number in range(count)]
 
 
-def send_requests(sqs: FakeSqs, requests: Sequence[RequestMessage]) -> None:
+def send_requests(sqs: MemorySQS, requests: Sequence[RequestMessage]) -> None:
     sqs.queue().send([OutgoingMessage(request.image_id, request.to_json()) for request in requests])
     sqs.calls.clear()

@@ -3,7 +3,7 @@
 A job may have a million images. So a status takes 27 bytes: ids are packed, and searched by bisection.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -85,11 +85,9 @@ class ImageStatuses:
     def between(self, after: str, until: str | None) -> list[str]:
         """Return the ids of the images after the id `after`, up to and including `until`; None: up to the last."""
         self._pack()
-        first = self._first_from(after.encode())
-        last = len(self._codes) if until is None else self._first_from(until.encode()) + 1
-        kept = (each for each in range(first, min(last, len(self._codes))) if self._codes[each] != _REMOVED)
-        found = [self._id(each) for each in kept]
-        return [each for each in found if each > after and (until is None or each <= until)]
+        first = self._first_after(after)
+        last = len(self._codes) if until is None else self._first_after(until)
+        return [self._id(each) for each in range(first, last) if self._codes[each] != _REMOVED]
 
     def last(self, number: int) -> str:
         """Return the id of the image that is `number`th from the end; an empty text if there are fewer images."""
@@ -110,6 +108,9 @@ class ImageStatuses:
 
     def _first_from(self, key: bytes) -> int:
         return bisect_left(range(len(self._codes)), key, key=self._key)
+
+    def _first_after(self, image_id: str) -> int:
+        return bisect_right(range(len(self._codes)), image_id.encode(), key=self._key)
 
     def _key(self, position: int) -> bytes:
         return bytes(self._ids[position * ID_BYTES : (position + 1) * ID_BYTES])

@@ -1,5 +1,7 @@
 """The journal: it agrees with a model over every history and every kill, and nothing is sent that a disk has not."""
 
+import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -7,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -16,7 +19,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from client.tests.support.failing_syncs import CAN_FAIL_SYNCS, with_failing_syncs
 from fleetsight_client.api import RejectedFile
 from fleetsight_client.folders import FoundFile
-from fleetsight_client.journal import Journal, JournalError, ListedFile, Outcome, Slice
+from fleetsight_client.journal import (
+    Journal,
+    JournalError,
+    ListedFile,
+    Outcome,
+    Slice,
+    journal_file,
+    state_folder,
+)
 
 FOLDERS = (Path("/photos/day"), Path("/photos/night"))
 FOUND = st.dictionaries(
@@ -314,13 +325,68 @@ def test_a_closed_journal_stays_if_a_job_was_begun(is_started: bool, tmp_path: P
     assert journal.file.exists() is is_started
 
 
-def test_a_journal_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "a.journal", [tmp_path])
+def text_in(file: Path) -> None:
+    file.write_bytes(b"this is no database, but a text " * 99)
+
+
+def other_version(file: Path) -> None:
+    journal = Journal(file, [])
     journal.begin_job()
     journal.set_fact("version", "0")
     journal.close()
-    with pytest.raises(JournalError, match=r"a\.journal is of another version of this command: remove it"):
-        Journal(tmp_path / "a.journal", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (other_version, "the journal {file} is of another version of this command: remove it"),
+        (text_in, "the journal {file} cannot be used: file is not a database"),
+        (Path.mkdir, "the journal {file} cannot be used: unable to open database file"),
+        (lambda file: Journal(file, []), "another command classifies these folders: wait for it, or stop it"),
+        (
+            lambda file: text_in(file.parent),
+            "the journal {file} cannot be used: [Errno 17] File exists: '{file.parent}'",
+        ),
+    ],
+    ids=["version", "text", "folder", "in use", "no folder"],
+)
+def test_a_journal_that_cannot_be_used_is_refused_with_the_reason(
+    make: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "state" / "a.journal"
+    if "Errno" not in message:
+        file.parent.mkdir()
+    kept = make(file)
+    with pytest.raises(JournalError) as caught:
+        Journal(file, [])
+    assert str(caught.value) == message.format(file=file)
+    if isinstance(kept, Journal):
+        kept.remove()
+        Journal(file, []).remove()
+
+
+def test_journals_are_private_and_one_for_each_server_and_folders(tmp_path: Path) -> None:
+    assert state_folder({}) == state_folder({"XDG_STATE_HOME": ""}) == Path.home() / ".local/state/fleetsight"
+    assert state_folder({"XDG_STATE_HOME": "/elsewhere"}) == Path("/elsewhere/fleetsight")
+    cases = [("a", [Path("b"), Path("c")]), ("a", [Path("c"), Path("b")]), ("a", [Path("b")]), ("b", [Path("b")])]
+    files = [journal_file(url, folders, tmp_path / "x" / "y") for url, folders in cases]
+    assert len({*files}) == len(files)
+    assert files == [journal_file(url, folders, tmp_path / "x" / "y") for url, folders in cases]
+    assert journal_file("a", [Path(os.fsdecode(b"\xff"))], tmp_path).parent == tmp_path
+    assert all(re.fullmatch(r"[0-9a-f]{24}\.journal", file.name) for file in files)
+    for file in files:
+        Journal(file, []).close()
+    assert (tmp_path / "x" / "y").stat().st_mode & 0o777 == 0o700
+
+
+def test_facts_are_stored_all_or_none(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.journal", [])
+    with pytest.raises(sqlite3.Error):
+        journal.set_facts({"one": "1", "other": cast("str", object())})
+    assert journal.fact("one") is None
+    journal.set_facts({"one": "1", "other": "2"})
+    assert (journal.fact("one"), journal.fact("other")) == ("1", "2")
+    journal.remove()
 
 
 def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

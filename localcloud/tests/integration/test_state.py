@@ -189,34 +189,6 @@ def items_are_kept_and_conditions_hold(kept: KeptCloud) -> Iterator[None]:
 
 
 @story
-def a_table_that_was_deleted_and_created_again_is_empty(kept: KeptCloud) -> Iterator[None]:
-    dynamodb = kept.clients("dynamodb")
-    dynamodb.create_table(**table_settings("again"))
-    dynamodb.put_item(TableName="again", Item=key_of("old"))
-    dynamodb.delete_table(TableName="again")
-    dynamodb.create_table(**table_settings("again"))
-    dynamodb.put_item(TableName="again", Item=key_of("new"))
-    yield
-    assert kept.clients("dynamodb").scan(TableName="again")["Items"] == [key_of("new")]
-
-
-@story
-def an_item_with_its_number_spelt_in_another_way_is_the_same_item(kept: KeptCloud) -> Iterator[None]:
-    dynamodb = kept.clients("dynamodb")
-    dynamodb.create_table(
-        TableName="numbers",
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "N"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    dynamodb.put_item(TableName="numbers", Item={"pk": {"N": "1.0"}})
-    dynamodb.put_item(TableName="numbers", Item={"pk": {"N": "2"}, "kept": {"BOOL": True}})
-    dynamodb.delete_item(TableName="numbers", Key={"pk": {"N": "1"}})
-    yield
-    assert kept.clients("dynamodb").scan(TableName="numbers")["Items"] == [{"pk": {"N": "2"}, "kept": {"BOOL": True}}]
-
-
-@story
 def messages_are_kept_with_their_state(kept: KeptCloud) -> Iterator[None]:
     sqs = kept.clients("sqs")
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
@@ -275,20 +247,6 @@ def a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud)
     assert send(url, "d") > numbers[-1]
     received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     assert [message["Body"] for message in received] == ["a", "b", "c", "d"]
-
-
-@story
-def a_purged_or_deleted_queue_has_no_messages_of_before(kept: KeptCloud) -> Iterator[None]:
-    sqs = kept.clients("sqs")
-    urls = {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("purged", "deleted")}
-    for url in urls.values():
-        sqs.send_message(QueueUrl=url, MessageBody="old")
-    sqs.purge_queue(QueueUrl=urls["purged"])
-    sqs.delete_queue(QueueUrl=urls["deleted"])
-    sqs.create_queue(QueueName="deleted")
-    yield
-    for name in urls:
-        assert kept.clients("sqs").receive_message(QueueUrl=url_of(kept.clients, name)).get("Messages") is None
 
 
 @story

@@ -219,8 +219,11 @@ def test_a_damaged_byte_is_an_error_or_changes_nothing(
             store.close()
 
 
-def test_a_damaged_content_is_an_error_with_a_remedy(killed_files: dict[str, bytes], tmp_path: Path) -> None:
-    at = killed_files[""].index(bytes([7]) * 500)
+@pytest.mark.parametrize("part", ["value", "body"])
+def test_a_damaged_content_is_an_error_with_a_remedy(
+    killed_files: dict[str, bytes], tmp_path: Path, part: str
+) -> None:
+    at = killed_files[""].index(b"{}" + bytes([7]) * 500) + (2 if part == "body" else 0)
     damaged = killed_files[""][:at] + b"x" + killed_files[""][at + 1 :]
     with pytest.raises(
         CorruptedStateError,
@@ -244,8 +247,22 @@ def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path)
 @pytest.mark.parametrize("log", [b"", b"cut"])
 def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
     cut, lacking = (killed_files["-wal"][:-5_000], 1) if log else (b"", 3)
-    with pytest.raises(CorruptedStateError, match=rf"lacks its last {lacking} commits \(without {DATABASE}-ackn"):
+    with pytest.raises(
+        CorruptedStateError, match=rf"{DATABASE} lacks its last {lacking} commits \(without {DATABASE}-ackn"
+    ):
         load(written({**killed_files, "-wal": cut}, tmp_path))
+
+
+def test_a_check_of_a_killed_state_changes_no_file(killed_files: dict[str, bytes], tmp_path: Path) -> None:
+    path = written(killed_files, tmp_path)
+    assert StateFolder(path.parent).check() == {"old": 20, "new": 1}
+    assert files_of(path) == killed_files
+
+
+def test_a_missing_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=rf"{tmp_path / DATABASE} cannot be used .*: free space on its disk, check"):
+        Store(tmp_path / DATABASE)
+    assert not list(tmp_path.iterdir())
 
 
 def foreign_database(path: Path) -> None:
@@ -449,8 +466,9 @@ def test_a_snapshot_restores_everything_and_only_its_owner_can_read_it(state: St
     file = tmp_path / "backup"
     assert state.snapshot(file) == file.stat().st_size
     assert file.stat().st_mode & 0o777 == 0o600
-    copy = restore(file, tmp_path / "copy")
+    copy = restore(file, tmp_path / "new" / "copy")
     assert StateFolder.existing(copy.path) == copy
+    assert copy.path.stat().st_mode & 0o777 == 0o700
     for name, content in ((KEY_FILE, b"secret"), (DATABASE, copy.database.read_bytes())):
         assert (copy.path / name).read_bytes() == content
         assert (copy.path / name).stat().st_mode & 0o777 == 0o600
@@ -466,8 +484,20 @@ def test_only_the_owner_can_read_the_files_of_a_state(state: StateFolder) -> Non
     store = Store(state.database)
     store.append([Record(b'["b"]', b"1")])
     store.commit()
-    assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
+    with state.locked():
+        assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
     store.close()
+
+
+def test_a_folder_of_a_state_is_created_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = StateFolder.usable(tmp_path / "new" / "state")
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_start_waits_for_an_earlier_process_that_ends(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = state.acquire()
+    monkeypatch.setattr("localcloud.state.folder.time.sleep", lambda seconds: os.close(earlier + int(0 * seconds)))
+    os.close(state.acquire(DEADLINE_SECONDS))
 
 
 OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
@@ -478,13 +508,9 @@ OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
-    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
-) -> None:
-    make, name = OPERATIONS[operation]
-    (folder := tmp_path / "new").mkdir()
-    state.snapshot(tmp_path / "backup")
+@pytest.fixture
+def disk_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synchronized and renamed, in this order."""
     steps, replace, fsync = list[str](), Path.replace, os.fsync
 
     def recorded_sync(descriptor: int) -> None:
@@ -497,12 +523,28 @@ def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
 
     monkeypatch.setattr(os, "fsync", recorded_sync)
     monkeypatch.setattr(Path, "replace", recorded_replace)
+    return steps
+
+
+def test_a_reset_is_on_the_disk_before_it_is_reported(state: StateFolder, disk_steps: list[str]) -> None:
+    state.remove()
+    assert disk_steps[-1] == f"sync {state.path}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
+    state: StateFolder, tmp_path: Path, disk_steps: list[str], operation: str
+) -> None:
+    make, name = OPERATIONS[operation]
+    (folder := tmp_path / "new").mkdir()
+    state.snapshot(tmp_path / "backup")
+    disk_steps.clear()
     make(state, folder)
     assert (folder / name).exists()
-    renamed = [step for step in steps if step.startswith("rename")]
+    renamed = [step for step in disk_steps if step.startswith("rename")]
     assert renamed
-    assert all(steps[steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
-    assert steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
+    assert all(disk_steps[disk_steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
+    assert disk_steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
 
 
 def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> None:
@@ -531,6 +573,8 @@ def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFol
 
 
 def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> None:
+    for name in (f"{KEY_FILE}.partial", f"{DATABASE}.partial", f"{DATABASE}-wal", f"{DATABASE}-shm"):
+        (state.path / name).touch()  # a kill leaves these
     state.remove()
     assert {entry.name for entry in state.path.iterdir()} == {"lock"}
     with pytest.raises(StateError, match="is not a state"):
@@ -566,11 +610,38 @@ def test_a_folder_with_other_files_does_not_become_a_state(tmp_path: Path) -> No
 
 def test_a_start_that_was_killed_halfway_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
+    (tmp_path / "lost+found").mkdir()  # of the root of a volume
     (tmp_path / f"{DATABASE}.partial").write_text("half a database")
     folder = StateFolder.usable(tmp_path)
     folder.prepare()
     assert folder.check() == {}
-    assert {path.name for path in tmp_path.iterdir()} == {"lock", DATABASE}
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "lost+found", DATABASE}
+
+
+def file_for_folder(path: Path) -> None:
+    path.touch()
+    StateFolder.usable(path)
+
+
+def lost_log_of_the_former_version(path: Path) -> None:
+    path.mkdir()
+    (path / format_1.MARKER).touch()
+    StateFolder.usable(path).prepare()
+
+
+def folder_for_file(path: Path) -> None:
+    (path / KEY_FILE).mkdir(parents=True)
+    StateFolder(path).remove()
+
+
+def missing_snapshot(path: Path) -> None:
+    restore(path.parent / "missing", path)
+
+
+@pytest.mark.parametrize("use", [missing_snapshot, file_for_folder, lost_log_of_the_former_version, folder_for_file])
+def test_an_error_of_the_disk_names_the_folder_and_the_remedy(tmp_path: Path, use: Callable[[Path], None]) -> None:
+    with pytest.raises(StateError, match=rf"^{tmp_path}/state cannot be used \(.*: free space on its disk, check"):
+        use(tmp_path / "state")
 
 
 def former_record(key: bytes, value: bytes | None, body: bytes = b"") -> bytes:

@@ -19,7 +19,7 @@ from app_tier.preprocess import load_pixels
 from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS
 from scripts.demo_model.training import CifarResNet
 from scripts.model import torchvision_networks
-from scripts.model.build import Description, build_bundle, measure_agreement
+from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own
 from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision
@@ -68,17 +68,6 @@ def test_a_network_of_ones_own_becomes_a_bundle_that_answers_as_it_does(tmp_path
         assert np.abs(open_engine(name, bundle).infer(batch) - expected).max() < 1e-4
     assert bundle.manifest.messages == {"airplane": "first"}
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
-def test_users_own_weights_and_labels_become_a_bundle(own_weights: Path, tmp_path: Path) -> None:
-    bundle = build_torchvision("resnet18", tmp_path / "own", own_weights, LABELS)
-    assert bundle.labels == LABELS
-    assert bundle.name == "resnet18-my-colours"
-    assert bundle.manifest.preprocess.input_size == 224
-    assert bundle.manifest.provenance["weights"] == "my colours.pth"
-    agreement = measure_agreement(bundle, images=2)
-    assert agreement.same_top1 == 1
-    assert agreement.largest_difference < 1e-2
 
 
 def test_labels_that_do_not_fit_the_weights_are_refused(own_weights: Path, tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_build_makes_a_bundle_of_a_torchvision_network_with_own_weights_and_labe
     assert ran.exit_code == 0, ran.output
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.labels == ("cats", "dogs")
+    assert (bundle.name, bundle.manifest.preprocess.input_size) == ("resnet18-own", 224)
+    agreement = bundle.manifest.agreement
+    assert agreement is not None
+    assert agreement.same_top1 == 1
+    assert agreement.largest_difference < 1e-2
     assert bundle.manifest.precision == ("bf16" if OpenVinoEngine.is_fast_in("bf16") else "fp32")
     assert bundle.manifest.provenance["sha256"] == file_digest(tmp_path / "own.pth")
 

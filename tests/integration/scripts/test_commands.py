@@ -16,12 +16,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from benchmarks.measure import pinned
 from core.config import PREFIX
 from fleetsight_client.api import ApiClient
 from scripts.cli import SECTIONS, commands_by_section, fleetsight
+from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
 from scripts.run.system import StartError, free_port
 from tests.support.chromium import find_chromium
@@ -42,6 +43,16 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def start_in_this_process(*arguments: str, **environment: str) -> Result:
+    """Run `./scripts/run.sh` with options that it refuses; this process keeps its handlers of signals."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return CliRunner().invoke(run_command, arguments, env=environment)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def clone_of_setup(tmp_path: Path) -> Path:
@@ -81,11 +92,11 @@ def test_help_installs_nothing_that_only_its_command_needs(arguments: str, insta
     assert (tmp_path / "python.log").read_text().split() == ["-m", "scripts.cli", *arguments.split()]
 
 
-@pytest.mark.parametrize("command", ["scripts.run", "scripts.cli", "scripts.cli run", "scripts.cli load-test"])
-def test_each_command_has_a_version_and_short_help(command: str) -> None:
+@pytest.mark.parametrize("command", [[], ["run"], ["load-test"]])
+def test_each_command_has_a_version_and_short_help(command: list[str]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert run(sys.executable, "-m", *command.split(), "--version").stdout == f"Fleetsight {version}\n"
-    assert run(sys.executable, "-m", *command.split(), "-h").stdout.startswith("Usage: ")
+    assert CliRunner().invoke(fleetsight, [*command, "--version"]).output == f"Fleetsight {version}\n"
+    assert CliRunner().invoke(fleetsight, [*command, "-h"]).output.startswith("Usage: ")
 
 
 @pytest.mark.parametrize(("older", "name"), [("load_test", "load-test"), ("docs", "docs")])
@@ -215,8 +226,8 @@ def test_a_completion_installs_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_options_of_a_run_that_do_not_fit_are_named(arguments: list[str], reported: str) -> None:
-    ended = run(sys.executable, "-m", "scripts.run", *arguments)
-    assert ended.returncode == 2
+    ended = start_in_this_process(*arguments)
+    assert ended.exit_code == 2
     assert reported in ended.stderr
     assert ended.stdout == ""
 
@@ -275,8 +286,8 @@ def test_a_port_in_use_is_named_with_the_remedy() -> None:
 
 
 def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
-    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__FLEET__MAX_WORKERS="many")
-    assert ended.returncode == 2
+    ended = start_in_this_process("--once", FLEETSIGHT__FLEET__MAX_WORKERS="many")
+    assert ended.exit_code == 2
     assert "fleet.max_workers (from FLEETSIGHT__FLEET__MAX_WORKERS) = 'many'" in ended.stderr
 
 
@@ -290,30 +301,30 @@ def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:
     ],
 )
 def test_an_invalid_switch_is_named_before_the_start(switch: str, reported: str) -> None:
-    ended = run(sys.executable, "-m", "scripts.run", "--once", "--switch", "count_factor=2", "--switch", switch)
-    assert ended.returncode == 2
+    ended = start_in_this_process("--once", "--switch", "count_factor=2", "--switch", switch)
+    assert ended.exit_code == 2
     assert ended.stderr.count("\n") == 1
     assert f"fleetsight: --switch: {reported}" in ended.stderr
     assert ended.stdout == ""
 
 
 def test_a_missing_bundle_is_named_before_the_start() -> None:
-    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="no/such/bundle")
-    assert ended.returncode == 2
+    ended = start_in_this_process("--once", FLEETSIGHT__WORKER__BUNDLE="no/such/bundle")
+    assert ended.exit_code == 2
     assert ended.stderr.count("\n") == 1
     assert "worker.bundle" in ended.stderr
     assert "no/such/bundle" in ended.stderr
 
 
 def test_a_bundle_in_a_bucket_is_rejected_locally() -> None:
-    ended = run(sys.executable, "-m", "scripts.run", "--once", FLEETSIGHT__WORKER__BUNDLE="s3://models/resnet18")
-    assert ended.returncode == 2
+    ended = start_in_this_process("--once", FLEETSIGHT__WORKER__BUNDLE="s3://models/resnet18")
+    assert ended.exit_code == 2
     assert "s3://models/resnet18 cannot be here" in ended.stderr
 
 
 def test_a_missing_folder_is_named() -> None:
-    ended = run(sys.executable, "-m", "scripts.run", "--once", "--images", "/nowhere/at/all")
-    assert ended.returncode == 2
+    ended = start_in_this_process("--once", "--images", "/nowhere/at/all")
+    assert ended.exit_code == 2
     assert ended.stderr.count("\n") == 1
     assert "/nowhere/at/all" in ended.stderr
 
@@ -331,8 +342,13 @@ def test_setup_names_the_required_python(tmp_path: Path) -> None:
     assert "needs Python 3.11 or newer" in ended.stderr
 
 
-def test_setup_reports_a_missing_package_index(tmp_path: Path) -> None:
-    setup = clone_of_setup(tmp_path)
+@pytest.fixture(scope="module")
+def setup_without_an_index(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """A folder in which the set-up has made .venv, but could not install anything; and how it ended."""
+    folder = tmp_path_factory.mktemp("setup")
+    setup = clone_of_setup(folder)
     with socket.create_server(("127.0.0.1", 0)) as unanswered:
         port = unanswered.getsockname()[1]
     nowhere = {
@@ -343,13 +359,22 @@ def test_setup_reports_a_missing_package_index(tmp_path: Path) -> None:
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_CACHE_DIR": "1",
     }
-    ended = run(setup, "run", **nowhere)
+    return folder, run(setup, "run", **nowhere)
+
+
+def test_setup_reports_a_missing_package_index(
+    setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"],
+) -> None:
+    _, ended = setup_without_an_index
     assert ended.returncode == 2
     assert "cannot reach the Python package index" in ended.stderr
 
 
-def test_setup_installs_only_files_with_pinned_hashes(tmp_path: Path) -> None:
+def test_setup_installs_only_files_with_pinned_hashes(
+    tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
+) -> None:
     setup, wheel = clone_of_setup(tmp_path), tmp_path / "thing-1.0-py3-none-any.whl"
+    shutil.copytree(setup_without_an_index[0] / ".venv", tmp_path / ".venv", symlinks=True)
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("thing.py", "")
         archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")

@@ -82,7 +82,7 @@ EXPECTED: Mapping[str, Callable[[Run], None]] = {
     "./scripts/run.sh --metrics": expect_metrics,
     "./scripts/run.sh --model resnet18": Run.expect_batch,
     "./scripts/run.sh --scenario bad-day.yaml": expect_switches("duplicate_deliveries=0.05", "SendMessageBatch"),
-    "FLEETSIGHT__FLEET__IMAGES_PER_WORKER=5 FLEETSIGHT__FLEET__MAX_WORKERS=19 ./scripts/run.sh "
+    "FLEETSIGHT__FLEET__IMAGES_PER_WORKER=10 FLEETSIGHT__FLEET__MAX_WORKERS=6 ./scripts/run.sh "
     f"{' '.join(f'--switch {each}' for each in SLOW_BOOTS)}": expect_switches(*SLOW_BOOTS),
     "./scripts/run.sh --switch 'capacity={c7a.large: 2}' --switch spot_notice_after_seconds=10": expect_switches(
         "capacity={c7a.large: 2}", "spot_notice_after_seconds=10"

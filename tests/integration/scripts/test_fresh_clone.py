@@ -57,14 +57,13 @@ def running(clone: FreshClone, url: str, *command: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "status", "printed"),
     [
-        ("./scripts/docs --site-dir site", 0, "Documentation built"),
         ("./scripts/run.sh --help", 0, "--once"),
         ("./scripts/load_test --url http://127.0.0.1:9 --count 1", 2, "127.0.0.1:9"),
         ("./scripts/fleetsight --help", 0, "classify"),
         ("./scripts/fleetsight up --region us-east-1 --open-to 198.51.100.7/32 --demo", 2, "sign in with"),
         ("./scripts/fleetsight down --region us-east-1", 2, "sign in with"),
         ("./scripts/fleetsight model show", 0, "labels"),
-        ("./scripts/fleetsight simulate --trace nys-day", 0, "p95"),
+        ("./scripts/fleetsight simulate --trace batch-100", 0, "p95"),
     ],
 )
 def test_a_command_needs_no_package_that_it_does_not_install(

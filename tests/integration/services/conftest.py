@@ -28,7 +28,7 @@ from tests.support.memory_aws.calls import InjectedFault, InjectedFaults
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import MemoryEC2
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.memory_aws.sqs import MemorySQS
 
 ALL_ATTEMPTS: Final = 8
 """More attempts than a client makes of a call."""
@@ -56,7 +56,7 @@ class MemoryPlace:
 
     faults: InjectedFaults = field(default_factory=InjectedFaults)
     slept: list[float] = field(default_factory=list)
-    queues: list[MemoryQueue] = field(default_factory=list)
+    queues: list[MemorySQS] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make EC2, which all fleets share."""
@@ -69,7 +69,7 @@ class MemoryPlace:
     def queue(self, *, fifo: bool = False, letters: Queue | None = None) -> Queue:
         """Return a queue with a visibility timeout of 30 s and, on request, a dead-letter queue."""
         dead = None if letters is None else cast(Any, letters.client)
-        made = MemoryQueue(fifo, lambda: 0.0, Random(1), self.faults.call, dead, 2, leave=self.faults.leave)
+        made = MemorySQS(lambda: 0.0, fifo, Random(1), self.faults.call, dead, 2, leave=self.faults.leave)
         self.queues.append(made)
         return made.queue(self.slept.append)
 

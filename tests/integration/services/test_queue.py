@@ -113,6 +113,7 @@ def test_entries_that_fail_in_a_batch_are_sent_again_alone(stand_in: Place, fifo
     queue = stand_in.queue(fifo=fifo)
     stand_in.fail("SendMessageBatch", "partial", "partial")
     assert queue.send([OutgoingMessage(str(number), f"body {number}") for number in range(8)]) == []
+    assert [0 < pause <= 1 for pause in stand_in.slept] == [True, True], "between the attempts"
     assert sorted(each.body for each in receive(queue, 8)) == [f"body {number}" for number in range(8)]
     assert queue.receive(wait_seconds=0) == []
 
@@ -122,7 +123,7 @@ def test_entries_that_fail_in_each_attempt_are_returned_and_the_others_are_sent(
     queue = stand_in.queue(fifo=fifo)
     stand_in.fail("SendMessageBatch", *repeat_fault("partial", BATCH_ATTEMPTS))
     failed = queue.send([OutgoingMessage(str(number), f"body {number}") for number in range(10)])
-    assert len(failed) == 1
+    assert (len(failed), len(stand_in.slept)) == (1, BATCH_ATTEMPTS - 1)
     sent = {f"body {number}" for number in range(10)} - {each.body for each in failed}
     assert {each.body for each in receive(queue, 9)} == sent
 
@@ -156,6 +157,7 @@ def test_a_stale_receipt_fails_alone_in_a_batch_that_is_processed_in_part(stand_
     assert queue.delete(receipts[:1]) == []
     stand_in.fail("ChangeMessageVisibilityBatch", "partial")
     assert queue.change_visibility(receipts, 0) == receipts[:1]
+    assert len(stand_in.slept) == 1
     assert len(receive(queue, 3)) == 3
 
 

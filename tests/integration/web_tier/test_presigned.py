@@ -25,7 +25,7 @@ from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
@@ -40,12 +40,12 @@ def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpe
 
 
 @pytest.fixture
-def direct(config: Config, provisioned: Clients, queue: RecordingQueue) -> PresignedUploads:
+def direct(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
     return Backend(config, request_queue=queue).direct
 
 
 @pytest.fixture
-def other_process(config: Config, provisioned: Clients, queue: RecordingQueue) -> PresignedUploads:
+def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
     return Backend(config, request_queue=queue).direct
 
 
@@ -79,7 +79,7 @@ def test_files_with_positions_become_images_in_that_order_under_their_paths(
 
 
 def test_the_requests_of_presigned_uploads_name_the_model_of_their_job(
-    direct: PresignedUploads, other_process: PresignedUploads, job: Job, queue: RecordingQueue
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job, queue: MemoryQueue
 ) -> None:
     model = JobModel("signs", "a" * 64, "s3://outputs/models/signs")
     job = replace(job, model=model)
@@ -159,7 +159,7 @@ def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: Pres
 
 
 def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
-    direct: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue
+    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
     assert store.status(job.job_id).state == "empty"
@@ -176,7 +176,7 @@ def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
 
 
 def test_a_repeated_commit_answers_the_same_and_changes_nothing(
-    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue
+    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
     send(offer, 0, 1)
@@ -191,7 +191,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 ) -> None:
     offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
     send(offer, *range(10))
-    processes = [Backend(config, request_queue=RecordingQueue()).direct for _ in range(4)]
+    processes = [Backend(config, request_queue=MemoryQueue()).direct for _ in range(4)]
     together = Barrier(len(processes))
 
     def commit(process: PresignedUploads) -> set[str]:
@@ -204,7 +204,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 
 
 def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
-    direct: PresignedUploads, job: Job, input_bucket: Bucket, queue: RecordingQueue
+    direct: PresignedUploads, job: Job, input_bucket: Bucket, queue: MemoryQueue
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
@@ -263,7 +263,7 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
 
 
 def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
-    direct: PresignedUploads, job: Job, store: JobStore, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
+    direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
         raise TableBusyError("the table is busy")

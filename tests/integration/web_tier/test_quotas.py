@@ -24,7 +24,7 @@ from tests.support.api import give_up
 from tests.support.jobs import client_error, failed, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import BROWSER, SignInSiteMaker
 from web_tier.app import create_app
 from web_tier.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
@@ -130,7 +130,7 @@ class Door:
     client: FlaskClient
     store: JobStore
     bucket: MemoryBucket
-    queue: RecordingQueue
+    queue: MemoryQueue
 
     def left(self) -> int:
         """Return how many images may still be sent today."""
@@ -145,7 +145,7 @@ class Door:
 
 @pytest.fixture
 def door(noon: None, make_config: ConfigMaker) -> Door:
-    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), RecordingQueue()
+    store, bucket, queue = JobStore(MemoryTable()), MemoryBucket(), MemoryQueue()
     config = make_config(auth={"open": True}, limits=A_DAY)
     app = create_app(config, store=store, input_bucket=bucket, request_queue=queue)
     return Door(app.test_client(), store, bucket, queue)

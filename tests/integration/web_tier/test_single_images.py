@@ -35,7 +35,7 @@ from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
@@ -87,9 +87,7 @@ def watched() -> WatchedStore:
 
 
 @pytest.fixture
-def singles(
-    bucket: MemoryBucket, watched: WatchedStore, queue: RecordingQueue, clock: Clock
-) -> Iterator[SingleImages]:
+def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
     ingest = ImageIngest(ImageLimits(), bucket, watched, queue)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
@@ -106,7 +104,7 @@ def taken(outcome: UploadResult | None) -> ImageRecord:
 
 
 def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
-    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
 ) -> None:
     record = taken(singles.ingest_one("", [an_upload()]))
     status = watched.status(record.ref.job_id)
@@ -144,7 +142,7 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
 
 
 def test_processes_that_see_a_roll_out_at_different_times_mix_no_models_in_a_job(
-    singles: SingleImages, clock: Clock, queue: RecordingQueue
+    singles: SingleImages, clock: Clock, queue: MemoryQueue
 ) -> None:
     old, new = (JobModel(name, name[0] * 64, f"s3://outputs/models/{name}") for name in ("animals", "birds"))
     known = {"here": old, "there": old}
@@ -284,7 +282,7 @@ def test_a_request_that_breaks_off_leaves_nothing(singles: SingleImages, bucket:
 
 
 def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: RecordingQueue
+    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     watched.errors.append(client_error(503))
     outcome = singles.ingest_one("", [an_upload()])
@@ -295,7 +293,7 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 
 
 def test_an_image_whose_job_has_been_deleted_goes_into_a_new_one_at_once(
-    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue, bucket: MemoryBucket
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
 ) -> None:
     first = taken(singles.ingest_one("", [an_upload(1)]))
     watched.delete(watched.job(first.ref.job_id))
@@ -310,7 +308,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: RecordingQueue,
+    queue: MemoryQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record_images, deleted = JobStore.record_images, list[str]()
@@ -330,7 +328,7 @@ def test_an_image_that_times_out_before_its_commit_is_rejected_and_leaves_nothin
     singles: SingleImages,
     watched: WatchedStore,
     bucket: MemoryBucket,
-    queue: RecordingQueue,
+    queue: MemoryQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watched.go.clear()
@@ -439,7 +437,7 @@ def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
 
 
 def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
-    singles: SingleImages, watched: WatchedStore, queue: RecordingQueue
+    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue
 ) -> None:
     annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
     recorded = len(watched.writes)

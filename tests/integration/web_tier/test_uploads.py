@@ -32,7 +32,7 @@ from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import picture, record
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
@@ -272,7 +272,7 @@ def files(*shades: int) -> list[Upload]:
 
 
 @pytest.fixture
-def ingest(store: JobStore, bucket: MemoryBucket, queue: RecordingQueue) -> ImageIngest:
+def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
     return ImageIngest(ImageLimits(), bucket, store, queue)
 
 
@@ -298,7 +298,7 @@ def test_the_same_files_under_another_key_are_other_images(ingest: ImageIngest, 
 
 
 def test_a_repeat_completes_a_request_whose_process_died(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
         raise TableBusyError("the table is busy")
@@ -313,7 +313,7 @@ def test_a_repeat_completes_a_request_whose_process_died(
 
 
 def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     [accepted] = ingest_idempotent(ingest, job, "key", files(1))
     assert isinstance(accepted, ImageRecord)
@@ -355,7 +355,7 @@ def test_a_key_that_is_reused_with_other_files_is_rejected_and_leaves_nothing(
     job: Job,
     store: JobStore,
     bucket: MemoryBucket,
-    queue: RecordingQueue,
+    queue: MemoryQueue,
     others: Callable[[], list[Upload]],
 ) -> None:
     first = ingest_idempotent(ingest, job, "key", [*files(1, 2), a_text(b"text")])
@@ -367,7 +367,7 @@ def test_a_key_that_is_reused_with_other_files_is_rejected_and_leaves_nothing(
 
 
 def test_a_repeat_accepts_a_manifest_without_a_digest(
-    ingest: ImageIngest, job: Job, store: JobStore, queue: RecordingQueue
+    ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     image = record(job)
     assert UploadManifests(store.table).claim(job.job_id, "key", {0: image})  # as versions before 2026-11 did

@@ -33,7 +33,7 @@ from tests.simulation.data_path.processes import (
 from tests.simulation.data_path.scheduler import Process, Scheduler
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
-from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.memory_aws.sqs import MemorySQS
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.cancellation import cancel_job
@@ -120,11 +120,11 @@ class World:
         self.sources = MemorySource(self.faults.hook("sources"))
         clock, random = self.scheduler.clock, Random(seed + 3)
         leave = self.faults.leave
-        self.dead_letters = MemoryQueue(fifo, clock, random, self.faults.hook("dead_letters"), leave=leave)
-        self.requests = MemoryQueue(
-            fifo, clock, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT, leave=leave
+        self.dead_letters = MemorySQS(clock, fifo, random, self.faults.hook("dead_letters"), leave=leave)
+        self.requests = MemorySQS(
+            clock, fifo, random, self._call_requests, self.dead_letters, MAX_RECEIVE_COUNT, leave=leave
         )
-        self.responses = MemoryQueue(fifo, clock, random, self.faults.hook("responses"), leave=leave)
+        self.responses = MemorySQS(clock, fifo, random, self.faults.hook("responses"), leave=leave)
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.web_skew_seconds = self.controller_skew_seconds = 0.0
         self.files: dict[str, File] = {}
@@ -498,7 +498,7 @@ class World:
     def _is_settled(self) -> bool:
         store = JobStore(self.table)
         return not (store.open_jobs() or store.deleted_jobs()) and not any(
-            queue.messages.counts().visible + queue.messages.counts().in_flight
+            queue.counts().visible + queue.counts().in_flight
             for queue in (self.requests, self.responses, self.dead_letters)
         )
 
@@ -674,6 +674,6 @@ class World:
 
     def _check_queues(self) -> None:
         for name in ("requests", "responses", "dead_letters"):
-            counts = getattr(self, name).messages.counts()
+            counts = getattr(self, name).counts()
             if counts.visible or counts.in_flight or counts.delayed:
                 raise BrokenError(f"left in {name}: {counts}")

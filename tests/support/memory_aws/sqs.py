@@ -1,108 +1,21 @@
-"""SQS in memory: `MemoryQueue` is the client of a queue with the behaviour that AWS documents.
+"""SQS in memory: the client of one queue, as AWS documents it, and the queue as the product uses it."""
 
-Two queues are simpler: `RecordingQueue` records what is sent, `ClockedQueue` has visibility timeouts.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Sequence
+import itertools
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from core.ids import new_id
 from core.messages import RequestMessage
-from localcloud.sqs.fair_order import StoredMessage
-from localcloud.sqs.queues import MessageQueue, NotInFlightError, StaleReceiptError
-from services.sqs import BATCH, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
-from tests.support.memory_aws.calls import Call, Leave, leave_none, run_effect
+from localcloud.eventual_consistency import ValueHistory
+from services.sqs import BATCH, MAX_IN_FLIGHT, OutgoingMessage, Queue, QueueCounts, ReceivedMessage
+from tests.support.memory_aws.calls import Call, Leave, leave_none, refusal, run_effect
 
-
-class RecordingQueue(Queue):
-    """A queue that records the bodies of the messages; `fails` may raise, or return the messages that it refuses."""
-
-    def __init__(
-        self, fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: []
-    ) -> None:
-        super().__init__(cast(Any, None), "memory")
-        self.fails = fails
-        self.bodies: list[str] = []
-        self.groups: Counter[str | None] = Counter()
-
-    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-        refused = self.fails(messages)
-        self.groups.update(message.group for message in messages)
-        self.bodies += [message.body for message in messages if message not in refused]
-        return refused
-
-    @property
-    def image_ids(self) -> set[str]:
-        return {RequestMessage.from_json(body).image_id for body in self.bodies}
-
-
-@dataclass
-class ClockedMessage:
-    """A message of a `ClockedQueue`."""
-
-    body: str
-    receives: int = 0
-    visible_at: float = 0.0
-    receipt: str = ""
-
-
-@dataclass(frozen=True)
-class ClockedQueue(Queue):
-    """A standard queue; `clock` is in seconds.
-
-    Attributes:
-        batch: most messages that a receive brings: SQS may bring fewer than there are.
-        sent: how many messages were sent in all.
-    """
-
-    client: Any = None
-    url: str = "memory"
-    clock: Callable[[], float] = lambda: 0.0
-    visibility_seconds: float = 30.0
-    messages: list[ClockedMessage] = field(default_factory=list)
-    sent: list[OutgoingMessage] = field(default_factory=list)
-    batch: list[int] = field(default_factory=lambda: [BATCH])
-    waits: list[int] = field(default_factory=list)
-
-    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-        """Take messages."""
-        self.sent.extend(messages)
-        self.messages.extend(ClockedMessage(each.body) for each in messages)
-        return []
-
-    def receive(self, most: int = BATCH, wait_seconds: int = 20) -> list[ReceivedMessage]:
-        """Return messages that are visible."""
-        self.waits.append(wait_seconds)
-        now = self.clock()
-        found = [each for each in self.messages if each.visible_at <= now][: min(most, self.batch[0])]
-        for each in found:
-            each.receives, each.visible_at, each.receipt = each.receives + 1, now + self.visibility_seconds, new_id()
-        return [ReceivedMessage(each.receipt, each.receipt, each.body, each.receives, 0.0, 0.0) for each in found]
-
-    def delete(self, receipts: Sequence[str]) -> list[str]:
-        """Delete messages."""
-        self.messages[:] = [each for each in self.messages if each.receipt not in receipts]
-        return []
-
-    def change_visibility(self, receipts: Sequence[str], seconds: int) -> list[str]:
-        """Hide messages for so long."""
-        for each in self.messages:
-            if each.receipt in receipts:
-                each.visible_at = self.clock() + seconds
-        return []
-
-    def counts(self) -> QueueCounts:
-        """Return how many there are."""
-        visible = sum(each.visible_at <= self.clock() for each in self.messages)
-        return QueueCounts(visible, len(self.messages) - visible, 0)
-
-    def requests(self) -> list[tuple[str, int]]:
-        """Return image and attempt of each request that was sent."""
-        sent = [RequestMessage.from_json(each.body) for each in self.sent]
-        return [(request.image_id, request.attempt) for request in sent]
+VISIBILITY_SECONDS: Final = 30
+MAX_LATE_SECONDS: Final = 120
+_COUNTS_EVERY_SECONDS: Final = 0.1
 
 
 @dataclass
@@ -122,147 +35,342 @@ class Habits:
     stale_seconds: float = 0.0
 
 
-MAX_LATE_SECONDS = 120
-VISIBILITY_SECONDS = 30
+@dataclass(eq=False)
+class StoredMessage:
+    """A message in its queue; a new one is as if given back at `visible_at`."""
+
+    id: str
+    body: str
+    sent_at: float
+    visible_at: float
+    receive_count: int = 0
+    first_received_at: float = 0.0
+    group: str | None = None
+    was_received: bool = False
+
+    @property
+    def receipt(self) -> str:
+        """The receipt of its last receive."""
+        return f"{self.id}#{self.receive_count}"
 
 
-@dataclass
-class MemoryQueue:
-    """The client of one queue; `queue()` returns the queue as the product uses it.
+@dataclass(eq=False)
+class MemorySQS:
+    """The client of one queue, for several threads; `queue()` returns the queue as the product uses it.
 
     Attributes:
         clock: seconds.
-        call: makes every call.
+        wait: lets the time of a long poll that finds nothing pass.
+        dead: where messages go that were received `max_receive_count` times; None: nowhere.
+        call: makes every call; its operations are send, receive, delete, visibility and counts.
         leave: how many entries of a batch fail for a reason of the service's.
-        dead: where messages go that were received `max_receive_count` times.
         sent: how many messages were sent, by body.
+        shuffle: brings the visible messages in an order; None: that which is visible longest is received first.
+        errors: raised by the next calls of an operation, first one first.
+        refuse: parts of the bodies or receipts that batch calls refuse, as the sender's fault.
+        arriving: sent while a receive waits, one for each receive.
+        others_visible, others_in_flight, others_delayed: messages that are only counted.
+        calls: operations and arguments of the calls that were made.
     """
 
-    fifo: bool
-    clock: Callable[[], float]
-    random: Random
+    clock: Callable[[], float] = lambda: 0.0
+    fifo: bool = False
+    random: Random = field(default_factory=lambda: Random(1))
     call: Call = run_effect
-    dead: "MemoryQueue | None" = None
+    dead: "MemorySQS | None" = None
     max_receive_count: int = 5
+    wait: Callable[[float], None] = lambda _seconds: None
     habits: Habits = field(default_factory=Habits)
     leave: Leave = leave_none
+    messages: list[StoredMessage] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
-    _numbers: int = 0
+    shuffle: Random | None = None
+    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    refuse: set[str] = field(default_factory=set)
+    arriving: list[str] = field(default_factory=list)
+    others_visible: int = 0
+    others_in_flight: int = 0
+    others_delayed: int = 0
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    _deduplicated: set[str] = field(default_factory=set)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        """Make the queue itself."""
-        self.messages = MessageQueue[str](fifo=self.fifo, clock=self.clock, wall=self.clock)
-        self._sent_at: dict[str, float] = {}
+        """Begin the history of the counts, which is kept as long as they may be old."""
+        self._past = ValueHistory[QueueCounts](resolution_seconds=_COUNTS_EVERY_SECONDS, clock=self.clock)
 
-    def queue(self, sleep: Callable[[float], None]) -> Queue:
-        """Return the queue over this client."""
-        return Queue(cast(Any, self), "memory.fifo" if self.fifo else "memory", sleep)
+    def queue(self, sleep: Callable[[float], None] | None = None) -> Queue:
+        """Return the queue over this client; it sleeps as a long poll waits, unless by `sleep`."""
+        return Queue(cast(Any, self), f"http://sqs/queue{'.fifo' * self.fifo}", sleep or self.wait)
 
-    def send_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
-        """Send messages."""
-        return dict(self.call("send", lambda: self._batch(Entries, self._send)))
+    # What it holds
 
-    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:  # noqa: N803
-        """Receive messages; a long poll does not wait."""
-        return dict(self.call("receive", lambda: self._receive(MaxNumberOfMessages)))
+    @property
+    def bodies(self) -> list[str]:
+        """The bodies of its messages."""
+        return [message.body for message in self.messages]
 
-    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
-        """Delete messages."""
-        return dict(self.call("delete", lambda: self._batch(Entries, self._delete)))
+    @property
+    def dead_bodies(self) -> list[str]:
+        """The bodies of its dead letters."""
+        return [] if self.dead is None else self.dead.bodies
 
-    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
-        """Change the visibility timeouts of messages."""
-        return dict(self.call("visibility", lambda: self._batch(Entries, self._change_visibility)))
+    @property
+    def visible(self) -> list[StoredMessage]:
+        """Its visible messages, that which is visible longest first."""
+        now = self.clock()
+        visible = [message for message in list(self.messages) if message.visible_at <= now]
+        return sorted(visible, key=lambda message: message.visible_at)
 
-    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        """Return the approximate counts."""
-        return dict(self.call("counts", self._attributes))
+    def counts(self) -> QueueCounts:
+        """Return the exact counts."""
+        hidden = [message for message in list(self.messages) if message.visible_at > self.clock()]
+        in_flight = sum(message.was_received for message in hidden)
+        return QueueCounts(
+            len(self.messages) - len(hidden) + self.others_visible,
+            in_flight + self.others_in_flight,
+            len(hidden) - in_flight + self.others_delayed,
+        )
+
+    def called(self, operation: str) -> list[Any]:
+        """Return the arguments of each call of an operation."""
+        return [arguments for name, arguments in self.calls if name == operation]
+
+    def add(
+        self, body: str, receive_count: int = 0, group: str | None = None, delay_seconds: float = 0
+    ) -> StoredMessage:
+        """Add a message."""
+        now = self.clock()
+        name = f"m{next(self._numbers):06}"
+        message = StoredMessage(name, body, now, now + delay_seconds, receive_count, group=group)
+        self.sent[body] += 1
+        self.messages.append(message)
+        return message
 
     def purge(self) -> None:
         """Lose every message."""
-        self.messages.purge()
+        self.messages.clear()
 
-    def _batch(self, entries: list[dict[str, Any]], effect: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
+    # The client's own methods
+
+    def send_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803 (SQS's names)
+        """Send messages."""
+        return self._batch("send", [entry["MessageBody"] for entry in Entries], Entries, self._send)
+
+    def receive_message(self, **arguments: Any) -> dict[str, Any]:
+        """Receive messages; a long poll that finds none waits, and looks once more."""
+
+        def effect() -> dict[str, Any]:
+            most, wait_seconds = arguments["MaxNumberOfMessages"], arguments["WaitTimeSeconds"]
+            is_full = self.others_in_flight >= MAX_IN_FLIGHT
+            if is_full and not (self.fifo or wait_seconds):
+                raise refusal("OverLimit", "ReceiveMessage")
+            found = [] if is_full else self._receive(most)
+            if not found and wait_seconds:
+                self.wait(wait_seconds)
+                if self.arriving and not is_full:
+                    self.add(self.arriving.pop(0))
+                found = [] if is_full else self._receive(most)
+            return {"Messages": found} if found else {}
+
+        return self._call("receive", arguments, effect)
+
+    def delete_message_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Delete messages."""
+        return self._batch("delete", [entry["ReceiptHandle"] for entry in Entries], Entries, self._delete)
+
+    def change_message_visibility_batch(self, *, Entries: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+        """Change the visibility timeouts of messages."""
+        changes = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in Entries}
+        return self._batch("visibility", changes, Entries, self._change_visibility)
+
+    def get_queue_attributes(self, **arguments: Any) -> dict[str, Any]:
+        """Return the approximate counts."""
+
+        def effect() -> dict[str, Any]:
+            counts = self._record_counts()
+            if self.habits.stale_seconds:
+                counts = self._past.value_ago(self.random.uniform(0, self.habits.stale_seconds)) or counts
+            return {
+                "Attributes": {
+                    "ApproximateNumberOfMessages": str(counts.visible),
+                    "ApproximateNumberOfMessagesNotVisible": str(counts.in_flight),
+                    "ApproximateNumberOfMessagesDelayed": str(counts.delayed),
+                }
+            }
+
+        return self._call("counts", arguments, effect)
+
+    # Their effects
+
+    def _call(self, operation: str, arguments: Any, effect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        self.calls.append((operation, arguments))
+        if self.errors[operation]:
+            raise self.errors[operation].pop(0)
+        return dict(self.call(operation, effect))
+
+    def _batch(
+        self,
+        operation: str,
+        arguments: Any,
+        entries: list[dict[str, Any]],
+        effect: Callable[[dict[str, Any]], str | None],
+    ) -> dict[str, Any]:
         """Process a batch; `effect` returns the code of an error that is the sender's fault, or None."""
-        processed = len(entries) - self.leave(len(entries))
-        codes = [(entry["Id"], effect(entry)) for entry in entries[:processed]]
-        failed = [{"Id": name, "SenderFault": True, "Code": code} for name, code in codes if code is not None]
-        left = [{"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in entries[processed:]]
-        return {"Failed": failed + left}
 
-    def _send(self, entry: dict[str, Any]) -> None:
-        self._put(entry["MessageBody"], entry.get("MessageDeduplicationId"), entry.get("MessageGroupId"))
+        def process() -> dict[str, Any]:
+            with self._lock:
+                processed = len(entries) - self.leave(len(entries))
+                codes = [(entry["Id"], effect(entry)) for entry in entries[:processed]]
+                self._record_counts()
+            failed = [{"Id": name, "SenderFault": True, "Code": code} for name, code in codes if code is not None]
+            left = [
+                {"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in entries[processed:]
+            ]
+            return {"Failed": failed + left}
 
-    def _put(self, body: str, deduplication_id: str | None, group: str | None, receive_count: int = 0) -> None:
-        self._numbers += 1
-        self.sent[body] += 1
-        is_late = not self.fifo and self.random.random() < self.habits.late
-        delay = self.random.randint(1, MAX_LATE_SECONDS) if is_late else 0
-        message_id = f"m{self._numbers:06}"
-        self._sent_at[message_id] = self.clock()
-        self.messages.send(
-            message_id,
-            body,
-            delay_seconds=delay,
-            group=group,
-            deduplication_key=deduplication_id,
-            receive_count=receive_count,
-        )
+        return self._call(operation, arguments, process)
 
-    def _receive(self, most: int) -> dict[str, Any]:
+    def _refuses(self, text: str) -> bool:
+        return any(refused in text for refused in self.refuse)
+
+    def _send(self, entry: dict[str, Any]) -> str | None:
+        body, unique, delay_seconds = entry["MessageBody"], entry.get("MessageDeduplicationId"), 0
+        assert (unique is not None) == self.fifo
+        assert not (self.fifo and "DelaySeconds" in entry)
+        if self._refuses(body):
+            return "InvalidMessageContents"
+        if unique in self._deduplicated:
+            return None
+        if unique is not None:
+            self._deduplicated.add(unique)
+        elif self.habits.late and self.random.random() < self.habits.late:
+            delay_seconds = self.random.randint(1, MAX_LATE_SECONDS)
+        self.add(body, group=entry.get("MessageGroupId"), delay_seconds=entry.get("DelaySeconds", 0) + delay_seconds)
+        return None
+
+    def _receive(self, most: int) -> list[dict[str, Any]]:
         if self.habits.short and self.random.random() < self.habits.short:
             most = self.random.randint(0, most - 1)
-        if not most:
-            return {}
-        on_dead_letter = None if self.dead is None else self._add_dead_letter
-        limit = None if self.dead is None else self.max_receive_count
-        found = self.messages.receive(
-            most, VISIBILITY_SECONDS, max_receive_count=limit, on_dead_letter=on_dead_letter
-        )
-        for each in found:
-            if not self.fifo and self.random.random() < self.habits.twice:
-                self.messages.change_visibility(each.receipt_handle, 0)
+        with self._lock:
+            visible = self.visible
+            if self.dead is not None:
+                for letter in [each for each in visible if each.receive_count >= self.max_receive_count]:
+                    self.messages.remove(letter)
+                    visible.remove(letter)
+                    self.dead.add(letter.body, group=letter.group)
+            if self.shuffle is not None:
+                self.shuffle.shuffle(visible)
+            found = [self._deliver(message) for message in visible[:most]]
+            self._record_counts()
+        return found
+
+    def _deliver(self, message: StoredMessage) -> dict[str, Any]:
+        now = self.clock()
+        message.receive_count += 1
+        message.was_received = True
+        message.first_received_at = message.first_received_at or now
+        is_repeated = not self.fifo and self.habits.twice and self.random.random() < self.habits.twice
+        message.visible_at = now if is_repeated else now + VISIBILITY_SECONDS
         return {
-            "Messages": [
-                {
-                    "MessageId": each.message_id,
-                    "ReceiptHandle": each.receipt_handle,
-                    "Body": each.payload,
-                    "Attributes": {
-                        "ApproximateReceiveCount": str(each.receive_count),
-                        "SentTimestamp": str(int(self._sent_at[each.message_id] * 1000)),
-                        "ApproximateFirstReceiveTimestamp": str(int(each.first_received_at * 1000)),
-                        **({} if each.group is None else {"MessageGroupId": each.group}),
-                    },
-                }
-                for each in found
-            ]
+            "MessageId": message.id,
+            "ReceiptHandle": message.receipt,
+            "Body": message.body,
+            "Attributes": {
+                "ApproximateReceiveCount": str(message.receive_count),
+                "SentTimestamp": str(int(message.sent_at * 1000)),
+                "ApproximateFirstReceiveTimestamp": str(int(message.first_received_at * 1000)),
+                **({} if message.group is None else {"MessageGroupId": message.group}),
+            },
         }
 
-    def _add_dead_letter(self, letter: StoredMessage[str]) -> None:
-        if self.dead is not None:
-            self.dead._put(letter.payload, None, letter.group)
-
     def _delete(self, entry: dict[str, Any]) -> str | None:
-        try:
-            self.messages.delete(entry["ReceiptHandle"])
-        except StaleReceiptError:
+        """Delete by the latest receipt; on a FIFO queue it is valid only while the message is in flight."""
+        receipt = entry["ReceiptHandle"]
+        message_id = receipt.partition("#")[0]
+        message = next((each for each in self.messages if each.id == message_id), None)
+        is_valid = message is not None and message.receipt == receipt
+        if self.fifo and message is not None:
+            is_valid = is_valid and message.visible_at > self.clock()
+            if not is_valid:
+                return "ReceiptHandleIsInvalid"
+        if self._refuses(receipt):
             return "ReceiptHandleIsInvalid"
+        if message is not None and is_valid:
+            self.messages.remove(message)
         return None
 
     def _change_visibility(self, entry: dict[str, Any]) -> str | None:
-        try:
-            self.messages.change_visibility(entry["ReceiptHandle"], entry["VisibilityTimeout"])
-        except (StaleReceiptError, NotInFlightError):
+        now, receipt = self.clock(), entry["ReceiptHandle"]
+        in_flight = (each for each in self.messages if each.receipt == receipt and each.visible_at > now)
+        message = next(in_flight, None)
+        if message is None or self._refuses(receipt):
             return "InvalidParameterValue"
+        message.visible_at = now + entry["VisibilityTimeout"]
         return None
 
-    def _attributes(self) -> dict[str, Any]:
-        counts = self.messages.counts(self.random.uniform(0, self.habits.stale_seconds))
-        return {
-            "Attributes": {
-                "ApproximateNumberOfMessages": str(counts.visible),
-                "ApproximateNumberOfMessagesNotVisible": str(counts.in_flight),
-                "ApproximateNumberOfMessagesDelayed": str(counts.delayed),
-            }
-        }
+    def _record_counts(self) -> QueueCounts:
+        counts = self.counts()
+        if self.habits.stale_seconds:
+            self._past.record(counts)
+        return counts
+
+
+class MemoryQueue(Queue):
+    """A queue over a client in memory.
+
+    Attributes:
+        fails: given the messages of a send; may raise, or return those that are refused.
+        sent: the messages that were sent and not refused.
+        groups: how many messages were sent or refused, by group.
+        waits: the waiting time of each receive.
+        max_received: most messages that a receive returns: SQS may return fewer than there are.
+    """
+
+    def __init__(
+        self,
+        fails: Callable[[Sequence[OutgoingMessage]], list[OutgoingMessage]] = lambda messages: [],
+        *,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Make an empty standard queue."""
+        self.memory = MemorySQS(clock)
+        super().__init__(cast(Any, self.memory), "memory", self.memory.wait)
+        self.fails, self.max_received = fails, BATCH
+        self.sent, self.waits = list[OutgoingMessage](), list[int]()
+        self.groups: Counter[str | None] = Counter()
+
+    @property
+    def messages(self) -> list[StoredMessage]:
+        """What the queue holds."""
+        return self.memory.messages
+
+    @property
+    def bodies(self) -> list[str]:
+        """The bodies of the messages that were sent."""
+        return [message.body for message in self.sent]
+
+    @property
+    def image_ids(self) -> set[str]:
+        """The images whose requests were sent."""
+        return {image_id for image_id, _ in self.requests()}
+
+    def requests(self) -> list[tuple[str, int]]:
+        """Return image and attempt of each request that was sent."""
+        sent = [RequestMessage.from_json(body) for body in self.bodies]
+        return [(request.image_id, request.attempt) for request in sent]
+
+    def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        """Send messages."""
+        refused = self.fails(messages)
+        self.groups.update(message.group for message in messages)
+        accepted = [message for message in messages if message not in refused]
+        self.sent += accepted
+        super().send(accepted)
+        return refused
+
+    def receive(self, max_messages: int = BATCH, wait_seconds: int = 20) -> list[ReceivedMessage]:
+        """Receive messages."""
+        self.waits.append(wait_seconds)
+        return super().receive(min(max_messages, self.max_received), wait_seconds)

@@ -28,18 +28,19 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import ClassificationResult, RequestMessage
 from tests.conftest import shipped_values
+from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.worker import (
     VISIBILITY,
     ColourOpener,
     FakeBucket,
     FakeClock,
-    FakeSqs,
     colour_bundle,
     colour_model,
     new_request,
     picture,
     requested,
     send_requests,
+    worker_queue,
 )
 
 OWN = colour_bundle("own")
@@ -81,8 +82,9 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.random, self.clock = Random(self.seed), FakeClock()
-        self.requests = FakeSqs(self.clock, fifo=self.fifo, max_receive_count=MAX_TRIES, shuffle=self.random)
-        self.responses = FakeSqs(self.clock, fifo=self.fifo)
+        self.requests = worker_queue(self.clock, fifo=self.fifo, max_receive_count=MAX_TRIES)
+        self.requests.shuffle = self.random
+        self.responses = worker_queue(self.clock, fifo=self.fifo)
         self.inputs, self.outputs = FakeBucket(), FakeBucket()
         self.actions = 0
 
@@ -94,7 +96,7 @@ class Fleet:
             self.inputs.objects[request.key] = picture(colour)
         send_requests(self.requests, requests)
         for message in self.requests.messages[len(self.requests.messages) - len(requests) :]:
-            message.count = count
+            message.receive_count = count
         return [request.image_id for request in requests]
 
     @property
@@ -105,7 +107,7 @@ class Fleet:
     @property
     def failed(self) -> set[str]:
         """The images that failed, or became dead letters, which the controller fails."""
-        dead = {RequestMessage.from_json(message.body).image_id for message in self.requests.dead}
+        dead = {RequestMessage.from_json(body).image_id for body in self.requests.dead_bodies}
         return dead | {image for image, result in self.results.items() if result.status == "failed"}
 
     def run(self) -> None:
@@ -165,7 +167,7 @@ class FleetWorker:
         self.in_flight.wait_until_one_is_free = self._wait_for_turn  # type: ignore[method-assign, assignment]
 
     def run(self) -> None:
-        receive = FakeSqs.receive_message
+        receive = MemorySQS.receive_message
 
         def poll(**arguments: int) -> dict[str, Any]:
             self._count()
@@ -326,5 +328,5 @@ def test_a_redelivered_image_that_waits_for_its_model_loses_no_try_to_another_on
     worker._load = lambda: False  # type: ignore[method-assign]
     with pytest.raises(Crash):
         worker.run()
-    messages = [(RequestMessage.from_json(each.body), each.count) for each in fleet.requests.messages]
+    messages = [(RequestMessage.from_json(each.body), each.receive_count) for each in fleet.requests.messages]
     assert {each.image_id: each.crashes + count for each, count in messages} == {waits: 3, kills: 4}

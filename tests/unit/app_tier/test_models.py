@@ -49,13 +49,13 @@ from tests.support.worker import (
     VISIBILITY,
     ColourOpener,
     FakeClock,
-    FakeSqs,
     colour_bundle,
     colour_model,
     new_request,
     refusal,
     requested,
     send_requests,
+    worker_queue,
 )
 
 OWN = colour_bundle("own")
@@ -83,7 +83,7 @@ class Bench:
     loads: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sqs = FakeSqs(self.clock, fifo=self.fifo)
+        self.sqs = worker_queue(self.clock, fifo=self.fifo)
         self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close)
         self.extender = VisibilityExtender(

@@ -19,7 +19,7 @@ from core.images import ImageLimits, ImageRejectedError
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage
 from services.sqs import OutgoingMessage
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import FakeBucket, FakeClock, FakeSqs, deliveries, delivery, new_request
+from tests.support.worker import FakeBucket, FakeClock, deliveries, delivery, new_request, worker_queue
 
 
 @given(st.lists(st.sampled_from(["put", "put first", "get", "drain", "close"]), max_size=30))
@@ -249,7 +249,7 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
 
 
 def test_a_response_has_the_message_group_of_its_request() -> None:
-    requests, responses = FakeSqs(FakeClock()), FakeSqs(FakeClock())
+    requests, responses = worker_queue(FakeClock()), worker_queue(FakeClock())
     requests.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
     [one] = parse_messages(requests.queue().receive())
     task = refuse(new_task(one), Failure(code="empty", message="it is empty"), "i-1")
@@ -258,7 +258,7 @@ def test_a_response_has_the_message_group_of_its_request() -> None:
 
 
 def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:
-    requests, responses, s3 = FakeSqs(FakeClock()), FakeSqs(FakeClock()), FakeBucket()
+    requests, responses, s3 = worker_queue(FakeClock()), worker_queue(FakeClock()), FakeBucket()
     tasks = [store(refused(number), s3) for number in range(10)]
     delete(respond(tasks, responses.queue()), requests.queue())
     assert [operation for operation, _ in responses.calls] == ["send"]
@@ -266,7 +266,7 @@ def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() 
 
 
 def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.LogCaptureFixture) -> None:
-    sqs, one = FakeSqs(FakeClock()), delivery()
+    sqs, one = worker_queue(FakeClock()), delivery()
     sqs.refuse = {one.receipt}
     delete([one], sqs.queue())
     assert "requests were not deleted and come again" in caplog.messages

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -18,16 +19,17 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
+from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.worker import (
     VISIBILITY,
     FakeClock,
-    FakeSqs,
     delivery,
     new_request,
     refusal,
     request_for,
     send_requests,
+    worker_queue,
 )
 
 IDLE = 5.0
@@ -40,13 +42,13 @@ class Bench:
 
     def __init__(
         self,
-        sqs: FakeSqs,
+        sqs: MemorySQS,
         submit: Callable[[Delivery], None] | None = None,
         *,
         capacity: int = CAPACITY,
         is_protected: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.sqs, self.clock = sqs, sqs.clock
+        self.sqs, self.clock = sqs, cast(FakeClock, sqs.clock)
         self.in_flight = InFlightMessages(capacity, VISIBILITY, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close, is_protected=is_protected)
         self.backoff = FailureBackoff(jitter=lambda *_: 0.001)
@@ -78,8 +80,8 @@ class Bench:
         self.receiver.run()
 
 
-def sqs_with(count: int, *, fifo: bool = False) -> FakeSqs:
-    sqs = FakeSqs(FakeClock(), fifo=fifo)
+def sqs_with(count: int, *, fifo: bool = False) -> MemorySQS:
+    sqs = worker_queue(FakeClock(), fifo=fifo)
     send_requests(sqs, [new_request() for _ in range(count)])
     return sqs
 
@@ -113,7 +115,7 @@ def test_a_message_that_comes_as_the_idle_timer_fires_is_processed() -> None:
     def arrives_with_the_last_poll(**arguments: int) -> object:
         if arguments["WaitTimeSeconds"] == 0 and not bench.submitted:
             send_requests(bench.sqs, [new_request()])
-        return FakeSqs.receive_message(bench.sqs, **arguments)
+        return MemorySQS.receive_message(bench.sqs, **arguments)
 
     bench.sqs.receive_message = arrives_with_the_last_poll  # type: ignore[method-assign, assignment]
     bench.run()
@@ -162,7 +164,7 @@ def test_a_worker_with_something_in_hand_is_not_idle() -> None:
         if bench.clock() > 1000 + 3 * IDLE:
             for one in bench.in_flight.everything():
                 bench.answer(one)
-        return FakeSqs.receive_message(bench.sqs, **arguments)
+        return MemorySQS.receive_message(bench.sqs, **arguments)
 
     bench.sqs.receive_message = answer_late  # type: ignore[method-assign, assignment]
     bench.run()
@@ -220,7 +222,7 @@ def test_what_a_poll_in_flight_brings_after_the_end_is_given_back() -> None:
 
     def ends_meanwhile(**arguments: int) -> object:
         bench.lifetime.end("SIGTERM")
-        return FakeSqs.receive_message(bench.sqs, **arguments)
+        return MemorySQS.receive_message(bench.sqs, **arguments)
 
     bench.sqs.receive_message = ends_meanwhile  # type: ignore[method-assign, assignment]
     bench.run()
@@ -303,7 +305,7 @@ def full_for(bench: Bench, seconds: float) -> None:
             bench.sqs.others_in_flight = 0
         if bench.sqs.others_in_flight:
             bench.clock.advance(119 * arguments["WaitTimeSeconds"])
-        return FakeSqs.receive_message(bench.sqs, **arguments)
+        return MemorySQS.receive_message(bench.sqs, **arguments)
 
     bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
 
@@ -373,7 +375,7 @@ def test_denied_access_stops_receiving_and_says_so() -> None:
 def test_a_redelivered_message_goes_through_alone() -> None:
     sqs = sqs_with(6)
     for message in sqs.messages[3:]:
-        message.count = 1
+        message.receive_count = 1
     together: list[int] = []
     bench = Bench(sqs)
     bench.receiver._is_probing = False
@@ -394,7 +396,7 @@ def test_a_redelivered_message_goes_through_alone() -> None:
 def test_while_redelivered_messages_come_they_are_received_one_by_one() -> None:
     sqs = sqs_with(4)
     for message in sqs.messages:
-        message.count = 1
+        message.receive_count = 1
     bench = Bench(sqs)
     bench.run()
     asked = [call["MaxNumberOfMessages"] for call in sqs.called("receive")]
@@ -404,7 +406,7 @@ def test_while_redelivered_messages_come_they_are_received_one_by_one() -> None:
 def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_turn() -> None:
     sqs = sqs_with(5)
     for message in sqs.messages:
-        message.count = 1
+        message.receive_count = 1
     bench = Bench(sqs)
     bench.receiver._is_probing = False
 
@@ -468,7 +470,7 @@ class CrashingFleet:
 
     def __init__(
         self,
-        sqs: FakeSqs,
+        sqs: MemorySQS,
         poison: set[str],
         restart_seconds: float,
         *,
@@ -482,7 +484,7 @@ class CrashingFleet:
 
     @property
     def failed(self) -> set[str]:
-        return self.given_up | {RequestMessage.from_json(message.body).image_id for message in self.sqs.dead}
+        return self.given_up | {RequestMessage.from_json(body).image_id for body in self.sqs.dead_bodies}
 
     def run(self) -> None:
         for _ in range(200):
@@ -495,7 +497,7 @@ class CrashingFleet:
                 self._run(bench, pending)
                 bench.extender.give_back(bench.in_flight.everything())  # as a worker does that ends in good order
             except Crash:
-                self.sqs.clock.advance(self.restart_seconds)
+                self.sqs.wait(self.restart_seconds)
             if not self.sqs.messages:
                 return
         raise AssertionError("the fleet never comes to an end")
@@ -535,7 +537,7 @@ class CrashingFleet:
         def receive(**arguments: int) -> object:
             if not self.sqs.visible:
                 finish()
-            return FakeSqs.receive_message(self.sqs, **arguments)
+            return MemorySQS.receive_message(self.sqs, **arguments)
 
         bench.in_flight.wait_for_room = wait_for_room  # type: ignore[method-assign, assignment]
         bench.in_flight.wait_until_none_started = none_started  # type: ignore[method-assign]
@@ -586,7 +588,7 @@ def test_workers_that_end_in_good_order_cost_no_image_a_try_and_save_no_poison(
     assert max(fleet.answered.values()) <= (MAX_RECEIVE_COUNT if bad else 1)
 
 
-def images_in(sqs: FakeSqs) -> list[str]:
+def images_in(sqs: MemorySQS) -> list[str]:
     return [RequestMessage.from_json(message.body).image_id for message in sqs.messages]
 
 
@@ -596,7 +598,7 @@ def test_several_poison_images_take_no_mates_along_once_fresh_messages_have_run_
     sqs = sqs_with(30)
     sqs.shuffle = Random(seed)
     for message in sqs.messages:
-        message.count = 1
+        message.receive_count = 1
     poison = {images_in(sqs)[number] for number in bad}
     fleet = CrashingFleet(sqs, poison, restart_seconds=31)
     fleet.run()

@@ -35,7 +35,7 @@ from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError
-from tests.support.worker import VISIBILITY, FakeClock, FakeSqs, new_request, refusal, send_requests
+from tests.support.worker import VISIBILITY, FakeClock, new_request, refusal, send_requests, worker_queue
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Bench:
     sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sqs = FakeSqs(self.clock)
+        self.sqs = worker_queue(self.clock)
         self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.lifetime = Lifetime()
         self.lifetime.wait = self._wait  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from itertools import count
+from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -17,12 +18,12 @@ from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import (
     VISIBILITY,
     FakeClock,
-    FakeSqs,
     deliveries,
     delivery,
     new_request,
     refusal,
     send_requests,
+    worker_queue,
 )
 
 
@@ -139,7 +140,7 @@ class Bench:
 
     def __init__(self, *, fifo: bool = False) -> None:
         self.clock = FakeClock()
-        self.sqs = FakeSqs(self.clock, fifo=fifo)
+        self.sqs = worker_queue(self.clock, fifo=fifo)
         self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
         self.hung: list[str] = []
         self.extender = VisibilityExtender(
@@ -297,7 +298,7 @@ def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> N
     extending, go_on = threading.Event(), threading.Event()
     change = bench.sqs.change_message_visibility_batch
 
-    def slow(**arguments: object) -> object:
+    def slow(**arguments: Any) -> object:
         extending.set()
         go_on.wait(DEADLINE_SECONDS)
         return change(**arguments)
@@ -394,7 +395,7 @@ def test_the_extender_runs_by_itself_until_it_is_stopped() -> None:
             checked.release()
             raise RuntimeError("one failed check does not end the extender")
 
-    extender = Counting(FakeSqs(clock).queue(), InFlightMessages(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
+    extender = Counting(worker_queue(clock).queue(), InFlightMessages(1, 0.01, clock), 0.01, 1, print, clock)  # type: ignore[arg-type]
     extender.start()
     assert checked.acquire(timeout=DEADLINE_SECONDS)
     assert checked.acquire(timeout=DEADLINE_SECONDS)

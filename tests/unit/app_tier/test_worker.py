@@ -36,13 +36,13 @@ from core.messages import (
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import current_traceparent, new_traceparent, trace_id
 from tests.conftest import shipped_values
+from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     COLOURS,
     ColourEngine,
     ColourOpener,
     FakeBucket,
-    FakeSqs,
     WallClock,
     colour_bundle,
     colour_model,
@@ -53,6 +53,7 @@ from tests.support.worker import (
     refusal,
     requested,
     send_requests,
+    worker_queue,
 )
 
 KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
@@ -88,15 +89,15 @@ class Bench:
         values["worker"] |= {"idle_seconds": 0.05, "batch_wait_seconds": 0.02, **settings}
         self.config = parse_config(values)
         self.clock = WallClock()
-        self.requests: FakeSqs = after.requests if after else FakeSqs(self.clock, fifo=fifo)
-        self.responses: FakeSqs = after.responses if after else FakeSqs(self.clock, fifo=fifo)
+        self.requests: MemorySQS = after.requests if after else worker_queue(self.clock, fifo=fifo)
+        self.responses: MemorySQS = after.responses if after else worker_queue(self.clock, fifo=fifo)
         self.inputs: FakeBucket = after.inputs if after else FakeBucket()
         self.outputs: FakeBucket = after.outputs if after else FakeBucket()
         self.engine = ColourEngine()
         services = Services(self.requests.queue(), self.responses.queue(), self.inputs, self.outputs)
         self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
         self.sizing = replace(self.sizing, model_bytes=room)
-        self.heartbeats = FakeSqs(self.clock)
+        self.heartbeats = worker_queue(self.clock)
         self.opener = opener or ColourOpener()
         self.opener.sizing = self.sizing
         self.opener.bundles["own"] = colour_bundle(model)
@@ -127,7 +128,7 @@ class Bench:
     @property
     def tries(self) -> list[int]:
         """How often each request has been tried that still is in its queue."""
-        return [RequestMessage.from_json(each.body).crashes + each.count for each in self.requests.messages]
+        return [RequestMessage.from_json(each.body).crashes + each.receive_count for each in self.requests.messages]
 
     def submit(self, *images: bytes | None, models: Sequence[RequestedModel | None] = ()) -> list[RequestMessage]:
         """Store each image (None: it is gone) and ask for it, with the next of `models` if there are some."""
@@ -485,7 +486,7 @@ def test_row_47_a_second_delivery_is_answered_with_the_stored_prediction(
         bench.inputs.objects[request.key] = picture("red")[:60]
     if image is None:
         del bench.inputs.objects[request.key]
-    bench.requests.add(request.to_json(), count=count)
+    bench.requests.add(request.to_json(), count)
     second = Bench(after=bench, model="another")
     assert second.run()
     again = second.result(request)
@@ -500,7 +501,7 @@ def test_a_prediction_that_cannot_be_read_is_replaced() -> None:
     bench = Bench()
     (request,) = bench.submit(picture("red"))
     bench.outputs.objects[output_key(request.ref)] = b"{}"
-    bench.requests.messages[0].count = 1
+    bench.requests.messages[0].receive_count = 1
     assert bench.run()
     assert bench.result(request).label == bench.stored(request).label == "red"
 
@@ -749,7 +750,7 @@ def test_a_second_delivery_is_answered_in_its_own_trace() -> None:
     assert bench.run()
     bench.responses.messages.clear()
     retried = request.model_copy(update={"traceparent": new_traceparent()})
-    bench.requests.add(retried.to_json(), count=1)
+    bench.requests.add(retried.to_json(), 1)
     second = Bench(after=bench)
     assert second.run()
     assert second.result(request).traceparent == retried.traceparent

@@ -14,7 +14,7 @@ from tests.conftest import ConfigMaker, shipped_values
 from tests.support.api import AppMaker
 from tests.support.fixtures import compiled  # noqa: F401
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
 from web_tier.auth.context import AuthContext
 from web_tier.result_services import result_services_of
@@ -49,8 +49,8 @@ def output_bucket() -> Bucket:
 
 
 @pytest.fixture
-def requests_queue() -> RecordingQueue:
-    return RecordingQueue()
+def requests_queue() -> MemoryQueue:
+    return MemoryQueue()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def make_app(
     store: JobStore,
     input_bucket: MemoryBucket,
     output_bucket: Bucket,
-    requests_queue: RecordingQueue,
+    requests_queue: MemoryQueue,
 ) -> AppMaker:
     def make(
         *,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import pytest
 import yaml
@@ -14,9 +14,8 @@ from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerL
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from services.metadata import PROTECTED_TAG
-from services.sqs import Queue
 from tests.conftest import ROOT, shipped_values
-from tests.support.autoscaler import Clock, CommandStore, FakeSQS, RecordingStore, fleet_settings, heartbeat
+from tests.support.autoscaler import Clock, CommandStore, RecordingStore, counted_queue, fleet_settings, heartbeat
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -53,11 +52,11 @@ class Bench:
     """An autoscaler over fakes of EC2 and SQS; its stores are tables in memory."""
 
     def __init__(self, tmp_path: Path, hourly: float = 0.0, **settings: object) -> None:
-        self.clock, self.ec2, self.sqs = Clock(), MemoryEC2(), FakeSQS(20)
+        self.clock, self.ec2, self.sqs = Clock(), MemoryEC2(), counted_queue(20)
         self.cpu_seconds_a_count = 0.0
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
         launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
-        queue, fleet = Queue(cast(Any, self.sqs), "requests"), self.ec2.fleet()
+        queue, fleet = self.sqs.queue(), self.ec2.fleet()
         journal, tracker = (
             Journal(FleetStore(self.table), "me", self.clock),
             InstanceTracker(self.registry, self.clock),
@@ -87,7 +86,7 @@ class Bench:
 
     def cpu_seconds(self) -> float:
         """CPU time so far: of descriptions, and of counts of a queue."""
-        return self.ec2.cpu_seconds + self.cpu_seconds_a_count * self.sqs.reads
+        return self.ec2.cpu_seconds + self.cpu_seconds_a_count * len(self.sqs.called("counts"))
 
     def tick(self) -> float:
         """Run the next round, a second later."""
@@ -126,7 +125,7 @@ def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench:
         raise error
 
     if failing == "queue":
-        bench.sqs.error = error
+        bench.sqs.errors["counts"] = [error]
     elif failing == "commands":
         bench.operators.error = error
     else:
@@ -134,7 +133,7 @@ def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench:
     with pytest.raises(ClientError):
         bench.tick()
     assert (bench.ec2.calls, bench.store.snapshots) == ([], [])
-    bench.sqs.error = bench.operators.error = None
+    bench.operators.error = None
     bench.table.call = run_effect
     assert bench.tick() == 0.1
     assert len(bench.ec2.alive()) == 2
@@ -162,7 +161,7 @@ def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Be
     before = bench.ec2.alive()
     bench.clock.now += LAUNCH_VISIBLE_SECONDS
     bench.tick()  # describes both, and tracks their launch no longer
-    bench.ec2.error, bench.sqs.visible = refusal("RequestLimitExceeded", "DescribeInstances"), 400
+    bench.ec2.error, bench.sqs.others_visible = refusal("RequestLimitExceeded", "DescribeInstances"), 400
     with pytest.raises(ClientError):
         bench.tick()
     assert (bench.ec2.alive(), len(bench.ec2.calls)) == (before, 1)
@@ -174,7 +173,7 @@ def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Be
 
 
 def test_a_fleet_at_rest_waits_for_a_demand_signal(bench: Bench) -> None:
-    bench.sqs.visible = bench.sqs.in_flight = bench.sqs.delayed = 0
+    bench.sqs.others_visible = bench.sqs.others_in_flight = bench.sqs.others_delayed = 0
     assert (bench.tick(), bench.signals.waits) == (0, [REST_SECONDS])
     bench.signals.signalled = True
     assert (bench.tick(), len(bench.signals.waits)) == (0.1, 2)
@@ -188,7 +187,7 @@ def test_a_fleet_at_rest_waits_for_a_demand_signal(bench: Bench) -> None:
 
 @pytest.mark.parametrize("what", ["visible", "in_flight", "delayed", "workers", "minimum", "no signals", "interval"])
 def test_a_fleet_that_is_not_at_rest_has_its_next_round_after_the_interval(bench: Bench, what: str) -> None:
-    bench.sqs.visible = bench.sqs.in_flight = bench.sqs.delayed = 0
+    bench.sqs.others_visible = bench.sqs.others_in_flight = bench.sqs.others_delayed = 0
     if what == "workers":
         bench.ec2.states["i-1"] = "running"
     elif what == "minimum":
@@ -198,7 +197,7 @@ def test_a_fleet_that_is_not_at_rest_has_its_next_round_after_the_interval(bench
     elif what == "interval":
         bench.autoscaler.interval_seconds = REST_SECONDS
     else:
-        setattr(bench.sqs, what, 1)
+        setattr(bench.sqs, f"others_{what}", 1)
     assert (bench.tick(), bench.signals.waits) == (bench.autoscaler.interval_seconds, [])
 
 
@@ -293,7 +292,7 @@ def test_an_instance_that_never_registers_is_replaced_terminated_and_shown(bench
 
 
 def test_workers_of_the_minimum_are_protected_until_it_is_lowered(bench: Bench) -> None:
-    bench.sqs.visible = 0
+    bench.sqs.others_visible = 0
     bench.operators.stored = Commands(limits=LimitsOverride(min_workers=2, max_workers=3, since=EPOCH))
     for _ in range(3):
         bench.tick()
@@ -320,11 +319,10 @@ def test_when_a_launch_is_tried_next_is_shown_and_no_decision(bench: Bench) -> N
 
 def test_a_round_logs_its_metrics_and_a_failed_one_does_not(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        bench.sqs.error = refusal("InternalError", "GetQueueAttributes")
+        bench.sqs.errors["counts"] = [refusal("InternalError", "GetQueueAttributes")]
         with pytest.raises(ClientError):
             bench.tick()
         assert "fleet" not in caplog.messages
-        bench.sqs.error = None
         bench.tick()
         bench.tick()
     assert caplog.messages.count("fleet") == 1

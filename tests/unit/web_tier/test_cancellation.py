@@ -21,7 +21,7 @@ from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_r
 from tests.support.jobs import failed as failed_result
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, ResultsSite
 from tests.support.results_site import done as labelled
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
@@ -81,7 +81,7 @@ def test_a_job_in_which_failed_images_are_retried_is_cancelled(
 
 
 def test_a_cancelled_job_takes_no_images_and_says_what_to_do(
-    client: FlaskClient, store: JobStore, job: Job, requests_queue: RecordingQueue
+    client: FlaskClient, store: JobStore, job: Job, requests_queue: MemoryQueue
 ) -> None:
     add_images(store, job, "a.jpg")
     cancel(client, job)
@@ -105,7 +105,7 @@ def test_a_retry_resumes_the_job_before_it_sends_requests(
         seen.append(cancelled_key(job.job_id) in input_bucket.objects or bool(store.cancelled_jobs([job.job_id])))
         return []
 
-    client = make_app(queue=RecordingQueue(send)).test_client()  # type: ignore[arg-type]
+    client = make_app(queue=MemoryQueue(send)).test_client()  # type: ignore[arg-type]
     [image] = add_images(store, job, "a.jpg")
     input_bucket.objects[image.key] = picture()
     cancel(client, job)
@@ -172,7 +172,7 @@ def test_a_single_image_goes_into_a_new_job_if_its_job_is_cancelled(client: Flas
 
 
 @pytest.fixture
-def ingest(store: JobStore, input_bucket: MemoryBucket, requests_queue: RecordingQueue) -> ImageIngest:
+def ingest(store: JobStore, input_bucket: MemoryBucket, requests_queue: MemoryQueue) -> ImageIngest:
     return ImageIngest(Mock(), input_bucket, store, requests_queue)
 
 

@@ -25,7 +25,7 @@ from tests.support.memory_aws.calls import WRITES
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import ClockedQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.unit.web_tier.test_result_recorder import (
     IMAGES,
     JOBS,
@@ -70,7 +70,7 @@ class Site:
 
     def __post_init__(self) -> None:
         self.outputs = MemoryBucket()
-        self.queue, self.registry = ClockedQueue(clock=self.clock), WorkerRegistry(self.clock)
+        self.queue, self.registry = MemoryQueue(clock=self.clock), WorkerRegistry(self.clock)
         cache = ResultCache(self.store.table, timedelta(days=1))
         recorder = self.recorder or recorder_of(self.store)
         self.collector = Collector(
@@ -108,14 +108,14 @@ def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
 
 
 def test_received_messages_are_recorded_although_a_further_receive_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, receive = Site(), ClockedQueue.receive
+    site, receive = Site(), MemoryQueue.receive
 
-    def only_first(queue: ClockedQueue, most: int = 10, wait_seconds: int = 20) -> list[ReceivedMessage]:
+    def only_first(queue: MemoryQueue, most: int = 10, wait_seconds: int = 20) -> list[ReceivedMessage]:
         if not wait_seconds:
             raise client_error(503)
         return receive(queue, most, wait_seconds)
 
-    monkeypatch.setattr(ClockedQueue, "receive", only_first)
+    monkeypatch.setattr(MemoryQueue, "receive", only_first)
     site.send(beat(), *[done(ref) for ref in REFS[:24]])
     site.tick()
     assert figures(site.store, ONE)[0] == 9
@@ -124,13 +124,13 @@ def test_received_messages_are_recorded_although_a_further_receive_fails(monkeyp
 
 
 def test_the_messages_of_a_round_are_deleted_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, deleted, delete = Site(), list[int](), ClockedQueue.delete
+    site, deleted, delete = Site(), list[int](), MemoryQueue.delete
 
-    def watched(queue: ClockedQueue, receipts: Sequence[str]) -> list[str]:
+    def watched(queue: MemoryQueue, receipts: Sequence[str]) -> list[str]:
         deleted.append(len(receipts))
         return delete(queue, receipts)
 
-    monkeypatch.setattr(ClockedQueue, "delete", watched)
+    monkeypatch.setattr(MemoryQueue, "delete", watched)
     site.send(*[done(ref) for ref in REFS[:25]])
     site.tick()
     assert deleted == [25]
@@ -213,7 +213,7 @@ def test_helpers_poll_only_while_there_is_work() -> None:
 def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:
     """Row 55: a receive of SQS may bring any number."""
     site = Site()
-    site.queue.batch[0] = 3
+    site.queue.max_received = 3
     site.send(*[beat(f"i-{number}") for number in range(100)])
     site.tick()
     assert site.registry.read_until is None
@@ -227,7 +227,7 @@ def test_while_polls_are_never_empty_the_count_of_the_queue_shows_what_was_read(
         site.send(beat())
         site.tick()
     assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS
-    site.queue.batch[0] = 1
+    site.queue.max_received = 1
     site.send(*[beat()] * 1000)
     site.tick(30)
     assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
@@ -369,12 +369,12 @@ def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untri
     site = failing(ONE, TableBusyError("25 items were left"))
     recorder = cast(FailingRecorder, site.collector.recorder)
     site.send(done(IMAGES[ONE][0]))
-    site.queue.messages[0].receives = MAX_RECEIVES
+    site.queue.messages[0].receive_count = MAX_RECEIVES
     site.tick()
     assert site.queue.messages == [], "dropped; the reconciler reads its result from the bucket"
     site.send(*[done(ref) for ref in IMAGES[ONE][1:]])
     for message in site.queue.messages:
-        message.receives = MAX_RECEIVES
+        message.receive_count = MAX_RECEIVES
     site.tick(MAX_SUSPENDED_SECONDS - 2)
     recorder.bad.clear()
     assert len(site.queue.messages) == 39, "given back untried"
@@ -405,7 +405,7 @@ def test_recorded_messages_are_deleted_although_others_cannot_be_given_back(
     def refuse(*_arguments: object) -> list[str]:
         raise client_error(503)
 
-    monkeypatch.setattr(ClockedQueue, "change_visibility", refuse)
+    monkeypatch.setattr(MemoryQueue, "change_visibility", refuse)
     site.send(*[done(ref) for ref in IMAGES[ONE][:8]])
     with pytest.raises(ClientError):
         site.tick()
@@ -427,9 +427,9 @@ def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_drop
     site.send(done(REFS[0]))
     came_at = list[float]()
     while site.queue.messages:
-        before = site.queue.messages[0].receives
+        before = site.queue.messages[0].receive_count
         site.tick(seconds=FIRST_DELAY_SECONDS)
-        if not site.queue.messages or site.queue.messages[0].receives > before:
+        if not site.queue.messages or site.queue.messages[0].receive_count > before:
             came_at.append(site.clock.now)
     gaps = [later - earlier for earlier, later in pairwise(came_at)]
     assert gaps == [FIRST_DELAY_SECONDS * 2**number for number in range(MAX_RECEIVES - 1)]
@@ -528,7 +528,7 @@ def test_the_owners_of_jobs_cost_no_reads_of_their_own() -> None:
 
 
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
-    queue = ClockedQueue()
+    queue = MemoryQueue()
     bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
     queue.send([OutgoingMessage(new_id(), body) for body in bodies])
     assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]

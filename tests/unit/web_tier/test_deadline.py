@@ -108,7 +108,8 @@ def test_nothing_is_drained_while_images_wait() -> None:
 
 
 def test_only_workers_beyond_the_need_whose_paid_minute_is_over_are_drained() -> None:
-    assert plan(view(ready=10, spare=4)).drain == ("i-0", "i-1", "i-2", "i-3")
+    few = plan(view(ready=10, spare=4))
+    assert (few.drain, few.kind) == (("i-0", "i-1", "i-2", "i-3"), "draining")
     assert plan(view(ready=10, spare=10, rate=4.0)).drain == ("i-0", "i-1", "i-2", "i-3")
     assert plan(view(ready=10, spare=10), min_workers=8).drain == ("i-8", "i-9"), "the oldest stand by"
 
@@ -128,10 +129,9 @@ def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
     starting = decide(view(ready=3), fleet_settings(policy="fixed", max_workers=5))
     assert starting.launch == 2
     assert starting.reason == "starting 2 workers (3 → 5, limit 5): always 5 workers"
-    assert (
-        decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5)).reason
-        == "5 workers are idle, always 5 workers"
-    )
+    kept = decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5))
+    assert kept.reason == "5 workers are idle, always 5 workers"
+    assert kept.protect == ("i-0", "i-1", "i-2", "i-3", "i-4"), "none ends for want of work"
 
 
 def test_the_reason_names_the_target() -> None:

@@ -23,12 +23,13 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
 from core.tracing import use_traceparent
+from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support import fixtures
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -92,7 +93,7 @@ def failing(store: JobStore) -> FailingStore:
 
 
 @pytest.fixture
-def ingest(bucket: MemoryBucket, failing: FailingStore, queue: RecordingQueue) -> Iterator[ImageIngest]:
+def ingest(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
     ingest = ImageIngest(ImageLimits(), bucket, failing, queue)
     yield ingest
     ingest.pool.shutdown()
@@ -112,12 +113,24 @@ def codes(outcomes: Sequence[UploadResult]) -> list[str]:
     return [outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)]
 
 
+def counts_of(ingest: ImageIngest) -> tuple[float, float, float, dict[str, float]]:
+    """Return the accepted images, their bytes, the cached ones of them, and the rejected files by reason."""
+    metrics = ingest.metrics
+    totals = [
+        next(iter(counter.collect())).samples[0].value
+        for counter in (metrics.accepted, metrics.accepted_bytes, metrics.cached)
+    ]
+    rejected = [sample for sample in next(iter(metrics.rejected.collect())).samples if sample.value]
+    by_reason = {each.labels["reason"]: each.value for each in rejected if each.name.endswith("_total")}
+    return totals[0], totals[1], totals[2], by_reason
+
+
 def recorded(store: JobStore, job: Job) -> set[str]:
     return {image.ref.image_id for image in store.images(job.job_id)}
 
 
 def test_an_accepted_image_has_its_object_its_record_and_its_message(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     sent = list[OutgoingMessage]()
     queue.fails = lambda messages: sent.extend(messages) or []  # type: ignore[func-returns-value]
@@ -134,7 +147,7 @@ def test_an_accepted_image_has_its_object_its_record_and_its_message(
 
 @pytest.mark.parametrize("owner", ["", "anna"], ids=["without sign-in", "with sign-in"])
 def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
-    owner: str, ingest: ImageIngest, store: JobStore, queue: RecordingQueue
+    owner: str, ingest: ImageIngest, store: JobStore, queue: MemoryQueue
 ) -> None:
     job = Job(new_id(), "job", NOW, owner=owner)
     store.create(job)
@@ -147,7 +160,7 @@ def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
 
 
 def test_an_object_has_the_type_and_the_extension_of_its_content(
-    store: JobStore, job: Job, queue: RecordingQueue
+    store: JobStore, job: Job, queue: MemoryQueue
 ) -> None:
     types = dict[str, str]()
 
@@ -190,7 +203,7 @@ def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
 
 
 def test_a_bad_file_is_rejected_alone_and_in_its_place(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     outcomes = ingest.ingest(job, uploads(5, broken=[1, 4]))
     assert [type(outcome) for outcome in outcomes] == [
@@ -206,7 +219,7 @@ def test_a_bad_file_is_rejected_alone_and_in_its_place(
 
 
 def test_more_images_than_one_batch_are_all_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, queue: MemoryQueue
 ) -> None:
     content = picture()
     files = [Upload("a.jpg", content, len(content))] * (BATCH_IMAGES + 2)
@@ -214,7 +227,7 @@ def test_more_images_than_one_batch_are_all_accepted(
     assert len(queue.image_ids) == store.count_images(job.job_id) == BATCH_IMAGES + 2
 
 
-def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: RecordingQueue) -> None:
+def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:
     together = threading.Barrier(CONCURRENCY)
 
     class Meeting(MemoryBucket):
@@ -227,12 +240,13 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Reco
 
 
 def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
     outcomes = ingest.ingest(job, files)
     assert outcomes[1] == RejectedUpload("1.jpg", "unavailable", "it could not be stored just now: send it again")
+    assert counts_of(ingest)[-1] == {"unavailable": 1}
     assert (
         len(accepted(outcomes))
         == len(recorded(store, job))
@@ -244,7 +258,7 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there(
-    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, moment: str
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, moment: str
 ) -> None:
     getattr(failing, moment)["record_images"] = TableBusyError("busy")
     content = picture()
@@ -253,11 +267,21 @@ def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there
     assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_IMAGES + 2)]
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
+    assert counts_of(ingest) == (0, 0, 0, {"unavailable": BATCH_IMAGES + 2})
+
+
+def test_images_of_a_job_that_was_deleted_meanwhile_leave_nothing_behind(
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    failing.after["record_images"] = NotFoundError("the job was deleted")
+    with pytest.raises(NotFoundError):
+        ingest.ingest(job, uploads(3))
+    assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
 
 
 @pytest.mark.parametrize("error", SEND_ERRORS, ids=str)
 def test_images_are_accepted_if_sending_their_requests_may_have_failed(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue, error: Exception
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue, error: Exception
 ) -> None:
     # The message may be there, so taking the image back could lose a result; the reconciler sends what is missing.
     queue.fails = _raiser(error)
@@ -269,7 +293,7 @@ def test_images_are_accepted_if_sending_their_requests_may_have_failed(
 
 
 def test_an_image_whose_request_the_queue_returns_is_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     queue.fails = lambda messages: list(messages[:1])
     images = accepted(ingest.ingest(job, uploads(12)))
@@ -278,7 +302,7 @@ def test_an_image_whose_request_the_queue_returns_is_accepted(
 
 
 def test_an_image_that_may_be_recorded_keeps_its_object(
-    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     failing.after["record_images"] = TableBusyError("busy")
     failing.before["delete_images"] = client_error(503)
@@ -300,7 +324,7 @@ def test_images_stay_accepted_if_their_count_cannot_be_stored(
 
 
 def test_a_request_that_breaks_off_leaves_nothing_behind(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     def cut() -> Iterator[Upload]:
         yield from uploads(GROUP_IMAGES + 10, broken=[3])
@@ -369,9 +393,7 @@ def cache(store: JobStore) -> ResultCache:
 
 
 @pytest.fixture
-def caching(
-    store: JobStore, bucket: MemoryBucket, queue: RecordingQueue, cache: ResultCache
-) -> Iterator[ImageIngest]:
+def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
     cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
     caching = ImageIngest(ImageLimits(), bucket, store, queue, cached_results.find, clock=lambda: NOW)
     yield caching
@@ -383,18 +405,15 @@ def cached(outcomes: list[UploadResult]) -> list[bool | None]:
 
 
 def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: RecordingQueue
+    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
     remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
     outcomes = caching.ingest(job, uploads)
     assert cached(outcomes) == [True, False, None, True]
     assert len(bucket.objects) == len(queue.bodies) == 1
-    counted = [
-        next(iter(counter.collect())).samples[0].value
-        for counter in (caching.metrics.accepted, caching.metrics.cached)
-    ]
-    assert counted == [3, 2]
+    size = sum(uploads[index].size for index in (0, 1, 3))
+    assert counts_of(caching) == (3, size, 2, {"not_an_image": 1})
     results = store.results(job.job_id)
     known = [outcome for outcome in outcomes if isinstance(outcome, CachedImage)]
     assert [results[image.ref.image_id].label for image in known] == ["stop", "parking"]
@@ -419,7 +438,7 @@ def test_a_job_counts_what_was_answered_at_once_without_the_controller(
 
 
 def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
-    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: RecordingQueue
+    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
     (upload,) = files(1)
     remember(cache, [answer_of(upload)])
@@ -449,7 +468,7 @@ def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest
 
 
 def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
-    caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, monkeypatch: pytest.MonkeyPatch
+    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = files(1, 2)
     remember(cache, [answer_of(upload) for upload in uploads])
@@ -683,7 +702,7 @@ def ten_thousand_uploads() -> Iterator[Upload]:
 
 
 def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
-    job: Job, store: JobStore, queue: RecordingQueue
+    job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
     ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue)
     tracemalloc.start()
@@ -705,7 +724,7 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_requests_of_an_image_and_their_log_line_belong_to_the_trace_of_its_upload(
-    caching: ImageIngest, cache: ResultCache, job: Job, queue: RecordingQueue, caplog: pytest.LogCaptureFixture
+    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, *others = files(1, 2, 3)
     remember(cache, [answer_of(known)])
@@ -721,7 +740,7 @@ def test_requests_of_an_image_and_their_log_line_belong_to_the_trace_of_its_uplo
     ]
 
 
-def test_a_request_without_a_trace_starts_one(ingest: ImageIngest, job: Job, queue: RecordingQueue) -> None:
+def test_a_request_without_a_trace_starts_one(ingest: ImageIngest, job: Job, queue: MemoryQueue) -> None:
     ingest.ingest(job, uploads(2))
     [first, second] = [RequestMessage.from_json(body).traceparent for body in queue.bodies]
     assert first is not None

@@ -13,7 +13,7 @@ from core.messages import Status
 from web_tier.controller import job_counts
 from web_tier.controller.job_counts import ImageStatuses
 
-IDS = sorted(new_id() for _ in range(40))
+IDS = sorted(new_id() for _ in range(8))  # few, so that one is often added again, and removed again
 STATUSES: Sequence[Status | None] = (None, "done", "failed")
 
 _Step = tuple[Literal["set", "remove"], str, Status | None]

@@ -25,7 +25,7 @@ from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.api.schemas import CreateJob
 from web_tier.backend import current_backend
@@ -317,7 +317,7 @@ class Shop:
     """A web tier with a bucket and a queue in memory, and a job with stored images that failed."""
 
     client: FlaskClient
-    queue: RecordingQueue
+    queue: MemoryQueue
     bucket: MemoryBucket
     job: Job
     images: Sequence[ImageRecord]
@@ -328,7 +328,7 @@ class Shop:
 
 @pytest.fixture
 def shop(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
 ) -> Shop:
     images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
     input_bucket.objects.update({image.key: b"pixels" for image in images})

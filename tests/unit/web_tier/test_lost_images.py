@@ -8,7 +8,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import Counts, ImageRecord
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.controller import lost_images
-from web_tier.controller.job_counts import JobCounts
+from web_tier.controller.job_counts import JobCounts, MissingImages
 from web_tier.controller.lost_images import (
     BUSY_FACTOR,
     MAX_REQUESTS,
@@ -88,18 +88,19 @@ def test_an_image_that_was_requested_three_times_waits_until_the_queues_are_empt
     assert lost(wait, steady(1e9, 20, 0), 1e9) == REFS[:1]
 
 
+NEVER_SEEN = "Z" * 26
 _IDS = sorted(new_id() for _ in range(30))
 _steps = st.lists(
     st.tuples(st.sampled_from(("add", "add", "done", "sweep", "again")), st.sampled_from(_IDS)), max_size=80
 )
 
 
-@given(_steps, st.sampled_from((2, 1_000)))
+@given(_steps, st.sampled_from((2, 4, 1_000)))
 def test_images_wait_since_their_first_sweep_without_result_or_their_last_request(
     steps: list[tuple[str, str]], max_seen: int
 ) -> None:
     job, waits, now = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0
-    known, since = set[str](), dict[str, float]()
+    known, since, newest = set[str](), dict[str, float](), set[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lost_images, "MAX_SEEN", max_seen)
         for step, image_id in steps:
@@ -115,22 +116,39 @@ def test_images_wait_since_their_first_sweep_without_result_or_their_last_reques
             elif step == "sweep":
                 missing = job.observe_missing(waits.own)
                 waits.update(missing, now)
+                newest.add(missing.newest)
+                assert waits.of(NEVER_SEEN, now).since == now
                 waiting = set(job.statuses.ids(None))
                 assert missing.count == len(waiting)
                 since = {each: since.get(each, now) for each in waiting}
                 for each in waiting:
                     found = waits.of(each, now).since
-                    assert found == since[each] or (max_seen == 2 and since[each] <= found <= now)
+                    assert found == since[each] or (len(newest) > max_seen and since[each] <= found <= now)
+
+
+def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_images, "MAX_SEEN", 64)
+    waits = WaitTimes()
+    for now in range(2_000):
+        waits.update(MissingImages(1, f"{now:026}"), now)
+        assert now - waits.of(f"{0:026}", now).since >= min(0.8 * now, 2 * 64)
+        assert len(waits._seen) <= 64
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=100))
-def test_samples_are_bounded_and_those_of_the_last_minute_all_count(steps: list[tuple[int, int, int]]) -> None:
+def test_samples_count_as_long_as_a_count_may_be_old_and_are_forgotten_then(
+    steps: list[tuple[int, int, int]],
+) -> None:
     made, now, seen = BacklogTracker(100), 0, list[tuple[int, int, int]]()
     for step, missing, messages in steps:
         now += step
         seen.append((now, missing, messages))
         made.add(now, missing, messages)
-    recent = [sample for sample in seen if sample[0] > now - 100]
-    assert made.lost <= max(0, min(missing - messages for _, missing, messages in recent))
-    assert not (made.is_empty and any(messages for _, _, messages in recent))
-    assert len(made._samples) <= 102
+    # The last sample that is as old as a count may be, and all that follow.
+    counting = seen[max((at for at, sample in enumerate(seen) if sample[0] <= now - 100), default=0) :]
+    assert made.lost == max(0, min(missing - messages for _, missing, messages in counting))
+    assert made.is_empty == (not any(messages for _, _, messages in counting))
+    assert made.is_known == (now - counting[0][0] >= 100)
+    assert len(made._samples) == len(counting)

@@ -25,7 +25,7 @@ from tests.support.api import AppMaker, problem, upload
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.backend import Backend
@@ -229,7 +229,7 @@ def test_a_job_with_an_unknown_model_costs_nothing_of_the_quota(
 
 
 def test_every_request_of_an_image_names_the_model_of_its_job(
-    client: FlaskClient, other: Path, store: JobStore, requests_queue: RecordingQueue
+    client: FlaskClient, other: Path, store: JobStore, requests_queue: MemoryQueue
 ) -> None:
     job = store.job(new_job(client)["job_id"])
     roll_out(client, other)
@@ -249,7 +249,7 @@ def test_every_request_of_an_image_names_the_model_of_its_job(
 
 
 def test_single_images_go_into_another_job_after_a_roll_out(
-    client: FlaskClient, other: Path, requests_queue: RecordingQueue
+    client: FlaskClient, other: Path, requests_queue: MemoryQueue
 ) -> None:
     def send() -> RequestMessage:
         client.post(
@@ -266,7 +266,7 @@ def test_single_images_go_into_another_job_after_a_roll_out(
 
 
 def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
-    client: FlaskClient, other: Path, store: JobStore, requests_queue: RecordingQueue
+    client: FlaskClient, other: Path, store: JobStore, requests_queue: MemoryQueue
 ) -> None:
     job = store.job(new_job(client)["job_id"])
     upload(client, job, ("a.jpg", picture(shade=1)))

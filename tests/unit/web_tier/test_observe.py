@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sqs import Queue, QueueCounts
-from tests.support.autoscaler import Clock, FakeSQS, instance
+from services.sqs import QueueCounts
+from tests.support.autoscaler import Clock, counted_queue, instance
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
+from tests.support.memory_aws.sqs import MemorySQS
 from web_tier.autoscaler.estimators import (
     MAX_BINS,
     MAX_STEP_SECONDS,
@@ -37,11 +37,9 @@ from web_tier.autoscaler.observe import (
 )
 
 
-def observer(ec2: MemoryEC2, sqs: FakeSQS, clock: Clock, dead: FakeSQS | None = None) -> Observer:
-    requests, dead_letters = Queue(cast(Any, sqs), "requests"), Queue(cast(Any, dead or FakeSQS()), "dead")
-    return Observer(
-        requests, dead_letters, ec2.fleet(), RecentLaunches(clock), clock, cpu_clock=lambda: ec2.cpu_seconds
-    )
+def observer(ec2: MemoryEC2, sqs: MemorySQS, clock: Clock, dead: MemorySQS | None = None) -> Observer:
+    queues = sqs.queue(), (dead or counted_queue()).queue()
+    return Observer(*queues, ec2.fleet(), RecentLaunches(clock), clock, cpu_clock=lambda: ec2.cpu_seconds)
 
 
 def test_a_launched_instance_counts_until_it_is_described() -> None:
@@ -71,7 +69,7 @@ def test_a_description_from_before_a_restart_does_not_count(state: str) -> None:
 
 def test_an_instance_that_ended_before_it_was_described_as_alive_is_no_capacity() -> None:
     clock, ec2 = Clock(), MemoryEC2(states={"i-1": "terminated"})
-    seen = observer(ec2, FakeSQS(), clock)
+    seen = observer(ec2, counted_queue(), clock)
     seen.launches.add(["i-1"])
     assert seen.describe().capacity == 0
 
@@ -82,7 +80,7 @@ def test_running_pending_and_launching_instances_are_capacity_counted_once() -> 
         states={"i-1": "running", "i-2": "pending", "i-3": "stopping", "i-4": "stopped", "i-5": "pending"}
     )
     ec2.hidden.add("i-5")
-    seen = observer(ec2, FakeSQS(5), clock)
+    seen = observer(ec2, counted_queue(5), clock)
     seen.launches.add(["i-2", "i-5"])
     observation = seen.describe()
     assert observation.capacity == 3
@@ -90,13 +88,13 @@ def test_running_pending_and_launching_instances_are_capacity_counted_once() -> 
 
 
 def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed() -> None:
-    clock, ec2, sqs = Clock(), MemoryEC2(), FakeSQS(5)
+    clock, ec2, sqs = Clock(), MemoryEC2(), counted_queue(5)
     seen = observer(ec2, sqs, clock)
     assert seen.describe().capacity == 0
     ec2.states["i-1"] = "running"
-    sqs.visible = 4
+    sqs.others_visible = 4
     assert seen.describe().capacity == 0, "the old description was good enough"
-    sqs.visible = 6
+    sqs.others_visible = 6
     assert seen.describe().capacity == 1
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
@@ -110,12 +108,12 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
 def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
     cpu_seconds: float, reuse_seconds: float
 ) -> None:
-    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), FakeSQS(5)
+    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), counted_queue(5)
     seen = observer(ec2, sqs, clock)
     began = clock.now
     while clock.now - began < 4 * reuse_seconds:
         seen.describe()
-        sqs.visible += 100
+        sqs.others_visible += 100
         clock.now += 0.25
     assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
 
@@ -123,7 +121,7 @@ def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
 def test_a_launch_counts_as_long_as_the_description_is_too_old_to_show_it() -> None:
     clock, ec2 = Clock(), MemoryEC2(describe_cpu=1.0)
     ec2.hidden.add("i-1")
-    seen = observer(ec2, FakeSQS(), clock)
+    seen = observer(ec2, counted_queue(), clock)
     clock.now += 5
     seen.launches.add(["i-1"])
     clock.now += LAUNCH_VISIBLE_SECONDS - 1
@@ -138,16 +136,16 @@ def test_a_launch_counts_as_long_as_the_description_is_too_old_to_show_it() -> N
 
 
 def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:
-    clock, ec2, sqs, dead = Clock(), MemoryEC2(), FakeSQS(), FakeSQS()
-    sqs.in_flight = sqs.delayed = 0
+    clock, ec2, sqs, dead = Clock(), MemoryEC2(), counted_queue(), counted_queue()
+    sqs.others_in_flight = sqs.others_delayed = 0
     seen = observer(ec2, sqs, clock, dead)
     seen.describe()
     ec2.states["i-1"] = "running"  # by another program
     clock.now += REST_DESCRIPTION_SECONDS - 0.1
-    assert (seen.describe().capacity, dead.reads) == (0, 1)
-    sqs.visible = 1
-    assert (seen.describe().capacity, dead.reads) == (1, 2)
-    sqs.visible = 0
+    assert (seen.describe().capacity, len(dead.called("counts"))) == (0, 1)
+    sqs.others_visible = 1
+    assert (seen.describe().capacity, len(dead.called("counts"))) == (1, 2)
+    sqs.others_visible = 0
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
     assert seen.describe().capacity == 0, "a fleet with workers is not at rest"
@@ -158,22 +156,22 @@ def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None
 
 @pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError"])
 def test_a_failed_call_gives_no_observation(code: str) -> None:
-    sqs = FakeSQS()
-    sqs.error = refusal(code, "GetQueueAttributes")
+    sqs = counted_queue()
+    sqs.errors["counts"] = [refusal(code, "GetQueueAttributes")]
     with pytest.raises(ClientError, match=code):
         observer(MemoryEC2(), sqs, Clock()).describe()
     with pytest.raises(ClientError, match=code):
-        observer(MemoryEC2(error=refusal(code, "DescribeInstances")), FakeSQS(), Clock()).describe()
+        observer(MemoryEC2(error=refusal(code, "DescribeInstances")), counted_queue(), Clock()).describe()
 
 
 def test_a_count_of_dead_letters_is_reused_for_two_seconds() -> None:
-    clock, dead = Clock(), FakeSQS(7)
-    seen = observer(MemoryEC2(), FakeSQS(), clock, dead)
+    clock, dead = Clock(), counted_queue(7)
+    seen = observer(MemoryEC2(), counted_queue(), clock, dead)
     assert [seen.describe().dead_letters for _ in range(5)] == [10] * 5
-    assert dead.reads == 1
+    assert len(dead.called("counts")) == 1
     clock.now += 2
     seen.describe()
-    assert dead.reads == 2
+    assert len(dead.called("counts")) == 2
 
 
 class Line:

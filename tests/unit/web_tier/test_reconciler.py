@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from unittest.mock import Mock
@@ -19,15 +19,16 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage, QueueCounts
+from tests.support.autoscaler import Clock
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import ClockedQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
-from web_tier.controller import result_recorder
+from web_tier.controller import reconciler, result_recorder
 from web_tier.controller.lost_images import BUSY_FACTOR, MAX_REQUESTS
 from web_tier.controller.reconciler import CLOSE_AFTER
 
@@ -44,11 +45,12 @@ def site() -> ResultsSite:
 # How many messages are sent
 
 
-@dataclass(frozen=True)
-class LateCounts(ClockedQueue):
+class LateCounts(MemoryQueue):
     """A queue whose counts are a minute old, as SQS's may be."""
 
-    samples: list[tuple[float, QueueCounts]] = field(default_factory=list)
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.clock, self.samples = clock, list[tuple[float, QueueCounts]]()
 
     def counts(self) -> QueueCounts:
         self.samples.append((self.clock(), super().counts()))
@@ -61,7 +63,7 @@ def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_late
 ) -> None:
     """Row 44."""
     site.paused = paused
-    site.requests, site.responses = (LateCounts(clock=site.clock) for _ in range(2))
+    site.requests, site.responses = (LateCounts(site.clock) for _ in range(2))
     site.start()
     refs = [ref for _ in range(50) for ref in site.add_job(100)]
     site.pass_time(62 * HOUR, every=1_800.0)
@@ -112,6 +114,34 @@ def test_a_response_in_its_queue_counts_although_a_worker_sends_heartbeats(site:
     site.responses.send([OutgoingMessage(new_id(), done(ref).to_json()) for ref in refs])
     site.pass_time(LOST_AFTER)
     assert site.requests.sent == []
+
+
+def test_a_job_in_which_nothing_is_missing_hides_no_lost_image_of_the_next(site: ResultsSite) -> None:
+    jobs = [site.add_job(1, request=False)[0] for _ in range(3)]
+    for finished in jobs[::2]:
+        site.recorder.record([done(finished)])
+    site.pass_time(LOST_AFTER)
+    assert site.requests.requests() == [(jobs[1].image_id, 0)]
+
+
+def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "PAGE", 2)
+
+    class LosesLease(MemoryQueue):
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+            site.active = bool(self.sent)
+            return super().send(messages)
+
+    site.requests = LosesLease(clock=site.clock)
+    site.start()
+    refs = site.add_job(5, request=False)
+    site.pass_time(LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 0) for ref in refs[:2]]
+    site.active = True
+    site.pass_time(BUSY_FACTOR * LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 0) for ref in refs], "the others, when it holds it again"
 
 
 def test_an_image_in_flight_is_not_requested_again(site: ResultsSite) -> None:
@@ -171,7 +201,7 @@ def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> N
 
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
-    class LosesReplies(ClockedQueue):
+    class LosesReplies(MemoryQueue):
         def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
             super().send(messages)
             self.messages.clear()
@@ -213,13 +243,12 @@ def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) ->
 
 @pytest.mark.parametrize("outcome", ["refused", "unknown"])
 def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
-    class Fails(ClockedQueue):
-        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-            if outcome == "unknown":
-                raise TimeoutError
-            return list(messages)
+    def fails(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        if outcome == "unknown":
+            raise TimeoutError
+        return list(messages)
 
-    site.requests = Fails(clock=site.clock)
+    site.requests = MemoryQueue(fails, clock=site.clock)
     site.start()
     [ref] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
@@ -444,6 +473,14 @@ def test_a_dead_letter_that_comes_twice_gives_one_failed_result(site: ResultsSit
     assert site.stored(ref).status == "failed"
     counts = site.store.counts(ref.job_id)
     assert (counts.done, counts.failed, site.letters.messages) == (0, 1, [])
+
+
+def test_the_failure_of_a_dead_letter_counts_the_tries_that_earlier_requests_had(site: ResultsSite) -> None:
+    [ref] = site.add_job(1, request=False)
+    request = RequestMessage.from_json(message(site.store.image(ref)).body).model_copy(update={"crashes": 2})
+    site.letters.send([OutgoingMessage(ref.image_id, request.to_json())])
+    site.reconciler.tick()
+    assert (site.result(ref).error, site.result(ref).attempts) == (crashed_worker(MAX_RECEIVES + 2), MAX_RECEIVES + 2)
 
 
 def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: ResultsSite) -> None:

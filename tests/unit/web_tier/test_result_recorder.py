@@ -5,8 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -19,7 +21,7 @@ from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, Resul
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, crashed_worker, failed
 from core.model_catalog import JobModel
-from services.table import Item, TableBusyError
+from services.table import BATCH_ATTEMPTS, Item, TableBusyError
 from tests.support.autoscaler import Clock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import failing_writes
@@ -330,15 +332,19 @@ def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
     assert store.counts(JOBS[0]) == Counts(2, 0, 40, EPOCH, EPOCH + timedelta(seconds=5))
 
 
-def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again() -> None:
+@pytest.mark.parametrize("reads_aside", [False, True])
+def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again(reads_aside: bool) -> None:
     store, clock = stored_jobs(), Clock()
-    recorder = recorder_of(store, max_images=50, clock=clock)
-    assert recorder.problem() is None
-    for ref in REFS[::3] + REFS[::3][::-1]:
-        recorder.record([done(ref)])
+    with ThreadPoolExecutor(2) as readers:
+        recorder = recorder_of(store, max_images=50, clock=clock, readers=readers if reads_aside else None)
+        assert recorder.problem() is None
+        for ref in REFS[::3] + REFS[::3][::-1]:
+            recorder.record([done(ref)])
     assert len(recorder._jobs) == 1
     assert "more than 50 images" in (recorder.problem() or "")
-    clock.now += PROBLEM_SECONDS + 1
+    clock.now += PROBLEM_SECONDS
+    assert recorder.problem() is not None
+    clock.now += 1
     assert recorder.problem() is None
     for job_id in JOBS:
         assert figures(store, job_id) == derived(store, job_id)
@@ -406,6 +412,16 @@ def test_a_job_that_was_evicted_is_read_again() -> None:
     recorder.evict(new_id())
     recorder_of(store).record([done(REFS[1])])
     assert set(recorder.missing(JOBS[0])) == {ref.image_id for ref in IMAGES[JOBS[0]][2:]}
+
+
+def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() -> None:
+    store = stored_jobs()
+    recorder = recorder_of(store)
+    recorder.set_open_jobs(JOBS)
+    recorder.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    recorder.evict(JOBS[0])
+    recorder.write_counts(at_once=True)
+    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
 
 
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
@@ -507,24 +523,66 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     assert len(seconds) < 12
 
 
-def test_counts_that_cannot_be_stored_are_stored_later_and_results_are_recorded() -> None:
-    store, clock, refuse = stored_jobs(), Clock(), [True]
+def test_counts_that_cannot_be_stored_are_tried_less_and_less_and_results_are_recorded() -> None:
+    store, clock, tried, refuse = stored_jobs(), Clock(), list[float](), [True]
 
     def call(operation: str, effect: Callable[[], Any]) -> Any:
-        if operation == "PutItem" and refuse[0]:
-            raise client_error(503)
+        if operation == "PutItem":
+            tried.append(clock.now)
+            if refuse[0]:
+                raise client_error(503)
         return effect()
 
     cast(MemoryTable, store.table).call = call
     recorder = recorder_of(store, clock=clock)
     recorder.set_open_jobs(JOBS)
     assert recorder.record_each([done(REFS[0])]) == {}
-    recorder.counts_tick()
+    for _ in range(600):
+        recorder.counts_tick()
+        clock.now += COUNTS_SECONDS
     assert (store.statuses(JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
+    gaps = [later - earlier for earlier, later in pairwise(tried)]
+    assert gaps == [0.5, 1, 2, 4, 8, 16, 32, 32, 32]
     refuse[0] = False
-    clock.now += 2 * COUNTS_SECONDS
+    clock.now = tried[-1] + 32
     recorder.counts_tick()
     assert figures(store, JOBS[0]) == (1, 0, 40)
+    recorder.record_each([done(REFS[1])])
+    clock.now += COUNTS_SECONDS
+    recorder.counts_tick()
+    assert figures(store, JOBS[0]) == (2, 0, 40), "after a success without a pause"
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "active", "tries"),
+    [
+        (TableBusyError("busy"), BATCH_ATTEMPTS - 1, True, BATCH_ATTEMPTS),
+        (TableBusyError("busy"), BATCH_ATTEMPTS, True, BATCH_ATTEMPTS),
+        (TableBusyError("busy"), 2, False, 1),
+        (client_error(503), 2, True, 1),
+    ],
+)
+def test_results_are_tried_again_after_growing_pauses_while_the_table_throttles(
+    error: Exception, failures: int, active: bool, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, pauses, tried, put_each_done = stored_jobs(), list[float](), list[int](), JobStore.put_each_done
+
+    def throttled(each: JobStore, responses: Sequence[ClassificationResult]) -> Any:
+        tried.append(len(responses))
+        first = int(len(tried) <= failures)
+        return put_each_done(each, responses[first:]) | {response.ref: error for response in responses[:first]}
+
+    monkeypatch.setattr(JobStore, "put_each_done", throttled)
+    acting = [True]
+    recorder = recorder_of(store, sleep=pauses.append, active=lambda: acting[0])
+    assert recorder.is_accepted(REFS[0])
+    acting[0] = active
+    with pytest.raises(type(error)) if failures >= tries else nullcontext():
+        recorder.record([done(ref) for ref in REFS[:3]])
+    assert tried == [3, *([1] * (tries - 1))], "only what is left is tried again"
+    assert len(pauses) == tries - 1
+    assert all(min(5.0, 0.1 * 2**n) / 2 <= pause <= min(5.0, 0.1 * 2**n) for n, pause in enumerate(pauses))
+    assert figures(store, JOBS[0])[0] == (2 if failures >= tries else 3)
 
 
 def test_a_late_result_of_a_closed_job_is_recorded_again_until_it_is_counted() -> None:

@@ -169,4 +169,9 @@ def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:
 def test_waiting_images_are_sized_as_by_the_deadline() -> None:
     waiting = replace(observation(900), metrics=FleetMetrics(image_seconds=1.0), demand=Demand(waiting=((0.0, 900),)))
     seen = replace(waiting, at=berlin(1, "20:00"))
-    assert decide(seen, fleet_settings(**OFFICE)).launch == decide(seen, fleet_settings(policy="deadline")).launch > 4
+    by_schedule = decide(seen, fleet_settings(**OFFICE))
+    by_deadline = decide(seen, fleet_settings(policy="deadline"))
+    assert by_schedule.launch == by_deadline.launch > 4
+    assert by_schedule.reason == by_deadline.reason, "no word of a schedule that keeps no worker at this time"
+    at_noon = decide(replace(waiting, at=berlin(1, "12:00")), fleet_settings(**OFFICE))
+    assert at_noon.reason == f"{by_deadline.reason}, at least 4 at this time of day"

@@ -21,7 +21,7 @@ from tests.support.jobs import NOW, client_error, done, put_results
 from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
@@ -40,7 +40,7 @@ class Site:
     clock: Clock = field(default_factory=Clock)
     table: MemoryTable = field(default_factory=MemoryTable)
     inputs: MemoryBucket = field(default_factory=MemoryBucket)
-    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
     sources: MemorySource = field(default_factory=MemorySource)
     token: int = 0
     late: timedelta = timedelta()

@@ -143,6 +143,8 @@ def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
     assert plan.reason == (
         "starting 2 workers (0 → 2, limit 19): 100 images left, 20 per worker, the spending cap allows no more"
     )
+    exact = decide(replace(observation(40), spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
+    assert (exact.launch, "cap" in exact.reason) == (2, False)
     stopped = observation(100, states=("stopped",) * 3)
     plan = decide(replace(stopped, spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
     assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)

@@ -27,7 +27,7 @@ from tests.support.jobs import (
     send_again,
 )
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import RecordingQueue
+from tests.support.memory_aws.sqs import MemoryQueue
 
 # Jobs
 
@@ -225,7 +225,7 @@ def test_images_whose_positions_do_not_fit_are_not_accepted(
 
 
 def test_an_accepted_image_is_stored_recorded_and_requested(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
+    client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
 ) -> None:
     content = picture("WEBP")
     [image] = upload(client, job, ("../../x.exe", content)).get_json()["accepted"]
@@ -263,7 +263,7 @@ def test_limits_are_those_of_the_configuration(make_app: AppMaker, job: Job) -> 
 
 
 def test_a_too_large_request_stores_nothing(
-    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: RecordingQueue
+    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
 ) -> None:
     client = make_app(web={"max_files_per_request": 2}).test_client()
     assert upload(client, job, *[("a.jpg", picture())] * 3).status_code == 413

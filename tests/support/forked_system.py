@@ -1,0 +1,139 @@
+"""A supervisor for `System` whose processes are forked, see `forked`: they start with a fifth of the CPU time.
+
+They lead sessions, inherit descriptors and end with this process, as those of `run.sh` do. The kernel shows the
+command line and the first environment of the fork server. Workers are children of the hypervisor; a process that it
+forks before it starts a thread, the zygote, forks them.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from multiprocessing import forkserver, reduction
+from pathlib import Path
+from typing import Any
+
+from localcloud.machines import backends
+from localcloud.machines.machine import PATH, Machine
+from scripts.run.supervisor import ManagedProcess, Supervisor
+from tests.support.forked import ForkedPython, become, preload
+
+MAX_REQUEST_BYTES = 100_000
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_prctl = ctypes.CDLL(None).prctl
+
+
+class ForkingSupervisor(Supervisor):
+    """A supervisor of forked processes."""
+
+    def spawn(self, managed: ManagedProcess) -> Any:
+        """Fork the process."""
+        preload("tests.support.forked_cloud", __name__)
+        return _ForkedService(managed)
+
+
+class _ForkedService(ForkedPython):
+    def __init__(self, managed: ManagedProcess) -> None:
+        managed.log.touch()
+        command, environment = list(managed.arguments[1:]), dict(managed.environment)
+        self._start(_serve, command, environment, str(managed.log), _Descriptors(managed.inherited))
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            while os.getsid(self.pid) != self.pid:
+                time.sleep(0.001)
+
+
+class _Descriptors:
+    """Descriptors that a forked process inherits, as it gets them: by their numbers here, with its own numbers."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _inherited, (list(self._numbers), [reduction.DupFd(number) for number in self._numbers])
+
+
+def _inherited(numbers: Sequence[int], descriptors: Sequence[Any]) -> dict[int, int]:
+    return {number: descriptor.detach() for number, descriptor in zip(numbers, descriptors, strict=True)}
+
+
+def _serve(command: list[str], environment: Mapping[str, str], log: str, inherited: Mapping[int, int]) -> None:
+    """Become a process of the system."""
+    os.setsid()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    server: Any = forkserver._forkserver
+    os.close(server._forkserver_alive_fd)  # or the fork server would wait for this process to end
+    for place, (option, value) in enumerate(pairwise(command), 1):
+        if option.endswith("-fd"):
+            command[place] = str(inherited[int(value)])
+    if "hypervisor" in command:
+        backends.start = _Zygote().start
+    become(command, environment, log)
+
+
+class _Zygote:
+    """Forks workers, which become children of the hypervisor."""
+
+    def __init__(self) -> None:
+        self._requests, requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._start_real = backends.start
+        if os.fork():
+            requests.close()
+            return
+        self._requests.close()
+        while request := requests.recv(MAX_REQUEST_BYTES):
+            if not (middle := os.fork()):
+                middle = os.getpid()
+                if os.fork():
+                    os._exit(0)
+                _run_worker(requests, middle, *json.loads(request))
+            os.waitpid(middle, 0)
+        os._exit(0)
+
+    def start(self, machine: Machine, metadata_endpoint: str) -> Any:
+        """Run the user data of a prepared machine as `backends.start` does; fork what is a worker."""
+        script = (machine.directory / "user-data").read_text(errors="surrogateescape")
+        if not script.endswith(" -m app_tier\n"):
+            return self._start_real(machine, metadata_endpoint)
+        words = shlex.split(script)
+        environment = {
+            "PATH": PATH,
+            "HOME": str(machine.directory),
+            "LANG": "C.UTF-8",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_endpoint,
+            **dict(word.split("=", 1) for before, word in pairwise(words) if before == "export"),
+        }
+        machine.console.touch()
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._requests.send(json.dumps([str(machine.directory), environment, str(machine.console)]).encode())
+        pid = int(self._requests.recv(MAX_REQUEST_BYTES))
+        _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        return _Worker(pid)
+
+
+class _Worker:
+    """A forked worker, with the method of a `Popen` that the hypervisor uses."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self) -> None:
+        os.waitpid(self.pid, 0)
+
+
+def _run_worker(requests: socket.socket, middle: int, folder: str, environment: dict[str, str], log: str) -> None:
+    """Become a worker, once its parent has ended and the hypervisor is its parent instead."""
+    os.setsid()
+    while os.getppid() == middle:
+        time.sleep(0.001)
+    Path(folder, "process").write_text(Path("/proc/self/stat").read_text())
+    requests.send(str(os.getpid()).encode())
+    requests.close()
+    become(("-m", "app_tier"), environment, log)
+    raise SystemExit
