@@ -1,4 +1,4 @@
-"""The account of rehearsals, which the modules of a process share: each works there under prefixes of its own."""
+"""The account of rehearsals: one for each module, since moto searches everything that earlier tests have left."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.support.aws_builders import MortalAccount
 from tests.support.aws_stage import account_at
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def account_cloud(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud without moto's 500 images, all of which it searches for each of ours; its instances compute nothing."""
     with pytest.MonkeyPatch.context() as patch:
@@ -20,7 +20,7 @@ def account_cloud(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) 
             yield cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def accounts(account_cloud: LocalCloud) -> tuple[MortalAccount, AwsAccount]:
     """The account of a process that may be killed, and an observer: making their clients costs more than a bake."""
     url = account_cloud.endpoint_url
