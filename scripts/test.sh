@@ -55,11 +55,13 @@ covered_unit_tests() { covered $UNIT_TESTS; }
 # tests last: these take longest, so one xdist worker would still run while the others are idle.
 integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration \
   localcloud/tests/integration client/tests/integration; }
-simulations() { pytest tests/simulation; }
+simulations() { pytest --numprocesses=2 tests/simulation; }
 # Each of the two xdist workers has a system of its own.
 browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }
 chaos_tests() { covered --numprocesses=2 --dist=loadfile tests/chaos; }
-image_tests() { pytest tests/image; }
+# The files with the longest waits come first; pytest itself would sort those of a folder.
+image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/image/test_container.py \
+  tests/image/test_[!c]*.py; }
 # Builds the images early. If a build fails, the tests that need the image report it.
 images() { .venv/bin/python -m tests.image; }
 setup_torch() { ./scripts/setup.sh torch; }

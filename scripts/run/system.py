@@ -37,7 +37,7 @@ from web_tier.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = home_of(ROOT, os.environ)
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 RESTORE_SECONDS = 600.0
 """Longest wait until a local cloud has restored its state; 10,000 objects take seconds."""
 
