@@ -440,7 +440,7 @@ _OWNERS: Final[Mapping[str, str]] = {
     "delivery": "queue",
     "duplicate": "queue",
     "user": "pool",
-    "token": "pool",
+    "token": "pool",  # nosec B105 (a kind of records)
 }
 """The kind of the resource that each kind belongs to; its key begins with the three parts of that resource's key."""
 
