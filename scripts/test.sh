@@ -23,14 +23,15 @@ end_steps() {
 }
 trap end_steps EXIT
 
-pytest() { .venv/bin/python -m pytest "$@"; }
+# With NICENESS=10, tests that mostly compute leave the cores to those that wait for processes, which end the run.
+pytest() { nice -n "${NICENESS:-0}" .venv/bin/python -m pytest "$@"; }
 
 # Also measures branch coverage of pytest's own processes, of commands and of the local cloud.
 covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
 
 format() { .venv/bin/ruff format --check .; }
 lint() { .venv/bin/ruff check .; }
-types() { .venv/bin/mypy; }
+types() { nice .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 pip_audit() { .venv/bin/pip-audit --disable-pip --no-deps --progress-spinner off "$@"; }
@@ -49,13 +50,13 @@ coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_CO
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit localcloud/tests/unit client/tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
-covered_unit_tests() { covered $UNIT_TESTS; }
+covered_unit_tests() { NICENESS=10 covered $UNIT_TESTS; }
 # The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. They mostly wait
 # for processes, so five xdist workers suit few cores. pytest-xdist's default order would run the files with the fewest
 # tests last: these take longest, so one xdist worker would still run while the others are idle.
 integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration \
   localcloud/tests/integration client/tests/integration; }
-simulations() { pytest --numprocesses=2 tests/simulation; }
+simulations() { NICENESS=10 pytest --numprocesses=2 tests/simulation; }
 # Each of the two xdist workers has a system of its own.
 browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }
 chaos_tests() { covered --numprocesses=2 --dist=loadfile tests/chaos; }
@@ -98,12 +99,12 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
 case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
-    # What mostly waits comes first. Unit tests come last, to use both cores to the end.
+    # What mostly waits comes first. What computes comes last, to use both cores to the end.
     at_once \
       "setup_torch integration_tests" \
-      "setup_simulate image_tests simulations" \
+      image_tests \
       "browser_tests chaos_tests" \
-      "format lint imports types security_lint audit covered_unit_tests" \
+      "format lint imports security_lint audit types covered_unit_tests setup_simulate simulations" \
       fuzzing
     report coverage
     ;;

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from core.format import dollars
-from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
 from scripts.run.images import ImageSet
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
@@ -28,7 +28,8 @@ POLL_SECONDS = 0.1
 STALLED_SECONDS = 180.0
 """After this time without a new result, the remaining images count as lost."""
 
-UPLOAD_ATTEMPTS = 5
+UPLOAD_ATTEMPTS = 12
+"""Attempts to upload an image while the server does not answer or cannot store it: about a minute and a half."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def job_cost(status: Mapping[str, Any]) -> AwsCost:
     if not cost:
         return AwsCost()
     return AwsCost(cost["billed_seconds"], cost["instances_dollars"], cost["requests_dollars"])
+
+
+def _may_pass(outcome: str | RejectedFile) -> bool:
+    """Return whether an image was only refused because the server could not store it just now."""
+    return isinstance(outcome, RejectedFile) and outcome.code == "unavailable"
 
 
 def cost_between(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> AwsCost | None:
@@ -164,17 +170,30 @@ class Batch:
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
         files = self.images.files[first : first + count]
-        content = [(self.images.name_of(path), path.read_bytes()) for path in files]
-        key = str(uuid.uuid4())
+        content = {first + at: (self.images.name_of(path), path.read_bytes()) for at, path in enumerate(files)}
+        outcome: dict[int, str | RejectedFile] = {}
+        unsent, key = list(content), str(uuid.uuid4())
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
                 # With the key, images that the API has accepted without an acknowledgement are not added again.
-                return self.client.add_images(job_id, content, key, first_position=first)
+                sent = self.client.send_images(job_id, [content[at] for at in unsent], key, positions=unsent)
             except ApiError:
                 if attempt == UPLOAD_ATTEMPTS or self.interrupted():
                     raise
-                self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
-        raise AssertionError("the last attempt returns or raises")
+            else:
+                outcome |= {unsent[index]: each for index, each in sent.items()}
+                unsent, key = [at for at in unsent if _may_pass(outcome[at])], str(uuid.uuid4())
+                if not unsent:
+                    break
+            if self.interrupted():
+                break
+            self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
+        return UploadResult(
+            accepted=[(each, content[at][0]) for at, each in outcome.items() if isinstance(each, str)],
+            rejected=[
+                (content[at][0], each.message) for at, each in outcome.items() if isinstance(each, RejectedFile)
+            ],
+        )
 
     def _poll(self, job_id: str, progress: BatchProgress) -> None:
         if self.interrupted():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
 
 
 @dataclass
@@ -13,12 +13,14 @@ class FakeUploads(ApiClient):
     Attributes:
         keys: the idempotency key of each upload, also of the failed ones.
         positions: of the images by name, as far as they were sent.
+        unavailable: names of images that the server cannot store at their first upload.
     """
 
     base_url: str = "http://fake"
     failing_posts: int = 0
     keys: list[str | None] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
+    unavailable: set[str] = field(default_factory=set)
 
     def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
         """Return the result of an upload of `files`, each a name with its content."""
@@ -37,19 +39,29 @@ class FakeUploads(ApiClient):
         """Return the id of the only job."""
         return "job"
 
-    def add_images(
+    def send_images(
         self,
         job_id: str,
         files: Sequence[tuple[str, bytes]],
         key: str | None = None,
         *,
-        first_position: int | None = None,
-    ) -> UploadResult:
+        positions: Sequence[int] | None = None,
+        trace_id: str | None = None,
+    ) -> dict[int, str | RejectedFile]:
         """Upload `files`."""
         self.keys.append(key)
         if self.failing_posts:
             self.failing_posts -= 1
             raise ApiError("the connection was cut")
-        if first_position is not None:
-            self.positions |= {name: first_position + index for index, (name, _) in enumerate(files)}
-        return self.accept(files)
+        if positions is not None:
+            self.positions |= {name: place for place, (name, _) in zip(positions, files, strict=True)}
+        result = self.accept([each for each in files if each[0] not in self.unavailable])
+        accepted, refused = iter(result.accepted), dict(result.rejected)
+        outcome: dict[int, str | RejectedFile] = {}
+        for at, (name, _) in enumerate(files):
+            if name in self.unavailable:
+                outcome[at] = RejectedFile("unavailable", "send it again")
+            else:
+                outcome[at] = RejectedFile("undecodable", refused[name]) if name in refused else next(accepted)[0]
+        self.unavailable.clear()
+        return outcome

@@ -311,7 +311,8 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         return ActionResult({"StackId": stack.about["StackId"]})
 
     def signal_resource(self) -> Any:
-        """Accept a signal, which has no effect here."""
+        """Accept a signal to a stack, which has no effect here."""
+        _find(self.params["StackName"])
         return EmptyResult()
 
 

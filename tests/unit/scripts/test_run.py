@@ -96,6 +96,15 @@ def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: ManualCloc
     return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
 
 
+def test_an_image_that_cannot_be_stored_just_now_is_sent_again_at_its_place(tmp_path: Path) -> None:
+    api = FakeApi({"a": "stop", "b": "yield", "c": "stop"})
+    api.unavailable = {"b"}
+    summary = batch(tmp_path, api, {"a": "stop", "b": "yield", "c": "stop"}).run()
+    assert (summary.right, summary.failed, summary.lost) == (3, 0, 0)
+    assert api.positions == {"a": 0, "b": 1, "c": 2}
+    assert len(set(api.keys)) == len(api.keys) == 2
+
+
 def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     api = FakeApi({"a": "stop", "b": "yield", "c": "!", "d": "stop", "e": None}, refused=["d"])
     summary = batch(tmp_path, api, dict.fromkeys("abcde", "stop")).run()
