@@ -26,7 +26,8 @@ trap end_steps EXIT
 # With NICENESS=10, tests that mostly compute leave the cores to those that wait for processes, which end the run.
 pytest() { nice -n "${NICENESS:-0}" .venv/bin/python -m pytest "$@"; }
 
-# Also measures branch coverage of pytest's own processes, of commands and of the local cloud.
+# Also measures branch coverage of pytest's own processes, of commands and of the local cloud. The tests of whole
+# systems reach nothing more.
 covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
 
 format() { .venv/bin/ruff format --check .; }
@@ -59,7 +60,7 @@ integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-re
 simulations() { NICENESS=10 pytest --numprocesses=2 tests/simulation; }
 # Each of the two xdist workers has a system of its own.
 browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }
-chaos_tests() { covered --numprocesses=2 --dist=loadfile tests/chaos; }
+chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 # The files with the longest waits come first; pytest itself would sort those of a folder.
 image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/image/test_container.py \
   tests/image/test_[!c]*.py; }
