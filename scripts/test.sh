@@ -23,7 +23,7 @@ end_steps() {
 }
 trap end_steps EXIT
 
-# With NICENESS=10, tests that mostly compute leave the cores to those that wait for processes, which end the run.
+# With NICENESS=10, tests that mostly compute leave the cores to tests that wait for processes: these take longest.
 pytest() { nice -n "${NICENESS:-0}" .venv/bin/python -m pytest "$@"; }
 
 # Also measures branch coverage of pytest's own processes, of commands and of the local cloud. The tests of whole

@@ -79,6 +79,14 @@ class UploadResult:
     rejected: Sequence[tuple[str, str]]
     """Filenames and reasons."""
 
+    @classmethod
+    def from_outcome(cls, outcome: Mapping[int, "str | RejectedFile"], names: Mapping[int, str]) -> "UploadResult":
+        """Return the result of an upload from the image id or rejection of each file, and its name, by its number."""
+        return cls(
+            accepted=[(each, names[at]) for at, each in outcome.items() if isinstance(each, str)],
+            rejected=[(names[at], each.message) for at, each in outcome.items() if isinstance(each, RejectedFile)],
+        )
+
 
 @dataclass(frozen=True)
 class RejectedFile:
@@ -86,6 +94,11 @@ class RejectedFile:
 
     code: str
     message: str
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the server only could not store the file just now, so that it can be sent again."""
+        return self.code == "unavailable"
 
 
 @dataclass(frozen=True)
@@ -270,11 +283,7 @@ class ApiClient:
         """
         places = None if first_position is None else range(first_position, first_position + len(files))
         sent = self.send_images(job_id, files, key, positions=places)
-        names = [name for name, _ in files]
-        return UploadResult(
-            accepted=[(each, names[at]) for at, each in sent.items() if isinstance(each, str)],
-            rejected=[(names[at], each.message) for at, each in sent.items() if isinstance(each, RejectedFile)],
-        )
+        return UploadResult.from_outcome(sent, {at: name for at, (name, _) in enumerate(files)})
 
     def send_images(
         self,

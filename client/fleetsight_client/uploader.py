@@ -234,7 +234,7 @@ def _outcome_of(
     unknown = RejectedFile("unavailable", "the server did not say what became of it")
     for index, file in enumerate(files):
         result = sent.get(index, unknown)
-        if isinstance(result, RejectedFile) and result.code == "unavailable" and file.tries + 1 < MAX_TRIES:
+        if isinstance(result, RejectedFile) and result.may_pass and file.tries + 1 < MAX_TRIES:
             again.append(file.position)
         else:
             outcome[file.position] = result

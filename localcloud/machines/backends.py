@@ -85,12 +85,16 @@ def start(machine: Machine, metadata_endpoint: str) -> subprocess.Popen[bytes]:
     Raises:
         BootFailedError: the process could not be started.
     """
-    environment = {
+    return machine.start([str(machine.directory / "user-data")], environment_of(machine, metadata_endpoint))
+
+
+def environment_of(machine: Machine, metadata_endpoint: str) -> dict[str, str]:
+    """Return the variables of a machine's user data, besides PATH."""
+    return {
         "HOME": str(machine.directory),
         "LANG": "C.UTF-8",
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_endpoint,
     }
-    return machine.start([str(machine.directory / "user-data")], environment)
 
 
 TOOLS = {"systemd-nspawn": "systemd-container", "unshare": "util-linux", "mount": "mount", "ip": "iproute2"}

@@ -59,11 +59,6 @@ def job_cost(status: Mapping[str, Any]) -> AwsCost:
     return AwsCost(cost["billed_seconds"], cost["instances_dollars"], cost["requests_dollars"])
 
 
-def _may_pass(outcome: str | RejectedFile) -> bool:
-    """Return whether an image was only refused because the server could not store it just now."""
-    return isinstance(outcome, RejectedFile) and outcome.code == "unavailable"
-
-
 def cost_between(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> AwsCost | None:
     """Return the cost of the fleet between two of its statuses from the API, or None if the second is missing.
 
@@ -182,18 +177,12 @@ class Batch:
                     raise
             else:
                 outcome |= {unsent[index]: each for index, each in sent.items()}
-                unsent, key = [at for at in unsent if _may_pass(outcome[at])], str(uuid.uuid4())
-                if not unsent:
-                    break
-            if self.interrupted():
+                unsent = [at for at in unsent if isinstance(each := outcome[at], RejectedFile) and each.may_pass]
+                key = str(uuid.uuid4())
+            if not unsent or attempt == UPLOAD_ATTEMPTS or self.interrupted():
                 break
             self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
-        return UploadResult(
-            accepted=[(each, content[at][0]) for at, each in outcome.items() if isinstance(each, str)],
-            rejected=[
-                (content[at][0], each.message) for at, each in outcome.items() if isinstance(each, RejectedFile)
-            ],
-        )
+        return UploadResult.from_outcome(outcome, {at: name for at, (name, _) in content.items()})
 
     def _poll(self, job_id: str, progress: BatchProgress) -> None:
         if self.interrupted():

@@ -1,4 +1,4 @@
-"""A supervisor for `System` whose processes are forked, see `forked`: they start with a fifth of the CPU time.
+"""A supervisor for `System` that forks its processes, see `forked`: they start with a fifth of the CPU time.
 
 They lead sessions, inherit descriptors and end with this process, as those of `run.sh` do. The kernel shows the
 command line and the first environment of the fork server. Workers are children of the hypervisor; a process that it
@@ -104,9 +104,7 @@ class _Zygote:
         words = shlex.split(script)
         environment = {
             "PATH": PATH,
-            "HOME": str(machine.directory),
-            "LANG": "C.UTF-8",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata_endpoint,
+            **backends.environment_of(machine, metadata_endpoint),
             **dict(word.split("=", 1) for before, word in pairwise(words) if before == "export"),
         }
         machine.console.touch()

@@ -23,9 +23,8 @@ from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage
 from services.sqs import OutgoingMessage, ReceivedMessage
 from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
+from tests.support.memory_aws.sqs import MemorySQS
 
-VISIBILITY = VISIBILITY_SECONDS
 COLOURS = ("red", "green", "blue")
 
 

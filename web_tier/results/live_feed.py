@@ -255,7 +255,7 @@ class Stream:
 
     Args:
         feed: the feed of the job.
-        owner: of the bulkhead's share that the stream takes a place of.
+        owner: the user; the stream takes a place of this user's share of the bulkhead.
         cursor: of the last event that the viewer received, or empty.
         viewer: the same for all connections of a viewer that reconnects.
         connection: to the client, if the server exposes it, as gunicorn does.
@@ -327,7 +327,7 @@ class FeedRegistry:
 
         Args:
             job_id: the job.
-            owner: of the bulkhead's share that the stream takes a place of.
+            owner: the user; the stream takes a place of this user's share of the bulkhead.
             last_event_id: of the last event that the viewer received. Its earlier stream in this process ends.
             connection: to the client, if it is known.
         """

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -152,7 +152,8 @@ def reader(
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
     shutil.copytree(DEMO_BUNDLE, tmp_path / DEFAULT_BUNDLE)
-    monkeypatch.setattr(select_bundle, "__defaults__", (tmp_path,))
+    for module in ("scripts.aws.commands", "scripts.aws.deploy.up"):
+        monkeypatch.setattr(f"{module}.select_bundle", partial(select_bundle, models=tmp_path))
     monkeypatch.setattr("scripts.aws.commands.AwsAccount", shared_accounts)
     with ExitStack() as pages:
         made = Reader(account_cloud, pages)

@@ -1,4 +1,4 @@
-"""Auto Scaling groups whose instances are launched by RunInstances.
+"""Auto Scaling groups, which launch their instances by RunInstances.
 
 moto launches them without EC2's API. Scaling policies and health checks of load balancers have no effect; instance
 refreshes are unknown, and an instance that ends by itself is not replaced.

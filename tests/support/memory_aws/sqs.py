@@ -318,7 +318,7 @@ class MemorySQS:
 
 
 class MemoryQueue(Queue):
-    """A queue over a client in memory.
+    """A queue over a client in memory that records what the product sends; a test may refuse messages.
 
     Attributes:
         fails: given the messages of a send; may raise, or return those that are refused.
@@ -353,7 +353,7 @@ class MemoryQueue(Queue):
 
     @property
     def image_ids(self) -> set[str]:
-        """The images whose requests were sent."""
+        """The images of the requests that were sent."""
         return {image_id for image_id, _ in self.requests()}
 
     def requests(self) -> list[tuple[str, int]]:

@@ -28,9 +28,8 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import ClassificationResult, RequestMessage
 from tests.conftest import shipped_values
-from tests.support.memory_aws.sqs import MemorySQS
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.worker import (
-    VISIBILITY,
     ColourOpener,
     FakeBucket,
     FakeClock,
@@ -117,7 +116,7 @@ class Fleet:
             try:
                 worker.run()
             except Crash:
-                self.clock.advance(self.random.choice([0.1, 12.0, VISIBILITY + 1]))
+                self.clock.advance(self.random.choice([0.1, 12.0, VISIBILITY_SECONDS + 1]))
             if not self.requests.messages:
                 return
         raise AssertionError("the fleet never comes to an end")
@@ -129,10 +128,12 @@ class FleetWorker:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, clock = fleet, fleet.clock
         self.loads: list[greenlet] = []
-        self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY, clock)
+        self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close)
         requests = fleet.requests.queue()
-        self.extender = VisibilityExtender(requests, self.in_flight, VISIBILITY, 900, self.lifetime.fail, clock)
+        self.extender = VisibilityExtender(
+            requests, self.in_flight, VISIBILITY_SECONDS, 900, self.lifetime.fail, clock
+        )
         backoff = FailureBackoff(lambda *_: 0.0)
         recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, backoff, clock, lambda _, most: most)
         opener = ColourOpener({**BUNDLES, "own": OWN}, bytes_each=1)

@@ -44,9 +44,9 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import MODEL_GONE, Failure, RequestedModel, RequestMessage
 from tests.conftest import shipped_values
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
-    VISIBILITY,
     ColourOpener,
     FakeClock,
     colour_bundle,
@@ -84,12 +84,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.sqs = worker_queue(self.clock, fifo=self.fifo)
-        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close)
         self.extender = VisibilityExtender(
             self.sqs.queue(),
             self.in_flight,
-            VISIBILITY,
+            VISIBILITY_SECONDS,
             900,
             self.lifetime.fail,
             self.clock,
@@ -385,7 +385,7 @@ def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(ben
     bench.opener.errors["a"] = [EngineError("cannot run")]
     bench.admit("a")
     bench.load()
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert bench.tries == [1]
     assert not bench.lifetime.over
 
@@ -442,7 +442,7 @@ def test_a_hanging_load_ends_the_worker_when_new_images_replaced_its_first_ones(
     bench.admit("a")
     bench.load()
     bench.extender.give_back(bench.in_flight.outside())
-    bench.clock.advance(VISIBILITY)
+    bench.clock.advance(VISIBILITY_SECONDS)
     assert sorted(bench.tries) == [0, 1], "one of them may be the cause"
 
 
@@ -467,7 +467,7 @@ def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(
     bench.load()
     assert bench.lifetime.status == 1
     assert "its own model is gone" in bench.lifetime.reason
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert (bench.refused, bench.tries) == ([], [0])
 
 
@@ -477,7 +477,7 @@ def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench)
 
     bench.models._start_thread = no_thread
     bench.admit("a")
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert bench.tries == [1]
     assert not bench.models.is_loading
 

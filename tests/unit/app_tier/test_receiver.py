@@ -19,10 +19,9 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
-from tests.support.memory_aws.sqs import MemorySQS
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tests.support.worker import (
-    VISIBILITY,
     FakeClock,
     delivery,
     new_request,
@@ -49,11 +48,11 @@ class Bench:
         is_protected: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sqs, self.clock = sqs, cast(FakeClock, sqs.clock)
-        self.in_flight = InFlightMessages(capacity, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(capacity, VISIBILITY_SECONDS, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close, is_protected=is_protected)
         self.backoff = FailureBackoff(jitter=lambda *_: 0.001)
         self.extender = VisibilityExtender(
-            sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
+            sqs.queue(), self.in_flight, VISIBILITY_SECONDS, 900, self.lifetime.fail, self.clock
         )
         self.submitted: list[str] = []
         self._submit = submit or self.answer

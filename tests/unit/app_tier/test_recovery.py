@@ -35,7 +35,8 @@ from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError
-from tests.support.worker import VISIBILITY, FakeClock, new_request, refusal, send_requests, worker_queue
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
+from tests.support.worker import FakeClock, new_request, refusal, send_requests, worker_queue
 
 
 @dataclass
@@ -50,11 +51,11 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.sqs = worker_queue(self.clock)
-        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
         self.lifetime = Lifetime()
         self.lifetime.wait = self._wait  # type: ignore[method-assign]
         extender = VisibilityExtender(
-            self.sqs.queue(), self.in_flight, VISIBILITY, 900, self.lifetime.fail, self.clock
+            self.sqs.queue(), self.in_flight, VISIBILITY_SECONDS, 900, self.lifetime.fail, self.clock
         )
         self.backoff = FailureBackoff()
         recovery = StepRecovery(
@@ -137,7 +138,7 @@ def test_an_unknown_error_of_every_image_ends_the_worker_and_the_try_counts() ->
     bench.step(bench.receive(1))
     assert bench.lifetime.status == 1
     assert len(bench.sizes) == MAX_FAILURES
-    bench.clock.advance(VISIBILITY)
+    bench.clock.advance(VISIBILITY_SECONDS)
     assert bench.tries == [1]
 
 
@@ -159,7 +160,7 @@ def test_an_image_that_fails_alone_while_others_pass_costs_a_try_and_not_the_wor
     step([bad])
     assert not bench.lifetime.over
     assert bench.in_flight.everything() == [good.delivery]
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert bench.tries == [1]
 
 
@@ -182,7 +183,7 @@ def test_a_passing_check_shows_that_the_image_is_at_fault() -> None:
     step(bench.receive(1))
     assert len(bench.sizes) == MAX_FAILURES_ALONE
     assert not bench.lifetime.over
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert bench.tries == [1]
 
 

@@ -14,9 +14,9 @@ from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
 from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
 from services.sqs import OutgoingMessage
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import (
-    VISIBILITY,
     FakeClock,
     deliveries,
     delivery,
@@ -28,7 +28,7 @@ from tests.support.worker import (
 
 
 def in_flight(clock: FakeClock, capacity: int = 10) -> InFlightMessages:
-    return InFlightMessages(capacity, VISIBILITY, clock)
+    return InFlightMessages(capacity, VISIBILITY_SECONDS, clock)
 
 
 def test_only_one_decides_what_becomes_of_a_delivery() -> None:
@@ -53,7 +53,7 @@ def test_the_timeout_counts_from_when_the_receive_began() -> None:
     held = in_flight(clock)
     one = delivery()
     asked_at = clock()
-    clock.advance(VISIBILITY / 2)
+    clock.advance(VISIBILITY_SECONDS / 2)
     held.hold([one], asked_at)
     assert held.expiring() == [one]
 
@@ -141,10 +141,10 @@ class Bench:
     def __init__(self, *, fifo: bool = False) -> None:
         self.clock = FakeClock()
         self.sqs = worker_queue(self.clock, fifo=fifo)
-        self.in_flight = InFlightMessages(100, VISIBILITY, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
         self.hung: list[str] = []
         self.extender = VisibilityExtender(
-            self.sqs.queue(), self.in_flight, VISIBILITY, STEP_SECONDS, self.hung.append, self.clock
+            self.sqs.queue(), self.in_flight, VISIBILITY_SECONDS, STEP_SECONDS, self.hung.append, self.clock
         )
 
     def receive(self, count: int) -> list[Delivery]:
@@ -163,7 +163,7 @@ def test_no_other_worker_gets_what_takes_longer_than_the_visibility_timeout() ->
     bench = Bench()
     bench.receive(3)
     for _ in range(20):
-        bench.clock.advance(VISIBILITY / 4)
+        bench.clock.advance(VISIBILITY_SECONDS / 4)
         bench.extender.check()
         assert bench.sqs.visible == []
 
@@ -173,7 +173,7 @@ def test_visibility_is_extended_once_in_half_a_timeout_and_in_batches_of_ten() -
     bench.receive(25)
     bench.extender.check()
     assert bench.sqs.calls == []
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.extender.check()
     bench.extender.check()
     assert [len(changes) for changes in bench.sqs.called("visibility")] == [10, 10, 5]
@@ -182,7 +182,7 @@ def test_visibility_is_extended_once_in_half_a_timeout_and_in_batches_of_ten() -
 def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None:
     bench = Bench()
     given, kept = bench.receive(2)
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.extender.give_back([given])
     bench.extender.check()
     assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
@@ -229,7 +229,7 @@ def test_giving_back_costs_no_try_however_often_and_a_crash_costs_one(fifo: bool
         bench.extender.give_back([one])
         (one,) = bench.receive_again(1)
         assert one.tries == 1
-    bench.clock.advance(VISIBILITY)  # its worker has crashed
+    bench.clock.advance(VISIBILITY_SECONDS)  # its worker has crashed
     (one,) = bench.receive_again(1)
     for _ in range(10):
         assert one.tries == 2
@@ -265,7 +265,7 @@ def test_a_request_that_cannot_be_sent_anew_is_made_visible_itself() -> None:
 def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
     bench = Bench()
     given = bench.receive(2)
-    bench.clock.advance(VISIBILITY)
+    bench.clock.advance(VISIBILITY_SECONDS)
     another = bench.sqs.queue().receive(10, 0)
     bench.extender.give_back(given)
     assert len(bench.in_flight) == 0
@@ -285,7 +285,7 @@ def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
     bench = Bench()
     (answered,) = bench.receive(1)
     bench.in_flight.remove(answered)
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.extender.check()
     bench.extender.give_back([answered])
     assert bench.sqs.calls == []
@@ -294,7 +294,7 @@ def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
 def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> None:
     bench = Bench()
     (one,) = bench.receive(1)
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     extending, go_on = threading.Event(), threading.Event()
     change = bench.sqs.change_message_visibility_batch
 
@@ -318,12 +318,12 @@ def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> N
 def test_a_failed_extension_is_tried_again_at_the_next_look() -> None:
     bench = Bench()
     bench.receive(1)
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.sqs.errors["visibility"] = [EndpointConnectionError(endpoint_url="http://sqs")]
     bench.extender.check()
-    bench.clock.advance(VISIBILITY / 4)
+    bench.clock.advance(VISIBILITY_SECONDS / 4)
     bench.extender.check()
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     assert bench.sqs.visible == []
 
 
@@ -331,9 +331,9 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
     bench = Bench()
     lost, _kept = bench.receive(2)
     bench.sqs.refuse = {lost.receipt}
-    bench.clock.advance(VISIBILITY / 2)
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.extender.check()
-    bench.clock.advance(VISIBILITY * 0.75)
+    bench.clock.advance(VISIBILITY_SECONDS * 0.75)
     assert [message.id for message in bench.sqs.visible] == [lost.received.id]
 
 
@@ -344,7 +344,7 @@ def test_giving_back_survives_an_unreachable_queue() -> None:
     bench.extender.give_back(given)
     assert [operation for operation, _ in bench.sqs.calls] == ["send"]
     assert len(bench.in_flight) == 0
-    bench.clock.advance(VISIBILITY)
+    bench.clock.advance(VISIBILITY_SECONDS)
     assert len(bench.sqs.visible) == 1
 
 
