@@ -333,10 +333,17 @@ def test_one_trace_leads_from_the_browsers_request_to_the_recorded_result(
     wait_until(lambda: client.status(job)["state"] == "finished", "the images are classified")
 
     monkeypatch.setattr("scripts.named_system.HOME", system.home)
-    shown = run("--url", system.url, "--image", image)
-    path = [line.split()[4:6] for line in shown.output.splitlines()]
-    assert path == [["web", "accepted"], ["worker", "answered"], ["controller", "recorded"]], shown.output
-    assert all(TRACE in line and other not in line for line in shown.output.splitlines()), shown.output
+
+    def lines_of_image() -> list[str] | None:
+        """Return the lines once all three processes have written theirs."""
+        lines = run("--url", system.url, "--image", image).output.splitlines()
+        return lines if len(lines) == 3 else None
+
+    # The worker writes its line after it has published the result, which the controller may already have recorded.
+    first, *others = lines = wait_until(lines_of_image, "each process has logged the image")
+    assert first.split()[4:6] == ["web", "accepted"]
+    assert sorted(line.split()[4:6] for line in others) == [["controller", "recorded"], ["worker", "answered"]]
+    assert all(TRACE in line and other not in line for line in lines), lines
     of_trace = run("--url", system.url, "--trace", TRACE).output
     assert {"POST 200", "accepted", "answered", "recorded"} <= {message_of(line) for line in of_trace.splitlines()}
     of_job = run("--url", system.url, "--job", job, "controller").output
