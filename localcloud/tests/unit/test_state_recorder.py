@@ -25,6 +25,12 @@ ACCOUNT = "123456789012"
 NAMES = ("a", "b")
 TAGS = b"<Tagging><TagSet><Tag><Key>k</Key><Value>%s</Value></Tag></TagSet></Tagging>"
 DELETED = b"<Delete><Object><Key>a</Key></Object><Object><Key>b</Key></Object></Delete>"
+TYPED = {
+    "bytes": {"B": "AP8="},
+    "set": {"BS": ["AQ=="]},
+    "map": {"M": {"list": {"L": [{"N": "1.5"}, {"BOOL": True}, {"NULL": True}]}}},
+    "text": {"S": "\u0444 \U0001f6d1"},
+}
 SERVICES = ("s3", "dynamodb", "sqs")
 EVERY = [(service, number, name) for service in SERVICES for number in range(14) for name in NAMES]
 """Every call, then those again that create something: buckets, tables and queues are deleted and created again."""
@@ -96,10 +102,7 @@ class RecordedCloud:
                 {**table, "KeySchema": schema, "AttributeDefinitions": types, "BillingMode": "PAY_PER_REQUEST"},
             ),
             ("PutItem", {**table, "Item": {**key, **value}}),
-            (
-                "PutItem",
-                {**table, "Item": {**other, **value, "b": {"B": "AP8="}, "m": {"M": {"l": {"L": [value["v"]]}}}}},
-            ),
+            ("PutItem", {**table, "Item": {**other, **value, **TYPED}}),
             ("UpdateItem", {**table, "Key": key, **update}),
             ("DeleteItem", {**table, "Key": key}),
             ("DeleteItem", {**table, "Key": {**other, "sk": {"N": "1"}}}),
@@ -109,6 +112,10 @@ class RecordedCloud:
             (
                 "TransactWriteItems",
                 {"TransactItems": [{"Delete": {**table, "Key": key}}, {"Update": {**table, "Key": other, **update}}]},
+            ),
+            (
+                "UpdateTimeToLive",
+                {**table, "TimeToLiveSpecification": {"Enabled": name == "a", "AttributeName": "expires_at"}},
             ),
             ("DeleteTable", table),
         ]
@@ -149,6 +156,7 @@ class RecordedCloud:
                 (each.status, each.status == 200 and each.body, *map(each.headers.get, headers)) for each in replies
             ],
             "items": sorted(items, key=lambda item: item["pk"]["S"]),
+            "time to live": self.call("dynamodb", "DescribeTimeToLive", TableName="t").json,
             "messages": {
                 (name, message_id): (
                     entry.payload.body,
