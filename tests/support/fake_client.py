@@ -14,6 +14,7 @@ class FakeUploads(ApiClient):
         keys: the idempotency key of each upload, also of the failed ones.
         positions: of the images by name, as far as they were sent.
         unavailable: names of images that the server cannot store at their first upload.
+        keeps: whether the job keeps its images.
     """
 
     base_url: str = "http://fake"
@@ -21,6 +22,7 @@ class FakeUploads(ApiClient):
     keys: list[str | None] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     unavailable: set[str] = field(default_factory=set)
+    keeps: bool = False
 
     def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
         """Return the result of an upload of `files`, each a name with its content."""
@@ -37,6 +39,7 @@ class FakeUploads(ApiClient):
         model: str | None = None,
     ) -> str:
         """Return the id of the only job."""
+        self.keeps = keep
         return "job"
 
     def send_images(

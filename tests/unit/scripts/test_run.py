@@ -43,20 +43,6 @@ class FakeApi(FakeUploads):
         super().__init__(failing_posts=failing_posts)
         self.labels, self.refused = labels, refused
         self.accepted: list[tuple[str, str]] = []
-        self.keeps = False
-
-    def create_job(
-        self,
-        name: str,
-        *,
-        keep: bool = False,
-        key: str | None = None,
-        source: str | None = None,
-        results: str | None = None,
-        model: str | None = None,
-    ) -> str:
-        self.keeps = keep
-        return "job"
 
     def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
         accepted = [(f"id-{name}", name) for name, _ in files if name not in self.refused]
