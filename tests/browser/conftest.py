@@ -50,13 +50,13 @@ from core.jobs.store import JobStore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.supervisor import Supervisor
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordRequired, UserPool
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
-from tests.support.forked_system import ForkingSupervisor
 from tests.support.jobs import failed, put_results
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
@@ -112,20 +112,11 @@ class PageFaults:
             self.found.append(f"foreign request: {url}")
 
 
-def _running(home: Path, supervisor: Supervisor | None = None, **more: str) -> Iterator[System]:
-    overrides = {"FLEETSIGHT__WEB__PORT": str(free_port()), **FEW_WORKERS, **more}
-    system = System(home, overrides, supervisor=supervisor or ForkingSupervisor())
-    try:
-        system.start()
-        yield system
-    finally:
-        system.stop()
-
-
 @pytest.fixture(scope="package")
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A whole system, with at most two workers, for all tests that do not break it."""
-    yield from _running(tmp_path_factory.mktemp("browser"))
+    with running_system(tmp_path_factory.mktemp("browser"), FEW_WORKERS) as started:
+        yield started
 
 
 @pytest.fixture(scope="package")
@@ -134,7 +125,8 @@ def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -
     # All browsers of all tests come from one address.
     more = {"FLEETSIGHT__AUTH__MODE": "cognito", "FLEETSIGHT__LIMITS__SIGN_IN_ATTEMPTS_PER_MINUTE": "0"}
     # Not forked: a test reads the command lines of its processes.
-    yield from _running(tmp_path_factory.mktemp("sign-in"), Supervisor(), **more)
+    with running_system(tmp_path_factory.mktemp("sign-in"), FEW_WORKERS | more, supervisor=Supervisor()) as started:
+        yield started
 
 
 def person(system: System, name: str) -> tuple[str, str]:
@@ -184,7 +176,8 @@ def signed_in(page: Page, email: str, password: str) -> Page:
 @pytest.fixture
 def own_system(browser: Browser, tmp_path: Path) -> Iterator[System]:
     """A whole system for one test, to be broken."""
-    yield from _running(tmp_path)
+    with running_system(tmp_path, FEW_WORKERS) as started:
+        yield started
 
 
 @pytest.fixture(scope="package")

@@ -17,11 +17,11 @@ from localcloud.clients import ControlClient
 from localcloud.machines.machine import Machine
 from scripts.demo_model.signs import samples
 from scripts.run.state import OpenState
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from services.ec2 import Fleet, Instance
 from services.s3 import Bucket
 from tests.conftest import keys_in
-from tests.support.forked_system import ForkingSupervisor
+from tests.support.systems import running_system
 from tests.support.waiting import wait_until
 
 
@@ -120,24 +120,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 @contextmanager
 def run_system(home: Path, kind: str = "standard", state: OpenState | None = None) -> Iterator[RunningSystem]:
     """Run a whole system with queues of a kind and short time-outs: what a test kills is soon replaced."""
-    system = System(
-        home,
-        {
-            "FLEETSIGHT__WEB__PORT": str(free_port()),
-            "FLEETSIGHT__QUEUES__KIND": kind,
-            "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
-            "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
-            "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",
-            "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
-            "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
-            "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
-        },
-        state=state,
-        supervisor=ForkingSupervisor(),
-    )
-    try:
-        system.start()
+    settings = {
+        "FLEETSIGHT__QUEUES__KIND": kind,
+        "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
+        "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
+        "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",
+        "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
+        "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
+    }
+    with running_system(home, settings, state=state) as system:
         fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
         yield RunningSystem(system, ApiClient(system.url), fleet)
-    finally:
-        system.stop()

@@ -14,12 +14,11 @@ from core.cost import IMAGE, JOB, Requests
 from core.fleet.store import FleetStore
 from fleetsight_client.api import ApiClient
 from localcloud.clients import ControlClient
-from scripts.run.system import System, free_port
 from services.ec2 import Fleet
 from services.table import Table
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.conftest import shipped_values
-from tests.support.forked_system import ForkingSupervisor
+from tests.support.systems import running_system
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -30,14 +29,9 @@ IDLE_SECONDS = 1
 @contextmanager
 def started(home: Path, config: Path) -> Iterator[RunningSystem]:
     """A system of its own by this configuration."""
-    system = System(home, {"FLEETSIGHT__WEB__PORT": str(free_port())}, supervisor=ForkingSupervisor())
-    try:
-        system.start()
-        yield RunningSystem(
-            system, ApiClient(system.url), Fleet(system.clients.ec2, system.config.names.worker_instance)
-        )
-    finally:
-        system.stop()
+    with running_system(home) as system:
+        fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
+        yield RunningSystem(system, ApiClient(system.url), fleet)
 
 
 def configured(path: Path, **fleet: object) -> Path:

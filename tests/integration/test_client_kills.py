@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from fleetsight_client.api import ApiClient
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from tests.conftest import ROOT
-from tests.support.forked_system import ForkingSupervisor
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -31,16 +31,11 @@ SEED = 2026
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     settings = {
-        "FLEETSIGHT__WEB__PORT": str(free_port()),
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos/incoming"}]',
     }
-    running = System(tmp_path_factory.mktemp("system"), settings, supervisor=ForkingSupervisor())
-    running.start()
-    try:
+    with running_system(tmp_path_factory.mktemp("system"), settings) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture

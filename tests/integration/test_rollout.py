@@ -13,10 +13,10 @@ from core.config import PATH_VARIABLE
 from scripts.cli import fleetsight
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from tests.conftest import shipped_values
 from tests.support.bundles import relabelled_bundle
-from tests.support.forked_system import ForkingSupervisor
+from tests.support.systems import running_system
 from tests.support.waiting import wait_until
 
 IMAGES = 12
@@ -31,12 +31,8 @@ def running(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Syste
     values["fleet"] |= {"max_workers": 2}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     monkeypatch.setenv(PATH_VARIABLE, str(path))
-    system = System(home / "system", {"FLEETSIGHT__WEB__PORT": str(free_port())}, supervisor=ForkingSupervisor())
-    try:
-        system.start()
+    with running_system(home / "system") as system:
         yield system, path
-    finally:
-        system.stop()
 
 
 def create_job(client: FleetClient, name: str, seed: int, model: str | None = None) -> tuple[str, dict[str, str]]:

@@ -16,10 +16,10 @@ from core.telemetry import MAX_WAITING_SPANS, NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, new_traceparent, span_id, trace_id
 from scripts.aws.logs import LogQuery
 from scripts.logs import LocalLogs
-from scripts.run.system import System, free_port
 from tests.conftest import ROOT
 from tests.support.jobs import picture
 from tests.support.otlp import OtlpCollector, otlp_collector
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 START = 1_770_000_000.25
@@ -101,8 +101,11 @@ def test_nothing_waits_for_a_collector_that_does_not_answer() -> None:
         for _ in range(2 * MAX_WAITING_SPANS):
             spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
         spans.close()
-        assert "last-spans" in {thread.name for thread in threading.enumerate()}, "their export goes on meanwhile"
+        exporting = [thread for thread in threading.enumerate() if thread.name == "last-spans"]
+        assert exporting, "their export goes on meanwhile"
         release.set()
+        for thread in exporting:  # or it would log in the next tests that the collector has gone
+            thread.join(DEADLINE_SECONDS)
 
 
 def test_a_refusal_of_the_collector_loses_spans_and_raises_nothing(collector: OtlpCollector) -> None:
@@ -162,15 +165,12 @@ def test_one_trace_has_the_request_the_stages_and_the_record_of_an_image(
     collector: OtlpCollector, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     settings = {
-        "FLEETSIGHT__WEB__PORT": str(free_port()),
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__TRACING__ENDPOINT": collector.url,
         **{f"FLEETSIGHT__LOGS__{process}": "warning" for process in ("WEB", "CONTROLLER", "WORKER")},
     }
-    system, client_span = System(tmp_path_factory.mktemp("home"), settings), new_traceparent()
-    began = time.time()
-    try:
-        system.start()
+    began, client_span = time.time(), new_traceparent()
+    with running_system(tmp_path_factory.mktemp("home"), settings) as system:
         client = system.api()
         job = client.create_job("traced")
         answer = requests.post(
@@ -181,8 +181,6 @@ def test_one_trace_has_the_request_the_stages_and_the_record_of_an_image(
         )
         image = answer.json()["accepted"][0]["image_id"]
         wait_until(lambda: client.status(job)["state"] == "finished", "the image is classified")
-    finally:
-        system.stop()
     found = {each.name: each for each in collector.spans() if each.trace == trace_id(client_span)}
     request = found["POST /api/v1/jobs/<job_id>/images"]
     assert (request.service, request.parent) == ("fleetsight-web", span_id(client_span))

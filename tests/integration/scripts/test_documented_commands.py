@@ -25,11 +25,12 @@ from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.home import HOME_VARIABLE
 from scripts.run.sign_in import prepare_sign_in
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -290,23 +291,17 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout with its system, in which a worker always runs."""
     folder = tmp_path_factory.mktemp("checkout")
     fill(folder)
-    port = str(free_port())
     settings = {
-        "FLEETSIGHT__WEB__PORT": port,
         "FLEETSIGHT__FLEET__MIN_WORKERS": "1",
         "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
     }
-    system = System(folder / ".fleetsight", settings)
-    try:
-        system.start()
+    with running_system(folder / ".fleetsight", settings) as system:
         # The users of `run.sh --sign-in`; the commands of the other documents send no token.
         pool = prepare_sign_in(system.clients, system.config.names.job_table, system.state_dir)
         (system.state_dir / "user-pool").write_text(f"{pool.pool_id}\n")
         (folder / ".fleetsight" / "run-8000").symlink_to(system.state_dir)
         yield Checkout(folder, system)
-    finally:
-        system.stop()
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from scripts.aws.logs import (
 )
 from scripts.cli import fleetsight
 from scripts.logs import LocalLogs
-from scripts.run.system import System, free_port
+from scripts.run.system import System
 from tests.support.aws_stage import Stage, account_at
 from tests.support.jobs import picture
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 LINE = {
@@ -303,13 +304,8 @@ def test_logs_of_a_job_begin_when_it_was_created(tmp_path: Path, monkeypatch: py
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    settings = {"FLEETSIGHT__WEB__PORT": str(free_port()), "FLEETSIGHT__FLEET__MAX_WORKERS": "1"}
-    system = System(tmp_path_factory.mktemp("home"), settings)
-    try:
-        system.start()
+    with running_system(tmp_path_factory.mktemp("home"), {"FLEETSIGHT__FLEET__MAX_WORKERS": "1"}) as system:
         yield system
-    finally:
-        system.stop()
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -18,6 +18,7 @@ from scripts.documentation.metrics import served_metrics
 from scripts.run.prometheus import ALERTS, CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.system import System, free_port
 from tests.support.jobs import picture
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -30,21 +31,16 @@ IMAGES = 12
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with sign-in that serves its metrics and has classified some images."""
     settings = {
-        "FLEETSIGHT__WEB__PORT": str(free_port()),
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__AUTH__MODE": "cognito",
         CONTROLLER_PORT_VARIABLE: str(free_port()),
     }
-    system = System(tmp_path_factory.mktemp("home"), settings)
-    try:
-        system.start()
+    with running_system(tmp_path_factory.mktemp("home"), settings) as system:
         client = system.api()
         job = client.create_job("metrics")
         client.add_images(job, [(f"{number}.jpg", picture(shade=number)) for number in range(IMAGES)])
         wait_until(lambda: client.status(job)["state"] == "finished", "the images are classified")
         yield system
-    finally:
-        system.stop()
 
 
 @pytest.fixture(scope="module")
