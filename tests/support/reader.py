@@ -5,9 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
@@ -86,11 +86,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader with a shell in a checkout, with a home and a port of their own."""
+    """A reader with a shell in a checkout, with a home, a port and variables of their own."""
 
     folder: Path
     home: Path
     port: int
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -107,14 +108,17 @@ class Reader:
             # As on a machine with two cores, where more workers would only share them.
             "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
         }
-        return {name: value for name, value in os.environ.items() if not name.startswith("FLEETSIGHT")} | own
+        others = ("FLEETSIGHT", "CURL_HOME", "XDG_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+        return {**inherited, **own, **self.variables}
 
     def write(self, name: str, text: str) -> None:
         """Write a file into the checkout, where the reader is."""
         (self.folder / name).write_text(text, encoding="utf-8")
 
-    def run(self, script: str) -> str:
-        """Run commands in a shell until they end; return what they print."""
+    def run(self, *commands: str) -> str:
+        """Run commands in a shell until they end; return what they print. An error names the command that failed."""
+        script = "\n".join(["trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR", *commands])
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -126,6 +130,14 @@ class Reader:
     @contextmanager
     def running(self, script: str) -> Iterator[Run]:
         """Run commands until the last one serves; at the end press Ctrl-C, and check that nothing is left."""
+        with self.until_ctrl_c(script, lambda printed: "Press Ctrl-C to stop" in printed) as output:
+            assert requests.get(f"{self.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
+            yield Run(self.url, output, self.folder / ".fleetsight" / f"run-{self.port}")
+        wait_until(lambda: not processes_of(self.port), "every process has ended")
+
+    @contextmanager
+    def until_ctrl_c(self, script: str, is_ready: Callable[[str], bool]) -> Iterator[Path]:
+        """Run commands until what they print is ready; yield its file, and at the end press Ctrl-C."""
         output = self.home / "output"
         with (
             output.open("w") as shown,
@@ -136,21 +148,19 @@ class Reader:
                 stderr=subprocess.STDOUT, start_new_session=True,
             ) as process,
         ):  # fmt: skip
-            run = Run(self.url, output, self.folder / ".fleetsight" / f"run-{self.port}")
 
-            def serves() -> bool:
-                assert process.poll() is None, f"{script} has ended\n{run.printed}"
-                return "Press Ctrl-C to stop" in run.printed
+            def is_ready_now() -> bool:
+                printed = output.read_text(encoding="utf-8")
+                assert process.poll() is None, f"{script} has ended\n{printed}"
+                return is_ready(printed)
 
             try:
-                wait_until(serves, f"{script} serves", details=lambda: run.printed)
-                assert requests.get(f"{self.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
-                yield run
+                wait_until(is_ready_now, f"{script} is ready", details=output.read_text)
+                yield output
                 os.killpg(process.pid, signal.SIGINT)
-                assert process.wait(timeout=DEADLINE_SECONDS) == 0, run.printed
+                assert process.wait(timeout=DEADLINE_SECONDS) == 0, output.read_text(encoding="utf-8")
             finally:
                 process.kill()
-        wait_until(lambda: not processes_of(self.port), "every process has ended")
 
 
 def make_checkout(folder: Path) -> Path:

@@ -9,8 +9,6 @@ import csv
 import os
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,15 +21,16 @@ import pytest
 from app_tier.bundle import DEMO_BUNDLE
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
-from scripts.home import HOME_VARIABLE
 from scripts.run.sign_in import prepare_sign_in
+from scripts.run.supervisor import Supervisor
 from scripts.run.system import System
 from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
+from tests.support.reader import Reader
 from tests.support.systems import running_system
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -153,10 +152,17 @@ class Checkout:
     folder: Path
     system: System
     client: FleetClient = field(init=False)
+    reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make a client of the system."""
+        """Make a client of the system, and its reader."""
         self.client = FleetClient(self.system.url)
+        variables = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.system.endpoint_url,
+        }
+        self.reader = Reader(self.folder, self.folder / "home", self.system.config.web.port, variables)
 
     @cached_property
     def job(self) -> str:
@@ -175,26 +181,12 @@ class Checkout:
 
         return wait_until(running, "an instance is shown")
 
-    def replaced(self, command: str) -> str:
-        """Return a command with the values of the placeholders."""
+    def typed(self, command: str) -> str:
+        """Return a command with the values of the placeholders; a threshold that it misses is no failure."""
         for pattern, value in PLACEHOLDERS:
             if re.search(pattern, command):
                 command = re.sub(pattern, value(self), command)
-        return command
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of the reader's shell."""
-        own = {
-            "HOME": str(self.folder / "home"),
-            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-            "FLEETSIGHT__WEB__PORT": str(self.system.config.web.port),
-            "FLEETSIGHT_URL": self.system.url,
-            HOME_VARIABLE: str(self.folder / ".fleetsight"),
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": self.system.endpoint_url,
-        }
-        others = ("FLEETSIGHT", "CURL_HOME", "XDG_")
-        return {name: value for name, value in os.environ.items() if not name.startswith(others)} | own
+        return f"{{ {command}\n}} || (($? == 1))" if MAY_MISS.search(command) else command
 
 
 PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
@@ -296,7 +288,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
     }
-    with running_system(folder / ".fleetsight", settings) as system:
+    # Not forked: doctor knows the processes by their command lines.
+    with running_system(folder / ".fleetsight", settings, supervisor=Supervisor()) as system:
         # The users of `run.sh --sign-in`; the commands of the other documents send no token.
         pool = prepare_sign_in(system.clients, system.config.names.job_table, system.state_dir)
         (system.state_dir / "user-pool").write_text(f"{pool.pool_id}\n")
@@ -310,39 +303,6 @@ def checkout(started: Checkout) -> Iterator[Checkout]:
     yield started
     started.client.resume()
     started.client.reset_limits()
-
-
-def run_shell(checkout: Checkout, commands: list[str]) -> str:
-    """Run commands in one shell; return what they print. A command that fails ends the test with its name."""
-    lines = [f"{{ {command}\n}} || (($? == 1))" if MAY_MISS.search(command) else command for command in commands]
-    script = "\n".join(["trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR", *lines])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=checkout.folder, env=checkout.environment(),
-        stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def run_until_output(checkout: Checkout, command: str) -> str:
-    """Run a command, press Ctrl-C once it has printed, and return what it printed."""
-    output = checkout.folder / "output"
-    with (
-        output.open("w") as file,
-        subprocess.Popen(
-            # test.sh runs its steps in the background, where a shell makes its children ignore Ctrl-C.
-            ["env", "--default-signal=INT", "bash", "-euo", "pipefail", "-c", command],
-            stdout=file, cwd=checkout.folder, env=checkout.environment(), start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        try:
-            wait_until(output.read_text, f"{command} prints")
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=DEADLINE_SECONDS)
-        finally:
-            process.kill()
-    return output.read_text()
 
 
 @pytest.mark.parametrize(
@@ -362,8 +322,12 @@ def test_the_commands_of_a_block_run(checkout: Checkout, block: CommandBlock) ->
     for follows, part in groupby(commands, lambda command: bool(UNTIL_CTRL_C.search(command))):
         ready = []
         for command in part:
-            ready += [checkout.replaced(command), *(CHECKED_BY[each] for each in matches(block, command, CHECKED_BY))]
-        printed += run_until_output(checkout, *ready) if follows else run_shell(checkout, ready)
+            ready += [checkout.typed(command), *(CHECKED_BY[each] for each in matches(block, command, CHECKED_BY))]
+        if follows:
+            with checkout.reader.until_ctrl_c("\n".join(ready), bool) as output:
+                printed += output.read_text()
+        else:
+            printed += checkout.reader.run(*ready)
 
     for path in written:
         assert list(path.iterdir()) if path.is_dir() else path.read_bytes(), path
