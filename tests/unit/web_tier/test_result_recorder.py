@@ -19,7 +19,7 @@ from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Model, crashed_worker, failed
+from core.messages import CANCELLED, ClassificationResult, Failure, Model, crashed_worker, failed
 from core.model_catalog import JobModel
 from services.table import BATCH_ATTEMPTS, Item, TableBusyError
 from tests.support.autoscaler import Clock
@@ -232,15 +232,20 @@ def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote(
 
 def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     store, reported, run = stored_jobs(), list[int](), [1]
+    attributed = list[tuple[str, str, int, int]]()
 
     def answered(images: int) -> int:
         reported.append(images)
         return run[0]
 
-    recorder = recorder_of(store, on_results=answered)
+    def attribute(owner: str, job_id: str, period: int, answers: Sequence[ClassificationResult]) -> None:
+        attributed.append((owner, job_id, period, len(answers)))
+
+    recorder = recorder_of(store, on_results=answered, on_attributed=attribute)
     recorder.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
     recorder.record([done(REFS[0])])
     recorder.record([done(REFS[0]), done(REFS[3])])  # one of them a repeat
+    assert attributed == [("", JOBS[0], 1, 3), ("", JOBS[0], 1, 1)]
     run[0] = 4
     successor = recorder_of(store, on_results=answered)
     successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
@@ -422,6 +427,27 @@ def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() ->
     recorder.evict(JOBS[0])
     recorder.write_counts(at_once=True)
     assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
+
+
+def test_cancelled_and_waiting_images_are_known_by_their_results() -> None:
+    store = stored_jobs()
+    cancelled = [failed(ref, CANCELLED, worker="", attempts=1).response() for ref in REFS[:2]]
+    recorder = recorder_of(store)
+    recorder.record([*cancelled, not_done(REFS[2])])
+    recorder.record([done(REFS[0])])
+    for each in (recorder, recorder_of(store)):
+        assert each.cancelled(JOBS[0]) == [REFS[1].image_id]
+        assert each.waiting(JOBS[0], 2) == [ref.image_id for ref in REFS[3:5]]
+        each.rewrite_counts(JOBS[0])
+        assert (figures(store, JOBS[0]), store.counts(JOBS[0]).cancelled) == ((1, 2, 40), 1)
+
+
+def test_a_deleted_job_has_no_images_of_any_kind() -> None:
+    recorder, gone = recorder_of(stored_jobs()), new_id()
+    recorder.learn_recent(gone)
+    recorder.learn_retries(gone)
+    recorder.rewrite_counts(gone)
+    assert (recorder.waiting(gone, 5), recorder.cancelled(gone), recorder.missing(gone)) == ([], [], {})
 
 
 def test_an_image_that_was_taken_back_is_forgotten() -> None:
