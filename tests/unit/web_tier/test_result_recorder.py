@@ -31,6 +31,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller import result_recorder
 from web_tier.controller.result_recorder import (
     COUNTS_SECONDS,
+    FEW,
     LARGE_JOB,
     MAX_COUNTS_A_SECOND,
     PROBLEM_SECONDS,
@@ -694,12 +695,18 @@ def test_large_jobs_that_are_being_read_delay_no_small_one() -> None:
     assert figures(store, JOBS[0]) == (1, 0, 40)
 
 
-def test_keys_that_the_table_leaves_unread_delay_their_own_job_alone() -> None:
+@pytest.mark.parametrize("count", [1, FEW + 1])
+def test_images_that_the_table_leaves_unread_delay_their_own_job_alone(count: int) -> None:
     store = stored_jobs()
-    recorder, get_each = recorder_of(store), MemoryTable.get_each
+    recorder, get_each, images = recorder_of(store), MemoryTable.get_each, JobStore.images
     recorder.record([done(IMAGES[job_id][0]) for job_id in JOBS])
-    added = [ImageRef(job_id, new_id()) for job_id in JOBS]
-    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in added], EPOCH)
+    added, others = ([ImageRef(job_id, new_id()) for _ in range(count)] for job_id in JOBS)
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in (*added, *others)], EPOCH)
+
+    def busy_page(each: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:
+        if job_id == JOBS[0]:
+            raise TableBusyError("busy")
+        return images(each, job_id, *arguments, **named)
 
     def busy(each: MemoryTable, keys: Sequence[tuple[str, str]]) -> Any:
         left = [key for key in keys if key[0] == f"JOB#{JOBS[0]}"]
@@ -708,9 +715,10 @@ def test_keys_that_the_table_leaves_unread_delay_their_own_job_alone() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryTable, "get_each", busy)
-        errors = recorder.record_each([done(ref) for ref in added])
-    assert {ref: type(error) for ref, error in errors.items()} == {added[0]: TableBusyError}
-    assert figures(store, JOBS[1]) == (2, 0, 41)
+        patch.setattr(JobStore, "images", busy_page)
+        errors = recorder.record_each([done(ref) for ref in (*added, *others)])
+    assert {ref: type(error) for ref, error in errors.items()} == dict.fromkeys(added, TableBusyError)
+    assert figures(store, JOBS[1]) == (1 + count, 0, 40 + count)
 
 
 def test_an_image_added_while_others_are_read_is_not_treated_as_taken_back() -> None:
