@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.documentation.metrics import served_metrics
 from scripts.run.prometheus import ALERTS, CONTROLLER_PORT_VARIABLE, prometheus_instructions
+from scripts.run.supervisor import Supervisor
 from scripts.run.system import System, free_port
 from tests.support.jobs import picture
 from tests.support.systems import running_system
@@ -35,7 +36,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         "FLEETSIGHT__AUTH__MODE": "cognito",
         CONTROLLER_PORT_VARIABLE: str(free_port()),
     }
-    with running_system(tmp_path_factory.mktemp("home"), settings) as system:
+    with running_system(tmp_path_factory.mktemp("home"), settings, supervisor=Supervisor()) as system:
         client = system.api()
         job = client.create_job("metrics")
         client.add_images(job, [(f"{number}.jpg", picture(shade=number)) for number in range(IMAGES)])
