@@ -39,8 +39,8 @@ FRESH_SECONDS: Final = 5.0
 PUBLISHED_FRESH_SECONDS: Final = 300.0
 """The same for published bundles, of which only statements that affect no result can change."""
 
-MAX_FIRST_READ_SECONDS: Final = 5.0
-"""Maximum time for which a thread waits for the first facts, which another thread reads."""
+MAX_WAIT_SECONDS: Final = 5.0
+"""Maximum time for which a thread waits for what another thread reads, since S3 may be slow."""
 
 MAX_READERS: Final = 32
 """Published bundles of which a process keeps the facts: those that were used last."""
@@ -49,6 +49,31 @@ RECENT_SECONDS: Final = 1.0
 """Age of the catalogue at which it is read again, for pages and for single images."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Refresh:
+    """Has something read again once it is too old: by one thread, while the others wait for it.
+
+    They do not use what is too old: in a process that had no requests for a day, it would be of yesterday. After a
+    failure they do not wait: a service that does not answer may take long each time.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.read_at = clock, float("-inf")
+        self._reading, self._has_failed = threading.Lock(), False
+
+    def run(self, max_age: float, read: Callable[[], bool]) -> None:
+        """Call `read`, which returns whether it could read, if nothing was read for `max_age` seconds."""
+        if self.clock() - self.read_at < max_age:
+            return
+        if not self._reading.acquire(timeout=0 if self._has_failed else MAX_WAIT_SECONDS):
+            return
+        try:
+            if self.clock() - self.read_at >= max_age:  # another thread may have read it meanwhile
+                self._has_failed = not read()
+                self.read_at = self.clock()
+        finally:
+            self._reading.release()
 
 
 @dataclass
@@ -69,34 +94,27 @@ class BundleReader:
     clock: Callable[[], float] = time.monotonic
     fresh_seconds: float = FRESH_SECONDS
     _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
-    _read_at: float = field(default=float("-inf"), init=False)
     _problem: str | None = field(default=None, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _first_read: threading.Event = field(default_factory=threading.Event, init=False)
+    _refresh: _Refresh = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read nothing yet."""
+        self._refresh = _Refresh(self.clock)
 
     def facts(self) -> BundleFacts:
-        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once.
+        """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once."""
+        self._refresh.run(self.fresh_seconds if self._problem is None else FRESH_SECONDS, self._read)
+        return self._facts
 
-        One thread reads the facts when they are due. The others wait for the first facts, and afterwards use those
-        that were read last, since S3 may be slow.
-        """
-        with self._lock:
-            now = self.clock()
-            is_due = now - self._read_at >= (self.fresh_seconds if self._problem is None else FRESH_SECONDS)
-            self._read_at = now if is_due else self._read_at
-        if not is_due:
-            self._first_read.wait(MAX_FIRST_READ_SECONDS)
-            return self._facts
+    def _read(self) -> bool:
         try:
             self._facts, problem = read_facts(self.place, self.get, self.sha256), None
         except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
             self._facts, problem = BundleFacts(), str(error)
-        finally:
-            self._first_read.set()
         if problem != self._problem and problem is not None:
             _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
         self._problem = problem
-        return self._facts
+        return problem is None
 
 
 class ServedModels:
@@ -123,34 +141,29 @@ class ServedModels:
     ) -> None:
         self.configured = configured
         self._store, self._output_bucket, self._bucket_named = store, output_bucket, bucket_named
-        self._clock, self._now = clock, now
+        self._refresh, self._now = _Refresh(clock), now
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, BundleReader] = OrderedDict()
         self._recent: ModelCatalog | None = None
-        self._recent_at = float("-inf")
 
     def catalog(self) -> ModelCatalog | None:
         """Return the catalogue; without a stored one, that of the configured bundle; None if that cannot be read."""
-        found = self._store().find() or self._configured_catalog()
-        with self._lock:
-            self._recent, self._recent_at = found, self._clock()
+        self._recent = found = self._store().find() or self._configured_catalog()
+        self._refresh.read_at = self._refresh.clock()
         return found
 
     def recent_catalog(self) -> ModelCatalog | None:
-        """Return the catalogue as it was a moment ago; while the table does not answer, as it was read last.
+        """Return the catalogue as it was a moment ago; while the table does not answer, as it was read last."""
+        self._refresh.run(RECENT_SECONDS, self._read_recent)
+        return self._recent or self._configured_catalog()
 
-        One thread reads it when it is due, and the others use what was read before.
-        """
-        with self._lock:
-            now = self._clock()
-            if self._recent is not None and now - self._recent_at < RECENT_SECONDS:
-                return self._recent
-            self._recent_at = now
+    def _read_recent(self) -> bool:
         try:
-            return self.catalog()
+            self.catalog()
         except (BotoCoreError, ClientError) as error:
             _log.warning("the models could not be read: %s", error)
-        return self._recent or self._configured_catalog()
+            return False
+        return True
 
     def model_for_job(self, name: str | None, job_id: str) -> JobModel | None:
         """Return the model of a new job; None if the web tier cannot read the only bundle.

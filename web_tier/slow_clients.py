@@ -17,6 +17,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 from werkzeug.exceptions import BadRequest, RequestTimeout
+from werkzeug.wsgi import get_content_length
 
 HEAD_SECONDS: Final = 10.0
 """Seconds that the head of a request may take, as in nginx."""
@@ -97,24 +98,30 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
 
 class TimeoutStream:
-    """A request's body that raises `RequestTimeout` if the client is too slow; `read_seconds` bounds one read."""
+    """A request's body that is refused if the client is too slow, or has gone before the end.
+
+    Args:
+        length: bytes of the body, or None if the client does not say.
+        read_seconds: bound of one read.
+    """
 
     def __init__(
         self,
         stream: IO[bytes],
         connection: socket.socket,
+        length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         self._stream, self._connection, self._clock = stream, connection, clock
-        self._read_seconds = read_seconds
+        self._length, self._read_seconds = length or 0, read_seconds
         self._bytes, self._waited = 0, 0.0
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, and none at the end.
 
         Raises:
-            BadRequest: the body is not valid chunked encoding, or ends early.
+            BadRequest: the body ends early, or is not valid chunked encoding.
             RequestTimeout: the client stalls, or has been too slow on average.
         """
         before, expired = self._clock(), threading.Event()
@@ -136,6 +143,9 @@ class TimeoutStream:
         self._bytes += len(data)
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
+        # gunicorn fills each read, or the connection has ended: it takes that for the end of the body.
+        if size and not 0 < size <= len(data) and self._bytes < self._length:
+            raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return data
 
     def _expire(self, expired: threading.Event) -> None:
@@ -156,8 +166,8 @@ class TimeoutStream:
 
 
 def bound_body(environ: dict[str, Any]) -> None:
-    """Bound the time of this request's body, if the server exposes its connection, as gunicorn does."""
+    """Refuse this request's body if it is slow or incomplete; needs the connection, which gunicorn exposes."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALL_SECONDS)
-        environ["wsgi.input"] = TimeoutStream(environ["wsgi.input"], connection)
+        environ["wsgi.input"] = TimeoutStream(environ["wsgi.input"], connection, get_content_length(environ))

@@ -47,9 +47,11 @@ def connect(web: WebTier, sent: bytes = b"") -> socket.socket:
     return connection
 
 
-def answer_to(web: WebTier, sent: bytes) -> bytes:
+def answer_to(web: WebTier, sent: bytes, *, is_gone: bool = False) -> bytes:
     """Send something, and nothing more; return all that comes back until the connection is closed."""
     with connect(web, sent) as connection:
+        if is_gone:
+            connection.shutdown(socket.SHUT_WR)
         received = b""
         while data := connection.recv(65536):
             received += data
@@ -117,6 +119,24 @@ def test_s13_a_malformed_chunked_body_is_a_bad_request(
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
     assert "Traceback" not in hurried.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        (b"/api/v1/jobs", b"application/json", b""),
+        (b"/fleet/limits", b"application/x-www-form-urlencoded", b"min=1&max=1"),
+        (b"/classify", b"image/jpeg", b"half a picture"),
+        (b"/", b"multipart/form-data; boundary=b", b"--b"),
+    ],
+)
+def test_a_body_whose_client_has_gone_is_not_taken_for_a_short_one(
+    hurried: WebTier, path: bytes, kind: bytes, body: bytes
+) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    answer = answer_to(hurried, head % (path, kind, len(body) + 1) + body, is_gone=True)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the body ended after %d of %d bytes" % (len(body), len(body) + 1) in answer
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ class Trickle(BytesIO):
 
 def test_a_trickling_client_times_out_after_the_grace(connection: socket.socket) -> None:
     client = Trickle(piece=1, seconds=1)
-    body = TimeoutStream(client, connection, client.clock)
+    body = TimeoutStream(client, connection, clock=client.clock)
     with pytest.raises(RequestTimeout):
         for _ in range(100):
             body.read(1000)
@@ -219,7 +219,7 @@ def test_a_trickling_client_times_out_after_the_grace(connection: socket.socket)
 
 def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -> None:
     client = Trickle(piece=2048, seconds=1)
-    body = TimeoutStream(client, connection, client.clock)
+    body = TimeoutStream(client, connection, clock=client.clock)
     assert sum(len(body.read(4096)) for _ in range(300)) == 300 * 2048
 
 
@@ -234,7 +234,7 @@ def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -
 
 def test_only_the_wait_for_the_client_counts(connection: socket.socket) -> None:
     client = Trickle(piece=10, seconds=0)
-    body = TimeoutStream(client, connection, client.clock)
+    body = TimeoutStream(client, connection, clock=client.clock)
     for _ in range(10):
         body.read(10)
         client.now += 100  # between two reads

@@ -46,26 +46,33 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     assert bundle.facts().digest == "one"
 
 
-def test_threads_wait_for_the_first_facts_that_another_thread_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web_tier.served_models.MAX_FIRST_READ_SECONDS", NEVER_SECONDS)
-    is_read, may_end = threading.Event(), threading.Event()
+@pytest.mark.parametrize("known", [None, "yesterday's"])
+def test_threads_wait_for_the_facts_that_another_thread_reads(
+    known: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.served_models.MAX_WAIT_SECONDS", NEVER_SECONDS)
+    now, is_slow, is_read, may_end = 100.0, known is None, threading.Event(), threading.Event()
 
-    def slow(_bucket: str, _key: str) -> bytes:
-        is_read.set()
-        may_end.wait(NEVER_SECONDS)
-        return b'{"digest": "one", "labels": ["cat"]}'
+    def get(_bucket: str, _key: str) -> bytes:
+        if is_slow:
+            is_read.set()
+            may_end.wait(NEVER_SECONDS)
+        return json.dumps({"digest": "today's" if is_slow else known, "labels": ["cat"]}).encode()
 
     def clock() -> float:
         if is_read.is_set():
             may_end.set()  # a second thread has come
-        return 100.0
+        return now
 
-    bundle = BundleReader(Path("s3://models/signs"), slow, clock=clock)
+    bundle = BundleReader(Path("s3://models/signs"), get, clock=clock)
+    if known is not None:
+        assert bundle.facts().digest == known
+    now, is_slow = now + FRESH_SECONDS, True
     with ThreadPoolExecutor(1) as reader:
         first = reader.submit(bundle.facts)
         assert is_read.wait(DEADLINE_SECONDS)
-        assert bundle.facts().digest == "one"
-        assert first.result(DEADLINE_SECONDS).digest == "one"
+        assert bundle.facts().digest == "today's"
+        assert first.result(DEADLINE_SECONDS).digest == "today's"
 
 
 def test_an_object_of_s3_that_is_missing_is_no_error() -> None:

@@ -327,7 +327,7 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
 ) -> None:
     now, reads = [0.0], list[float]()
     served = Backend(config, store).served
-    monkeypatch.setattr(served, "_clock", lambda: now[0])
+    monkeypatch.setattr(served._refresh, "clock", lambda: now[0])
     find = CatalogStore.find
 
     def counted(catalogs: CatalogStore) -> Any:
