@@ -36,6 +36,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         "FLEETSIGHT__AUTH__MODE": "cognito",
         CONTROLLER_PORT_VARIABLE: str(free_port()),
     }
+    # Not forked: such a worker may have labelled all images before the controller has seen it boot.
     with running_system(tmp_path_factory.mktemp("home"), settings, supervisor=Supervisor()) as system:
         client = system.api()
         job = client.create_job("metrics")
