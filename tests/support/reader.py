@@ -75,6 +75,7 @@ class Run:
 
     def expect_batch(self, token: str | None = None) -> None:
         """Check that a hundred images have their labels, by the command and by the address that it prints."""
+        self.expect(r"Fleet: up to \d+ workers?\b")
         self.expect(r"right +│ +(?:99|100)\b")
         self.expect(r"failed +│ +0\b")
         self.expect(r"lost +│ +0\b")
