@@ -57,8 +57,6 @@ def running(clone: FreshClone, url: str, *command: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "status", "printed"),
     [
-        ("./scripts/run.sh --help", 0, "--once"),
-        ("./scripts/load_test --url http://127.0.0.1:9 --count 1", 2, "127.0.0.1:9"),
         ("./scripts/fleetsight --help", 0, "classify"),
         ("./scripts/fleetsight up --region us-east-1 --open-to 198.51.100.7/32 --demo", 2, "sign in with"),
         ("./scripts/fleetsight down --region us-east-1", 2, "sign in with"),
@@ -73,14 +71,6 @@ def test_a_command_needs_no_package_that_it_does_not_install(
     assert "Traceback" not in output
     assert ended == status, output
     assert printed in output
-
-
-def test_the_doctor_needs_no_package(clone: FreshClone) -> None:
-    ended, output = clone.run("./scripts/fleetsight", "doctor")
-    assert not (clone.folder / "installed").exists()
-    assert "Traceback" not in output
-    assert ended in {0, 1}
-    assert "python" in output
 
 
 def test_the_site_is_served(clone: FreshClone) -> None:

@@ -379,7 +379,7 @@ def test_the_default_url_is_the_configured_one(url: str, store: JobStore, monkey
     assert run_fleet("status").exit_code == 0
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "none")
     done = run_fleet("status")
-    assert (done.exit_code, "web.port" in done.output) == (2, True)
+    assert (done.exit_code, "web.port (from FLEETSIGHT__WEB__PORT) = 'none'" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize(
