@@ -35,20 +35,6 @@ def own_network(tmp_path: Path) -> tuple[str, ...]:
     return ("--network", str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
 
 
-def test_show_names_the_demo_bundle_and_its_digest() -> None:
-    ran = run("show")
-    assert ran.exit_code == 0
-    assert "cifar-resnet20" in ran.output
-    assert load_bundle().digest in ran.output.replace("\n", "")
-
-
-def test_verify_compares_the_engines() -> None:
-    ran = run("verify")
-    assert ran.exit_code == 0
-    assert "3 files as built" in ran.output
-    assert "100.0% the same label" in ran.output
-
-
 def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.model.commands.find_spec", lambda _name: None)
     ran = run("verify")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.bundle import DEMO_BUNDLE
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.sign_in import prepare_sign_in
@@ -59,6 +59,10 @@ ELSEWHERE: Mapping[str, str] = {
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
+    "CONTRIBUTING.md: .venv/bin/python -m cyclonedx_py *": (
+        "tests/integration/scripts/test_audit_and_bill.py::"
+        "test_the_bill_of_materials_has_all_pinned_packages_with_version_and_hashes"
+    ),
     "docs/models.md: *colours*": f"{STORIES}_a_network_of_ones_own_is_exported_built_checked_and_served",
     "docs/first-batch.md: ./scripts/fleetsight state *": (
         f"{STORIES}_a_state_is_continued_copied_restored_and_removed"
@@ -220,7 +224,8 @@ PRINTED: Mapping[str, str] = {
     "*: ./scripts/fleetsight fleet pause *": r"paused \(boots fail\)",
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
     "*: ./scripts/fleetsight fleet drain *": r"drains",
-    "*: ./scripts/fleetsight model show *": r"labels",
+    "*: ./scripts/fleetsight model show *": rf"(?s)cifar-resnet20.*labels.*{load_bundle().digest}",
+    "docs/models.md: ./scripts/fleetsight model verify BUNDLE": r"(?s)3 files as built.*100\.0% the same label",
     "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",
