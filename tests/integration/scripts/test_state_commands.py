@@ -1,5 +1,6 @@
 """`fleetsight state`: copies, restores and removes a state, as a person types it."""
 
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,7 @@ from click.testing import CliRunner, Result
 
 from core.config import Config
 from core.provision import provision, provision_table
-from localcloud.launch import LocalCloud
 from localcloud.state.folder import StateFolder
-from localcloud.tests.support.cloud_clients import CloudClients
 from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, LocalSignIn, prepare_sign_in
 from scripts.run.state import OpenState, StateFolderError, open_state
@@ -26,29 +25,15 @@ def run(command: str) -> Result:
     return CliRunner().invoke(fleetsight, ["state", *shlex.split(command)])
 
 
-def objects(state: Path, folder: Path) -> list[str]:
-    with LocalCloud(folder, hypervisor=False, state=state) as cloud:
-        listed = CloudClients(cloud.endpoint_url)("s3").list_objects_v2(Bucket="bucket")
-        return [each["Key"] for each in listed.get("Contents", [])]
-
-
-def test_a_snapshot_is_restored_and_a_state_reset(tmp_path: Path) -> None:
-    state, file, copy = tmp_path / "state", tmp_path / "backup", tmp_path / "copy"
-    with LocalCloud(tmp_path / "run", hypervisor=False, state=state) as cloud:
-        s3 = CloudClients(cloud.endpoint_url)("s3")
-        s3.create_bucket(Bucket="bucket")
-        s3.put_object(Bucket="bucket", Key="kept", Body=b"x")
-        for command in (f"snapshot {state} {file}", f"reset {state}"):
-            refused = run(command)
-            assert isinstance(refused.exception, StateFolderError)
-            assert str(refused.exception) == f"the state {state} is in use: stop the system that runs with it"
-    written = run(f"snapshot {state} {file}")
-    assert written.exit_code == 0, written.output
-    assert written.output.startswith(f"{file}: the state {state}, ")
-    assert run(f"reset {state}").output == f"{state}: is empty\n"
-    restored = run(f"restore {file} {copy}")
-    assert restored.output.endswith(f"Run it with ./scripts/run.sh --state {copy}\n")
-    assert objects(copy, tmp_path / "again") == ["kept"]
+def test_a_state_that_is_in_use_is_neither_copied_nor_removed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    lock = open_state(state).lock
+    for command in (f"snapshot {state} {tmp_path}/backup", f"reset {state}"):
+        refused = run(command)
+        assert isinstance(refused.exception, StateFolderError)
+        assert str(refused.exception) == f"the state {state} is in use: stop the system that runs with it"
+    os.close(lock)
+    assert run(f"reset {state}").exit_code == 0
 
 
 def test_a_later_run_keeps_the_operator_and_session_keys_and_changes_the_password(
