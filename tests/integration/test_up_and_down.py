@@ -11,8 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,17 @@ import pytest
 
 from localcloud.clients import mails
 from localcloud.launch import LocalCloud
-from scripts.aws.bake.spec import ROLES
-from scripts.aws.context import AwsAccount, Waiter
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
-from scripts.aws.deploy.up import Prompts, UpOptions, available_images, up
 from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.logs import CloudWatchLogs, LogQuery
 from scripts.aws.resources import user_pools
-from scripts.aws.site import DIGEST_KEY, SiteLocation
 from scripts.aws.status import read_status
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.account import ACCOUNT_APIS
-from tests.support.aws_builders import Builders, Clock
-from tests.support.aws_stage import WITH_SITE, Stage, account_at, data_buckets, launch_workers, left, make_belongings
+from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
 from tests.support.iam.commands import PrintedPolicy
 from tests.support.stack_template import GIVEN, user_data
 
@@ -135,22 +130,6 @@ class RunningStage(Stage):
             self.printed.is_running = False
 
 
-def test_where_there_are_no_images_up_bakes_them_first(own_cloud: LocalCloud) -> None:
-    stage = Stage(account_at(own_cloud.endpoint_url), "fsb")
-    builders = Builders(stage.account, stage.prefix, honest=True)
-    waiter = Clock(builders.work)
-    context = replace(stage.context, waiter=Waiter(waiter, waiter.sleep, lambda _: None))
-    wanted = UpOptions(bundle="demo", settings=StackSettings({"WebCidr": "0.0.0.0/0"}))
-    address = up(context, wanted, Prompts(lambda _: True, lambda _: True))
-    assert address is not None
-    assert set(available_images(context)) == set(ROLES)
-    (web,) = instances_tagged(stage.account, "fsb", states=["running"])
-    baked = stage.account.ssm.get_parameter(Name="/fsb/image/web")["Parameter"]["Value"]
-    assert web.image_id == baked
-    stage.down(delete_data=True)
-    assert not left(stage)
-
-
 def use_the_stack(stage: Stage) -> None:
     account = stage.account
     stage.store_images()
@@ -216,48 +195,6 @@ def sign_in_as_a_new_user(stage: Stage, email: str) -> None:
     assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, PASSWORD)
     assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)
-
-
-WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
-
-
-def objects(stage: Stage, bucket: str) -> dict[str, datetime]:
-    """Return the time of each object's last change, by its key."""
-    listed = stage.account.s3.list_objects_v2(Bucket=bucket)["Contents"]
-    return {each["Key"]: each["LastModified"] for each in listed}
-
-
-def invalidations(stage: Stage, distribution: str) -> int:
-    """Return the number of invalidations."""
-    listed = stage.account.cloudfront.list_invalidations(DistributionId=distribution)
-    return listed["InvalidationList"]["Quantity"]
-
-
-def test_up_publishes_the_site_once_and_down_leaves_nothing_of_it(own_cloud: LocalCloud) -> None:
-    account = account_at(own_cloud.endpoint_url)
-    stage = Stage(account)
-    settings = StackSettings({**WITH_SITE, **WITH_NAME})
-    assert stage.up(settings=settings) == "https://images.example.org"
-    stack = find_stack(account, stage.prefix)
-    assert stack is not None
-    place = SiteLocation.from_stack(stack)
-    assert "Fleetsight is at https://www.example.org" in stage.seen
-    page = account.s3.get_object(Bucket=place.bucket, Key="api")["Body"].read().decode()
-    assert "https://www.example.org" in page
-    published = objects(stage, place.bucket)
-    assert {"index.html", "api", "static/theme.js", DIGEST_KEY} <= set(published)
-    assert invalidations(stage, place.distribution) == 1
-
-    steps = len(stage.steps)
-    stage.up()
-    assert not [step for step in stage.steps[steps:] if "site" in step or "Cloud" in step]
-    assert objects(stage, place.bucket) == published
-    assert invalidations(stage, place.distribution) == 1
-
-    stage.down(delete_data=True)
-    assert f"emptied the bucket {place.bucket} of {len(published)} objects" in stage.steps
-    assert not left(stage)
-    assert account.cloudfront.list_distributions()["DistributionList"]["Quantity"] == 0
 
 
 TEMPLATES = ("WebTemplate", "WorkerTemplate")

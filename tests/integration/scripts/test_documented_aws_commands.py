@@ -180,6 +180,8 @@ def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(read
                 assert printed.endswith(f"Fleetsight is at {reader.stack.outputs['PageAddress']}")
                 assert reader.stack.parameters["WebCidr"] == "198.51.100.7/32"
                 assert reader.stack.parameters["AlertEmail"] == "you@example.org"
+                baked = reader.account.ssm.get_parameter(Name=f"/{PREFIX}/image/web")["Parameter"]["Value"]
+                assert [each["ImageId"] for each in instances(reader.account, PREFIX, "running")] == [baked]
             case "users":
                 assert [account.groups for account in accounts.list()] == [{OPERATORS}]
             case "down":

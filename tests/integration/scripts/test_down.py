@@ -46,10 +46,13 @@ def stage(cloud: LocalCloud) -> Stage:
     return Stage(account_at(cloud.endpoint_url))
 
 
+WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
+
+
 @pytest.fixture
 def whole(stage: Stage) -> Iterator[Stage]:
     """A stack with a site, workers, data, and everything that the commands make beside it."""
-    stage.up(settings=StackSettings(WITH_SITE))
+    stage.up(settings=StackSettings({**WITH_SITE, **WITH_NAME}))
     launch_workers(stage, 2)
     make_belongings(stage)
     for bucket in data_buckets(stage):
@@ -91,10 +94,14 @@ def test_delete_data_deletes_everything_and_repeats_harmlessly(whole: Stage) -> 
     stack = find_stack(whole.account, whole.prefix)
     assert stack is not None
     assert stack.outputs["PageAddress"] == "https://images.example.org"
+    assert "Fleetsight is at https://www.example.org" in whole.seen
     site = stack.outputs["SiteBucketName"]
     files = whole.account.s3.list_objects_v2(Bucket=site)["KeyCount"]
+    assert b"https://www.example.org" in whole.account.s3.get_object(Bucket=site, Key="api")["Body"].read()
     whole.down(delete_data=True)
     assert not left(whole)
+    distributions = whole.account.cloudfront.list_distributions()["DistributionList"].get("Items", [])
+    assert stack.outputs["SiteDistributionId"] not in {each["Id"] for each in distributions}
     assert f"emptied the bucket {site} of {files} objects" in whole.steps
     assert "deleted for good" in whole.seen
     steps = len(whole.steps)
@@ -298,8 +305,7 @@ def test_every_tag_reader_has_a_case() -> None:
     assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAG_READERS)
 
 
-@pytest.mark.parametrize("polls", [1, 3])
-@pytest.mark.parametrize("arn", QUESTIONS)
+@pytest.mark.parametrize(("arn", "polls"), [(TOPIC, 1), *((arn, 3) for arn in QUESTIONS)])
 def test_verification_waits_until_the_service_of_a_tagged_resource_has_deleted_it(arn: str, polls: int) -> None:
     with proof(arn, *[True] * (polls - 1), False) as (stage, _):
         verify_deleted(stage.context, with_data=True)
