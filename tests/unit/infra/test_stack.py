@@ -80,13 +80,6 @@ def test_logs_expire(name: str) -> None:
     assert value_of(RESOURCES[name]["Properties"]["RetentionInDays"]) == 30
 
 
-def test_the_dashboard_is_json_of_widgets_that_do_not_overlap() -> None:
-    widgets = as_json(RESOURCES["Dashboard"]["Properties"]["DashboardBody"])["widgets"]
-    places = {(each["x"], each["y"]) for each in widgets}
-    assert len(places) == len(widgets)
-    assert {each["x"] for each in widgets} <= {0, 12}
-
-
 # CloudFormation gives these no tags of their own.
 UNTAGGED = {
     "AWS::AutoScaling::AutoScalingGroup",  # has them, each with PropagateAtLaunch; below
@@ -318,11 +311,6 @@ def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for
     assert full["Period"] * full["EvaluationPeriods"] == 900
     assert full["Period"] >= 2 * METRICS_SECONDS  # no period without a line
     assert (full["Statistic"], full["Threshold"], full["TreatMissingData"]) == ("Minimum", 1, "notBreaching")
-
-
-def test_errors_of_the_page_raise_an_alarm_with_a_load_balancer_and_without() -> None:
-    assert RESOURCES["PageFails"]["Condition"] == "HasLoadBalancer"
-    assert RESOURCES["WebFails"]["Condition"] == "HasNoLoadBalancer"
 
 
 # ---- What the stack stores

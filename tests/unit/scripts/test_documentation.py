@@ -8,7 +8,6 @@ import click
 import pytest
 
 from core import messages
-from core.config import Config
 from core.messages import ClassificationResult, WireModel, parse_worker_message
 from scripts.cli import fleetsight
 from scripts.documentation.api import api_reference, shipped_document
@@ -28,12 +27,6 @@ API, COMMANDS, CONFIGURATION, MESSAGES, METRICS = PAGES = (
 )
 
 
-def settings() -> list[str]:
-    """Return all keys of the configuration, from the models."""
-    sections = {name: field.annotation for name, field in Config.model_fields.items()}
-    return [f"{name}.{key}" for name, section in sections.items() for key in section.model_fields]  # type: ignore[union-attr]
-
-
 def contexts() -> list[click.Context]:
     """Return all commands."""
     roots = [context_of(fleetsight, "fleetsight")]
@@ -45,12 +38,6 @@ def test_each_link_within_a_page_has_its_anchor_once(page: str) -> None:
     anchors = re.findall(r"\{ #([\w.-]+) ", page)
     assert sorted(anchors) == sorted(set(anchors))
     assert set(re.findall(r"\]\(#([\w.-]+)\)", page)) <= {*anchors, "problems"}
-
-
-def test_each_key_of_the_configuration_has_its_anchor() -> None:
-    missing = [key for key in settings() if f"{{ #{key} }}" not in CONFIGURATION]
-    assert missing == []
-    assert len(settings()) > 100
 
 
 def test_a_key_is_shown_with_its_values_its_default_and_its_comment() -> None:
