@@ -62,6 +62,10 @@ def test_an_image_of_a_large_job_takes_less_than_fifty_bytes() -> None:
         statuses[new_id()] = None
     recent = sum(sys.getsizeof(key) for key in statuses._recent) + sys.getsizeof(statuses._recent)
     assert (sys.getsizeof(statuses._ids) + sys.getsizeof(statuses._codes) + recent) / images < 50
+    for image_id in statuses.between("", None)[:-100]:
+        statuses.remove(image_id)
+    assert statuses.last(101) == ""
+    assert len(statuses._codes) == 100, "removed images take none"
 
 
 def test_an_id_of_another_length_is_refused_with_its_value() -> None:
