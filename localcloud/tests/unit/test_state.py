@@ -411,6 +411,7 @@ def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
         answered.result(DEADLINE_SECONDS)
     assert not is_early
     assert recorder.store._durable == recorder.store._appended == 2
+    assert not recorder._changing
 
 
 def test_held_and_pipelined_responses_are_sent_after_their_commit(

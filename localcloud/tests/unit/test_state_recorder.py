@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from moto.core.base_backend import BackendDict
 from moto.sqs.models import sqs_backends
+from werkzeug.wsgi import ClosingIterator
 
 from localcloud.dispatch import CachedDispatcher, DirectCalls, stock_dispatcher
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
 from localcloud.state.folder import DATABASE
-from localcloud.state.recorder import RecordedCalls, recorder
+from localcloud.state.recorder import RecordedCalls, Recorder, recorder
 from localcloud.state.store import Store, create
 from localcloud.tests.support.wsgi_clients import Reply, WsgiClient
 
@@ -182,6 +183,8 @@ def _patched() -> Iterator[None]:
 @settings(max_examples=40, deadline=None)
 @given(before=CALLS, after=CALLS)
 @example(before=[call for call in EVERY if call[1] < 6], after=EVERY)
+@example(before=[("dynamodb", 6, "a"), ("dynamodb", 9, "b")], after=[("dynamodb", 7, "a"), ("sqs", 8, "a")])
+@example(before=[("dynamodb", 8, "a")], after=[("dynamodb", 9, "a")])
 def test_what_any_calls_changed_is_restored_twice(before: list[Any], after: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cloud = RecordedCloud(Path(scratch))
@@ -197,3 +200,31 @@ def test_what_any_calls_changed_is_restored_twice(before: list[Any], after: list
                 assert cloud.seen() == seen
         finally:
             cloud.stop()
+
+
+@pytest.mark.parametrize(
+    ("service", "request_line", "operation", "reason"),
+    [
+        ("s3", "PUT /b?versioning&acl", None, "the S3 call with ?versioning is not available"),
+        ("", "POST /b?acl", None, "<Error><Code>NotImplemented</Code><Message>the S3 call with ?acl is"),
+        ("dynamodb", "POST /", "DynamoDB_20120810.UpdateTable", '"message": "UpdateTable is not available'),
+        ("", "POST /", "AWSCognitoIdentityProviderService.CreateUserPoolDomain", "CreateUserPoolDomain is not"),
+        ("dynamodb", "POST /", "DynamoDB_20120810.PutItem", None),
+        ("s3", "PUT /b/k?partNumber=1&uploadId=2&X-Amz-Signature=0", None, None),
+        *(("s3", f"{method} /b?versioning", None, None) for method in ("GET", "HEAD", "OPTIONS")),
+    ],
+)
+def test_a_call_is_refused_if_its_effect_would_be_lost(
+    service: str, request_line: str, operation: str | None, reason: str | None
+) -> None:
+    ended = list[bool]()
+
+    def answer(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return ClosingIterator([b"answered"], lambda: ended.append(True))
+
+    method, target = request_line.split()
+    client = WsgiClient(RecordedCalls(answer, Recorder()))
+    reply = client.request(service, method, target, HTTP_X_AMZ_TARGET=operation)
+    assert (reply.status, ended) == ((501, []) if reason else (200, [True]))
+    assert (reason or "answered") in reply.body.decode()
