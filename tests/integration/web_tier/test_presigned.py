@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
 
@@ -319,15 +318,6 @@ def test_a_key_that_comes_with_other_files_is_refused(
     offered(direct, job, wanted("a.jpg"), "key")
     with pytest.raises(ReusedKeyError):
         direct.offer(job, files, "key")
-
-
-def test_only_an_upload_of_the_job_can_be_committed(direct: PresignedUploads, job: Job, store: JobStore) -> None:
-    other = Job(new_id(), "other", datetime.now(UTC))
-    store.create(other)
-    offer = offered(direct, job, wanted("a.jpg"))
-    for one, upload_id in ((other, offer.upload_id), (job, new_id())):
-        with pytest.raises(NotFoundError, match="no upload"):
-            direct.commit(one, upload_id)
 
 
 def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
