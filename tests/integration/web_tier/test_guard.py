@@ -57,18 +57,8 @@ def test_an_anonymous_user_is_never_sent_anywhere_by_what_programs_call(
     site: SignInSite, headers: dict[str, str]
 ) -> None:
     for method, path in (
-        ("get", FOR_PROGRAMS),
-        ("get", f"/api/v1/jobs/{UNKNOWN_ID}/results.csv"),
-        ("get", "/api/v1/tokens"),
-        ("post", FOR_PROGRAMS),
-        ("post", "/api/v1/classify"),
-        ("post", "/"),
-        ("post", "/api/image"),
-        ("post", "/file-upload"),
-        ("put", "/api/v1/fleet/limits"),
-        ("delete", f"/api/v1/jobs/{UNKNOWN_ID}"),
-        ("options", FOR_PROGRAMS),
-    ):
+        ("get", FOR_PROGRAMS), ("post", "/"), ("post", "/file-upload"), ("options", FOR_PROGRAMS),
+    ):  # fmt: skip
         answer = site.anonymous().open(path, method=method, headers=headers)
         assert answer.status_code == 401, (method, path)
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
@@ -140,13 +130,7 @@ def test_a_personal_token_opens_what_it_is_for(
     assert programme.post(FOR_PROGRAMS, headers=headers).status_code == classifies
     assert status(programme, "/api/v1/fleet/instances", headers=headers) == operates
     assert status(programme, "/api/v1/tokens", headers=headers) == 403
-
-
-def test_a_token_of_the_pool_opens_everything_without_bearer_too(site: SignInSite) -> None:
-    site.pool.add("ada", OPERATORS)
-    for header in ("Bearer id.ada.1", "access.ada.1"):
-        for path in (FOR_PROGRAMS, "/api/v1/tokens", "/api/v1/fleet/instances"):
-            assert status(site.anonymous(), path, headers={"Authorization": header}) == 200, path
+    assert programme.post("/api/v1/tokens", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer forged", "Basic YTpi", "Bearer fst_forged", "\x01"])
@@ -156,32 +140,6 @@ def test_a_wrong_header_is_refused_also_where_a_good_cookie_or_nothing_would_do(
     browser = site.signed_in("ada")
     for path in (PAGE, FOR_PROGRAMS, "/api", "/api/v1", "/nowhere"):
         assert status(browser, path, headers={"Authorization": header}) == 401, path
-
-
-def test_two_headers_are_refused(site: SignInSite) -> None:
-    site.pool.add("ada")
-    good = ("Authorization", "Bearer id.ada.1")
-    assert status(site.anonymous(), headers=[good]) == 200
-    assert status(site.anonymous(), headers=[good, good]) == 401
-
-
-def test_expired_and_revoked_tokens_are_refused(site: SignInSite) -> None:
-    short, revoked = site.with_token("ada", "read", days=1), site.with_token("ada", "read")
-    for token in site.access.personal_tokens.list("ada"):
-        if (token.expires_at - token.created_at).days > 1:
-            site.access.personal_tokens.revoke("ada", token.token_id)
-    assert status(site.anonymous(), headers=short) == 200
-    assert status(site.anonymous(), headers=revoked) == 401
-    site.clock.go_on(24 * HOUR)
-    assert status(site.anonymous(), headers=short) == 401
-
-
-def test_a_cookie_that_was_forged_or_has_ended_is_an_anonymous_users(site: SignInSite) -> None:
-    for value in ("", "forged", "a.b", "x" * 4_000, cookie_of(site.signed_in("ada"))[:-1], "\x01"):
-        browser = site.anonymous()
-        browser.set_cookie(COOKIE, value, secure=True)
-        assert status(browser) == 401
-        assert status(browser, PAGE) == 303
 
 
 def signed_out(site: SignInSite, browser: FlaskClient) -> Any:
@@ -195,6 +153,7 @@ def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(site: SignInSite) 
     site.clock.go_on(ROTATE_SECONDS)
     [said] = browser.post("/sign-out", data=form, headers=BROWSER).headers.getlist("Set-Cookie")
     assert said.startswith(f"{COOKIE}=;")
+    assert site.pool.signed_out == ["refresh.ada.1"]
     ids = site.access.sessions.keys.read(old)
     assert ids is not None
     for session_id in (ids.own, ids.next):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,7 +20,6 @@ from tests.conftest import ConfigMaker
 from tests.support.jobs import picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
-from tests.support.waiting import DEADLINE_SECONDS
 from web_tier import rate_limits
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
@@ -187,18 +185,6 @@ def test_a_forged_session_is_no_way_around_the_limit_of_an_address(make_site: Si
     assert statuses(forger, "/jobs", 4, base_url=https) == [303, 303, 303, 429]
 
 
-@pytest.mark.usefixtures("provisioned")
-def test_requests_are_counted_in_the_table_where_the_processes_share_it(
-    make_site: SignInSiteMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rate_limits, "WAIT_SECONDS", DEADLINE_SECONDS)
-    later = int(time.time() // 60 + 2) * 60
-    monkeypatch.setattr(rate_limits.TableStorage, "_end", lambda *_: later)  # so the minute does not end meanwhile
-    one, other = make_site(store="table"), make_site(store="table")
-    found = [statuses(site.anonymous(), "/api/v1", 1)[0] for site in (one, other, one, other)]
-    assert found == [200, 200, 200, 429]
-
-
 def test_without_sign_in_addresses_count_if_the_page_is_open(provisioned: Clients, make_config: ConfigMaker) -> None:
     client = create_app(make_config(auth={"open": True}, limits=SMALL_LIMITS)).test_client()
     assert statuses(client, "/api/v1/jobs", 4) == [200, 200, 200, 429]
@@ -355,12 +341,6 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
     [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
     assert (item["hits"], item["sk"]) == (3, str(int(NOON)))
     assert int(item[EXPIRES_AT]) > NOON + 60
-
-
-def test_processes_count_for_themselves_in_memory() -> None:
-    counter = RateCounter(MemoryStorage())
-    assert [counter.hit("request", "ann", 2) for _ in range(2)] == [0, 0]
-    assert 1 <= counter.hit("request", "ann", 2) <= 60
 
 
 @pytest.mark.parametrize("kept", ["memory", "table"])

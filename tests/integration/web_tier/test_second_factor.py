@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.credentials import CODES, PersonalTokens, RecoveryCodes, Scope
+from core.credentials import PersonalTokens, RecoveryCodes, Scope
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
@@ -92,29 +92,6 @@ def with_code(client: FlaskClient, who: str, code: str = CODE, **fields: str) ->
     assert asked.status_code == 200
     form = {"challenge": hidden(asked.text, "challenge"), "code": code, **fields}
     return client.post("/sign-in/code", data=form, headers=BROWSER).status_code
-
-
-def test_a_user_sets_up_an_app_and_signs_in_with_a_code(app: Flask, pool: MemoryPool) -> None:
-    client = signed_in(app, ADA)
-    assert "It is off" in client.get(PAGE).text
-    assert "Off" in client.get("/account").text
-    codes = set_up(client)
-    assert len(set(codes)) == CODES
-    assert "You have recovery codes" in client.get(PAGE).text
-    assert "On" in client.get("/account").text
-    another = app.test_client()
-    assert with_code(another, ADA, "000000") == 401
-    assert another.get("/account").status_code == 303
-    assert with_code(another, ADA) == 303
-    assert another.get("/account").status_code == 200
-
-
-def test_the_page_shows_the_key_as_text_and_as_a_picture(app: Flask) -> None:
-    _, page = send(signed_in(app, ADA), PAGE, password=PASSWORD)
-    assert f'value="{APP_KEY}"' in page
-    picture = re.search(r"<svg.*?</svg>", page, re.DOTALL)
-    assert picture is not None
-    assert "<path" in picture[0]
 
 
 def test_setup_ends_every_session_of_the_account(app: Flask, pool: MemoryPool) -> None:

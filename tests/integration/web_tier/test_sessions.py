@@ -76,10 +76,6 @@ def test_a_session_is_known_in_every_process(cookie: str, other: Sessions) -> No
     assert (opened.record.owner, opened.record.email, opened.cookie) == ("ada", "ada@example.org", None)
 
 
-def test_each_sign_in_has_an_id_of_its_own(sessions: Sessions, pool: PlayedPool, cookie: str) -> None:
-    assert sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0") != cookie
-
-
 def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> None:
     assert sessions.open(sessions.keys.sign("made-up")) is None
     assert sessions.end(sessions.keys.sign("made-up")) is None
@@ -108,16 +104,6 @@ def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie:
     cookie = rotated(sessions, cookie)
     clock.go_on(MINUTE)
     assert sessions.open(cookie) is None
-
-
-def test_a_page_that_refreshes_itself_keeps_no_session_alive(sessions: Sessions, cookie: str, clock: Clock) -> None:
-    for _ in range(5):
-        clock.go_on(10 * MINUTE)
-        opened = sessions.open(cookie, acts=False)
-        assert opened is not None
-        cookie = opened.cookie or cookie
-    clock.go_on(10 * MINUTE)
-    assert sessions.open(cookie, acts=False) is None
 
 
 def test_activity_is_recorded_once_a_minute(
@@ -240,14 +226,6 @@ def test_a_sign_out_during_a_rotation_ends_the_session(
 def sessions_in(table: Table) -> list[str]:
     """Return the sort keys of all sessions, and of what is left of rotated ones."""
     return [str(item["sk"]) for item in table.query("USER#ada", "SESSION#", f"SESSION#{LAST}")]
-
-
-def test_s7_all_sessions_of_a_user_end_and_no_others(sessions: Sessions, pool: PlayedPool, cookie: str) -> None:
-    pool.add("bob")
-    second = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1")
-    bobs = sessions.begin(pool.verify("id.bob.1"), "refresh.bob.0")
-    sessions.end_all_of("ada")
-    assert [sessions.open(each) is not None for each in (cookie, second, bobs)] == [False, False, True]
 
 
 def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: Clock) -> None:

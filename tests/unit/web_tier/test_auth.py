@@ -97,11 +97,6 @@ def test_an_invalid_file_of_keys_is_rejected_with_a_remedy_and_without_its_conte
     assert OLD not in str(refused.value)
 
 
-def test_without_a_file_the_web_tier_does_not_start() -> None:
-    with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
-        load_session_keys({})
-
-
 def test_sealed_facts_are_valid_for_their_purpose_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = keys(OLD).seal("challenge", "ann@example.org", "session")
     assert "ann" not in sealed
