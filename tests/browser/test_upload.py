@@ -450,11 +450,12 @@ def test_without_javascript_the_plain_form_does_it(page: Page, api: ApiClient) -
         assert top_of(chosen) < top_of(page.get_by_label(following))
         page.keyboard.press("Tab")
         expect(page.get_by_label(following)).to_be_focused()
+    page.get_by_label("Name").fill("holiday")
     page.get_by_label("Keep my images").check()
     page.get_by_role("button", name="Classify").click()
     job_id = arrived(page)
     assert {result["filename"] for result in finished(api, job_id, 3)} == set(truth)
-    assert api.status(job_id)["keep"]
+    assert (api.status(job_id)["name"], api.status(job_id)["keep"]) == ("holiday", True)
 
 
 def test_every_control_is_reached_by_tab_in_the_order_of_use_and_enter_sends(page: Page, api: ApiClient) -> None:

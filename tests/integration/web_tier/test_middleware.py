@@ -19,11 +19,12 @@ from services.clients import Clients
 from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
+from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import Clock, PlayedPool, access_of
 from web_tier import backend
 from web_tier.app import create_app
 from web_tier.memory import BusyError
-from web_tier.middleware import PROXY, BehindProxy, claimed_authority, is_cross_site, is_own_name
+from web_tier.middleware import PROXY, SAFE_METHODS, BehindProxy, claimed_authority, is_cross_site, is_own_name
 from web_tier.problems import ProblemType
 
 NAMES = {"photos.example.org", "localhost"}
@@ -203,11 +204,14 @@ def test_a_star_allows_every_origin(serve: ClientMaker) -> None:
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (201, OTHER)
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1/jobs"])
-def test_no_page_of_another_site_can_post_here_by_default(client: FlaskClient, path: str) -> None:
-    for headers in (CROSS, {"Origin": CONFIGURED, **CROSS}):
-        assert client.post(path, headers=headers).status_code == 403
-    assert client.get(path, headers=CROSS).status_code == 200
+def test_no_page_of_another_site_can_change_anything_by_default(app: Flask, client: FlaskClient) -> None:
+    for rule in app.url_map.iter_rules():
+        _, path = rule.build(dict.fromkeys(rule.arguments, UNKNOWN_ID)) or ("", "")
+        for method in sorted((rule.methods or set()) - SAFE_METHODS):
+            for headers in (CROSS, {"Origin": CONFIGURED, **CROSS}):
+                assert client.open(path, method=method, headers=headers).status_code == 403, (method, path)
+    for path in ("/", "/api/v1/jobs"):
+        assert client.get(path, headers=CROSS).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -306,6 +310,7 @@ def test_a_program_gets_problem_json_and_a_person_a_page(client: FlaskClient) ->
     for_people = client.get("/nowhere")
     assert (for_people.status_code, for_people.mimetype) == (404, "text/html")
     assert "<h1>Page not found</h1>" in for_people.text
+    assert ("Back to the start" in for_people.text, "Trace ID" in for_people.text) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -389,13 +394,15 @@ def test_the_process_is_ready_if_bucket_table_and_queue_respond(client: FlaskCli
     assert client.get(f"{prefix}/readyz").get_json() == {"ready": True, "missing": {}}
 
 
-def test_an_unready_process_names_the_missing_service(
+def test_an_unready_process_names_the_missing_service_and_the_kind_of_its_error(
     client: FlaskClient, provisioned: Clients, requests_queue: Queue
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
     answer = client.get("/readyz")
     assert (answer.status_code, list(answer.get_json()["missing"])) == (503, ["request queue"])
     assert requests_queue.url not in answer.text
+    [why] = answer.get_json()["missing"].values()
+    assert "NonExistentQueue" in why
 
 
 def test_with_sign_in_readiness_hides_the_kind_of_the_error(
@@ -405,14 +412,6 @@ def test_with_sign_in_readiness_hides_the_kind_of_the_error(
     access = access_of(table, PlayedPool(), Clock())
     answer = create_app(config, auth=access).test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
-
-
-def test_without_sign_in_readiness_shows_the_kind_of_the_error(
-    client: FlaskClient, provisioned: Clients, requests_queue: Queue
-) -> None:
-    provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
-    [why] = client.get("/readyz").get_json()["missing"].values()
-    assert "NonExistentQueue" in why
 
 
 def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

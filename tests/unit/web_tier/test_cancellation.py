@@ -151,10 +151,6 @@ def test_the_page_cancels_by_a_form_and_offers_it_only_while_the_job_runs(
     assert "Cancelling: 0 classified, 1 not yet answered." in page
 
 
-def test_a_job_that_does_not_exist_is_not_cancelled(client: FlaskClient) -> None:
-    problem(client.post(f"/api/v1/jobs/{UNKNOWN_ID}/cancel"), 404)
-
-
 def test_a_single_image_goes_into_a_new_job_if_its_job_is_cancelled(client: FlaskClient, store: JobStore) -> None:
     def send() -> None:
         data = {"image": (BytesIO(picture()), "a.jpg")}

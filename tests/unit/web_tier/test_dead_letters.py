@@ -240,14 +240,6 @@ def test_a_dead_letter_is_redriven_from_the_page_once(desk: DeadLetterDesk) -> N
     assert len(desk.queue.bodies) == 1
 
 
-def test_a_dead_letter_is_discarded_from_the_page(desk: DeadLetterDesk) -> None:
-    [image] = desk.given_up("a.jpg")
-    for _ in range(2):
-        page = page_after(desk, f"{address(image, '')}/discard")
-        assert "The dead letter is discarded. The image keeps its failed result." in page
-        assert "There are no dead letters." in page
-
-
 def test_all_dead_letters_are_redriven_from_the_page_with_their_outcomes(desk: DeadLetterDesk) -> None:
     gone, *_ = desk.given_up("a.jpg", "b.jpg", "c.jpg")
     del desk.bucket.objects[gone.key]
@@ -269,12 +261,6 @@ def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeyp
     assert desk.client.post("/dead-letters/redrive?before=<b>", headers=SAME_SITE).status_code == 400
 
 
-def test_the_fleet_page_links_to_the_dead_letters_and_counts_them(desk: DeadLetterDesk) -> None:
-    assert re.search(r'href="/dead-letters">Dead letters</a>', desk.client.get("/fleet").text)
-    desk.given_up("a.jpg", "b.jpg")
-    assert re.search(r'href="/dead-letters">Dead letters \(2\)</a>', desk.client.get("/fleet").text)
-
-
 def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     desk: DeadLetterDesk, make_app: AppMaker, table: Table
 ) -> None:
@@ -287,10 +273,3 @@ def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     assert "<bdi>theirs.jpg</bdi>" in page
     assert f"/jobs/{others.ref.job_id}" not in page
     assert site.signed_in("ann").get("/dead-letters", base_url="https://localhost").status_code == 403
-
-
-@pytest.mark.parametrize("path", ["/dead-letters/redrive", f"/dead-letters/{UNKNOWN_ID}/{UNKNOWN_ID}/redrive"])
-def test_a_form_on_another_site_redrives_nothing(desk: DeadLetterDesk, path: str) -> None:
-    desk.given_up("a.jpg")
-    assert desk.client.post(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert desk.queue.bodies == []
