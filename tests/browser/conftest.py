@@ -208,9 +208,15 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page_faults(system: System) -> PageFaults:
+def page_address(system: System) -> str:
+    """The address of `page`, for modules to override."""
+    return system.url
+
+
+@pytest.fixture
+def page_faults(page_address: str) -> PageFaults:
     """What goes wrong in `page`."""
-    return PageFaults(system.url)
+    return PageFaults(page_address)
 
 
 @pytest.fixture
@@ -220,9 +226,9 @@ def page_options() -> Options:
 
 
 @pytest.fixture
-def page(browser: Browser, system: System, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
-    """A page at the system's address, in a context of its own."""
-    yield from _watched_page(browser, system.url, page_faults, page_options)
+def page(browser: Browser, page_address: str, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
+    """A page at an address, the system's unless a module overrides it, in a context of its own."""
+    yield from _watched_page(browser, page_address, page_faults, page_options)
 
 
 @pytest.fixture

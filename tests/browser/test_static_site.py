@@ -137,15 +137,9 @@ def static_site(system: System, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def page_faults(static_site: Site) -> PageFaults:
-    """What goes wrong in `page`; another name than the site's counts as another machine, the web tier's own too."""
-    return PageFaults(static_site.url)
-
-
-@pytest.fixture
-def page(browser: Browser, static_site: Site, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
-    """A page at the site's address."""
-    yield from _watched_page(browser, static_site.url, page_faults, page_options)
+def page_address(static_site: Site) -> str:
+    """The address of `page`; another name than the site's counts as another machine, the web tier's own too."""
+    return static_site.url
 
 
 def choose(page: Page, files: list[tuple[str, bytes]]) -> None:
