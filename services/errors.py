@@ -25,6 +25,10 @@ class ObjectTooLargeError(FleetsightError):
         self.size = size
 
 
+class ListingError(FleetsightError):
+    """Raised when S3 lists no object again and again, and says each time that there are more."""
+
+
 class MetadataError(FleetsightError):
     """Raised when the instance metadata service does not respond, as on a machine that is no EC2 instance."""
 

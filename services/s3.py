@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from services.errors import NotFoundError, ObjectTooLargeError
+from services.errors import ListingError, NotFoundError, ObjectTooLargeError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -242,6 +242,10 @@ ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html)."""
 
 
+MAX_EMPTY_PAGES = 100
+"""Pages without an object that are followed for one with objects."""
+
+
 @dataclass(frozen=True)
 class SourceBuckets:
     """Buckets of others: objects of them are listed and copied, and results are copied to them.
@@ -255,16 +259,24 @@ class SourceBuckets:
     def page(self, bucket: str, prefix: str, after: str, limit: int) -> tuple[list[ListedObject], bool]:
         """Return up to `limit` objects of `prefix` with keys after `after`, in order, and whether there are more.
 
-        General purpose buckets list keys in the order of their UTF-8 bytes
+        General purpose buckets list keys in the order of their UTF-8 bytes. A reply may have fewer keys than it
+        could, even none, and more may follow
         (https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html).
+
+        Raises:
+            ListingError: `MAX_EMPTY_PAGES` replies had no key, and more would follow.
         """
         start: Any = {"StartAfter": after} if after else {}
-        reply = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **start)
-        found = [
-            ListedObject(each["Key"], each["Size"], each.get("StorageClass") in ARCHIVES)
-            for each in reply.get("Contents", [])
-        ]
-        return found, reply["IsTruncated"]
+        for _ in range(MAX_EMPTY_PAGES):
+            reply = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **start)
+            found = [
+                ListedObject(each["Key"], each["Size"], each.get("StorageClass") in ARCHIVES)
+                for each in reply.get("Contents", [])
+            ]
+            if found or not reply["IsTruncated"]:
+                return found, reply["IsTruncated"]
+            start = {"ContinuationToken": reply["NextContinuationToken"]}
+        raise ListingError(f"{MAX_EMPTY_PAGES} pages of s3://{bucket}/{prefix} after {after!r} list no object")
 
     def copy(
         self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None

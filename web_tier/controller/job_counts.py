@@ -234,6 +234,11 @@ class JobCounts:
         self.resends.pop(image_id, None)
         self.cancelled.discard(image_id)
 
+    def is_repeat(self, result: ClassificationResult) -> bool:
+        """Return whether the image has its label, or a failure of this attempt or a later one."""
+        known, attempt = self.statuses[result.image_id], self.failures.get(result.image_id, 0)
+        return known == "done" or (known == result.status == "failed" and result.attempt <= attempt)
+
     def count_result(self, result: ClassificationResult, at: datetime) -> None:
         """Count a result that was stored in the table."""
         image_id, before = result.image_id, self.statuses[result.image_id]

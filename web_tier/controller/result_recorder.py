@@ -573,10 +573,10 @@ class ResultRecorder:
         self.on_recorded(
             [each if each.model else each.model_copy(update={"model": job_counts.model}) for each in new]
         )
+        # Cancelled images had no share of the workers' time, and that of a repeat was counted before.
+        answers = [each for each in stored if not is_cancelled(each) and not job_counts.is_repeat(each)]
         for response in stored:
             job_counts.count_result(response, at)
-        # Cancelled images had no share of the workers' time.
-        answers = [response for response in stored if not is_cancelled(response)]
         if answers and (period := self.on_results(len(answers))) is not None:
             job_counts.counts = with_answers(job_counts.counts, period, len(answers))
             self.on_attributed(job_counts.owner, answers[0].job_id, period, answers)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.credentials import RefreshableCredentials
@@ -15,7 +16,17 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.s3 import Bucket, Forms, SourceBuckets, UploadForm, as_botocore, is_refusal
+from services.errors import ListingError
+from services.s3 import (
+    MAX_EMPTY_PAGES,
+    Bucket,
+    Forms,
+    ListedObject,
+    SourceBuckets,
+    UploadForm,
+    as_botocore,
+    is_refusal,
+)
 from tests.support.jobs import client_error
 from tests.support.servers import serving
 
@@ -92,6 +103,26 @@ def test_many_objects_are_deleted_in_calls_of_a_thousand(s3: FakeS3) -> None:
     s3.bucket().delete_all([f"job/{number}" for number in range(2_500)])
     assert [(method, path) for method, path, _, _ in s3.seen] == [("POST", "/photos?delete")] * 3
     assert sorted(body.count(b"<Key>") for _, _, _, body in s3.seen) == [500, 1_000, 1_000]
+
+
+LISTING = "<ListBucketResult><IsTruncated>{}</IsTruncated>{}</ListBucketResult>"
+EMPTY = LISTING.format("true", "<NextContinuationToken>{}</NextContinuationToken>")
+
+
+def test_pages_without_an_object_are_followed_to_one_that_has_some_but_not_for_ever(s3: FakeS3) -> None:
+    sources, found = SourceBuckets(s3.clients().s3), "<Contents><Key>c.jpg</Key><Size>3</Size></Contents>"
+    s3.answers = [(200, EMPTY.format("one")), (200, EMPTY.format("two")), (200, LISTING.format("true", found))]
+    assert sources.page("photos", "", "a.jpg", 5) == ([ListedObject("c.jpg", 3)], True)
+    asked = [parse_qs(urlsplit(path).query) for _, path, _, _ in s3.seen]
+    assert [each.get("start-after", each.get("continuation-token")) for each in asked] == [
+        ["a.jpg"],
+        ["one"],
+        ["two"],
+    ]
+    s3.answers = [(200, EMPTY.format("again"))] * (MAX_EMPTY_PAGES + 1)
+    with pytest.raises(ListingError, match=r"s3://photos/in/ after 'a\.jpg' list no object"):
+        sources.page("photos", "in/", "a.jpg", 5)
+    assert len(s3.answers) == 1
 
 
 def test_an_object_that_s3_could_not_delete_is_tried_again_and_then_raised(s3: FakeS3) -> None:

@@ -259,13 +259,14 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
 
     recorder = recorder_of(store, on_results=answered, on_attributed=attribute)
     recorder.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
-    recorder.record([done(REFS[0])])
-    recorder.record([done(REFS[0]), done(REFS[3])])  # one of them a repeat
-    assert attributed == [("", JOBS[0], 1, 3), ("", JOBS[0], 1, 1)]
+    recorder.record([done(REFS[0]), not_done(REFS[2])])
+    recorder.record([done(REFS[0]), not_done(REFS[2], 1), done(REFS[3])])  # only the first one is a repeat
+    assert attributed == [("", JOBS[0], 1, 3), ("", JOBS[0], 1, 2)]
     run[0] = 4
     successor = recorder_of(store, on_results=answered)
-    successor.record([done(REFS[2]), done(ImageRef(JOBS[0], new_id()))])
-    assert (reported, store.counts(JOBS[0]).runs) == ([3, 1, 1], ((1, 4), (4, 1)))
+    successor.record([not_done(REFS[2], 1), done(REFS[0])])
+    successor.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
+    assert (reported, store.counts(JOBS[0]).runs) == ([3, 2, 1], ((1, 5), (4, 1)))
 
 
 def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
