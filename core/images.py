@@ -346,6 +346,8 @@ _TRANSFER_FUNCTION: Final = 301
 
 _OF_SENSOR: Final = frozenset({32803, 34892})
 """Photometric interpretations of pixels as a sensor gives them: CFA and LinearRaw of TIFF/EP and DNG."""
+_CR2: Final = b"CR\2\0"
+"""Mark and version of Canon's raw files behind the head of the TIFF (http://lclevy.free.fr/cr2/)."""
 _BYTES_OR_TEXT: Final = frozenset({1, 2, 6, 7})
 _UNCOMPRESSED: Final = 1
 
@@ -393,7 +395,7 @@ def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int
                 if entry.tag == _PHOTOMETRIC and entry.length == 1:
                     interpretations |= {*tiff.values(entry)}
     is_preview = any(value & 1 for value in page.get(_SUBFILE, ()))
-    if is_preview or _DNG_VERSION in page or interpretations & _OF_SENSOR or data[8:10] == b"CR":
+    if is_preview or _DNG_VERSION in page or interpretations & _OF_SENSOR or data[8:12] == _CR2:
         raise ImageRejectedError("format_not_allowed", RAW_REASON)
     if page.get(_COMPRESSION, [_UNCOMPRESSED]) == [_UNCOMPRESSED]:
         return  # its reader needs no sizes of strips, which some programs write wrong

@@ -8,6 +8,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from core.format import plural
 from fleetsight_client.api import ApiClient, ApiError
+from localcloud.clients import CloudUnreachableError
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
 from scripts.run.sign_in import MailPrinter, sign_in_instructions
@@ -242,16 +244,17 @@ class RunSession:
 
     def _cost(self, job_id: str) -> AwsCost:
         """Return the cost of the batch; the controller publishes it a moment after the last result."""
-        deadline = time.monotonic() + COST_SECONDS
-        while True:
-            cost = job_cost(self.client.status(job_id))
-            is_known = cost.billed_seconds > 0 or not cost.requests_dollars
-            if is_known or time.monotonic() > deadline or self.stop.wait(0.1):
-                return cost
+        deadline, cost, is_known = time.monotonic() + COST_SECONDS, AwsCost(), False
+        while not is_known and time.monotonic() < deadline and not self.stop.wait(0.1):
+            with suppress(ApiError):  # the supervisor restarts the web tier
+                cost = job_cost(self.client.status(job_id))
+                is_known = cost.billed_seconds > 0 or not cost.requests_dollars
+        return cost
 
     def _show_mails(self) -> None:
         if self.system.sign_in is not None:
-            self._mails.print_new()
+            with suppress(CloudUnreachableError):  # it may be slow for a while; a later call shows them
+                self._mails.print_new()
 
     def _await_scale_down(self, seconds: float) -> None:
         """Wait up to `seconds` until the fleet has scaled down to its minimum, and report it."""

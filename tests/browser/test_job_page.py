@@ -705,7 +705,10 @@ def test_downloads_follow_the_filters(
     expect(menu.get_by_role("link", name="JSON Lines")).to_be_hidden()
 
 
-def test_names_with_markup_are_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+def test_names_with_markup_are_text(
+    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
+) -> None:
+    page_faults.expect("/preview)")
     written = write_job(2, name="<b>bold</b>", filenames=(MARKUP,))
     open_live(page, written.path)
     expect(page.locator("#list .filename bdi").first).to_have_text(MARKUP)

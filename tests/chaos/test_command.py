@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import requests
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import ROOT, free_port
-from tests.support.processes import processes_of
+from tests.support.processes import processes_of, processes_with
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -91,6 +92,24 @@ def test_without_a_batch_an_empty_system_is_served_until_it_is_stopped(port: int
         assert any("Press Ctrl-C to stop" in line for line in process.stdout)
         jobs = requests.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=DEADLINE_SECONDS).json()["jobs"]
         assert jobs == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=DEADLINE_SECONDS) == 0
+    wait_until(lambda: not processes_of(port), "every process has ended")
+
+
+def test_a_local_cloud_that_says_nothing_for_a_while_ends_nothing(port: int) -> None:
+    command = [sys.executable, "-u", "-m", "scripts.run", "--no-batch", "--sign-in", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop; nothing is saved.\n"))
+        [token] = re.findall(r"FLEETSIGHT_TOKEN=(\S+)", printed)
+        cloud = processes_with(("cmdline",), "localcloud\0cloud") & processes_of(port)
+        for number, seconds in ((signal.SIGSTOP, 12), (signal.SIGCONT, 0)):
+            for pid in cloud:
+                os.kill(pid, number)
+            time.sleep(seconds)  # longer than the command waits for an answer
+        api = ApiClient(f"http://127.0.0.1:{port}", token=token)
+        wait_until(lambda: api.ready() and api.create_job("after the pause"), "a job is created")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=DEADLINE_SECONDS) == 0
     wait_until(lambda: not processes_of(port), "every process has ended")

@@ -334,7 +334,7 @@ DIRECTORIES = st.lists(
     is_big=st.booleans(),
     pages=st.lists(DIRECTORIES, min_size=1, max_size=3),
     is_ring=st.booleans(),
-    gap=BYTES,
+    gap=BYTES.filter(lambda gap: not gap.startswith(b"CR\2\0")),  # the mark of a camera raw file
 )
 def test_a_tiff_of_either_order_and_size_is_read_as_it_was_written(
     order: str, is_big: bool, pages: list[list[tuple[int, int, list[int]]]], is_ring: bool, gap: bytes

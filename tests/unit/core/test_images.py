@@ -487,6 +487,13 @@ def test_a_tiff_is_raw_by_its_own_tags(tags: dict[int, tuple[Any, ...]], is_raw:
         assert inspect(data).format == "TIFF"
 
 
+def test_a_tiff_is_raw_by_canons_mark_with_its_version_and_not_by_pixels_like_it() -> None:
+    data = tiff(GREY)
+    after_head = struct.pack("<I", len(data)), data[12:] + data[8:]  # the directory is at the end
+    assert rejection(data[:4] + b"CR\2\0".join(after_head)).message == RAW_REASON
+    assert inspect(data[:4] + b"CR\2\1".join(after_head)).format == "TIFF"
+
+
 @pytest.mark.parametrize(
     ("part", "is_raw"),
     [({262: ("H", SENSOR)}, True), ({262: ("H", 1)}, False), ({262: ("H", SENSOR, SENSOR)}, False)],
