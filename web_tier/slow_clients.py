@@ -144,7 +144,7 @@ class TimeoutStream:
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
         # gunicorn fills each read, or the connection has ended: it takes that for the end of the body.
-        if size and not 0 < size <= len(data) and self._bytes < self._length:
+        if (size < 0 or len(data) < size) and self._bytes < self._length:
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return data
 

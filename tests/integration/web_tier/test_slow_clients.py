@@ -130,7 +130,7 @@ def test_s13_a_malformed_chunked_body_is_a_bad_request(
         (b"/", b"multipart/form-data; boundary=b", b"--b"),
     ],
 )
-def test_a_body_whose_client_has_gone_is_not_taken_for_a_short_one(
+def test_a_body_that_breaks_off_is_not_taken_for_a_short_one(
     hurried: WebTier, path: bytes, kind: bytes, body: bytes
 ) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
