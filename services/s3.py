@@ -243,7 +243,7 @@ ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 
 MAX_EMPTY_PAGES = 100
-"""Pages without an object that are followed for one with objects."""
+"""Empty pages of a listing that are followed until one has objects."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Timeouts for slow clients: while they send the head or the body of a request, and while they receive the response.
+"""Clients that are slow or break off: bounds for the head and the body of a request, and for its response.
 
 gunicorn gives a client some seconds for its first byte, and then reads the head without a limit: a client that sends
 a byte now and then would hold a thread forever. `BoundedThreadWorker` bounds heads and responses. `TimeoutStream`
-bounds bodies: behind nginx the body is complete before it arrives here; on one machine nothing else bounds it.
+bounds bodies and refuses those that break off: behind nginx a body is complete before it arrives here; on one machine
+nothing else checks it.
 """
 
 import socket
@@ -98,7 +99,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
 
 class TimeoutStream:
-    """A request's body that is refused if the client is too slow, or has gone before the end.
+    """A request's body that is refused if the client is too slow, or breaks off before the end.
 
     Args:
         length: bytes of the body, or None if the client does not say.
@@ -143,7 +144,7 @@ class TimeoutStream:
         self._bytes += len(data)
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
-        # gunicorn fills each read, or the connection has ended: it takes that for the end of the body.
+        # gunicorn returns less than `size` only at the end of the body, or at that of the connection.
         if (size < 0 or len(data) < size) and self._bytes < self._length:
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return data

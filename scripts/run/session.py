@@ -245,11 +245,12 @@ class RunSession:
     def _cost(self, job_id: str) -> AwsCost:
         """Return the cost of the batch; the controller publishes it a moment after the last result."""
         deadline, cost, is_known = time.monotonic() + COST_SECONDS, AwsCost(), False
-        while not is_known and time.monotonic() < deadline and not self.stop.wait(0.1):
+        while True:
             with suppress(ApiError):  # the supervisor restarts the web tier
                 cost = job_cost(self.client.status(job_id))
                 is_known = cost.billed_seconds > 0 or not cost.requests_dollars
-        return cost
+            if is_known or time.monotonic() > deadline or self.stop.wait(0.1):
+                return cost
 
     def _show_mails(self) -> None:
         if self.system.sign_in is not None:

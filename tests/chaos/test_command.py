@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,28 @@ def serving(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
         "FLEETSIGHT__FLEET__IMAGES_PER_WORKER": "1",
     }
-    command = [sys.executable, "-u", "-m", "scripts.run", "--images", str(tmp_path)]
+    with running(port, "The page is at", "--images", tmp_path, environment=environment) as (process, _):
+        yield process
+
+
+@contextmanager
+def running(
+    port: int, ready: str, *options: object, environment: Mapping[str, str] = os.environ
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run the command until the block ends; yield it with what it prints up to the line with `ready`."""
+    command = [sys.executable, "-u", "-m", "scripts.run", "--port", str(port), *map(str, options)]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if "The page is at" in line:
-                break
-        yield process
-        process.kill()
+        printed = ""
+        try:
+            for line in process.stdout:
+                printed += line
+                if ready in line:
+                    break
+            assert ready in printed
+            yield process, printed
+        finally:
+            process.kill()
     wait_until(lambda: not processes_of(port), "nothing is left of it")
 
 
@@ -86,33 +101,27 @@ def test_the_first_batch_has_its_pictures_outlives_the_web_tier_and_ends_by_a_ki
 
 
 def test_without_a_batch_an_empty_system_is_served_until_it_is_stopped(port: int) -> None:
-    command = [sys.executable, "-u", "-m", "scripts.run", "--no-batch", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any("Press Ctrl-C to stop" in line for line in process.stdout)
+    with running(port, "Press Ctrl-C to stop", "--no-batch") as (process, _):
         jobs = requests.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=DEADLINE_SECONDS).json()["jobs"]
         assert jobs == []
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=DEADLINE_SECONDS) == 0
-    wait_until(lambda: not processes_of(port), "every process has ended")
 
 
 def test_a_local_cloud_that_says_nothing_for_a_while_ends_nothing(port: int) -> None:
-    command = [sys.executable, "-u", "-m", "scripts.run", "--no-batch", "--sign-in", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        printed = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop; nothing is saved.\n"))
+    with running(port, "Press Ctrl-C to stop", "--no-batch", "--sign-in") as (process, printed):
         [token] = re.findall(r"FLEETSIGHT_TOKEN=(\S+)", printed)
         cloud = processes_with(("cmdline",), "localcloud\0cloud") & processes_of(port)
-        for number, seconds in ((signal.SIGSTOP, 12), (signal.SIGCONT, 0)):
-            for pid in cloud:
-                os.kill(pid, number)
-            time.sleep(seconds)  # longer than the command waits for an answer
+        assert cloud
+        for pid in cloud:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(12)  # longer than the command waits for an answer
+        for pid in cloud:
+            os.kill(pid, signal.SIGCONT)
         api = ApiClient(f"http://127.0.0.1:{port}", token=token)
         wait_until(lambda: api.ready() and api.create_job("after the pause"), "a job is created")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=DEADLINE_SECONDS) == 0
-    wait_until(lambda: not processes_of(port), "every process has ended")
 
 
 def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: int, tmp_path: Path) -> None:

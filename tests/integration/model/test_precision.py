@@ -92,11 +92,12 @@ def quantising(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subproc
 def quantised_before(
     quantising: tuple[Path, "subprocess.CompletedProcess[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let quantising copy the network of `quantising`, for tests of what follows it."""
+    """Let `quantise` copy the network that the process has made, for tests of what follows it."""
+    made, _ = quantising
 
     def quantise(bundle: Bundle, images: Iterable[Labelled]) -> tuple[Bundle, int]:
         names = (INT8_IR_NAME, INT8_WEIGHTS_NAME)
-        written = {name: file_digest(Path(shutil.copy(quantising[0] / name, bundle.folder))) for name in names}
+        written = {name: file_digest(Path(shutil.copy(made / name, bundle.folder))) for name in names}
         manifest = bundle.manifest.model_copy(update={"files": bundle.manifest.files | written})
         return replace(bundle, manifest=manifest), len(list(decoded(images, manifest)))
 
@@ -273,8 +274,9 @@ def test_images_to_measure_on_of_which_none_can_be_decoded_are_refused() -> None
 def test_every_convolution_and_residual_add_is_int8_and_nothing_is_printed_or_sent(
     quantising: tuple[Path, "subprocess.CompletedProcess[str]"],
 ) -> None:
-    assert quantising[1].stdout.strip() == "20 {True} [] False"
-    assert quantising[1].stderr == ""
+    _, ended = quantising
+    assert ended.stdout.strip() == "20 {True} [] False"
+    assert ended.stderr == ""
 
 
 def test_images_to_calibrate_on_of_which_none_can_be_decoded_are_refused() -> None:

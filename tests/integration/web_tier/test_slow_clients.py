@@ -47,10 +47,13 @@ def connect(web: WebTier, sent: bytes = b"") -> socket.socket:
     return connection
 
 
-def answer_to(web: WebTier, sent: bytes, *, is_gone: bool = False) -> bytes:
-    """Send something, and nothing more; return all that comes back until the connection is closed."""
+def answer_to(web: WebTier, sent: bytes, *, breaks_off: bool = False) -> bytes:
+    """Send something, and nothing more; return all that comes back until the connection is closed.
+
+    A client that `breaks_off` ends its side of the connection.
+    """
     with connect(web, sent) as connection:
-        if is_gone:
+        if breaks_off:
             connection.shutdown(socket.SHUT_WR)
         received = b""
         while data := connection.recv(65536):
@@ -134,7 +137,7 @@ def test_a_body_that_breaks_off_is_not_taken_for_a_short_one(
     hurried: WebTier, path: bytes, kind: bytes, body: bytes
 ) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
-    answer = answer_to(hurried, head % (path, kind, len(body) + 1) + body, is_gone=True)
+    answer = answer_to(hurried, head % (path, kind, len(body) + 1) + body, breaks_off=True)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"the body ended after %d of %d bytes" % (len(body), len(body) + 1) in answer
 
