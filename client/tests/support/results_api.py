@@ -18,7 +18,7 @@ from flask.typing import ResponseReturnValue
 from ulid import ULID
 from werkzeug.serving import make_server
 
-DEADLINE_SECONDS = 300.0
+DEADLINE_SECONDS = 600.0
 """Longest wait for another process or thread: far more than a busy machine needs."""
 
 REJECTED = b"not an image"

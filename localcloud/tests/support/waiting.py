@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 300.0
+DEADLINE_SECONDS = 600.0
 """Longest wait for another process or thread: far more than a busy machine with two cores needs, and not for ever."""
 
 NEVER_SECONDS = 10 * DEADLINE_SECONDS
