@@ -6,8 +6,13 @@ watcher's own clock, as in the DynamoDB lock client
 
 A holder that was frozen may write after another one has taken over. So each tenure has a fencing token, greater than
 those of all tenures before, and an item that was written with a token takes no write with a lower one.
+
+What a holder works on may itself be replaced, as a table by a restored one. Then the lease stays where it is, and
+names the table in use. A contender for a newer table moves the lease to it: the holder for the old one cannot renew
+it, all contenders wait for the lease's length, and those for an older table never take it again.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +23,10 @@ from services.table import Item, Table
 _PK = "LEASE"
 _NO_HOLDER = ""
 """Holder of a lease that was released. The item stays, since its version must not begin again."""
+_MOVED = "moved"
+"""Holder of a lease that was moved to another table. No contender has this name, so each waits."""
+
+_log = logging.getLogger(__name__)
 
 
 def boot_seconds() -> float:
@@ -37,6 +46,10 @@ class Lease:
         length_seconds: the holder must renew within this time. It stops acting after that time by its own clock,
             counted from before the last renewal that succeeded, so before anyone else can take over.
         holder: who contends; shown to people, and unique for each process.
+        supervisor: what starts contenders on a machine, one after the end of the other; `holder` begins with it and a
+            slash. A holder that it has started is dead, so its lease is taken at once.
+        work_table: name of the table that the holder works on; by default the one that has the lease.
+        generation: when `work_table` was created, in epoch seconds; zero for the one that has the lease.
         clock: in seconds; it advances while the machine is suspended.
         now: the time of day in seconds. The version of a lease that has no item begins with it, in milliseconds: a
             version grows by one with each renewal, more slowly than that, so none before was as great.
@@ -46,12 +59,22 @@ class Lease:
     name: str
     length_seconds: float
     holder: str = field(default_factory=lambda: uuid4().hex)
+    supervisor: str = ""
+    work_table: str = ""
+    generation: int = 0
     clock: Callable[[], float] = boot_seconds
     now: Callable[[], float] = time.time
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
     _version: int = field(default=0, init=False, repr=False)
     _token: int = field(default=0, init=False, repr=False)
     _seen: tuple[tuple[str, int], float] | None = field(default=None, init=False, repr=False)
+    _moves: Item = field(default_factory=dict, init=False, repr=False)
+    table_in_use: str | None = field(default=None, init=False)
+    """The newer table that the lease was moved to: this contender never takes it."""
+
+    def __post_init__(self) -> None:
+        """Work on the table that has the lease, unless another is given."""
+        self.work_table = self.work_table or self.table.name
 
     @property
     def held(self) -> bool:
@@ -62,6 +85,11 @@ class Lease:
     def token(self) -> int:
         """The fencing token of this contender's last tenure: the version with which it took the lease."""
         return self._token
+
+    @property
+    def moved_at(self) -> int | None:
+        """When the lease was moved to the present table, in epoch seconds; None if it never was."""
+        return int(self._moves["moved_at"]) if "moved_at" in self._moves else None
 
     def take_or_renew(self) -> bool:
         """Renew the lease if held; else acquire it if it is free or its holder is silent; return whether held."""
@@ -81,14 +109,21 @@ class Lease:
         before = self.clock()
         item = self.table.get(_PK, self.name)
         if item is None:
-            self._version = int(1_000 * self.now())
+            is_own = self.work_table == self.table.name
+            self._moves = {} if is_own else _moves(self.work_table, self.generation, self.now())
+            self._version = self._first_version()
             taken = self._write(self.holder, "attribute_not_exists( #pk )", None)
         else:
             found = (str(item["holder"]), int(item["version"]))
             if self._seen is None or self._seen[0] != found:
                 # The time after the read: this process may have been frozen before it while the holder renewed.
                 self._seen = (found, self.clock())
-            if before - self._seen[1] < self.length_seconds and found[0] not in {self.holder, _NO_HOLDER}:
+            self._moves = {name: item[name] for name in ("work_table", "generation", "moved_at") if name in item}
+            if self._moves.get("work_table", self.table.name) != self.work_table:
+                self._move(found)
+                return False
+            self.table_in_use = None
+            if before - self._seen[1] < self.length_seconds and not self._is_free(found[0]):
                 return False
             self._version = found[1]
             taken = self._write(self.holder, "#holder = :was AND #version = :at", {"was": found[0], "at": found[1]})
@@ -97,7 +132,45 @@ class Lease:
             self._token = self._version
         return taken
 
+    def _is_free(self, holder: str) -> bool:
+        """Return whether a holder has ended or is this one, as far as that is known without waiting."""
+        is_predecessor = bool(self.supervisor) and holder.startswith(f"{self.supervisor}/")
+        return is_predecessor or holder in {self.holder, _NO_HOLDER}
+
+    def _move(self, found: tuple[str, int]) -> None:
+        """Move the lease to this contender's table if that is newer than the one in use."""
+        if self.generation > int(self._moves.get("generation", 0)):
+            self._moves = _moves(self.work_table, self.generation, self.now())
+            self._version = max(found[1], self._first_version())  # that of the table may have been greater
+            if self._write(_MOVED, "#version = :at", {"at": found[1]}):
+                self._seen = ((_MOVED, self._version), self.clock())
+        elif self.table_in_use is None:
+            self.table_in_use = str(self._moves.get("work_table", self.table.name))
+            extra = {"table": self.work_table, "in_use": self.table_in_use}
+            _log.error("another job table is in use: this process never acts", extra=extra)
+
+    def _first_version(self) -> int:
+        return int(1_000 * self.now())
+
     def _write(self, holder: str, condition: str, values: Item | None) -> bool:
         self._version += 1
-        item: Item = {"pk": _PK, "sk": self.name, "holder": holder, "version": self._version}
+        item: Item = {"pk": _PK, "sk": self.name, "holder": holder, "version": self._version, **self._moves}
         return self.table.put_if(item, condition, values)
+
+
+def move_lease(table: Table, name: str, work_table: str, now: float) -> bool:
+    """Move the lease called `name` to a table that operators chose, older or newer; return whether it was moved.
+
+    False also means that it is there already, that there is no lease, or that its holder renewed it meanwhile.
+    """
+    item = table.get(_PK, name)
+    if item is None or item.get("work_table", table.name) == work_table:
+        return False
+    version = int(item["version"])
+    moved = _moves(work_table, int(item.get("generation", 0)), now)  # contenders for the table that is left stay out
+    after: Item = {**item, "holder": _MOVED, "version": max(version + 1, int(1_000 * now)), **moved}
+    return table.put_if(after, "#version = :at", {"at": version})
+
+
+def _moves(work_table: str, generation: int, now: float) -> Item:
+    return {"work_table": work_table, "generation": generation, "moved_at": int(now)}

@@ -19,6 +19,12 @@ CapLevel = Literal["near", "reached"]
 NEAR_CAP = 0.8
 """Share of a spending cap from which on it counts as nearly reached."""
 
+MAX_LAST_WORDS = 300
+"""Maximum characters of the last words of a controller."""
+MAX_ENDS = 10
+ENDS_WINDOW = timedelta(minutes=10)
+"""Time for which the end of a controller is remembered."""
+
 MAX_REASON_CHARACTERS = 200
 """Maximum characters of the reason for a pause, or for limits or an allowance that operators set."""
 
@@ -192,6 +198,36 @@ class CapMessages(WireModel):
 
     version: Literal[1] = 1
     messages: tuple[CapMessage, ...] = ()
+
+
+class ControllerStatus(WireModel):
+    """What a controller reports of itself without the lease.
+
+    Attributes:
+        ends: when controllers ended that were not asked to, oldest first, at most `MAX_ENDS` of one `ENDS_WINDOW`.
+        last_words: exit status and last line of the log of the one that ended last.
+        table_in_use: the job table that is in use instead of this one; None while this one is.
+    """
+
+    version: Literal[1] = 1
+    ends: tuple[AwareDatetime, ...] = ()
+    last_words: str = Field(default="", max_length=MAX_LAST_WORDS)
+    table_in_use: str | None = None
+
+    def problem(self, reported_at: datetime | None) -> str | None:
+        """Return what operators must know of the controllers, or None.
+
+        `reported_at` is the time of the last report of the fleet, also by a controller's clock.
+        """
+        if self.table_in_use is not None:
+            return (
+                f"no controller works here: the job table {self.table_in_use} is in use instead, and images that "
+                "are uploaded here get no result"
+            )
+        if len(self.ends) < 2 or (reported_at is not None and reported_at - self.ends[-1] > ENDS_WINDOW):
+            return None
+        minutes = f"{ENDS_WINDOW.total_seconds() / 60:.0f} minutes"
+        return f"the controller has ended {len(self.ends)} times within {minutes}, last with {self.last_words}"
 
 
 class BillingPeriod(WireModel):

@@ -10,6 +10,7 @@
 | `FLEET`   | `RUN#` slot              | the cost of a billing period, once it is over            | controller |
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
+| `FLEET`   | `CONTROLLER`             | how controllers ended lately; whether they may act       | controller |
 | `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
 | `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
@@ -30,6 +31,7 @@ from core.fleet.models import (
     ENDED_LISTED,
     BillingPeriod,
     CapMessages,
+    ControllerStatus,
     Decisions,
     EndedInstance,
     EndedInstances,
@@ -59,7 +61,7 @@ INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
-_HISTORY, _JOURNAL, _CAPS = "HISTORY#", "JOURNAL", "CAPS"
+_HISTORY, _JOURNAL, _CAPS, _CONTROLLER = "HISTORY#", "JOURNAL", "CAPS", "CONTROLLER"
 _MODEL_RESULTS = "MODEL_RESULTS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
@@ -105,6 +107,17 @@ class FleetState:
     limits: LimitsOverride | None = None
     allowance: SpendingAllowance | None = None
     ended: EndedInstances = field(default_factory=EndedInstances)
+    controller: ControllerStatus = field(default_factory=ControllerStatus)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the fleet from its work, or None: of the controller itself, and what it has reported."""
+        reported = self.snapshot
+        problems = (
+            self.controller.problem(reported.at if reported else None),
+            reported.problem if reported else None,
+        )
+        return "; ".join(each for each in problems if each) or None
 
     @property
     def spending(self) -> FleetSpending | None:
@@ -301,6 +314,14 @@ class FleetStore:
         """Return the messages on spending caps that were stored last."""
         return self._read(_CAPS, CapMessages) or CapMessages()
 
+    def put_controller_status(self, status: ControllerStatus) -> None:
+        """Store what a controller reports of itself, replacing what was stored."""
+        self._put(_CONTROLLER, status.to_json())
+
+    def controller_status(self) -> ControllerStatus:
+        """Return what a controller reported of itself last."""
+        return self._read(_CONTROLLER, ControllerStatus) or ControllerStatus()
+
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
         """Store a block of the history in the item `slot` of its span, replacing the stored one."""
         self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
@@ -341,7 +362,7 @@ class FleetStore:
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""
-        keys = (_SNAPSHOT, _INSTANCES, _ENDED, _DECISIONS, _PAUSE, _LIMITS, _ALLOWANCE)
+        keys = (_SNAPSHOT, _INSTANCES, _ENDED, _DECISIONS, _PAUSE, _LIMITS, _ALLOWANCE, _CONTROLLER)
         items = {str(item["sk"]): item for item in self.table.get_all([(FLEET, key) for key in keys])}
         bodies = {key: str(item["snapshot" if key == _SNAPSHOT else _BODY]) for key, item in items.items()}
         return FleetState(
@@ -352,6 +373,7 @@ class FleetStore:
             limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
             allowance=SpendingAllowance.from_json(bodies[_ALLOWANCE]) if _ALLOWANCE in bodies else None,
             ended=EndedInstances.from_json(bodies.get(_ENDED, "{}")),
+            controller=ControllerStatus.from_json(bodies.get(_CONTROLLER, "{}")),
         )
 
     def _put(self, key: str, body: str) -> None:

@@ -1,7 +1,8 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
 The supervisor restarts a process that dies: it kills the rest of the process group, and waits for a pause that
-doubles up to `MAX_PAUSE_SECONDS` at each further death. Without a state the local cloud holds its data in memory:
+doubles up to `MAX_PAUSE_SECONDS` at each further death. The next process gets how the one before it ended, and its
+last words. Without a state the local cloud holds its data in memory:
 then it is essential, and its end ends the whole system.
 """
 
@@ -13,13 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 from localcloud.machines.machine import Process
+from services.backoff import Backoff
+from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR
 
-FIRST_PAUSE_SECONDS = 0.1
-MAX_PAUSE_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.2
+MAX_PAUSE_SECONDS = 2.0
+"""With the start of a controller this is less than the 5 seconds within which there must be a next one."""
+MAX_LOG_BYTES = 16_384
+"""Length of the end of a log in which the last words of a process are found."""
 STEADY_SECONDS = 30.0
 """After a life of this length, the pause starts again at `FIRST_PAUSE_SECONDS`."""
 
@@ -59,6 +66,7 @@ class Supervisor:
     """Starts, restarts and stops processes."""
 
     def __init__(self) -> None:
+        self.name = uuid4().hex
         self._stopping = threading.Event()
         self._watchers: list[_ProcessWatcher] = []
         self.failed = threading.Event()
@@ -131,8 +139,8 @@ class _ProcessWatcher(threading.Thread):
 
     def run(self) -> None:
         """Keep the process running until the supervisor stops."""
-        pause = FIRST_PAUSE_SECONDS
-        while (process := self._spawn()) is not None:
+        backoff, previous_end = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS), ""
+        while (process := self._spawn(previous_end)) is not None:
             started, leader = time.monotonic(), Process.of(process.pid)
             status = process.wait()
             if self._stopping.is_set():
@@ -143,18 +151,19 @@ class _ProcessWatcher(threading.Thread):
                 )
                 return
             if time.monotonic() - started > STEADY_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
+                backoff.reset()
             if leader is not None:
                 leader.signal_group(signal.SIGKILL)  # gunicorn's workers would keep the port for seconds
             _log.warning("%s ended with %s; it starts again", self.managed.name, _status_text(status))
-            self._stopping.wait(pause)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            previous_end = f"{_status_text(status)}: {_last_line(self.managed.log)}" if status else ""
+            self._stopping.wait(backoff.after_failure())
 
-    def _spawn(self) -> subprocess.Popen[bytes] | None:
+    def _spawn(self, previous_end: str) -> subprocess.Popen[bytes] | None:
+        environment = {**self.managed.environment, SUPERVISOR: self._supervisor.name, PREVIOUS_END: previous_end}
         with self._lock:
             if self._stopping.is_set():
                 return None
-            self._process = self._supervisor.spawn(self.managed)
+            self._process = self._supervisor.spawn(replace(self.managed, environment=environment))
             return self._process
 
     def terminate(self) -> None:
@@ -174,3 +183,12 @@ class _ProcessWatcher(threading.Thread):
 
 def _status_text(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log that is more than information, or an empty one."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_LOG_BYTES))
+        lines = file.read().replace(b"\0", b"").split(b"\n")
+    found = (line for line in reversed(lines) if line.strip() and b'"level": "info"' not in line)
+    return next(found, b"").decode(errors="replace")

@@ -85,7 +85,7 @@ def test_the_page_on_classifying_lists_all_image_formats() -> None:
 
 CATALOGUE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
 EVIDENCE = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
-FAULTS = range(1, 61)
+FAULTS = [int(number) for number in re.findall(r"^(\d+)\. ", CATALOGUE, re.MULTILINE)]
 API_RISKS = range(1, 11)
 
 
@@ -97,7 +97,6 @@ def evidence_of(first_cell: str) -> str:
 
 @pytest.mark.parametrize("number", FAULTS)
 def test_every_row_of_the_catalogue_has_its_test(number: int) -> None:
-    assert re.search(rf"^{number}\. ", CATALOGUE, re.MULTILINE)
     assert NAMED.search(evidence_of(str(number)))
 
 

@@ -464,9 +464,11 @@ def job_image(job_id: str, image_id: str) -> Response:
 def fleet() -> Response:
     """Get the fleet and the last decision of the autoscaler."""
     backend = current_backend()
-    snapshot = backend.fleet.snapshot()
-    if snapshot is None:
-        raise NotFound("the controller has not published a fleet status yet; try again in a second")
+    state = backend.fleet.state()
+    if state.snapshot is None:
+        reason = state.problem or "try again in a second"
+        raise NotFound(f"the controller has not published a fleet status yet; {reason}")
+    snapshot = state.snapshot.model_copy(update={"problem": state.problem})
     return json_response(
         FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
     )

@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import config_path, load_config
+from core.fleet.store import FleetStore
 from core.logs import configure_logging, set_level
 from services.endpoint import APP_ID
 from services.errors import ConfigError
@@ -19,6 +21,7 @@ from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.leader import LoopGroup, run_elected
 from web_tier.controller.metrics_server import serve_metrics
+from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, record_previous_end
 from web_tier.controller.services import ControllerServices, controller_lease
 from web_tier.memory import collect_less_often, return_freed_memory
 
@@ -37,7 +40,8 @@ def main() -> int:
         config, path = load_config(), config_path()
         set_level(config.logs.controller)
         return_freed_memory()
-        lease = controller_lease(config)
+        lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
+        record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), datetime.now(UTC))
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)
         serve_metrics(metrics.registry, config.metrics.controller_port)
@@ -60,7 +64,8 @@ def main() -> int:
     except (BotoCoreError, ClientError) as error:
         _log.critical("the services could not be reached: %s", error)
         return 1
-    _log.info("stopped", extra={"status": status})
+    if status == 0:  # else the last line says why
+        _log.info("stopped")
     return status
 
 

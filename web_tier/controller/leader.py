@@ -30,7 +30,11 @@ Tick = Callable[[], float]
 MAX_BACKOFF_SECONDS = 10.0
 
 MAX_STOP_SECONDS = 5.0
-"""Time in which all loops must end their present round."""
+"""Time in which all loops must end their present round when the process is asked to stop."""
+
+MAX_HANG_SECONDS = 45
+"""Time in which all loops must end their present round after the lease was lost, in whole seconds: longer than all
+attempts of a call, since a service that does not answer for a while is why a lease is lost. They act no more."""
 
 
 def run_loop(
@@ -138,8 +142,8 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
             is_held = lease.held
         if loops is not None and (loops.is_stopped or not is_held):
             _log.warning("the lease was lost: this controller stops acting")
-            if not loops.stop():
-                return _exit_fatal("the loops did not end after the lease was lost")
+            if (status := _end_tenure(loops, wait)) is not None:
+                return status
             loops = None
         if is_held and loops is None:
             _log.info("this controller holds the lease and acts")
@@ -149,6 +153,16 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
             return _exit_fatal(f"the loops {', '.join(dead)} have died")
         if wait(lease.length_seconds / 3):
             return 0 if loops is None else _hand_over(lease, loops)
+
+
+def _end_tenure(loops: LoopGroup, wait: Callable[[float], bool]) -> int | None:
+    """Wait until the loops of a lost tenure have ended; return the exit status if the process must end before."""
+    for _ in range(MAX_HANG_SECONDS):
+        if loops.stop(1.0):
+            return None
+        if wait(0.0):
+            return 0
+    return _exit_fatal("the loops did not end after the lease was lost")
 
 
 def _hand_over(lease: Lease, loops: LoopGroup) -> int:

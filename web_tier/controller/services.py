@@ -316,9 +316,12 @@ def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
     return Clients(endpoint)
 
 
-def controller_lease(config: Config) -> Lease:
-    """Return this process's contender; its calls end well within the lease's length."""
+def controller_lease(config: Config, supervisor: str = "") -> Lease:
+    """Return the contender that `supervisor` has started; its calls end well within the length of the lease."""
     length = config.controller.lease_seconds
     # Two attempts, since a repeated write of a lease changes nothing, and such calls take a tenth of the CPU.
     endpoint = replace(config.aws.endpoint(1), max_attempts=2, connect_timeout=length / 4, read_timeout=length / 4)
-    return Lease(Table(Clients(endpoint).dynamodb, config.names.job_table), LEASE_NAME, length)
+    table, holder = Table(Clients(endpoint).dynamodb, config.names.job_table), new_id()
+    if supervisor:
+        return Lease(table, LEASE_NAME, length, f"{supervisor}/{holder}", supervisor)
+    return Lease(table, LEASE_NAME, length, holder)

@@ -202,6 +202,7 @@ class FleetBody(BaseModel):
             max_workers=limits.max_workers,
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
+            problem=state.problem,
             next_worker=next_worker_words(
                 is_paused=state.pause is not None,
                 max_workers=limits.max_workers if state.snapshot is not None else config.fleet.max_workers,
@@ -246,7 +247,6 @@ def _figures(
         "peak_workers": fleet.peak_workers,
         "billed": f"{fleet.billed_seconds:,.0f} s",
         "cost": dollars(fleet.cost),
-        "problem": fleet.problem,
     }
     if (cost := ThousandCost.of(fleet, prices)) is not None:
         instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)

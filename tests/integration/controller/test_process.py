@@ -12,11 +12,14 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from core.fleet.store import FleetStore
 from core.ids import merged_key, new_id
 from core.jobs.models import AcceptedCount, Counts, MergedFile
+from scripts.run.supervisor import ManagedProcess
 from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.controller.results_file import QUIET_SECONDS
@@ -55,6 +58,29 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(
     wait_until(lambda: scene.acts(2), "the third controller acts")
     scene.controllers[2].send_signal(signal.SIGINT)
     assert scene.controllers[2].wait(DEADLINE_SECONDS) == 0
+
+
+def test_a_controller_that_is_killed_again_and_again_is_followed_before_its_lease_ends(
+    make_scene: SceneMaker,
+) -> None:
+    """Row 68: its supervisor knows that it is dead."""
+    scene, supervisor = make_scene(controller={"lease_seconds": 600}), ForkingSupervisor()
+    environment = {**os.environ, "FLEETSIGHT_CONFIG": str(scene.config_file)}
+    command, log = (sys.executable, "-m", "web_tier.controller"), scene.log_dir / "controller-0.log"
+    log.touch()
+    supervisor.start(ManagedProcess("controller", command, environment, log))
+    try:
+        for number in range(1, 5):
+            wait_until(lambda: scene.log().count("holds the lease") == number, "it acts")  # noqa: B023 - at once
+            killed = supervisor.pid("controller")
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: scene.log().count("holds the lease") == 5, "the last one acts")
+        problem = FleetStore(scene.wiring.store.table).state().problem
+        assert problem is not None
+        assert "ended 4 times within 10 minutes, last with signal 9" in problem
+    finally:
+        supervisor.stop()
 
 
 def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMaker) -> None:

@@ -12,6 +12,7 @@ import pytest
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from tests.support.processes import has_ended
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR
 
 pytestmark = pytest.mark.processes
 
@@ -40,6 +41,19 @@ def test_a_killed_process_is_restarted(supervisor: Supervisor, tmp_path: Path) -
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: supervisor.pid("it") not in {None, first}, "it runs again")
     assert not supervisor.failed.is_set()
+
+
+def test_a_restarted_process_gets_how_the_one_before_ended_under_the_same_supervisor(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    shown = f"import os, sys; print(repr([os.environ[{SUPERVISOR!r}], os.environ[{PREVIOUS_END!r}]]), flush=True)"
+    supervisor.start(service(tmp_path, f"{shown}; sys.exit('no queue')"))
+    log = tmp_path / "it.log"
+    wait_until(lambda: log.exists() and log.read_text().count("no queue") > 2, "it has ended twice")
+    first, _, second, *_ = log.read_text().splitlines()
+    assert first == repr([supervisor.name, ""])
+    assert second == repr([supervisor.name, "status 1: no queue"])
+    assert Supervisor().name != supervisor.name
 
 
 def test_the_children_of_a_killed_process_are_killed_before_its_restart(

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import HTTPClientError
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from services.lease import Lease, boot_seconds
+from services.lease import Lease, boot_seconds, move_lease
 from services.table import Table
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -46,9 +47,14 @@ class Contender:
     clock: Clock
 
     @classmethod
-    def of(cls, table: Table, now: float = 0.0, time_of_day: float = 1.8e9) -> "Contender":
+    def of(cls, table: Table, now: float = 0.0, time_of_day: float = 1.8e9, **options: Any) -> "Contender":
         clock = Clock(now)
-        return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day), clock)
+        return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day, **options), clock)
+
+    @classmethod
+    def started_by(cls, supervisor: str, table: Table, now: float = 0.0) -> "Contender":
+        """Return what a supervisor starts: each time with a name that begins with the supervisor's."""
+        return cls.of(table, now, holder=f"{supervisor}/{uuid4().hex}", supervisor=supervisor)
 
     def after(self, seconds: float) -> bool:
         """Advance this machine's clock, then contend."""
@@ -83,6 +89,52 @@ def test_a_released_lease_is_taken_at_once(table: Table) -> None:
     first.lease.release()
     assert not first.lease.held
     assert second.after(0)
+
+
+def test_a_restarted_holder_takes_its_lease_at_once_and_others_wait(table: Table) -> None:
+    first, other = Contender.started_by("one", table), Contender.started_by("one-more", table)
+    assert first.after(0)
+    restarted = Contender.started_by("one", table)
+    assert not other.after(0)
+    assert restarted.after(0)
+    assert restarted.lease.token > first.lease.token
+    assert not other.after(LENGTH - 1)
+    assert not first.lease.take_or_renew(), "a renewal that was on its way is refused"
+
+
+def test_a_newer_table_gets_the_lease_after_its_length_and_an_older_one_never(table: Table) -> None:
+    """Row 64: the lease stays where it is when the table that its holder works on is replaced."""
+    old = Contender.of(table)
+    assert old.after(0)
+    new, newer = (Contender.of(table, work_table=f"restored-{each}", generation=each) for each in (100, 200))
+    for contender in (new, newer):
+        assert not contender.after(0), "it moves the lease"
+        assert old.lease.held, "until it has to renew it"
+        assert not old.after(1)
+        assert not contender.after(LENGTH - 1)
+        assert contender.after(1)
+        assert contender.lease.token > old.lease.token
+        assert not old.after(10 * LENGTH)
+        assert old.lease.table_in_use == contender.lease.work_table
+        old = contender
+    assert not new.after(10 * LENGTH)
+    assert newer.after(10 * LENGTH)
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_operators_move_the_lease_back_to_an_older_table(table: Table, has_lease: bool) -> None:
+    old, new = Contender.of(table), Contender.of(table, work_table="restored", generation=100)
+    assert old.after(0) or not has_lease
+    new.after(0)
+    assert new.after(LENGTH)
+    assert move_lease(table, "controller", table.name, now=50)
+    assert not move_lease(table, "controller", table.name, now=50), "it is there"
+    assert not new.after(1)
+    assert not old.after(0)
+    assert not new.after(LENGTH)
+    old.after(LENGTH)  # if it had the lease, only now it reads who has
+    assert old.after(LENGTH)
+    assert old.lease.moved_at == 50
 
 
 def test_a_holder_whose_renewal_comes_late_takes_it_again_if_no_other_has(table: Table) -> None:
@@ -140,17 +192,21 @@ def test_of_many_that_contend_at_once_one_gets_it() -> None:
 
 
 SECONDS = st.sampled_from([0.0, LENGTH - 1, LENGTH])
-EVENTS = st.tuples(SECONDS, st.sampled_from(["contend", "contend", "release", "lose the call"]))
-"""Time passes; then the other contender contends or releases, or the call is lost."""
+NUMBERS = st.integers(0, 2)
+EVENTS = st.tuples(SECONDS, NUMBERS, st.sampled_from(["contend", "contend", "release", "lose the call"]))
+"""Time passes; then another contender contends or releases, or the call is lost."""
 
 
 class Contention(RuleBasedStateMachine):
-    """Two contenders. One may be frozen before or after the effect of any of its calls while the other goes on."""
+    """Two contenders, their restarts, and one for a restored table.
+
+    One may be frozen before or after the effect of any of its calls while another goes on.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        table = MemoryTable(self._call)
-        self.contenders = [Contender.of(table), Contender.of(table, 1e6)]
+        self.table = MemoryTable(self._call)
+        self.contenders = [Contender.started_by("a", self.table), Contender.started_by("b", self.table, 1e6)]
         self.events = dict[int, Callable[[], None]]()
         self.places, self.tokens = itertools.count(), [0]
 
@@ -189,31 +245,51 @@ class Contention(RuleBasedStateMachine):
         self._check_one_holds()
 
     @rule(
-        number=st.integers(0, 1),
+        number=NUMBERS,
         action=st.sampled_from(["contend", "contend", "contend", "release"]),
         place=st.integers(BEFORE_READ, AFTER_WRITE),
         events=st.lists(EVENTS, max_size=2),
     )
-    def act(self, number: int, action: str, place: int, events: list[tuple[float, str]]) -> None:
+    def act(self, number: int, action: str, place: int, events: list[tuple[float, int, str]]) -> None:
+        number %= len(self.contenders)
+
         def meanwhile() -> None:
-            for seconds, event in events:
+            for seconds, other, event in events:
                 self.wait(seconds)
                 if event == "lose the call":
                     raise HTTPClientError(error="lost")
-                self._act(1 - number, event)
+                if other % len(self.contenders) != number:  # that one is frozen
+                    self._act(other % len(self.contenders), event)
 
         self.events, self.places = {place: meanwhile}, itertools.count()
         self._act(number, action)
         self.events = {}
 
+    @rule(number=st.integers(0, 1))
+    def restart(self, number: int) -> None:
+        """Kill a contender; its supervisor starts another, which takes a lease that it held at once."""
+        killed = self.contenders[number]
+        self.contenders[number] = Contender.started_by(killed.lease.supervisor, self.table, killed.clock.now)
+        self._act(number, "contend")
+        assert self.contenders[number].lease.held or not killed.lease.held or len(self.contenders) > 2
+
+    @precondition(lambda self: len(self.contenders) == 2)
+    @rule()
+    def restore(self) -> None:
+        """Start a contender for a newer table."""
+        self.contenders.append(Contender.of(self.table, 2e6, work_table="restored", generation=1))
+        self._act(2, "contend")
+
     @rule()
     def rest(self) -> None:
-        """Contend undisturbed: after the lease's length one of the two holds it."""
-        for _ in range(2):
+        """Contend undisturbed: after the lease's length one of them holds it, the one for the newest table."""
+        for _ in range(3):
             self.wait(LENGTH)
-            for number in (0, 1):
+            for number in range(len(self.contenders)):
                 self._act(number, "contend")
-        assert any(contender.lease.held for contender in self.contenders)
+        held = [contender.lease.held for contender in self.contenders]
+        assert any(held)
+        assert held[2:] in ([], [True])
 
 
 TestContention = Contention.TestCase
@@ -227,7 +303,7 @@ TestContention.settings = settings(
 def test_a_standby_that_was_frozen_before_its_read_waits_from_the_read_on() -> None:
     contention = Contention()
     contention.begin()
-    contention.act(1, "contend", BEFORE_READ, [(LENGTH - 1, "contend")])
+    contention.act(1, "contend", BEFORE_READ, [(LENGTH - 1, 0, "contend")])
     contention.wait(1.0)
     contention.act(1, "contend", BEFORE_READ, [])
 
@@ -236,5 +312,5 @@ def test_a_standby_that_was_frozen_before_its_write_leaves_a_renewal() -> None:
     contention = Contention()
     contention.begin()
     contention.wait(LENGTH)
-    contention.act(1, "contend", BEFORE_WRITE, [(0.0, "contend")])
+    contention.act(1, "contend", BEFORE_WRITE, [(0.0, 0, "contend")])
     assert contention.contenders[0].lease.held

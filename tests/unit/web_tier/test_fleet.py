@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from html import escape, unescape
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -32,6 +33,7 @@ from services.table import Table
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.backend import MAX_AGE_SECONDS, ControllerReports
+from web_tier.controller.previous_end import record_previous_end
 from web_tier.pages.fleet import limits_preview, month_dollars
 from web_tier.pages.fleet_chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
 
@@ -344,6 +346,44 @@ def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     shown = client.get("/fleet").text
     assert re.search(r'<p class="caution"[^>]* id="paused">', shown), "a warning, not a success"
     assert re.search(r"Paused by ops since \d+ \w+, \d\d:\d\d UTC: new model\. No new workers start;", shown)
+
+
+def problem_of(client: FlaskClient) -> Any:
+    return json.loads(client.get("/api/v1/fleet").data).get("problem")
+
+
+def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(
+    client: FlaskClient, fleet: FleetStore
+) -> None:
+    line = json.dumps(
+        {"at": "now", "message": "the queue <b>is gone</b>\x1b[2J" + "x" * 500, "error": "AccessDenied"}
+    )
+    record_previous_end(fleet, "", NOW)
+    record_previous_end(fleet, "status 1: Killed", NOW - timedelta(days=1))
+    record_previous_end(fleet, "status 1: Killed", NOW + timedelta(days=365))
+    record_previous_end(fleet, f"status 1: {line}", NOW)
+    fleet.put_snapshot(SNAPSHOT.model_copy(update={"at": NOW, "problem": "no capacity"}))
+    assert problem_of(client) == "no capacity", "one end is no pattern"
+    for number in range(1, 20):
+        record_previous_end(fleet, f"status 1: {line}", NOW + timedelta(seconds=number))
+    words = "the controller has ended 10 times within 10 minutes, last with status 1: the queue <b>is gone</b> [2Jxx"
+    problem = problem_of(client)
+    assert problem.startswith(words)
+    assert problem.endswith("xxx; no capacity")
+    assert len(problem) < 400
+    assert escape(words) in client.get("/fleet").text
+    fleet.put_snapshot(SNAPSHOT.model_copy(update={"at": NOW + timedelta(minutes=11), "problem": None}))
+    assert problem_of(client) is None, "it has worked since"
+
+
+def test_a_controller_that_ends_before_its_first_report_is_shown(client: FlaskClient, fleet: FleetStore) -> None:
+    for second in range(2):
+        record_previous_end(fleet, "status 1: Traceback", NOW + timedelta(seconds=second))
+    words = "ended 2 times within 10 minutes, last with status 1: Traceback"
+    answer = client.get("/api/v1/fleet")
+    assert answer.status_code == 404
+    assert words in answer.text
+    assert words in client.get("/fleet").text
 
 
 def spending(today: float = 1.2, cap: float | None = 1.0) -> FleetSpending:

@@ -11,7 +11,7 @@ from botocore.exceptions import EndpointConnectionError
 from services.backoff import Backoff
 from services.lease import Lease
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.controller.leader import LoopGroup, Tick, run_elected, run_loop
+from web_tier.controller.leader import MAX_HANG_SECONDS, LoopGroup, Tick, run_elected, run_loop
 
 
 class FakeLease(Lease):
@@ -80,6 +80,8 @@ class Run:
         return self.groups[-1]
 
     def wait(self, seconds: float) -> bool:
+        if not seconds:
+            return False  # the lease was lost, and loops still end
         self.waits.append(seconds)
         if len(self.waits) == self.over_after:
             self.groups[-1].over = True
@@ -97,7 +99,7 @@ class Run:
         ([True, True, True], {"over_after": 1}, ["start", "stop", "start", "stop"], 0, True),
         ([True, True], {"dies": True}, ["start"], 1, False),
         ([True], {"ends": False}, ["start", "stop"], 1, False),
-        ([True, False, True], {"ends": False}, ["start", "stop"], 1, False),
+        ([True, False, True], {"ends": False}, ["start", *["stop"] * MAX_HANG_SECONDS], 1, False),
     ],
     ids=[
         "a standby does nothing",
