@@ -29,6 +29,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -54,6 +55,7 @@ from app_tier.task import Delivery, Task
 from core.bundle_facts import PUBLISHED
 from core.config import Config
 from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, Failure, RequestedModel
+from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
 
@@ -121,7 +123,7 @@ class ModelOpener:
                 f"{in_bucket} is no place for a bundle: users' images or workers' results are there"
             )
         else:
-            bundle = fetch_bundle(Clients(self._config.aws.endpoint()).s3, in_bucket, sha256=wanted.pin)
+            bundle = self._fetch_from_s3(in_bucket, wanted.pin)
         if bundle.digest != wanted.digest:
             raise BundleDigestError(f"{wanted.place} has the bundle {bundle.digest}, not {wanted.digest}")
         return bundle
@@ -130,6 +132,13 @@ class ModelOpener:
         names = self._config.names
         is_published = place.bucket == names.output_bucket and place.key.startswith(f"{PUBLISHED}/")
         return place.bucket in {names.input_bucket, names.output_bucket} and not is_published
+
+    def _fetch_from_s3(self, place: Place, pin: str | None) -> Bundle:
+        client, names = Clients(self._config.aws.endpoint()).s3, self._config.names
+        if has_copy(place.bucket, place.key, names):
+            with suppress(BundleMissingError):
+                return fetch_bundle(client, replace(place, bucket=names.model_bucket), sha256=pin)
+        return fetch_bundle(client, place, sha256=pin)
 
     def open(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with an engine that has classified a grey image.

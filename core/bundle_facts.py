@@ -17,7 +17,7 @@ from services.errors import FleetsightError, ObjectTooLargeError
 MANIFEST = "bundle.json"
 
 PUBLISHED = "models"
-"""Folder of the output bucket with the published bundles (`core/published_bundles.py`): workers only read it."""
+"""Folder of the model bucket with the published bundles (`core/published_bundles.py`): workers only read it."""
 
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """Maximum bytes of a ``bundle.json``: no more of one is read."""

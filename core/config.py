@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from core.images import ImageLimits
 from core.logs import ProcessLevel
@@ -99,12 +108,26 @@ class NameSettings(_Section):
 
     input_bucket: BucketName
     output_bucket: BucketName
+    # A configuration without the key is of a release that published models among the results.
+    model_bucket: BucketName = Field(default_factory=lambda names: names.get("output_bucket", ""))
     request_queue: QueueName
     response_queue: QueueName
     dead_letter_queue: QueueName
     job_table: TableName
     web_instance: str = Field(min_length=1, max_length=255)
     worker_instance: str = Field(min_length=1, max_length=255)
+
+    @field_validator("model_bucket")
+    @classmethod
+    def _is_not_for_images(cls, value: str, names: ValidationInfo) -> str:
+        if value == names.data.get("input_bucket"):
+            raise ValueError("users put their images there; name another bucket")
+        return value
+
+    @property
+    def buckets(self) -> frozenset[str]:
+        """The system's own buckets."""
+        return frozenset({self.input_bucket, self.output_bucket, self.model_bucket})
 
 
 class QueueSettings(_Section):
@@ -560,7 +583,7 @@ class Config(_Section):
     def _own_buckets_are_not_granted(self) -> Self:
         granted = {"sources": self.imports.sources, "destinations": self.imports.destinations}
         for key, grant in ((key, grant) for key, grants in granted.items() for grant in grants):
-            if S3Location.parse(grant.location).bucket in {self.names.input_bucket, self.names.output_bucket}:
+            if S3Location.parse(grant.location).bucket in self.names.buckets:
                 raise ValueError(
                     f"imports.{key} = {grant.location!r}: this bucket is the system's own; name another one"
                 )

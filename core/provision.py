@@ -27,7 +27,7 @@ _TABLE_EXISTS = "ResourceInUseException"
 
 def provision(clients: Clients, config: Config) -> None:
     """Create every bucket, queue and table in `config` that does not exist."""
-    for bucket in (config.names.input_bucket, config.names.output_bucket):
+    for bucket in sorted(config.names.buckets):
         _create_bucket(clients, bucket)
     if config.web.cors_origins:  # pages of these sites may send signed forms, as with the stack
         rule: CORSRuleTypeDef = {

@@ -1,17 +1,22 @@
-"""Published bundles: copies in the output bucket, from which every worker can load a model at any time.
+"""Published bundles: copies in the model bucket, from which every worker can load a model at any time.
 
 A bundle is at ``models/DIGEST/``. So a job's model stays what it was, although the folder that the
 configuration names may be built again, or be a part of a machine image that is replaced. ``bundle.json`` is
 written last: a bundle that has it is whole. Published bundles are not deleted, since jobs may still need them.
+
+Earlier releases published in the output bucket, and the catalogue and jobs still name that place. The controller
+copies those bundles. A reader of such a place reads the copy, or the old place as long as there is none. Nothing is
+changed in the old place and in what names it, so workers and controllers of the earlier release work, too.
 """
 
 import hashlib
 import json
+import logging
 import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -27,6 +32,7 @@ from core.bundle_facts import (
     manifest_digest,
     read_manifest,
 )
+from core.config import NameSettings
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
@@ -38,16 +44,60 @@ _NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, Overflow
 MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
 """Maximum bytes of a file or zip that is downloaded from S3: it is on this machine's disk until it is copied."""
 
+MAX_COPIED_OBJECTS: Final = 100_000
+"""Objects of bundles in the output bucket that are listed, to copy them: some 20,000 bundles."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OF_PUBLISHED = re.compile(rf"{PUBLISHED}/[0-9a-f]{{64}}(/.*)?")
+
+_log = logging.getLogger(__name__)
 
 
 def published_place(bucket: str, digest: str) -> str:
-    """Return the place of the published bundle with this digest in the output bucket `bucket`."""
+    """Return the place of the published bundle with this digest in the model bucket `bucket`."""
     return f"s3://{bucket}/{PUBLISHED}/{digest}"
 
 
+def has_copy(bucket: str, key: str, names: NameSettings) -> bool:
+    """Return whether the controller copies this object, of a bundle in the output bucket, to the model bucket."""
+    is_elsewhere = bucket == names.output_bucket != names.model_bucket
+    return is_elsewhere and _OF_PUBLISHED.fullmatch(key) is not None
+
+
+def copies_first(get: Callable[[str, str], bytes], names: NameSettings) -> Callable[[str, str], bytes]:
+    """Return `get`, which returns an object by bucket and key, in a form that reads a copy where there is one."""
+
+    def get_copy_first(bucket: str, key: str) -> bytes:
+        if has_copy(bucket, key, names):
+            with suppress(NotFoundError):
+                return get(names.model_bucket, key)
+        return get(bucket, key)
+
+    return get_copy_first
+
+
+def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) -> None:
+    """Copy the bundles that an earlier release published to the model bucket, unless they are there.
+
+    It can be interrupted and repeated at any time. A bundle that is not whole is left out, with a warning.
+
+    Args:
+        outputs: the output bucket.
+        models: the model bucket.
+        active: whether this process may go on.
+    """
+    keys = outputs.list_keys(PUBLISHED, MAX_COPIED_OBJECTS)
+    for key in keys:
+        folder, _, name = key.rpartition("/")
+        if name == MANIFEST and _OF_PUBLISHED.fullmatch(folder) and active():
+            try:
+                publish(Path(f"s3://{outputs.name}/{folder}"), lambda _name: outputs, models)
+            except BundleUnreadableError as error:
+                _log.warning("a published bundle is not copied to the model bucket: %s", error)
+
+
 def publish(
-    bundle: Path, bucket_named: Callable[[str], Bucket], outputs: Bucket, sha256: str | None = None
+    bundle: Path, bucket_named: Callable[[str], Bucket], models: Bucket, sha256: str | None = None
 ) -> BundleFacts:
     """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its facts.
 
@@ -63,7 +113,7 @@ def publish(
         if (found := IN_S3.fullmatch(str(bundle))) is not None and found["key"].lower().endswith(".zip"):
             with _downloaded(bucket_named(found["bucket"]), found["key"]) as file:
                 try:
-                    return publish(Path(file.name), bucket_named, outputs, sha256)
+                    return publish(Path(file.name), bucket_named, models, sha256)
                 except BundleUnreadableError as error:
                     raise BundleUnreadableError(str(error).replace(file.name, str(bundle))) from error
         manifest = read_manifest(
@@ -77,23 +127,23 @@ def publish(
                 f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
             )
         folder = f"{PUBLISHED}/{facts.digest}"
-        if _is_published(outputs, f"{folder}/{MANIFEST}", facts.digest):
+        if _is_published(models, f"{folder}/{MANIFEST}", facts.digest):
             return facts
         for name, digest in contents["files"].items():
             if not _FILE_NAME.fullmatch(name):
                 raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
             with _opened(bundle, name, bucket_named) as file:
-                outputs.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
-        outputs.put(f"{folder}/{MANIFEST}", manifest, "application/json")
+                models.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
+        models.put(f"{folder}/{MANIFEST}", manifest, "application/json")
     except (OSError, NotFoundError, ObjectTooLargeError, *_NO_MANIFEST, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 
 
-def _is_published(outputs: Bucket, key: str, digest: str) -> bool:
+def _is_published(models: Bucket, key: str, digest: str) -> bool:
     """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
-        manifest = outputs.get(key, MAX_MANIFEST_BYTES)
+        manifest = models.get(key, MAX_MANIFEST_BYTES)
         return facts_in(manifest, key).digest == digest == manifest_digest(json.loads(manifest))
     except (NotFoundError, ObjectTooLargeError, BundleUnreadableError, *_NO_MANIFEST):
         return False

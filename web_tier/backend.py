@@ -22,6 +22,7 @@ from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
+from core.published_bundles import copies_first
 from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
@@ -145,11 +146,13 @@ class Backend:
         self.served = ServedModels(
             BundleReader(
                 config.worker.bundle,
-                lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES),
+                copies_first(
+                    lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), config.names
+                ),
                 config.worker.bundle_sha256,
             ),
             lambda: CatalogStore(self.store.table),
-            config.names.output_bucket,
+            config.names.model_bucket,
             self.bucket_named,
         )
         self._lock, self._checking = threading.RLock(), threading.Lock()

@@ -123,7 +123,7 @@ class ServedModels:
     Args:
         configured: reads the bundle of the configuration.
         store: returns the store of the catalogue.
-        output_bucket: name of the output bucket, with the published bundles.
+        model_bucket: name of the bucket with the published bundles.
         bucket_named: returns any bucket by its name.
         clock: monotonic seconds.
         now: the time of day.
@@ -133,14 +133,14 @@ class ServedModels:
         self,
         configured: BundleReader,
         store: Callable[[], CatalogStore],
-        output_bucket: str,
+        model_bucket: str,
         bucket_named: Callable[[str], Bucket],
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.configured = configured
-        self._store, self._output_bucket, self._bucket_named = store, output_bucket, bucket_named
+        self._store, self._model_bucket, self._bucket_named = store, model_bucket, bucket_named
         self._refresh, self._now = _Refresh(clock), now
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, BundleReader] = OrderedDict()
@@ -234,9 +234,8 @@ class ServedModels:
         Raises:
             CatalogRefusedError: it could not be stored; the message says why.
         """
-        changed = self._store().change(change, self._first)
-        with self._lock:
-            self._recent_at = float("-inf")
+        self._recent = changed = self._store().change(change, self._first)
+        self._refresh.read_at = self._refresh.clock()
         return changed
 
     def _add(self, version: ModelVersion, *, is_named: bool, share: float | None = None) -> ModelCatalog:
@@ -249,16 +248,16 @@ class ServedModels:
 
     def _published(self, place: str, name: str | None, added_by: str) -> ModelVersion:
         try:
-            facts = publish(Path(place), self._bucket_named, self._bucket_named(self._output_bucket))
+            facts = publish(Path(place), self._bucket_named, self._bucket_named(self._model_bucket))
         except (BundleUnreadableError, BotoCoreError, ClientError) as error:
             raise CatalogRefusedError(str(error)) from error
-        return _version(facts, self._output_bucket, name, self._now(), added_by)
+        return _version(facts, self._model_bucket, name, self._now(), added_by)
 
     def _configured_catalog(self) -> ModelCatalog | None:
         facts = self.configured.facts()
         try:
             # The controller publishes the bundle there.
-            version = configured_version(facts, self._output_bucket, self._now())
+            version = configured_version(facts, self._model_bucket, self._now())
         except ValidationError:  # it states no digest
             return None
         return ModelCatalog.only(version)
@@ -284,7 +283,7 @@ class ServedModels:
 
 
 def configured_version(facts: BundleFacts, bucket: str, at: datetime) -> ModelVersion:
-    """Return the version of the configured bundle, which the controller publishes in the output bucket `bucket`.
+    """Return the version of the configured bundle, which the controller publishes in the model bucket `bucket`.
 
     Raises:
         ValidationError: the bundle states no digest.

@@ -122,8 +122,8 @@ def _log_groups(account: AwsAccount, prefix: str) -> list[str]:
 
 
 def kept_buckets(account: AwsAccount, prefix: str) -> list[str]:
-    """Return the names that the stack gives to the buckets of images and of results."""
-    return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output")]
+    """Return the names that the stack gives to the buckets of images, results and models."""
+    return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output", "models")]
 
 
 def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
@@ -197,7 +197,7 @@ RESOURCE_TYPES = (
     ResourceType("parameter", _parameters, lambda account, one: account.ssm.delete_parameter(Name=one)),
     ResourceType("log group", _log_groups, lambda account, one: account.logs.delete_log_group(logGroupName=one)),
     ResourceType("bucket", partial(_buckets, data=False), delete_bucket),
-    ResourceType("bucket of images or results", partial(_buckets, data=True), delete_bucket, data=True),
+    ResourceType("bucket of images, results or models", partial(_buckets, data=True), delete_bucket, data=True),
     ResourceType("job table", _tables, _delete_table, data=True),
     ResourceType(
         "user pool",

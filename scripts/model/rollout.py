@@ -81,7 +81,7 @@ def add_command(client: FleetClient, *, place: str, name: str | None, as_json: b
     """Add the bundle at PLACE as a model that jobs may name.
 
     PLACE is a folder or zip on the machine of the web tier, s3://BUCKET/PREFIX or s3://BUCKET/KEY.zip. The bundle is
-    copied to the output bucket, and its files are checked.
+    copied to the model bucket, and its files are checked.
     """
     answer = client.add_model(_server_place(place), name)
     text = f"Jobs may name the model {answer['name']}, digest {answer['digest'][:12]}. New jobs get it by a roll-out."

@@ -122,6 +122,7 @@ class Deployed:
             "controller": self.stack.role_arn("ControllerRole"),
             "group": ids["WebSecurityGroup"],
             "inputs": self.inputs.name,
+            "models": outputs["ModelBucketName"],
             "outputs": self.outputs.name,
             "pool": self.operator.pool_id,
             "requests": self.requests.url,
@@ -437,6 +438,7 @@ ON_BAD_DAYS = {
     ("ControllerRole", "KeepJobs", "dynamodb:BatchGetItem"): "results are merged while images are tried again",
     ("ControllerRole", "KeepJobs", "dynamodb:DeleteItem"): "a lease is released, or a job is closed after a while",
     ("WebRole", "PublishModels", "s3:AbortMultipartUpload"): "a large model breaks off",
+    ("ControllerRole", "PublishModels", "s3:AbortMultipartUpload"): "the same",
     ("WebRole", "KeepImages", "s3:DeleteObject"): "an image that was put and could not be recorded is taken back",
     ("ControllerRole", "CollectAnswers", "sqs:ChangeMessageVisibility"): "answers that could not be stored go back",
     (
@@ -648,7 +650,8 @@ def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
     assert {one["State"]["Name"] for one in stack.instances(outputs["WebInstanceName"])} == {"terminated"}
     assert stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
-    assert buckets == {"models", "photos", "templates", outputs["InputBucketName"], outputs["OutputBucketName"]}
+    kept = {outputs[f"{each}BucketName"] for each in ("Input", "Output", "Model")}
+    assert buckets == {"models", "photos", "templates", *kept}
     assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
     groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
     assert {one["GroupName"] for one in groups} == {"users", "operators"}

@@ -175,6 +175,7 @@ _FROM_TEMPLATE = {
     "TagSpecifications": [_NAMED],
 }
 _IMAGE, _RESULT = {"Bucket": "{inputs}", "Key": "a/b.jpg"}, {"Bucket": "{outputs}", "Key": "a/b.json"}
+_MODEL = {"Bucket": "{models}", "Key": "models/a/bundle.json"}
 _FLEETS_OWN, _WEB = {"InstanceIds": ["{worker}"]}, {"InstanceIds": ["{web}"]}
 
 
@@ -242,8 +243,15 @@ DENIED_CALLS = {
         "WorkerRole", "s3", "put_object_tagging", {**_IMAGE, "Tagging": {"TagSet": []}}
     ),
     "a worker deletes no result": Attempt("WorkerRole", "s3", "delete_object", _RESULT),
-    "a worker changes no model": Attempt(
-        "WorkerRole", "s3", "put_object", {"Bucket": "{outputs}", "Key": "models/a/bundle.json", "Body": b""}
+    "a worker changes no model": Attempt("WorkerRole", "s3", "put_object", {**_MODEL, "Body": b""}),
+    "a worker changes no model of an earlier release": Attempt(
+        "WorkerRole", "s3", "put_object", {**_MODEL, "Bucket": "{outputs}", "Body": b""}
+    ),
+    "a worker deletes no model": Attempt("WorkerRole", "s3", "delete_object", _MODEL),
+    "web deletes no model": Attempt("WebRole", "s3", "delete_object", _MODEL),
+    "the controller deletes no model": Attempt("ControllerRole", "s3", "delete_object", _MODEL),
+    "web publishes no model among the results": Attempt(
+        "WebRole", "s3", "put_object", {**_MODEL, "Bucket": "{outputs}", "Body": b""}
     ),
     "a worker lists no jobs": Attempt("WorkerRole", "dynamodb", "scan", {"TableName": "{table}"}),
     "a worker takes no answers": Attempt("WorkerRole", "sqs", "receive_message", {"QueueUrl": "{responses}"}),

@@ -142,7 +142,7 @@ def compare() -> Response:
 def add() -> ResponseReturnValue:
     """Add a model that jobs may name.
 
-    The bundle is copied to the output bucket, from where workers load it when a job needs it. A bundle that cannot be
+    The bundle is copied to the model bucket, from where workers load it when a job needs it. A bundle that cannot be
     read, or is not whole, is refused. A bundle that is known already gets the `name`.
     """
     wanted = parse_body(AddModel, '{"place": "s3://bucket/prefix", "name": "..."}', may_be_empty=False)

@@ -2,7 +2,8 @@
 
 The configuration may name another bundle while the system runs, or after a restart with another machine image; a
 bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
-until then. Jobs that exist keep their model: its bundle is published.
+until then. Jobs that exist keep their model: its bundle is published. In each tenure the bundles that an earlier
+release published among the results are copied once.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Final
 from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
 from core.config import WorkerSettings
 from core.model_catalog import CatalogStore, ModelCatalog, with_configured
-from core.published_bundles import publish
+from core.published_bundles import copy_published, publish
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -35,7 +36,8 @@ class ConfiguredModelRecorder:
     Attributes:
         settings: returns the workers' settings, which may change.
         store: the catalogue.
-        outputs: the output bucket.
+        models: the model bucket.
+        outputs: the output bucket, where an earlier release published.
         bucket_named: returns a bucket by its name.
         fleet_config: shows a roll-out as an event.
         active: returns whether this process may still act.
@@ -43,12 +45,14 @@ class ConfiguredModelRecorder:
 
     settings: Callable[[], WorkerSettings]
     store: CatalogStore
+    models: Bucket
     outputs: Bucket
     bucket_named: Callable[[str], Bucket]
     fleet_config: FleetConfigWatcher
     active: Callable[[], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _recorded: bytes | None = field(default=None, init=False)
+    _has_copied: bool = field(default=False, init=False)
     _problem: str | None = field(default=None, init=False)
 
     def tick(self) -> float:
@@ -70,12 +74,15 @@ class ConfiguredModelRecorder:
         if problem is not None and problem != self._problem:
             _log.warning("the configured bundle is not offered to jobs: %s", problem)
         self._problem = problem
+        if self.models.name != self.outputs.name and not self._has_copied and self.active():
+            copy_published(self.outputs, self.models, self.active)
+            self._has_copied = True
         return CHECK_SECONDS
 
     def _record(self, worker: WorkerSettings) -> None:
         # Published first: each job with the model has a place to load it from.
-        facts = publish(worker.bundle, self.bucket_named, self.outputs, worker.bundle_sha256)
-        version = configured_version(facts, self.outputs.name, self.now())
+        facts = publish(worker.bundle, self.bucket_named, self.models, worker.bundle_sha256)
+        version = configured_version(facts, self.models.name, self.now())
         before = self.store.find()
         if before is not None and before.configured == version.digest:
             return

@@ -225,6 +225,7 @@ class ControllerServices:
             "configured_model": ConfiguredModelRecorder(
                 lambda: fleet_config.worker or self.config.worker,
                 catalog_store,
+                self.bucket_named(self.config.names.model_bucket),
                 self.outputs,
                 self.bucket_named,
                 fleet_config,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 OFF = {"", "0", "false"}
 """Values of a parameter that turn its part of the stack off."""
 
-_BUCKETS = tuple(f"s3:::{{prefix}}-{each}-{{account}}-{{region}}" for each in ("bake", "input", "output"))
+_BUCKETS = tuple(f"s3:::{{prefix}}-{each}-{{account}}-{{region}}" for each in ("bake", "input", "output", "models"))
 _QUEUES = tuple(f"sqs:{{region}}:{{account}}:{{prefix}}-{each}" for each in ("requests", "responses", "dead-letters"))
 
 

@@ -185,7 +185,7 @@ def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(read
             case "users":
                 assert [account.groups for account in accounts.list()] == [{OPERATORS}]
             case "down":
-                kept = {"bucket of images or results", "job table", "user pool"}
+                kept = {"bucket of images, results or models", "job table", "user pool"}
                 assert left(reader.stage) == kept
 
 

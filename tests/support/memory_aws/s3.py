@@ -26,8 +26,9 @@ class MemoryBucket(Bucket):
         call: Call = run_effect,
         fails: Callable[[bytes], Exception | None] = lambda body: None,
         leave: Leave = leave_none,
+        name: str = "memory",
     ) -> None:
-        super().__init__(cast(Any, None), "memory")
+        super().__init__(cast(Any, None), name)
         self.call, self.fails, self.leave = call, fails, leave
         self.objects: dict[str, bytes] = {}
         self.types: dict[str, str] = {}

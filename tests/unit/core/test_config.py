@@ -94,6 +94,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ),
         ("queues", "max_receive_count", 2, ["queues.max_receive_count = 2", "must be at least 3", "set 5"]),
         ("names", "input_bucket", "My_Bucket", ["names.input_bucket = 'My_Bucket'", "pattern"]),
+        ("names", "model_bucket", "fleetsight-input", ["names.model_bucket = 'fleetsight-input'", "their images"]),
         ("names", "request_queue", "a.fifo", ["names.request_queue = 'a.fifo'", "pattern"]),
         ("names", "job_table", "a b", ["names.job_table = 'a b'", "pattern"]),
         ("web", "max_open_jobs", 0, ["web.max_open_jobs = 0", "greater than or equal to 1"]),
@@ -121,6 +122,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ("imports", "sources", [{"location": "s3://photos", "users": "ann"}], ["'everyone' or 'operators'"]),
         ("imports", "sources", [{"location": "s3://fleetsight-input/a"}], ["the system's own"]),
         ("imports", "sources", [{"location": "s3://fleetsight-output"}], ["the system's own"]),
+        ("imports", "destinations", [{"location": "s3://fleetsight-models/a"}], ["the system's own"]),
         ("imports", "destinations", [{"location": "s3://photos/*"}], ["imports.destinations.0.location", "'*'"]),
         (
             "imports",
@@ -158,6 +160,12 @@ def test_a_missing_key_and_a_missing_section_are_named() -> None:
     message = fault(values)
     assert "fleet.max_workers: missing" in message
     assert "prices: missing" in message
+
+
+def test_a_configuration_of_before_the_model_bucket_keeps_models_among_the_results() -> None:
+    values = changed("names", "output_bucket", "my-results")
+    del values["names"]["model_bucket"]
+    assert parse_config(values).names.model_bucket == "my-results"
 
 
 def test_all_faults_are_named_at_once() -> None:

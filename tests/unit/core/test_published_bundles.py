@@ -1,4 +1,4 @@
-"""Published bundles: whole copies in the output bucket, from folders, zips and S3."""
+"""Published bundles: whole copies in the model bucket, from folders, zips and S3."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ def no_bucket(name: str) -> NoReturn:
 
 
 @pytest.fixture
-def outputs() -> MemoryBucket:
+def models() -> MemoryBucket:
     return MemoryBucket()
 
 
-def published(outputs: MemoryBucket, digest: str | None) -> dict[str, bytes]:
+def published(models: MemoryBucket, digest: str | None) -> dict[str, bytes]:
     """Return the files of a published bundle by name."""
     folder = published_place("out", str(digest)).removeprefix("s3://out/") + "/"
-    return {key.removeprefix(folder): body for key, body in outputs.objects.items() if key.startswith(folder)}
+    return {key.removeprefix(folder): body for key, body in models.objects.items() if key.startswith(folder)}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "s3", "zip in s3"])
-def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: MemoryBucket, tmp_path: Path) -> None:
+def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, models: MemoryBucket, tmp_path: Path) -> None:
     place, source = DEMO_BUNDLE, MemoryBucket()
     if "zip" in kind:
         place = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE.parent, DEMO_BUNDLE.name))
@@ -54,59 +54,59 @@ def test_a_bundle_is_copied_whole_from_wherever_it_is(kind: str, outputs: Memory
         assert "s3" in kind
         return source
 
-    facts = publish(place, bucket_named, outputs)
+    facts = publish(place, bucket_named, models)
     assert facts.name == "demo"
-    assert published(outputs, facts.digest) == files_of(DEMO_BUNDLE)
+    assert published(models, facts.digest) == files_of(DEMO_BUNDLE)
 
 
 @pytest.mark.parametrize("messages", [{"stop!": "Stop, please."}, {"stop!": "St\ufffdp"}])
 def test_a_bundle_with_other_words_changes_nothing_that_is_published(
-    messages: dict[str, str], outputs: MemoryBucket, tmp_path: Path
+    messages: dict[str, str], models: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     relabelled_bundle(folder, "other", "!")
-    publish(folder, no_bucket, outputs)
-    before = dict(outputs.objects)
+    publish(folder, no_bucket, models)
+    before = dict(models.objects)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
     (folder / "model.bin").unlink()
-    assert publish(folder, no_bucket, outputs).digest == manifest["digest"]
-    assert outputs.objects == before
+    assert publish(folder, no_bucket, models).digest == manifest["digest"]
+    assert models.objects == before
 
 
 @pytest.mark.parametrize(
     "damage", [b"", b"{}", b"[]", b'{"labels": "x"}', {"messages": {"stop!": 1}}, {"labels": ["a"]}, {"digest": "0"}]
 )
 def test_a_published_bundle_json_that_is_damaged_is_replaced(
-    damage: bytes | dict[str, object], outputs: MemoryBucket, tmp_path: Path
+    damage: bytes | dict[str, object], models: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     digest = relabelled_bundle(folder, "other", "!")
-    publish(folder, no_bucket, outputs)
-    before = dict(outputs.objects)
+    publish(folder, no_bucket, models)
+    before = dict(models.objects)
     key = f"models/{digest}/{MANIFEST_NAME}"
     body = damage if isinstance(damage, bytes) else json.dumps({**json.loads(before[key]), **damage}).encode()
-    outputs.put(key, body, "application/json")
-    publish(folder, no_bucket, outputs)
-    assert outputs.objects == before
+    models.put(key, body, "application/json")
+    publish(folder, no_bucket, models)
+    assert models.objects == before
 
 
 @pytest.mark.parametrize("messages", [{"stop!": 1}, {"no label": "x"}, [1], "text"])
 def test_a_bundle_with_messages_that_no_worker_would_load_is_refused(
-    messages: object, outputs: MemoryBucket, tmp_path: Path
+    messages: object, models: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     relabelled_bundle(folder, "other", "!")
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "messages": messages}))
     with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
-        publish(folder, no_bucket, outputs)
-    assert not outputs.objects
+        publish(folder, no_bucket, models)
+    assert not models.objects
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "outside", "no digest", "not pinned", "no bundle"])
 def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
-    fault: str, outputs: MemoryBucket, tmp_path: Path
+    fault: str, models: MemoryBucket, tmp_path: Path
 ) -> None:
     folder, pin = tmp_path / "other", None
     digest = relabelled_bundle(folder, "other", "!")
@@ -127,28 +127,28 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
     if folder.is_dir():
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
-        publish(folder, no_bucket, outputs, pin)
-    assert MANIFEST_NAME not in published(outputs, digest)
+        publish(folder, no_bucket, models, pin)
+    assert MANIFEST_NAME not in published(models, digest)
 
 
 @pytest.mark.parametrize("is_published", [True, False])
 def test_a_bundle_changed_without_its_digest_is_refused_and_replaces_nothing(
-    is_published: bool, outputs: MemoryBucket, tmp_path: Path
+    is_published: bool, models: MemoryBucket, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
     relabelled_bundle(folder, "other", "!")
     if is_published:
-        publish(folder, no_bucket, outputs)
-    before = dict(outputs.objects)
+        publish(folder, no_bucket, models)
+    before = dict(models.objects)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["labels"][0] = "aeroplane"
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=r"bundle\.json was changed since the bundle was built"):
-        publish(folder, no_bucket, outputs)
-    assert outputs.objects == before
+        publish(folder, no_bucket, models)
+    assert models.objects == before
 
 
-def test_a_manifest_with_numbers_that_are_none_is_refused(outputs: MemoryBucket, tmp_path: Path) -> None:
+def test_a_manifest_with_numbers_that_are_none_is_refused(models: MemoryBucket, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     relabelled_bundle(folder, "other", "!")
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
@@ -156,16 +156,16 @@ def test_a_manifest_with_numbers_that_are_none_is_refused(outputs: MemoryBucket,
         manifest["preprocess"]["mean"] = mean
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
         with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
-            publish(folder, no_bucket, outputs)
+            publish(folder, no_bucket, models)
     manifest["preprocess"] |= {"mean": [0.49, 0.48, 0.45], "resize": 32.5}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=r"32\.5 is no whole number"):
-        publish(folder, no_bucket, outputs)
+        publish(folder, no_bucket, models)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "s3"])
 def test_no_more_of_a_manifest_than_its_maximum_is_read(
-    kind: str, outputs: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, models: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, source = tmp_path / "other", MemoryBucket()
     relabelled_bundle(folder, "other", "!")
@@ -180,16 +180,16 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size - 1)
     with pytest.raises(BundleUnreadableError, match="that are read" if kind == "s3" else "has more than"):
-        publish(place, lambda _name: source, outputs)
+        publish(place, lambda _name: source, models)
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
-    assert publish(place, lambda _name: source, outputs).name == "other"
+    assert publish(place, lambda _name: source, models).name == "other"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("is_in_s3", [True, False])
 def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
-    method: int, is_in_s3: bool, outputs: MemoryBucket, tmp_path: Path
+    method: int, is_in_s3: bool, models: MemoryBucket, tmp_path: Path
 ) -> None:
     place, source = tmp_path / "demo.zip", MemoryBucket()
     with zipfile.ZipFile(place, "w", method) as archive:
@@ -202,12 +202,12 @@ def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
         place.write_bytes(damaged)
         source.put("demo.zip", damaged, "application/zip")
         with pytest.raises(BundleUnreadableError, match="demo"):
-            publish(Path("s3://models/demo.zip") if is_in_s3 else place, lambda _name: source, outputs)
+            publish(Path("s3://models/demo.zip") if is_in_s3 else place, lambda _name: source, models)
 
 
 @pytest.mark.parametrize("fault", ["missing", "no zip", "damaged", "too large"])
 def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
-    fault: str, outputs: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, models: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, address = MemoryBucket(), "s3:/models/demo.zip"
     body = Path(shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO_BUNDLE)).read_bytes()
@@ -221,5 +221,5 @@ def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
     if fault != "missing":
         source.put("demo.zip", body, "application/zip")
     with pytest.raises(BundleUnreadableError, match=address):
-        publish(Path("s3://models/demo.zip"), lambda _name: source, outputs)
-    assert not any(key.endswith(MANIFEST_NAME) for key in outputs.objects)
+        publish(Path("s3://models/demo.zip"), lambda _name: source, models)
+    assert not any(key.endswith(MANIFEST_NAME) for key in models.objects)

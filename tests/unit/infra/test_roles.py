@@ -19,7 +19,7 @@ from tests.support.stack_template import (
 ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 
-INPUTS, OUTPUTS = "<InputBucket.Arn>", "<OutputBucket.Arn>"
+INPUTS, OUTPUTS, MODELS = "<InputBucket.Arn>", "<OutputBucket.Arn>", "<ModelBucket.Arn>"
 READ_QUEUE = "sqs:GetQueueAttributes sqs:GetQueueUrl"
 CONSUME = f"{READ_QUEUE} sqs:ReceiveMessage sqs:DeleteMessage"
 READ_TABLE = "dynamodb:BatchGetItem dynamodb:GetItem dynamodb:Query dynamodb:PutItem"
@@ -27,9 +27,8 @@ EXACTLY = {
     "WebRole": {
         f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:DeleteObjectTagging s3:GetObject s3:DeleteObject",
         f"{OUTPUTS}/*": "s3:GetObject",
-        f"{OUTPUTS}/models/*": "s3:AbortMultipartUpload s3:PutObject",
-        INPUTS: "s3:ListBucket",
-        OUTPUTS: "s3:ListBucket",
+        f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
+        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
         "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:UpdateItem",
         "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
         "<ControllerRole.Arn>": "sts:AssumeRole",
@@ -40,20 +39,18 @@ EXACTLY = {
         "arn:aws:s3:::photos/incoming/*": "s3:GetObject",
         "arn:aws:s3:::photos/labels/*": "s3:PutObject",
         f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
-        INPUTS: "s3:ListBucket",
-        OUTPUTS: "s3:ListBucket",
+        f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
+        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
         "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem dynamodb:UpdateItem",
         "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
         "<ResponseQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility",
         "<DeadLetterQueue.Arn>": CONSUME,
     },
     "WorkerRole": {
-        f"{INPUTS}/*": "s3:GetObject",
-        f"{OUTPUTS}/*": "s3:GetObject",
+        **dict.fromkeys((f"{INPUTS}/*", f"{OUTPUTS}/*", f"{MODELS}/*"), "s3:GetObject"),
         f"{OUTPUTS}/0*": "s3:PutObject",
         f"{OUTPUTS}/????/0*": "s3:PutObject",
-        INPUTS: "s3:ListBucket",
-        OUTPUTS: "s3:ListBucket",
+        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
         "<RequestQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility sqs:SendMessage",
         "<ResponseQueue.Arn>": "sqs:GetQueueUrl sqs:SendMessage",
     },

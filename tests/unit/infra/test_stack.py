@@ -316,8 +316,8 @@ def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for
 # ---- What the stack stores
 
 BUCKETS = tuple(of_type("S3::Bucket"))
-OF_USERS = ("InputBucket", "OutputBucket")
-"""Buckets with data of users; the site's files can be published again."""
+KEPT = ("InputBucket", "OutputBucket", "ModelBucket")
+"""Buckets with data of users and models; the site's files can be published again."""
 QUEUES = tuple(of_type("SQS::Queue"))
 
 
@@ -344,7 +344,8 @@ UNFINISHED = {
 
 
 def test_unfinished_uploads_expire_after_a_day_and_besides_only_unkept_images() -> None:
-    assert RESOURCES["OutputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
+    for bucket in ("OutputBucket", "ModelBucket"):
+        assert RESOURCES[bucket]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
     unfinished, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     assert unfinished == UNFINISHED
     assert value_of(rule) == {
@@ -387,7 +388,7 @@ def test_only_named_origins_may_post_into_the_input_bucket() -> None:
     assert "CorsConfiguration" not in RESOURCES["OutputBucket"]["Properties"]
 
 
-@pytest.mark.parametrize("name", [*OF_USERS, "JobTable", "UserPool"])
+@pytest.mark.parametrize("name", [*KEPT, "JobTable", "UserPool"])
 def test_data_of_users_outlives_the_stack(name: str) -> None:
     assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
 

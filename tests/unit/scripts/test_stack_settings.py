@@ -203,6 +203,7 @@ def test_retained_buckets_and_tables_have_literal_names() -> None:
     assert names(with_static_names(load_template().body, VALUES)) == {
         "InputBucket": "fs-input-123456789012-eu-west-1",
         "OutputBucket": "fs-output-123456789012-eu-west-1",
+        "ModelBucket": "fs-models-123456789012-eu-west-1",
         "SiteBucket": "fs-site-123456789012-eu-west-1",
         "JobTable": "fs-jobs",
     }

@@ -1,5 +1,7 @@
 """Models: the one that each job gets, their roll-out by operators, and what pages show of them."""
 
+import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html import unescape
@@ -17,6 +19,7 @@ from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
 from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, JobModel, rolled_back
+from core.published_bundles import copies_first, publish
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
@@ -24,6 +27,7 @@ from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
+from tests.support.memory_aws.calls import Call, run_effect
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.auth.identity import Identity
@@ -97,7 +101,7 @@ def test_a_roll_out_reaches_new_jobs_only_and_a_roll_back_undoes_it(
     for each in (before, after):
         assert client.get(each["links"]["self"]).get_json()["model"] == each["model"]
     assert store.job(after["job_id"]).model == JobModel(
-        "other", digest_of(other), f"s3://fleetsight-output/models/{digest_of(other)}"
+        "other", digest_of(other), f"s3://fleetsight-models/models/{digest_of(other)}"
     )
 
 
@@ -323,10 +327,13 @@ def test_pages_show_the_model_of_the_job(
 
 
 def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
-    config: Config, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    config: Config, store: JobStore, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, reads = [0.0], list[float]()
     served = Backend(config, store).served
+    bucket = MemoryBucket()
+    monkeypatch.setattr(served, "_bucket_named", lambda _name: bucket)
+    monkeypatch.setattr(served.configured, "get", lambda _bucket, key: bucket.get(key))
     monkeypatch.setattr(served._refresh, "clock", lambda: now[0])
     find = CatalogStore.find
 
@@ -339,6 +346,8 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
         model = served.recent_models()("job")
         assert model is not None and model.name == "demo"
     assert reads == [0.0]
+    served.add(str(other), None, "")
+    assert served.facts_called("other").name == "other", "a change in this process is seen at once"
     now[0] += RECENT_SECONDS
 
     def busy(_: CatalogStore) -> Any:
@@ -349,17 +358,20 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
 
 
 @pytest.fixture
-def recording(store: JobStore, output_bucket: MemoryBucket, make_config: ConfigMaker, tmp_path: Path) -> "Recording":
-    return Recording(store, output_bucket, make_config, tmp_path / "config.yaml")
+def recording(store: JobStore, make_config: ConfigMaker, tmp_path: Path) -> "Recording":
+    return Recording(store, make_config, tmp_path / "config.yaml")
 
 
 class Recording:
     """The controller's recorder of the configured model; `configure` changes the configuration while it runs."""
 
-    def __init__(self, store: JobStore, outputs: MemoryBucket, make_config: ConfigMaker, path: Path) -> None:
-        self.make_config, self.path, self.outputs = make_config, path, outputs
+    def __init__(self, store: JobStore, make_config: ConfigMaker, path: Path) -> None:
+        self.make_config, self.path = make_config, path
         self.catalogs, self.is_active = CatalogStore(store.table), True
         self.config = make_config()
+        names = self.config.names
+        self.outputs, self.models = MemoryBucket(name=names.output_bucket), MemoryBucket(name=names.model_bucket)
+        self.buckets = {each.name: each for each in (self.outputs, self.models)}
         path.write_text("0")
         self.watcher = FleetConfigWatcher(path, self.config.fleet, lambda _path: self.config)
         self.recorder = self.start()
@@ -370,8 +382,9 @@ class Recording:
         return ConfiguredModelRecorder(
             lambda: self.watcher.worker or worker,
             self.catalogs,
+            self.models,
             self.outputs,
-            lambda _name: self.outputs,
+            self.buckets.__getitem__,
             self.watcher,
             lambda: self.is_active,
         )
@@ -394,12 +407,12 @@ class Recording:
 def test_a_bundle_that_the_configuration_names_anew_is_rolled_out(recording: Recording, other: Path) -> None:
     recording.recorder.tick()
     assert recording.names() == ("demo", None, ["demo"])
-    assert f"models/{digest_of(DEMO_BUNDLE)}/{MANIFEST_NAME}" in recording.outputs.objects
+    assert f"models/{digest_of(DEMO_BUNDLE)}/{MANIFEST_NAME}" in recording.models.objects
     recording.configure(other)
     assert recording.catalogs.find().default == digest_of(DEMO_BUNDLE)  # type: ignore[union-attr]
     recording.recorder.tick()
     assert recording.names() == ("other", "demo", ["demo", "other"])
-    assert f"models/{digest_of(other)}/{MANIFEST_NAME}" in recording.outputs.objects
+    assert f"models/{digest_of(other)}/{MANIFEST_NAME}" in recording.models.objects
     [event] = [each.words for each in recording.watcher.drain_events() if "model" in each.words]
     assert event == "worker.bundle has changed: new jobs get the model other"
 
@@ -432,7 +445,62 @@ def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) 
     recording.is_active = False
     recording.recorder.tick()
     assert recording.catalogs.find() is None
-    assert recording.outputs.objects == {}
+    assert recording.models.objects == {}
+
+
+class KilledError(Exception):
+    """Raised in place of a process that ends at this call."""
+
+
+def dying_at(number: int) -> Call:
+    """Return a hook that ends the process at its call with this number: before it, or every second time after it."""
+    calls = itertools.count(1)
+
+    def call(_operation: str, effect: Callable[[], Any]) -> Any:
+        is_last = next(calls) == number
+        if is_last and number % 2:
+            raise KilledError
+        result = effect()
+        if is_last:
+            raise KilledError
+        return result
+
+    return call
+
+
+def test_models_among_the_results_are_copied_however_often_the_controller_dies(
+    recording: Recording, other: Path
+) -> None:
+    """An earlier release has published them there, and its catalogue and its workers still name that place."""
+    config = recording.config
+    recording.config = recording.make_config(names={"model_bucket": config.names.output_bucket})
+    recording.models = recording.outputs
+    recording.start().tick()
+    publish(other, recording.buckets.__getitem__, recording.outputs)
+    recording.outputs.put("models/" + "0" * 64 + "/bundle.json", b"damaged", "application/json")
+    recording.outputs.put("models/not-published/bundle.json", b"an operator's", "application/json")
+    recording.models = recording.buckets[config.names.model_bucket]
+    before, catalog = dict(recording.outputs.objects), recording.catalogs.find()
+    get = copies_first(lambda bucket, key: recording.buckets[bucket].get(key), config.names)
+    wanted = {key: body for key, body in before.items() if digest_of(DEMO_BUNDLE) in key or digest_of(other) in key}
+
+    is_killed, deaths = True, 0
+    while is_killed:
+        deaths += 1
+        recording.models.call = recording.outputs.call = dying_at(deaths)
+        try:
+            recording.start().tick()
+            is_killed = False
+        except KilledError:
+            pass
+        recording.models.call = recording.outputs.call = run_effect
+        assert {key: get(recording.outputs.name, key) for key in wanted} == wanted
+    assert deaths > len(wanted)
+    assert recording.models.objects == wanted
+    assert (recording.outputs.objects, recording.catalogs.find()) == (before, catalog)
+    # Who may write results changes no model.
+    recording.outputs.objects = dict.fromkeys(before, b"another")
+    assert {key: get(recording.outputs.name, key) for key in wanted} == wanted
 
 
 @pytest.mark.usefixtures("app")
@@ -448,6 +516,7 @@ def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
         monkeypatch.setattr(f"web_tier.{module}.MAX_MANIFEST_BYTES", 1)
     with pytest.raises(ObjectTooLargeError):
         Backend(config).served.configured.get("models", "signs/bundle.json")
+    recording.buckets["models"] = output_bucket
     recording.configure(Path("s3://models/signs"))
     recording.recorder.tick()
     assert "has 2 bytes, more than the 1 that are read" in caplog.text
