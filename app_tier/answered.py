@@ -1,13 +1,13 @@
 """What a worker reports about answered images: a line for each batch, and spans of sampled traces."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 
 from app_tier.task import Task
 from core.messages import ClassificationResult
 from core.telemetry import Span, SpanExporter
 from core.tracing import child_of, trace_id
+from services.clock import epoch_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def report_answered(tasks: Sequence[Task[ClassificationResult]], spans: SpanExpo
         for task in tasks
     ]
     _log.info("answered", extra={"images": images})
-    now = time.time()
+    now = epoch_seconds()
     for task in tasks:
         if task.traceparent is not None and spans.wants(task.traceparent):
             for span in image_spans(task, task.traceparent, now):

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.ids import new_id
 from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerState
+from services.clock import utc_now
 from services.sqs import OutgoingMessage
 
 EVERY_SECONDS = 10.0
@@ -58,7 +59,7 @@ class Heartbeater:
         stats: Callable[[], WorkerStats],
         send: Send,
         every_seconds: float = EVERY_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker, self._stats, self._send = worker, stats, send

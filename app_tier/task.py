@@ -1,6 +1,5 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from typing import Generic, TypeVar
 
 from app_tier.engines import LoadedModel
 from core.messages import RequestMessage, Timings
+from services.clock import epoch_seconds
 from services.sqs import ReceivedMessage
 
 T_co = TypeVar("T_co", covariant=True)
@@ -110,7 +110,7 @@ class Task(Generic[T_co]):
             {**self.milliseconds, **rounded},
             self.sha256,
             self.thumbnail,
-            {**self.ended_at, **dict.fromkeys(milliseconds, time.time())},
+            {**self.ended_at, **dict.fromkeys(milliseconds, epoch_seconds())},
             self.assigned,
         )
 

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Final
 
 from core.ids import new_id
+from services.clock import utc_now
 from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
 
@@ -89,7 +90,7 @@ class PersonalTokens:
     """The tokens of all users; `random_text` returns unguessable texts of 43 characters."""
 
     table: Table
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
     random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
 
     def make(

@@ -8,9 +8,10 @@ A metric is a field of the line, and has its name. Its one dimension is `process
 `prices.metric_month`; so what CloudWatch knows from SQS, such as the length of a queue, is not among them.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Final
+
+from services.clock import epoch_seconds
 
 CONTROLLER_METRICS: Final[Mapping[str, str]] = {
     "workers": "Count",
@@ -45,4 +46,4 @@ def embedded_metrics(namespace: str | None, units: Mapping[str, str]) -> dict[st
         "Dimensions": [["process"]],
         "Metrics": [{"Name": name, "Unit": unit} for name, unit in units.items()],
     }
-    return {"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
+    return {"_aws": {"Timestamp": int(epoch_seconds() * 1000), "CloudWatchMetrics": [directive]}}

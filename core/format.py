@@ -18,6 +18,7 @@ from core.fleet.models import (
     LimitsOverride,
     WorkerLimits,
 )
+from services.clock import utc_now
 from services.ec2 import ALIVE
 
 STALE_SECONDS = 15.0
@@ -102,7 +103,7 @@ def percent_text(percent: float | None) -> str:
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago `moment` was, in words."""
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    seconds = ((now or utc_now()) - moment).total_seconds()
     return "just now" if seconds < 1 else f"{duration(seconds)} ago"
 
 

@@ -20,10 +20,13 @@ from hashlib import sha256
 
 from ulid import ULID
 
+from services.clock import epoch_seconds
 from services.errors import MessageError
 
 ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _ULID = re.compile(ULID_PATTERN)
+MAX_AHEAD_MILLISECONDS = 120_000
+"""How far the last id may be ahead of the clock: twice the error of two clocks that agree (`services/clock.py`)."""
 MAX_POSITION = 9_999_999
 """Highest position of an image in its job."""
 
@@ -48,12 +51,17 @@ class _Ids:
 
     def reset(self) -> None:
         self._lock = threading.Lock()
-        self._last = ULID()
+        self._last = self._now()
+
+    def _now(self) -> ULID:
+        return ULID.from_timestamp(epoch_seconds())
 
     def next(self) -> ULID:
         with self._lock:
-            fresh = ULID()
-            self._last = fresh if fresh.milliseconds > self._last.milliseconds else ULID.from_int(int(self._last) + 1)
+            fresh = self._now()
+            ahead = self._last.milliseconds - fresh.milliseconds
+            # If the last id is far ahead, the clock was wrong: ids that continued from it would be dated wrongly.
+            self._last = ULID.from_int(int(self._last) + 1) if 0 <= ahead <= MAX_AHEAD_MILLISECONDS else fresh
             return self._last
 
 
@@ -61,7 +69,7 @@ _ids = _Ids()
 
 
 def new_id() -> str:
-    """Return a new ULID for a job, an image or a process, greater than any earlier one of this process."""
+    """Return a new ULID for a job, an image or a process, greater than any earlier one unless the clock was wrong."""
     return str(_ids.next())
 
 

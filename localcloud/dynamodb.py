@@ -18,7 +18,6 @@ import json
 import operator
 import re
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -33,6 +32,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.dynamodb.responses import dynamo_to_dict as stock_to_dict
 from werkzeug.exceptions import HTTPException
 
+from localcloud.clock import wall_seconds
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
 from localcloud.patches import Patches
 from localcloud.state.recorder import recorder
@@ -329,7 +329,7 @@ def describe_continuous_backups(original: Any, self: Any, table_name: str) -> An
     """Return the description, in which the present moment is the latest that can be restored."""
     described = copy.deepcopy(original(self, table_name))
     if "LatestRestorableDateTime" in (recovery := described["PointInTimeRecoveryDescription"]):
-        recovery["LatestRestorableDateTime"] = time.time()
+        recovery["LatestRestorableDateTime"] = wall_seconds()
     return described
 
 

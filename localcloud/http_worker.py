@@ -26,6 +26,7 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from localcloud.clock import wall_seconds
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
 from localcloud.state.recorder import recorder
@@ -137,7 +138,7 @@ def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool
 
 
 def _head_of_answer(status: str, headers: list[tuple[str, str]], length: int | None, keep_alive: bool) -> bytes:
-    lines = [f"HTTP/1.1 {status}", "Server: local-cloud", f"Date: {_date(int(time.time()))}"]
+    lines = [f"HTTP/1.1 {status}", "Server: local-cloud", f"Date: {_date(int(wall_seconds()))}"]
     lines.append("Connection: keep-alive" if keep_alive else "Connection: close")
     lines += [f"{name}: {value}" for name, value in headers if name.lower() != "connection"]
     if length is not None and all(name.lower() != "content-length" for name, _ in headers):

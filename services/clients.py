@@ -17,6 +17,7 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import NoCredentialsError
 from botocore.loaders import JSONFileLoader, Loader
 
+from services.clock import confirm_by_reply
 from services.endpoint import APP_ID, Endpoint
 from services.json_calls import JsonCalls
 
@@ -67,9 +68,10 @@ _LOADER = FastModelLoader()
 
 
 def new_session() -> botocore.session.Session:
-    """Return a session that finds its service models quickly."""
+    """Return a session that finds its service models quickly, and confirms the clock by each reply."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _LOADER)
+    session.register("response-received", confirm_by_reply)
     return session
 
 

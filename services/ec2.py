@@ -37,6 +37,19 @@ describe many, or answer too late.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 """
 
+FAILED_STARTS = frozenset(
+    {
+        "Client.InternalError",
+        "Client.InvalidSnapshot.NotFound",
+        "Client.VolumeLimitExceeded",
+        "Server.InsufficientInstanceCapacity",
+        "Server.InternalError",
+    }
+)
+"""Reasons of an end while EC2 was still launching the instance, which it does not bill.
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
+"""
+
 WORKER_SUFFIX = "-worker"
 """Follows the prefix in the `Name` tag of a stack's workers."""
 
@@ -50,6 +63,7 @@ class Instance:
         protected: whether its worker is protected from scale-in: it stays when it is idle.
         spot: whether it is a Spot Instance.
         client_token: of the call that launched it; empty when that had none.
+        failed_to_start: whether EC2 has ended it because it could not start it.
     """
 
     instance_id: str
@@ -61,6 +75,7 @@ class Instance:
     protected: bool = False
     spot: bool = False
     client_token: str = ""
+    failed_to_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,4 +270,5 @@ def _instance(described: Any) -> Instance:
         protected=any(tag["Key"] == PROTECTED_TAG for tag in described.get("Tags", [])),
         spot=described.get("InstanceLifecycle") == "spot",
         client_token=described.get("ClientToken", ""),
+        failed_to_start=described.get("StateReason", {}).get("Code") in FAILED_STARTS,
     )

@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
+from services.clock import CLOCK
 from services.endpoint import APP_ID
 
 OPERATIONS: Final = frozenset(
@@ -148,7 +149,7 @@ class JsonCalls:
         connection = self._connect()
         try:
             connection.sendall(request)
-            status, body, is_kept = read_reply(connection)
+            status, date, body, is_kept = read_reply(connection)
         except BaseException:
             connection.close()
             raise
@@ -156,6 +157,7 @@ class JsonCalls:
             self._idle.append(connection)
         else:
             connection.close()
+        CLOCK.confirm(date)
         return status, body
 
     def _connect(self) -> socket.socket:
@@ -218,8 +220,8 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
     return key
 
 
-def read_reply(connection: socket.socket) -> tuple[int, bytes, bool]:
-    """Return the status and the body of a reply, and whether the connection can be used again.
+def read_reply(connection: socket.socket) -> tuple[int, str | None, bytes, bool]:
+    """Return the status, the date and the body of a reply, and whether the connection can be used again.
 
     Raises:
         OSError: the connection ended, or was silent for too long, within the reply.
@@ -241,4 +243,4 @@ def read_reply(connection: socket.socket) -> tuple[int, bytes, bool]:
         parts.append(more)
         missing -= len(more)
     is_kept = missing == 0 and fields.get("connection", "keep-alive").lower() == "keep-alive"
-    return int(first.split(" ", 2)[1]), b"".join(parts), is_kept
+    return int(first.split(" ", 2)[1]), fields.get("date"), b"".join(parts), is_kept

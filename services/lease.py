@@ -13,11 +13,11 @@ it, all contenders wait for the lease's length, and those for an older table nev
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from services.clock import boot_seconds, epoch_seconds
 from services.table import Item, Table
 
 _PK = "LEASE"
@@ -27,15 +27,6 @@ _MOVED = "moved"
 """Holder of a lease that was moved to another table. No contender has this name, so each waits."""
 
 _log = logging.getLogger(__name__)
-
-
-def boot_seconds() -> float:
-    """Return the seconds since the machine booted.
-
-    Time in which a virtual machine or a laptop is suspended counts, as by `CLOCK_BOOTTIME` (clock_gettime(2)); where
-    there is no such clock, it does not.
-    """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass
@@ -63,7 +54,7 @@ class Lease:
     work_table: str = ""
     generation: int = 0
     clock: Callable[[], float] = boot_seconds
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = epoch_seconds
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
     _version: int = field(default=0, init=False, repr=False)
     _token: int = field(default=0, init=False, repr=False)

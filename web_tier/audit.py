@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +24,7 @@ from flask import Flask, Response, g, request
 
 from core.ids import first_id_of, new_id
 from core.logs import AUDIT_LOGGER
+from services.clock import utc_now
 from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
 from services.users import normalise_email
 from web_tier.auth.context import current_auth
@@ -264,7 +265,7 @@ def _event(status: int) -> AuditEvent | None:
     return new_event(
         action,
         user,
-        at=datetime.now(UTC),
+        at=utc_now(),
         address=request.remote_addr or "",
         request_id=request_id(),
         details={**(request.view_args or {}), **g.get("audit_details", {})},

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,6 +26,7 @@ from core.published_bundles import copies_first
 from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
+from services.clock import utc_now
 from services.demand_signal import SignallingQueue
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
@@ -88,9 +89,7 @@ class ControllerReports:
             not known.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] = utc_now) -> None:
         self.ahead = timedelta()
         self._clock, self._now = clock, now
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from core.fleet.models import EndedInstance, FleetInstance
 from core.logs import LINE_FIELDS, log_line_time, parse_log_line
+from services.clock import utc_now
 from services.ec2 import read_console
 from services.errors import NotFoundError
 from web_tier.bulkheads import Bulkhead
@@ -168,7 +169,7 @@ class InstanceConsoles:
         connect: "Callable[[], EC2Client]",
         bulkhead: Bulkhead,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._connect, self._bulkhead, self._clock, self._now = connect, bulkhead, clock, now
         self._client: EC2Client | None = None

@@ -32,6 +32,7 @@ from core.ids import new_id
 from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, new_traceparent, parse_traceparent, set_traceparent
 from core.tracing import trace_id as trace_id_of
+from services.clock import epoch_seconds
 from web_tier.auth.identity import known_identity
 from web_tier.metrics import METHODS, WebMetrics
 from web_tier.slow_clients import bound_body
@@ -303,7 +304,7 @@ class Middleware:
 
 def request_span(route: str | None, status: int, seconds: float) -> Span:
     """Return the span of the current request: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
-    method, now = request.method if request.method in METHODS else "_OTHER", time.time()
+    method, now = request.method if request.method in METHODS else "_OTHER", epoch_seconds()
     return Span(
         f"{method} {route}" if route else method,
         g.traceparent,

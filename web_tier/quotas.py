@@ -18,6 +18,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from core.config import LimitSettings
 from core.jobs.models import ImageRecord
+from services.clock import utc_now
 from services.table import EXPIRES_AT, Item, Table
 
 _DAY = timedelta(days=1)
@@ -63,7 +64,7 @@ class Quotas:
 
     table: Table
     limits: LimitSettings
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
 
     def charge(self, caller: str, amount: Amount) -> datetime:
         """Count `amount` for the caller; return the time, for `refund`.

@@ -18,7 +18,6 @@ All processes of the web tier count together, in the job table (`TableStorage`).
 import ipaddress
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -35,6 +34,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from core.config import Config
 from services.clients import Clients
+from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, Table
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import known_device
@@ -109,7 +109,7 @@ class RateCounter:
     """
 
     storage: Storage
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = epoch_seconds
     _blocked: dict[str, float] = field(default_factory=dict, init=False)
     _paused_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -123,8 +123,9 @@ class RateCounter:
         if not limit:
             return 0
         key = item.key_for(kind, caller)
-        if (blocked_until := self._blocked.get(key, now)) > now:
-            return ceil(blocked_until - now)
+        seconds_left = self._blocked.get(key, now) - now
+        if 0 < seconds_left <= item.get_expiry():  # longer only after the clock was set back
+            return ceil(seconds_left)
         if self._is_paused(now):
             return 0
         limiter = FixedWindowRateLimiter(self.storage)
@@ -142,7 +143,9 @@ class RateCounter:
             return 0
         with self._lock:
             if len(self._blocked) >= MAX_BLOCKED:
-                self._blocked = {each: until for each, until in self._blocked.items() if until > now}
+                self._blocked = {
+                    each: until for each, until in self._blocked.items() if 0 < until - now <= _KEPT_SECONDS
+                }
             if len(self._blocked) < MAX_BLOCKED:
                 self._blocked[key] = end
         return ceil(end - now)
@@ -158,7 +161,7 @@ class RateCounter:
             self._pause(now, error)
 
     def _is_paused(self, now: float) -> bool:
-        return self._paused_until is not None and now < self._paused_until
+        return self._paused_until is not None and 0 < self._paused_until - now <= PAUSE_SECONDS
 
     def _pause(self, now: float, error: StorageError) -> None:
         with self._lock:
@@ -329,7 +332,7 @@ class TableStorage(Storage):
 
     STORAGE_SCHEME = None
 
-    def __init__(self, table: Table, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: Table, clock: Callable[[], float] = epoch_seconds) -> None:
         super().__init__(wrap_exceptions=True)
         self._table, self._clock = table, clock
 

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from core.model_catalog import (
     with_model,
 )
 from core.published_bundles import publish, published_place
+from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import Bucket
 
@@ -137,7 +138,7 @@ class ServedModels:
         bucket_named: Callable[[str], Bucket],
         *,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.configured = configured
         self._store, self._model_bucket, self._bucket_named = store, model_bucket, bucket_named

@@ -1,11 +1,12 @@
 """The mails of user pools and of SES: not sent, but stored, the latest thousand, for the owner of the cloud."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from localcloud.clock import wall_seconds
 
 Purpose = Literal["invitation", "reset", "message"]
 MAX_MAILS = 1_000
@@ -33,7 +34,7 @@ class Mail:
 class Mailbox:
     """Stores the latest mails; threads may share an instance."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, max_mails: int = MAX_MAILS) -> None:
+    def __init__(self, clock: Callable[[], float] = wall_seconds, max_mails: int = MAX_MAILS) -> None:
         self._clock, self._number, self._lock = clock, 0, threading.Lock()
         self._mails: deque[Mail] = deque(maxlen=max_mails)
 

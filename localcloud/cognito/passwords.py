@@ -26,6 +26,7 @@ from moto.cognitoidp.models import UserStatus
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult, EmptyResult
 
+from localcloud.clock import wall_seconds
 from localcloud.cognito.mailbox import mailbox
 from localcloud.cognito.pools import address_of, pool_of, prevents_existence_errors
 from localcloud.patches import Patches
@@ -148,7 +149,7 @@ def check_password(pool: Any, password: str | None) -> None:
 
 def is_expired(user: Any) -> bool:
     """Return True if an account still has its temporary password and this has expired."""
-    return bool(user.status == "FORCE_CHANGE_PASSWORD" and time.time() >= user.temporary_password_ends_at)
+    return bool(user.status == "FORCE_CHANGE_PASSWORD" and wall_seconds() >= user.temporary_password_ends_at)
 
 
 def _policy(pool: Any) -> Mapping[str, Any]:
@@ -194,7 +195,7 @@ def admin_create_user(  # noqa: PLR0917 - moto's signature
     else:
         user = original(self, user_pool_id, username, message_action, password, attributes)
     days = int(_policy(pool).get("TemporaryPasswordValidityDays", 7))
-    user.temporary_password_ends_at = time.time() + days * 86_400
+    user.temporary_password_ends_at = wall_seconds() + days * 86_400
     if message_action != "SUPPRESS":
         mailbox.send(address_of(user, username), "invitation", password)
     return user

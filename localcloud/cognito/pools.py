@@ -5,7 +5,6 @@ Pools here reject SignUp. Tokens have Cognito's claims; this process signs them 
 
 import json
 import threading
-import time
 import uuid
 from typing import Any
 
@@ -16,6 +15,7 @@ from moto.cognitoidp.models import cognitoidp_backends
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import EmptyResult
 
+from localcloud.clock import wall_seconds
 from localcloud.patches import Patches
 
 PATCHES = Patches()
@@ -143,7 +143,7 @@ def create_jwt(
     extra_data: dict[str, Any] | None = None,
 ) -> tuple[str, int]:
     """Return a token like Cognito's, and its lifetime in seconds."""
-    user, key, now = self._get_user(username), pool_signing_key(), int(time.time())
+    user, key, now = self._get_user(username), pool_signing_key(), int(wall_seconds())
     name, client = _NAMES[token_use], self.clients.get(client_id)
     settings = client.extended_config if client else {}
     unit = settings.get("TokenValidityUnits", {}).get(name, "hours")

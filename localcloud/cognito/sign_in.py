@@ -25,6 +25,7 @@ from moto.cognitoidp.exceptions import (
 from moto.cognitoidp.models import UserStatus
 from moto.core.exceptions import JsonRESTError
 
+from localcloud.clock import wall_seconds
 from localcloud.cognito.passwords import check_password, is_expired
 from localcloud.cognito.pools import pool_of, prevents_existence_errors
 from localcloud.patches import Patches
@@ -195,7 +196,7 @@ _SECRET_BYTES = 20
 class Authenticator:
     """An authenticator app of an account, as the pool knows it; the clock is in epoch seconds."""
 
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = wall_seconds
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(_SECRET_BYTES), repr=False)
     _last_step: int = field(default=-1, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localcloud.clients import InstanceWork
+from localcloud.clock import utc_now, wall_seconds
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.faults import CallFaults
 from localcloud.options import Switches, rules_of
@@ -177,6 +178,7 @@ class Ec2Fleet:
     def boot(self, instance: Any) -> None:
         """Boot an instance: a new one, or a stopped one again."""
         with self._changed:
+            instance.launch_time = utc_now().replace(tzinfo=None)  # on EC2 that of the last start, by EC2's clock
             record = self._records.setdefault(instance.id, LaunchedInstance(instance, ValueHistory(clock=self.clock)))
             if not self.compute:
                 self.record_view(instance.id)
@@ -247,7 +249,7 @@ class Ec2Fleet:
         """
         with self._changed:
             record = self.find(instance_id)
-            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_seconds() + seconds))
             record.notice = {"action": action, "time": when}
             generation = record.generation
         self.later(seconds, lambda: self._interrupt(record.instance, generation))

@@ -75,7 +75,6 @@ def start(original: Any, self: Any) -> Any:
     if self.state == "stopped":
         check_start(self)
         original(self)
-        self.launch_time = utcnow()  # on EC2 the launch time is that of the last start
         fleet.boot(self)
     return previous
 

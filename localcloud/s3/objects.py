@@ -18,9 +18,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends, utcnow
+from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends
 from moto.utilities.utils import get_partition
 
+from localcloud.clock import utc_now
 from localcloud.dispatch import DirectRequest, DirectResponse, request_id
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
@@ -88,7 +89,7 @@ def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, 
     """Store the content, and the attributes that differ from those of most objects."""
     self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
     self.region_name, self.partition = region_name, get_partition(region_name)
-    self.last_modified, self._time_progressed = utcnow(), datetime.now()
+    self.last_modified, self._time_progressed = utc_now().replace(tzinfo=None), datetime.now()
     self.acl = get_canned_acl("private")
     self._metadata = LowercaseDict()
     self._metadata["Content-Type"] = "binary/octet-stream"

@@ -9,7 +9,6 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-c
 
 import copy
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.sqs.exceptions import InvalidParameterValue, SQSException
 
+from localcloud.clock import wall_seconds
 from localcloud.patches import Patches
 
 MAX_PER_SECOND = 500
@@ -57,7 +57,7 @@ class MoveTask:
     per_second: int | None
     find: Callable[[str | None], Any | None]
     handle: str = field(default_factory=lambda: str(uuid.uuid4()))
-    started_at: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=wall_seconds)
     status: MoveTaskStatus = MoveTaskStatus.RUNNING
     moved: int = 0
     to_move: int = field(init=False)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from localcloud.clock import wall_seconds
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.sqs.fair_order import FairOrder, MessageState, StoredMessage
 
@@ -99,6 +100,7 @@ class RestoredMessage(Generic[Payload]):
     Attributes:
         sent_at: when it was sent.
         visible_at: end of its delay or of its visibility timeout.
+        hidden_seconds: length of either, which bounds it if the clock is set back before the next start.
         receipt: its latest receipt handle, or None if it was never received.
     """
 
@@ -111,6 +113,7 @@ class RestoredMessage(Generic[Payload]):
     receive_count: int = 0
     receipt: str | None = None
     first_received_at: float | None = None
+    hidden_seconds: float = MAX_INVISIBLE_SECONDS
 
 
 class MessageQueue(Generic[Payload]):
@@ -126,7 +129,7 @@ class MessageQueue(Generic[Payload]):
         *,
         fifo: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_seconds,
         record: RecordChange | None = None,
     ) -> None:
         self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, record
@@ -346,7 +349,7 @@ class MessageQueue(Generic[Payload]):
             first_received_at=message.first_received_at,
         )
         self._add(entry)
-        left = min(message.visible_at - wall, MAX_INVISIBLE_SECONDS)
+        left = min(message.visible_at - wall, message.hidden_seconds)
         if left > 0:
             if message.receipt is not None:
                 self._move(entry, MessageState.IN_FLIGHT)
@@ -434,6 +437,7 @@ class MessageQueue(Generic[Payload]):
             "sent_at": wall,
             "sequence": entry.sequence,
             "visible_at": wall + delay_seconds,
+            "hidden_seconds": delay_seconds,
             "receive_count": entry.receive_count,
         }
         record("message", entry.message_id, sent)
@@ -451,6 +455,7 @@ class MessageQueue(Generic[Payload]):
             "receive_count": entry.receive_count,
             "first_received_at": entry.first_received_at,
             "visible_at": self._wall() + seconds,
+            "hidden_seconds": seconds,
         }
         record("delivery", entry.message_id, delivery)
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from localcloud.clock import utc_now
 from localcloud.patches import apply_patches
 from localcloud.state.store import Record
 
@@ -380,7 +381,10 @@ def _instances() -> Iterator[tuple[Key, Any]]:
         for reservation in list(backend.reservations.values()):
             for instance in list(reservation.instances):
                 launched = instance.launch_time
-                if instance.state == "terminated" and datetime.now(launched.tzinfo) - launched > DESCRIBED_AFTER_END:
+                if (
+                    instance.state == "terminated"
+                    and utc_now().replace(tzinfo=launched.tzinfo) - launched > DESCRIBED_AFTER_END
+                ):
                     continue
                 yield (
                     ("instance", account, region, instance.id),

@@ -1,11 +1,12 @@
 """The API of the cost report: what images cost by day, user, job or model, as JSON and as CSV."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Self
 
 from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, mark_deprecated, operation
 from web_tier.api.parsing import CostsCsvQuery, CostsQuery, json_response, parse_query
 from web_tier.costs import CostLine, CostReport, Grouping, csv_lines, visible_reports
@@ -91,7 +92,7 @@ class CostsBody(BaseModel):
 def _report(query: CostsQuery) -> tuple[CostReport, list[CostLine]]:
     """Return the report of a query, and the lines to show with their names."""
     reports = visible_reports()
-    report = reports.report(query.day or datetime.now(UTC).date(), query.days, query.by)
+    report = reports.report(query.day or utc_now().date(), query.days, query.by)
     return report, reports.named(report.lines[: query.limit])
 
 

@@ -1,6 +1,6 @@
 """The API of models: which there are, and for operators the roll-out of another one and the comparison of results."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Self
 
 from flask import Blueprint, Response
@@ -18,6 +18,7 @@ from core.model_catalog import (
     rolled_back,
     without_model,
 )
+from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
 from web_tier.api.schemas import ROOT, ApiBody
@@ -187,7 +188,7 @@ def roll_out() -> Response:
 @operation(ApiResponse(200, "The models.", ModelsBody), name="promote_model", tag="Models", problems=(422,))
 def promote() -> Response:
     """Give all new jobs the model that a share of them gets."""
-    catalog = current_backend().served.change(lambda before: promoted(before, datetime.now(UTC)))
+    catalog = current_backend().served.change(lambda before: promoted(before, utc_now()))
     _record(catalog)
     return json_response(ModelsBody.of(catalog))
 
@@ -200,7 +201,7 @@ def roll_back() -> Response:
     While a share of the new jobs gets a model, none gets it any more. Else new jobs get the default before; a second
     roll-back returns.
     """
-    catalog = current_backend().served.change(lambda before: rolled_back(before, datetime.now(UTC)))
+    catalog = current_backend().served.change(lambda before: rolled_back(before, utc_now()))
     _record(catalog)
     return json_response(ModelsBody.of(catalog))
 

@@ -1,6 +1,6 @@
 """The API of operators: the fleet with its history and controls, dead letters, and the audit trail."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Self
 
 from flask import Blueprint, Response
@@ -25,6 +25,7 @@ from core.fleet.models import (
 from core.fleet.store import NoSpendingCapError
 from core.jobs.dead_letters import DeadLetterImage, DeadLetterPage
 from core.messages import Failure
+from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import (
     AuditQuery,
@@ -175,7 +176,7 @@ class FleetInstancesBody(FleetInstances):
 def instances() -> Response:
     """List the fleet's instances, newest first."""
     state = current_backend().fleet.state()
-    return json_response(FleetInstancesBody(**dict(state.instances), ended=state.ended_lately(datetime.now(UTC))))
+    return json_response(FleetInstancesBody(**dict(state.instances), ended=state.ended_lately(utc_now())))
 
 
 @fleet_api.get("/fleet/decisions")
@@ -195,7 +196,7 @@ def decisions() -> Response:
 def history() -> Response:
     """Get the number of workers and of queued images over time."""
     span = parse_query(HistoryQuery).span
-    start = datetime.now(UTC) - SPAN_LENGTHS[span]
+    start = utc_now() - SPAN_LENGTHS[span]
     points = points_since(current_backend().fleet.blocks(span), start)
     return json_response(FleetHistoryBody(span=span, points=tuple(points)))
 
@@ -209,7 +210,7 @@ def pause() -> Response:
     accepted, and wait. A fleet that is paused already stays so.
     """
     wanted = parse_body(PauseFleet, '{"reason": "..."}')
-    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(wanted.reason))
+    pause = current_backend().fleet.pause(utc_now(), clean_reason(wanted.reason))
     audit_details(reason=pause.reason)
     return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
@@ -244,7 +245,7 @@ def set_limits() -> Response:
     override = LimitsOverride(
         min_workers=minimum,
         max_workers=wanted.max_workers,
-        since=datetime.now(UTC),
+        since=utc_now(),
         reason=clean_reason(wanted.reason),
     )
     backend.fleet.set_limits(override)
@@ -274,7 +275,7 @@ def set_allowance() -> Response:
     is nothing to raise: 422.
     """
     wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
-    reason, now = clean_reason(wanted.reason), datetime.now(UTC)
+    reason, now = clean_reason(wanted.reason), utc_now()
     try:
         spending = current_backend().fleet.allow_dollars(wanted.dollars, reason, now)
     except NoSpendingCapError as error:
@@ -313,7 +314,7 @@ def drain(instance_id: str) -> Response:
     The worker receives no more images, finishes those it has, and terminates with its machine. If the fleet still
     needs it, the controller launches a replacement.
     """
-    asked_at = datetime.now(UTC)
+    asked_at = utc_now()
     fleet = current_backend().fleet
     fleet.drainable_instance(instance_id)
     fleet.request_drain(instance_id, asked_at)

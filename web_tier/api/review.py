@@ -3,7 +3,7 @@
 A true label changes no prediction. It stays until it is removed, or the job is deleted or expires.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from flask import Blueprint, Response, request, stream_with_context
@@ -12,6 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
 from core.jobs.models import TrueLabel, TruthSource
+from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
 from web_tier.api.schemas import ApiBody
@@ -185,7 +186,7 @@ def change_truth(job_id: str) -> Response:
     jobs.job(known_id("job", job_id))
     request.max_content_length = MAX_TRUTH_BYTES
     wanted = parse_body(ChangeTruth, '{"labels": {"IMAGE_ID": "dog"}}', may_be_empty=False).labels
-    known, now = jobs.images_of(job_id, list(wanted)), datetime.now(UTC)
+    known, now = jobs.images_of(job_id, list(wanted)), utc_now()
     truths = {key: _true_label(label, now) for key, label in wanted.items() if key in known}
     if truths:
         jobs.set_truths(job_id, truths)

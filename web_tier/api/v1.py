@@ -1,7 +1,7 @@
 """The API of users, version 1: jobs, their images and results, personal tokens, and what is left of quotas."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Final, Self
 
 from flask import Blueprint, Response
@@ -15,6 +15,7 @@ from core.ids import new_job_id
 from core.jobs.models import Job
 from core.model_catalog import JobModel
 from core.s3_locations import S3Location
+from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.api.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
 from web_tier.api.operators import FleetStatusBody
@@ -111,13 +112,13 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         UnknownModelError: if there is no such job yet, and no model has the wanted name.
     """
     claims, request = jobs.claims, wanted.digest
-    claim = claims.find(key, datetime.now(UTC))
+    claim = claims.find(key, utc_now())
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
-        claim = claims.acquire(key, Claim(job_id, request, datetime.now(UTC), model=model))
+        claim = claims.acquire(key, Claim(job_id, request, utc_now(), model=model))
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
@@ -208,7 +209,7 @@ def new_job() -> ResponseReturnValue:
     if key is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
-        job = wanted_job(wanted, job_id, datetime.now(UTC), jobs.owner, model)
+        job = wanted_job(wanted, job_id, utc_now(), jobs.owner, model)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         jobs.create(job, quota.caller)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
+from services.clock import utc_now
 from services.errors import ConfigError
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool
@@ -225,7 +226,7 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
     pool = UserPool(backend.shared_clients().cognito_idp, pool_id, client_id)
     region, auth = config.aws.region, config.auth
     fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
-    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, lambda: datetime.now(UTC))
+    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, utc_now)
     times = SessionTimes(
         idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),
         longest=timedelta(hours=auth.session_hours).total_seconds(),

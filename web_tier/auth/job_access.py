@@ -6,7 +6,6 @@ job table.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from core.ids import ImageRef
 from core.jobs.listings import ListingStore
@@ -14,6 +13,7 @@ from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
 from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.store import JobStore, no_job
 from core.messages import ClassificationResult
+from services.clock import utc_now
 from services.table import LAST
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
@@ -78,7 +78,7 @@ class UserJobs:
             NotFoundError: it has another owner.
         """
         if job.source:
-            ListingStore(self.store).create_job(self._own(job), caller, datetime.now(UTC))
+            ListingStore(self.store).create_job(self._own(job), caller, utc_now())
         else:
             self.store.create(self._own(job))
 
@@ -189,7 +189,7 @@ class UserJobs:
         """
         self._known(job_id)
         notifications = NotificationStore(self.store.table)
-        notifications.request(job_id, targets, datetime.now(UTC), page=page, secret=secret)
+        notifications.request(job_id, targets, utc_now(), page=page, secret=secret)
         self.store.mark_if_removed(job_id)
         return notifications.find(job_id)
 

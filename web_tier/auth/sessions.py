@@ -12,7 +12,6 @@ refers to the new id.
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -22,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.credentials import user_partition
 from core.tokens import TokenClaims, TokenRefusedError
+from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, LAST, Item, Table
 from services.user_errors import SignedOutError, UserPoolError
 from web_tier.auth.session_keys import SessionId, SessionKeys, owner_of
@@ -40,6 +40,9 @@ CLAIM_SECONDS: Final = 30
 
 MAX_UNVERIFIED_SECONDS: Final = 60 * 60
 """Seconds that a session continues while the pool does not reply whether the account is still enabled."""
+
+MAX_AHEAD_SECONDS: Final = 10 * 60
+"""How far a stored moment may be in the future, since clocks differ. A wrong clock has stored a later one."""
 
 ACTIVITY_SECONDS: Final = 60
 """Seconds after which the activity of a user is recorded again."""
@@ -141,6 +144,11 @@ class SessionStore:
             self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
 
 
+def _has_passed(seconds: float, since: float, now: float) -> bool:
+    """Return whether `seconds` have passed since a stored moment; or it is of the future, and proves nothing."""
+    return not since - MAX_AHEAD_SECONDS <= now < since + seconds
+
+
 def _key(session_id: str) -> tuple[str, str]:
     return user_partition(owner_of(session_id)), f"{_SESSION}{sha256(session_id.encode()).hexdigest()}"
 
@@ -173,7 +181,7 @@ class SessionTimes:
 
     def is_over(self, record: SessionRecord, now: int) -> bool:
         """Return whether the session has ended."""
-        return now >= record.begun + self.longest or now >= record.seen + self.idle
+        return _has_passed(self.longest, record.begun, now) or now >= record.seen + self.idle
 
     def needs_touch(self, record: SessionRecord, now: int) -> bool:
         """Return whether to record the user's activity: not at each request, but well before it is idle."""
@@ -215,7 +223,7 @@ class Sessions:
     keys: SessionKeys
     times: SessionTimes
     renew: Callable[[str], RenewedTokens]
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = epoch_seconds
 
     def begin(self, claims: TokenClaims, refresh_token: str, *, second_factor: bool = False) -> str:
         """Start a session, always under a new id; return its cookie."""
@@ -250,7 +258,7 @@ class Sessions:
             return self._open_next(ids, found, now)
         if found is None or self.times.is_over(found, now):
             return None
-        if now >= found.rotated + ROTATE_SECONDS and now >= found.claimed + CLAIM_SECONDS:
+        if _has_passed(ROTATE_SECONDS, found.rotated, now) and _has_passed(CLAIM_SECONDS, found.claimed, now):
             return self._rotate(ids, found, now, acts=acts)
         if acts and self.times.needs_touch(found, now):
             self.store.touch(ids.own, now)
@@ -294,7 +302,8 @@ class Sessions:
         return self.keys.verify(code, "csrf", session.record.family, salt)
 
     def _open_next(self, ids: SessionId, mark: RotatedSession, now: int) -> OpenSession | None:
-        following = self.store.find(ids.next) if now < mark.until else None
+        is_over = _has_passed(OLD_ID_SECONDS, mark.until - OLD_ID_SECONDS, now)
+        following = None if is_over else self.store.find(ids.next)
         if not isinstance(following, SessionRecord) or self.times.is_over(following, now):
             return None
         return OpenSession(following, self.keys.sign(ids.next))

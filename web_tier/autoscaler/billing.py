@@ -2,17 +2,24 @@
 
 Durations come from this process's monotonic clock. The wall clock is used for days and months, and for instances that
 were already running when this controller acquired the lease.
+
+EC2 bills each start of an instance from `running`, for 60 s at least
+(https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html). A worker may run and end between
+two descriptions of the fleet. So each launch or start that EC2 has accepted costs its minimum once it has ended,
+whether it was seen running or not. EC2 does not bill an instance that it could not start, and neither does the meter.
+One that is terminated while it is `pending` costs nothing on EC2 and its minimum here: nothing shows when it ended.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 
 from core.config import FleetSettings
 from core.cost import SECONDS_AN_HOUR, Bill, bill_of, total
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot, FleetSpending, SpendingAllowance
+from services.clock import utc_now
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
 
@@ -21,6 +28,10 @@ QUIET_SECONDS = 60.0
 
 MAX_PERIOD_SECONDS = 3_600.0
 """Longest billing period: the cost of an image is final within the hour, also if the fleet is never idle."""
+
+STRANGE_DAY_SECONDS = 600.0
+"""Time after which a day is believed that is neither the last one nor the next. A wrong clock is usually right by
+then. After days without a controller, so much time counts towards the last day."""
 
 LATE_ANSWER_SECONDS = 60.0
 """How long after the end of a period answers still count towards it: workers delete a request before the collector
@@ -48,9 +59,10 @@ class CostAttribution:
     before: FleetSnapshot | None = None
     quiet_seconds: float = QUIET_SECONDS
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     images: int = field(default=0, init=False)
     current: BillingPeriod | None = field(default=None, init=False)
+    _day: date = field(init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _began_at: float = field(default=0.0, init=False)
     _last_waiting_at: float = field(default=0.0, init=False)
@@ -61,7 +73,9 @@ class CostAttribution:
     def __post_init__(self) -> None:
         """Continue the period of the previous controller."""
         self._began_at = self._last_waiting_at = self.clock()
+        self._day = self.now().date()
         if self.before is not None:
+            self._day = self.before.today.day if self.before.today else self._day
             self.images, self.current = self.before.images, self.before.run
             self._bill = bill_of(self.before)
 
@@ -81,10 +95,11 @@ class CostAttribution:
             periods = [*self._unsaved, *([] if self.current is None else [self.current])]
         return next((period.day for period in periods if period.number == number), None)
 
-    def update(self, fleet: FleetDescription, bill: Bill) -> None:
+    def update(self, fleet: FleetDescription, bill: Bill, day: date) -> None:
         """Attribute what was billed since the last update; `bill` is the total so far."""
         is_waiting = fleet.requests.total > 0
         with self._lock:
+            self._day = day
             more, self._bill = bill - self._bill, bill
             now = self.clock()
             if is_waiting:
@@ -94,7 +109,7 @@ class CostAttribution:
                 if is_waiting:
                     self._charge(self._begin(), more)
                 return
-            if is_waiting and period.day is not None and self.now().date() > period.day:
+            if is_waiting and period.day not in {None, day}:
                 period = self._begin()
             period = self._charge(period, more)
             if not is_waiting and (fleet.capacity == 0 or now - self._last_waiting_at >= self.quiet_seconds):
@@ -115,7 +130,7 @@ class CostAttribution:
         if self.current is not None:
             self._unsaved.append(self.current.model_copy(update={"is_open": False}))
         number = self.current.number + 1 if self.current else 1
-        self.current = BillingPeriod(number=number, day=self.now().date())
+        self.current = BillingPeriod(number=number, day=self._day)
         self._began_at = self._last_waiting_at = self.clock()
         return self.current
 
@@ -130,6 +145,10 @@ class CostAttribution:
 class DailyLedger:
     """Adds up images and cost of each day (UTC), from the totals since the fleet's first launch.
 
+    No figure is lost by a wrong clock. A day that is not the next one begins only once it has lasted. If it is an
+    earlier one then, the later day was wrong: its figures are added to the earlier day, and are forgotten with the
+    next midnight. (Until then the earlier day may be the wrong one.)
+
     Attributes:
         before: the last snapshot of the previous controller; its day continues.
         over: the stored days, for the cost of the month.
@@ -138,37 +157,52 @@ class DailyLedger:
 
     before: FleetSnapshot | None = None
     over: Iterable[FleetDay] = ()
+    clock: Callable[[], float] = time.monotonic
     today: FleetDay | None = field(default=None, init=False)
-    _costs: dict[date, float] = field(default_factory=dict, init=False)
+    _days: dict[date, FleetDay] = field(default_factory=dict, init=False)
+    _strange: tuple[date, float] | None = field(default=None, init=False)
+    """A day that does not follow the current one, and since when the clock shows it."""
     _bill: Bill = field(default=Bill(), init=False)
     _images: int = field(default=0, init=False)
     _unsaved: list[FleetDay] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         """Continue the day of the previous controller."""
-        self._costs = {each.day: each.cost for each in self.over}
+        self._days = {each.day: each for each in self.over}
         if self.before is not None:
             self.today, self._images = self.before.today, self.before.images
             self._bill = bill_of(self.before)
 
-    def update(self, day: date, bill: Bill, images: int) -> None:
-        """Count what was added since the last update towards `day`; `bill` and `images` are totals."""
-        if self.today is None or day > self.today.day:
-            if self.today is not None and (self.today.images or self.today.cost):
-                self._unsaved.append(self.today)
-                self._costs[self.today.day] = self.today.cost
-            first = day.replace(day=1)
-            self._costs = {each: cost for each, cost in self._costs.items() if each >= first}
-            self.today = FleetDay(day=day)
-        more = bill - self._bill
-        self.today = FleetDay(
-            day=self.today.day,
-            images=self.today.images + images - self._images,
-            billed_seconds=self.today.billed_seconds + more.seconds,
-            cost=self.today.cost + more.dollars,
-            saved=self.today.saved + more.saved,
-        )
+    def update(self, day: date, bill: Bill, images: int) -> FleetDay:
+        """Count what was added since the last update; return the current day.
+
+        `day` is today by the clock; `bill` and `images` are totals.
+        """
+        today = self.today
+        if today is None:
+            today = self._days.get(day) or FleetDay(day=day)
+        elif self._begins(day, today.day):
+            self._days[today.day] = today
+            following = self._days.get(day) or FleetDay(day=day)
+            if day < today.day:
+                following = _added(following, bill_of(today), today.images)
+            else:
+                if today.images or today.cost:
+                    self._unsaved.append(today)
+                self._days = {each: figures for each, figures in self._days.items() if each < day}
+            today = following
+        self.today = _added(today, bill - self._bill, images - self._images)
         self._bill, self._images = bill, images
+        return self.today
+
+    def _begins(self, day: date, last: date) -> bool:
+        """Return whether `day` begins now: it is the next one, or the clock has shown it for long."""
+        if day in {last, last + timedelta(days=1)}:
+            self._strange = None
+            return day != last
+        if self._strange is None or self._strange[0] != day:
+            self._strange = (day, self.clock())
+        return self.clock() - self._strange[1] >= STRANGE_DAY_SECONDS
 
     def month_dollars(self) -> float:
         """Return the cost of the current month (UTC) until now."""
@@ -176,7 +210,7 @@ class DailyLedger:
             return 0.0
         first = self.today.day.replace(day=1)
         # A day may be stored although it is continued: its controller died right after it had stored it.
-        before = sum(cost for day, cost in self._costs.items() if first <= day < self.today.day)
+        before = sum(figures.cost for day, figures in self._days.items() if first <= day < self.today.day)
         return before + self.today.cost
 
     def unsaved(self) -> tuple[FleetDay, ...]:
@@ -188,17 +222,26 @@ class DailyLedger:
         self._unsaved.remove(day)
 
 
+def _added(day: FleetDay, bill: Bill, images: int) -> FleetDay:
+    """Return the figures of a day with more added to them."""
+    billed = bill_of(day) + bill
+    figures = {"billed_seconds": billed.seconds, "cost": billed.dollars, "saved": billed.saved}
+    return day.model_copy(update={"images": day.images + images, **figures})
+
+
 @dataclass(frozen=True, slots=True)
 class BilledInstance:
     """A running instance.
 
     Attributes:
+        launched_at: its last start, by EC2's clock.
         since: when its billing began, in monotonic seconds.
         hourly: its price for an hour in US dollars.
         began_at: as `since`, by the wall clock.
         saved_hourly: how much less that is than its type's On-Demand price.
     """
 
+    launched_at: datetime
     since: float
     hourly: float
     began_at: datetime
@@ -207,7 +250,7 @@ class BilledInstance:
 
 @dataclass
 class BillingMeter:
-    """Adds up billed seconds: each instance from `running` until it is not, at least the minimum that EC2 bills.
+    """Adds up billed seconds: each start from `running` until it is not, at least the minimum that EC2 bills.
 
     Attributes:
         minimum_seconds: shortest time that EC2 bills for each start: 60 s for Linux.
@@ -226,7 +269,7 @@ class BillingMeter:
     hourly: Callable[[Instance], float]
     before: FleetSnapshot | None = None
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     quiet_seconds: float = QUIET_SECONDS
     on_demand: Callable[[str], float] = lambda _: 0.0
     over: Iterable[FleetDay] = ()
@@ -236,27 +279,43 @@ class BillingMeter:
     last_bill: Bill = field(default=Bill(), init=False)
     _ended: Bill = field(default=Bill(), init=False)
     _running: dict[str, BilledInstance] = field(default_factory=dict, init=False)
+    _starting: set[str] = field(default_factory=set, init=False)
+    """Launches and starts that EC2 has accepted, and that were not seen running yet."""
+    _inherited_starts: int = field(default=0, init=False)
+    """Of the starts that the previous controller has made before its last snapshot: how many it has not billed."""
     _is_first_update: bool = field(default=True, init=False)
     _is_at_rest: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
         self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock, self.now)
-        self.daily = DailyLedger(self.before, self.over)
+        self.daily = DailyLedger(self.before, self.over, self.clock)
 
     def update(self, fleet: FleetDescription) -> None:
-        """Bill the instances that run now."""
-        running = {each.instance_id: each for each in fleet.instances if each.state == "running"}
+        """Bill the instances that run now, and those that have ended."""
+        described = {each.instance_id: each for each in fleet.instances}
+        running = {instance_id: each for instance_id, each in described.items() if each.state == "running"}
         if self._is_first_update:
             self._take_over(running)
             self._is_first_update = False
-        for ended in self._running.keys() - running.keys():
-            self._ended += self._billed(self._running.pop(ended))
+        seen = set(self._running)
+        for instance_id in seen:
+            now = running.get(instance_id)
+            is_again = now is not None and now.launched_at > self._running[instance_id].launched_at
+            if is_again or (now is None and instance_id not in fleet.launching):
+                self._ended += self._billed(self._running.pop(instance_id))
         for begun in running.keys() - self._running.keys():
             self._running[begun] = self._begun(running[begun], self.clock(), self.now())
+        self._starting |= fleet.capacity_ids | fleet.launched - seen
+        self._starting -= self._running.keys()
+        for instance_id in self._starting - fleet.capacity_ids:
+            self._starting.remove(instance_id)
+            ended = described.get(instance_id)
+            if ended is not None and not ended.failed_to_start and self._is_unbilled(ended):
+                self._ended += self._minimum(ended)
         self.last_bill = bill = self.bill
-        self.attribution.update(fleet, bill)
-        self.daily.update(self.now().date(), bill, self.attribution.images)
+        today = self.daily.update(self.now().date(), bill, self.attribution.images)
+        self.attribution.update(fleet, bill, today.day)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0
         if self._is_at_rest and not is_at_rest:
             self.peak_workers = 0  # only now, so that the last peak can be read until a new batch begins
@@ -307,7 +366,19 @@ class BillingMeter:
 
     def _begun(self, instance: Instance, since: float, began_at: datetime) -> BilledInstance:
         hourly = self.hourly(instance)
-        return BilledInstance(since, hourly, began_at, max(0.0, self.on_demand(instance.instance_type) - hourly))
+        saved = max(0.0, self.on_demand(instance.instance_type) - hourly)
+        return BilledInstance(instance.launched_at, since, hourly, began_at, saved)
+
+    def _minimum(self, instance: Instance) -> Bill:
+        now = self.clock()
+        return self._billed(self._begun(instance, now, self.now()), now)
+
+    def _is_unbilled(self, instance: Instance) -> bool:
+        """Return whether the previous controller has not billed a start that has ended, and was not seen running."""
+        if self.before is None or instance.launched_at > self.before.at:
+            return True
+        self._inherited_starts -= 1
+        return self._inherited_starts >= 0
 
     def _minimum_dollars(self, hourly: float) -> float:
         return hourly * self.minimum_seconds / SECONDS_AN_HOUR
@@ -333,5 +404,6 @@ class BillingMeter:
             counted = total(self._billed(self._running[each.instance_id], until) for each in by_age[: last.running])
             left = bill_of(last) - counted
             self._ended = Bill(max(0.0, left.seconds), max(0.0, left.dollars), max(0.0, left.saved))
+            self._inherited_starts = max(0, last.pending - max(0, len(running) - last.running))
             self.peak_workers = last.peak_workers
             self._is_at_rest = not any((last.running, last.pending, last.visible, last.in_flight, last.delayed))

@@ -26,11 +26,12 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from core.ids import new_id
+from services.clock import utc_now
 from services.errors import FleetsightError
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
 
@@ -64,7 +65,7 @@ class Journal:
     store: FleetStore
     writer: str = field(default_factory=new_id)
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _entries: dict[str, JournalEntry] = field(default_factory=dict, init=False)
     _since: dict[str, float] = field(default_factory=dict, init=False)
     _last_number: int = field(default=0, init=False)

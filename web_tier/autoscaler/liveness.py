@@ -24,10 +24,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.fleet.models import FleetInstance
 from core.messages import ClassificationResult, Heartbeat, WorkerState
+from services.clock import utc_now
 from services.ec2 import ALIVE, Instance
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, FleetDescription
 
@@ -83,7 +84,7 @@ class WorkerRegistry:
     """
 
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     max_workers: int = MAX_WORKERS
     answers: int = field(default=0, init=False)
     read_until: float | None = field(default=None, init=False)
@@ -233,7 +234,7 @@ class InstanceTracker:
 
     registry: WorkerRegistry
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     failed_boots: int = field(default=0, init=False)
     coverage: HeartbeatCoverage = field(default_factory=HeartbeatCoverage, init=False)
     _records: dict[str, InstanceRecord] = field(default_factory=dict, init=False)

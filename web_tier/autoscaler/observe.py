@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from core.fleet.models import FleetPause, FleetSpending
+from services.clock import utc_now
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
 
@@ -92,6 +93,7 @@ class FleetDescription:
         dead_letters: messages in the dead-letter queue.
         instances: instances as DescribeInstances reports them, oldest first.
         launching: ids of instances that were launched or started and are not described as alive yet.
+        launched: ids of all instances that were launched or started lately; some may have ended already.
         at: time of the round by the wall clock; only schedules use it.
         recent_launches: instances launched or started within the last 60 s.
     """
@@ -100,6 +102,7 @@ class FleetDescription:
     dead_letters: int
     instances: tuple[Instance, ...]
     launching: frozenset[str] = frozenset()
+    launched: frozenset[str] = frozenset()
     at: datetime = EPOCH
     recent_launches: int = 0
 
@@ -179,6 +182,11 @@ class RecentLaunches:
         """Return whether any launch is still tracked."""
         return bool(self._since)
 
+    @property
+    def instance_ids(self) -> frozenset[str]:
+        """The ids of the tracked instances."""
+        return frozenset(self._since)
+
     def add(
         self, instance_ids: Sequence[str], former: Mapping[str, datetime] | None = None, *, ago: float = 0.0
     ) -> None:
@@ -235,7 +243,7 @@ class Observer:
     fleet: Fleet
     launches: RecentLaunches
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     cpu_clock: Callable[[], float] = time.thread_time
     cpu_seconds: float = field(default=0.0, init=False)
     _instances: list[Instance] = field(default_factory=list, init=False)
@@ -264,11 +272,13 @@ class Observer:
             self._described_at, self._described_demand = at, requests.total
         if at - self._dead_letters_at >= (REST_DEAD_LETTER_SECONDS if is_at_rest else DEAD_LETTER_SECONDS):
             self._dead_letters, self._dead_letters_at = self.dead_letters.counts().total, at
+        launched = self.launches.instance_ids  # before those that have ended are forgotten
         return FleetDescription(
             requests,
             self._dead_letters,
             tuple(self._instances),
             self.launches.launching(self._instances, self._described_at),
+            launched,
             at=self.now(),
             recent_launches=self.launches.recent(),
         )

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.config import FleetSettings
 from core.embedded_metrics import CONTROLLER_METRICS, embedded_metrics
@@ -37,6 +37,7 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.format import allowance_words, cap_words
 from core.logs import METRICS_LOGGER
+from services.clock import utc_now
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.explain import DecisionKind
@@ -93,7 +94,7 @@ class SnapshotWriter:
 
     store: FleetStore
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _stored: FleetSnapshot | None = field(default=None, init=False)
     _stored_at: float = field(default=float("-inf"), init=False)
 
@@ -200,7 +201,7 @@ class InstanceListWriter:
     store: FleetStore
     stored: FleetInstances = field(default_factory=FleetInstances)
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     ended: EndedInstances = field(default_factory=EndedInstances)
     _stored_at: float = field(default=float("-inf"), init=False)
 
@@ -317,7 +318,7 @@ class EventLog:
 
     store: FleetStore
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _kind: DecisionKind | None = field(default=None, init=False)
     _target: int = field(default=0, init=False)
     _problem: str | None = field(default=None, init=False)
@@ -510,7 +511,7 @@ class Reporter:
     store: FleetStore
     registry: WorkerRegistry
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     namespace: str | None = None
     counts: ControllerMetrics = field(default_factory=ControllerMetrics)
     snapshots: SnapshotWriter = field(init=False)

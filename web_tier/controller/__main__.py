@@ -8,13 +8,13 @@ import logging
 import os
 import signal
 import sys
-from datetime import UTC, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import config_path, load_config
 from core.fleet.store import FleetStore
 from core.logs import configure_logging, set_level
+from services.clock import utc_now
 from services.endpoint import APP_ID
 from services.errors import ConfigError
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -41,7 +41,7 @@ def main() -> int:
         set_level(config.logs.controller)
         return_freed_memory()
         lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
-        record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), datetime.now(UTC))
+        record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), utc_now())
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)
         serve_metrics(metrics.registry, config.metrics.controller_port)

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.ids import ImageRef, cancelled_key
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
+from services.clock import utc_now
 from services.s3 import Bucket
 from web_tier.controller.reconciler import ResultRecovery, isolated
 from web_tier.controller.result_recorder import ResultRecorder
@@ -49,7 +50,7 @@ class JobCanceller:
     recovery: ResultRecovery
     inputs: Bucket
     active: Callable[[], bool]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="cancel")
     )

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, get_args
 
@@ -37,6 +37,7 @@ from core.format import cap_level_words
 from core.jobs.notifications import DeliveryFailedError
 from services.backoff import pause_seconds
 from services.clients import Clients
+from services.clock import utc_now
 from services.errors import ConfigError
 from web_tier.controller.notifier import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, aws_errors, senders
 from web_tier.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
@@ -139,7 +140,7 @@ class CapNotifier:
     active: Callable[[], bool]
     token: int
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _messages: tuple[CapMessage, ...] = field(init=False)
     _stored: tuple[CapMessage, ...] = field(init=False)
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict, init=False)
@@ -233,8 +234,11 @@ class CapNotifier:
 
 
 def _is_over(spending: FleetSpending, period: CapPeriod, now: datetime) -> bool:
-    """Return whether a cap's day or month ended so long ago that its messages are not sent any more."""
-    return now - spending.end_of(period) >= MAX_AGE
+    """Return whether messages on a cap are not sent any more: its day or month ended long ago, or is not to come.
+
+    A wrong clock has stored a day that is later than tomorrow; its messages must not suppress those of the present.
+    """
+    return now - spending.end_of(period) >= MAX_AGE or spending.day > (now + MAX_AGE).date()
 
 
 def cap_receivers(

@@ -17,6 +17,7 @@ from functools import partial
 from core.ids import job_folder, merged_key
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
+from services.clock import utc_now
 from services.s3 import Bucket
 from services.side_by_side import outcomes
 from web_tier.controller.result_recorder import ResultRecorder
@@ -148,7 +149,7 @@ class JobExpiry:
 
     A job that may still have images without a result is left for a later round. A wrong clock must delete nothing: a
     job that expired long ago stays while no newer job exists, since then either the clock is wrong or the system was
-    not used.
+    not used. A moment of the future was stored by a wrong clock: it counts as the time at which it is first read.
 
     Attributes:
         lifetime: time from a job's creation, last result or last retry to its end; zero: jobs do not expire.
@@ -159,7 +160,7 @@ class JobExpiry:
     store: JobStore
     lifetime: timedelta
     active: Callable[[], bool]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _ends: dict[str, datetime] = field(default_factory=dict, init=False)
     """When old jobs end that were used after their creation, so that each is read again only then."""
 
@@ -179,7 +180,7 @@ class JobExpiry:
                 return
             if self._ends.get(job.job_id, now) > now:
                 continue
-            end = self._end(job)
+            end = self._end(job, now)
             if end > now:
                 self._ends[job.job_id] = end
             elif now > max(end, newest_end) + MAX_OVERDUE:
@@ -188,11 +189,12 @@ class JobExpiry:
                 _log.info("a job has expired", extra={"job": job.job_id})
 
     def _is_due(self, job: Job, now: datetime) -> bool:
-        return self.active() and self._end(job) <= now
+        return self.active() and self._end(job, now) <= now
 
-    def _end(self, job: Job) -> datetime:
+    def _end(self, job: Job, now: datetime) -> datetime:
         status = self.store.status_of(job)
         if job.keep and status.accepted:
             return _NEVER
         used = (job.created_at, status.counts.last_at, status.retried_at)
-        return max(moment for moment in used if moment is not None) + self.lifetime
+        end = max(moment for moment in used if moment is not None) + self.lifetime
+        return end if end <= now + self.lifetime else self._ends.get(job.job_id, now + self.lifetime)

@@ -11,11 +11,10 @@ the others, the job is tried alone after them.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from math import ceil
 from typing import Literal
@@ -28,6 +27,7 @@ from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, trace_id
+from services.clock import epoch_seconds, utc_now
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
@@ -94,7 +94,7 @@ class Collector:
     recorder: ResultRecorder
     cache: ResultCache
     active: Callable[[], bool]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
@@ -279,7 +279,7 @@ class Collector:
         """Record responses of all jobs; return the reason for each that was not recorded."""
         if not responses:
             return {}
-        began = time.time()
+        began = epoch_seconds()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
             self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
@@ -314,7 +314,7 @@ class Collector:
         """Record responses of one job; they are also refused if this process may no longer act."""
         if not self.active():
             return "refused"
-        responses, began = [response for _, response in received], time.time()
+        responses, began = [response for _, response in received], epoch_seconds()
         try:
             self.recorder.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
@@ -341,7 +341,7 @@ class Collector:
             if each.traceparent is not None and self.spans.wants(each.traceparent):
                 ids = {"image": each.image_id, "job": each.job_id}
                 own = child_of(each.traceparent)
-                self.spans.export(Span("recorded", own, each.traceparent, began, time.time(), "CONSUMER", ids))
+                self.spans.export(Span("recorded", own, each.traceparent, began, epoch_seconds(), "CONSUMER", ids))
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
         """Return until when every message that was sent has been received, if that is known."""

@@ -9,7 +9,7 @@ release published among the results are copied once.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
@@ -17,6 +17,7 @@ from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_ma
 from core.config import WorkerSettings
 from core.model_catalog import CatalogStore, ModelCatalog, with_configured
 from core.published_bundles import copy_published, publish
+from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -50,7 +51,7 @@ class ConfiguredModelRecorder:
     bucket_named: Callable[[str], Bucket]
     fleet_config: FleetConfigWatcher
     active: Callable[[], bool]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _recorded: bytes | None = field(default=None, init=False)
     _has_copied: bool = field(default=False, init=False)
     _problem: str | None = field(default=None, init=False)

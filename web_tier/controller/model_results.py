@@ -9,13 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from core.fleet.store import FleetStore
 from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
+from services.clock import utc_now
 
 WRITE_SECONDS: Final = 10.0
 """Time between two writes of the counts. DynamoDB bills each write."""
@@ -41,7 +42,7 @@ class ModelResultsWriter:
     token: int
     active: Callable[[], bool]
     canary_since: Callable[[], datetime | None] = lambda: None
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
     """Results that are not counted yet."""
     _models: dict[str, ModelResults] = field(default_factory=dict, init=False)

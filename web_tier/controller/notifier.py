@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,6 +32,7 @@ from core.jobs.notifications import (
 from core.jobs.store import JobStore
 from services.backoff import pause_seconds
 from services.clients import Clients
+from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.webhooks import WebhookMessage, send_webhook
 
@@ -165,7 +166,7 @@ class Notifier:
     is_done: Callable[[str], bool]
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
     _sending: dict[str, str] = field(default_factory=dict, init=False)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, OpenJob, Resend
@@ -27,6 +27,7 @@ from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
 from core.tracing import new_traceparent, use_traceparent
+from services.clock import utc_now
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
@@ -189,7 +190,7 @@ class Reconciler:
     active: Callable[[], bool]
     is_paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     heartbeats: Callable[[], int] = lambda: 0
     may_close: Callable[[str], bool] = lambda _job_id: True
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)

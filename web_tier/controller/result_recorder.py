@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +30,7 @@ from core.jobs.models import Counts, ImageRecord, Job, Resend, with_answers, wit
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, is_cancelled
 from services.backoff import pause_seconds
+from services.clock import utc_now
 from services.errors import FleetsightError, NotFoundError
 from services.side_by_side import outcomes, side_by_side
 from services.table import BATCH_ATTEMPTS, PAGE, is_throttled
@@ -159,7 +160,7 @@ class ResultRecorder:
     max_images: int = MAX_IMAGES
     max_answered: int = MAX_ANSWERED
     active: Callable[[], bool] = lambda: True
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     on_results: Callable[[int], int | None] = lambda _answers: None
     on_recorded: Callable[[Sequence[ClassificationResult]], None] = lambda _results: None
     on_attributed: Callable[[str, str, int, Sequence[ClassificationResult]], None] = lambda *_: None

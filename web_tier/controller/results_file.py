@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 
 from botocore.exceptions import ClientError
@@ -29,6 +29,7 @@ from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCop
 from core.jobs.store import JobStore
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
+from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import Bucket, SourceBuckets, is_refusal
 from web_tier.results.export import JSON_LINES, json_lines
@@ -153,7 +154,7 @@ class ResultsFileWriter:
     active: Callable[[], bool]
     copier: ResultsCopier
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     token: int = 0
     on_finished: Callable[[str], None] = lambda _job_id: None
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
@@ -205,7 +206,7 @@ class ResultsFileWriter:
         if status.job.is_single:
             return True
         last = status.counts.last_at
-        if not status.is_answered or last is None or (self.now() - last).total_seconds() <= QUIET_SECONDS:
+        if not status.is_answered or last is None or 0 <= (self.now() - last).total_seconds() <= QUIET_SECONDS:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
             return not status.job.results or self._copy(status.job, status.merged, status.copy, state)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from core.config import Config
 from core.fleet.costs import CostStore
@@ -17,6 +17,7 @@ from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
 from core.telemetry import NO_SPANS, SpanExporter
 from services.clients import Clients
+from services.clock import utc_now
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
 from services.lease import Lease
@@ -189,7 +190,7 @@ class ControllerServices:
 
         def publish(job_id: str) -> None:
             if topic is not None:
-                notifications.request(job_id, {"topic": topic}, datetime.now(UTC), is_bounded=False)
+                notifications.request(job_id, {"topic": topic}, utc_now(), is_bounded=False)
 
         responses = replace(self.responses, pool=self.calls)
         collector = Collector(

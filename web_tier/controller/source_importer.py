@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from botocore.exceptions import ClientError
@@ -46,6 +46,7 @@ from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
+from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.parameters import clean_filename
@@ -117,7 +118,7 @@ class SourceImporter:
     active: Callable[[], bool]
     token: int = 0
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )

@@ -1,10 +1,11 @@
 """The page of the cost report: by day, user, job or model, of all users for operators, else of one's own jobs."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Final, get_args
 
 from flask import render_template, request
 
+from services.clock import utc_now
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.costs import MAX_REPORT_DAYS, Grouping, oldest_day, visible_reports
@@ -20,7 +21,7 @@ _TITLES: Final = {"job": "Job", "user": "User", "model": "Model", "day": "Day"}
 
 def costs_page() -> str:
     """Show a cost report; an address that is not valid shows the one of today."""
-    today = datetime.now(UTC).date()
+    today = utc_now().date()
     day, by = _day(today), _grouping()
     days = request.args.get("days", default=1, type=int)
     days = days if days in SPANS else 1

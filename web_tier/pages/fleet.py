@@ -40,6 +40,7 @@ from core.format import (
     rate_words,
     spending_words,
 )
+from services.clock import utc_now
 from services.ec2 import ALIVE
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
@@ -188,7 +189,7 @@ class FleetBody(BaseModel):
             silent_seconds: how long the controller has not reported.
             controller_ahead: how far the controller's clock is ahead of the web tier's.
         """
-        now, listed = now or datetime.now(UTC), state.instances
+        now, listed = now or utc_now(), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
         limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
@@ -349,7 +350,7 @@ def pause_page() -> str:
 
 def pause() -> ResponseReturnValue:
     """Pause the fleet and redirect to its page."""
-    pause = current_backend().fleet.pause(datetime.now(UTC), clean_reason(request.form.get("reason", "")))
+    pause = current_backend().fleet.pause(utc_now(), clean_reason(request.form.get("reason", "")))
     audit_details(reason=pause.reason)
     return _redirect_to_fleet()
 
@@ -369,7 +370,7 @@ def limits_page() -> str:
 def set_limits() -> ResponseReturnValue:
     """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
     form = LimitsForm.of_fields(request.form)
-    override = form.override(datetime.now(UTC))
+    override = form.override(utc_now())
     store = current_backend().fleet
     if override is None:
         return _limits_page(store.state(), form), 422
@@ -414,7 +415,7 @@ def set_allowance() -> ResponseReturnValue:
     if form.fault is not None:
         return _allowance_page(store.state(), form), 422
     try:
-        spending = store.allow_dollars(float(form.dollars), form.reason, datetime.now(UTC))
+        spending = store.allow_dollars(float(form.dollars), form.reason, utc_now())
     except NoSpendingCapError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(dollars=float(form.dollars), day=spending.day, reason=form.reason)
@@ -449,7 +450,7 @@ def drain(instance_id: str) -> ResponseReturnValue:
     """Drain an instance and redirect to the fleet's page."""
     store = current_backend().fleet
     store.drainable_instance(instance_id)
-    store.request_drain(instance_id, datetime.now(UTC))
+    store.request_drain(instance_id, utc_now())
     return _redirect_to_fleet()
 
 
@@ -480,7 +481,7 @@ def _limits_page(state: FleetState, form: LimitsForm) -> str:
     return render_template(
         "limits.html",
         form=form,
-        words=limits_words(limits, configured, datetime.now(UTC)),
+        words=limits_words(limits, configured, utc_now()),
         is_set=state.limits is not None,
         workers=workers,
         preview=preview,

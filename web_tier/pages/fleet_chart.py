@@ -9,11 +9,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from core.fleet.models import FleetSnapshot, HistoryPoint, Span, points_since
 from core.fleet.store import FleetStore
 from core.format import duration, plural
+from services.clock import utc_now
 
 LEFT, RIGHT, TOP, BOTTOM = 36, 684, 26, 200
 """Edges of the drawing in the viewBox of 720 by 230, as in chart.js."""
@@ -162,7 +163,7 @@ def _steps(places: Sequence[tuple[str, str]]) -> str:
 
 def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWindow) -> Chart:
     """Return the chart of `window`, until now."""
-    now = datetime.now(UTC)
+    now = utc_now()
     blocks = store.blocks(window.span)
     history = points_since(blocks, now - window.length)
     window = window.fitted(next((each.at for each in history if each.workers or each.queue), None), now)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, get_args
 from urllib.parse import urlencode
@@ -21,6 +20,7 @@ from core.format import dollars, duration, percent_text, plural
 from core.ids import is_id
 from core.jobs.models import JobStatus
 from core.messages import Model
+from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.api.notifications import NotificationWanted, notification_form, request_notification
 from web_tier.api.openapi import EVENTS, ApiResponse, operation
@@ -354,7 +354,7 @@ class JobView:
             note=note,
             classes=len(facts.labels) if model and model.digest.removeprefix("sha256:") == facts.digest else None,
             image=valid_parameters(request.args).get("image"),
-            age_seconds=(datetime.now(UTC) - status.job.created_at).total_seconds(),
+            age_seconds=(utc_now() - status.job.created_at).total_seconds(),
         )
 
     @property

@@ -1,12 +1,11 @@
 """The pages of a review: the evaluation of a job, and the forms that set true labels."""
 
-from datetime import UTC, datetime
-
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.jobs.models import TrueLabel
+from services.clock import utc_now
 from web_tier.api.review import TruthMatched, apply_folders, apply_truth_file
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import UserJobs, user_jobs
@@ -82,6 +81,6 @@ def set_truth(job_id: str, image_id: str) -> ResponseReturnValue:
     """
     ref, jobs = known_ref(job_id, image_id), user_jobs()
     jobs.image(ref)
-    label, now = clean_label(request.form.get("label", "")), datetime.now(UTC)
+    label, now = clean_label(request.form.get("label", "")), utc_now()
     jobs.set_truths(job_id, {image_id: TrueLabel(label, now) if label else None})
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id), 303)

@@ -1,7 +1,6 @@
 """The upload page: its form, the texts and limits that it shows, and the upload itself."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from flask import redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
@@ -13,6 +12,7 @@ from core.config import DEMO_BUNDLE, Config
 from core.ids import new_job_id
 from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
+from services.clock import utc_now
 from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
@@ -94,7 +94,7 @@ def upload() -> ResponseReturnValue:
     check_open_jobs_limit(jobs, backend.config)
     job_id = new_job_id(spread=backend.config.web.spread_keys)
     model = backend.served.model_for_job(fields.get(MODEL_FIELD) or None, job_id)
-    job = Job(job_id, "", datetime.now(UTC), KEEP_FIELD in fields, jobs.owner, model=model)
+    job = Job(job_id, "", utc_now(), KEEP_FIELD in fields, jobs.owner, model=model)
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")

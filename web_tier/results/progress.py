@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,7 @@ from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
 from core.jobs.models import Counts, JobState, JobStatus, SourceListing
+from services.clock import utc_now
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2
@@ -61,7 +62,7 @@ class JobProgress:
             controller_ahead: how far the controller's clock, by which results have their times, is ahead of it.
         """
         rate = images_per_second(status)
-        whole, now = max(1, status.accepted), now or datetime.now(UTC)
+        whole, now = max(1, status.accepted), now or utc_now()
         result_at, cached_at = status.counts.last_result_at, status.counts.last_cached_at
         answered_at = max(filter(None, (result_at and result_at - controller_ahead, cached_at)), default=None)
         retried_at = status.retried_at

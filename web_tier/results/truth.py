@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from io import StringIO
 from itertools import chain, islice
 from typing import Final, Literal
@@ -17,6 +16,7 @@ from typing import Final, Literal
 from core.ids import is_id
 from core.jobs.models import ImageRecord, JobStatus, TrueLabel, TruthSource
 from core.messages import ClassificationResult
+from services.clock import utc_now
 from services.errors import FleetsightError
 from web_tier.auth.job_access import UserJobs
 from web_tier.parameters import clean_label
@@ -251,7 +251,7 @@ def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: T
         NotFoundError: the job was deleted.
         TableBusyError: some could not be set; setting all again is safe.
     """
-    before, now = jobs.truths(job_id), datetime.now(UTC)
+    before, now = jobs.truths(job_id), utc_now()
     changed = {
         key: TrueLabel(label, now, source)
         for key, label in labels.items()

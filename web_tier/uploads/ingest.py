@@ -31,7 +31,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,6 +44,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
 from core.tracing import TracingExecutor, use_traceparent
+from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
@@ -127,7 +128,7 @@ class CachedResults:
 
     cache: ResultCache
     model_digest: Callable[[], str | None]
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
 
     def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
         """Return the results of the job's model, by the SHA-256 of their image, for those of `digests` that have one.
@@ -197,7 +198,7 @@ class ImageIngest:
     store: JobStore
     queue: Queue
     cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: TracingExecutor(CONCURRENCY, thread_name_prefix="ingest")
     )

@@ -18,11 +18,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
+from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.memory import MemoryLimiter
 from web_tier.quotas import UNLIMITED, QuotaScope
@@ -101,7 +102,7 @@ class SingleImages:
     """
 
     ingest: ImageIngest
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     spread_keys: bool = False

@@ -319,6 +319,21 @@ def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table
     assert counter.hit("request", "ann", 2) == 0
 
 
+@pytest.mark.parametrize("years", [1, -1])
+def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
+    table: Table, calls: Calls, clock: Clock, years: int
+) -> None:
+    counter = RateCounter(TableStorage(table, clock), clock)
+    clock.now += years * 365 * 86_400
+    calls.is_away = True
+    assert counter.hit("request", "bob", 1) == 0
+    calls.is_away = False
+    clock.now += PAUSE_SECONDS
+    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
+    clock.now = NOON
+    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
+
+
 def test_codes_are_counted_for_an_hour(table: Table, clock: Clock) -> None:
     counter = RateCounter(TableStorage(table, clock), clock)
     assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]

@@ -186,6 +186,27 @@ def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
     assert rotated(other, cookie) == following
 
 
+def test_a_session_that_a_wrong_clock_has_begun_ends_and_the_others_stay(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    clock.go_on(365 * 24 * HOUR)
+    wrong = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0")
+    assert (sessions.open(cookie), sessions.open(wrong) is None) == (None, False)
+    clock.go_on(-365 * 24 * HOUR)
+    assert (sessions.open(wrong), sessions.open(cookie) is None) == (None, False)
+
+
+def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+) -> None:
+    clock.go_on(HOUR - 1)
+    following = rotated(sessions, cookie)
+    clock.go_on(1 - HOUR)
+    pool.asked.clear()
+    rotated(sessions, following)
+    assert len(pool.asked) == 1
+
+
 def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: Clock) -> None:
     def die() -> None:
         raise KeyboardInterrupt

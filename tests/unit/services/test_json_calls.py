@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.clients import Clients, new_session
+from services.clock import WallClock
 from services.endpoint import Endpoint
 from services.json_calls import authorization
 from tests.support.servers import serving
@@ -32,6 +33,8 @@ BODY = {"Messages": [{"MessageId": "1", "Body": "é"}]}
 
 class Service(ThreadingHTTPServer):
     """Answers each request with the next of `answers`, the last one for good; it keeps what it received.
+
+    Each answer has the `date`, if there is one, in place of the present.
 
     An answer is a status and a body; `cut` as the status closes the connection within the answer, `last` after it.
     """
@@ -44,6 +47,7 @@ class Service(ThreadingHTTPServer):
         self.received: list[tuple[str, dict[str, str], Any]] = []
         self.connections = set[Any]()
         self.closed = threading.Event()
+        self.date = ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -64,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(sent[:5] if status == "cut" else sent)
         self.close_connection = status in {"cut", "last"}
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.server.date or super().date_time_string(timestamp)
 
     def finish(self) -> None:
         super().finish()
@@ -103,6 +110,18 @@ def test_a_result_is_that_of_botocore_and_its_calls_share_a_connection(service: 
     requests = [(path, body) for path, _, body in service.received]
     assert requests == [requests[0]] * 6
     assert len(service.connections) == 2
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["botocore's call", "own call"])
+def test_the_date_of_each_reply_confirms_the_clock(
+    service: Service, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = WallClock()
+    for module in ("clock", "json_calls"):
+        monkeypatch.setattr(f"services.{module}.CLOCK", clock)
+    service.date = "Wed, 01 Jan 2098 00:00:00 GMT"
+    receive(sqs(service, attempts))
+    assert clock.now().year == 2098
 
 
 @given(st.binary(max_size=200), st.none() | st.text("abcdef/+=", min_size=1), st.sampled_from(["sqs", "dynamodb"]))

@@ -15,7 +15,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from services.lease import Lease, boot_seconds, move_lease
+from services.clock import boot_seconds
+from services.lease import Lease, move_lease
 from services.table import Table
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable

@@ -111,6 +111,17 @@ def test_each_round_decides_by_what_is_metered_and_committed_in_it(tmp_path: Pat
     assert len(bench.ec2.calls) == 1
 
 
+def test_workers_that_end_between_two_rounds_are_billed_and_reach_the_cap(tmp_path: Path) -> None:
+    bench, started = Bench(tmp_path, hourly=0.36, dollars_per_day=7.5 * 0.006), set[str]()
+    for _ in range(400):
+        bench.tick()
+        started |= set(bench.ec2.alive())
+        bench.ec2.states |= dict.fromkeys(bench.ec2.alive(), "terminated")
+    assert len(started) == 7
+    assert bench.shown.billed_seconds == 7 * 60
+    assert bench.shown.reason.startswith("the day's spending cap is reached")
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """One with 23 images in the queue."""

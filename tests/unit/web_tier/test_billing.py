@@ -1,6 +1,7 @@
 """Billing: what the fleet costs, and what an image costs."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -13,8 +14,14 @@ from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_snapshot, instance
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.billing import MAX_PERIOD_SECONDS, QUIET_SECONDS, BillingMeter, DailyLedger
-from web_tier.autoscaler.observe import Observation
+from web_tier.autoscaler.billing import (
+    MAX_PERIOD_SECONDS,
+    QUIET_SECONDS,
+    STRANGE_DAY_SECONDS,
+    BillingMeter,
+    DailyLedger,
+)
+from web_tier.autoscaler.observe import FleetDescription, Observation
 
 
 def free(_instance: Instance) -> float:
@@ -97,6 +104,81 @@ def test_a_clock_that_is_ten_minutes_behind_ec2s_makes_no_duration_negative() ->
     clock.now += 70
     meter.update(observed(1))
     assert meter.bill.seconds == 70
+
+
+def described(*instances: Instance, launched: Sequence[str] = ()) -> FleetDescription:
+    """A description in which tracked launches that are not shown are starting."""
+    shown = {each.instance_id for each in instances}
+    starting = frozenset(launched) - shown
+    return FleetDescription(QueueCounts(9, 0, 0), 0, instances, starting, frozenset(launched))
+
+
+FIRST, AGAIN = EPOCH, EPOCH + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "starts"),
+    [
+        ([described(launched=["i-0"]), described(instance("i-0", "terminated"), launched=["i-0"]), described()], 1),
+        ([described(instance("i-0", "terminated"), launched=["i-0"]), described()], 1),
+        ([described(instance("i-0", "pending")), described(instance("i-0", "terminated"), launched=["i-0"])], 1),
+        (
+            [
+                described(instance("i-0"), launched=["i-0"]),
+                described(instance("i-0", "terminated"), launched=["i-0"]),
+            ],
+            1,
+        ),
+        ([described(instance("i-0"), launched=["i-0"]), described(launched=["i-0"]), described(instance("i-0"))], 1),
+        ([described(instance("i-0", launched_at=FIRST)), described(instance("i-0", launched_at=AGAIN))], 2),
+        (
+            [
+                described(instance("i-0")),
+                described(instance("i-0", "stopped")),
+                described(launched=["i-0"]),
+                described(instance("i-0", "stopped", AGAIN), launched=["i-0"]),
+                described(instance("i-0", "stopped", AGAIN)),
+            ],
+            2,
+        ),
+        ([described(replace(instance("i-0", "terminated"), failed_to_start=True), launched=["i-0"])], 0),
+        ([described(launched=["i-0"]), described()], 0),
+        ([described(instance("i-0", "terminated"), instance("i-1", "stopped"))], 0),
+    ],
+    ids=[
+        "ended before it was seen",
+        "ended in its first round",
+        "ended while it was pending",
+        "seen running",
+        "left out by one description",
+        "started again between two rounds",
+        "started again and ended unseen",
+        "could not be started",
+        "never described",
+        "of an earlier time",
+    ],
+)
+def test_each_start_costs_its_minimum_once_whether_it_was_seen_running_or_not(
+    rounds: list[FleetDescription], starts: int
+) -> None:
+    meter = BillingMeter(60, free, clock=Clock(), now=lambda: EPOCH)
+    for each in rounds:
+        meter.update(each)
+    assert meter.bill.seconds == 60 * starts
+
+
+@pytest.mark.parametrize(
+    ("launched_after", "pending", "billed"), [(1, 0, 60), (-1, 0, 0), (-1, 1, 60)], ids=["later", "before", "pending"]
+)
+def test_a_start_of_the_previous_controller_is_billed_by_only_one_of_them(
+    launched_after: int, pending: int, billed: float
+) -> None:
+    before = fleet_snapshot(EPOCH, pending=pending)
+    meter = BillingMeter(60, free, before, Clock(), lambda: EPOCH)
+    ended = instance("i-0", "terminated", EPOCH + timedelta(seconds=launched_after))
+    for each in (described(), described(launched=["i-0"]), described(ended, launched=["i-0"]), described(ended)):
+        meter.update(each)
+    assert meter.bill.seconds == billed
 
 
 HOURLY = 0.36
@@ -301,6 +383,85 @@ def test_a_day_counts_from_midnight_and_the_next_controller_continues_it() -> No
     assert (following.today.images, following.today.billed_seconds) == (4, 40)
     following.update(first, Bill(200, 2.0), 20)  # the clock was set back
     assert following.today.day == second
+
+
+START = date(2026, 11, 1)
+_moments = st.lists(
+    st.tuples(
+        st.sampled_from((0, 0, 0, 1)),  # days that pass
+        st.sampled_from((0, 0, 1, -1, 40, -40, 365, -3650)),  # days by which the clock is wrong in a round
+        st.integers(0, 10),  # dollars
+        st.booleans(),  # another controller takes over
+    ),
+    max_size=40,
+)
+
+
+@given(_moments)
+def test_rounds_with_a_wrong_clock_change_no_day_and_lose_no_dollar(
+    moments: list[tuple[int, int, int, bool]],
+) -> None:
+    """Each round with a wrong clock is followed by one with the right one before the wrong day is believed."""
+    clock, bill, today, stored = Clock(), 0.0, START, dict[date, FleetDay]()
+    ledger, expected = DailyLedger(clock=clock), {START: 0.0}
+    ledger.update(START, Bill(), 0)
+    for passed, wrong_by, dollars, changes in moments:
+        today += timedelta(days=passed)
+        for shown in (today, today + timedelta(days=wrong_by), today):
+            clock.now += STRANGE_DAY_SECONDS - 1
+            bill += dollars
+            is_next = shown == today + timedelta(days=1)
+            if not is_next:
+                expected[today] = expected.get(today, 0.0) + dollars
+                ledger.update(shown, Bill(dollars=bill), 0)
+            else:
+                bill -= dollars  # midnight cannot be told from a clock that is a day ahead
+        for day in ledger.unsaved():
+            stored[day.day] = day
+            ledger.mark_saved(day)
+        if changes:
+            before = fleet_snapshot(EPOCH, cost=bill, today=ledger.today)
+            ledger = DailyLedger(before, tuple(stored.values()), clock)
+        assert ledger.today is not None
+        figures = {day: each.cost for day, each in stored.items()} | {today: ledger.today.cost}
+        assert ledger.today.day == today
+        assert figures == pytest.approx({day: cost for day, cost in expected.items() if cost or day == today})
+        month = sum(cost for day, cost in expected.items() if (day.year, day.month) == (today.year, today.month))
+        assert ledger.month_dollars() == pytest.approx(month)
+
+
+@pytest.mark.parametrize("days", [-3650, -1, 1, 2, 92])
+def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dollar(days: int) -> None:
+    clock = Clock()
+    ledger = DailyLedger(clock=clock)
+
+    def spend(day: date, total: float) -> None:
+        ledger.update(day, Bill(dollars=total), 0)
+        clock.now += STRANGE_DAY_SECONDS
+        ledger.update(day, Bill(dollars=total), 0)
+
+    spend(START, 3.0)
+    wrong = START + timedelta(days=days)
+    spend(wrong, 4.0)
+    assert ledger.today is not None
+    assert ledger.today.day == wrong
+    spend(START, 6.0)
+    stored = {day.day: day.cost for day in ledger.unsaved()} | {ledger.today.day: ledger.today.cost}
+    assert ledger.today.day == START
+    assert stored[START] >= 4.0, "what was spent before counts towards the cap"
+    assert sum(stored.values()) >= 6.0
+    if days > 0:
+        assert stored == {START: pytest.approx(6.0)}
+
+
+def test_a_day_of_the_future_that_an_older_release_has_stored_ends_at_the_next_start() -> None:
+    clock, day = Clock(), FleetDay(day=START + timedelta(days=92), cost=42.0)
+    ledger = DailyLedger(fleet_snapshot(EPOCH, cost=42.0, today=day), clock=clock)
+    for _ in range(2):
+        ledger.update(START, Bill(dollars=42.0), 0)
+        clock.now += STRANGE_DAY_SECONDS
+    assert ledger.update(START, Bill(dollars=43.0), 0) == FleetDay(day=START, cost=43.0)
+    assert (ledger.month_dollars(), ledger.unsaved()) == (43.0, ())
 
 
 def test_a_day_on_which_nothing_happened_is_not_stored() -> None:

@@ -93,6 +93,8 @@ class Scene:
         """Let the autoscaler report, and run a round; return the ids that were sent, with the receivers."""
         before = len(self.sent)
         for spending in spendings:
+            if spending is not None:
+                self.at = max(self.at, datetime.combine(spending.day, EVENING.timetz()))
             self.notifier.observe(spending)
         self.clock.now += seconds
         self.notifier.tick()
@@ -128,6 +130,15 @@ def test_each_day_and_each_month_is_announced_for_itself() -> None:
     assert scene.round(spent(7.0, 100.0, date(2026, 3, 3))) == ["topic cap-month-2026-03-01-reached"]
     assert scene.round(spent(8.0, 8.0, date(2026, 4, 1))) == ["topic cap-day-2026-04-01-near"]
     assert scene.round(spent(10.0, 100.0)) == [], "a report of an earlier day"
+
+
+def test_a_day_of_the_future_that_a_wrong_clock_has_stored_suppresses_no_message() -> None:
+    wrong = Scene(names=("webhook",))
+    wrong.round(spent(10.0, 100.0, DAY.replace(year=2027)))
+    assert len(wrong.store.cap_messages().messages) == 2
+    scene = Scene(wrong.store)
+    assert scene.round(None) == []
+    assert scene.round(spent(8.0)) == NEAR
 
 
 def test_without_a_cap_or_a_receiver_nothing_is_stored() -> None:

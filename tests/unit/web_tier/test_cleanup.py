@@ -188,6 +188,20 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     assert [exists(store, job) for job in jobs] == [True, True, False]
 
 
+def test_a_job_that_a_wrong_clock_used_in_the_future_expires_a_lifetime_after_it_was_seen() -> None:
+    store, now = JobStore(MemoryTable()), [NOW]
+    job = make_job(store, OLD)
+    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
+    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: now[0])
+    expiry.tick()
+    now[0] += LIFETIME - timedelta(minutes=1)
+    expiry.tick()
+    assert exists(store, job)
+    now[0] += timedelta(minutes=2)
+    expiry.tick()
+    assert not exists(store, job)
+
+
 def test_what_was_left_while_no_controller_ran_expires_once_there_is_a_newer_job() -> None:
     store = JobStore(MemoryTable())
     left = make_job(store, LIFETIME + 2 * MAX_OVERDUE)

@@ -19,7 +19,7 @@ from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES, Clock, Scaler, fleet_settings, fleet_snapshot, instance, observation
 from tests.support.memory_aws.ec2 import MemoryEC2
-from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.autoscaler.reporting import SpendingWatcher
@@ -176,7 +176,9 @@ def test_a_starting_instance_counts_as_committed_until_it_is_billed() -> None:
     committed = meter.spending(fleet, capped_settings())
     assert committed is not None
     assert (committed.today, committed.committed) == pytest.approx((0.0, LAUNCH + LAUNCH / 2 + LAUNCH))
-    runs = Observation(QueueCounts(9, 0, 0), 0, (instance("i-0"), instance("i-1", "terminated")))
+    runs = Observation(
+        QueueCounts(9, 0, 0), 0, (instance("i-0"), replace(instance("i-1", "terminated"), failed_to_start=True))
+    )
     meter.update(runs)
     billed = meter.spending(runs, capped_settings())
     assert billed is not None
@@ -215,6 +217,8 @@ def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
     assert following.day == date(2026, 3, 2)
     assert following.month == pytest.approx(1.9 + meter.bill.dollars - 51.9)
     clock.now += 40 * 86_400
+    meter.update(fleet)
+    clock.now += STRANGE_DAY_SECONDS
     meter.update(fleet)
     april = spending_of(meter, fleet)
     assert (april.day.month, april.month) == (4, april.today)
