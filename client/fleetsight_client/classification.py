@@ -1,31 +1,50 @@
 """One classification of folders: list, upload, wait, write results; and the watch for new files."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from fleetsight_client.api import ApiClient, RejectedError
+from fleetsight_client.api import ApiClient, ApiError, RejectedError
 from fleetsight_client.folders import FolderError, FolderWalk
-from fleetsight_client.journal import Journal, Outcome
+from fleetsight_client.journal import MAX_POSITION, Journal, Outcome
 from fleetsight_client.output import ResultRow, ResultsFile, row_of
-from fleetsight_client.retries import PatientCalls, StoppedError
+from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
-from fleetsight_client.uploader import JobClosedError, Uploader, UploadLimits, first_id
+from fleetsight_client.uploader import (
+    JobClosedError,
+    Uploader,
+    UploadLimits,
+    first_id,
+    position_of,
+    read_unchanged,
+)
 
 MIN_POLL_SECONDS: Final = 0.25
 MAX_POLL_SECONDS: Final = 2.0
 """Pauses between two polls of a job: as long as the last poll found nothing new, they grow."""
 
 WATCH_SECONDS: Final = 2.0
-"""The pause between two searches for new files; a file is complete if both find it with the same size."""
+"""The pause between two searches for new files; a file is complete if both find it with the same size and time."""
 
-MAX_POSITION: Final = 9_999_999
-"""The highest position of an image in a job."""
+WATCH_PATIENCE_SECONDS: Final = 60.0
+"""For this time a watch repeats an upload before it reads results, and for this time it then sends nothing."""
+
+REASON_SECONDS: Final = 10.0
+"""The pause between two questions why images have no result yet."""
+
+COLLECTED: Final = 500
+"""Images whose results are read, written and synchronized together."""
+
+MAX_PAGE: Final = 500
+SPARSE_PAGE: Final = 20
+"""Results that are read at a time, and so many if most of the images around them have their row already."""
 
 STATUSES: Final = ("done", "failed", "rejected", "waiting", "missing")
 """What a file ends as: with a label, without one, never accepted, without a result yet, or without its job."""
@@ -40,8 +59,12 @@ class Progress:
     sent: int = 0
     rejected: int = 0
     classified: int = 0
+    replaced: int = 0
+    """Files that a watch has sent again since another one has their name."""
+    waiting: int = 0
+    """Accepted images without a result."""
     note: str = ""
-    """Why the upload waits, or empty."""
+    """Why the command waits, or empty."""
 
 
 @dataclass
@@ -53,6 +76,8 @@ class Summary:
         labels: images by label.
         codes: failed and rejected files by code.
         skipped: files and folders that were left out, by reason.
+        replaced: files that a watch has sent again since another one has their name.
+        missed: files that were replaced or removed before a watch could send them.
     """
 
     job_ids: list[str] = field(default_factory=list)
@@ -60,6 +85,8 @@ class Summary:
     labels: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    replaced: int = 0
+    missed: int = 0
     accuracy: Accuracy | None = None
     sorted: SortedFolder | None = None
 
@@ -112,6 +139,10 @@ class Classification:
     show: Callable[[Progress], None] = lambda _progress: None
     progress: Progress = field(default_factory=Progress, init=False)
     _limits: UploadLimits = field(default_factory=UploadLimits, init=False)
+    _asked: float = field(default=float("-inf"), init=False)
+    _reason: str = field(default="", init=False)
+    _answered: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    """By job: its answers when a watch last read its results to the end, and from which position on to read now."""
 
     def __post_init__(self) -> None:
         """Show why calls are repeated."""
@@ -119,6 +150,8 @@ class Classification:
 
     def run(self, *, waits: bool = True) -> Summary:
         """Classify the folders once; without `waits`, end when all images are accepted.
+
+        An interrupted watch is finished: what it had taken is classified, and no file is searched.
 
         Raises:
             StoppedError: the user has stopped the command.
@@ -128,18 +161,20 @@ class Classification:
         walk = FolderWalk(self.folders, self.own)
         if not self.journal.is_started:
             self.journal.clear()
-            self.journal.note_found(self._counted(walk))
+            self.journal.list_files(self._counted(walk))
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
-            self.journal.list_found()
-            if self.journal.last_position() > MAX_POSITION:
+            if self.journal.next_position > MAX_POSITION + 1:
                 raise FolderError(f"a job has at most {MAX_POSITION + 1:,} images: classify parts of the folders")
         self._load_truth()
-        self._upload(watches=False)
+        if self.journal.is_watched and waits:
+            return self._watch(searches=False)
+        self._upload()
         summary = self._summary()
         if waits:
             self._await_results()
-            self._write(summary, self.journal.outcomes())
-            self._send_truth()
+            self._write(summary, self.rows(self.journal.outcomes()))
+            for job_id in summary.job_ids:
+                self._send_truth(job_id, self.journal.outcomes(job_id=job_id))
         else:
             counts = self.journal.counts()
             summary.statuses.update(waiting=counts["accepted"], rejected=counts["rejected"])
@@ -147,42 +182,80 @@ class Classification:
         return summary
 
     def watch(self, started: Callable[[], None] = lambda: None) -> Summary:
-        """Classify the folders, and then new files in them, until the user stops the command.
+        """Classify the folders, and then new and replaced files in them, until the user stops the command.
 
-        A file is taken when it has the same size twice. Results are appended to the file of results after each
-        round. What was taken when the user stops is still uploaded, but not waited for.
+        A file is taken when two searches find it with the same size and time. Each result is appended to the file of
+        results when it is there, so that no file waits for another one. A server that does not answer is called for
+        ever.
+
+        Raises:
+            StoppedError: the user has stopped the command, and there are files without a row; `--resume` continues.
+            ApiError: the server rejects the job or a request for good.
         """
         self._prepare()
         if not self.journal.is_started:
             self.journal.clear()
-        summary = self._summary()
+        self.journal.begin_watch()
+        self._load_truth()
         started()
+        return self._watch(searches=True)
+
+    def _watch(self, *, searches: bool) -> Summary:
+        summary, sends_from = self._summary(), float("-inf")
         while True:
-            walk = FolderWalk(self.folders, self.own)
-            self.journal.list_stable_files(self._counted(walk))
-            summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
-            if (
-                self.journal.counts()["listed"]
-                or self.journal.unknown_slices()
-                or self.journal.last_position() > self._written
-            ):
-                self._round(summary)
-            self.progress.phase = "watching"
-            self.show(self.progress)
+            if searches:
+                self._search(summary)
+            self.progress.note = ""
+            if self.calls.clock() >= sends_from:
+                try:
+                    self._upload(summary)
+                except GaveUpError as error:
+                    sends_from = self.calls.clock() + WATCH_PATIENCE_SECONDS
+                    self.progress.note = str(error)
+                except JobClosedError:
+                    pass  # also the new job was closed: the next round has another one
+            self._collect(summary)
+            self._show_watch(summary)
+            left = sum(self.journal.counts().values())
+            if not left and not searches:
+                return summary
             if (self.calls.wait or self.calls.stop.wait)(WATCH_SECONDS):
-                summary.job_ids = [job_id for job_id, _ in self.journal.jobs()]
+                if left:
+                    raise StoppedError(f"stopped (files without a result: {left:,})")
                 return summary
 
-    def _round(self, summary: Summary) -> None:
-        """Classify what the watch has found."""
-        self._load_truth()
-        try:
-            self._upload(watches=True)
-        except JobClosedError:
-            return  # also the new job was closed: the next round has another one
-        self._await_results()
-        self._append(summary)
-        self._send_truth()
+    def _search(self, summary: Summary) -> None:
+        walk = FolderWalk(self.folders, self.own)
+        added, replaced = self.journal.list_stable_files(self._counted(walk))
+        summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
+        summary.replaced += replaced
+        if added + replaced:
+            self._load_truth()
+        for file, digest in self.journal.doubtful_files():
+            content = read_unchanged(file, self._limits.max_image_bytes)
+            is_same = not isinstance(content, bytes) or sha256(content).digest() == digest
+            self.journal.confirm(file, is_same=is_same)
+
+    def _show_watch(self, summary: Summary) -> None:
+        self._count(summary)
+        progress = self.progress
+        progress.phase, progress.replaced = "watching", summary.replaced
+        progress.classified = summary.statuses["done"] + summary.statuses["failed"]
+        progress.waiting = self.journal.counts()["accepted"]
+        if progress.waiting and not progress.note:
+            progress.note = self._reason_to_wait()
+        self.show(progress)
+
+    def _reason_to_wait(self) -> str:
+        """Return what the fleet does, or why it does nothing; empty if the server does not say."""
+        if self.calls.clock() >= self._asked + REASON_SECONDS:
+            self._asked = self.calls.clock()
+            try:
+                fleet = self.client.fleet() or {}
+            except ApiError:
+                fleet = {}
+            self._reason = "; ".join(str(fleet[each]) for each in ("reason", "problem") if fleet.get(each))
+        return self._reason
 
     def _prepare(self) -> None:
         # Not repeated: a wrong address is reported at once.
@@ -218,27 +291,36 @@ class Classification:
 
     # Upload
 
-    def _upload(self, *, watches: bool) -> None:
+    def _upload(self, watched: Summary | None = None) -> None:
+        """Send what is listed; a watch, whose summary is given, begins another job when one is full or closed."""
         self.progress.phase = "uploading"
-        uploader = Uploader(
-            *(self.client, self.journal, self.calls, self._limits, self.name),
-            keep=self.keep,
-            model=self.model,
-            progressed=self._count,
-            watches=watches,
-        )
         counts = self.journal.counts()
         if not (counts["listed"] or counts["sent"]):
             return
+        calls = self.calls
+        if watched is not None:
+            calls = replace(calls, patience_seconds=WATCH_PATIENCE_SECONDS)
+            if self.journal.is_job_full:
+                self.journal.begin_job()
+        uploader = Uploader(
+            *(self.client, self.journal, calls, self._limits, self.name),
+            keep=self.keep,
+            model=self.model,
+            progressed=partial(self._count, watched),
+            watches=watched is not None,
+        )
         try:
             uploader.run()
         except JobClosedError:
-            if not watches:
+            if watched is None:
                 raise
             # The job was cancelled, deleted, or has expired: what it has not accepted goes into a new one.
             self.journal.release_unknown()
             self.journal.begin_job()
             uploader.run()
+        finally:
+            if watched is not None:
+                watched.missed += uploader.missed
         self.progress.note = ""
 
     def _note(self, reason: str) -> None:
@@ -246,12 +328,14 @@ class Classification:
         self.progress.note = reason
         self.show(self.progress)
 
-    def _count(self) -> None:
-        counts = self.journal.counts()
-        self.progress.total = sum(counts.values())
-        if counts["accepted"] + counts["rejected"] != self.progress.sent + self.progress.rejected:
+    def _count(self, watched: Summary | None = None) -> None:
+        """Show how many files are sent; the journal of a watch has forgotten those in its summary."""
+        counts, written = self.journal.counts(), watched or Summary()
+        total, rejected = sum(counts.values()) + written.total, counts["rejected"] + written.statuses["rejected"]
+        sent = total - rejected - counts["listed"] - counts["sent"]
+        if sent + rejected != self.progress.sent + self.progress.rejected:
             self.progress.note = ""
-        self.progress.sent, self.progress.rejected = counts["accepted"], counts["rejected"]
+        self.progress.total, self.progress.sent, self.progress.rejected = total, sent, rejected
         self.show(self.progress)
 
     # Results
@@ -271,8 +355,9 @@ class Classification:
                         break
                     raise
                 classified = int(status["done"]) + int(status["failed"])
-                self.progress.note = ""
                 self.progress.classified = before + min(classified, images)
+                self.progress.waiting = images - min(classified, images)
+                self.progress.note = self._reason_to_wait() if self.progress.waiting else ""
                 self.show(self.progress)
                 if classified >= images and not status["waiting"]:
                     break
@@ -282,7 +367,9 @@ class Classification:
                     raise StoppedError("stopped")
             before += images
 
-    def rows(self, outcomes: Iterator[Outcome]) -> Iterator[tuple[Outcome, ResultRow]]:
+    def rows(
+        self, outcomes: Iterable[Outcome], calls: PatientCalls | None = None, page: int = MAX_PAGE
+    ) -> Iterator[tuple[Outcome, ResultRow]]:
         """Yield files at rising positions with their results; reads each page of results once, one at a time.
 
         Images with a position are in the order of their positions, as the files are.
@@ -300,7 +387,7 @@ class Classification:
                 row = ResultRow(file.name, "missing", error_code="not_sent", error_message="it was not sent")
             else:
                 if job_id not in results:
-                    results[job_id] = _JobResults(self.client, self.calls, job_id, file.position)
+                    results[job_id] = _JobResults(self.client, calls or self.calls, job_id, page)
                 found = results[job_id].find(outcome.image_id)
                 if found is None:
                     gone = "the server has no such image any more"
@@ -309,17 +396,19 @@ class Classification:
                     row = row_of(file.name, job_id, found, truth)
             yield outcome, row
 
-    def _write(self, summary: Summary, outcomes: Iterator[Outcome], end_of_file: int | None = None) -> int:
-        """Write, sort and count the rows of these files; return the size of the file of results."""
+    def _write(
+        self, summary: Summary, rows: Iterator[tuple[Outcome, ResultRow]], end_of_file: int | None = None
+    ) -> int:
+        """Write, sort and count these rows; return the size of the file of results."""
         self.progress.phase = "writing"
         self.show(self.progress)
         summary.job_ids = [job_id for job_id, _ in self.journal.jobs()]
         if self.out is None:
-            for outcome, row in self.rows(outcomes):
+            for outcome, row in rows:
                 self._finish(summary, outcome, row)
             return 0
         with ResultsFile(self.out, end_of_file) as file:
-            for outcome, row in self.rows(outcomes):
+            for outcome, row in rows:
                 file.write(row)
                 self._finish(summary, outcome, row)
         return file.end_of_file
@@ -329,52 +418,89 @@ class Classification:
         if self.sorted is not None and row.status in {"done", "failed", "rejected"}:
             self.sorted.add(outcome.file, row.label if row.status == "done" else None)
 
-    @property
-    def _written(self) -> int:
-        """The position of the last row in the file of results; an earlier command may have had another file."""
-        has_rows = self.journal.fact("out") == str(self.out)
-        return int(self.journal.fact("written") or -1) if has_rows else -1
+    def _collect(self, summary: Summary) -> None:
+        """Append the rows of rejected files, and of images that have a result by now."""
+        while rejected := list(islice(self.rows(self.journal.outcomes(state="rejected")), COLLECTED)):
+            self._append(summary, rejected)
+        jobs = {job_id: images for job_id, images in self.journal.jobs() if images}
+        self._answered = {job_id: each for job_id, each in self._answered.items() if job_id in jobs}
+        for job_id, images in jobs.items():
+            try:
+                self._collect_job(summary, job_id, images)
+            except GaveUpError as error:
+                self.progress.note = str(error)
 
-    def _append(self, summary: Summary) -> None:
-        """Write the rows that an earlier round has not written; a killed command repeats its last round.
+    def _collect_job(self, summary: Summary, job_id: str, images: int) -> None:
+        """Append the rows of a job's images; calls are made once, since the next round repeats them.
 
-        If the file was moved away, the rows begin a new one.
+        As long as many images have a result, all are read; else the next round goes on where this one ended.
         """
-        written, size = self._written, int(self.journal.fact("end of file") or 0)
-        file = None if self.out in {None, "-"} else Path(str(self.out))
-        is_continued = written >= 0 and (file is None or (file.exists() and file.stat().st_size >= size))
-        end = self._write(summary, self.journal.outcomes(written), size if is_continued else None)
-        last = str(self.journal.last_position())
-        self.journal.set_facts({"out": str(self.out), "written": last, "end of file": str(end)})
+        once = replace(self.calls, patience_seconds=-1.0)
+        try:
+            status = once.call(partial(self.client.status, job_id))
+        except RejectedError as error:
+            if error.status != 404:
+                raise
+            status = {"done": 0, "failed": 0, "waiting": 0}  # the job is gone, and so are its images
+        answers, waiting = int(status["done"]) + int(status["failed"]), int(status["waiting"])
+        before, after = self._answered.get(job_id, (-1, -1))
+        if answers == before and after < 0 and images <= waiting:
+            return  # no image of this command has a new result
+        while True:
+            outcomes = list(islice(self.journal.outcomes(after, job_id=job_id), COLLECTED))
+            span = outcomes[-1].file.position - outcomes[0].file.position + 1 if outcomes else 1
+            page = min(span, MAX_PAGE) if span <= 2 * len(outcomes) else SPARSE_PAGE
+            rows = [
+                (outcome, row)
+                for outcome, row in self.rows(outcomes, once, page)
+                if row.status != "waiting" and not (row.status == "missing" and waiting)
+            ]
+            self._append(summary, rows)
+            after = outcomes[-1].file.position if len(outcomes) == COLLECTED else -1
+            self._answered[job_id] = answers, after
+            if after < 0 or not rows:
+                return
+
+    def _append(self, summary: Summary, rows: Sequence[tuple[Outcome, ResultRow]]) -> None:
+        """Append rows to the file of results, and forget their files; both are durable, in this order.
+
+        A killed command leaves rows that the journal does not know: they are cut off, and written again. If the file
+        was moved away, the rows begin a new one.
+        """
+        if not rows:
+            return
+        size = int(self.journal.fact("end of file") or 0) if self.journal.fact("out") == str(self.out) else None
+        if size is not None and self.out not in {None, "-"}:
+            file = Path(str(self.out))
+            size = min(size, file.stat().st_size) if file.exists() else None
+        end = self._write(summary, iter(rows), size)
+        if self.truth is not None:
+            for job_id in {outcome.job_id for outcome, _ in rows if outcome.image_id}:
+                self._send_truth(job_id, (outcome for outcome, _ in rows if outcome.job_id == job_id))
+        self.journal.finish((outcome.file for outcome, _ in rows), {"out": str(self.out), "end of file": str(end)})
 
     # True labels
 
-    def _send_truth(self) -> None:
-        """Give the true labels to the jobs, so that their pages show the accuracy; only those of new images."""
-        if self.truth is None:
-            return
-        sent = int(self.journal.fact("truth sent") or -1)
-        for job_id, images in self.journal.jobs():
-            if images:
-                for part in truth_parts(self._truths(job_id, sent)):
-                    with suppress(RejectedError):  # the job has expired
-                        self.calls.call(partial(self.client.send_truth_file, job_id, part))
-        self.journal.set_fact("truth sent", str(self.journal.last_position()))
+    def _send_truth(self, job_id: str, outcomes: Iterable[Outcome]) -> None:
+        """Give the true labels of images to their job, so that its page shows the accuracy."""
+        if self.truth is not None:
+            for part in truth_parts(self._truths(outcomes)):
+                with suppress(RejectedError):  # the job has expired
+                    self.calls.call(partial(self.client.send_truth_file, job_id, part))
 
-    def _truths(self, job_id: str, after: int) -> Iterator[tuple[str, str]]:
-        for outcome in self.journal.outcomes(after):
-            if outcome.job_id == job_id and outcome.image_id and self.truth is not None:
-                label = self.truth.label(outcome.file)
-                if label is not None:
-                    yield outcome.image_id, label
+    def _truths(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[str, str]]:
+        for outcome in outcomes:
+            label = self.truth.label(outcome.file) if self.truth is not None and outcome.image_id else None
+            if label is not None:
+                yield outcome.image_id, label
 
 
 class _JobResults:
-    """The results of a job from a position on, read a page at a time in the order of their ids."""
+    """The results of a job in the order of their ids, read a page at a time; leaves out pages between wanted ones."""
 
-    def __init__(self, client: ApiClient, calls: PatientCalls, job_id: str, position: int) -> None:
-        self._client, self._calls, self._job_id = client, calls, job_id
-        self._after: str | None = first_id(job_id, position)
+    def __init__(self, client: ApiClient, calls: PatientCalls, job_id: str, page: int) -> None:
+        self._client, self._calls, self._job_id, self._limit = client, calls, job_id, page
+        self._after: str | None = ""
         self._page: list[dict[str, Any]] = []
         self._at = 0
 
@@ -390,9 +516,10 @@ class _JobResults:
                     return result
             if self._after is None:
                 return None
+            after = max(self._after, first_id(self._job_id, position_of(image_id)))
             try:
                 self._page, self._after = self._calls.call(
-                    partial(self._client.results_page, self._job_id, self._after)
+                    partial(self._client.results_page, self._job_id, after, self._limit)
                 )
             except RejectedError as error:
                 if error.status != 404:

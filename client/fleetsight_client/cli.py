@@ -343,8 +343,8 @@ def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
     """Run a classification; when it is stopped or fails, say how to continue."""
     try:
         return work.watch() if watch else work.run(waits=waits)
-    except StoppedError:
-        click.echo("fleetsight: stopped; continue with the same command and --resume", err=True)
+    except StoppedError as error:
+        click.echo(f"fleetsight: {error}; continue with the same command and --resume", err=True)
         sys.exit(INTERRUPTED)
     except JobClosedError as error:
         raise CommandError(f"{error}. Begin anew with --restart, or retry a cancelled job and --resume.") from error
@@ -394,6 +394,10 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
         yield f"and {len(summary.labels) - SHOWN:,} more labels"
     yield from (f"Not classified ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
     yield from (f"Left out ({reason}): {count:,}." for reason, count in sorted(summary.skipped.items()))
+    if summary.replaced:
+        yield f"Replaced under their names, and classified again: {summary.replaced:,}."
+    if summary.missed:
+        yield f"Replaced or removed before they were sent: {summary.missed:,}."
     if summary.accuracy is not None:
         yield from summary.accuracy.sentences()
     if summary.sorted is not None:

@@ -65,6 +65,8 @@ def words(state: State) -> str:
     """Return the counts in words."""
     if state.phase == "listing":
         return f"{state.total:,} images found"
-    rejected = f", rejected {state.rejected:,}" if state.rejected else ""
+    others = {"replaced": state.replaced, "rejected": state.rejected}
+    more = "".join(f", {name} {count:,}" for name, count in others.items() if count)
+    waiting = f", without a result {state.waiting:,}" if state.waiting else ""
     note = f" (waiting: {printable(state.note)})" if state.note else ""
-    return f"sent {state.sent:,} of {state.total:,}{rejected}, classified {state.classified:,}{note}"
+    return f"sent {state.sent:,} of {state.total:,}{more}, classified {state.classified:,}{waiting}{note}"

@@ -44,6 +44,8 @@ class FoundFile:
     path: bytes
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
+    """When its inode was changed: a new content changes it, but also a new name, mode or link."""
 
 
 @dataclass
@@ -71,7 +73,8 @@ class FolderWalk:
 
     def _walk(self, root: int, folder: bytes, own: set[tuple[int, int]]) -> Iterator[FoundFile]:
         start = len(folder.rstrip(b"/")) + 1
-        levels = [os.scandir(folder)]
+        levels: list[Any] = []
+        self._enter(folder, levels)
         try:
             while levels:
                 try:
@@ -85,7 +88,7 @@ class FolderWalk:
                     self.skipped[reason] += 1
                 elif not entry.is_dir(follow_symlinks=False):
                     found = entry.stat()
-                    yield FoundFile(root, entry.path[start:], found.st_size, found.st_mtime_ns)
+                    yield FoundFile(root, entry.path[start:], found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 elif len(levels) == MAX_DEPTH:
                     self.skipped[SkipReason.TOO_DEEP] += 1
                 else:

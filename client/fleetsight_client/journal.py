@@ -3,6 +3,10 @@
 A slice is recorded with its idempotency key before it is sent, and its outcome after the answer. So a killed command
 can send each slice whose outcome is unknown again under the same key, and the server adds no image twice.
 
+A watch lasts for weeks, so its journal is bounded: a file is forgotten when its row is in the file of results. Its
+path, size, times and digest stay as long as it is in the folders, so that it is not taken for a new file. They also
+stay of the last `MAX_REMEMBERED` files that were removed.
+
 The journal is an SQLite file in the user's state folder, never in a folder that is classified. One command at a time
 has it. Nothing of it is kept in memory but a slice.
 """
@@ -23,38 +27,83 @@ from typing import Any, Final
 from fleetsight_client.api import FleetsightClientError, RejectedFile
 from fleetsight_client.folders import FoundFile, shown_prefixes
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 JOB_KEY_SECONDS: Final = 20 * 3600
 """Time for which the key of a job is used; the server forgets it after 24 hours."""
 
 INSERTED: Final = 500
 """Files that are written together."""
 
-_TABLES: Final = """
+MAX_POSITION: Final = 9_999_999
+"""The highest position of an image in a job."""
+
+MAX_UNFINISHED: Final = 100_000
+"""Files of a watch without a row in the file of results; more are taken when some have one."""
+
+MAX_REMEMBERED: Final = 100_000
+"""Files of a watch that were removed from the folders; one that comes back unchanged is not sent again."""
+
+JOB_IMAGES: Final = 10_000
+"""Images of a job of a watch, after which it begins another one."""
+
+MAX_JOBS: Final = 10
+"""Jobs of a watch that have images without a result; with so many, the last one takes all further images."""
+
+_KNOWN: Final = """
+CREATE TABLE known (
+  root INTEGER, path BLOB, size INTEGER, mtime INTEGER, ctime INTEGER, position INTEGER, digest BLOB,
+  PRIMARY KEY (root, path)
+) WITHOUT ROWID;
+CREATE INDEX known_by_position ON known (position);
+"""
+
+_TABLES: Final = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE found (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
-CREATE TABLE before (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
-CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT);
+{_KNOWN.strip()}
+CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT, first INTEGER DEFAULT 0);
 CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
 CREATE TABLE files (
   position INTEGER PRIMARY KEY, root INTEGER, path BLOB, size INTEGER, mtime INTEGER,
   state TEXT DEFAULT 'listed', slice INTEGER, tries INTEGER DEFAULT 0,
   job INTEGER, image_id TEXT, code TEXT, message TEXT
 );
-CREATE UNIQUE INDEX files_by_path ON files (root, path);
 CREATE INDEX files_to_send ON files (position) WHERE state = 'listed';
 CREATE INDEX files_by_slice ON files (slice) WHERE state = 'sent';
 CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) WITHOUT ROWID;
 """
-"""`found` is what the last search has found and was not listed, `before` what the one before it has.
+"""`known` has the last version of each file that a watch has taken, with the digest of what was sent.
 
-`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`.
+`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`. A file that was
+replaced has several versions there. `jobs.first` is the first position that was free when the job was begun.
 """
+
+_HERE: Final = """
+CREATE TEMP TABLE here (
+  root INTEGER, path BLOB, size INTEGER, mtime INTEGER, ctime INTEGER, is_stable INTEGER, search INTEGER,
+  PRIMARY KEY (root, path)
+) WITHOUT ROWID
+"""
+"""What the last search has found; `is_stable` if the one before it has found it with the same size and time."""
+
+_FROM_VERSION_1: Final = f"""
+DROP TABLE found;
+DROP TABLE before;
+DROP INDEX files_by_path;
+ALTER TABLE jobs ADD COLUMN first INTEGER DEFAULT 0;
+{_KNOWN.strip()}
+INSERT INTO known SELECT root, path, size, mtime, NULL, position, NULL FROM files;
+INSERT INTO facts SELECT 'next position', coalesce(max(position), -1) + 1 FROM files;
+INSERT INTO facts SELECT 'watched', '1' FROM facts WHERE name = 'written';
+DELETE FROM files WHERE state IN ('accepted', 'rejected')
+  AND position <= (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'written');
+DELETE FROM facts WHERE name IN ('written', 'truth sent');
+UPDATE facts SET value = '2' WHERE name = 'version';
+"""  # noqa: S608 # constants
+"""Version 1 kept all files. It wrote the results of a watch in the order of the files, up to the one at `written`."""
 
 
 _CLEAR: Final = (
-    "DELETE FROM found",
-    "DELETE FROM before",
+    "DELETE FROM known",
     "DELETE FROM jobs",
     "DELETE FROM slices",
     "DELETE FROM files",
@@ -84,6 +133,11 @@ class ListedFile:
     size: int
     mtime_ns: int
     tries: int = 0
+
+    @property
+    def job_position(self) -> int:
+        """Its position in its job; a watch may take more files than one job has positions."""
+        return self.position % (MAX_POSITION + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +190,20 @@ class Journal:
         self._prefixes = shown_prefixes(folders)
         # Counting all files after each slice would take longer than to send them.
         self._counts: dict[str, int] | None = None
+        self._searches = 0
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._base = sqlite3.connect(file, timeout=1.0, isolation_level=None)
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute(_HERE)
             self._base.execute("BEGIN IMMEDIATE")
             if not self._base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
-                for statement in _TABLES.split(";\n"):
-                    self._base.execute(statement)
+                self._execute_all(_TABLES)
                 self.set_fact("version", VERSION)
+            elif self.fact("version") == "1":
+                self._execute_all(_FROM_VERSION_1)
             self._base.execute("COMMIT")
             known = self.fact("version")
         except sqlite3.OperationalError as error:
@@ -181,6 +238,10 @@ class Journal:
         with self._transaction():
             for statement in _CLEAR:
                 self._base.execute(statement)
+
+    def _execute_all(self, statements: str) -> None:
+        for statement in statements.split(";\n"):
+            self._base.execute(statement)
 
     def _move(self, state: str, to: str | None, count: int) -> None:
         """Correct the counts after `count` files have another state, or None if they are forgotten."""
@@ -228,49 +289,114 @@ class Journal:
 
     # Files
 
-    def note_found(self, found: Iterable[FoundFile]) -> None:
-        """Store what a search has found and is not listed, in place of what the one before has found."""
-        self._base.execute("DELETE FROM found")
-        self._insert_found(found)
-
-    def list_found(self) -> int:
-        """List the files that were found, by name; return how many were added."""
-        return self._list_found(only_stable=False)
-
-    def list_stable_files(self, found: Iterable[FoundFile]) -> int:
-        """Add the files that are not listed yet and are as they were when this was called before.
-
-        Return how many were added. A file that is still being written is added by a later call.
-        """
+    def list_files(self, found: Iterable[FoundFile]) -> None:
+        """List all files that a search finds, by name."""
+        self._note_search(found)
         with self._transaction():
-            self._base.execute("DELETE FROM before")
-            self._base.execute("INSERT INTO before SELECT * FROM found")
-            self._base.execute("DELETE FROM found")
-        self._insert_found(found)
-        return self._list_found(only_stable=True)
+            self._list(only_changes=False)
 
-    def _insert_found(self, found: Iterable[FoundFile]) -> None:
-        rows = iter((each.root, each.path, each.size, each.mtime_ns) for each in found)
-        while some := list(islice(rows, INSERTED)):
+    @property
+    def is_watched(self) -> bool:
+        """Whether the journal is of a watch."""
+        return self.fact("watched") is not None
+
+    def begin_watch(self) -> None:
+        """Make this the journal of a watch; the files of an earlier command that did not watch are no new ones."""
+        if not self.is_watched:
             with self._transaction():
-                # Nothing is written of listed files: a watch finds the same ones every two seconds.
+                self._base.execute(
+                    "INSERT OR IGNORE INTO known SELECT root, path, size, mtime, NULL, position, NULL FROM files"
+                )
+                self.set_fact("watched", "1")
+
+    def list_stable_files(self, found: Iterable[FoundFile]) -> tuple[int, int]:
+        """List the files that are new or replaced, and are as they were when this was called before.
+
+        Return how many are new, and how many replaced. A file that is still being written is listed by a later call,
+        as are those above `MAX_UNFINISHED`.
+        """
+        self._note_search(found)
+        room = max(0, MAX_UNFINISHED - sum(self.counts().values()))
+        with self._transaction():
+            first = self._list(only_changes=True, limit=room)
+            listed = self.next_position - first
+            if listed:
+                replaced = self._base.execute(
+                    "SELECT count(*) FROM files JOIN known USING (root, path) WHERE files.position >= ?", (first,)
+                ).fetchone()[0]
+                self._base.execute(
+                    "INSERT OR REPLACE INTO known SELECT root, path, size, mtime, ctime, position, NULL "
+                    "FROM (SELECT root, path, position FROM files WHERE position >= ?) JOIN here USING (root, path)",
+                    (first,),
+                )
+            self._forget_removed()
+        return (listed - replaced, replaced) if listed else (0, 0)
+
+    def _note_search(self, found: Iterable[FoundFile]) -> None:
+        """Store what a search finds, and whether the one before it has found the same."""
+        self._searches += 1
+        rows = iter((each.root, each.path, each.size, each.mtime_ns, each.ctime_ns, self._searches) for each in found)
+        while some := list(islice(rows, INSERTED)):
+            # Only a temporary table is written: a watch finds the same files every two seconds.
+            with self._transaction():
                 self._base.executemany(
-                    "INSERT OR REPLACE INTO found SELECT ?1, ?2, ?3, ?4 "
-                    "WHERE NOT EXISTS (SELECT 1 FROM files WHERE root = ?1 AND path = ?2)",
+                    "INSERT INTO here VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET "
+                    "is_stable = size = excluded.size AND mtime = excluded.mtime AND search < excluded.search, "
+                    "size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, search = excluded.search",
                     some,
                 )
+        self._base.execute("DELETE FROM here WHERE search < ?", (self._searches,))
 
-    def _list_found(self, *, only_stable: bool) -> int:
+    def _list(self, *, only_changes: bool, limit: int = -1) -> int:
+        """List what was found by name, at most `limit` files (-1: all); return the position of the first."""
         self._counts = None
-        with self._transaction():
-            return self._base.execute(
-                "INSERT INTO files (position, root, path, size, mtime) "
-                "SELECT (SELECT coalesce(max(position), -1) FROM files) + row_number() OVER (ORDER BY root, path), "
-                "root, path, size, mtime FROM found WHERE NOT ? OR EXISTS (SELECT 1 FROM before "
-                "WHERE before.root = found.root AND before.path = found.path AND before.size = found.size "
-                "AND before.mtime = found.mtime)",
-                (only_stable,),
-            ).rowcount
+        first = self.next_position
+        listed = self._base.execute(
+            "INSERT INTO files (position, root, path, size, mtime) "
+            "SELECT ?1 - 1 + row_number() OVER (ORDER BY root, path), root, path, here.size, here.mtime "
+            "FROM here LEFT JOIN known USING (root, path) "
+            "WHERE NOT ?2 OR (is_stable AND (here.size IS NOT known.size OR here.mtime IS NOT known.mtime)) "
+            "ORDER BY root, path LIMIT ?3",
+            (first, only_changes, limit),
+        ).rowcount
+        if listed:
+            self.set_fact("next position", str(first + listed))
+        return first
+
+    def _forget_removed(self) -> None:
+        """Forget the files that are no longer in the folders, except for the last ones."""
+        if self._base.execute("SELECT count(*) FROM known").fetchone()[0] > MAX_REMEMBERED:
+            self._base.execute(
+                "DELETE FROM known WHERE position IN (SELECT position FROM known LEFT JOIN here USING (root, path) "
+                "WHERE here.root IS NULL ORDER BY position DESC LIMIT -1 OFFSET ?)",
+                (MAX_REMEMBERED,),
+            )
+
+    def doubtful_files(self) -> list[tuple[ListedFile, bytes | None]]:
+        """Return some files whose inode has changed, but neither size nor time, with the digest of what was sent.
+
+        Its content may be another one, or it was only linked or renamed: `confirm` records which.
+        """
+        rows = self._base.execute(
+            "SELECT known.position, here.root, here.path, here.size, here.mtime, 0, digest FROM here JOIN known "
+            "USING (root, path) LEFT JOIN files ON files.position = known.position AND state IN ('listed', 'sent') "
+            "WHERE is_stable AND here.size = known.size AND here.mtime = known.mtime "
+            "AND here.ctime IS NOT known.ctime AND known.ctime IS NOT NULL AND files.position IS NULL LIMIT 100"
+        )
+        return [(self._file(row[:6]), row[6]) for row in rows.fetchall()]
+
+    def confirm(self, file: ListedFile, *, is_same: bool) -> None:
+        """Record whether a doubtful file has the content that was sent; if not, it is replaced at the next search."""
+        self._base.execute(
+            "UPDATE known SET mtime = CASE WHEN ? THEN mtime END, ctime = "
+            "(SELECT ctime FROM here WHERE (here.root, here.path) = (known.root, known.path)) WHERE position = ?",
+            (is_same, file.position),
+        )
+
+    @property
+    def next_position(self) -> int:
+        """The position of the next file that is listed."""
+        return int(self.fact("next position") or 0)
 
     def counts(self) -> dict[str, int]:
         """Return the number of files by state."""
@@ -280,26 +406,44 @@ class Journal:
             self._counts = {"listed": 0, "sent": 0, "accepted": 0, "rejected": 0} | counted
         return dict(self._counts)
 
-    def last_position(self) -> int:
-        """Return the highest position of a file, or -1."""
-        return int(self._base.execute("SELECT coalesce(max(position), -1) FROM files").fetchone()[0])
-
     def rejections(self) -> dict[str, int]:
         """Return the number of rejected files by code."""
         rows = self._base.execute("SELECT code, count(*) FROM files WHERE state = 'rejected' GROUP BY code")
         return {str(code): int(count) for code, count in rows}
 
-    def outcomes(self, after: int = -1) -> Iterator[Outcome]:
-        """Yield the files at positions beyond `after` in order, with what became of their upload."""
+    def outcomes(self, after: int = -1, *, state: str | None = None, job_id: str | None = None) -> Iterator[Outcome]:
+        """Yield the files at positions beyond `after` in order, with what became of their upload.
+
+        With `state` or `job_id`, only those in this state or accepted by this job.
+        """
         while rows := self._base.execute(
             "SELECT position, root, path, size, mtime, tries, jobs.job_id, image_id, code, message FROM files "
-            "LEFT JOIN jobs ON jobs.job = files.job WHERE position > ? ORDER BY position LIMIT ?",
-            (after, INSERTED),
+            "LEFT JOIN jobs ON jobs.job = files.job WHERE position > ?1 AND (?2 IS NULL OR state = ?2) "
+            "AND (?3 IS NULL OR job_id = ?3) ORDER BY position LIMIT ?4",
+            (after, state, job_id, INSERTED),
         ).fetchall():
             after = rows[-1][0]
             for row in rows:
                 rejected = RejectedFile(row[8], row[9]) if row[8] is not None else None
                 yield Outcome(self._file(row[:6]), row[6] or "", row[7] or "", rejected)
+
+    def names(self) -> Iterator[str]:
+        """Yield the shown names of all files that are listed or known."""
+        for root, path in self._base.execute("SELECT root, path FROM files UNION SELECT root, path FROM known"):
+            yield self._prefixes[root] + path.decode(errors="replace")
+
+    def finish(self, files: Iterable[ListedFile], facts: Mapping[str, str]) -> None:
+        """Forget files whose rows are written and store facts about the file of results, all or none."""
+        with self._transaction():
+            self._base.executemany("DELETE FROM files WHERE position = ?", [(file.position,) for file in files])
+            for name, value in facts.items():
+                self.set_fact(name, value)
+            self._base.execute("DELETE FROM slices WHERE slice NOT IN (SELECT slice FROM files WHERE state = 'sent')")
+            self._base.execute(
+                "DELETE FROM jobs WHERE job < (SELECT max(job) FROM jobs) AND job NOT IN (SELECT job FROM slices) "
+                "AND job NOT IN (SELECT job FROM files WHERE job IS NOT NULL)"
+            )
+        self._counts = None
 
     def _file(self, row: Sequence[Any]) -> ListedFile:
         position, root, path, size, mtime, tries = row
@@ -319,7 +463,9 @@ class Journal:
     def begin_job(self) -> tuple[int, None, str]:
         """Record a new job, before it is created; return as `job`."""
         key = str(uuid.uuid4())
-        number = self._base.execute("INSERT INTO jobs (key, made) VALUES (?, ?)", (key, time.time())).lastrowid
+        number = self._base.execute(
+            "INSERT INTO jobs (key, made, first) VALUES (?, ?, ?)", (key, time.time(), self.next_position)
+        ).lastrowid
         return int(number or 0), None, key
 
     def set_job_id(self, number: int, job_id: str) -> None:
@@ -333,10 +479,17 @@ class Journal:
     def jobs(self) -> list[tuple[str, int]]:
         """Return the ids of the jobs in order, each with the number of its accepted images."""
         rows = self._base.execute(
-            "SELECT job_id, (SELECT count(*) FROM files WHERE files.job = jobs.job AND state = 'accepted') "
-            "FROM jobs WHERE job_id IS NOT NULL ORDER BY job"
+            "SELECT job_id, coalesce(images, 0) FROM jobs LEFT JOIN (SELECT job, count(*) AS images FROM files "
+            "WHERE state = 'accepted' GROUP BY job) USING (job) WHERE job_id IS NOT NULL ORDER BY job"
         )
         return [(str(job_id), int(count)) for job_id, count in rows]
+
+    @property
+    def is_job_full(self) -> bool:
+        """Whether the next image of a watch begins another job."""
+        row = self._base.execute("SELECT count(*), max(first) FROM jobs").fetchone()
+        most = JOB_IMAGES if row[0] < MAX_JOBS else MAX_POSITION // 2
+        return row[0] > 0 and self.next_position - int(row[1]) > most
 
     def begin_slice(self, job: int, job_id: str, max_files: int, max_bytes: int) -> Slice | None:
         """Record a new slice of files that are to be sent, at most so many and so large; None if there are none."""
@@ -390,11 +543,18 @@ class Journal:
         return Slice(number, str(key), str(job_id), [self._file(row) for row in rows], is_repeated=True)
 
     def settle(
-        self, settled: Slice, outcome: Mapping[int, str | RejectedFile], again: Iterable[int] = (), *, relist: bool
-    ) -> None:
+        self,
+        settled: Slice,
+        outcome: Mapping[int, str | RejectedFile],
+        again: Iterable[int] = (),
+        digests: Mapping[int, bytes] | None = None,
+        *,
+        relist: bool,
+    ) -> int:
         """Record the outcome of a slice by position: image ids and rejections, and the files to send `again`.
 
-        With `relist`, a file that changed since it was listed is forgotten, so that it is found again.
+        With `relist`, a file that changed since it was listed is forgotten, so that it is found again if it is still
+        there. Return how many were. `digests` are of the contents that were sent.
         """
         job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (settled.number,)).fetchone()[0])
         accepted = [(job, result, at) for at, result in outcome.items() if isinstance(result, str)]
@@ -410,11 +570,17 @@ class Journal:
                 "UPDATE files SET state = 'rejected', code = ?, message = ? WHERE position = ?", rejected
             )
             self._base.executemany("DELETE FROM files WHERE position = ?", forgotten)
+            self._base.executemany("DELETE FROM known WHERE position = ?", forgotten)
+            self._base.executemany(
+                "UPDATE known SET digest = ? WHERE position = ?",
+                [(digest, position) for position, digest in (digests or {}).items()],
+            )
             self._base.executemany(
                 "UPDATE files SET state = 'listed', slice = NULL, tries = tries + 1 WHERE position = ?", waiting
             )
         for to, count in (("accepted", accepted), ("rejected", rejected), (None, forgotten), ("listed", waiting)):
             self._move("sent", to, len(count))
+        return len(forgotten)
 
     def release_unknown(self) -> None:
         """List the files of all unknown slices to be sent again: their job does not exist any more."""

@@ -198,7 +198,7 @@ class ResultsFile:
         if kind == "parquet":
             self._write, finish = _parquet_writer(file)
         else:
-            self._write, finish = _row_writer(kind, file, header=self._continues_at is None), file.flush
+            self._write, finish = _row_writer(kind, file, header=not self._continues_at), file.flush
 
         def close() -> None:
             finish()

@@ -85,7 +85,8 @@ class PatientCalls:
             if wanted:
                 pause = wanted + self.uniform(0.0, 0.2 * wanted + 1.0)
         if seconds_so_far > self.patience_seconds:
-            raise GaveUpError(f"no success in {_duration(seconds_so_far)}: {reason}") from error
+            since = f"no success in {_duration(seconds_so_far)}: " if failures > 1 else ""
+            raise GaveUpError(f"{since}{reason}") from error
         if failures > 1:
             self.waiting(reason)
         if (self.wait or self.stop.wait)(pause):

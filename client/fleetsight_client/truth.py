@@ -50,19 +50,19 @@ class Truth:
         """
         if self.file is not None:
             self.journal.set_truths(read_truths(self.file))
-            self.journal.count_truth_uses(self._candidates(each.file) for each in self.journal.outcomes())
+            self.journal.count_truth_uses(self._candidates(name) for name in self.journal.names())
 
     def label(self, file: ListedFile) -> str | None:
         """Return the true label of a file, or None."""
         if self.file is None:
             return file.path.parent.name or None
-        return self.journal.truth(self._candidates(file))
+        return self.journal.truth(self._candidates(file.name))
 
-    def _candidates(self, file: ListedFile) -> list[str]:
+    def _candidates(self, shown: str) -> list[str]:
         """Return the paths that may name a file: with the folder's name, as it is shown, and each end of it."""
-        parts = file.name.split("/")
+        parts = shown.split("/")
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
-        return [f"{self.folders[0].name}/{file.name}", *ends] if len(self.folders) == 1 else ends
+        return [f"{self.folders[0].name}/{shown}", *ends] if len(self.folders) == 1 else ends
 
 
 def read_truths(file: Path) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError, RejectedFile
@@ -63,6 +64,8 @@ class _Sent:
     slice: Slice
     outcome: Mapping[int, str | RejectedFile] = field(default_factory=dict)
     again: tuple[int, ...] = ()
+    digests: Mapping[int, bytes] = field(default_factory=dict)
+    """Of the contents that the server has now, by position, if the command watches."""
     is_too_large: bool = False
 
 
@@ -76,6 +79,7 @@ class Uploader:
         model: name of the job's model, or None for the server's choice.
         progressed: called twice a second and after each slice.
         watches: whether files that changed since they were listed are listed again.
+        missed: number of these files.
     """
 
     client: ApiClient
@@ -87,6 +91,7 @@ class Uploader:
     model: str | None = None
     progressed: Callable[[], None] = lambda: None
     watches: bool = False
+    missed: int = field(default=0, init=False)
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
     _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
@@ -99,6 +104,7 @@ class Uploader:
             JobClosedError: the job takes no more images.
             ApiError: the server rejects the job or a request for good.
         """
+        self._abandoned.clear()
         job, job_id = self._job()
         counts = self.journal.counts()
         total = sum(counts.values())
@@ -159,7 +165,7 @@ class Uploader:
         """Record the outcome of a slice; return the slices that replace one that was too large."""
         if sent.is_too_large:
             return self.journal.halve(sent.slice)
-        self.journal.settle(sent.slice, sent.outcome, sent.again, relist=self.watches)
+        self.missed += self.journal.settle(sent.slice, sent.outcome, sent.again, sent.digests, relist=self.watches)
         return []
 
     def _send(self, part: Slice) -> _Sent:
@@ -171,12 +177,18 @@ class Uploader:
         files = [file for file in part.files if file.position not in unsent]
         positions = [file.position for file in files]
         form = [(file.name, content) for file, content in contents.items() if isinstance(content, bytes)]
+        digests = {
+            file.position: sha256(content).digest()
+            for file, content in contents.items()
+            if self.watches and isinstance(content, bytes)
+        }
         try:
             if not files:
                 # Nothing is left to ask with: an earlier command may have sent the files as they were then.
                 return _Sent(part, unsent | (self._accepted_before(part) if part.is_repeated else {}))
+            places = [file.job_position for file in files]
             call = partial(
-                self.client.send_images, part.job_id, form, part.key, positions=positions, trace_id=self._trace_id
+                self.client.send_images, part.job_id, form, part.key, positions=places, trace_id=self._trace_id
             )
             sent = self._patient().call(call)
         except RejectedError as error:
@@ -189,7 +201,7 @@ class Uploader:
             if error.status == 404 or error.problem == "job-cancelled":
                 raise JobClosedError(f"job {part.job_id} takes no more images: {error.detail}") from error
             raise
-        return _outcome_of(part, files, sent, unsent)
+        return replace(_outcome_of(part, files, sent, unsent), digests=digests)
 
     def _reused(self, part: Slice, outcome: Mapping[int, str | RejectedFile], positions: list[int]) -> _Sent:
         """Return the outcome of a slice of which an earlier command has sent more files, which have changed since.
@@ -205,7 +217,7 @@ class Uploader:
 
         The server may still be accepting them, so that they are polled until all exist, or for some seconds.
         """
-        wanted = {file.position for file in part.files}
+        wanted = {file.job_position: file.position for file in part.files}
         first, last = min(wanted), max(wanted)
         found, calls = dict[int, str | RejectedFile](), self._patient()
         for poll in range(SETTLE_POLLS):
@@ -215,7 +227,7 @@ class Uploader:
             while after:
                 images, after = calls.call(partial(self.client.results_page, part.job_id, after))
                 ids = [str(image["image_id"]) for image in images]
-                found |= {position_of(each): each for each in ids if position_of(each) in wanted}
+                found |= {wanted[position_of(each)]: each for each in ids if position_of(each) in wanted}
                 if ids and position_of(ids[-1]) > last:
                     break
             if len(found) == len(wanted):

@@ -40,11 +40,16 @@ FOUND = st.dictionaries(
 Found = dict[tuple[int, bytes], tuple[int, int]]
 
 
+MAX_UNFINISHED, MAX_REMEMBERED = 6, 2
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _two_rows_at_a_time() -> Iterator[None]:
-    """Let a few files fill several writes and several pages of outcomes."""
+def _small_limits() -> Iterator[None]:
+    """Let a few files fill several writes and several pages of outcomes, and reach the limits of a watch."""
+    limits = {"INSERTED": 2, "MAX_UNFINISHED": MAX_UNFINISHED, "MAX_REMEMBERED": MAX_REMEMBERED}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fleetsight_client.journal.INSERTED", 2)
+        for name, limit in limits.items():
+            patch.setattr(f"fleetsight_client.journal.{name}", limit)
         yield
 
 
@@ -76,6 +81,9 @@ class Classification(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.journal = Journal(self.folder / "a.journal", FOLDERS)
         self.files: dict[int, Expected] = {}
+        self.next_position = 0
+        self.is_watched = False
+        self.known: dict[tuple[int, bytes], tuple[int, int, int]] = {}
         self.found: Found = {}
         self.jobs: dict[int, tuple[str, str | None]] = {}
         self.keys: dict[int, str] = {}
@@ -93,12 +101,14 @@ class Classification(RuleBasedStateMachine):
     def kill(self) -> None:
         self.journal._base.close()
         self.journal = Journal(self.folder / "a.journal", FOLDERS)
+        self.found = {}
 
     @initialize(found=FOUND)
     def begin(self, found: Found) -> None:
         """Begin anew, with some files and a job: what an earlier command has left is forgotten."""
         self.journal.clear()
-        self.files, self.found, self.jobs, self.keys, self.facts = {}, {}, {}, {}, {}
+        self.files, self.jobs, self.keys, self.facts, self.known = {}, {}, {}, {}, {}
+        self.next_position, self.is_watched = 0, False
         self.the_journal_agrees()
         self.search(found, False)
         self.begin_job("created")
@@ -108,20 +118,46 @@ class Classification(RuleBasedStateMachine):
         if chance == 0:
             self.begin(found)
 
+    @rule()
+    def begin_watch(self) -> None:
+        self.journal.begin_watch()
+        if not self.is_watched:
+            self.is_watched = True
+            for at, each in sorted(self.files.items()):
+                self.known.setdefault((each.root, each.path), (each.size, each.mtime, at))
+
     @rule(found=FOUND, is_watch=st.booleans())
     def search(self, found: Found, is_watch: bool) -> None:
-        before, listed = self.found, {(each.root, each.path) for each in self.files.values()}
-        self.found = {place: facts for place, facts in found.items() if place not in listed}
-        new = [place for place in self.found if not is_watch or before.get(place) == self.found[place]]
-        first = max(self.files, default=-1) + 1
-        for position, place in enumerate(sorted(new), first):
-            self.files[position] = Expected(*place, *self.found[place])
+        new, replaced = list(found), 0
         files = (FoundFile(*place, *facts) for place, facts in found.items())
         if is_watch:
-            assert self.journal.list_stable_files(files) == len(new)
+            stable = [place for place in found if self.found.get(place) == found[place]]
+            changed = [place for place in stable if self.known.get(place, ())[:2] != found[place]]
+            new = sorted(changed)[: max(0, MAX_UNFINISHED - len(self.files))]
+            replaced = sum(place in self.known for place in new)
+            assert self.journal.list_stable_files(files) == (len(new) - replaced, replaced)
         else:
-            self.journal.note_found(files)
-            assert self.journal.list_found() == len(new)
+            self.journal.list_files(files)
+        for place in sorted(new):
+            self.files[self.next_position] = Expected(*place, *found[place])
+            if is_watch:
+                self.known[place] = *found[place], self.next_position
+            self.next_position += 1
+        self.found = found
+        if is_watch:
+            removed = sorted((each[2], place) for place, each in self.known.items() if place not in found)
+            for _, place in removed[: max(0, len(removed) - MAX_REMEMBERED)]:
+                del self.known[place]
+
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        ended = [at for at, each in self.files.items() if each.state in {"accepted", "rejected"}]
+        written = data.draw(st.sets(st.sampled_from(ended))) if ended else set[int]()
+        self.journal.finish([self.files[at].listed(at) for at in sorted(written)], {"out": str(len(written))})
+        self.facts["out"] = str(len(written))
+        self.files = {at: each for at, each in self.files.items() if at not in written}
+        needed = {each.job for each in self.files.values() if each.state in {"sent", "accepted"}}
+        self.jobs = {job: each for job, each in self.jobs.items() if job in needed or job == max(self.jobs)}
 
     @rule(names=st.sets(st.sampled_from(["skipped a", "skipped b", "out"]), min_size=1), value=st.sampled_from("12"))
     def set_facts(self, names: set[str], value: str) -> None:
@@ -209,7 +245,9 @@ class Classification(RuleBasedStateMachine):
                 self.files[at] = replace(each, state="rejected", result=outcome[at])
                 if relist and became == "changed":
                     del self.files[at]
-        self.journal.settle(sent, outcome, again, relist=relist)
+                    self.known = {place: value for place, value in self.known.items() if value[2] != at}
+        missed = sum(at not in self.files for at in outcome)
+        assert self.journal.settle(sent, outcome, again, relist=relist) == missed
 
     @precondition(lambda self: self._unknown())
     @rule()
@@ -223,7 +261,8 @@ class Classification(RuleBasedStateMachine):
     def the_journal_agrees(self) -> None:
         states = Counter(each.state for each in self.files.values())
         assert self.journal.counts() == {state: states[state] for state in ("listed", "sent", "accepted", "rejected")}
-        assert self.journal.last_position() == max(self.files, default=-1)
+        assert self.journal.next_position == self.next_position
+        assert self.journal.is_watched is self.is_watched
         assert self.journal.rejections() == Counter(
             each.result.code for each in self.files.values() if isinstance(each.result, RejectedFile)
         )
@@ -254,9 +293,15 @@ class Classification(RuleBasedStateMachine):
     @invariant()
     def each_outcome_is_kept(self) -> None:
         for after in (-1, 1):
-            assert list(self.journal.outcomes(after)) == [
-                self._outcome(at, each) for at, each in sorted(self.files.items()) if at > after
-            ]
+            expected = [self._outcome(at, each) for at, each in sorted(self.files.items()) if at > after]
+            assert list(self.journal.outcomes(after)) == expected
+            rejected = [each for each in expected if each.rejected]
+            assert list(self.journal.outcomes(after, state="rejected")) == rejected
+            for job_id, _ in self.journal.jobs():
+                of_job = [each for each in expected if each.job_id == job_id]
+                assert list(self.journal.outcomes(after, job_id=job_id)) == of_job
+        places = {(each.root, each.path) for each in self.files.values()} | set(self.known)
+        assert sorted(self.journal.names()) == sorted(Expected(*place, 0, 0).listed(0).name for place in places)
 
     def _outcome(self, at: int, each: Expected) -> Outcome:
         if isinstance(each.result, RejectedFile):
@@ -287,8 +332,7 @@ class Begun:
 
 def begun(folder: Path) -> Begun:
     journal = Journal(folder / "a.journal", [folder])
-    journal.note_found(FoundFile(0, f"{number}.jpg".encode(), 1, 1) for number in range(4))
-    journal.list_found()
+    journal.list_files(FoundFile(0, f"{number}.jpg".encode(), 1, 1) for number in range(4))
     job = journal.begin_job()[0]
     journal.set_job_id(job, "JOB")
     sent = journal.begin_slice(job, "JOB", 2, 10)
@@ -306,6 +350,7 @@ def begun(folder: Path) -> Begun:
         pytest.param(lambda each: each.journal.begin_slice(each.job, "JOB", 2, 10), id="the key of a slice"),
         pytest.param(lambda each: each.journal.halve(each.sent), id="the keys of two halves"),
         pytest.param(lambda each: each.journal.settle(each.sent, {0: "IMAGE"}, [1], relist=False), id="outcomes"),
+        pytest.param(lambda each: each.journal.finish(each.sent.files, {}), id="rows that are written"),
     ],
 )
 def test_nothing_is_recorded_that_a_power_failure_would_lose(act: Callable[[Begun], object], tmp_path: Path) -> None:
