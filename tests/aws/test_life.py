@@ -6,9 +6,6 @@ The network is that of this machine, since the test asks the page. It takes abou
 dollar, an estimate from the prices in config.yaml: two builders, a web instance for an hour, and two or three workers
 for some minutes. All that it makes carries the tag `fleetsight` with a prefix of its own, and is deleted at the end,
 also if a step fails. If the test itself is killed, run the command that it prints first.
-
-The answers that the commands got are recorded in `tests/aws/recorded` without what identifies the account. Read the
-files and commit them: `tests/integration/scripts/test_status.py` plays them.
 """
 
 import os
@@ -31,9 +28,7 @@ from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
 from services.users import NewPasswordRequired, PoolTokens, UserPool
-from tests.support.cassettes import record
 
-RECORDED: Final = Path(__file__).parent / "recorded"
 EMAIL: Final = "fleetsight-test@example.org"
 SPOT_SECONDS: Final = 900.0
 """For a Spot worker to be there: Spot capacity may be short for a while."""
@@ -71,14 +66,11 @@ class Life:
         assert stack is not None
         return stack
 
-    def run(self, *arguments: str, cassette: str = "") -> str:
-        """Run a command; with the name of a `cassette`, record it."""
+    def run(self, *arguments: str) -> str:
+        """Run a command."""
         whole = [*arguments, *self.where]
         click.echo(" ".join(["fleetsight", *whole]))
-        if cassette:
-            result = record(whole, RECORDED / f"{cassette}.json", self.account.id)
-        else:
-            result = CliRunner().invoke(fleetsight, whole)
+        result = CliRunner().invoke(fleetsight, whole)
         click.echo(result.output)
         assert result.exit_code == 0, result.output
         return result.output
@@ -143,13 +135,13 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     assert open_to, "set FLEETSIGHT_AWS_OPEN_TO to the network of this machine, such as 198.51.100.7/32"
     images = sample_images(tmp_path)
 
-    life.run("aws", "check", cassette="check")
+    life.run("aws", "check")
     address = life.up("--open-to", open_to, "--demo", "--config", "fleet.max_workers=2")
-    life.run("up", "--dry-run", cassette="up-dry-run-unchanged")
+    life.run("up", "--dry-run")
     life.register()
     client = life.sign_in(address)
     first_job = classify(client, images)
-    life.run("status", cassette="status")
+    life.run("status")
     for instance in life.instances():
         assert {"Key": TAG, "Value": life.prefix} in instance["Tags"]
     volumes = life.account.ec2.describe_volumes(Filters=[{"Name": f"tag:{TAG}", "Values": [life.prefix]}])["Volumes"]
@@ -168,7 +160,7 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     Waiter().until(lambda: client.status(job)["done"] == 20, "20 results of a Spot worker", seconds=SPOT_SECONDS)
 
     life.run("roll", "--new-session-key")
-    life.run("down", "--yes", cassette="down")
+    life.run("down", "--yes")
     for name in ("input", "output"):
         life.account.s3.head_bucket(Bucket=f"{life.prefix}-{name}-{life.account.id}-{life.account.region_name}")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -49,10 +48,6 @@ class WallClock(FakeClock):
 
     def advance(self, seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
-
-
-def refusal(code: str, operation: str = "Call") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": f"the {code} message"}}, operation)
 
 
 def worker_queue(clock: FakeClock, *, fifo: bool = False, max_receive_count: int = 5) -> MemorySQS:

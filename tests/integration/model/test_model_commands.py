@@ -138,13 +138,6 @@ def test_train_demo_without_an_epoch_is_refused_with_the_name_of_the_option() ->
     assert "--epochs" in str(ran.output) + str(ran.exception)
 
 
-def test_build_makes_a_bundle_of_the_users_own_network(own_network: tuple[str, ...], tmp_path: Path) -> None:
-    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"), "--precision", "fp32")
-    assert ran.exit_code == 0, ran.output
-    assert load_bundle(tmp_path / "bundle").labels == ("red", "green", "blue")
-    assert "compared" in run("verify", str(tmp_path / "bundle")).output
-
-
 def test_build_says_where_this_cpu_cannot_measure_low_precision(
     own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,22 +234,6 @@ def test_a_network_that_nncf_cannot_quantise_is_exact_with_bf16_and_never_int8(
 
 
 @needs_int8
-@pytest.mark.usefixtures("quantised_before")
-def test_int8_that_answers_otherwise_is_refused_unless_forced(
-    bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def disagreeing(_bundle: Bundle, _images: object, _lows: object) -> dict[str, Compared]:
-        rows = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
-        return {"int8": Compared(rows, rows[::-1], np.array([-1, -1]), 1.0, 0.2)}
-
-    monkeypatch.setattr(module, "compare", disagreeing)
-    with pytest.raises(BundleBuildError, match=r"answers 100\.00% of 2 images otherwise than fp32"):
-        choose_precision(bundle, Target("int8", signs))
-    forced = choose_precision(bundle, Target("int8", signs, force=True))
-    assert forced["measured"].same_top1 == 0
-
-
-@needs_int8
 def test_one_changed_bit_of_the_int8_network_is_refused(int8_bundle: Bundle, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(int8_bundle.folder, tmp_path / "damaged"))
     data = bytearray((damaged / INT8_WEIGHTS_NAME).read_bytes())

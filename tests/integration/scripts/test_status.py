@@ -1,9 +1,7 @@
-"""`fleetsight status`, `up`, `down` and `ssh` of a stack on the local cloud, and what is recorded of a real run."""
+"""`fleetsight status`, `up`, `down` and `ssh` of a stack on the local cloud."""
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +11,6 @@ from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.status import read_status
 from scripts.cli import fleetsight
 from tests.support.aws_stage import IMAGE, Stage, account_at, launch_workers
-from tests.support.cassettes import Scrubber, UnrecordedCallError, play, record, words
 
 
 @pytest.fixture
@@ -113,70 +110,3 @@ def test_ssh_dry_run_prints_the_command_and_the_instances(stage: Stage) -> None:
     assert reported.output == f"aws ssm start-session --target {worker} --region us-east-1\n"
     assert worker in typed(stage, "ssh", "web").output
     stage.account.ec2.terminate_instances(InstanceIds=[worker])
-
-
-RECORDED = sorted((Path(__file__).parents[2] / "aws" / "recorded").glob("*.json"))
-
-
-def test_recorded_answers_are_replayed_without_a_cloud(deployed: Stage, tmp_path: Path) -> None:
-    cassette = tmp_path / "status.json"
-    result = record(["status", *where(deployed)], cassette, deployed.account.id)
-    assert result.exit_code == 0, result.output
-    whole = json.loads(cassette.read_text())
-    whole["arguments"] = ["status", *where(deployed), "--endpoint-url", "http://127.0.0.1:9"]
-    cassette.write_text(json.dumps(whole))
-    played, printed = play(cassette)
-    assert played.exit_code == 0, played.output
-    assert words(played.output) == words(printed)
-    assert deployed.prefix in played.output
-
-    whole["answers"] = whole["answers"][:1]
-    cassette.write_text(json.dumps(whole))
-    played, _ = play(cassette)
-    assert isinstance(played.exception, UnrecordedCallError)
-
-
-def test_a_command_that_fails_is_not_recorded(stage: Stage, tmp_path: Path) -> None:
-    result = record(["status", *where(stage)], tmp_path / "one.json", "123456789012")
-    assert result.exit_code == 1
-    assert not (tmp_path / "one.json").exists()
-
-
-def test_recorded_answers_contain_no_data_of_the_account() -> None:
-    scrubber = Scrubber("210987654321")
-    answer = {
-        "Arn": "arn:aws:sts::210987654321:assumed-role/Admins/jo@example.com",
-        "UserId": "AROAABCDEFGHIJKLMNOPQ:jo",
-        "Address": "54.1.2.3",
-        "Host": "ec2-54-1-2-3.compute-1.amazonaws.com",
-        "Instance": "i-0123456789abcdef0",
-        "Pool": "us-east-1_AbCdEfGhI",
-        "AccessToken": "secret",
-        "Parameter": {"Type": "SecureString", "Value": "secret"},
-        "Asked": datetime(2026, 11, 22, tzinfo=UTC),
-        "ResponseMetadata": {"RequestId": "1"},
-    }
-    scrubbed = scrubber.value(answer)
-    assert scrubbed == {
-        "Arn": "arn:aws:sts::123456789012:assumed-role/deployer",
-        "UserId": "AROA00000000000000000:jo",
-        "Address": "198.51.100.1",
-        "Host": "ec2-198-51-100-1.compute-1.amazonaws.com",
-        "Instance": "i-00000000000000002",
-        "Pool": "us-east-1_000000003",
-        "AccessToken": "",
-        "Parameter": {"Type": "SecureString", "Value": ""},
-        "Asked": {"datetime": "2026-11-22T00:00:00+00:00"},
-    }
-    assert scrubber.value({"Again": "i-0123456789abcdef0 at 54.1.2.3"}) == {
-        "Again": "i-00000000000000002 at 198.51.100.1"
-    }
-    assert scrubber.value(scrubbed["Instance"]) == scrubbed["Instance"], "what is scrubbed stays as it is"
-
-
-@pytest.mark.skipif(not RECORDED, reason="no real run has been recorded yet: see tests/aws/test_life.py")
-@pytest.mark.parametrize("cassette", RECORDED, ids=lambda path: path.stem)
-def test_a_command_prints_the_recorded_output_for_recorded_answers(cassette: Path) -> None:
-    played, printed = play(cassette)
-    assert played.exit_code == 0, played.output
-    assert words(played.output) == words(printed)

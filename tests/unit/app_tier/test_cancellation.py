@@ -4,7 +4,8 @@ import pytest
 
 from app_tier.cancellation import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
 from core.ids import cancelled_key, new_id
-from tests.support.worker import FakeBucket, FakeClock, refusal
+from tests.support.memory_aws.calls import refusal
+from tests.support.worker import FakeBucket, FakeClock
 
 
 class CountingBucket(FakeBucket):

@@ -44,6 +44,7 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import MODEL_GONE, Failure, RequestedModel, RequestMessage
 from tests.conftest import shipped_values
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
@@ -52,7 +53,6 @@ from tests.support.worker import (
     colour_bundle,
     colour_model,
     new_request,
-    refusal,
     requested,
     send_requests,
     worker_queue,

@@ -19,17 +19,10 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from tests.support.worker import (
-    FakeClock,
-    delivery,
-    new_request,
-    refusal,
-    request_for,
-    send_requests,
-    worker_queue,
-)
+from tests.support.worker import FakeClock, delivery, new_request, request_for, send_requests, worker_queue
 
 IDLE = 5.0
 CAPACITY = 30

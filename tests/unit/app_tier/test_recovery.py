@@ -35,8 +35,9 @@ from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
-from tests.support.worker import FakeClock, new_request, refusal, send_requests, worker_queue
+from tests.support.worker import FakeClock, new_request, send_requests, worker_queue
 
 
 @dataclass

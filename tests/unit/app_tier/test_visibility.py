@@ -14,17 +14,10 @@ from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
 from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
 from services.sqs import OutgoingMessage
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import (
-    FakeClock,
-    deliveries,
-    delivery,
-    new_request,
-    refusal,
-    send_requests,
-    worker_queue,
-)
+from tests.support.worker import FakeClock, deliveries, delivery, new_request, send_requests, worker_queue
 
 
 def in_flight(clock: FakeClock, capacity: int = 10) -> InFlightMessages:

@@ -36,6 +36,7 @@ from core.messages import (
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import current_traceparent, new_traceparent, trace_id
 from tests.conftest import shipped_values
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
@@ -50,7 +51,6 @@ from tests.support.worker import (
     fetched,
     new_request,
     picture,
-    refusal,
     requested,
     send_requests,
     worker_queue,
