@@ -1,4 +1,4 @@
-"""`client` and `localcloud` can be built, installed alone and used, without a network and without the rest."""
+"""`client` and `localcloud` can be built, installed alone and used, without a network and without the rest; the container's files."""
 
 import ast
 import email
@@ -10,6 +10,7 @@ import sys
 import venv
 from dataclasses import dataclass
 from email.message import Message
+from fnmatch import fnmatchcase
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -24,6 +25,7 @@ import fleetsight_client
 import localcloud
 from client.tests.support.results_api import ResultsApi, served
 from tests.conftest import ROOT
+from tests.support.container import ignored_patterns, stages
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.processes
@@ -173,3 +175,15 @@ def test_the_installed_local_cloud_stores_an_object(wheels: dict[str, Wheel], tm
         assert s3.get_object(Bucket="photos", Key="a")["Body"].read() == b"content"
         cloud.send_signal(signal.SIGTERM)
     assert cloud.returncode == 0
+
+
+def test_each_file_of_the_container_image_is_in_git_and_in_the_build_context() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    known = [Path(line) for line in listed.stdout.splitlines()]
+    sources = [source for stage in stages() for sources, _ in stage.copies for source in sources]
+    assert sources
+    for source in sources:
+        assert any(path == Path(source) or Path(source) in path.parents for path in known), source
+        assert not any(fnmatchcase(source.rstrip("/"), pattern) for pattern in ignored_patterns()), source
