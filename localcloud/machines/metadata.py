@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from localcloud.clients import CloudUnreachableError, ControlClient, NotLaunchedError
+from localcloud.clock import wall_seconds
 from localcloud.machines.network import METADATA_ADDRESS
 from localcloud.page_guard import is_from_a_page, is_local_host
 
@@ -47,7 +48,7 @@ NOT_FOUND = MetadataResponse(HTTPStatus.NOT_FOUND, "404 - Not Found")
 class MetadataTokens:
     """Session tokens signed with an instance's secret, which stay valid when the service restarts."""
 
-    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, key: bytes, clock: Callable[[], float] = wall_seconds) -> None:
         self._key, self._clock = key, clock
 
     def issue(self, ttl_seconds: int) -> str:
