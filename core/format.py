@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -123,15 +123,6 @@ def next_worker_words(*, is_paused: bool, max_workers: int, spending: FleetSpend
     if spending is not None and spending.reached is not None:
         return f"Workers start at {resume_words(spending)}, or once operators allow more dollars."
     return "The first upload starts one." if max_workers else "The limits allow none."
-
-
-def clocks_words(controller_ahead: timedelta) -> str | None:
-    """Return a sentence on the difference between the clocks of controller and web tier, or None if there is none."""
-    seconds = controller_ahead.total_seconds()
-    if not seconds:
-        return None
-    ahead = "ahead of" if seconds > 0 else "behind"
-    return f"The controller's clock is {duration(abs(seconds))} {ahead} the web tier's: let NTP set both."
 
 
 PAUSE_MEANS = "No new workers start; uploads still queue."

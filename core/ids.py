@@ -25,7 +25,7 @@ from services.errors import MessageError
 
 ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _ULID = re.compile(ULID_PATTERN)
-MAX_AHEAD_MILLISECONDS = 120_000
+MAX_AHEAD_MILLISECONDS = 20_000
 """How far the last id may be ahead of the clock: twice the error of two clocks that agree (`services/clock.py`)."""
 MAX_POSITION = 9_999_999
 """Highest position of an image in its job."""

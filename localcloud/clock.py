@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-MAX_DRIFT_SECONDS = 60.0
+MAX_DRIFT_SECONDS = 10.0
 """Difference that is no step, and is followed at once."""
 
 STEP_SECONDS = 600.0

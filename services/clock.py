@@ -11,6 +11,7 @@ On one machine the local cloud's `Date` is the same machine's; it follows a step
 Durations never need this module: they come from monotonic clocks.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-MAX_ERROR_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+MAX_ERROR_SECONDS = 10.0
 """Difference between two clocks that is no step: the resolution of a `Date`, a slow reply, and a corrected drift."""
 
 CONFIRM_SECONDS = 60.0
@@ -50,7 +53,7 @@ class WallClock:
     def __init__(self, machine: Callable[[], float] = time.time, boot: Callable[[], float] = boot_seconds) -> None:
         self._machine, self._boot = machine, boot
         self._known = (machine(), boot())
-        self._is_confirmed = False
+        self._is_confirmed = self._is_wrong = False
         self._doubted: tuple[float, float] | None = None
         self._checked_at = float("-inf")
         self._lock = threading.Lock()
@@ -82,6 +85,10 @@ class WallClock:
                 if at - self._doubted[1] < CONFIRM_SECONDS:
                     return
             self._known, self._is_confirmed, self._doubted = (moment, at), True, None
+            if _agree(moment, self._machine()) is self._is_wrong:
+                self._is_wrong = not self._is_wrong
+                state = "wrong and is not used" if self._is_wrong else "right again"
+                _log.warning("the clock of this machine is %s", state, extra={"time": date})
 
 
 def _continued(known: tuple[float, float], boot: float) -> float:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +26,6 @@ from core.published_bundles import copies_first
 from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
-from services.clock import utc_now
 from services.demand_signal import SignallingQueue
 from services.s3 import Bucket, Forms
 from services.sqs import Queue
@@ -46,12 +45,6 @@ from web_tier.uploads.single import SingleImages
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-
-MAX_AGE_SECONDS = 15.0
-"""A report of the controller that did not exist so long ago is taken for one of just now."""
-
-MIN_DIFFERENCE = timedelta(seconds=30)
-"""A smaller difference of the clocks may be the age of a report, and counts as none."""
 
 CHECK_SECONDS = 2.0
 """How long the check of a service may take."""
@@ -76,38 +69,25 @@ _log = logging.getLogger(__name__)
 class ControllerReports:
     """Remembers when this process first read the controller's last report; its threads share it.
 
-    A report has a time of the controller's clock, which may differ from this machine's. So the time only
-    distinguishes reports. Its age is known only if this process read an older report a moment before. A process that
-    has just started does not know how old the first report that it reads is.
-
-    Args:
-        clock: monotonic seconds.
-        now: the time of day.
-
-    Attributes:
-        ahead: how far the controller's clock is ahead of this machine's; zero below `MIN_DIFFERENCE`, and while it is
-            not known.
+    A report has a time of the controller's clock, which only distinguishes reports: for how long the controller has
+    been silent is measured by the monotonic `clock`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] = utc_now) -> None:
-        self.ahead = timedelta()
-        self._clock, self._now = clock, now
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._last: datetime | None = None
-        self._since = self._read = float("-inf")
+        self._since = float("-inf")
 
     def silent_seconds(self, report: FleetSnapshot | None) -> float:
         """Return for how long `report`, which has just been read, has been the last one; 0 if there is none."""
         if report is None:
             return 0.0
         with self._lock:
-            read, self._read = self._read, self._clock()
+            now = self._clock()
             if report.at != self._last:
-                if self._read - read <= MAX_AGE_SECONDS:
-                    ahead = report.at - self._now()
-                    self.ahead = ahead if abs(ahead) >= MIN_DIFFERENCE else timedelta()
-                self._last, self._since = report.at, self._read
-            return self._read - self._since
+                self._last, self._since = report.at, now
+            return now - self._since
 
 
 class Backend:

@@ -148,7 +148,7 @@ class ResultServices:
         prices = backend.config.prices
         cost = job_cost(status.counts, fleet, backend.fleet, prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
-        progress = JobProgress.of(status, controller_ahead=backend.reports.ahead)
+        progress = JobProgress.of(status)
         return progress, ProgressBody.of(progress, fleet, cost, silent_seconds, prices.minimum_billed_seconds)
 
     def _new_feed(self, job_id: str) -> JobFeed:

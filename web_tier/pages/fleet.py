@@ -6,7 +6,7 @@ Operators pause and resume the fleet, set the limits of the number of workers, a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from flask import Response, redirect, render_template, request, url_for
@@ -30,7 +30,6 @@ from core.format import (
     InstanceRow,
     allowance_words,
     cap_words,
-    clocks_words,
     dollars,
     fleet_sentence,
     limits_words,
@@ -119,7 +118,6 @@ class FleetBody(BaseModel):
         sentence: what happens at the moment, and why; `is_latest` if the newest decision says the same.
         next_worker: what starts a worker while none runs.
         problem: what prevents a launch, if anything does.
-        clocks: a warning if the clocks of controller and web tier differ.
         paused: since when and why the fleet is paused; None if it is not.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
         spending: cost of the instances beside the spending caps; None if no cap is configured.
@@ -157,7 +155,6 @@ class FleetBody(BaseModel):
     next_worker: str
     is_latest: bool = False
     problem: str | None = None
-    clocks: str | None = None
     paused: str | None = None
     limits_set: str | None = None
     spending: str | None = None
@@ -177,7 +174,6 @@ class FleetBody(BaseModel):
         now: datetime | None = None,
         *,
         silent_seconds: float = 0.0,
-        controller_ahead: timedelta = timedelta(),
     ) -> Self:
         """Return the body of the fleet's state.
 
@@ -187,7 +183,6 @@ class FleetBody(BaseModel):
             days: that are over.
             now: time by the web tier's clock.
             silent_seconds: how long the controller has not reported.
-            controller_ahead: how far the controller's clock is ahead of the web tier's.
         """
         now, listed = now or utc_now(), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
@@ -213,7 +208,6 @@ class FleetBody(BaseModel):
             capped=(spending and cap_words(spending)) or None,
             is_allowed=spending is not None and bool(allowance_words(spending)),
             is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
-            clocks=clocks_words(controller_ahead),
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
@@ -299,9 +293,7 @@ def fleet_models() -> str:
 def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
     backend = current_backend()
     silent_seconds = backend.reports.silent_seconds(state.snapshot)
-    return FleetBody.of(
-        state, backend.config, days, silent_seconds=silent_seconds, controller_ahead=backend.reports.ahead
-    )
+    return FleetBody.of(state, backend.config, days, silent_seconds=silent_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,7 +37,7 @@ class JobProgress:
         refresh_seconds: time after which a page without JavaScript reloads; None if it need not.
         settled: whether the job will not change any more.
         retried: whether the user retried failed images recently.
-        answered_at: when the last image was answered, by the web tier's clock.
+        answered_at: when the last image was answered.
     """
 
     status: JobStatus
@@ -51,20 +51,11 @@ class JobProgress:
     answered_at: datetime | None
 
     @classmethod
-    def of(
-        cls, status: JobStatus, now: datetime | None = None, controller_ahead: timedelta = timedelta()
-    ) -> "JobProgress":
-        """Return the progress of a job.
-
-        Args:
-            status: status of the job.
-            now: time by the web tier's clock.
-            controller_ahead: how far the controller's clock, by which results have their times, is ahead of it.
-        """
+    def of(cls, status: JobStatus, now: datetime | None = None) -> "JobProgress":
+        """Return the progress of a job `now`."""
         rate = images_per_second(status)
         whole, now = max(1, status.accepted), now or utc_now()
-        result_at, cached_at = status.counts.last_result_at, status.counts.last_cached_at
-        answered_at = max(filter(None, (result_at and result_at - controller_ahead, cached_at)), default=None)
+        answered_at = status.counts.last_at
         retried_at = status.retried_at
         retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
         # A job with a source without images has no answer.

@@ -45,7 +45,7 @@ function showFleet(fleet) {
     setText(findSlot("per_thousand"), fleet.per_thousand ?? "–");
     setText(findSlot("peak"), plural(fleet.peak_workers, "worker"));
     findSlot("sentence").hidden = fleet.is_latest;
-    for (const name of ["paused", "capped", "problem", "clocks"]) setBanner(name, fleet[name]);
+    for (const name of ["paused", "capped", "problem"]) setBanner(name, fleet[name]);
     setText(findSlot("spending"), fleet.spending ?? "");
     document.getElementById("spending").hidden = !fleet.spending;
     for (const name of ["unlisted", "per_thousand_of"]) setTextOrHide(name, fleet[name]);
