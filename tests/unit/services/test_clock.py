@@ -1,43 +1,10 @@
 """The time of day: what two of three clocks agree on."""
 
-from dataclasses import dataclass, field
-from email.utils import formatdate
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.clock import CONFIRM_SECONDS, MAX_ERROR_SECONDS, WallClock
-
-YEAR = 365 * 86_400.0
-START = 1_790_000_000.0
-
-
-@dataclass
-class World:
-    """The true time, and a machine whose clock is `wrong_by` seconds off."""
-
-    true: float = START
-    boot: float = 1_000.0
-    wrong_by: float = 0.0
-    clock: WallClock = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        self.clock = WallClock(lambda: self.true + self.wrong_by, lambda: self.boot)
-
-    def wait(self, seconds: float) -> None:
-        self.true += seconds
-        self.boot += seconds
-
-    def reply(self, error: float = 0.0) -> None:
-        self.clock.confirm(formatdate(self.true + error, usegmt=True))
-
-    @property
-    def error(self) -> float:
-        return abs(self.clock.seconds() - self.true)
-
+from services.clock import CONFIRM_SECONDS, MAX_ERROR_SECONDS
+from tests.support.clocks import YEAR, World
 
 _jumps = st.sampled_from((0.0, 0.0, 5.0, 3_600.0, -3_600.0, YEAR, -YEAR, 20 * YEAR, -20 * YEAR))
 _steps = st.lists(st.tuples(_jumps, st.floats(0, 86_400), st.booleans(), st.booleans()), min_size=1, max_size=20)
