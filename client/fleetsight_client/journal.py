@@ -340,7 +340,7 @@ class Journal:
             # Only a temporary table is written: a watch finds the same files every two seconds.
             with self._transaction():
                 self._base.executemany(
-                    "INSERT INTO here VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET "
+                    "INSERT INTO here VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT (root, path) DO UPDATE SET "
                     "is_stable = size = excluded.size AND mtime = excluded.mtime AND search < excluded.search, "
                     "size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, search = excluded.search",
                     some,
@@ -349,7 +349,6 @@ class Journal:
 
     def _list(self, *, only_changes: bool, limit: int = -1) -> int:
         """List what was found by name, at most `limit` files (-1: all); return the position of the first."""
-        self._counts = None
         first = self.next_position
         listed = self._base.execute(
             "INSERT INTO files (position, root, path, size, mtime) "
@@ -360,6 +359,7 @@ class Journal:
             (first, only_changes, limit),
         ).rowcount
         if listed:
+            self._counts = None
             self.set_fact("next position", str(first + listed))
         return first
 

@@ -5,8 +5,9 @@ It starts the system, classifies images without faults, sends them again under f
 
 import json
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from localcloud.options import Switches
 from scripts.demo_model.signs import samples
 from scripts.run.system import System, free_port
 from services.errors import FleetsightError
-from tests.chaos.client import CampaignVerdict, ChaosClient, ProgressWatcher, check_images
+from tests.chaos.client import ChaosClient, wait_for_results
+from tests.chaos.judge import CampaignVerdict, Evidence, check_images
+from tests.chaos.permanent_fault import RULE, PermanentFault
 from tests.chaos.strikes import Striker
 
 DISTINCT_IMAGES: Final = 200
@@ -72,7 +75,8 @@ class CampaignReport:
         kills: number of processes killed by kill -9, by a strike or between two calls.
         calls: number of calls to the cloud under faults.
         faulty_calls: number of these calls with a fault.
-        struck, progressed: moments of the strikes and of new results, in monotonic seconds.
+        evidence: what the system has stored about its results and repairs.
+        struck: moments of the strikes, in seconds of the wall clock.
     """
 
     seed: int
@@ -83,14 +87,16 @@ class CampaignReport:
     faulty_calls: int
     seconds: float
     verdict: CampaignVerdict
+    evidence: Evidence
     struck: Sequence[float] = ()
-    progressed: Sequence[float] = ()
+    fault: PermanentFault | None = None
 
     @property
     def recoveries(self) -> list[float]:
         """Seconds from each strike to the next new result, if there is one."""
-        following = ((strike, [moment for moment in self.progressed if moment > strike]) for strike in self.struck)
-        return [moments[0] - strike for strike, moments in following if moments]
+        recorded = self.evidence.recorded
+        following = ((strike, bisect_right(recorded, strike)) for strike in self.struck)
+        return [recorded[at] - strike for strike, at in following if at < len(recorded)]
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the names and values of the report's rows."""
@@ -98,6 +104,14 @@ class CampaignReport:
         recoveries = self.recoveries
         slowest = f"{max(recoveries):.1f} s" if recoveries else "-"
         usual = f"{median(recoveries):.1f} s" if recoveries else "-"
+        repairs = ", ".join(f"{count} {kind}" for kind, count in sorted(self.evidence.repairs.items()))
+        fault = []
+        if self.fault is not None:
+            reported = ", ".join(f"{place} {seconds:.0f} s" for place, seconds in self.fault.reported.items())
+            fault = [
+                ("launches in the permanent fault", str(self.fault.launches)),
+                ("reported by", reported or "none"),
+            ]
         return [
             ("seed", str(self.seed)),
             ("queues", self.queues),
@@ -108,7 +122,10 @@ class CampaignReport:
             ("seconds", f"{self.seconds:.0f}"),
             ("to the next result after a strike, median", usual),
             ("to the next result after a strike, slowest", slowest),
-            *(findings or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over", "0")]),
+            ("longest time without a result", f"{self.evidence.longest_silence:.1f} s"),
+            ("images that the reconciler repaired", repairs or "0"),
+            *fault,
+            *(findings or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over, silent", "0")]),
         ]
 
 
@@ -120,6 +137,7 @@ class Campaign:
         minutes, images: how long images are sent under faults, and at least how many.
         switches: of the local cloud, set after the classification without faults.
         log: a file of JSON lines about events and their times.
+        fault_minutes: how long a permanent fault lasts in the middle; 0 for none.
     """
 
     home: Path
@@ -131,7 +149,9 @@ class Campaign:
     switches: Mapping[str, Any]
     log: Path
     say: Callable[[str], None]
+    fault_minutes: float = 0.0
     _began: float = field(default_factory=time.monotonic)
+    _metrics_port: int = field(default_factory=free_port)
 
     def run(self) -> CampaignReport:
         """Run the campaign.
@@ -145,6 +165,7 @@ class Campaign:
             **SETTINGS,
             "FLEETSIGHT__WEB__PORT": str(free_port()),
             "FLEETSIGHT__QUEUES__KIND": self.queues,
+            "FLEETSIGHT__METRICS__CONTROLLER_PORT": str(self._metrics_port),
         }
         system = System(self.home, settings)
         self.log.write_text("")
@@ -160,23 +181,31 @@ class Campaign:
         self.say("sending images while calls fail and processes die")
         client = ChaosClient(system.api(), images, PATIENCE_SECONDS)
         began, (calls_before, _) = time.monotonic(), _count_calls(system)
-        _set_switches(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
+        switches = {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches}
+        _set_switches(system, switches)
         self._log_event({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._log_event)
-        progress = ProgressWatcher(client)
+        fault = PermanentFault(system, f"http://127.0.0.1:{self._metrics_port}/metrics")
+        middle = self._middle(fault, striker, switches)
+
+        def should_continue(sent: int) -> bool:
+            minutes = (time.monotonic() - began) / 60
+            if sent >= self.images / 2 and minutes >= self.minutes / 2:
+                next(middle, None)
+            return sent < self.images or minutes < self.minutes + self.fault_minutes
+
         striker.start()
-        progress.start()
         try:
-            ends = began + 60 * self.minutes
-            client.send(lambda sent: sent < self.images or time.monotonic() < ends)
+            client.send(should_continue)
         finally:
             striker.stop()
             calls, faults = _count_calls(system)
             _set_switches(system, asdict(Switches()))
         self.say("every fault is over; checking each image")
-        progress.wait(PATIENCE_SECONDS)
-        progress.stop()
-        verdict = check_images(system, client, PATIENCE_SECONDS)
+        wait_for_results(client, PATIENCE_SECONDS)
+        verdict, evidence = check_images(system, client, PATIENCE_SECONDS, fault.lasted)
+        if self.fault_minutes:
+            fault.judge(verdict)
         for example in verdict.examples:
             self._log_event({"event": "finding", "example": example})
         return CampaignReport(
@@ -188,19 +217,31 @@ class Campaign:
             faulty_calls=faults.total(),
             seconds=time.monotonic() - began,
             verdict=verdict,
+            evidence=evidence,
             struck=striker.moments,
-            progressed=progress.moments,
+            fault=fault if self.fault_minutes else None,
         )
+
+    def _middle(self, fault: PermanentFault, striker: Striker, switches: Mapping[str, Any]) -> Iterator[None]:
+        """Let the permanent fault begin, and last after a further job was sent; other faults and strikes pause."""
+        if not self.fault_minutes:
+            return
+        self.say(f"no worker may store a prediction for {self.fault_minutes:g} minutes")
+        striker.is_paused.set()
+        _set_switches(system := fault.system, {"faults": [RULE]})
+        self._log_event({"event": "permanent fault"})
+        yield
+        fault.watch(60 * self.fault_minutes)
+        _set_switches(system, switches)
+        striker.is_paused.clear()
+        self._log_event({"event": "repair", "launches": fault.launches, "reported": fault.reported})
 
     def _true_labels(self, system: System) -> list[tuple[bytes, str]]:
         """Return images with the labels that the model gives them without faults."""
         drawn = [sample.data for sample in samples(DISTINCT_IMAGES, self.seed)]
         client = ChaosClient(system.api(), [(data, "") for data in drawn], PATIENCE_SECONDS)
-        progress = ProgressWatcher(client)
-        progress.start()
         client.send(lambda sent: sent < DISTINCT_IMAGES)
-        progress.wait(TRUTH_SECONDS)
-        progress.stop()
+        wait_for_results(client, TRUTH_SECONDS)
         labels: dict[int, str] = {}
         for job_id in client.jobs:
             for result in client.api.results(job_id):

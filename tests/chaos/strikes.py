@@ -82,8 +82,9 @@ class Striker(threading.Thread):
         log: receives the fields of a JSON line about each strike.
 
     Attributes:
-        moments: of the strikes, in monotonic seconds.
+        moments: of the strikes, in seconds of the wall clock.
         kills: the number of strikes by kill -9.
+        is_paused: set while no strike is executed.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Striker(threading.Thread):
     ) -> None:
         super().__init__(name="strikes", daemon=True)
         self._system, self._strikes, self._log = system, strikes(seed, every_seconds), log
-        self._stopped = threading.Event()
+        self._stopped, self.is_paused = threading.Event(), threading.Event()
         self._lasting: list[tuple[float, Process, Callable[[], None]]] = []
         self.moments: list[float] = []
         self.kills = 0
@@ -104,7 +105,8 @@ class Striker(threading.Thread):
                 self._end_lasting(time.monotonic())
             if self._stopped.is_set():
                 break
-            self._strike(strike)
+            if not self.is_paused.is_set():
+                self._strike(strike)
         self._end_lasting(float("inf"))
 
     def stop(self) -> None:
@@ -125,7 +127,7 @@ class Striker(threading.Thread):
             return
         with contextlib.suppress(OSError):  # the process has just ended
             self._do(strike, process)
-            self.moments.append(time.monotonic())
+            self.moments.append(time.time())
             self._log({"event": "strike", "pid": process.pid, **asdict(strike)})
 
     def _do(self, strike: Strike, process: Process) -> None:

@@ -8,19 +8,14 @@ from typing import Any, cast
 import pytest
 
 from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from scripts.run.system import System
 from tests.chaos import client as client_module
 from tests.chaos.campaign import CampaignReport
-from tests.chaos.client import (
-    BATCH_FILES,
-    JOB_IMAGES,
-    CampaignVerdict,
-    ChaosClient,
-    ProgressWatcher,
-    UnansweredError,
-    _check_job,
-)
+from tests.chaos.client import BATCH_FILES, JOB_IMAGES, ChaosClient, UnansweredError, wait_for_results
+from tests.chaos.judge import CampaignVerdict, Evidence, check_job, count_repairs, judge_evidence
+from tests.chaos.permanent_fault import PermanentFault
 from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
 
@@ -33,7 +28,7 @@ class Api:
         self.images: dict[str, list[tuple[str, str]]] = {}
         self.refuses = refuses
 
-    def create_job(self, _name: str, *, key: str) -> str:
+    def create_job(self, _name: str, *, keep: bool, key: str) -> str:
         self._fails_first(key)
         return f"job of {key}"
 
@@ -57,7 +52,7 @@ def found(results: list[dict[str, Any]]) -> list[str]:
     client = ChaosClient(cast(ApiClient, None), PICTURES, 0)
     client.acknowledged = {"i0": ("job", "0.jpg", 0)}
     verdict = CampaignVerdict()
-    _check_job(client, "job", results, verdict)
+    check_job(client, "job", results, verdict)
     return sorted(verdict.counts.elements())
 
 
@@ -67,6 +62,7 @@ def test_a_request_is_retried_under_its_idempotency_key(monkeypatch: pytest.Monk
     client = ChaosClient(cast(ApiClient, api), PICTURES, patience_seconds=60)
     client.send(lambda sent: sent < JOB_IMAGES + 1)
     assert len(client.jobs) == 2
+    assert client.kept == {client.jobs[0]}
     assert len(client.acknowledged) == 2 * JOB_IMAGES
     assert set(api.tried.values()) == {2}
     assert len(api.tried) == 2 + 2 * JOB_IMAGES // BATCH_FILES
@@ -103,12 +99,8 @@ def test_progress_is_watched_until_every_job_is_finished_or_nothing_new_comes(
     api = Statuses(ApiError("no answer"), {"done": 0, "failed": 0, "state": "open"}, answered)
     client = ChaosClient(api, PICTURES, 0)
     client.jobs, client.acknowledged = ["job"], {"i0": ("job", "0.jpg", 0)}
-    progress = ProgressWatcher(client)
-    progress.start()
-    wait_until(lambda: len(progress.moments) == 2, "the result was seen")
-    progress.wait(DEADLINE_SECONDS if state == "finished" else 0.05)
-    progress.stop()
-    assert len(progress.moments) == 2
+    wait_for_results(client, DEADLINE_SECONDS if state == "finished" else 0.05)
+    assert api.statuses == [answered]
 
 
 def test_the_same_seed_gives_the_same_strikes() -> None:
@@ -136,16 +128,59 @@ def test_each_kind_of_finding_is_detected(results: list[dict[str, Any]], finding
     assert found(results) == findings
 
 
+def evidence(recorded: Sequence[float] = (), **changes: Any) -> Evidence:
+    return Evidence(recorded, **{"repairs": {}, **changes})
+
+
 def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
-    rows = dict(CampaignReport(7, "fifo", 40, 25, 2_000, 130, 60.0, CampaignVerdict(), [1.0] * 30).rows())
+    report = CampaignReport(7, "fifo", 40, 25, 2_000, 130, 60.0, CampaignVerdict(), evidence(), [1.0] * 30)
+    rows = dict(report.rows())
     assert rows["strikes"] == "30"
     assert rows["kills, those between two calls included"] == "25"
     assert rows["calls that met a fault"] == "6.5% of 2000"
 
 
-def test_recovery_lasts_until_the_next_new_result() -> None:
-    report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), [1.0, 4.0, 9.0], [0.5, 2.0, 6.0])
+def test_recovery_lasts_until_the_next_result_is_recorded() -> None:
+    seen = evidence([0.5, 2.0, 6.0])
+    report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), seen, [1.0, 4.0, 9.0])
     assert report.recoveries == [1.0, 2.0]
+
+
+LOST_RESPONSE = '{"message": "recorded a result after its response was lost"}'
+REQUESTED_AGAIN = '{"message": "requested images again", "sent": 6, "refused": 1}'
+
+
+@pytest.mark.parametrize(
+    ("judged", "findings"),
+    [
+        (evidence([1.0, 60.0, 120.0]), []),
+        (evidence([1.0, 62.0]), ["silent"]),
+        (evidence([1.0, 400.0], fault=(30.0, 390.0)), []),
+        (evidence([1.0, 400.0], fault=(30.0, 330.0)), ["silent"]),
+        (evidence(repairs=count_repairs([LOST_RESPONSE] * 10 + [REQUESTED_AGAIN, "no JSON"])), []),
+        (evidence(repairs=count_repairs([LOST_RESPONSE] * 11)), ["repaired too often"]),
+        (evidence(repairs=count_repairs([REQUESTED_AGAIN] * 2)), ["repaired too often"]),
+    ],
+)
+def test_a_silence_and_many_repairs_are_findings(judged: Evidence, findings: list[str]) -> None:
+    verdict = CampaignVerdict(images=1_000)
+    judge_evidence(judged, verdict)
+    assert sorted(verdict.counts.elements()) == findings
+
+
+@pytest.mark.parametrize(
+    ("launches", "reported", "findings"),
+    [
+        (10, {"/api/v1/fleet": 9.0, "metrics": 60.0, "log": 1.0}, []),
+        (11, {"/api/v1/fleet": 61.0, "log": 1.0}, ["launched too often", "not reported", "not reported"]),
+    ],
+)
+def test_a_permanent_fault_is_to_be_reported_soon_and_costs_few_launches(
+    launches: int, reported: dict[str, float], findings: list[str]
+) -> None:
+    verdict = CampaignVerdict()
+    PermanentFault(cast(System, None), "", reported, launches).judge(verdict)
+    assert sorted(verdict.counts.elements()) == findings
 
 
 def test_descendants_of_a_process_exclude_its_parent() -> None:
