@@ -37,6 +37,9 @@ PREFIX = "FLEETSIGHT__"
 DEMO_BUNDLE = Path("app_tier/demo/bundle")
 """The bundle that ships with the project; config.yaml names it."""
 
+RESTORED_SUFFIX = "-restored-"
+"""Part of the name of a restored job table, between the name of its source and its moment."""
+
 PATH_VARIABLE = "FLEETSIGHT_CONFIG"
 """Names the file to read instead of config.yaml in the working directory."""
 
@@ -128,6 +131,11 @@ class NameSettings(_Section):
     def buckets(self) -> frozenset[str]:
         """The system's own buckets."""
         return frozenset({self.input_bucket, self.output_bucket, self.model_bucket})
+
+    @property
+    def lease_table(self) -> str:
+        """The table with the controllers' lease: the one of which `job_table` is a restored copy, or `job_table`."""
+        return self.job_table.partition(RESTORED_SUFFIX)[0]
 
 
 class QueueSettings(_Section):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from botocore.exceptions import ClientError
 
+from core.config import RESTORED_SUFFIX
 from scripts.aws.commands import aws_command, dry_run_option
 from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.stack import find_stack
-from scripts.aws.resources import RESTORED_SUFFIX
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT
 

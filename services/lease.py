@@ -15,6 +15,7 @@ it, all contenders wait for the lease's length, and those for an older table nev
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from services.clock import boot_seconds, epoch_seconds
@@ -41,6 +42,7 @@ class Lease:
             slash. A holder that it has started is dead, so its lease is taken at once.
         work_table: name of the table that the holder works on; by default the one that has the lease.
         generation: when `work_table` was created, in epoch seconds; zero for the one that has the lease.
+        on_superseded: called with the name of the table in use when this contender finds that it is for an older one.
         clock: in seconds; it advances while the machine is suspended.
         now: the time of day in seconds. The version of a lease that has no item begins with it, in milliseconds: a
             version grows by one with each renewal, more slowly than that, so none before was as great.
@@ -53,6 +55,7 @@ class Lease:
     supervisor: str = ""
     work_table: str = ""
     generation: int = 0
+    on_superseded: Callable[[str], object] = lambda _table: None
     clock: Callable[[], float] = boot_seconds
     now: Callable[[], float] = epoch_seconds
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
@@ -60,8 +63,7 @@ class Lease:
     _token: int = field(default=0, init=False, repr=False)
     _seen: tuple[tuple[str, int], float] | None = field(default=None, init=False, repr=False)
     _moves: Item = field(default_factory=dict, init=False, repr=False)
-    table_in_use: str | None = field(default=None, init=False)
-    """The newer table that the lease was moved to: this contender never takes it."""
+    _table_in_use: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Work on the table that has the lease, unless another is given."""
@@ -78,9 +80,9 @@ class Lease:
         return self._token
 
     @property
-    def moved_at(self) -> int | None:
-        """When the lease was moved to the present table, in epoch seconds; None if it never was."""
-        return int(self._moves["moved_at"]) if "moved_at" in self._moves else None
+    def moved_at(self) -> datetime | None:
+        """When the lease was moved to the present table, by the clock of who moved it; None if it never was."""
+        return datetime.fromtimestamp(int(self._moves["moved_at"]), UTC) if self._moves else None
 
     def take_or_renew(self) -> bool:
         """Renew the lease if held; else acquire it if it is free or its holder is silent; return whether held."""
@@ -113,7 +115,7 @@ class Lease:
             if self._moves.get("work_table", self.table.name) != self.work_table:
                 self._move(found)
                 return False
-            self.table_in_use = None
+            self._table_in_use = ""
             if before - self._seen[1] < self.length_seconds and not self._is_free(found[0]):
                 return False
             self._version = found[1]
@@ -135,10 +137,10 @@ class Lease:
             self._version = max(found[1], self._first_version())  # that of the table may have been greater
             if self._write(_MOVED, "#version = :at", {"at": found[1]}):
                 self._seen = ((_MOVED, self._version), self.clock())
-        elif self.table_in_use is None:
-            self.table_in_use = str(self._moves.get("work_table", self.table.name))
-            extra = {"table": self.work_table, "in_use": self.table_in_use}
-            _log.error("another job table is in use: this process never acts", extra=extra)
+        elif (in_use := str(self._moves.get("work_table", self.table.name))) != self._table_in_use:
+            _log.error("another table is in use: this process never acts", extra={"table": in_use})
+            self.on_superseded(in_use)
+            self._table_in_use = in_use
 
     def _first_version(self) -> int:
         return int(1_000 * self.now())
@@ -161,6 +163,11 @@ def move_lease(table: Table, name: str, work_table: str, now: float) -> bool:
     moved = _moves(work_table, int(item.get("generation", 0)), now)  # contenders for the table that is left stay out
     after: Item = {**item, "holder": _MOVED, "version": max(version + 1, int(1_000 * now)), **moved}
     return table.put_if(after, "#version = :at", {"at": version})
+
+
+def work_table_of(table: Table, name: str) -> str:
+    """Return the name of the table that the holders of the lease called `name` work on."""
+    return str((table.get(_PK, name) or {}).get("work_table", table.name))
 
 
 def _moves(work_table: str, generation: int, now: float) -> Item:

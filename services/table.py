@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,6 +72,10 @@ class Table:
     name: str
     sleep: Callable[[float], None] = time.sleep
     pool: Executor | None = None
+
+    def created_at(self) -> datetime:
+        """Return when the table was created, by DynamoDB's clock; a restored one, when it was restored."""
+        return self.client.describe_table(TableName=self.name)["Table"]["CreationDateTime"]
 
     def put_all(self, items: Sequence[Item]) -> None:
         """Put `items`, replacing existing ones, in batches of 25.

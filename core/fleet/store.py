@@ -57,6 +57,9 @@ from services.table import LAST, Item, Table
 FLEET = "FLEET"
 """The partition."""
 
+CONTROLLER_LEASE = "controller"
+"""Name of the controllers' lease."""
+
 INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 
 _SNAPSHOT = "SNAPSHOT"
@@ -321,6 +324,12 @@ class FleetStore:
     def controller_status(self) -> ControllerStatus:
         """Return what a controller reported of itself last."""
         return self._read(_CONTROLLER, ControllerStatus) or ControllerStatus()
+
+    def set_table_in_use(self, table: str | None) -> None:
+        """Report that controllers do not work on this table but on another one, or None again."""
+        status = self.controller_status()
+        if status.table_in_use != table:
+            self.put_controller_status(status.model_copy(update={"table_in_use": table}))
 
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
         """Store a block of the history in the item `slot` of its span, replacing the stored one."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from core.config import RESTORED_SUFFIX
 from scripts.aws.buckets import delete_bucket
 from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.instances import instances_named, instances_tagged, web_name, worker_name
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 LOG_GROUPS = ("web", "controller", "worker")
-
-RESTORED_SUFFIX = "-restored-"
-"""Part of the name of a restored job table, between the name of its source and its moment."""
 
 DELETE_SECONDS = 600.0
 """The longest wait until a resource is no longer used, and until a deleted one no longer exists."""
@@ -145,7 +143,7 @@ def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
     return found
 
 
-def _tables(account: AwsAccount, prefix: str) -> list[str]:
+def job_tables(account: AwsAccount, prefix: str) -> list[str]:
     """Return the stack's table and those that `fleetsight restore` has made of it."""
     own = f"{prefix}-jobs"
     pages = account.dynamodb.get_paginator("list_tables").paginate()
@@ -198,7 +196,7 @@ RESOURCE_TYPES = (
     ResourceType("log group", _log_groups, lambda account, one: account.logs.delete_log_group(logGroupName=one)),
     ResourceType("bucket", partial(_buckets, data=False), delete_bucket),
     ResourceType("bucket of images, results or models", partial(_buckets, data=True), delete_bucket, data=True),
-    ResourceType("job table", _tables, _delete_table, data=True),
+    ResourceType("job table", job_tables, _delete_table, data=True),
     ResourceType(
         "user pool",
         lambda account, prefix: [each["Id"] for each in user_pools(account, prefix)],

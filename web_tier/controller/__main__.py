@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -41,7 +42,8 @@ def main() -> int:
         set_level(config.logs.controller)
         return_freed_memory()
         lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
-        record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), utc_now())
+        jobs = replace(lease.table, name=lease.work_table)
+        record_previous_end(FleetStore(jobs), os.environ.get(PREVIOUS_END, ""), utc_now())
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)
         serve_metrics(metrics.registry, config.metrics.controller_port)
@@ -50,7 +52,7 @@ def main() -> int:
 
         def new_loops() -> LoopGroup:
             return LoopGroup(
-                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active),
+                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active, lease.moved_at),
                 lambda: lease.held,
                 lambda loop: metrics.loop_failures.labels(loop).inc(),
             )

@@ -8,7 +8,7 @@ lease: one that ends before it leads must be seen, too.
 from datetime import datetime
 from typing import Final
 
-from core.fleet.models import ENDS_WINDOW, MAX_ENDS, MAX_LAST_WORDS, ControllerStatus
+from core.fleet.models import ENDS_WINDOW, MAX_ENDS, MAX_LAST_WORDS
 from core.fleet.store import FleetStore
 from core.logs import parse_log_line
 
@@ -24,8 +24,8 @@ def record_previous_end(store: FleetStore, previous_end: str, now: datetime) -> 
     if previous_end:
         before = store.controller_status()
         ends = tuple(each for each in before.ends if now - ENDS_WINDOW <= each <= now)
-        status = ControllerStatus(ends=(*ends, now)[-MAX_ENDS:], last_words=last_words(previous_end))
-        store.put_controller_status(status)
+        changes = {"ends": (*ends, now)[-MAX_ENDS:], "last_words": last_words(previous_end)}
+        store.put_controller_status(before.model_copy(update=changes))
 
 
 def last_words(previous_end: str) -> str:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.ids import ImageRef, input_key, output_key
+from core.ids import ImageRef, first_id_of, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.models import Counts, ImageRecord, Job, Resend, with_answers, with_cached
 from core.jobs.store import JobStore
@@ -65,6 +65,8 @@ READERS = 8
 """Jobs that are read at the same time."""
 LARGE_JOB = 20_000
 """Images of a job that takes seconds to read. At most half of the readers read such jobs."""
+SWITCH = timedelta(hours=1)
+"""Time after a change of the table in which web tiers may still use the former one, and clocks may differ."""
 LOOKUP = 100
 """Images that are read again at a time."""
 
@@ -142,6 +144,7 @@ class ResultRecorder:
         max_images: bound of what is remembered; the jobs that were used last stay.
         max_answered: the same for jobs in which every image has its result.
         active: whether this process may still act; if not, the job of its last write may have been removed before it.
+        table_since: since when this table is used instead of another one; None if no other ever was.
         now: the wall clock, for the times of a job's first and last result.
         on_results: called with the number of workers' answers that were recorded just now; returns the number of the
             billing period that they belong to, or None.
@@ -160,6 +163,7 @@ class ResultRecorder:
     max_images: int = MAX_IMAGES
     max_answered: int = MAX_ANSWERED
     active: Callable[[], bool] = lambda: True
+    table_since: datetime | None = None
     now: Callable[[], datetime] = utc_now
     on_results: Callable[[int], int | None] = lambda _answers: None
     on_recorded: Callable[[Sequence[ClassificationResult]], None] = lambda _results: None
@@ -473,11 +477,23 @@ class ResultRecorder:
     # Recording
 
     def _drop(self, responses: Sequence[ClassificationResult]) -> None:
-        """Delete the predictions of jobs that do not exist."""
+        """Delete the predictions of jobs that do not exist, except of those that the former table may have."""
         jobs = sorted({response.job_id for response in responses})
         _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
+        lost = self._lost_by_restore(jobs)
+        if lost:
+            extra = {"jobs": sorted(lost)}
+            _log.warning("kept predictions of jobs that the restored table does not have", extra=extra)
         # Their worker may have stored them long after the job was deleted: nothing else would find them.
-        self.delete_outputs([output_key(response.ref) for response in responses])
+        self.delete_outputs([output_key(response.ref) for response in responses if response.job_id not in lost])
+
+    def _lost_by_restore(self, job_ids: Iterable[str]) -> set[str]:
+        """Return those of `job_ids` that may have been created after the moment at which the table was restored."""
+        if self.table_since is None:
+            return set()
+        last = first_id_of(self.table_since + SWITCH)
+        older = {job_id for job_id in job_ids if job_id < last}
+        return older - {job.job_id for job in self.store.deleted_jobs()} if older else older
 
     def _record_jobs(
         self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[ImageRef, Exception]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from core.config import Config
 from core.fleet.costs import CostStore
-from core.fleet.store import FleetStore
+from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.ids import new_id
 from core.jobs.listings import ListingStore
 from core.jobs.notifications import Channel, NotificationStore
@@ -49,7 +49,6 @@ from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.uploads.ingest import ImageIngest
 
-LEASE_NAME = "controller"
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
 READ_SECONDS = 10.0
@@ -137,13 +136,24 @@ class ControllerServices:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def ticks(
-        self, holder: str, token: int, fleet_config: FleetConfigWatcher, active: Callable[[], bool]
+        self,
+        holder: str,
+        token: int,
+        fleet_config: FleetConfigWatcher,
+        active: Callable[[], bool],
+        table_since: datetime | None = None,
     ) -> Mapping[str, Tick]:
         """Return the loops of one tenure by name, which remember nothing of an earlier one.
 
-        `holder` is the name of this contender for the lease, `token` the fencing token of this tenure.
+        Args:
+            holder: the name of this contender for the lease.
+            token: the fencing token of this tenure.
+            fleet_config: the fleet's settings.
+            active: returns whether the loops may act.
+            table_since: since when the job table is used instead of another one; None if no other ever was.
         """
         prices, fleet_store = self.config.prices, FleetStore(self.store.table)
+        fleet_store.set_table_in_use(None)
         before, over = fleet_store.snapshot(), fleet_store.days()
         meter = BillingMeter(
             prices.minimum_billed_seconds,
@@ -178,6 +188,7 @@ class ControllerServices:
             self.outputs.delete_all,
             token=token,
             active=active,
+            table_since=table_since,
             on_results=meter.attribution.add_answers,
             on_recorded=count_results,
             on_attributed=cost_rows.add,
@@ -319,11 +330,23 @@ def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
 
 
 def controller_lease(config: Config, supervisor: str = "") -> Lease:
-    """Return the contender that `supervisor` has started; its calls end well within the length of the lease."""
-    length = config.controller.lease_seconds
+    """Return the contender that `supervisor` has started; its calls end well within the length of the lease.
+
+    The lease lies outside of what it protects: a restored table is used instead of the one that has the lease, which
+    stays. DynamoDB's clock says which of two tables is newer.
+    """
+    names, length = config.names, config.controller.lease_seconds
     # Two attempts, since a repeated write of a lease changes nothing, and such calls take a tenth of the CPU.
     endpoint = replace(config.aws.endpoint(1), max_attempts=2, connect_timeout=length / 4, read_timeout=length / 4)
-    table, holder = Table(Clients(endpoint).dynamodb, config.names.job_table), new_id()
-    if supervisor:
-        return Lease(table, LEASE_NAME, length, f"{supervisor}/{holder}", supervisor)
-    return Lease(table, LEASE_NAME, length, holder)
+    client = Clients(endpoint).dynamodb
+    jobs = Table(client, names.job_table)
+    return Lease(
+        Table(client, names.lease_table),
+        CONTROLLER_LEASE,
+        length,
+        f"{supervisor}/{new_id()}" if supervisor else new_id(),
+        supervisor,
+        work_table=jobs.name,
+        generation=0 if jobs.name == names.lease_table else int(jobs.created_at().timestamp()),
+        on_superseded=FleetStore(jobs).set_table_in_use,
+    )

@@ -3,12 +3,14 @@
 Every step reads the present state and does what is missing, so the command continues where an earlier run ended.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
 from core.config import Config, EngineName
+from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
@@ -64,7 +66,10 @@ from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import NETWORK_CHECKS
+from scripts.aws.resources import job_tables
 from services.errors import FleetsightError
+from services.lease import move_lease, work_table_of
+from services.table import Table
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
@@ -202,10 +207,13 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
             raise DeclinedError("nothing was done")
     if has_sign_in(options.settings, stack):
         ensure_session_key(context)  # before an instance reads it
-    if proposed is not None:
-        deploy(context, proposed)
-    else:
-        context.report(f"The stack {prefix} is as it should be.")
+    try:
+        if proposed is not None:
+            deploy(context, proposed)
+        else:
+            context.report(f"The stack {prefix} is as it should be.")
+    finally:  # also of a stack that has returned to the table of before
+        move_controllers(context)
     return _finish(context, config, prompts)
 
 
@@ -304,6 +312,7 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescript
         **source_parameters(config, context.account.caller_arn.split(":")[1]),
         "UnkeptDays": unkept_days(config.retention, options.settings, stack),
         "SignInHours": str(ceil(config.auth.session_hours)),
+        **_restored_table(context, stack),
         **kept_pool_parameters(context.account, prefix, options.settings, stack),
         **plan.network,
         **options.settings.parameters,
@@ -342,6 +351,28 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
             delete_objects(context, "stack/")
         else:
             delete_bucket(account, context.bake_bucket)
+
+
+def _restored_table(context: AwsContext, stack: StackDescription | None) -> dict[str, str]:
+    """Return the parameter with the restored table that an earlier stack used last, for a new stack."""
+    own = f"{context.prefix}-jobs"
+    if stack is not None or own not in (tables := job_tables(context.account, context.prefix)):
+        return {}
+    used = work_table_of(Table(context.account.dynamodb, own), CONTROLLER_LEASE)
+    return {"RestoredJobTable": used} if used != own and used in tables else {}
+
+
+def move_controllers(context: AwsContext) -> None:
+    """Let the controllers of the stack's present job table work, if they are not those that worked last.
+
+    Controllers for a newer table do so themselves.
+    """
+    stack = find_stack(context.account, context.prefix)
+    if stack is None or stack.is_busy or "JobTableName" not in stack.outputs:
+        return
+    used = stack.outputs["JobTableName"]
+    if move_lease(Table(context.account.dynamodb, f"{context.prefix}-jobs"), CONTROLLER_LEASE, used, time.time()):
+        context.report_change(f"moved the lease of the controllers to the table {used}")
 
 
 def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:

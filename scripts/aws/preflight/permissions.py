@@ -130,8 +130,8 @@ PERMISSIONS = (
             "dynamodb:{region}:{account}:table/{prefix}-jobs-restored-*",
         ),
         "dynamodb:CreateTable dynamodb:DeleteTable dynamodb:DescribeContinuousBackups dynamodb:DescribeTable "
-        "dynamodb:DescribeTimeToLive dynamodb:ListTagsOfResource dynamodb:TagResource "
-        "dynamodb:UpdateContinuousBackups dynamodb:UpdateTimeToLive",
+        "dynamodb:DescribeTimeToLive dynamodb:GetItem dynamodb:ListTagsOfResource dynamodb:PutItem "
+        "dynamodb:TagResource dynamodb:UpdateContinuousBackups dynamodb:UpdateTimeToLive",
         "dynamodb:Describe* dynamodb:GetResourcePolicy dynamodb:UntagResource dynamodb:UpdateTable",
     ),
     Permission(

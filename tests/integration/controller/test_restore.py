@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.config import Config
+from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.messages import Prediction, RequestMessage
 from core.predictions import store_prediction, stored_prediction
@@ -121,6 +122,50 @@ def test_a_restored_table_has_what_was_recorded_and_the_reconciler_repairs_the_r
     assert expiry["TimeToLiveStatus"] == "ENABLED"
     enabled = clients.dynamodb.describe_continuous_backups(TableName=target)["ContinuousBackupsDescription"]
     assert enabled["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_of_the_controllers_of_both_tables_only_that_of_the_restored_one_acts(
+    make_scene: SceneMaker, clients: Clients, tmp_path: Path
+) -> None:
+    """Row 64: the documented procedure, without the end of the old controller."""
+    scene = make_scene(fleet={"max_workers": 0}, controller={"lease_seconds": 3})
+    table = scene.config.names.job_table
+    enable_recovery(clients, table)
+    scene.start_controller()
+    wait_until(lambda: scene.acts(0), "the controller acts")
+    refs = scene.add_job(20)
+    at = moment()
+    assert restore(scene, "--at", at.isoformat()).exit_code == 0
+    target = f"{table}-restored-{at:%Y%m%dt%H%M%Sz}"
+    [late] = scene.add_job(1)
+    store = scene.wiring.store
+    items = list(store.table.query(f"JOB#{refs[0].job_id}", "A", "~"))
+    store.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])  # by mistake
+
+    after = with_table(scene, target, tmp_path / "after")
+    after.start_controller()
+    try:
+        wait_until(lambda: after.acts(0), "the controller of the restored table acts")
+        after.respond([store_prediction(prediction(ref, "owl"), after.wiring.outputs).response() for ref in refs])
+        after.respond([store_prediction(prediction(late, "owl"), after.wiring.outputs).response()])
+        wait_until(lambda: after.finished(refs[0].job_id), "the job is finished")
+        wait_until(
+            lambda: "kept predictions of jobs" in after.log(), "a job that the restored table lacks is reported"
+        )
+        results = after.wiring.store.results_of(refs)
+        assert {ref: result.label for ref, result in results.items()} == dict.fromkeys(refs, "owl")
+        assert all(stored_prediction(ref, after.wiring.outputs) for ref in [*refs, late])
+
+        scene.controllers[0].kill()
+        scene.start_controller()
+        wait_until(lambda: "another table is in use" in scene.log(1), "a new one for the old table reads it")
+        assert not scene.acts(1)
+        problem = FleetStore(store.table).state().problem
+        assert problem is not None
+        assert f"the job table {target} is in use instead" in problem
+        assert FleetStore(after.wiring.store.table).state().problem is None
+    finally:
+        after.stop()
 
 
 def test_what_cannot_be_restored_is_one_clear_line(scene: Scene, clients: Clients) -> None:

@@ -15,16 +15,20 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
+from core.fleet.store import CONTROLLER_LEASE
 from localcloud.launch import LocalCloud
 from scripts.aws import down
 from scripts.aws.context import TAG, DeclinedError
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.stack import find_stack
+from scripts.aws.deploy.stack import StackFailedError, find_stack
+from scripts.aws.deploy.up import move_controllers
 from scripts.aws.down import TAG_READERS, ResourcesLeftError, verify_deleted
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
 from scripts.restore import plan_restore, restore
+from services.lease import move_lease, work_table_of
 from services.metadata import DRAIN_TAG
+from services.table import Table
 from tests.support.aws_stage import (
     WITH_SITE,
     CrashError,
@@ -110,7 +114,35 @@ def test_delete_data_deletes_everything_and_repeats_harmlessly(whole: Stage) -> 
     assert len(whole.steps) == steps
 
 
-def test_a_restored_table_is_kept_or_deleted_as_the_stacks_own(stage: Stage) -> None:
+def parameters_of_next_stack(stage: Stage) -> dict[str, str]:
+    """Return the given parameters of the next stack; the local cloud cannot create it over a table that was kept."""
+    events, requests = stage.account.cloudformation.meta.events, list[Any]()
+    event = "provide-client-params.cloudformation.CreateChangeSet"
+    events.register(event, lambda params, **_: requests.append(params))
+    with pytest.raises(StackFailedError, match="Table already exists"):
+        stage.up()
+    events.unregister(event)
+    return {each["ParameterKey"]: each["ParameterValue"] for each in requests[-1]["Parameters"]}
+
+
+def test_up_moves_the_controllers_to_the_table_of_the_stack(stage: Stage) -> None:
+    """Row 64: also back to an older one, and after a deployment that was taken back."""
+    stage.up()
+    own = f"{stage.prefix}-jobs"
+    leased, moved = Table(stage.account.dynamodb, own), f"moved the lease of the controllers to the table {own}"
+    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
+    move_controllers(stage.context)
+    assert moved not in stage.steps
+    move_lease(leased, CONTROLLER_LEASE, f"{own}-restored-20261125t120000z", time.time())
+    move_controllers(stage.context)
+    assert moved in stage.steps
+    assert work_table_of(leased, CONTROLLER_LEASE) == own
+    stage.down(delete_data=True)
+    move_controllers(stage.context)
+
+
+def test_a_restored_table_stays_in_use_after_down_and_is_deleted_as_the_stacks_own(stage: Stage) -> None:
+    """Row 64: the controllers' lease names the table in use; it is in the stack's own table, which stays."""
     stage.up()
     dynamodb, own = stage.account.dynamodb, f"{stage.prefix}-jobs"
     # CloudFormation enables it; the local one does not.
@@ -128,8 +160,19 @@ def test_a_restored_table_is_kept_or_deleted_as_the_stacks_own(stage: Stage) -> 
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
+    leased = Table(dynamodb, own)
+    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
+    assert move_lease(leased, CONTROLLER_LEASE, plan.target, time.time())
     stage.down()
     assert plan.target in stage.seen
+    assert parameters_of_next_stack(stage)["RestoredJobTable"] == plan.target
+    stage.down()
+
+    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
+    assert "RestoredJobTable" not in parameters_of_next_stack(stage)
+    stage.down()
+
+    stage.down()
 
     def tables() -> set[str]:  # other tests use the same cloud
         return {name for name in dynamodb.list_tables()["TableNames"] if name.startswith(own)}

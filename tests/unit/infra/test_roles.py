@@ -42,6 +42,7 @@ EXACTLY = {
         f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
         **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
         "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem dynamodb:UpdateItem",
+        "arn:aws:dynamodb:eu-central-1:123456789012:table/": "dynamodb:DescribeTable",  # only of a restored one
         "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
         "<ResponseQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility",
         "<DeadLetterQueue.Arn>": CONSUME,
@@ -84,12 +85,16 @@ def test_only_with_destinations_the_controller_may_write_results_to_them() -> No
     assert value_of(statements("ControllerRole")["WriteResults"]["Resource"]) == ["arn:aws:s3:::photos/labels/*"]
 
 
-def test_with_a_restored_table_all_use_it_and_the_roles_may_use_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_restored_table_all_use_it_and_of_the_own_one_only_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     own = of_this_stack().names.job_table
     monkeypatch.setitem(GIVEN, "RestoredJobTable", f"{own}-restored-20261125t120000z")
     arn = f"arn:aws:dynamodb:eu-central-1:123456789012:table/{own}-restored-20261125t120000z"
+    lease = statements("ControllerRole")["HoldTheLease"]
+    assert lease["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["LEASE"]}}
+    others = {(action, "<JobTable.Arn>") for action in lease["Action"]}
     for role in ("WebRole", "ControllerRole"):
-        assert {resource for action, resource in allowed(role) if action.startswith("dynamodb:")} == {arn}
+        assert {resource for action, resource in allowed(role) - others if action.startswith("dynamodb:")} == {arn}
+    assert RESOURCES["RestorePolicy"]["Condition"] == "HasRestoredTable"
     assert of_this_stack().names.job_table == GIVEN["RestoredJobTable"]
     assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == GIVEN["RestoredJobTable"]
     names = as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"])["names"]

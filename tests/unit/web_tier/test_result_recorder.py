@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, cast
 
@@ -216,6 +216,21 @@ def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_a
     assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
     assert not frozen.rewrite_counts(JOBS[0])
     assert [each.job_id for each in store.deleted_jobs()] == [JOBS[0]], "a write of counts alone"
+
+
+def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> None:
+    """Row 64: those of a job that was deleted, or is younger than the change of the table, belong to nobody."""
+    store, deleted = stored_jobs(), list[str]()
+    old, gone = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
+    store.delete(Job(gone.job_id, "job", EPOCH))
+    for table_since, expected in (
+        (None, [old, gone]),
+        (datetime.now(UTC), [gone]),
+        (datetime.now(UTC) - timedelta(hours=2), [old, gone]),
+    ):
+        recorder_of(store, delete_outputs=deleted.extend, table_since=table_since).record([done(old), done(gone)])
+        assert sorted(deleted) == sorted(map(output_key, expected))
+        deleted.clear()
 
 
 def test_counts_of_a_version_without_tokens_are_replaced() -> None:
