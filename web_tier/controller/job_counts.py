@@ -132,6 +132,10 @@ class ImageStatuses:
         self._recent, self._removed = {}, self._codes.count(_REMOVED)
 
 
+MessageGroup = tuple[str, str]
+"""Images that queues deliver roughly in the order of their requests: their user, or job without one, and model."""
+
+
 @dataclass(frozen=True, slots=True)
 class MissingImages:
     """The images of a job without a result of their last attempt, without a list of all of them.
@@ -141,11 +145,15 @@ class MissingImages:
         newest: id of the last image of the job, whether it has a result or not; an empty text if there is none.
         attempts: the attempt that each of some of these images misses: of those that are being retried, those that
             were added since the last time although images with later ids were known, and those that were asked for.
+        answered: id of the last image that a worker has answered since the last time; an empty text if there is none.
+        group: of the job's images.
     """
 
     count: int = 0
     newest: str = ""
     attempts: Mapping[str, int] = field(default_factory=dict)
+    answered: str = ""
+    group: MessageGroup = ("", "")
 
 
 @dataclass
@@ -184,6 +192,8 @@ class JobCounts:
     """The last image when `observe_missing` was called last."""
     _late: list[str] = field(default_factory=list)
     """Images that were added since then, with ids before that."""
+    _answered: str = ""
+    """The last image that a worker has answered since then."""
 
     @property
     def answered(self) -> bool:
@@ -239,6 +249,10 @@ class JobCounts:
         known, attempt = self.statuses[result.image_id], self.failures.get(result.image_id, 0)
         return known == "done" or (known == result.status == "failed" and result.attempt <= attempt)
 
+    def add_answers(self, answers: Iterable[ClassificationResult]) -> None:
+        """Take over which images workers have answered just now, for the first time in their attempt."""
+        self._answered = max([self._answered, *(each.image_id for each in answers)])
+
     def count_result(self, result: ClassificationResult, at: datetime) -> None:
         """Count a result that was stored in the table."""
         image_id, before = result.image_id, self.statuses[result.image_id]
@@ -262,13 +276,15 @@ class JobCounts:
         retrying = self._retrying()
         return dict(sorted({**waiting, **retrying}.items())) if retrying else waiting
 
-    def observe_missing(self, known: Iterable[str]) -> MissingImages:
+    def observe_missing(self, job_id: str, known: Iterable[str] = ()) -> MissingImages:
         """Return how many images are missing, and the attempts of some of them, those of `known` included."""
         retrying = self._retrying()
         waiting = [each for each in (*self._late, *known) if each in self.statuses and self.statuses[each] is None]
         self._late, self._observed_until = [], max(self._observed_until, self.statuses.last(1))
+        answered, self._answered = self._answered, ""
         count = self.statuses.count(None) + len(retrying)
-        return MissingImages(count, self._observed_until, dict.fromkeys(waiting, 0) | retrying)
+        group = self.owner or job_id, "" if self.model is None else self.model.digest
+        return MissingImages(count, self._observed_until, dict.fromkeys(waiting, 0) | retrying, answered, group)
 
     def is_missing(self, image_id: str) -> bool:
         """Return whether an image is one of those that `missing` returns."""

@@ -1,32 +1,51 @@
-"""Which images are requested again: pure rules over what the reconciler has observed, without a wall clock.
+"""Which images are presumed lost: pure rules over what the reconciler has observed, without a wall clock.
 
 An image without a result may be waiting in a queue, in flight in a worker, or lost. The queues report only how many
-messages there are, approximately, never which. Each request or response that is under way is a message. So if there
-are at least as many messages as missing images, no image counts as lost; if there are fewer, as many images as
-messages are missing. A request that was sent again is a message, too, so a long backlog is never multiplied.
+messages there are, approximately, never which. So an image is presumed lost for one of these reasons:
+
+- **It was overtaken.** Images of its message group that were requested much later (`patience`) have had their results
+  for as long. Queues keep the order of sending roughly, so a request that still waits is not far behind them.
+- **Its group was passed over.** Such images of other groups have had their results for as long, and no image of its
+  group got one in that time. A fair queue serves a group that has no message in flight. Since a group may also have
+  a slow model, a few of its images are tried at a time.
+- **The system is at rest.** The queues have held no message for a while.
+
+The order of two requests is known from sweeps: an image was requested later than another one if it was unknown when
+the other one was seen. While nothing is answered, nothing is overtaken, so a backlog is not multiplied by waiting.
 """
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from heapq import nsmallest
 
-from core.ids import ImageRef
-from web_tier.controller.job_counts import MissingImages
+from web_tier.controller.job_counts import MessageGroup, MissingImages
 
-BUSY_FACTOR = 10
-"""While the queues hold messages, an image waits so many times longer before it is requested again."""
+PATIENCE_FACTOR = 3
+"""The patience is so many times `lost_after_seconds`, and a visibility timeout: a message may be delivered late, and
+again after a worker has ended."""
+
+MAX_GAP_FACTOR = 2
+"""Longest time between two answers that counts, in the same unit. A paused fleet overtakes nothing."""
 
 MAX_WAIT_SECONDS = 12 * 3_600.0
-"""Longest wait between two requests of the same image."""
+"""Longest wait between two repairs of the same image."""
 
 MAX_SEEN = 1_000
-"""Entries of `WaitTimes` for images in order; then every other one is removed."""
+"""Entries of `WaitTimes` for images in order, an even number; then two of them become one."""
 
 MAX_REQUESTS = 3
 """Requests of one attempt of an image, including the first, while the queues hold messages. Another one is sent
 only if the queues are empty, so that no message of this image can be left."""
+
+MAX_REPAIRS = 100
+"""Images that are repaired in one sweep while the queues hold messages."""
+
+MAX_REPAIRS_AT_REST = 10_000
+"""The same while they hold none."""
+
+MAX_PASSED_OVER = 10
+"""Images of a group that is passed over that are repaired at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +54,17 @@ class FirstSeen:
 
     Attributes:
         attempt: the attempt that has no result yet.
-        since: when the image was first seen without its result, or last requested again.
-        requests: requests of this attempt that this process knows of; failed ones count.
+        since: when the image was first seen without its result, or last repaired.
+        requests: requests of this attempt that this process knows of; failed ones and mere searches count.
     """
 
     attempt: int
     since: float
     requests: int = 1
 
-    def wait_seconds(self, lost_after_seconds: float) -> float:
-        """Return how long to wait for the result of the last request: twice as long after each request."""
-        return min(lost_after_seconds * 2.0 ** (self.requests - 1), MAX_WAIT_SECONDS)
+    def is_due(self, now: float, lost_after_seconds: float) -> bool:
+        """Return whether it has waited long enough since its last repair: twice as long after each of them."""
+        return now - self.since >= min(lost_after_seconds * 2.0 ** (self.requests - 1), MAX_WAIT_SECONDS)
 
 
 @dataclass
@@ -53,87 +72,141 @@ class WaitTimes:
     """Since when each missing image of a job has been missing.
 
     A job may have a million of them, and most are seen in the order of their ids. So an entry says when all images up
-    to an id had been seen; only other images have entries of their own.
+    to an id had been seen, and until when they were unknown; only other images have entries of their own.
     """
 
-    _seen: list[tuple[str, float]] = field(default_factory=list, init=False)
+    _seen: list[tuple[str, float, float]] = field(default_factory=list, init=False)
     _own: dict[str, FirstSeen] = field(default_factory=dict, init=False)
 
     @property
     def own(self) -> Collection[str]:
-        """The images with entries of their own: retried ones, those added late, those requested again."""
+        """The images with entries of their own: retried ones, those added late, those that were repaired."""
         return self._own.keys()
 
-    def update(self, missing: MissingImages, now: float) -> None:
-        """Take over what is missing `now`."""
+    def update(self, missing: MissingImages, now: float, unknown_at: float) -> None:
+        """Take over what is missing `now`; images that were not seen before were unknown at `unknown_at`."""
         before, self._own = self._own, {}
         for image_id, attempt in missing.attempts.items():
             known = before.get(image_id)
             self._own[image_id] = known if known and known.attempt == attempt else FirstSeen(attempt, now)
         if missing.newest > (self._seen[-1][0] if self._seen else ""):
-            self._seen.append((missing.newest, now))
+            self._seen.append((missing.newest, now, unknown_at))
             if len(self._seen) > MAX_SEEN:
-                # Images up to a removed entry count as first seen at the following one, which is later.
-                del self._seen[:-1:2]
+                # The images of both count as first seen with the later ones, and as unknown until the earlier ones.
+                pairs = zip(self._seen[:-1:2], self._seen[1:-1:2], strict=True)
+                self._seen[:-1] = [(newest, at, unknown_at) for (_, _, unknown_at), (newest, at, _) in pairs]
 
     def of(self, image_id: str, now: float) -> FirstSeen:
         """Return since when an image has been missing; one that was not seen yet, since `now`."""
         if image_id in self._own:
             return self._own[image_id]
-        position = bisect_left(self._seen, (image_id, float("-inf")))
+        position = self._position(image_id)
         return FirstSeen(0, self._seen[position][1] if position < len(self._seen) else now)
 
-    def request_again(self, image_id: str, now: float) -> None:
-        """Note that an image is requested again `now`."""
+    def requested_after(self, image_id: str) -> float:
+        """Return a time at which an image was not requested yet; minus infinity if it is unknown."""
+        position = self._position(image_id)
+        return self._seen[position][2] if position < len(self._seen) else float("-inf")
+
+    def repair(self, image_id: str, now: float) -> FirstSeen:
+        """Note that an image is repaired `now`; return since when it has been missing."""
         wait = self.of(image_id, now)
         self._own[image_id] = replace(wait, since=now, requests=wait.requests + 1)
+        return wait
+
+    def _position(self, image_id: str) -> int:
+        return bisect_left(self._seen, image_id, key=lambda entry: entry[0])
 
 
 @dataclass
-class BacklogTracker:
-    """Counts of missing images and of messages within the last `seconds`.
+class IdleTime:
+    """Since when the queues have held no message.
 
     SQS's counts are approximate and up to a minute old
     (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html), so one sample
     proves nothing.
     """
 
-    seconds: float
-    _samples: deque[tuple[float, int, int]] = field(default_factory=deque, init=False)
+    _since: float | None = field(default=None, init=False)
 
-    def add(self, now: float, missing: int, messages: int) -> None:
-        """Add a sample: how many images were missing at `now`, and how many messages the queues held."""
-        self._samples.append((now, missing, messages))
-        while len(self._samples) > 1 and self._samples[1][0] <= now - self.seconds:
-            self._samples.popleft()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the samples span the whole time."""
-        return self._samples[-1][0] - self._samples[0][0] >= self.seconds
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no sample has a message."""
-        return not any(messages for _, _, messages in self._samples)
-
-    @property
-    def lost(self) -> int:
-        """Fewest images that had no message in any of the samples."""
-        return max(0, min(missing - messages for _, missing, messages in self._samples))
+    def update(self, messages: int, now: float) -> float:
+        """Take over how many messages there are; return for how long there have been none."""
+        if messages:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        return 0.0 if self._since is None else now - self._since
 
 
-def find_lost(
-    waits: Iterable[tuple[ImageRef, FirstSeen]], backlog: BacklogTracker, now: float, lost_after_seconds: float
-) -> list[ImageRef]:
-    """Return which of the missing images of all jobs have to be requested again, oldest first."""
-    if not (backlog.is_known and backlog.lost):
-        return []
-    factor = 1 if backlog.is_empty else BUSY_FACTOR
-    due = (
-        ref
-        for ref, wait in waits
-        if now - wait.since >= wait.wait_seconds(factor * lost_after_seconds)
-        and (backlog.is_empty or wait.requests < MAX_REQUESTS)
-    )
-    return nsmallest(backlog.lost, due, key=lambda ref: ref.image_id)
+@dataclass
+class GroupAnswers:
+    """How far the images of a message group are answered; times `at` are those of `AnswerOrder`.
+
+    Attributes:
+        answered_at: when an image was last answered, or images of the group were last repaired.
+    """
+
+    answered_at: float
+    _requested: deque[tuple[float, float]] = field(default_factory=lambda: deque([(float("-inf"), float("-inf"))]))
+    """When images were answered that were requested later than all before, and when those were requested."""
+
+    def add(self, requested: float, at: float) -> None:
+        """Note that an image was answered which had not been requested yet at the time `requested`."""
+        self.answered_at = at
+        if requested > self._requested[-1][1]:
+            self._requested.append((at, requested))
+
+    def overtaken(self, at: float) -> float:
+        """Return the time before which an image was requested that was overtaken at `at` or before."""
+        while len(self._requested) > 1 and self._requested[1][0] <= at:
+            self._requested.popleft()
+        return self._requested[0][1]
+
+
+@dataclass
+class AnswerOrder:
+    """How far the images of each message group are answered.
+
+    Its time goes on only while images are answered: a paused fleet, or one without capacity, overtakes nothing.
+
+    Attributes:
+        patience: an image is lost if images that were requested so many seconds later were answered that long ago.
+        max_gap: longest time between two answers that counts.
+    """
+
+    patience: float
+    max_gap: float
+    _time: float = field(default=0.0, init=False)
+    _answered_at: float = field(default=float("-inf"), init=False)
+    _groups: dict[MessageGroup, GroupAnswers] = field(default_factory=dict, init=False)
+    _all: GroupAnswers = field(default_factory=lambda: GroupAnswers(0.0), init=False)
+
+    def update(self, groups: Iterable[MessageGroup], answered: Mapping[MessageGroup, float], now: float) -> None:
+        """Take over which groups have open jobs, and which got answers since the last time.
+
+        Args:
+            groups: those with open jobs; the others are forgotten.
+            answered: groups with answers, each with a time at which an answered image had not been requested yet.
+            now: monotonic seconds.
+        """
+        if answered:
+            self._time += min(now - self._answered_at, self.max_gap)
+            self._answered_at = now
+        self._groups = {group: self._groups.get(group) or GroupAnswers(self._time) for group in groups}
+        for group, requested in answered.items():
+            self._groups[group].add(requested, self._time)
+            self._all.add(requested, self._time)
+
+    def overtaken(self, group: MessageGroup) -> float:
+        """Return the time before which the images of a group were requested that are lost."""
+        return self._groups[group].overtaken(self._time - self.patience) - self.patience
+
+    def passed_over(self, group: MessageGroup) -> float:
+        """Return the same if no image of the group was answered while those of others were; else minus infinity."""
+        latest = self._time - self.patience
+        is_waiting = self._groups[group].answered_at <= latest
+        return self._all.overtaken(latest) - self.patience if is_waiting else float("-inf")
+
+    def repair(self, group: MessageGroup) -> None:
+        """Note that images of a group that is passed over are repaired: the next ones have to wait again."""
+        self._groups[group].answered_at = self._time

@@ -16,10 +16,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, OpenJob, Resend
@@ -32,7 +33,19 @@ from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.metrics import ControllerMetrics
-from web_tier.controller.lost_images import BacklogTracker, FirstSeen, WaitTimes, find_lost
+from web_tier.controller.job_counts import MessageGroup
+from web_tier.controller.lost_images import (
+    MAX_GAP_FACTOR,
+    MAX_PASSED_OVER,
+    MAX_REPAIRS,
+    MAX_REPAIRS_AT_REST,
+    MAX_REQUESTS,
+    PATIENCE_FACTOR,
+    AnswerOrder,
+    FirstSeen,
+    IdleTime,
+    WaitTimes,
+)
 from web_tier.controller.result_recorder import ResultRecorder, rank
 
 _log = logging.getLogger(__name__)
@@ -152,16 +165,20 @@ class JobWatch:
         touched_at: when images were last added, as the table says.
         touched_seen: when this controller saw that.
         retried_at: when images were last retried, as far as the recorder has read it.
+        unknown_at: a time at which images were not requested yet that the recorder does not know.
         missing: number of images without a result of their last attempt.
         waits: since when each of them has been missing.
+        group: their message group.
         is_counted: whether images and retries were read after the last added ones must have been recorded.
     """
 
     touched_at: str
     touched_seen: float
+    unknown_at: float
     retried_at: datetime | None = None
     missing: int = 0
     waits: WaitTimes = field(default_factory=WaitTimes)
+    group: MessageGroup = ("", "")
     is_counted: bool = False
 
 
@@ -171,6 +188,7 @@ class Reconciler:
 
     Attributes:
         lost_after_seconds: time without a result before an image may count as lost.
+        visibility_seconds: how long a request is hidden after a worker that ended had received it.
         active: returns whether this process may still act.
         is_paused: returns whether the fleet is paused, so that requests wait for as long as operators want.
         heartbeats: returns how many messages of the response queue may be heartbeats, at most.
@@ -194,12 +212,19 @@ class Reconciler:
     heartbeats: Callable[[], int] = lambda: 0
     may_close: Callable[[str], bool] = lambda _job_id: True
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
+    visibility_seconds: float = 0.0
     _jobs: dict[str, JobWatch] = field(default_factory=dict, init=False)
-    _backlog: BacklogTracker = field(init=False)
+    _listed_at: float = field(default=float("-inf"), init=False)
+    """When the open jobs were listed last."""
+    _idle: IdleTime = field(default_factory=IdleTime, init=False)
+    _order: AnswerOrder = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start without samples of the queues."""
-        self._backlog = BacklogTracker(self.lost_after_seconds)
+        """Start without any observation."""
+        self._order = AnswerOrder(
+            PATIENCE_FACTOR * self.lost_after_seconds + self.visibility_seconds,
+            MAX_GAP_FACTOR * self.lost_after_seconds,
+        )
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""
@@ -207,26 +232,34 @@ class Reconciler:
         # Heartbeats are messages, too, but no answers.
         answers = max(0, self.responses.counts().total - self.heartbeats())
         messages = self.requests.counts().total + answers
-        opened = self.store.open_jobs()
+        listed_at, opened = self.clock(), self.store.open_jobs()
         self.recorder.set_open_jobs(job.job_id for job in opened)
         before, self._jobs = self._jobs, {}
+        answered = dict[MessageGroup, float]()
         for job in opened:
-            watch = self._jobs[job.job_id] = before.get(job.job_id) or JobWatch(job.touched_at, self.clock())
+            watch = before.get(job.job_id) or JobWatch(job.touched_at, self.clock(), self._listed_at)
+            self._jobs[job.job_id] = watch
             if watch.touched_at != job.touched_at:  # images were added since the last sweep
                 watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
             if self.active():
                 with isolated(job.job_id):
-                    self._sweep(job, watch)
-        missing, now = sum(watch.missing for watch in self._jobs.values()), self.clock()
-        self._backlog.add(now, missing, messages)
-        lost = find_lost(self._waits(self._backlog.lost, now), self._backlog, now, self.lost_after_seconds)
+                    if (requested := self._sweep(job, watch, listed_at)) is not None:
+                        answered[watch.group] = max(requested, answered.get(watch.group, requested))
+        self._listed_at, now = listed_at, self.clock()
+        self._order.update({watch.group for watch in self._jobs.values()}, answered, now)
+        at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
+        lost = self._find_lost(now, at_rest=at_rest)
         if lost and not self.is_paused():
-            self._repair_all(lost)
+            self._repair_all(lost, at_rest=at_rest)
         return self.reconcile_seconds
 
-    def _sweep(self, job: OpenJob, watch: JobWatch) -> None:
+    def _sweep(self, job: OpenJob, watch: JobWatch, listed_at: float) -> float | None:
+        """Sweep a job; return a time at which images were not requested yet that have been answered since the last.
+
+        Returns None if there are none.
+        """
         if not self.recorder.is_read(job.job_id):
-            return  # a large one, after another controller has ended: the next sweep may find it read
+            return None  # a large one, after another controller has ended: the next sweep may find it read
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
         may_close = (
@@ -246,23 +279,43 @@ class Reconciler:
         is_counted = self.recorder.rewrite_counts(job.job_id, may_close=may_close)
         now = self.clock()
         missing = self.recorder.observe_missing(job.job_id, watch.waits.own)
-        watch.missing = missing.count
-        watch.waits.update(missing, now)
+        watch.missing, watch.group = missing.count, missing.group
+        watch.waits.update(missing, now, watch.unknown_at)
+        watch.unknown_at = listed_at
         if may_close and is_counted and not missing.count and self.store.close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
+        return watch.waits.requested_after(missing.answered) if missing.answered else None
 
-    def _waits(self, lost: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:
-        """Yield missing images of all jobs with their wait: of each job, those that the `lost` oldest can be."""
+    def _find_lost(self, now: float, *, at_rest: bool) -> list[ImageRef]:
+        """Return the images of all jobs that are to be repaired, those that have waited longest first."""
+        limit = MAX_REPAIRS_AT_REST if at_rest else MAX_REPAIRS
+        found, passed_over = list[tuple[float, ImageRef]](), dict[MessageGroup, list[tuple[float, ImageRef]]]()
         for job_id, watch in self._jobs.items():
-            if not watch.missing:
+            overtaken = now if at_rest else self._order.overtaken(watch.group)
+            passed = self._order.passed_over(watch.group)
+            if not watch.missing or max(overtaken, passed) == float("-inf"):
                 continue
-            image_ids = set(watch.waits.own)
-            with isolated(job_id):
-                image_ids.update(self.recorder.waiting(job_id, lost + len(image_ids)))
-            for image_id in image_ids:
-                yield ImageRef(job_id, image_id), watch.waits.of(image_id, now)
+            for ref, wait in self._waits(job_id, watch.waits, limit, now):
+                if wait.is_due(now, self.lost_after_seconds):
+                    if wait.since < overtaken:
+                        found.append((wait.since, ref))
+                    elif wait.since < passed:
+                        passed_over.setdefault(watch.group, []).append((wait.since, ref))
+            found = _oldest(limit, found)
+        for group, images in passed_over.items():
+            self._order.repair(group)
+            found += _oldest(MAX_PASSED_OVER, images)
+        return [ref for _, ref in found]
 
-    def _repair_all(self, lost: Sequence[ImageRef]) -> None:
+    def _waits(self, job_id: str, waits: WaitTimes, limit: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:
+        """Yield missing images of a job with their wait: those that the `limit` oldest can be."""
+        image_ids = set(waits.own)
+        with isolated(job_id):
+            image_ids.update(self.recorder.waiting(job_id, limit + len(image_ids)))
+        for image_id in image_ids:
+            yield ImageRef(job_id, image_id), waits.of(image_id, now)
+
+    def _repair_all(self, lost: Sequence[ImageRef], *, at_rest: bool) -> None:
         by_job: dict[str, list[str]] = {}
         for ref in lost:
             by_job.setdefault(ref.job_id, []).append(ref.image_id)
@@ -271,15 +324,14 @@ class Reconciler:
                 if not self.active():
                     return
                 with isolated(job_id):
-                    self._repair(job_id, image_ids[start : start + PAGE])
+                    self._repair(job_id, image_ids[start : start + PAGE], at_rest=at_rest)
 
-    def _repair(self, job_id: str, image_ids: Sequence[str]) -> None:
+    def _repair(self, job_id: str, image_ids: Sequence[str], *, at_rest: bool) -> None:
         """Record the results that exist of these images of a job, and request the others again."""
         now, waits = self.clock(), self._jobs[job_id].waits
-        waited = {image_id: now - waits.of(image_id, now).since for image_id in image_ids}
-        for image_id in image_ids:
-            # Before any call, which may succeed although its reply is lost.
-            waits.request_again(image_id, now)
+        # Before any call, which may succeed although its reply is lost.
+        before = {image_id: waits.repair(image_id, now) for image_id in image_ids}
+        waited = {image_id: now - wait.since for image_id, wait in before.items()}
         unanswered: list[ImageRecord] = []
         for record in self.recorder.read_again(job_id, image_ids):
             with isolated(job_id):
@@ -289,7 +341,8 @@ class Reconciler:
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
                 elif self.inputs.exists(record.key):
-                    unanswered.append(record)
+                    if at_rest or before[record.ref.image_id].requests < MAX_REQUESTS:
+                        unanswered.append(record)
                 else:
                     self.recovery.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
                     self.metrics.repairs.labels("object_gone").inc()
@@ -317,6 +370,11 @@ class Reconciler:
         self.metrics.repairs.labels("requested_again").inc(len(sent))
         if sent:
             self.recorder.record_resends(job_id, sent)
+
+
+def _oldest(number: int, images: Iterable[tuple[float, ImageRef]]) -> list[tuple[float, ImageRef]]:
+    """Return up to `number` of these images, which have waited longest, in the order of their ids if equally long."""
+    return nsmallest(number, images, key=lambda each: (each[0], each[1].image_id))
 
 
 @contextmanager

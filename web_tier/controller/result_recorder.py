@@ -445,7 +445,7 @@ class ResultRecorder:
         """
         with self.locks.hold(job_id):
             job_counts = self._job_counts(job_id)
-            return MissingImages() if job_counts is None else job_counts.observe_missing(known)
+            return MissingImages() if job_counts is None else job_counts.observe_missing(job_id, known)
 
     def waiting(self, job_id: str, limit: int) -> list[str]:
         """Return the ids of up to `limit` images without any result, oldest first."""
@@ -592,6 +592,7 @@ class ResultRecorder:
         )
         # Cancelled images had no share of the workers' time, and that of a repeat was counted before.
         answers = [each for each in stored if not is_cancelled(each) and not job_counts.is_repeat(each)]
+        job_counts.add_answers(answers)
         for response in stored:
             job_counts.count_result(response, at)
         if answers and (period := self.on_results(len(answers))) is not None:

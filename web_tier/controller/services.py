@@ -314,6 +314,7 @@ class ControllerServices:
             inputs=self.inputs,
             reconcile_seconds=self.config.controller.reconcile_seconds,
             lost_after_seconds=self.config.controller.lost_after_seconds,
+            visibility_seconds=self.config.queues.visibility_timeout_seconds,
             active=active,
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,

@@ -1,91 +1,155 @@
-"""Which images are requested again, and which are not."""
+"""Which images are requested again, at any load and with any habit of the queues, and which are not."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
-from core.jobs.models import Counts, ImageRecord
+from core.jobs.models import Counts, ImageRecord, Job
+from core.messages import RequestMessage
+from services.sqs import OutgoingMessage
 from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.sqs import Habits, StoredMessage
+from tests.support.results_site import ResultsSite, done
 from web_tier.controller import lost_images
 from web_tier.controller.job_counts import JobCounts, MissingImages
-from web_tier.controller.lost_images import (
-    BUSY_FACTOR,
-    MAX_REQUESTS,
-    MAX_WAIT_SECONDS,
-    BacklogTracker,
-    FirstSeen,
-    WaitTimes,
-    find_lost,
+from web_tier.controller.lost_images import MAX_REQUESTS, WaitTimes
+
+TEN_MINUTES = 600.0
+SWEEP_SECONDS = 10.0
+IN_FLIGHT = 7
+"""Messages of a busy system that belong to no missing image; with them the queues are never empty."""
+
+
+class FairOrder(Random):
+    """Brings messages in the order of a fair queue: those that have fewer of their group before them are first."""
+
+    def shuffle(self, x: list[StoredMessage]) -> None:  # type: ignore[override]
+        """Sort in place."""
+        before = Counter[str | None]()
+        turns = dict[str, int]()
+        for message in x:
+            turns[message.id] = before[message.group]
+            before[message.group] += 1
+        x.sort(key=lambda message: turns[message.id])
+
+
+@dataclass
+class BusySystem:
+    """Users with a job each, workers that answer in the order of the queue, and a controller.
+
+    Attributes:
+        rates: images of each user in ten seconds.
+        lost_responses: images whose responses are lost.
+    """
+
+    rates: list[int]
+    habits: Habits = field(default_factory=Habits)
+    order: Random | None = None
+    lost_responses: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Create the jobs."""
+        self.site = ResultsSite()
+        for queue in (self.site.requests, self.site.responses):
+            queue.memory.habits = self.habits
+        self.site.requests.memory.shuffle = self.order
+        self.jobs = [new_id() for _ in self.rates]
+        for job_id in self.jobs:
+            self.site.store.create(Job(job_id, "job", EPOCH, keep=True))
+
+    def accept(self, user: int, images: int, *, request: bool = True) -> list[ImageRef]:
+        """Accept images of a user now."""
+        touched_at = EPOCH + timedelta(seconds=self.site.clock.now)
+        return self.site.add_images(self.jobs[user], images, request=request, touched_at=touched_at)
+
+    def run(self, seconds: float, capacity: int) -> None:
+        """Let users send, and workers classify up to `capacity` images in ten seconds, for so long."""
+        until = self.site.clock.now + seconds
+        while self.site.clock.now < until:
+            for user, rate in enumerate(self.rates):
+                self.accept(user, rate)
+            self.work(capacity)
+            while self.site.responses.memory.visible:
+                self.site.collector.tick()
+            self.site.reconciler.tick()
+            self.site.clock.now += SWEEP_SECONDS
+
+    def work(self, capacity: int) -> None:
+        """Classify up to so many images."""
+        while capacity > 0 and (received := self.site.requests.receive(min(10, capacity), wait_seconds=0)):
+            capacity -= len(received)
+            for message in received:
+                request = RequestMessage.from_json(message.body)
+                self.site.store_output(done(request.ref))
+                if request.image_id not in self.lost_responses:
+                    self.site.responses.send([OutgoingMessage(message.id, done(request.ref).to_json())])
+            self.site.requests.delete([message.receipt for message in received])
+
+    def requests(self) -> Counter[str]:
+        """Return how many requests of each image were sent."""
+        return Counter(image_id for image_id, _ in self.site.requests.requests())
+
+
+_habits = st.builds(
+    Habits,
+    short=st.sampled_from((0.0, 0.3)),
+    twice=st.sampled_from((0.0, 0.1)),
+    late=st.sampled_from((0.0, 0.05)),
+    stale_seconds=st.sampled_from((0.0, 60.0)),
 )
-
-LOST_AFTER = 60.0
-REFS = sorted((ImageRef(new_id(), new_id()) for _ in range(20)), key=lambda ref: ref.image_id)
-WAITS = {ref: FirstSeen(0, 0.0) for ref in reversed(REFS)}
-"""Images of many jobs, all missing since the beginning."""
-BUSY_SECONDS = BUSY_FACTOR * LOST_AFTER
+_orders = st.sampled_from((None, FairOrder()))
 
 
-def balance(*samples: tuple[float, int, int]) -> BacklogTracker:
-    """What was counted: seconds, missing images, messages."""
-    made = BacklogTracker(LOST_AFTER)
-    for sample in samples:
-        made.add(*sample)
-    return made
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=4).filter(any), _habits, _orders, st.data())
+def test_a_lost_message_is_replaced_within_ten_minutes_though_the_system_never_rests(
+    rates: list[int], habits: Habits, order: Random | None, data: st.DataObject
+) -> None:
+    """Row 62."""
+    system = BusySystem(rates, habits, order)
+    system.site.requests.memory.others_in_flight = IN_FLIGHT
+    capacity = 2 * sum(rates) + 2
+    system.run(data.draw(st.sampled_from((10.0, 300.0))), capacity)
+    users = st.integers(0, len(rates) - 1)
+    unsent = [ref for user in data.draw(st.lists(users, max_size=3)) for ref in system.accept(user, 1, request=False)]
+    unanswered = [ref for user in data.draw(st.lists(users, max_size=3)) for ref in system.accept(user, 1)]
+    system.lost_responses = {ref.image_id for ref in unanswered}
+    system.run(TEN_MINUTES, capacity)
+    assert [ref for ref in unsent if not system.requests()[ref.image_id]] == []
+    assert [ref for ref in unanswered if system.site.store.result(ref) is None] == []
+    assert set(system.requests().values()) == {1}, "and nothing else is requested again"
 
 
-def steady(until: float, missing: int, messages: int) -> BacklogTracker:
-    """The same counts at each sample up to `until`."""
-    return balance((until - LOST_AFTER, missing, messages), (until, missing, messages))
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), _habits, _orders, st.booleans(), st.integers(0, 50))
+def test_a_backlog_in_order_is_never_requested_again_however_long_workers_are_away(
+    rates: list[int], habits: Habits, order: Random | None, paused: bool, backlog: int
+) -> None:
+    system = BusySystem(rates, habits, order)
+    system.accept(0, backlog)
+    system.run(300.0, max(1, sum(rates) // 2))
+    system.site.paused = paused
+    system.rates = [0 for _ in rates]
+    system.site.pass_time(62 * 3_600.0, every=7_200.0)
+    system.site.paused, system.rates = False, rates
+    system.run(600.0, max(1, sum(rates) // 2))
+    system.rates = [0 for _ in rates]
+    system.run(300.0, 200)
+    assert set(system.requests().values()) == {1}
 
 
-def lost(waits: dict[ImageRef, FirstSeen], counted: BacklogTracker, now: float) -> list[ImageRef]:
-    return find_lost(waits.items(), counted, now, LOST_AFTER)
-
-
-def test_nothing_is_lost_before_the_samples_span_the_age_of_a_count() -> None:
-    assert lost(WAITS, balance((9_990, 20, 0), (10_000, 20, 0)), 10_000) == []
-    assert lost(WAITS, steady(10_000, 20, 0), 10_000) == REFS
-
-
-def test_while_the_queues_are_empty_an_image_is_lost_once_it_is_old() -> None:
-    assert lost(WAITS, steady(59, 20, 0), 59) == []
-    assert lost(WAITS, steady(60, 20, 0), 60) == REFS
-
-
-def test_one_sample_that_found_a_message_makes_the_queues_busy() -> None:
-    for messages in ((5, 0, 0), (0, 5, 0), (0, 0, 5)):
-        samples = [(10.0 + 30 * number, 20, count) for number, count in enumerate(messages)]
-        assert lost(WAITS, balance(*samples), 70) == []
-
-
-def test_as_many_of_the_oldest_are_lost_over_all_jobs_as_messages_are_missing() -> None:
-    assert lost(WAITS, steady(BUSY_SECONDS, 20, 17), BUSY_SECONDS) == REFS[:3]
-    assert lost(WAITS, steady(BUSY_SECONDS - 1, 20, 17), BUSY_SECONDS - 1) == []
-
-
-def test_none_is_lost_while_there_are_as_many_messages_as_missing_images() -> None:
-    assert lost(WAITS, steady(1e9, 20, 20), 1e9) == []
-    assert lost(WAITS, steady(1e9, 20, 500), 1e9) == []
-
-
-def test_messages_must_be_missing_in_every_sample() -> None:
-    counted = balance((1e6 - 60, 20, 20), (1e6 - 30, 20, 1), (1e6, 20, 1))
-    assert lost(WAITS, counted, 1e6) == []
-
-
-def test_the_patience_doubles_with_each_request_up_to_half_a_day() -> None:
-    ages = []
-    for requests in (1, 2, 3, 30):
-        wait = {REFS[0]: FirstSeen(0, 0.0, requests)}
-        ages.append(next(age for age in range(0, 10**6, 60) if lost(wait, steady(age, 1, 0), age)))
-    assert ages == [60, 120, 240, MAX_WAIT_SECONDS]
-
-
-def test_an_image_that_was_requested_three_times_waits_until_the_queues_are_empty() -> None:
-    wait = {REFS[0]: FirstSeen(0, 0.0, MAX_REQUESTS)}
-    assert lost(wait, steady(1e9, 20, 1), 1e9) == []
-    assert lost(wait, steady(1e9, 20, 0), 1e9) == REFS[:1]
+@settings(max_examples=3, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.integers(1, 2), min_size=1, max_size=2), st.integers())
+def test_a_queue_without_any_order_gets_three_requests_of_an_image_at_most(rates: list[int], seed: int) -> None:
+    system = BusySystem(rates, order=Random(seed))
+    system.run(1_800.0, max(1, sum(rates) // 2))
+    assert max(system.requests().values()) <= MAX_REQUESTS
 
 
 NEVER_SEEN = "Z" * 26
@@ -96,28 +160,30 @@ _steps = st.lists(
 
 
 @given(_steps, st.sampled_from((2, 4, 1_000)))
-def test_images_wait_since_their_first_sweep_without_result_or_their_last_request(
+def test_images_wait_since_their_first_sweep_without_result_or_their_last_repair(
     steps: list[tuple[str, str]], max_seen: int
 ) -> None:
-    job, waits, now = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0
-    known, since, newest = set[str](), dict[str, float](), set[str]()
+    job, waits, now, swept = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0, 0.0
+    added, since, newest = dict[str, float](), dict[str, float](), set[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lost_images, "MAX_SEEN", max_seen)
         for step, image_id in steps:
             now += 1
-            if step == "add" and image_id not in known:
-                known.add(image_id)
+            if step == "add" and image_id not in added:
+                added[image_id] = now
                 job.add_image(ImageRecord(ImageRef("job", image_id), "a.jpg", "key", 1, EPOCH))
-            elif step == "done" and image_id in known:
+            elif step == "done" and image_id in added:
                 job.statuses[image_id] = "done"
             elif step == "again" and image_id in since and job.statuses[image_id] is None:
-                waits.request_again(image_id, now)
+                waits.repair(image_id, now)
                 since[image_id] = now
             elif step == "sweep":
-                missing = job.observe_missing(waits.own)
-                waits.update(missing, now)
+                missing = job.observe_missing("job", waits.own)
+                waits.update(missing, now, swept)
+                swept = now
                 newest.add(missing.newest)
                 assert waits.of(NEVER_SEEN, now).since == now
+                assert all(waits.requested_after(each) <= at for each, at in added.items())
                 waiting = set(job.statuses.ids(None))
                 assert missing.count == len(waiting)
                 since = {each: since.get(each, now) for each in waiting}
@@ -132,23 +198,6 @@ def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_old(
     monkeypatch.setattr(lost_images, "MAX_SEEN", 64)
     waits = WaitTimes()
     for now in range(2_000):
-        waits.update(MissingImages(1, f"{now:026}"), now)
+        waits.update(MissingImages(1, f"{now:026}"), now, now - 1)
         assert now - waits.of(f"{0:026}", now).since >= min(0.8 * now, 2 * 64)
         assert len(waits._seen) <= 64
-
-
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=100))
-def test_samples_count_as_long_as_a_count_may_be_old_and_are_forgotten_then(
-    steps: list[tuple[int, int, int]],
-) -> None:
-    made, now, seen = BacklogTracker(100), 0, list[tuple[int, int, int]]()
-    for step, missing, messages in steps:
-        now += step
-        seen.append((now, missing, messages))
-        made.add(now, missing, messages)
-    # The last sample that is as old as a count may be, and all that follow.
-    counting = seen[max((at for at, sample in enumerate(seen) if sample[0] <= now - 100), default=0) :]
-    assert made.lost == max(0, min(missing - messages for _, missing, messages in counting))
-    assert made.is_empty == (not any(messages for _, _, messages in counting))
-    assert made.is_known == (now - counting[0][0] >= 100)
-    assert len(made._samples) == len(counting)

@@ -512,11 +512,12 @@ def test_cancelled_and_waiting_images_are_known_by_their_results() -> None:
     recorder = recorder_of(store)
     recorder.record([*cancelled, not_done(REFS[2])])
     recorder.record([done(REFS[0])])
-    for each in (recorder, recorder_of(store)):
+    for each, answered in ((recorder, REFS[2].image_id), (recorder_of(store), "")):
         assert each.cancelled(JOBS[0]) == [REFS[1].image_id]
         assert each.waiting(JOBS[0], 2) == [ref.image_id for ref in REFS[3:5]]
         asked = each.observe_missing(JOBS[0], [ref.image_id for ref in REFS[:4]])
-        assert asked == MissingImages(37, IMAGES[JOBS[0]][-1].image_id, {REFS[3].image_id: 0})
+        newest, group = IMAGES[JOBS[0]][-1].image_id, (JOBS[0], "")
+        assert asked == MissingImages(37, newest, {REFS[3].image_id: 0}, answered, group)
         each.rewrite_counts(JOBS[0])
         assert (figures(store, JOBS[0]), store.counts(JOBS[0]).cancelled) == ((1, 2, 40), 1)
 
