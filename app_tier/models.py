@@ -13,12 +13,17 @@ after the other one. So models for which a worker has no room together take turn
 |-----------------------------------------------------|-----------------------------------------------------|
 | its place has no bundle, or one of another digest   | fail with `MODEL_GONE`                              |
 | the engine cannot run it, or the reason is unknown  | are left to their queue: the try counts             |
-| a service fails, or refuses this place              | are given back with a delay: the try does not count |
+| a service fails                                     | are given back with a delay: the try does not count |
+| S3 refuses this place                               | likewise; `MAX_REFUSALS` times, then they fail with |
+|                                                     | `MODEL_REFUSED`                                     |
 | this machine has no room, credentials or right time | are given back; the worker ends                     |
 
 Until a pause is over, the model is not loaded again. Further images of a model that is gone fail. Others are given
 back until then, and the try does not count, since nothing was tried. A FIFO queue cannot delay a message. There, the
 images stay in hand until the pause is over, and are given back then (`VisibilityExtender.give_back`).
+
+A refusal may pass, as while somebody repairs a policy. So its request carries how often an image was refused, by any
+worker, and each time the image is delayed for longer. No worker can refuse it for good in less than an hour.
 
 An image that waits is in no stage, so it cannot end the worker, but it loses a try if another image does. So before a
 redelivered image is fetched, the waiting images that were tried as often are given back. The load goes on.
@@ -54,7 +59,7 @@ from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
 from core.bundle_facts import PUBLISHED
 from core.config import Config
-from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, Failure, RequestedModel
+from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
@@ -72,7 +77,15 @@ MAX_PAUSE_SECONDS: Final = 60.0
 MAX_FAILED_MODELS: Final = 100
 """Models with a failed load that are remembered at a time."""
 
-_PLACE_REFUSED: Final = frozenset({"AccessDenied", "KMS.AccessDeniedException", "NoSuchBucket"})
+MAX_REFUSALS: Final = 66
+"""Refused deliveries after which an image fails: with the pauses between them, that takes over an hour."""
+
+_PLACE_REFUSED: Final = frozenset(
+    {
+        *("AccessDenied", "AllAccessDisabled", "NoSuchBucket", "KMS.AccessDeniedException", "KMS.DisabledException"),
+        *("KMS.KMSInvalidStateException", "KMS.NotFoundException"),
+    }
+)
 """Codes by which S3 refuses one place, while this worker may use others."""
 
 _T = TypeVar("_T")
@@ -167,6 +180,7 @@ class LoadFault(Enum):
 
     GONE = auto()
     BROKEN = auto()
+    REFUSED = auto()
     SYSTEM = auto()
 
 
@@ -179,7 +193,7 @@ def classify_load_error(error: Exception, place: str) -> LoadFault | FatalError:
         case BundleError() if not isinstance(cause, OSError):
             return LoadFault.GONE
         case ClientError() if error.response.get("Error", {}).get("Code") in _PLACE_REFUSED:
-            return LoadFault.SYSTEM
+            return LoadFault.REFUSED
     fault = classify_error(cause if isinstance(error, BundleError) and isinstance(cause, OSError) else error)
     if isinstance(fault, FatalError):
         return fault
@@ -304,10 +318,18 @@ class LoadedModels:
 
     def _turn_away(self, task: Task[None], failed: _FailedLoad) -> None:
         """Settle an image that arrives in the pause after a failed load."""
+        seconds = failed.until - self._recovery.clock()
         if failed.fault is LoadFault.GONE:
             self.refuse(task, MODEL_GONE)
+        elif failed.fault is LoadFault.REFUSED and task.delivery.request.refusals + 1 >= MAX_REFUSALS:
+            self.refuse(task, MODEL_REFUSED)
         else:
-            self._give_back([task], failed.until - self._recovery.clock())
+            if failed.fault is LoadFault.REFUSED:
+                # By the history of the image, which may meet another worker each time.
+                pause = FIRST_PAUSE_SECONDS * 2 ** min(task.delivery.request.refusals, 30)
+                seconds = max(seconds, min(pause, MAX_PAUSE_SECONDS))
+                self._recovery.in_flight.count_refusal(task.delivery)
+            self._give_back([task], seconds)
 
     def _give_back(self, tasks: Sequence[Task[None]], seconds: float) -> None:
         self._recovery.extender.give_back([task.delivery for task in tasks], max(1, math.ceil(seconds)))
@@ -441,11 +463,11 @@ class LoadedModels:
         with self._lock:
             failures = self._failed[place].failures + 1 if place in self._failed else 1
             pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
-            self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock() + pause)
+            failed = self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock() + pause)
             self._failed.move_to_end(place)
             if len(self._failed) > MAX_FAILED_MODELS:
                 self._failed.popitem(last=False)
-        level = logging.WARNING if fault is LoadFault.SYSTEM else logging.ERROR
+        level = logging.WARNING if fault in {LoadFault.SYSTEM, LoadFault.REFUSED} else logging.ERROR
         _log.log(
             level,
             "a model could not be loaded",
@@ -454,11 +476,11 @@ class LoadedModels:
         )
         tasks = self._pop_waiting(place)
         match fault:
-            case LoadFault.GONE:
+            case LoadFault.GONE | LoadFault.REFUSED:
                 for task in tasks:
                     # One that was given back while it waited is no longer here; a closed worker starts none.
                     if self._recovery.in_flight.start(task.delivery) is not None:
-                        self.refuse(task, MODEL_GONE)
+                        self._turn_away(task, failed)
                     else:
                         self._recovery.extender.give_back([task.delivery])
             case LoadFault.BROKEN:

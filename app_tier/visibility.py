@@ -160,6 +160,12 @@ class InFlightMessages:
             self._changed.notify_all()
             return True
 
+    def count_refusal(self, delivery: Delivery) -> None:
+        """Count that S3 refuses the place of its model, for the request that replaces it when it is given back."""
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is not None:
+                entry.delivery = entry.delivery.refused()
+
     def due(self) -> list[Delivery]:
         """Return the postponed deliveries with a time that has come."""
         now = self._clock()

@@ -89,6 +89,7 @@ class RequestMessage(_ImageMessage):
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
         crashes: how often earlier messages of this request were received without an answer.
+        refusals: how often they were given back because S3 refuses the place of the model.
         model: to classify with; None for the worker's own bundle (`worker.bundle`).
         traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
@@ -97,6 +98,7 @@ class RequestMessage(_ImageMessage):
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
     crashes: int = Field(default=0, ge=0)
+    refusals: int = Field(default=0, ge=0)
     model: RequestedModel | None = None
     traceparent: Traceparent = None
 
@@ -307,6 +309,13 @@ MODEL_GONE: Final = Failure(
     code="model_gone", message="the model of its job is no longer stored, or was changed: choose another in a new job"
 )
 """The failure of an image with a request for a bundle that is not in its place, or has another digest."""
+
+
+MODEL_REFUSED: Final = Failure(
+    code="model_refused",
+    message="the model of its job may not be read, for an hour: ask an operator to allow it, then retry the image",
+)
+"""The failure of an image with a request for a bundle in a place that S3 refuses for good."""
 
 
 CRASHED_WORKER: Final = "crashed_worker"

@@ -303,8 +303,13 @@ class JobStatus:
 
     @property
     def copy_state(self) -> CopyState:
-        """Of the copy of the current results: `waiting` until it is written or refused, and when results change."""
+        """Of the copy of the current results: `waiting` until it is written or refused, and when results change.
+
+        Without images there is none: it has failed once the source is listed.
+        """
         merged, copy = self.merged, self.copy
+        if self.is_answered and not self.accepted:
+            return "failed"
         if merged is None or merged.edition != self.edition or copy is None or copy.version != merged.version:
             return "waiting"
         return "failed" if copy.error else "written"

@@ -348,17 +348,21 @@ class JobStore:
         """
         if self.is_open(job.job_id):
             return False
-        mark, ours = deleted_item(job), {"ours": new_id()}
-        if not self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )"):
-            return False
-        is_marked = f"#{EXPIRING} = :ours"
-        if self.is_open(job.job_id) or not is_due():
+        mark, ours, is_marked = deleted_item(job), {"ours": new_id()}, f"#{EXPIRING} = :ours"
+        try:
+            if (
+                self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )")
+                and not self.is_open(job.job_id)
+                and is_due()
+                and self.table.put_if(mark, is_marked, ours)
+            ):
+                self.table.delete_all(keys_of_job(job.job_id, job.owner))
+                return True
+        finally:
+            # Also if the mark was refused: a put with a lost reply is repeated, and the repeat is refused. Until the
+            # mark is removed, uploads to the job are refused.
             self.table.delete_if(DELETED, job.job_id, is_marked, ours)
-            return False
-        if not self.table.put_if(mark, is_marked, ours):
-            return False
-        self.table.delete_all(keys_of_job(job.job_id, job.owner))
-        return True
+        return False
 
     def cancel_expiries(self) -> None:
         """Remove the marks of expiries that a controller started and did not complete."""

@@ -236,7 +236,7 @@ class ResultsCopyBody(ApiBody):
         job, state = status.job, status.copy_state
         if not job.results:
             return None
-        error = status.copy.error if status.copy is not None and state == "failed" else None
+        error = None if state != "failed" else status.copy.error if status.copy else "the job has no images"
         return cls(uri=f"{job.results}/{job.job_id}.jsonl", state=state, error=error)
 
 

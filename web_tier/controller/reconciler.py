@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
 
-from core.ids import ImageRef
+from core.ids import ImageRef, cancelled_key
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
@@ -35,7 +35,6 @@ from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.lost_images import (
-    MAX_GAP_FACTOR,
     MAX_PASSED_OVER,
     MAX_REPAIRS,
     MAX_REPAIRS_AT_REST,
@@ -221,10 +220,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         """Start without any observation."""
-        self._order = AnswerOrder(
-            PATIENCE_FACTOR * self.lost_after_seconds + self.visibility_seconds,
-            MAX_GAP_FACTOR * self.lost_after_seconds,
-        )
+        self._order = AnswerOrder(PATIENCE_FACTOR * self.lost_after_seconds + self.visibility_seconds)
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""
@@ -270,6 +266,9 @@ class Reconciler:
             # not record when; the results file keeps the job open while an image is being retried.
             self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
+        if retried_at is not None and not is_quiet and not self.store.cancelled_jobs([job.job_id]):
+            # A process that cancelled the job at the same moment, and ended, may have left it.
+            self.inputs.delete_all([cancelled_key(job.job_id)])
         if may_close or (is_quiet and not watch.is_counted):
             self.recorder.resync(job.job_id)
             watch.is_counted = True

@@ -30,6 +30,7 @@ from app_tier.models import (
     FIRST_PAUSE_SECONDS,
     MAX_LOADS,
     MAX_PAUSE_SECONDS,
+    MAX_REFUSALS,
     LoadedModels,
     LoadFault,
     ModelOpener,
@@ -42,10 +43,10 @@ from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
-from core.messages import MODEL_GONE, Failure, RequestedModel, RequestMessage
+from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel, RequestMessage
 from tests.conftest import shipped_values
 from tests.support.memory_aws.calls import refusal
-from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
+from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     ColourOpener,
@@ -81,9 +82,10 @@ class Bench:
     resumed: list[Task[None]] = field(default_factory=list)
     refused: list[tuple[Task[object], Failure]] = field(default_factory=list)
     loads: list[Callable[[], None]] = field(default_factory=list)
+    queue: MemorySQS | None = None
 
     def __post_init__(self) -> None:
-        self.sqs = worker_queue(self.clock, fifo=self.fifo)
+        self.sqs = self.queue or worker_queue(self.clock, fifo=self.fifo)
         self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close)
         self.extender = VisibilityExtender(
@@ -112,6 +114,10 @@ class Bench:
             for name in names
         ]
         send_requests(self.sqs, requests)
+        return self.redeliver()
+
+    def redeliver(self) -> list[Task[None]]:
+        """Return the images of visible requests, in flight."""
         deliveries = self.in_flight.hold(parse_messages(self.sqs.queue().receive(10, 0)), self.clock())
         for each in deliveries:
             self.in_flight.start(each)
@@ -353,6 +359,32 @@ def test_the_pause_after_failed_loads_doubles_up_to_a_limit_and_a_success_resets
     assert next_pause() == FIRST_PAUSE_SECONDS
 
 
+@pytest.mark.parametrize("fifo", [False, True])
+@pytest.mark.parametrize(("code", "seconds"), [("KMS.DisabledException", 3_600), ("SlowDown", None)])
+def test_images_fail_after_an_hour_of_refusals_by_any_worker_and_never_while_a_service_is_away(
+    fifo: bool, code: str, seconds: int | None
+) -> None:
+    bench = Bench(fifo=fifo)
+    send_requests(bench.sqs, [new_request().model_copy(update={"model": requested("a", BUNDLES["a"])})])
+    began = bench.clock()
+    for _ in range(10 * MAX_REFUSALS):
+        worker = Bench(clock=bench.clock, queue=bench.sqs)  # which has met no refusal yet
+        worker.opener.errors["a"] = [refusal(code)]
+        [task] = worker.redeliver()
+        worker.models.admit(task)
+        worker.load()
+        if worker.refused:
+            break
+        while not bench.sqs.visible:
+            bench.clock.advance(1)
+            worker.extender.check()
+    assert [failure for _, failure in worker.refused] == ([] if seconds is None else [MODEL_REFUSED])
+    assert task.delivery.tries == 1
+    if seconds is not None:
+        assert task.delivery.request.refusals == MAX_REFUSALS - 1
+        assert seconds < bench.clock() - began < 1.1 * seconds
+
+
 def test_in_a_fifo_queue_images_wait_in_hand_until_the_pause_is_over() -> None:
     bench = Bench(fifo=True)
     bench.opener.errors["a"] = [refusal("SlowDown")]
@@ -541,8 +573,9 @@ HERE, IN_S3 = "/models/a", "s3://bucket/models/a"
         (refusal("SlowDown"), IN_S3, LoadFault.SYSTEM),
         (ReadTimeoutError(endpoint_url="http://s3"), IN_S3, LoadFault.SYSTEM),
         (with_cause(BundleFormatError("no more"), ReadTimeoutError(endpoint_url="")), IN_S3, LoadFault.SYSTEM),
-        (refusal("AccessDenied"), IN_S3, LoadFault.SYSTEM),
-        (refusal("NoSuchBucket"), IN_S3, LoadFault.SYSTEM),
+        (refusal("AccessDenied"), IN_S3, LoadFault.REFUSED),
+        (refusal("NoSuchBucket"), IN_S3, LoadFault.REFUSED),
+        (refusal("KMS.DisabledException"), IN_S3, LoadFault.REFUSED),
         (EndpointConnectionError(endpoint_url="http://s3"), IN_S3, LoadFault.SYSTEM),
         (EngineError("cannot run"), IN_S3, LoadFault.BROKEN),
         (with_cause(EngineError("no room"), OSError(errno.ENOSPC, "No space left")), IN_S3, LoadFault.BROKEN),

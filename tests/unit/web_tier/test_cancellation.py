@@ -22,7 +22,7 @@ from tests.support.jobs import failed as failed_result
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.results_site import LOST_AFTER, ResultsSite
+from tests.support.results_site import LOST_AFTER, ResultsSite, refused
 from tests.support.results_site import done as labelled
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
 from web_tier.controller.cleanup import JobCleanup
@@ -431,6 +431,16 @@ def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: Results
     site.lose_messages()
     site.pass_time(10 * LOST_AFTER)
     assert not site.store.open_jobs()
+    assert not site.inputs.exists(cancelled_key(ref.job_id))
+
+
+def test_a_tombstone_that_is_put_late_is_gone_while_a_retry_of_its_job_waits(site: ResultsSite) -> None:
+    """The process that cancelled the job ended before it saw that the retry had resumed it."""
+    [ref] = site.add_job(1)
+    site.respond(refused(ref))
+    site.retry(ref)
+    site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
+    site.pass_time(10)
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
 

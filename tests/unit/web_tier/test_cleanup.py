@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
@@ -135,6 +136,29 @@ def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_
     expire(store)
     add_image(store, job.job_id)
     assert exists(store, job)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_expiry_with_a_lost_reply_refuses_no_upload_afterwards(fails: bool) -> None:
+    """The call is repeated, and the repeat finds the mark; or it fails in the end."""
+    marked = list[bool]()
+
+    def call(operation: str, effect: Callable[[], T]) -> T:
+        result = effect()
+        if operation not in WRITES or marked:
+            return result
+        marked.append(True)
+        if fails:
+            raise client_error(500)
+        return effect()
+
+    table = MemoryTable()
+    store = JobStore(table)
+    job = make_job(store, OLD)
+    table.call = call
+    with pytest.raises(ClientError) if fails else nullcontext():
+        assert not store.expire(job, lambda: True)
+    add_image(store, job.job_id)
 
 
 def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:

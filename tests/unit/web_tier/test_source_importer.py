@@ -1,7 +1,7 @@
 """Jobs from S3: each image of the source is accepted once, whatever is interrupted, and users see how far it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
+from web_tier.api.schemas import ResultsCopyBody
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
@@ -422,6 +423,9 @@ def test_an_empty_source_finishes_the_job(site: Site) -> None:
     status = site.status(job)
     assert (status.state, status.is_answered, status.accepted) == ("finished", True, 0)
     assert JobProgress.of(status).settled
+    copy = ResultsCopyBody.of(replace(status, job=replace(status.job, results="s3://theirs/day1")))
+    assert copy is not None
+    assert (copy.state, copy.error) == ("failed", "the job has no images")
 
 
 def test_a_job_is_not_answered_before_its_source_is_listed(site: Site) -> None:
