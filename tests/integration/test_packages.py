@@ -1,4 +1,4 @@
-"""`client` and `localcloud` can be built, installed alone and used, without a network and without the rest; the container's files."""
+"""`client` and `localcloud` are built, installed alone and used without a network; files of the container image."""
 
 import ast
 import email
