@@ -12,8 +12,8 @@ from app_tier.engine_imports import import_torch
 from app_tier.engines import TorchEngine
 from benchmarks.capacity import CapacityBench
 from benchmarks.coldstart import StartBench
-from benchmarks.engine import PEAKS, SIDE, gpu_engines, matrix_product
-from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, pinned, tree, two_cores, usage_of, usages
+from benchmarks.engine import gpu_engines
+from benchmarks.measure import Usage, cpu_seconds_between, pinned, tree, usages
 from localcloud.launch import LocalCloud
 
 
@@ -34,38 +34,6 @@ def test_afterwards_everything_may_run_where_it_could_before(allowed: set[int]) 
     with pytest.raises(KeyError), pinned(min(allowed)):
         raise KeyError
     assert os.sched_getaffinity(0) == allowed
-
-
-def test_one_core_is_too_few_for_a_measurement(allowed: set[int]) -> None:
-    with pinned(min(allowed)), pytest.raises(RuntimeError, match="needs a second one"):
-        two_cores()
-
-
-def test_two_different_cores_are_found_among_those_allowed(allowed: set[int]) -> None:
-    if len(allowed) < 2:
-        pytest.skip("this machine has one core")
-    first, second = two_cores()
-    assert first != second
-    assert {first, second} <= allowed
-
-
-def test_a_core_is_busy_for_longer_and_longer(allowed: set[int]) -> None:
-    core = min(allowed)
-    first = busy_seconds(core)
-    assert 0 < first <= busy_seconds(core)
-
-
-def test_a_process_that_has_gone_has_used_nothing() -> None:
-    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
-    process.wait()
-    assert usage_of(process.pid) is None
-    assert usages([process.pid]) == {}
-
-
-def test_this_process_has_memory_and_a_peak_not_below_it() -> None:
-    usage = usage_of(os.getpid())
-    assert usage is not None
-    assert 0 < usage.resident_mb <= usage.peak_mb
 
 
 @pytest.mark.processes
@@ -108,12 +76,6 @@ def test_a_start_is_measured_from_the_process_to_its_answer(cloud: LocalCloud) -
     start = StartBench(cloud).start(DEMO_BUNDLE)
     assert 0 < start.poll_s < start.answer_s
     assert start.peak_mb > 20
-
-
-@pytest.mark.parametrize("kind", PEAKS)
-def test_a_matrix_product_counts_its_operations_in_thousands_of_millions(kind: str) -> None:
-    run = matrix_product(next(peak for peak in PEAKS if peak == kind))
-    assert run.amount == 2 * SIDE**3 / 1e9
 
 
 def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -422,11 +422,6 @@ def test_a_bundle_in_s3_is_asked_for_its_manifest_alone(place: str) -> None:
     assert read_facts(Path(place), lambda bucket, key: objects[bucket, key]) == FACTS
 
 
-def test_the_demo_bundle_states_what_it_is_and_the_digest_that_results_name() -> None:
-    facts = read_facts(DEMO_BUNDLE, nothing)
-    assert (facts.name, facts.precision, facts.digest) == ("demo", "fp32", load_bundle().digest)
-
-
 def test_a_bundle_from_before_the_digest_was_stated_has_labels_and_no_digest(tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text('{"labels": ["cat"]}', encoding="utf-8")
     assert read_facts(tmp_path, nothing) == BundleFacts(None, ("cat",))

@@ -550,17 +550,12 @@ def test_the_monthly_cost_uses_list_prices() -> None:
     assert "load balancer" not in rows
 
 
-def test_a_load_balancer_costs_its_hours_and_an_address_in_each_zone() -> None:
-    rows = dict(monthly_cost(BilledParts("c7a.large", load_balancers=1, zones=3), CONFIG))
-    assert rows["load balancer"] == pytest.approx(16.425)
-    assert rows["public addresses, 4"] == pytest.approx(4 * 3.65)
-
-
-def test_each_web_instance_costs_its_hours_its_disk_and_its_address() -> None:
+def test_each_web_instance_and_the_load_balancer_cost_their_hours_disks_and_addresses() -> None:
     rows = dict(monthly_cost(BilledParts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
     assert rows["3 web instances, c7a.large"] == pytest.approx(3 * 0.10264 * 730)
     assert rows["disks, 48 GB"] == pytest.approx(3.84)
     assert "public addresses, 5" in rows
+    assert rows["load balancer"] == pytest.approx(16.425)
 
 
 def test_minimum_workers_cost_the_same_as_others() -> None:
@@ -585,12 +580,6 @@ def test_the_idle_cost_has_the_alarms_and_metrics_of_the_template() -> None:
     assert rows["alarms, 7"] == pytest.approx(0.70)
     assert rows[f"metrics of the logs, {METRICS}"] == pytest.approx(0.30 * METRICS)
     assert "load balancer" not in rows
-
-
-def test_the_parts_are_counted_by_the_types_of_the_resources() -> None:
-    kinds = ["AWS::CloudWatch::Alarm"] * 2 + ["AWS::S3::Bucket", "AWS::ElasticLoadBalancingV2::LoadBalancer"]
-    wanted = BilledParts("m7a.large", web_instances=3, load_balancers=1, zones=2, alarms=2)
-    assert BilledParts.from_resources(kinds, "m7a.large", 2, 0, web_instances=3) == wanted
 
 
 def test_disk_costs_follow_the_template_and_the_image() -> None:

@@ -22,17 +22,6 @@ def no_object(_bucket: str, key: str) -> bytes:
     raise NotFoundError(f"there is no object {key!r}")
 
 
-def test_a_bundle_that_is_built_anew_is_known_after_a_while_and_not_read_before(tmp_path: Path) -> None:
-    now = [100.0]
-    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0])
-    build(tmp_path, "one")
-    assert bundle.facts().digest == "one"
-    build(tmp_path, "two")
-    assert bundle.facts().digest == "one"
-    now[0] += FRESH_SECONDS
-    assert bundle.facts().digest == "two"
-
-
 def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
