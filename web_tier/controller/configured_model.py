@@ -2,8 +2,8 @@
 
 The configuration may name another bundle while the system runs, or after a restart with another machine image; a
 bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
-until then. Jobs that exist keep their model: its bundle is published. In each tenure the bundles that an earlier
-release published among the results are copied once.
+until then. Jobs that exist keep their model: its bundle is published. The bundles that an earlier release
+publishes among the results are copied, at the beginning of a tenure and once an hour.
 """
 
 import logging
@@ -26,6 +26,9 @@ from web_tier.served_models import configured_version
 
 CHECK_SECONDS: Final = 10.0
 """Time between two looks at the configured bundle."""
+
+TICKS_BETWEEN_COPIES: Final = 360
+"""An hour: a web tier of the earlier release may publish among the results until it ends."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class ConfiguredModelRecorder:
     active: Callable[[], bool]
     now: Callable[[], datetime] = utc_now
     _recorded: bytes | None = field(default=None, init=False)
-    _has_copied: bool = field(default=False, init=False)
+    _ticks: int = field(default=0, init=False)
     _problem: str | None = field(default=None, init=False)
 
     def tick(self) -> float:
@@ -75,9 +78,9 @@ class ConfiguredModelRecorder:
         if problem is not None and problem != self._problem:
             _log.warning("the configured bundle is not offered to jobs: %s", problem)
         self._problem = problem
-        if self.models.name != self.outputs.name and not self._has_copied and self.active():
+        if self.models.name != self.outputs.name and self._ticks % TICKS_BETWEEN_COPIES == 0 and self.active():
             copy_published(self.outputs, self.models, self.active)
-            self._has_copied = True
+        self._ticks += 1
         return CHECK_SECONDS
 
     def _record(self, worker: WorkerSettings) -> None:
