@@ -262,6 +262,23 @@ def reads_a_clock(node: ast.AST) -> bool:
     return any(isinstance(each, ast.Attribute) and each.attr in CLOCKS for each in ast.walk(node))
 
 
+CLOCK_OF_THE_MACHINE = re.compile(r"\b(?:time\.time|datetime\.now|datetime\.utcnow|ULID\(\)|gmtime\(\))")
+MAY_READ_IT = {"services/clock.py", "services/clients.py", "services/json_calls.py"}
+"""The clock itself, and what AWS or a library compares with the machine's clock."""
+
+
+def test_no_process_of_the_server_reads_the_clock_of_the_machine() -> None:
+    modules = (
+        file for folder in ("services", "core", "web_tier", "app_tier") for file in (ROOT / folder).rglob("*.py")
+    )
+    found = {
+        str(file.relative_to(ROOT))
+        for file in modules
+        if CLOCK_OF_THE_MACHINE.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == MAY_READ_IT
+
+
 def test_no_test_asserts_how_long_something_took() -> None:
     found: Counter[str] = Counter()
     lines = []
