@@ -186,7 +186,7 @@ class Campaign:
         self._log_event({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._log_event)
         fault = PermanentFault(system, f"http://127.0.0.1:{self._metrics_port}/metrics")
-        middle = self._middle(fault, striker, switches)
+        middle = self._middle(client, fault, striker, switches)
 
         def should_continue(sent: int) -> bool:
             minutes = (time.monotonic() - began) / 60
@@ -222,13 +222,21 @@ class Campaign:
             fault=fault if self.fault_minutes else None,
         )
 
-    def _middle(self, fault: PermanentFault, striker: Striker, switches: Mapping[str, Any]) -> Iterator[None]:
-        """Let the permanent fault begin, and last after a further job was sent; other faults and strikes pause."""
+    def _middle(
+        self, client: ChaosClient, fault: PermanentFault, striker: Striker, switches: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Let the permanent fault begin, and last after a further job was sent.
+
+        Before it, other faults and strikes end, and all images get their results: what follows has only one cause.
+        """
         if not self.fault_minutes:
             return
-        self.say(f"no worker may store a prediction for {self.fault_minutes:g} minutes")
+        system = fault.system
         striker.is_paused.set()
-        _set_switches(system := fault.system, {"faults": [RULE]})
+        _set_switches(system, asdict(Switches()))
+        wait_for_results(client, PATIENCE_SECONDS)
+        self.say(f"no worker may store a prediction for {self.fault_minutes:g} minutes")
+        _set_switches(system, {"faults": [RULE]})
         self._log_event({"event": "permanent fault"})
         yield
         fault.watch(60 * self.fault_minutes)

@@ -74,10 +74,10 @@ class PermanentFault:
         return len(list((self.system.state_dir / "instances").glob("*")))
 
     def _reason(self) -> str:
-        """Return what the API says of the workers, if it reports that as the fleet's problem."""
+        """Return what the workers say of the fault, if the API reports it as the fleet's problem."""
         fleet: Mapping[str, Any] = self.system.api().fleet() or {}
         reason = str(fleet.get("circuit", {}).get("reason", ""))
-        return reason if reason in (fleet.get("problem") or "") else ""
+        return reason if "PutObject" in reason and reason in (fleet.get("problem") or "") else ""
 
     def _is_in_metrics(self) -> bool:
         return "fleetsight_circuit_open 1" in requests.get(self.metrics_url, timeout=POLL_SECONDS).text
