@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from core.format import dollars
-from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, RejectedError, RejectedFile, UploadResult
 from scripts.run.images import ImageSet
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
@@ -29,7 +29,12 @@ STALLED_SECONDS = 180.0
 """After this time without a new result, the remaining images count as lost."""
 
 UPLOAD_ATTEMPTS = 12
-"""Attempts to upload an image while the server does not answer or cannot store it: about a minute and a half."""
+"""Attempts of a call while the server does not answer, or cannot store an image: about a minute and a half."""
+
+SERVER_ERROR = 500
+"""Statuses of HTTP from this one on say nothing about the call."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,8 @@ class Batch:
         """
         progress = BatchProgress(len(self.images.files))
         started = self.clock()
-        job_id = self.client.create_job(self.images.title, keep=self.keep)
+        key = str(uuid.uuid4())
+        job_id = self._answered(lambda: self.client.create_job(self.images.title, keep=self.keep, key=key))
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
@@ -161,6 +167,17 @@ class Batch:
         results = [upload.result() for upload in uploads]
         self._await_results(job_id, progress, sum(len(result.accepted) for result in results))
         return self._summary(job_id, results, progress, started)
+
+    def _answered(self, call: Callable[[], _T]) -> _T:
+        """Return the answer to a call that may be repeated, while the server does not answer."""
+        for attempt in range(1, UPLOAD_ATTEMPTS):
+            try:
+                return call()
+            except ApiError as error:
+                if self.interrupted() or (isinstance(error, RejectedError) and error.status < SERVER_ERROR):
+                    raise
+            self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
+        return call()
 
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
@@ -213,9 +230,8 @@ class Batch:
     ) -> BatchSummary:
         accepted = {image_id: name for upload in uploads for image_id, name in upload.accepted}
         failures = [rejection for upload in uploads for rejection in upload.rejected]
-        results = {
-            result["image_id"]: result for result in self.client.results(job_id) if result["image_id"] in accepted
-        }
+        listed = self._answered(lambda: list(self.client.results(job_id)))
+        results = {result["image_id"]: result for result in listed if result["image_id"] in accepted}
         answered = {image_id: result for image_id, result in results.items() if result["status"] == "done"}
         failures += [
             (accepted[image_id], str(result["error"]["message"]))
@@ -230,7 +246,7 @@ class Batch:
         ]
         mistakes = [(name, label, answer) for name, label, answer in judged if label != answer]
         models = [result["model"] for result in answered.values() if result["model"]]
-        status = self.client.status(job_id)
+        status = self._answered(lambda: self.client.status(job_id))
         last = _seconds_since(started, status["last_result_at"])
         return BatchSummary(
             job_id=job_id,

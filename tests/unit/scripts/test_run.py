@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import webbrowser
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from ami.local import LocalImage
 from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
-from fleetsight_client.api import ApiError, UploadResult
+from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run.batch import (
     STALLED_SECONDS,
@@ -132,6 +133,38 @@ def test_an_interrupted_upload_is_retried_under_its_key(tmp_path: Path) -> None:
     assert len(api.keys) == 3
     assert len(set(api.keys)) == 1
     assert api.keys[0]
+
+
+def test_a_server_that_does_not_answer_for_a_while_ends_no_batch(tmp_path: Path) -> None:
+    """Row 67: the job is created once, and the summary waits for the results."""
+
+    class Paused(FakeApi):
+        left, created = Counter[str](create=5, results=5, status=5), list[str | None]()
+
+        def _fail(self, call: str) -> None:
+            self.left[call] -= 1
+            if self.left[call] >= 0:
+                raise RejectedError(call, 503, "busy") if self.left[call] else UnreachableError("no answer")
+
+        def create_job(self, name: str, **options: Any) -> str:
+            self.created.append(options["key"])
+            self._fail("create")
+            return super().create_job(name, **options)
+
+        def status(self, job_id: str) -> dict[str, Any]:
+            if self.left["results"] < 0:
+                self._fail("status")
+            return super().status(job_id)
+
+        def results(self, job_id: str, page: int = 500) -> Any:
+            self._fail("results")
+            return super().results(job_id, page)
+
+    api = Paused({"a": "stop"})
+    assert batch(tmp_path, api, {"a": "stop"}).run().ok
+    assert len(api.created) == 6
+    assert len(set(api.created)) == 1
+    assert api.created[0]
 
 
 def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) -> None:
