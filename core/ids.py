@@ -132,6 +132,11 @@ def input_key(ref: ImageRef, extension: str) -> str:
     return f"{job_folder(ref.job_id)}/{ref.image_id}.{extension}"
 
 
+def form_key(ref: ImageRef, extension: str) -> str:
+    """Return the key at which the presigned form of an image puts its object; no image is read from there."""
+    return f"{job_folder(ref.job_id)}/forms/{ref.image_id}.{extension}"
+
+
 def output_key(ref: ImageRef) -> str:
     """Return the key of an image's prediction in the output bucket."""
     return f"{job_folder(ref.job_id)}/{ref.image_id}.json"

@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
@@ -62,10 +62,11 @@ _FOR_DEBUGGING = "\n\nDebug source:"
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object's metadata: `size` in bytes, and the content type that it was stored with."""
+    """An object's metadata: `size` in bytes, the content type that it was stored with, and its ETag."""
 
     size: int
     content_type: str
+    etag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ class Bucket:
                 raise
             self.exists(key)  # the response to a HEAD has no body that could name a missing bucket
             return None
-        return StoredObject(answer.meta["size"], str(answer.attributes.get("Content-Type", "")))
+        content_type = str(answer.attributes.get("Content-Type", ""))
+        return StoredObject(answer.meta["size"], content_type, answer.meta["e_tag"] or "")
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`; a missing bucket is an error."""
@@ -248,7 +250,7 @@ MAX_EMPTY_PAGES = 100
 
 @dataclass(frozen=True)
 class SourceBuckets:
-    """Buckets of others: objects of them are listed and copied, and results are copied to them.
+    """Copies of objects within S3, and listings of the buckets of others.
 
     botocore's errors are raised. botocore follows a bucket to its region, and its keys may be any text: obstore does
     neither.
@@ -300,8 +302,36 @@ class SourceBuckets:
         """
         self._copy(of.name, key, bucket, to_key, content_type, None)
 
+    def copy_new(
+        self, bucket: Bucket, key: str, etag: str, to_key: str, content_type: str, tags: Mapping[str, str] | None
+    ) -> bool:
+        """Copy an object that still has this ETag within `bucket`, as `copy` does, to a key without an object.
+
+        An object may also be copied to itself, which replaces its tags. False is returned if a condition does not
+        hold, or if the reply was lost and botocore repeated the call, which finds its own copy
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+
+        Raises:
+            NotFoundError: there is no such object any more.
+        """
+        condition = {} if key == to_key else {"IfNoneMatch": "*"}
+        try:
+            self._copy(bucket.name, key, bucket.name, to_key, content_type, tags, CopySourceIfMatch=etag, **condition)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                return False
+            raise
+        return True
+
     def _copy(
-        self, bucket: str, key: str, to: str, to_key: str, content_type: str, tags: Mapping[str, str] | None
+        self,
+        bucket: str,
+        key: str,
+        to: str,
+        to_key: str,
+        content_type: str,
+        tags: Mapping[str, str] | None,
+        **condition: Any,
     ) -> None:
         tagging: Any = {"Tagging": urlencode(tags)} if tags else {}
         try:
@@ -314,6 +344,7 @@ class SourceBuckets:
                 ContentDisposition=ATTACHMENT,
                 TaggingDirective="REPLACE",
                 **tagging,
+                **condition,
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "NoSuchKey":

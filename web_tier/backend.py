@@ -27,7 +27,7 @@ from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
-from services.s3 import Bucket, Forms
+from services.s3 import Bucket, Forms, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -199,7 +199,7 @@ class Backend:
                     Bucket.named(clients, bucket),
                     Forms.of(clients, bucket),
                     self.config.web.direct_upload_seconds,
-                    lambda key: clients.s3.delete_object_tagging(Bucket=bucket, Key=key),
+                    SourceBuckets(clients.s3),
                 )
             return self._direct
 

@@ -26,6 +26,7 @@
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
 | `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
+| `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
 | `DELETED`        | job id             | owner: the rest of this job must be removed;              | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |

@@ -18,6 +18,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from moto.s3.exceptions import PreconditionFailed
 from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends
 from moto.utilities.utils import get_partition
 
@@ -149,7 +150,14 @@ def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's 
         self.disposed = True
 
 
+_CREATING = threading.Lock()
+"""Held from the check that no object exists until the put, so that only one of two conditional puts succeeds."""
+
 _BACKEND = "moto.s3.models:S3Backend"
+_COPY_PARAMETERS = (
+    "self src_key dest_bucket_name dest_key_name storage encryption kms_key_id bucket_key_enabled mdirective "
+    "metadata website_redirect_location lock_mode lock_legal_status lock_until provided_version_id"
+)
 _NO_RECORD = "does not record a change in the state"
 
 
@@ -173,6 +181,31 @@ def put_object_tagging(original: Any, self: Any, key: Any, tags: Any) -> Any:
     """Set the tags of an object, and record it."""
     recorder.object_changes(self, key.bucket_name, key.name)
     return original(self, key, tags)
+
+
+_COPYING = threading.local()
+"""The headers of the copy that a thread is making."""
+
+
+@PATCHES.wrap("moto.s3.responses:S3Response.copy_object", "ignores the conditions of a copy but one")
+def copy_with_conditions(original: Any, self: Any) -> Any:
+    """Copy an object if the conditions hold for it, and for the object at the key of the copy."""
+    _COPYING.headers = self.headers
+    with _CREATING:
+        return original(self)
+
+
+@PATCHES.wrap(f"{_BACKEND}.copy_object", "cannot know the conditions of a copy", _COPY_PARAMETERS)
+def copy_object(
+    original: Any, self: Any, src_key: Any, dest_bucket_name: str, dest_key_name: str, **more: Any
+) -> Any:
+    """Copy the object that the conditions were checked for: a later one may take its key meanwhile."""
+    headers = _COPYING.headers
+    if (etag := headers.get("x-amz-copy-source-if-match")) and etag.strip('"') != src_key.etag.strip('"'):
+        raise PreconditionFailed("x-amz-copy-source-If-Match")
+    if headers.get("If-None-Match") == "*" and self.get_object(dest_bucket_name, dest_key_name) is not None:
+        raise PreconditionFailed("If-None-Match")
+    return original(self, src_key, dest_bucket_name, dest_key_name, **more)
 
 
 TLS_KEYS = {"aws:securetransport", "s3:tlsversion"}
@@ -233,9 +266,6 @@ _PLAIN_HEADERS = frozenset(
         "X_AMZ_TAGGING",
     )
 )
-
-_CREATING = threading.Lock()
-"""Held from the check that no object exists until the put, so that only one of two conditional puts succeeds."""
 
 
 def answer(request: DirectRequest) -> DirectResponse | None:

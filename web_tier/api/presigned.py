@@ -74,7 +74,9 @@ class UploadOffer(ApiBody):
 
     job_id: str
     upload_id: str
-    expires_at: datetime = Field(description="When the forms end; what has arrived by then can be committed later.")
+    expires_at: datetime = Field(
+        description="When the forms end; what has arrived by then can be committed for half an hour more."
+    )
     uploads: tuple[OfferedUpload, ...]
     rejected: tuple[RejectedImage, ...]
     links: UploadLinks

@@ -43,6 +43,7 @@ from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
 from web_tier.controller.model_results import ModelResultsWriter
 from web_tier.controller.notifier import Notifier, Send, senders
+from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import READERS, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
@@ -258,6 +259,7 @@ class ControllerServices:
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,
+            "orphans": OrphanCleanup(ingest, self.config.web.direct_upload_seconds, active).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
         for name in ticks:

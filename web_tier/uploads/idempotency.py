@@ -226,10 +226,11 @@ def ingest_idempotent(
         QuotaExceededError: the images exceed the `quota`, which does not apply to a repeat.
     """
     manifests, files = UploadManifests(ingest.store.table), list[tuple[str, int, str]]()
-    results = ingest.put_objects(job, _recorded(uploads, files))
+    results = ingest.put_objects(job, _recorded(uploads, files), key)
     digest = sha256(json.dumps(files).encode()).hexdigest()
     stored = {index: result for index, result in enumerate(results) if isinstance(result, ImageRecord)}
     if stored:
+        ingest.check_age(stored.values())
         try:
             with ingest.quota_reservation(results, quota) as reservation:
                 if manifests.claim(job.job_id, key, stored, digest):

@@ -3,7 +3,8 @@
 There are two phases, so that no image of a request that turns out to be too large, malformed or cut short is ever
 classified:
 
-* `put_objects` stores objects while the request still arrives;
+* `put_objects` stores objects while the request still arrives, and before them their intents
+  (`core/jobs/put_intents.py`), by which the controller deletes objects that no record follows;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
 An image needs no worker if the job's model has classified the same bytes before: its result and then its record are
@@ -15,7 +16,7 @@ left. Whether a job keeps images is set when it is created, and never changes.
 If a step of an image fails:
 
 =============================  ====================================================================================
-the bucket does not store it   not accepted; nothing refers to an object that may exist
+the bucket does not store it   not accepted; its intent names an object that may exist
 the table does not record it   not accepted; its record, which may have been written, and its object are deleted
 the queue does not take it     accepted, since the record exists; the reconciler sends the request again
 =============================  ====================================================================================
@@ -31,15 +32,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import compress
 
 from botocore.exceptions import BotoCoreError, ClientError
+from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
 from core.image_open import ImageInfo, inspect
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
@@ -67,6 +71,12 @@ BATCH_IMAGES = 5 * MAX_ITEMS - 1
 
 GROUP_IMAGES = 50
 """Images of a form that are looked up in the result cache together, before they are stored."""
+
+MAX_PUT_AGE = timedelta(minutes=30)
+"""Time from an image's put to its record; later it is rejected, well before the controller may delete its object."""
+
+MAX_DECLARED_IMAGES = 100_000
+"""Images of which one process remembers the intent; the controller takes care of earlier ones."""
 
 MAX_COUNTED_JOBS = 10_000
 """Jobs that an `AcceptedCounter` counts at a time."""
@@ -183,6 +193,33 @@ class AcceptedCounter:
             return entry.writer_id, entry.count
 
 
+class DeclaredImages:
+    """The images of which this process has stored an intent, until each is recorded or has no object; thread-safe."""
+
+    def __init__(self) -> None:
+        self._intents: OrderedDict[ImageRef, tuple[str, set[ImageRef]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, intent: PutIntent) -> None:
+        """Remember the images of an intent."""
+        left = set(intent.refs)
+        with self._lock:
+            self._intents |= dict.fromkeys(intent.refs, (intent.intent_id, left))
+            while len(self._intents) > MAX_DECLARED_IMAGES:
+                self._intents.popitem(last=False)
+
+    def settle(self, refs: Iterable[ImageRef]) -> list[str]:
+        """Forget images; return the intents that have no more."""
+        done = []
+        with self._lock:
+            for ref in refs:
+                intent_id, left = self._intents.pop(ref, ("", {ref}))
+                left.remove(ref)
+                if intent_id and not left:
+                    done.append(intent_id)
+        return done
+
+
 @dataclass(frozen=True)
 class ImageIngest:
     """Ingests images, for all threads of one process.
@@ -190,6 +227,7 @@ class ImageIngest:
     Attributes:
         cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
+        declared: the images that are being put.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
 
@@ -204,6 +242,7 @@ class ImageIngest:
     )
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
+    declared: DeclaredImages = field(default_factory=DeclaredImages)
     metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
 
     def ingest(self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> list[UploadResult]:
@@ -217,17 +256,20 @@ class ImageIngest:
         with self.quota_reservation(results, quota) as reservation:
             return reservation.commit(self.commit(results))
 
-    def put_objects(self, job: Job, uploads: Iterable[Upload]) -> list[UploadResult]:
+    def put_objects(self, job: Job, uploads: Iterable[Upload], key: str = "") -> list[UploadResult]:
         """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
 
-        An image with a cached result is stored only if its job keeps images.
+        An image with a cached result is stored only if its job keeps images. `key` is that of a repeatable upload.
 
         If reading `uploads` fails, all stored objects are deleted and the error passes through.
+
+        Raises:
+            RequestTimeout: they take too long to arrive.
         """
         pending: list[Future[UploadResult]] = []
         try:
             for group in self._groups(uploads):
-                pending += self._put_group(job, group)
+                pending += self._put_group(job, group, key)
             return [future.result() for future in pending]
         except BaseException:
             self.discard([future.result() for future in pending if future.exception() is None])
@@ -283,21 +325,33 @@ class ImageIngest:
         list(self.pool.map(self._send, _batches(requested, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
-        """Delete the objects of images that will not be accepted; errors are logged: a left object is harmless."""
+        """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
+        records = [result for result in results if isinstance(result, ImageRecord)]
+        try:
+            self.bucket.delete_all([record.key for record in records])
+        except CLOUD_ERRORS:
+            _log.warning("the objects of %d images were not deleted", len(records), exc_info=True)
+        else:
+            self._settle(record.ref for record in records)
 
-        def delete(record: ImageRecord) -> None:
-            try:
-                self.bucket.delete(record.key)
-            except CLOUD_ERRORS:
-                _log.warning("the object %s was not deleted", record.key, exc_info=True)
+    def check_age(self, records: Iterable[ImageRecord]) -> None:
+        """Check that images may be recorded: this process may have been frozen since it put them.
 
-        list(self.pool.map(delete, [result for result in results if isinstance(result, ImageRecord)]))
+        Raises:
+            TableBusyError: their objects may be deleted soon.
+        """
+        if any(self.clock() - record.accepted_at > MAX_PUT_AGE for record in records):
+            raise TableBusyError(f"images were put more than {MAX_PUT_AGE} ago: send them again")
 
     def _groups(self, uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
         """Yield `uploads` in groups for which memory is acquired."""
         group: list[Upload] = []
+        latest = self.clock() + MAX_PUT_AGE
         try:
             for upload in uploads:
+                if self.clock() > latest:
+                    minutes = MAX_PUT_AGE.total_seconds() / 60
+                    raise RequestTimeout(f"a request takes at most {minutes:g} minutes: send fewer files in each")
                 if group and not self.memory.try_acquire(len(upload.data)):
                     # A partial group must not hold memory that other requests, also with partial groups, wait for.
                     yield group
@@ -314,31 +368,65 @@ class ImageIngest:
         finally:
             self.memory.release(sum(len(upload.data) for upload in group))
 
-    def _put_group(self, job: Job, group: Sequence[Upload]) -> list["Future[UploadResult]"]:
+    def _put_group(self, job: Job, group: Sequence[Upload], key: str) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
         digests = [sha256(upload.data).hexdigest() for upload in group]
         cached = self.cached_results(job, set(digests))
+        refs = [
+            ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
+            for at in (upload.position for upload in group)
+        ]
+        responses = [cached.get(digest) for digest in digests]
+        # A worker has classified the bytes of the others, so they are valid and are not stored.
+        is_stored = [each is None or each.key is None or job.keep for each in responses]
+        is_declared = self._declare(job.job_id, list(compress(refs, is_stored)), key)
         futures: list[Future[UploadResult]] = []
-        for upload, digest in zip(group, digests, strict=True):
-            position, response = upload.position, cached.get(digest)
-            image_id = new_id() if position is None else positioned_id(job.job_id, position)
-            ref = ImageRef(job.job_id, image_id)
-            if response is None or response.key is None or job.keep:
+        for upload, ref, response, stores in zip(group, refs, responses, is_stored, strict=True):
+            if stores and is_declared:
                 futures.append(self.pool.submit(self._put, job, ref, upload, response))
                 continue
-            # A worker has classified these bytes, so they are valid and are not stored.
             self.memory.release(len(upload.data))
             future: Future[UploadResult] = Future()
-            key = input_key(ref, response.key.rpartition(".")[2])
-            future.set_result(self._cached_image(job, ref, upload, key, response))
+            if stores or response is None or response.key is None:
+                self.metrics.reject(UNAVAILABLE)
+                future.set_result(unavailable(upload.filename))
+            else:
+                image_key = input_key(ref, response.key.rpartition(".")[2])
+                future.set_result(self._cached_image(job, ref, upload, image_key, response))
             futures.append(future)
         return futures
+
+    def _declare(self, job_id: str, refs: Sequence[ImageRef], key: str) -> bool:
+        """Store the intent to put images; return False if that fails: none of them may be put."""
+        if not refs:
+            return True
+        intent = PutIntent(new_id(), job_id, tuple(ref.image_id for ref in refs), key)
+        try:
+            PutIntents(self.store.table).declare(intent)
+        except CLOUD_ERRORS:
+            _log.warning("images were not put: the table does not respond", extra={"job_id": job_id}, exc_info=True)
+            return False
+        self.declared.add(intent)
+        return True
+
+    def _settle(self, refs: Iterable[ImageRef]) -> None:
+        """Delete the intents of images that are recorded or have no object, without waiting for it."""
+
+        def remove(intent_ids: Sequence[str]) -> None:
+            try:
+                PutIntents(self.store.table).remove(intent_ids)
+            except CLOUD_ERRORS:
+                _log.info("%d put intents are left to the controller", len(intent_ids), exc_info=True)
+
+        if intent_ids := self.declared.settle(refs):
+            self.pool.submit(remove, intent_ids)
 
     def _put(self, job: Job, ref: ImageRef, upload: Upload, cached: ClassificationResult | None) -> UploadResult:
         try:
             image = validate_image(upload, self.limits)
             if isinstance(image, RejectedUpload):
                 self.metrics.reject(image.code)
+                self._settle([ref])
                 return image
             key = input_key(ref, image.extension)
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
@@ -373,6 +461,7 @@ class ImageIngest:
         # Results first: a reader of the record of a cached image reads its result, too.
         self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
         self.store.record_images(records, self.clock())
+        self._settle(record.ref for record in records)
         cached = sum(record.cached for record in records)
         self.metrics.accept(len(records), sum(record.size for record in records), cached)
         log_accepted(records)
@@ -380,6 +469,7 @@ class ImageIngest:
     def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Record images; return the rejections of all if that fails."""
         try:
+            self.check_age(records)
             self._record(records)
         except NotFoundError:
             self._withdraw(records)

@@ -5,34 +5,46 @@ There are two steps:
 * `offer` returns a presigned form for each file: it fixes key, type, tags and maximum size, and expires. The files
   are charged to their user's quota, whether they arrive or not. A manifest of them is stored, so that nothing else
   can be committed;
-* `commit` looks up the objects that exist and accepts their images: it records, enqueues and counts them. It may be
-  repeated at any time, also concurrently: a recorded image is accepted for good, even if its object is lost.
+* `commit` copies the objects that exist to the keys of their images, and accepts the images: it records, enqueues and
+  counts them. It may be repeated at any time, also concurrently: a recorded image is accepted for good, even if its
+  object is lost.
 
-An object that is never committed is deleted with its job, or by the bucket's lifecycle rule: every form tags its
-object `kept=no`, and only the commit removes the tag, from the images of a job that keeps them. A worker finds out
-whether an object is a valid image.
+A form may be sent again as long as it is valid. No image is ever read from its key (`core.ids.form_key`), and a copy
+replaces no object. So only the object that the first commit finds becomes the image. A commit deletes the objects of
+the forms. The intent of the upload (`core/jobs/put_intents.py`) is stored before the forms are returned, and each
+commit renews it. Later the controller deletes whatever remains: the objects of forms that were sent again or never
+committed, and copies of images that were not recorded.
+
+A worker finds out whether an object is a valid image.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
 from ulid import ULID
 
-from core.ids import ImageRef, input_key, new_id, positioned_id
+from core.ids import ImageRef, form_key, input_key, new_id, positioned_id
 from core.images import FORMATS, too_large
 from core.jobs.models import ImageRecord, Job
+from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
-from services.s3 import Bucket, Forms, UploadForm
+from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
+from services.table import TableBusyError
 from web_tier.parameters import clean_filename
 from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
 from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
 
+COPY_TRIES = 3
+"""Tries of a commit to copy an object while its form is sent again."""
+
 _EXTENSION_OF = {accepted.content_type: accepted.extension for accepted in FORMATS.values()}
 _TYPE_OF = {extension: content_type for content_type, extension in _EXTENSION_OF.items()}
+CLOSED = "what was sent by the forms of this upload is being deleted: try again"
+
 _log = logging.getLogger(__name__)
 
 
@@ -65,14 +77,14 @@ class PresignedUploads:
         bucket: the input bucket.
         forms: presigns forms for the input bucket.
         seconds: lifetime of a form.
-        untag: removes the tags from the object at a key; an object without tags is no error.
+        copies: copies objects within the input bucket.
     """
 
     ingest: ImageIngest
     bucket: Bucket
     forms: Forms
     seconds: int
-    untag: Callable[[str], object]
+    copies: SourceBuckets
 
     def offer(
         self, job: Job, files: Sequence[FileSpec], key: str | None = None, quota: QuotaScope = UNLIMITED
@@ -84,6 +96,7 @@ class PresignedUploads:
         Raises:
             ReusedKeyError: `key` came with other files.
             QuotaExceededError: the files exceed the `quota`; there is no offer.
+            TableBusyError: the objects of an earlier offer with this `key` are being deleted.
         """
         results = {index: self._check(job, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in results.items() if isinstance(each, RejectedUpload)}
@@ -94,11 +107,14 @@ class PresignedUploads:
         fixed = None if key is None else sha256(f"{job.job_id} {key}".encode()).digest()[:16]
         upload_id = new_id() if fixed is None else str(ULID.from_bytes(fixed))
         images = self._claim(job.job_id, upload_id, declared, quota)
+        image_ids = tuple(image.ref.image_id for image in images.values())
+        if not self._intents.declare(PutIntent(upload_id, job.job_id, image_ids, is_upload=True)):
+            raise TableBusyError(CLOSED)
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
         expires_at = self.ingest.clock() + timedelta(seconds=self.seconds)
         forms = {
             index: self.forms.form(
-                image.key, _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT
+                _form_key(image), _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT
             )
             for index, image in images.items()
         }
@@ -109,7 +125,8 @@ class PresignedUploads:
 
         Raises:
             NotFoundError: the job has no such upload.
-            TableBusyError: some could not be recorded; committing again continues with them.
+            TableBusyError: some could not be recorded, or objects that were not committed for long are being deleted;
+                committing again continues with them.
         """
         manifest = self._manifests.find(job.job_id, _manifest_key(upload_id))
         if manifest is None:
@@ -119,21 +136,48 @@ class PresignedUploads:
             # The process that recorded them may have died before it marked the job as open.
             self.ingest.store.reopen(job.job_id, self.ingest.clock())
         pending = [image for image in manifest.images.values() if image.ref not in accepted]
-        checked = self.ingest.pool.map(lambda image: self._check_object(image, keep=job.keep), pending)
-        found = dict(zip([image.ref for image in pending], checked, strict=True))
-        if arrived := {ref.image_id: each for ref, each in found.items() if isinstance(each, ImageRecord)}:
+        is_open = bool(pending) and self._renew(upload_id)
+        taken = self.ingest.pool.map(lambda image: self._take(job, image, is_open=is_open), pending)
+        found = dict(zip([image.ref for image in pending], taken, strict=True))
+        # A missing object, or one that could be copied, may have been accepted, classified and deleted meanwhile.
+        accepted |= self.ingest.store.images_of([image.ref for image in pending])
+        results = {**found, **accepted}
+        arrived = {
+            ref.image_id: each for ref, each in found.items() if isinstance(each, ImageRecord) and ref not in accepted
+        }
+        if arrived:
+            self.ingest.check_age(arrived.values())
             ours = UploadCounts(self.ingest.store.table).mark(job.job_id, upload_id, arrived.keys())
             self.ingest.complete([arrived[image_id] for image_id in arrived if image_id in ours], count=True)
             # Another commit counts these, or may count them.
             self.ingest.complete([arrived[image_id] for image_id in arrived if image_id not in ours], count=False)
-        # A missing object may have been accepted, classified and deleted meanwhile.
-        rejected = [ref for ref, result in found.items() if isinstance(result, RejectedUpload)]
-        results = {**found, **accepted, **self.ingest.store.images_of(rejected)}
+        self._delete_sent([each for each in results.values() if isinstance(each, ImageRecord)])
         return {index: results[image.ref] for index, image in manifest.images.items()}
 
     @property
     def _manifests(self) -> UploadManifests:
         return UploadManifests(self.ingest.store.table)
+
+    @property
+    def _intents(self) -> PutIntents:
+        return PutIntents(self.ingest.store.table)
+
+    def _renew(self, upload_id: str) -> bool:
+        """Renew the intent of an upload, so that the controller deletes no copy; return whether it exists.
+
+        It does not if the controller has deleted what was not committed, or if an earlier version made the offer.
+        """
+        if self._intents.renew(upload_id):
+            return True
+        if self._intents.exists(upload_id):
+            raise TableBusyError(CLOSED)
+        return False
+
+    def _delete_sent(self, accepted: Sequence[ImageRecord]) -> None:
+        try:
+            self.bucket.delete_all([_form_key(image) for image in accepted])
+        except CLOUD_ERRORS:
+            _log.warning("the objects of %d forms are left to the controller", len(accepted), exc_info=True)
 
     def _check(self, job: Job, file: FileSpec) -> UploadResult:
         """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
@@ -171,34 +215,53 @@ class PresignedUploads:
             raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
         return first.images
 
-    def _check_object(self, image: ImageRecord, *, keep: bool) -> UploadResult:
-        """Return the record of an image that has arrived as declared, untagged if it is kept, or its rejection."""
+    def _take(self, job: Job, image: ImageRecord, *, is_open: bool) -> UploadResult:
+        """Copy an object that has arrived as declared to the key of its image; return the record, or a rejection.
+
+        Unless the upload `is_open`, its objects are at the keys of the images: an earlier version made its offer.
+        """
         try:
-            found = self.bucket.head(image.key)
-            if found is None:
-                return RejectedUpload(
-                    image.filename, "missing", "it has not arrived: send its form, then commit again"
-                )
-            # S3 normally rejects such objects.
-            if found.content_type != (wanted := _type_of(image)):
-                message = f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
-                return RejectedUpload(image.filename, "other_type", message)
-            if found.size == 0:
-                message = "it arrived empty: send its form again, then commit again"
-                return RejectedUpload(image.filename, "empty", message)
-            if found.size > image.size:
-                message = f"{found.size} bytes arrived, {image.size} were declared: ask for another upload"
-                return RejectedUpload(image.filename, "too_large", message)
-            if keep:
-                self.untag(image.key)
+            for _ in range(COPY_TRIES):
+                key = _form_key(image) if is_open else image.key
+                if (found := self.bucket.head(key)) is not None:
+                    if (rejection := _rejection(image, found)) is not None:
+                        return rejection
+                    if self._copy(job, image, key, found):
+                        return replace(image, size=found.size, accepted_at=self.ingest.clock())
+                # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
+                if (own := self.bucket.head(image.key)) is not None and is_open:
+                    return replace(image, size=own.size, accepted_at=self.ingest.clock())
+                if found is None:
+                    message = "it has not arrived: send its form, then commit again"
+                    return RejectedUpload(image.filename, "missing", message)
         except CLOUD_ERRORS:
-            _log.warning(
-                "an upload could not be looked up",
-                extra={"job_id": image.ref.job_id, "key": image.key},
-                exc_info=True,
-            )
-            return unavailable(image.filename)
-        return replace(image, size=found.size, accepted_at=self.ingest.clock())
+            extra = {"job_id": image.ref.job_id, "key": image.key}
+            _log.warning("an upload could not be looked up", extra=extra, exc_info=True)
+        return unavailable(image.filename)
+
+    def _copy(self, job: Job, image: ImageRecord, key: str, found: StoredObject) -> bool:
+        tags = None if job.keep else UNKEPT
+        try:
+            return self.copies.copy_new(self.bucket, key, found.etag, image.key, found.content_type, tags)
+        except NotFoundError:
+            return False
+
+
+def _rejection(image: ImageRecord, found: StoredObject) -> RejectedUpload | None:
+    """Return the rejection of an object that has not arrived as declared, which S3 normally rejects, or None."""
+    if found.content_type != (wanted := _type_of(image)):
+        message = f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
+        return RejectedUpload(image.filename, "other_type", message)
+    if found.size == 0:
+        return RejectedUpload(image.filename, "empty", "it arrived empty: send its form again, then commit again")
+    if found.size > image.size:
+        message = f"{found.size} bytes arrived, {image.size} were declared: ask for another upload"
+        return RejectedUpload(image.filename, "too_large", message)
+    return None
+
+
+def _form_key(image: ImageRecord) -> str:
+    return form_key(image.ref, image.key.rpartition(".")[2])
 
 
 def _manifest_key(upload_id: str) -> str:

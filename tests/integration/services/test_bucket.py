@@ -201,6 +201,32 @@ def test_a_copy_has_the_content_and_nothing_else_of_the_object(sources: Sources)
         sources.buckets.copy(sources.name, "in/none.jpg", sources.copies, "J/none.jpg", "image/jpeg")
 
 
+def test_a_conditional_copy_is_made_of_an_unchanged_object_to_a_free_key(sources: Sources) -> None:
+    bucket, buckets = sources.copies, sources.buckets
+
+    def copy(etag: str, key: str = "J/b.jpg") -> bool:
+        return buckets.copy_new(bucket, "J/forms/b.jpg", etag, key, "image/jpeg", {"kept": "no"})
+
+    bucket.put("J/forms/b.jpg", b"one", "image/jpeg", {"other": "tag"})
+    found = bucket.head("J/forms/b.jpg")
+    assert found is not None
+    assert copy(found.etag)
+    bucket.put("J/forms/b.jpg", b"two", "image/jpeg")
+    changed = bucket.head("J/forms/b.jpg")
+    assert changed is not None
+    assert not copy(found.etag, "J/free.jpg")
+    assert not copy(changed.etag)
+    assert [bucket.exists(key) for key in ("J/b.jpg", "J/free.jpg")] == [True, False]
+    assert bucket.get("J/b.jpg") == b"one"
+    assert copy(changed.etag, "J/forms/b.jpg"), "an object is copied to itself, with other tags"
+    if buckets.client is not None:
+        for key in ("J/b.jpg", "J/forms/b.jpg"):
+            tags = buckets.client.get_object_tagging(Bucket=bucket.name, Key=key)["TagSet"]
+            assert tags == [{"Key": "kept", "Value": "no"}]
+    with pytest.raises(NotFoundError):
+        buckets.copy_new(bucket, "J/forms/none.jpg", found.etag, "J/none.jpg", "image/jpeg", None)
+
+
 def test_a_copy_to_a_bucket_of_another_replaces_the_one_before(sources: Sources) -> None:
     buckets, bucket, results = sources.buckets, sources.name, sources.copies
     sources.put("labels/J.jsonl", b"before")

@@ -10,20 +10,20 @@ import pytest
 import requests
 
 from core.config import Config
-from core.ids import new_id
+from core.ids import form_key, input_key, new_id, parse_key
 from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
 from services.clients import Clients
-from services.errors import NotFoundError
+from services.errors import MessageError, NotFoundError
 from services.s3 import Bucket, StoredObject
-from services.table import Table, TableBusyError
+from services.table import TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import client_error, picture
-from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import Backend
@@ -96,42 +96,64 @@ def test_the_extension_of_the_key_follows_the_content_type(
     direct: PresignedUploads, job: Job, content_type: str, extension: str
 ) -> None:
     offer = offered(direct, job, wanted("a.exe", content_type=content_type))
-    assert offer.images[0].key == f"{job.job_id}/{offer.images[0].ref.image_id}.{extension}"
-    assert offer.forms[0].fields["key"] == offer.images[0].key
+    image = offer.images[0]
+    assert image.key == input_key(image.ref, extension)
+    assert offer.forms[0].fields["key"] == form_key(image.ref, extension)
+    with pytest.raises(MessageError):
+        parse_key(offer.forms[0].fields["key"])
     assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_s9_what_arrives_is_kept_only_once_a_job_that_keeps_images_commits_it(
-    direct: PresignedUploads, config: Config, provisioned: Clients, job: Job, keep: bool
+def test_row_65_a_form_that_is_sent_again_after_the_commit_changes_nothing(
+    direct: PresignedUploads, input_bucket: Bucket, config: Config, provisioned: Clients, job: Job, keep: bool
 ) -> None:
     job = replace(job, keep=keep)
     offer = offered(direct, job, wanted("a.jpg"))
+    sent_at, key = offer.forms[0].fields["key"], offer.images[0].key
 
-    def tags() -> dict[str, str]:
-        key = offer.images[0].key
-        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=key)["TagSet"]
+    def tags(at: str) -> dict[str, str]:
+        found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=at)["TagSet"]
         return {tag["Key"]: tag["Value"] for tag in found}
 
     send(offer, 0)
-    assert tags() == UNKEPT
-    for _ in range(2):
-        assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
-        assert tags() == ({} if keep else UNKEPT)
+    assert tags(sent_at) == UNKEPT, "a lifecycle rule deletes what no controller finds"
+    first = direct.commit(job, offer.upload_id)
+    assert codes(first) == {0: "accepted"}
+    for content in (PICTURE, picture(shade=9)[: len(PICTURE)]):
+        send(offer, 0, content=content)
+        assert direct.commit(job, offer.upload_id) == first
+        assert (keys_in(input_bucket, job.job_id), input_bucket.get(key)) == ([key], PICTURE)
+        assert tags(key) == ({} if keep else UNKEPT)
 
 
-def test_an_image_whose_tag_cannot_be_taken_is_not_accepted_yet(
+def test_an_image_that_cannot_be_copied_is_not_accepted_yet(
     direct: PresignedUploads, job: Job, store: JobStore
 ) -> None:
-    def fails(_key: str) -> None:
-        raise client_error(503, "SlowDown")
+    class Ailing(MemorySource):
+        def copy_new(self, *_: object) -> bool:
+            raise client_error(503, "SlowDown")
 
-    kept = replace(job, keep=True)
-    offer = offered(direct, kept, wanted("a.jpg"))
+    offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
-    assert codes(replace(direct, untag=fails).commit(kept, offer.upload_id)) == {0: "unavailable"}
+    assert codes(replace(direct, copies=Ailing()).commit(job, offer.upload_id)) == {0: "unavailable"}
     assert store.count_images(job.job_id) == 0
-    assert codes(direct.commit(kept, offer.upload_id)) == {0: "accepted"}
+    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_an_earlier_version_offered_is_committed(
+    direct: PresignedUploads, input_bucket: Bucket, config: Config, provisioned: Clients, job: Job, keep: bool
+) -> None:
+    """Its forms put each object at the key of its image; there is no intent."""
+    job, image = replace(job, keep=keep), offered(direct, job, wanted("a.jpg")).images[0]
+    upload_id = new_id()
+    UploadManifests(direct.ingest.store.table).claim(job.job_id, f"upload {upload_id}", {0: image})
+    assert codes(direct.commit(job, upload_id)) == {0: "missing"}
+    input_bucket.put(image.key, PICTURE, "image/jpeg", UNKEPT)
+    assert codes(direct.commit(job, upload_id)) == {0: "accepted"}
+    tags = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=image.key)["TagSet"]
+    assert (input_bucket.get(image.key), bool(tags)) == (PICTURE, not keep)
 
 
 def test_each_file_gets_a_form_or_a_rejection(direct: PresignedUploads, job: Job) -> None:
@@ -242,7 +264,7 @@ def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
     code: str,
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", size=10))
-    input_bucket.put(offer.images[0].key, content, content_type)
+    input_bucket.put(offer.forms[0].fields["key"], content, content_type)
     assert codes(direct.commit(job, offer.upload_id)) == {0: code}
     assert (store.count_images(job.job_id), store.status(job.job_id).accepted) == (0, 0)
 
@@ -252,13 +274,14 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
 
     class Ailing(MemoryBucket):
         def head(self, key: str) -> StoredObject | None:
-            if key == offer.images[0].key:
+            if offer.images[0].ref.image_id in key:
                 raise client_error(503, "SlowDown")
-            return StoredObject(1, "image/jpeg")
+            return super().head(key)
 
-    assert codes(replace(direct, bucket=Ailing()).commit(job, offer.upload_id)) == {
-        0: "unavailable", 1: "accepted",
-    }  # fmt: skip
+    bucket = Ailing()
+    bucket.put(offer.forms[1].fields["key"], b"1", "image/jpeg")
+    ailing = replace(direct, bucket=bucket, copies=MemorySource())
+    assert codes(ailing.commit(job, offer.upload_id)) == {0: "unavailable", 1: "accepted"}
 
 
 def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
@@ -331,11 +354,6 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
 
 
 @pytest.fixture
-def shared_store(shared_tier: WebTier, clients: Clients) -> JobStore:
-    return JobStore(Table(clients.dynamodb, shared_tier.config.names.job_table))
-
-
-@pytest.fixture
 def shared_bucket(shared_tier: WebTier, clients: Clients) -> Bucket:
     return Bucket.named(clients, shared_tier.config.names.input_bucket)
 
@@ -376,18 +394,3 @@ def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(
     assert post_form(form, PICTURE, {"policy": other["fields"]["policy"]}).status_code == 403
     assert keys_in(shared_bucket, job_id) == keys_in(shared_bucket, victim_job) == []
     assert commit(shared_tier, offered) == commit(shared_tier, victim) == []
-
-
-@pytest.mark.processes
-def test_a_form_used_twice_puts_over_its_own_image_only(
-    shared_tier: WebTier, shared_bucket: Bucket, shared_store: JobStore
-) -> None:
-    offered = offer(shared_tier, shared_tier.create_job(), "a.jpg", "b.jpg")
-    forms = [each["upload"] for each in offered["uploads"]]
-    second = picture(shade=9)[: len(PICTURE)]
-    assert [post_form(forms[0]).status_code, post_form(forms[1]).status_code] == [204, 204]
-    first = commit(shared_tier, offered)
-    assert post_form(forms[0], second).status_code == 204
-    assert commit(shared_tier, offered) == first
-    assert shared_store.status(offered["job_id"]).accepted == shared_store.count_images(offered["job_id"]) == 2
-    assert shared_bucket.get(forms[1]["fields"]["key"]) == PICTURE

@@ -35,6 +35,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.controller.orphans import PATIENCE_SECONDS, OrphanCleanup
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
 from web_tier.uploads.ingest import GROUP_IMAGES, UNKEPT, ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
@@ -155,17 +156,24 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
-def test_a_process_killed_during_an_upload_has_acknowledged_and_requested_nothing(
-    shared_tier: WebTier, provisioned: Clients, store: JobStore
+def test_a_process_killed_during_an_upload_has_acknowledged_nothing_and_its_objects_are_deleted(
+    shared_tier: WebTier, provisioned: Clients, store: JobStore, queue: MemoryQueue
 ) -> None:
-    job = shared_tier.create_job()
+    job, seconds = shared_tier.create_job(), [0.0]
+    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
+    orphans = OrphanCleanup(ImageIngest(ImageLimits(), bucket, store, queue), 0.0, lambda: True, lambda: seconds[0])
     with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
-        wait_for_keys(Bucket.named(provisioned, shared_tier.config.names.input_bucket), job, GROUP_IMAGES)
+        wait_for_keys(bucket, job, GROUP_IMAGES)
         for worker in shared_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""
     assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
     assert upload(shared_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
+    orphans.tick()
+    assert len(keys_in(bucket, job)) == GROUP_IMAGES + 3, "their records may still come"
+    seconds[0] += PATIENCE_SECONDS
+    orphans.tick()
+    assert keys_in(bucket, job) == sorted(image.key for image in store.images(job))
 
 
 def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(

@@ -115,7 +115,7 @@ class Web:
             clock=clock,
             pool=cast(Any, InlineExecutor()),
         )
-        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), 3600, lambda _key: None)
+        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), 3600, world.sources)
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""

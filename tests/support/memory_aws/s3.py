@@ -90,7 +90,7 @@ class MemoryBucket(Bucket):
     def head(self, key: str) -> StoredObject | None:
         """Return size and type of an object, or None."""
         body = self.call("head", lambda: self.objects.get(key))
-        return None if body is None else StoredObject(len(body), self.types[key])
+        return None if body is None else StoredObject(len(body), self.types[key], etag_of(body))
 
     def exists(self, key: str) -> bool:
         """Return True if there is an object."""
@@ -182,6 +182,23 @@ class MemorySource(SourceBuckets):
         if body is None:
             raise NotFoundError(f"there is no object {key!r}")
         to.put(to_key, body, content_type, tags)
+
+    def copy_new(
+        self, bucket: Bucket, key: str, etag: str, to_key: str, content_type: str, tags: Mapping[str, str] | None
+    ) -> bool:
+        """Copy an object within a bucket in memory, if it has the ETag and there is none at the other key."""
+        assert isinstance(bucket, MemoryBucket)
+
+        def effect() -> bool:
+            body = bucket.objects.get(key)
+            if body is None:
+                raise NotFoundError(f"there is no object {key!r}")
+            if etag_of(body) != etag or (to_key != key and to_key in bucket.objects):
+                return False
+            bucket.objects[to_key], bucket.types[to_key], bucket.tags[to_key] = body, content_type, tags
+            return True
+
+        return bool(bucket.call("put", effect))
 
     def is_readable(self, bucket: str, key: str) -> bool:
         """Return whether an object exists and may be read."""

@@ -25,7 +25,7 @@ CONSUME = f"{READ_QUEUE} sqs:ReceiveMessage sqs:DeleteMessage"
 READ_TABLE = "dynamodb:BatchGetItem dynamodb:GetItem dynamodb:Query dynamodb:PutItem"
 EXACTLY = {
     "WebRole": {
-        f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:DeleteObjectTagging s3:GetObject s3:DeleteObject",
+        f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:GetObject s3:DeleteObject",
         f"{OUTPUTS}/*": "s3:GetObject",
         f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
         **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
