@@ -1,4 +1,4 @@
-"""Each process of `run.sh` is stopped for 15 seconds, as on a suspended machine: nothing ends, and nothing is lost."""
+"""Each process of `run.sh` is stopped for 15 seconds, as on a suspended machine: nothing ends or is lost."""
 
 import os
 import signal
