@@ -148,10 +148,16 @@ class ModelOpener:
 
     def _fetch_from_s3(self, place: Place, pin: str | None) -> Bundle:
         client, names = Clients(self._config.aws.endpoint()).s3, self._config.names
-        if has_copy(place.bucket, place.key, names):
-            with suppress(BundleMissingError):
-                return fetch_bundle(client, replace(place, bucket=names.model_bucket), sha256=pin)
-        return fetch_bundle(client, place, sha256=pin)
+        if not has_copy(place.bucket, place.key, names):
+            return fetch_bundle(client, place, sha256=pin)
+        try:
+            return fetch_bundle(client, replace(place, bucket=names.model_bucket), sha256=pin)
+        except (BundleMissingError, ClientError) as error:
+            # Not copied yet; or the stack is that of an earlier release again, without the right to read the copy.
+            if classify_load_error(error, str(place)) in {LoadFault.GONE, LoadFault.REFUSED}:
+                with suppress(BundleMissingError):
+                    return fetch_bundle(client, place, sha256=pin)
+            raise
 
     def open(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with an engine that has classified a grey image.
