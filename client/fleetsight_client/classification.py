@@ -174,7 +174,7 @@ class Classification:
             self._await_results()
             self._write(summary, self.rows(self.journal.outcomes()))
             for job_id in summary.job_ids:
-                self._send_truth(job_id, self.journal.outcomes(job_id=job_id))
+                self._send_truth(job_id, self.journal.outcomes(job_id=job_id), self.calls)
         else:
             counts = self.journal.counts()
             summary.statuses.update(waiting=counts["accepted"], rejected=counts["rejected"])
@@ -452,9 +452,10 @@ class Classification:
             page = min(span, MAX_PAGE) if span <= 2 * len(outcomes) else SPARSE_PAGE
             rows = [
                 (outcome, row)
-                for outcome, row in self.rows(outcomes, once, page)
+                for outcome, row in self.rows(sorted(outcomes, key=lambda each: each.file.job_position), once, page)
                 if row.status != "waiting" and not (row.status == "missing" and waiting)
             ]
+            self._send_truth(job_id, (outcome for outcome, _ in rows), once)
             self._append(summary, rows)
             after = outcomes[-1].file.position if len(outcomes) == COLLECTED else -1
             self._answered[job_id] = answers, after
@@ -474,19 +475,16 @@ class Classification:
             file = Path(str(self.out))
             size = min(size, file.stat().st_size) if file.exists() else None
         end = self._write(summary, iter(rows), size)
-        if self.truth is not None:
-            for job_id in {outcome.job_id for outcome, _ in rows if outcome.image_id}:
-                self._send_truth(job_id, (outcome for outcome, _ in rows if outcome.job_id == job_id))
         self.journal.finish((outcome.file for outcome, _ in rows), {"out": str(self.out), "end of file": str(end)})
 
     # True labels
 
-    def _send_truth(self, job_id: str, outcomes: Iterable[Outcome]) -> None:
+    def _send_truth(self, job_id: str, outcomes: Iterable[Outcome], calls: PatientCalls) -> None:
         """Give the true labels of images to their job, so that its page shows the accuracy."""
         if self.truth is not None:
             for part in truth_parts(self._truths(outcomes)):
                 with suppress(RejectedError):  # the job has expired
-                    self.calls.call(partial(self.client.send_truth_file, job_id, part))
+                    calls.call(partial(self.client.send_truth_file, job_id, part))
 
     def _truths(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[str, str]]:
         for outcome in outcomes:

@@ -18,6 +18,7 @@ import pytest
 from ulid import ULID
 
 from client.tests.support.results_api import Photos, ResultsApi, image_id_of, problem, result_of
+from fleetsight_client import journal as journal_module
 from fleetsight_client.api import ApiClient, RejectedError, RejectedFile
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import words
@@ -64,15 +65,6 @@ def labels(tmp_path: Path) -> list[tuple[str, str]]:
         return [(row["path"], row["label"]) for row in csv.DictReader(lines)]
 
 
-def test_new_files_join_the_same_job_and_rows_are_appended(
-    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
-) -> None:
-    folder = photos({"b.jpg": b"cat"})
-    summary = watch(folder, [nothing, nothing, lambda: photos({"a.jpg": b"dog"}), nothing, nothing])
-    assert labels(tmp_path) == [("b.jpg", "cat"), ("a.jpg", "dog")]
-    assert (summary.total, summary.ok, len(api.jobs)) == (2, True, 1)
-
-
 def test_a_file_that_still_grows_waits_until_it_is_complete(
     api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
 ) -> None:
@@ -104,17 +96,6 @@ def test_files_that_no_job_took_are_sent_in_the_next_round(
     watch(folder, [nothing, nothing, nothing])
     assert labels(tmp_path) == [("a.jpg", "cat")]
     assert api.names == {"a.jpg": 1}
-
-
-def test_a_resumed_watch_repeats_no_row(api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path) -> None:
-    folder = photos({"a.jpg": b"cat"})
-    watch(folder, [nothing, nothing])
-    with (tmp_path / "r.csv").open("a") as file:
-        file.write("half a row of a command that was killed")
-    photos({"b.jpg": b"dog"})
-    watch(folder, [nothing, nothing])
-    assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
-    assert api.names == {"a.jpg": 1, "b.jpg": 1}
 
 
 @pytest.mark.parametrize("first", [None, "-", "other.csv"])
@@ -212,6 +193,7 @@ class DirectApi(ApiClient):
         if self.refusals:
             raise self.refusals.pop()
         assert positions is not None
+        assert max(positions) <= journal_module.MAX_POSITION
         if key not in self._replies:
             self._replies[key] = [image_id_of(job_id, position) for position in positions]
             for image_id, (name, content) in zip(self._replies[key], files, strict=True):
@@ -405,6 +387,23 @@ def test_an_interrupted_watch_is_finished_without_the_option(camera: Camera) -> 
     camera.write("c.jpg bird")()
     _, is_left = camera.watch(iter([nothing, camera.api.stuck.clear, nothing]), searches=False)
     assert (camera.rows(), is_left) == ([("b.jpg", "dog"), ("a.jpg", "cat")], False)
+
+
+def test_more_files_than_a_job_has_positions_each_get_their_own_result(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"MAX_POSITION": 19, "MAX_JOBS": 1}
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"fleetsight_client.journal.{name}", limit)
+
+    def write_three(number: int) -> None:
+        for at in range(3):
+            camera.write(f"{number}-{at}.jpg {number}{at}")()
+
+    camera.watch(iter([*(partial(write_three, number) for number in range(16)), nothing, nothing, nothing]))
+    expected = [(f"{number}-{at}.jpg", f"{number}{at}") for number in range(16) for at in range(3)]
+    assert sorted(camera.rows()) == sorted(expected)
+    assert len(camera.api.images) > 3
 
 
 DAYS, ROUND_SECONDS, NEW_FILES, IN_FOLDER, REMEMBERED, OF_A_JOB = 7, 900.0, 30, 90, 500, 1_000
