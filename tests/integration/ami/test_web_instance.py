@@ -6,6 +6,7 @@ Row 42 of the fault list: nothing secret is shown, and others than root read non
 import configparser
 import http.server
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -33,6 +34,7 @@ from tests.support.aws_stage import stubbed
 from tests.support.servers import INSTANCE_ID, MetadataService, serving
 from tests.support.stack_template import RESOURCES
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, last_words
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
@@ -232,6 +234,34 @@ def test_the_web_tier_alone_is_given_the_keys_and_by_no_variable() -> None:
     assert f"LoadCredential=session-keys:{KEYS}\n" in web
     assert f"Environment={KEYS_FILE_VARIABLE}=%d/session-keys\n" in web
     assert "session-keys" not in (UNITS / "fleetsight-controller.service").read_text()
+
+
+# ---- The end of a controller
+
+
+@pytest.mark.parametrize("result", ["exit-code", "success"])
+def test_the_next_controller_gets_how_the_one_before_ended_unless_it_was_stopped(tmp_path: Path, result: str) -> None:
+    lines = [{"level": "critical", "message": 'no "queue" \\ here'}, {"level": "info", "message": "fleet"}]
+    (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "journalctl").write_text(f"#!/bin/sh\ncat {tmp_path / 'log'}\n")
+    (tmp_path / "journalctl").chmod(0o700)
+    ended = {"SERVICE_RESULT": result, "EXIT_CODE": "exited", "EXIT_STATUS": "1"}
+    environment = {**ended, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["sh", ROOT / "ami" / "files" / "web" / "opt" / "fleetsight" / "controller-end", tmp_path / "end"]
+    subprocess.run(command, env=environment, check=True)
+    if result == "success":
+        assert not (tmp_path / "end").exists()
+        return
+    name, _, value = (tmp_path / "end").read_text().strip().partition("=")
+    assert name == PREVIOUS_END
+    # systemd unescapes backslashes in a value without quotes around it.
+    assert last_words(value.replace("\\\\", "\\")) == 'exited 1: no "queue" \\ here'
+
+
+def test_systemd_never_gives_the_controller_up() -> None:
+    """Row 68: somebody leads soon, since a machine's next controller takes the lease of the one before."""
+    unit = (UNITS / "fleetsight-controller.service").read_text().splitlines()
+    assert {"StartLimitIntervalSec=0", "Restart=always", "RestartSec=1", f"Environment={SUPERVISOR}=%b"} <= {*unit}
 
 
 # ---- Signals
