@@ -247,7 +247,8 @@ def test_the_next_controller_gets_how_the_one_before_ended_unless_it_was_stopped
     (tmp_path / "journalctl").chmod(0o700)
     ended = {"SERVICE_RESULT": result, "EXIT_CODE": "exited", "EXIT_STATUS": "1"}
     environment = {**ended, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = ["sh", ROOT / "ami" / "files" / "web" / "opt" / "fleetsight" / "controller-end", tmp_path / "end"]
+    script = ROOT / "ami" / "files" / "web" / "opt" / "fleetsight" / "controller-end"
+    command = ["sh", str(script), str(tmp_path / "end")]
     subprocess.run(command, env=environment, check=True)
     if result == "success":
         assert not (tmp_path / "end").exists()
