@@ -16,12 +16,14 @@ import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, parse_key
+from core.jobs.put_intents import PutIntents
 from core.predictions import stored_prediction
 from scripts.run.system import System
 from services.ec2 import Fleet
 from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue
+from services.table import Table
 from tests.chaos.client import POLL_SECONDS, ChaosClient
 
 Finding = Literal[
@@ -206,12 +208,17 @@ def refs_of(keys: Iterable[str]) -> Iterator[ImageRef]:
 
 
 def _check_objects(system: System, known: set[ImageRef], kept: set[ImageRef]) -> Iterator[str]:
-    """Yield a sentence for each object without an image, and for each kept image without its object."""
+    """Yield a sentence for each object without an image, and for each kept image without its object.
+
+    Objects that put intents name are not left over: the controller deletes them within an hour.
+    """
     names = system.config.names
+    intents = PutIntents(Table(system.clients.dynamodb, names.job_table)).find_all()
+    due = {ref for intent in intents for ref in intent.refs}
     for name in (names.input_bucket, names.output_bucket):
         pages = obstore.list(Bucket.named(system.clients, name).store)
         stored = set(refs_of(str(entry["path"]) for page in pages for entry in page))
-        yield from (f"an object of {ref} in {name}, which is no image" for ref in stored - known)
+        yield from (f"an object of {ref} in {name}, which is no image" for ref in stored - known - due)
         if name == names.input_bucket:
             yield from (f"{ref} is kept, and has no object in {name}" for ref in kept - stored)
 

@@ -80,7 +80,8 @@ class PermanentFault:
         return reason if "PutObject" in reason and reason in (fleet.get("problem") or "") else ""
 
     def _is_in_metrics(self) -> bool:
-        return "fleetsight_circuit_open 1" in requests.get(self.metrics_url, timeout=POLL_SECONDS).text
+        lines = requests.get(self.metrics_url, timeout=POLL_SECONDS).text.splitlines()
+        return any(line.startswith("fleetsight_circuit_open 1") for line in lines)
 
     def _is_in_log(self, start: int) -> bool:
         reason = self._reason()
