@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.ids import new_id
-from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerState
+from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerEnd, WorkerState
 from services.clock import utc_now
 from services.sqs import OutgoingMessage
 
@@ -29,20 +29,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """Figures of a worker: images answered so far, images in flight, whether it is draining, and its models' digests.
+    """Figures of a worker.
 
-    The models are those that are loaded, the latest used first.
+    Attributes:
+        images: answered so far.
+        in_flight: images received and not answered yet.
+        end: how it ends; None while it receives.
+        reason: why it ends.
+        models: digests of the models that are loaded, the latest used first.
     """
 
-    images: int
-    in_flight: int
-    draining: bool
+    images: int = 0
+    in_flight: int = 0
+    end: WorkerEnd | None = None
+    reason: str = ""
     models: Sequence[str] = ()
 
     @property
     def state(self) -> WorkerState:
         """The worker's state."""
-        if self.draining:
+        if self.end is not None:
             return "draining"
         return "busy" if self.in_flight else "ready"
 
@@ -83,27 +89,34 @@ class Heartbeater:
         self._send_heartbeat()
         while not wait(self._every_seconds):
             self._send_heartbeat()
-        self._send_heartbeat("ended")
+        self.send_last()
 
-    def _send_heartbeat(self, state: WorkerState | None = None) -> None:
+    def send_last(self) -> None:
+        """Send the heartbeat that reports the end, and why."""
+        self._send_heartbeat(is_last=True)
+
+    def _send_heartbeat(self, *, is_last: bool = False) -> None:
         try:
-            refused = self._send([OutgoingMessage(new_id(), self._heartbeat(state).to_json())])
+            refused = self._send([OutgoingMessage(new_id(), self._heartbeat(is_last=is_last).to_json())])
         except Exception as error:  # noqa: BLE001 (the edge: the worker continues after any error)
             _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
             return
         if refused:
             _log.warning("the response queue refused a heartbeat")
 
-    def _heartbeat(self, state: WorkerState | None) -> Heartbeat:
+    def _heartbeat(self, *, is_last: bool) -> Heartbeat:
         stats = self._stats()
         (last_at, last_images), self._last = self._last, (self._clock(), stats.images)
         seconds = self._last[0] - last_at
         return Heartbeat(
             worker=self._worker,
             at=self._now(),
-            state=state or stats.state,
+            state="ended" if is_last else stats.state,
             images=stats.images,
             in_hand=stats.in_flight,
             images_per_second=round((stats.images - last_images) / seconds, 3) if seconds > 0 else 0.0,
-            models=tuple(stats.models[:MAX_REPORTED_MODELS]),
+            # A fault's reason, which may be long, takes the place of the models, so that the message always fits.
+            models=() if is_last and stats.end == "failed" else tuple(stats.models[:MAX_REPORTED_MODELS]),
+            end=stats.end if is_last else None,
+            reason=stats.reason if is_last else "",
         )

@@ -1,13 +1,14 @@
 """The life of a worker: when it stops, and why.
 
-| State    | Event                                                         | Next     |
-|----------|---------------------------------------------------------------|----------|
-| running  | idle and not protected, SIGTERM, SIGINT, drain tag, Spot notice | draining |
-| running  | a fault                                                       | failed   |
-| draining | a fault                                                       | failed   |
+| State          | Event                                    | Next     |
+|----------------|------------------------------------------|----------|
+| running        | idle and not protected                   | idle     |
+| running        | SIGTERM, SIGINT, drain tag, Spot notice  | stopped  |
+| running        | a fault                                  | failed   |
+| idle, stopped  | a fault                                  | failed   |
 
-The first event decides the reason, and a fault the exit status: 0 after draining, 1 after a fault. In both states the
-worker receives no more, and finishes or gives back what it has.
+The first event decides the reason, and a fault the exit status, which is 1 after it and else 0. In each state but the
+first the worker receives no more, and finishes or gives back what it has. Its last heartbeat names state and reason.
 """
 
 import logging
@@ -15,12 +16,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from services.errors import FleetsightError, MetadataError
 
 if TYPE_CHECKING:
+    from core.messages import WorkerEnd
     from services.metadata import Metadata
 
 NOTICE_SECONDS = 5.0
@@ -34,20 +35,16 @@ class NotStartedError(FleetsightError):
     """Raised when a worker must not poll: bad configuration, bundle or credentials; the message says what to do."""
 
 
-class WorkerPhase(Enum):
-    """What a worker does."""
-
-    RUNNING = auto()
-    DRAINING = auto()
-    FAILED = auto()
-
-
 class Lifetime:
-    """The phase of a worker, with the reason for which it ends.
+    """The life of a worker.
 
     Args:
         on_end: called once, in the thread that ends it.
         is_protected: asked when the worker is idle, whether it stays nevertheless.
+
+    Attributes:
+        ended: how it ends; None while it runs.
+        reason: why it ends.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Lifetime:
         self._on_end, self._is_protected = on_end, is_protected
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self.phase = WorkerPhase.RUNNING
+        self.ended: WorkerEnd | None = None
         self.reason = ""
 
     @property
@@ -67,32 +64,32 @@ class Lifetime:
     @property
     def status(self) -> int:
         """The exit status."""
-        return int(self.phase is WorkerPhase.FAILED)
+        return int(self.ended == "failed")
 
     def end(self, reason: str) -> None:
         """Drain and end in good order."""
-        self._enter(WorkerPhase.DRAINING, reason)
+        self._enter("stopped", reason)
 
     def stop_if_idle(self, reason: str) -> bool:
         """End in good order unless the worker is protected from scale-in; return whether it ends."""
         if self._is_protected():
             return False
-        self.end(reason)
+        self._enter("idle", reason)
         return True
 
     def fail(self, reason: str) -> None:
         """End because of a fatal error."""
-        self._enter(WorkerPhase.FAILED, reason)
+        self._enter("failed", reason)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end, at most `seconds`; return whether it has come."""
         return self._over.wait(seconds)
 
-    def _enter(self, phase: WorkerPhase, reason: str) -> None:
+    def _enter(self, state: "WorkerEnd", reason: str) -> None:
         with self._lock:
-            is_first = self.phase is WorkerPhase.RUNNING
-            if is_first or (phase is WorkerPhase.FAILED and self.phase is WorkerPhase.DRAINING):
-                self.phase, self.reason = phase, reason
+            is_first = self.ended is None
+            if is_first or (state == "failed" and self.ended != "failed"):
+                self.ended, self.reason = state, reason
             self._over.set()
         if is_first:
             self._on_end()

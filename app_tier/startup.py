@@ -36,17 +36,42 @@ _log = logging.getLogger(__name__)
 def start_up(zygote: Zygote) -> "Worker":
     """Return a worker that is ready to run; `zygote` forks its decoding processes.
 
+    One that cannot start reports so in its only heartbeat, if its configuration can be read.
+
     Raises:
         NotStartedError: it cannot classify, so it must not receive.
     """
     try:
-        return _start_up(load_config(), zygote)
-    except NotStartedError:
-        raise
-    except PoolUnavailableError as error:
-        raise NotStartedError(f"no image could be decoded: {error}") from error
-    except (FleetsightError, BundleError) as error:
+        config = load_config()
+    except FleetsightError as error:
         raise NotStartedError(str(error)) from error
+    try:
+        return _start_up(config, zygote)
+    except Exception as error:
+        from app_tier.worker import report_failed_start
+        from services.metadata import Metadata
+
+        reason = _reason(error)
+        report_failed_start(config, worker_name(instance_id(Metadata())), reason)
+        raise NotStartedError(reason) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a worker cannot start."""
+    from app_tier.recovery import classify_error
+
+    match error:
+        case PoolUnavailableError():
+            return f"no image could be decoded: {error}"
+        case FleetsightError() | BundleError():
+            return str(error)
+    _log.error("the start has failed", exc_info=error)
+    return classify_error(error).reason
+
+
+def worker_name(instance: str | None) -> str:
+    """Return the name of this worker: the id of its instance, if it runs on one."""
+    return instance or f"local-{os.getpid()}"
 
 
 def _start_up(config: Config, zygote: Zygote) -> "Worker":
@@ -66,7 +91,7 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
         services = open_services(config)
     model, sizing = opened.result()
     name = instance.result()
-    classifier = Classifier(name or f"local-{os.getpid()}", config.worker.top_k)
+    classifier = Classifier(worker_name(name), config.worker.top_k)
     is_kept = partial(is_protected, metadata if name is not None else None)
     decoder = sandboxed_decoder(zygote, config.worker, config.web.image_limits, sizing.decode_threads)
     decoder.prepare()

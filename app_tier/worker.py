@@ -30,6 +30,9 @@ from services.sqs import Queue
 MAX_CALLS_SECONDS = 900.0
 """Longest time of the calls of one step, with the retries of botocore and obstore (some 5 minutes a call)."""
 
+REPORT_SECONDS = 10.0
+"""Longest time that a worker that could not start takes to report that: it opens its first connection for it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +91,13 @@ class Worker:
         self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
         self._heartbeater = Heartbeater(
             classifier.worker,
-            lambda: WorkerStats(self._pipeline.answered, len(self._in_flight), self.lifetime.over, models.digests),
+            lambda: WorkerStats(
+                self._pipeline.answered,
+                len(self._in_flight),
+                self.lifetime.ended,
+                self.lifetime.reason,
+                models.digests,
+            ),
             send_heartbeats,
         )
 
@@ -119,6 +128,24 @@ class Worker:
             self._extender.give_back(left)
         self._extender.stop()
         return self._pipeline.stop()
+
+
+def report_failed_start(config: Config, worker: str, reason: str) -> None:
+    """Send the only heartbeat of a worker that could not start; wait up to `REPORT_SECONDS` for it."""
+
+    def send() -> None:
+        try:
+            clients = Clients(config.aws.endpoint())
+            responses = Queue.named(clients.sqs, config.queue_name(config.names.response_queue))
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
+            return
+        Heartbeater(worker, lambda: WorkerStats(end="failed", reason=reason), responses.send).send_last()
+
+    # A daemon, for the same reason as the heartbeater's thread.
+    thread = threading.Thread(target=send, name="heart", daemon=True)
+    thread.start()
+    thread.join(REPORT_SECONDS)
 
 
 def open_services(config: Config) -> Services:

@@ -16,6 +16,7 @@ from services.clock import epoch_seconds
 CONTROLLER_METRICS: Final[Mapping[str, str]] = {
     "workers": "Count",
     "at_maximum": "None",
+    "circuit_open": "None",
     "capped": "None",
     "cap_percent": "Percent",
     "dollars": "None",

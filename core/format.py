@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict
 
 from core.config import PriceSettings
 from core.fleet.models import (
-    CapMessage,
     CapPeriod,
     FleetInstance,
     FleetPause,
     FleetSnapshot,
     FleetSpending,
     LimitsOverride,
+    OperatorMessage,
+    OutageMessage,
     WorkerLimits,
 )
 from services.clock import utc_now
@@ -145,8 +146,13 @@ def cap_words(spending: FleetSpending) -> str:
     return "" if spending.reached is None else _reached_words(spending, spending.reached)
 
 
-def cap_level_words(message: CapMessage) -> str:
-    """Return the sentence of a message to operators on a spending cap."""
+def operator_words(message: OperatorMessage) -> str:
+    """Return the sentences of a message to operators."""
+    if isinstance(message, OutageMessage):
+        since = f"{message.since:%d %B, %H:%M UTC}".removeprefix("0")
+        if message.is_over:
+            return f"The fleet works again. It could not since {since}: {message.reason}."
+        return f"The fleet cannot work since {since}, and images wait: {message.reason}."
     spending, period = message.spending, message.period
     if message.level == "reached":
         return _reached_words(spending, period)

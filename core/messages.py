@@ -24,12 +24,27 @@ Traceparent = Annotated[str | None, BeforeValidator(parse_traceparent)]
 """A trace context (`core/tracing.py`); an invalid one is left out, since no image may fail because of it."""
 Status = Literal["done", "failed"]
 WorkerState = Literal["ready", "busy", "draining", "ended"]
+WorkerEnd = Literal["idle", "stopped", "failed"]
+"""How a worker has ended: it was idle; it was asked to, also by a Spot notice; or it met a fault."""
+
+MAX_END_REASON_CHARACTERS: Final = 300
+"""Longest reason in a heartbeat, so that one without models fits into 1,024 bytes."""
 
 PLACE_PATTERN: Final = r"^[ !#-\[\]-~]{1,300}$"
 """The place of a requested bundle: printable ASCII without quotes and backslashes, so that a request always fits."""
 
 MAX_REPORTED_MODELS: Final = 8
 """Models that a heartbeat names at most, so that it always fits."""
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line of printable ASCII, cut to `MAX_END_REASON_CHARACTERS`."""
+    line = " ".join("".join(each if " " <= each <= "~" else " " for each in text).split())
+    return line if len(line) <= MAX_END_REASON_CHARACTERS else f"{line[: MAX_END_REASON_CHARACTERS - 3]}..."
+
+
+Reason = Annotated[str, BeforeValidator(one_line)]
+"""A reason in a worker's own words, which are shown to operators."""
 
 
 class WireModel(BaseModel):
@@ -272,6 +287,8 @@ class Heartbeat(WireModel):
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
         models: digests of the bundles that are loaded, the latest used first; not in those of older workers.
+        end: how the worker has ended, once its state is `ended`; None in those of older workers.
+        reason: why it has ended.
     """
 
     version: Literal[1] = 1
@@ -283,6 +300,8 @@ class Heartbeat(WireModel):
     in_hand: int = Field(ge=0)
     images_per_second: float = Field(default=0, ge=0)
     models: tuple[Sha256, ...] = Field(default=(), max_length=MAX_REPORTED_MODELS)
+    end: WorkerEnd | None = None
+    reason: Reason = ""
 
 
 def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from typing import Literal, Self, get_args
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -193,11 +194,38 @@ class CapMessage(WireModel):
         return f"cap-{self.period}-{self.start}-{self.level}"
 
 
+class OutageMessage(WireModel):
+    """A message to operators on an outage, in which the fleet cannot work.
+
+    Attributes:
+        since: when it has begun.
+        is_over: whether it has ended.
+        at: when it has begun or ended.
+        reason: why the fleet cannot work, in words.
+        sent: names of the receivers that have accepted it.
+    """
+
+    since: AwareDatetime
+    is_over: bool
+    at: AwareDatetime
+    reason: str
+    sent: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id of the message, which each controller makes alike: `outage-20261126T141500Z-began`."""
+        return f"outage-{self.since.astimezone(UTC):%Y%m%dT%H%M%SZ}-{'over' if self.is_over else 'began'}"
+
+
+OperatorMessage = CapMessage | OutageMessage
+
+
 class CapMessages(WireModel):
-    """The last messages on spending caps, in the order in which they were found."""
+    """The last messages to operators: on spending caps, and on the last outage; each in the order of their events."""
 
     version: Literal[1] = 1
     messages: tuple[CapMessage, ...] = ()
+    outages: tuple[OutageMessage, ...] = ()
 
 
 class ControllerStatus(WireModel):
@@ -271,6 +299,34 @@ class FleetDay(WireModel):
     saved: float = 0.0
 
 
+class CircuitState(StrEnum):
+    """The state of the fleet's circuit breaker; `web_tier/autoscaler/circuit_breaker.py` explains each."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class FleetCircuit(WireModel):
+    """The fleet's circuit breaker.
+
+    Attributes:
+        failed_runs: workers in a row that ended without an answer.
+        reason: why the last of them has failed, in its own words if it has sent some.
+        since: when the circuit was opened; None while it is closed.
+    """
+
+    state: CircuitState = CircuitState.CLOSED
+    failed_runs: int = Field(default=0, ge=0)
+    reason: str = ""
+    since: AwareDatetime | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether workers start as they are needed."""
+        return self.state is CircuitState.CLOSED
+
+
 class FleetSnapshot(WireModel):
     """The observation and the decision of the autoscaler in one round.
 
@@ -296,7 +352,7 @@ class FleetSnapshot(WireModel):
         arrival_rate: estimated arrivals, in images/s.
         waiting_seconds: how long the oldest waiting image has waited, by the same estimate.
         recent_launches: instances launched or started within the last 60 s.
-        failed_boots: consecutive instances that ended before their first heartbeat.
+        circuit: whether workers end one after another without an answer, and why.
         images_per_second: answers of all workers in the last seconds.
         today: images and cost of the day of `at`; None in reports of an older release.
         spending: cost of day and month beside the spending caps; None if no cap is configured.
@@ -330,7 +386,7 @@ class FleetSnapshot(WireModel):
     arrival_rate: float = 0.0
     waiting_seconds: float = 0.0
     recent_launches: int = 0
-    failed_boots: int = 0
+    circuit: FleetCircuit = FleetCircuit()
     images_per_second: float = 0.0
     today: FleetDay | None = None
     spending: FleetSpending | None = None

@@ -22,11 +22,13 @@ from core.fleet.models import (
     BillingPeriod,
     CapMessage,
     CapMessages,
+    CircuitState,
     ControllerStatus,
     Decision,
     Decisions,
     EndedInstance,
     EndedInstances,
+    FleetCircuit,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -227,8 +229,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
             max_workers=5, peak_workers=2, billed_seconds=60.0, cost=0.01, images=3, run=run, reason="2 are enough",
             problem="VcpuLimitExceeded", paused=pause, image_seconds=0.1, boot_seconds=30.0, policy="backlog",
             limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
-            waiting_seconds=2.0, recent_launches=1, failed_boots=1, images_per_second=1.5, today=day,
-            spending=spending,
+            waiting_seconds=2.0, recent_launches=1, images_per_second=1.5, today=day, spending=spending,
+            circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3, reason="no room left", since=NOW),
         )
     )  # fmt: skip
     fleet.allow_dollars(2.0, "night batch", NOW)

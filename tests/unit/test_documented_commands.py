@@ -196,14 +196,6 @@ def test_a_wrong_command_is_not_accepted(line: str) -> None:
         PROGRAMS[documented.program](documented)
 
 
-def test_each_benchmark_is_documented() -> None:
-    page = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
-    section = page.partition("## The benchmarks")[2].partition("\n## ")[0]
-    assert {name for row in section.splitlines() for name in code_in(row.partition(" | ")[0])} == set(
-        measuring.BENCHMARKS
-    )
-
-
 def test_the_scenarios_of_the_operators_page_are_valid(tmp_path: Path) -> None:
     found = code_blocks((ROOT / "docs" / "operate.md").read_text(encoding="utf-8"), "yaml")
     assert len(found) > 1

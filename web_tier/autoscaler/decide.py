@@ -11,15 +11,13 @@ from web_tier.autoscaler.explain import (
     explain_launch_limit,
     explain_no_launch,
     explain_pause,
+    explain_probing,
     explain_rotation,
     explain_surplus,
     joined,
 )
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
-
-MAX_FAILED_BOOTS = 5
-"""After so many failed boots in a row, more launches only cost: one per minute shows whether the fault is over."""
 
 ROTATED_FRACTION = 10
 """One worker in so many, or one, is replaced for its age at a time."""
@@ -37,7 +35,7 @@ class Plan:
         drain: ids of workers to drain.
         protect: ids of workers to protect from scale-in.
         unprotect: ids of workers that need this protection no longer.
-        max_launches: how many launches the spending caps leave room for; None if they do not limit any.
+        max_launches: how many launches the spending caps, and failed runs, leave room for; None for no limit.
     """
 
     launch: int
@@ -54,7 +52,8 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     """Return the plan that brings the fleet to what the policy asks for, within the limits.
 
     Workers stop by themselves when they are idle, so surplus workers are drained only where the policy has a
-    `maximum`. While the fleet is paused nothing is started, not even to reach `min_workers`.
+    `maximum`. While workers end without an answer, one at a time is started, at most once a minute. While the fleet
+    is paused nothing is started, not even to reach `min_workers`.
 
     While a spending cap is reached nothing is started either, and no worker is kept without work: each ends when it
     is idle, or has run for `max_lifetime_seconds`. So what is spent beyond the cap is bounded.
@@ -99,13 +98,15 @@ def _size(
     minimum = max(always_on, min(settings.max_workers, desired.minimum))
     shortfall = max(0, minimum - observation.available)
     missing = min(shortfall, max(0, settings.max_workers - observation.capacity))
+    is_probing = not observation.metrics.circuit.is_closed
     affordable = None if observation.spending is None else observation.spending.launches_left
     why = _why(desired, settings, always_on)
     if affordable is not None and affordable < missing:
         missing, why = affordable, joined(why, "the spending cap allows no more")
-    boots_failing = observation.metrics.failed_boots >= MAX_FAILED_BOOTS
-    max_launches = max(0, (1 if boots_failing else settings.launches_per_minute) - observation.recent_launches)
-    launching = min(missing, max_launches)
+    if is_probing:
+        missing = affordable = min(missing, 0 if observation.available else 1)
+    a_minute = 1 if is_probing else settings.launches_per_minute
+    launching = min(missing, max(0, a_minute - observation.recent_launches))
     start = tuple(
         each.instance_id
         for each in observation.instances
@@ -113,8 +114,10 @@ def _size(
         if each.state == "stopped" and not each.draining and each.instance_id not in observation.launching
     )[:launching]
     kind: DecisionKind
-    if missing and (launching < missing or boots_failing):
-        kind, reason = explain_launch_limit(observation, settings, missing, boots_failing=boots_failing)
+    if is_probing and (shortfall or observation.requests.total):
+        kind, reason = "failing", explain_probing(observation, observation.metrics.circuit)
+    elif launching < missing:
+        kind, reason = "limited", explain_launch_limit(observation, settings, missing)
     elif missing:
         kind, reason = "starting", explain_launch(observation, settings, missing, why)
     else:

@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from core.fleet.models import FleetCircuit
 from services.sqs import QueueCounts
 from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.circuit_breaker import CircuitBreaker
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerStatus
 from web_tier.autoscaler.observe import Demand, FleetDescription, FleetMetrics
 
@@ -234,6 +236,7 @@ class MetricsCollector:
     _boots: BootTimeEstimator = field(init=False)
     _throughput: ThroughputEstimator = field(init=False)
     _rate: AnswerRateMeter = field(init=False)
+    _circuit_breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:
         """Continue the estimates of the previous controller."""
@@ -241,6 +244,7 @@ class MetricsCollector:
         self._boots = BootTimeEstimator(before.boot_seconds if before else None, self.clock)
         self._throughput = ThroughputEstimator(before.image_seconds if before else None, self.clock)
         self._rate = AnswerRateMeter(self.clock)
+        self._circuit_breaker = CircuitBreaker(before.circuit if before else FleetCircuit(), self.tracker.now)
 
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
@@ -260,6 +264,12 @@ class MetricsCollector:
             unregistered={worker: self._boots.age(worker) for worker in sorted(unregistered)},
             spare=tuple(worker for worker in self.meter.past_minimum_billing() if worker in idle),
             past_lifetime=self.tracker.past_lifetime(max_lifetime_seconds),
-            failed_boots=self.tracker.failed_boots,
+            circuit=self._circuit_breaker.update(
+                self.tracker.records.values(),
+                self.tracker.ended,
+                answers=registry.answers,
+                workers=len(available),
+                images=fleet.requests.total,
+            ),
             images_per_second=self._rate.update(registry.answers),
         )

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from core.config import FleetSettings
-from core.fleet.models import FleetPause, FleetSpending
+from core.fleet.models import FleetCircuit, FleetPause, FleetSpending
 from core.format import plural, resume_words
 from services.sqs import QueueCounts
 from web_tier.autoscaler.observe import FleetMetrics, Observation
@@ -75,17 +75,23 @@ def explain_no_launch(
     return "enough", joined(enough, _unregistered(metrics))
 
 
-def explain_launch_limit(
-    observation: Observation, settings: FleetSettings, missing: int, *, boots_failing: bool
-) -> tuple[DecisionKind, str]:
+def explain_launch_limit(observation: Observation, settings: FleetSettings, missing: int) -> str:
     """Return why fewer workers are started than are `missing`."""
     needed = f"{plural(missing, 'more worker')} needed for {plural(observation.requests.total, 'image')}"
-    if not boots_failing:
-        return "limited", f"starting at most {plural(settings.launches_per_minute, 'worker')} a minute: {needed}"
-    failed = observation.metrics.failed_boots
-    return "failing", (
-        f"starting 1 worker a minute: the last {failed} ended before their first heartbeat; see their console output"
-    )
+    return f"starting at most {plural(settings.launches_per_minute, 'worker')} a minute: {needed}"
+
+
+def explain_probing(observation: Observation, circuit: FleetCircuit) -> str:
+    """Return why at most one worker runs while workers end without an answer; users read this, too."""
+    failed = f"the last {circuit.failed_runs} ended without an answer"
+    return joined(f"starting 1 worker a minute: {failed}", demand_in_words(observation.requests))
+
+
+def circuit_problem(circuit: FleetCircuit) -> str | None:
+    """Return what operators must know while workers end without an answer; it changes only with the reason."""
+    if circuit.is_closed:
+        return None
+    return f"no worker can work, so at most one starts a minute until one answers: {circuit.reason}"
 
 
 def explain_surplus(drain: tuple[str, ...], observation: Observation) -> str:

@@ -99,7 +99,7 @@ class Forecast:
             return f"A spending cap is reached: the images wait until {self.resumes}."
         if not self.max_workers:
             return "The limit is 0 workers: the images wait until it is raised."
-        return "Workers fail to start at the moment: the images wait."
+        return "No worker can work at the moment: the images wait."
 
 
 def _rounded(seconds: float, *, up: bool = False) -> str:
@@ -136,7 +136,7 @@ class _BatchPlayback:
         self._images, self._fleet, self._state, self._config = images, fleet, state, config
         self._image_seconds = fleet.image_seconds or config.fleet.image_seconds
         self._boot_seconds = fleet.boot_seconds or config.fleet.boot_seconds
-        self._measured = FleetMetrics(fleet.image_seconds, fleet.boot_seconds, failed_boots=fleet.failed_boots)
+        self._measured = FleetMetrics(fleet.image_seconds, fleet.boot_seconds, circuit=fleet.circuit)
         self._times = InstanceTimes(
             PENDING_SHARE * self._boot_seconds,
             (1 - PENDING_SHARE) * self._boot_seconds,

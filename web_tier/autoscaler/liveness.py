@@ -16,7 +16,7 @@ run do not count.
 
     launching --first heartbeat--> healthy --no heartbeat--> unhealthy (see `health`)
         |                             |
-        +---------- missing from the fleet ----------> record dropped; a failed boot if it never sent a heartbeat
+        +---------- missing from the fleet ----------> record dropped (see `circuit_breaker` for failed runs)
 """
 
 import threading
@@ -27,10 +27,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from core.fleet.models import FleetInstance
-from core.messages import ClassificationResult, Heartbeat, WorkerState
+from core.messages import ClassificationResult, Heartbeat, WorkerEnd, WorkerState
 from services.clock import utc_now
 from services.ec2 import ALIVE, Instance
-from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, FleetDescription
+from web_tier.autoscaler.observe import ENDED, LAUNCH_VISIBLE_SECONDS, FleetDescription
 
 MAX_WORKERS = 2_000
 """Workers that the registry remembers: twice the largest fleet. Those that were seen last stay."""
@@ -60,6 +60,7 @@ class WorkerStatus:
         first_heartbeat_at: monotonic time of its first heartbeat; None if another controller received that.
         last_heartbeat_at: monotonic time of its last heartbeat.
         images_per_second: its speed by its last heartbeat; None before that.
+        end, end_reason: how and why it has ended, by its last heartbeat.
     """
 
     images: int
@@ -69,6 +70,8 @@ class WorkerStatus:
     first_heartbeat_at: float | None
     last_heartbeat_at: float
     images_per_second: float | None = None
+    end: WorkerEnd | None = None
+    end_reason: str = ""
 
 
 @dataclass
@@ -122,6 +125,11 @@ class WorkerRegistry:
         with self._lock:
             return dict(self._statuses)
 
+    def has_ended(self, worker: str) -> bool:
+        """Return whether a worker has reported its end."""
+        with self._lock:
+            return worker in self._statuses and self._statuses[worker].state == "ended"
+
     def active(self) -> int:
         """Return how many workers may have a heartbeat in the queue."""
         oldest = self.clock() - ACTIVE_SECONDS
@@ -141,6 +149,8 @@ class WorkerRegistry:
             state=beat.state,
             in_flight=beat.in_hand,
             images_per_second=beat.images_per_second,
+            end=beat.end,
+            end_reason=beat.reason,
         )
 
     def _seen(self, worker: str) -> WorkerStatus:
@@ -201,11 +211,16 @@ class InstanceRecord:
         first_seen_at: when this controller first saw it, launching or alive.
         observed_at_first_seen: the coverage's `observed_seconds` at that time.
         launched_at: when it was launched.
-        began_here: whether it began during this controller's tenure.
         is_alive: whether EC2 describes it as pending or running.
-        last_heartbeat_at: time of its last heartbeat; None before the first.
+        first_heartbeat_at, last_heartbeat_at: times of its first and last heartbeat; None before the first.
         observed_at_heartbeat: the coverage's `observed_seconds` at that heartbeat.
         worker_state: state in its last heartbeat.
+        images: images that its worker has answered.
+        end, end_reason: how and why its worker has ended, by its last heartbeat.
+        images_waited: whether the queue had messages in each round of the run.
+        is_excused: whether it is no failed run, however it ends: an answer has come since its end, or the previous
+            controller has counted it.
+        is_read: whether every heartbeat that it can have sent has been read since it is missing.
         drain_requested_at: when it was first seen to be draining; None while it is not.
         missing_since: when it was first missing from the fleet; None while it is there.
     """
@@ -214,11 +229,17 @@ class InstanceRecord:
     first_seen_at: float
     observed_at_first_seen: float
     launched_at: float
-    began_here: bool
     is_alive: bool = False
+    first_heartbeat_at: float | None = None
     last_heartbeat_at: float | None = None
     observed_at_heartbeat: float = 0.0
     worker_state: WorkerState | None = None
+    images: int = 0
+    end: WorkerEnd | None = None
+    end_reason: str = ""
+    images_waited: bool = True
+    is_excused: bool = False
+    is_read: bool = False
     drain_requested_at: float | None = None
     missing_since: float | None = None
 
@@ -228,16 +249,17 @@ class InstanceTracker:
     """Keeps a record of every instance of the fleet.
 
     Attributes:
-        failed_boots: consecutive instances that ended without a heartbeat; any first heartbeat resets it.
         coverage: how completely the heartbeats have been read.
+        records: of the present runs, by instance id.
+        ended: records that the last update has dropped.
     """
 
     registry: WorkerRegistry
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    failed_boots: int = field(default=0, init=False)
     coverage: HeartbeatCoverage = field(default_factory=HeartbeatCoverage, init=False)
-    _records: dict[str, InstanceRecord] = field(default_factory=dict, init=False)
+    records: dict[str, InstanceRecord] = field(default_factory=dict, init=False)
+    ended: list[InstanceRecord] = field(default_factory=list, init=False)
     _stopped: set[str] = field(default_factory=set, init=False)
     _is_first_update: bool = field(default=True, init=False)
 
@@ -248,12 +270,15 @@ class InstanceTracker:
         statuses, at = self.registry.statuses(), self.clock()
         described = {instance.instance_id: instance for instance in fleet.instances}
         capacity_ids = fleet.capacity_ids
-        self._add_records(capacity_ids, described, at)
-        for instance_id, record in list(self._records.items()):
+        self.ended = []
+        # An instance may end before its first description. The previous controller has counted those of its own.
+        self._add_records(capacity_ids if self._is_first_update else capacity_ids | fleet.launched, described, at)
+        for instance_id, record in list(self.records.items()):
             instance = described.get(instance_id)
             record.is_alive = instance is not None and instance.state in ALIVE
             self._apply_heartbeat(record, statuses.get(instance_id))
             if instance_id in capacity_ids:
+                record.images_waited = record.images_waited and fleet.requests.total > 0
                 record.missing_since = None
                 if instance_id not in draining:
                     record.drain_requested_at = None
@@ -264,16 +289,16 @@ class InstanceTracker:
             # after a while, or once its last heartbeats have been read.
             if record.missing_since is None:
                 record.missing_since = at
-            is_read = self.coverage.is_read(record.missing_since + LAST_HEARTBEAT_SECONDS)
-            if is_read or at - record.missing_since > LAUNCH_VISIBLE_SECONDS:
-                self._count_failed_boot(self._records.pop(instance_id), LAST_HEARTBEAT_SECONDS)
+            record.is_read = self.coverage.is_read(record.missing_since + LAST_HEARTBEAT_SECONDS)
+            if record.is_read or at - record.missing_since > LAUNCH_VISIBLE_SECONDS:
+                self.ended.append(self.records.pop(instance_id))
         self._stopped = {key for key, each in described.items() if each.state not in ALIVE}
         self._is_first_update = False
-        return self._records
+        return self.records
 
     def unregistered(self, workers: Iterable[str]) -> frozenset[str]:
         """Return those of `workers` that have sent no heartbeat in their present run."""
-        records = ((worker, self._records.get(worker)) for worker in workers)
+        records = ((worker, self.records.get(worker)) for worker in workers)
         return frozenset(key for key, record in records if record is None or record.last_heartbeat_at is None)
 
     def past_lifetime(self, max_seconds: float) -> tuple[str, ...]:
@@ -282,45 +307,40 @@ class InstanceTracker:
             return ()
         before = self.clock() - max_seconds
         old = sorted(
-            (record.launched_at, key) for key, record in self._records.items() if record.launched_at <= before
+            (record.launched_at, key) for key, record in self.records.items() if record.launched_at <= before
         )
         return tuple(instance_id for _, instance_id in old)
 
-    def _add_records(self, capacity_ids: frozenset[str], described: Mapping[str, Instance], at: float) -> None:
+    def _add_records(self, present_ids: frozenset[str], described: Mapping[str, Instance], at: float) -> None:
         not_alive = self._stopped | {
-            key for key in capacity_ids if key in described and described[key].state not in ALIVE
+            key for key in present_ids if key in described and described[key].state not in (*ALIVE, *ENDED)
         }
-        for instance_id in capacity_ids:
+        for instance_id in present_ids:
             is_restart = instance_id in not_alive
-            if previous := self._records.get(instance_id):
+            if previous := self.records.get(instance_id):
                 if not is_restart or previous.missing_since is None:
                     continue
-                self._count_failed_boot(previous, -LAST_HEARTBEAT_SECONDS)
+                # A heartbeat of the last seconds may be of this run or of the next.
+                previous.is_read = self.coverage.is_read(previous.missing_since - LAST_HEARTBEAT_SECONDS)
+                self.ended.append(previous)
             age = 0.0
             if self._is_first_update and instance_id in described:  # another controller launched it
                 age = max(0.0, (self.now() - described[instance_id].launched_at).total_seconds())
-            self._records[instance_id] = InstanceRecord(
+            self.records[instance_id] = InstanceRecord(
                 valid_from=at if is_restart else float("-inf"),
                 first_seen_at=at,
                 observed_at_first_seen=self.coverage.observed_seconds,
                 launched_at=at - age,
-                began_here=not self._is_first_update,
+                is_excused=self._is_first_update and self.registry.has_ended(instance_id),
             )
 
     def _apply_heartbeat(self, record: InstanceRecord, status: WorkerStatus | None) -> None:
         if status is None or status.last_heartbeat_at < record.valid_from:
             return
-        if record.last_heartbeat_at is None:
-            if record.began_here:
-                self.failed_boots = 0
-        elif status.last_heartbeat_at <= record.last_heartbeat_at:
+        if record.last_heartbeat_at is not None and status.last_heartbeat_at <= record.last_heartbeat_at:
             return
+        if record.first_heartbeat_at is None:
+            record.first_heartbeat_at = status.last_heartbeat_at
         record.last_heartbeat_at, record.worker_state = status.last_heartbeat_at, status.state
+        record.images, record.end, record.end_reason = status.images, status.end, status.end_reason
         record.observed_at_heartbeat = self.coverage.observed_seconds
-
-    def _count_failed_boot(self, record: InstanceRecord, read_seconds: float) -> None:
-        """Count a run that sent no heartbeat, if the queue was read until `read_seconds` after its end."""
-        is_silent = record.last_heartbeat_at is None and record.drain_requested_at is None
-        missing_since = record.missing_since
-        if is_silent and record.began_here and missing_since is not None:
-            self.failed_boots += self.coverage.is_read(missing_since + read_seconds)

@@ -17,6 +17,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import Drainer, OperatorCommands, ScaleInProtection
 from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
+from web_tier.autoscaler.explain import circuit_problem
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
@@ -43,6 +44,7 @@ class Autoscaler:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
         signals: demand signals, or None if there are none.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
+        on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
     """
 
     config: FleetConfigWatcher
@@ -56,6 +58,7 @@ class Autoscaler:
     controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
     on_spending: Callable[[FleetSpending | None], object] = lambda _: None
+    on_outage: Callable[[str | None], object] = lambda _: None
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
@@ -89,7 +92,9 @@ class Autoscaler:
             settings = self.config.current(commands.limits)
             observation = self._observe(settings, commands)
         except (BotoCoreError, ClientError) as error:
-            self.reporter.snapshots.write_problem(f"the fleet or its queue could not be observed: {error}")
+            problem = f"the fleet or its queue could not be observed: {error}"
+            self.on_outage(problem)
+            self.reporter.snapshots.write_problem(problem)
             raise
         plan = decide(observation, settings)
         self.launcher.apply(plan, observation, settings)
@@ -138,7 +143,8 @@ class Autoscaler:
 
     def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         config, health, reporter = self.config, self.health, self.reporter
-        others = (health.last_error, config.problem, self.controller_problem())
+        outage = circuit_problem(observation.metrics.circuit)
+        others = (outage, health.last_error, config.problem, self.controller_problem())
         status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
         reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
@@ -149,6 +155,8 @@ class Autoscaler:
         problem = _joined(self.launcher.last_error, *others)
         spending_events = self._spending.update(observation.spending)
         self.on_spending(observation.spending)
+        is_stuck = observation.requests.total > 0 and not observation.capacity
+        self.on_outage(outage or (self.launcher.last_error if is_stuck else None))
         events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
         reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
 

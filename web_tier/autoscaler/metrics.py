@@ -266,9 +266,8 @@ class FleetState(Collector):
         yield _gauge("fleet_paused", "1 while operators have paused the fleet, else 0.", int(bool(observation.pause)))
         if (spending := observation.spending) is not None:
             yield from _caps(spending)
-        yield _gauge(
-            "failed_boots", "Instances in a row that ended before their first heartbeat.", metrics.failed_boots
-        )
+        is_open = not metrics.circuit.is_closed
+        yield _gauge("circuit_open", "1 while workers end without an answer and one starts a minute.", int(is_open))
         alive = [statuses[each] for each in observation.capacity_ids if each in statuses]
         yield _gauge(
             "worker_images_in_flight",

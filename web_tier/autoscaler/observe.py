@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from core.fleet.models import FleetPause, FleetSpending
+from core.fleet.models import FleetCircuit, FleetPause, FleetSpending
 from services.clock import utc_now
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
@@ -71,7 +71,7 @@ class FleetMetrics:
         spare: ids of idle workers that have run for the minimum that EC2 bills, so that ending them saves money;
             oldest first.
         past_lifetime: ids of workers that have run for `fleet.max_lifetime_seconds`; oldest first.
-        failed_boots: consecutive instances that ended before their first heartbeat.
+        circuit: whether workers end one after another without an answer.
         images_per_second: answers of all workers in the last seconds; only displayed.
     """
 
@@ -80,7 +80,7 @@ class FleetMetrics:
     unregistered: Mapping[str, float] = field(default_factory=dict)
     spare: tuple[str, ...] = ()
     past_lifetime: tuple[str, ...] = ()
-    failed_boots: int = 0
+    circuit: FleetCircuit = field(default_factory=FleetCircuit)
     images_per_second: float = 0.0
 
 

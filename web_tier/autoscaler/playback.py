@@ -235,7 +235,7 @@ class Playback:
             now: seconds since the beginning.
             requests: the queue's counts at that time.
             demand: what its caller knows of the images.
-            measured: times and failed boots; which workers boot and which are spare is the playback's.
+            measured: times and circuit; which workers boot and which are spare is the playback's.
             launched_before: launches before the beginning that are recent.
             pause: of the fleet, if any.
             spending: beside the caps, if there are any.
@@ -264,7 +264,7 @@ class Playback:
                     if each.ready_at > now and not each.is_draining
                 },
                 spare=self._spare(now),
-                failed_boots=measured.failed_boots,
+                circuit=measured.circuit,
             ),
             pause=pause,
             spending=spending,

@@ -149,7 +149,7 @@ class SnapshotWriter:
                 arrival_rate=_two_digits(observation.demand.rate) or 0.0,
                 waiting_seconds=round(max((age for age, _ in observation.demand.waiting), default=0.0), 1),
                 recent_launches=observation.recent_launches,
-                failed_boots=observation.metrics.failed_boots,
+                circuit=observation.metrics.circuit,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
                 today=_rounded(meter.daily.today),
                 spending=_rounded_spending(observation.spending),
@@ -461,10 +461,10 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
     """Return the metrics of the fleet by name.
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
-    reached while images wait. `capped` is 1 while a spending cap is reached, and `cap_percent` is the larger share of
-    the day's and the month's cap that is used. `waiting`, `in_flight` and `dead_letters` are messages, and
-    `oldest_seconds` is the age of the oldest waiting image. `answered` and `dollars` are the images, and the cost of
-    the instances, since the first launch.
+    reached while images wait. `circuit_open` is 1 while workers end without an answer, and `capped` while a spending
+    cap is reached; `cap_percent` is the larger share of the day's and the month's cap that is used. `waiting`,
+    `in_flight` and `dead_letters` are messages, and `oldest_seconds` is the age of the oldest waiting image.
+    `answered` and `dollars` are the images, and the cost of the instances, since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting
     return {
@@ -476,6 +476,7 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
         "dead_letters": observation.dead_letters,
         "oldest_seconds": round(waiting[0][0], 1) if waiting else 0.0,
         "paused": int(observation.pause is not None),
+        "circuit_open": int(not observation.metrics.circuit.is_closed),
         "capped": int(observation.is_capped),
         "cap_percent": 0.0 if observation.spending is None else round(100 * observation.spending.largest_share, 1),
         "answered": meter.attribution.images,

@@ -1,6 +1,7 @@
-"""Messages to operators on spending caps: one when 80% of a cap are used, and one when it is reached.
+"""Messages to operators on spending caps and outages, to each receiver in `notifications` of the configuration.
 
-Each is sent once in the day or month (UTC) of its cap, to each receiver in `notifications` of the configuration.
+On a cap there is one when 80% of it are used, and one when it is reached, once in its day or month (UTC). On an
+outage, in which the fleet cannot work, there is one when it has begun and one when it is over.
 
 | State of a message | Event                                          | Next state                                |
 |--------------------|------------------------------------------------|-------------------------------------------|
@@ -10,8 +11,9 @@ Each is sent once in the day or month (UTC) of its cap, to each receiver in `not
 | waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
 | waiting            | the receiver refuses it for good               | given up until the next controller starts |
 | any                | its day or month ended `MAX_AGE` ago           | removed                                   |
+| any                | the next outage begins                         | removed                                   |
 
-At most eight messages are kept: two levels for each of two days and two months.
+At most ten messages are kept: two levels for each of two days and two months, and two of the last outage.
 
 A message is stored before it is sent, so the next controller sends it if this one dies. A controller may die between
 the sending and the record of it: the message is then sent again, with the same id. The next controller also looks at
@@ -31,9 +33,16 @@ from pathlib import Path
 from typing import Final, get_args
 
 from core.config import NotificationSettings
-from core.fleet.models import CapMessage, CapMessages, CapPeriod, FleetSpending
+from core.fleet.models import (
+    CapMessage,
+    CapMessages,
+    CapPeriod,
+    FleetSpending,
+    OperatorMessage,
+    OutageMessage,
+)
 from core.fleet.store import FleetStore
-from core.format import cap_level_words
+from core.format import operator_words
 from core.jobs.notifications import DeliveryFailedError
 from services.backoff import pause_seconds
 from services.clients import Clients
@@ -53,14 +62,17 @@ MAX_AGE: Final = timedelta(days=1)
 
 At most a day, so that a message is of the current period or of the one before it."""
 
+SETTLE_SECONDS: Final = 30.0
+"""How long an outage has lasted, or has been over, before operators get a message: less is no outage."""
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingCapMessage:
-    """A message on a spending cap to one receiver, at a time; the attributes are those of `ChannelMessage`."""
+    """A message to one receiver, at a time; the attributes are those of `ChannelMessage`."""
 
-    message: CapMessage
+    message: OperatorMessage
     target: str
     secret: str
     at: datetime
@@ -73,34 +85,43 @@ class OutgoingCapMessage:
     @property
     def body(self) -> str:
         """The JSON that webhooks and topics get; `docs/fleet.md` describes it."""
-        message, spending = self.message, self.message.spending
-        allowance = spending.allowance
-        data = {
-            "text": cap_level_words(message),
-            "period": message.period,
-            "start": message.start.isoformat(),
-            "ends_at": spending.end_of(message.period).isoformat(),
-            "found_at": message.at.isoformat(),
-            "cap_dollars": spending.cap(message.period),
-            "used_dollars": round(spending.used(message.period), 6),
-            "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
-        }
-        head = {"type": f"fleet.spending_cap_{message.level}", "id": self.id, "timestamp": self.at.isoformat()}
-        return json.dumps({**head, "data": data})
+        message = self.message
+        data: dict[str, object] = {"text": operator_words(message), "found_at": message.at.isoformat()}
+        if isinstance(message, OutageMessage):
+            kind = f"fleet.outage_{'over' if message.is_over else 'began'}"
+            data |= {"since": message.since.isoformat(), "reason": message.reason}
+        else:
+            kind, spending = f"fleet.spending_cap_{message.level}", message.spending
+            allowance = spending.allowance
+            data |= {
+                "period": message.period,
+                "start": message.start.isoformat(),
+                "ends_at": spending.end_of(message.period).isoformat(),
+                "cap_dollars": spending.cap(message.period),
+                "used_dollars": round(spending.used(message.period), 6),
+                "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
+            }
+        return json.dumps({"type": kind, "id": self.id, "timestamp": self.at.isoformat(), "data": data})
 
     @property
     def subject(self) -> str:
         """The subject of the e-mail."""
-        nearly = "nearly " if self.message.level == "near" else ""
-        return f"Fleetsight: the {self.message.period}'s spending cap is {nearly}reached"
+        message = self.message
+        if isinstance(message, OutageMessage):
+            return f"Fleetsight: the fleet {'works again' if message.is_over else 'cannot work'}"
+        nearly = "nearly " if message.level == "near" else ""
+        return f"Fleetsight: the {message.period}'s spending cap is {nearly}reached"
 
     @property
     def text(self) -> str:
         """The text of the e-mail."""
+        words, last = operator_words(self.message), f"Id of this message: {self.id}"
+        if isinstance(self.message, OutageMessage):
+            return f"{words}\n\n{last}\n"
         lines = [
-            cap_level_words(self.message),
+            words,
             "To allow more today, use the Fleet page or ./scripts/fleetsight fleet allow DOLLARS.",
-            f"Costs are estimates by the price table of config.yaml. Id of this message: {self.id}",
+            f"Costs are estimates by the price table of config.yaml. {last}",
         ]
         return "\n\n".join(lines) + "\n"
 
@@ -141,15 +162,36 @@ class CapNotifier:
     token: int
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    _messages: tuple[CapMessage, ...] = field(init=False)
-    _stored: tuple[CapMessage, ...] = field(init=False)
+    _messages: tuple[OperatorMessage, ...] = field(init=False)
+    _stored: tuple[OperatorMessage, ...] = field(init=False)
+    _outage_changed_at: tuple[float, datetime] | None = field(default=None, init=False)
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict, init=False)
     """Failed tries by message and receiver: their number, and when the next one is due."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         """Continue with the messages of the previous controller."""
-        self._messages = self._stored = self.store.cap_messages().messages
+        stored = self.store.cap_messages()
+        self._messages = self._stored = (*stored.messages, *stored.outages)
+
+    def observe_outage(self, reason: str | None) -> None:
+        """Take over why the fleet cannot work, or None if it can; add a message once this has lasted long enough."""
+        outages = [each for each in self._messages if isinstance(each, OutageMessage)]
+        began = outages[-1] if outages and not outages[-1].is_over else None
+        if not self.receivers or (reason is None) == (began is None):
+            self._outage_changed_at = None
+            return
+        self._outage_changed_at = self._outage_changed_at or (self.clock(), self.now())
+        changed_at, since = self._outage_changed_at
+        if self.clock() - changed_at < SETTLE_SECONDS:
+            return
+        with self._lock:
+            if began is not None:
+                over = OutageMessage(since=began.since, is_over=True, at=since, reason=began.reason)
+                self._messages = (*self._messages, over)
+            else:
+                message = OutageMessage(since=since, is_over=False, at=since, reason=reason or "")
+                self._messages = (*(each for each in self._messages if isinstance(each, CapMessage)), message)
 
     def observe(self, spending: FleetSpending | None) -> None:
         """Take over the cost and the caps of a round; add the messages that follow from them."""
@@ -163,19 +205,17 @@ class CapNotifier:
 
     def _add(self, message: CapMessage) -> None:
         with self._lock:
-            same_cap = [each for each in self._messages if each.period == message.period]
+            same_cap = [
+                each for each in self._messages if isinstance(each, CapMessage) and each.period == message.period
+            ]
             if any(each.start > message.start for each in same_cap):
                 return
             known = {each.level for each in same_cap if each.start == message.start}
             if message.level in known or "reached" in known:
                 return
             names = {receiver.name for receiver in self.receivers}
-            kept = [
-                each
-                for each in self._messages
-                if each.period != message.period or each.start == message.start or names - set(each.sent)
-            ]
-            self._messages = (*kept, message)
+            old = [each for each in same_cap if each.start != message.start and not names - set(each.sent)]
+            self._messages = (*(each for each in self._messages if each not in old), message)
 
     def tick(self) -> float:
         """Store what was found, and send what is due; return the seconds until the next round."""
@@ -195,12 +235,19 @@ class CapNotifier:
     def _remove_old(self) -> None:
         now = self.now()
         with self._lock:
-            self._messages = tuple(each for each in self._messages if not _is_over(each.spending, each.period, now))
+            self._messages = tuple(
+                each
+                for each in self._messages
+                if isinstance(each, OutageMessage) or not _is_over(each.spending, each.period, now)
+            )
 
     def _store(self) -> None:
         messages = self._messages
-        is_new = messages != self._stored and self.active()
-        if is_new and self.store.put_cap_messages(CapMessages(messages=messages), self.token):
+        item = CapMessages(
+            messages=tuple(each for each in messages if isinstance(each, CapMessage)),
+            outages=tuple(each for each in messages if isinstance(each, OutageMessage)),
+        )
+        if messages != self._stored and self.active() and self.store.put_cap_messages(item, self.token):
             self._stored = messages
 
     def _mark_sent(self, message_id: str, name: str) -> None:
@@ -210,7 +257,7 @@ class CapNotifier:
                 for each in self._messages
             )
 
-    def _is_accepted(self, message: CapMessage, receiver: CapReceiver) -> bool:
+    def _is_accepted(self, message: OperatorMessage, receiver: CapReceiver) -> bool:
         """Send a message once; return whether the receiver has accepted it, and else when to try again."""
         key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
         try:
@@ -218,16 +265,16 @@ class CapNotifier:
         except DeliveryFailedError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (one receiver must not delay the others)
-            _log.exception("a message on a spending cap could not be sent", extra=ids)
+            _log.exception("a message to operators could not be sent", extra=ids)
             failure = DeliveryFailedError(f"unexpected error: {type(error).__name__}")
         else:
-            _log.info("sent a message on a spending cap", extra=ids)
+            _log.info("sent a message to operators", extra=ids)
             return True
         failures = self._failed.get(key, (0, 0.0))[0] + 1
         pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         self._failed[key] = failures, self.clock() + pause
         _log.warning(
-            "a message on a spending cap was not sent",
+            "a message to operators was not sent",
             extra={**ids, "reason": str(failure), "given_up": failure.is_final},
         )
         return False

@@ -295,6 +295,7 @@ class ControllerServices:
             controller_problem=problem,
             signals=self.signals,
             on_spending=caps.observe,
+            on_outage=caps.observe_outage,
         )
 
     def _reconciler(

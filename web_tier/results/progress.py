@@ -24,6 +24,8 @@ MAX_SETTLING_SECONDS = 60.0
 
 QUEUED = "Queued. Workers start within seconds."
 
+OPEN_CIRCUIT_MEANS = "No worker can classify images at the moment. Yours wait, and go on once the fault is repaired."
+
 MIN_SAVED_SHARE = 0.05
 """Share of the remaining time that one more worker must save to be of help."""
 
@@ -172,7 +174,7 @@ class ProgressBody(BaseModel):
             sentence = describe(fleet, silent_seconds)
             if fleet is not None and silent_seconds <= STALE_SECONDS:
                 sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
-            problem = None if fleet is None else fleet.problem if fleet.paused is None else PAUSE_MEANS
+            problem = None if fleet is None else _problem(fleet)
         return cls(
             state=status.state,
             words=status.words,
@@ -202,6 +204,13 @@ class ProgressBody(BaseModel):
             price=None if cost is None else _price_text(cost),
             retried=progress.retried,
         )
+
+
+def _problem(fleet: FleetSnapshot) -> str | None:
+    """Return what keeps the images of a job waiting, for its owner; None if nothing is known to."""
+    if fleet.paused is not None:
+        return PAUSE_MEANS
+    return fleet.problem if fleet.circuit.is_closed else OPEN_CIRCUIT_MEANS
 
 
 def failed_words(counts: Counts) -> str:

@@ -23,7 +23,7 @@ HOURS_A_MONTH = 730
 WEB_DISK_GB = 16
 """The disk of a web instance in the stack's launch template. A worker's disk is as large as its image's."""
 
-LOG_LINE_BYTES = 1_150
+LOG_LINE_BYTES = 1_160
 """The line that the controller logs each minute, with CloudWatch's 26 bytes for an event.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html

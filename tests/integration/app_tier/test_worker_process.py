@@ -498,4 +498,6 @@ def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(
     assert worker.wait() == 1
     assert worker.log()[-1]["message"] == "not started"
     assert "model.bin" in worker.log()[-1]["reason"]
+    [only] = site.heartbeats()
+    assert (only.state, only.end, "model.bin" in only.reason) == ("ended", "failed", True)
     assert site.requests.receive(wait_seconds=0)[0].receive_count == 1

@@ -91,7 +91,9 @@ def test_a_protected_worker_does_not_end_when_idle_but_when_asked_to_drain() -> 
     assert lifetime.reason == "asked to drain"
     ending = Lifetime()
     assert ending.stop_if_idle("idle for 5 s")
-    assert ending.reason == "idle for 5 s"
+    assert (ending.ended, ending.reason) == ("idle", "idle for 5 s")
+    ending.fail("no room left")
+    assert (ending.ended, ending.reason) == ("failed", "no room left")
 
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -130,16 +132,18 @@ def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
     post = Post(beats=2)
-    samples = iter([WorkerStats(0, 0, False), WorkerStats(3, 2, False), WorkerStats(5, 0, True)])
+    samples = iter([WorkerStats(), WorkerStats(3, 2), WorkerStats(5, 0, "failed", "no room left", ["a" * 64])])
     heart(post, lambda: next(samples)).run(post.wait)
     beats = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
     assert beats == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
+    ends = [(beat.end, beat.reason, beat.models) for beat in post.taken]
+    assert ends == [(None, "", ())] * 2 + [("failed", "no room left", ())]
     assert {beat.worker for beat in post.taken} == {"i-1"}
     assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
 
 
 def test_a_worker_that_finishes_what_it_has_says_so() -> None:
-    assert WorkerStats(1, 2, draining=True).state == "draining"
+    assert WorkerStats(1, 2, end="stopped").state == "draining"
 
 
 def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
@@ -151,7 +155,7 @@ def test_what_cannot_be_sent_is_logged_and_forgotten(caplog: pytest.LogCaptureFi
             raise errors.pop(0)
         return messages if post.taken else post.send(messages)
 
-    heart(post, lambda: WorkerStats(0, 0, False), send).run(post.wait)
+    heart(post, WorkerStats, send).run(post.wait)
     assert len(post.taken) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "a heartbeat could not be sent",
@@ -169,7 +173,7 @@ def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.Mo
         assert may_go_on.wait(NEVER_SECONDS)
         return []
 
-    beating = Heartbeater("i-1", lambda: WorkerStats(0, 0, False), send)
+    beating = Heartbeater("i-1", WorkerStats, send)
     beating.start()
     assert hangs.wait(DEADLINE_SECONDS)
     stopping = threading.Thread(target=beating.stop, daemon=True)

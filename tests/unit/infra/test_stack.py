@@ -282,7 +282,7 @@ def named(widgets: list[list[Any]]) -> set[tuple[str, str, str]]:
 def test_alarms_and_dashboard_use_the_metrics_of_the_logs() -> None:
     made = {(name, "controller") for name in CONTROLLER_METRICS} | {(name, "web") for name in WEB_METRICS}
     own = [each for each in of_type("CloudWatch::Alarm").values() if each.get("Namespace") == {"Ref": "Prefix"}]
-    assert len(own) == 4
+    assert len(own) == 5
     dimensions = [value_of(each["Dimensions"]) for each in own]
     assert all([each["Name"] for each in of_one] == ["process"] for of_one in dimensions)
     alarmed = {(each["MetricName"], of_one[0]["Value"]) for each, of_one in zip(own, dimensions, strict=True)}

@@ -546,7 +546,7 @@ def test_the_monthly_cost_uses_list_prices() -> None:
     assert rows["snapshots of images, up to 48 GB"] == pytest.approx(2.4)
     # 2.8 polls a second at an interval of one, and the table's lease.
     assert 2 < rows["requests of a controller at rest"] < 6
-    assert rows["logs of a controller at rest"] == pytest.approx(730 * 60 * 1_150 / 1e9 * 0.5)
+    assert rows["logs of a controller at rest"] == pytest.approx(730 * 60 * 1_160 / 1e9 * 0.5)
     assert "load balancer" not in rows
 
 
@@ -569,7 +569,7 @@ def test_minimum_workers_cost_the_same_as_others() -> None:
 
 
 def test_the_default_budget_is_twice_the_idle_cost() -> None:
-    whole = BilledParts("c7a.large", alarms=7, dashboards=1, images_gb=16)
+    whole = BilledParts("c7a.large", alarms=8, dashboards=1, images_gb=16)
     at_rest = sum(dollars for _, dollars in monthly_cost(whole, CONFIG))
     assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == round(2 * at_rest, -1)
 
@@ -577,7 +577,7 @@ def test_the_default_budget_is_twice_the_idle_cost() -> None:
 def test_the_idle_cost_has_the_alarms_and_metrics_of_the_template() -> None:
     always = [each["Type"] for each in RESOURCES.values() if each.get("Condition") in {None, "HasNoLoadBalancer"}]
     rows = dict(monthly_cost(BilledParts.from_resources(always, "c7a.large", zones=2, images_gb=16), CONFIG))
-    assert rows["alarms, 7"] == pytest.approx(0.70)
+    assert rows["alarms, 8"] == pytest.approx(0.80)
     assert rows[f"metrics of the logs, {METRICS}"] == pytest.approx(0.30 * METRICS)
     assert "load balancer" not in rows
 

@@ -10,7 +10,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from core.config import FleetSettings, load_config
-from core.fleet.models import FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import CircuitState, FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from services.metadata import PROTECTED_TAG
@@ -51,7 +51,9 @@ class Listener(DemandListener):
 class Bench:
     """An autoscaler over fakes of EC2 and SQS; its stores are tables in memory."""
 
-    def __init__(self, tmp_path: Path, hourly: float = 0.0, **settings: object) -> None:
+    def __init__(
+        self, tmp_path: Path, hourly: float = 0.0, before: FleetSnapshot | None = None, **settings: object
+    ) -> None:
         self.clock, self.ec2, self.sqs = Clock(), MemoryEC2(), counted_queue(20)
         self.cpu_seconds_a_count = 0.0
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
@@ -67,10 +69,11 @@ class Bench:
             observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
             health=UnhealthyTerminator(fleet, tracker, 60, lambda: True, self.clock),
             launcher=Launcher(fleet, launches, journal, lambda: True, self.clock),
-            meter=BillingMeter(60, lambda _: hourly, clock=self.clock, on_demand=lambda _: hourly),
+            meter=BillingMeter(60, lambda _: hourly, before, clock=self.clock, on_demand=lambda _: hourly),
             reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,
             signals=Listener(self.clock),
+            on_outage=self.set_outage,
         )
         self.signals = cast(Listener, self.autoscaler.signals)
 
@@ -83,6 +86,10 @@ class Bench:
     def decisions(self) -> list[str]:
         """The words of the last decisions, newest first."""
         return [each.words for each in self.store.decisions().decisions]
+
+    def set_outage(self, reason: str | None) -> None:
+        """Keep what would be sent to operators."""
+        self.outage = reason
 
     def cpu_seconds(self) -> float:
         """CPU time so far: of descriptions, and of counts of a queue."""
@@ -178,9 +185,26 @@ def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Be
     assert (bench.ec2.alive(), len(bench.ec2.calls)) == (before, 1)
     assert bench.shown.running + bench.shown.pending == len(before) == 2
     assert "could not be observed" in str(bench.shown.problem)
+    assert bench.outage == bench.shown.problem
     bench.ec2.error = None
     bench.tick()
-    assert bench.shown.problem is None
+    assert (bench.shown.problem, bench.outage) == (None, None)
+
+
+def test_row_61_an_open_circuit_is_shown_and_outlives_its_controller(bench: Bench, tmp_path: Path) -> None:
+    reason = "access denied for PutObject"
+    bench.sqs.others_visible = 400
+    bench.tick()
+    dead = heartbeat("i-0", state="ended").model_copy(update={"end": "failed", "reason": reason})
+    bench.registry.record([dead.model_copy(update={"worker": each}) for each in bench.ec2.alive()])
+    bench.tick()
+    assert (bench.shown.circuit.state, bench.shown.circuit.reason) == (CircuitState.HALF_OPEN, reason)
+    problem = f"no worker can work, so at most one starts a minute until one answers: {reason}"
+    assert (bench.shown.problem, bench.outage, bench.decisions[0]) == (problem, problem, problem)
+    successor = Bench(tmp_path, before=bench.shown)
+    successor.sqs.others_visible = 400
+    successor.tick()
+    assert (len(successor.ec2.alive()), successor.shown.problem) == (1, problem)
 
 
 def test_a_fleet_at_rest_waits_for_a_demand_signal(bench: Bench) -> None:
@@ -275,6 +299,7 @@ def test_problems_of_a_launch_and_of_the_configuration_are_shown_together(bench:
     bench.tick()
     problem = str(bench.shown.problem)
     assert "InsufficientInstanceCapacity" in problem
+    assert "InsufficientInstanceCapacity" in str(bench.outage), "no worker runs and images wait"
     assert "the last good limits stay in force" in problem
     assert bench.shown.max_workers == 19
 

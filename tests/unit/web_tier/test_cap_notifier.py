@@ -25,6 +25,7 @@ from web_tier.controller.cap_notifier import (
     CHECK_SECONDS,
     MAX_AGE,
     SECRET_FILE_VARIABLE,
+    SETTLE_SECONDS,
     CapNotifier,
     CapReceiver,
     OutgoingCapMessage,
@@ -147,6 +148,37 @@ def test_without_a_cap_or_a_receiver_nothing_is_stored() -> None:
     silent = Scene(names=())
     assert silent.round(spent(10.0)) == []
     assert scene.store.cap_messages() == silent.store.cap_messages() == CapMessages()
+
+
+REASON = "access denied for <b>PutObject</b>"
+
+
+def test_an_outage_is_announced_once_and_once_when_it_is_over_by_any_controller() -> None:
+    scene = Scene(names=("webhook",))
+
+    def observed(reason: str | None, seconds: float = SETTLE_SECONDS) -> list[str]:
+        scene.notifier.observe_outage(reason)
+        scene.clock.now += seconds
+        scene.notifier.observe_outage(reason)
+        return scene.round(spent(1.0))
+
+    assert observed(None) == observed(REASON, SETTLE_SECONDS - 1) == observed(None) == []
+    assert observed(REASON) == ["webhook outage-20260301T235900Z-began"]
+    assert observed("other", 3600) == []
+    scene.start()
+    assert observed(REASON) == observed(None, 0) == []
+    assert observed(None) == ["webhook outage-20260301T235900Z-over"]
+    scene.start()
+    assert observed(None) == []
+    began, over = (message for _, message in scene.sent)
+    assert REASON in began.text
+    assert json.loads(began.body)["type"] == "fleet.outage_began"
+    assert json.loads(began.body)["data"]["reason"] == REASON
+    assert (began.subject, over.subject) == ("Fleetsight: the fleet cannot work", "Fleetsight: the fleet works again")
+    assert json.loads(over.body)["type"] == "fleet.outage_over"
+    scene.at += timedelta(hours=1)
+    assert observed("later") == ["webhook outage-20260302T005900Z-began"]
+    assert len(scene.store.cap_messages().outages) == 1, "only the last outage is kept"
 
 
 def test_a_new_controller_repeats_nothing_and_sends_what_the_last_one_did_not() -> None:

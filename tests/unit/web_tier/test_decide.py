@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fleet.models import FleetPause
+from core.fleet.models import CircuitState, FleetCircuit, FleetPause
 from services.sqs import QueueCounts
 from tests.support.autoscaler import booting, fleet_settings, instance, observation
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.decide import MAX_FAILED_BOOTS, decide
+from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.explain import seconds_in_words
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
@@ -217,17 +217,13 @@ def test_what_the_rate_allows_is_launched_without_a_word_of_it() -> None:
     )
 
 
-@pytest.mark.parametrize(("failed", "lately", "launch"), [(4, 1, 5), (5, 0, 1), (5, 1, 0), (40, 0, 1)])
-def test_when_boots_fail_again_and_again_one_is_tried_each_minute(failed: int, lately: int, launch: int) -> None:
-    seen = replace(observation(100), recent_launches=lately, metrics=FleetMetrics(failed_boots=failed))
-    plan = decide(seen, fleet_settings())
-    assert plan.launch == launch
-    assert (plan.kind == "failing") == (failed >= MAX_FAILED_BOOTS)
-    if plan.kind == "failing":
-        assert plan.reason == (
-            f"starting 1 worker a minute: the last {failed} ended before their first heartbeat; "
-            "see their console output"
-        )
+@pytest.mark.parametrize(("running", "lately", "launch"), [(0, 0, 1), (0, 1, 0), (1, 0, 0), (3, 0, 0)])
+def test_while_the_circuit_is_open_one_worker_is_tried_each_minute(running: int, lately: int, launch: int) -> None:
+    circuit = FleetCircuit(state=CircuitState.OPEN, failed_runs=7)
+    seen = observation(100, states=("running",) * running)
+    plan = decide(replace(seen, recent_launches=lately, metrics=FleetMetrics(circuit=circuit)), fleet_settings())
+    assert (plan.launch, plan.kind, plan.max_launches) == (launch, "failing", 0 if running else 1)
+    assert plan.reason == "starting 1 worker a minute: the last 7 ended without an answer, 100 images waiting"
 
 
 def test_a_lost_worker_is_replaced_at_once_but_never_beyond_the_maximum() -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from core.config import Config
 from core.fleet.models import (
+    CircuitState,
     Decisions,
+    FleetCircuit,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -21,7 +23,6 @@ from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.decide import MAX_FAILED_BOOTS
 from web_tier.autoscaler.forecast import Forecast, forecast
 
 MEASURED = {"image_seconds": 0.5, "boot_seconds": 40.0, "policy": "backlog"}
@@ -159,9 +160,9 @@ def test_limits_that_operators_have_just_set_hold(config: Config) -> None:
     assert text(9, closed, config).endswith("The limit is 0 workers: the images wait until it is raised.")
 
 
-def test_while_boots_fail_no_time_is_promised(config: Config) -> None:
-    assert text(9, state(failed_boots=MAX_FAILED_BOOTS), config) == (
-        "No worker runs now. Workers fail to start at the moment: the images wait."
+def test_while_workers_end_without_an_answer_no_time_is_promised(config: Config) -> None:
+    assert text(9, state(circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3)), config) == (
+        "No worker runs now. No worker can work at the moment: the images wait."
     )
 
 

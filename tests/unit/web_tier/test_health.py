@@ -30,14 +30,13 @@ from web_tier.autoscaler.health import (
 from web_tier.autoscaler.liveness import (
     ACTIVE_SECONDS,
     ENDED_SECONDS,
-    LAST_HEARTBEAT_SECONDS,
     MAX_COVERAGE_STEP_SECONDS,
     HeartbeatCoverage,
     InstanceRecord,
     InstanceTracker,
     WorkerRegistry,
 )
-from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation
+from web_tier.autoscaler.observe import Observation
 
 ALLOWANCE, SILENT, DRAIN = 120, 60, 30.0
 SETTINGS = fleet_settings(boot_allowance_seconds=ALLOWANCE, silent_seconds=SILENT)
@@ -95,7 +94,7 @@ def scene() -> Scene:
 
 def test_a_record_begins_with_the_launch_and_has_the_heartbeats_since(scene: Scene) -> None:
     record = scene.observe(a="launched")["a"]
-    assert (record.first_seen_at, record.launched_at, record.began_here) == (1002, 1002, True)
+    assert (record.first_seen_at, record.launched_at) == (1002, 1002)
     assert (record.is_alive, record.last_heartbeat_at) == (False, None)
     scene.clock.now = 1030
     scene.beat("a")
@@ -108,7 +107,7 @@ def test_a_record_begins_with_the_launch_and_has_the_heartbeats_since(scene: Sce
 def test_a_new_controller_knows_the_age_of_instances_and_restarts_their_allowance() -> None:
     scene = Scene()
     record = scene.observe(a="running")["a"]
-    assert (record.first_seen_at, record.launched_at, record.began_here) == (1001, 0, False)
+    assert (record.first_seen_at, record.launched_at) == (1001, 0)
 
 
 def test_heartbeats_from_before_a_restart_do_not_count(scene: Scene) -> None:
@@ -130,47 +129,18 @@ def test_an_instance_that_is_missing_for_a_moment_keeps_its_record(scene: Scene)
     assert (record.first_seen_at, record.missing_since) == (1002, None)
 
 
-def test_boots_without_a_heartbeat_are_counted_until_a_new_worker_registers(scene: Scene) -> None:
-    for name in ("a", "b", "c"):
-        scene.observe(**{name: "running"})
-        scene.wait(int(LAST_HEARTBEAT_SECONDS) + 1)
-    assert scene.tracker.failed_boots == 3
-    scene.observe(d="running")
-    scene.beat("d")
-    scene.observe(d="running")
-    assert scene.tracker.failed_boots == 0
-
-
-def test_a_heartbeat_that_is_read_after_its_instance_has_gone_counts(scene: Scene) -> None:
-    scene.observe(a="running")
-    scene.observe()
-    scene.beat("a", "ended")
-    scene.wait(int(LAUNCH_VISIBLE_SECONDS))
-    assert scene.tracker.failed_boots == 0
-
-
-def test_no_boot_has_failed_while_the_collector_is_down(scene: Scene) -> None:
-    scene.down = True
-    scene.observe(a="running")
-    assert scene.wait(int(LAUNCH_VISIBLE_SECONDS) + 1) == {}
-    assert scene.tracker.failed_boots == 0
-
-
-def test_neither_another_controllers_instances_nor_drained_ones_are_failed_boots() -> None:
-    scene = Scene()
-    scene.observe(a="running")
-    scene.observe("b", a="running", b="running")
-    scene.wait(int(LAUNCH_VISIBLE_SECONDS))
-    assert scene.tracker.failed_boots == 0
-
-
-def test_each_failed_boot_of_a_stopped_instance_counts(scene: Scene) -> None:
+def test_each_run_of_a_stopped_instance_is_a_run_of_its_own(scene: Scene) -> None:
+    runs = []
     for _ in range(3):
         scene.observe(a="launching")
+        runs += scene.tracker.ended
         scene.observe(a="running")
         scene.observe(a="stopped")
-    scene.wait(10, a="stopped")
-    assert scene.tracker.failed_boots == 3
+    scene.wait(4, a="stopped")
+    for _ in range(3):
+        scene.observe(a="stopped")
+        runs += scene.tracker.ended
+    assert [(run.last_heartbeat_at, run.missing_since is not None) for run in runs] == [(None, True)] * 3
 
 
 def test_instances_past_their_lifetime_are_listed_oldest_first() -> None:
@@ -525,7 +495,6 @@ NEW = InstanceRecord(
     first_seen_at=1000.0,
     observed_at_first_seen=500.0,
     launched_at=1000.0,
-    began_here=True,
     is_alive=True,
 )
 REPORTED = replace(NEW, last_heartbeat_at=1010.0, observed_at_heartbeat=510.0, worker_state="busy")

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import FleetPause, FleetSpending, SpendingAllowance
+from core.fleet.models import CircuitState, FleetCircuit, FleetPause, FleetSpending, SpendingAllowance
 from core.images import CODES
 from core.jobs.models import Job
 from core.jobs.store import JobStore
@@ -222,7 +222,7 @@ def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
     pause = FleetPause(since=EPOCH, reason="")
     seen = replace(
         observation(5, 2, 1, states=("running",)), dead_letters=4, demand=Demand(((31.5, 6),)), pause=pause,
-        metrics=FleetMetrics(boot_seconds=42.0, failed_boots=2),
+        metrics=FleetMetrics(boot_seconds=42.0, circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3)),
     )  # fmt: skip
     metrics = leading_controller(seen, registry).registry
     assert {state: value(metrics, "queue_images", state=state) for state in ("visible", "in_flight", "delayed")} == {
@@ -232,7 +232,7 @@ def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
         "queue_oldest_age_seconds": 31.5,
         "dead_letters": 4,
         "fleet_paused": 1,
-        "failed_boots": 2,
+        "circuit_open": 1,
         "workers_max": 7,
         "worker_images_in_flight": 3,
         "worker_boot_seconds": 42.0,

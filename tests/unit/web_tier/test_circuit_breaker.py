@@ -1,0 +1,302 @@
+"""The circuit breaker: a fleet whose workers end without an answer comes to rest, and grows at the first answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.fleet.models import CircuitState, FleetCircuit, FleetInstance
+from core.ids import new_id
+from core.messages import ClassificationResult, Heartbeat, WorkerEnd
+from services.sqs import QueueCounts
+from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
+from tests.support.memory_aws.ec2 import EPOCH
+from web_tier.autoscaler.circuit_breaker import IDLE, MAX_FAILED_RUNS, SILENT, CircuitBreaker
+from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.liveness import LAST_HEARTBEAT_SECONDS, InstanceTracker, WorkerRegistry
+from web_tier.autoscaler.observe import (
+    LAUNCH_VISIBLE_SECONDS,
+    RECENT_SECONDS,
+    FleetMetrics,
+    Observation,
+    RecentLaunches,
+)
+
+DENIED = "access denied for PutObject"
+WORKERS = 4
+Event = Literal["failed", "silent", "idle", "stopped", "answer", "beat", "controller", "wait"]
+ENDS: dict[str, WorkerEnd | None] = {"failed": "failed", "silent": None, "idle": "idle", "stopped": "stopped"}
+
+
+@dataclass
+class Site:
+    """A fleet of real decisions, real records and a real breaker; each round takes a second.
+
+    Attributes:
+        images: messages of the request queue.
+        is_read: whether the collector reads heartbeats.
+        running, gone: names of the instances that run, and of those that have ended.
+        launches: time of each launch.
+    """
+
+    images: int = 1_000
+    is_read: bool = True
+    clock: Clock = field(default_factory=Clock)
+    running: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    launches: list[float] = field(default_factory=list)
+    plan: Plan = field(init=False)
+    circuit: FleetCircuit = field(default_factory=FleetCircuit)
+
+    def __post_init__(self) -> None:
+        self.registry = WorkerRegistry(self.clock, self.now)
+        self.start_controller()
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.clock.now)
+
+    def start_controller(self) -> None:
+        """Start a controller, which knows what the previous one has stored."""
+        adopted = [
+            FleetInstance(
+                instance_id=name,
+                state="running",
+                instance_type="t3.medium",
+                zone="",
+                launched_at=EPOCH,
+                worker=status.state,
+                images=status.images,
+                heard_at=status.seen_at,
+            )
+            for name, status in self.registry.statuses().items()
+        ]
+        self.recent = RecentLaunches(self.clock)
+        for number, at in enumerate(self.launches):
+            if (ago := self.clock.now - at) < LAUNCH_VISIBLE_SECONDS:
+                self.recent.add([f"i-{number}"], ago=ago)  # from the journal
+        self.registry = WorkerRegistry(self.clock, self.now)
+        self.registry.adopt(adopted)
+        self.tracker = InstanceTracker(self.registry, self.clock, self.now)
+        self.breaker = CircuitBreaker(self.circuit, self.now)
+
+    def round(self, draining: Sequence[str] = ()) -> Plan:
+        """Observe, decide and launch."""
+        self.clock.now += 1
+        if self.is_read:
+            self.registry.mark_read_until(self.clock.now)
+        described = [*map(instance, self.running), *(instance(each, "terminated") for each in self.gone[-9:])]
+        launched = self.recent.instance_ids
+        seen = Observation(
+            QueueCounts(self.images, 0, 0),
+            0,
+            tuple(described),
+            self.recent.launching(described),
+            launched,
+            recent_launches=self.recent.recent(),
+        )
+        self.tracker.update(seen, frozenset(draining))
+        self.circuit = self.breaker.update(
+            self.tracker.records.values(),
+            self.tracker.ended,
+            answers=self.registry.answers,
+            workers=len(self.running),
+            images=self.images,
+        )
+        self.plan = decide(
+            replace(seen, metrics=FleetMetrics(circuit=self.circuit)), fleet_settings(max_workers=WORKERS)
+        )
+        for _ in range(self.plan.launch):
+            name = f"i-{len(self.launches)}"
+            self.running.append(name)
+            self.recent.add([name])
+            self.launches.append(self.clock.now)
+        return self.plan
+
+    def wait(self, seconds: float) -> FleetCircuit:
+        for _ in range(int(seconds)):
+            self.round()
+        return self.circuit
+
+    def answer(self, worker: str) -> None:
+        self.registry.record(
+            [
+                ClassificationResult(
+                    job_id=new_id(), image_id=new_id(), status="done", label="cat", score=1, worker=worker, attempts=1
+                )
+            ]
+        )
+
+    def end(self, worker: str, end: WorkerEnd | None, reason: str = "") -> None:
+        """Let a worker end; without a heartbeat if `end` is None."""
+        self.running.remove(worker)
+        self.gone.append(worker)
+        if end is not None:
+            self.registry.record([ended(worker, end, reason)])
+
+    def fail_all(self, seconds: float) -> FleetCircuit:
+        """Let each worker fail a second after its launch, for so long."""
+        for _ in range(int(seconds)):
+            self.round()
+            for worker in list(self.running):
+                self.end(worker, "failed", DENIED)
+        return self.circuit
+
+
+def ended(worker: str, end: WorkerEnd | None, reason: str = "") -> Heartbeat:
+    return heartbeat(worker, state="ended", in_hand=0).model_copy(update={"end": end, "reason": reason})
+
+
+def test_row_61_a_fault_that_ends_every_worker_is_probed_once_a_minute_for_ever() -> None:
+    site = Site()
+    circuit = site.fail_all(300)
+    assert (circuit.state, circuit.reason, site.plan.kind) == (CircuitState.OPEN, DENIED, "failing")
+    assert len(site.launches) <= 10
+    site.fail_all(3600)
+    probes = [at for at in site.launches if at > site.launches[0] + 300]
+    assert min(after - before for before, after in pairwise(probes)) >= RECENT_SECONDS
+    assert len(probes) <= 60
+
+
+def test_the_first_answer_closes_the_circuit_and_the_fleet_grows_at_once() -> None:
+    site = Site()
+    site.fail_all(120)
+    while not site.running:
+        site.round()
+    assert site.wait(200).state is CircuitState.HALF_OPEN, "the probe goes on, and nothing starts beside it"
+    assert len(site.running) == 1
+    site.answer(site.running[0])
+    site.round()
+    assert (site.circuit, len(site.running)) == (FleetCircuit(), WORKERS)
+
+
+def test_where_no_image_waits_a_worker_that_lasts_for_a_minute_closes_the_circuit() -> None:
+    site = Site()
+    site.fail_all(61)
+    site.images = 0
+    site.running.append("i-probe")
+    for seconds in range(0, 70, 10):
+        site.registry.record([heartbeat("i-probe", state="ready")])
+        assert site.wait(10).state is (CircuitState.CLOSED if seconds >= 60 else CircuitState.HALF_OPEN)
+
+
+def test_workers_that_run_go_on_while_the_circuit_is_open() -> None:
+    site = Site()
+    site.round()
+    survivor = site.running[0]
+    for _ in range(10):
+        site.round()
+        for worker in [each for each in site.running if each != survivor]:
+            site.end(worker, "failed", DENIED)
+    assert (site.running, site.circuit.state, site.plan.drain) == ([survivor], CircuitState.HALF_OPEN, ())
+
+
+def test_restarts_of_the_controller_do_not_arm_the_loop_again() -> None:
+    site = Site()
+    for _ in range(40):
+        site.fail_all(8)
+        site.start_controller()
+    assert len(site.launches) <= 10
+
+
+@pytest.mark.parametrize(
+    ("end", "images", "is_failure"),
+    [("failed", 0, True), (None, 0, True), ("idle", 5, True), ("idle", 0, False), ("stopped", 5, False)],
+)
+def test_which_ends_count_when_the_heartbeats_have_been_read(
+    end: WorkerEnd | None, images: int, *, is_failure: bool
+) -> None:
+    site = Site(images=20 * WORKERS)
+    site.round()
+    site.images = images
+    site.round()
+    for worker in list(site.running[1:]):
+        site.end(worker, end)
+    assert site.wait(LAST_HEARTBEAT_SECONDS + 2).failed_runs == (MAX_FAILED_RUNS if is_failure else 0)
+
+
+def test_the_end_of_an_older_worker_counts_as_idle() -> None:
+    site = Site()
+    site.round()
+    site.registry.record([ended(each, None) for each in site.running])
+    assert site.wait(1).reason == IDLE
+
+
+def test_a_drained_worker_and_one_that_has_answered_before_have_not_failed() -> None:
+    site = Site()
+    site.round()
+    site.answer(site.running[0])
+    site.round(site.running[1:])
+    for worker in list(site.running):
+        site.end(worker, None)
+    assert site.wait(1).failed_runs == 0
+
+
+def test_an_end_that_is_explained_later_does_not_count() -> None:
+    site = Site(is_read=False)
+    site.round()
+    gone = list(site.running)
+    for worker in gone:
+        site.end(worker, None)
+    assert site.wait(1).state is not CircuitState.CLOSED, "until then nothing more is launched"
+    assert site.circuit.reason == SILENT
+    site.registry.record([ended(each, "stopped") for each in gone])
+    assert site.wait(1) == FleetCircuit()
+
+
+def test_silent_ends_count_though_the_response_queue_is_gone() -> None:
+    site = Site(is_read=False)
+    for _ in range(int(2 * LAUNCH_VISIBLE_SECONDS)):
+        site.round()
+        for worker in list(site.running):
+            site.end(worker, None)
+    assert site.circuit.state is CircuitState.OPEN
+    assert len(site.launches) <= WORKERS + 4
+
+
+def test_the_words_of_a_worker_are_one_printable_line_of_bounded_length() -> None:
+    reason = (
+        ended("i-1", "failed")
+        .model_validate(heartbeat("i-1").model_dump() | {"reason": "<b>\x1b[31mno\n\nroom</b> \u202e" + "x" * 500})
+        .reason
+    )
+    assert (reason[:21], len(reason), reason[-3:]) == ("<b> [31mno room</b> x", 300, "...")
+
+
+@given(st.lists(st.tuples(st.sampled_from(get_args(Event)), st.integers(0, 3), st.integers(0, 70)), max_size=10))
+def test_in_any_history_an_open_circuit_starts_one_a_minute_and_an_answer_closes_it(
+    history: list[tuple[Event, int, int]],
+) -> None:
+    site, in_a_row, answered = Site(), 0, set[str]()
+    site.round()
+    for event, number, seconds in history:
+        worker = site.running[number % len(site.running)] if site.running else None
+        if event == "controller":
+            site.wait(LAST_HEARTBEAT_SECONDS + 2)
+            site.start_controller()
+        elif worker is None or event == "wait":
+            pass
+        elif event == "answer":
+            site.answer(worker)
+            answered.add(worker)
+            in_a_row = 0
+        elif event == "beat":
+            site.registry.record([heartbeat(worker)])
+        else:
+            site.end(worker, ENDS[event])
+            in_a_row += event != "stopped" and worker not in answered
+        for _ in range(seconds):
+            launched_before = list(site.launches)
+            plan = site.round()
+            if event == "answer" and worker is not None:
+                assert site.circuit.state is CircuitState.CLOSED
+            if site.circuit.state is not CircuitState.CLOSED:
+                assert plan.launch <= (len(site.running) == plan.launch)
+                assert not plan.launch or site.clock.now - launched_before[-1] >= RECENT_SECONDS
+        site.wait(LAST_HEARTBEAT_SECONDS + 2)
+        assert site.circuit.failed_runs == in_a_row
+        assert (site.circuit.state is CircuitState.CLOSED) == (in_a_row < MAX_FAILED_RUNS)
