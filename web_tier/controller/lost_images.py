@@ -25,6 +25,9 @@ PATIENCE_FACTOR = 3
 """The patience is so many times `lost_after_seconds`, and a visibility timeout: a message may be delivered late, and
 again after a worker has ended."""
 
+MAX_GAP_FACTOR = 2
+"""Longest time between two answers that counts, in the same unit: nothing is overtaken while nothing is answered."""
+
 MAX_WAIT_SECONDS = 12 * 3_600.0
 """Longest wait between two repairs of the same image."""
 
@@ -137,7 +140,7 @@ class IdleTime:
 
 @dataclass
 class GroupAnswers:
-    """How far the images of a message group are answered.
+    """How far the images of a message group are answered; times `at` are those of `AnswerOrder`.
 
     Attributes:
         answered_at: when an image was last answered, or images of the group were last repaired.
@@ -164,12 +167,18 @@ class GroupAnswers:
 class AnswerOrder:
     """How far the images of each message group are answered.
 
+    Its time goes on only while images are answered. Else the groups that wait in a paused fleet, or in one without
+    capacity, would be passed over.
+
     Attributes:
         patience: an image is lost if images that were requested so many seconds later were answered that long ago.
+        max_gap: longest time between two answers that counts.
     """
 
     patience: float
-    _now: float = field(default=float("-inf"), init=False)
+    max_gap: float
+    _time: float = field(default=0.0, init=False)
+    _answered_at: float = field(default=float("-inf"), init=False)
     _groups: dict[MessageGroup, GroupAnswers] = field(default_factory=dict, init=False)
     _all: GroupAnswers = field(default_factory=lambda: GroupAnswers(0.0), init=False)
 
@@ -181,22 +190,24 @@ class AnswerOrder:
             answered: groups with answers, each with a time at which an answered image had not been requested yet.
             now: monotonic seconds.
         """
-        self._now = now
-        self._groups = {group: self._groups.get(group) or GroupAnswers(now) for group in groups}
+        if answered:
+            self._time += min(now - self._answered_at, self.max_gap)
+            self._answered_at = now
+        self._groups = {group: self._groups.get(group) or GroupAnswers(self._time) for group in groups}
         for group, requested in answered.items():
-            self._groups[group].add(requested, now)
-            self._all.add(requested, now)
+            self._groups[group].add(requested, self._time)
+            self._all.add(requested, self._time)
 
     def overtaken(self, group: MessageGroup) -> float:
         """Return the time before which the images of a group were requested that are lost."""
-        return self._groups[group].overtaken(self._now - self.patience) - self.patience
+        return self._groups[group].overtaken(self._time - self.patience) - self.patience
 
     def passed_over(self, group: MessageGroup) -> float:
         """Return the same if no image of the group was answered while those of others were; else minus infinity."""
-        latest = self._now - self.patience
+        latest = self._time - self.patience
         is_waiting = self._groups[group].answered_at <= latest
         return self._all.overtaken(latest) - self.patience if is_waiting else float("-inf")
 
     def repair(self, group: MessageGroup) -> None:
         """Note that images of a group that is passed over are repaired: the next ones have to wait again."""
-        self._groups[group].answered_at = self._now
+        self._groups[group].answered_at = self._time

@@ -35,6 +35,7 @@ from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.lost_images import (
+    MAX_GAP_FACTOR,
     MAX_PASSED_OVER,
     MAX_REPAIRS,
     MAX_REPAIRS_AT_REST,
@@ -220,7 +221,10 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         """Start without any observation."""
-        self._order = AnswerOrder(PATIENCE_FACTOR * self.lost_after_seconds + self.visibility_seconds)
+        self._order = AnswerOrder(
+            PATIENCE_FACTOR * self.lost_after_seconds + self.visibility_seconds,
+            MAX_GAP_FACTOR * self.lost_after_seconds,
+        )
 
     def tick(self) -> float:
         """Sweep once; return the seconds until the next sweep."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
@@ -128,9 +128,11 @@ def test_a_lost_message_is_replaced_within_ten_minutes_though_the_system_never_r
 
 @settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), _habits, _orders, st.booleans(), st.integers(0, 50))
+@example(rates=[6, 2, 1], habits=Habits(), order=FairOrder(), paused=False, backlog=32)
 def test_a_backlog_in_order_is_never_requested_again_however_long_workers_are_away(
     rates: list[int], habits: Habits, order: Random | None, paused: bool, backlog: int
 ) -> None:
+    """Row 44."""
     system = BusySystem(rates, habits, order)
     system.accept(0, backlog)
     system.run(300.0, max(1, sum(rates) // 2))
@@ -142,6 +144,7 @@ def test_a_backlog_in_order_is_never_requested_again_however_long_workers_are_aw
     system.rates = [0 for _ in rates]
     system.run(300.0, 200)
     assert set(system.requests().values()) == {1}
+    assert {system.site.store.status(job_id).waiting for job_id in system.jobs} == {0}
 
 
 @settings(max_examples=3, phases=[Phase.explicit, Phase.reuse, Phase.generate])

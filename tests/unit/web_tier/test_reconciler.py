@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,8 +17,7 @@ from core.jobs.models import Counts, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
-from services.sqs import OutgoingMessage, QueueCounts
-from tests.support.autoscaler import Clock
+from services.sqs import OutgoingMessage
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -44,47 +42,6 @@ def site() -> ResultsSite:
 # How many messages are sent
 
 
-class LateCounts(MemoryQueue):
-    """A queue whose counts are a minute old, as SQS's may be."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock=clock)
-        self.clock, self.samples = clock, list[tuple[float, QueueCounts]]()
-
-    def counts(self) -> QueueCounts:
-        self.samples.append((self.clock(), super().counts()))
-        return next((counts for at, counts in reversed(self.samples) if at <= self.clock() - 60), self.samples[0][1])
-
-
-@pytest.mark.parametrize("paused", [True, False])
-def test_a_backlog_without_consumers_for_62_hours_is_not_multiplied_then_or_later(
-    site: ResultsSite, paused: bool
-) -> None:
-    """Row 44."""
-    site.paused = paused
-    site.requests, site.responses = (LateCounts(site.clock) for _ in range(2))
-    site.start()
-    refs = [ref for _ in range(50) for ref in site.add_job(100)]
-    site.pass_time(62 * HOUR, every=1_800.0)
-    assert len(site.requests.messages) == len(refs), "one message for each image"
-    site.paused = False
-    taken = Counter[str]()
-    while taken.total() < len(refs) or not site.requests.counts().total == site.responses.counts().total == 0:
-        for received in (each for _ in range(20) for each in site.requests.receive()):
-            request = RequestMessage.from_json(received.body)
-            taken[request.image_id] += 1
-            answer = done(ImageRef(request.job_id, request.image_id))
-            site.responses.send([OutgoingMessage(request.image_id, answer.to_json())])
-            site.requests.delete([received.receipt])
-        site.collector.tick()
-        site.pass_time(0)
-        site.clock.now += 10
-    site.pass_time(HOUR)
-    assert set(taken.values()) == {1}
-    assert len(site.requests.sent) == len(refs)
-    assert {site.store.status(ref.job_id).counts.done for ref in refs} == {100}
-
-
 def test_heartbeats_do_not_hide_a_lost_request(site: ResultsSite) -> None:
     refs = site.add_job(3, request=False)
     beats = [Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0) for worker in ("i-1", "i-2")]
@@ -103,14 +60,6 @@ def test_a_response_in_its_queue_counts_although_a_worker_sends_heartbeats(site:
     site.responses.send([OutgoingMessage(new_id(), done(ref).to_json()) for ref in refs])
     site.pass_time(LOST_AFTER)
     assert site.requests.sent == []
-
-
-def test_a_job_in_which_nothing_is_missing_hides_no_lost_image_of_the_next(site: ResultsSite) -> None:
-    jobs = [site.add_job(1, request=False)[0] for _ in range(3)]
-    for finished in jobs[::2]:
-        site.recorder.record([done(finished)])
-    site.pass_time(LOST_AFTER)
-    assert site.requests.requests() == [(jobs[1].image_id, 0)]
 
 
 def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
