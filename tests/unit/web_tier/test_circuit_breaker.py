@@ -236,6 +236,15 @@ def test_a_drained_worker_and_one_that_has_answered_before_have_not_failed() -> 
     assert site.wait(1).failed_runs == 0
 
 
+def test_a_run_that_failed_just_before_an_answer_does_not_count_after_it() -> None:
+    site = Site()
+    site.round()
+    site.end(site.running[0], "failed", DENIED)
+    assert site.wait(1).failed_runs == 1
+    site.answer(site.running[0])
+    assert site.wait(LAST_HEARTBEAT_SECONDS + 5) == FleetCircuit()
+
+
 def test_an_end_that_is_explained_later_does_not_count() -> None:
     site = Site(is_read=False)
     site.round()
