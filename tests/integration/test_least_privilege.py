@@ -15,6 +15,7 @@ import requests
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
+from core.provision import provision_table
 from fleetsight_client.api import FileToUpload, UploadResult
 from localcloud.launch import REGION, LocalCloud
 from scripts.client import FleetClient
@@ -33,7 +34,7 @@ from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
 from tests.support.least_privilege import DENIED_CALLS, IMAGE, NAME, DeployedStack, web_command, worker_command
 from tests.support.operator_account import Operator
-from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements
+from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, of_this_stack, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
@@ -165,6 +166,7 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         given |= {name: ",".join(GIVEN[name]) for name in locations}
         given["SenderArn"] = SENDER
         put_bundle(stack)
+        given["RestoredJobTable"] = put_restored_table(Clients(Endpoint(REGION, url)))
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
         clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
         operator = Operator(clients, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
@@ -181,6 +183,14 @@ def put_bundle(stack: DeployedStack) -> None:
     s3.create_bucket(Bucket=bucket)
     for path in DEMO_BUNDLE.iterdir():
         s3.put_object(Bucket=bucket, Key=f"{prefix}/{path.name}", Body=path.read_bytes())
+
+
+def put_restored_table(clients: Clients) -> str:
+    """Create a job table as a restore does, beside the stack's own one, which then has only the lease."""
+    config = of_this_stack()
+    names = config.names.model_copy(update={"job_table": f"{config.names.job_table}-restored-20261125t120000z"})
+    provision_table(clients, config.model_copy(update={"names": names}))
+    return names.job_table
 
 
 OTHER_LABELS = " (2)"
@@ -652,7 +662,8 @@ def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
     kept = {outputs[f"{each}BucketName"] for each in ("Input", "Output", "Model")}
     assert buckets == {"models", "photos", "templates", *kept}
-    assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
+    tables = {of_this_stack().names.job_table, outputs["JobTableName"]}
+    assert set(stack.client("dynamodb").list_tables()["TableNames"]) == tables
     groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
     assert {one["GroupName"] for one in groups} == {"users", "operators"}
     assert "QueueUrls" not in stack.client("sqs").list_queues()
