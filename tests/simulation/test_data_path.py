@@ -17,6 +17,7 @@ from services.errors import NotFoundError
 from services.table import Item, Table
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, BrokenError, World
+from web_tier.controller import reconciler
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import LINGER_SECONDS
 from web_tier.controller.reconciler import ResultRecovery
@@ -221,7 +222,7 @@ def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either
     assert not settled(False, act).done_labels
 
 
-def test_a_retry_that_leaves_the_tombstone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tombstone_that_a_retry_leaves_is_deleted_by_the_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "resume_job", lambda ingest, job_id: ingest.store.delete_cancelled(job_id))
     monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
 
@@ -233,6 +234,8 @@ def test_a_retry_that_leaves_the_tombstone_is_noticed(monkeypatch: pytest.Monkey
         world.run(10, 5)
         world.retry(world.jobs[0])
 
+    settled(False, act)
+    monkeypatch.setattr(reconciler, "cancelled_key", lambda job_id: f"another key than that of {job_id}")
     with pytest.raises(BrokenError, match="has a tombstone and is not cancelled"):
         settled(False, act)
 
