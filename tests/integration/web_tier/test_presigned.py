@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
-from typing import Any
 
 import pytest
 import requests
@@ -21,7 +20,6 @@ from services.errors import MessageError, NotFoundError
 from services.s3 import Bucket, StoredObject
 from services.table import TableBusyError
 from tests.conftest import keys_in
-from tests.integration.web_tier.conftest import WebTier
 from tests.support.jobs import client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -351,46 +349,3 @@ def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
     UploadManifests(store.table).claim(job.job_id, key, {0: image})
     with pytest.raises(NotFoundError):
         direct.commit(job, key)
-
-
-@pytest.fixture
-def shared_bucket(shared_tier: WebTier, clients: Clients) -> Bucket:
-    return Bucket.named(clients, shared_tier.config.names.input_bucket)
-
-
-def offer(web: WebTier, job_id: str, *names: str) -> dict[str, Any]:
-    files = [{"name": name, "bytes": len(PICTURE), "content_type": "image/jpeg"} for name in names]
-    answer = requests.post(f"{web.url}/api/v1/jobs/{job_id}/uploads", json={"files": files}, timeout=120)
-    assert answer.status_code == 200, answer.text
-    offered: dict[str, Any] = answer.json()
-    return offered
-
-
-def post_form(
-    form: dict[str, Any], content: bytes = PICTURE, changes: dict[str, str] | None = None
-) -> requests.Response:
-    return requests.post(
-        form["url"], data={**form["fields"], **(changes or {})}, files={"file": content}, timeout=120
-    )
-
-
-def commit(web: WebTier, offered: dict[str, Any]) -> list[str]:
-    """Commit; return the ids of the accepted images."""
-    answer = requests.post(f"{web.url}{offered['links']['commit']}", timeout=120)
-    assert answer.status_code in {200, 422}, answer.text
-    return [image["image_id"] for image in answer.json()["accepted"]]
-
-
-@pytest.mark.processes
-def test_a_form_used_for_another_key_or_type_or_a_larger_file_is_refused(
-    shared_tier: WebTier, shared_bucket: Bucket
-) -> None:
-    job_id, victim_job = shared_tier.create_job(), shared_tier.create_job()
-    offered, victim = offer(shared_tier, job_id, "a.jpg"), offer(shared_tier, victim_job, "b.jpg")
-    form, other = offered["uploads"][0]["upload"], victim["uploads"][0]["upload"]
-    assert post_form(form, PICTURE, {"key": other["fields"]["key"]}).status_code == 403
-    assert post_form(form, PICTURE, {"Content-Type": "text/html"}).status_code == 403
-    assert post_form(form, PICTURE + b"x").status_code == 400
-    assert post_form(form, PICTURE, {"policy": other["fields"]["policy"]}).status_code == 403
-    assert keys_in(shared_bucket, job_id) == keys_in(shared_bucket, victim_job) == []
-    assert commit(shared_tier, offered) == commit(shared_tier, victim) == []

@@ -169,11 +169,15 @@ def test_a_form_with_another_field_violates_the_policy(
         check_policy(replace(sent, fields={**sent.fields, **change}), datetime.now(UTC))
 
 
-def test_a_form_sent_later_elsewhere_larger_or_empty_violates_the_policy(client: FlaskClient, config: Config) -> None:
+def test_a_form_sent_later_elsewhere_larger_empty_or_untagged_violates_the_policy(
+    client: FlaskClient, config: Config
+) -> None:
     sent, now = offer_form(client).sent(config.names.input_bucket), datetime.now(UTC)
     later = now + timedelta(seconds=config.web.direct_upload_seconds)
+    untagged = {name: value for name, value in sent.fields.items() if name != "tagging"}
     for form, at in (
         (sent, later),
+        (replace(sent, fields=untagged), now),
         (replace(sent, bucket=config.names.output_bucket), now),
         (replace(sent, size=sent.size + 1), now),
         (replace(sent, size=0), now),

@@ -63,23 +63,6 @@ def test_a_day_takes_so_many_bytes(table: Table) -> None:
     assert quotas.remaining("ann") == RemainingQuota(images=8, bytes=0, jobs=None, renewed_at=MIDNIGHT)
 
 
-def test_a_day_takes_so_many_new_jobs(table: Table) -> None:
-    quotas = Quotas(table, limits(images=1, jobs=2), lambda: EVENING)
-    quotas.charge("ann", Amount(images=1))
-    for _ in range(2):
-        quotas.charge("ann", Amount(jobs=1))
-    with pytest.raises(QuotaExceededError, match="2 new jobs a day are taken, and 0 of them are left"):
-        quotas.charge("ann", Amount(jobs=1))
-    assert quotas.remaining("ann") == RemainingQuota(images=0, bytes=None, jobs=0, renewed_at=MIDNIGHT)
-
-
-def test_one_request_with_more_than_a_day_takes_is_refused_on_a_fresh_day(table: Table) -> None:
-    quotas = Quotas(table, limits(images=10), lambda: EVENING)
-    with pytest.raises(QuotaExceededError):
-        quotas.charge("ann", Amount(11, 1))
-    assert quotas.remaining("ann").images == 10
-
-
 def test_concurrent_requests_cannot_exceed_the_quota(table: Table) -> None:
     quotas, together = Quotas(table, limits(images=5), lambda: EVENING), Barrier(10)
 

@@ -38,7 +38,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
-from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult
+from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.single import JOB_NAME, MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
 
@@ -101,18 +101,6 @@ def an_upload(number: int = 0) -> Upload:
 def taken(outcome: UploadResult | None) -> ImageRecord:
     assert isinstance(outcome, ImageRecord), outcome
     return outcome
-
-
-def test_an_image_is_recorded_enqueued_and_counted_in_a_job_for_single_images(
-    singles: SingleImages, watched: WatchedStore, queue: MemoryQueue, bucket: MemoryBucket
-) -> None:
-    record = taken(singles.ingest_one("", [an_upload()]))
-    status = watched.status(record.ref.job_id)
-    assert (status.job.name, status.accepted) == (JOB_NAME, 1)
-    assert watched.image(record.ref).filename == "0.jpg"
-    assert queue.image_ids == {record.ref.image_id}
-    assert list(bucket.objects) == [record.key]
-    assert (status.job.keep, bucket.tags) == (False, {record.key: UNKEPT})
 
 
 def test_images_that_arrive_while_others_are_recorded_are_recorded_together(

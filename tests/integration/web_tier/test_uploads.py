@@ -1,10 +1,9 @@
-"""Uploads: through real gunicorn processes into the local cloud, repeated by their key, and kept only on request."""
+"""Uploads: through real gunicorn processes into the local cloud, and repeated by their key."""
 
 import json
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,7 +36,7 @@ from tests.support.processes import take_memory
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller.orphans import PATIENCE_SECONDS, OrphanCleanup
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent
-from web_tier.uploads.ingest import GROUP_IMAGES, UNKEPT, ImageIngest
+from web_tier.uploads.ingest import GROUP_IMAGES, ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 
 pytestmark = pytest.mark.processes
@@ -70,34 +69,6 @@ def upload(
     headers = {"Idempotency-Key": key} if key else None
     url = f"{web.url}/api/v1/jobs/{job}/images"
     return requests.post(url, files=files, headers=headers, timeout=timeout_seconds)
-
-
-def test_a_hundred_files_in_one_request_are_each_stored_recorded_and_asked_for(
-    shared_tier: WebTier, provisioned: Clients, store: JobStore
-) -> None:
-    job, files = shared_tier.create_job(), images(100)
-    files.insert(7, ("f", ("broken.jpg", b"text")))
-    body = upload(shared_tier, job, files).json()
-    ids = [image["image_id"] for image in body["accepted"]]
-    assert (len(set(ids)), [file["index"] for file in body["rejected"]]) == (100, [7])
-    assert sorted(received_images(shared_tier, provisioned, job)) == sorted(ids)
-    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    sent = [content for _, (name, content) in files if name == "same.jpg"]
-    records = {image.ref.image_id: image for image in store.images(job)}
-    assert [bucket.get(records[image_id].key) for image_id in ids] == sent
-    assert store.status(job).accepted == 100
-
-
-def test_a_hundred_requests_at_once_with_one_file_each_are_all_accepted(
-    shared_tier: WebTier, provisioned: Clients, store: JobStore
-) -> None:
-    job = shared_tier.create_job()
-    with ThreadPoolExecutor(100) as clients:
-        answers = list(clients.map(lambda file: upload(shared_tier, job, [file]).json(), images(100)))
-    ids = [image["image_id"] for answer in answers for image in answer["accepted"]]
-    assert len(set(ids)) == 100
-    assert sorted(received_images(shared_tier, provisioned, job)) == sorted(ids)
-    assert store.status(job).accepted == store.count_images(job) == 100
 
 
 def test_a_body_that_is_too_large_gets_a_413_that_the_client_can_read(shared_tier: WebTier) -> None:
@@ -176,44 +147,6 @@ def test_a_process_killed_during_an_upload_has_acknowledged_nothing_and_its_obje
     assert keys_in(bucket, job) == sorted(image.key for image in store.images(job))
 
 
-def test_all_that_was_acknowledged_before_a_kill_is_there_after_it(
-    shared_tier: WebTier, provisioned: Clients, store: JobStore
-) -> None:
-    job, enough, stop = shared_tier.create_job(), threading.Event(), threading.Event()
-    acknowledged: list[str] = []
-
-    def keep_uploading() -> None:
-        while not stop.is_set():
-            try:
-                answer = upload(shared_tier, job, images(5))
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-                continue
-            acknowledged.extend(image["image_id"] for image in answer.json()["accepted"])
-            if len(acknowledged) > 30:
-                enough.set()
-
-    uploaders = [threading.Thread(target=keep_uploading) for _ in range(4)]
-    for uploader in uploaders:
-        uploader.start()
-    try:
-        for _ in range(2):
-            assert enough.wait(DEADLINE_SECONDS)
-            os.kill(shared_tier.workers()[0], signal.SIGKILL)
-            enough.clear()
-        assert enough.wait(DEADLINE_SECONDS)
-    finally:
-        stop.set()
-        for uploader in uploaders:
-            uploader.join(DEADLINE_SECONDS)
-    bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    stored, messages = set(keys_in(bucket, job)), received_images(shared_tier, provisioned, job)
-    records = {image.ref.image_id: image.key for image in store.images(job)}
-    assert set(acknowledged) <= set(records)
-    assert {records[image_id] for image_id in acknowledged} <= stored
-    assert set(acknowledged) <= set(messages) <= set(records)
-    assert len(messages) == len(set(messages))
-
-
 def test_uploads_repeated_with_their_key_after_a_kill_become_each_image_once(
     shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
@@ -286,18 +219,6 @@ def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIn
 
 def ids(outcomes: list[Any]) -> list[str]:
     return [outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)]
-
-
-def test_a_repeated_request_becomes_the_same_images_once(
-    ingest: ImageIngest, job: Job, store: JobStore, bucket: MemoryBucket
-) -> None:
-    uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
-    first = ingest_idempotent(ingest, job, "key", uploads)
-    again = ingest_idempotent(ingest, job, "key", uploads)
-    assert first == again
-    assert len(ids(first)) == 3
-    assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 3
-    assert {image.key for image in store.images(job.job_id)} == set(bucket.objects)
 
 
 def test_the_same_files_under_another_key_are_other_images(ingest: ImageIngest, job: Job, store: JobStore) -> None:
@@ -406,95 +327,3 @@ def test_the_api_refuses_a_key_that_comes_with_another_file(client: FlaskClient,
     assert other.status_code == 422
     assert json.loads(other.data)["type"] == "urn:fleetsight:problem:idempotency-key-reused"
     assert store.status(job.job_id).accepted == 1
-
-
-@pytest.mark.parametrize("key", ["", "two words", "k" * 256])
-def test_an_invalid_key_is_rejected(client: FlaskClient, job: Job, key: str) -> None:
-    assert post(client, job, key).status_code == 400
-
-
-PICTURE = picture()
-FILE = {"file": ("a.jpg", PICTURE)}
-
-
-def new_job(web: WebTier, *, keep: bool) -> str:
-    answer = requests.post(f"{web.url}/api/v1/jobs", json={"keep": keep}, timeout=120)
-    return str(answer.json()["job_id"])
-
-
-def offered(web: WebTier, *, keep: bool) -> dict[str, Any]:
-    """Return a form for an image of a new job."""
-    files = [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]
-    job = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/uploads"
-    offer: dict[str, Any] = requests.post(job, json={"files": files}, timeout=120).json()
-    return offer
-
-
-def send(offer: dict[str, Any], fields: dict[str, str] | None = None) -> int:
-    form = offer["uploads"][0]["upload"]
-    sent = form["fields"] if fields is None else fields
-    return requests.post(form["url"], data=sent, files=FILE, timeout=120).status_code
-
-
-def by_api(web: WebTier, *, keep: bool) -> int:
-    address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, timeout=120).status_code
-
-
-def by_api_with_a_key(web: WebTier, *, keep: bool) -> int:
-    address = f"{web.url}/api/v1/jobs/{new_job(web, keep=keep)}/images"
-    return requests.post(address, files=FILE, headers={"Idempotency-Key": "first"}, timeout=120).status_code
-
-
-def by_page(web: WebTier, *, keep: bool) -> int:
-    fields = {"keep": "on"} if keep else {}
-    return requests.post(f"{web.url}/", data=fields, files=FILE, allow_redirects=False, timeout=120).status_code
-
-
-def straight_to_the_bucket(web: WebTier, *, keep: bool) -> int:
-    offer = offered(web, keep=keep)
-    assert send(offer) == 204
-    return requests.post(f"{web.url}{offer['links']['commit']}", timeout=120).status_code
-
-
-@pytest.fixture
-def tags(shared_tier: WebTier, provisioned: Clients, input_bucket: Bucket) -> Callable[[], list[dict[str, str]]]:
-    """Return a function that returns the tags of each object that this test has put into the input bucket."""
-    name, before = shared_tier.config.names.input_bucket, set(keys_in(input_bucket))
-
-    def found() -> list[dict[str, str]]:
-        keys = sorted(set(keys_in(input_bucket)) - before)
-        answers = [provisioned.s3.get_object_tagging(Bucket=name, Key=key) for key in keys]
-        return [{tag["Key"]: tag["Value"] for tag in each["TagSet"]} for each in answers]
-
-    return found
-
-
-Tags = Callable[[], list[dict[str, str]]]
-
-
-@pytest.mark.parametrize(("keep", "wanted"), [(False, UNKEPT), (True, {})], ids=["unkept", "kept"])
-def test_an_image_is_tagged_as_unkept_by_every_way_in_and_a_kept_one_by_none(
-    shared_tier: WebTier, tags: Tags, keep: bool, wanted: dict[str, str]
-) -> None:
-    ways: list[Callable[..., int]] = [by_api, by_api_with_a_key, by_page, straight_to_the_bucket]
-    assert [way(shared_tier, keep=keep) for way in ways] == [200, 200, 303, 200]
-    assert tags() == [wanted] * len(ways)
-
-
-def test_a_single_image_is_never_kept(shared_tier: WebTier, tags: Tags) -> None:
-    assert requests.post(f"{shared_tier.url}/api/v1/classify?wait=0", files=FILE, timeout=120).status_code == 202
-    assert (
-        requests.post(f"{shared_tier.url}/classify-image", files={"myfile": FILE["file"]}, timeout=120).status_code
-        == 504
-    )
-    assert tags() == [UNKEPT] * 2
-
-
-def test_a_form_can_neither_leave_out_the_tag_nor_change_nor_add_one(shared_tier: WebTier, tags: Tags) -> None:
-    for keep in (False, True):
-        offer = offered(shared_tier, keep=keep)
-        fields = offer["uploads"][0]["upload"]["fields"]
-        assert send(offer, {name: value for name, value in fields.items() if name != "tagging"}) == 403
-        assert send(offer, {**fields, "tagging": fields["tagging"].replace("no", "yes")}) == 403
-    assert tags() == []

@@ -13,7 +13,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, done, failed
-from web_tier.results.archive import FOLDERS, MISSING, PIECE_BYTES, zip_parts
+from web_tier.results.archive import MISSING, PIECE_BYTES, zip_parts
 from web_tier.results.file_names import MAX_NAME_BYTES, UniqueNames, attachment, safe_name
 from web_tier.results.query import ImageResult
 
@@ -161,13 +161,6 @@ def test_an_image_that_is_no_longer_stored_is_named_and_stops_nothing() -> None:
     archive = unpacked(list(zip_parts([kept, gone, last], read)))
     assert archive.namelist() == ["\u0444/a.jpg", "\u0444/c.jpg", MISSING]
     assert "\u0444/b.jpg" in archive.read(MISSING).decode()
-
-
-def test_folders_may_be_chosen_by_another_function_than_the_label() -> None:
-    results = [labelled("a.jpg", "cat"), labelled("b.jpg", "cat")]
-    by_name = {"a.jpg": "right", "b.jpg": None}
-    archive = unpacked(list(zip_parts(results, content, lambda result: by_name[result.record.filename])))
-    assert archive.namelist() == ["right/a.jpg", f"{FOLDERS['done']}/b.jpg"]
 
 
 def test_a_zip_is_sent_image_by_image_in_small_pieces() -> None:

@@ -10,10 +10,9 @@ import yaml
 from botocore.exceptions import ClientError
 
 from core.config import FleetSettings, load_config
-from core.fleet.models import CircuitState, FleetPause, FleetSnapshot, LimitsOverride, WorkerLimits
+from core.fleet.models import CircuitState, FleetSnapshot, LimitsOverride
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
-from services.metadata import PROTECTED_TAG
 from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import Clock, CommandStore, RecordingStore, counted_queue, fleet_settings, heartbeat
 from tests.support.jobs import client_error
@@ -236,46 +235,6 @@ def test_a_fleet_that_is_not_at_rest_has_its_next_round_after_the_interval(bench
     assert (bench.tick(), bench.signals.waits) == (bench.autoscaler.interval_seconds, [])
 
 
-def test_a_paused_fleet_launches_nothing_until_it_is_resumed(bench: Bench) -> None:
-    bench.operators.stored = Commands(pause=FleetPause(since=EPOCH))
-    bench.tick()
-    assert bench.ec2.alive() == []
-    assert bench.shown.paused == bench.operators.stored.pause
-    assert bench.shown.reason.startswith("paused by ops since 00:00 UTC: 21 images waiting")
-    bench.operators.stored = Commands()
-    bench.tick()
-    assert len(bench.ec2.alive()) == 2
-    assert bench.shown.paused is None
-
-
-def test_limits_that_operators_set_hold_until_they_are_reset(bench: Bench) -> None:
-    limits = LimitsOverride(min_workers=0, max_workers=1, since=EPOCH, reason="budget")
-    bench.operators.stored = Commands(limits=limits)
-    bench.tick()
-    assert len(bench.ec2.alive()) == 1
-    assert (bench.shown.max_workers, bench.shown.limits_order) == (1, limits)
-    assert bench.shown.configured == WorkerLimits(min_workers=0, max_workers=19)
-    words = "limits 0..1, set by ops at 00:00 UTC (budget); config.yaml says 0..19"
-    assert bench.decisions[-1] == words
-    bench.operators.stored = Commands()
-    bench.tick()
-    assert len(bench.ec2.alive()) == 2
-    assert (bench.shown.max_workers, bench.shown.limits_order) == (19, None)
-
-
-def test_an_instance_that_operators_drain_is_tagged_and_replaced_while_it_is_needed(bench: Bench) -> None:
-    bench.tick()
-    bench.operators.stored = Commands(drain=("i-0",))
-    bench.tick()
-    bench.tick()
-    assert bench.ec2.drained == ["i-0"]
-    assert bench.operators.stored.drain == ()
-    assert bench.ec2.alive() == ["i-0", "i-1", "i-2"]
-    bench.tick()
-    assert [each.instance_id for each in bench.store.instances().instances] == ["i-2", "i-1", "i-0"]
-    assert bench.decisions[-1].startswith("starting 2 workers (0 → 2, limit 19)")
-
-
 def test_a_drain_command_that_cannot_be_deleted_delays_no_snapshot(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,41 +261,6 @@ def test_problems_of_a_launch_and_of_the_configuration_are_shown_together(bench:
     assert "InsufficientInstanceCapacity" in str(bench.outage), "no worker runs and images wait"
     assert "the last good limits stay in force" in problem
     assert bench.shown.max_workers == 19
-
-
-def test_an_instance_that_never_registers_is_replaced_terminated_and_shown(bench: Bench) -> None:
-    bench.tick()
-    assert bench.ec2.alive() == ["i-0", "i-1"]
-    bench.ec2.consoles["i-0"] = "no disk"
-
-    def live(seconds: int) -> None:
-        for _ in range(seconds):
-            bench.registry.record([heartbeat("i-1"), heartbeat("i-2")])
-            bench.registry.mark_read_until(bench.clock.now)
-            bench.tick()
-
-    live(122)
-    assert bench.ec2.alive() == ["i-0", "i-1", "i-2"], "replaced at once"
-    marked = {each.instance_id: each.marked for each in bench.store.instances().instances}
-    assert marked["i-0"] == "no heartbeat within 2 min of its launch: checked again, then terminated"
-    assert marked["i-1"] is None
-    live(20)
-    assert bench.ec2.alive() == ["i-1", "i-2"]
-    reason = "no heartbeat within 2 min of its launch"
-    event = f"terminated i-0: {reason}, confirmed by a second check; its console ends: no disk"
-    assert event in bench.decisions
-
-
-def test_workers_of_the_minimum_are_protected_until_it_is_lowered(bench: Bench) -> None:
-    bench.sqs.others_visible = 0
-    bench.operators.stored = Commands(limits=LimitsOverride(min_workers=2, max_workers=3, since=EPOCH))
-    for _ in range(3):
-        bench.tick()
-    assert bench.ec2.tags == {"i-0": {PROTECTED_TAG}, "i-1": {PROTECTED_TAG}}
-    bench.operators.stored = Commands(limits=LimitsOverride(min_workers=1, max_workers=3, since=EPOCH))
-    for _ in range(3):
-        bench.tick()
-    assert bench.ec2.tags == {"i-0": {PROTECTED_TAG}, "i-1": set()}
 
 
 def test_when_a_launch_is_tried_next_is_shown_and_no_decision(bench: Bench) -> None:

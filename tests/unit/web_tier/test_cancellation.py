@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from io import BytesIO
 from unittest.mock import Mock
 
 import pytest
@@ -136,32 +135,6 @@ def test_a_retry_on_the_page_goes_on_portion_by_portion_while_there_is_time(
     times = iter([True] * portions + [False])
     retried = retry_all_failed(ingest, job, may_continue=lambda: next(times))
     assert (retried.sent, retried.next_after is None) == (sent, sent == 3)
-
-
-def test_the_page_cancels_by_a_form_and_offers_it_only_while_the_job_runs(
-    client: FlaskClient, store: JobStore, job: Job
-) -> None:
-    add_images(store, job, "a.jpg")
-    address, form = f"/jobs/{job.job_id}", f'action="/jobs/{job.job_id}/cancel"'
-    assert f"{form}>" in client.get(address).get_data(as_text=True)
-    answer = client.post(f"{address}/cancel")
-    assert (answer.status_code, answer.location) == (303, address)
-    page = client.get(address).get_data(as_text=True)
-    assert f"{form} hidden>" in page
-    assert "Cancelling: 0 classified, 1 not yet answered." in page
-
-
-def test_a_single_image_goes_into_a_new_job_if_its_job_is_cancelled(client: FlaskClient, store: JobStore) -> None:
-    def send() -> None:
-        data = {"image": (BytesIO(picture()), "a.jpg")}
-        client.post("/api/v1/classify?wait=0", data=data, content_type="multipart/form-data")
-
-    send()
-    [first] = store.jobs(10)
-    cancel(client, first)
-    send()
-    [second, _] = store.jobs(10)
-    assert (store.count_images(first.job_id), store.count_images(second.job_id)) == (1, 1)
 
 
 # A cancelling and a retry at the same time

@@ -94,11 +94,6 @@ def test_a_request_without_wait_gets_202_with_a_location(
     assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
 
 
-def test_a_wait_without_a_result_gets_202(asking: FlaskClient, fleet: AnsweringQueue) -> None:
-    fleet.answer = lambda record: None
-    assert asking.post(f"{CLASSIFY}?wait=1", json={"data": SENT}).status_code == 202
-
-
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
 def test_a_wait_out_of_range_is_rejected(asking: FlaskClient, fleet: AnsweringQueue, wait: str) -> None:
     detail = problem(asking.post(CLASSIFY, json={"data": SENT}, query_string={"wait": wait}), 400)
@@ -264,11 +259,6 @@ def test_an_image_that_the_fleet_cannot_classify_gets_422_with_the_reason(
 ) -> None:
     fleet.answer = failed
     assert text(post(asking, "/", "myfile", picture()), 422) == "its workers crashed"
-
-
-def test_a_file_that_is_too_large_gets_413(make_app: AppMaker) -> None:
-    client = make_app(web={"max_image_bytes": 2_000}).test_client()
-    assert "shrink it" in text(post(client, "/", "myfile", b"x" * 3_000), 413)
 
 
 def test_no_result_in_time_gets_504(make_app: AppMaker, fleet: AnsweringQueue) -> None:

@@ -1,12 +1,12 @@
 """The rows of the cost report: answers are counted by day, job and model, with one writer and a bound."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.fleet.costs import COSTS, CostRow, CostStore
+from core.fleet.costs import COSTS, CostStore
 from core.fleet.store import KEPT_DAYS
 from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job
@@ -152,9 +152,3 @@ def test_the_recorder_reports_each_answer_once_with_the_owner_and_no_cancelled_i
     recorder.record([done(first), done(second), cancelled])
     recorder.record([done(first)])
     assert added == [("ann", JOB.job_id, 5, 2)]
-
-
-def test_a_row_about_a_model_has_the_beginning_of_its_digest() -> None:
-    row = CostRow.about(DAY, "ann", JOB.job_id, 3, MODEL, 7)
-    assert (row.model, row.digest, row.images) == ("demo", "4b1e8899", 0)
-    assert replace(row, images=5) != row

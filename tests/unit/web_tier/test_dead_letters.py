@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from html import unescape
 from threading import Barrier
 
 import pytest
@@ -197,13 +196,6 @@ def test_an_image_that_cannot_be_classified_is_no_dead_letter(desk: DeadLetterDe
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 
-def page_after(desk: DeadLetterDesk, path: str) -> str:
-    """Send a form of the page; return the text of the page after its redirect."""
-    answer = desk.client.post(path, headers=SAME_SITE)
-    assert answer.status_code == 303
-    return unescape(desk.client.get(answer.headers["Location"]).text)
-
-
 def test_an_empty_dead_letter_page_has_an_explanation(desk: DeadLetterDesk) -> None:
     page = desk.client.get("/dead-letters").text
     assert "There are no dead letters." in page
@@ -227,25 +219,6 @@ def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadL
     report = fleet_snapshot(NOW + timedelta(minutes=5), max_workers=5, reason="no work, no workers")
     FleetStore(desk.store.table).put_snapshot(report)
     assert ">5 min ago</time>" in desk.client.get("/dead-letters").text
-
-
-def test_a_dead_letter_is_redriven_from_the_page_once(desk: DeadLetterDesk) -> None:
-    image, _ = desk.given_up("a.jpg", "b.jpg")
-    order = f"{address(image, '')}/redrive"
-    assert order in desk.client.get("/dead-letters").text
-    page = page_after(desk, order)
-    assert "The image is requested again." in page
-    assert ("b.jpg" in page, "a.jpg" in page) == (True, False)
-    assert "The image is being tried again already." in page_after(desk, order)
-    assert len(desk.queue.bodies) == 1
-
-
-def test_all_dead_letters_are_redriven_from_the_page_with_their_outcomes(desk: DeadLetterDesk) -> None:
-    gone, *_ = desk.given_up("a.jpg", "b.jpg", "c.jpg")
-    del desk.bucket.objects[gone.key]
-    page = page_after(desk, "/dead-letters/redrive")
-    assert "2 images requested again; 1 no longer stored: only a new upload helps." in page
-    assert ("a.jpg" in page, "b.jpg" in page) == (True, False)
 
 
 def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:

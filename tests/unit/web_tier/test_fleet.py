@@ -495,24 +495,6 @@ def instance_with(instance_id: str, state: str = "running", **said: object) -> F
     return instance(instance_id, state, launched_at=now - timedelta(minutes=5), heard_at=now, **said)
 
 
-def test_limits_are_set_by_a_form_that_shows_those_in_force(client: FlaskClient, fleet: FleetStore) -> None:
-    page = client.get("/fleet/limits").text
-    assert re.search(r'name="min_workers" value="0"', page)
-    assert re.search(r'name="max_workers" value="19"', page)
-    assert "Reset to config.yaml" not in page
-    assert "0 workers now: no worker starts or ends." in page
-    fields = {"min_workers": " 1", "max_workers": "5", "reason": "<b>budget</b>\r\n"}
-    answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
-    order = fleet.commands().limits
-    assert order is not None
-    assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "<b>budget</b>")
-    page = client.get("/fleet/limits").text
-    assert re.search(r'name="max_workers" value="5"', page)
-    assert "Reset to config.yaml" in page
-    assert "0 workers now: 1 will start." in page
-
-
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
@@ -573,18 +555,6 @@ def test_reset_limits_are_shown_at_once_before_the_controller_applies_them(
     assert fleet.commands().limits is None
     body = client.get("/fleet/now").get_json()
     assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (0, 19, None)
-
-
-def test_an_instance_is_drained_after_a_confirmation(client: FlaskClient, fleet: FleetStore) -> None:
-    fleet.put_instances(FleetInstances(total=1, instances=(instance_with("i-1", in_hand=3),)))
-    assert 'href="/fleet/instances/i-1/drain"' in client.get("/fleet").text
-    question = client.get("/fleet/instances/i-1/drain").text
-    assert "finishes its current images (3 images), then shuts down" in question
-    assert "a replacement starts" in question
-    assert fleet.commands().drain == ()
-    answer = client.post("/fleet/instances/i-1/drain", headers=SAME_SITE)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet")
-    assert fleet.commands().drain == ("i-1",)
 
 
 def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: FleetStore) -> None:

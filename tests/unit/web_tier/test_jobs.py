@@ -85,16 +85,6 @@ def test_an_invalid_key_is_rejected(client: FlaskClient, key: str) -> None:
     assert "Idempotency-Key" in problem(create(client, key), 400)
 
 
-def test_an_upload_with_a_key_can_be_repeated(client: FlaskClient, store: JobStore, job: Job) -> None:
-    path, headers = f"/api/v1/jobs/{job.job_id}/images", {"Idempotency-Key": "slice-1"}
-    answers = []
-    for _ in range(2):
-        form = {"images": (BytesIO(picture()), "a.jpg")}
-        answers.append(client.post(path, data=form, content_type="multipart/form-data", headers=headers).get_json())
-    assert answers[0] == answers[1]
-    assert store.count_images(job.job_id) == 1
-
-
 @pytest.mark.parametrize("spread", [False, True])
 def test_new_jobs_have_spread_keys_if_so_configured(
     make_app: AppMaker, store: JobStore, input_bucket: MemoryBucket, spread: bool

@@ -289,18 +289,6 @@ def test_a_start_of_stopped_instances_is_recorded_and_made() -> None:
     assert (scaler.ec2.states, scaler.ec2.calls) == ({"i-0": "pending"}, [])
 
 
-def test_a_successor_counts_what_was_launched_while_descriptions_lag() -> None:
-    first = Scaler()
-    first.hide_launches()
-    first.round(100)
-    first.round(100, after=1)
-    second = Scaler(first.ec2, first.table, first.clock)
-    for _ in range(int(LAUNCH_VISIBLE_SECONDS) - 1):
-        second.round(100, after=1)
-    assert len(second.ec2.alive()) == 5
-    assert second.launches.recent() == 0
-
-
 def test_a_successor_counts_the_launches_of_the_last_minute() -> None:
     first = Scaler()
     first.round(100)

@@ -262,31 +262,6 @@ def test_launches_are_spread_over_the_subnets() -> None:
     ]
 
 
-def test_without_spot_capacity_workers_are_launched_on_demand() -> None:
-    scaler = Scaler(
-        MemoryEC2(offer=lambda call: ("InstanceMarketOptions" in call and "MaxSpotInstanceCountExceeded") or None)
-    )
-    fleet = fleet_settings(**SPOT)
-    for _ in range(2):
-        scaler.round(100, fleet, after=0.1)
-    assert requested(scaler) == [(True, "c7a.large", "subnet-1", 5), (False, "c7a.large", "subnet-1", 5)]
-    assert [each.spot for each in scaler.ec2.fleet().instances()] == [False] * 5
-
-
-def test_the_preferred_offering_is_tried_again_after_its_pause() -> None:
-    answers: dict[tuple[bool, str, str], int | str] = {
-        (True, "c7a.large", "subnet-1"): "InsufficientInstanceCapacity"
-    }
-    scaler = Scaler(offering_ec2(answers))
-    fleet = fleet_settings(**SPOT)
-    for _ in range(2):
-        scaler.round(20, fleet, after=0.1)
-    answers.clear()
-    scaler.round(40, fleet, after=0.1)
-    scaler.round(60, fleet, after=MAX_PAUSE_SECONDS)
-    assert [call[2] for call in requested(scaler)] == ["subnet-1", "subnet-2", "subnet-2", "subnet-1"]
-
-
 def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() -> None:
     scaler = Scaler(MemoryEC2(offer=lambda _call: "VcpuLimitExceeded"))
     fleet = fleet_settings(instance_types=("c7a.large", "c6a.large"))

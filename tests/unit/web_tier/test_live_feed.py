@@ -94,12 +94,6 @@ def test_a_stream_without_events_has_heartbeats_and_ends_after_a_while() -> None
     assert feed.now == STREAM_SECONDS
 
 
-def test_a_stopping_process_ends_its_streams() -> None:
-    feed = ScriptedFeed()
-    feed.stopping = True
-    assert len(lines(feed)) == 1
-
-
 class BusyFeed(ScriptedFeed):
     """Has an event at each wait."""
 
@@ -303,12 +297,6 @@ def results_in(events: Sequence[tuple[str, Any]]) -> dict[str, str]:
     return {row["id"]: row["status"] for row in rows}
 
 
-def test_a_new_viewer_gets_a_resync_and_the_progress(feed: JobFeed, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a.jpg", "b.jpg")
-    events, _ = poll(feed, None)
-    assert events == [("resync", {}), ("progress", {"done": 0})]
-
-
 def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
     feed: JobFeed, store: JobStore, job: Job, clock: Clock
 ) -> None:
@@ -337,12 +325,6 @@ def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store
     events, cursor = poll(feed, cursor)
     assert results_in(events) == {two.ref.image_id: "done"}
     assert events[-1] == ("end", {"done": 2})
-
-
-def test_a_poll_without_changes_publishes_nothing(feed: JobFeed, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a.jpg")
-    _, cursor = poll(feed, None)
-    assert poll(feed, cursor)[0] == []
 
 
 def test_results_are_read_only_if_the_counts_have_grown(feed: JobFeed, counting: CountingStore, job: Job) -> None:
@@ -494,18 +476,6 @@ def test_many_retries_are_checked_over_several_polls(
     assert ended == [(images[4].ref.image_id, False, "worse")]
 
 
-def test_a_viewer_that_reconnects_resumes_at_its_cursor(feed: JobFeed, store: JobStore, job: Job) -> None:
-    one, two = add_images(store, job, "a.jpg", "b.jpg")
-    _, cursor = poll(feed, None)
-    put_results(store, job, done(one))
-    feed.poll()
-    put_results(store, job, done(one), done(two))
-    feed.poll()
-    events = [(event.kind, json.loads(event.data)) for _, event in feed.wait(cursor, 0)]
-    assert set(results_in(events)) == {one.ref.image_id, two.ref.image_id}
-    assert events[-1] == ("end", {"done": 2})
-
-
 @pytest.mark.parametrize("cursor", ["", "x", "01ARZ3NDEKTSV4RRFFQ69G5FAV-1", "-", "1" * 50])
 def test_a_cursor_of_another_run_or_an_invalid_one_gets_a_resync(
     feed: JobFeed, store: JobStore, job: Job, cursor: str
@@ -554,11 +524,3 @@ def test_many_viewers_share_one_poll(store: JobStore, job: Job) -> None:
         found = [[event.kind for _, event in each.result(DEADLINE_SECONDS)] for each in waits]
     assert found == [["resync", "progress"]] * 8
     assert len(slow.status_reads) == 1
-
-
-def test_a_poll_of_a_deleted_job_raises(feed: JobFeed, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a.jpg")
-    feed.poll()
-    store.delete(job)
-    with pytest.raises(NotFoundError):
-        feed.poll()

@@ -18,7 +18,7 @@ from core.bundle_facts import read_facts
 from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, JobModel, rolled_back
+from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, rolled_back
 from core.published_bundles import copies_first, publish
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
@@ -87,22 +87,6 @@ def test_without_a_catalogue_the_configured_bundle_is_the_only_model(client: Fla
     job = new_job(client)
     assert job["model"] == {"name": "demo", "digest": digest_of(DEMO_BUNDLE)}
     assert client.get(job["links"]["self"]).get_json()["model"] == job["model"]
-
-
-def test_a_roll_out_reaches_new_jobs_only_and_a_roll_back_undoes_it(
-    client: FlaskClient, other: Path, store: JobStore
-) -> None:
-    before = new_job(client)
-    assert roll_out(client, other)["default"] == "other"
-    after, named = new_job(client), new_job(client, model="demo")
-    assert [each["model"]["name"] for each in (before, after, named)] == ["demo", "other", "demo"]
-    assert client.post(f"{MODELS}/roll-back").get_json()["default"] == "demo"
-    assert new_job(client)["model"]["name"] == "demo"
-    for each in (before, after):
-        assert client.get(each["links"]["self"]).get_json()["model"] == each["model"]
-    assert store.job(after["job_id"]).model == JobModel(
-        "other", digest_of(other), f"s3://fleetsight-models/models/{digest_of(other)}"
-    )
 
 
 def test_a_share_of_the_new_jobs_gets_a_canary_until_it_is_promoted(client: FlaskClient, other: Path) -> None:
@@ -250,23 +234,6 @@ def test_every_request_of_an_image_names_the_model_of_its_job(
     assert len(requests) == 4
     assert job.model is not None
     assert {request.model for request in requests} == {job.model.requested}
-
-
-def test_single_images_go_into_another_job_after_a_roll_out(
-    client: FlaskClient, other: Path, requests_queue: MemoryQueue
-) -> None:
-    def send() -> RequestMessage:
-        client.post(
-            "/api/v1/classify?wait=0", data=picture(shade=len(requests_queue.bodies)), content_type="image/jpeg"
-        )
-        return RequestMessage.from_json(requests_queue.bodies[-1])
-
-    first, second = send(), send()
-    roll_out(client, other)
-    third, fourth = send(), send()
-    assert (first.job_id, third.job_id) == (second.job_id, fourth.job_id)
-    digests = [request.model.digest if request.model else None for request in (second, third)]
-    assert digests == [digest_of(DEMO_BUNDLE), digest_of(other)]
 
 
 def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(

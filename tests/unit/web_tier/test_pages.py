@@ -207,24 +207,11 @@ def test_a_selection_is_of_at_least_one_job_and_of_no_more_than_allowed(client: 
 
 
 def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
-    assert "not published a fleet status yet" in client.get("/fleet").text
-    FleetStore(store.table).put_snapshot(
-        fleet_snapshot(
-            NOW,
-            running=2,
-            pending=1,
-            visible=1234,
-            in_flight=4,
-            max_workers=5,
-            peak_workers=3,
-            billed_seconds=60,
-            reason="enough",
-            problem="InsufficientInstanceCapacity: no room",
-        )
-    )
+    problem = "InsufficientInstanceCapacity: no room"
+    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, pending=1, visible=1234, problem=problem))
     page = client.get("/fleet").text
     assert "1,234" in page
-    assert "InsufficientInstanceCapacity: no room" in page
+    assert problem in page
     assert "3 workers" in client.get("/jobs").text
 
 

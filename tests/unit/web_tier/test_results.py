@@ -28,32 +28,8 @@ from web_tier.results.query import (
     filtered_page,
     find_jobs,
     images_per_second,
-    results_page,
     sorted_page,
 )
-
-
-def test_each_image_is_shown_with_its_own_result_or_as_waiting(store: JobStore, job: Job) -> None:
-    first, second, third = add_images(store, job, "a.jpg", "a.jpg", "a.jpg")
-    put_results(store, job, failed(third), done(first, "cat"))
-    page = results_page(store, job.job_id, limit=10)
-    assert [item.record for item in page.items] == [first, second, third]
-    assert [item.state for item in page.items] == ["done", "waiting", "failed"]
-    assert page.items[0].response == done(first, "cat")
-    assert (page.model, page.next_after) == (MODEL, None)
-
-
-def test_pages_follow_each_other_without_gap_or_overlap(store: JobStore, job: Job) -> None:
-    images = add_images(store, job, *[f"{index}.jpg" for index in range(7)])
-    put_results(store, job, *[done(image) for image in images])
-    seen, after = [], None
-    while True:
-        page = results_page(store, job.job_id, after=after, limit=3)
-        seen += [(item.record, item.state) for item in page.items]
-        after = page.next_after
-        if after is None:
-            break
-    assert seen == [(image, "done") for image in images]
 
 
 def test_a_filter_without_a_match_examines_a_bounded_number_of_images(
@@ -86,11 +62,6 @@ def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: p
     monkeypatch.setattr(query, "PAGE", 2)
     images = add_images(store, job, *["a.jpg"] * 5)
     assert [item.record for item in all_results(store, job.job_id)] == images
-
-
-def test_a_job_without_images_has_an_empty_page(store: JobStore, job: Job) -> None:
-    page = results_page(store, job.job_id, limit=10)
-    assert (page.items, page.next_after, page.model) == ((), None, None)
 
 
 def status(job: Job, results: int, seconds: float | None) -> JobStatus:
@@ -165,16 +136,6 @@ def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str
     found, is_last = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
     assert [item.record.filename for item in found.items] == names
     assert is_last
-
-
-def test_sorted_pages_follow_each_other_and_hold_only_matches(store: JobStore, mixed: Job) -> None:
-    wanted = ResultsFilter(state="done")
-    first, second = (sorted_page(store, mixed.job_id, wanted, "name", number=number, limit=1) for number in (1, 2))
-    assert [item.record.filename for part, _ in (first, second) for item in part.items] == [
-        "IMG 9.jpg",
-        "img 10.jpg",
-    ]
-    assert (first[1], second[1]) == (False, True)
 
 
 def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:

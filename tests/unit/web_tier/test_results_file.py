@@ -162,15 +162,6 @@ def test_a_running_job_and_one_that_has_just_finished_get_no_file(scene: Scene) 
         scene.lines()
 
 
-def test_a_file_is_written_again_when_results_change(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, failed(one))
-    scene.check()
-    put_results(scene.store, scene.job, done(one))
-    scene.check()
-    assert scene.lines() == [("a.jpg", "done")]
-
-
 def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))

@@ -165,18 +165,6 @@ def test_the_evaluation_counts_images_with_both_labels(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("reviewed", [1, 30])
-def test_few_and_many_true_labels_are_evaluated_alike(
-    client: FlaskClient, store: JobStore, job: Job, reviewed: int
-) -> None:
-    images = add_images(store, job, *["a.jpg"] * 30)
-    put_results(store, job, *[done(image, "dog") for image in images])
-    truths = {image.ref.image_id: TrueLabel("dog", NOW) for image in images[-reviewed:]}
-    store.set_truths(job, truths)
-    body = client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()
-    assert (body["reviewed"], body["correct"]) == (reviewed, reviewed)
-
-
 @pytest.mark.parametrize(("reviewed", "read"), [([0, 1, 2], 3), ([0, 1, 2, 30], 31), (range(30), 31)])
 def test_an_evaluation_reads_a_bounded_number_of_results_at_a_time(
     client: FlaskClient,
@@ -437,29 +425,6 @@ def test_a_form_uploads_a_file_and_shows_what_it_set(
     assert len(store.truths(job.job_id)) == 1
     assert client.post(path, data={"x": "1"}, content_type="multipart/form-data").status_code == 422
     assert client.post(path, data={"file": (BytesIO(b"x" * 101), "x.csv")}).status_code == 413
-
-
-def test_the_form_of_an_image_sets_and_removes_its_true_label(
-    client: FlaskClient, store: JobStore, job: Job, images: list[ImageRecord]
-) -> None:
-    path = f"/jobs/{job.job_id}/images/{images[0].ref.image_id}"
-    assert "Not reviewed" in client.get(path).text
-    for form, shown in (
-        ({"label": "dog"}, "Accepted: <bdi>dog</bdi>"),
-        ({"label": "<wolf>"}, "Corrected: <bdi>&lt;wolf&gt;</bdi>"),
-        ({"label": ""}, "Not reviewed"),
-    ):
-        answer = client.post(f"{path}/truth", data=form)
-        assert (answer.status_code, answer.headers["Location"]) == (303, path)
-        assert shown in client.get(path).text
-
-
-def test_rows_of_the_page_have_the_true_label(
-    client: FlaskClient, job: Job, images: list[ImageRecord], review: Callable[..., TestResponse]
-) -> None:
-    review({images[1]: "wolf"})
-    rows = client.get(f"/jobs/{job.job_id}/rows").get_json()["rows"]
-    assert [row.get("truth") for row in rows] == [None, "wolf", None, None]
 
 
 def test_a_training_set_has_a_folder_for_each_true_label(
