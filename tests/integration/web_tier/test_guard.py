@@ -44,14 +44,6 @@ def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:
     return browser.get(path, **more).status_code
 
 
-@pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}])
-def test_an_anonymous_user_who_opens_a_page_is_sent_to_the_sign_in(site: SignInSite, headers: dict[str, str]) -> None:
-    for path in ("/", "/jobs?q=x", f"/jobs/{UNKNOWN_ID}", "/fleet", "/account"):
-        answer = site.anonymous().get(path, headers=headers)
-        assert answer.status_code == 303, path
-        assert answer.headers["Location"].startswith("/sign-in")
-
-
 @pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Mode": "navigate"}])
 def test_an_anonymous_user_is_never_sent_anywhere_by_what_programs_call(
     site: SignInSite, headers: dict[str, str]

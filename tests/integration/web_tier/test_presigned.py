@@ -194,17 +194,6 @@ def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
     assert [one.job_id for one in store.open_jobs()] == [job.job_id]
 
 
-def test_a_repeated_commit_answers_the_same_and_changes_nothing(
-    direct: PresignedUploads, other_process: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
-) -> None:
-    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
-    send(offer, 0, 1)
-    first = direct.commit(job, offer.upload_id)
-    assert direct.commit(job, offer.upload_id) == first
-    assert other_process.commit(job, offer.upload_id) == first
-    assert (store.status(job.job_id).accepted, store.count_images(job.job_id), len(queue.bodies)) == (2, 2, 2)
-
-
 def test_commits_at_the_same_time_count_each_image_once(
     config: Config, provisioned: Clients, direct: PresignedUploads, job: Job, store: JobStore
 ) -> None:

@@ -422,21 +422,6 @@ def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
     assert queue.image_ids == {each.ref.image_id for each in (annas, berts, moved, other)}
 
 
-def test_images_that_are_under_way_while_their_jobs_are_deleted_are_all_accepted(
-    singles: SingleImages, watched: WatchedStore
-) -> None:
-    deletions = 0
-    with ThreadPoolExecutor(10) as senders:
-        sent = [senders.submit(singles.ingest_one, "", [an_upload(number)]) for number in range(100)]
-        while deletions < MAX_JOBS_TRIED - 1 and not all(outcome.done() for outcome in sent):
-            for job in watched.jobs(1):
-                watched.delete(job)
-                deletions += 1
-        records = [taken(outcome.result(DEADLINE_SECONDS)) for outcome in sent]
-    assert deletions
-    assert [record.filename for record in records] == [f"{number}.jpg" for number in range(100)]
-
-
 def test_open_jobs_are_bounded_and_no_image_is_lost(
     singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore
 ) -> None:

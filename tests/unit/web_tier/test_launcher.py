@@ -47,14 +47,6 @@ def test_a_launch_of_unknown_outcome_is_repeated_with_its_token_and_gives_exactl
     assert len(scaler.ec2.alive()) == 5
 
 
-@pytest.mark.parametrize("workers", [19, 1_000])
-def test_a_launch_is_one_call_for_any_number_of_workers(workers: int) -> None:
-    scaler = Scaler()
-    fleet = fleet_settings(max_workers=workers, images_per_worker=1, launches_per_minute=10 * workers)
-    scaler.round(10 * workers, fleet)
-    assert [call["MaxCount"] for call in scaler.ec2.calls] == [workers]
-
-
 def test_a_refusal_of_the_repeated_call_says_nothing_about_the_first() -> None:
     scaler = Scaler(failing("lost", "RequestLimitExceeded"))
     scaler.hide_launches()

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, counted_queue, instance
-from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from tests.support.memory_aws.sqs import MemorySQS
 from web_tier.autoscaler.estimators import (
@@ -72,19 +70,6 @@ def test_an_instance_that_ended_before_it_was_described_as_alive_is_no_capacity(
     seen = observer(ec2, counted_queue(), clock)
     seen.launches.add(["i-1"])
     assert seen.describe().capacity == 0
-
-
-def test_running_pending_and_launching_instances_are_capacity_counted_once() -> None:
-    clock = Clock()
-    ec2 = MemoryEC2(
-        states={"i-1": "running", "i-2": "pending", "i-3": "stopping", "i-4": "stopped", "i-5": "pending"}
-    )
-    ec2.hidden.add("i-5")
-    seen = observer(ec2, counted_queue(5), clock)
-    seen.launches.add(["i-2", "i-5"])
-    observation = seen.describe()
-    assert observation.capacity == 3
-    assert observation.requests.total == 8
 
 
 def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed() -> None:
@@ -152,16 +137,6 @@ def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None
     ec2.states["i-1"] = "running"
     clock.now += REST_DESCRIPTION_SECONDS
     assert seen.describe().capacity == 1
-
-
-@pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError"])
-def test_a_failed_call_gives_no_observation(code: str) -> None:
-    sqs = counted_queue()
-    sqs.errors["counts"] = [refusal(code, "GetQueueAttributes")]
-    with pytest.raises(ClientError, match=code):
-        observer(MemoryEC2(), sqs, Clock()).describe()
-    with pytest.raises(ClientError, match=code):
-        observer(MemoryEC2(error=refusal(code, "DescribeInstances")), counted_queue(), Clock()).describe()
 
 
 def test_a_count_of_dead_letters_is_reused_for_two_seconds() -> None:

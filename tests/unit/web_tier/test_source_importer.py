@@ -261,17 +261,6 @@ def _freeze_and_kill(site: Site, frozen_at: int, killed_at: int) -> tuple[bool, 
     return writes["successor"] >= killed_at, writes["first"] >= frozen_at
 
 
-def test_a_lost_copy_is_repeated(site: Site) -> None:
-    site.put("day1/a.jpg", "day1/b.jpg")
-    job, failures = site.job(), [HTTPClientError(error="lost")]
-    site.inputs.fails = lambda _body: failures.pop() if failures else None
-    site.run()
-    assert site.filenames(job) == []
-    site.clock.now += MAX_PAUSE_SECONDS
-    site.run()
-    assert site.filenames(job) == ["a.jpg", "b.jpg"]
-
-
 def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> None:
     site.put("day1/a.jpg", "day1/b.jpg")
     job = site.job()
