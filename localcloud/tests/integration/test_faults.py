@@ -166,14 +166,6 @@ def test_a_reset_and_a_time_out_have_no_effect_and_a_lost_reply_has_its_effect(
     assert bodies(sqs, url) == ["lost_reply"]
 
 
-def test_a_repeated_call_has_its_effect_twice(cloud: LocalCloud, once: CloudClients) -> None:
-    sqs = once("sqs")
-    url = queue_of(sqs)
-    cloud.set_switches(faults=[{"kind": "repeated", "service": "sqs", "operation": "SendMessage"}])
-    sqs.send_message(QueueUrl=url, MessageBody="once")
-    assert bodies(sqs, url) == ["once", "once"]
-
-
 @pytest.mark.parametrize(("kind", "sent"), [("killed_before", []), ("killed_after", ["sent"])])
 def test_the_process_that_makes_a_call_may_be_killed_before_its_effect_or_after_it(
     cloud: LocalCloud, once: CloudClients, kind: str, sent: list[str]

@@ -3,7 +3,6 @@ instances."""
 
 import base64
 import os
-import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -56,14 +55,6 @@ def test_console_of_running_instance_needs_latest(clients: CloudClients) -> None
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "terminated")
     assert ec2.get_console_output(InstanceId=instance_id)["Output"] == "up\n"
-
-
-def test_an_instance_whose_process_is_killed_is_terminated(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    (instance_id,) = launch_instances(ec2)
-    wait_for_state(ec2, instance_id, "running")
-    os.kill(process_of(cloud, instance_id).pid, signal.SIGKILL)
-    wait_for_state(ec2, instance_id, "terminated")
 
 
 def test_an_instance_that_is_terminated_ends_with_its_whole_process_group(
@@ -177,13 +168,6 @@ def test_a_launch_whose_reply_is_lost_is_retried_and_gives_exactly_one_instance(
     (instance_id,) = launch_instances(ec2, ClientToken="lost")
     instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
     assert [i["InstanceId"] for i in instances if i["ClientToken"] == "lost"] == [instance_id]
-
-
-def test_an_instance_runs_once_its_boot_delay_is_over(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    cloud.set_switches(boot_delay_seconds=0.6)
-    (instance_id,) = launch_instances(ec2)
-    wait_for_state(ec2, instance_id, "running")
 
 
 def test_an_instance_is_pending_while_it_boots_and_never_runs_if_it_is_terminated(

@@ -108,13 +108,6 @@ def test_a_later_process_with_the_same_number_is_not_touched(machine: Machine) -
     child.wait(DEADLINE_SECONDS)
 
 
-@pytest.mark.parametrize("user_data", [b"", b"echo hello\n"])
-def test_user_data_that_is_no_script_fails_with_the_reason_in_the_console(machine: Machine, user_data: bytes) -> None:
-    with pytest.raises(BootFailedError, match="a script that begins with #! is needed"):
-        prepare(machine, user_data)
-    assert "boot failed: the user data" in machine.console.read_text()
-
-
 ENDPOINT = "http://127.0.0.1:5000"
 
 

@@ -38,12 +38,6 @@ def receive(sqs: Any, url: str, **options: Any) -> list[dict[str, Any]]:
     return messages
 
 
-def counts(sqs: Any, url: str) -> tuple[str, str, str]:
-    names = [f"ApproximateNumberOfMessages{suffix}" for suffix in ("", "NotVisible", "Delayed")]
-    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return attributes[names[0]], attributes[names[1]], attributes[names[2]]
-
-
 def test_a_message_with_more_bytes_than_its_queue_allows_is_rejected_alone(apis: CloudClients) -> None:
     sqs = apis("sqs")
     url = new_queue(sqs, MaximumMessageSize="1024")
@@ -69,69 +63,6 @@ def test_message_has_attributes_body_and_receive_count(apis: CloudClients) -> No
     assert int(message["Attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000 == pytest.approx(time.time(), abs=60)
     (plain,) = receive(sqs, url)
     assert "MessageAttributes" not in plain
-
-
-def test_visibility_is_given_back_extended_and_counted(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, VisibilityTimeout="60")
-    send(sqs, url, ["a", "b", "c"])
-    sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=600)
-    messages = receive(sqs, url)
-    assert counts(sqs, url) == ("0", "3", "1")
-    entries = [{"Id": m["Body"], "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0} for m in messages[:2]]
-    answer = sqs.change_message_visibility_batch(
-        QueueUrl=url,
-        Entries=[*entries, {"Id": "x", "ReceiptHandle": "nonsense", "VisibilityTimeout": 0}],
-    )
-    assert {entry["Id"] for entry in answer["Successful"]} == {"a", "b"}
-    assert [(e["Id"], e["Code"]) for e in answer["Failed"]] == [("x", "ReceiptHandleIsInvalid")]
-    assert counts(sqs, url) == ("2", "1", "1")
-    assert {m["Body"] for m in receive(sqs, url)} == {"a", "b"}
-
-
-def test_a_delete_with_a_stale_receipt_is_harmless(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, VisibilityTimeout="0")
-    send(sqs, url, ["m"])
-    (stale,) = receive(sqs, url)
-    (latest,) = receive(sqs, url)
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=stale["ReceiptHandle"])
-    assert len(receive(sqs, url)) == 1
-    with pytest.raises(ClientError, match="not available for visibility timeout change"):
-        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=latest["ReceiptHandle"], VisibilityTimeout=5)
-
-
-def test_a_fifo_queue_refuses_a_delete_with_an_expired_receipt(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, fifo=True, VisibilityTimeout="0", ContentBasedDeduplication="true")
-    sqs.send_message(QueueUrl=url, MessageBody="m", MessageGroupId="g")
-    (expired,) = receive(sqs, url)
-    with pytest.raises(ClientError, match=r"InvalidParameterValue.* The receipt handle has expired"):
-        sqs.delete_message(QueueUrl=url, ReceiptHandle=expired["ReceiptHandle"])
-    (latest,) = receive(sqs, url, VisibilityTimeout=60)
-    entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate((expired, latest))]
-    answer = sqs.delete_message_batch(QueueUrl=url, Entries=entries)
-    assert [each["Code"] for each in answer["Failed"]] == ["ReceiptHandleIsInvalid"]
-    assert [each["Id"] for each in answer["Successful"]] == ["1"]
-    assert counts(sqs, url) == ("0", "0", "0")
-
-
-def test_a_fifo_queue_keeps_order_in_a_group_and_drops_duplicates(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, fifo=True, VisibilityTimeout="60")
-    sent = [
-        sqs.send_message(
-            QueueUrl=url, MessageBody=f"{group}{n}", MessageGroupId=group, MessageDeduplicationId=f"{group}{n}"
-        )
-        for n, group in [(0, "a"), (1, "a"), (0, "b"), (0, "a")]
-    ]
-    assert sent[3]["MessageId"] == sent[0]["MessageId"]
-    assert sent[0]["SequenceNumber"] < sent[1]["SequenceNumber"]
-    (first,) = receive(sqs, url, MaxNumberOfMessages=1)
-    assert (first["Body"], first["Attributes"]["SequenceNumber"]) == ("a0", sent[0]["SequenceNumber"])
-    assert [m["Body"] for m in receive(sqs, url)] == ["b0"]
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
-    assert [m["Body"] for m in receive(sqs, url)] == ["a1"]
 
 
 def test_purge_tags_and_attributes_answer_as_before(apis: CloudClients) -> None:

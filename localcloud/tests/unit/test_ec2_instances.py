@@ -71,42 +71,12 @@ def fleet_of(*instances: Instance, later: Appointments | None = None, **switches
     return fleet
 
 
-def test_an_instance_is_pending_until_its_process_runs() -> None:
-    instance = Instance()
-    fleet = fleet_of(instance)
-    assert instance.state == "pending"
-    fleet.report_running("i-1", 1, "/console")
-    assert instance.state == "running"
-    assert fleet.find("i-1").console == "/console"
-
-
-@pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
-def test_end_of_process_applies_the_shutdown_behaviour(behaviour: str, state: str) -> None:
-    instance = Instance(instance_initiated_shutdown_behavior=behaviour)
-    fleet = fleet_of(instance)
-    fleet.report_running("i-1", 1, None)
-    fleet.report_ended("i-1", 1, failed=None, console=None)
-    assert instance.state == state
-    assert instance.state_reason.code == "Client.InstanceInitiatedShutdown"
-
-
 def test_a_boot_that_fails_terminates_the_instance_with_the_reason() -> None:
     instance = Instance(instance_initiated_shutdown_behavior="stop")
     fleet = fleet_of(instance)
     fleet.report_ended("i-1", 1, failed="no script", console=None)
     assert instance.state == "terminated"
     assert instance.state_reason.message == "Server.InternalError: no script"
-
-
-@pytest.mark.parametrize(("goal", "state"), [("shutting-down", "terminated"), ("stopping", "stopped")])
-def test_an_instance_that_is_ended_waits_for_its_process(goal: str, state: str) -> None:
-    instance = Instance()
-    fleet = fleet_of(instance)
-    fleet.report_running("i-1", 1, None)
-    fleet.begin_end(instance, goal, lambda: pytest.fail("its process has not ended"))
-    assert instance.state == goal
-    fleet.report_ended("i-1", 1, failed=None, console=None)
-    assert instance.state == state
 
 
 def test_stopped_instance_is_listed_until_terminated_at_once() -> None:
@@ -127,15 +97,6 @@ def test_report_about_an_earlier_boot_has_no_effect() -> None:
     fleet.boot(instance)
     fleet.report_ended("i-1", 1, failed=None, console=None)
     assert instance.state == "pending"
-
-
-def test_without_compute_instances_need_no_hypervisor() -> None:
-    instance = Instance()
-    instance._state.name = "running"
-    fleet = Ec2Fleet(compute=False)
-    fleet.boot(instance)
-    assert instance.state == "running"
-    assert fleet.wait_for_work(-1, 0)[1] == []
 
 
 def test_capacity_counts_instances_that_are_not_terminated_or_stopped() -> None:

@@ -13,15 +13,12 @@ from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from localcloud.ec2.fleet import CapacityPool
 from localcloud.ec2.launches import (
     Ec2ServerError,
-    Launches,
     capacity_pool_of,
     check_launch,
     count_to_start,
     with_template,
 )
 
-KEY = ("account", "region", "token")
-RESERVATION = SimpleNamespace(instances=[SimpleNamespace(state="running"), SimpleNamespace(state="terminated")])
 PLACE = CapacityPool("c7a.large", "us-east-1b", spot=True)
 
 
@@ -46,25 +43,6 @@ def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: 
         count_to_start(minimum, maximum, room, PLACE)
     assert (refused.value.error_code, refused.value.code) == ("InsufficientInstanceCapacity", 500)
     assert "c7a.large Spot capacity in the Availability Zone you requested (us-east-1b)" in str(refused.value)
-
-
-def test_a_token_gives_the_same_reservation_again_and_only_for_the_same_launch() -> None:
-    launches = Launches()
-    assert launches.find(KEY, "{}") is None
-    launches.store(KEY, "{}", RESERVATION)
-    assert launches.find(KEY, "{}") is RESERVATION
-    assert launches.find(("account", "elsewhere", "token"), "{}") is None
-    with pytest.raises(EC2ClientError, match="token") as refused:
-        launches.find(KEY, '{"MaxCount": 2}')
-    assert refused.value.code == "IdempotentParameterMismatch"
-
-
-def test_token_of_terminated_instances_is_rejected() -> None:
-    launches, ended = Launches(), SimpleNamespace(instances=[SimpleNamespace(state="terminated")] * 2)
-    launches.store(KEY, "{}", ended)
-    with pytest.raises(EC2ClientError, match="use a different client token") as refused:
-        launches.find(KEY, "{}")
-    assert refused.value.code == "IdempotentInstanceTerminated"
 
 
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}

@@ -219,21 +219,6 @@ def test_all_metadata_versions_have_the_same_documents(version: str) -> None:
     assert version in read(service(), "/")[1].splitlines()
 
 
-@pytest.mark.parametrize(
-    ("folder", "inside"),
-    [
-        ("", {"dynamic/", "meta-data/", "user-data"}),
-        ("dynamic/instance-identity", {"document"}),
-        ("meta-data/iam/", {"security-credentials/"}),
-        ("meta-data/placement/", {"availability-zone", "region"}),
-        ("meta-data/tags/", {"instance/"}),
-    ],
-)
-def test_folder_lists_its_content(folder: str, inside: set[str]) -> None:
-    status, body = read(service(), f"/latest/{folder}")
-    assert (status, set(body.splitlines())) == (200, inside)
-
-
 @pytest.mark.parametrize("tags", [{}, {"Name": "app-tier"}, {"Name": ""}], ids=["no tag", "a tag", "an empty tag"])
 def test_folder_lists_lead_to_every_document(tags: dict[str, str]) -> None:
     """As cloud-init does, which tries one that is missing again and again, for seconds, and then gives up."""

@@ -314,30 +314,6 @@ def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueu
     assert [d.payload for d in queue.receive(10, 30, retention_seconds=60)] == ["new"]
 
 
-def test_fifo_group_is_blocked_by_a_later_message_in_flight(clock: ManualClock) -> None:
-    fifo: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock)
-    for number in "012":
-        fifo.send(number, number, group="a")
-    first, _second = fifo.receive(2, 30)
-    fifo.change_visibility(first.receipt_handle, 0)
-    assert fifo.receive(10, 30) == []
-    clock.now += 31
-    assert [delivery.payload for delivery in fifo.receive(10, 30)] == ["0", "1", "2"]
-
-
-def test_duplicate_is_dropped_within_five_minutes_and_new_after_them(clock: ManualClock) -> None:
-    fifo: MessageQueue[str] = MessageQueue(fifo=True, clock=clock, wall=clock)
-    first = fifo.send("0", "m", group="a", deduplication_key="k")
-    (delivery,) = fifo.receive(10, 30)
-    fifo.delete(delivery.receipt_handle)
-    clock.now += 299
-    assert fifo.send("1", "m", group="a", deduplication_key="k") == first
-    assert fifo.receive(10, 30) == []
-    clock.now += 2
-    fifo.send("2", "m", group="a", deduplication_key="k")
-    assert len(fifo.receive(10, 30)) == 1
-
-
 def test_a_duplicate_is_dropped_after_a_restart_until_its_five_minutes_are_over(clock: ManualClock) -> None:
     recorded: dict[str, Any] = {}
 
@@ -690,17 +666,6 @@ def test_queue_with_a_delay_delays_messages(moto: ClientPair) -> None:
     assert moto.direct.call("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=COUNTS).json == {
         "Attributes": dict(zip(COUNTS, "001", strict=True))
     }
-
-
-def test_a_message_that_is_received_too_often_goes_to_the_dead_letters(moto: ClientPair) -> None:
-    letters = new_queue(moto)
-    arn = moto.stock.call("sqs", "GetQueueAttributes", QueueUrl=letters, AttributeNames=["QueueArn"]).json
-    policy = f'{{"deadLetterTargetArn": "{arn["Attributes"]["QueueArn"]}", "maxReceiveCount": 2}}'
-    url = new_queue(moto, RedrivePolicy=policy, VisibilityTimeout="0")
-    moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=entries(["poison"]))
-    received = [moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url).json for _ in range(3)]
-    assert [len(reply.get("Messages", [])) for reply in received] == [1, 1, 0]
-    assert moto.direct.call("sqs", "ReceiveMessage", QueueUrl=letters).json["Messages"][0]["Body"] == "poison"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])

@@ -35,19 +35,6 @@ def decoded(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = centra
     return decoded_task(data, limits, decoder).payload
 
 
-def test_an_image_becomes_what_the_network_expects() -> None:
-    task = decode(new_task(delivery()).with_payload(picture("red")), SPEC, LIMITS, central_crop)
-    assert task.payload.shape == (3, 8, 8)
-    assert str(task.payload.dtype) == "float32"
-    assert task.timings.decoded is not None
-
-
-def test_the_limits_are_those_of_the_configuration() -> None:
-    with pytest.raises(ImageRejectedError) as refused:
-        decoded(picture("red"), ImageLimits(max_pixels=255))
-    assert refused.value.code == "too_many_pixels"
-
-
 @pytest.mark.parametrize(
     ("error", "code"), [(TooCostlyError("too long"), "too_costly"), (CrashedError("SIGSEGV"), "undecodable")]
 )

@@ -3,11 +3,9 @@
 import io
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import ANY
@@ -240,18 +238,6 @@ def test_an_invalid_command_is_rejected_with_the_reason(
     assert (fleet.commands().limits, fleet.commands().drain, fleet.paused()) == (None, (), None)
 
 
-def test_an_instance_is_drained(url: str, fleet: FleetStore) -> None:
-    fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
-    done = run_fleet("drain", INSTANCE, "--url", url)
-    assert (done.exit_code, f"{INSTANCE} drains" in done.output) == (0, True)
-    assert fleet.commands().drain == (INSTANCE,)
-    assert json.loads(run_fleet("drain", INSTANCE, "--url", url, "--json").output)["instance_id"] == INSTANCE
-
-
-def test_the_help_of_drain_mentions_the_replacement() -> None:
-    assert "the controller launches a replacement" in " ".join(run_fleet("drain", "--help").output.split())
-
-
 def test_events_are_shown_oldest_first_without_control_characters(url: str, fleet: FleetStore) -> None:
     later = Decision(at=NOON + timedelta(seconds=7), words="limits [red]1..5\x1b[2J (budget): " + "long " * 30)
     fleet.put_decisions(Decisions(decisions=(later, Decision(at=NOON, words="starting 5"))))
@@ -346,31 +332,6 @@ def test_without_a_server_the_error_says_what_to_start() -> None:
     assert done.exit_code == 2
     assert f"nothing answers at http://127.0.0.1:{port}: start Fleetsight with ./scripts/run.sh" in done.output
     assert "(Failed to establish" in done.output, "the cause may be another, such as an untrusted certificate"
-
-
-def test_an_invalid_url_is_an_error() -> None:
-    done = run_fleet("status", "--url", "nonsense")
-    assert (done.exit_code, "'nonsense' is no address of Fleetsight" in done.output) == (2, True)
-
-
-class OtherServer(BaseHTTPRequestHandler):
-    """A server of another kind."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"<h1>hello</h1>")
-
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
-
-
-def test_another_server_is_not_taken_for_fleetsight() -> None:
-    with HTTPServer(("127.0.0.1", 0), OtherServer) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        done = run_fleet("status", "--url", f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-    assert (done.exit_code, "is not Fleetsight" in done.output) == (2, True)
 
 
 def test_the_default_url_is_the_configured_one(url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,14 +435,6 @@ def test_all_dead_letters_are_redriven(desk_url: str, desk: DeadLetterDesk) -> N
     assert run_dead_letters("discard", gone.ref.job_id, gone.ref.image_id, "--url", desk_url).exit_code == 0
     result = run_dead_letters("redrive", "--all", "--json", "--url", desk_url)
     assert (result.exit_code, json.loads(result.output)["sent"]) == (0, 0)
-
-
-def test_a_dead_letter_is_discarded_twice_without_harm(desk_url: str, desk: DeadLetterDesk) -> None:
-    [image] = desk.given_up("a.jpg")
-    for _ in range(2):
-        result = run_dead_letters("discard", image.ref.job_id, image.ref.image_id, "--url", desk_url)
-        assert (result.exit_code, "is discarded" in result.output) == (0, True)
-    assert desk.listed() == []
 
 
 @pytest.mark.parametrize(

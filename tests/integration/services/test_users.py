@@ -313,20 +313,6 @@ def test_signing_out_ends_one_sign_in_and_may_be_done_twice(stage: Stage) -> Non
     assert stage.pool.refresh(there.refresh_token)
 
 
-def test_the_first_sign_in_to_an_account_of_ops_sets_a_password(stage: Stage) -> None:
-    email = new_email()
-    temporary = stage.accounts.add(email)
-    wanted = stage.pool.sign_in(email, temporary)
-    assert isinstance(wanted, NewPasswordRequired)
-    tokens = stage.pool.set_first_password(email, wanted.session, PASSWORD)
-    assert isinstance(tokens, PoolTokens)
-    assert stage.verifier.verify(tokens.id_token).email == email
-    with pytest.raises(WrongCredentialsError):
-        stage.pool.set_first_password(email, wanted.session, OTHER_PASSWORD)
-    with pytest.raises(WrongCredentialsError):
-        stage.pool.sign_in(email, temporary)
-
-
 def test_the_session_of_one_account_sets_no_other_accounts_password(stage: Stage) -> None:
     email, victim, of_ops = new_email(), stage.signed_up(), new_email()
     wanted = stage.pool.sign_in(email, stage.accounts.add(email))

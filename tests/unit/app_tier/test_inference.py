@@ -344,12 +344,6 @@ def test_many_unsure_images_are_asked_again_in_batches_of_three_sizes(unsure: in
     assert (answers.argmax(1) == 1).all()
 
 
-def test_a_batch_that_is_sure_never_reaches_the_reference() -> None:
-    reference = Scripted([[0.5, 0.5]])
-    ExactEngine(Scripted([[0.9, 0.1]]), reference, margin=0.2).infer(numbered(1))
-    assert reference.asked == []
-
-
 class Costly(Scripted):
     """A scripted engine that takes `cost` seconds an image."""
 
@@ -490,12 +484,6 @@ def test_low_precision_is_never_chosen_without_the_least_gain(
             pace.passed(images, images // 2, low_seconds, images if is_trial else images // 2, fp32_seconds)
     assert pace.is_low_first == (not pace.has_chosen or pace.gain >= MIN_GAIN)
     assert 0 <= pace.share <= 1
-
-
-def test_the_gap_of_the_best_two_labels_is_in_logits_for_a_thousand_unlikely_labels() -> None:
-    row = np.full((1, 1000), 1e-4, np.float32)
-    row[0, [3, 5]] = 0.02, 0.01
-    assert top_two_gap(row)[0] == pytest.approx(np.log(2), rel=1e-5)
 
 
 def test_certainty_beyond_float32_is_sure_and_no_warning() -> None:

@@ -553,15 +553,6 @@ def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from
     assert again.key is None
 
 
-def test_an_answer_is_repeated_for_the_user_only_whose_job_had_it(cache: ResultCache) -> None:
-    for owner, label in (("anna", "cat"), ("bert", "dog"), ("", "bird")):
-        remember(cache, [answered(1, label)], owner)
-    assert [cache.find(owner, [digest(1)], "d1", NOW)[digest(1)].label for owner in ("anna", "bert", "")] == [
-        "cat", "dog", "bird",
-    ]  # fmt: skip
-    assert cache.find("carl", [digest(1)], "d1", NOW) == {}
-
-
 def test_the_same_bytes_of_two_users_in_a_batch_are_an_entry_of_each(cache: ResultCache) -> None:
     annas, berts, unowned = answered(1), answered(1, "dog"), answered(2)
     cache.put([annas, berts, unowned], NOW, {annas.job_id: "anna", berts.job_id: "bert"})

@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from core.config import parse_config
-from services.ec2 import Fleet, LaunchSpec
 from tests.conftest import shipped_values
-from tests.support.aws_stage import stubbed
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -105,23 +103,6 @@ def test_instances_and_their_disks_are_named_as_the_configuration_says(name: str
     assert {each["Name"] for each in named.values()} == {getattr(of_this_stack().names, tag)}
     assert {each["fleetsight"] for each in named.values()} == {"fleetsight"}
     assert set(named) == {"instance", "volume"}
-
-
-def test_a_launch_passes_all_tags_of_the_workers_launch_template() -> None:
-    with stubbed("ec2") as stub:
-        data = RESOURCES["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
-        wanted = {
-            "TagSpecifications": value_of(data["TagSpecifications"]),
-            "LaunchTemplate": {"LaunchTemplateName": "fleetsight-worker", "Version": "$Default"},
-            "InstanceType": "c7a.large",
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ClientToken": "token",
-        }
-        stub.add_response("run_instances", {"Instances": []}, wanted)
-        spec = LaunchSpec("c7a.large", "terminate", launch_template="fleetsight-worker")
-        Fleet(cast(Any, stub.client), of_this_stack().names.worker_instance).launch(spec, 1, "token")
 
 
 def test_user_data_is_a_valid_configuration_with_the_stacks_names_on_both_tiers() -> None:

@@ -19,57 +19,6 @@ from tests.support.stack_template import (
 ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 
-INPUTS, OUTPUTS, MODELS = "<InputBucket.Arn>", "<OutputBucket.Arn>", "<ModelBucket.Arn>"
-READ_QUEUE = "sqs:GetQueueAttributes sqs:GetQueueUrl"
-CONSUME = f"{READ_QUEUE} sqs:ReceiveMessage sqs:DeleteMessage"
-READ_TABLE = "dynamodb:BatchGetItem dynamodb:GetItem dynamodb:Query dynamodb:PutItem"
-EXACTLY = {
-    "WebRole": {
-        f"{INPUTS}/*": "s3:PutObject s3:PutObjectTagging s3:GetObject s3:DeleteObject",
-        f"{OUTPUTS}/*": "s3:GetObject",
-        f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
-        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
-        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:UpdateItem",
-        "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
-        "<ControllerRole.Arn>": "sts:AssumeRole",
-    },
-    "ControllerRole": {
-        f"{INPUTS}/*": "s3:GetObject s3:DeleteObject s3:PutObject s3:PutObjectTagging",
-        "arn:aws:s3:::photos": "s3:ListBucket",
-        "arn:aws:s3:::photos/incoming/*": "s3:GetObject",
-        "arn:aws:s3:::photos/labels/*": "s3:PutObject",
-        f"{OUTPUTS}/*": "s3:AbortMultipartUpload s3:DeleteObject s3:GetObject s3:PutObject",
-        f"{MODELS}/*": "s3:AbortMultipartUpload s3:GetObject s3:PutObject",
-        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
-        "<JobTable.Arn>": f"{READ_TABLE} dynamodb:BatchWriteItem dynamodb:DeleteItem dynamodb:UpdateItem",
-        "arn:aws:dynamodb:eu-central-1:123456789012:table/": "dynamodb:DescribeTable",  # only of a restored one
-        "<RequestQueue.Arn>": f"{READ_QUEUE} sqs:SendMessage",
-        "<ResponseQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility",
-        "<DeadLetterQueue.Arn>": CONSUME,
-    },
-    "WorkerRole": {
-        **dict.fromkeys((f"{INPUTS}/*", f"{OUTPUTS}/*", f"{MODELS}/*"), "s3:GetObject"),
-        f"{OUTPUTS}/0*": "s3:PutObject",
-        f"{OUTPUTS}/????/0*": "s3:PutObject",
-        **dict.fromkeys((INPUTS, OUTPUTS, MODELS), "s3:ListBucket"),
-        "<RequestQueue.Arn>": f"{CONSUME} sqs:ChangeMessageVisibility sqs:SendMessage",
-        "<ResponseQueue.Arn>": "sqs:GetQueueUrl sqs:SendMessage",
-    },
-}
-"""The actions of each role by resource."""
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_a_tier_may_do_exactly_what_it_does_with_buckets_queues_table_and_roles(role: str) -> None:
-    found: dict[str, set[str]] = {}
-    for action, resource in allowed(role):
-        own = action.startswith(("s3:", "sqs:", "dynamodb:", "sts:")) and not resource.startswith(
-            "arn:aws:s3:::models"
-        )
-        if own:
-            found.setdefault(resource, set()).add(action)
-    assert found == {resource: set(actions.split()) for resource, actions in EXACTLY[role].items()}
-
 
 def test_only_with_sources_the_controller_may_list_their_prefixes_and_copy_images() -> None:
     assert RESOURCES["SourcePolicy"]["Condition"] == "HasSources"
@@ -111,18 +60,6 @@ def test_no_action_is_wildcarded_and_nothing_that_could_be_named(role: str) -> N
     assert all(each["Effect"] == "Allow" for each in statements(role).values())
     assert not any("NotAction" in each or "NotResource" in each for each in statements(role).values())
     assert "ManagedPolicyArns" not in RESOURCES[role]["Properties"]
-
-
-def test_only_the_controller_may_change_instances_but_for_the_pages_address() -> None:
-    for role, may in (("WebRole", {"ec2:AssociateAddress", "ec2:GetConsoleOutput"}), ("WorkerRole", set())):
-        assert {action for action, _ in allowed(role) if action.startswith(("ec2:", "iam:"))} == may
-
-
-def test_the_web_tier_may_read_the_consoles_of_the_fleets_instances_and_no_others() -> None:
-    reading = statements("WebRole")["ReadConsolesOfWorkers"]
-    assert (reading["Action"], value_of(reading["Resource"])) == ("ec2:GetConsoleOutput", f"{EC2}:instance/*")
-    name = of_this_stack().names.worker_instance
-    assert value_of(reading["Condition"]) == {"StringEquals": {"aws:ResourceTag/Name": name}}
 
 
 def test_a_web_instance_may_take_only_the_pages_address_without_a_load_balancer() -> None:

@@ -285,17 +285,6 @@ def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pyt
     assert judged(tmp_path, ["stop", "?"], api).counts["lost"] == 1
 
 
-def test_images_without_an_expected_label_are_answered(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_text("anything")
-    figures = LoadMetrics()
-    load = JobLoad(FakeApi(), LoadImages([file], 3, {}), figures, 30, threading.Event())
-    for part in load.batches():
-        load.upload("job", part)
-    load.collect("job", lambda images: None)
-    assert figures.counts["answered"] == 3
-
-
 @dataclass
 class FakeDirectApi(FakeApi):
     """Answers with what follows the JPEG mark as the label; a file of another type is not offered a form."""

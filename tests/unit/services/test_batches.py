@@ -68,13 +68,6 @@ def test_bytes_are_counted_and_not_characters() -> None:
     assert [len(call) for call in sqs.called("send")] == [1, 1]
 
 
-def test_each_send_to_a_fifo_queue_has_ids_of_its_own_so_that_no_repeat_is_dropped() -> None:
-    sqs = MemorySQS(fifo=True)
-    for _ in range(2):
-        sqs.queue().send([OutgoingMessage("1", "one"), OutgoingMessage("2", "two")])
-    assert len({message.group for message in sqs.messages}) == len(sqs.messages) == 4
-
-
 @pytest.mark.parametrize("fifo", [False, True])
 def test_only_a_standard_queue_delays_a_message_and_knows_its_group(fifo: bool) -> None:
     sqs = MemorySQS(fifo=fifo)

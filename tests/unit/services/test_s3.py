@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -125,18 +125,6 @@ def test_pages_without_an_object_are_followed_to_one_that_has_some_but_not_for_e
     assert len(s3.answers) == 1
 
 
-def test_an_object_that_s3_could_not_delete_is_tried_again_and_then_raised(s3: FakeS3) -> None:
-    failed = DELETED.format(
-        ERROR.format("InternalError", "We failed.").partition("?>")[2].replace("<Code>", "<Key>b</Key><Code>")
-    )
-    s3.answers = [(200, failed), (200, DELETED.format(""))]
-    s3.bucket().delete_all(["a", "b"])
-    s3.answers = [(200, failed)] * 2
-    with pytest.raises(BotoCoreError, match="InternalError"):
-        s3.bucket().delete_all(["a", "b"])
-    assert len(s3.seen) == 4
-
-
 class EndingCredentials:
     """Credentials of a role that end in a minute, so that botocore fetches the next ones before each call."""
 
@@ -186,16 +174,6 @@ def test_a_put_says_the_tags_of_the_object_and_only_them(
     s3.bucket().put("a", b"1", "text/plain", tags)
     ((_, _, headers, _),) = s3.seen
     assert headers.get("x-amz-tagging") == header
-
-
-@pytest.mark.parametrize("trouble", [None, (500, ""), (503, ERROR.format("SlowDown", "less"))])
-@pytest.mark.parametrize(
-    "call", [lambda bucket: bucket.put("a", b"1", "text/plain"), lambda bucket: bucket.get("a")], ids=["put", "get"]
-)
-def test_what_may_pass_is_tried_again(s3: FakeS3, trouble: Answer, call: Callable[[Bucket], object]) -> None:
-    s3.answers = [trouble]
-    call(s3.bucket())
-    assert len(s3.seen) == 2
 
 
 def test_tries_are_limited_and_the_last_refusal_is_said(s3: FakeS3) -> None:
@@ -297,13 +275,6 @@ def test_the_policy_ends_when_it_was_said() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     ends = datetime.fromisoformat(policy(form())["expiration"])
     assert before <= ends - timedelta(seconds=600) <= datetime.now(UTC)
-
-
-def test_the_fields_are_those_of_the_policy() -> None:
-    fields = form().fields
-    assert (fields["key"], fields["Content-Type"]) == ("job/image.png", "image/png")
-    assert fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
-    assert "/eu-central-1/s3/aws4_request" in fields["x-amz-credential"]
 
 
 def test_the_policy_fixes_the_tags_and_the_form_says_them_as_s3_reads_them() -> None:
