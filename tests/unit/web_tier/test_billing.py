@@ -297,20 +297,6 @@ def test_a_fleet_that_is_never_idle_begins_a_new_period_each_hour() -> None:
     assert total == pytest.approx(site.meter.bill.seconds)
 
 
-def test_the_next_controller_continues_the_period() -> None:
-    site = Site()
-    site.waiting, site.workers = 100, 2
-    site.run_for(80)
-    site.meter.attribution.add_answers(40)
-    site.take_over(site.snapshot())
-    site.run_for(80)
-    site.meter.attribution.add_answers(60)
-    site.waiting = site.workers = 0
-    site.run_for()
-    assert (site.run.number, site.run.images, site.meter.attribution.images) == (1, 100, 100)
-    assert site.run.billed_seconds == pytest.approx(site.meter.bill.seconds)
-
-
 def test_an_ended_period_stays_ended_under_the_next_controller() -> None:
     site = Site()
     site.waiting, site.workers = 5, 1

@@ -123,23 +123,6 @@ def test_a_write_in_the_middle_of_a_takeover_is_detected(desk: Desk) -> None:
     assert [entry.token for entry in second.uncertain()] == ["t-1"]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_write_whose_reply_is_lost_is_no_entry_and_the_next_one_succeeds(desk: Desk, when: str) -> None:
-    journal = desk.open()
-
-    def fail(now: str) -> None:
-        if now == when:
-            raise refusal("InternalServerError", "PutItem")
-
-    desk.at_each_write(fail)
-    with pytest.raises(ClientError):
-        journal.record(desk.entry("t-1"))
-    desk.at_each_write(lambda _when: None)
-    assert journal.uncertain() == [], "the call was not made"
-    journal.record(desk.entry("t-2"))
-    assert [entry.token for entry in desk.stored()] == ["t-2"]
-
-
 def test_a_write_that_botocore_repeats_after_it_took_place_has_succeeded(desk: Desk) -> None:
     journal = LaunchJournal(revision=1, writer="a", entries=(desk.entry("t-1"),))
     assert desk.store.put_journal(journal)

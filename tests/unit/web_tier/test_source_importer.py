@@ -274,16 +274,6 @@ def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> No
     assert dict(site.listing(job).skipped) == {"gone": 1}
 
 
-def test_a_controller_that_is_no_longer_active_does_nothing_more(site: Site) -> None:
-    site.put("day1/a.jpg")
-    job = site.job()
-    site.sources.fails = lambda _bucket: setattr(site, "active", False)
-    site.importer.tick()
-    assert site.filenames(job) == []
-    assert site.inputs.objects == {}
-    assert site.listing(job) == SourceListing()
-
-
 def test_a_controller_with_an_old_token_cannot_set_a_listing_back(site: Site) -> None:
     site.put(*(f"day1/{number}.jpg" for number in range(4)))
     job, old = site.job(), site.importer
