@@ -266,6 +266,12 @@ DENIED_CALLS = {
     "web ends no instance": Attempt("WebRole", "ec2", "terminate_instances", _FLEETS_OWN),
     "web reads only the fleet's consoles": Attempt("WebRole", "ec2", "get_console_output", {"InstanceId": "{web}"}),
     "web takes no requests": Attempt("WebRole", "sqs", "receive_message", {"QueueUrl": "{requests}"}),
+    "web sends no answers": Attempt(
+        "WebRole", "sqs", "send_message", {"QueueUrl": "{responses}", "MessageBody": "x"}
+    ),
+    "the controller takes no requests": Attempt(
+        "ControllerRole", "sqs", "receive_message", {"QueueUrl": "{requests}"}
+    ),
     "web writes no results": Attempt("WebRole", "s3", "put_object", {**_RESULT, "Body": b""}),
     "web makes no buckets": Attempt("WebRole", "s3", "create_bucket", {"Bucket": "another"}),
     "web deletes no table": Attempt("WebRole", "dynamodb", "delete_table", {"TableName": "{table}"}),
