@@ -57,9 +57,8 @@ CREATE TABLE known (
 CREATE INDEX known_by_position ON known (position);
 """
 
-_TABLES: Final = f"""
+_TABLES: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-{_KNOWN.strip()}
 CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT, first INTEGER DEFAULT 0);
 CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
 CREATE TABLE files (
@@ -85,12 +84,11 @@ CREATE TEMP TABLE here (
 """
 """What the last search has found; `is_stable` if the one before it has found it with the same size and time."""
 
-_FROM_VERSION_1: Final = f"""
+_FROM_VERSION_1: Final = """
 DROP TABLE found;
 DROP TABLE before;
 DROP INDEX files_by_path;
 ALTER TABLE jobs ADD COLUMN first INTEGER DEFAULT 0;
-{_KNOWN.strip()}
 INSERT INTO known SELECT root, path, size, mtime, NULL, position, NULL FROM files;
 INSERT INTO facts SELECT 'next position', coalesce(max(position), -1) + 1 FROM files;
 INSERT INTO facts SELECT 'watched', '1' FROM facts WHERE name = 'written';
@@ -98,7 +96,7 @@ DELETE FROM files WHERE state IN ('accepted', 'rejected')
   AND position <= (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'written');
 DELETE FROM facts WHERE name IN ('written', 'truth sent');
 UPDATE facts SET value = '2' WHERE name = 'version';
-"""  # noqa: S608 # constants
+"""
 """Version 1 kept all files. It wrote the results of a watch in the order of the files, up to the one at `written`."""
 
 
@@ -200,9 +198,11 @@ class Journal:
             self._base.execute(_HERE)
             self._base.execute("BEGIN IMMEDIATE")
             if not self._base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                self._execute_all(_KNOWN)
                 self._execute_all(_TABLES)
                 self.set_fact("version", VERSION)
             elif self.fact("version") == "1":
+                self._execute_all(_KNOWN)
                 self._execute_all(_FROM_VERSION_1)
             self._base.execute("COMMIT")
             known = self.fact("version")
