@@ -7,17 +7,23 @@ has been seen for longer than the web tier may take, by this controller's own cl
 never compared. Then it is closed, so that no commit can renew it any more, and its objects are deleted.
 
 The images of a repeatable upload whose manifest is stored are completed instead: a repeat finds them.
+
+A table that was restored from a backup has intents of images whose records are younger than the backup. No object of
+an intent that is older than the change of the table is deleted: it may be an accepted image.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from core.ids import form_key, input_key
+from core.ids import first_id_of, form_key, input_key
 from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
+from web_tier.controller.result_recorder import SWITCH
 from web_tier.uploads.idempotency import UploadManifests
 from web_tier.uploads.ingest import CLOUD_ERRORS, ImageIngest
 
@@ -26,6 +32,8 @@ ROUND_SECONDS = 300.0
 
 PATIENCE_SECONDS = 2_700.0
 """Time for which an intent is left alone: longer than the web tier takes from a put to its record (`MAX_PUT_AGE`)."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,12 +45,14 @@ class OrphanCleanup:
         form_seconds: lifetime of a presigned form.
         active: returns whether this process may still act; asked before each intent.
         clock: monotonic seconds.
+        table_since: since when this table is used instead of another one; None if no other ever was.
     """
 
     ingest: ImageIngest
     form_seconds: float
     active: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
+    table_since: datetime | None = None
     _first_seen: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -89,6 +99,11 @@ class OrphanCleanup:
         store = self.ingest.store
         if intent.key:
             self._complete(intent)
+        if self.table_since is not None and intent.renewed < first_id_of(self.table_since + SWITCH):
+            extra = {"job_id": intent.job_id, "images": " ".join(intent.image_ids)}
+            _log.warning("kept objects of images whose records the restored table may not have", extra=extra)
+            self._intents.remove([intent.intent_id])
+            return
         job = store.jobs_of([intent.job_id]).get(intent.job_id)
         accepted = store.images_of(intent.refs)
         if job is not None and not job.keep:

@@ -259,7 +259,9 @@ class ControllerServices:
             "cleanup": JobCleanup(
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,
-            "orphans": OrphanCleanup(ingest, self.config.web.direct_upload_seconds, active).tick,
+            "orphans": OrphanCleanup(
+                ingest, self.config.web.direct_upload_seconds, active, table_since=table_since
+            ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }
         for name in ticks:
