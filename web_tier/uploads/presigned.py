@@ -229,9 +229,13 @@ class PresignedUploads:
                     if self._copy(job, image, key, found):
                         return replace(image, size=found.size, accepted_at=self.ingest.clock())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
-                if (own := self.bucket.head(image.key)) is not None and is_open:
-                    return replace(image, size=own.size, accepted_at=self.ingest.clock())
-                if found is None:
+                if is_open and (own := self.bucket.head(image.key)) is not None:
+                    if (rejection := _rejection(image, own)) is not None:
+                        return rejection
+                    # A form of an earlier version may have put it, with the tag by which the bucket deletes it.
+                    if not job.keep or self._copy(job, image, image.key, own):
+                        return replace(image, size=own.size, accepted_at=self.ingest.clock())
+                elif found is None:
                     message = "it has not arrived: send its form, then commit again"
                     return RejectedUpload(image.filename, "missing", message)
         except CLOUD_ERRORS:

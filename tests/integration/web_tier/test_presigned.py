@@ -154,6 +154,25 @@ def test_what_an_earlier_version_offered_is_committed(
     assert (input_bucket.get(image.key), bool(tags)) == (PICTURE, not keep)
 
 
+@pytest.mark.parametrize(
+    ("content", "content_type", "code"), [(PICTURE, "image/jpeg", "accepted"), (b"x", "text/html", "other_type")]
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_a_form_of_an_earlier_version_put_is_checked_and_untagged_if_kept(
+    direct: PresignedUploads, job: Job, keep: bool, content: bytes, content_type: str, code: str
+) -> None:
+    """The same key was repeated here, so there is an intent; the client sends the form that it got before."""
+    bucket = MemoryBucket()
+    direct = replace(direct, bucket=bucket, copies=MemorySource())
+    job = replace(job, keep=keep)
+    offer = offered(direct, job, wanted("a.jpg"), "key")
+    key = offer.images[0].key
+    bucket.put(key, content, content_type, UNKEPT)
+    assert codes(direct.commit(job, offer.upload_id)) == {0: code}
+    assert bucket.objects == {key: content}
+    assert bucket.tags[key] == (None if keep and code == "accepted" else UNKEPT)
+
+
 def test_each_file_gets_a_form_or_a_rejection(direct: PresignedUploads, job: Job) -> None:
     most = direct.ingest.limits.max_bytes
     files = [
