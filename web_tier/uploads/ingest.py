@@ -219,6 +219,14 @@ class DeclaredImages:
                     done.append(intent_id)
         return done
 
+    def drop(self, refs: Iterable[ImageRef]) -> None:
+        """Forget the intents of images that failed, with all their images: the controller handles them."""
+        with self._lock:
+            for ref in refs:
+                _, left = self._intents.get(ref, ("", set[ImageRef]()))
+                for each in left:
+                    self._intents.pop(each, None)
+
 
 @dataclass(frozen=True)
 class ImageIngest:
@@ -331,6 +339,7 @@ class ImageIngest:
             self.bucket.delete_all([record.key for record in records])
         except CLOUD_ERRORS:
             _log.warning("the objects of %d images were not deleted", len(records), exc_info=True)
+            self.declared.drop(record.ref for record in records)
         else:
             self._settle(record.ref for record in records)
 
@@ -439,6 +448,7 @@ class ImageIngest:
             _log.warning(
                 "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
             )
+            self.declared.drop([ref])
             self.metrics.reject(UNAVAILABLE)
             return unavailable(upload.filename)
         finally:
@@ -487,6 +497,7 @@ class ImageIngest:
         except CLOUD_ERRORS:
             # The record may exist, so the object must: the reconciler would request it.
             _log.warning("images could not be withdrawn", extra={"job_id": records[0].ref.job_id}, exc_info=True)
+            self.declared.drop(record.ref for record in records)
             return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, UNCERTAIN) for record in records}
         self.discard(records)
         return {record.ref: unavailable(record.filename) for record in records}

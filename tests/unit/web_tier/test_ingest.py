@@ -19,6 +19,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.image_open import ImageInfo
 from core.images import ImageLimits
 from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
@@ -238,6 +239,8 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
     outcomes = ingest.ingest(job, files)
+    [intent] = PutIntents(store.table).find_all()
+    assert ingest.declared.settle(intent.refs) == [], "forgotten: the controller handles the intent"
     assert outcomes[1] == RejectedUpload("1.jpg", "unavailable", "it could not be stored just now: send it again")
     assert counts_of(ingest)[-1] == {"unavailable": 1}
     assert (
