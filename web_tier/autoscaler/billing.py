@@ -145,9 +145,9 @@ class CostAttribution:
 class DailyLedger:
     """Adds up images and cost of each day (UTC), from the totals since the fleet's first launch.
 
-    No figure is lost by a wrong clock. A day that is not the next one begins only once it has lasted. If it is an
-    earlier one then, the later day was wrong: its figures are added to the earlier day, and are forgotten with the
-    next midnight. (Until then the earlier day may be the wrong one.)
+    A wrong clock loses no figure, and counts none twice. A day that is not the next one begins only once it has
+    lasted. If it is an earlier one, the figures of the later day move to it. They move back if the later day is the
+    next one that begins, since the earlier day may be the wrong one.
 
     Attributes:
         before: the last snapshot of the previous controller; its day continues.
@@ -160,6 +160,8 @@ class DailyLedger:
     clock: Callable[[], float] = time.monotonic
     today: FleetDay | None = field(default=None, init=False)
     _days: dict[date, FleetDay] = field(default_factory=dict, init=False)
+    _moved: dict[date, FleetDay] = field(default_factory=dict, init=False)
+    """Later days whose figures are part of the current day's."""
     _strange: tuple[date, float] | None = field(default=None, init=False)
     """A day that does not follow the current one, and since when the clock shows it."""
     _bill: Bill = field(default=Bill(), init=False)
@@ -182,18 +184,26 @@ class DailyLedger:
         if today is None:
             today = self._days.get(day) or FleetDay(day=day)
         elif self._begins(day, today.day):
-            self._days[today.day] = today
-            following = self._days.get(day) or FleetDay(day=day)
-            if day < today.day:
-                following = _added(following, bill_of(today), today.images)
-            else:
-                if today.images or today.cost:
-                    self._unsaved.append(today)
-                self._days = {each: figures for each, figures in self._days.items() if each < day}
-            today = following
+            today = self._earlier(day, today) if day < today.day else self._later(day, today)
         self.today = _added(today, bill - self._bill, images - self._images)
         self._bill, self._images = bill, images
         return self.today
+
+    def _earlier(self, day: date, today: FleetDay) -> FleetDay:
+        """Return an earlier day, with the figures of `today` moved to it."""
+        self._moved[today.day] = _without(today, self._moved.values())
+        return _added(self._days.get(day) or FleetDay(day=day), bill_of(today), today.images)
+
+    def _later(self, day: date, today: FleetDay) -> FleetDay:
+        """Return a later day, with the figures that were moved from it."""
+        back = {each: figures for each, figures in self._moved.items() if each <= day}
+        self._days |= {**back, today.day: _without(today, back.values())}
+        ended = sorted(each for each in {today.day, *back} if each < day)
+        self._unsaved += [self._days[each] for each in ended if self._days[each].images or self._days[each].cost]
+        following = self._days.get(day) or FleetDay(day=day)
+        self._days = {each: figures for each, figures in self._days.items() if each < day}
+        self._moved.clear()
+        return following
 
     def _begins(self, day: date, last: date) -> bool:
         """Return whether `day` begins now: it is the next one, or the clock has shown it for long."""
@@ -227,6 +237,13 @@ def _added(day: FleetDay, bill: Bill, images: int) -> FleetDay:
     billed = bill_of(day) + bill
     figures = {"billed_seconds": billed.seconds, "cost": billed.dollars, "saved": billed.saved}
     return day.model_copy(update={"images": day.images + images, **figures})
+
+
+def _without(day: FleetDay, others: Iterable[FleetDay]) -> FleetDay:
+    """Return the figures of a day less those of others that were added to it."""
+    for each in others:
+        day = _added(day, Bill() - bill_of(each), -each.images)
+    return day
 
 
 @dataclass(frozen=True, slots=True)

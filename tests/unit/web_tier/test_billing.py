@@ -438,6 +438,13 @@ def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dolla
     assert sum(stored.values()) >= 6.0
     if days > 0:
         assert stored == {START: pytest.approx(6.0)}
+    spend(START + timedelta(days=1), 7.0)  # the next midnight
+    stored |= {day.day: day.cost for day in ledger.unsaved()} | {ledger.today.day: ledger.today.cost}
+    assert sum(stored.values()) == pytest.approx(7.0), "no dollar is counted twice"
+    month = sum(cost for day, cost in stored.items() if (day.year, day.month) == (START.year, START.month))
+    assert ledger.month_dollars() == pytest.approx(month)
+    if days != 1:
+        assert ledger.today.cost == pytest.approx(1.0)
 
 
 def test_a_day_of_the_future_that_an_older_release_has_stored_ends_at_the_next_start() -> None:
