@@ -12,7 +12,8 @@ account's owner out:
   password;
 - an attempt that succeeds is not counted.
 
-All processes of the web tier count together, in the job table (`TableStorage`).
+All processes of the web tier count together, in the job table (`TableStorage`), or each counts in its own memory
+(`ProcessStorage`).
 """
 
 import ipaddress
@@ -28,7 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, current_app, g, request
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.errors import StorageError
-from limits.storage import MemoryStorage, Storage
+from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
@@ -97,6 +98,9 @@ WINDOW_SECONDS = {"minute": 60, "hour": 3600}
 """Seconds of a window, by the end of a key."""
 
 _KEPT_SECONDS = 3600
+
+MAX_COUNTED = 100_000
+"""Callers that one process counts in its memory."""
 
 
 @dataclass
@@ -196,7 +200,7 @@ class RateLimiter:
             if self._counter is None:
                 config = self._backend.config
                 is_local = config.limits.store == "memory"
-                self._counter = RateCounter(MemoryStorage() if is_local else TableStorage(hurried_table(config)))
+                self._counter = RateCounter(ProcessStorage() if is_local else TableStorage(hurried_table(config)))
             return self._counter
 
     @property
@@ -374,6 +378,78 @@ class TableStorage(Storage):
 
     def _end(self, key: str) -> int:
         return int(self._clock() // _seconds(key) + 1) * _seconds(key)
+
+
+class ProcessStorage(Storage):
+    """Counts of one process; each window begins with its first count.
+
+    `MemoryStorage` of the library reads the machine's clock: once that was a day ahead, it refuses callers for a day.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, clock: Callable[[], float] = epoch_seconds) -> None:
+        super().__init__()
+        self._clock = clock
+        self._windows: dict[int, dict[str, tuple[float, int]]] = {each: {} for each in WINDOW_SECONDS.values()}
+        """By their length and key, the oldest first: when each window began, and its count."""
+        self._lock = threading.Lock()
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        """No error: memory does not fail."""
+        return ()
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002 (the key tells the length)
+        """Add `amount` to the count of this window; return the count."""
+        windows = self._windows[_seconds(key)]
+        with self._lock:
+            now = self._clock()
+            began, hits = self._find(key, now)
+            if not hits:
+                windows.pop(key, None)
+                self._make_room(_seconds(key), now)
+            windows[key] = (began, hits + amount)
+            return hits + amount
+
+    def get(self, key: str) -> int:
+        """Return the count of this window."""
+        return self._find(key, self._clock())[1]
+
+    def get_expiry(self, key: str) -> float:
+        """Return when this window ends, in seconds since the epoch."""
+        began, hits = self._find(key, self._clock())
+        return began + _seconds(key) if hits else began
+
+    def check(self) -> bool:
+        """Return True: memory always answers."""
+        return True
+
+    def clear(self, key: str) -> None:
+        """Delete the count of this window."""
+        with self._lock:
+            self._windows[_seconds(key)].pop(key, None)
+
+    def reset(self) -> int | None:
+        """Do nothing: counts expire by themselves."""
+        return None
+
+    def _find(self, key: str, now: float) -> tuple[float, int]:
+        """Return when the window of a key began, and its count; after a jump of the clock, a new window begins."""
+        began, hits = self._windows[_seconds(key)].get(key, (now, 0))
+        return (began, hits) if hits and 0 <= now - began < _seconds(key) else (now, 0)
+
+    def _make_room(self, seconds: int, now: float) -> None:
+        """Delete the windows that have ended, and the oldest one if there are too many."""
+        windows = self._windows[seconds]
+        while windows:
+            oldest = next(iter(windows))
+            if len(windows) < MAX_COUNTED and 0 <= now - windows[oldest][0] < seconds:
+                return
+            del windows[oldest]
 
 
 def _seconds(key: str) -> int:

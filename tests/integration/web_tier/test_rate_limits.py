@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,11 +11,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from flask import Response
 from flask.testing import FlaskClient
-from limits.storage import MemoryStorage
+from limits.storage import Storage
 from werkzeug.test import TestResponse
 
 from core.jobs.store import JobStore
 from services.clients import Clients
+from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import picture
@@ -23,8 +25,17 @@ from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSi
 from web_tier import rate_limits
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
+from web_tier.backend import Backend
 from web_tier.pages.sign_in import CHALLENGE
-from web_tier.rate_limits import PAUSE_SECONDS, RateCounter, TableStorage, account_key, network_of
+from web_tier.rate_limits import (
+    PAUSE_SECONDS,
+    ProcessStorage,
+    RateCounter,
+    RateLimiter,
+    TableStorage,
+    account_key,
+    network_of,
+)
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 
@@ -313,23 +324,50 @@ def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table
     assert counter.hit("request", "ann", 2) == 0
 
 
+@pytest.fixture(params=["memory", "table"])
+def storage(request: pytest.FixtureRequest, table: Table, clock: Clock) -> Storage:
+    """The counts, in each place where they may be."""
+    return TableStorage(table, clock) if request.param == "table" else ProcessStorage(clock)
+
+
 @pytest.mark.parametrize("years", [1, -1])
 def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
-    table: Table, calls: Calls, clock: Clock, years: int
+    storage: Storage, calls: Calls, clock: Clock, years: int
 ) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(storage, clock)
+    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now += years * 365 * 86_400
     calls.is_away = True
     assert counter.hit("request", "bob", 1) == 0
     calls.is_away = False
     clock.now += PAUSE_SECONDS
     assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
-    clock.now = NOON
-    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
+    clock.now = NOON + 60
+    assert [counter.hit("request", "ann", 1) for _ in range(2)] == [0, 60]
 
 
-def test_codes_are_counted_for_an_hour(table: Table, clock: Clock) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock)
+def test_a_process_does_not_count_by_the_clock_of_its_machine(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: epoch_seconds() + 86_400)
+    counter = RateLimiter(Backend(make_config(limits={"store": "memory"}))).counter
+    assert counter.hit("request", "ann", 1) == 0
+    assert 0 < counter.hit("request", "ann", 1) <= 60
+
+
+def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "MAX_COUNTED", 2)
+    storage = ProcessStorage(clock)
+    counter = RateCounter(storage, clock)
+    keys = [f"LIMITER/request/{caller}/9/1/minute" for caller in ("ann", "bob", "cleo")]
+    for caller in ("ann", "bob", "ann", "cleo"):
+        clock.now += 1
+        assert counter.hit("request", caller, 9) == 0
+    assert [storage.get(key) for key in keys] == [0, 1, 1], "the oldest makes room"
+
+
+def test_codes_are_counted_for_an_hour(storage: Storage, clock: Clock) -> None:
+    counter = RateCounter(storage, clock)
     assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
     clock.now = NOON + 3_599
     assert counter.hit("code", "ann", 2) == 1
@@ -346,9 +384,8 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
     assert int(item[EXPIRES_AT]) > NOON + 60
 
 
-@pytest.mark.parametrize("kept", ["memory", "table"])
-def test_an_undone_attempt_is_not_counted(table: Table, clock: Clock, kept: str) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock) if kept == "table" else RateCounter(MemoryStorage())
+def test_an_undone_attempt_is_not_counted(storage: Storage, clock: Clock) -> None:
+    counter = RateCounter(storage, clock)
     for _ in range(9):
         assert counter.hit("attempt", "here", 2) == 0
         counter.undo("attempt", "here", 2)
