@@ -181,11 +181,13 @@ class SessionTimes:
 
     def is_over(self, record: SessionRecord, now: int) -> bool:
         """Return whether the session has ended."""
-        return _has_passed(self.longest, record.begun, now) or now >= record.seen + self.idle
+        # A wrong clock has stored an activity of the future; the last one that is known then is the sign-in.
+        seen = record.seen if record.seen - MAX_AHEAD_SECONDS <= now else record.begun
+        return _has_passed(self.longest, record.begun, now) or now >= seen + self.idle
 
     def needs_touch(self, record: SessionRecord, now: int) -> bool:
         """Return whether to record the user's activity: not at each request, but well before it is idle."""
-        return now >= record.seen + min(ACTIVITY_SECONDS, self.idle / 4)
+        return _has_passed(min(ACTIVITY_SECONDS, self.idle / 4), record.seen, now)
 
 
 @dataclass(frozen=True, slots=True)

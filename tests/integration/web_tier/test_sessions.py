@@ -196,6 +196,27 @@ def test_a_session_that_a_wrong_clock_has_begun_ends_and_the_others_stay(
     assert (sessions.open(wrong), sessions.open(cookie) is None) == (None, False)
 
 
+def test_an_unused_session_ends_in_time_though_the_clock_was_ahead(
+    sessions: Sessions, cookie: str, clock: Clock
+) -> None:
+    for _ in range(5):
+        clock.go_on(HOUR - 1)
+        cookie = rotated(sessions, cookie)
+    clock.go_on(-5 * (HOUR - 1))
+    assert sessions.is_open(cookie)
+    clock.go_on(HOUR)
+    assert not sessions.is_open(cookie)
+
+
+def test_activity_is_recorded_again_though_the_clock_was_ahead(sessions: Sessions, cookie: str, clock: Clock) -> None:
+    clock.go_on(ROTATE_SECONDS - 1)
+    assert sessions.open(cookie) is not None
+    clock.go_on(1 - ROTATE_SECONDS)
+    assert sessions.open(cookie) is not None
+    clock.go_on(HOUR)
+    assert not sessions.is_open(cookie)
+
+
 def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
