@@ -108,12 +108,20 @@ def test_a_worker_and_its_machine_end_together(worker_image: LocalImage) -> None
     assert not any(line.startswith("Restart=") for line in unit)
 
 
-def test_the_web_tiers_restarts_are_limited(web_image: LocalImage) -> None:
-    for name in ("fleetsight-web.service", "fleetsight-controller.service", "nginx.service.d/fleetsight.conf"):
-        unit = (web_image.root / "etc/systemd/system" / name).read_text()
-        assert "\nStartLimitBurst=" in unit
-        assert "\nRestart=always" in unit
-        assert "\nMemoryMax=" in unit
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("fleetsight-web.service", "StartLimitBurst="),
+        ("fleetsight-controller.service", "StartLimitIntervalSec=0\n"),  # never given up: somebody must lead
+        ("nginx.service.d/fleetsight.conf", "StartLimitBurst="),
+    ],
+)
+def test_a_process_of_the_web_tier_is_restarted_within_limits(web_image: LocalImage, name: str, limit: str) -> None:
+    unit = (web_image.root / "etc/systemd/system" / name).read_text()
+    assert f"\n{limit}" in unit
+    assert "\nRestart=always" in unit
+    assert "\nRestartSec=" in unit
+    assert "\nMemoryMax=" in unit
 
 
 # ---- What is in it
