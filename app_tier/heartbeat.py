@@ -32,7 +32,7 @@ class WorkerStats:
     """Figures of a worker.
 
     Attributes:
-        images: answered so far.
+        images: answered so far, without repeated predictions.
         in_flight: images received and not answered yet.
         end: how it ends; None while it receives.
         reason: why it ends.

@@ -372,7 +372,8 @@ class Pipeline:
 
     def _respond(self, tasks: Sequence[Task[ClassificationResult]]) -> None:
         answered = respond(tasks, self._services.responses)
-        self.answered += len(answered)  # this stage has one thread
+        # A worker has not proven itself by the work of an earlier one. This stage has one thread.
+        self.answered += sum(not task.payload.repeated for task in tasks if task.delivery in answered)
         try:
             delete(answered, self._services.requests)
         except (BotoCoreError, ClientError) as error:

@@ -95,7 +95,8 @@ def delete(answered: Sequence[Delivery], requests: Queue) -> None:
 
 def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult]:
     """Return the task with `stored` as its response, which answers the task's attempt in its trace."""
-    own = {"attempt": max(stored.attempt, task.delivery.request.attempt), "traceparent": task.traceparent}
+    attempt = max(stored.attempt, task.delivery.request.attempt)
+    own = {"attempt": attempt, "repeated": True, "traceparent": task.traceparent}
     return task.with_payload(stored.response().model_copy(update=own))
 
 

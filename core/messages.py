@@ -185,6 +185,7 @@ class ClassificationResult(_ImageMessage):
         recorded_at: when the result became visible to its owner.
         attempt: attempt of the request.
         attempts: how often the request was received until it was answered.
+        repeated: whether its worker answered with the prediction of an earlier delivery; never in a prediction.
         traceparent: of the request; the job table does not have it.
     """
 
@@ -202,6 +203,7 @@ class ClassificationResult(_ImageMessage):
     worker: str
     attempts: int = Field(ge=0)
     attempt: int = Field(default=0, ge=0)
+    repeated: bool = False
     timings: Timings = Timings()
     error: Failure | None = None
     traceparent: Traceparent = None
@@ -220,11 +222,13 @@ class StoredResult(_ImageMessage):
 
     Attributes:
         attempt: attempt of the request that it answers.
+        repeated: as in the response.
         traceparent: of the request.
     """
 
     kind: Literal["stored"]
     attempt: int = Field(default=0, ge=0)
+    repeated: bool = False
     traceparent: Traceparent = None
 
 
@@ -249,6 +253,7 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
             image_id=response.image_id,
             kind="stored",
             attempt=response.attempt,
+            repeated=response.repeated,
             traceparent=response.traceparent,
         )
     return with_top(fitting)
@@ -283,7 +288,7 @@ class Heartbeat(WireModel):
         at: time by the worker's clock.
         state: `ready` without an image in flight, `busy` with some, `draining` when it receives no more, then
             `ended`.
-        images: number of images answered so far.
+        images: number of images answered so far, without repeated predictions.
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
         models: digests of the bundles that are loaded, the latest used first; not in those of older workers.

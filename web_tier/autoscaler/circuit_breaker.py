@@ -52,15 +52,15 @@ def failure_of(run: InstanceRecord) -> str | None:
     """Return why the run of an instance has failed; None if it has not, or goes on.
 
     A worker that has answered an image has not failed, nor has one that was asked to end: by the controller, by EC2
-    (a Spot notice) or by a signal. One that was idle has failed if images waited during its whole run, and so has one
-    whose end is unexplained while its last heartbeats have not been read.
+    (a Spot notice) or by a signal. One that was idle has failed if images waited during its whole run and no worker
+    held them. One whose end is unexplained has failed if images waited, or once its last heartbeats have been read.
     """
     if run.images or run.is_excused or run.drain_requested_at is not None:
         return None
     if run.worker_state == "ended":
         if run.end == "failed":
             return run.end_reason or UNEXPLAINED
-        return IDLE if run.end != "stopped" and run.images_waited else None
+        return IDLE if run.end != "stopped" and run.images_waited and not run.images_held else None
     return SILENT if run.missing_since is not None and (run.is_read or run.images_waited) else None
 
 
@@ -104,7 +104,7 @@ class CircuitBreaker:
         Args:
             runs: the present records. Each counts for as long as it is a failure, since its end may yet be explained.
             ended: the records that were dropped in this round.
-            answers: of all workers so far.
+            answers: of all workers so far, without repeated predictions.
             workers: number of workers that run or start.
             images: messages in the request queue.
         """

@@ -267,7 +267,7 @@ class MetricsCollector:
             circuit=self._circuit_breaker.update(
                 self.tracker.records.values(),
                 self.tracker.ended,
-                answers=registry.answers,
+                answers=registry.produced,
                 workers=len(available),
                 images=fleet.requests.total,
             ),

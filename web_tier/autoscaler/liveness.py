@@ -61,6 +61,7 @@ class WorkerStatus:
         last_heartbeat_at: monotonic time of its last heartbeat.
         images_per_second: its speed by its last heartbeat; None before that.
         end, end_reason: how and why it has ended, by its last heartbeat.
+        sent_at: time of its last heartbeat by the worker's own clock; None if another controller received that.
     """
 
     images: int
@@ -72,6 +73,7 @@ class WorkerStatus:
     images_per_second: float | None = None
     end: WorkerEnd | None = None
     end_reason: str = ""
+    sent_at: datetime | None = None
 
 
 @dataclass
@@ -83,6 +85,7 @@ class WorkerRegistry:
     Attributes:
         max_workers: bound of the number of workers that are remembered.
         answers: answers recorded so far, of all workers.
+        produced: the answers that repeat no stored prediction.
         read_until: monotonic time before which every heartbeat has been recorded; None if that is not known yet.
     """
 
@@ -90,6 +93,7 @@ class WorkerRegistry:
     now: Callable[[], datetime] = utc_now
     max_workers: int = MAX_WORKERS
     answers: int = field(default=0, init=False)
+    produced: int = field(default=0, init=False)
     read_until: float | None = field(default=None, init=False)
     _statuses: "OrderedDict[str, WorkerStatus]" = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -110,6 +114,9 @@ class WorkerRegistry:
             for each in messages:
                 if isinstance(each, ClassificationResult):
                     self.answers += 1
+                    if each.repeated:
+                        continue  # it names the worker that stored the prediction, which may be gone
+                    self.produced += 1
                     status = self._seen(each.worker)
                     self._statuses[each.worker] = replace(status, images=status.images + 1)
                 else:
@@ -139,8 +146,9 @@ class WorkerRegistry:
     def _record_heartbeat(self, beat: Heartbeat) -> None:
         before = self._statuses.get(beat.worker)
         if before is not None and before.state == "ended":
-            if beat.images:
-                return  # a standard queue does not keep the order: this was sent before the end
+            # A standard queue does not keep the order. Both times are by the clock of the worker's machine.
+            if beat.at <= before.sent_at if before.sent_at is not None else beat.images:
+                return  # the worker sent this heartbeat before its end
             del self._statuses[beat.worker]  # the instance was started again
         status = self._seen(beat.worker)
         self._statuses[beat.worker] = replace(
@@ -151,6 +159,7 @@ class WorkerRegistry:
             images_per_second=beat.images_per_second,
             end=beat.end,
             end_reason=beat.reason,
+            sent_at=beat.at,
         )
 
     def _seen(self, worker: str) -> WorkerStatus:
@@ -218,6 +227,7 @@ class InstanceRecord:
         images: images that its worker has answered.
         end, end_reason: how and why its worker has ended, by its last heartbeat.
         images_waited: whether the queue had messages in each round of the run.
+        images_held: whether in some round a worker that was not draining held images.
         is_excused: whether it is no failed run, however it ends: an answer has come since its end, or the previous
             controller has counted it.
         is_read: whether every heartbeat that it can have sent has been read since it is missing.
@@ -238,6 +248,7 @@ class InstanceRecord:
     end: WorkerEnd | None = None
     end_reason: str = ""
     images_waited: bool = True
+    images_held: bool = False
     is_excused: bool = False
     is_read: bool = False
     drain_requested_at: float | None = None
@@ -270,6 +281,8 @@ class InstanceTracker:
         statuses, at = self.registry.statuses(), self.clock()
         described = {instance.instance_id: instance for instance in fleet.instances}
         capacity_ids = fleet.capacity_ids
+        available = capacity_ids - draining
+        is_held = any(each.in_flight and each.state != "ended" for key, each in statuses.items() if key in available)
         self.ended = []
         # An instance may end before its first description. The previous controller has counted those of its own.
         self._add_records(capacity_ids if self._is_first_update else capacity_ids | fleet.launched, described, at)
@@ -279,6 +292,7 @@ class InstanceTracker:
             self._apply_heartbeat(record, statuses.get(instance_id))
             if instance_id in capacity_ids:
                 record.images_waited = record.images_waited and fleet.requests.total > 0
+                record.images_held = record.images_held or is_held
                 record.missing_since = None
                 if instance_id not in draining:
                     record.drain_requested_at = None

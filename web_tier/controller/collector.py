@@ -264,8 +264,8 @@ class Collector:
                 _log.warning("a prediction could not be read", extra=extra, exc_info=prediction)
                 unread.append(message)
             elif prediction is not None:  # if there is none, its job has been deleted
-                attempt = max(prediction.attempt, each.attempt)
-                found.append((message, prediction.response().model_copy(update={"attempt": attempt})))
+                own = {"attempt": max(prediction.attempt, each.attempt), "repeated": each.repeated}
+                found.append((message, prediction.response().model_copy(update=own)))
         return found, unread
 
     def _suspended_jobs(self) -> Mapping[str, int]:

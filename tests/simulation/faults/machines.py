@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from core.messages import ClassificationResult, Heartbeat, WorkerState
@@ -199,7 +199,8 @@ class SimulatedWorker:
 
     def _say(self, state: WorkerState, queue: SimulatedQueues) -> None:
         in_hand = int(self.in_hand_until is not None)
-        said = {"worker": self.name, "state": state, "images": self.images, "in_hand": in_hand}
+        at = _BEAT.at + timedelta(seconds=queue.now())
+        said = {"worker": self.name, "at": at, "state": state, "images": self.images, "in_hand": in_hand}
         queue.send_response(_BEAT.model_copy(update=said))
 
 

@@ -103,7 +103,7 @@ class Site:
         self.circuit = self.breaker.update(
             self.tracker.records.values(),
             self.tracker.ended,
-            answers=self.registry.answers,
+            answers=self.registry.produced,
             workers=len(self.running),
             images=self.images,
         )
@@ -122,11 +122,18 @@ class Site:
             self.round()
         return self.circuit
 
-    def answer(self, worker: str) -> None:
+    def answer(self, worker: str, *, repeated: bool = False) -> None:
         self.registry.record(
             [
                 ClassificationResult(
-                    job_id=new_id(), image_id=new_id(), status="done", label="cat", score=1, worker=worker, attempts=1
+                    job_id=new_id(),
+                    image_id=new_id(),
+                    status="done",
+                    label="cat",
+                    score=1,
+                    worker=worker,
+                    attempts=1,
+                    repeated=repeated,
                 )
             ]
         )
@@ -174,6 +181,19 @@ def test_the_first_answer_closes_the_circuit_and_the_fleet_grows_at_once() -> No
     assert (site.circuit, len(site.running)) == (FleetCircuit(), WORKERS)
 
 
+def test_a_repeated_prediction_neither_closes_the_circuit_nor_excuses_a_worker() -> None:
+    site = Site()
+    site.fail_all(120)
+    while not site.running:
+        site.round()
+    failed_runs, probe = site.circuit.failed_runs, site.running[0]
+    site.answer(probe, repeated=True)
+    assert site.wait(1).state is CircuitState.HALF_OPEN
+    assert (site.registry.answers, site.registry.produced) == (1, 0)
+    site.end(probe, "failed", DENIED)
+    assert site.wait(1).failed_runs == failed_runs + 1
+
+
 def test_where_no_image_waits_a_worker_that_lasts_for_a_minute_closes_the_circuit() -> None:
     site = Site()
     site.fail_all(61)
@@ -217,6 +237,17 @@ def test_which_ends_count_when_the_heartbeats_have_been_read(
     for worker in list(site.running[1:]):
         site.end(worker, end)
     assert site.wait(LAST_HEARTBEAT_SECONDS + 2).failed_runs == (MAX_FAILED_RUNS if is_failure else 0)
+
+
+def test_workers_that_end_idle_while_another_holds_all_images_have_not_failed() -> None:
+    site = Site(images=20 * WORKERS)
+    site.round()
+    site.images = 2
+    site.registry.record([heartbeat(site.running[0], in_hand=2)])
+    site.round()
+    for worker in list(site.running[1:]):
+        site.end(worker, "idle")
+    assert site.wait(LAST_HEARTBEAT_SECONDS + 2) == FleetCircuit()
 
 
 def test_the_end_of_an_older_worker_counts_as_idle() -> None:
@@ -294,7 +325,7 @@ def test_in_any_history_an_open_circuit_starts_one_a_minute_and_an_answer_closes
             answered.add(worker)
             in_a_row = 0
         elif event == "beat":
-            site.registry.record([heartbeat(worker)])
+            site.registry.record([heartbeat(worker, state="ready", in_hand=0)])
         else:
             site.end(worker, ENDS[event])
             in_a_row += event != "stopped" and worker not in answered

@@ -241,12 +241,14 @@ def test_a_result_that_was_too_large_for_the_queue_is_read_from_the_output_bucke
     site = Site()
     prediction = Prediction(**dict(done(REFS[0])))
     site.outputs.put(output_key(REFS[0]), prediction.to_json().encode(), "application/json")
-    site.send(stored(REFS[0], attempt=2), stored(REFS[1]), done(REFS[2]), beat())
+    repeated = stored(REFS[0], attempt=2).model_copy(update={"repeated": True})
+    site.send(repeated, stored(REFS[1]), done(REFS[2]), beat())
     site.tick()
     found = site.store.results(ONE)
     assert set(found) == {REFS[0].image_id, REFS[2].image_id}, "the second one's prediction was deleted with its job"
     assert (found[REFS[0].image_id].label, found[REFS[0].image_id].attempt) == (prediction.label, 2)
     assert (site.queue.messages, len(site.registry.statuses())) == ([], 1)
+    assert (site.registry.answers, site.registry.produced) == (2, 1)
 
 
 def test_a_prediction_that_cannot_be_read_delays_its_own_message_alone(monkeypatch: pytest.MonkeyPatch) -> None:

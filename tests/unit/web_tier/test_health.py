@@ -54,7 +54,8 @@ class Scene:
 
     def beat(self, worker: str, state: WorkerState = "busy") -> None:
         """Record a heartbeat of a worker."""
-        self.registry.record([heartbeat(worker, state=state)])
+        at = EPOCH + timedelta(seconds=self.clock.now)
+        self.registry.record([heartbeat(worker, state=state).model_copy(update={"at": at})])
 
     def observe(self, *draining: str, **states: str) -> dict[str, InstanceRecord]:
         """Update the tracker with instances in these states a second later: `observe(a="running")`."""
@@ -200,12 +201,23 @@ def test_a_late_heartbeat_does_not_bring_an_ended_worker_back() -> None:
     assert (status.state, status.images) == ("ended", 8)
 
 
+def test_a_late_heartbeat_does_not_erase_the_end_of_a_worker_that_answered_nothing() -> None:
+    known = registry()
+    end = heartbeat("i-1", state="ended").model_copy(
+        update={"at": EPOCH + timedelta(milliseconds=5), "end": "failed", "reason": "no room"}
+    )
+    known.record([end, heartbeat("i-1", state="ready")])
+    status = known.statuses()["i-1"]
+    assert (status.state, status.end, status.end_reason) == ("ended", "failed", "no room")
+
+
 def test_a_worker_of_a_restarted_instance_begins_again() -> None:
     clock = Clock(100)
     known = registry(clock)
     known.record([heartbeat("i-1", images=7, state="ended")])
     clock.now = 130
-    known.record([heartbeat("i-1", images=0, state="ready")])
+    later = EPOCH + timedelta(seconds=30)
+    known.record([heartbeat("i-1", images=0, state="ready").model_copy(update={"at": later})])
     status = known.statuses()["i-1"]
     assert (status.state, status.images, status.first_heartbeat_at) == ("ready", 0, 130)
 
