@@ -213,7 +213,7 @@ class Classification:
                     sends_from = self.calls.clock() + WATCH_PATIENCE_SECONDS
                     self.progress.note = str(error)
                 except JobClosedError:
-                    pass  # also the new job was closed: the next round has another one
+                    pass  # another job was closed, too: the next round releases its files
             self._collect(summary)
             self._show_watch(summary)
             left = sum(self.journal.counts().values())
@@ -311,12 +311,14 @@ class Classification:
         )
         try:
             uploader.run()
-        except JobClosedError:
+        except JobClosedError as error:
             if watched is None:
                 raise
-            # The job was cancelled, deleted, or has expired: what it has not accepted goes into a new one.
-            self.journal.release_unknown()
-            self.journal.begin_job()
+            # The job was cancelled, deleted, or has expired: what it has not accepted goes into the present one.
+            self.journal.release_unknown(error.job_id)
+            present = self.journal.job()
+            if present is None or present[1] == error.job_id:
+                self.journal.begin_job()
             uploader.run()
         finally:
             if watched is not None:

@@ -582,9 +582,16 @@ class Journal:
             self._move("sent", to, len(count))
         return len(forgotten)
 
-    def release_unknown(self) -> None:
-        """List the files of all unknown slices to be sent again: their job does not exist any more."""
-        self._base.execute("UPDATE files SET state = 'listed', slice = NULL WHERE state = 'sent'")
+    def release_unknown(self, job_id: str) -> None:
+        """List the files of a job's unknown slices to be sent again: the job takes no more images.
+
+        The slices of other jobs keep their keys, since the server may have accepted their files.
+        """
+        self._base.execute(
+            "UPDATE files SET state = 'listed', slice = NULL WHERE state = 'sent' "
+            "AND slice IN (SELECT slice FROM slices JOIN jobs USING (job) WHERE job_id = ?)",
+            (job_id,),
+        )
         self._counts = None
 
     # True labels

@@ -35,7 +35,11 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class JobClosedError(FleetsightClientError):
-    """Raised when the job takes no more images: it was cancelled or deleted, or it has expired."""
+    """Raised when the job `job_id` takes no more images: it was cancelled or deleted, or it has expired."""
+
+    def __init__(self, job_id: str, detail: str) -> None:
+        super().__init__(f"job {job_id} takes no more images: {detail}")
+        self.job_id = job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,7 @@ class Uploader:
             if error.problem == "idempotency-key-reused":
                 return self._reused(part, unsent, positions)
             if error.status == 404 or error.problem == "job-cancelled":
-                raise JobClosedError(f"job {part.job_id} takes no more images: {error.detail}") from error
+                raise JobClosedError(part.job_id, error.detail) from error
             raise
         return replace(_outcome_of(part, files, sent, unsent), digests=digests)
 

@@ -250,11 +250,15 @@ class Classification(RuleBasedStateMachine):
         assert self.journal.settle(sent, outcome, again, relist=relist) == missed
 
     @precondition(lambda self: self._unknown())
-    @rule()
-    def release_unknown(self) -> None:
-        self.journal.release_unknown()
+    @rule(data=st.data())
+    def release_unknown(self, data: st.DataObject) -> None:
+        """Release the files of one job; those of the others may have been accepted."""
+        unknown = {each.job for each in self.files.values() if each.state == "sent"}
+        job = data.draw(st.sampled_from(sorted(unknown)))
+        self.journal.release_unknown(f"JOB{job}")
         self.files = {
-            at: replace(each, state="listed") if each.state == "sent" else each for at, each in self.files.items()
+            at: replace(each, state="listed") if (each.state, each.job) == ("sent", job) else each
+            for at, each in self.files.items()
         }
 
     @invariant()

@@ -22,10 +22,11 @@ from fleetsight_client import journal as journal_module
 from fleetsight_client.api import ApiClient, RejectedError, RejectedFile
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import words
-from fleetsight_client.folders import FoundFile
-from fleetsight_client.journal import Journal
+from fleetsight_client.folders import FolderWalk, FoundFile
+from fleetsight_client.journal import Journal, Slice
 from fleetsight_client.output import ResultRow, ResultsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
+from fleetsight_client.uploader import Uploader
 
 Steps = Sequence[Callable[[], object]]
 Watch = Callable[..., Summary]
@@ -96,6 +97,40 @@ def test_files_that_no_job_took_are_sent_in_the_next_round(
     watch(folder, [nothing, nothing, nothing])
     assert labels(tmp_path) == [("a.jpg", "cat")]
     assert api.names == {"a.jpg": 1}
+
+
+def test_a_closed_job_leaves_the_slices_of_other_jobs_their_keys(
+    api: ResultsApi, url: str, watch: Watch, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has accepted the slice of the first job, but the command was killed before the answer came."""
+    folder, client, job_ids = photos({"a.jpg": b"cat", "b.jpg": b"dog"}), ApiClient(url), list[str]()
+    journal = Journal(tmp_path / "journal", (folder,))
+    journal.begin_watch()
+    for _ in range(2):
+        journal.list_stable_files(FolderWalk((folder,), ()))
+    for _ in range(2):
+        number, _, key = journal.begin_job()
+        job_ids.append(client.create_job("watched", keep=False, key=key, model=None))
+        journal.set_job_id(number, job_ids[-1])
+        if len(job_ids) == 1 and (sent := journal.begin_slice(number, job_ids[0], 1, 1_000)):
+            client.send_images(job_ids[0], [("a.jpg", b"cat")], sent.key, positions=[0], trace_id="1" * 32)
+    journal.close()
+    client.close()
+    del api.jobs[job_ids[1]]
+    send, late = Uploader._send, [job_ids[0]]
+
+    def send_late(uploader: Uploader, part: Slice) -> Any:
+        if part.job_id in late:
+            late.clear()
+            assert uploader._abandoned.wait(60.0)
+            raise StoppedError("the other job was closed first")
+        return send(uploader, part)
+
+    monkeypatch.setattr(Uploader, "_send", send_late)
+    watch(folder, [nothing] * 3)
+    assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert api.names == {"a.jpg": 1, "b.jpg": 1}
+    assert len(api.jobs) == 2
 
 
 @pytest.mark.parametrize("first", [None, "-", "other.csv"])
