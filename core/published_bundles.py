@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from core.bundle_facts import (
     IN_S3,
     MANIFEST,
@@ -79,7 +81,8 @@ def copies_first(get: Callable[[str, str], bytes], names: NameSettings) -> Calla
 def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) -> None:
     """Copy the bundles that an earlier release published to the model bucket, unless they are there.
 
-    It can be interrupted and repeated at any time. A bundle that is not whole is left out, with a warning.
+    It can be interrupted and repeated at any time. A bundle that is not whole, or that S3 refuses to read or to
+    store, is left out, with a warning.
 
     Args:
         outputs: the output bucket.
@@ -92,8 +95,8 @@ def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) 
         if name == MANIFEST and _OF_PUBLISHED.fullmatch(folder) and active():
             try:
                 publish(Path(f"s3://{outputs.name}/{folder}"), lambda _name: outputs, models)
-            except BundleUnreadableError as error:
-                _log.warning("a published bundle is not copied to the model bucket: %s", error)
+            except (BundleUnreadableError, BotoCoreError, ClientError) as error:
+                _log.warning("a published bundle is not copied to the model bucket: %s: %s", folder, error)
 
 
 def publish(

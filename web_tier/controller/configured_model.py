@@ -78,9 +78,10 @@ class ConfiguredModelRecorder:
         if problem is not None and problem != self._problem:
             _log.warning("the configured bundle is not offered to jobs: %s", problem)
         self._problem = problem
-        if self.models.name != self.outputs.name and self._ticks % TICKS_BETWEEN_COPIES == 0 and self.active():
+        is_due = self._ticks % TICKS_BETWEEN_COPIES == 0
+        self._ticks += 1  # before the copy: one that fails is repeated in an hour, not every few seconds
+        if is_due and self.models.name != self.outputs.name and self.active():
             copy_published(self.outputs, self.models, self.active)
-        self._ticks += 1
         return CHECK_SECONDS
 
     def _record(self, worker: WorkerSettings) -> None:

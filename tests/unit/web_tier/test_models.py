@@ -476,6 +476,30 @@ def test_models_among_the_results_are_copied_however_often_the_controller_dies(
     assert {key: get(recording.outputs.name, key) for key in wanted} == wanted
 
 
+def test_a_model_that_s3_refuses_to_copy_holds_up_no_other_and_is_tried_hourly(
+    recording: Recording, other: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for bundle in (DEMO_BUNDLE, other):
+        publish(bundle, recording.buckets.__getitem__, recording.outputs)
+    refused, copied = sorted([digest_of(DEMO_BUNDLE), digest_of(other)])
+    manifest = recording.outputs.objects[f"models/{refused}/{MANIFEST_NAME}"]
+    get = MemoryBucket.get
+
+    class Refusing(MemoryBucket):
+        def get(self, key: str, max_bytes: int | None = None) -> bytes:
+            body = get(self, key, max_bytes)
+            if body == manifest:
+                raise client_error(403)
+            return body
+
+    recording.outputs.__class__ = Refusing
+    for _ in range(TICKS_BETWEEN_COPIES + 1):
+        recording.recorder.tick()
+    assert f"models/{copied}/{MANIFEST_NAME}" in recording.models.objects
+    warnings = [each.getMessage() for each in caplog.records if "not copied" in each.message]
+    assert [refused in each for each in warnings] == [True, True], "at the beginning, and after an hour"
+
+
 @pytest.mark.usefixtures("app")
 def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
     recording: Recording,
