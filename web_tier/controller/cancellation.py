@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.ids import ImageRef, cancelled_key
+from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -21,6 +21,7 @@ from services.clock import utc_now
 from services.s3 import Bucket
 from web_tier.controller.reconciler import ResultRecovery, isolated
 from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.uploads.cancellation import align_tombstone
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class JobCanceller:
         a mark is deleted.
         """
         if not self.store.cancelled_jobs([job_id]):
-            self.inputs.delete_all([cancelled_key(job_id)])
+            align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
         refs = [ImageRef(job_id, image_id) for image_id in self.recorder.cancelled(job_id)]
         for start in range(0, len(refs), PAGE):
             if not self.active():

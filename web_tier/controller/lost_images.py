@@ -208,6 +208,10 @@ class AnswerOrder:
         is_waiting = self._groups[group].answered_at <= latest
         return self._all.overtaken(latest) - self.patience if is_waiting else float("-inf")
 
+    def answered_at(self, group: MessageGroup) -> float:
+        """Return when an image of a group was last answered, or images of it were last repaired."""
+        return self._groups[group].answered_at
+
     def repair(self, group: MessageGroup) -> None:
         """Note that images of a group that is passed over are repaired: the next ones have to wait again."""
         self._groups[group].answered_at = self._time

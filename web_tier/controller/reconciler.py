@@ -16,13 +16,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
 
-from core.ids import ImageRef, cancelled_key
+from core.ids import ImageRef
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
@@ -47,6 +47,7 @@ from web_tier.controller.lost_images import (
     WaitTimes,
 )
 from web_tier.controller.result_recorder import ResultRecorder, rank
+from web_tier.uploads.cancellation import align_tombstone
 
 _log = logging.getLogger(__name__)
 
@@ -248,9 +249,9 @@ class Reconciler:
         self._listed_at, now = listed_at, self.clock()
         self._order.update({watch.group for watch in self._jobs.values()}, answered, now)
         at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
-        lost = self._find_lost(now, at_rest=at_rest)
+        lost, passed_over = self._find_lost(now, at_rest=at_rest)
         if lost and not self.is_paused():
-            self._repair_all(lost, at_rest=at_rest)
+            self._repair_all(lost, passed_over, at_rest=at_rest)
         return self.reconcile_seconds
 
     def _sweep(self, job: OpenJob, watch: JobWatch, listed_at: float) -> float | None:
@@ -272,7 +273,7 @@ class Reconciler:
             watch.retried_at = retried_at
         if retried_at is not None and not is_quiet and not self.store.cancelled_jobs([job.job_id]):
             # A process that cancelled the job at the same moment, and ended, may have left it.
-            self.inputs.delete_all([cancelled_key(job.job_id)])
+            align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):
             self.recorder.resync(job.job_id)
             watch.is_counted = True
@@ -289,8 +290,11 @@ class Reconciler:
             _log.info("closed a finished job", extra={"job": job.job_id})
         return watch.waits.requested_after(missing.answered) if missing.answered else None
 
-    def _find_lost(self, now: float, *, at_rest: bool) -> list[ImageRef]:
-        """Return the images of all jobs that are to be repaired, those that have waited longest first."""
+    def _find_lost(self, now: float, *, at_rest: bool) -> tuple[list[ImageRef], set[MessageGroup]]:
+        """Return the images that are to be repaired, and which groups of theirs are passed over.
+
+        Overtaken images come first, those that have waited longest. Groups beyond the limit wait for a later sweep.
+        """
         limit = MAX_REPAIRS_AT_REST if at_rest else MAX_REPAIRS
         found, passed_over = list[tuple[float, ImageRef]](), dict[MessageGroup, list[tuple[float, ImageRef]]]()
         for job_id, watch in self._jobs.items():
@@ -305,10 +309,14 @@ class Reconciler:
                     elif wait.since < passed:
                         passed_over.setdefault(watch.group, []).append((wait.since, ref))
             found = _oldest(limit, found)
-        for group, images in passed_over.items():
-            self._order.repair(group)
-            found += _oldest(MAX_PASSED_OVER, images)
-        return [ref for _, ref in found]
+        tried = set[MessageGroup]()
+        # Those repaired least recently first, so that each has its turn.
+        for group in sorted(passed_over, key=self._order.answered_at):
+            if len(found) >= limit:
+                break
+            tried.add(group)
+            found += _oldest(min(MAX_PASSED_OVER, limit - len(found)), passed_over[group])
+        return [ref for _, ref in found], tried
 
     def _waits(self, job_id: str, waits: WaitTimes, limit: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:
         """Yield missing images of a job with their wait: those that the `limit` oldest can be."""
@@ -318,7 +326,7 @@ class Reconciler:
         for image_id in image_ids:
             yield ImageRef(job_id, image_id), waits.of(image_id, now)
 
-    def _repair_all(self, lost: Sequence[ImageRef], *, at_rest: bool) -> None:
+    def _repair_all(self, lost: Sequence[ImageRef], passed_over: Collection[MessageGroup], *, at_rest: bool) -> None:
         by_job: dict[str, list[str]] = {}
         for ref in lost:
             by_job.setdefault(ref.job_id, []).append(ref.image_id)
@@ -326,6 +334,8 @@ class Reconciler:
             for start in range(0, len(image_ids), PAGE):
                 if not self.active():
                     return
+                if (group := self._jobs[job_id].group) in passed_over:
+                    self._order.repair(group)
                 with isolated(job_id):
                     self._repair(job_id, image_ids[start : start + PAGE], at_rest=at_rest)
 

@@ -8,11 +8,14 @@ table, classify no image while the tombstone exists (`app_tier/cancellation.py`)
 The mark is put before the tombstone, and a retry deletes both before it sends a request. A tombstone without a mark
 would fail the images of a job that is not cancelled. A cancelling and a retry at the same time leave none: a retry
 deletes the tombstone before and after the mark, and a cancelling deletes its tombstone if the mark is gone. If a
-process ends in between, the controller deletes the tombstone before it closes the job.
+process ends in between, the controller deletes the tombstone before it closes the job. Since the job may be cancelled
+at that moment, `align_tombstone` then reads the mark again.
 """
 
 from core.ids import cancelled_key
 from core.jobs.models import JobStatus
+from core.jobs.store import JobStore
+from services.s3 import Bucket
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
 
 TOMBSTONE = b"This job is cancelled."
@@ -32,9 +35,26 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     if status.state == "finished" and not (status.retried_at and store.is_open(job_id)):
         return
     store.put_cancelled(job_id, ingest.clock())
-    ingest.bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
-    if not store.cancelled_jobs([job_id]):
-        ingest.bucket.delete(cancelled_key(job_id))
+    align_tombstone(store, ingest.bucket, job_id, is_cancelled=True)
+
+
+def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelled: bool) -> None:
+    """Store the tombstone of a job that `is_cancelled`, as its mark said last, or delete it.
+
+    Repeat this if the mark has changed meanwhile: the job was resumed, or cancelled, by another process.
+
+    Raises:
+        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: calling again is safe.
+    """
+    key = cancelled_key(job_id)
+    while True:
+        if is_cancelled:
+            inputs.put(key, TOMBSTONE, "text/plain", UNKEPT)
+        else:
+            inputs.delete_all([key])
+        before, is_cancelled = is_cancelled, bool(store.cancelled_jobs([job_id]))
+        if is_cancelled == before:
+            return
 
 
 def resume_job(ingest: ImageIngest, job_id: str) -> None:

@@ -417,6 +417,22 @@ def test_a_tombstone_that_is_put_late_is_gone_while_a_retry_of_its_job_waits(sit
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
 
+@pytest.mark.parametrize("is_closing", [False, True])
+def test_a_job_cancelled_while_the_controller_deletes_its_tombstone_has_one(
+    site: ResultsSite, is_closing: bool
+) -> None:
+    [ref] = site.add_job(1)
+    site.respond(refused(ref))
+    site.retry(ref)
+    between_the_calls_of(site.inputs, "delete", lambda: cancel_on(site, ref.job_id))
+    if is_closing:
+        site.canceller.is_done_with(ref.job_id)
+    else:
+        site.reconciler.tick()
+    assert site.store.cancelled_jobs([ref.job_id])
+    assert site.inputs.exists(cancelled_key(ref.job_id))
+
+
 def test_the_tombstone_of_a_cancelled_job_stays_for_messages_that_come_late(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)

@@ -27,6 +27,7 @@ from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, do
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
 from web_tier.controller import reconciler, result_recorder
+from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.reconciler import CLOSE_AFTER
 
 HOUR = 3_600.0
@@ -128,6 +129,29 @@ def test_nothing_is_sent_again_while_the_fleet_is_paused(site: ResultsSite) -> N
     site.paused = False
     site.pass_time(10)
     assert len(site.requests.sent) == 3
+
+
+def test_repairs_of_groups_that_are_passed_over_have_a_total_limit(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without sign-in, each job is a group of its own."""
+    monkeypatch.setattr("web_tier.controller.reconciler.MAX_REPAIRS", 3)
+    refs = [site.add_job(2)[0] for _ in range(4)]
+    site.pass_time(LOST_AFTER)
+    site.requests.sent.clear()
+    marked = list[MessageGroup]()
+    order = site.reconciler._order
+    monkeypatch.setattr(order, "overtaken", lambda _group: float("-inf"))
+    monkeypatch.setattr(order, "passed_over", lambda group: float("-inf" if group in marked else "inf"))
+    monkeypatch.setattr(order, "repair", marked.append)
+    site.paused = True
+    site.reconciler.tick()
+    assert (marked, site.requests.sent) == ([], [])
+    site.paused = False
+    site.reconciler.tick()
+    assert (len(set(marked)), len(site.requests.sent)) == (2, 3)
+    site.reconciler.tick()
+    assert (len(set(marked)), len(site.requests.sent)) == (len(refs), 6)
 
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
