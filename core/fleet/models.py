@@ -352,6 +352,7 @@ class FleetSnapshot(WireModel):
         arrival_rate: estimated arrivals, in images/s.
         waiting_seconds: how long the oldest waiting image has waited, by the same estimate.
         recent_launches: instances launched or started within the last 60 s.
+        failed_boots: `circuit.failed_runs`, for older readers.
         circuit: whether workers end one after another without an answer, and why.
         images_per_second: answers of all workers in the last seconds.
         today: images and cost of the day of `at`; None in reports of an older release.
@@ -386,6 +387,7 @@ class FleetSnapshot(WireModel):
     arrival_rate: float = 0.0
     waiting_seconds: float = 0.0
     recent_launches: int = 0
+    failed_boots: int = 0
     circuit: FleetCircuit = FleetCircuit()
     images_per_second: float = 0.0
     today: FleetDay | None = None

@@ -38,6 +38,7 @@ from core.fleet.models import (
     JournalEntry,
     LaunchJournal,
     LimitsOverride,
+    OutageMessage,
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
@@ -56,6 +57,7 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.notifications import NotificationStore
+from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
 from core.messages import (
     CANCELLED,
@@ -202,6 +204,7 @@ def _fill_jobs(store: JobStore) -> None:
     single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True, model=JOB_MODEL)
     store.make_current_single_job(single, NOW, NOW + timedelta(hours=1), "")
     store.delete(deleted)
+    PutIntents(store.table).declare(PutIntent(UPLOAD, JOB, (WAITING.image_id,), KEY, is_upload=True))
 
     listings = ListingStore(store)
     listings.create_job(sourced, "operator", NOW)
@@ -256,7 +259,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_run(run)
     fleet.put_day(day)
     message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
-    fleet.put_cap_messages(CapMessages(messages=(message,)), 3)
+    outage = OutageMessage(since=NOW, is_over=False, at=NOW, reason="access denied", sent=("topic",))
+    fleet.put_cap_messages(CapMessages(messages=(message,), outages=(outage,)), 3)
     results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
     results.count(_result(DONE))
     results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())

@@ -54,6 +54,7 @@ def test_each_statement_allows_a_request_that_aws_can_make(role: str, monkeypatc
     The same holds for a resource of a type that the action does not have.
     """
     monkeypatch.setitem(GIVEN, "SenderArn", "arn:aws:ses:eu-central-1:123456789012:identity/me@example.org")
+    monkeypatch.setitem(GIVEN, "RestoredJobTable", "name-restored-20261125t120000z")
     own = {sid: as_on_aws(statement) for sid, statement in statements(role).items()}
     requests = [
         (sid, request_for(action, resource, each.get("Condition", {})))

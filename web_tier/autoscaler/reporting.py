@@ -149,6 +149,7 @@ class SnapshotWriter:
                 arrival_rate=_two_digits(observation.demand.rate) or 0.0,
                 waiting_seconds=round(max((age for age, _ in observation.demand.waiting), default=0.0), 1),
                 recent_launches=observation.recent_launches,
+                failed_boots=observation.metrics.circuit.failed_runs,
                 circuit=observation.metrics.circuit,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
                 today=_rounded(meter.daily.today),

@@ -425,10 +425,10 @@ Step = Callable[[FlaskClient, str, str], TestResponse]
 BEFORE: list[tuple[str, int, Step]] = [
     ("a job", 3, lambda web, _job, _image: web.post("/api/v1/jobs")),
     ("a job once", 6, lambda web, _job, _image: web.post("/api/v1/jobs", headers={"Idempotency-Key": "k"})),
-    ("an upload", 5, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/images", data=form())),
-    ("the form", 7, lambda web, _job, _image: web.post("/", data=form())),
-    ("the first single image", 6, lambda web, _job, _image: single(web)),
-    ("another single image", 5, lambda web, _job, _image: single(web)),
+    ("an upload", 7, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/images", data=form())),
+    ("the form", 9, lambda web, _job, _image: web.post("/", data=form())),
+    ("the first single image", 8, lambda web, _job, _image: single(web)),
+    ("another single image", 7, lambda web, _job, _image: single(web)),
     ("the status", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}")),
     ("results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results")),
     ("all results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results.csv")),
@@ -447,7 +447,7 @@ BEFORE: list[tuple[str, int, Step]] = [
 """Calls of the table for each step as the web tier made them when jobs had no owners. There is one more for a new job
 (which model does it get?), where images are recorded (is their job being deleted?), where results are listed (which
 requests were sent again?), for a retry (is the job cancelled?), and for the first single image of a minute (does
-another process have a job for them?)."""
+another process have a job for them?). There are two more where files arrive: their put intent comes and goes."""
 
 
 def test_no_step_calls_the_table_more_often_than_before_jobs_had_owners(app: Flask, client: FlaskClient) -> None:
