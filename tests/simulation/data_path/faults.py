@@ -13,7 +13,7 @@ Passing = Literal[
     "throttled", "unavailable", "request lost", "reply lost", "repeated", "refused after its effect", "partial"
 ]
 Freeze = Literal["frozen before", "frozen after"]
-Fault = Passing | Freeze | Literal["killed before", "killed after", "queue missing"]
+Fault = Passing | Freeze | Literal["killed before", "killed after", "queue missing", "denied"]
 PASSING: Final[tuple[Passing, ...]] = get_args(Passing)
 FREEZES: Final[tuple[Freeze, ...]] = get_args(Freeze)
 ALL: Final[tuple[Fault, ...]] = (*PASSING, *FREEZES, "killed before", "killed after")
@@ -36,6 +36,7 @@ class Faults:
         share: of all calls that meet a passing fault.
         outages: services that answer nothing until so many seconds.
         missing: queues that do not exist until so many seconds.
+        denied: services that workers may not use.
         armed: what befalls the next call of a kind of process, by an operation (or any, if empty).
         met: how many calls met a fault, and how many of these froze their process. A batch may be processed in part.
     """
@@ -44,10 +45,12 @@ class Faults:
     random: Random
     kill: Callable[[Any], None]
     freeze: Callable[[Any], None]
+    reply: Callable[[Process], None]
     note_lost_reply: Callable[[str, Any], None]
     share: float = 0.0
     outages: dict[str, float] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
+    denied: set[str] = field(default_factory=set)
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
     met: int = 0
     freezes: int = 0
@@ -73,7 +76,9 @@ class Faults:
             return effect()
         fault = self._draw(process, service, operation)
         if fault is None:
-            return effect()
+            result = effect()
+            self.reply(process)
+            return result
         self.met += 1
         self._befall_before(process, fault)
         self._is_partial = fault == "partial"
@@ -103,6 +108,8 @@ class Faults:
                 raise refusal("ServiceUnavailable", 503, retries=2)
             case "queue missing":
                 raise refusal("AWS.SimpleQueueService.NonExistentQueue", 400, retries=0)
+            case "denied":
+                raise refusal("AccessDenied", 403, retries=0)
             case "request lost":
                 raise HTTPClientError(error="the request was lost")
 
@@ -129,10 +136,8 @@ class Faults:
         if process.was_away and process.kind == "controller":
             # After its last write it checks whether the job still exists. No protocol survives its death in between.
             return None
-        if self.missing.get(service, 0.0) > self.scheduler.now:
-            return "queue missing"
-        if self.outages.get(service, 0.0) > self.scheduler.now:
-            return "unavailable"
+        if (fault := self._lasting(process, service)) is not None:
+            return fault
         for index, (armed_kind, where, fault) in enumerate(self.armed):
             if armed_kind == process.kind and f"{service}.{operation}".startswith(where):
                 del self.armed[index]
@@ -140,3 +145,11 @@ class Faults:
         if self.share and self.random.random() < self.share:
             return self.random.choice(PASSING)
         return None
+
+    def _lasting(self, process: Process, service: str) -> Fault | None:
+        """Return the fault that all calls of a service meet for a while."""
+        if self.missing.get(service, 0.0) > self.scheduler.now:
+            return "queue missing"
+        if service in self.denied and process.kind == "worker":
+            return "denied"
+        return "unavailable" if self.outages.get(service, 0.0) > self.scheduler.now else None

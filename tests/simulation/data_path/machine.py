@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from core.jobs.models import Job
+from tests.simulation.data_path.clients import Content
 from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
-from tests.simulation.data_path.world import MAX_SKEW_SECONDS, Content, World
+from tests.simulation.data_path.processes import MODELS
+from tests.simulation.data_path.world import World
 from tests.support.memory_aws.sqs import Habits
 
 STEPS: Final = 25
-SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters", "sources")
+SERVICES: Final = ("table", "inputs", "outputs", "requests", "responses", "dead_letters", "sources", "models")
 OPERATIONS: Final = (
     "",
     "table",
@@ -55,52 +57,59 @@ contents = st.lists(
 )
 spans = st.sampled_from(((2, 2), (10, 4), (60, 4), (150, 5), (700, 6), (3_700, 8)))
 jobs = st.integers(0, 9)
-ways = st.sampled_from(("plain", "keyed", "direct"))
-skews = st.sampled_from((0.0, -MAX_SKEW_SECONDS, MAX_SKEW_SECONDS))
+ways = st.sampled_from(("plain", "keyed", "direct", "single"))
+skews = st.sampled_from((0.0, *(sign * days * 86_400 for sign in (-1, 1) for days in (0.0005, 0.2, 8, 400))))
 
 
 class History(RuleBasedStateMachine):
-    """One history; `tally` counts what all of them did."""
+    """One history; `tally` counts what all of them did, `is_busy` whether they end in a system that never rests."""
 
     tally: ClassVar[Counter[str]] = Counter()
+    is_busy: ClassVar[bool] = False
 
     world: World
 
     @initialize(seed=st.integers(0, 2**32), fifo=st.booleans(), keep=st.booleans())
     def begin(self, seed: int, fifo: bool, keep: bool) -> None:
         """A system without images."""
-        self.world = World(seed, fifo=fifo)
-        self.world.new_job(keep=keep)
+        self.world = World(seed, fifo=fifo, busy=self.is_busy)
+        self.world.clients.new_job(keep=keep)
 
     @rule(job=jobs, contents=contents, span=spans)
     def clients_upload(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
         """Images arrive in a form."""
-        self.world.upload(self._job(job), contents, "plain")
+        self.world.clients.upload(self._job(job), contents, "plain")
         self.world.run(*span)
 
     @rule(job=jobs, contents=contents, span=spans)
     def clients_upload_under_a_key(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
         """Images arrive in a form with an idempotency key."""
-        self.world.upload(self._job(job), contents, "keyed")
+        self.world.clients.upload(self._job(job), contents, "keyed")
         self.world.run(*span)
 
     @rule(job=jobs, contents=contents, span=spans)
     def clients_upload_directly(self, job: int, contents: list[Content], span: tuple[int, int]) -> None:
         """Images arrive in the bucket."""
-        self.world.upload(self._job(job), contents, "direct")
+        self.world.clients.upload(self._job(job), contents, "direct")
+        self.world.run(*span)
+
+    @rule(number=jobs, content=st.none() | st.tuples(st.integers(0, 5), st.just("good")), span=spans)
+    def a_form_is_used_again(self, number: int, content: Content | None, span: tuple[int, int]) -> None:
+        """A browser or a proxy sends a form twice, or a client sends another picture by it."""
+        self.world.clients.use_form_again(number, content)
         self.world.run(*span)
 
     @rule(job=jobs, span=spans, room=st.booleans())
     def a_client_retries(self, job: int, span: tuple[int, int], room: bool) -> None:
         """Failed images are tried again, perhaps by workers that have more memory."""
         self.world.has_room = room
-        self.world.retry(self._job(job))
+        self.world.clients.retry(self._job(job))
         self.world.run(*span)
 
     @rule(job=jobs, span=spans)
     def a_client_cancels_a_job(self, job: int, span: tuple[int, int]) -> None:
         """A job is cancelled, as a whole or in part."""
-        self.world.cancel(self._job(job))
+        self.world.clients.cancel(self._job(job))
         self.world.run(*span)
 
     @rule(job=jobs, contents=contents, how=ways, span=spans)
@@ -109,10 +118,10 @@ class History(RuleBasedStateMachine):
     ) -> None:
         """Two clients disagree while a third one uploads."""
         world, ours = self.world, self._job(job)
-        world.upload(ours, contents, how)
-        world.cancel(ours)
-        world.retry(ours)
-        world.cancel(ours)
+        world.clients.upload(ours, contents, how)
+        world.clients.cancel(ours)
+        world.clients.retry(ours)
+        world.clients.cancel(ours)
         world.run(*span)
 
     @rule(number=jobs, order=st.sampled_from(ORDERS), span=spans, room=st.booleans())
@@ -121,37 +130,37 @@ class History(RuleBasedStateMachine):
         self.world.has_room = room
         match order:
             case "redrive":
-                self.world.redrive(number, times=1)
+                self.world.clients.redrive(number, times=1)
             case "redrive twice":
-                self.world.redrive(number, times=2)
+                self.world.clients.redrive(number, times=2)
             case "redrive all":
-                self.world.redrive_all()
+                self.world.clients.redrive_all()
             case _:
-                self.world.discard(number)
+                self.world.clients.discard(number)
         self.world.run(*span)
 
-    @precondition(lambda self: len(self.world.existing_jobs()) < MAX_JOBS)
+    @precondition(lambda self: len(self.world.clients.existing_jobs()) < MAX_JOBS)
     @rule(keep=st.booleans())
     def a_client_makes_a_job(self, keep: bool) -> None:
         """There is another job."""
-        self.world.new_job(keep=keep)
+        self.world.clients.new_job(keep=keep)
 
-    @precondition(lambda self: len(self.world.existing_jobs()) < MAX_JOBS)
+    @precondition(lambda self: len(self.world.clients.existing_jobs()) < MAX_JOBS)
     @rule(contents=contents, keep=st.booleans(), span=spans, changes=st.booleans())
     def a_client_makes_a_job_from_s3(
         self, contents: list[Content], keep: bool, span: tuple[int, int], changes: bool
     ) -> None:
         """A job takes its images from a bucket, which may change meanwhile."""
-        self.world.import_job(contents, keep=keep)
+        self.world.clients.import_job(contents, keep=keep)
         self.world.run(*span)
         if changes:
-            self.world.change_source()
+            self.world.clients.change_source()
 
-    @precondition(lambda self: len(self.world.jobs) > 1)
+    @precondition(lambda self: len(self.world.clients.jobs) > 1)
     @rule(job=jobs, span=spans)
     def a_client_deletes_a_job(self, job: int, span: tuple[int, int]) -> None:
         """A job is deleted."""
-        self.world.delete(self._job(job))
+        self.world.clients.delete(self._job(job))
         self.world.run(*span)
 
     @rule(span=spans)
@@ -175,7 +184,9 @@ class History(RuleBasedStateMachine):
     def a_job_is_used_as_it_expires(self, job: int, contents: list[Content], act: str) -> None:
         """A client uploads into a job, or retries it, when its seven days are over."""
         world, old = self.world, self._job(job)
-        use = partial(world.retry, old) if act == "retry" else partial(world.upload, old, contents, act)
+        use = (
+            partial(world.clients.retry, old) if act == "retry" else partial(world.clients.upload, old, contents, act)
+        )
         world.run_until_expiry(old, use)
 
     @rule(kind=st.sampled_from(KINDS), where=st.sampled_from(OPERATIONS), fault=st.sampled_from(ALL))
@@ -189,7 +200,7 @@ class History(RuleBasedStateMachine):
     ) -> None:
         """For a while a share of all calls meets a fault."""
         self.world.faults.share = share
-        self.world.upload(self._job(job), contents, how)
+        self.world.clients.upload(self._job(job), contents, how)
         self.world.run(*span)
         self.world.faults.share = 0.0
 
@@ -232,7 +243,7 @@ class History(RuleBasedStateMachine):
     ) -> None:
         """Processes stand still before such calls take effect, or before they know of that, while images arrive."""
         self.world.faults.armed.extend((*call, freeze) for call in calls)
-        self.world.upload(self._job(job), contents, how)
+        self.world.clients.upload(self._job(job), contents, how)
         self.world.run(*span)
 
     @rule(span=spans)
@@ -268,10 +279,42 @@ class History(RuleBasedStateMachine):
         """No controller runs for an hour or more."""
         self.world.run_without_consumer(*span)
 
+    @rule()
+    def the_job_table_is_copied(self) -> None:
+        """DynamoDB can restore the table as it is now."""
+        self.world.back_up()
+
+    @precondition(lambda self: self.world.backup is not None)
+    @rule(mistake=st.none() | jobs, before=spans, after=spans)
+    def the_job_table_is_restored(self, mistake: int | None, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """A job is deleted by mistake; the table becomes its copy, and the controller of the old table lives on."""
+        if mistake is not None:
+            self.world.clients.delete(self._job(mistake))
+        self.world.run(*before)
+        self.world.restore()
+        self.world.run(*after)
+        self.world.end_replaced_controllers()
+
     @rule(model=st.sampled_from(("model-a", "model-b")))
-    def another_model_is_rolled_out(self, model: str) -> None:
-        """Workers that begin from now on have another model."""
+    def workers_get_another_model(self, model: str) -> None:
+        """Workers that begin from now on have another model, for jobs that name none."""
         self.world.model = model
+
+    @rule(model=st.sampled_from(MODELS), share=st.sampled_from((0.5, 1.0)), span=spans)
+    def another_model_is_rolled_out(self, model: str, share: float, span: tuple[int, int]) -> None:
+        """New jobs, or half of them, get another model, or one with a bundle that is gone."""
+        self.world.clients.roll_out(model, share)
+        self.world.run(*span)
+
+    @rule(service=st.sampled_from(("inputs", "outputs", "models")), job=jobs, contents=contents, how=ways, span=spans)
+    def every_worker_ends_with_a_fault(
+        self, service: str, job: int, contents: list[Content], how: str, span: tuple[int, int]
+    ) -> None:
+        """For a while workers are denied a service, so that each of them ends."""
+        self.world.faults.denied.add(service)
+        self.world.clients.upload(self._job(job), contents, how)
+        self.world.run(*span)
+        self.world.faults.denied.clear()
 
     @rule(span=spans)
     def the_engine_of_a_worker_breaks(self, span: tuple[int, int]) -> None:
@@ -280,10 +323,11 @@ class History(RuleBasedStateMachine):
             worker.is_broken = True
         self.world.run(*span)
 
-    @rule(web=skews, controller=skews)
-    def clocks_differ(self, web: float, controller: float) -> None:
-        """The clocks of the web tier and of the controller are wrong."""
-        self.world.web_skew_seconds, self.world.controller_skew_seconds = web, controller
+    @rule(clock=st.sampled_from(("web", "controller")), seconds=skews, span=spans)
+    def a_clock_jumps(self, clock: str, seconds: float, span: tuple[int, int]) -> None:
+        """From now on a clock is wrong, by seconds or by a year, or right again."""
+        self.world.skew_seconds[clock] = seconds
+        self.world.run(*span)
 
     def teardown(self) -> None:
         """When every fault is over, everything is answered, once."""
@@ -295,8 +339,8 @@ class History(RuleBasedStateMachine):
             calls=self.world.scheduler.calls,
             faults=self.world.faults.met,
             kills=self.world.kills,
-            images=sum(file.acknowledged is not None for file in self.world.files.values()),
-            redriven=self.world.redriven.total(),
+            images=sum(file.acknowledged is not None for file in self.world.clients.files.values()),
+            redriven=self.world.clients.redriven.total(),
             freezes=self.world.faults.freezes,
             cancelled=sum("cancelled" in item for item in self.world.table.items.values()),
             **self.world.used_as_it_expires,
@@ -304,17 +348,19 @@ class History(RuleBasedStateMachine):
 
     def _job(self, number: int) -> Job:
         """Return one of the last jobs, which may be gone by now."""
-        recent = self.world.jobs[-MAX_JOBS:]
+        recent = self.world.clients.jobs[-MAX_JOBS:]
         return recent[number % len(recent)]
 
 
-def play(histories: int, first_seed: int = 0, *, shrink: bool = True, steps: int = STEPS) -> Counter[str]:
+def play(
+    histories: int, first_seed: int = 0, *, shrink: bool = True, steps: int = STEPS, busy: bool = False
+) -> Counter[str]:
     """Play so many random histories; return what happened in all of them.
 
     Raises:
         BrokenError: something happened that must never happen; the notes are the shortest history found.
     """
-    History.tally = Counter()
+    History.tally, History.is_busy = Counter(), busy
     logging.disable(logging.CRITICAL)
     try:
         run_state_machine_as_test(

@@ -1,9 +1,9 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import cache, partial, reduce
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, Manifest, Preprocess
+from app_tier.bundle import Bundle, BundleMissingError, Manifest, Preprocess
 from app_tier.classify import Classifier
 from app_tier.engines import LoadedModel
 from app_tier.lifecycle import Lifetime
@@ -26,25 +26,33 @@ from app_tier.sizing import Sizing
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config, load_config
+from core.fleet.store import CONTROLLER_LEASE
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.listings import ListingStore
 from core.jobs.store import JobStore
+from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from core.result_cache import ResultCache
 from services.errors import FleetsightError
+from services.lease import Lease
 from services.s3 import UploadForm
-from tests.simulation.data_path.scheduler import KilledError, Process, Scheduler, TaskLock
+from tests.simulation.data_path.billing import Billing
+from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
+from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import JobLocks, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
+from web_tier.quotas import Quotas
 from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
+from web_tier.uploads.single import SingleImages
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
@@ -58,6 +66,12 @@ UNKEPT_LIFETIME = timedelta(days=7)
 CACHE_LIFETIME = timedelta(days=1)
 MAX_RECEIVE_COUNT = 5
 IDLE_SECONDS = 1e12
+FORM_SECONDS: Final = 3_600
+"""Lifetime of a form for an upload into the bucket."""
+ORPHANS_SECONDS: Final = 3_000.0
+"""Time between two searches for orphans, each of which reads 32 partitions; real ones are ten times as frequent."""
+LEASE_ROUNDS: Final = 3
+"""Length of the lease, which a controller renews in every round, however long that is."""
 SIZING = Sizing(
     streams=1,
     engine_threads=1,
@@ -70,14 +84,26 @@ SIZING = Sizing(
 )
 
 
+GONE_MODEL: Final = "model-gone"
+"""A model of the catalogue with a bundle that was removed."""
+
+IMAGES_PER_DAY: Final = 12
+"""Quota of each client."""
+
 SOURCE: Final = "photos"
 """Bucket from which jobs take images."""
 
 
 @cache
 def import_config() -> Config:
-    """Return the shipped configuration, with jobs from `SOURCE`."""
-    return load_config(Path("config.yaml"), {"FLEETSIGHT__IMPORTS__SOURCES": f"[{{location: 's3://{SOURCE}'}}]"})
+    """Return the shipped configuration, with jobs from `SOURCE`, copies of results there, and a quota."""
+    places = f"[{{location: 's3://{SOURCE}'}}]"
+    changes = {
+        "IMPORTS__SOURCES": places,
+        "IMPORTS__DESTINATIONS": places,
+        "LIMITS__IMAGES_PER_DAY": str(IMAGES_PER_DAY),
+    }
+    return load_config(Path("config.yaml"), {f"FLEETSIGHT__{key}": value for key, value in changes.items()})
 
 
 class InlineExecutor:
@@ -115,28 +141,67 @@ class Web:
             clock=clock,
             pool=cast(Any, InlineExecutor()),
         )
-        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), 3600, world.sources)
+        self.quotas = Quotas(world.table, import_config().limits, clock)
+        self.single = SingleImages(self.intake, clock)
+        self.single._committer = cast(Any, InlineExecutor())
+        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), FORM_SECONDS, world.sources)
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
-        return self.world.now() + timedelta(seconds=self.world.web_skew_seconds)
+        return self.world.clock_of(self.process).now()
 
 
 class _Forms:
-    """Makes forms that fix nothing: the model's clients put what they declared."""
+    """Makes forms, which the model's clients obey."""
 
-    def form(self, key: str, content_type: str, **_: object) -> UploadForm:
+    def form(self, key: str, content_type: str, *, tags: Mapping[str, str], **_: object) -> UploadForm:
         """Return a form."""
-        return UploadForm("memory", {"key": key, "Content-Type": content_type})
+        return UploadForm("memory", {"key": key, "Content-Type": content_type, **tags})
 
 
 class Controller:
-    """One tenure of a controller: its loops are tasks."""
+    """A controller: it contends for the lease; the loops of its only tenure are tasks."""
 
-    def __init__(self, world: "World", process: Process, token: int) -> None:
-        self.world, self.process, self.token = world, process, token
-        scheduler = world.scheduler
-        store = JobStore(world.table)
+    def __init__(self, world: "World", process: Process) -> None:
+        self.world, self.process, self.table = world, process, world.table
+        self._is_stopped = False
+        # A client of its own, as in the product: faults of the job table do not meet it.
+        table = MemoryTable(world.faults.hook("lease"), sleep=world.scheduler.sleep, name=world.first_table.name)
+        table.items = world.first_table.items
+        self.lease = Lease(
+            table,
+            CONTROLLER_LEASE,
+            LEASE_ROUNDS,
+            holder=process.name,
+            work_table=self.table.name,
+            generation=world.restores,
+            clock=lambda: world.scheduler.rounds,
+            now=world.clock_of(process).seconds,
+        )
+        world.scheduler.spawn(process, f"{process.name} lease", self._contend)
+
+    def _contend(self) -> None:
+        """Lead while the lease is held; end when it is lost, so that another process contends."""
+        is_leading = False
+        while True:
+            try:
+                is_held = self.lease.take_or_renew()
+            except CLOUD_ERRORS:
+                is_held = self.lease.held
+            if is_leading and not (is_held and self.active()):
+                break
+            if is_held and not is_leading:
+                is_leading = True
+                try:
+                    self._start_loops(self.lease.token)
+                except CLOUD_ERRORS:
+                    break
+            self.world.scheduler.sleep(0)
+        self.world.controller_ended(self.process)
+
+    def _start_loops(self, token: int) -> None:
+        world, process, scheduler = self.world, self.process, self.world.scheduler
+        store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
         recorder = ResultRecorder(
@@ -145,14 +210,15 @@ class Controller:
             world.outputs.delete_all,
             token=token,
             active=self.active,
+            table_since=self.lease.moved_at,
             now=self.now,
             locks=JobLocks(lambda: TaskLock(scheduler)),
             clock=scheduler.clock,
             sleep=scheduler.sleep,
         )
         registry = WorkerRegistry(scheduler.clock, self.now)
-        cache = ResultCache(world.table, CACHE_LIFETIME)
-        copier = ResultsCopier(world.sources, world.outputs)
+        cache = ResultCache(self.table, CACHE_LIFETIME)
+        copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
         results_files = ResultsFileWriter(store, world.outputs, self.active, copier, scheduler.clock, self.now, token)
         recovery = ResultRecovery(store, recorder, world.outputs)
         canceller = JobCanceller(
@@ -202,7 +268,9 @@ class Controller:
             page_objects=2,
         )
         collector = Collector(responses, world.outputs, recorder, cache, self.active, self.now, registry=registry)
-        ticks = {
+        orphans = OrphanCleanup(ingest, FORM_SECONDS, self.active, scheduler.clock)
+        ticks: dict[str, Callable[[], float]] = {
+            "billing": Billing(world, self.table, self.now).tick,
             "collector": collector.tick,
             "collector-1": collector.help_tick,
             "counts": recorder.counts_tick,
@@ -211,6 +279,7 @@ class Controller:
             "source_importer": importer.tick,
             "results_files": results_files.tick,
             "cleanup": cleanup.tick,
+            "orphans": lambda: max(ORPHANS_SECONDS, orphans.tick()),
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
         }
         for name, tick in ticks.items():
@@ -218,11 +287,12 @@ class Controller:
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
-        return self.world.now() + timedelta(seconds=self.world.controller_skew_seconds)
+        return self.world.clock_of(self.process).now()
 
     def active(self) -> bool:
-        """Return True while this process holds the lease."""
-        return self.world.holder is self.process
+        """Return True while this process holds the lease; once it did not, it never acts again."""
+        self._is_stopped |= not self.lease.held
+        return not self._is_stopped
 
     def _loop(self, tick: Callable[[], float]) -> None:
         while self.active():
@@ -268,7 +338,7 @@ class Engine:
 
 
 class Opener(ModelOpener):
-    """Opens the bundle with the name that is the place; each worker has room for all."""
+    """Opens the bundle with the name that is the place; each worker has room for one."""
 
     def __init__(self, worker: "Worker") -> None:
         self._worker, self.sizing = worker, SIZING
@@ -278,16 +348,19 @@ class Opener(ModelOpener):
         return ModelPlace(digest, self._worker.world.model, is_own=True)
 
     def fetch(self, wanted: ModelPlace) -> Bundle:
-        """Return the bundle."""
-        return bundle_of(wanted.place)
+        """Return the bundle, if it is there."""
+        if wanted.place == GONE_MODEL:
+            raise BundleMissingError("there is no bundle")
+        bundle: Bundle = self._worker.world.faults.hook("models")("get", lambda: bundle_of(wanted.place))
+        return bundle
 
     def open(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with the worker's engine."""
         return LoadedModel(bundle, Engine(self._worker), SIZING.batch_size)
 
     def memory_bytes(self, _bundle: Bundle) -> int:
-        """Return nothing: models take no room."""
-        return 0
+        """Return all that a worker has: to load one model, it releases the other."""
+        return SIZING.model_bytes
 
 
 class Worker:
@@ -296,6 +369,7 @@ class Worker:
     def __init__(self, world: "World", process: Process) -> None:
         self.world, self.process = world, process
         self.is_broken = False
+        self.launched_at = world.now()
         scheduler = world.scheduler
         requests = world.requests.queue(scheduler.sleep)
         services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
@@ -393,6 +467,15 @@ def bundle_of(model: str) -> Bundle:
 
 
 _BUNDLES: dict[str, Bundle] = {}
+MODELS: Final = ("model-a", "model-b", GONE_MODEL)
+
+
+def first_catalog() -> ModelCatalog:
+    """Return the catalogue before its first change: all models are known, and new jobs get the first one."""
+    versions = [
+        ModelVersion(name=model, digest=bundle_of(model).digest, place=model, added_at=EPOCH) for model in MODELS
+    ]
+    return reduce(with_model, versions, ModelCatalog.only(versions[0]))
 
 
 THUMBNAIL: Final = b"\xff\xd8\xff"

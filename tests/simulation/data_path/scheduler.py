@@ -6,11 +6,15 @@ Every task is a greenlet, so that the product's own code runs as it is, and a ra
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
+
+EPOCH: Final = datetime(2026, 3, 1, tzinfo=UTC)
+"""The time of day at which the virtual clock begins."""
 
 MAX_BURST: Final = 12
 """Calls that a task makes in a row before another may have its turn."""
@@ -62,6 +66,7 @@ class Scheduler:
 
     random: Random
     now: float = 0.0
+    rounds: int = 0
     calls: int = 0
     tasks: list[Task] = field(default_factory=list)
     _current: Task | None = None
@@ -121,6 +126,7 @@ class Scheduler:
 
     def round(self) -> None:
         """Let every task that is due run until it sleeps."""
+        self.rounds += 1
         for _ in range(MAX_TURNS):
             self.tasks = [task for task in self.tasks if not task.is_over]
             ready = [task for task in self.tasks if self._is_ready(task)]

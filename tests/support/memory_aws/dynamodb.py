@@ -24,11 +24,15 @@ class MemoryTable(Table):
     """The job table over a client in memory."""
 
     def __init__(
-        self, call: Call = run_effect, leave: Leave = leave_none, sleep: Callable[[float], None] = time.sleep
+        self,
+        call: Call = run_effect,
+        leave: Leave = leave_none,
+        sleep: Callable[[float], None] = time.sleep,
+        name: str = "memory",
     ) -> None:
         """Make an empty table."""
         self.memory = MemoryDynamoDB(call, leave)
-        super().__init__(cast(Any, self.memory), "memory", sleep)
+        super().__init__(cast(Any, self.memory), name, sleep)
 
     @property
     def items(self) -> dict[Key, Item]:

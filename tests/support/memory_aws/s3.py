@@ -15,7 +15,7 @@ class MemoryBucket(Bucket):
     Attributes:
         objects: by key.
         types: the content types of the objects, by key.
-        tags: the tags of the objects that `put` has stored, by key.
+        tags: the tags of the objects, by key; None for an object without tags.
         call: makes every call of the service; a test may delay, repeat, lose or refuse it there.
         fails: returns the error with which `put` refuses a body, or None.
         leave: how many objects of a delete call S3 does not delete.
@@ -39,8 +39,7 @@ class MemoryBucket(Bucket):
         error = self.fails(body)
         if error is not None:
             raise error
-        self.call("put", lambda: self._store(key, body, content_type))
-        self.tags[key] = tags
+        self.call("put", lambda: self._store(key, body, content_type, tags))
 
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object where there is none; return True if it was stored."""
@@ -124,8 +123,12 @@ class MemoryBucket(Bucket):
         found = self.call("list", lambda: sorted(key for key in self.objects if key.startswith(inside)))
         return list(found[:limit])
 
-    def _store(self, key: str, body: bytes, content_type: str) -> None:
-        self.objects[key], self.types[key] = body, content_type
+    def untag(self, key: str) -> None:
+        """Remove the tags of an object."""
+        self.call("untag", lambda: self.tags.update({key: None}))
+
+    def _store(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        self.objects[key], self.types[key], self.tags[key] = body, content_type, tags
 
 
 class MemorySource(SourceBuckets):

@@ -1,0 +1,58 @@
+"""What the workers cost: the product's meter, ledger and spending cap, and the truth beside them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from core.config import load_config
+from core.fleet.models import WorkerLimits
+from core.fleet.store import FleetStore
+from services.ec2 import Instance
+from services.sqs import QueueCounts
+from services.table import Table
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.decide import Plan
+from web_tier.autoscaler.observe import Observation
+from web_tier.autoscaler.reporting import SnapshotWriter
+
+if TYPE_CHECKING:
+    from tests.simulation.data_path.world import World
+
+HOURLY: Final = 1.0
+"""Price of a worker in US dollars."""
+
+SETTINGS: Final = load_config(Path("config.yaml"), {}).fleet.model_copy(update={"dollars_per_day": 1_000.0})
+PLAN: Final = Plan(0, (), "enough", "")
+
+
+@dataclass
+class Billing:
+    """The part of a controller's autoscaler that bills workers and stores the figures; the world starts workers."""
+
+    world: "World"
+    table: Table
+    now: Callable[[], datetime]
+
+    def __post_init__(self) -> None:
+        """Continue the figures of the previous controller."""
+        store, clock = FleetStore(self.table), self.world.scheduler.clock
+        self._meter = BillingMeter(
+            60.0, lambda _: HOURLY, store.snapshot(), clock, self.now, on_demand=lambda _: HOURLY, over=store.days()
+        )
+        self._writer = SnapshotWriter(store, clock, self.now)
+
+    def tick(self) -> float:
+        """Bill the workers that run now."""
+        workers = [
+            Instance(process.name, "running", "t3.micro", "a", worker.launched_at)
+            for process, worker in self.world.workers.items()
+        ]
+        fleet = Observation(QueueCounts(len(self.world.requests.messages), 0, 0), 0, tuple(workers))
+        self._meter.update(fleet)
+        spending = self._meter.spending(fleet, SETTINGS)
+        self.world.is_capped = spending is not None and spending.reached is not None
+        limits = WorkerLimits.configured(SETTINGS)
+        self._writer.write(fleet, PLAN, SETTINGS, self._meter, None, (None, limits))
+        return 5.0

@@ -1,0 +1,323 @@
+"""What must hold of the system: at any moment, and when everything has come to rest."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from core.fleet.store import FleetStore
+from core.ids import ImageRef, cancelled_key, output_key
+from core.jobs.dead_letters import is_given_up
+from core.jobs.models import Job, Resend
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult, Prediction, is_cancelled
+from services.clock import MAX_ERROR_SECONDS
+from tests.simulation.data_path.clients import Clients, File
+from tests.simulation.data_path.processes import (
+    GONE_MODEL,
+    IMAGES_PER_DAY,
+    MAX_RECEIVE_COUNT,
+    SOURCE,
+    UNKEPT_LIFETIME,
+    label_of,
+    picture,
+)
+from web_tier.results.query import ImageResult, all_results
+from web_tier.uploads.ingest import UNKEPT
+
+if TYPE_CHECKING:
+    from tests.simulation.data_path.world import World
+
+MAX_OVERBILLED_SECONDS: Final = 20 * 86_400.0
+"""By so much may the meter be wrong: it sees the end of a worker only in the next round, which may be hours later."""
+
+MAX_MESSAGES: Final = 3
+"""Request messages of one image, besides its retries."""
+
+MIN_LOST_DELIVERIES: Final = MAX_RECEIVE_COUNT - 1
+"""An innocent image may fail only if so many of its deliveries were lost, with their workers or on their way."""
+
+MIN_DEATHS: Final = 2
+"""An image that ends its worker may fail only if it did so this often."""
+
+
+class BrokenError(AssertionError):
+    """Raised when something happened that must never happen."""
+
+
+@dataclass
+class Checks:
+    """The promises of a system to its clients.
+
+    Attributes:
+        done_labels: the labels that were visible.
+        restores: how often each job was restored with the job table.
+        revived: jobs that had been deleted when the table was restored in which they are.
+        kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
+    """
+
+    world: "World"
+    done_labels: dict[ImageRef, str] = field(default_factory=dict)
+    restores: Counter[str] = field(default_factory=Counter)
+    revived: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+
+    @property
+    def clients(self) -> Clients:
+        """The clients."""
+        return self.world.clients
+
+    def note_restore(self, replaced: JobStore) -> None:
+        """Note what the restored job table has and the replaced one, with its buckets, had no more."""
+        known = {job.job_id for job in self.clients.jobs}
+        alive = replaced.existing(known) - {job.job_id for job in replaced.deleted_jobs()}
+        self.restores.update(known)
+        self.revived |= known - alive
+        objects = {*self.world.inputs.objects, *self.world.outputs.objects}
+        self.kept = self.kept & objects if self.restores.total() > len(known) else objects
+
+    def _is_lost(self, ref: ImageRef, key: str) -> bool:
+        """Return whether an object had been deleted with its job before the job table was restored."""
+        return ref.job_id in self.revived and key not in self.kept
+
+    def waiting(self) -> set[ImageRef]:
+        """Return the images that have no result of their last attempt."""
+        store = JobStore(self.world.table)
+        items = [item for job_id in self.clients.existing_jobs() for item in all_results(store, job_id)]
+        return {item.record.ref for item in items if item.response is None or item.retrying}
+
+    def check_visible(self) -> None:
+        """A label that was visible stays, and stays the same."""
+        for file in self.clients.files.values():
+            ref = file.acknowledged
+            if ref is None or ref.job_id in self.clients.deleted:
+                continue
+            item = self.world.table.items.get((f"JOB#{ref.job_id}", f"RESULT#{ref.image_id}"))
+            before = self.done_labels.get(ref)
+            if item is not None and item["status"] == "done":
+                self.done_labels[ref] = label = str(json.loads(str(item["response"]))["label"])
+                if before not in {None, label}:
+                    raise BrokenError(f"the label of {file.name} changed from {before} to {label}")
+            elif before is not None and not self._may_have_expired(ref.job_id):
+                raise BrokenError(f"the label of {file.name} disappeared")
+
+    def _may_have_expired(self, job_id: str) -> bool:
+        # The times that the controller compares are of its own clock, or of the web tier's.
+        unused = self.world.scheduler.now - self.clients.touched[job_id]
+        return unused >= UNKEPT_LIFETIME.total_seconds() - 2 * MAX_ERROR_SECONDS
+
+    def check_bill(self) -> None:
+        """A clock that was wrong has changed neither the day of the ledger nor the cost for good."""
+        snapshot = FleetStore(self.world.table).snapshot()
+        assert snapshot is not None
+        day = snapshot.today.day if snapshot.today else None
+        if day != self.world.now().date():
+            raise BrokenError(f"the day of the ledger is {day}, it is {self.world.now().date()}")
+        if snapshot.billed_seconds > self.world.billed_seconds + MAX_OVERBILLED_SECONDS:
+            raise BrokenError(f"{snapshot.billed_seconds} s are billed, workers ran {self.world.billed_seconds} s")
+        if snapshot.is_capped:
+            raise BrokenError(f"nothing is launched: {snapshot.spending}")
+
+    def check_rest(self) -> None:
+        store = JobStore(self.world.table)
+        opened = {job.job_id for job in store.open_jobs()}
+        for job in self.clients.jobs:
+            expired = self._may_have_expired(job.job_id)
+            is_there = ("JOBS", job.job_id) in self.world.table.items
+            if self.clients.deleted.get(job.job_id) or (job.job_id in self.clients.deleted and not is_there):
+                self._check_gone(job)
+            elif is_there:
+                self._check_job(store, job, is_open=job.job_id in opened)
+            elif not expired and any(
+                file.acknowledged and file.job_id == job.job_id for file in self.clients.files.values()
+            ):
+                raise BrokenError(f"{job.name} expired although images were added lately")
+            else:
+                self._check_gone(job)
+        self._check_quotas()
+        self._check_queues()
+
+    def _check_gone(self, job: Job) -> None:
+        held = [key for key in self.world.table.items if job.job_id in key[0] or job.job_id in key[1]]
+        keys = [*self.world.inputs.objects, *self.world.outputs.objects]
+        objects = [key for key in keys if key.startswith(job.job_id)]
+        if held or objects:
+            raise BrokenError(f"left of a deleted job: {held[:3]} {objects[:3]}")
+
+    def _check_job(self, store: JobStore, job: Job, *, is_open: bool) -> None:
+        results = {item.record.ref: item for item in all_results(store, job.job_id)}
+        letters = Counter(self.clients.dead_letters())
+        self._check_files(job, results)
+        for ref, item in results.items():
+            self._check_image(job, item, letters[ref])
+        self._check_status(store, job, results)
+        self._check_merged(store, job, results)
+        self._check_source(store, job, results)
+        self._check_tombstone(store, job)
+        if is_open:
+            raise BrokenError(f"{job.name} is open for ever")
+
+    def _check_files(self, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """Each file is at most one image; what was acknowledged is there, and what was rejected is not."""
+        names = Counter(item.record.filename.removeprefix("!/") for item in results.values())
+        for file in self.clients.files.values():
+            if file.job_id != job.job_id:
+                continue
+            if names[file.name] > 1:
+                raise BrokenError(f"doubled: {file.name} is {names[file.name]} images")
+            if file.rejected and names[file.name]:
+                raise BrokenError(f"unexpected: {file.name} was rejected and is there")
+            if file.acknowledged is not None and file.acknowledged not in results:
+                raise BrokenError(f"lost: {file.name} was accepted and is not there")
+
+    def _check_image(self, job: Job, item: ImageResult, letters: int) -> None:
+        ref, name = item.record.ref, item.record.filename.removeprefix("!/")
+        if item.response is None:
+            raise BrokenError(f"{name} has no result")
+        if item.retrying:
+            raise BrokenError(f"{name} is retrying for ever")
+        file = self.clients.files[name]
+        self._check_result(file, item.record.key, item.response, "" if job.model is None else job.model.name)
+        by = item.response.model
+        if job.model and item.response.status == "done" and (by is None or by.digest != job.model.digest):
+            raise BrokenError(f"{name} was classified by {by}, its job wants {job.model}")
+        if job.keep and file.acknowledged and not self._is_lost(ref, item.record.key):
+            self._check_kept(file, item.record.key)
+        self._check_messages(ref, name)
+        self._check_dead_letter(ref, item, letters)
+        self._check_resend(ref, name, item.resend)
+
+    def _check_source(self, store: JobStore, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """Each object of a source is an image once, unless the listing was cancelled."""
+        if not job.source:
+            return
+        listing = store.status(job.job_id).listing
+        if listing is None or listing.state == "listing":
+            raise BrokenError(f"{job.name} is listed for ever")
+        # Of a page in which a controller stopped, some images are not counted if the listing was cancelled then.
+        uncounted = len(results) - listing.accepted
+        if uncounted < 0 or (uncounted and listing.state != "cancelled"):
+            raise BrokenError(f"{job.name}: {listing.accepted} images listed, it has {len(results)}")
+        names = {item.record.filename.removeprefix("!/") for item in results.values()}
+        keys = [key.split("/") for _, key in self.world.sources.objects]
+        first = {parts[1] for parts in keys if parts[0] == job.name and len(parts) == 2}
+        if listing.state == "complete" and first - names:
+            raise BrokenError(f"{job.name}: not imported: {first - names}")
+        if listing.state != "complete" and job.job_id not in self.clients.cancelled:
+            raise BrokenError(f"{job.name}: the listing is {listing.state}: {listing.error}")
+
+    def _check_tombstone(self, store: JobStore, job: Job) -> None:
+        """Workers take no job for cancelled that is not."""
+        if cancelled_key(job.job_id) in self.world.inputs.objects and not store.cancelled_jobs([job.job_id]):
+            raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
+
+    def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:
+        index, kind = file.content
+        if response.status == "done" and (kind == "broken" or response.label != label_of(index)):
+            raise BrokenError(f"wrong: {file.name} ({kind} {index}) is {response.label}")
+        if response.status == "failed":
+            code = response.error.code if response.error else ""
+            deaths = self.world.deaths[response.image_id]
+            least = MIN_DEATHS if kind == "heavy" else MIN_LOST_DELIVERIES
+            is_justified = (
+                (code == "crashed_worker" and deaths >= least)
+                or (code == "model_gone" and model == GONE_MODEL)
+                or (code, kind) == ("undecodable", "broken")
+                or (
+                    code == "gone"
+                    and self._is_lost(response.ref, key)
+                    and self._is_lost(response.ref, output_key(response.ref))
+                )
+                or (code == "cancelled" and response.job_id in self.clients.cancelled)
+            )
+            if not is_justified:
+                raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
+        self._check_object(file, response)
+
+    def _check_kept(self, file: File, key: str) -> None:
+        """The image of a job that keeps its images is there, and no rule of the bucket removes it later."""
+        if self.world.inputs.objects.get(key) != picture(*file.content):
+            raise BrokenError(f"{file.name} is kept, and its object is gone or another one")
+        if self.world.inputs.tags[key] == UNKEPT:
+            raise BrokenError(f"{file.name} is kept, and the bucket deletes it when it is old")
+
+    def _check_object(self, file: File, response: ClassificationResult) -> None:
+        """The table's result and the prediction object are of one attempt, one label and one model."""
+        body = self.world.outputs.objects.get(response.source or output_key(response.ref))
+        if body is None:
+            if response.source is None and not self._is_lost(response.ref, output_key(response.ref)):
+                raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
+            return
+        stored = Prediction.from_json(body)
+        if self.restores[response.job_id] and (response.status, stored.status) == ("failed", "done"):
+            return  # as documented, until the next retry: it got its label by a retry after the restored moment
+        if (stored.status, stored.label, stored.model) != (response.status, response.label, response.model):
+            raise BrokenError(
+                f"{file.name}: the table says {response.status} by {response.model}, "
+                f"the bucket {stored.status} by {stored.model}"
+            )
+
+    def _check_dead_letter(self, ref: ImageRef, item: ImageResult, letters: int) -> None:
+        """An image that was given up has a dead letter unless it was discarded; each redrive raised the attempt."""
+        name, response = item.record.filename, item.response
+        if self.clients.redriven[ref] > item.record.attempt:
+            raise BrokenError(
+                f"{name} was redriven {self.clients.redriven[ref]} times in {item.record.attempt} retries"
+            )
+        assert response is not None
+        is_discarded = self.clients.discarded.get(ref, -1) >= response.attempt
+        if letters != is_given_up(response) and not is_discarded:
+            raise BrokenError(f"{name} has {letters} dead letters, and its result is {response.error}")
+
+    def _check_resend(self, ref: ImageRef, name: str, resend: Resend | None) -> None:
+        """Pages claim no more resends than there were."""
+        sent = sum(count for body, count in self.world.resent.items() if ref.image_id in body)
+        if resend is not None and resend.times > sent:
+            raise BrokenError(f"{name} says that it was requested again {resend.times} times, it was {sent} times")
+
+    def _check_messages(self, ref: ImageRef, name: str) -> None:
+        """Not counted: a message that a worker gives back, and one that a frozen controller sends late."""
+        more = self.world.requests.sent - self.world.given_back - self.world.late
+        sent = sum(count for body, count in more.items() if ref.image_id in body)
+        allowed = MAX_MESSAGES * (1 + self.restores[ref.job_id]) + self.clients.retries[ref]
+        if sent > allowed:
+            raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
+
+    def _check_status(self, store: JobStore, job: Job, results: dict[ImageRef, Any]) -> None:
+        status = store.status(job.job_id)
+        counted = Counter(item.response.status for item in results.values())
+        cancelled = sum(is_cancelled(item.response) for item in results.values())
+        seen = (status.accepted, status.counts.done, status.counts.failed, status.counts.cancelled)
+        if seen != (len(results), counted["done"], counted["failed"], cancelled):
+            raise BrokenError(f"{job.name} says {seen}, its images {len(results)} {dict(counted)}")
+        sent = sum(count for body, count in self.world.resent.items() if job.job_id in body)
+        if status.counts.resends > sent:
+            raise BrokenError(f"{job.name} counts {status.counts.resends} resends, it had {sent}")
+
+    def _check_merged(self, store: JobStore, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """A file that is said to hold all results holds them, and so does its copy in another bucket."""
+        status = store.status(job.job_id)
+        if status.merged is None or status.merged.edition != status.edition or self.restores[job.job_id]:
+            return  # after a restore the file may be one that was written later, until the next result
+        responses = [item.response for item in results.values() if item.response is not None]
+        expected = {(response.image_id, response.status, response.label) for response in responses}
+        files = [self.world.outputs.objects[status.merged.key]]
+        if job.results and not (status.copy and status.copy.error):  # one that is refused is said to be
+            files.append(self.world.sources.objects.get((SOURCE, f"copies/{job.job_id}.jsonl"), b""))
+        for file in files:
+            lines = [json.loads(line) for line in file.splitlines()]
+            held = {(line["image_id"], line["status"], line["label"]) for line in lines}
+            if held != expected:
+                raise BrokenError(f"{job.name}: a file of its results holds {held}; copy: {status.copy}")
+
+    def _check_quotas(self) -> None:
+        """No client got more images accepted on a day than its quota."""
+        charged = [(pk, int(item["images"])) for (pk, _), item in self.world.table.items.items() if "QUOTA#" in pk]
+        if too_many := [each for each in charged if each[1] > IMAGES_PER_DAY]:
+            raise BrokenError(f"charged on a day: {too_many}")
+
+    def _check_queues(self) -> None:
+        for name in ("requests", "responses", "dead_letters"):
+            counts = getattr(self.world, name).counts()
+            if counts.visible or counts.in_flight or counts.delayed:
+                raise BrokenError(f"left in {name}: {counts}")

@@ -1,0 +1,350 @@
+"""What clients and operators do, and what they know of it: the files that they sent and the answers that they got."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ulid import ULID
+
+from core.ids import ImageRef, new_id, new_job_id
+from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.listings import ListingStore
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from core.model_catalog import CatalogStore, JobModel, ModelCatalog, model_for_job, rolled_out
+from services.errors import FleetsightError
+from services.s3 import UploadForm
+from tests.simulation.data_path.processes import FORM_SECONDS, SOURCE, Kind, Web, first_catalog, picture
+from tests.simulation.data_path.scheduler import EPOCH
+from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
+from web_tier.uploads.cancellation import cancel_job
+from web_tier.uploads.idempotency import ingest_idempotent
+from web_tier.uploads.ingest import CLOUD_ERRORS, UNCERTAIN, UNKEPT, RejectedUpload, UploadResult
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.presigned import FileSpec
+from web_tier.uploads.retry import redrive, redrive_all, retry_failed
+
+if TYPE_CHECKING:
+    from tests.simulation.data_path.world import World
+
+Content = tuple[int, Kind]
+
+
+@dataclass
+class File:
+    """What a client knows of one file that it sent.
+
+    Attributes:
+        acknowledged: its image, once the system said that it is accepted.
+        rejected: whether the system said that it is not accepted, not only that it may have been stored.
+        sent: whether it was sent once, perhaps without an answer.
+    """
+
+    job_id: str
+    name: str
+    content: Content
+    acknowledged: ImageRef | None = None
+    rejected: bool = False
+    sent: bool = False
+
+
+@dataclass
+class Clients:
+    """All clients of a system.
+
+    Attributes:
+        files: what they sent, by name.
+        deleted: the jobs that a client has deleted; False as long as it does not know whether it has.
+        cancelled: the jobs that a client has asked to cancel.
+        touched: when each job was used last, in seconds.
+        retries: requests of each image that clients and operators asked for, at most.
+        redriven: redrives of each image that were acknowledged.
+        forms: by which files were sent into the bucket, each with the time at which it expires.
+        callers: who adds images to a job, if the quota applies to it.
+        discarded: the attempt at which the dead letter of an image was discarded.
+    """
+
+    world: "World"
+    files: dict[str, File] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    imported: list[Job] = field(default_factory=list)
+    deleted: dict[str, bool] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    touched: dict[str, float] = field(default_factory=dict)
+    retries: Counter[ImageRef] = field(default_factory=Counter)
+    redriven: Counter[ImageRef] = field(default_factory=Counter)
+    discarded: dict[ImageRef, int] = field(default_factory=dict)
+    forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
+    callers: dict[str, str] = field(default_factory=dict)
+    operations: int = 0
+
+    def copy(self) -> "Clients":
+        """Return what the clients know now."""
+        known = {name: copy(getattr(self, name)) for name in self.__dataclass_fields__}
+        return Clients(
+            **{**known, "world": self.world, "files": {name: copy(each) for name, each in self.files.items()}}
+        )
+
+    def return_to(self, before: "Clients") -> "Clients":
+        """Return what the clients knew before, when the system has returned to its state of that time.
+
+        What was sent later is lost. What was asked for later may still have an effect.
+        """
+        later = {name: File(file.job_id, name, file.content, sent=True) for name, file in self.files.items()}
+        return replace(
+            before.copy(),
+            files={**later, **before.copy().files},
+            cancelled=self.cancelled,
+            retries=self.retries,
+            operations=self.operations,
+        )
+
+    def new_job(self, *, keep: bool, is_limited: bool = True) -> None:
+        """Make a job, for a client with a quota of its own or without one."""
+        job_id = new_job_id(spread=len(self.jobs) % 2 == 0)
+        name, copies = f"job {len(self.jobs)}", f"s3://{SOURCE}/copies/" if keep else ""
+        job = Job(job_id, name, self.world.now(), keep, results=copies, model=self._model_for(job_id))
+        JobStore(self.world.table).create(job)
+        self.callers |= {job_id: name} if is_limited else {}
+        self.jobs.append(job)
+        self.touched[job.job_id] = self.world.scheduler.now
+
+    def _model_for(self, job_id: str) -> JobModel | None:
+        catalog = CatalogStore(self.world.table).find()
+        return None if catalog is None else model_for_job(catalog, None, job_id)
+
+    def roll_out(self, model: str, share: float) -> None:
+        """Let new jobs, or a share of them, get another model."""
+
+        def operation(web: Web) -> None:
+            def change(catalog: ModelCatalog) -> ModelCatalog:
+                return rolled_out(catalog, model, share, web.now())
+
+            CatalogStore(web.store.table).change(change, first_catalog)
+
+        self._operate(operation)
+
+    def import_job(self, contents: Sequence[Content], *, keep: bool) -> None:
+        """Make a job of objects in a bucket; they stay there until the end."""
+        self.operations += 1
+        folder = f"folder-{self.operations}"
+        job_id = new_id()
+        source, model = f"s3://{SOURCE}/{folder}", self._model_for(job_id)
+        job = Job(job_id, folder, self.world.now(), keep, source=source, model=model)
+        ListingStore(JobStore(self.world.table)).create_job(job, "", self.world.now())
+        self.jobs.append(job)
+        self.imported.append(job)
+        self.touched[job.job_id] = self.world.scheduler.now
+        for index, content in enumerate(contents):
+            file = self._file(job, content, index)
+            self.world.sources.objects[SOURCE, f"{folder}/{file.name}"] = picture(*content)
+
+    def change_source(self) -> None:
+        """Put another object before all those that the last job is made of."""
+        if self.imported:
+            job = self.imported[-1]
+            self.operations += 1
+            name = f"{self.operations}.png"
+            file = self.files[name] = File(job.job_id, name, (1, "good"))
+            self.world.sources.objects[SOURCE, f"{job.name}/!/{file.name}"] = picture(*file.content)
+
+    def existing_jobs(self) -> set[str]:
+        """Return the ids of the jobs that clients made and that exist."""
+        return JobStore(self.world.table).existing({job.job_id for job in self.jobs if not job.is_single})
+
+    def upload(self, job: Job, contents: Sequence[Content], how: str) -> None:
+        """Send files.
+
+        They are sent plainly, under an idempotency key that is repeated until it is answered, directly into the
+        bucket, or one by one without a job.
+        """
+        self.operations += 1
+        files = [self._file(job, content, index) for index, content in enumerate(contents)]
+        ways = {"plain": self._send, "keyed": self._send_once, "direct": self._send_directly}
+        send = {**ways, "single": self._send_alone}[how]
+        key = f"key-{self.operations}"
+
+        def operation(web: Web) -> None:
+            web.store.job(job.job_id)  # as the route does
+            if job.source or web.store.cancelled_jobs([job.job_id]):
+                return
+            try:
+                send(web, job, files, key)
+            except QuotaExceededError:
+                for file in files:
+                    file.rejected = True
+
+        self._operate(operation)
+
+    def retry(self, job: Job) -> None:
+        """Ask for the failed images of a job again."""
+
+        def operation(web: Web) -> None:
+            self.retries.update(ref for ref in self.recorded() if ref.job_id == job.job_id)
+            web.store.job(job.job_id)
+            if retry_failed(web.intake, job).sent:
+                self.touched[job.job_id] = self.world.scheduler.now
+
+        self._operate(operation)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job; images without a result fail."""
+
+        def operation(web: Web) -> None:
+            cancel_job(web.intake, web.store.status(job.job_id))
+
+        self.cancelled.add(job.job_id)
+        self._operate(operation)
+
+    def delete(self, job: Job) -> None:
+        """Delete a job; it is gone once that is acknowledged, and unknown before."""
+
+        def operation(web: Web) -> None:
+            web.store.delete(job)
+            self.deleted[job.job_id] = True
+
+        self.deleted.setdefault(job.job_id, False)
+        self._operate(operation)
+
+    def redrive(self, number: int, *, times: int) -> None:
+        """Ask so many times at once for the image of a dead letter again."""
+        letters = self.dead_letters()
+        if not letters:
+            return
+        ref = letters[number % len(letters)]
+
+        def operation(web: Web) -> None:
+            self.retries[ref] += 1
+            if redrive(web.intake, web.letters, ref) == "sent":
+                self.redriven[ref] += 1
+                self.touched[ref.job_id] = self.world.scheduler.now
+
+        for _ in range(times):
+            self._operate(operation)
+
+    def redrive_all(self) -> None:
+        """Ask for the images of all dead letters again."""
+
+        def operation(web: Web) -> None:
+            self.retries.update(self.recorded())
+            redrive_all(web.intake, web.letters)
+
+        self._operate(operation)
+
+    def discard(self, number: int) -> None:
+        """Discard a dead letter."""
+        letters = self.dead_letters()
+        if not letters:
+            return
+        ref = letters[number % len(letters)]
+
+        def operation(web: Web) -> None:
+            try:
+                web.letters.discard(ref)
+            finally:
+                item = self.world.table.items.get((f"JOB#{ref.job_id}", f"IMAGE#{ref.image_id}"), {})
+                self.discarded[ref] = int(item.get("attempt", 0))
+
+        self._operate(operation)
+
+    def recorded(self) -> list[ImageRef]:
+        """Return the images that the table has, those among them of which no client knows."""
+        keys = [
+            (pk.removeprefix("JOB#"), sk.removeprefix("IMAGE#"))
+            for pk, sk in self.world.table.items
+            if "IMAGE#" in sk
+        ]
+        return [ImageRef(job_id, image_id) for job_id, image_id in keys]
+
+    def dead_letters(self) -> list[ImageRef]:
+        """Return the images that an operator sees as dead letters, read in small pages."""
+        store, found, before = DeadLetterStore(JobStore(self.world.table)), list[ImageRef](), None
+        while True:
+            page = store.page(before, limit=2)
+            found += [letter.record.ref for letter in page.letters]
+            if (before := page.next_before) is None:
+                return found
+
+    def _operate(self, operation: Callable[[Web], None]) -> None:
+        """Let a web process do something for a client, up to four times until it answers."""
+
+        def run() -> None:
+            for _ in range(4):
+                try:
+                    operation(web)
+                except (*CLOUD_ERRORS, FleetsightError):
+                    self.world.scheduler.sleep(1.0)
+                else:
+                    return
+
+        web = self.world.random.choice(self.world.web_processes)
+        self.world.scheduler.spawn(web.process, "operation", run)
+
+    def _file(self, job: Job, content: Content, index: int) -> File:
+        file = File(job.job_id, f"{self.operations}-{index}.png", content)
+        self.files[file.name] = file
+        return file
+
+    def _send(self, web: Web, job: Job, files: Sequence[File], _key: str) -> None:
+        if files[0].sent:
+            return  # a client without an answer may send again only under a key
+        for file in files:
+            file.sent = True
+        self._answered(files, web.intake.ingest(job, self._uploads(files), self._quota(web, job)))
+
+    def _send_once(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
+        quota = self._quota(web, job)
+        self._answered(files, ingest_idempotent(web.intake, job, key, self._uploads(files), quota))
+
+    def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
+        wanted = [FileSpec(file.name, len(picture(*file.content)), "image/png") for file in files]
+        offer, _ = web.direct.offer(job, wanted, key, self._quota(web, job))
+        assert offer is not None
+        for index, form in offer.forms.items():
+            self.forms.append((files[index], form, self.world.scheduler.now + FORM_SECONDS))
+            self._use_form(form, files[index].content)
+        found = web.direct.commit(job, offer.upload_id)
+        self._answered(files, [found[index] for index in range(len(files))])
+
+    def _send_alone(self, web: Web, _job: Job, files: Sequence[File], _key: str) -> None:
+        for file, upload in zip(files, self._uploads(files), strict=True):
+            if file.sent:
+                continue
+            file.sent = True
+            outcome = web.single.ingest_one("", [upload])
+            if isinstance(outcome, ImageRecord):
+                file.job_id = outcome.ref.job_id
+                if file.job_id not in self.touched:
+                    self.jobs.append(web.single._open[""].job)
+                    self.touched[file.job_id] = self.world.scheduler.now
+                self._answered([file], [outcome])
+
+    def _quota(self, web: Web, job: Job) -> QuotaScope:
+        return QuotaScope(web.quotas, self.callers[job.job_id]) if job.job_id in self.callers else UNLIMITED
+
+    def _use_form(self, form: UploadForm, content: Content) -> None:
+        tags = {name: value for name, value in form.fields.items() if name in UNKEPT}
+        self.world.inputs.put(form.fields["key"], picture(*content), form.fields["Content-Type"], tags)
+
+    def use_form_again(self, number: int, content: Content | None) -> None:
+        """Send an image again by the form by which it was accepted, or another one, while the form is valid."""
+        now = self.world.scheduler.now
+        valid = [(file, form) for file, form, until in self.forms if file.acknowledged and now < until]
+        if valid:
+            file, form = valid[number % len(valid)]
+            self._use_form(form, content or file.content)
+
+    def _uploads(self, files: Sequence[File]) -> list[Upload]:
+        return [Upload(file.name, data := picture(*file.content), len(data)) for file in files]
+
+    def _answered(self, files: Sequence[File], outcomes: Sequence[UploadResult]) -> None:
+        for file, outcome in zip(files, outcomes, strict=True):
+            file.rejected = isinstance(outcome, RejectedUpload) and outcome.message != UNCERTAIN
+            if isinstance(outcome, ImageRecord):
+                file.acknowledged = outcome.ref
+                # A repeat is acknowledged late, and makes the job no younger.
+                added = (ULID.from_str(outcome.ref.image_id).datetime - EPOCH).total_seconds()
+                added = min(added, self.world.scheduler.now)  # by the clock of a process, which may be wrong
+                self.touched[file.job_id] = max(self.touched[file.job_id], added)
