@@ -17,6 +17,7 @@ The copy belongs to the user: nothing here deletes it.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -78,7 +79,8 @@ class FileState:
         first_seen: when this controller first saw the job.
         due: when it is checked next.
         pause: time until the check after that.
-        settled: whether the file is up to date, or none is needed.
+        edition: edition of the results at the last check.
+        settled: whether the file of that edition is up to date, or none is needed.
         written: edition of the last file that this controller has written.
         retrying: images that were being retried when that file was written.
         is_copying: whether the copy of the current file is due.
@@ -90,6 +92,7 @@ class FileState:
     first_seen: float
     due: float
     pause: float = 0.0
+    edition: str | None = None
     settled: bool = False
     written: str | None = None
     retrying: dict[ImageRef, ImageRecord] = field(default_factory=dict)
@@ -181,8 +184,12 @@ class ResultsFileWriter:
     def is_done_with(self, job_id: str) -> bool:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
-        if state is None or state.settled:
-            return state is not None
+        if state is None:
+            return False
+        if state.settled:
+            with suppress(NotFoundError):
+                return self.store.status(job_id).edition == state.edition
+            return True  # the job is being deleted
         return not state.is_copying and self.clock() - state.first_seen > MAX_OPEN_SECONDS
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
@@ -203,6 +210,9 @@ class ResultsFileWriter:
         """Write the file if it is due, or copy it; return whether both are up to date."""
         status = self.store.status(job_id)
         state.is_copying = False
+        if status.edition != state.edition:
+            # An image may have been added since, after the job was marked as open.
+            state.edition, state.settled = status.edition, False
         if status.job.is_single:
             return True
         last = status.counts.last_at

@@ -242,6 +242,18 @@ def test_a_file_that_cannot_be_written_delays_no_other(scene: Scene) -> None:
     assert scene.is_current()
 
 
+def test_a_job_stays_open_for_the_file_of_results_that_came_after_the_last_check(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    scene.check()
+    assert scene.writer.is_done_with(scene.job.job_id)
+    [two] = add_images(scene.store, scene.job, "b.jpg")
+    put_results(scene.store, scene.job, done(one), done(two))
+    assert not scene.writer.is_done_with(scene.job.job_id)
+    scene.check()
+    assert scene.writer.is_done_with(scene.job.job_id)
+
+
 def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
     scene.store.reopen(scene.job.job_id, NOW)
     scene.check()
