@@ -1,4 +1,4 @@
-"""``fleetsight model``: build, show and verify model bundles, roll them out, and train the demo network."""
+"""``fleetsight model``: build, show and verify model bundles, and roll them out."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -201,19 +201,6 @@ def verify(bundle: Path) -> None:
     )
     if agreement.same_top1 < 1 or agreement.largest_difference > 1e-2:
         raise click.ClickException(f"{opened.name} answers differently on the two engines: build it again")
-
-
-@model.command("train-demo", context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@_one_line_errors
-def train_demo(arguments: tuple[str, ...]) -> None:
-    """Train the demo network: --out DIR [--cifar ZIP] [--epochs N] [--seed N]."""
-    from app_tier.engine_imports import import_torch
-
-    import_torch()
-    from scripts.demo_model.training import main
-
-    main.main(args=list(arguments), standalone_mode=False)
 
 
 def _open(bundle: Path) -> Bundle:

@@ -13,11 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from app_tier.bundle import DEMO_BUNDLE, TORCH_NAME, Bundle, BundleBuildError, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, TORCH_NAME, Bundle, BundleBuildError, load_bundle, read_manifest
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
-from scripts.demo_model.data import DEMO_LABELS, DEMO_PREPROCESS
-from scripts.demo_model.training import CifarResNet
 from scripts.model import torchvision_networks
 from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own
@@ -28,10 +26,18 @@ from scripts.run.model import WEIGHTS_MEGABYTES
 from tests.support.onnx_file import colour_network
 
 LABELS = ("red", "green", "blue")
+DEMO = read_manifest(DEMO_BUNDLE)
 
 
-def demo_description(labels: tuple[str, ...] = DEMO_LABELS) -> Description:
-    return Description("tiny", "cifar-resnet8", DEMO_PREPROCESS, labels, messages={labels[0]: "first"})
+def demo_description(labels: tuple[str, ...] = DEMO.labels) -> Description:
+    return Description("tiny", "one convolution", DEMO.preprocess, labels, messages={labels[0]: "first"})
+
+
+def tiny_network() -> torch.nn.Module:
+    """Return a network for 32 x 32 pixels with the demo model's classes."""
+    convolution, linear = torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.Linear(8, len(DEMO.labels))
+    layers = (convolution, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear)
+    return torch.nn.Sequential(*layers).eval()
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_network_of_ones_own_becomes_a_bundle_that_answers_as_it_does(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    network = CifarResNet(len(DEMO_LABELS), blocks=1).eval()
+    network = tiny_network()
     bundle = build_bundle(network, demo_description(), tmp_path / "tiny")
     batch = np.random.default_rng(1).normal(size=(5, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
@@ -78,7 +84,7 @@ def test_labels_that_do_not_fit_the_weights_are_refused(own_weights: Path, tmp_p
 
 def test_labels_that_do_not_fit_the_network_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"outputs of shape \(2, 30\) but 3 labels"):
-        build_bundle(CifarResNet(30, blocks=1), demo_description(LABELS), tmp_path / "tiny")
+        build_bundle(tiny_network(), demo_description(LABELS), tmp_path / "tiny")
     assert not list(tmp_path.iterdir())
 
 
@@ -160,10 +166,10 @@ def test_a_bundle_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     out.mkdir()
     (out / "holiday.jpg").write_bytes(b"dear to me")
     with pytest.raises(BundleBuildError, match="is not a bundle"):
-        build_bundle(CifarResNet(30, blocks=1), demo_description(), out)
+        build_bundle(tiny_network(), demo_description(), out)
     (out / "holiday.jpg").unlink()
     shutil.copytree(DEMO_BUNDLE, out, dirs_exist_ok=True)
-    built = build_bundle(CifarResNet(30, blocks=1), demo_description(), out)
+    built = build_bundle(tiny_network(), demo_description(), out)
     assert load_bundle().digest != built.digest == load_bundle(out).digest
 
 

@@ -122,20 +122,11 @@ def test_build_of_an_unknown_network_is_one_clear_line() -> None:
     assert "resnet18, " in ran.output
 
 
-@pytest.mark.parametrize("arguments", [("build", "resnet18"), ("train-demo", "--out", "nowhere")])
-def test_without_torch_the_command_that_installs_it_is_named(
-    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_torch_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    ran = run(*arguments)
+    ran = run("build", "resnet18")
     assert ran.exit_code == 1
     assert ran.output == "Error: torch is not installed: run ./scripts/setup.sh torch\n"
-
-
-def test_train_demo_without_an_epoch_is_refused_with_the_name_of_the_option() -> None:
-    ran = run("train-demo", "--epochs", "0", "--out", "nowhere")
-    assert ran.exit_code == 2
-    assert "--epochs" in str(ran.output) + str(ran.exception)
 
 
 def test_build_says_where_this_cpu_cannot_measure_low_precision(

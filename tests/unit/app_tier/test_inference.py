@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from app_tier.bundle import EngineError, Preprocess
+from app_tier.bundle import DEMO_BUNDLE, EngineError, Preprocess, read_manifest
 from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
@@ -31,7 +31,6 @@ from app_tier.engines import (
 from app_tier.preprocess import load_pixels, load_square
 from app_tier.task import new_task
 from core.images import FORMATS, ImageLimits, ImageRejectedError
-from scripts.demo_model.data import DEMO_PREPROCESS
 from scripts.demo_model.signs import draw, encode
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
 from tests.support.worker import (
@@ -45,6 +44,7 @@ from tests.support.worker import (
     picture,
 )
 
+DEMO_PREPROCESS = read_manifest(DEMO_BUNDLE).preprocess
 IMAGENET_PREPROCESS = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 PLAIN = Preprocess(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
