@@ -171,7 +171,7 @@ MODULES = {
     "core": ("localcloud.patches",),
     "s3": ("localcloud.s3.objects",),
     "sesv2": ("localcloud.ses",),
-    "sqs": ("localcloud.sqs.backend", "localcloud.sqs.move_tasks"),
+    "sqs": ("localcloud.sqs.backend",),
     "dynamodb": ("localcloud.dynamodb",),
     "ec2": ("localcloud.ec2.account", "localcloud.ec2.launches", "localcloud.ec2.instances"),
 }

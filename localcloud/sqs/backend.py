@@ -9,7 +9,6 @@ import math
 import random
 import threading
 import weakref
-from collections import deque
 from typing import Any
 
 from moto.sqs import models
@@ -20,7 +19,6 @@ from localcloud.ec2.fleet import fleet
 from localcloud.options import Switches
 from localcloud.patches import Patch, Patches
 from localcloud.sqs.fair_order import StoredMessage
-from localcloud.sqs.move_tasks import MAX_RESULTS, MoveTask
 from localcloud.sqs.queues import (
     MalformedReceiptError,
     MessageCounts,
@@ -53,7 +51,6 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
         super().__init__(*args, **kwargs)
         record = recorder.queue_recorder(self) if recorder.is_on else None
         self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue, record=record)
-        self.move_tasks: deque[MoveTask] = deque(maxlen=MAX_RESULTS)
         _open_queues.add(self.store)
 
     approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)
@@ -80,10 +77,9 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
         if self.fifo_queue:
             message.sequence_number = sequence_number(sent.sequence)
 
-    def add_dead_letter(self, letter: StoredMessage[Any], source_arn: str) -> None:
+    def add_dead_letter(self, letter: StoredMessage[Any]) -> None:
         """Store a dead letter of another queue."""
         message = copy.copy(letter.payload)
-        message.dead_letter_source_arn = source_arn
         if self.fifo_queue:
             message.deduplication_id = message.id
         self.store.send(
@@ -183,7 +179,7 @@ def receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int |
         max_in_flight=fleet.switches.max_in_flight,
         max_receive_count=policy["maxReceiveCount"] if policy and letters else None,
         retention_seconds=queue.message_retention_period,
-        on_dead_letter=(lambda letter: letters.add_dead_letter(letter, queue.queue_arn)) if letters else None,
+        on_dead_letter=letters.add_dead_letter if letters else None,
     )
     for delivery in [] if queue.fifo_queue or not visibility_seconds else deliveries:
         if _happens(fleet.switches.duplicate_deliveries):

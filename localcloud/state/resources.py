@@ -177,7 +177,7 @@ def restore_queues(queues: Mapping[Key, Any]) -> None:
 
 
 _MESSAGE_FIELDS: Final = ("body", "message_attributes", "system_attributes", "sender_id", "sent_timestamp")
-_MESSAGE_OPTIONS: Final = ("deduplication_id", "group_id", "dead_letter_source_arn")
+_MESSAGE_OPTIONS: Final = ("deduplication_id", "group_id")
 
 
 def message_payload(message: Any) -> dict[str, Any]:

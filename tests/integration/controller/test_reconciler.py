@@ -9,9 +9,8 @@ from core.ids import ImageRef, output_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from core.result_cache import ResultCache
 from scripts.demo_model.signs import samples
-from services.sqs import Queue
+from services.sqs import OutgoingMessage, Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
-from tests.support.waiting import wait_until
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import ResultRecorder
@@ -61,16 +60,12 @@ class Sweeper:
 
     def redrive(self) -> int:
         """Move all dead letters back, as an operator does; return how many were moved."""
-        names, sqs = self.scene.config.names, self.scene.wiring.dead_letters.client
-        url = self.scene.wiring.dead_letters.url
-        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        sqs.start_message_move_task(SourceArn=arn)
-
-        def completed() -> bool:
-            return sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["Status"] == "COMPLETED"
-
-        wait_until(completed, f"the messages of {names.dead_letter_queue} have been moved")
-        return sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["ApproximateNumberOfMessagesMoved"]
+        wiring, moved = self.scene.wiring, 0
+        while letters := wiring.dead_letters.receive(wait_seconds=0):
+            assert not wiring.requests.send([OutgoingMessage(each.id, each.body, each.group) for each in letters])
+            assert not wiring.dead_letters.delete([each.receipt for each in letters])
+            moved += len(letters)
+        return moved
 
     def result(self, ref: ImageRef) -> ClassificationResult:
         """Return the image's result, which there must be."""
