@@ -11,19 +11,15 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
-from posixpath import join, normpath
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yaml
 from flask import Flask
-from werkzeug.exceptions import HTTPException, NotFound
-from werkzeug.routing import Map
 
 from core.config import Config, parse_config
 from core.ids import new_id
@@ -35,22 +31,6 @@ from services.errors import FleetsightError
 from services.table import Item, Table
 from web_tier.app import STATIC_SECONDS, create_app
 from web_tier.pages.account import UNKNOWN
-
-_IN_STYLE = re.compile(r"""(?:url\(|@import )\s*["']?([^"')\s]+)""")
-
-_IN_SCRIPT = (
-    re.compile(r"""(?:\bfrom|\bimport|\bimport\()\s*["'](\.{1,2}/[^"']+)["']"""),
-    re.compile(r"""new URL\(["']([^"'$]+)["'], import\.meta\.url"""),
-    re.compile(r"""["'`](/[a-z][^"'`\s]*)["'`]"""),
-)
-
-_LINK_ATTRIBUTES = {"href", "src", "action", "data-path"}
-
-_PLACEHOLDER = re.compile(r"\$\{[^}]*\}?|\{\w+\}|<[^>]+>")
-"""A part of an address that a script, a reader or the web tier fills in: `${jobId}`, `{job_id}`, `<job_id>`."""
-
-_ANYTHING = "ANYTHING"
-"""Replaces a placeholder: it matches any number of parts of a path."""
 
 PAGES = {"/": "index.html", "/api": "api"}
 """Files of the site's pages by their addresses. The web tier serves all other pages."""
@@ -66,81 +46,6 @@ DIGEST_KEY = "published"
 
 MAX_DELETE_KEYS = 1_000
 """The largest number of keys in a call of DeleteObjects."""
-
-
-class SiteLinkError(FleetsightError):
-    """Raised when a file of the site links to an address that neither a file nor the web tier has."""
-
-
-class _LinkParser(HTMLParser):
-    """Collects the addresses in the attributes of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the addresses of a tag."""
-        self.addresses += [value for name, value in attrs if name in _LINK_ATTRIBUTES and value]
-
-
-def addresses_in(content_type: str, text: str) -> Iterator[str]:
-    """Yield the addresses that a page, a style sheet or a script contains, unchanged."""
-    if content_type.startswith("text/html"):
-        yield from _LinkParser(text).addresses
-    elif content_type.startswith("text/css"):
-        yield from _IN_STYLE.findall(text)
-    elif "javascript" in content_type:
-        for pattern in _IN_SCRIPT:
-            yield from pattern.findall(text)
-
-
-def check_links(files: Mapping[str, tuple[str, str]], routes: Map, static: Iterable[str]) -> None:
-    """Check that every address in the files resolves.
-
-    Args:
-        files: content type and text of each file, by the path of its address.
-        routes: of the web tier, which serves all other addresses.
-        static: prefixes of paths that never reach the web tier.
-
-    Raises:
-        SiteLinkError: some do not; the message names them.
-    """
-    hidden = tuple(static)
-    dead = sorted(
-        f"{path} names {address}"
-        for path, (content_type, text) in files.items()
-        for address in addresses_in(content_type, text)
-        if not _resolves(path, address, files, routes, hidden)
-    )
-    if dead:
-        raise SiteLinkError(f"nothing is at these addresses of the static site: {'; '.join(dead)}")
-
-
-def _resolves(
-    path: str, address: str, files: Mapping[str, tuple[str, str]], routes: Map, hidden: tuple[str, ...]
-) -> bool:
-    parts = urlsplit(_PLACEHOLDER.sub(_ANYTHING, address))
-    if parts.scheme == "data" or (not parts.path and not parts.netloc):
-        return True  # inline data, or an anchor in the same file
-    if parts.scheme or parts.netloc:
-        return False  # another host
-    target = normpath(join(path.rpartition("/")[0] or "/", parts.path))
-    return target in files or (not target.startswith(hidden) and _is_served(routes, target))
-
-
-def _is_served(routes: Map, path: str) -> bool:
-    if _ANYTHING in path:
-        wanted = re.compile(".*".join(map(re.escape, path.split(_ANYTHING))))
-        return any(wanted.fullmatch(_PLACEHOLDER.sub("x", rule.rule)) for rule in routes.iter_rules())
-    try:
-        routes.bind("site").match(path)
-    except NotFound:
-        return False
-    except HTTPException:
-        return True  # by another method, or after a redirect
-    return True
 
 
 class SiteError(FleetsightError):
@@ -183,7 +88,6 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
 
     Raises:
         SiteError: a page or a file cannot be rendered.
-        SiteLinkError: a file links to an address that does not exist.
     """
     # Without sign-in: rendering has no session.
     auth = config.auth.model_copy(update={"mode": "none", "open": False})
@@ -191,15 +95,12 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
     app = create_app(config.model_copy(update={"auth": auth, "web": web}), store=JobStore(_EmptyTable()))
     if config.auth.mode == "cognito":
         app.jinja_env.globals["visitor"] = lambda: UNKNOWN
-    contents: dict[str, tuple[str, str]] = {}
     files = []
     for file, body in _render(app, address):
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
         files.append(file)
-        contents[file.address] = (file.content_type, body.decode(errors="replace"))
-    check_links(contents, app.url_map, [STATIC])
     return tuple(files)
 
 
