@@ -12,8 +12,8 @@ account's owner out:
   password;
 - an attempt that succeeds is not counted.
 
-All processes of the web tier count together, in the job table (`TableStorage`), or each counts in its own memory
-(`ProcessStorage`).
+All processes of the web tier count together, in the job table (`TableCounts`), or each counts in its own memory
+(`ProcessCounts`).
 """
 
 import ipaddress
@@ -27,10 +27,6 @@ from typing import Final, Literal, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, current_app, g, request
-from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits.errors import StorageError
-from limits.storage import Storage
-from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
 from core.config import Config
@@ -95,7 +91,6 @@ WAIT_SECONDS = 1.0
 CONNECTIONS = 16
 
 WINDOW_SECONDS = {"minute": 60, "hour": 3600}
-"""Seconds of a window, by the end of a key."""
 
 _KEPT_SECONDS = 3600
 
@@ -103,16 +98,69 @@ MAX_COUNTED = 100_000
 """Callers that one process counts in its memory."""
 
 
+@dataclass(frozen=True)
+class TableCounts:
+    """Counts by minute and hour in `table`, the job table with a client of short timeouts.
+
+    `clock` returns the seconds since the epoch, which decide the window.
+    """
+
+    table: Table
+    clock: Callable[[], float] = epoch_seconds
+
+    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
+        start = int(self.clock() // seconds) * seconds
+        expiry = {EXPIRES_AT: start + seconds + _KEPT_SECONDS}
+        item = self.table.add(f"RATE#{key}", str(start), {"hits": amount}, expiry)
+        return 0 if item is None else int(item["hits"]), start + seconds
+
+
+@dataclass
+class ProcessCounts:
+    """Counts of one process; each window begins with its first count.
+
+    `clock` returns the seconds since the epoch. It does not believe a machine's clock that was a day ahead once: else
+    callers would be refused for a day.
+    """
+
+    clock: Callable[[], float] = epoch_seconds
+    _windows: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict, init=False)
+    """By their length and key, the oldest first: when each window began, and its count."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
+        with self._lock:
+            now, windows = self.clock(), self._windows.setdefault(seconds, {})
+            began, hits = windows.get(key, (now, 0))
+            if not hits or not 0 <= now - began < seconds:  # the window has ended, or the clock has jumped
+                windows.pop(key, None)
+                began, hits = now, 0
+                _make_room(windows, seconds, now)
+            windows[key] = (began, hits + amount)
+            return hits + amount, began + seconds
+
+
+def _make_room(windows: dict[str, tuple[float, int]], seconds: int, now: float) -> None:
+    """Delete the windows that have ended, and the oldest one if there are too many."""
+    while windows:
+        oldest = next(iter(windows))
+        if len(windows) < MAX_COUNTED and 0 <= now - windows[oldest][0] < seconds:
+            return
+        del windows[oldest]
+
+
 @dataclass
 class RateCounter:
     """Counts for all threads of one process; while counting fails, every request is allowed.
 
     Attributes:
-        storage: holds the counts.
+        counts: holds the counts.
         clock: seconds since the epoch.
     """
 
-    storage: Storage
+    counts: TableCounts | ProcessCounts
     clock: Callable[[], float] = epoch_seconds
     _blocked: dict[str, float] = field(default_factory=dict, init=False)
     _paused_until: float | None = field(default=None, init=False)
@@ -121,29 +169,26 @@ class RateCounter:
     def hit(self, kind: Kind, caller: str, limit: int) -> int:
         """Count one; return 0 if the caller is within the limit, else the seconds to wait. A limit of 0 is none.
 
-        A caller who is known to be over the limit is not counted in the storage, so a flood costs it nothing.
+        A caller who is known to be over the limit is not counted any more, so a flood costs the table nothing.
         """
-        now, item = self.clock(), _window(kind, limit)
         if not limit:
             return 0
-        key = item.key_for(kind, caller)
+        now, (key, seconds) = self.clock(), _window(kind, caller, limit)
         seconds_left = self._blocked.get(key, now) - now
-        if 0 < seconds_left <= item.get_expiry():  # longer only after the clock was set back
+        if 0 < seconds_left <= seconds:  # longer only after the clock was set back
             return ceil(seconds_left)
         if self._is_paused(now):
             return 0
-        limiter = FixedWindowRateLimiter(self.storage)
         try:
-            is_allowed = limiter.hit(item, kind, caller)
-            end = now if is_allowed else limiter.get_window_stats(item, kind, caller).reset_time
-        except StorageError as error:
+            hits, end = self.counts.add(key, seconds, 1)
+        except (BotoCoreError, ClientError) as error:
             self._pause(now, error)
             return 0
         if self._paused_until is not None:
             with self._lock:
                 self._paused_until = None
             _log.info("requests are counted again")
-        if end <= now:
+        if hits <= limit or end <= now:
             return 0
         with self._lock:
             if len(self._blocked) >= MAX_BLOCKED:
@@ -156,18 +201,18 @@ class RateCounter:
 
     def undo(self, kind: Kind, caller: str, limit: int) -> None:
         """Take back one that was counted. If a new window has begun, the caller has one more in it."""
-        now, item = self.clock(), _window(kind, limit)
+        now = self.clock()
         if not limit or self._is_paused(now):
             return
         try:
-            self.storage.incr(item.key_for(kind, caller), item.get_expiry(), -1)
-        except StorageError as error:
+            self.counts.add(*_window(kind, caller, limit), -1)
+        except (BotoCoreError, ClientError) as error:
             self._pause(now, error)
 
     def _is_paused(self, now: float) -> bool:
         return self._paused_until is not None and 0 < self._paused_until - now <= PAUSE_SECONDS
 
-    def _pause(self, now: float, error: StorageError) -> None:
+    def _pause(self, now: float, error: Exception) -> None:
         with self._lock:
             is_first, self._paused_until = self._paused_until is None, now + PAUSE_SECONDS
         if is_first:
@@ -200,7 +245,7 @@ class RateLimiter:
             if self._counter is None:
                 config = self._backend.config
                 is_local = config.limits.store == "memory"
-                self._counter = RateCounter(ProcessStorage() if is_local else TableStorage(hurried_table(config)))
+                self._counter = RateCounter(ProcessCounts() if is_local else TableCounts(hurried_table(config)))
             return self._counter
 
     @property
@@ -293,8 +338,10 @@ def _undo_successful_attempts(response: Response) -> Response:
     return response
 
 
-def _window(kind: Kind, limit: int) -> RateLimitItem:
-    return RateLimitItemPerHour(limit or 1) if kind == "code" else RateLimitItemPerMinute(limit or 1)
+def _window(kind: Kind, caller: str, limit: int) -> tuple[str, int]:
+    """Return the key under which a caller's windows are counted, and their length in seconds."""
+    unit = "hour" if kind == "code" else "minute"
+    return f"LIMITER/{kind}/{caller}/{limit}/1/{unit}", WINDOW_SECONDS[unit]
 
 
 def _caller() -> str:
@@ -326,143 +373,9 @@ def account_key(email: str) -> str:
     return f"account {sha256(email.strip().casefold().encode()).hexdigest()}"
 
 
-class TableStorage(Storage):
-    """Counts by minute and hour in `table`; a failed call is raised as `limits.errors.StorageError`.
-
-    Args:
-        table: the job table, with a client of short timeouts.
-        clock: seconds since the epoch.
-    """
-
-    STORAGE_SCHEME = None
-
-    def __init__(self, table: Table, clock: Callable[[], float] = epoch_seconds) -> None:
-        super().__init__(wrap_exceptions=True)
-        self._table, self._clock = table, clock
-
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """The errors that a call of the table may raise."""
-        return (BotoCoreError, ClientError)
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002 (the clock decides the window)
-        """Add `amount` to the count of this window; return the count."""
-        expires_at = self._end(key) + _KEPT_SECONDS
-        item = self._table.add(_partition(key), self._start(key), {"hits": amount}, {EXPIRES_AT: expires_at})
-        return 0 if item is None else int(item["hits"])
-
-    def get(self, key: str) -> int:
-        """Return the count of this window."""
-        item = self._table.get(_partition(key), self._start(key))
-        return 0 if item is None else int(item["hits"])
-
-    def get_expiry(self, key: str) -> float:
-        """Return when this window ends, in seconds since the epoch."""
-        return float(self._end(key))
-
-    def check(self) -> bool:
-        """Return whether the table answers."""
-        self._table.get(_partition("check"), "0")
-        return True
-
-    def clear(self, key: str) -> None:
-        """Delete the count of this window."""
-        self._table.delete_all([(_partition(key), self._start(key))])
-
-    def reset(self) -> int | None:
-        """Do nothing: counts expire by themselves."""
-        return None
-
-    def _start(self, key: str) -> str:
-        return str(self._end(key) - _seconds(key))
-
-    def _end(self, key: str) -> int:
-        return int(self._clock() // _seconds(key) + 1) * _seconds(key)
-
-
-class ProcessStorage(Storage):
-    """Counts of one process; each window begins with its first count.
-
-    `MemoryStorage` of the library reads the machine's clock: once that was a day ahead, it refuses callers for a day.
-
-    Args:
-        clock: seconds since the epoch.
-    """
-
-    STORAGE_SCHEME = None
-
-    def __init__(self, clock: Callable[[], float] = epoch_seconds) -> None:
-        super().__init__()
-        self._clock = clock
-        self._windows: dict[int, dict[str, tuple[float, int]]] = {each: {} for each in WINDOW_SECONDS.values()}
-        """By their length and key, the oldest first: when each window began, and its count."""
-        self._lock = threading.Lock()
-
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """No error: memory does not fail."""
-        return ()
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002 (the key tells the length)
-        """Add `amount` to the count of this window; return the count."""
-        windows = self._windows[_seconds(key)]
-        with self._lock:
-            now = self._clock()
-            began, hits = self._find(key, now)
-            if not hits:
-                windows.pop(key, None)
-                self._make_room(_seconds(key), now)
-            windows[key] = (began, hits + amount)
-            return hits + amount
-
-    def get(self, key: str) -> int:
-        """Return the count of this window."""
-        return self._find(key, self._clock())[1]
-
-    def get_expiry(self, key: str) -> float:
-        """Return when this window ends, in seconds since the epoch."""
-        began, hits = self._find(key, self._clock())
-        return began + _seconds(key) if hits else began
-
-    def check(self) -> bool:
-        """Return True: memory always answers."""
-        return True
-
-    def clear(self, key: str) -> None:
-        """Delete the count of this window."""
-        with self._lock:
-            self._windows[_seconds(key)].pop(key, None)
-
-    def reset(self) -> int | None:
-        """Do nothing: counts expire by themselves."""
-        return None
-
-    def _find(self, key: str, now: float) -> tuple[float, int]:
-        """Return when the window of a key began, and its count; after a jump of the clock, a new window begins."""
-        began, hits = self._windows[_seconds(key)].get(key, (now, 0))
-        return (began, hits) if hits and 0 <= now - began < _seconds(key) else (now, 0)
-
-    def _make_room(self, seconds: int, now: float) -> None:
-        """Delete the windows that have ended, and the oldest one if there are too many."""
-        windows = self._windows[seconds]
-        while windows:
-            oldest = next(iter(windows))
-            if len(windows) < MAX_COUNTED and 0 <= now - windows[oldest][0] < seconds:
-                return
-            del windows[oldest]
-
-
-def _seconds(key: str) -> int:
-    return WINDOW_SECONDS[key.rpartition("/")[2]]
-
-
 def hurried_table(config: Config) -> Table:
     """Return the job table with a client that does not retry, and waits for `WAIT_SECONDS` at most."""
     endpoint = replace(
         config.aws.endpoint(CONNECTIONS), max_attempts=1, connect_timeout=WAIT_SECONDS, read_timeout=WAIT_SECONDS
     )
     return Table(Clients(endpoint).dynamodb, config.names.job_table)
-
-
-def _partition(key: str) -> str:
-    return f"RATE#{key}"

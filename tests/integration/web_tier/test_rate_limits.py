@@ -11,7 +11,6 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from flask import Response
 from flask.testing import FlaskClient
-from limits.storage import Storage
 from werkzeug.test import TestResponse
 
 from core.jobs.store import JobStore
@@ -29,10 +28,10 @@ from web_tier.backend import Backend
 from web_tier.pages.sign_in import CHALLENGE
 from web_tier.rate_limits import (
     PAUSE_SECONDS,
-    ProcessStorage,
+    ProcessCounts,
     RateCounter,
     RateLimiter,
-    TableStorage,
+    TableCounts,
     account_key,
     network_of,
 )
@@ -315,7 +314,7 @@ def table(calls: Calls) -> Table:
 
 
 def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock), clock)
     clock.now = NOON + 12.5
     assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
     assert counter.hit("request", "bob", 2) == 0
@@ -325,16 +324,16 @@ def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table
 
 
 @pytest.fixture(params=["memory", "table"])
-def storage(request: pytest.FixtureRequest, table: Table, clock: Clock) -> Storage:
+def counts(request: pytest.FixtureRequest, table: Table, clock: Clock) -> TableCounts | ProcessCounts:
     """The counts, in each place where they may be."""
-    return TableStorage(table, clock) if request.param == "table" else ProcessStorage(clock)
+    return TableCounts(table, clock) if request.param == "table" else ProcessCounts(clock)
 
 
 @pytest.mark.parametrize("years", [1, -1])
 def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
-    storage: Storage, calls: Calls, clock: Clock, years: int
+    counts: TableCounts | ProcessCounts, calls: Calls, clock: Clock, years: int
 ) -> None:
-    counter = RateCounter(storage, clock)
+    counter = RateCounter(counts, clock)
     assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now += years * 365 * 86_400
     calls.is_away = True
@@ -357,17 +356,17 @@ def test_a_process_does_not_count_by_the_clock_of_its_machine(
 
 def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_COUNTED", 2)
-    storage = ProcessStorage(clock)
-    counter = RateCounter(storage, clock)
-    keys = [f"LIMITER/request/{caller}/9/1/minute" for caller in ("ann", "bob", "cleo")]
+    counts = ProcessCounts(clock)
+    counter = RateCounter(counts, clock)
+    keys = [f"LIMITER/request/{caller}/9/1/minute" for caller in ("bob", "cleo", "ann")]
     for caller in ("ann", "bob", "ann", "cleo"):
         clock.now += 1
         assert counter.hit("request", caller, 9) == 0
-    assert [storage.get(key) for key in keys] == [0, 1, 1], "the oldest makes room"
+    assert [counts.add(key, 60, 0)[0] for key in keys] == [1, 1, 0], "the oldest makes room"
 
 
-def test_codes_are_counted_for_an_hour(storage: Storage, clock: Clock) -> None:
-    counter = RateCounter(storage, clock)
+def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
+    counter = RateCounter(counts, clock)
     assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
     clock.now = NOON + 3_599
     assert counter.hit("code", "ann", 2) == 1
@@ -376,7 +375,7 @@ def test_codes_are_counted_for_an_hour(storage: Storage, clock: Clock) -> None:
 
 
 def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock), clock)
     for _ in range(5):
         counter.hit("request", "ann", 2)
     [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
@@ -384,8 +383,8 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
     assert int(item[EXPIRES_AT]) > NOON + 60
 
 
-def test_an_undone_attempt_is_not_counted(storage: Storage, clock: Clock) -> None:
-    counter = RateCounter(storage, clock)
+def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
+    counter = RateCounter(counts, clock)
     for _ in range(9):
         assert counter.hit("attempt", "here", 2) == 0
         counter.undo("attempt", "here", 2)
@@ -393,7 +392,7 @@ def test_an_undone_attempt_is_not_counted(storage: Storage, clock: Clock) -> Non
 
 
 def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: Clock) -> None:
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock), clock)
     assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
     counter.undo("request", "ann", 0)
     assert calls.count == 0
@@ -404,7 +403,7 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     calls.is_away = True
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock), clock)
     assert [counter.hit("request", "ann", 1) for _ in range(9)] == [0] * 9
     assert calls.count == 1
     clock.now += PAUSE_SECONDS
@@ -425,7 +424,7 @@ def test_the_number_of_blocked_callers_is_bounded(
         return calls.count - before
 
     monkeypatch.setattr(rate_limits, "MAX_BLOCKED", 2)
-    counter = RateCounter(TableStorage(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock), clock)
     for caller in ("ann", "bob", "cleo"):
         assert counter.hit("request", caller, 1) == 0
         assert calls_of(caller) > 0
