@@ -214,21 +214,24 @@ def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
         else:
             show_event(event, console)
 
-    for event in reversed(answer["decisions"]):
-        show(event)
     if follow:
         follow_events(client, answer["decisions"], show)
+        return
+    for event in reversed(answer["decisions"]):
+        show(event)
 
 
 def follow_events(
     client: FleetClient,
-    seen: list[dict[str, Any]],
+    first: list[dict[str, Any]],
     show: Callable[[dict[str, Any]], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show each decision after those in `seen` until Ctrl-C; report once if the API does not answer."""
-    is_reported = False
+    """Show the decisions in `first` and each later one until Ctrl-C; report once if the API does not answer."""
+    is_reported, seen = False, first
     try:
+        for event in reversed(first):
+            show(event)
         while True:
             wait(FOLLOW_SECONDS)
             try:

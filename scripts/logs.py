@@ -150,10 +150,11 @@ def logs_command(
     start = time.time() - parse_duration(since or DEFAULT_SINCE)
     if since is None:
         start = min([start, *map(_created, ids)])
+    if follow:
+        follow_logs(logs.since, start, click.echo, Waiter())
+        return
     for line in logs.since(start):
         click.echo(line)
-    if follow:
-        follow_logs(logs.since, click.echo, Waiter())
 
 
 def _created(ulid: str) -> float:

@@ -135,13 +135,16 @@ class CloudWatchLogs:
                         yield event
 
 
-def follow_logs(since: Callable[[float], list[str]], show: Callable[[str], None], waiter: Waiter) -> None:
-    """Show the lines that `since` returns as new ones until the user presses Ctrl-C."""
+def follow_logs(
+    since: Callable[[float], list[str]], start: float, show: Callable[[str], None], waiter: Waiter
+) -> None:
+    """Show the lines from `start` on, in seconds of the epoch, and each new one until the user presses Ctrl-C."""
     try:
         while True:
-            waiter.sleep(FOLLOW_SECONDS)
-            for line in since(time.time() - MAX_LATE_SECONDS):
+            for line in since(start):
                 show(line)
+            waiter.sleep(FOLLOW_SECONDS)
+            start = time.time() - MAX_LATE_SECONDS
     except KeyboardInterrupt:
         return
 

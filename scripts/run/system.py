@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import urllib3
+
 from ami.local import ImageToolMissingError, LocalImage, build_image
 from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
@@ -177,7 +179,7 @@ class System:
         self._start("hypervisor", "-m", "localcloud", "hypervisor", *where, *machines(images))
         self._start("controller", "-m", "web_tier.controller")
         self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
-        self._await(ApiClient(self.url).ready, "the web tier", "web")
+        self._await(self._page_answers, "the web tier", "web")
 
     def api(self) -> ApiClient:
         """Return a client of the API; with sign-in it is the operator's."""
@@ -233,6 +235,13 @@ class System:
             with closing(ControlClient(self.endpoint_url, timeout_seconds=5)) as cloud:
                 return bool(cloud.get("health"))
         except CloudUnreachableError:
+            return False
+
+    def _page_answers(self) -> bool:
+        """Return whether the web tier serves pages; a scenario may let a service fail that it needs to be ready."""
+        try:
+            return urllib3.request("GET", f"{self.url}/healthz", timeout=2.0, retries=False).status == 200
+        except urllib3.exceptions.HTTPError:
             return False
 
     def _await(self, condition: Callable[[], bool], what: str, log: str, seconds: float = READY_SECONDS) -> None:

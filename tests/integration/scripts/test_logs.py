@@ -240,11 +240,10 @@ def test_missing_logs_are_an_error_that_says_what_to_do(store: Store) -> None:
         store.reader(LogQuery())(0)
 
 
-def test_follow_shows_new_lines_until_it_is_interrupted(store: Store) -> None:
+def test_follow_shows_lines_and_new_ones_until_it_is_interrupted(store: Store) -> None:
     write(store, "web", "before", ago=2)
     since, naps = store.reader(LogQuery()), iter(["during", "", None])
     shown: list[str] = []
-    since(time.time() - 60)
 
     def sleep(_: float) -> None:
         printed = next(naps)
@@ -253,8 +252,8 @@ def test_follow_shows_new_lines_until_it_is_interrupted(store: Store) -> None:
         if printed:
             write(store, "web", printed, ago=1)
 
-    follow_logs(since, shown.append, Waiter(sleep=sleep))
-    assert [message_of(line) for line in shown] == ["during"]
+    follow_logs(since, time.time() - 60, shown.append, Waiter(sleep=sleep))
+    assert [message_of(line) for line in shown] == ["before", "during"]
 
 
 def test_a_line_that_is_being_written_is_shown_once_it_is_complete(tmp_path: Path) -> None:

@@ -318,10 +318,11 @@ def test_new_events_are_followed_in_order_despite_an_outage(
         if not client.polls:
             raise KeyboardInterrupt
 
-    seen = [{"at": "2026-03-01T12:00:00Z", "words": "a"}]
-    follow_events(client, seen, lambda event: shown.append(event["words"]), wait)
-    assert shown == ["b", "c", "d"]
+    first = [{"at": "2026-03-01T12:00:00Z", "words": "a"}]
+    follow_events(client, first, lambda event: shown.append(event["words"]), wait)
+    assert shown == ["a", "b", "c", "d"]
     assert polls == 6
+    follow_events(client, first, lambda _event: wait(0.0))  # Ctrl-C while it shows the first decisions
     assert capsys.readouterr().err == "fleetsight: nothing answers; going on\n"
 
 
