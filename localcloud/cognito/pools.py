@@ -10,7 +10,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from moto.cognitoidp.exceptions import InvalidParameterException, NotAuthorizedError, ResourceNotFoundError
+from moto.cognitoidp.exceptions import NotAuthorizedError, ResourceNotFoundError
 from moto.cognitoidp.models import cognitoidp_backends
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import EmptyResult
@@ -19,8 +19,6 @@ from localcloud.clock import wall_seconds
 from localcloud.patches import Patches
 
 PATCHES = Patches()
-
-_UNCHANGEABLE = ("AliasAttributes", "UsernameAttributes", "UsernameConfiguration")
 
 ALGORITHM = "RS256"
 
@@ -70,29 +68,6 @@ def get_user(self: Any, username: str) -> Any:
         if any(compared(user.attribute_lookup.get(kind)) == wanted for kind in kinds):
             return user
     return None
-
-
-@PATCHES.wrap(
-    "moto.cognitoidp.models:CognitoIdpBackend.update_user_pool", "forgets that accounts are known by their addresses"
-)
-def update_user_pool(original: Any, self: Any, user_pool_id: str, extended_config: dict[str, Any]) -> None:
-    """Replace the pool's settings except those that no call can change."""
-    before = self.describe_user_pool(user_pool_id).extended_config
-    unchanged = {name: before[name] for name in _UNCHANGEABLE if name in before}
-    original(self, user_pool_id, {**extended_config, **unchanged})
-
-
-@PATCHES.wrap(
-    "moto.cognitoidp.models:CognitoIdpBackend.delete_user_pool", "deletes pools that are protected against it"
-)
-def delete_user_pool(original: Any, self: Any, user_pool_id: str) -> None:
-    """Delete the pool, unless it is protected."""
-    if self.describe_user_pool(user_pool_id).extended_config.get("DeletionProtection") == "ACTIVE":
-        raise InvalidParameterException(
-            "The user pool cannot be deleted because deletion protection is activated. "
-            "Deletion protection must be inactivated first."
-        )
-    original(self, user_pool_id)
 
 
 @PATCHES.replace(

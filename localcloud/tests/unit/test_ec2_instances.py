@@ -283,7 +283,7 @@ def test_control_endpoint_has_switches_calls_and_mail_for_its_token_only(
     assert control("GET", "mail", authorization="Bearer guessed")[0] == 401
 
 
-DEBIAN = "ami-0deb1a12000000002"
+IMAGE = "ami-0deb1a12000000002"
 NAMED = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
 
 
@@ -299,7 +299,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualClock]:
 
 @pytest.fixture
 def instance_id(ec2: Any, clock: ManualClock) -> str:
-    launched = ec2.run_instances(ImageId=DEBIAN, MinCount=1, MaxCount=1, TagSpecifications=NAMED)
+    launched = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, TagSpecifications=NAMED)
     return str(launched["Instances"][0]["InstanceId"])
 
 
@@ -373,7 +373,7 @@ def test_tags_lag_as_well(ec2: Any, instance_id: str, clock: ManualClock) -> Non
 def test_an_answer_that_lags_releases_no_address(ec2: Any, clock: ManualClock) -> None:
     """moto frees an instance's addresses with its object, of which an answer makes copies."""
     subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
-    launched = ec2.run_instances(ImageId=DEBIAN, MinCount=1, MaxCount=1, SubnetId=subnet)
+    launched = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SubnetId=subnet)
     instance_id = launched["Instances"][0]["InstanceId"]
     clock.now += 60
     lag(30)

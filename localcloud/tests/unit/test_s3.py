@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -22,13 +21,12 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import settings
-from moto.iam.access_control import PermissionResult
 from moto.s3.models import S3Backend, s3_backends
 
 from localcloud.access_keys import owner_key
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.s3.objects import HASHED_AT_ONCE, MAX_SMALL_BYTES, get_permission
+from localcloud.s3.objects import HASHED_AT_ONCE, MAX_SMALL_BYTES
 from localcloud.s3.posts import (
     MAX_FIELD_BYTES,
     MAX_FORM_BYTES,
@@ -299,38 +297,6 @@ def test_tags_do_not_outlive_the_object_that_had_them(moto: ClientPair, bucket: 
     first.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="colour=red")
     moto.direct.request("s3", "PUT", f"/{bucket}/k", b"y")
     assert b"red" not in moto.stock.request("s3", "GET", f"/{bucket}/k?tagging").body
-
-
-OVER_TLS = {
-    "Effect": "Deny",
-    "Principal": "*",
-    "Action": "s3:*",
-    "Resource": "*",
-    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-}
-OVER_NEW_TLS = {**OVER_TLS, "Condition": {"NumericLessThan": {"s3:TlsVersion": "1.2"}}}
-NEVER = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "*"}
-
-
-TLS_AND_MORE = {**OVER_TLS, "Condition": {"Bool": {"aws:SecureTransport": "false", "aws:ViaAWSService": "false"}}}
-
-
-@pytest.mark.parametrize(
-    ("statements", "action", "permission"),
-    [
-        (None, "s3:GetObject", PermissionResult.NEUTRAL),
-        (OVER_TLS, "s3:GetObject", PermissionResult.NEUTRAL),
-        ([OVER_TLS, OVER_NEW_TLS, NEVER], "s3:GetObject", PermissionResult.NEUTRAL),
-        ([OVER_TLS, NEVER], "s3:DeleteObject", PermissionResult.DENIED),
-        ([TLS_AND_MORE], "s3:GetObject", PermissionResult.DENIED),
-    ],
-)
-def test_a_bucket_policy_holds_without_its_statements_about_tls_alone(
-    statements: object, action: str, permission: PermissionResult
-) -> None:
-    document = {"Version": "2012-10-17", "Statement": statements}
-    bucket = SimpleNamespace(policy=None if statements is None else json.dumps(document).encode())
-    assert get_permission(bucket, action, "arn:aws:s3:::b/k") == permission
 
 
 FORM = "multipart/form-data; boundary=b"

@@ -1,4 +1,6 @@
-"""CloudFormation and Auto Scaling for rehearsals of ``up``, ``roll`` and ``down``: an extension of the local cloud.
+"""What rehearsals of ``bake``, ``up``, ``roll``, ``restore`` and ``down`` need: an extension of the local cloud.
+
+It adds CloudFormation and Auto Scaling, and corrects moto where only these commands call it.
 
 CloudFormation creates a stack once, and deletes it. It proves that the resources of a template can be created in the
 order of their references, and that settings and user data reach the instances. It does not simulate what only AWS can
@@ -24,7 +26,7 @@ from localcloud.extensions import APPLICATIONS
 from localcloud.patches import MODULES
 
 ACCOUNT_APIS = (__name__,)
-"""For `LocalCloud`: the extensions with which it has CloudFormation and groups of instances."""
+"""For `LocalCloud`: the extensions with which it is an account that stacks can be rehearsed in."""
 
 
 def _stacks() -> Any:
@@ -34,4 +36,7 @@ def _stacks() -> Any:
 
 
 APPLICATIONS["cloudformation"] = _stacks
-MODULES["autoscaling"] = ("tests.support.account.autoscaling",)
+for _service, _module in {
+    "autoscaling": "autoscaling", "cognitoidp": "cognito", "dynamodb": "dynamodb", "ec2": "ec2", "s3": "s3"
+}.items():  # fmt: skip
+    MODULES[_service] = (*MODULES.get(_service, ()), f"{__name__}.{_module}")
