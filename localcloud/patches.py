@@ -173,7 +173,7 @@ MODULES = {
     "sesv2": ("localcloud.ses",),
     "sqs": ("localcloud.sqs.backend",),
     "dynamodb": ("localcloud.dynamodb",),
-    "ec2": ("localcloud.ec2.account", "localcloud.ec2.launches", "localcloud.ec2.instances"),
+    "ec2": ("localcloud.ec2.launches", "localcloud.ec2.instances"),
 }
 
 _applied: set[str] = set()
@@ -215,51 +215,6 @@ def apply_patches(service: str) -> None:
         _applied.add(service)
 
 
-MAX_CACHED_NAMES = 50_000
-"""Largest number of cached member names."""
-
-
-class AttributeNames:
-    """Caches the names by which moto may store a member of an answer, by its shape and the type of its object.
-
-    Stock moto derives them again for each member of each item, which is most of the time of a Query.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[str, ...]] = {}
-        self._transformed: dict[int, tuple[Any, frozenset[str]]] = {}
-
-    def candidates(self, picker: Any, context: Any) -> tuple[str, ...]:
-        """Return the possible names, in moto's order."""
-        shape = context.shape
-        parent = getattr(shape, "parent", None)
-        key = (
-            type(context.obj),
-            context.key,
-            getattr(shape, "name", None),
-            getattr(parent, "name", None),
-            shape.serialization.get("name") if shape is not None else None,
-            context.service_model.service_name,
-            type(picker),
-        )
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= MAX_CACHED_NAMES:
-                self._known.clear()
-            known = self._known[key] = tuple(dict.fromkeys(picker.get_possible_keys(context)))
-        return known
-
-    def may_transform(self, transformers: dict[str, Any], key: str) -> bool:
-        """Return True if a transformer can apply to a member of this name."""
-        if not transformers:
-            return False
-        cached = self._transformed.get(id(transformers))
-        if cached is None or cached[0] is not transformers:
-            cached = (transformers, frozenset(path.rpartition(".")[2] for path in transformers))
-            self._transformed[id(transformers)] = cached
-        return key in cached[1]
-
-
 PATCHES = Patches()
 
 
@@ -272,40 +227,11 @@ def untracked(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - mot
     return object.__new__(cls)
 
 
-def _fast_get_value(original: Any) -> Any:
-    from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
-    from moto.core.utils import MISSING, get_value
-
-    names = AttributeNames()
-
-    def fast_get_value(self: Any, value: Any, key: str, shape: Any) -> Any:
-        """Return a member as stock does, by cached names."""
-        picker = self._value_picker
-        if type(picker) is not XFormedAttributePicker:
-            return original(self, value, key, shape)
-        if names.may_transform(picker.response_transformers, key):
-            return original(self, value, key, shape)
-        context = AttributePickerContext(value, key, shape, None, self.operation_model.service_model)
-        for candidate in names.candidates(picker, context):
-            found = get_value(value, candidate, MISSING)
-            if found is not MISSING:
-                return found
-        return None
-
-    return fast_get_value
-
-
 PATCHES += [
     Patch(
         "moto.core.responses:method_names_from_class",
         ("clazz",),
         functools.lru_cache(maxsize=256),
         "inspects every member of the response class for each request",
-    ),
-    Patch(
-        "moto.core.serialize:ResponseSerializer.get_value",
-        ("self", "value", "key", "shape"),
-        _fast_get_value,
-        "derives the possible names of each member of each answer again",
     ),
 ]

@@ -4,12 +4,9 @@ import io
 import json
 import types
 import weakref
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from moto.core.serialize import AttributePickerContext, XFormedAttributePicker
-from moto.core.utils import get_service_model
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.sqs.models import Message
 
@@ -18,7 +15,6 @@ from localcloud.clients import Loopback
 from localcloud.dispatch import CachedDispatcher, CallCounter, CountedCalls, cache_key
 from localcloud.patches import (
     MODULES,
-    AttributeNames,
     MotoChangedError,
     NewAttribute,
     Patch,
@@ -74,48 +70,6 @@ def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(patches, "version", lambda _name: "5.3.0")
     with pytest.raises(MotoChangedError, match=r"moto 5\.3\.0 is installed, 5\.2\.5 expected"):
         check_version()
-
-
-def contexts(service: str, operation: str, member: str) -> list[AttributePickerContext]:
-    """Every member of a structure in an answer, read from a dict and from an object."""
-    model = get_service_model(service)
-    shape = model.operation_model(operation).output_shape.members[member].member
-    for part in shape.members.values():
-        part.parent = shape
-    sources: tuple[object, ...] = ({}, SimpleNamespace())
-    return [
-        AttributePickerContext(source, name, part, None, model)
-        for name, part in shape.members.items()
-        for source in sources
-    ]
-
-
-@pytest.mark.parametrize(
-    ("service", "operation", "member"),
-    [("ec2", "DescribeInstances", "Reservations"), ("sqs", "ReceiveMessage", "Messages")],
-)
-def test_the_names_that_are_tried_are_those_of_stock_moto(service: str, operation: str, member: str) -> None:
-    names, picker = AttributeNames(), XFormedAttributePicker()
-    for _ in range(2):
-        for context in contexts(service, operation, member):
-            expected = tuple(dict.fromkeys(picker.get_possible_keys(context)))
-            assert names.candidates(picker, context) == expected
-
-
-def test_cached_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "MAX_CACHED_NAMES", 4)
-    names, picker = AttributeNames(), XFormedAttributePicker()
-    for context in contexts("sqs", "ReceiveMessage", "Messages"):
-        names.candidates(picker, context)
-        assert len(names._known) <= 4
-
-
-def test_a_member_that_a_transformer_names_is_left_to_stock_moto() -> None:
-    names = AttributeNames()
-    transformers = {"RunInstances.Reservation.Instances.Instance.State": str}
-    assert names.may_transform(transformers, "State")
-    assert not names.may_transform(transformers, "InstanceId")
-    assert not names.may_transform({}, "State")
 
 
 def test_unused_models_are_freed() -> None:
