@@ -223,12 +223,10 @@ MAX_FIELD_BYTES = 20 * 1024
 """Largest field in bytes before the file; S3 has the same limit for all of them together."""
 
 _SUPPORTED_FIELD = re.compile(
-    "bucket|content-(disposition|type)|file|key|policy|success_action_status|tagging"
+    "bucket|content-(disposition|type)|file|key|policy|tagging"
     "|x-amz-(algorithm|credential|date|security-token|signature)|x-ignore-.*",
     re.DOTALL,
 )
-
-_STATUSES = {"200": "200 OK", "201": "201 Created"}
 
 _DEFAULT_TYPE = "binary/octet-stream"
 
@@ -266,7 +264,7 @@ class PostObjects:
             raise RefusedError(501, "NotImplemented", f"A form you provided implies what is not implemented: {named}")
         tags = tags_of_form(fields["tagging"]) if "tagging" in fields else []
         etag = _post_object(get_account_id_from(signer.access_key), signer.region, form, content, tags)
-        return _stored(form, etag, environ)
+        return DirectResponse([("x-amz-request-id", request_id()), ("ETag", etag)], status="204 No Content")
 
 
 def parse(body: bytes, boundary: str) -> tuple[dict[str, str], bytes]:
@@ -336,19 +334,6 @@ def _post_object(account: str, region: str, form: Form, content: bytes, tags: Ta
     stored.set_acl(backend.buckets[form.bucket].acl)
     set_tags(backend, stored, tags)
     return str(stored.etag)
-
-
-def _stored(form: Form, etag: str, environ: dict[str, Any]) -> DirectResponse:
-    key, bucket = form.fields["key"], form.bucket
-    headers = [("x-amz-request-id", request_id()), ("ETag", etag)]
-    status = _STATUSES.get(form.fields.get("success_action_status", ""))
-    if status is None:
-        return DirectResponse(headers, status="204 No Content")
-    if not status.startswith("201"):
-        return DirectResponse(headers, status=status)
-    place = f"http://{environ.get('HTTP_HOST', '')}/{bucket}/{key}"
-    elements = {"Location": place, "Bucket": bucket, "Key": key, "ETag": etag}
-    return DirectResponse([*headers, ("Content-Type", "application/xml")], _xml("PostResponse", elements), status)
 
 
 def _xml(name: str, elements: dict[str, str]) -> bytes:

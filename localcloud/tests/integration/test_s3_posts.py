@@ -109,14 +109,6 @@ def test_form_needs_the_signature_of_a_known_user_or_role(apis: CloudClients, bu
     )
 
 
-@pytest.mark.parametrize(("requested", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
-def test_success_status_is_the_requested_one(apis: CloudClients, bucket: str, requested: str, status: int) -> None:
-    form = presigned_form(apis, bucket, "k", also={"success_action_status": requested})
-    answer = send(form)
-    assert answer.status_code == status
-    assert ("<Key>k</Key>" in answer.text) == (status == 201)
-
-
 def test_unimplemented_field_is_answered_with_501(apis: CloudClients, bucket: str) -> None:
     form = presigned_form(apis, bucket, "${filename}")
     assert refusal(send(form)) == (501, "NotImplemented")
