@@ -1,7 +1,7 @@
 """The clients of a load test, which verify every result.
 
-The classic contract has a connection for each image, which waits for the label. Jobs of `/api/v1` have images in
-batches, by the API or to the bucket.
+The classic contract has a connection for each image, which waits for the label. A job of `/api/v1` has images in
+batches.
 """
 
 import http.client
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from core.images import ImageRejectedError, sniff
-from fleetsight_client.api import ApiClient, ApiError, FileToUpload, OfferedForm
+from fleetsight_client.api import ApiClient, ApiError
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import ImageVerdict, LoadMetrics
 
@@ -29,12 +28,6 @@ BATCH_FILES = 20
 
 POLL_SECONDS = 0.25
 """The pause between two polls of the job."""
-
-HEAD_BYTES = 1024
-"""The first bytes of a file, which determine its type."""
-
-UNKNOWN_TYPE = "application/octet-stream"
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -208,74 +201,3 @@ class JobLoad:
             self.metrics.record_verdict("right")
         else:
             self.metrics.record_verdict("wrong", f"{name}: {label!r}, not {expected!r}")
-
-
-@dataclass(kw_only=True)
-class DirectLoad(JobLoad):
-    """Uploads images to the bucket by presigned forms, and commits them to one job.
-
-    Attributes:
-        target: decides whether a form's host may be loaded.
-    """
-
-    target: LoadTarget
-    _checked: set[str] = dataclass_field(default_factory=set, init=False)
-
-    def upload(self, job_id: str, files: Sequence[Path]) -> None:
-        """Upload one batch; images that are not accepted have failed.
-
-        Raises:
-            TargetError: the host of a form may not be loaded.
-        """
-        specs = [
-            FileToUpload(file.name, file.stat().st_size + self.images.suffix_bytes, content_type(file))
-            for file in files
-        ]
-        try:
-            offer = self._timed(lambda: self.client.offer_uploads(job_id, specs))
-        except ApiError as error:
-            self.metrics.record_verdict("failed", f"a slice of {len(files)}: {error}", len(files))
-            return
-        for name, reason in offer.rejected:
-            self.metrics.record_verdict("failed", f"{name}: {reason}")
-        errors = {files[form.index].name: self._post(form, files[form.index]) for form in offer.files}
-        if offer.files:
-            self._commit(job_id, offer.upload_id, len(offer.files), errors)
-
-    def _post(self, form: OfferedForm, file: Path) -> str | None:
-        """Upload a file by its form; return the error, or None."""
-        if form.url not in self._checked:
-            self.target.check(form.url)
-            self._checked.add(form.url)
-        data = self.images.content(file)
-        try:
-            self._timed(lambda: self.client.send_form(form.url, form.fields, file.name, data))
-        except ApiError as error:
-            return str(error)
-        return None
-
-    def _commit(self, job_id: str, upload_id: str, count: int, errors: dict[str, str | None]) -> None:
-        try:
-            result = self._timed(lambda: self.client.commit_upload(job_id, upload_id))
-        except ApiError as error:
-            self.metrics.record_verdict("failed", f"a slice of {count}: {error}", count)
-            return
-        self._accepted.update(result.accepted)
-        for name, reason in result.rejected:
-            self.metrics.record_verdict("failed", f"{name}: {errors.get(name) or reason}")
-
-    def _timed(self, call: Callable[[], _Result]) -> _Result:
-        started = self.clock()
-        result = call()
-        self.metrics.record_time(self.clock() - started)
-        return result
-
-
-def content_type(file: Path) -> str:
-    """Return the content type of a file by its first bytes; `UNKNOWN_TYPE` if it is not an image."""
-    with file.open("rb") as content:
-        head = content.read(HEAD_BYTES)
-    try:
-        return f"image/{sniff(head).lower()}"
-    except ImageRejectedError:
-        return UNKNOWN_TYPE

@@ -30,7 +30,7 @@ from scripts.standard_options import CONTEXT, url_option, version, version_optio
 MAX_CLIENTS = 2_000
 MAX_IMAGES = 100_000
 COUNT = 100
-CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4, "direct": 8}
+CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4}
 OPEN_LOOP_CONCURRENCY = 1_000
 DRAWN_FOLDER = Path(".fleetsight/load")
 """Drawn signs are stored here: the next test with the same seed reuses them."""
@@ -81,10 +81,9 @@ _SECONDS = _Parsed("seconds", _positive(parse_seconds))
 @url_option
 @click.option(
     "--mode",
-    type=click.Choice(["classic", "api", "direct"]),
+    type=click.Choice(["classic", "api"]),
     default="classic",
-    help="classic: a connection for each image, which waits for its label. api: one job, images in slices of 20. "
-    "direct: one job, images straight to the bucket.",
+    help="classic: a connection for each image, which waits for its label. api: one job, images in slices of 20.",
 )
 @click.option(
     "--count", type=click.IntRange(1, MAX_IMAGES), help="Images to send; by default 100, or the whole folder."
@@ -92,8 +91,8 @@ _SECONDS = _Parsed("seconds", _positive(parse_seconds))
 @click.option(
     "--concurrency",
     type=click.IntRange(1, MAX_CLIENTS),
-    help="Requests open at once, at most; by default 100, 4 for api, where each holds 20 images, 8 for direct, or "
-    "1,000 for --rate.",
+    help="Requests open at once, at most; by default 100, 4 for api, where each holds 20 images, or 1,000 "
+    "for --rate.",
 )
 @click.option(
     "--rate", type=_RATE, help="Send so many images, such as 50/s or 3000/min, even if earlier ones have no answer."

@@ -53,11 +53,6 @@ class LoadImages:
         return file.read_bytes() + (new_suffix() if self.unique else self.suffix)
 
     @property
-    def suffix_bytes(self) -> int:
-        """The number of bytes that are appended to each file."""
-        return SUFFIX_BYTES if self.unique else len(self.suffix)
-
-    @property
     def repeats(self) -> bool:
         """Whether the same bytes are sent more than once."""
         return self.count > len(self.files) and not self.unique
@@ -108,13 +103,12 @@ class TargetError(FleetsightError):
 
 @dataclass(frozen=True)
 class LoadTarget:
-    """The server to load. `base_url` has no final slash; `anywhere` allows other machines."""
+    """The server to load. `base_url` has no final slash."""
 
     base_url: str
     host: str
     port: int
     secure: bool
-    anywhere: bool = False
 
     def check_answers(self) -> None:
         """Check that something listens there, and that its users need not sign in, or the token is valid.
@@ -140,21 +134,6 @@ class LoadTarget:
         finally:
             client.close()
 
-    def check(self, url: str) -> None:
-        """Check that an upload address from this server may be loaded.
-
-        Raises:
-            TargetError: it is not an address, or is on another machine and only this machine may be loaded.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise TargetError(f"{self.base_url} leads to {url!r}, which is no address of a web server")
-        if not self.anywhere and not _is_local(parts.hostname):
-            raise TargetError(
-                f"{self.base_url} leads to {url}, which is not on this machine: if you may load both, say so with "
-                f"{ALLOW_FLAG}"
-            )
-
 
 def parse_target(url: str, *, anywhere: bool) -> LoadTarget:
     """Return the server at `url`.
@@ -175,7 +154,7 @@ def parse_target(url: str, *, anywhere: bool) -> LoadTarget:
         raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
     if not anywhere and not _is_local(parts.hostname):
         raise TargetError(f"refusing to load a remote host, {url}: if you are allowed to, add {ALLOW_FLAG}")
-    return LoadTarget(url.rstrip("/"), parts.hostname, port, parts.scheme == "https", anywhere)
+    return LoadTarget(url.rstrip("/"), parts.hostname, port, parts.scheme == "https")
 
 
 def _is_local(host: str) -> bool:

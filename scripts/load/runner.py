@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from fleetsight_client.api import ApiClient, ApiError, token_from_environment
-from scripts.load.clients import ClassicClient, DirectLoad, JobLoad
+from scripts.load.clients import ClassicClient, JobLoad
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import FleetSample, LoadMetrics, LoadSummary
 from scripts.load.schedule import Pacer
 from scripts.run.batch import cost_between
 
 Work = TypeVar("Work")
-Mode = Literal["classic", "api", "direct"]
+Mode = Literal["classic", "api"]
 Progressed = Callable[[int], None]
 
 SAMPLE_SECONDS = 1.0
@@ -143,7 +143,6 @@ class LoadTest:
 
         Raises:
             ApiError: the API rejects the job.
-            TargetError: the system refers to another one that may not be loaded.
         """
         client = ApiClient(self.target.base_url, token=token_from_environment())
         pacer = None if self.arrivals is None else Pacer(self.arrivals, stopped, wait=stopped.wait)
@@ -191,11 +190,7 @@ class LoadTest:
         stopped: threading.Event,
         progressed: Progressed,
     ) -> None:
-        load: JobLoad
-        if self.mode == "direct":
-            load = DirectLoad(client, images, metrics, self.patience_seconds, stopped, target=self.target)
-        else:
-            load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
+        load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
         job_id = client.create_job("load test")
         run_concurrently(load.batches(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
         load.collect(job_id, progressed)

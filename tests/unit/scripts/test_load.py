@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes
 from io import BytesIO
@@ -21,15 +21,13 @@ from PIL import Image
 from rich.console import Console
 
 from core.image_open import inspect, open_image
-from fleetsight_client.api import ApiError, FileToUpload, FormOffer, OfferedForm, UploadResult
+from fleetsight_client.api import ApiError, UploadResult
 from scripts.cli import main as run_fleetsight
 from scripts.load import command
 from scripts.load.clients import (
     BATCH_FILES,
     ClassicAnswer,
-    DirectLoad,
     JobLoad,
-    content_type,
     judge_answer,
 )
 from scripts.load.inputs import (
@@ -49,10 +47,9 @@ from scripts.load.metrics import (
     show_load_summary,
     summary_rows,
 )
-from scripts.load.runner import LoadTest, Mode, run_concurrently
+from scripts.load.runner import LoadTest, run_concurrently
 from tests.support.fake_client import FakeUploads
 from tests.support.hostile_images import HONEST
-from tests.support.jobs import picture
 from tests.support.servers import served, serving
 from tests.support.waiting import DEADLINE_SECONDS, ManualClock
 
@@ -152,7 +149,7 @@ def test_unique_images_have_bytes_of_their_own_and_the_same_pixels(tmp_path: Pat
     images = LoadImages([file], 3, {}, unique=True)
     sent = [images.content(file) for _ in images]
     assert len({*sent, original}) == 4
-    assert {len(data) - len(original) for data in sent} == {images.suffix_bytes}
+    assert len({len(data) for data in sent}) == 1
     for data in sent:
         inspect(data)
         with open_image(data) as new, open_image(original) as old:
@@ -252,18 +249,16 @@ class FakeApi(FakeUploads):
 
 
 HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
-JPEG = b"\xff\xd8\xff"
 
 
-def judged(folder: Path, contents: Sequence[str], api: FakeApi, target: LoadTarget | None = None) -> LoadMetrics:
-    """Send files with `contents`, each of which should be a stop sign, to the bucket if there is a `target`."""
+def judged(folder: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
+    """Send files with `contents`, each of which should be a stop sign."""
     files = [folder / f"{number}.jpg" for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
-        file.write_bytes((JPEG if target and content != "-" else b"") + content.encode())
+        file.write_bytes(content.encode())
     metrics, clock = LoadMetrics(), ManualClock()
     pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    rest = (pictures, metrics, 30, threading.Event(), clock, clock.sleep)
-    load = JobLoad(api, *rest) if target is None else DirectLoad(api, *rest, target=target)
+    load = JobLoad(api, pictures, metrics, 30, threading.Event(), clock, clock.sleep)
     for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)
@@ -285,105 +280,19 @@ def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pyt
     assert judged(tmp_path, ["stop", "?"], api).counts["lost"] == 1
 
 
-@dataclass
-class FakeDirectApi(FakeApi):
-    """Answers with what follows the JPEG mark as the label; a file of another type is not offered a form."""
-
-    form_url: str = "http://127.0.0.1:9000/photos"
-    failing: dict[str, str] = field(default_factory=dict)
-    """Names of calls that fail, with the reason."""
-    requested: list[FileToUpload] = field(default_factory=list)
-    arrived: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-
-    def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:
-        self._fail("offer")
-        self.requested += files
-        forms = [
-            OfferedForm(index, self.form_url, {"key": file.name})
-            for index, file in enumerate(files)
-            if file.content_type == "image/jpeg"
-        ]
-        return FormOffer(
-            "u", forms, [(file.name, "not taken") for file in files if file.content_type != "image/jpeg"]
-        )
-
-    def send_form(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> None:
-        self._fail("form")
-        self.arrived[fields["key"]] = name, content
-
-    def commit_upload(self, job_id: str, upload_id: str) -> UploadResult:
-        self._fail("commit")
-        offered = [file.name for file in self.requested if file.content_type == "image/jpeg"]
-        start = len(self.sent)
-        self.sent += [(name, content.removeprefix(JPEG).decode()) for name, content in self.arrived.values()]
-        accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
-        missing = [(name, "it has not arrived") for name in offered if name not in self.arrived]
-        self.arrived.clear()
-        self.requested.clear()
-        return UploadResult(accepted, missing)
-
-    def _fail(self, call: str) -> None:
-        if call in self.failing:
-            raise ApiError(self.failing[call])
-
-
-@pytest.mark.parametrize("target", [None, HERE], ids=["by the API", "to the bucket"])
-def test_each_image_has_a_verdict(tmp_path: Path, target: LoadTarget | None) -> None:
-    api = FakeDirectApi() if target else FakeApi()
-    figures = judged(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], api, target)
+def test_each_image_has_a_verdict(tmp_path: Path) -> None:
+    figures = judged(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], FakeApi())
     assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
     assert "lost: 3.jpg: accepted, and no result" in figures.problems
-    assert f"failed: 4.jpg: {'not taken' if target else 'not an image'}" in figures.problems
+    assert "failed: 4.jpg: not an image" in figures.problems
 
 
-@pytest.mark.parametrize("mode", ["api", "direct"])
-def test_a_job_is_sent_by_the_api_or_to_the_bucket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
-    api = FakeDirectApi()
-    monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: api)
-    (tmp_path / "a.jpg").write_bytes((JPEG if mode == "direct" else b"") + b"stop")
+def test_a_job_is_sent_by_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: FakeApi())
+    (tmp_path / "a.jpg").write_bytes(b"stop")
     sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
-    summary = LoadTest(HERE, mode, 1, 30).run(sent, threading.Event(), results.append)
-    assert (summary.mode, summary.ok, results[-1]) == (mode, True, 1)
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [("offer", "a slice of 3: no answer"), ("form", "0.jpg: no answer"), ("commit", "a slice of 3: no answer")],
-)
-def test_a_failed_upload_has_the_first_error(tmp_path: Path, call: str, says: str) -> None:
-    figures = judged(tmp_path, ["stop"] * 3, FakeDirectApi(failing={call: "no answer"}), HERE)
-    assert figures.counts["failed"] == 3
-    assert f"failed: {says}" in figures.problems
-
-
-def test_a_form_for_another_host_is_not_sent(tmp_path: Path) -> None:
-    api = FakeDirectApi(form_url="http://192.0.2.1/photos")
-    with pytest.raises(TargetError, match="--i-may-load-this-target"):
-        judged(tmp_path, ["stop"], api, HERE)
-    assert api.arrived == {}
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "//127.0.0.1/photos", "http:///photos", ""])
-def test_an_invalid_form_address_is_never_loaded(url: str) -> None:
-    with pytest.raises(TargetError, match="no address"):
-        parse_target("http://127.0.0.1:8000", anywhere=True).check(url)
-
-
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        (picture("JPEG"), "image/jpeg"),
-        (picture("PNG"), "image/png"),
-        (picture("WEBP"), "image/webp"),
-        (b"text", "application/octet-stream"),
-    ],
-    ids=["JPEG", "PNG", "WEBP", "text"],
-)
-def test_the_content_type_follows_the_content(tmp_path: Path, content: bytes, found: str) -> None:
-    (tmp_path / "a.txt").write_bytes(content)
-    assert content_type(tmp_path / "a.txt") == found
+    summary = LoadTest(HERE, "api", 1, 30).run(sent, threading.Event(), results.append)
+    assert (summary.mode, summary.ok, results[-1]) == ("api", True, 1)
 
 
 @pytest.mark.parametrize(
