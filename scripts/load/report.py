@@ -103,62 +103,14 @@ def plots_of(summary: LoadSummary) -> list[Markup]:
     ]
 
 
-TEMPLATE: Final = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; --ground: light-dark(#f8fafc, #0b1220); --card: light-dark(#fff, #131c2e);
-  --line: light-dark(#e2e8f0, #26344d); --ink: light-dark(#0f172a, #e7edf6); --quiet: light-dark(#5b6b82, #9fb0c8);
-  --a: light-dark(#0f766e, #2dd4bf); --b: light-dark(#c2640c, #f0a353); --c: light-dark(#94a3b8, #64748b);
-  --bad: light-dark(#b91c1c, #fca5a5); }
-body { margin: 0 auto; max-width: 1320px; padding: 1rem; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 Inter, system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.05rem; margin: 0 0 .25rem; }
-main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; min-width: 0;
-  overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; }
-td { text-align: right; font-variant-numeric: tabular-nums; } td, th { padding: .15rem .5rem .15rem 0; }
-tr + tr { border-top: 1px solid var(--line); } ul { margin: 0; padding-left: 1.2rem; }
-svg { width: 100%; height: auto; } svg text { fill: var(--quiet); font-size: 11px; }
-.right { text-anchor: end; } .middle { text-anchor: middle; } .grid { stroke: var(--line); }
-polyline { fill: none; stroke-width: 2; } .a { stroke: var(--a); } .b { stroke: var(--b); } .c { stroke: var(--c); }
-.legend { margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; }
-.legend i { display: inline-block; width: 14px; height: 3px; margin-right: .35rem; vertical-align: middle; }
-i.a { background: var(--a); } i.b { background: var(--b); } i.c { background: var(--c); }
-.quiet { color: var(--quiet); } .bad { color: var(--bad); font-weight: 600; }
-</style>
-<h1>{{ title }}</h1>
-<main>
-<section><h2>Figures</h2><table>
-{% for name, value in figures %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}</table></section>
-<section><h2>Thresholds</h2><table>
-{% for each in thresholds %}<tr><th>{{ each.limit }}</th><td>{{ each.measured }}</td>
-<td{% if not each.is_reached %} class="bad"{% endif %}>{{ "reached" if each.is_reached else "missed" }}</td></tr>
-{% endfor %}</table>
-{% if problems %}<h2>First problems</h2><ul>
-{% for problem in problems %}<li>{{ problem }}</li>{% endfor %}</ul>{% endif %}
-</section>
-{% for plot in plots %}<section>{{ plot }}</section>
-{% endfor %}
-<section><h2>Settings</h2><table>
-{% for name, value in settings.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}</table>
-</section>
-</main>
-</html>
-"""
+TEMPLATE: Final = Path(__file__).with_name("report.html")
 
 
 def render_report(summary: LoadSummary, results: Sequence[ThresholdResult]) -> str:
     """Return the report of a load test with the results of its thresholds."""
     return (
         Environment(autoescape=True, trim_blocks=True)
-        .from_string(TEMPLATE)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
             title=f"Load test: {summary.images:,} images, {summary.mode}",
             figures=[*summary_rows(summary), ("started late", f"{summary.late:,}")],
