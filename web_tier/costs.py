@@ -4,7 +4,6 @@ Costs are estimates by the price table of config.yaml, not the bill of AWS. The 
 each image in its billing period (`core.cost`), that of the requests follows from the number of images. Days are UTC.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from services.user_errors import UserPoolError
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
-from web_tier.results.export import LineBuffer, safe_cell
+from web_tier.results.export import csv_of, safe_cell
 from web_tier.results.progress import billing_periods
 
 Grouping = Literal["day", "user", "job", "model"]
@@ -256,10 +255,7 @@ def oldest_day(today: date) -> date:
 
 def csv_lines(lines: Iterable[CostLine]) -> Iterator[str]:
     """Yield the header and a line of CSV (RFC 4180) for each line of a report."""
-    buffer = LineBuffer()
-    writer = csv.writer(buffer)
-    writer.writerow(CSV_HEADER)
-    yield buffer.line
+    yield from csv_of([CSV_HEADER])
     for line in lines:
         cells = (
             "" if line.day is None else line.day.isoformat(),
@@ -268,5 +264,4 @@ def csv_lines(lines: Iterable[CostLine]) -> Iterator[str]:
             f"{line.bill.seconds:.1f}",
             *(f"{each:.8f}" for each in (line.bill.dollars, line.requests, line.dollars, line.bill.saved)),
         )
-        writer.writerow(map(safe_cell, cells))
-        yield buffer.line
+        yield from csv_of([map(safe_cell, cells)])

@@ -167,13 +167,8 @@ def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
 
 def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the header and a line for each image, with line ends."""
-    buffer = LineBuffer()
-    writer = csv.writer(buffer)
-    writer.writerow(CSV_HEADER)
-    yield buffer.line
-    for result in results:
-        writer.writerow(map(safe_cell, _csv_row(result)))
-        yield buffer.line
+    yield from csv_of([CSV_HEADER])
+    yield from csv_of(map(safe_cell, _csv_row(result)) for result in results)
 
 
 def safe_cell(cell: str) -> str:
@@ -204,8 +199,7 @@ def with_separator(lines: Iterable[str], separator: Separator) -> Iterator[str]:
     if separator == "comma":
         yield from lines
         return
-    buffer, header = LineBuffer(), list[str]()
-    writer = csv.writer(buffer, delimiter=";" if separator == "semicolon" else "\t")
+    header = list[str]()
     for line in lines:
         [cells] = csv.reader(StringIO(line, newline=""))
         header = header or cells
@@ -214,8 +208,8 @@ def with_separator(lines: Iterable[str], separator: Separator) -> Iterator[str]:
                 cell.replace(".", ",") if _DECIMAL_COLUMNS.match(name) else cell
                 for name, cell in zip(header, cells, strict=True)
             ]
-        writer.writerow([_FORMULA_AFTER_COMMA.sub("'", cell) for cell in cells])
-        yield buffer.line
+        escaped = [_FORMULA_AFTER_COMMA.sub("'", cell) for cell in cells]
+        yield from csv_of([escaped], delimiter=";" if separator == "semicolon" else "\t")
 
 
 def _csv_row(result: ImageResult) -> list[str]:
@@ -251,21 +245,17 @@ def _csv_time(moment: datetime | None) -> str:
 
 def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the header and a line for each image with a true label: a file that sets the same labels again."""
-    buffer = LineBuffer()
-    writer = csv.writer(buffer)
-    writer.writerow(("filename", "label"))
-    yield buffer.line
-    for result in results:
-        if result.truth is not None:
-            writer.writerow([safe_cell(result.record.filename), safe_cell(result.truth.label)])
-            yield buffer.line
+    labelled = ((result.record.filename, result.truth.label) for result in results if result.truth is not None)
+    yield from csv_of([("filename", "label")])
+    yield from csv_of(map(safe_cell, cells) for cells in labelled)
 
 
-class LineBuffer:
-    """Holds the last line that a csv writer wrote."""
-
-    line = ""
-
-    def write(self, text: str) -> None:
-        """Replace the line."""
-        self.line = text
+def csv_of(rows: Iterable[Iterable[str]], delimiter: str = ",") -> Iterator[str]:
+    """Yield a line of CSV (RFC 4180) for each row, with its line end."""
+    buffer = StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter)
+    for row in rows:
+        writer.writerow(row)
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
