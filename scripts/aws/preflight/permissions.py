@@ -1,8 +1,12 @@
 """The permissions that the user who deploys needs: one list, for the preflight and for the policy that it prints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from scripts.aws.context import AwsAccount
 
@@ -12,8 +16,7 @@ if TYPE_CHECKING:
 OFF = {"", "0", "false"}
 """Values of a parameter that turn its part of the stack off."""
 
-_BUCKETS = tuple(f"s3:::{{prefix}}-{each}-{{account}}-{{region}}" for each in ("bake", "input", "output", "models"))
-_QUEUES = tuple(f"sqs:{{region}}:{{account}}:{{prefix}}-{each}" for each in ("requests", "responses", "dead-letters"))
+PERMISSIONS_PATH = Path(__file__).parents[3] / "infra" / "permissions.yaml"
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Permission:
     """
 
     name: str
-    resources: tuple[str, ...]
-    actions: str
+    resources: Sequence[str]
+    actions: str = ""
     more: str = ""
     part: str = ""
 
@@ -41,217 +44,16 @@ class Permission:
         return [each if each == "*" else f"arn:{partition}:{each.format_map(values)}" for each in self.resources]
 
 
-PERMISSIONS = (
-    Permission(
-        "Stack",
-        ("cloudformation:{region}:{account}:stack/{prefix}/*",),
-        "cloudformation:CreateChangeSet cloudformation:DeleteChangeSet cloudformation:DeleteStack "
-        "cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:DescribeStacks "
-        "cloudformation:ExecuteChangeSet cloudformation:ListChangeSets cloudformation:ListStackResources",
-        "cloudformation:DescribeEvents cloudformation:TagResource cloudformation:UpdateTerminationProtection",
-    ),
-    Permission(
-        "Look",
-        ("*",),
-        "ec2:DescribeAvailabilityZones ec2:DescribeImages ec2:DescribeInstances ec2:DescribeLaunchTemplates "
-        "ec2:DescribeRouteTables ec2:DescribeSecurityGroups ec2:DescribeSnapshots ec2:DescribeSubnets "
-        "ec2:DescribeVpcEndpoints ec2:DescribeVpcs autoscaling:DescribeAutoScalingGroups "
-        "autoscaling:DescribeScalingActivities logs:DescribeLogGroups",
-        "autoscaling:Describe* cloudformation:ValidateTemplate cloudwatch:ListDashboards ec2:Describe* ec2:Get* "
-        "elasticloadbalancing:Describe* iam:GetRole iam:SimulatePrincipalPolicy kms:DescribeKey "
-        "servicequotas:GetServiceQuota ses:GetAccount sns:ListTopics sqs:ListQueues",
-    ),
-    Permission(
-        "Machines",
-        ("*",),
-        "ec2:AuthorizeSecurityGroupEgress ec2:AuthorizeSecurityGroupIngress ec2:CreateImage ec2:CreateLaunchTemplate "
-        "ec2:CreateSecurityGroup ec2:CreateTags ec2:DeleteLaunchTemplate ec2:DeleteSecurityGroup "
-        "ec2:RevokeSecurityGroupEgress ec2:RevokeSecurityGroupIngress ec2:RunInstances ec2:TerminateInstances "
-        "autoscaling:CreateAutoScalingGroup autoscaling:DeleteAutoScalingGroup autoscaling:UpdateAutoScalingGroup "
-        "ec2:AllocateAddress ec2:ReleaseAddress",
-        "autoscaling:CreateOrUpdateTags autoscaling:DeleteTags autoscaling:ResumeProcesses "
-        "autoscaling:SuspendProcesses ec2:CreateLaunchTemplateVersion ec2:CreateVpcEndpoint ec2:DeleteSnapshot "
-        "ec2:DeleteTags ec2:DeleteVpcEndpoints ec2:DeregisterImage ec2:ModifyVpcEndpoint "
-        "ec2:UpdateSecurityGroupRuleDescriptions*",
-    ),
-    Permission(
-        "Roles",
-        ("iam::{account}:role/{prefix}-*",),
-        "iam:CreateRole iam:DeleteRole iam:DeleteRolePolicy iam:GetRole iam:GetRolePolicy iam:PassRole "
-        "iam:PutRolePolicy iam:TagRole",
-        "iam:*AttachedRolePolicies iam:AttachRolePolicy iam:DetachRolePolicy iam:ListRolePolicies iam:UntagRole "
-        "iam:UpdateAssumeRolePolicy iam:UpdateRole*",
-    ),
-    Permission(
-        "InstanceProfiles",
-        ("iam::{account}:instance-profile/{prefix}-*",),
-        "iam:AddRoleToInstanceProfile iam:CreateInstanceProfile iam:DeleteInstanceProfile iam:GetInstanceProfile "
-        "iam:RemoveRoleFromInstanceProfile",
-    ),
-    Permission(
-        "FirstUseInTheAccount",
-        ("iam::{account}:role/aws-service-role/*",),
-        "",
-        "iam:CreateServiceLinkedRole",
-    ),
-    Permission(
-        "Buckets",
-        _BUCKETS,
-        "s3:CreateBucket s3:DeleteBucket s3:DeleteBucketPolicy s3:GetBucketPolicy s3:ListBucket "
-        "s3:PutBucketOwnershipControls s3:PutBucketPolicy s3:PutBucketPublicAccessBlock s3:PutBucketTagging "
-        "s3:PutEncryptionConfiguration s3:PutLifecycleConfiguration",
-        "s3:GetBucket* s3:Get*Configuration s3:ListBucketMultipartUploads s3:ListBucketVersions "
-        "s3:ListTagsForResource s3:PutBucketCORS s3:TagResource s3:UntagResource",
-    ),
-    Permission(
-        "BakeObjects",
-        (f"{_BUCKETS[0]}/*",),
-        "s3:DeleteObject s3:GetObject s3:PutObject",
-        "s3:AbortMultipartUpload s3:DeleteObjectVersion",
-    ),
-    Permission(
-        "DataObjects",
-        tuple(f"{each}/*" for each in _BUCKETS[1:]),
-        "",
-        "s3:AbortMultipartUpload s3:DeleteObject s3:DeleteObjectVersion",
-    ),
-    Permission(
-        "OtherCommands",
-        ("*",),
-        "",
-        "autoscaling:StartInstanceRefresh cloudfront:ListDistributions cloudfront:ListTagsForResource "
-        "dynamodb:ListTables ec2:DeleteVolume ec2:ModifyInstanceAttribute ec2:ModifyLaunchTemplate iam:ListRoleTags "
-        "iam:ListRoles logs:FilterLogEvents s3:ListAllMyBuckets ssm:DescribeParameters tag:GetResources",
-    ),
-    Permission(
-        "Table",
-        (
-            "dynamodb:{region}:{account}:table/{prefix}-jobs",
-            "dynamodb:{region}:{account}:table/{prefix}-jobs-restored-*",
-        ),
-        "dynamodb:CreateTable dynamodb:DeleteTable dynamodb:DescribeContinuousBackups dynamodb:DescribeTable "
-        "dynamodb:DescribeTimeToLive dynamodb:GetItem dynamodb:ListTagsOfResource dynamodb:PutItem "
-        "dynamodb:TagResource dynamodb:UpdateContinuousBackups dynamodb:UpdateTimeToLive",
-        "dynamodb:Describe* dynamodb:GetResourcePolicy dynamodb:UntagResource dynamodb:UpdateTable",
-    ),
-    Permission(
-        "Queues",
-        _QUEUES,
-        "sqs:CreateQueue sqs:DeleteQueue sqs:GetQueueAttributes sqs:GetQueueUrl sqs:ListQueueTags "
-        "sqs:SetQueueAttributes sqs:TagQueue",
-        "sqs:UntagQueue",
-    ),
-    # Metric filters: stacks of versions before the embedded metric format have some, which an update deletes.
-    Permission(
-        "Logs",
-        ("logs:{region}:{account}:log-group:/{prefix}/*",),
-        "logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteMetricFilter logs:PutMetricFilter "
-        "logs:PutRetentionPolicy logs:TagResource",
-        "logs:DescribeIndexPolicies logs:DescribeMetricFilters logs:GetDataProtectionPolicy logs:ListTags* "
-        "logs:UntagResource",
-    ),
-    Permission(
-        "Parameters",
-        ("ssm:{region}:{account}:parameter/{prefix}/*",),
-        "ssm:AddTagsToResource ssm:DeleteParameter ssm:GetParameter ssm:GetParameters ssm:PutParameter",
-        "ssm:ListTagsForResource ssm:RemoveTagsFromResource",
-    ),
-    Permission(
-        "PublicImages",
-        ("ssm:{region}::parameter/aws/service/ami-amazon-linux-latest/*",),
-        "",
-        "ssm:GetParameters",
-    ),
-    Permission(
-        "Alerts",
-        ("sns:{region}:{account}:{prefix}-alerts", "sns:{region}:{account}:{prefix}-finished-jobs"),
-        "sns:CreateTopic sns:DeleteTopic sns:GetTopicAttributes sns:SetTopicAttributes sns:Subscribe sns:TagResource",
-        "sns:GetDataProtectionPolicy sns:GetSubscriptionAttributes sns:List* sns:SetSubscriptionAttributes "
-        "sns:Unsubscribe sns:UntagResource",
-    ),
-    Permission(
-        "Alarms",
-        ("cloudwatch:{region}:{account}:alarm:{prefix}-*",),
-        "cloudwatch:DeleteAlarms cloudwatch:PutMetricAlarm",
-        "cloudwatch:DescribeAlarms cloudwatch:ListTagsForResource cloudwatch:TagResource cloudwatch:UntagResource",
-    ),
-    Permission(
-        "Dashboard",
-        ("cloudwatch::{account}:dashboard/{prefix}-*",),
-        "cloudwatch:DeleteDashboards cloudwatch:GetDashboard cloudwatch:PutDashboard",
-        "cloudwatch:ListTagsForResource cloudwatch:TagResource cloudwatch:UntagResource",
-    ),
-    Permission(
-        "DataKey",
-        ("kms:{region}:{account}:key/*",),
-        "kms:CreateGrant kms:Decrypt kms:DescribeKey kms:Encrypt kms:GenerateDataKey",
-        "kms:GenerateDataKeyWithoutPlaintext kms:ReEncrypt*",
-        part="DataKeyArn",
-    ),
-    Permission(
-        "Budget",
-        ("budgets::{account}:budget/*",),
-        "budgets:ModifyBudget budgets:ViewBudget",
-        "billing:GetBillingViewData budgets:ListTagsForResource budgets:TagResource budgets:UntagResource",
-        part="MonthlyBudget",
-    ),
-    Permission(
-        "SignIn",
-        ("*",),
-        "cognito-idp:CreateGroup cognito-idp:CreateUserPool cognito-idp:CreateUserPoolClient "
-        "cognito-idp:DeleteGroup cognito-idp:DeleteUserPool cognito-idp:DeleteUserPoolClient "
-        "cognito-idp:DescribeUserPool cognito-idp:DescribeUserPoolClient cognito-idp:GetGroup "
-        "cognito-idp:ListUserPools cognito-idp:ListUsersInGroup cognito-idp:SetUserPoolMfaConfig "
-        "cognito-idp:TagResource",
-        "cognito-idp:GetUserPoolMfaConfig cognito-idp:List* cognito-idp:UntagResource cognito-idp:Update*",
-        part="CreateUserPool",
-    ),
-    Permission(
-        "LoadBalancer",
-        ("*",),
-        "elasticloadbalancing:AddTags elasticloadbalancing:CreateListener elasticloadbalancing:CreateLoadBalancer "
-        "elasticloadbalancing:CreateTargetGroup elasticloadbalancing:DeleteListener "
-        "elasticloadbalancing:DeleteLoadBalancer elasticloadbalancing:DeleteTargetGroup "
-        "elasticloadbalancing:ModifyLoadBalancerAttributes elasticloadbalancing:ModifyTargetGroupAttributes",
-        "elasticloadbalancing:Modify* elasticloadbalancing:*Targets elasticloadbalancing:RemoveTags "
-        "elasticloadbalancing:Set*",
-        part="CertificateArn",
-    ),
-    Permission(
-        "Names",
-        ("*",),
-        "route53:ChangeResourceRecordSets route53:GetChange route53:GetHostedZone route53:ListResourceRecordSets",
-        "route53:ListHostedZones",
-        part="HostedZoneId",
-    ),
-    Permission(
-        "Site",
-        ("*",),
-        "cloudfront:CreateDistribution cloudfront:CreateFunction cloudfront:CreateInvalidation "
-        "cloudfront:CreateOriginAccessControl cloudfront:CreateResponseHeadersPolicy cloudfront:DeleteDistribution "
-        "cloudfront:DeleteFunction cloudfront:DeleteOriginAccessControl cloudfront:DeleteResponseHeadersPolicy "
-        "cloudfront:DescribeFunction cloudfront:GetDistribution cloudfront:PublishFunction cloudfront:TagResource",
-        "cloudfront:Create*WithTags cloudfront:Get* cloudfront:List* cloudfront:UntagResource cloudfront:Update*",
-        part="StaticSite",
-    ),
-    Permission(
-        "SiteFiles",
-        ("s3:::{prefix}-site-{account}-{region}", "s3:::{prefix}-site-{account}-{region}/*"),
-        "",
-        "s3:CreateBucket s3:Delete* s3:Get* s3:List* s3:Put* s3:TagResource s3:UntagResource",
-        part="StaticSite",
-    ),
-)
-"""The actions of CloudFormation's calls are those that AWS's schemas of the resource types name for their handlers.
-
-https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html#schema-properties-handlers
-For a group with a launch template: https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-api-permissions.html
-"""
+@cache
+def all_permissions() -> tuple[Permission, ...]:
+    """Return the permissions for a stack with all its parts."""
+    read = yaml.safe_load(PERMISSIONS_PATH.read_text(encoding="utf-8"))
+    return tuple(Permission(**each) for each in read)
 
 
 def needed_permissions(parameters: Mapping[str, str]) -> list[Permission]:
     """Return the permissions for a stack with these parameters."""
-    return [each for each in PERMISSIONS if not each.part or parameters.get(each.part, "") not in OFF]
+    return [each for each in all_permissions() if not each.part or parameters.get(each.part, "") not in OFF]
 
 
 def deploy_policy(account: AwsAccount, prefix: str) -> dict[str, Any]:
@@ -263,7 +65,7 @@ def deploy_policy(account: AwsAccount, prefix: str) -> dict[str, Any]:
             "Action": sorted({*each.actions.split(), *each.more.split()}),
             "Resource": each.arns(account, prefix),
         }
-        for each in PERMISSIONS
+        for each in all_permissions()
     ]
     return {"Version": "2012-10-17", "Statement": statements}
 

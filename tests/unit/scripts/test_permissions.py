@@ -14,11 +14,17 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[impor
 from scripts.aws import context as accounts
 from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
-from scripts.aws.preflight.permissions import PERMISSIONS, denials, deploy_policy, needed_permissions, policy_source
+from scripts.aws.preflight.permissions import (
+    all_permissions,
+    denials,
+    deploy_policy,
+    needed_permissions,
+    policy_source,
+)
 from tests.support.aws_stage import USER, stubbed_account
 from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES
 
-PATTERNS = [action for right in PERMISSIONS for action in (*right.actions.split(), *right.more.split())]
+PATTERNS = [action for right in all_permissions() for action in (*right.actions.split(), *right.more.split())]
 FOLDER = Path(accounts.__file__).parent
 
 UNUSED = [
@@ -81,7 +87,7 @@ def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
     assert len(json.dumps(reported, separators=(",", ":"))) <= 10_240
     by_name = {each["Sid"]: each for each in reported["Statement"]}
-    assert len(by_name) == len(PERMISSIONS)
+    assert len(by_name) == len(all_permissions())
     assert by_name["Roles"]["Resource"] == ["arn:aws-cn:iam::123456789012:role/fs-*"]
     assert by_name["Queues"]["Resource"][0] == "arn:aws-cn:sqs:us-east-1:123456789012:fs-requests"
     everywhere = {action for each in reported["Statement"] if "*" in each["Resource"] for action in each["Action"]}
@@ -147,7 +153,7 @@ DENIED = {"AllowedByOrganizations": False}
 def test_a_denial_is_certain_unless_the_simulation_lacks_context(
     result: dict[str, Any], denied: dict[str, bool]
 ) -> None:
-    (roles,) = (right for right in PERMISSIONS if right.name == "Roles")
+    (roles,) = (right for right in all_permissions() if right.name == "Roles")
     request = {
         "PolicySourceArn": USER,
         "ActionNames": roles.actions.split(),
@@ -165,7 +171,7 @@ def test_a_denial_is_certain_unless_the_simulation_lacks_context(
 
 
 def test_an_implicit_denial_on_any_resource_is_uncertain() -> None:
-    (machines,) = (right for right in PERMISSIONS if right.name == "Machines")
+    (machines,) = (right for right in all_permissions() if right.name == "Machines")
     results = [
         evaluated("ec2:CreateImage", "implicitDeny"),
         evaluated("ec2:CreateTags", "explicitDeny"),
