@@ -37,7 +37,7 @@ from web_tier.auth.identity import (
     set_identity,
     set_session,
 )
-from web_tier.auth.permissions import RIGHTS, Right, lacks_second_factor
+from web_tier.auth.permissions import Right, lacks_second_factor, right_of
 from web_tier.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
 
 MAX_HEADER_CHARACTERS: Final = 8_192
@@ -148,7 +148,7 @@ def _guard() -> ResponseReturnValue | None:
         raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()
     # Without an endpoint there is nothing to protect: the answer is 404 or 405.
-    right = RIGHTS[request.endpoint] if request.endpoint else Right.PUBLIC
+    right = right_of(request.endpoint) if request.endpoint else Right.PUBLIC
     if identity is not None:
         _check_right(right, identity)
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
@@ -282,7 +282,8 @@ def check_request() -> None:
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
     # Public forms need no session: one may be open while its user signs in in another tab.
-    is_public = RIGHTS.get(request.endpoint or "") is Right.PUBLIC and request.endpoint != "accounts.sign_out"
+    endpoint = request.endpoint
+    is_public = endpoint not in {None, "accounts.sign_out"} and right_of(str(endpoint)) is Right.PUBLIC
     if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or is_public:
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))
