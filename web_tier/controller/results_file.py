@@ -49,7 +49,7 @@ QUIET_SECONDS = 5.0
 REST_CHECK_SECONDS = QUIET_SECONDS
 """Time between two checks for open jobs while there are none: no file of a new job is due earlier."""
 MAX_OPEN_SECONDS = 86_400.0
-"""Longest time for which a job is kept open for its file; a copy that is due keeps it open for longer."""
+"""Longest time for which a job with unchanged results stays open for its file; a copy that is due keeps it longer."""
 FIRST_COPY_PAUSE_SECONDS = 1.0
 MAX_COPY_PAUSE_SECONDS = 60.0
 """Longest pause after errors of a copy in a row."""
@@ -76,11 +76,11 @@ class FileState:
 
     Attributes:
         touched_at: when the job was last changed, as the table says.
-        first_seen: when this controller first saw the job.
         due: when it is checked next.
         pause: time until the check after that.
         edition: edition of the results at the last check.
-        settled: whether the file of that edition is up to date, or none is needed.
+        edition_since: when a check first saw that edition.
+        settled: whether the file of that edition is up to date, or none is needed, or it was given up.
         written: edition of the last file that this controller has written.
         retrying: images that were being retried when that file was written.
         is_copying: whether the copy of the current file is due.
@@ -89,10 +89,10 @@ class FileState:
     """
 
     touched_at: str
-    first_seen: float
     due: float
     pause: float = 0.0
     edition: str | None = None
+    edition_since: float = 0.0
     settled: bool = False
     written: str | None = None
     retrying: dict[ImageRef, ImageRecord] = field(default_factory=dict)
@@ -165,9 +165,7 @@ class ResultsFileWriter:
     def tick(self) -> float:
         """Check the jobs that are due; return the seconds until the next round."""
         opened, now = self.store.open_jobs(), self.clock()
-        self._states = {
-            job.job_id: self._states.get(job.job_id) or FileState(job.touched_at, now, now) for job in opened
-        }
+        self._states = {job.job_id: self._states.get(job.job_id) or FileState(job.touched_at, now) for job in opened}
         for job in opened:
             state = self._states[job.job_id]
             if state.touched_at != job.touched_at:
@@ -184,13 +182,11 @@ class ResultsFileWriter:
     def is_done_with(self, job_id: str) -> bool:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
-        if state is None:
+        if state is None or not state.settled:
             return False
-        if state.settled:
-            with suppress(NotFoundError):
-                return self.store.status(job_id).edition == state.edition
-            return True  # the job is being deleted
-        return not state.is_copying and self.clock() - state.first_seen > MAX_OPEN_SECONDS
+        with suppress(NotFoundError):
+            return self.store.status(job_id).edition == state.edition
+        return True  # the job is being deleted
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
         try:
@@ -205,6 +201,7 @@ class ResultsFileWriter:
             _log.warning(
                 "the results of a job could not be written as one file", extra={"job": job_id}, exc_info=True
             )
+        state.settled |= not state.is_copying and self.clock() - state.edition_since > MAX_OPEN_SECONDS
 
     def _check(self, job_id: str, state: FileState) -> bool:
         """Write the file if it is due, or copy it; return whether both are up to date."""
@@ -212,7 +209,7 @@ class ResultsFileWriter:
         state.is_copying = False
         if status.edition != state.edition:
             # An image may have been added since, after the job was marked as open.
-            state.edition, state.settled = status.edition, False
+            state.edition, state.edition_since, state.settled = status.edition, self.clock(), False
         if status.job.is_single:
             return True
         last = status.counts.last_at

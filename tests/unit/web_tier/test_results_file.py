@@ -268,6 +268,23 @@ def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     scene.check()
     assert not scene.writer.is_done_with(scene.job.job_id)
     scene.clock.now += MAX_OPEN_SECONDS + 1
+    scene.check()
+    assert scene.writer.is_done_with(scene.job.job_id)
+
+
+def test_a_job_whose_images_waited_for_days_is_open_until_its_file_is_written(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    scene.check()
+    scene.clock.now += 3 * MAX_OPEN_SECONDS
+    scene.check()
+    put_results(scene.store, scene.job, done(one))
+    assert not scene.writer.is_done_with(scene.job.job_id)
+    scene.now = NOW
+    scene.check()  # the last result has just arrived
+    assert not scene.writer.is_done_with(scene.job.job_id)
+    scene.now += LATER
+    scene.check()
+    assert scene.is_current()
     assert scene.writer.is_done_with(scene.job.job_id)
 
 
