@@ -24,10 +24,10 @@ from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
 from web_tier.auth.context import AuthContext, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
-from web_tier.auth.permissions import check_rights
+from web_tier.auth.permissions import install_rights
 from web_tier.backend import Backend, install_backend
 from web_tier.middleware import BehindProxy, Middleware
-from web_tier.pages.routes import install_pages
+from web_tier.pages.routes import install_pages, page_rights
 from web_tier.problems import answer_problems
 from web_tier.rate_limits import install_rate_limiter
 from web_tier.result_services import install_result_services
@@ -97,7 +97,7 @@ def create_app(
     for blueprint in (classic, predictions, admission, api_docs, health, metrics):
         app.register_blueprint(blueprint)
     app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
-    check_rights(app)
+    install_rights(app, page_rights())
     if config.web.behind_proxy:
         app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from web_tier.api.schemas import ROOT
-from web_tier.auth.permissions import Right, right_of
+from web_tier.auth.permissions import Right, rights_of
 from web_tier.backend import current_backend
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
@@ -189,7 +189,7 @@ def api_routes(app: Flask) -> list[ApiRoute]:
         if described is not None and rule.rule.startswith(ROOT) and not rule.rule.endswith("/"):
             [method] = (rule.methods or set()) - {"HEAD", "OPTIONS"}
             path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
-            routes.append(ApiRoute(path, method.lower(), right_of(rule.endpoint) is Right.PUBLIC, described))
+            routes.append(ApiRoute(path, method.lower(), rights_of(app)[rule.endpoint] is Right.PUBLIC, described))
     return sorted(routes, key=lambda route: TAGS.index(route.operation.tag))
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, Request, g, redirect, request, url_for
+from flask import Flask, Request, current_app, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.datastructures import WWWAuthenticate
@@ -37,7 +37,7 @@ from web_tier.auth.identity import (
     set_identity,
     set_session,
 )
-from web_tier.auth.permissions import Right, lacks_second_factor, right_of
+from web_tier.auth.permissions import Right, lacks_second_factor, rights_of
 from web_tier.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
 
 MAX_HEADER_CHARACTERS: Final = 8_192
@@ -148,7 +148,7 @@ def _guard() -> ResponseReturnValue | None:
         raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()
     # Without an endpoint there is nothing to protect: the answer is 404 or 405.
-    right = right_of(request.endpoint) if request.endpoint else Right.PUBLIC
+    right = rights_of(current_app)[request.endpoint] if request.endpoint else Right.PUBLIC
     if identity is not None:
         _check_right(right, identity)
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
@@ -282,8 +282,8 @@ def check_request() -> None:
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
     # Public forms need no session: one may be open while its user signs in in another tab.
-    endpoint = request.endpoint
-    is_public = endpoint not in {None, "accounts.sign_out"} and right_of(str(endpoint)) is Right.PUBLIC
+    right = rights_of(current_app).get(request.endpoint or "")
+    is_public = right is Right.PUBLIC and request.endpoint != "accounts.sign_out"
     if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or is_public:
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))

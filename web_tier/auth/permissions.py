@@ -1,11 +1,12 @@
 """Permissions: the right that each route requires, and the users who must have a second factor.
 
-A route without a row in `RIGHTS`, whose blueprint has none either, stops the web tier at start.
+A page has its right beside its address (`web_tier.pages.routes`), all other routes in `RIGHTS`; a route without one
+stops the web tier at start.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from flask import Flask
 
@@ -15,6 +16,8 @@ from services.errors import ConfigError
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Identity, known_session
 from web_tier.backend import current_backend
+
+_EXTENSION: Final = "fleetsight-rights"
 
 
 class Right(StrEnum):
@@ -65,34 +68,11 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_docs.openapi",
             "api_v1.index",
             "admission.may_send",
-            "accounts.sign_in",
-            "accounts.new_password",
-            "accounts.code",
-            "accounts.recovery",
-            "accounts.sign_up",
-            "accounts.forgot",
-            "accounts.reset",
-            "accounts.sign_out",
-            "accounts.visitor_now",
         ),
         Right.READ: (
             "limits_api.limits_left",
             "models_api.list_models",
-            "pages.upload_form",
-            "pages.plain_upload_form",
-            "pages.model_page",
-            "pages.jobs_page",
-            "pages.job_page",
-            "image.image_page",
-            "image.image_thumbnail",
-            "image.job_picture",
-            "image.image_preview",
-            "changes.ask_to_delete",
-            "live.job_events",
-            "live.job_rows",
-            "live.job_progress",
             "api_v1.forecast",
-            "costs.costs_page",
             "costs_api.costs",
             "costs_api.costs_csv",
             "api_v1.list_jobs",
@@ -106,22 +86,12 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "api_v1.job_image",
             "notifications_api.get_notification",
             "predictions.prediction",
-            "review.evaluation_page",
             "review_api.evaluation",
             "review_api.truth_file",
         ),
         Right.CLASSIFY: (
-            "pages.upload",
-            "changes.retry",
-            "changes.cancel",
-            "changes.cancel_jobs",
-            "changes.ask_to_delete_jobs",
-            "changes.delete_jobs",
-            "changes.delete",
-            "changes.notify",
             "notifications_api.set_notification",
             "notifications_api.cancel_notification",
-            "image.retry_one",
             "api_v1.new_job",
             "api_v1.cancel",
             "api_v1.delete_job",
@@ -134,38 +104,20 @@ RIGHTS: Final[Mapping[str, Right]] = {
             "predictions.hand_in",
             "direct.offer_uploads",
             "direct.commit_upload",
-            "review.send_truth_file",
-            "review.use_folder_names",
-            "review.set_truth",
             "review_api.change_truth",
             "review_api.send_truth_file",
             "review_api.use_folder_names",
         ),
         Right.ACCOUNT: (
-            "accounts.account",
-            "accounts.make_token",
-            "accounts.revoke_token",
             "tokens_api.list_tokens",
             "tokens_api.make_token",
             "tokens_api.revoke_token",
         ),
-        Right.SECOND_FACTOR: (
-            "accounts.second_factor",
-            "accounts.confirm_second_factor",
-            "accounts.turn_off_second_factor",
-            "accounts.new_recovery_codes",
-        ),
         # A name without a dot is a whole blueprint, with the safest right for a route that it gets later.
         Right.OPERATE: (
-            "audit",
             "audit_api",
-            "dead_letters",
             "dead_letters_api",
             "fleet_api",
-            "operate",
-            "pages.fleet_page",
-            "pages.fleet_now",
-            "pages.fleet_models",
             "api_v1.fleet",
             "models_api.compare",
             "models_api.add",
@@ -180,22 +132,28 @@ RIGHTS: Final[Mapping[str, Right]] = {
 }
 
 
-def right_of(endpoint: str) -> Right:
-    """Return the right that a route requires: that of its own row in `RIGHTS`, else that of its blueprint."""
-    return RIGHTS.get(endpoint) or RIGHTS[endpoint.partition(".")[0]]
+def install_rights(app: Flask, pages: Mapping[str, Right]) -> None:
+    """Set the right that each route of `app` requires.
 
-
-def check_rights(app: Flask) -> None:
-    """Check that every route of `app` has a row in `RIGHTS`, or its blueprint.
+    Args:
+        app: has all its routes.
+        pages: the rights of its pages, by their endpoints.
 
     Raises:
-        ConfigError: a route has none; names it.
+        ConfigError: a route is not a page and has no row in `RIGHTS`, nor has its blueprint; names it.
     """
-    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()} - set(RIGHTS)
-    if missing := sorted(each for each in endpoints if each.partition(".")[0] not in RIGHTS):
+    rights, endpoints = {**RIGHTS, **pages}, {rule.endpoint for rule in app.url_map.iter_rules()}
+    found = {endpoint: rights.get(endpoint) or rights.get(endpoint.partition(".")[0]) for endpoint in endpoints}
+    if missing := sorted(endpoint for endpoint, right in found.items() if right is None):
         raise ConfigError(
             f"web_tier/auth/permissions.py has no row for {', '.join(missing)}: add the right of each route"
         )
+    app.extensions[_EXTENSION] = found
+
+
+def rights_of(app: Flask) -> Mapping[str, Right]:
+    """Return the right that each route of `app` requires, by its endpoint."""
+    return cast(Mapping[str, Right], app.extensions[_EXTENSION])
 
 
 def is_required_of(identity: Identity) -> bool:
