@@ -48,7 +48,14 @@ from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import utc_now
 from services.errors import ConfigError
-from web_tier.controller.notifier import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, aws_errors, senders
+from web_tier.controller.notifier import (
+    FIRST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
+    ChannelMessage,
+    Send,
+    aws_errors,
+    senders,
+)
 from web_tier.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
 
 SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_WEBHOOK_SECRET_FILE"  # noqa: S105 (the name of a variable)
@@ -68,66 +75,35 @@ SETTLE_SECONDS: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingCapMessage:
-    """A message to one receiver, at a time; the attributes are those of `ChannelMessage`."""
-
-    message: OperatorMessage
-    target: str
-    secret: str
-    at: datetime
-
-    @property
-    def id(self) -> str:
-        """The same for each try and each receiver."""
-        return self.message.id
-
-    @property
-    def body(self) -> str:
-        """The JSON that webhooks and topics get; `docs/fleet.md` describes it."""
-        message = self.message
-        data: dict[str, object] = {"text": operator_words(message), "found_at": message.at.isoformat()}
-        if isinstance(message, OutageMessage):
-            kind = f"fleet.outage_{'over' if message.is_over else 'began'}"
-            data |= {"since": message.since.isoformat(), "reason": message.reason}
-        else:
-            kind, spending = f"fleet.spending_cap_{message.level}", message.spending
-            allowance = spending.allowance
-            data |= {
-                "period": message.period,
-                "start": message.start.isoformat(),
-                "ends_at": spending.end_of(message.period).isoformat(),
-                "cap_dollars": spending.cap(message.period),
-                "used_dollars": round(spending.used(message.period), 6),
-                "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
-            }
-        return json.dumps({"type": kind, "id": self.id, "timestamp": self.at.isoformat(), "data": data})
-
-    @property
-    def subject(self) -> str:
-        """The subject of the e-mail."""
-        message = self.message
-        if isinstance(message, OutageMessage):
-            return f"Fleetsight: the fleet {'works again' if message.is_over else 'cannot work'}"
+def outgoing_message(message: OperatorMessage, target: str, secret: str, at: datetime) -> ChannelMessage:
+    """Return a message to one receiver; `docs/fleet.md` describes its body."""
+    words, last = operator_words(message), f"Id of this message: {message.id}"
+    data: dict[str, object] = {"text": words, "found_at": message.at.isoformat()}
+    if isinstance(message, OutageMessage):
+        kind = f"fleet.outage_{'over' if message.is_over else 'began'}"
+        data |= {"since": message.since.isoformat(), "reason": message.reason}
+        subject = f"Fleetsight: the fleet {'works again' if message.is_over else 'cannot work'}"
+        lines = [words, last]
+    else:
+        kind, spending = f"fleet.spending_cap_{message.level}", message.spending
+        allowance = spending.allowance
+        data |= {
+            "period": message.period,
+            "start": message.start.isoformat(),
+            "ends_at": spending.end_of(message.period).isoformat(),
+            "cap_dollars": spending.cap(message.period),
+            "used_dollars": round(spending.used(message.period), 6),
+            "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
+        }
         nearly = "nearly " if message.level == "near" else ""
-        return f"Fleetsight: the {message.period}'s spending cap is {nearly}reached"
-
-    @property
-    def text(self) -> str:
-        """The text of the e-mail."""
-        words, last = operator_words(self.message), f"Id of this message: {self.id}"
-        if isinstance(self.message, OutageMessage):
-            return f"{words}\n\n{last}\n"
+        subject = f"Fleetsight: the {message.period}'s spending cap is {nearly}reached"
         lines = [
             words,
             "To allow more today, use the Fleet page or ./scripts/fleetsight fleet allow DOLLARS.",
             f"Costs are estimates by the price table of config.yaml. {last}",
         ]
-        return "\n\n".join(lines) + "\n"
-
-
-Send = Callable[[OutgoingCapMessage], None]
-"""Sends one message; raises DeliveryFailedError."""
+    body = json.dumps({"type": kind, "id": message.id, "timestamp": at.isoformat(), "data": data})
+    return ChannelMessage(message.id, target, secret, at, body, subject, "\n\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +237,7 @@ class CapNotifier:
         """Send a message once; return whether the receiver has accepted it, and else when to try again."""
         key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
         try:
-            receiver.send(OutgoingCapMessage(message, receiver.target, receiver.secret, self.now()))
+            receiver.send(outgoing_message(message, receiver.target, receiver.secret, self.now()))
         except DeliveryFailedError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (one receiver must not delay the others)
@@ -298,7 +274,7 @@ def cap_receivers(
     """
     send = senders(clients, settings)
 
-    def by_topic(message: OutgoingCapMessage) -> None:
+    def by_topic(message: ChannelMessage) -> None:
         # Subscribers by e-mail get the text, all others the JSON.
         bodies = json.dumps({"default": message.body, "email": message.text})
         with aws_errors():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -61,64 +61,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class JobMessage:
-    """One message about a job that is done, at a time."""
-
-    notification: Notification
-    delivery: Delivery
-    status: JobStatus
-    at: datetime
-
-    @property
-    def id(self) -> str:
-        """The id of the delivery."""
-        return self.delivery.id
-
-    @property
-    def target(self) -> str:
-        """The target of the delivery."""
-        return self.delivery.target
-
-    @property
-    def secret(self) -> str:
-        """The secret of the notification."""
-        return self.notification.secret
-
-    @property
-    def body(self) -> str:
-        """The JSON that webhooks and topics get; `docs/classify.md` describes it."""
-        job, counts = self.status.job, self.status.counts
-        data: dict[str, str | int | None] = {
-            "job_id": job.job_id,
-            "name": job.name,
-            "state": self.status.state,
-            "images": self.status.accepted,
-            "done": counts.done,
-            "failed": counts.failed,
-            "created_at": job.created_at.isoformat(),
-            "page": self.notification.page or None,
-        }
-        head = {"type": "job.finished", "id": self.delivery.id, "timestamp": self.at.isoformat()}
-        return json.dumps({**head, "data": data})
-
-    @property
-    def subject(self) -> str:
-        """The subject of the e-mail."""
-        return f"Job done: {self.status.job.name}"
-
-    @property
-    def text(self) -> str:
-        """The text of the e-mail."""
-        counts = self.status.counts
-        failed = f", {counts.failed:,} failed" if counts.failed else ""
-        lines = [f"Your job “{self.status.job.name}” is done: {plural(counts.done, 'image')} classified{failed}."]
-        if self.notification.page:
-            lines += ["", f"Results: {self.notification.page}"]
-        return "\n".join([*lines, "", "You requested this message on the page of the job.", ""])
-
-
-class ChannelMessage(Protocol):
-    """A message as a channel needs it: on a job that is done, or on a spending cap.
+class ChannelMessage:
+    """A message as a channel needs it: on a job that is done, a spending cap, or an outage.
 
     Attributes:
         id: the same for each try.
@@ -129,23 +73,39 @@ class ChannelMessage(Protocol):
         subject, text: of the e-mail.
     """
 
-    @property
-    def id(self) -> str: ...  # noqa: D102 (see above, as for the others)
-    @property
-    def target(self) -> str: ...  # noqa: D102
-    @property
-    def secret(self) -> str: ...  # noqa: D102
-    @property
-    def at(self) -> datetime: ...  # noqa: D102
-    @property
-    def body(self) -> str: ...  # noqa: D102
-    @property
-    def subject(self) -> str: ...  # noqa: D102
-    @property
-    def text(self) -> str: ...  # noqa: D102
+    id: str
+    target: str
+    secret: str
+    at: datetime
+    body: str
+    subject: str
+    text: str
 
 
-Send = Callable[[JobMessage], None]
+def job_message(notification: Notification, delivery: Delivery, status: JobStatus, at: datetime) -> ChannelMessage:
+    """Return the message about a job that is done; `docs/classify.md` describes its body."""
+    job, counts = status.job, status.counts
+    data: dict[str, str | int | None] = {
+        "job_id": job.job_id,
+        "name": job.name,
+        "state": status.state,
+        "images": status.accepted,
+        "done": counts.done,
+        "failed": counts.failed,
+        "created_at": job.created_at.isoformat(),
+        "page": notification.page or None,
+    }
+    body = {"type": "job.finished", "id": delivery.id, "timestamp": at.isoformat(), "data": data}
+    failed = f", {counts.failed:,} failed" if counts.failed else ""
+    lines = [f"Your job “{job.name}” is done: {plural(counts.done, 'image')} classified{failed}."]
+    if notification.page:
+        lines += ["", f"Results: {notification.page}"]
+    text = "\n".join([*lines, "", "You requested this message on the page of the job.", ""])
+    subject = f"Job done: {job.name}"
+    return ChannelMessage(delivery.id, delivery.target, notification.secret, at, json.dumps(body), subject, text)
+
+
+Send = Callable[[ChannelMessage], None]
 """Sends one message; raises DeliveryFailedError."""
 
 
@@ -252,7 +212,7 @@ class Notifier:
         """Send a message, and return what became of it; an unexpected error is a failed try like any other."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
         try:
-            self.send.get(delivery.channel, _is_off)(JobMessage(notification, delivery, status, self.now()))
+            self.send.get(delivery.channel, _is_off)(job_message(notification, delivery, status, self.now()))
         except DeliveryFailedError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 (it must not be tried for ever, nor delay the other channels)
@@ -271,7 +231,7 @@ class Notifier:
             self._due[job] = max(self._due.get(job, 0.0), self.clock() + seconds)
 
 
-def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Callable[[ChannelMessage], None]]:
+def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Send]:
     """Return how to send a message on each channel of the configuration."""
 
     def by_webhook(message: ChannelMessage) -> None:
@@ -294,7 +254,7 @@ def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel
                 Content={"Simple": content},
             )
 
-    found: dict[Channel, Callable[[ChannelMessage], None]] = {"webhook": by_webhook}
+    found: dict[Channel, Send] = {"webhook": by_webhook}
     if settings.topic_arn is not None:
         found["topic"] = by_topic
     if settings.mail_sender is not None:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +28,9 @@ from web_tier.controller.cap_notifier import (
     SETTLE_SECONDS,
     CapNotifier,
     CapReceiver,
-    OutgoingCapMessage,
     cap_receivers,
 )
-from web_tier.controller.notifier import MAX_PAUSE_SECONDS
+from web_tier.controller.notifier import MAX_PAUSE_SECONDS, ChannelMessage
 
 DAY = date(2026, 3, 1)
 EVENING = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
@@ -64,7 +63,7 @@ class Scene:
 
     store: CapStore = field(default_factory=CapStore)
     clock: Clock = field(default_factory=Clock)
-    sent: list[tuple[str, OutgoingCapMessage]] = field(default_factory=list)
+    sent: list[tuple[str, ChannelMessage]] = field(default_factory=list)
     failures: dict[str, list[Exception]] = field(default_factory=dict)
     names: tuple[str, ...] = ("webhook", "topic")
     token: int = 1
@@ -82,8 +81,8 @@ class Scene:
             self.store, receivers, lambda: self.active, self.token, self.clock, lambda: self.at
         )
 
-    def _sender(self, name: str) -> Callable[[OutgoingCapMessage], None]:
-        def send(message: OutgoingCapMessage) -> None:
+    def _sender(self, name: str) -> Callable[[ChannelMessage], None]:
+        def send(message: ChannelMessage) -> None:
             if self.failures.get(name):
                 raise self.failures[name].pop(0)
             self.sent.append((name, message))
@@ -354,7 +353,7 @@ def test_each_receiver_of_the_configuration_gets_the_message_on_its_channel(tmp_
             {"MessageId": "1"},
             {"TopicArn": TOPIC, "Subject": message.subject, "Message": bodies, "MessageStructure": "json"},
         )
-        topic.send(OutgoingCapMessage(message.message, TOPIC, "", EVENING))
+        topic.send(replace(message, target=TOPIC))
         content = {
             "Subject": {"Data": message.subject, "Charset": "UTF-8"},
             "Body": {"Text": {"Data": message.text, "Charset": "UTF-8"}},
@@ -368,10 +367,10 @@ def test_each_receiver_of_the_configuration_gets_the_message_on_its_channel(tmp_
                 "Content": {"Simple": content},
             },
         )
-        email.send(OutgoingCapMessage(message.message, "ops@example.org", "", EVENING))
+        email.send(replace(message, target="ops@example.org"))
         sns.add_client_error("publish", "AuthorizationError")
         with pytest.raises(DeliveryFailedError, match="AuthorizationError"):
-            topic.send(OutgoingCapMessage(message.message, TOPIC, "", EVENING))
+            topic.send(replace(message, target=TOPIC))
 
 
 def test_as_shipped_there_is_no_receiver() -> None:
