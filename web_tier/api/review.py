@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from flask import Blueprint, Response, request, stream_with_context
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
@@ -20,7 +20,7 @@ from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
 from web_tier.parameters import MAX_LABEL, clean_label, known_id
 from web_tier.result_services import current_result_services
-from web_tier.results.evaluation import ClassScores, Confusion, Evaluation
+from web_tier.results.evaluation import Evaluation
 from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
 from web_tier.results.truth import (
@@ -108,6 +108,8 @@ class TruthMatched(ApiBody):
 class ClassBody(ApiBody):
     """Figures of one class; a share is null where it has no images."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     label: str
     support: int = Field(description="Images that truly show the class.")
     predicted: int = Field(description="Images to which the model gave this label.")
@@ -116,31 +118,15 @@ class ClassBody(ApiBody):
     recall: float | None
     f1: float
 
-    @classmethod
-    def of(cls, scores: ClassScores) -> Self:
-        """Return the body of a class."""
-        return cls(
-            label=scores.label,
-            support=scores.support,
-            predicted=scores.predicted,
-            correct=scores.correct,
-            precision=scores.precision,
-            recall=scores.recall,
-            f1=scores.f1,
-        )
-
 
 class ConfusionBody(ApiBody):
     """A cell of the confusion matrix; cells that are left out are 0."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     truth: str
     label: str
     images: int
-
-    @classmethod
-    def of(cls, cell: Confusion) -> Self:
-        """Return the body of a cell."""
-        return cls(truth=cell.truth, label=cell.label, images=cell.images)
 
 
 class EvaluationBody(ApiBody):
@@ -168,8 +154,8 @@ class EvaluationBody(ApiBody):
             accuracy=evaluation.accuracy,
             accuracy_low=low,
             accuracy_high=high,
-            classes=tuple(map(ClassBody.of, evaluation.classes)),
-            confusion=tuple(map(ConfusionBody.of, evaluation.confusions)),
+            classes=tuple(map(ClassBody.model_validate, evaluation.classes)),
+            confusion=tuple(map(ConfusionBody.model_validate, evaluation.confusions)),
         )
 
 
