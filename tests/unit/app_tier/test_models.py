@@ -45,7 +45,7 @@ from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
-from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel, RequestMessage
+from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from core.published_bundles import published_place
 from tests.conftest import shipped_values
 from tests.support.memory_aws.calls import refusal
@@ -162,17 +162,6 @@ def models_of(tasks: list[Task[None]]) -> list[str]:
     return [task.model.bundle.name for task in tasks]
 
 
-def test_an_image_of_a_loaded_model_goes_on_and_the_others_wait_for_one_load() -> None:
-    bench = Bench(room=2)
-    admitted = bench.admit("a", None, "a", None, "a")
-    assert [task and task.model.bundle.name for task in admitted] == [None, "own", None, "own", None]
-    assert (bench.resumed, bench.opener.fetches) == ([], [])
-    bench.load()
-    assert models_of(bench.resumed) == ["a"] * 3
-    assert bench.opener.loads == ["a"]
-    assert [task.model.bundle.name for task in bench.admit("a", None) if task] == ["a", "own"]
-
-
 def test_a_request_with_the_digest_of_the_own_bundle_is_admitted_for_any_place(bench: Bench) -> None:
     (task,) = bench.receive(None)
     model = RequestedModel(digest=OWN.digest, place="s3://elsewhere/own")
@@ -219,28 +208,6 @@ def test_the_model_that_was_not_used_for_longest_makes_room() -> None:
     bench.admit("c")
     bench.load()
     assert bench.names == ["c", "a", "own"]
-
-
-def test_a_model_that_an_image_in_flight_needs_stays() -> None:
-    bench = Bench(room=2)
-    bench.admit(None)  # the one that was used first
-    bench.admit("a")
-    bench.load()
-    (by_a,) = (task.delivery for task in bench.resumed)
-    bench.in_flight.remove(by_a)
-    bench.admit("b")
-    bench.load()
-    assert bench.names == ["b", "own"]
-
-
-def test_one_model_is_loaded_however_little_room_there_is() -> None:
-    bench = Bench(room=0)
-    for name in ("a", None, "b"):
-        bench.admit(name)
-        bench.load()
-        assert bench.names == [name or "own"]
-        bench.finish()
-    assert len(bench.resumed) == 3
 
 
 def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_time(
@@ -322,23 +289,6 @@ def test_images_of_a_model_that_is_gone_fail_and_it_is_not_asked_for_by_each(ben
     assert models_of(bench.resumed) == ["a"]
 
 
-def test_a_load_from_an_unavailable_service_costs_no_try_and_is_repeated_later(bench: Bench) -> None:
-    bench.opener.errors["a"] = [EndpointConnectionError(endpoint_url="http://s3")]
-    bench.admit("a", "a")
-    bench.load()
-    assert (bench.tries, len(bench.in_flight)) == ([], 0)
-    bench.admit("a")
-    assert bench.opener.fetches == ["a"]
-    assert len(bench.in_flight) == 0
-    bench.clock.advance(FIRST_PAUSE_SECONDS + 1)
-    assert bench.tries == [0] * 3, "visible after the pause"
-    assert (bench.refused, bench.lifetime.over) == ([], False)
-    bench.opener.errors.clear()
-    bench.admit("a")
-    bench.load()
-    assert models_of(bench.resumed) == ["a"]
-
-
 def test_the_pause_after_failed_loads_doubles_up_to_a_limit_and_a_success_resets_it(bench: Bench) -> None:
     def next_pause() -> float:
         bench.finish()
@@ -386,23 +336,6 @@ def test_images_fail_after_an_hour_of_refusals_by_any_worker_and_never_while_a_s
     if seconds is not None:
         assert task.delivery.request.refusals == MAX_REFUSALS - 1
         assert seconds < bench.clock() - began < 1.1 * seconds
-
-
-def test_in_a_fifo_queue_images_wait_in_hand_until_the_pause_is_over() -> None:
-    bench = Bench(fifo=True)
-    bench.opener.errors["a"] = [refusal("SlowDown")]
-    bench.admit("a", "a")
-    bench.load()
-    bench.admit("a")
-    bench.extender.check()
-    assert (bench.tries, len(bench.in_flight), bench.opener.fetches) == ([], 3, ["a"])
-    bench.clock.advance(FIRST_PAUSE_SECONDS)
-    bench.extender.check()
-    assert (bench.tries, len(bench.in_flight)) == ([0] * 3, 0)
-    bench.opener.errors.clear()
-    bench.admit("a")
-    bench.load()
-    assert models_of(bench.resumed) == ["a"]
 
 
 def test_images_in_flight_during_a_pause_do_not_block_images_of_other_models() -> None:
@@ -672,11 +605,6 @@ def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: Mode
     assert opener.memory_bytes(load_bundle(copy_of_demo(tmp_path / "large", **larger))) > opener.memory_bytes(demo)
     exact = load_bundle(copy_of_demo(tmp_path / "exact", precision="exact", margin=1.0))
     assert weights_bytes("openvino", exact) == 2 * weights
-
-
-def test_a_request_message_says_which_model_and_where(bench: Bench) -> None:
-    (task,) = bench.receive("a")
-    assert RequestMessage.from_json(task.delivery.received.body).model == requested("a", BUNDLES["a"])
 
 
 def test_a_hanging_load_ends_the_worker_when_only_an_image_of_another_model_waits() -> None:

@@ -34,7 +34,6 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
-from services.errors import NotFoundError
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.worker import FakeClock, new_request, send_requests, worker_queue
@@ -90,17 +89,6 @@ class Bench:
         """How often each request counts as tried that is no longer in flight."""
         found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
         return [delivery.tries - 1 for delivery in found]
-
-
-def test_a_service_that_is_away_costs_neither_the_image_nor_the_worker_anything() -> None:
-    bench = Bench(errors=[refusal("SlowDown")] * 30)
-    tasks = bench.receive(1)
-    bench.step(tasks)
-    assert bench.passed == tasks
-    assert bench.in_flight.everything() == [tasks[0].delivery]
-    assert not bench.lifetime.over
-    assert bench.clock() - 1000 > 600
-    assert bench.backoff.pause_seconds() == 0
 
 
 def test_the_receiver_pauses_while_a_step_fails() -> None:
@@ -197,14 +185,6 @@ def test_failures_of_another_kind_count_anew() -> None:
     assert bench.passed == tasks
 
 
-def test_an_image_that_is_refused_is_passed_on_with_the_reason() -> None:
-    bench = Bench(errors=[ImageRejectedError("empty", "it is empty")])
-    (task,) = bench.receive(1)
-    bench.step([task])
-    assert bench.refused == [(task, Failure(code="empty", message="it is empty"))]
-    assert bench.in_flight.everything() == [task.delivery]
-
-
 def test_a_worker_that_ends_does_not_wait_for_a_service_and_gives_back() -> None:
     bench = Bench(errors=[refusal("SlowDown")] * 1_000)
     tasks = bench.receive(1)
@@ -259,12 +239,6 @@ def test_a_rejected_image_keeps_its_code_and_message() -> None:
     assert isinstance(fault, ImageFault)
     assert (fault.failure.code, fault.failure.message) == ("truncated", "it ends early")
     assert fault.reason == "it ends early"
-
-
-def test_an_object_that_is_gone_is_said_to_the_owner() -> None:
-    fault = classify_error(NotFoundError("no object"))
-    assert isinstance(fault, ImageFault)
-    assert fault.failure.code == "gone"
 
 
 def skewed(code: str, words: str) -> ClientError:

@@ -224,27 +224,6 @@ def test_a_result_names_the_object_that_was_classified_and_when_it_was_asked_for
     assert result.queued_at is not None
 
 
-def test_output_then_response_then_delete() -> None:
-    bench = Bench()
-    (request,) = bench.submit(picture("red"))
-    order: list[str] = []
-    bench.outputs.put_new = before(bench.outputs.put_new, lambda: order.append("put"))  # type: ignore[method-assign]
-    bench.responses.send_message_batch = before(bench.responses.send_message_batch, lambda: order.append("respond"))  # type: ignore[method-assign]
-    bench.requests.delete_message_batch = before(bench.requests.delete_message_batch, lambda: order.append("delete"))  # type: ignore[method-assign]
-    bench.run()
-    assert order == ["put", "respond", "delete"]
-    assert bench.result(request).timings.stored is not None
-
-
-def test_what_cannot_be_stored_stays_in_hand_until_it_is_stored() -> None:
-    bench = Bench()
-    (request,) = bench.submit(picture("red"))
-    bench.outputs.errors["put"] = [refusal("SlowDown")] * 3
-    bench.run()
-    assert (bench.result(request).label, bench.result(request).attempts) == ("red", 1)
-    assert bench.requests.messages == []
-
-
 def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end() -> None:
     bench = Bench()
     requests = bench.submit(*[picture("red")] * 5)
@@ -252,16 +231,6 @@ def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end()
     bench.run()
     assert bench.requests.bodies == [requests[2].to_json()]
     assert len(bench.responses.messages) == 4
-
-
-def test_when_the_response_queue_fails_every_image_of_the_batch_is_answered_later() -> None:
-    bench = Bench()
-    requests = bench.submit(*[picture("red")] * 3)
-    bench.responses.errors["send"] = [EndpointConnectionError(endpoint_url="http://sqs")] * 3
-    bench.run()
-    assert [bench.result(request).attempts for request in requests] == [1, 1, 1]
-    assert bench.requests.messages == []
-    assert bench.worker.lifetime.status == 0
 
 
 def test_an_image_whose_delete_fails_is_answered_once_and_left_in_the_queue() -> None:
@@ -272,17 +241,6 @@ def test_an_image_whose_delete_fails_is_answered_once_and_left_in_the_queue() ->
     assert len(bench.responses.messages) == 1
     assert len(bench.requests.messages) == 1
     assert bench.requests.called("visibility") == []
-
-
-def test_a_message_delivered_twice_at_once_is_harmless() -> None:
-    bench = Bench()
-    (request,) = bench.submit(picture("green"))
-    send_requests(bench.requests, [request])
-    bench.run()
-    labels = [ClassificationResult.from_json(body).label for body in bench.responses.bodies]
-    assert labels == ["green", "green"]
-    assert bench.stored(request).label == "green"
-    assert bench.requests.messages == []
 
 
 # Faults of the system: FAULTS rows 10 and 48. None costs an image one of its tries.
@@ -323,19 +281,6 @@ def test_row_48_a_worker_with_a_broken_engine_ends_and_another_takes_its_images(
     healthy = Bench(after=broken)
     assert healthy.run()
     assert [(healthy.result(each).label, healthy.result(each).attempts) for each in requests] == [("blue", 1)] * 30
-
-
-def test_row_48_no_number_of_broken_engines_makes_an_image_fail() -> None:
-    bench = Bench()
-    (request,) = bench.submit(picture("blue"))
-    for _ in range(2 * bench.config.queues.max_receive_count):
-        bench = Bench(after=bench)
-        bench.engine.is_broken = True
-        assert bench.run()
-    assert bench.tries == [0]
-    healthy = Bench(after=bench)
-    assert healthy.run()
-    assert healthy.result(request).label == "blue"
 
 
 def test_row_48_a_worker_that_cannot_decode_ends_and_another_takes_its_images() -> None:
