@@ -21,6 +21,7 @@ from services.lease import Lease, move_lease
 from services.table import Table
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.waiting import ManualClock
 
 T = TypeVar("T")
 
@@ -31,26 +32,15 @@ BEFORE_READ, BEFORE_WRITE, AFTER_WRITE = 0, 2, 3
 
 
 @dataclass
-class Clock:
-    """A machine's monotonic clock; two machines' have nothing in common."""
-
-    now: float
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return self.now
-
-
-@dataclass
 class Contender:
     """A lease with a clock of its own."""
 
     lease: Lease
-    clock: Clock
+    clock: ManualClock
 
     @classmethod
     def of(cls, table: Table, now: float = 0.0, time_of_day: float = 1.8e9, **options: Any) -> "Contender":
-        clock = Clock(now)
+        clock = ManualClock(now)
         return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day, **options), clock)
 
     @classmethod

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from core.ids import cancelled_key, new_id, parse_key
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, ClassificationResult, failed
+from core.messages import CANCELLED, ClassificationResult
 from services.errors import MessageError, NotFoundError
 from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results, request_again
@@ -274,15 +274,6 @@ def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatc
     assert (site.store.result(bad), site.result(good).error) == (None, CANCELLED)
 
 
-def test_images_that_were_recorded_while_the_job_was_cancelled_fail_too(site: ResultsSite) -> None:
-    [known] = site.add_job(1)
-    cancel_on(site, known.job_id)
-    site.canceller.tick()
-    [late] = site.add_images(known.job_id, 1, touched_at=EPOCH + timedelta(seconds=2))
-    site.canceller.tick()
-    assert site.result(late).error == CANCELLED
-
-
 def test_a_retried_image_fails_with_its_attempt_if_the_job_is_cancelled_again(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
@@ -311,27 +302,6 @@ def test_an_image_that_is_retried_at_that_moment_does_not_fail(
     monkeypatch.setattr(site.recorder, "read_again", resume_afterwards)
     site.canceller.tick()
     assert site.store.result(ref) is None
-
-
-def test_a_label_that_comes_after_the_cancelling_replaces_the_failure(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    site.canceller.tick()
-    site.respond(labelled(ref))
-    counts = site.store.status(ref.job_id).counts
-    assert (site.result(ref).status, counts.done, counts.cancelled) == ("done", 1, 0)
-
-
-def test_a_late_label_with_a_lost_response_is_found_before_the_job_is_closed(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    site.canceller.tick()
-    site.lose_messages()
-    site.outputs.objects.clear()
-    site.store_output(labelled(ref))
-    site.pass_time(20 * LOST_AFTER)
-    assert site.result(ref).status == "done"
-    assert not site.store.open_jobs()
 
 
 def test_a_job_with_a_late_label_stays_open_for_its_results_file(site: ResultsSite) -> None:
@@ -368,16 +338,6 @@ def test_cancelled_images_do_not_count_in_the_rate_or_the_cost(store: JobStore, 
     assert [has_cost(replace(counts, done=done)) for done in (0, 1)] == [False, True]
 
 
-def test_a_controller_that_was_killed_in_between_leaves_the_rest_to_the_next(site: ResultsSite) -> None:
-    refs = site.add_job(3)
-    cancel_on(site, refs[0].job_id)
-    prediction = failed(refs[1], CANCELLED, worker="controller", attempts=0)
-    site.store_output(prediction.response())
-    site.start()
-    site.canceller.tick()
-    assert {site.result(ref).status for ref in refs} == {"failed"}
-
-
 def test_a_controller_that_may_not_act_fails_nothing(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
@@ -404,16 +364,6 @@ def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: Results
     site.lose_messages()
     site.pass_time(10 * LOST_AFTER)
     assert not site.store.open_jobs()
-    assert not site.inputs.exists(cancelled_key(ref.job_id))
-
-
-def test_a_tombstone_that_is_put_late_is_gone_while_a_retry_of_its_job_waits(site: ResultsSite) -> None:
-    """The process that cancelled the job ended before it saw that the retry had resumed it."""
-    [ref] = site.add_job(1)
-    site.respond(refused(ref))
-    site.retry(ref)
-    site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
-    site.pass_time(10)
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
 
@@ -452,16 +402,6 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     JobCleanup(site.store, site.recorder, site.inputs, site.outputs, 1.0, lambda: True).tick()
     assert not site.inputs.objects
     assert not site.store.cancelled_jobs([ref.job_id])
-
-
-def test_a_new_controller_counts_the_cancelled_images_of_the_table(site: ResultsSite) -> None:
-    refs = site.add_job(2)
-    cancel_on(site, refs[0].job_id)
-    site.canceller.tick()
-    site.start()
-    site.reconciler.tick()
-    assert site.store.counts(refs[0].job_id).cancelled == 2
-    assert site.recorder.cancelled(refs[0].job_id) == sorted(ref.image_id for ref in refs)
 
 
 def test_a_read_of_jobs_that_take_images_leaves_out_cancelled_and_missing_ones(store: JobStore, job: Job) -> None:

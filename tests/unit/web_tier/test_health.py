@@ -307,13 +307,6 @@ def test_one_that_falls_silent_is_ended() -> None:
     assert scene.ended == ["a"]
 
 
-def test_silence_within_the_boot_allowance_is_no_issue() -> None:
-    scene = HealthScene("a")
-    scene.check(10, "a")
-    assert scene.check(ALLOWANCE - 10) == frozenset()
-    assert scene.check() == {"a"}
-
-
 def test_an_instance_that_runs_on_after_its_worker_ended_is_terminated() -> None:
     scene = HealthScene("a")
     scene.check(300, "a")

@@ -176,25 +176,6 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
     ingest.pool.shutdown()
 
 
-def test_images_of_several_jobs_are_committed_at_once_and_each_job_counts_its_own(
-    ingest: ImageIngest, store: JobStore, job: Job
-) -> None:
-    other = Job(new_id(), "other", NOW)
-    store.create(other)
-    ingest.commit(ingest.put_objects(job, uploads(2)) + ingest.put_objects(other, uploads(3)))
-    ingest.ingest(other, uploads(1))
-    assert [store.status(each.job_id).accepted for each in (job, other)] == [2, 4]
-
-
-def test_the_images_that_several_processes_accept_into_a_job_add_up(
-    ingest: ImageIngest, store: JobStore, job: Job
-) -> None:
-    another = replace(ingest, counter=AcceptedCounter())
-    for each, count in ((ingest, 2), (another, 3), (ingest, 4)):
-        each.ingest(job, uploads(count))
-    assert store.status(job.job_id).accepted == 9
-
-
 @pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
 def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
     ingest: ImageIngest, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
@@ -203,22 +184,6 @@ def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
     images = accepted(ingest.ingest(job, uploads(3)) + ingest_idempotent(ingest, job, "key", uploads(2)))
     assert len(images) == 5
     assert bucket.tags == {image.key: tags for image in images}
-
-
-def test_a_bad_file_is_rejected_alone_and_in_its_place(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    outcomes = ingest.ingest(job, uploads(5, broken=[1, 4]))
-    assert [type(outcome) for outcome in outcomes] == [
-        ImageRecord,
-        RejectedUpload,
-        ImageRecord,
-        ImageRecord,
-        RejectedUpload,
-    ]
-    assert [outcome.filename for outcome in outcomes] == [f"{index}.jpg" for index in range(5)]
-    assert len(bucket.objects) == len(queue.bodies) == len(recorded(store, job)) == 3
-    assert store.status(job.job_id).accepted == 3
 
 
 def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:
@@ -286,15 +251,6 @@ def test_images_are_accepted_if_sending_their_requests_may_have_failed(
     assert {image.ref.image_id for image in images} == recorded(store, job)
     assert {image.key for image in images} == set(bucket.objects)
     assert store.status(job.job_id).accepted == 3
-
-
-def test_an_image_whose_request_the_queue_returns_is_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    queue.fails = lambda messages: list(messages[:1])
-    images = accepted(ingest.ingest(job, uploads(12)))
-    assert len(recorded(store, job)) == len(bucket.objects) == len(images) == 12
-    assert len(queue.bodies) == 10  # all but one of each batch of ten
 
 
 def test_an_image_that_may_be_recorded_keeps_its_object(
@@ -406,18 +362,6 @@ def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
     assert {result.recorded_at for result in results.values()} == {NOW}
     assert all(result.cached for result in results.values())
     assert [image.cached for image in store.images(job.job_id)] == [True, False, True]
-
-
-def test_a_job_counts_what_was_answered_at_once_without_the_controller(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore
-) -> None:
-    uploads = files(*range(GROUP_IMAGES + 5))
-    remember(cache, [answer_of(upload) for upload in uploads])
-    caching.ingest(job, uploads)
-    status = store.status(job.job_id)
-    assert (status.state, status.accepted) == ("finished", GROUP_IMAGES + 5)
-    assert status.counts.done == status.counts.cached == GROUP_IMAGES + 5
-    assert status.counts.first_at == status.counts.last_at == NOW
 
 
 def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
@@ -551,33 +495,6 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIn
     limiter.acquire(10**6, wait_seconds=0)
 
 
-LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
-
-
-def validated(data: bytes, filename: str = "a.jpg") -> ImageInfo | RejectedUpload:
-    return validate_image(Upload(filename, data, len(data)), LIMITS)
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (b"", "empty"),
-        (b"hello", "not_an_image"),
-        (b"%PDF-1.7", "format_not_allowed"),
-        (picture(size=(40, 40)), "too_many_pixels"),
-        (
-            b"GIF89a\x04\x00\x04\x00\x00\x00\x00" + b",\x00\x00\x00\x00\x04\x00\x04\x00\x00\x02\x00" * 4,
-            "too_many_frames",
-        ),
-    ],
-)
-def test_a_file_that_is_no_image_is_rejected_with_a_reason(data: bytes, code: str) -> None:
-    rejection = validated(data)
-    assert isinstance(rejection, RejectedUpload)
-    assert (rejection.filename, rejection.code) == ("a.jpg", code)
-    assert rejection.message
-
-
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
     rejection = validate_image(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20))
     assert rejection == RejectedUpload("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")
@@ -631,15 +548,6 @@ def test_more_than_the_capacity_is_acquired_alone() -> None:
         limiter.acquire(1, wait_seconds=0)
     limiter.release(500)
     limiter.acquire(100)
-
-
-def test_acquired_memory_is_released_after_an_error() -> None:
-    limiter = MemoryLimiter(100)
-    with pytest.raises(ZeroDivisionError), limiter.acquired(100):
-        with pytest.raises(BusyError):
-            limiter.acquire(1, wait_seconds=0)
-        raise ZeroDivisionError
-    limiter.acquire(100, wait_seconds=0)
 
 
 FILES = 10_000

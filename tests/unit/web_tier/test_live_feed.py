@@ -19,7 +19,7 @@ from core.messages import ClassificationResult
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
 from web_tier.bulkheads import Bulkhead
 from web_tier.results import job_snapshot, live_feed
 from web_tier.results.job_snapshot import ImageRow
@@ -35,16 +35,6 @@ from web_tier.results.live_feed import (
     event_stream,
 )
 from web_tier.results.query import ImageResult
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class ScriptedFeed:
@@ -119,7 +109,7 @@ def test_a_failed_read_of_the_table_ends_the_connection() -> None:
     assert len(lines(ScriptedFeed(client_error(500)))) == 1
 
 
-def registry_of(size: int, clock: Clock) -> FeedRegistry:
+def registry_of(size: int, clock: ManualClock) -> FeedRegistry:
     def new_feed(job_id: str) -> JobFeed:
         return JobFeed(cast(JobStore, None), job_id, cast(Any, None))
 
@@ -134,7 +124,7 @@ def joined(
     return stream
 
 
-def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: Clock) -> None:
+def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: ManualClock) -> None:
     registry = registry_of(8, clock)
     first, _ = joined(registry, "a", "ada"), joined(registry, "b", "ada")
     assert registry.join("c", "ada") is None
@@ -143,7 +133,7 @@ def test_no_user_holds_more_than_a_quarter_of_all_streams(clock: Clock) -> None:
     joined(registry, "c", "ada")
 
 
-def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: Clock) -> None:
+def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: ManualClock) -> None:
     registry = registry_of(3, clock)
     first = joined(registry, "a")
     assert joined(registry, "a").feed is first.feed
@@ -153,7 +143,7 @@ def test_viewers_of_one_job_share_its_feed_and_are_bounded_over_all_jobs(clock: 
     joined(registry, "c")
 
 
-def test_a_stream_that_its_client_has_closed_is_not_counted(clock: Clock) -> None:
+def test_a_stream_that_its_client_has_closed_is_not_counted(clock: ManualClock) -> None:
     registry = registry_of(8, clock)
     with ExitStack() as connections:
         pairs = [[connections.enter_context(each) for each in socket.socketpair()] for _ in range(2)]
@@ -167,7 +157,7 @@ def test_a_stream_that_its_client_has_closed_is_not_counted(clock: Clock) -> Non
         assert registry.join("a", "ada") is None, "its place was given back once"
 
 
-def test_a_viewer_that_reconnects_replaces_its_stream_which_ends(clock: Clock) -> None:
+def test_a_viewer_that_reconnects_replaces_its_stream_which_ends(clock: ManualClock) -> None:
     registry = registry_of(8, clock)
     with ExitStack() as connections:
         client, server = [connections.enter_context(each) for each in socket.socketpair()]
@@ -184,7 +174,7 @@ def test_a_viewer_that_reconnects_replaces_its_stream_which_ends(clock: Clock) -
 
 
 @pytest.mark.parametrize(("job_id", "owner"), [("a", "ben"), ("b", "ada")])
-def test_an_id_ends_no_stream_of_another_user_or_job(clock: Clock, job_id: str, owner: str) -> None:
+def test_an_id_ends_no_stream_of_another_user_or_job(clock: ManualClock, job_id: str, owner: str) -> None:
     registry = registry_of(16, clock)
     first = joined(registry, "a", "ada")
     joined(registry, job_id, owner, f"run-7.{first.viewer}")
@@ -203,7 +193,7 @@ def test_a_stream_that_ends_waits_no_longer(store: JobStore, job: Job, monkeypat
         assert waiting.result(DEADLINE_SECONDS) == []
 
 
-def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: Clock) -> None:
+def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: ManualClock) -> None:
     registry = registry_of(3, clock)
     first = joined(registry, "a")
     registry.leave(first)
@@ -270,12 +260,12 @@ def counting(store: JobStore) -> CountingStore:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def feed(counting: CountingStore, job: Job, clock: Clock) -> JobFeed:
+def feed(counting: CountingStore, job: Job, clock: ManualClock) -> JobFeed:
     return JobFeed(counting, job.job_id, read_progress, clock=clock)
 
 
@@ -298,7 +288,7 @@ def results_in(events: Sequence[tuple[str, Any]]) -> dict[str, str]:
 
 
 def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
-    feed: JobFeed, store: JobStore, job: Job, clock: Clock
+    feed: JobFeed, store: JobStore, job: Job, clock: ManualClock
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
 
@@ -357,21 +347,8 @@ def test_blocks_in_which_every_image_has_its_result_are_not_read_again(
     assert counting.reads == [(images[4].ref.image_id, images[5].ref.image_id)]
 
 
-def test_added_images_are_published_with_their_names(feed: JobFeed, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a.jpg")
-    _, cursor = poll(feed, None)
-    later = record(job, "b.jpg")
-    store.record_images([later], NOW)
-    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
-    events, _ = poll(feed, cursor)
-    assert events[0] == (
-        "images",
-        {"rows": [{"id": later.ref.image_id, "name": "b.jpg", "bytes": 1234, "status": "waiting"}]},
-    )
-
-
 def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
-    feed: JobFeed, store: JobStore, job: Job, clock: Clock
+    feed: JobFeed, store: JobStore, job: Job, clock: ManualClock
 ) -> None:
     early = record(job, "of another process.jpg")
     add_images(store, job, "a.jpg")
@@ -429,17 +406,6 @@ def test_a_failure_between_two_polls_of_a_retry_is_published(feed: JobFeed, stor
     assert poll(feed, cursor)[0] == []
 
 
-def test_a_retry_with_a_label_is_published_and_ends_the_job(feed: JobFeed, store: JobStore, job: Job) -> None:
-    [one] = add_images(store, job, "a.jpg")
-    put_results(store, job, failed(one))
-    request_again(store, [one], NOW + timedelta(seconds=1))
-    _, cursor = poll(feed, None)
-    put_results(store, job, done(one))
-    events, _ = poll(feed, cursor)
-    assert "done" in [row["status"] for kind, body in events if kind == "results" for row in body["rows"]]
-    assert events[-1][0] == "end"
-
-
 def test_each_resend_of_an_image_is_published(feed: JobFeed, counting: CountingStore, job: Job) -> None:
     one, two = add_images(counting, job, "a.jpg", "b.jpg")
     events, cursor = poll(feed, None)
@@ -484,7 +450,7 @@ def test_a_cursor_of_another_run_or_an_invalid_one_gets_a_resync(
     assert poll(feed, cursor)[0][0][0] == "resync"
 
 
-def test_a_cursor_older_than_the_history_gets_a_resync(store: JobStore, job: Job, clock: Clock) -> None:
+def test_a_cursor_older_than_the_history_gets_a_resync(store: JobStore, job: Job, clock: ManualClock) -> None:
     feed = JobFeed(store, job.job_id, read_progress, clock=clock, max_history=200)
     images = add_images(store, job, *[f"{n}.jpg" for n in range(4)])
     _, cursor = poll(feed, None)

@@ -84,13 +84,6 @@ def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
     assert {*site.requests.requests()} == {(ref.image_id, 0) for ref in refs}, "the others, when it holds it again"
 
 
-def test_an_image_in_flight_is_not_requested_again(site: ResultsSite) -> None:
-    site.add_job(2)
-    assert len(site.requests.receive()) == 2
-    site.pass_time(2 * LOST_AFTER)
-    assert len(site.requests.sent) == 2
-
-
 def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
     site: ResultsSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,13 +222,6 @@ def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: R
 # Counts
 
 
-def test_a_result_that_was_stored_but_not_counted_is_counted(site: ResultsSite) -> None:
-    refs = site.add_job(2)
-    site.store.put_done([done(refs[0])])
-    site.reconciler.tick()
-    assert site.store.counts(refs[0].job_id).done == 1
-
-
 def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site: ResultsSite) -> None:
     refs = site.add_job(2)
     site.store.put_done([done(ref) for ref in refs])
@@ -345,15 +331,6 @@ def test_a_failure_of_an_earlier_attempt_is_not_taken_for_the_answer_of_a_retry(
     assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
 
 
-def test_a_retry_that_waits_in_the_queue_is_not_multiplied_either(site: ResultsSite) -> None:
-    refs = site.add_job(20, request=False)
-    site.recorder.record([refused(ref) for ref in refs])
-    for ref in refs:
-        site.retry(ref)
-    site.pass_time(62 * HOUR, every=1_800.0)
-    assert len(site.requests.sent) == 20
-
-
 def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.recorder.record([refused(ref)])
@@ -440,16 +417,6 @@ def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: Re
     site.letters.send([OutgoingMessage(new_id(), body) for body in ("not JSON", unknown.to_json())])
     site.reconciler.tick()
     assert (site.letters.messages, site.outputs.objects) == ([], {})
-
-
-def test_a_dead_letter_of_a_retry_takes_the_stored_result_before_the_older_failure(site: ResultsSite) -> None:
-    [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
-    site.letters.send([message(site.retry(ref, request=False))])
-    site.store_output(done(ref))
-    site.reconciler.tick()
-    assert site.result(ref).status == "done"
-    assert site.letters.messages == []
 
 
 def test_a_dead_letter_takes_a_stored_label_before_a_failure_of_the_same_attempt(site: ResultsSite) -> None:
@@ -596,19 +563,6 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
     assert len(site.letters.messages) == 1, "the dead letter of the broken image is received again"
     assert total_of(site.reconciler.dead_letters.metrics.repairs, {"dead_letter"}) == 1
     assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
-
-
-def test_an_image_whose_record_was_taken_back_does_not_count(site: ResultsSite) -> None:
-    kept, phantom = site.add_job(2, request=False)
-    site.recorder.record([refused(phantom), done(kept)])
-    table = site.store.table
-    table.delete_all([("JOB#" + phantom.job_id, "IMAGE#" + phantom.image_id)])
-    site.reconciler.tick()
-    counts = site.store.counts(kept.job_id)
-    assert (counts.done, counts.failed, counts.images) == (1, 0, 1)
-    site.start()
-    site.reconciler.tick()
-    assert site.store.counts(kept.job_id) == counts
 
 
 # Traces

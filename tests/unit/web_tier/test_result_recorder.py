@@ -42,7 +42,6 @@ from web_tier.controller.result_recorder import (
     JobLoadingError,
     ResultRecorder,
     StaleTokenError,
-    best_by_image,
 )
 
 JOBS = [new_id() for _ in range(2)]
@@ -109,18 +108,6 @@ def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
     """The figures as the items themselves make them."""
     statuses = list(store.statuses(job_id).values())
     return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
-
-
-def test_the_failure_of_the_last_attempt_stays_in_any_order() -> None:
-    for attempts in ((0, 1), (1, 0)):
-        store = stored_jobs()
-        for attempt in attempts:
-            recorder_of(store).record([not_done(REFS[0], attempt)])
-        result = store.result(REFS[0])
-        assert result is not None
-        assert result.attempt == 1
-        [best] = best_by_image([not_done(REFS[0], attempt) for attempt in attempts])
-        assert best.attempt == 1
 
 
 def test_an_image_is_reported_once_for_each_outcome_however_often_its_responses_come() -> None:
@@ -300,15 +287,6 @@ def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once()
     assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 3)
 
 
-def test_an_image_whose_result_was_replaced_counts_as_the_result_that_is_there() -> None:
-    store = stored_jobs()
-    recorder = recorder_of(store)
-    recorder.record([not_done(REFS[0], attempts=5), not_done(REFS[1], 1, attempts=5)])
-    assert store.counts(JOBS[0]).system_retried == 2
-    recorder.record([done(REFS[0]), not_done(REFS[1], 0)])
-    assert store.counts(JOBS[0]).system_retried == redelivered(store, JOBS[0]) == 1
-
-
 def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
     store = stored_jobs()
     recorder = recorder_of(store)
@@ -468,16 +446,6 @@ def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
     recorder.record([not_done(ref) for ref in IMAGES[JOBS[0]]])
     assert figures(store, JOBS[0]) == (40, 0, 40), "what comes for it later is a repeat"
     assert list(recorder._jobs) == JOBS[::-1], "one that waits for results stays"
-
-
-def test_a_job_that_was_evicted_is_read_again() -> None:
-    store = stored_jobs()
-    recorder = recorder_of(store)
-    recorder.record([done(REFS[0])])
-    recorder.evict(JOBS[0])
-    recorder.evict(new_id())
-    recorder_of(store).record([done(REFS[1])])
-    assert recorder.missing(JOBS[0]) == {ref.image_id: 0 for ref in IMAGES[JOBS[0]][2:]}
 
 
 def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() -> None:

@@ -274,17 +274,6 @@ def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> No
     assert dict(site.listing(job).skipped) == {"gone": 1}
 
 
-def test_a_controller_with_an_old_token_cannot_set_a_listing_back(site: Site) -> None:
-    site.put(*(f"day1/{number}.jpg" for number in range(4)))
-    job, old = site.job(), site.importer
-    site.start()
-    site.importer.tick()
-    assert site.listing(job).listed == 3
-    listings = ListingStore(site.store)
-    assert not listings.put(job.job_id, SourceListing(), old.token)
-    assert site.listing(job).listed == 3
-
-
 def test_a_short_job_does_not_wait_for_a_long_one(site: Site) -> None:
     site.put(*(f"day1/long/{number:03}.jpg" for number in range(60)), "day1/short/a.jpg")
     long, short = site.job("s3://photos/day1/long"), site.job("s3://photos/day1/short")

@@ -417,20 +417,6 @@ def test_no_launch_exceeds_the_cap_across_bursts_crashes_allowances_and_midnight
             fleet.decide()
 
 
-def test_controllers_that_die_after_each_launch_forget_none_of_them() -> None:
-    fleet = CappedFleet()
-    for _ in range(5):
-        fleet.waiting = 60
-        fleet.decide()
-        fleet.replace_controller(BOOT_SECONDS + 2)  # the workers boot meanwhile
-        fleet.decide()
-        fleet.waiting = 0
-        for _ in range(15):
-            fleet.pass_second()
-            fleet.decide()
-    assert fleet.launches == 10
-
-
 def test_a_capped_fleet_ends_when_idle_and_restarts_after_midnight_or_an_allowance() -> None:
     fleet = CappedFleet(waiting=400)
     for _ in range(300):
