@@ -5,77 +5,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from fleetsight_client.api import ApiError, UploadResult
 from localcloud.machines.machine import Process
 from scripts.run.system import System
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.chaos.strikes import Action, Strike, Striker
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
+from tests.support.waiting import NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
 RIGHT = 99
-
-
-def test_a_worker_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem) -> None:
-    files, truth = signs(100, seed=7)
-    job_id = running.api.create_job("worker killed")
-    outcome = running.upload(job_id, files)
-    wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
-    victim, pid = next((worker, pid) for worker in running.workers() if (pid := running.worker_pid(worker)))
-    os.kill(pid, signal.SIGKILL)
-    wait_until(
-        lambda: victim.instance_id not in {worker.instance_id for worker in running.workers()},
-        "the dead worker's instance is terminated",
-    )
-    running.wait_for_results(job_id, 100)
-    assert running.right(job_id, outcome, truth) >= RIGHT
-    assert running.api.status(job_id)["accepted"] == 100
-
-
-def test_a_controller_killed_in_the_middle_of_a_batch_loses_no_image(running: RunningSystem) -> None:
-    files, truth = signs(100, seed=8)
-    job_id = running.api.create_job("controller killed")
-    outcome = running.upload(job_id, files)
-    wait_until(lambda: running.api.status(job_id)["done"] >= 5, "the first images are classified")
-    killed = running.kill("controller")
-    wait_until(
-        lambda: running.system.supervisor.pid("controller") not in {None, killed}, "the controller is started again"
-    )
-    running.wait_for_results(job_id, 100)
-    assert running.right(job_id, outcome, truth) >= RIGHT
-    assert running.max_seen <= running.system.config.fleet.max_workers
-
-
-def test_every_acknowledged_image_is_classified_when_the_web_tier_is_killed(
-    running: RunningSystem,
-) -> None:
-    files, truth = signs(60, seed=11)
-    job_id = running.api.create_job("web tier killed")
-    acknowledged = [*running.api.add_images(job_id, files[:20]).accepted]
-    # The web tier waits for S3 when it is killed, with 20 files in flight.
-    running.set_switches(faults=[{"kind": "slow", "tier": "web", "service": "s3", "seconds": 20}])
-    with ThreadPoolExecutor(1) as client:
-        cut = client.submit(running.api.add_images, job_id, files[20:40])
-        wait_until(lambda: running.calls_with_faults()["slow"], "the web tier stores the files")
-        killed = running.kill("web")
-        with pytest.raises(ApiError):
-            cut.result(DEADLINE_SECONDS)
-    running.set_switches(faults=[])
-    wait_until(running.api.ready, "the web tier answers again")
-    assert running.system.supervisor.pid("web") != killed
-    acknowledged += running.api.add_images(job_id, files[40:]).accepted
-    running.wait_for_results(job_id, len(acknowledged))
-    assert running.right(job_id, UploadResult(acknowledged, []), truth) >= len(acknowledged) - 2
-    assert {result["image_id"] for result in running.api.results(job_id)} == {
-        image_id for image_id, _ in acknowledged
-    }
 
 
 def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem) -> None:

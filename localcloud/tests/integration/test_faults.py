@@ -19,9 +19,7 @@ from localcloud.tests.support.cloud_clients import (
     CloudClients,
     error_of,
     launch_instances,
-    subnet_in,
     wait_for_state,
-    wait_until_all_ended,
 )
 
 pytestmark = pytest.mark.processes
@@ -39,19 +37,6 @@ COUNTS = [
 def once(cloud: LocalCloud) -> CloudClients:
     """CloudClients that try once."""
     return CloudClients(cloud.endpoint_url, attempts=1)
-
-
-def test_full_type_or_zone_leaves_capacity_in_another(cloud: LocalCloud, once: CloudClients) -> None:
-    ec2 = once("ec2")
-    wait_until_all_ended(ec2)
-    cloud.set_switches(capacity={"c7a.large": 2, "us-east-1b": 1})
-    assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.large")) == 2
-    full = {"InstanceType": "c7a.large"}
-    assert error_of(launch_instances, ec2, **full) == ("InsufficientInstanceCapacity", 500)
-    elsewhere = {"InstanceType": "c7a.xlarge", "SubnetId": subnet_in(ec2, "us-east-1b")}
-    assert len(launch_instances(ec2, MaxCount=3, **elsewhere)) == 1
-    assert error_of(launch_instances, ec2, **elsewhere) == ("InsufficientInstanceCapacity", 500)
-    assert len(launch_instances(ec2, MaxCount=3, InstanceType="c7a.xlarge")) == 3
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from localcloud.eventual_consistency import ValueHistory
 from localcloud.options import MAX_LAG_SECONDS, Switches
 from localcloud.sqs import backend
 from localcloud.sqs.backend import approximate_counts
-from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS, StoredMessage
+from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
 from localcloud.sqs.queues import (
     SPARE_TIMERS,
     MalformedReceiptError,
@@ -289,22 +289,6 @@ def test_a_receipt_that_was_never_issued_is_refused(queue: MessageQueue[str]) ->
         queue.delete("nonsense")
     with pytest.raises(MalformedReceiptError):
         queue.change_visibility("bm8gcmVjZWlwdA==", 1)
-
-
-def test_a_message_received_too_often_is_a_dead_letter_and_hides_no_message(
-    queue: MessageQueue[str], clock: ManualClock
-) -> None:
-    letters: list[StoredMessage[str]] = []
-    queue.send("a", "poison")
-    for _ in range(3):
-        assert len(queue.receive(1, 1, max_receive_count=3, on_dead_letter=letters.append)) == 1
-        clock.now += 2
-    queue.send("b", "good")
-    assert letters == []
-    (delivery,) = queue.receive(2, 30, max_receive_count=3, on_dead_letter=letters.append)
-    assert delivery.payload == "good"
-    assert [(letter.message_id, letter.receive_count) for letter in letters] == [("a", 3)]
-    assert queue.counts() == MessageCounts(0, 1, 0)
 
 
 def test_a_message_older_than_the_retention_period_is_dropped(queue: MessageQueue[str], clock: ManualClock) -> None:

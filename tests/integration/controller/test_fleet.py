@@ -2,23 +2,19 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask, request
 
-from core.fleet.models import FleetSnapshot, LimitsOverride
+from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.messages import Heartbeat, WorkerState
 from localcloud.launch import LocalCloud
 from services.clients import Clients
-from services.sqs import OutgoingMessage, Queue
-from tests.conftest import write_config
+from services.sqs import Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.servers import served
 from tests.support.waiting import wait_until
@@ -27,8 +23,6 @@ from web_tier.controller.cap_notifier import SECRET_FILE_VARIABLE
 from web_tier.webhooks import WebhookMessage, new_secret
 
 pytestmark = pytest.mark.processes
-
-USER_DATA = "IyEvYmluL3RydWU="
 
 
 @pytest.fixture
@@ -52,12 +46,6 @@ def shown(scene: Scene, text: str) -> FleetSnapshot | None:
     """Return the snapshot if its reason or its problem has this text."""
     snapshot = scene.snapshot()
     return snapshot if snapshot and text in f"{snapshot.reason}\n{snapshot.problem}" else None
-
-
-def beat(scene: Scene, worker: str, images: int, state: WorkerState = "busy") -> None:
-    """Send a heartbeat, as a worker does."""
-    heartbeat = Heartbeat(worker=worker, at=datetime.now(UTC), state=state, images=images, in_hand=2)
-    assert not scene.wiring.responses.send([OutgoingMessage(new_id(), heartbeat.to_json())])
 
 
 @pytest.mark.parametrize("kind", ["standard", "fifo"])
@@ -93,23 +81,6 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
     scene.respond([done(ref) for ref in refs])
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
     assert scene.wiring.store.counts(refs[0].job_id).done == 65
-
-
-def test_stopped_workers_are_started_before_new_ones_are_launched(make_scene: SceneMaker) -> None:
-    scene = make_scene(fleet={"scale_in": "stop"}, controller={"lost_after_seconds": 60})
-    scene.start_controller()
-    refs = scene.add_job(40)
-    wait_until(lambda: scene.workers() == 2, "two workers run")
-    first = {instance.instance_id for instance in scene.wiring.fleet.instances()}
-    while batch := scene.wiring.requests.receive(wait_seconds=0):
-        scene.wiring.requests.delete([message.receipt for message in batch])
-    scene.respond([done(ref) for ref in refs])
-    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    scene.wiring.fleet.client.stop_instances(InstanceIds=sorted(first))
-    wait_until(lambda: (seen := scene.snapshot()) and seen.stopped == 2, "the fleet page shows two stopped")
-    scene.add_job(60)
-    wait_until(lambda: scene.workers() == 3, "three workers run")
-    assert first < {instance.instance_id for instance in scene.wiring.fleet.instances(("running",))}
 
 
 def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
@@ -154,34 +125,6 @@ def test_a_controller_killed_before_a_launch_replied_has_a_successor_that_repeat
     assert entry.token in launched
 
 
-def test_workers_come_from_the_template_on_spot_and_on_demand_where_spot_ends(
-    make_scene: SceneMaker, switched: LocalCloud
-) -> None:
-    name = make_scene().config.names.worker_instance
-    scene = make_scene(fleet={"launch_template": name, "market": "spot"})
-    ec2 = scene.wiring.fleet.client
-    data: Any = {"ImageId": "ami-12c6146b", "InstanceType": "m5.large", "UserData": USER_DATA}
-    ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
-    switched.set_switches(spot_capacity=2)
-    scene.add_job(100)
-    scene.start_controller()
-    wait_until(lambda: scene.workers() == 5, "five workers run")
-    instances = scene.wiring.fleet.instances()
-    assert Counter((each.instance_type, each.spot) for each in instances) == {
-        ("c7a.large", True): 2,
-        ("c7a.large", False): 3,
-    }
-    for each in instances:
-        found = ec2.describe_instance_attribute(InstanceId=each.instance_id, Attribute="userData")
-        assert found["UserData"]["Value"] == USER_DATA
-    wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows five")
-    wait_until(lambda: (seen := scene.snapshot()) and seen.problem is None, "and no problem")
-    wait_until(
-        lambda: Counter(each.spot for each in stored(scene).instances().instances) == {True: 2, False: 3},
-        "two of the five workers are shown as Spot instances",
-    )
-
-
 def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None:
     scene, fleet = patient, stored(patient)
     scene.start_controller()
@@ -202,62 +145,6 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None
     wait_until(lambda: scene.workers() == 8, "eight workers run for 160 images")
     wait_until(lambda: fleet.decisions().decisions[0].words.startswith("starting 6"), "the launch is shown")
     assert any(decision.words.startswith(pause) for decision in fleet.decisions().decisions)
-
-
-def test_changed_limits_and_a_drain_need_no_restart_and_broken_files_change_nothing(
-    patient: Scene,
-) -> None:
-    scene, fleet = patient, stored(patient)
-    fleet.set_limits(LimitsOverride(min_workers=0, max_workers=1, since=datetime.now(UTC), reason="budget"))
-    scene.start_controller()
-    scene.add_job(100)
-    wait_until(lambda: len(fleet.instances().instances) == 1, "the one worker that is allowed is shown")
-    settings = scene.config.fleet.model_copy(update={"max_workers": 2})
-    write_config(scene.config.model_copy(update={"fleet": settings}), scene.config_file)
-    wait_until(lambda: "max_workers 19 -> 2" in scene.log(), "the lower maximum of the file is read")
-    scene.config_file.write_text("fleet: {max_workers: many}")
-    snapshot = wait_until(lambda: shown(scene, "max_workers = 'many'"), "the problem of the file is shown")
-    assert "last good limits stay" in str(snapshot.problem)
-    assert (scene.workers(), snapshot.max_workers) == (1, 1)
-    words = [decision.words for decision in fleet.decisions().decisions]
-    assert len([each for each in words if each.startswith("limits 0..1, set by ops at ")]) == 1
-    fleet.reset_limits()
-    wait_until(lambda: scene.workers() == 2, "as many run as the last good file allows")
-    wait_until(lambda: shown(scene, "2 workers, the limit"), "no more are allowed")
-
-    [first, *_] = scene.wiring.fleet.instances()
-    fleet.request_drain(first.instance_id, datetime.now(UTC))
-    wait_until(lambda: fleet.commands().drain == (), "the command is carried out")
-    assert [each.instance_id for each in scene.wiring.fleet.instances() if each.draining] == [first.instance_id]
-    wait_until(lambda: any(each.draining for each in fleet.instances().instances), "the drain is shown")
-
-
-def test_instances_are_shown_with_the_status_of_their_workers_and_a_boot_is_measured(patient: Scene) -> None:
-    scene, fleet = patient, stored(patient)
-    scene.start_controller()
-    wait_until(scene.snapshot, "the controller acts")
-    refs = scene.add_job(20)
-    wait_until(lambda: fleet.instances().total == 1, "the instance is shown")
-    [before] = fleet.instances().instances
-    assert (before.worker, before.images, before.heard_at) == (None, None, None)
-    beat(scene, before.instance_id, images=7)
-    wait_until(lambda: fleet.instances().instances[0].images == 7, "its heartbeat is shown")
-    answers = [done(ref).model_copy(update={"worker": before.instance_id}) for ref in refs]
-    scene.respond(answers)
-    wait_until(lambda: fleet.instances().instances[0].images == 27, "its answers are counted")
-    [after] = fleet.instances().instances
-    assert (after.worker, after.in_hand) == ("busy", 2)
-    assert after.heard_at is not None
-    wait_until(lambda: (seen := scene.snapshot()) and seen.boot_seconds is not None, "a boot was measured")
-    # The counts of a job are stored a moment after the worker's answers are counted.
-    wait_until(lambda: scene.finished(refs[0].job_id), "the counts of the job are stored")
-    assert "malformed" not in scene.log()
-
-    scene.kill_controller(0)
-    scene.start_controller()
-    wait_until(lambda: scene.acts(1), "the next controller acts")
-    scene.respond(answers[:1])
-    wait_until(lambda: fleet.instances().instances[0].images == 28, "it continues the count")
 
 
 def test_a_reached_cap_that_one_controller_could_not_send_is_sent_by_the_next(

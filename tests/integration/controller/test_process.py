@@ -13,10 +13,9 @@ import pytest
 import yaml
 
 from core.fleet.store import FleetStore
-from core.ids import merged_key, new_id
+from core.ids import merged_key
 from core.jobs.models import AcceptedCount, Counts, MergedFile
 from scripts.run.supervisor import ManagedProcess
-from services.sqs import OutgoingMessage
 from tests.conftest import ROOT, keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.forked_system import ForkingSupervisor
@@ -119,23 +118,6 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
     assert cast(Any, ticks["collector"]).__self__.recorder.active is active
-
-
-def test_malformed_and_unknown_responses_are_dropped_with_their_reason(scene: Scene) -> None:
-    refs = scene.add_job(2, request=False)
-    unknown = done(refs[0]).model_copy(update={"image_id": new_id()})
-    elsewhere = done(refs[0]).model_copy(update={"job_id": new_id()})
-    scene.wiring.responses.send([OutgoingMessage(new_id(), body) for body in ("not JSON", "{}", '{"version": 9}')])
-    scene.respond([unknown, elsewhere, *[done(ref) for ref in reversed(refs)]])
-    scene.start_controller()
-    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    wait_until(lambda: scene.wiring.responses.counts().total == 0, "the response queue is empty")
-    assert sorted(scene.wiring.store.statuses(refs[0].job_id)) == sorted(ref.image_id for ref in refs)
-    assert scene.wiring.store.statuses(elsewhere.job_id) == {}
-    lines = [json.loads(line)["message"] for line in scene.log().splitlines()]
-    assert lines.count("dropped a malformed response") == 3
-    assert "dropped results of jobs that do not exist" in lines
-    assert "dropped results of images that were never accepted" in lines
 
 
 def test_a_configuration_that_is_not_valid_stops_it_at_start(scene: Scene) -> None:

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.single import JOB_NAME, MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
+from web_tier.uploads.single import MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
 
 
 @dataclass
@@ -437,9 +437,6 @@ def test_open_jobs_are_bounded_and_no_image_is_lost(
     assert [watched.job(job_id).owner for job_id in jobs] == order
 
 
-CLIENTS = 100
-
-
 def label_of(data: bytes) -> str:
     """Return a label that only this image has."""
     return hashlib.sha256(data).hexdigest()[:12]
@@ -495,44 +492,6 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
     """A web tier as it is configured by default, two processes with many threads."""
     with serving(make_config(web={"port": free_port()}), tmp_path) as web:
         yield web
-
-
-@pytest.fixture
-def pictures() -> dict[str, bytes]:
-    """A hundred different images by name."""
-    return {f"image-{number}.jpg": picture(shade=number, size=(16, 12 + number // 50)) for number in range(CLIENTS)}
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(("path", "field_name"), [("/", "inputFile"), ("/file-upload", "myfile")])
-def test_a_hundred_clients_that_wait_at_once_get_their_own_answers_and_share_jobs(
-    web: WebTier, worker: Worker, pictures: Mapping[str, bytes], store: JobStore, path: str, field_name: str
-) -> None:
-    def all_wait() -> None:
-        # Nothing is answered before all are accepted, so that all of them wait at the same time.
-        queue = Queue.named(worker.clients.sqs, web.config.queue_name(web.config.names.request_queue))
-        wait_until(lambda: queue.counts().visible == CLIENTS or worker.end.is_set(), "all images are accepted")
-        worker.begin.set()
-
-    def answer_to(name: str) -> tuple[int, str]:
-        answer = requests.post(
-            f"{web.url}{path}", files={field_name: (name, pictures[name])}, timeout=DEADLINE_SECONDS
-        )
-        return answer.status_code, answer.text
-
-    starter = threading.Thread(target=all_wait, daemon=True)
-    starter.start()
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = dict(zip(pictures, clients.map(answer_to, pictures), strict=True))
-    assert answers == {
-        name: (200, f"{Path(name).stem}:{label_of(data)}" if field_name == "inputFile" else label_of(data))
-        for name, data in pictures.items()
-    }
-    starter.join(DEADLINE_SECONDS)
-    jobs = store.jobs(50)
-    assert {job.name for job in jobs} == {JOB_NAME}
-    assert len(jobs) <= 2, "one of all processes, or two around the turn of its minute"
-    assert sum(store.status(job.job_id).accepted for job in jobs) == CLIENTS
 
 
 @pytest.mark.processes
