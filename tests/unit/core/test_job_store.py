@@ -19,7 +19,6 @@ from core.jobs.models import (
     OpenJob,
     Resend,
     TrueLabel,
-    with_result,
 )
 from core.jobs.store import SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
@@ -235,20 +234,6 @@ def test_a_job_closed_during_a_slow_record_of_its_images_is_open_afterwards(seco
     assert [job.touched_at for job in store.open_jobs()] == (
         [(NOW + timedelta(seconds=seconds)).isoformat()] if seconds > SLOW_RECORD_SECONDS else []
     )
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "done_count", "failed_count"),
-    [(None, "done", 1, 1), (None, "failed", 0, 2), ("failed", "done", 1, 0), ("failed", "failed", 0, 1)],
-)
-def test_counts_follow_what_an_image_was_and_is(before: str, now: str, done_count: int, failed_count: int) -> None:
-    counts = with_result(Counts(0, 1, 5), before, now, NOW)  # type: ignore[arg-type]
-    assert (counts.done, counts.failed, counts.images) == (done_count, failed_count, 5)
-
-
-def test_a_result_that_is_done_is_not_counted_again() -> None:
-    assert with_result(Counts(1, 0, 5), "done", "failed", NOW) == Counts(1, 0, 5)
-    assert with_result(Counts(1, 0, 5), "done", "done", NOW) == Counts(1, 0, 5)
 
 
 def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
