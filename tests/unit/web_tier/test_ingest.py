@@ -253,6 +253,15 @@ def test_images_are_accepted_if_sending_their_requests_may_have_failed(
     assert store.status(job.job_id).accepted == 3
 
 
+def test_an_image_whose_request_the_queue_returns_is_accepted(
+    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
+) -> None:
+    queue.fails = lambda messages: list(messages[:1])
+    images = accepted(ingest.ingest(job, uploads(12)))
+    assert len(recorded(store, job)) == len(bucket.objects) == len(images) == 12
+    assert len(queue.bodies) == 10  # all but one of each batch of ten
+
+
 def test_an_image_that_may_be_recorded_keeps_its_object(
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
@@ -495,6 +504,33 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIn
     limiter.acquire(10**6, wait_seconds=0)
 
 
+LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
+
+
+def validated(data: bytes, filename: str = "a.jpg") -> ImageInfo | RejectedUpload:
+    return validate_image(Upload(filename, data, len(data)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty"),
+        (b"hello", "not_an_image"),
+        (b"%PDF-1.7", "format_not_allowed"),
+        (picture(size=(40, 40)), "too_many_pixels"),
+        (
+            b"GIF89a\x04\x00\x04\x00\x00\x00\x00" + b",\x00\x00\x00\x00\x04\x00\x04\x00\x00\x02\x00" * 4,
+            "too_many_frames",
+        ),
+    ],
+)
+def test_a_file_that_is_no_image_is_rejected_with_a_reason(data: bytes, code: str) -> None:
+    rejection = validated(data)
+    assert isinstance(rejection, RejectedUpload)
+    assert (rejection.filename, rejection.code) == ("a.jpg", code)
+    assert rejection.message
+
+
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
     rejection = validate_image(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20))
     assert rejection == RejectedUpload("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")
@@ -548,6 +584,15 @@ def test_more_than_the_capacity_is_acquired_alone() -> None:
         limiter.acquire(1, wait_seconds=0)
     limiter.release(500)
     limiter.acquire(100)
+
+
+def test_acquired_memory_is_released_after_an_error() -> None:
+    limiter = MemoryLimiter(100)
+    with pytest.raises(ZeroDivisionError), limiter.acquired(100):
+        with pytest.raises(BusyError):
+            limiter.acquire(1, wait_seconds=0)
+        raise ZeroDivisionError
+    limiter.acquire(100, wait_seconds=0)
 
 
 FILES = 10_000

@@ -534,3 +534,14 @@ def test_a_topic_gets_each_finish_of_a_job_without_limit() -> None:
     for _ in range(MAX_REQUESTS + 1):
         scene.notifications.request(job.job_id, {"topic": "arn"}, NOW + timedelta(seconds=1), is_bounded=False)
     assert scene.delivery(job).channel == "topic"
+
+
+def test_a_deleted_job_keeps_no_notification() -> None:
+    scene = Scene()
+    job = scene.job()
+    scene.request(job, webhook=URL)
+    scene.store.delete(job)
+    [deleted] = scene.store.deleted_jobs()
+    while scene.store.remove_items(deleted, 100):
+        pass
+    assert not scene.notifications.find(job.job_id).deliveries
