@@ -160,10 +160,12 @@ class Table:
             values,
         )
 
-    def set(self, pk: str, sk: str, attributes: Item, condition: str | None = None) -> bool:
+    def set(
+        self, pk: str, sk: str, attributes: Item, condition: str | None = None, values: Item | None = None
+    ) -> bool:
         """Set some attributes of an item and leave the others; return whether `condition`, if any, held.
 
-        In `condition`, `#a` is the attribute a, and `:a` its new value.
+        In `condition`, `#a` is the attribute a, and `:a` its new value, or one of `values`.
         """
         assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
         return self._if_condition_holds(
@@ -171,7 +173,7 @@ class Table:
                 TableName=self.name, Key=_key(pk, sk), UpdateExpression=f"SET {assignments}", **extra
             ),
             condition,
-            attributes,
+            {**attributes, **(values or {})},
             names=tuple(attributes),
         )
 

@@ -148,10 +148,16 @@ class NotificationStore:
         return [PendingJob(str(item["sk"]), str(item["at"])) for item in items]
 
     def record(self, job_id: str, delivery: Delivery) -> None:
-        """Record what became of a message, unless it was requested again meanwhile, or the job was deleted."""
+        """Record what became of a message, unless it was requested again meanwhile, or the job was deleted.
+
+        A failed try replaces no success: the next controller may have sent the message while this one was frozen.
+        """
         attributes = _attributes(replace(delivery, error=delivery.error[:MAX_ERROR_CHARACTERS]))
-        name = f"{delivery.channel}_id"
-        self.table.set(partition(job_id), _NOTIFICATION, attributes, f"#{name} = :{name}")
+        condition = f"#{delivery.channel}_id = :{delivery.channel}_id"
+        values: Item = {}
+        if delivery.state != "sent":
+            condition, values = f"{condition} AND #{delivery.channel}_state = :waiting", {"waiting": "waiting"}
+        self.table.set(partition(job_id), _NOTIFICATION, attributes, condition, values)
 
     def settle(self, job: PendingJob) -> None:
         """Remove a job from the pending ones, unless a notification was requested meanwhile."""

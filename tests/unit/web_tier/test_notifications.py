@@ -4,7 +4,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from core.config import Config, NotificationSettings
 from core.ids import new_id
 from core.jobs.models import Job
-from core.jobs.notifications import MAX_REQUESTS, Delivery, DeliveryFailedError, NotificationStore
+from core.jobs.notifications import MAX_REQUESTS, Delivery, DeliveryFailedError, DeliveryState, NotificationStore
 from core.jobs.store import JobStore
 from services.table import TableBusyError
 from tests.conftest import ConfigMaker
@@ -205,6 +205,17 @@ def test_a_message_is_not_sent_again_because_its_outcome_could_not_be_recorded(
     scene.round()
     assert (len(scene.sent), scene.delivery(job).state) == (1, "sent")
     assert scene.notifications.pending() == []
+
+
+@pytest.mark.parametrize("late", ["waiting", "failed"])
+def test_a_failed_try_of_a_frozen_controller_does_not_hide_that_its_successor_sent(late: DeliveryState) -> None:
+    scene = Scene()
+    job = scene.job()
+    scene.request(job, webhook=URL)
+    before = scene.delivery(job)
+    scene.round()
+    scene.notifications.record(job.job_id, replace(before, state=late, attempts=1))
+    assert scene.delivery(job) == replace(before, state="sent")
 
 
 def test_a_failed_try_waits_before_the_next_one() -> None:
