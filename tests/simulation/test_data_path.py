@@ -285,16 +285,6 @@ def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_crea
     assert world.started["worker"] > WORKERS, "a worker that cannot respond ends"
 
 
-def test_a_lost_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def act(world: World) -> None:
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(60, 6)
-        world.outputs.objects.clear()
-
-    with pytest.raises(BrokenError, match="is done and has no prediction object"):
-        settled(False, act)
-
-
 def test_accepted_images_without_a_request_are_repaired_and_without_a_record_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -358,12 +348,6 @@ def test_a_wrong_clock_that_is_believed_is_noticed(monkeypatch: pytest.MonkeyPat
         settled(False, act)
 
 
-@pytest.mark.parametrize("fifo", [False, True])
-def test_lost_images_are_found_while_others_arrive_without_a_pause(fifo: bool) -> None:
-    for seed in range(2):
-        World(seed, fifo=fifo, busy=True).settle()
-
-
 def restore_after_a_mistake(world: World) -> None:
     """Delete a job with images that wait, and restore the job table; the controller of the old one lives on."""
     world.pause(on=True)
@@ -383,14 +367,3 @@ def test_the_controller_of_a_replaced_table_removes_nothing_of_the_restored_one(
     held = Controller.active
     monkeypatch.setattr(Controller, "active", lambda each: each.table is not each.world.table or held(each))
     assert not settled(False, restore_after_a_mistake).checks.done_labels
-
-
-def test_a_form_that_is_used_again_after_the_commit_changes_nothing() -> None:
-    def act(world: World) -> None:
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "direct")
-        world.run(4, 2)
-        world.clients.use_form_again(0, None)
-        world.clients.use_form_again(0, (1, "good"))
-        world.run(60, 6)
-
-    assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]

@@ -1,16 +1,18 @@
 """What must hold of the system: at any moment, and when everything has come to rest."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, cancelled_key, output_key
 from core.jobs.dead_letters import is_given_up
-from core.jobs.models import Job, Resend
+from core.jobs.models import Job, JobStatus, Resend
+from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled
+from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from tests.simulation.data_path.clients import Clients, File
 from tests.simulation.data_path.processes import (
@@ -22,6 +24,7 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
+from web_tier.controller.notifier import MAX_ATTEMPTS, ChannelMessage
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT
 
@@ -54,6 +57,8 @@ class Checks:
         restores: how often each job was restored with the job table.
         revived: jobs that had been deleted when the table was restored in which they are.
         kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
+        tries: how often each controller tried to send each message about a job that is done, by its id.
+        received: done and failed images of the job, if all are, by each message that was received, by its id.
     """
 
     world: "World"
@@ -61,6 +66,8 @@ class Checks:
     restores: Counter[str] = field(default_factory=Counter)
     revived: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
+    tries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    received: defaultdict[str, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
 
     @property
     def clients(self) -> Clients:
@@ -85,6 +92,12 @@ class Checks:
         store = JobStore(self.world.table)
         items = [item for job_id in self.clients.existing_jobs() for item in all_results(store, job_id)]
         return {item.record.ref for item in items if item.response is None or item.retrying}
+
+    def receive(self, message: ChannelMessage) -> None:
+        """Receive a message about a job that is done."""
+        data = json.loads(message.body)["data"]
+        if data["images"] == data["done"] + data["failed"]:
+            self.received[message.id].add((data["done"], data["failed"]))
 
     def check_visible(self) -> None:
         """A label that was visible stays, and stays the same."""
@@ -150,8 +163,11 @@ class Checks:
         self._check_files(job, results)
         for ref, item in results.items():
             self._check_image(job, item, letters[ref])
-        self._check_status(store, job, results)
-        self._check_merged(store, job, results)
+        status = store.status(job.job_id)
+        self._check_status(status, job, results)
+        if not self.restores[job.job_id]:  # after a restore the file may be a later one, until the next result
+            self._check_merged(status, job, results)
+            self._check_notified(status, job)
         self._check_source(store, job, results)
         self._check_tombstone(store, job)
         if is_open:
@@ -208,7 +224,9 @@ class Checks:
 
     def _check_tombstone(self, store: JobStore, job: Job) -> None:
         """Workers take no job for cancelled that is not."""
-        if cancelled_key(job.job_id) in self.world.inputs.objects and not store.cancelled_jobs([job.job_id]):
+        is_restored = bool(self.restores[job.job_id])  # a cancellation after the restored moment leaves a tombstone
+        is_marked = cancelled_key(job.job_id) in self.world.inputs.objects
+        if is_marked and not is_restored and not store.cancelled_jobs([job.job_id]):
             raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
     def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:
@@ -283,8 +301,7 @@ class Checks:
         if sent > allowed:
             raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
 
-    def _check_status(self, store: JobStore, job: Job, results: dict[ImageRef, Any]) -> None:
-        status = store.status(job.job_id)
+    def _check_status(self, status: JobStatus, job: Job, results: dict[ImageRef, Any]) -> None:
         counted = Counter(item.response.status for item in results.values())
         cancelled = sum(is_cancelled(item.response) for item in results.values())
         seen = (status.accepted, status.counts.done, status.counts.failed, status.counts.cancelled)
@@ -294,21 +311,43 @@ class Checks:
         if status.counts.resends > sent:
             raise BrokenError(f"{job.name} counts {status.counts.resends} resends, it had {sent}")
 
-    def _check_merged(self, store: JobStore, job: Job, results: dict[ImageRef, ImageResult]) -> None:
-        """A file that is said to hold all results holds them, and so does its copy in another bucket."""
-        status = store.status(job.job_id)
-        if status.merged is None or status.merged.edition != status.edition or self.restores[job.job_id]:
-            return  # after a restore the file may be one that was written later, until the next result
+    def _check_merged(self, status: JobStatus, job: Job, results: dict[ImageRef, ImageResult]) -> None:
+        """A file that is said to hold all results holds them, and so does its copy where its client wanted it."""
+        if status.merged is None or status.merged.edition != status.edition:
+            return
         responses = [item.response for item in results.values() if item.response is not None]
         expected = {(response.image_id, response.status, response.label) for response in responses}
         files = [self.world.outputs.objects[status.merged.key]]
-        if job.results and not (status.copy and status.copy.error):  # one that is refused is said to be
-            files.append(self.world.sources.objects.get((SOURCE, f"copies/{job.job_id}.jsonl"), b""))
+        if job.results:
+            place = S3Location.parse(job.results)
+            is_refused = place.bucket != SOURCE
+            if status.copy_state != ("failed" if is_refused else "written"):
+                raise BrokenError(f"{job.name}: the copy of its results to {place} is {status.copy}")
+            if not is_refused:
+                files.append(self.world.sources.objects[SOURCE, f"{place.prefix}{job.job_id}.jsonl"])
         for file in files:
             lines = [json.loads(line) for line in file.splitlines()]
             held = {(line["image_id"], line["status"], line["label"]) for line in lines}
             if held != expected:
                 raise BrokenError(f"{job.name}: a file of its results holds {held}; copy: {status.copy}")
+
+    def _check_notified(self, status: JobStatus, job: Job) -> None:
+        """The topic, and a client that asked, were sent a message once every image had its result, and once only."""
+        is_complete = status.merged is not None and status.merged.edition == status.edition
+        wanted, last = self.clients.notified.get(job.job_id, 0), (status.counts.done, status.counts.failed)
+        deliveries = NotificationStore(self.world.table).find(job.job_id).deliveries
+        if is_complete and not any(each.channel == "topic" for each in deliveries):
+            raise BrokenError(f"{job.name}: the topic got no message")
+        for each in deliveries:
+            received, is_topic = self.received[each.id], each.channel == "topic"
+            tries = [count for (message_id, _), count in self.tries.items() if message_id == each.id]
+            if each.state == "waiting" or (each.state == "failed" and each.attempts < MAX_ATTEMPTS):
+                raise BrokenError(f"{job.name}: a message is not sent: {each}")
+            if sum(tries) > each.attempts + len(tries):  # a controller may die before it records what became of one
+                raise BrokenError(f"{job.name}: a message was sent {tries} times: {each}")
+            is_late = each.state == "sent" and (not received or (is_topic and is_complete and last not in received))
+            if is_late or (not is_topic and any(sum(counts) < wanted for counts in received)):
+                raise BrokenError(f"{job.name}: a message says {received}, its images are {last}: {each}")
 
     def _check_quotas(self) -> None:
         """No client got more images accepted on a day than its quota."""

@@ -16,8 +16,9 @@ from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog, model_for_job, rolled_out
 from services.errors import FleetsightError
 from services.s3 import UploadForm
-from tests.simulation.data_path.processes import FORM_SECONDS, SOURCE, Kind, Web, first_catalog, picture
+from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, Kind, Web, first_catalog, picture
 from tests.simulation.data_path.scheduler import EPOCH
+from web_tier.auth.job_access import UserJobs
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -64,6 +65,7 @@ class Clients:
         forms: by which files were sent into the bucket, each with the time at which it expires.
         callers: who adds images to a job, if the quota applies to it.
         discarded: the attempt at which the dead letter of an image was discarded.
+        notified: how many images a job had when its client asked for a message.
     """
 
     world: "World"
@@ -78,6 +80,7 @@ class Clients:
     discarded: dict[ImageRef, int] = field(default_factory=dict)
     forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
     callers: dict[str, str] = field(default_factory=dict)
+    notified: dict[str, int] = field(default_factory=dict)
     operations: int = 0
 
     def copy(self) -> "Clients":
@@ -104,8 +107,8 @@ class Clients:
     def new_job(self, *, keep: bool, is_limited: bool = True) -> None:
         """Make a job, for a client with a quota of its own or without one."""
         job_id = new_job_id(spread=len(self.jobs) % 2 == 0)
-        name, copies = f"job {len(self.jobs)}", f"s3://{SOURCE}/copies/" if keep else ""
-        job = Job(job_id, name, self.world.now(), keep, results=copies, model=self._model_for(job_id))
+        name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES)
+        job = Job(job_id, name, self.world.now(), keep, results=results, model=self._model_for(job_id))
         JobStore(self.world.table).create(job)
         self.callers |= {job_id: name} if is_limited else {}
         self.jobs.append(job)
@@ -131,8 +134,9 @@ class Clients:
         self.operations += 1
         folder = f"folder-{self.operations}"
         job_id = new_id()
-        source, model = f"s3://{SOURCE}/{folder}", self._model_for(job_id)
-        job = Job(job_id, folder, self.world.now(), keep, source=source, model=model)
+        source, results = f"s3://{SOURCE}/{folder}", self.world.random.choice(PLACES)
+        model = self._model_for(job_id)
+        job = Job(job_id, folder, self.world.now(), keep, source=source, results=results, model=model)
         ListingStore(JobStore(self.world.table)).create_job(job, "", self.world.now())
         self.jobs.append(job)
         self.imported.append(job)
@@ -188,6 +192,17 @@ class Clients:
                 self.touched[job.job_id] = self.world.scheduler.now
 
         self._operate(operation)
+
+    def ask_for_message(self, job: Job) -> None:
+        """Ask for a message at the end of a job that has images."""
+        images = sum(file.acknowledged is not None and file.job_id == job.job_id for file in self.files.values())
+
+        def operation(web: Web) -> None:
+            UserJobs(web.store, "").request_notification(job.job_id, {"webhook": "https://u"}, page="", secret="")
+            self.notified[job.job_id] = images
+
+        if images:
+            self._operate(operation)
 
     def cancel(self, job: Job) -> None:
         """Cancel a job; images without a result fail."""

@@ -30,6 +30,7 @@ from core.fleet.store import CONTROLLER_LEASE
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.listings import ListingStore
+from core.jobs.notifications import DeliveryFailedError, NotificationStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from core.result_cache import ResultCache
@@ -44,6 +45,7 @@ from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
+from web_tier.controller.notifier import ChannelMessage, Notifier
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import JobLocks, ResultRecorder
@@ -93,14 +95,21 @@ IMAGES_PER_DAY: Final = 12
 SOURCE: Final = "photos"
 """Bucket from which jobs take images."""
 
+GONE_BUCKET: Final = "gone"
+PLACES: Final = (
+    "",
+    *(f"s3://{place}" for place in (f"{SOURCE}/copies/", SOURCE, GONE_BUCKET, "not-allowed/any-more")),
+)
+"""Where jobs want a copy of their results: nowhere, in a folder, in a bucket, and where it is refused."""
+
 
 @cache
 def import_config() -> Config:
-    """Return the shipped configuration, with jobs from `SOURCE`, copies of results there, and a quota."""
-    places = f"[{{location: 's3://{SOURCE}'}}]"
+    """Return the shipped configuration, with jobs from `SOURCE`, copies of results, and a quota."""
+    own, gone = (f"{{location: 's3://{place}'}}" for place in (SOURCE, GONE_BUCKET))
     changes = {
-        "IMPORTS__SOURCES": places,
-        "IMPORTS__DESTINATIONS": places,
+        "IMPORTS__SOURCES": f"[{own}]",
+        "IMPORTS__DESTINATIONS": f"[{own}, {gone}]",
         "LIMITS__IMAGES_PER_DAY": str(IMAGES_PER_DAY),
     }
     return load_config(Path("config.yaml"), {f"FLEETSIGHT__{key}": value for key, value in changes.items()})
@@ -200,7 +209,7 @@ class Controller:
         self.world.controller_ended(self.process)
 
     def _start_loops(self, token: int) -> None:
-        world, process, scheduler = self.world, self.process, self.world.scheduler
+        world, scheduler = self.world, self.world.scheduler
         store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
@@ -219,7 +228,24 @@ class Controller:
         registry = WorkerRegistry(scheduler.clock, self.now)
         cache = ResultCache(self.table, CACHE_LIFETIME)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        results_files = ResultsFileWriter(store, world.outputs, self.active, copier, scheduler.clock, self.now, token)
+        notifications = NotificationStore(self.table)
+
+        def publish(job_id: str) -> None:
+            notifications.request(job_id, {"topic": "topic"}, self.now(), is_bounded=False)
+
+        results_files = ResultsFileWriter(
+            store, world.outputs, self.active, copier, scheduler.clock, self.now, token, publish
+        )
+        notifier = Notifier(
+            store,
+            notifications,
+            {"topic": self._send, "webhook": self._send},
+            lambda job_id: results_files.is_done_with(job_id) or not store.is_open(job_id),
+            self.active,
+            scheduler.clock,
+            self.now,
+            lambda send: self._spawn("sender", send),
+        )
         recovery = ResultRecovery(store, recorder, world.outputs)
         canceller = JobCanceller(
             store, recorder, recovery, world.inputs, self.active, self.now, cast(Any, InlineExecutor())
@@ -278,12 +304,13 @@ class Controller:
             "canceller": canceller.tick,
             "source_importer": importer.tick,
             "results_files": results_files.tick,
+            "notifier": notifier.tick,
             "cleanup": cleanup.tick,
             "orphans": lambda: max(ORPHANS_SECONDS, orphans.tick()),
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
         }
         for name, tick in ticks.items():
-            scheduler.spawn(process, f"{process.name} {name}", partial(self._loop, tick))
+            self._spawn(name, partial(self._loop, tick))
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
@@ -293,6 +320,17 @@ class Controller:
         """Return True while this process holds the lease; once it did not, it never acts again."""
         self._is_stopped |= not self.lease.held
         return not self._is_stopped
+
+    def _spawn(self, name: str, run: Callable[[], None]) -> None:
+        self.world.scheduler.spawn(self.process, f"{self.process.name} {name}", run)
+
+    def _send(self, message: ChannelMessage) -> None:
+        checks = self.world.checks
+        checks.tries[message.id, self.process.name] += 1
+        try:
+            self.world.faults.hook("hooks")("post", lambda: checks.receive(message))
+        except CLOUD_ERRORS as error:
+            raise DeliveryFailedError(str(error)) from error
 
     def _loop(self, tick: Callable[[], float]) -> None:
         while self.active():

@@ -13,6 +13,7 @@ from ulid import ULID
 from core import ids
 from core.ids import ImageRef
 from core.jobs.models import Job
+from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from services.clock import WallClock
 from services.table import Item
@@ -20,6 +21,7 @@ from tests.simulation.data_path.checks import BrokenError, Checks
 from tests.simulation.data_path.clients import Clients, Content
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.processes import (
+    GONE_BUCKET,
     LEASE_ROUNDS,
     MAX_RECEIVE_COUNT,
     UNKEPT_LIFETIME,
@@ -81,6 +83,7 @@ class World:
         self.inputs = MemoryBucket(self.faults.hook("inputs"), leave=self.faults.leave)
         self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
+        self.sources.gone.add(GONE_BUCKET)
         clock, random = self.scheduler.clock, Random(seed + 3)
         leave = self.faults.leave
         self.dead_letters = MemorySQS(clock, fifo, random, self.faults.hook("dead_letters"), leave=leave)
@@ -363,8 +366,8 @@ class World:
             raise BrokenError(f"{len(left)} of {len(waiting)} images wait for ever while others are classified")
 
     def _is_settled(self) -> bool:
-        store = JobStore(self.table)
-        return not (store.open_jobs() or store.deleted_jobs()) and not any(
+        store, messages = JobStore(self.table), NotificationStore(self.table)
+        return not (store.open_jobs() or store.deleted_jobs() or messages.pending()) and not any(
             queue.counts().visible + queue.counts().in_flight
             for queue in (self.requests, self.responses, self.dead_letters)
         )

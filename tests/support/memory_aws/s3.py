@@ -212,6 +212,8 @@ class MemorySource(SourceBuckets):
         body = of.get(key)
         if (error := self.unwritable(bucket)) is not None:
             raise error
+        if bucket in self.gone:
+            raise refusal("NoSuchBucket", "CopyObject", 404)
         self.call("put", lambda: self.objects.update({(bucket, to_key): body}))
 
 
