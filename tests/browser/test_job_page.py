@@ -898,6 +898,18 @@ def test_on_a_phone_the_header_and_the_actions_of_a_job_take_one_line_each(
     assert len(middles(*actions)) == 1
 
 
+def test_images_are_drawn_when_what_is_above_the_list_shrinks(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(200)
+    open_live(page, written.path)
+    tiles = page.locator("#list .tile")
+    page.evaluate("document.querySelector('main').style.paddingTop = '5000px'")
+    expect(tiles.nth(20)).not_to_be_attached()
+    page.evaluate("document.querySelector('main').style.paddingTop = ''")
+    expect(tiles.nth(20)).to_be_attached()
+
+
 def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
     page.goto("/jobs")
     page.get_by_role("button", name="Light or dark").click()

@@ -655,12 +655,13 @@ def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tupl
 
 
 def test_another_browser_shows_thumbnails_of_a_job_whose_originals_are_deleted(
-    page: Page, browser: Browser, system: System, api: ApiClient
+    page: Page, browser: Browser, system: System, api: ApiClient, page_faults: PageFaults
 ) -> None:
     job_id, ids = upload(page, api, seed=31)
     inputs = Bucket.named(system.clients, system.config.names.input_bucket)
     wait_until(lambda: not inputs.list_keys(job_id, 1), "the originals are deleted")
     with browser.new_context(base_url=system.url) as other, other.new_page() as shared:
+        page_faults.watch(shared)
         shared.goto(f"/jobs/{job_id}")
         pictures = shared.locator("#list .tile.done img")
         expect(pictures).to_have_count(4)

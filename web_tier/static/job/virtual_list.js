@@ -37,6 +37,7 @@ export class VirtualList {
         addEventListener("scroll", () => this.scheduleDraw(), { passive: true, signal: this.abort.signal });
         this.observer = new ResizeObserver(() => this.#onResize());
         this.observer.observe(container);
+        this.observer.observe(document.body); // what is above the list moves it when it grows or shrinks
     }
 
     close() {
@@ -67,9 +68,8 @@ export class VirtualList {
 
     #onResize() {
         const width = this.container.clientWidth;
-        if (width === this.width) return;
+        if (width !== this.width) this.pitch = undefined;
         this.width = width;
-        this.pitch = undefined;
         this.scheduleDraw();
     }
 
