@@ -227,7 +227,8 @@ class Campaign:
     ) -> Iterator[None]:
         """Let the permanent fault begin, and last after a further job was sent.
 
-        Before it, other faults and strikes end, and all images get their results: what follows has only one cause.
+        Before it, other faults and strikes end, and all images get their results: what follows has only one cause,
+        until the next worker has answered.
         """
         if not self.fault_minutes:
             return
@@ -240,9 +241,11 @@ class Campaign:
         self._log_event({"event": "permanent fault"})
         yield
         fault.watch(60 * self.fault_minutes)
+        _set_switches(system, asdict(Switches()))
+        self._log_event({"event": "repair", "launches": fault.launches, "reported": fault.reported})
+        fault.await_answer()
         _set_switches(system, switches)
         striker.is_paused.clear()
-        self._log_event({"event": "repair", "launches": fault.launches, "reported": fault.reported})
 
     def _true_labels(self, system: System) -> list[tuple[bytes, str]]:
         """Return images with the labels that the model gives them without faults."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import requests
 
+from core.fleet.models import CircuitState
 from fleetsight_client.api import ApiError
 from scripts.run.system import System
 from tests.chaos.judge import CampaignVerdict, controller_log
@@ -58,6 +59,15 @@ class PermanentFault:
             time.sleep(POLL_SECONDS)
         self.launches = self._instances() - before
         self.lasted = began, time.time() + PROBE_SECONDS
+
+    def await_answer(self) -> None:
+        """Wait until a probe has answered, or `PROBE_SECONDS` have passed: one that is killed is another fault's."""
+        until = time.time() + PROBE_SECONDS
+        while time.time() < until:
+            with suppress(ApiError, OSError):
+                if (self.system.api().fleet() or {})["circuit"]["state"] == CircuitState.CLOSED:
+                    return
+            time.sleep(POLL_SECONDS)
 
     def judge(self, verdict: CampaignVerdict) -> None:
         """Add what was wrong while the fault lasted."""
