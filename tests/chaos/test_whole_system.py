@@ -93,6 +93,19 @@ def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: R
     assert (result["status"], result["error"]["code"]) == ("failed", "not_an_image")
 
 
+def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running: RunningSystem) -> None:
+    wait_for_empty_fleet(running)
+    files, truth = signs(150, seed=31)
+    first, second = running.api.create_job("first"), running.api.create_job("second")
+    with ThreadPoolExecutor(2) as clients:
+        outcomes = list(clients.map(lambda job_id: running.upload(job_id, files), (first, second)))
+    for job_id, outcome in zip((first, second), outcomes, strict=True):
+        running.wait_for_results(job_id, 150)
+        assert running.right(job_id, outcome, truth) >= 148
+    wait_until(lambda: not running.workers(), "the fleet has ended itself")
+    assert 1 <= running.max_seen <= running.system.config.fleet.max_workers
+
+
 def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(running: RunningSystem) -> None:
     files, truth = signs(20, seed=41)
     whole = next(content for name, content in files if name.endswith(".jpg"))
@@ -220,6 +233,14 @@ def test_an_open_loop_keeps_its_schedule_and_samples_the_fleet(running: RunningS
 def images_of_workers(running: RunningSystem) -> int:
     fleet = running.api.fleet()
     return 0 if fleet is None else int(fleet["images"])
+
+
+def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = hundred_signs(tmp_path, seed=51)
+    wait_for_empty_fleet(running)
+    summary = classic(running).run(pictures, threading.Event(), lambda images: None)
+    assert (summary.failed, summary.lost) == (0, 0), summary
+    assert summary.right >= CLIENTS - 1
 
 
 def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:
