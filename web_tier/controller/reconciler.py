@@ -271,8 +271,10 @@ class Reconciler:
             # not record when; the results file keeps the job open while an image is being retried.
             self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
-        if retried_at is not None and not is_quiet and not self.store.cancelled_jobs([job.job_id]):
-            # A process that cancelled the job at the same moment, and ended, may have left it.
+        # A process that cancelled the job at the same moment, and ended, may have left it; so may one that cancelled
+        # it after the moment at which the table was restored.
+        may_be_left = (retried_at is not None and not is_quiet) or self.recorder.may_be_restored(job.job_id)
+        if may_be_left and not self.store.cancelled_jobs([job.job_id]):
             align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):
             self.recorder.resync(job.job_id)

@@ -55,6 +55,7 @@ class Checks:
     Attributes:
         done_labels: the labels that were visible.
         restores: how often each job was restored with the job table.
+        closed: jobs that were closed in the copy of the table, so that the tombstone of a later cancelling stays.
         revived: jobs that had been deleted when the table was restored in which they are.
         kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
         tries: how often each controller tried to send each message about a job that is done, by its id.
@@ -64,6 +65,7 @@ class Checks:
     world: "World"
     done_labels: dict[ImageRef, str] = field(default_factory=dict)
     restores: Counter[str] = field(default_factory=Counter)
+    closed: set[str] = field(default_factory=set)
     revived: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     tries: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -79,6 +81,7 @@ class Checks:
         known = {job.job_id for job in self.clients.jobs}
         alive = replaced.existing(known) - {job.job_id for job in replaced.deleted_jobs()}
         self.restores.update(known)
+        self.closed |= known - {job.job_id for job in JobStore(self.world.table).open_jobs()}
         self.revived |= known - alive
         objects = {*self.world.inputs.objects, *self.world.outputs.objects}
         self.kept = self.kept & objects if self.restores.total() > len(known) else objects
@@ -224,9 +227,8 @@ class Checks:
 
     def _check_tombstone(self, store: JobStore, job: Job) -> None:
         """Workers take no job for cancelled that is not."""
-        is_restored = bool(self.restores[job.job_id])  # a cancellation after the restored moment leaves a tombstone
         is_marked = cancelled_key(job.job_id) in self.world.inputs.objects
-        if is_marked and not is_restored and not store.cancelled_jobs([job.job_id]):
+        if is_marked and job.job_id not in self.closed and not store.cancelled_jobs([job.job_id]):
             raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
     def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:
