@@ -366,4 +366,5 @@ def test_the_controller_of_a_replaced_table_removes_nothing_of_the_restored_one(
     assert len(settled(False, restore_after_a_mistake).checks.done_labels) == 2
     held = Controller.active
     monkeypatch.setattr(Controller, "active", lambda each: each.table is not each.world.table or held(each))
-    assert not settled(False, restore_after_a_mistake).checks.done_labels
+    with pytest.raises(BrokenError, match="failed with gone"):
+        settled(False, restore_after_a_mistake)

@@ -83,7 +83,9 @@ class Checks:
         self.restores.update(known)
         self.closed |= known - {job.job_id for job in JobStore(self.world.table).open_jobs()}
         self.revived |= known - alive
-        objects = {*self.world.inputs.objects, *self.world.outputs.objects}
+        # A worker that found the image deleted has stored no label.
+        predictions = {key for key, body in self.world.outputs.objects.items() if b'"code":"gone"' not in body}
+        objects = {*self.world.inputs.objects, *predictions}
         self.kept = self.kept & objects if self.restores.total() > len(known) else objects
 
     def _is_lost(self, ref: ImageRef, key: str) -> bool:

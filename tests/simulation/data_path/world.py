@@ -248,7 +248,7 @@ class World:
         self.table = self._table(dict(items))
         self.clients = self.clients.return_to(clients)
         self.checks.done_labels = dict(labels)
-        self.run(LEASE_ROUNDS + 1.0, LEASE_ROUNDS + 1)
+        self.run(1.0, LEASE_ROUNDS + 1)
         self.checks.note_restore(JobStore(replaced))
         self.pause(on=False)
 
