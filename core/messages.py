@@ -11,7 +11,16 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from core.ids import ULID_PATTERN, ImageRef
 from core.images import MAX_THUMBNAIL_BYTES
@@ -43,7 +52,7 @@ def one_line(text: str) -> str:
     return line if len(line) <= MAX_END_REASON_CHARACTERS else f"{line[: MAX_END_REASON_CHARACTERS - 3]}..."
 
 
-Reason = Annotated[str, BeforeValidator(one_line)]
+Reason = Annotated[str, AfterValidator(one_line)]
 """A reason in a worker's own words, which are shown to operators."""
 
 

@@ -119,7 +119,9 @@ def test_responses_and_heartbeats_of_the_response_queue_are_not_confused() -> No
         Heartbeat.from_json(response.to_json())
 
 
-@pytest.mark.parametrize("change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}])
+@pytest.mark.parametrize(
+    "change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}, {"reason": 1}]
+)
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match="not a ClassificationResult"):
         parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
