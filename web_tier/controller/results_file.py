@@ -185,7 +185,8 @@ class ResultsFileWriter:
         if state is None or not state.settled:
             return False
         with suppress(NotFoundError):
-            return self.store.status(job_id).edition == state.edition
+            is_current = self.store.status(job_id).edition == state.edition
+            return is_current and (not state.retrying or self._are_all_retrying(state))
         return True  # the job is being deleted
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
@@ -217,13 +218,16 @@ class ResultsFileWriter:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
             return not status.job.results or self._copy(status.job, status.merged, status.copy, state)
-        if state.written == status.edition and state.retrying:
-            results = self.store.results_of(state.retrying)
-            if all(is_retrying(state.retrying[ref], result) for ref, result in results.items()):
-                return False  # no image that was being retried has a newer result
+        if state.written == status.edition and state.retrying and self._are_all_retrying(state):
+            return False
         self._write(status, state)
         state.is_copying = bool(status.job.results) and not state.retrying
         return not state.retrying and not state.is_copying
+
+    def _are_all_retrying(self, state: FileState) -> bool:
+        """Return whether no image that was being retried when the file was written has a newer result."""
+        results = self.store.results_of(state.retrying)
+        return all(is_retrying(state.retrying[ref], result) for ref, result in results.items())
 
     def _copy(self, job: Job, merged: MergedFile, copy: ResultsCopy | None, state: FileState) -> bool:
         """Copy the complete file if it is due, then record it; return whether there is nothing left to do.

@@ -272,6 +272,17 @@ def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     assert scene.writer.is_done_with(scene.job.job_id)
 
 
+def test_a_retried_image_with_a_result_after_days_keeps_its_job_open_for_the_file(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, failed(one))
+    scene.retry(one, NOW + timedelta(seconds=1))
+    scene.check()
+    scene.clock.now += MAX_OPEN_SECONDS + 1
+    scene.check()
+    scene.store.put_done([done(one)])  # its counts are not written yet
+    assert not scene.writer.is_done_with(scene.job.job_id)
+
+
 def test_a_job_whose_images_waited_for_days_is_open_until_its_file_is_written(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     scene.check()
