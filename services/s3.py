@@ -41,9 +41,11 @@ PASSING_REFUSALS = frozenset(
         "ExpiredToken",
         "InvalidAccessKeyId",
         "InvalidToken",
+        "KMS.ThrottlingException",
         "RequestTimeTooSkewed",
         "RequestTimeout",
         "SignatureDoesNotMatch",
+        "ThrottlingException",
         "TokenRefreshRequired",
     }
 )

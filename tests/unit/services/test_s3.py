@@ -304,6 +304,7 @@ def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_local_cloud(
         (403, "AccessDenied", True),
         (404, "NoSuchBucket", True),
         (403, "ExpiredToken", False),
+        (400, "ThrottlingException", False),
         (403, "RequestTimeTooSkewed", False),
         (503, "SlowDown", False),
     ],
