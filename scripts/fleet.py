@@ -228,22 +228,19 @@ def follow_events(
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
     """Show the decisions in `first` and each later one until Ctrl-C; report once if the API does not answer."""
-    is_reported, seen = False, first
+    seen, decisions, is_reported = list[dict[str, Any]](), first, False
     try:
-        for event in reversed(first):
-            show(event)
         while True:
+            for event in reversed([each for each in decisions if each not in seen]):
+                show(event)
+            seen = decisions
             wait(FOLLOW_SECONDS)
             try:
                 decisions = client.decisions()["decisions"]
+                is_reported = False
             except ApiError as error:
                 if not is_reported:
                     print(f"fleetsight: {error}; going on", file=sys.stderr)
                 is_reported = True
-                continue
-            is_reported = False
-            for event in reversed([each for each in decisions if each not in seen]):
-                show(event)
-            seen = decisions
     except KeyboardInterrupt:
         return

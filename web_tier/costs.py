@@ -256,12 +256,14 @@ def oldest_day(today: date) -> date:
 def csv_lines(lines: Iterable[CostLine]) -> Iterator[str]:
     """Yield the header and a line of CSV (RFC 4180) for each line of a report."""
     yield from csv_of([CSV_HEADER])
-    for line in lines:
-        cells = (
-            "" if line.day is None else line.day.isoformat(),
-            *(line.user, line.job_id, line.job_name, line.model, line.digest),
-            str(line.images),
-            f"{line.bill.seconds:.1f}",
-            *(f"{each:.8f}" for each in (line.bill.dollars, line.requests, line.dollars, line.bill.saved)),
-        )
-        yield from csv_of([map(safe_cell, cells)])
+    yield from csv_of(map(safe_cell, _csv_row(line)) for line in lines)
+
+
+def _csv_row(line: CostLine) -> tuple[str, ...]:
+    return (
+        "" if line.day is None else line.day.isoformat(),
+        *(line.user, line.job_id, line.job_name, line.model, line.digest),
+        str(line.images),
+        f"{line.bill.seconds:.1f}",
+        *(f"{each:.8f}" for each in (line.bill.dollars, line.requests, line.dollars, line.bill.saved)),
+    )

@@ -339,7 +339,10 @@ def _undo_successful_attempts(response: Response) -> Response:
 
 
 def _window(kind: Kind, caller: str, limit: int) -> tuple[str, int]:
-    """Return the key under which a caller's windows are counted, and their length in seconds."""
+    """Return the key under which a caller's windows are counted, and their length in seconds.
+
+    The form of the key is that of the release before: during an update, processes of both releases count together.
+    """
     unit = "hour" if kind == "code" else "minute"
     return f"LIMITER/{kind}/{caller}/{limit}/1/{unit}", WINDOW_SECONDS[unit]
 

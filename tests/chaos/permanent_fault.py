@@ -61,11 +61,14 @@ class PermanentFault:
         self.lasted = began, time.time() + PROBE_SECONDS
 
     def await_answer(self) -> None:
-        """Wait until a probe has answered, or `PROBE_SECONDS` have passed: one that is killed is another fault's."""
+        """Wait until the fleet's circuit is closed, or `PROBE_SECONDS` have passed.
+
+        A strike before that would kill the only worker, the probe.
+        """
         until = time.time() + PROBE_SECONDS
         while time.time() < until:
             with suppress(ApiError, OSError):
-                if (self.system.api().fleet() or {})["circuit"]["state"] == CircuitState.CLOSED:
+                if (self.system.api().fleet() or {}).get("circuit", {}).get("state") == CircuitState.CLOSED:
                     return
             time.sleep(POLL_SECONDS)
 

@@ -126,9 +126,12 @@ def test_a_local_cloud_that_says_nothing_for_a_while_ends_nothing(port: int) -> 
 
 def test_once_ends_with_0_and_a_summary_when_every_image_has_its_answer(port: int, tmp_path: Path) -> None:
     summary_file = tmp_path / "summary.json"
-    slowly = ["--switch", "boot_delay_seconds=0.5", "--switch", "capacity={c7a.large: 5}"]
-    slowly += ["--switch", "faults=[{kind: unavailable, service: s3, operation: HeadBucket}]"]  # so it is never ready
-    command = ["./scripts/run.sh", "--once", "--port", str(port), "--json", str(summary_file), *slowly]
+    switches = ["--switch", "boot_delay_seconds=0.5", "--switch", "capacity={c7a.large: 5}"]
+    switches += [
+        "--switch",
+        "faults=[{kind: unavailable, service: s3, operation: HeadBucket}]",
+    ]  # so it is never ready
+    command = ["./scripts/run.sh", "--once", "--port", str(port), "--json", str(summary_file), *switches]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     summary = json.loads(summary_file.read_text())

@@ -271,10 +271,10 @@ class Reconciler:
             # not record when; the results file keeps the job open while an image is being retried.
             self.recorder.learn_retries(job.job_id)
             watch.retried_at = retried_at
-        # A process that cancelled the job at the same moment, and ended, may have left it; so may one that cancelled
-        # it after the moment at which the table was restored.
-        may_be_left = (retried_at is not None and not is_quiet) or self.recorder.may_be_restored(job.job_id)
-        if may_be_left and not self.store.cancelled_jobs([job.job_id]):
+        # There may be a tombstone without a mark: of a process that cancelled the job in the moment of the retry and
+        # ended, or of a cancelling after the moment at which the table was restored.
+        is_suspect = (retried_at is not None and not is_quiet) or self.recorder.may_be_older_than_table(job.job_id)
+        if is_suspect and not self.store.cancelled_jobs([job.job_id]):
             align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):
             self.recorder.resync(job.job_id)

@@ -487,13 +487,13 @@ class ResultRecorder:
         # Their worker may have stored them long after the job was deleted: nothing else would find them.
         self.delete_outputs([output_key(response.ref) for response in responses if response.job_id not in lost])
 
-    def may_be_restored(self, job_id: str) -> bool:
+    def may_be_older_than_table(self, job_id: str) -> bool:
         """Return whether a job may have been created before this table was used instead of another one."""
         return self.table_since is not None and job_id < first_id_of(self.table_since + SWITCH)
 
     def _lost_by_restore(self, job_ids: Iterable[str]) -> set[str]:
         """Return those of `job_ids` that may have been created after the moment at which the table was restored."""
-        older = set(filter(self.may_be_restored, job_ids))
+        older = set(filter(self.may_be_older_than_table, job_ids))
         return older - {job.job_id for job in self.store.deleted_jobs()} if older else older
 
     def _record_jobs(

@@ -185,8 +185,7 @@ class ResultsFileWriter:
         if state is None or not state.settled:
             return False
         with suppress(NotFoundError):
-            is_current = self.store.status(job_id).edition == state.edition
-            return is_current and (not state.retrying or self._are_all_retrying(state))
+            return self.store.status(job_id).edition == state.edition and self._are_all_retrying(state)
         return True  # the job is being deleted
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
