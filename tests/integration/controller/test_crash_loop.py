@@ -39,8 +39,13 @@ def launches(system: System) -> int:
 
 
 def fleet(system: System) -> dict[str, Any]:
-    answer = requests.get(f"{system.url}/api/v1/fleet", timeout=DEADLINE_SECONDS)
-    return dict(answer.json())
+    """Return the status of the fleet, once the controller has published one."""
+
+    def published() -> Any:
+        answer = requests.get(f"{system.url}/api/v1/fleet", timeout=DEADLINE_SECONDS)
+        return answer.json() if answer.ok else None
+
+    return dict(wait_until(published, "the controller publishes a fleet status"))
 
 
 def test_row_61_workers_that_may_not_store_results_are_probed_and_reported_until_the_repair(system: System) -> None:
