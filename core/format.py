@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
 from core.config import PriceSettings
+from core.copying_model import CopyingModel
 from core.fleet.models import (
     CapPeriod,
     FleetInstance,
@@ -261,7 +260,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
 }
 
 
-class InstanceRow(BaseModel):
+class InstanceRow(CopyingModel):
     """A row of the table of instances, on the fleet page and in `fleetsight fleet status`.
 
     Attributes:
@@ -277,8 +276,6 @@ class InstanceRow(BaseModel):
         marked: whether the controller believes so, or no heartbeat arrived for too long.
         can_drain: whether the worker can be drained and is not being drained yet.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     instance_id: str
     state: str
@@ -324,13 +321,11 @@ class InstanceRow(BaseModel):
         else:
             heard = "-"
         rate = instance.images_per_second or 0.0
-        return cls(
-            instance_id=instance.instance_id,
+        return cls.copied_from(
+            instance,
             state=state,
             at_work=state in {"busy", "ready"},
-            instance_type=instance.instance_type,
             market="Spot" if instance.spot else "",
-            zone=instance.zone,
             launched=instance.launched_at.isoformat(),
             age=duration(age),
             images="-" if instance.images is None else f"{instance.images:,}",

@@ -14,7 +14,6 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.copying_model import CopyingModel
 from core.ids import ULID_PATTERN, ImageRef
 from core.images import MAX_THUMBNAIL_BYTES
 from core.tracing import parse_traceparent
@@ -56,11 +56,11 @@ Reason = Annotated[str, AfterValidator(one_line)]
 """A reason in a worker's own words, which are shown to operators."""
 
 
-class WireModel(BaseModel):
+class WireModel(CopyingModel):
     """A frozen model that reads and writes JSON."""
 
     # JSON has neither infinity nor NaN: written as null, they could not be read again.
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     def to_json(self) -> str:
         """Return the model as compact JSON."""
@@ -257,14 +257,7 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
         return response
     fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
     if fitting < 0:
-        return StoredResult(
-            job_id=response.job_id,
-            image_id=response.image_id,
-            kind="stored",
-            attempt=response.attempt,
-            repeated=response.repeated,
-            traceparent=response.traceparent,
-        )
+        return StoredResult.copied_from(response, kind="stored")
     return with_top(fitting)
 
 

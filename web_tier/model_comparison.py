@@ -9,20 +9,17 @@ job, which has one model, where users have reviewed images.
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.model_catalog import ModelCatalog
 from core.model_results import ModelResults, ModelResultsReport
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 
 Role = Literal["default", "canary"]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ComparedModel(_Body):
+class ComparedModel(ApiBody):
     """The results of a model."""
 
     name: str = Field(description="In the catalogue of models, or else that of the bundle.")
@@ -36,18 +33,15 @@ class ComparedModel(_Body):
     @classmethod
     def of(cls, model: ModelResults, role: Role | None) -> Self:
         """Return the results of a model that has some."""
-        return cls(
-            name=model.name,
-            digest=model.digest,
+        return cls.copied_from(
+            model,
             role=role,
-            done=model.done,
-            failed=model.failed,
             failed_share=round(model.failed / (model.done + model.failed), 4),
             mean_score=round(model.score_sum / model.done, 4) if model.done else None,
         )
 
 
-class ModelComparison(_Body):
+class ModelComparison(ApiBody):
     """The results of the models: those of the default first, then those with the most results."""
 
     since: datetime | None = Field(

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from werkzeug.exceptions import (
     GatewayTimeout,
     HTTPException,
@@ -35,6 +35,7 @@ from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.memory import BusyError
 from web_tier.parameters import known_ref
 from web_tier.problems import refuse, refuse_in_text
@@ -253,18 +254,14 @@ POLL_SECONDS: Final = 1
 predictions = Blueprint("predictions", __name__)
 
 
-class InferenceBody(BaseModel):
+class InferenceBody(ApiBody):
     """An image was accepted: ask for its label at `/predictions/` with this `uuid`."""
-
-    model_config = ConfigDict(frozen=True)
 
     uuid: str = Field(description="Opaque; as long as its image is kept, it leads to the image.")
 
 
-class PredictionBody(BaseModel):
+class PredictionBody(ApiBody):
     """The label of an image; null as long as it is not known."""
-
-    model_config = ConfigDict(frozen=True)
 
     prediction: str | None
 

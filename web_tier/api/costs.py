@@ -4,20 +4,19 @@ from datetime import date
 from typing import Self
 
 from flask import Blueprint, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, mark_deprecated, operation
 from web_tier.api.parsing import CostsCsvQuery, CostsQuery, json_response, parse_query
+from web_tier.bodies import ApiBody
 from web_tier.costs import CostLine, CostReport, Grouping, csv_lines, visible_reports
 
 costs_api = Blueprint("costs_api", __name__)
 
 
-class CostBody(BaseModel):
+class CostBody(ApiBody):
     """What some images cost, in US dollars; null where the report is not grouped by it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     day: date | None = None
     user: str | None = Field(default=None, description="E-mail address, or else the user's id.")
@@ -53,10 +52,8 @@ class CostBody(BaseModel):
         )
 
 
-class CostsBody(BaseModel):
+class CostsBody(ApiBody):
     """A cost report. All amounts are estimates by the price table of config.yaml, and not the bill of AWS."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_day: date
     last_day: date
@@ -76,16 +73,14 @@ class CostsBody(BaseModel):
     @classmethod
     def of(cls, report: CostReport, shown: list[CostLine]) -> Self:
         """Return the body of a report with these of its lines."""
-        return cls(
+        return cls.copied_from(
+            report,
             first_day=report.days[-1],
             last_day=report.days[0],
-            by=report.by,
             costs=tuple(map(CostBody.of, shown)),
             omitted=len(report.lines) - len(shown),
             total=CostBody.of(report.total),
             not_attributed=None if report.rest is None else CostBody.of(report.rest),
-            unknown_images=report.unknown_images,
-            is_complete=report.is_complete,
         )
 
 

@@ -21,10 +21,11 @@ from core.model_catalog import (
 from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
-from web_tier.api.schemas import ROOT, ApiBody
+from web_tier.api.schemas import ROOT
 from web_tier.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.model_comparison import ModelComparison, current_comparison
 
 models_api = Blueprint("models_api", __name__)

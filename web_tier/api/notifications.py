@@ -17,10 +17,10 @@ from core.jobs.notifications import (
 )
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
-from web_tier.api.schemas import ApiBody
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.parameters import known_id
 from web_tier.webhooks import (
     MAX_URL_CHARACTERS,
@@ -70,13 +70,7 @@ class DeliveryBody(ApiBody):
         """Return the body of a message, if there is one."""
         if delivery is None:
             return None
-        return cls(
-            to=delivery.target,
-            state=delivery.state,
-            attempts=delivery.attempts,
-            error=delivery.error or None,
-            secret=secret,
-        )
+        return cls.copied_from(delivery, to=delivery.target, error=delivery.error or None, secret=secret)
 
 
 class NotificationBody(ApiBody):

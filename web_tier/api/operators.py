@@ -36,10 +36,10 @@ from web_tier.api.parsing import (
     parse_body,
     parse_query,
 )
-from web_tier.api.schemas import ApiBody
 from web_tier.audit import AuditPage, audit_details, current_trail
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.console import ConsoleLine
 from web_tier.parameters import clean_reason, known_ref
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
@@ -367,19 +367,7 @@ class DeadLetterBody(ApiBody):
     def of(cls, letter: DeadLetterImage) -> Self:
         """Return the body of a dead letter."""
         record, result = letter.record, letter.result
-        return cls(
-            job_id=letter.job.job_id,
-            job_name=letter.job.name,
-            image_id=record.ref.image_id,
-            filename=record.filename,
-            bytes=record.size,
-            accepted_at=record.accepted_at,
-            retried_at=record.retried_at,
-            attempt=result.attempt,
-            tries=result.attempts,
-            error=result.error,
-            recorded_at=result.recorded_at,
-        )
+        return cls.copied_from(result, record, job_name=letter.job.name, bytes=record.size, tries=result.attempts)
 
 
 class DeadLettersBody(ApiBody):

@@ -10,9 +10,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from core.ids import MAX_POSITION
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import KeyHeader, idempotency_key, json_response, parse_body
-from web_tier.api.schemas import ROOT, ApiBody, RejectedImage, UploadOutcome
+from web_tier.api.schemas import ROOT, RejectedImage, UploadOutcome
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.parameters import known_id
 from web_tier.rate_limits import current_quota_scope
 from web_tier.uploads.idempotency import MAX_FILES
@@ -86,18 +87,12 @@ class UploadOffer(ApiBody):
         """Return the body of an offer."""
         here = f"{ROOT}/jobs/{job_id}"
         uploads = tuple(
-            OfferedUpload(
-                index=index,
-                image_id=image.ref.image_id,
-                filename=image.filename,
-                upload=FormBody(url=offer.forms[index].url, fields=dict(offer.forms[index].fields)),
-            )
+            OfferedUpload.copied_from(image, image.ref, index=index, upload=FormBody.copied_from(offer.forms[index]))
             for index, image in offer.images.items()
         )
-        return cls(
+        return cls.copied_from(
+            offer,
             job_id=job_id,
-            upload_id=offer.upload_id,
-            expires_at=offer.expires_at,
             uploads=uploads,
             rejected=rejected,
             links=UploadLinks(commit=f"{here}/uploads/{offer.upload_id}/commit", job=here),

@@ -9,11 +9,11 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response
-from web_tier.api.schemas import ApiBody
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import known_identity
 from web_tier.auth.permissions import lacks_second_factor
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 
 health = Blueprint("health", __name__)
 admission = Blueprint("admission", __name__)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from flask import Blueprint, Response, request, stream_with_context
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
@@ -15,9 +15,9 @@ from core.jobs.models import TrueLabel, TruthSource
 from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
-from web_tier.api.schemas import ApiBody
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.parameters import MAX_LABEL, clean_label, known_id
 from web_tier.result_services import current_result_services
 from web_tier.results.evaluation import Evaluation
@@ -108,8 +108,6 @@ class TruthMatched(ApiBody):
 class ClassBody(ApiBody):
     """Figures of one class; a share is null where it has no images."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     label: str
     support: int = Field(description="Images that truly show the class.")
     predicted: int = Field(description="Images to which the model gave this label.")
@@ -121,8 +119,6 @@ class ClassBody(ApiBody):
 
 class ConfusionBody(ApiBody):
     """A cell of the confusion matrix; cells that are left out are 0."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     truth: str
     label: str
@@ -147,15 +143,14 @@ class EvaluationBody(ApiBody):
     def of(cls, job_id: str, evaluation: Evaluation) -> Self:
         """Return the body of an evaluation."""
         low, high = evaluation.interval or (None, None)
-        return cls(
+        return cls.copied_from(
+            evaluation,
             job_id=job_id,
             reviewed=evaluation.counted,
-            correct=evaluation.correct,
-            accuracy=evaluation.accuracy,
             accuracy_low=low,
             accuracy_high=high,
-            classes=tuple(map(ClassBody.model_validate, evaluation.classes)),
-            confusion=tuple(map(ConfusionBody.model_validate, evaluation.confusions)),
+            classes=tuple(map(ClassBody.copied_from, evaluation.classes)),
+            confusion=tuple(map(ConfusionBody.copied_from, evaluation.confusions)),
         )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.cost import JobCost
 from core.ids import ImageRef
@@ -18,6 +18,7 @@ from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
 from core.messages import Model
 from core.s3_locations import MAX_LOCATION_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
+from web_tier.bodies import ApiBody
 from web_tier.parameters import MAX_JOB_NAME
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
@@ -25,12 +26,6 @@ from web_tier.uploads.ingest import RejectedUpload, UploadResult
 from web_tier.uploads.retry import Retried, RetriedOutcome
 
 ROOT = "/api/v1"
-
-
-class ApiBody(BaseModel):
-    """Base of all bodies: immutable, without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class CreateJob(ApiBody):
@@ -128,9 +123,7 @@ class JobBody(ApiBody):
         """Return the body of a job."""
         links = JobLinks.of(job.job_id)
         model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
-        return cls(
-            job_id=job.job_id, name=job.name, created_at=job.created_at, keep=job.keep, model=model, links=links
-        )
+        return cls.copied_from(job, model=model, links=links)
 
 
 class JobsPage(ApiBody):
@@ -156,7 +149,7 @@ class ResultsFile(ApiBody):
         if merged is None:
             return None
         current = merged.edition == status.edition
-        return cls(address=f"s3://{bucket}/{merged.key}", written_at=merged.written_at, current=current)
+        return cls.copied_from(merged, address=f"s3://{bucket}/{merged.key}", current=current)
 
 
 class JobCostBody(ApiBody):
@@ -210,15 +203,7 @@ class SourceBody(ApiBody):
         listing = status.listing
         if listing is None:
             return None
-        return cls(
-            uri=status.job.source,
-            state=listing.state,
-            listed=listing.listed,
-            accepted=listing.accepted,
-            skipped=dict(listing.skipped),
-            error=listing.error or None,
-            paused_until=listing.paused_until,
-        )
+        return cls.copied_from(listing, uri=status.job.source, error=listing.error or None)
 
 
 class ResultsCopyBody(ApiBody):
@@ -273,17 +258,11 @@ class JobStatusBody(JobBody):
             cost: of the job so far.
         """
         job = JobBody.of(status.job)
-        return cls(
-            **{**dict(job), "model": job.model or answered},
-            state=status.state,
-            accepted=status.accepted,
-            done=status.counts.done,
-            cached=status.counts.cached,
-            failed=status.counts.failed,
-            cancelled=status.counts.cancelled,
-            waiting=status.waiting,
-            cancelled_at=status.cancelled_at,
-            system_retried=status.counts.system_retried,
+        return cls.copied_from(
+            job,
+            status,
+            status.counts,
+            model=job.model or answered,
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,
             images_per_second=images_per_second(status),
@@ -330,18 +309,9 @@ class UploadOutcome(ApiBody):
         accepted, rejected = [], []
         for index, outcome in outcomes:
             if isinstance(outcome, RejectedUpload):
-                rejected.append(
-                    RejectedImage(index=index, filename=outcome.filename, code=outcome.code, message=outcome.message)
-                )
+                rejected.append(RejectedImage.copied_from(outcome, index=index))
             else:
-                accepted.append(
-                    AcceptedImage(
-                        index=index,
-                        image_id=outcome.ref.image_id,
-                        filename=outcome.filename,
-                        cached=outcome.cached,
-                    )
-                )
+                accepted.append(AcceptedImage.copied_from(outcome, outcome.ref, index=index))
         return cls(job_id=job_id, accepted=tuple(accepted), rejected=tuple(rejected))
 
 
@@ -386,16 +356,8 @@ class RetryOutcome(ApiBody):
     @classmethod
     def of(cls, job_id: str, retried: Retried) -> Self:
         """Return the body of a retry."""
-        gone = tuple(GoneImage(image_id=image.ref.image_id, filename=image.filename) for image in retried.missing)
-        return cls(
-            job_id=job_id,
-            sent=retried.sent,
-            refused=retried.rejected,
-            gone=gone,
-            final=retried.final,
-            running=retried.running,
-            next=retried.next_after,
-        )
+        gone = tuple(GoneImage.copied_from(image, image.ref) for image in retried.missing)
+        return cls.copied_from(retried, job_id=job_id, refused=retried.rejected, gone=gone, next=retried.next_after)
 
 
 class ImageRetryOutcome(ApiBody):
@@ -413,7 +375,7 @@ class ImageRetryOutcome(ApiBody):
     @classmethod
     def of(cls, ref: ImageRef, retried: Retried) -> Self:
         """Return the body of a retry of the image `ref`."""
-        return cls(job_id=ref.job_id, image_id=ref.image_id, outcome=retried.of_one())
+        return cls.copied_from(ref, outcome=retried.of_one())
 
 
 class ForecastBody(ApiBody):
@@ -433,11 +395,8 @@ class ForecastBody(ApiBody):
     def of(cls, forecast: Forecast) -> Self:
         """Return the body of a forecast."""
         first, last = forecast.first_seconds, forecast.last_seconds
-        return cls(
-            images=forecast.images,
-            workers=forecast.workers,
-            launches=forecast.launches,
-            max_workers=forecast.max_workers,
+        return cls.copied_from(
+            forecast,
             first_result_seconds=None if first is None else round(first, 2),
             last_result_seconds=None if last is None else round(last, 2),
             dollars=None if last is None else round(forecast.dollars, 6),

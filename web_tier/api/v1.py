@@ -36,7 +36,6 @@ from web_tier.api.parsing import (
 from web_tier.api.schemas import (
     ROOT,
     AllResultsBody,
-    ApiBody,
     CreateJob,
     ForecastBody,
     ImageRetryOutcome,
@@ -54,6 +53,7 @@ from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.parameters import clean_job_name, job_name_of_time, known_id, known_ref
 from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.quotas import QuotaScope
@@ -582,15 +582,7 @@ class TokenBody(ApiBody):
     @classmethod
     def of(cls, made: PersonalToken, **more: str) -> Self:
         """Return the body of a token."""
-        return cls(
-            token_id=made.token_id,
-            name=made.name,
-            scopes=tuple(scope for scope in Scope if scope in made.scopes),
-            created_at=made.created_at,
-            expires_at=made.expires_at,
-            last_used=made.last_used,
-            **more,
-        )
+        return cls.copied_from(made, scopes=tuple(scope for scope in Scope if scope in made.scopes), **more)
 
 
 class NewTokenBody(TokenBody):

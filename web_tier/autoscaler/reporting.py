@@ -229,21 +229,11 @@ class InstanceListWriter:
         gone = [each for each in self.stored.instances if each.instance_id not in present]
         known = {each.instance_id for each in gone} | present  # a lagging description omits instances for a while
         before = [each for each in self.ended.since(now - ENDED_LISTED) if each.instance_id not in known]
-        ended = EndedInstances(instances=(*(_ended(each, now) for each in gone), *before)[:MAX_ENDED])
+        ended_now = [EndedInstance.copied_from(each, ended_at=now) for each in gone]
+        ended = EndedInstances(instances=(*ended_now, *before)[:MAX_ENDED])
         if gone or len(before) < len(self.ended.instances):
             self.store.put_ended(ended)
             self.ended = ended
-
-
-def _ended(instance: FleetInstance, now: datetime) -> EndedInstance:
-    return EndedInstance(
-        instance_id=instance.instance_id,
-        instance_type=instance.instance_type,
-        zone=instance.zone,
-        launched_at=instance.launched_at,
-        ended_at=now,
-        images=instance.images,
-    )
 
 
 def instance_list(
@@ -262,17 +252,11 @@ def instance_list(
     for instance in present[:MAX_LISTED]:
         status = statuses.get(instance.instance_id)
         listed.append(
-            FleetInstance(
-                instance_id=instance.instance_id,
-                state=instance.state,
-                instance_type=instance.instance_type,
-                zone=instance.zone,
-                launched_at=instance.launched_at,
-                spot=instance.spot,
+            FleetInstance.copied_from(
+                instance,
+                status,
                 worker=status and status.state,
-                images=status and status.images,
                 in_hand=status and status.in_flight,
-                images_per_second=status and status.images_per_second,
                 heard_at=status and status.seen_at,
                 draining=instance.instance_id in observation.draining,
                 marked=unhealthy.get(instance.instance_id),

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
@@ -43,6 +42,7 @@ from services.clock import utc_now
 from services.ec2 import ALIVE
 from web_tier.audit import audit_details
 from web_tier.backend import current_backend
+from web_tier.bodies import ApiBody
 from web_tier.model_comparison import current_comparison
 from web_tier.pages.fleet_chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.parameters import clean_reason
@@ -56,10 +56,8 @@ MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
 
 
-class DecisionRow(BaseModel):
+class DecisionRow(ApiBody):
     """A decision: its moment as ISO 8601, its time of the day (UTC), and its text; `lead` is what was done."""
-
-    model_config = ConfigDict(frozen=True)
 
     at: str
     time: str
@@ -76,10 +74,8 @@ class DecisionRow(BaseModel):
         return cls(at=decision.at.isoformat(), time=time, lead=lead, words=words.removeprefix(lead))
 
 
-class EndedRow(BaseModel):
+class EndedRow(ApiBody):
     """An instance that has ended, and what it has done as a text: `at 12:03:22, 45 images`."""
-
-    model_config = ConfigDict(frozen=True)
 
     instance_id: str
     words: str
@@ -99,7 +95,7 @@ _LEAD = re.compile(
 """What a decision does, at the beginning of its text."""
 
 
-class FleetBody(BaseModel):
+class FleetBody(ApiBody):
     """The fleet as its page shows it and polls it; figures count instances and messages.
 
     Attributes:
@@ -127,8 +123,6 @@ class FleetBody(BaseModel):
         ended: those that ended in the last hour, newest first, by id, with the time of the day (UTC) and images.
         decisions: the last ones, newest first.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     known: bool = False
     running: int = 0
@@ -192,7 +186,8 @@ class FleetBody(BaseModel):
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
         allowance, spending = config.fleet.boot_allowance_seconds, state.spending
-        return cls(
+        return cls.copied_from(
+            state.snapshot,
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
             min_workers=limits.min_workers,
             max_workers=limits.max_workers,
@@ -226,9 +221,6 @@ def _figures(
     today = fleet.today or FleetDay(day=fleet.at.astimezone(UTC).date())
     figures: dict[str, Any] = {
         "known": True,
-        "running": fleet.running,
-        "pending": fleet.pending,
-        "stopped": fleet.stopped,
         "draining": draining,
         "workers": workers,
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
@@ -237,9 +229,6 @@ def _figures(
         "today_of": f"today, {plural(today.images, 'image')}",
         "month": dollars(month_dollars(today, days, prices)),
         "waiting": fleet.visible + fleet.delayed,
-        "in_flight": fleet.in_flight,
-        "dead_letters": fleet.dead_letters,
-        "peak_workers": fleet.peak_workers,
         "billed": f"{fleet.billed_seconds:,.0f} s",
         "cost": dollars(fleet.cost),
     }

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.messages import Failure, LabelScore, Model, Timings
+from web_tier.bodies import ApiBody
 from web_tier.results.query import ImageResult, ImageState
 
 JSON_LINES = "application/x-ndjson"
@@ -71,20 +72,16 @@ _FORMULA_AFTER_COMMA: Final = re.compile(rf"(?<=,){_FORMULA}")
 _ESCAPES: Final = re.compile(rf"(?:^|(?<=[,;\t\r\n]))'{_FORMULA}")
 
 
-class RequestedAgain(BaseModel):
+class RequestedAgain(ApiBody):
     """The requests of an image that the system sent again, since no result came and a message was presumed lost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     times: int
     first_at: datetime
     last_at: datetime
 
 
-class ImageBody(BaseModel):
+class ImageBody(ApiBody):
     """An accepted image and its result, as far as there is one; `bytes` is the size of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     image_id: str
     filename: str
@@ -119,35 +116,19 @@ class ImageBody(BaseModel):
     @classmethod
     def of(cls, result: ImageResult) -> Self:
         """Return the body of an image."""
-        record, response, resend = result.record, result.response, result.resend
-        found = {} if response is None else {name: getattr(response, name) for name in _RESPONSE_FIELDS}
-        again = resend and RequestedAgain(times=resend.times, first_at=resend.first_at, last_at=resend.last_at)
-        return cls(
-            image_id=record.ref.image_id,
-            filename=record.filename,
+        record = result.record
+        return cls.copied_from(
+            result.response,
+            record.ref,
             bytes=record.size,
+            filename=record.filename,
             accepted_at=record.accepted_at,
             status=result.state,
             retrying=result.retrying,
-            requested_again=again,
+            requested_again=result.resend and RequestedAgain.copied_from(result.resend),
             truth=None if result.truth is None else result.truth.label,
             correct=result.is_correct,
-            **found,
         )
-
-
-_RESPONSE_FIELDS = (
-    "cached",
-    "recorded_at",
-    "label",
-    "score",
-    "top",
-    "model",
-    "worker",
-    "attempts",
-    "timings",
-    "error",
-)
 
 
 def json_lines(results: Iterable[ImageResult]) -> Iterator[str]:

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, CRASHED_WORKER, GONE, ClassificationResult
+from core.messages import CANCELLED, CRASHED_WORKER, GONE, ClassificationResult, WireModel
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -43,15 +41,7 @@ FAILURE_WORDS: Mapping[str, str] = {
 """Why an image failed, by the code of its failure, for a tile."""
 
 
-class _RowModel(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    def to_json(self) -> str:
-        """Return the body as compact JSON, without null fields."""
-        return self.model_dump_json(exclude_none=True)
-
-
-class ImageRow(_RowModel):
+class ImageRow(WireModel):
     """Some fields of an image; a page updates its row of the same `id` by the fields that are present.
 
     Attributes:
@@ -115,11 +105,9 @@ class ImageRow(_RowModel):
     @classmethod
     def of_response(cls, response: ClassificationResult) -> Self:
         """Return the row that has only a result."""
-        return cls(
+        return cls.copied_from(
+            response,
             id=response.image_id,
-            status=response.status,
-            label=response.label,
-            score=response.score,
             failure=FAILURE_WORDS.get(response.error.code, "Failed") if response.error else None,
             reason=response.error.message if response.error else None,
             final=True if is_final(response) else None,
@@ -145,7 +133,7 @@ class ImageRow(_RowModel):
         return row.model_copy(update={"retrying": True, "turn": 2 * result.record.attempt - 1})
 
 
-class ImageRows(_RowModel):
+class ImageRows(WireModel):
     """Some of a job's rows in the order of their ids; `next` is the cursor of the following rows, if any."""
 
     rows: tuple[ImageRow, ...]

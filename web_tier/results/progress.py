@@ -4,8 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
-
 from core.config import PriceSettings
 from core.cost import MIN_PRICED_IMAGES, JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
@@ -13,6 +11,7 @@ from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
 from core.jobs.models import Counts, JobState, JobStatus, SourceListing
 from services.clock import utc_now
+from web_tier.bodies import ApiBody
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2
@@ -90,7 +89,7 @@ class JobProgress:
         return images / took if took and took > 0 and images > 1 else None
 
 
-class ProgressBody(BaseModel):
+class ProgressBody(ApiBody):
     """A job's progress as a page shows it; figures with a unit are texts.
 
     Attributes:
@@ -114,8 +113,6 @@ class ProgressBody(BaseModel):
         price: the parts of the cost.
         retried: whether the user retried failed images recently.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     state: JobState
     words: str
@@ -175,15 +172,11 @@ class ProgressBody(BaseModel):
             if fleet is not None and silent_seconds <= STALE_SECONDS:
                 sentence = f"{sentence} {next_worker_sentence(fleet, minimum_billed_seconds)}".rstrip()
             problem = None if fleet is None else _problem(fleet)
-        return cls(
-            state=status.state,
-            words=status.words,
-            accepted=status.accepted,
-            done=status.counts.done,
-            failed=status.counts.failed,
-            cancelled=status.counts.cancelled,
+        return cls.copied_from(
+            progress,
+            status,
+            status.counts,
             failed_words=failed_words(status.counts),
-            waiting=status.waiting,
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
             rate=rate_words(rate) if rate else None,
             left=duration(left) if left else None,
@@ -191,7 +184,6 @@ class ProgressBody(BaseModel):
             paused=fleet is not None and fleet.paused is not None,
             sentence=sentence,
             problem=problem,
-            settled=progress.settled,
             repeats=f"{cached:,} of {status.accepted:,} images came from the cache: they were classified before."
             if cached
             else None,
@@ -199,10 +191,8 @@ class ProgressBody(BaseModel):
             "presumed lost."
             if retried
             else None,
-            resends=status.counts.resends,
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else _price_text(cost),
-            retried=progress.retried,
         )
 
 
