@@ -4,17 +4,16 @@ The classic contract has a connection for each image, which waits for the label.
 batches.
 """
 
-import http.client
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import urllib3
 
 from fleetsight_client.api import ApiClient, ApiError
 from scripts.load.inputs import LoadImages, LoadTarget
@@ -51,7 +50,7 @@ class ClassicClient:
 
     target: LoadTarget
     patience_seconds: float
-    token: str | None = dataclass_field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
 
     def classify(self, file: Path, images: LoadImages, metrics: LoadMetrics, scheduled: float | None = None) -> None:
         """Classify one image, and record the verdict; its time counts from `scheduled`, or else from now."""
@@ -59,7 +58,7 @@ class ClassicClient:
         started = time.monotonic() if scheduled is None else scheduled
         try:
             answer = self.post(file.name, data)
-        except (OSError, http.client.HTTPException) as error:
+        except urllib3.exceptions.HTTPError as error:
             metrics.record_verdict("lost", f"{file.name}: {error!r}")
             return
         metrics.record_time(time.monotonic() - started)
@@ -69,31 +68,14 @@ class ClassicClient:
         """Send one image on a connection of its own; return the answer.
 
         Raises:
-            OSError: there is no answer.
-            HTTPException: the answer is not HTTP.
+            HTTPError: there is no answer, or it is not HTTP.
         """
-        kind = http.client.HTTPSConnection if self.target.secure else http.client.HTTPConnection
-        connection = kind(self.target.host, self.target.port, timeout=self.patience_seconds)
-        boundary = secrets.token_hex(16)
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Connection": "close"}
-        if self.token is not None:
-            headers["Authorization"] = f"Bearer {self.token}"
-        try:
-            connection.request("POST", "/", multipart_form(boundary, CLASSIC_FIELD, name, data), headers)
-            reply = connection.getresponse()
-            return ClassicAnswer(reply.status, reply.getheader("Content-Type", ""), reply.read())
-        finally:
-            connection.close()
-
-
-def multipart_form(boundary: str, field: str, name: str, data: bytes) -> bytes:
-    """Return a multipart form (RFC 7578) with one file."""
-    quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{quoted}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    return head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        form = {CLASSIC_FIELD: (name, data, "application/octet-stream")}
+        limits = urllib3.Timeout(connect=self.patience_seconds, read=self.patience_seconds)
+        with urllib3.PoolManager(headers={"Connection": "close"} | headers, timeout=limits) as connections:
+            reply = connections.request("POST", self.target.base_url, fields=form, retries=False, redirect=False)
+            return ClassicAnswer(reply.status, reply.headers.get("Content-Type", ""), reply.data)
 
 
 def judge_answer(answer: ClassicAnswer, name: str, expected: str | None) -> tuple[ImageVerdict, str]:
@@ -133,7 +115,7 @@ class JobLoad:
     stopped: threading.Event
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _accepted: dict[str, str] = dataclass_field(default_factory=dict, init=False)
+    _accepted: dict[str, str] = field(default_factory=dict, init=False)
     """Filenames by image id."""
 
     def batches(self) -> Iterator[Sequence[Path]]:

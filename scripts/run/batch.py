@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from core.format import dollars
-from fleetsight_client.api import ApiClient, ApiError, RejectedError, RejectedFile, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
+from fleetsight_client.retries import PatientCalls, StoppedError
 from scripts.run.images import ImageSet
-from services.backoff import pause_seconds
 from services.errors import FleetsightError
 
 BATCH_FILES, LARGE_BATCH_FILES = 20, 50
@@ -28,11 +29,11 @@ POLL_SECONDS = 0.1
 STALLED_SECONDS = 180.0
 """After this time without a new result, the remaining images count as lost."""
 
-UPLOAD_ATTEMPTS = 12
-"""Attempts of a call while the server does not answer, or cannot store an image: about a minute and a half."""
+PATIENCE_SECONDS = 90.0
+"""After this time of failed tries, a call is given up."""
 
-SERVER_ERROR = 500
-"""Statuses of HTTP from this one on say nothing about the call."""
+MAX_TRIES = 12
+"""How often an image is sent that the server cannot store, once a second."""
 
 _T = TypeVar("_T")
 
@@ -152,13 +153,14 @@ class Batch:
         """Run the batch and return its summary.
 
         Raises:
-            ApiError: the API rejects the job, or an upload at every attempt.
+            ApiError: the API rejects the job, or an upload.
+            GaveUpError: the API does not answer for `PATIENCE_SECONDS`.
             InterruptedBatchError: `interrupted` returned true.
         """
         progress = BatchProgress(len(self.images.files))
         started = self.clock()
         key = str(uuid.uuid4())
-        job_id = self._answered(lambda: self.client.create_job(self.images.title, keep=self.keep, key=key))
+        job_id = self._call(lambda: self.client.create_job(self.images.title, keep=self.keep, key=key))
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
@@ -168,37 +170,35 @@ class Batch:
         self._await_results(job_id, progress, sum(len(result.accepted) for result in results))
         return self._summary(job_id, results, progress, started)
 
-    def _answered(self, call: Callable[[], _T]) -> _T:
-        """Return the answer to a call that may be repeated, while the server does not answer."""
-        for attempt in range(1, UPLOAD_ATTEMPTS):
-            try:
-                return call()
-            except ApiError as error:
-                if self.interrupted() or (isinstance(error, RejectedError) and error.status < SERVER_ERROR):
-                    raise
-            self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
-        return call()
+    def _call(self, action: Callable[[], _T]) -> _T:
+        """Return the result of a call that may be repeated, while the server does not answer."""
+        calls = PatientCalls(patience_seconds=PATIENCE_SECONDS, clock=self.clock, wait=self._pause)
+        try:
+            return calls.call(action)
+        except StoppedError as error:
+            raise InterruptedBatchError("the batch was interrupted") from error
+
+    def _pause(self, seconds: float) -> bool:
+        """Pause for up to `seconds`; return whether the run is to stop."""
+        until = self.clock() + seconds
+        while self.clock() < until and not self.interrupted():
+            self.sleep(POLL_SECONDS)
+        return self.interrupted()
 
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
         files = self.images.files[first : first + count]
         content = {first + at: (self.images.name_of(path), path.read_bytes()) for at, path in enumerate(files)}
         outcome: dict[int, str | RejectedFile] = {}
-        unsent, key = list(content), str(uuid.uuid4())
-        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
-            try:
-                # With the key, images that the API has accepted without an acknowledgement are not added again.
-                sent = self.client.send_images(job_id, [content[at] for at in unsent], key, positions=unsent)
-            except ApiError:
-                if attempt == UPLOAD_ATTEMPTS or self.interrupted():
-                    raise
-            else:
-                outcome |= {unsent[index]: each for index, each in sent.items()}
-                unsent = [at for at in unsent if isinstance(each := outcome[at], RejectedFile) and each.may_pass]
-                key = str(uuid.uuid4())
-            if not unsent or attempt == UPLOAD_ATTEMPTS or self.interrupted():
+        unsent = list(content)
+        for _ in range(MAX_TRIES):
+            # With the key, images that the API has accepted without an acknowledgement are not added again.
+            send = partial(self.client.send_images, job_id, [content[at] for at in unsent], str(uuid.uuid4()))
+            sent = self._call(partial(send, positions=unsent))
+            outcome |= {unsent[index]: each for index, each in sent.items()}
+            unsent = [at for at in unsent if isinstance(each := outcome[at], RejectedFile) and each.may_pass]
+            if not unsent or self._pause(1.0):
                 break
-            self.sleep(pause_seconds(attempt, first=1.0, maximum=8.0))
         return UploadResult.from_outcome(outcome, {at: name for at, (name, _) in content.items()})
 
     def _poll(self, job_id: str, progress: BatchProgress) -> None:
@@ -230,7 +230,7 @@ class Batch:
     ) -> BatchSummary:
         accepted = {image_id: name for upload in uploads for image_id, name in upload.accepted}
         failures = [rejection for upload in uploads for rejection in upload.rejected]
-        listed = self._answered(lambda: list(self.client.results(job_id)))
+        listed = self._call(lambda: list(self.client.results(job_id)))
         results = {result["image_id"]: result for result in listed if result["image_id"] in accepted}
         answered = {image_id: result for image_id, result in results.items() if result["status"] == "done"}
         failures += [
@@ -246,7 +246,7 @@ class Batch:
         ]
         mistakes = [(name, label, answer) for name, label, answer in judged if label != answer]
         models = [result["model"] for result in answered.values() if result["model"]]
-        status = self._answered(lambda: self.client.status(job_id))
+        status = self._call(lambda: self.client.status(job_id))
         last = _seconds_since(started, status["last_result_at"])
         return BatchSummary(
             job_id=job_id,

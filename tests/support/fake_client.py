@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
+from fleetsight_client.api import ApiClient, RejectedFile, UnreachableError, UploadResult
 
 
 @dataclass
@@ -55,7 +55,7 @@ class FakeUploads(ApiClient):
         self.keys.append(key)
         if self.failing_posts:
             self.failing_posts -= 1
-            raise ApiError("the connection was cut")
+            raise UnreachableError("the connection was cut")
         if positions is not None:
             self.positions |= {name: place for place, (name, _) in zip(positions, files, strict=True)}
         result = self.accept([each for each in files if each[0] not in self.unavailable])

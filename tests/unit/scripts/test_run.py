@@ -17,7 +17,8 @@ from rich.console import Console
 from ami.local import LocalImage
 from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
-from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
+from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
+from fleetsight_client.retries import GaveUpError
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run.batch import (
     STALLED_SECONDS,
@@ -168,7 +169,7 @@ def test_a_server_that_does_not_answer_for_a_while_ends_no_batch(tmp_path: Path)
 
 
 def test_an_upload_that_fails_at_every_attempt_ends_the_batch(tmp_path: Path) -> None:
-    with pytest.raises(ApiError, match="cut"):
+    with pytest.raises(GaveUpError, match="cut"):
         batch(tmp_path, FakeApi({"a": "stop"}, failing_posts=100), {}).run()
 
 
