@@ -32,8 +32,8 @@ MISSING_SECONDS = 10.0
 
 
 @dataclass
-class Drainer:
-    """Asks workers to finish their images and end.
+class WorkerTags:
+    """Asks workers to finish their images and end, and protects workers from scale-in; after a refusal it pauses.
 
     Attributes:
         active: returns whether this process may still act; asked right before each call.
@@ -44,6 +44,8 @@ class Drainer:
     clock: Callable[[], float] = time.monotonic
     _drained: set[str] = field(default_factory=set, init=False)
     _untagged: set[str] = field(default_factory=set, init=False)
+    _protected: dict[str, bool] = field(default_factory=dict, init=False)
+    """The last change of each worker's protection, which its description may not show yet."""
     _retry_at: float = field(default=float("-inf"), init=False)
 
     def draining(self, instances: Sequence[Instance]) -> frozenset[str]:
@@ -66,6 +68,21 @@ class Drainer:
             self._untagged.update(tagged)
             self._drained.difference_update(tagged)
 
+    def protected(self, instances: Sequence[Instance]) -> frozenset[str]:
+        """Return which of `instances` are protected; their description may not show the last change yet."""
+        described = {instance.instance_id: instance.protected for instance in instances if instance.state in LISTED}
+        self._protected = {key: is_tagged for key, is_tagged in self._protected.items() if key in described}
+        return frozenset(key for key, is_tagged in (described | self._protected).items() if is_tagged)
+
+    def protect(self, protect: Sequence[str], unprotect: Sequence[str]) -> None:
+        """Protect and unprotect these workers; if EC2 refuses, the next decision repeats it."""
+        changes = ((protect, True, self.fleet.protect), (unprotect, False, self.fleet.unprotect))
+        for instance_ids, is_protected, call in changes:
+            if self._tag(instance_ids, call, "scale-in protection could not be changed"):
+                self._protected |= dict.fromkeys(instance_ids, is_protected)
+                extra = {"instances": list(instance_ids), "protected": is_protected}
+                _log.info("scale-in protection was changed", extra=extra)
+
     def _tag(self, instance_ids: Sequence[str], call: Callable[[Sequence[str]], None], problem: str) -> bool:
         """Make the call unless EC2 has refused a moment ago; return whether it was made."""
         if not instance_ids or self.clock() < self._retry_at or not self.active():
@@ -80,43 +97,6 @@ class Drainer:
 
 
 @dataclass
-class ScaleInProtection:
-    """Protects workers from scale-in: they stay when they are idle.
-
-    Attributes:
-        active: returns whether this process may still act; asked right before each call.
-    """
-
-    fleet: Fleet
-    active: Callable[[], bool]
-    clock: Callable[[], float] = time.monotonic
-    _tagged: dict[str, bool] = field(default_factory=dict, init=False)
-    _retry_at: float = field(default=float("-inf"), init=False)
-
-    def protected(self, instances: Sequence[Instance]) -> frozenset[str]:
-        """Return which of `instances` are protected; their description may not show the last change yet."""
-        described = {instance.instance_id: instance.protected for instance in instances if instance.state in LISTED}
-        self._tagged = {key: is_tagged for key, is_tagged in self._tagged.items() if key in described}
-        return frozenset(key for key, is_tagged in (described | self._tagged).items() if is_tagged)
-
-    def apply(self, protect: Sequence[str], unprotect: Sequence[str]) -> None:
-        """Protect and unprotect these workers; if EC2 refuses, the next decision repeats it."""
-        if not (protect or unprotect) or self.clock() < self._retry_at or not self.active():
-            return
-        changes = {"protect": list(protect), "unprotect": list(unprotect)}
-        try:
-            self.fleet.protect(protect)
-            self._tagged |= dict.fromkeys(protect, True)
-            self.fleet.unprotect(unprotect)
-            self._tagged |= dict.fromkeys(unprotect, False)
-        except (BotoCoreError, ClientError) as error:
-            self._retry_at = self.clock() + PAUSE_SECONDS
-            _log.warning("scale-in protection could not be changed", extra={**changes, "error": str(error)})
-            return
-        _log.info("scale-in protection was changed", extra=changes)
-
-
-@dataclass
 class OperatorCommands:
     """Reads the operators' commands, at most once in `COMMAND_SECONDS`, and carries out those to drain an instance.
 
@@ -125,7 +105,7 @@ class OperatorCommands:
     """
 
     store: FleetStore
-    drainer: Drainer
+    tags: WorkerTags
     clock: Callable[[], float] = time.monotonic
     _commands: Commands = field(default_factory=Commands, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
@@ -149,7 +129,7 @@ class OperatorCommands:
         described = {each.instance_id: each.state for each in observation.instances}
         done = [key for key in commanded if key in observation.draining]
         alive = [key for key in commanded if described.get(key) in ALIVE and key not in done]
-        self.drainer.drain(alive, "asked by ops")
+        self.tags.drain(alive, "asked by ops")
         # A launching instance is drained once it is described: only then is it certain that EC2 knows its id.
         missing = [key for key in commanded if key not in {*done, *alive, *observation.launching}]
         now = self.clock()
@@ -157,7 +137,7 @@ class OperatorCommands:
         gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
         for key in gone:
             _log.warning("dropped a command to drain: no such instance is running", extra={"instance": key})
-        if (finished := {*done, *gone}) and self.drainer.active():
+        if (finished := {*done, *gone}) and self.tags.active():
             self.store.delete_drains(sorted(finished))
             left = tuple(key for key in commanded if key not in finished)
             self._commands = replace(self._commands, drain=left)

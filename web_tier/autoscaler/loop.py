@@ -5,7 +5,7 @@ once after a demand signal.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -15,13 +15,13 @@ from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
-from web_tier.autoscaler.drain import Drainer, OperatorCommands, ScaleInProtection
+from web_tier.autoscaler.drain import OperatorCommands, WorkerTags
 from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
 from web_tier.autoscaler.explain import circuit_problem
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
-from web_tier.autoscaler.observe import Observation, Observer
+from web_tier.autoscaler.observe import FleetDescription, Observation, Observer
 from web_tier.autoscaler.reporting import Reporter, SpendingWatcher
 
 ROUND_CPU_FACTOR = 40.0
@@ -62,9 +62,8 @@ class Autoscaler:
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
-    _drainer: Drainer = field(init=False)
+    _tags: WorkerTags = field(init=False)
     _commands: OperatorCommands = field(init=False)
-    _protection: ScaleInProtection = field(init=False)
     _spending: SpendingWatcher = field(default_factory=SpendingWatcher, init=False)
 
     def __post_init__(self) -> None:
@@ -72,9 +71,8 @@ class Autoscaler:
         fleet, active, clock = self.health.fleet, self.health.active, self.observer.clock
         self._arrivals = ArrivalRateEstimator(clock)
         self._metrics = MetricsCollector(self.health.tracker, self.meter, clock)
-        self._drainer = Drainer(fleet, active, clock)
-        self._commands = OperatorCommands(self.store, self._drainer, clock)
-        self._protection = ScaleInProtection(fleet, active, clock)
+        self._tags = WorkerTags(fleet, active, clock)
+        self._commands = OperatorCommands(self.store, self._tags, clock)
 
     def tick(self) -> float:
         """Run one round; return the seconds until the next.
@@ -98,9 +96,9 @@ class Autoscaler:
             raise
         plan = decide(observation, settings)
         self.launcher.apply(plan, observation, settings)
-        self._drainer.drain(plan.drain, plan.reason)
-        self._drainer.untag_stopped(observation.instances)
-        self._protection.apply(plan.protect, plan.unprotect)
+        self._tags.drain(plan.drain, plan.reason)
+        self._tags.untag_stopped(observation.instances)
+        self._tags.protect(plan.protect, plan.unprotect)
         self.health.terminate_confirmed()
         self._report(plan, observation, settings)
         pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))
@@ -122,18 +120,13 @@ class Autoscaler:
     def _observe(self, settings: FleetSettings, commands: Commands) -> Observation:
         fleet = self.observer.describe()
         self.meter.update(fleet)  # before the decision: what has begun to run is metered, and no longer committed
-        draining = self._drainer.draining(fleet.instances)
+        draining = self._tags.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
         available = fleet.capacity_ids - draining - unhealthy
         return Observation(
-            requests=fleet.requests,
-            dead_letters=fleet.dead_letters,
-            instances=fleet.instances,
-            launching=fleet.launching,
-            at=fleet.at,
-            recent_launches=fleet.recent_launches,
+            **{each.name: getattr(fleet, each.name) for each in fields(FleetDescription)},
             draining=draining,
-            protected=self._protection.protected(fleet.instances),
+            protected=self._tags.protected(fleet.instances),
             unhealthy=unhealthy,
             demand=self._arrivals.update(fleet.requests, self.health.tracker.registry.answers),
             metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),

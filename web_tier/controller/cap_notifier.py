@@ -43,7 +43,6 @@ from core.fleet.models import (
 )
 from core.fleet.store import FleetStore
 from core.format import operator_words
-from core.jobs.notifications import DeliveryFailedError
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import utc_now
@@ -55,6 +54,7 @@ from web_tier.controller.notifier import (
     Send,
     aws_errors,
     senders,
+    try_to_send,
 )
 from web_tier.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
 
@@ -236,15 +236,10 @@ class CapNotifier:
     def _is_accepted(self, message: OperatorMessage, receiver: CapReceiver) -> bool:
         """Send a message once; return whether the receiver has accepted it, and else when to try again."""
         key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
-        try:
-            receiver.send(outgoing_message(message, receiver.target, receiver.secret, self.now()))
-        except DeliveryFailedError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 (one receiver must not delay the others)
-            _log.exception("a message to operators could not be sent", extra=ids)
-            failure = DeliveryFailedError(f"unexpected error: {type(error).__name__}")
-        else:
-            _log.info("sent a message to operators", extra=ids)
+        failure = try_to_send(
+            receiver.send, lambda: outgoing_message(message, receiver.target, receiver.secret, self.now()), ids
+        )
+        if failure is None:
             return True
         failures = self._failed.get(key, (0, 0.0))[0] + 1
         pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)

@@ -209,17 +209,11 @@ class Notifier:
         return after
 
     def _outcome(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
-        """Send a message, and return what became of it; an unexpected error is a failed try like any other."""
+        """Send a message, and return what became of it."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
-        try:
-            self.send.get(delivery.channel, _is_off)(job_message(notification, delivery, status, self.now()))
-        except DeliveryFailedError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 (it must not be tried for ever, nor delay the other channels)
-            _log.exception("a notification could not be sent", extra=ids)
-            failure = DeliveryFailedError(f"unexpected error: {type(error).__name__}")
-        else:
-            _log.info("sent a notification", extra=ids)
+        send = self.send.get(delivery.channel, _is_off)
+        failure = try_to_send(send, lambda: job_message(notification, delivery, status, self.now()), ids)
+        if failure is None:
             return replace(delivery, state="sent", error="")
         attempts = delivery.attempts + 1
         is_final = failure.is_final or attempts >= MAX_ATTEMPTS
@@ -229,6 +223,24 @@ class Notifier:
     def _postpone(self, job: PendingJob, seconds: float) -> None:
         with self._lock:
             self._due[job] = max(self._due.get(job, 0.0), self.clock() + seconds)
+
+
+def try_to_send(
+    send: Send, message: Callable[[], ChannelMessage], ids: Mapping[str, str]
+) -> DeliveryFailedError | None:
+    """Make and send a message once, and log it with its `ids`; return why it was not sent, None if it was.
+
+    An unexpected error is a failed try like any other: the message must not be tried for ever, nor delay others.
+    """
+    try:
+        send(message())
+    except DeliveryFailedError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 (see above)
+        _log.exception("a message could not be sent", extra=ids)
+        return DeliveryFailedError(f"unexpected error: {type(error).__name__}")
+    _log.info("sent a message", extra=ids)
+    return None
 
 
 def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Send]:

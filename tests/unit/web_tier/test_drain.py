@@ -18,9 +18,8 @@ from web_tier.autoscaler.drain import (
     COMMAND_SECONDS,
     MISSING_SECONDS,
     PAUSE_SECONDS,
-    Drainer,
     OperatorCommands,
-    ScaleInProtection,
+    WorkerTags,
 )
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.autoscaler.reporting import FleetEvent
@@ -30,7 +29,7 @@ ROLES = ["drain", "protection"]
 
 @dataclass
 class Tagger:
-    """A drainer, or scale-in protection, over a fake EC2 with the workers `a` and `b`."""
+    """Tags for draining, or for scale-in protection, over a fake EC2 with the workers `a` and `b`."""
 
     role: str
     active: bool = True
@@ -42,18 +41,17 @@ class Tagger:
 
     def start(self) -> None:
         """Start one that remembers nothing, as another controller does."""
-        self.drainer = Drainer(self.ec2.fleet(), lambda: self.active, self.clock)
-        self.protection = ScaleInProtection(self.ec2.fleet(), lambda: self.active, self.clock)
+        self.tags = WorkerTags(self.ec2.fleet(), lambda: self.active, self.clock)
 
     def add(self, *workers: str) -> None:
         if self.role == "drain":
-            self.drainer.drain(workers, "too many")
+            self.tags.drain(workers, "too many")
         else:
-            self.protection.apply(workers, [])
+            self.tags.protect(workers, [])
 
     def tagged(self, instances: Sequence[Instance]) -> frozenset[str]:
         """The workers that count as tagged, given a description."""
-        return (self.drainer.draining if self.role == "drain" else self.protection.protected)(instances)
+        return (self.tags.draining if self.role == "drain" else self.tags.protected)(instances)
 
     def described(self) -> list[Instance]:
         return self.ec2.fleet().instances(("running", "stopped", "terminated"))
@@ -97,29 +95,29 @@ def test_a_worker_is_no_longer_protected_although_its_description_lags() -> None
     tagger = Tagger("protection")
     tagger.add("a", "b")
     described = tagger.described()
-    tagger.protection.apply([], ["a"])
-    assert tagger.protection.protected(described) == {"b"}
+    tagger.tags.protect([], ["a"])
+    assert tagger.tags.protected(described) == {"b"}
     assert [each.protected for each in tagger.described()] == [False, True]
     tagger.ec2.states["b"] = "terminated"
     tagger.start()
-    assert tagger.protection.protected(tagger.described()) == frozenset()
+    assert tagger.tags.protected(tagger.described()) == frozenset()
 
 
 def test_a_stopped_worker_is_untagged_so_that_it_works_once_it_is_started_again() -> None:
     ec2, clock = MemoryEC2(states={"i-1": "running", "i-2": "running"}), Clock()
-    drainer = Drainer(ec2.fleet(), lambda: True, clock)
-    drainer.drain(["i-1", "i-2"], "too many")
+    tags = WorkerTags(ec2.fleet(), lambda: True, clock)
+    tags.drain(["i-1", "i-2"], "too many")
     ec2.states["i-1"], ec2.refuses = "stopped", True
-    drainer.untag_stopped(ec2.fleet().instances())
+    tags.untag_stopped(ec2.fleet().instances())
     assert [each.draining for each in ec2.fleet().instances()] == [True, True]
     ec2.refuses = False
-    drainer.untag_stopped(ec2.fleet().instances())
+    tags.untag_stopped(ec2.fleet().instances())
     assert [each.draining for each in ec2.fleet().instances()] == [True, True], "too soon"
     clock.now += PAUSE_SECONDS
-    drainer.untag_stopped(ec2.fleet().instances())
+    tags.untag_stopped(ec2.fleet().instances())
     assert [each.draining for each in ec2.fleet().instances()] == [False, True]
     ec2.states["i-1"] = "running"
-    assert drainer.draining(ec2.fleet().instances()) == {"i-2"}
+    assert tags.draining(ec2.fleet().instances()) == {"i-2"}
 
 
 def test_a_stopped_worker_is_not_started_while_it_would_end_again() -> None:
@@ -133,8 +131,8 @@ class Bench:
     def __init__(self, *drain: str, active: bool = True) -> None:
         self.clock, self.store, self.ec2 = Clock(), CommandStore(), MemoryEC2()
         self.store.stored = Commands(drain=drain)
-        self.drainer = Drainer(self.ec2.fleet(), lambda: active, self.clock)
-        self.commands = OperatorCommands(self.store, self.drainer, self.clock)
+        self.tags = WorkerTags(self.ec2.fleet(), lambda: active, self.clock)
+        self.commands = OperatorCommands(self.store, self.tags, self.clock)
 
     @property
     def left(self) -> list[str]:
@@ -144,7 +142,7 @@ class Bench:
     def carry_out(self, *instances: Instance, launching: Iterable[str] = ()) -> list[FleetEvent]:
         """Carry the commands out in a round that observes `instances`."""
         observed = Observation(QueueCounts(0, 0, 0), 0, instances, frozenset(launching))
-        return self.commands.carry_out_drains(replace(observed, draining=self.drainer.draining(instances)))
+        return self.commands.carry_out_drains(replace(observed, draining=self.tags.draining(instances)))
 
 
 def test_commands_are_read_once_a_second_and_their_absence_is_no_answer() -> None:
