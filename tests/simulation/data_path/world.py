@@ -368,6 +368,5 @@ class World:
     def _is_settled(self) -> bool:
         store, messages = JobStore(self.table), NotificationStore(self.table)
         return not (store.open_jobs() or store.deleted_jobs() or messages.pending()) and not any(
-            queue.counts().visible + queue.counts().in_flight
-            for queue in (self.requests, self.responses, self.dead_letters)
+            queue.counts().total for queue in (self.requests, self.responses, self.dead_letters)
         )
