@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmarks.measure import busy_seconds, percentile, pinned, tree, two_cores
 from benchmarks.report import Bar, Report
 from benchmarks.running import Bench, running
 from scripts.client import FleetClient
+from scripts.load.runner import run_concurrently
 from scripts.run.images import draw_signs
 
 JOB_IMAGES: Final = 100_000
@@ -145,22 +145,13 @@ def _upload(bench: Bench, files: Sequence[Path], count: int) -> str:
         RuntimeError: an image was rejected.
     """
     job_id = bench.api.create_job("a large job")
-    lock = threading.Lock()
-    batches = _batches(files, count)
 
-    def upload() -> None:
-        while True:
-            with lock:
-                batch = next(batches, None)
-            if batch is None:
-                return
-            result = bench.api.add_images(job_id, [(file.name, unseen(file)) for file in batch])
-            if result.rejected:
-                raise RuntimeError(f"an image was rejected: {result.rejected[0]}")
+    def upload(batch: Sequence[Path]) -> None:
+        result = bench.api.add_images(job_id, [(file.name, unseen(file)) for file in batch])
+        if result.rejected:
+            raise RuntimeError(f"an image was rejected: {result.rejected[0]}")
 
-    with ThreadPoolExecutor(UPLOADERS) as uploaders:
-        for ended in [uploaders.submit(upload) for _ in range(UPLOADERS)]:
-            ended.result()
+    run_concurrently(_batches(files, count), UPLOADERS, upload, threading.Event())
     return job_id
 
 

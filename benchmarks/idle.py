@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -155,8 +156,5 @@ def _usages(bench: Bench) -> dict[str, dict[int, Usage]]:
 
 
 def _calls(bench: Bench) -> Counter[str]:
-    client = ControlClient(bench.system.endpoint_url)
-    try:
+    with closing(ControlClient(bench.system.endpoint_url)) as client:
         return Counter(client.get("calls")["calls"])
-    finally:
-        client.close()

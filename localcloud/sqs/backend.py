@@ -49,8 +49,7 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        record = recorder.queue_recorder(self) if recorder.is_on else None
-        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue, record=record)
+        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue, record=recorder.queue_recorder(self))
         _open_queues.add(self.store)
 
     approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)

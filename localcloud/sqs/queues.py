@@ -38,6 +38,10 @@ RecordChange = Callable[[str, str, dict[str, Any] | None], None]
 """Records a change of a queue: see `MessageQueue`."""
 
 
+def record_nothing(_kind: str, _name: str, _value: dict[str, Any] | None) -> None:
+    """Forget a change."""
+
+
 class MalformedReceiptError(ValueError):
     """Raised when this queue did not issue a receipt handle."""
 
@@ -130,7 +134,7 @@ class MessageQueue(Generic[Payload]):
         fifo: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = wall_seconds,
-        record: RecordChange | None = None,
+        record: RecordChange = record_nothing,
     ) -> None:
         self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, record
         self._changed = threading.Condition(threading.Lock())
@@ -168,8 +172,7 @@ class MessageQueue(Generic[Payload]):
             now = self._clock()
             while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
                 expired, _ = self._duplicates.popitem(last=False)
-                if self._record is not None:
-                    self._record("duplicate", str(expired), None)
+                self._record("duplicate", str(expired), None)
             if deduplication_key in self._duplicates:
                 return self._duplicates[deduplication_key][1]
             self._sequence += 1
@@ -180,8 +183,7 @@ class MessageQueue(Generic[Payload]):
             self._add(entry)
             if deduplication_key is not None:
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
-            if self._record is not None:
-                self._record_sent(self._record, entry, delay_seconds, deduplication_key)
+            self._record_sent(entry, delay_seconds, deduplication_key)
             if delay_seconds > 0:
                 self._set_timer(entry, now + delay_seconds)
                 self._past.record(self._count())
@@ -275,8 +277,7 @@ class MessageQueue(Generic[Payload]):
                 self._set_timer(entry, self._clock() + seconds)
             else:
                 self._make_visible(entry)
-            if self._record is not None:
-                self._record_delivery(self._record, entry, seconds)
+            self._record_delivery(entry, seconds)
 
     def counts(self, seconds_ago: float = 0) -> MessageCounts:
         """Return the numbers of messages by state, now or `seconds_ago`, in constant time."""
@@ -298,18 +299,16 @@ class MessageQueue(Generic[Payload]):
         with self._changed:
             for entry in self._entries.values():
                 entry.state = MessageState.DELETED
-                if self._record is not None:
-                    _record_drop(self._record, entry)
+                self._record_drop(entry)
             self._reset()
 
     def discard(self) -> None:
         """Delete every message of a queue that is deleted, end its long polls, and record nothing more."""
         self.purge()
         with self._changed:
-            if (record := self._record) is not None:
-                for key in self._duplicates:
-                    record("duplicate", str(key), None)
-            self._record = None
+            for key in self._duplicates:
+                self._record("duplicate", str(key), None)
+            self._record = record_nothing
         self.close()
 
     def restore(
@@ -405,8 +404,7 @@ class MessageQueue(Generic[Payload]):
             self._set_timer(entry, self._clock() + visibility_seconds)
         else:
             self._make_visible(entry)
-        if self._record is not None:
-            self._record_delivery(self._record, entry, visibility_seconds)
+        self._record_delivery(entry, visibility_seconds)
         return MessageDelivery(
             entry.message_id,
             entry.payload,
@@ -419,17 +417,14 @@ class MessageQueue(Generic[Payload]):
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
         del self._entries[entry.message_id]
-        if self._record is not None:
-            _record_drop(self._record, entry)
+        self._record_drop(entry)
         self._move(entry, MessageState.DELETED)
         self._drop_stale_timers()
         if self._fifo and entry.group is not None:
             self._groups[entry.group].entries.remove(entry)
             self._update_group(entry.group)
 
-    def _record_sent(
-        self, record: RecordChange, entry: StoredMessage[Payload], delay_seconds: float, key: str | None
-    ) -> None:
+    def _record_sent(self, entry: StoredMessage[Payload], delay_seconds: float, key: str | None) -> None:
         wall = self._wall()
         sent = {
             "payload": entry.payload,
@@ -440,16 +435,16 @@ class MessageQueue(Generic[Payload]):
             "hidden_seconds": delay_seconds,
             "receive_count": entry.receive_count,
         }
-        record("message", entry.message_id, sent)
+        self._record("message", entry.message_id, sent)
         if key is not None:
             duplicate = {
                 "ends_at": wall + DEDUPLICATION_SECONDS,
                 "message_id": entry.message_id,
                 "sequence": entry.sequence,
             }
-            record("duplicate", key, duplicate)
+            self._record("duplicate", key, duplicate)
 
-    def _record_delivery(self, record: RecordChange, entry: StoredMessage[Payload], seconds: float) -> None:
+    def _record_delivery(self, entry: StoredMessage[Payload], seconds: float) -> None:
         delivery = {
             "receipt": entry.receipt,
             "receive_count": entry.receive_count,
@@ -457,7 +452,12 @@ class MessageQueue(Generic[Payload]):
             "visible_at": self._wall() + seconds,
             "hidden_seconds": seconds,
         }
-        record("delivery", entry.message_id, delivery)
+        self._record("delivery", entry.message_id, delivery)
+
+    def _record_drop(self, entry: StoredMessage[Payload]) -> None:
+        self._record("message", entry.message_id, None)
+        if entry.receipt is not None:
+            self._record("delivery", entry.message_id, None)
 
     def _make_visible(self, entry: StoredMessage[Payload]) -> None:
         entry.timer = 0
@@ -510,12 +510,6 @@ class MessageQueue(Generic[Payload]):
         if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
             self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _is_current(timer, entry)]
             heapq.heapify(self._timers)
-
-
-def _record_drop(record: RecordChange, entry: StoredMessage[Any]) -> None:
-    record("message", entry.message_id, None)
-    if entry.receipt is not None:
-        record("delivery", entry.message_id, None)
 
 
 def _is_current(timer: int, entry: StoredMessage[Payload]) -> bool:

@@ -178,16 +178,14 @@ class Recorder:
 def _written(body: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Yield the table and the attributes with the key of each item that a call writes."""
     if "RequestItems" in body:
-        for table, requests in body["RequestItems"].items():
-            for request in requests:
-                for operation in request.values():
-                    yield table, operation.get("Item") or operation.get("Key") or {}
+        batches = body["RequestItems"].items()
+        writes = [(table, write) for table, requests in batches for each in requests for write in each.values()]
     elif "TransactItems" in body:
-        for item in body["TransactItems"]:
-            for operation in item.values():
-                yield operation["TableName"], operation.get("Item") or operation.get("Key") or {}
+        writes = [(write["TableName"], write) for item in body["TransactItems"] for write in item.values()]
     else:
-        yield body["TableName"], body.get("Item") or body.get("Key") or {}
+        writes = [(body["TableName"], body)]
+    for table, write in writes:
+        yield table, write.get("Item") or write.get("Key") or {}
 
 
 recorder = Recorder()

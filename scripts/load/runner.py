@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fleetsight_client.api import ApiClient, ApiError, token_from_environment
 from scripts.load.clients import ClassicClient, JobLoad
@@ -27,23 +27,6 @@ MAX_REPORT_SECONDS = 5.0
 """The controller reports about once a second; without a report after this long, the last one counts."""
 
 
-@dataclass
-class _WorkQueue(Generic[Work]):
-    """Hands items out one at a time, until it is empty or stopped."""
-
-    waiting: Iterator[Work]
-    stopped: threading.Event
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __iter__(self) -> Iterator[Work]:
-        while not self.stopped.is_set():
-            with self.lock:
-                work = next(self.waiting, None)
-            if work is None:
-                return
-            yield work
-
-
 def run_concurrently(
     work: Iterable[Work], clients: int, one: Callable[[Work], None], stopped: threading.Event
 ) -> None:
@@ -52,11 +35,15 @@ def run_concurrently(
     Raises:
         Exception: the error of `one`; the other threads complete their present items.
     """
-    queue = _WorkQueue(iter(work), stopped)
+    items, lock = iter(work), threading.Lock()
 
     def run() -> None:
         try:
-            for item in queue:
+            while not stopped.is_set():
+                with lock:
+                    item = next(items, None)
+                if item is None:
+                    return
                 one(item)
         except BaseException:
             stopped.set()

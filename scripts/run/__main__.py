@@ -6,7 +6,6 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
@@ -126,12 +125,8 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
 
 def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda _number, _frame: stop.set())
     return stop
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -39,61 +38,31 @@ JSON_FIELDS = (
 """Fields of the summary that `--json` writes."""
 
 
-class _ProgressText(ProgressColumn):
-    """The counts of uploaded, waiting and classified images and of workers in one line."""
-
-    def render(self, task: Task) -> Text:
-        """Return the text of the column."""
-        fields = task.fields
-        return Text(
-            f"uploaded {fields['uploaded']:>3} waiting {fields['waiting']:>3} "
-            f"classified {fields['classified']:>3} workers {fields['workers']:>2}",
-            no_wrap=True,
-        )
-
-
-class LiveBar:
+class LiveBar(Progress):
     """Shows the progress of a batch: a bar on a terminal, a line for each change elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last_line = ""
-        self._bar = Progress(
+        super().__init__(
             BarColumn(bar_width=18),  # the whole line fits into 80 columns
-            _ProgressText(),
+            TextColumn(
+                "uploaded {task.fields[batch].uploaded:>3} waiting {task.fields[batch].waiting:>3} "
+                "classified {task.fields[batch].classified:>3} workers {task.fields[batch].workers:>2}"
+            ),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-
-    def __enter__(self) -> "LiveBar":
-        """Show the bar."""
-        self._task = self._bar.add_task("batch", total=None, uploaded=0, waiting=0, classified=0, workers=0)
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the bar; its last state stays visible."""
-        self._bar.stop()
+        self._last_line = ""
+        self._batch = self.add_task("batch", total=None, batch=BatchProgress(total=0))
 
     def show(self, progress: BatchProgress) -> None:
         """Show the progress."""
-        self._bar.update(
-            self._task,
-            total=progress.total,
-            completed=progress.classified,
-            uploaded=progress.uploaded,
-            waiting=progress.waiting,
-            classified=progress.classified,
-            workers=progress.workers,
-        )
+        self.update(self._batch, total=progress.total, completed=progress.classified, batch=progress)
         line = (
             f"uploaded {progress.uploaded} of {progress.total}, waiting {progress.waiting}, "
             f"classified {progress.classified}, workers {progress.workers}"
         )
-        if not self._console.is_terminal and line != self._last_line:
+        if self.disable and line != self._last_line:
             print(line, file=sys.stdout, flush=True)
         self._last_line = line
 
