@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from core.ids import cancelled_key
+from services.recent_dict import RecentDict
 from services.s3 import Bucket
 
 RECHECK_SECONDS = 2.0
@@ -28,7 +28,7 @@ class CancelledJobs:
 
     def __init__(self, inputs: Bucket, clock: Callable[[], float] = time.monotonic) -> None:
         self._inputs, self._clock = inputs, clock
-        self._checked: OrderedDict[str, float] = OrderedDict()
+        self._checked = RecentDict[str, float](MAX_JOBS)
         self._lock = threading.Lock()
         self._asking = tuple(threading.Lock() for _ in range(LOCKS))
 
@@ -48,9 +48,6 @@ class CancelledJobs:
                 return True
             with self._lock:
                 self._checked[job_id] = now
-                self._checked.move_to_end(job_id)
-                if len(self._checked) > MAX_JOBS:
-                    self._checked.popitem(last=False)
             return False
 
     def _was_checked(self, job_id: str, now: float) -> bool:

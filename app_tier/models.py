@@ -63,6 +63,7 @@ from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failur
 from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
+from services.recent_dict import RecentDict
 
 MAX_LOADS: Final = 4
 """Bundles that are fetched at once: one that S3 delays must not keep the next one waiting."""
@@ -248,7 +249,7 @@ class LoadedModels:
         self._closing: str | None = None
         self._waiting: dict[ModelPlace, list[Task[None]]] = {}
         self._claimed: set[ModelPlace] = set()
-        self._failed: OrderedDict[ModelPlace, _FailedLoad] = OrderedDict()
+        self._failed = RecentDict[ModelPlace, _FailedLoad](MAX_FAILED_MODELS)
         self._threads = 0
         self._ended = False
 
@@ -470,9 +471,6 @@ class LoadedModels:
             failures = self._failed[place].failures + 1 if place in self._failed else 1
             pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
             failed = self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock() + pause)
-            self._failed.move_to_end(place)
-            if len(self._failed) > MAX_FAILED_MODELS:
-                self._failed.popitem(last=False)
         level = logging.WARNING if fault in {LoadFault.SYSTEM, LoadFault.REFUSED} else logging.ERROR
         _log.log(
             level,

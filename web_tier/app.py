@@ -22,7 +22,7 @@ from web_tier.api.probes import admission, health, metrics
 from web_tier.api.review import review_api
 from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.audit import record_audit_events
-from web_tier.auth.context import AuthContext, create_auth, install_auth
+from web_tier.auth.context import AuthContext, AuthServices, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
 from web_tier.auth.permissions import install_rights
 from web_tier.backend import Backend, install_backend
@@ -45,7 +45,7 @@ def create_app(
     store: JobStore | None = None,
     input_bucket: Bucket | None = None,
     request_queue: Queue | None = None,
-    auth: AuthContext | None = None,
+    auth: AuthServices | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
 
@@ -66,7 +66,7 @@ def create_app(
     install_backend(app, backend)
     install_result_services(app, backend)
     Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)
-    install_auth(app, auth or create_auth(backend))
+    install_auth(app, create_auth(backend) if auth is None else AuthContext(lambda: auth))
     install_identification(app)
     install_rate_limiter(app, backend)
     install_guard(app)

@@ -27,7 +27,7 @@ from core.logs import AUDIT_LOGGER
 from services.clock import utc_now
 from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
 from services.users import normalise_email
-from web_tier.auth.context import current_auth
+from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
 from web_tier.backend import current_backend
 from web_tier.middleware import request_id
@@ -248,7 +248,7 @@ def _record(response: Response) -> Response:
 def _event(status: int) -> AuditEvent | None:
     """Return the event of the current request, which is answered with `status`, or None if it is none."""
     endpoint, identity = request.endpoint or "", known_identity()
-    if request.method not in {"POST", "PUT", "DELETE"} or not current_auth().signs_in:
+    if request.method not in {"POST", "PUT", "DELETE"} or not signs_in():
         return None
     if "audit_event" in g:
         action, user = g.audit_event

@@ -15,7 +15,6 @@ import re
 import threading
 import time
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +30,7 @@ from core.logs import LINE_FIELDS, log_line_time, parse_log_line
 from services.clock import utc_now
 from services.ec2 import read_console
 from services.errors import NotFoundError
+from services.recent_dict import RecentDict
 from web_tier.bulkheads import Bulkhead
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class InstanceConsoles:
     ) -> None:
         self._connect, self._bulkhead, self._clock, self._now = connect, bulkhead, clock, now
         self._client: EC2Client | None = None
-        self._kept: OrderedDict[str, tuple[float, Callable[[], InstanceConsole]]] = OrderedDict()
+        self._kept = RecentDict[str, tuple[float, Callable[[], InstanceConsole]]](MAX_KEPT)
         self._calling, self._lock = threading.Lock(), threading.Lock()
 
     def read(
@@ -194,7 +194,8 @@ class InstanceConsoles:
                 outcome = self._fresh(instance.instance_id)  # another thread may have read it meanwhile
                 if outcome is None:
                     outcome = self._outcome(instance)
-                    self._keep(instance.instance_id, outcome)
+                    with self._lock:
+                        self._kept[instance.instance_id] = (self._clock(), outcome)
             finally:
                 self._calling.release()
         return outcome()
@@ -203,13 +204,6 @@ class InstanceConsoles:
         with self._lock:
             read_at, outcome = self._kept.get(instance_id, (float("-inf"), None))
             return outcome if self._clock() - read_at < FRESH_SECONDS else None
-
-    def _keep(self, instance_id: str, outcome: Callable[[], InstanceConsole]) -> None:
-        with self._lock:
-            self._kept[instance_id] = (self._clock(), outcome)
-            self._kept.move_to_end(instance_id)
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
 
     def _outcome(self, instance: FleetInstance | EndedInstance) -> Callable[[], InstanceConsole]:
         """Call EC2; return a function that returns the console, or raises the error that EC2's refusal means."""

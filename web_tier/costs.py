@@ -19,7 +19,7 @@ from core.fleet.models import BillingPeriod, FleetDay
 from core.fleet.store import KEPT_DAYS, FleetStore
 from core.jobs.store import JobStore
 from services.user_errors import UserPoolError
-from web_tier.auth.context import current_auth
+from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
 from web_tier.results.export import csv_of, safe_cell
@@ -228,7 +228,7 @@ def _sum(lines: Iterable[CostLine]) -> CostLine:
 def _user_names(owners: Iterable[str]) -> dict[str, str]:
     """Return the e-mail addresses of users by their ids, as far as the user pool has them."""
     known = list(dict.fromkeys(owner for owner in owners if owner))[:MAX_NAMED_USERS]
-    if not known or not current_auth().signs_in:
+    if not known or not signs_in():
         return {}
     names = {}
     for owner in known:

@@ -33,7 +33,7 @@ from core.config import Config
 from services.clients import Clients
 from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, Table
-from web_tier.auth.context import current_auth
+from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.devices import known_device
 from web_tier.auth.identity import known_identity
 from web_tier.backend import Backend
@@ -305,7 +305,7 @@ def _count_attempt(endpoint: str) -> None:
     identity = known_identity() if endpoint in _BY_USER else None
     email = request.form.get("email", "") if identity is None else identity.email
     account = f"{_SAME_CREDENTIAL.get(endpoint, endpoint)} {account_key(email)}"
-    device = known_device(current_auth().sessions.keys, email) if current_auth().signs_in else None
+    device = known_device(current_auth().sessions.keys, email) if signs_in() else None
     if device is not None:
         _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
         return

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +31,7 @@ from core.model_catalog import (
 from core.published_bundles import publish, published_place
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.recent_dict import RecentDict
 from services.s3 import Bucket
 
 FRESH_SECONDS: Final = 5.0
@@ -144,7 +144,7 @@ class ServedModels:
         self._store, self._model_bucket, self._bucket_named = store, model_bucket, bucket_named
         self._refresh, self._now = _Refresh(clock), now
         self._lock = threading.Lock()
-        self._readers: OrderedDict[str, BundleReader] = OrderedDict()
+        self._readers = RecentDict[str, BundleReader](MAX_READERS)
         self._recent: ModelCatalog | None = None
 
     def catalog(self) -> ModelCatalog | None:
@@ -276,10 +276,7 @@ class ServedModels:
             reader = self._readers.get(place)
             if reader is None:
                 reader = BundleReader(Path(place), self.configured.get, fresh_seconds=PUBLISHED_FRESH_SECONDS)
-                self._readers[place] = reader
-            self._readers.move_to_end(place)
-            if len(self._readers) > MAX_READERS:
-                self._readers.popitem(last=False)
+            self._readers[place] = reader  # the latest one that was used
             return reader
 
 

@@ -19,7 +19,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import Clock, MemoryPool, access_of
 from web_tier.app import create_app
-from web_tier.auth.context import AuthContext
+from web_tier.auth.context import AuthServices
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,11 +58,11 @@ def sign_in_config(make_config: ConfigMaker) -> Config:
 
 
 @pytest.fixture
-def sign_in_access(pool: MemoryPool, table: Table) -> AuthContext:
+def sign_in_access(pool: MemoryPool, table: Table) -> AuthServices:
     return access_of(table, pool, Clock())
 
 
 @pytest.fixture
-def sign_in_app(config: Config, access: AuthContext, table: Table) -> Flask:
+def sign_in_app(config: Config, access: AuthServices, table: Table) -> Flask:
     """A web tier with sign-in."""
     return create_app(config, store=JobStore(table), auth=access)

@@ -30,7 +30,7 @@ from services.users import Account, CodeRequired, NewPasswordRequired, PoolToken
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
+from web_tier.auth.context import COOKIE, AccountCache, AuthServices
 from web_tier.auth.guard import csrf_token
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
@@ -258,9 +258,9 @@ def sessions_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock, key: 
     return Sessions(SessionStore(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
 
 
-def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> AuthContext:
+def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> AuthServices:
     """Return sign-in as one process of the web tier has it."""
-    parts = AuthServices(
+    return AuthServices(
         pool=cast(Any, pool),
         verifier=cast(Any, pool),
         sessions=sessions_of(table, pool, clock),
@@ -268,7 +268,6 @@ def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> Auth
         recovery_codes=RecoveryCodes(table),
         accounts=AccountCache(pool.account, clock.seconds),
     )
-    return AuthContext(lambda: parts)
 
 
 @dataclass
@@ -276,7 +275,7 @@ class SignInSite:
     """A web tier with sign-in, and clients for its users."""
 
     app: Flask
-    access: AuthContext
+    access: AuthServices
     pool: PlayedPool
     clock: Clock
 

@@ -9,7 +9,7 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response
-from web_tier.auth.context import current_auth
+from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
 from web_tier.auth.permissions import lacks_second_factor
 from web_tier.backend import current_backend
@@ -48,7 +48,7 @@ def alive() -> Response:
 )
 def ready() -> Response:
     """Check that uploads can be accepted."""
-    faults, shows_reason = current_backend().faults(), not current_auth().signs_in
+    faults, shows_reason = current_backend().faults(), not signs_in()
     missing = {name: reason if shows_reason else "does not answer" for name, reason in faults.items()}
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)
 

@@ -16,6 +16,7 @@ from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.clock import utc_now
 from services.errors import ConfigError
+from services.recent_dict import RecentDict
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool
 from web_tier.auth.devices import remember_device
@@ -54,7 +55,9 @@ class AccountCache:
 
     fetch: Callable[[str], Account | None]
     clock: Callable[[], float] = time.monotonic
-    _cached: dict[str, tuple[Account | None, float]] = field(default_factory=dict, init=False, repr=False)
+    _cached: RecentDict[str, tuple[Account | None, float]] = field(
+        default_factory=lambda: RecentDict(MAX_ACCOUNTS), init=False, repr=False
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def find(self, sub: str) -> Account | None:
@@ -65,10 +68,7 @@ class AccountCache:
         if now - fetched_at >= ACCOUNT_LIFETIME_SECONDS:
             account = self.fetch(sub)
             with self._lock:
-                self._cached.pop(sub, None)
                 self._cached[sub] = account, now
-                if len(self._cached) > MAX_ACCOUNTS:
-                    del self._cached[next(iter(self._cached))]
         return account if account is not None and account.enabled else None
 
     def evict(self, sub: str) -> None:
@@ -79,7 +79,16 @@ class AccountCache:
 
 @dataclass(frozen=True)
 class AuthServices:
-    """The services that authenticate users."""
+    """The services that authenticate users, for all threads of a process.
+
+    Attributes:
+        pool: holds the accounts.
+        verifier: of the pool's tokens.
+        sessions: of browsers.
+        personal_tokens: that users create for their scripts.
+        recovery_codes: of users who have lost their authenticator app.
+        accounts: of the owners of personal tokens.
+    """
 
     pool: UserPool
     verifier: TokenVerifier
@@ -87,53 +96,6 @@ class AuthServices:
     personal_tokens: PersonalTokens
     recovery_codes: RecoveryCodes
     accounts: AccountCache
-
-
-class AuthContext:
-    """The sign-in of one process, for all its threads.
-
-    Args:
-        create: creates the services on first use, so after gunicorn's fork; None without sign-in.
-
-    Attributes:
-        signs_in: whether users sign in; if not, the services must not be used.
-    """
-
-    def __init__(self, create: Callable[[], AuthServices] | None) -> None:
-        self.signs_in = create is not None
-        self._create = create
-        self._created: AuthServices | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def pool(self) -> UserPool:
-        """The user pool, which holds the accounts."""
-        return self._services().pool
-
-    @property
-    def verifier(self) -> TokenVerifier:
-        """The verifier of the pool's tokens."""
-        return self._services().verifier
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions of browsers."""
-        return self._services().sessions
-
-    @property
-    def personal_tokens(self) -> PersonalTokens:
-        """The tokens that users create for their scripts."""
-        return self._services().personal_tokens
-
-    @property
-    def recovery_codes(self) -> RecoveryCodes:
-        """The codes of users who have lost their authenticator app."""
-        return self._services().recovery_codes
-
-    @property
-    def accounts(self) -> AccountCache:
-        """The accounts of the owners of personal tokens."""
-        return self._services().accounts
 
     def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
         """Sign in the user of `tokens`, which the pool has just issued, and set the cookie in `answer`.
@@ -179,7 +141,26 @@ class AuthContext:
         if refresh_token is not None:
             self.revoke(refresh_token)
 
-    def _services(self) -> AuthServices:
+
+class AuthContext:
+    """The sign-in of one process, for all its threads.
+
+    Args:
+        create: creates the services on first use, so after gunicorn's fork; None without sign-in.
+
+    Attributes:
+        signs_in: whether users sign in; if not, the services must not be used.
+    """
+
+    def __init__(self, create: Callable[[], AuthServices] | None) -> None:
+        self.signs_in = create is not None
+        self._create = create
+        self._created: AuthServices | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def services(self) -> AuthServices:
+        """The services; without sign-in there are none, which raises `LookupError`."""
         with self._lock:
             if self._created is None:
                 if self._create is None:
@@ -198,8 +179,17 @@ def install_auth(app: Flask, auth: AuthContext) -> None:
     app.extensions[_EXTENSION] = auth
 
 
-def current_auth() -> AuthContext:
-    """Return the sign-in of the application that serves the current request."""
+def signs_in() -> bool:
+    """Return whether the users of the application that serves the current request sign in."""
+    return _context().signs_in
+
+
+def current_auth() -> AuthServices:
+    """Return the sign-in of the application that serves the current request; it must have one: `signs_in`."""
+    return _context().services
+
+
+def _context() -> AuthContext:
     return cast(AuthContext, current_app.extensions[_EXTENSION])
 
 

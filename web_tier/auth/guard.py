@@ -27,7 +27,7 @@ from werkzeug.wrappers import Response
 from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
-from web_tier.auth.context import COOKIE, AuthContext, current_auth, set_cookie
+from web_tier.auth.context import COOKIE, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
     Identity,
@@ -88,7 +88,7 @@ def parse_authorization(header: str) -> str:
     return found[1]
 
 
-def authenticate(header: str, auth: AuthContext) -> Identity:
+def authenticate(header: str, auth: AuthServices) -> Identity:
     """Return the identity of a request with this header.
 
     Raises:
@@ -126,20 +126,20 @@ def install_guard(app: Flask) -> None:
 
 
 def _identify() -> None:
-    auth, g.credentials_error = current_auth(), None
-    if not auth.signs_in:
+    g.credentials_error = None
+    if not signs_in():
         set_identity(LOCAL)
         return
     set_identity(None)
     if request.endpoint not in _UNAUTHENTICATED:
         try:
-            set_identity(_authenticate_request(auth))
+            set_identity(_authenticate_request(current_auth()))
         except InvalidCredentialsError as error:
             g.credentials_error = str(error)
 
 
 def _guard() -> ResponseReturnValue | None:
-    if not current_auth().signs_in:
+    if not signs_in():
         if request.blueprint in _ONLY_WITH_SIGN_IN:
             raise NotFound
         return None
@@ -184,7 +184,7 @@ def _check_right(right: Right, identity: Identity) -> None:
     raise Forbidden(f"this token is not for this: make one with the scope {right.value}, or sign in")
 
 
-def _authenticate_request(auth: AuthContext) -> Identity | None:
+def _authenticate_request(auth: AuthServices) -> Identity | None:
     """Return the identity of the request, or None if it is anonymous; a header counts before a cookie.
 
     Raises:
@@ -212,9 +212,9 @@ def credentials_check() -> Callable[[], bool]:
 
     For streams, which outlive the check of their request. While that is unknown, they are valid.
     """
-    auth, header, cookie = current_auth(), request.headers.get("Authorization"), request.cookies.get(COOKIE)
-    if not auth.signs_in:
+    if not signs_in():
         return lambda: True
+    auth, header, cookie = current_auth(), request.headers.get("Authorization"), request.cookies.get(COOKIE)
 
     def are_valid() -> bool:
         try:

@@ -10,7 +10,7 @@ from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
 from services.errors import FleetsightError
 from services.user_errors import TooManyAttemptsError, WrongCredentialsError
 from web_tier.audit import audit_details
-from web_tier.auth.context import current_auth
+from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.identity import Identity, current_identity, known_identity
 from web_tier.backend import current_backend
@@ -96,11 +96,11 @@ UNKNOWN = Visitor(signs_in=True, signed_in=False, is_known=False)
 
 def visitor() -> Visitor:
     """Return the visitor of the current request."""
-    identity, signs_in = known_identity(), current_auth().signs_in
-    may_sign_up = signs_in and current_backend().config.auth.sign_up
+    identity, has_sign_in = known_identity(), signs_in()
+    may_sign_up = has_sign_in and current_backend().config.auth.sign_up
     if identity is None:
-        return Visitor(signs_in, False, may_sign_up=may_sign_up)
-    return Visitor(signs_in, not identity.is_local, identity.email, identity.operates, may_sign_up)
+        return Visitor(has_sign_in, False, may_sign_up=may_sign_up)
+    return Visitor(has_sign_in, not identity.is_local, identity.email, identity.operates, may_sign_up)
 
 
 def visitor_now() -> Response:

@@ -18,7 +18,7 @@ from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeRequired, PoolTokens, required_email
 from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
-from web_tier.auth.context import AuthContext, current_auth
+from web_tier.auth.context import AuthServices, current_auth
 from web_tier.auth.identity import current_identity, set_identity, set_session
 from web_tier.auth.permissions import is_required_of, lacks_second_factor
 from web_tier.pages.account import form_field, redirect_to, render_error, render_page
@@ -95,11 +95,8 @@ def turn_off_second_factor() -> Response:
     identity, access = current_identity(), current_auth()
     if is_required_of(identity):
         raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
-    try:
-        if not _verify_user(access):
-            return _redirect_to_state()
-    except UserPoolError as error:
-        return render_error("second_factor", error, **_context())
+    if (refusal := _refusal_of_user(access)) is not None:
+        return refusal
     audit_as(SECOND_FACTOR_OFF, identity.email)
     _remove(access, identity.owner)
     return render_page("second_factor", message=IS_OFF, **_context())
@@ -108,11 +105,8 @@ def turn_off_second_factor() -> Response:
 def new_recovery_codes() -> Response:
     """Replace the recovery codes and show the new ones once."""
     identity, access = current_identity(), current_auth()
-    try:
-        if not _verify_user(access):
-            return _redirect_to_state()
-    except UserPoolError as error:
-        return render_error("second_factor", error, **_context())
+    if (refusal := _refusal_of_user(access)) is not None:
+        return refusal
     audit_as(RECOVERY_CODES_MADE, identity.email)
     return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
 
@@ -143,31 +137,31 @@ class RecoveryPage(MethodView):
         return access.begin(outcome, _redirect_to_state())
 
 
-def _remove(access: AuthContext, owner: str) -> None:
+def _remove(access: AuthServices, owner: str) -> None:
     access.pool.remove_second_factor(owner)
     access.accounts.evict(owner)
     access.recovery_codes.remove(owner)
 
 
-def _verify_user(access: AuthContext) -> bool:
+def _refusal_of_user(access: AuthServices) -> Response | None:
     """Verify password and code of the user by a sign-in that is revoked at once.
 
     Returns:
-        False if the pool required no code, so that there is no second factor to change.
-
-    Raises:
-        WrongCredentialsError, WrongSecondFactorError: if the password or the code is wrong.
+        None if both are right; else the answer: what was wrong, or the state if there is no second factor to change.
     """
     email = current_identity().email
-    outcome = access.pool.sign_in(email, form_field("password"))
-    if isinstance(outcome, CodeRequired):
-        count_code(email)
-        tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
-        access.revoke(tokens.refresh_token)
-        return True
+    try:
+        outcome = access.pool.sign_in(email, form_field("password"))
+        if isinstance(outcome, CodeRequired):
+            count_code(email)
+            tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
+            access.revoke(tokens.refresh_token)
+            return None
+    except UserPoolError as error:
+        return render_error("second_factor", error, **_context())
     if isinstance(outcome, PoolTokens):
         access.revoke(outcome.refresh_token)
-    return False
+    return _redirect_to_state()
 
 
 def _redirect_to_state() -> Response:
@@ -186,7 +180,7 @@ def _context() -> dict[str, Any]:
     }
 
 
-def _setup_context(access: AuthContext, secret: str, access_token: str) -> dict[str, Any]:
+def _setup_context(access: AuthServices, secret: str, access_token: str) -> dict[str, Any]:
     """Return the values of the setup form, with a QR code for authenticator apps as SVG.
 
     https://github.com/google/google-authenticator/wiki/Key-Uri-Format
@@ -201,7 +195,7 @@ def _setup_context(access: AuthContext, secret: str, access_token: str) -> dict[
     }
 
 
-def _setup(access: AuthContext, owner: str) -> tuple[str, str]:
+def _setup(access: AuthServices, owner: str) -> tuple[str, str]:
     """Return the key and the access token of the setup form.
 
     Raises:

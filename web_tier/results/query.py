@@ -6,7 +6,6 @@ again. All functions read through a `JobReader`, so a route that passes `UserJob
 
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any, Literal, Protocol
 from core.images import CODES
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
 from core.messages import ClassificationResult, Model
+from services.recent_dict import RecentDict
 from services.table import LAST
 
 PAGE = 500
@@ -300,7 +300,7 @@ class JobModels:
     """A cache of the models that answered jobs, since clients poll the status of a job; threads may share it."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._models = RecentDict[str, Model](MAX_CACHED_MODELS)
         self._lock = threading.Lock()
 
     def find(self, jobs: JobReader, status: JobStatus) -> Model | None:
@@ -315,7 +315,4 @@ class JobModels:
         if model is not None:
             with self._lock:
                 self._models[job_id] = model
-                self._models.move_to_end(job_id)
-                if len(self._models) > MAX_CACHED_MODELS:
-                    self._models.popitem(last=False)
         return model

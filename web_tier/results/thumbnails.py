@@ -5,7 +5,7 @@ sandboxed processes.
 """
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +15,7 @@ from core.images import ImageLimits, ImageRejectedError, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
+from services.recent_dict import RecentDict
 from web_tier.bulkheads import Bulkhead
 
 TILE: Final = 160
@@ -52,7 +53,7 @@ class Thumbnails:
 
     def __init__(self, limits: ImageLimits, pool: SandboxPool | None = None) -> None:
         self._limits, self._pool = limits, pool or SandboxPool(Zygote(_FUNCTION), ALLOWANCE, MAX_CONCURRENT)
-        self._unavailable: OrderedDict[ImageRef, None] = OrderedDict()
+        self._unavailable = RecentDict[ImageRef, None](MAX_UNAVAILABLE)
         self._lock = threading.Lock()
 
     def is_unavailable(self, ref: ImageRef) -> bool:
@@ -63,8 +64,6 @@ class Thumbnails:
         """Remember that this image has no thumbnail."""
         with self._lock:
             self._unavailable[ref] = None
-            if len(self._unavailable) > MAX_UNAVAILABLE:
-                self._unavailable.popitem(last=False)
 
     def render(self, data: bytes, side: int = TILE) -> bytes:
         """Return a thumbnail of an image, upright, its shorter side at most `side` pixels.

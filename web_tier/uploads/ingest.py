@@ -27,7 +27,7 @@ not matter whether a failed send succeeded: its reply may have been lost, and a 
 
 import logging
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +50,7 @@ from core.result_cache import ResultCache, repeated
 from core.tracing import TracingExecutor, use_traceparent
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.recent_dict import RecentDict
 from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
@@ -170,8 +171,7 @@ class AcceptedCounter:
     """
 
     def __init__(self, max_jobs: int = MAX_COUNTED_JOBS) -> None:
-        self._counts: OrderedDict[str, _JobCount] = OrderedDict()
-        self._max_jobs = max_jobs
+        self._counts = RecentDict[str, _JobCount](max_jobs)
         self._lock = threading.Lock()
 
     def add(self, job_id: str, images: int, cached: int, at: datetime) -> tuple[str, AcceptedCount]:
@@ -181,15 +181,12 @@ class AcceptedCounter:
             The writer id, and the count to store under it.
         """
         with self._lock:
-            entry = self._counts.setdefault(job_id, _JobCount())
-            self._counts.move_to_end(job_id)
+            entry = self._counts[job_id] = self._counts.get(job_id) or _JobCount()
             before = entry.count
             entry.count = replace(before, accepted=before.accepted + images)
             if cached:
                 first_at = before.first_at or at
                 entry.count = replace(entry.count, cached=before.cached + cached, first_at=first_at, last_at=at)
-            if len(self._counts) > self._max_jobs:
-                self._counts.popitem(last=False)
             return entry.writer_id, entry.count
 
 
@@ -197,7 +194,7 @@ class DeclaredImages:
     """The images of which this process has stored an intent, until each is recorded or has no object; thread-safe."""
 
     def __init__(self) -> None:
-        self._intents: OrderedDict[ImageRef, tuple[str, set[ImageRef]]] = OrderedDict()
+        self._intents = RecentDict[ImageRef, tuple[str, set[ImageRef]]](MAX_DECLARED_IMAGES)
         self._lock = threading.Lock()
 
     def add(self, intent: PutIntent) -> None:
@@ -205,8 +202,6 @@ class DeclaredImages:
         left = set(intent.refs)
         with self._lock:
             self._intents |= dict.fromkeys(intent.refs, (intent.intent_id, left))
-            while len(self._intents) > MAX_DECLARED_IMAGES:
-                self._intents.popitem(last=False)
 
     def settle(self, refs: Iterable[ImageRef]) -> list[str]:
         """Forget images; return the intents that have no more."""

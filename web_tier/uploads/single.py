@@ -14,7 +14,6 @@ stay in memory until it is accepted.
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.recent_dict import RecentDict
 from web_tier.memory import MemoryLimiter
 from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.ingest import (
@@ -107,7 +107,7 @@ class SingleImages:
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     spread_keys: bool = False
     models: Callable[[], Callable[[str], JobModel | None]] = lambda: lambda _job_id: None
-    _open: "OrderedDict[str, _OpenJob]" = field(default_factory=OrderedDict, init=False)
+    _open: RecentDict[str, _OpenJob] = field(default_factory=lambda: RecentDict(MAX_OPEN_JOBS), init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _committer: ThreadPoolExecutor = field(
@@ -164,10 +164,7 @@ class SingleImages:
                 job_id = new_job_id(spread=self.spread_keys)
                 job = Job(job_id, JOB_NAME, now, self.keep, owner, is_single=True, model=model_of(job_id))
                 found = _OpenJob(job, before)
-                self._open[owner] = found
-            self._open.move_to_end(owner)
-            if len(self._open) > MAX_OPEN_JOBS:
-                self._open.popitem(last=False)
+            self._open[owner] = found  # the latest one that was used
             found.images += 1
             return found
 

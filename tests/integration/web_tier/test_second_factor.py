@@ -27,7 +27,7 @@ from tests.support.people import (
 )
 from web_tier.app import create_app
 from web_tier.audit import AuditTrail
-from web_tier.auth.context import COOKIE, AuthContext
+from web_tier.auth.context import COOKIE, AuthServices
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.pages.second_factor import SETUP
 from web_tier.pages.sign_in import CHALLENGE
@@ -278,7 +278,7 @@ def test_recovery_codes_belong_to_one_user(app: Flask, pool: MemoryPool) -> None
     assert pool.people[SAFE].app
 
 
-def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: AuthContext) -> None:
+def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: AuthServices) -> None:
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
     for challenge in (

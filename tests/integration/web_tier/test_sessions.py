@@ -509,7 +509,7 @@ def test_without_sign_in_the_services_are_unavailable(make_config: ConfigMaker) 
     access = create_auth(Backend(make_config()))
     assert not access.signs_in
     with pytest.raises(LookupError, match="signs_in"):
-        assert access.pool
+        assert access.services
 
 
 def test_without_a_pool_the_web_tier_does_not_start(make_config: ConfigMaker, keys: Path) -> None:
@@ -526,16 +526,16 @@ def test_without_keys_the_web_tier_does_not_start(make_config: ConfigMaker, monk
 def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: Path) -> None:
     access = create_auth(Backend(make_config(auth=SIGN_IN | {"session_idle_minutes": 5, "session_hours": 2})))
     assert access.signs_in
-    assert (access.sessions.times.idle, access.sessions.times.longest) == (300, 7_200)
+    times = access.services.sessions.times
+    assert (times.idle, times.longest) == (300, 7_200)
 
 
 def test_the_services_are_created_once_on_first_use(make_config: ConfigMaker, keys: Path) -> None:
     made = []
-    whole = create_auth(Backend(make_config(auth=SIGN_IN)))._services()
+    whole = create_auth(Backend(make_config(auth=SIGN_IN))).services
     access = AuthContext(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
     assert not made
-    assert access.pool is whole.pool
-    assert access.verifier is whole.verifier
+    assert access.services is access.services is whole
     assert len(made) == 1
 
 
@@ -549,7 +549,7 @@ def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
     tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
     assert isinstance(tokens, PoolTokens)
     auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}
-    access = create_auth(Backend(make_config(auth=auth)))
+    access = create_auth(Backend(make_config(auth=auth))).services
     app = create_app(make_config(auth=auth), auth=access)
 
     with app.test_request_context("/"):

@@ -423,9 +423,10 @@ def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
 
 
 def test_open_jobs_are_bounded_and_no_image_is_lost(
-    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore
+    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore, clock: Clock
 ) -> None:
     monkeypatch.setattr(single, "MAX_OPEN_JOBS", 2)
+    singles = SingleImages(singles.ingest, clock)
     order = ["a", "b", "a", "c", "a", "b"]
     records, opened = list[ImageRecord](), list[str]()
     for owner in order:

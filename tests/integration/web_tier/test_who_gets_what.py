@@ -30,7 +30,7 @@ from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, AccountCache, AuthContext, AuthServices
+from web_tier.auth.context import COOKIE, AccountCache, AuthServices
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
 INSTANCE = "i-0123456789abcdef0"
@@ -266,7 +266,7 @@ class Stage:
     config: Config
     clients: Clients
     table: Table
-    access: AuthContext
+    access: AuthServices
     clock: Clock
     pool: PlayedPool
 
@@ -342,7 +342,7 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     provision(clients, config)
     table, pool, clock = Table(clients.dynamodb, config.names.job_table), NobodyThere(), Clock()
     pool.add(OWNER)
-    parts = AuthServices(
+    access = AuthServices(
         pool=cast(Any, pool),
         verifier=verifier(fetch=lambda: JWKS),
         sessions=sessions_of(table, pool, clock),
@@ -350,7 +350,6 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
         recovery_codes=RecoveryCodes(table),
         accounts=AccountCache(pool.account, clock.seconds),
     )
-    access = AuthContext(lambda: parts)
     yield Stage(create_app(config, auth=access), config, clients, table, access, clock, pool)
 
 

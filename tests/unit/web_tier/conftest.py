@@ -16,7 +16,7 @@ from tests.support.fixtures import compiled  # noqa: F401
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
-from web_tier.auth.context import AuthContext
+from web_tier.auth.context import AuthServices
 from web_tier.result_services import result_services_of
 
 
@@ -65,7 +65,7 @@ def make_app(
         *,
         bucket: Bucket = input_bucket,
         queue: Queue = requests_queue,
-        auth: AuthContext | None = None,
+        auth: AuthServices | None = None,
         **changes: dict[str, Any],
     ) -> Flask:
         config = make_config(**changes)
