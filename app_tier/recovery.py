@@ -93,31 +93,26 @@ class ImageFault:
 
 
 @dataclass(frozen=True)
-class FatalError:
+class _ReasonedFault:
+    """A fault with its reason, for the log."""
+
+    reason: str
+
+
+class FatalError(_ReasonedFault):
     """This worker cannot continue: it returns its messages to the queue and ends with the reason."""
 
-    reason: str
 
-
-@dataclass(frozen=True)
-class ServiceFault:
+class ServiceFault(_ReasonedFault):
     """S3 or SQS does not answer, or throttles. No image is at fault."""
 
-    reason: str
 
-
-@dataclass(frozen=True)
-class LocalFault:
+class LocalFault(_ReasonedFault):
     """The engine or the decoding processes do not work on this worker. No image is at fault."""
 
-    reason: str
 
-
-@dataclass(frozen=True)
-class UnknownFault:
+class UnknownFault(_ReasonedFault):
     """Any other error: the image, this worker or the program may be at fault."""
-
-    reason: str
 
 
 TransientError = ServiceFault | LocalFault | UnknownFault

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from inspect import getdoc
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, url_for
+from flask import Blueprint, Flask, Response, current_app, jsonify, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -22,7 +22,7 @@ from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import Right, rights_of
-from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.problems import CONTENT_TYPE as PROBLEM
 from web_tier.problems import Problem
 
@@ -309,4 +309,4 @@ def page() -> str:
     for path, methods in api["paths"].items():
         for method, described in methods.items():
             groups[described["tags"][0]].append((path, method, described))
-    return render_template("api.html", api=api, groups=groups, fleet=current_backend().fleet.snapshot())
+    return render_with_fleet("api.html", api=api, groups=groups)

@@ -3,7 +3,9 @@
 A true label changes no prediction. It stays until it is removed, or the job is deleted or expires.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, Self
 
 from flask import Blueprint, Response, request, stream_with_context
@@ -11,7 +13,7 @@ from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
-from core.jobs.models import TrueLabel, TruthSource
+from core.jobs.models import ImageRecord, TrueLabel, TruthSource
 from services.clock import utc_now
 from web_tier.api.openapi import ApiResponse, operation
 from web_tier.api.parsing import json_response, parse_body
@@ -272,12 +274,10 @@ def apply_truth_file(jobs: UserJobs, job_id: str, data: bytes) -> tuple[TruthOut
         UnprocessableEntity: it is not such a file.
         NotFoundError: the user has no such job.
     """
-    classes = current_result_services().class_labels(jobs.job(job_id).model).labels
     try:
-        outcome = match_rows(parse_truth_file(data), jobs.images(job_id), classes)
+        return _apply(jobs, job_id, partial(match_rows, parse_truth_file(data)), "csv")
     except TruthFileError as error:
         raise UnprocessableEntity(str(error)) from error
-    return outcome, _set(jobs, job_id, outcome, "csv")
 
 
 def apply_folders(jobs: UserJobs, job_id: str) -> tuple[TruthOutcome, int]:
@@ -286,10 +286,14 @@ def apply_folders(jobs: UserJobs, job_id: str) -> tuple[TruthOutcome, int]:
     Raises:
         NotFoundError: the user has no such job.
     """
-    classes = current_result_services().class_labels(jobs.job(job_id).model).labels
-    outcome = match_folders(jobs.images(job_id), classes)
-    return outcome, _set(jobs, job_id, outcome, "folder")
+    return _apply(jobs, job_id, match_folders, "folder")
 
 
-def _set(jobs: UserJobs, job_id: str, outcome: TruthOutcome, source: TruthSource) -> int:
-    return set_truths(jobs, job_id, outcome.labels, source)
+def _apply(
+    jobs: UserJobs,
+    job_id: str,
+    match: Callable[[Iterable[ImageRecord], Sequence[str]], TruthOutcome],
+    source: TruthSource,
+) -> tuple[TruthOutcome, int]:
+    outcome = match(jobs.images(job_id), current_result_services().class_labels(jobs.job(job_id).model).labels)
+    return outcome, set_truths(jobs, job_id, outcome.labels, source)

@@ -13,7 +13,7 @@ refers to the new id.
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
@@ -155,21 +155,10 @@ def _key(session_id: str) -> tuple[str, str]:
 
 def _item(session_id: str, record: SessionRecord) -> Item:
     pk, sk = _key(session_id)
-    return {
-        "pk": pk,
-        "sk": sk,
-        "family": record.family,
-        "owner": record.owner,
-        "email": record.email,
-        "groups": json.dumps(sorted(record.groups)),
-        "refresh_token": record.refresh_token,
-        "begun": record.begun,
-        "seen": record.seen,
-        "rotated": record.rotated,
-        "second_factor": int(record.second_factor),
-        "claimed": record.claimed,
-        EXPIRES_AT: record.ends,
-    }
+    fields = asdict(record)
+    ends, groups = fields.pop("ends"), json.dumps(sorted(record.groups))
+    own = {"groups": groups, "second_factor": int(record.second_factor), EXPIRES_AT: ends}
+    return {"pk": pk, "sk": sk, **fields, **own}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from datetime import date
 from typing import Final, get_args
 
-from flask import render_template, request
+from flask import request
 
 from services.clock import utc_now
 from web_tier.auth.identity import current_identity
-from web_tier.backend import current_backend
 from web_tier.costs import MAX_REPORT_DAYS, Grouping, oldest_day, visible_reports
+from web_tier.page_header import render_with_fleet
 
 LINES_PER_PAGE: Final = 100
 """Lines that the page shows, the dearest ones; the CSV has more."""
@@ -27,7 +27,7 @@ def costs_page() -> str:
     days = days if days in SPANS else 1
     reports, sees_all = visible_reports(), current_identity().operates
     report = reports.report(day, days, by)
-    return render_template(
+    return render_with_fleet(
         "costs.html",
         report=report,
         lines=reports.named(report.lines[:LINES_PER_PAGE]),
@@ -39,7 +39,6 @@ def costs_page() -> str:
         spans=SPANS,
         groupings={name: title for name, title in _TITLES.items() if sees_all or name != "user"},
         sees_all=sees_all,
-        fleet=current_backend().fleet.snapshot(),
     )
 
 

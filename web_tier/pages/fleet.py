@@ -44,6 +44,7 @@ from web_tier.audit import audit_details
 from web_tier.backend import current_backend
 from web_tier.bodies import ApiBody
 from web_tier.model_comparison import current_comparison
+from web_tier.page_header import render_with_fleet
 from web_tier.pages.fleet_chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.parameters import clean_reason
 
@@ -326,7 +327,7 @@ class LimitsForm:
 
 def pause_page() -> str:
     """Show the form that pauses the fleet, with its reason."""
-    return render_template("pause.html", fleet=current_backend().fleet.snapshot())
+    return render_with_fleet("pause.html")
 
 
 def pause() -> ResponseReturnValue:
@@ -424,7 +425,7 @@ def confirm_drain(instance_id: str) -> str:
     """Show the form that confirms the drain of an instance."""
     backend = current_backend()
     instance = backend.fleet.drainable_instance(instance_id)
-    return render_template("drain.html", instance_id=instance_id, instance=instance, fleet=backend.fleet.snapshot())
+    return render_with_fleet("drain.html", instance_id=instance_id, instance=instance)
 
 
 def drain(instance_id: str) -> ResponseReturnValue:

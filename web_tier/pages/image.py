@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -24,6 +24,7 @@ from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.pages.job import job_page_after
 from web_tier.parameters import known_id, known_ref
 from web_tier.rate_limits import current_quota_scope
@@ -66,7 +67,7 @@ def image_page(job_id: str, image_id: str) -> str:
     response = result.response
     labels = services.class_labels(job.model)
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
-    return render_template(
+    return render_with_fleet(
         "image.html",
         job=job,
         item=result,
@@ -79,7 +80,6 @@ def image_page(job_id: str, image_id: str) -> str:
         unsure=UNSURE,
         note=RETRY_NOTES.get(request.args.get("retried", "")),
         classes=labels.labels,
-        fleet=current_backend().fleet.snapshot(),
     )
 
 

@@ -29,6 +29,7 @@ from web_tier.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
@@ -395,10 +396,9 @@ def job_page(job_id: str) -> ResponseReturnValue:
     valid = valid_parameters(request.args)
     if valid != {name: text.strip() for name, text in request.args.items() if text.strip()}:
         return redirect(url_for("pages.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
-    backend = current_backend()
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     job = view.progress.status.job
-    return render_template(
+    return render_with_fleet(
         "job.html",
         view=view,
         max_labels=MAX_LABELS,
@@ -406,7 +406,6 @@ def job_page(job_id: str) -> ResponseReturnValue:
         model=view.model or job.model,
         class_labels=current_result_services().class_labels(job.model).labels,
         notification=notification_form(job_id),
-        fleet=backend.fleet.snapshot(),
     )
 
 
@@ -493,13 +492,7 @@ def notify(job_id: str) -> ResponseReturnValue:
 
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
-    counts = {
-        "refused": retried.rejected,
-        "gone": len(retried.missing),
-        "final": retried.final,
-        "running": retried.running,
-    }
-    others: dict[str, Any] = {name: count for name, count in counts.items() if count}
+    others: dict[str, Any] = {name: count for name, count in retried.counts.items() if count and name != "sent"}
     return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
 
 
@@ -535,7 +528,7 @@ def ask_to_delete_jobs() -> ResponseReturnValue:
     statuses = _statuses(user_jobs(), _selected())
     if not statuses:
         return redirect(url_for("pages.jobs_page"), 303)
-    return render_template("delete_jobs.html", statuses=statuses, fleet=current_backend().fleet.snapshot())
+    return render_with_fleet("delete_jobs.html", statuses=statuses)
 
 
 def delete_jobs() -> ResponseReturnValue:
@@ -567,7 +560,7 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
 def ask_to_delete(job_id: str) -> str:
     """Show the form that confirms the deletion of a job."""
     status = user_jobs().status(known_id("job", job_id))
-    return render_template("delete.html", status=status, fleet=current_backend().fleet.snapshot())
+    return render_with_fleet("delete.html", status=status)
 
 
 def delete(job_id: str) -> ResponseReturnValue:

@@ -1,10 +1,11 @@
 """The model page: what a model is, its classes, and the other models."""
 
-from flask import render_template, request
+from flask import request
 
 from core.bundle_facts import BundleFacts
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.parameters import clean_search
 
 PRECISIONS = {
@@ -31,7 +32,7 @@ def model_page() -> str:
     catalog = served.recent_catalog()
     facts = served.facts_called(request.args.get("name", "")) if job is None else served.facts(job.model)
     shown = None if catalog is None or facts.digest is None else catalog.find(facts.digest)
-    return render_template(
+    return render_with_fleet(
         "model.html",
         facts=facts,
         job=job,
@@ -40,5 +41,4 @@ def model_page() -> str:
         precision=PRECISIONS.get(facts.precision, facts.precision),
         search=search,
         matching={label for label in facts.labels if search.casefold() in label.casefold()},
-        fleet=current_backend().fleet.snapshot(),
     )

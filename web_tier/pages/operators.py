@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
 
-from flask import redirect, render_template, request, url_for
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
@@ -14,6 +14,7 @@ from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.audit import RETENTION, audit_details, current_trail
 from web_tier.auth.identity import current_identity
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.parameters import cursor_of_page, known_ref
 from web_tier.uploads.retry import redrive, redrive_all
 
@@ -36,13 +37,12 @@ def audit_page() -> str:
         before=before,
         limit=EVENTS_PER_PAGE,
     )
-    return render_template(
+    return render_with_fleet(
         "audit.html",
         page=page,
         query={"user": user, "since": since or "", "until": until or ""},
         kept_days=RETENTION.days,
         is_first_page=before is None,
-        fleet=current_backend().fleet.snapshot(),
     )
 
 
@@ -79,14 +79,13 @@ def dead_letters_page() -> str:
     if sent is not None:
         refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
         note = redriven_words(sent, refused=refused, gone=gone, running=running)
-    return render_template(
+    return render_with_fleet(
         "dead_letters.html",
         rows=[LetterRow.of(letter) for letter in page.letters],
         before=before,
         next_before=page.next_before,
         note=note,
         tries=backend.config.queues.max_receive_count,
-        fleet=backend.fleet.snapshot(),
     )
 
 

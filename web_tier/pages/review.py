@@ -1,6 +1,6 @@
 """The pages of a review: the evaluation of a job, and the forms that set true labels."""
 
-from flask import redirect, render_template, request, url_for
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
@@ -10,6 +10,7 @@ from web_tier.api.review import TruthMatched, apply_folders, apply_truth_file
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.parameters import clean_label, known_id, known_ref
 from web_tier.results.evaluation import ConfusionMatrix
 from web_tier.results.truth import MAX_TRUTH_BYTES, read_evaluation
@@ -35,7 +36,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
     status = jobs.status(job_id)
     evaluation = read_evaluation(jobs, status)
     matrix = ConfusionMatrix.of(evaluation, MAX_MATRIX_CLASSES)
-    return render_template(
+    return render_with_fleet(
         "evaluation.html",
         job=status.job,
         status=status,
@@ -44,7 +45,6 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
         max_listed=MAX_LISTED,
         max_classes=MAX_CLASSES,
         outcome=outcome,
-        fleet=current_backend().fleet.snapshot(),
     )
 
 

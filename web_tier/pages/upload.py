@@ -18,6 +18,7 @@ from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.backend import current_backend
+from web_tier.page_header import render_with_fleet
 from web_tier.parameters import clean_job_name, job_name_of_files
 from web_tier.rate_limits import current_quota_scope
 from web_tier.uploads.ingest import RejectedUpload
@@ -44,17 +45,13 @@ FORM_WITHOUT_SESSION = (
 )
 
 
-def upload_form() -> str:
-    """Show the upload form."""
-    return _upload_form()
-
-
 def plain_upload_form() -> str:
     """Show the upload form where the first page is a static file: browsers without scripts need the CSRF token."""
-    return _upload_form()
+    return upload_form()
 
 
-def _upload_form(fault: str | None = None) -> str:
+def upload_form(fault: str | None = None) -> str:
+    """Show the upload form, with what was wrong with the last one."""
     backend = current_backend()
     fleet, catalog = backend.fleet.snapshot(), backend.served.recent_catalog()
     is_demo = backend.config.worker.bundle == DEMO_BUNDLE and (
@@ -88,7 +85,7 @@ def upload() -> ResponseReturnValue:
     try:
         check_csrf(fields.get(CSRF_FIELD))
     except Forbidden:
-        return _upload_form(FORM_WITHOUT_SESSION), 403
+        return upload_form(FORM_WITHOUT_SESSION), 403
     if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
@@ -106,12 +103,11 @@ def upload() -> ResponseReturnValue:
     rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
         return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
-    page = render_template(
+    page = render_with_fleet(
         "outcome.html",
         job=job,
         accepted=len(outcomes) - len(rejections),
         rejections=rejections,
-        fleet=backend.fleet.snapshot(),
     )
     return page, upload_status(outcomes)
 

@@ -63,16 +63,20 @@ class Retried:
     running: int = 0
     next_after: str | None = None
 
-    def of_one(self) -> RetriedOutcome:
-        """Return the outcome of a retry of at most one image."""
-        counts: dict[RetriedOutcome, int] = {
+    @property
+    def counts(self) -> dict[RetriedOutcome, int]:
+        """The number of images with each outcome."""
+        return {
             "sent": self.sent,
             "refused": self.rejected,
             "gone": len(self.missing),
             "final": self.final,
             "running": self.running,
         }
-        return next((outcome for outcome, count in counts.items() if count), "not_failed")
+
+    def of_one(self) -> RetriedOutcome:
+        """Return the outcome of a retry of at most one image."""
+        return next((outcome for outcome, count in self.counts.items() if count), "not_failed")
 
 
 @dataclass(frozen=True, slots=True)
