@@ -1,6 +1,7 @@
 """Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import cast
@@ -55,6 +56,15 @@ OF_CACHED = "cached_"
 """Prefix of the attributes for the times of images that were answered from the cache."""
 
 
+def stated(attributes: Mapping[str, str | int | datetime | None]) -> Item:
+    """Return those of `attributes` that an item has: it leaves out zeros, empty texts and what is not known."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in attributes.items()
+        if value
+    }
+
+
 def partition(job_id: str) -> str:
     """Return the partition of a job's images, results and upload manifests."""
     return f"JOB#{job_id}"
@@ -72,19 +82,16 @@ def jobs_partition(owner: str) -> str:
 
 def job_item(job: Job, partition_key: str = JOBS) -> Item:
     """Return the item of a job in a partition."""
-    item = {"pk": partition_key, "sk": job.job_id, "name": job.name, "created_at": job.created_at.isoformat()}
-    single = {"single": 1} if job.is_single else {}
-    reviewed = {REVIEWED: 1} if job.is_reviewed else {}
-    source = {"source": job.source} if job.source else {}
-    results = {"results": job.results} if job.results else {}
+    flags = {"single": int(job.is_single), REVIEWED: int(job.is_reviewed)}
+    texts = {"owner": job.owner, "source": job.source, "results": job.results}
     return {
-        **item,
+        "pk": partition_key,
+        "sk": job.job_id,
+        "name": job.name,
+        "created_at": job.created_at.isoformat(),
         "keep": int(job.keep),
-        **single,
-        **_owner_as_text(job.owner),
-        **reviewed,
-        **source,
-        **results,
+        **stated(flags),
+        **stated(texts),
         **job_model_attributes(job.model),
     }
 
@@ -101,9 +108,9 @@ def job_model_in(item: Item) -> JobModel | None:
     return JobModel(str(item["model"]), str(item["digest"]), str(item["place"]))
 
 
-def model_as_text(model: RequestedModel) -> str:
-    """Return the model of an image as one attribute."""
-    return f"{model.digest} {model.place}"
+def model_as_text(model: RequestedModel | None) -> str:
+    """Return the model of an image as one attribute; empty without one."""
+    return "" if model is None else f"{model.digest} {model.place}"
 
 
 @lru_cache(maxsize=64)
@@ -142,7 +149,7 @@ def job_of(item: Item) -> Job:
 
 def deleted_item(job: Job) -> Item:
     """Return the mark of a deleted job."""
-    return {"pk": DELETED, "sk": job.job_id, **_owner_as_text(job.owner)}
+    return {"pk": DELETED, "sk": job.job_id, **stated({"owner": job.owner})}
 
 
 def deleted_of(item: Item) -> DeletedJob:
@@ -155,29 +162,18 @@ def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
     return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, jobs_partition(owner)))]
 
 
-def _owner_as_text(owner: str) -> dict[str, str]:
-    return {"owner": owner} if owner else {}
-
-
 def image_item(image: ImageRecord) -> Item:
     """Return the item of an accepted image."""
-    item: dict[str, str | int] = {
+    return {
         "pk": partition(image.ref.job_id),
         "sk": f"{IMAGE}{image.ref.image_id}",
         "filename": image.filename,
         "key": image.key,
         "size": image.size,
         "accepted_at": image.accepted_at.isoformat(),
+        **stated({"cached": int(image.cached), "retried_at": image.retried_at, "attempt": image.attempt}),
+        **stated({"owner": image.owner, "model": model_as_text(image.model)}),
     }
-    if image.cached:
-        item["cached"] = 1
-    if image.retried_at is not None:
-        item["retried_at"] = image.retried_at.isoformat()
-    if image.attempt:
-        item["attempt"] = image.attempt
-    if image.model is not None:
-        item["model"] = model_as_text(image.model)
-    return {**item, **_owner_as_text(image.owner)}
 
 
 def image_of(job_id: str, item: Item) -> ImageRecord:
@@ -198,18 +194,15 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
 
 def result_item(response: ClassificationResult) -> Item:
     """Return the item of a result."""
-    item: dict[str, str | int] = {
+    tries = response.attempts if response.attempts > 1 else 0
+    return {
         "pk": partition(response.job_id),
         "sk": f"{RESULT}{response.image_id}",
         "status": response.status,
         "attempt": response.attempt,
         "response": response.to_json(),
+        **stated({"attempts": tries, "cancelled": int(is_cancelled(response))}),
     }
-    if response.attempts > 1:
-        item["attempts"] = response.attempts
-    if is_cancelled(response):
-        item["cancelled"] = 1
-    return item
 
 
 def result_summary_of(item: Item) -> ResultSummary:
@@ -277,10 +270,9 @@ def counts_of(item: Item) -> Counts:
     )
 
 
-def runs_as_text(counts: Counts) -> dict[str, str]:
+def runs_as_text(counts: Counts) -> Item:
     """Return the attribute for the billing periods in which a job was answered, if there are any."""
-    text = " ".join(f"{run}:{answers}" for run, answers in counts.runs)
-    return {"runs": text} if text else {}
+    return stated({"runs": " ".join(f"{run}:{answers}" for run, answers in counts.runs)})
 
 
 def merged_of(item: Item) -> MergedFile:
@@ -295,7 +287,6 @@ def copy_of(item: Item) -> ResultsCopy:
 
 def listing_item(job_id: str, listing: SourceListing) -> Item:
     """Return the item of a source's listing."""
-    paused = {} if listing.paused_until is None else {"paused_until": listing.paused_until.isoformat()}
     return {
         "pk": counts_partition(job_id),
         "sk": LISTING,
@@ -305,7 +296,7 @@ def listing_item(job_id: str, listing: SourceListing) -> Item:
         "skipped": json.dumps(dict(listing.skipped)),
         "after": listing.after,
         "error": listing.error,
-        **paused,
+        **stated({"paused_until": listing.paused_until}),
     }
 
 
@@ -334,10 +325,9 @@ def accepted_count_of(item: Item) -> AcceptedCount:
     )
 
 
-def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> dict[str, str]:
+def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> Item:
     """Return the attributes for the times of the first and the last event, if they are known."""
-    times = {f"{what}first_at": first, f"{what}last_at": last}
-    return {name: moment.isoformat() for name, moment in times.items() if moment is not None}
+    return stated({f"{what}first_at": first, f"{what}last_at": last})
 
 
 def moment_in(item: Item, name: str) -> datetime | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from core.ids import ImageRef, new_id
-from core.jobs.items import FIRST_ID
+from core.jobs.items import FIRST_ID, stated
 from services.table import LAST, Item, Table
 
 SHARDS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -95,11 +95,11 @@ def _key(intent_id: str) -> tuple[str, str]:
 
 def _item(intent: PutIntent) -> Item:
     pk, sk = _key(intent.intent_id)
-    item: Item = {
+    return {
         "pk": pk,
         "sk": sk,
         "job_id": intent.job_id,
         "images": " ".join(intent.image_ids),
         "renewed": new_id(),
+        **stated({"key": intent.key, "upload": int(intent.is_upload)}),
     }
-    return {**item, **({"key": intent.key} if intent.key else {}), **({"upload": 1} if intent.is_upload else {})}

@@ -23,7 +23,7 @@ from hashlib import sha256
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import ImageRef
-from core.jobs.items import job_model_attributes, job_model_in, model_as_text, model_in_text, partition
+from core.jobs.items import job_model_attributes, job_model_in, model_as_text, model_in_text, partition, stated
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
@@ -161,9 +161,7 @@ class UploadManifests:
             "pk": partition(job_id),
             "sk": f"SLICE#{key}",
             "images": json.dumps(lines, ensure_ascii=False),
-            **({"digest": digest} if digest else {}),
-            **({"owner": owner} if owner else {}),
-            **({} if model is None else {"model": model_as_text(model)}),
+            **stated({"digest": digest, "owner": owner, "model": model_as_text(model)}),
         }
         if self.table.put_if(item, "attribute_not_exists( #pk )"):
             return True
