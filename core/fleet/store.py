@@ -228,12 +228,10 @@ class FleetStore:
         }
         listed = FleetInstances.from_json(items.get(_INSTANCES, "{}")).instances
         ended = EndedInstances.from_json(items.get(_ENDED, "{}")).instances
-        for found in listed:
+        every: tuple[FleetInstance | EndedInstance, ...] = (*listed, *ended)
+        for found in every:
             if found.instance_id == instance_id:
                 return found
-        for instance in ended:
-            if instance.instance_id == instance_id:
-                return instance
         raise _unknown(instance_id)
 
     def request_drain(self, instance_id: str, now: datetime) -> None:
@@ -310,8 +308,7 @@ class FleetStore:
 
     def put_cap_messages(self, messages: CapMessages, token: int) -> bool:
         """Store the messages on spending caps; return False if a controller with a later fencing `token` has."""
-        item: Item = {"pk": FLEET, "sk": _CAPS, "token": token, _BODY: messages.to_json()}
-        return self.table.put_if(item, "attribute_not_exists( #token ) OR #token <= :token", {"token": token})
+        return self.table.put_fenced({"pk": FLEET, "sk": _CAPS, _BODY: messages.to_json()}, token)
 
     def cap_messages(self) -> CapMessages:
         """Return the messages on spending caps that were stored last."""
