@@ -11,6 +11,7 @@ take a fifth longer. coverage.py would double their time, since Python 3.11 has 
 """
 
 import ast
+import gc
 import json
 import marshal
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 
 from slipcover import FileMatcher, ImportManager, Slipcover, merge_coverage, print_coverage
 from slipcover.branch import preinstrument
@@ -35,6 +36,7 @@ def measure(sources: Iterable[str]) -> Callable[[], None]:
     Each process puts probes into the measured modules when it imports them, so measure no package without need.
     """
     SlipcoverLoader.exec_module = _load_measured
+    sys._current_frames = _current_frames
     matcher = FileMatcher()
     matcher.addOmit("*/tests/*")
     for source in sources:
@@ -53,6 +55,21 @@ def measure(sources: Iterable[str]) -> Callable[[], None]:
         unfinished.replace(file)
 
     return write
+
+
+def _current_frames(original: Callable[[], dict[int, FrameType]] = sys._current_frames) -> dict[int, FrameType]:
+    """Return the frames of all threads, which Slipcover asks for, without a collection of garbage meanwhile.
+
+    Before Python 3.12, a collection in this call ends in a deadlock if it runs Python code, as Hypothesis's callback:
+    https://github.com/python/cpython/issues/106883
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return original()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _load_measured(loader: SlipcoverLoader, module: ModuleType) -> None:
