@@ -27,6 +27,7 @@ from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.demand_signal import SignallingQueue
+from services.made_once import made_once
 from services.s3 import Bucket, Forms, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
@@ -117,11 +118,6 @@ class Backend:
         self.consoles = InstanceConsoles(self._console_client, self.bulkheads.consoles)
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
-        self._intake: ImageIngest | None = None
-        self._singles: SingleImages | None = None
-        self._direct: PresignedUploads | None = None
-        self._watch: ResultWaiter | None = None
-        self._clients: Clients | None = None
         self.served = ServedModels(
             BundleReader(
                 config.worker.bundle,
@@ -137,13 +133,16 @@ class Backend:
         self._lock, self._checking = threading.RLock(), threading.Lock()
         self._checked_at, self._faults = float("-inf"), dict[str, str]()
 
-    @property
+    @made_once
+    def clients(self) -> Clients:
+        """The clients of this process, for all its threads."""
+        kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
+        return Clients(self.config.aws.endpoint(pool_size=kept))
+
+    @made_once
     def store(self) -> JobStore:
         """The job store."""
-        with self._lock:
-            if self._store is None:
-                self._store = JobStore(Table(self.shared_clients().dynamodb, self.config.names.job_table))
-            return self._store
+        return self._store or JobStore(Table(self.clients.dynamodb, self.config.names.job_table))
 
     @property
     def fleet(self) -> FleetStore:
@@ -155,61 +154,49 @@ class Backend:
         """The images of all jobs that were given up; for operators."""
         return DeadLetterStore(self.store)
 
-    @property
+    @made_once
     def intake(self) -> ImageIngest:
         """Where uploads go."""
-        with self._lock:
-            if self._intake is None:
-                web, names, clients = self.config.web, self.config.names, self.shared_clients()
-                bucket = self._bucket or Bucket.named(clients, names.input_bucket)
-                queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
-                cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-                cached_results = CachedResults(cache, lambda: self.served.configured.facts().digest)
-                self._intake = ImageIngest(
-                    web.image_limits,
-                    bucket,
-                    self.store,
-                    queue,
-                    cached_results.find,
-                    metrics=self.metrics.intake,
-                )
-            return self._intake
+        web, names, clients = self.config.web, self.config.names, self.clients
+        bucket = self._bucket or Bucket.named(clients, names.input_bucket)
+        queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
+        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
+        cached_results = CachedResults(cache, lambda: self.served.configured.facts().digest)
+        return ImageIngest(
+            web.image_limits,
+            bucket,
+            self.store,
+            queue,
+            cached_results.find,
+            metrics=self.metrics.intake,
+        )
 
-    @property
+    @made_once
     def singles(self) -> SingleImages:
         """Where images go that are sent alone."""
-        with self._lock:
-            if self._singles is None:
-                self._singles = SingleImages(
-                    self.intake,
-                    keep=self.config.classic.keep,
-                    spread_keys=self.config.web.spread_keys,
-                    models=self.served.recent_models,
-                )
-            return self._singles
+        return SingleImages(
+            self.intake,
+            keep=self.config.classic.keep,
+            spread_keys=self.config.web.spread_keys,
+            models=self.served.recent_models,
+        )
 
-    @property
+    @made_once
     def direct(self) -> PresignedUploads:
         """Where images are accepted that their owners put into the input bucket themselves."""
-        with self._lock:
-            if self._direct is None:
-                clients, bucket = self.shared_clients(), self.config.names.input_bucket
-                self._direct = PresignedUploads(
-                    self.intake,
-                    Bucket.named(clients, bucket),
-                    Forms.of(clients, bucket),
-                    self.config.web.direct_upload_seconds,
-                    SourceBuckets(clients.s3),
-                )
-            return self._direct
+        clients, bucket = self.clients, self.config.names.input_bucket
+        return PresignedUploads(
+            self.intake,
+            Bucket.named(clients, bucket),
+            Forms.of(clients, bucket),
+            self.config.web.direct_upload_seconds,
+            SourceBuckets(clients.s3),
+        )
 
-    @property
+    @made_once
     def watch(self) -> ResultWaiter:
         """Where a request waits for the result of its image."""
-        with self._lock:
-            if self._watch is None:
-                self._watch = ResultWaiter(self.store.results_of)
-            return self._watch
+        return ResultWaiter(self.store.results_of)
 
     def forecast(self, images: int) -> Forecast | None:
         """Return when a batch of `images` would have its results, and its cost; None while the fleet is unknown.
@@ -222,14 +209,6 @@ class Backend:
         config = self.config.model_copy(update={"fleet": self._fleet_config.current()})
         return forecast(images, state, config)
 
-    def shared_clients(self) -> Clients:
-        """Return the clients of this process, for all its threads."""
-        with self._lock:
-            if self._clients is None:
-                kept = min(CONCURRENCY + 2 * self.config.web.threads, KEPT_CONNECTIONS)
-                self._clients = Clients(self.config.aws.endpoint(pool_size=kept))
-            return self._clients
-
     def _console_client(self) -> "EC2Client":
         """Return a client of EC2 of its own, which gives up soon."""
         seconds = CONSOLE_CALL_SECONDS
@@ -238,7 +217,7 @@ class Backend:
 
     def bucket_named(self, name: str) -> Bucket:
         """Return a bucket, with the clients of this process."""
-        return Bucket.named(self.shared_clients(), name)
+        return Bucket.named(self.clients, name)
 
     def faults(self) -> dict[str, str]:
         """Return the services that do not answer within `CHECK_SECONDS`, with the kind of error.

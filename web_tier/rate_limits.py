@@ -32,6 +32,7 @@ from werkzeug.exceptions import TooManyRequests
 from core.config import Config
 from services.clients import Clients
 from services.clock import epoch_seconds
+from services.made_once import made_once
 from services.table import EXPIRES_AT, Table
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.devices import known_device
@@ -235,18 +236,14 @@ class RateLimiter:
         self.requests, self.attempts = limits.requests_per_minute, limits.sign_in_attempts_per_minute
         self.attempts_per_account = (self.attempts + 1) // 2
         self._backend = backend
-        self._counter: RateCounter | None = None
         self._lock = threading.Lock()
 
-    @property
+    @made_once
     def counter(self) -> RateCounter:
         """The counts of requests and attempts."""
-        with self._lock:
-            if self._counter is None:
-                config = self._backend.config
-                is_local = config.limits.store == "memory"
-                self._counter = RateCounter(ProcessCounts() if is_local else TableCounts(hurried_table(config)))
-            return self._counter
+        config = self._backend.config
+        is_local = config.limits.store == "memory"
+        return RateCounter(ProcessCounts() if is_local else TableCounts(hurried_table(config)))
 
     @property
     def quotas(self) -> Quotas:

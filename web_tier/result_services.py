@@ -18,6 +18,7 @@ from core.model_catalog import JobModel
 from core.predictions import stored_prediction
 from services.clients import Clients
 from services.errors import NotFoundError
+from services.made_once import made_once
 from services.s3 import Bucket
 from web_tier.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
@@ -37,7 +38,6 @@ class ImageObjects:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._buckets: tuple[Bucket, Bucket] | None = None
         self._lock = threading.Lock()
 
     def original(self, record: ImageRecord) -> bytes:
@@ -47,7 +47,7 @@ class ImageObjects:
             NotFoundError: if it is no longer stored.
             ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
         """
-        return self._open()[0].get(record.key, max(self._config.web.max_image_bytes, record.size))
+        return self._buckets[0].get(record.key, max(self._config.web.max_image_bytes, record.size))
 
     def prediction(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
@@ -57,7 +57,7 @@ class ImageObjects:
         to this result.
         """
         ref = parse_key(response.source) if response.source else response.ref
-        found = stored_prediction(ref, self._open()[1])
+        found = stored_prediction(ref, self._buckets[1])
         return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
     def thumbnail(self, result: ImageResult) -> bytes:
@@ -68,7 +68,7 @@ class ImageObjects:
         """
         source = result.response.source if result.response else None
         ref = parse_key(source) if source else result.record.ref
-        found = stored_prediction(ref, self._open()[1])
+        found = stored_prediction(ref, self._buckets[1])
         if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
             raise NotFoundError(f"no thumbnail of {ref} is stored")
         return found.thumbnail
@@ -79,16 +79,14 @@ class ImageObjects:
         Raises:
             NotFoundError: if there is no such file.
         """
-        parts = self._open()[1].stream(key)
+        parts = self._buckets[1].stream(key)
         return chain([next(parts, b"")], parts)
 
-    def _open(self) -> tuple[Bucket, Bucket]:
-        """Return the input and the output bucket."""
-        with self._lock:
-            if self._buckets is None:
-                clients, names = Clients(self._config.aws.endpoint()), self._config.names
-                self._buckets = Bucket.named(clients, names.input_bucket), Bucket.named(clients, names.output_bucket)
-            return self._buckets
+    @made_once
+    def _buckets(self) -> tuple[Bucket, Bucket]:
+        """The input and the output bucket."""
+        clients, names = Clients(self._config.aws.endpoint()), self._config.names
+        return Bucket.named(clients, names.input_bucket), Bucket.named(clients, names.output_bucket)
 
 
 @dataclass(frozen=True)

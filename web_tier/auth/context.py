@@ -16,6 +16,7 @@ from core.credentials import PersonalTokens, RecoveryCodes
 from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.clock import utc_now
 from services.errors import ConfigError
+from services.made_once import made_once
 from services.recent_dict import RecentDict
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool
@@ -155,18 +156,14 @@ class AuthContext:
     def __init__(self, create: Callable[[], AuthServices] | None) -> None:
         self.signs_in = create is not None
         self._create = create
-        self._created: AuthServices | None = None
         self._lock = threading.Lock()
 
-    @property
+    @made_once
     def services(self) -> AuthServices:
         """The services; without sign-in there are none, which raises `LookupError`."""
-        with self._lock:
-            if self._created is None:
-                if self._create is None:
-                    raise LookupError("there is no sign-in (auth.mode none): check `signs_in` first")
-                self._created = self._create()
-            return self._created
+        if self._create is None:
+            raise LookupError("there is no sign-in (auth.mode none): check `signs_in` first")
+        return self._create()
 
 
 def set_cookie(answer: Response, value: str) -> None:
@@ -213,7 +210,7 @@ def create_auth(backend: Backend) -> AuthContext:
 
 def _create_services(backend: Backend, pool_id: str, client_id: str, keys: SessionKeys) -> AuthServices:
     config, table = backend.config, backend.store.table
-    pool = UserPool(backend.shared_clients().cognito_idp, pool_id, client_id)
+    pool = UserPool(backend.clients.cognito_idp, pool_id, client_id)
     region, auth = config.aws.region, config.auth
     fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
     verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, utc_now)

@@ -130,7 +130,7 @@ _APP = create_app(
     request_queue=_AnsweringQueue(cast(Any, None), "memory"),
 )
 # A waiting request polls again at once, instead of twenty times a second.
-_APP.extensions["fleetsight"]._watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)
+_APP.extensions["fleetsight"].watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)
 _CLIENT = _APP.test_client()
 
 

@@ -66,7 +66,7 @@ def counted(clients: Clients) -> Iterator[Counter[str]]:
 def clients_of(app: Flask) -> Clients:
     """Return the clients by which the web tier calls the table."""
     with app.app_context():
-        return current_backend().shared_clients()
+        return current_backend().clients
 
 
 class Person:
