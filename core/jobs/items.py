@@ -82,16 +82,14 @@ def jobs_partition(owner: str) -> str:
 
 def job_item(job: Job, partition_key: str = JOBS) -> Item:
     """Return the item of a job in a partition."""
-    flags = {"single": int(job.is_single), REVIEWED: int(job.is_reviewed)}
-    texts = {"owner": job.owner, "source": job.source, "results": job.results}
     return {
         "pk": partition_key,
         "sk": job.job_id,
         "name": job.name,
         "created_at": job.created_at.isoformat(),
         "keep": int(job.keep),
-        **stated(flags),
-        **stated(texts),
+        **stated({"single": int(job.is_single), REVIEWED: int(job.is_reviewed), "owner": job.owner}),
+        **stated({"source": job.source, "results": job.results}),
         **job_model_attributes(job.model),
     }
 
