@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.iam.judge import FOLDER, JudgeError, PermissionCheck, install, judge
+from tests.support.iam.judge import JudgeError, PermissionCheck, judge
 from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements, value_of
 
 pytestmark = pytest.mark.processes
@@ -88,15 +86,3 @@ def test_what_awss_data_do_not_know_is_an_error_and_no_verdict(check: Permission
     assert judge(SESSION, ALL, [PermissionCheck("s3:GetObject", "arn:aws:s3:::name/key")])[0].needed == ("All",)
     with pytest.raises(JudgeError, match=f"Error: {check.action}"):
         judge(SESSION, ALL, [check])
-
-
-def test_a_registry_out_of_reach_is_an_error_that_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(FOLDER / name, tmp_path)
-    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
-    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
-    with pytest.raises(JudgeError, match=r"(?s)127\.0\.0\.1:1.*Connect this machine to npm's registry"):
-        install(tmp_path)
-    assert not (tmp_path / "node_modules" / ".installed").exists()

@@ -1,14 +1,12 @@
 """The benchmark `fleet`: what it plays, what it is held to, and how it is shown."""
 
 import io
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from benchmarks.fleet import CONDITIONS, PROMISES, QUICK, FleetReport, batch_bars, fleet_settings, play, report_of
+from benchmarks.fleet import PROMISES, QUICK, FleetReport, batch_bars, fleet_settings, play, report_of
 from benchmarks.report import Bar
 from simulator.engine import CERTAIN, Conditions, simulate_fleet
 from simulator.table import Row, figures_of
@@ -29,12 +27,6 @@ def missed(rows: list[Row], beyond: int = 0) -> list[str]:
 
 def test_every_trace_has_a_promise() -> None:
     assert list(named(1.0)) == list(PROMISES)
-
-
-def test_the_benchmark_is_for_a_fleet_of_nineteen_that_starts_from_nothing() -> None:
-    fleet = fleet_settings("deadline", target_seconds=7)
-    assert (fleet.min_workers, fleet.max_workers, CONDITIONS.max_workers) == (0, 19, 19)
-    assert (fleet.image_seconds, fleet.target_seconds) == (CONDITIONS.image_seconds, 7)
 
 
 def test_a_trace_is_played_by_both_policies() -> None:
@@ -88,9 +80,3 @@ def test_a_table_for_each_trace_and_the_bars_are_shown() -> None:
     assert words == ["backlog", "7.6", "1", "90", "1", "1", "1", "1", "1"]
     assert any("a bar" in line and "ok" in line for line in lines)
     assert any("this run, s" in line for line in lines)
-
-
-def test_every_measure_is_in_the_json_under_its_name(tmp_path: Path) -> None:
-    file = tmp_path / "fleet.json"
-    report_of([row("batch-100", cost=1.5)], 0, 0.0).write(file)
-    assert json.loads(file.read_text())["figures"]["batch-100, deadline: cost"] == 1.5

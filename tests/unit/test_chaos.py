@@ -1,4 +1,4 @@
-"""A campaign's client repeats until it is answered, its strikes follow from the seed, its checks find faults."""
+"""A campaign's strikes follow from its seed, and its checks find faults."""
 
 import os
 from collections.abc import Sequence
@@ -7,41 +7,15 @@ from typing import Any, cast
 
 import pytest
 
-from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient
 from scripts.run.system import System
-from tests.chaos import client as client_module
 from tests.chaos.campaign import CampaignReport
-from tests.chaos.client import BATCH_FILES, JOB_IMAGES, ChaosClient, UnansweredError, wait_for_results
+from tests.chaos.client import ChaosClient
 from tests.chaos.judge import CampaignVerdict, Evidence, check_job, count_repairs, judge_evidence
 from tests.chaos.permanent_fault import PermanentFault
 from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
-from tests.support.waiting import DEADLINE_SECONDS
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
-
-
-class Api:
-    """Answers each request at its second try, and always with the images of the first."""
-
-    def __init__(self, refuses: bool = False) -> None:
-        self.tried: dict[str, int] = {}
-        self.images: dict[str, list[tuple[str, str]]] = {}
-        self.refuses = refuses
-
-    def create_job(self, _name: str, *, keep: bool, key: str) -> str:
-        self._fails_first(key)
-        return f"job of {key}"
-
-    def add_images(self, job_id: str, files: Sequence[tuple[str, bytes]], key: str) -> UploadResult:
-        first = [(f"{job_id} {key} {name}", name) for name, _ in files]
-        self.images.setdefault(f"{job_id} {key}", first)
-        self._fails_first(f"{job_id} {key}")
-        return UploadResult(self.images[f"{job_id} {key}"], [])
-
-    def _fails_first(self, key: str) -> None:
-        self.tried[key] = self.tried.get(key, 0) + 1
-        if self.refuses or self.tried[key] == 1:
-            raise ApiError("no answer")
 
 
 def result(number: int, **changes: Any) -> dict[str, Any]:
@@ -54,53 +28,6 @@ def found(results: list[dict[str, Any]]) -> list[str]:
     verdict = CampaignVerdict()
     check_job(client, "job", results, verdict)
     return sorted(verdict.counts.elements())
-
-
-def test_a_request_is_retried_under_its_idempotency_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
-    api = Api()
-    client = ChaosClient(cast(ApiClient, api), PICTURES, patience_seconds=60)
-    client.send(lambda sent: sent < JOB_IMAGES + 1)
-    assert len(client.jobs) == 2
-    assert client.kept == {client.jobs[0]}
-    assert len(client.acknowledged) == 2 * JOB_IMAGES
-    assert set(api.tried.values()) == {2}
-    assert len(api.tried) == 2 + 2 * JOB_IMAGES // BATCH_FILES
-    assert {number for _, _, number in client.acknowledged.values()} == {0, 1}
-
-
-def test_a_request_without_an_answer_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_SECONDS", 0.0)
-    client = ChaosClient(cast(ApiClient, Api(refuses=True)), PICTURES, patience_seconds=-1)
-    with pytest.raises(UnansweredError, match="not answered for -1 s: no answer"):
-        client.send(lambda sent: sent == 0)
-
-
-class Statuses(ApiClient):
-    """Answers with one status of the job after the other, and then always with the last; an error is raised."""
-
-    def __init__(self, *statuses: dict[str, Any] | ApiError) -> None:
-        super().__init__("http://fake")
-        self.statuses = list(statuses)
-
-    def status(self, job_id: str) -> dict[str, Any]:
-        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        if isinstance(status, ApiError):
-            raise status
-        return status
-
-
-@pytest.mark.parametrize("state", ["finished", "open"])
-def test_progress_is_watched_until_every_job_is_finished_or_nothing_new_comes(
-    state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "POLL_SECONDS", 0.001)
-    answered = {"done": 1, "failed": 0, "state": state}
-    api = Statuses(ApiError("no answer"), {"done": 0, "failed": 0, "state": "open"}, answered)
-    client = ChaosClient(api, PICTURES, 0)
-    client.jobs, client.acknowledged = ["job"], {"i0": ("job", "0.jpg", 0)}
-    wait_for_results(client, DEADLINE_SECONDS if state == "finished" else 0.05)
-    assert api.statuses == [answered]
 
 
 def test_the_same_seed_gives_the_same_strikes() -> None:

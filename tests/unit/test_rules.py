@@ -151,21 +151,6 @@ def test_the_list_names_nothing_that_is_gone(known: str) -> None:
     assert set().union(*there) >= KNOWN[known]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "import requests",
-        "from urllib.request import urlopen",
-        "from urllib import request",
-        "import http.client as x",
-    ],
-)
-def test_a_new_way_out_would_be_found(tmp_path: Path, line: str) -> None:
-    module = tmp_path / "new.py"
-    module.write_text(line)
-    assert clients_in(module)
-
-
 def imported_modules(sources: Mapping[str, str]) -> dict[str, set[str]]:
     """Return which of these modules each one imports, also within functions and for types alone."""
     found: dict[str, set[str]] = {}

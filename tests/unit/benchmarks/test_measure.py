@@ -17,10 +17,6 @@ def test_a_percentile_is_a_value_that_was_measured(percent: float, value: float)
     assert percentile([float(number) for number in range(100, 0, -1)], percent) == value
 
 
-def test_the_percentiles_of_one_value_are_that_value() -> None:
-    assert percentile([0.7], 50) == percentile([0.7], 99) == 0.7
-
-
 def test_a_result_is_as_old_as_the_first_sample_that_saw_it() -> None:
     assert result_moments([(1.0, 0), (2.0, 2), (3.0, 2), (4.0, 3)], 3) == [2.0, 2.0, 4.0]
 
