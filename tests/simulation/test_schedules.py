@@ -71,13 +71,6 @@ def scene() -> Scene:
     return Scene(FailureMode(boots=10.0))
 
 
-def test_a_token_launches_once_and_only_what_it_launched_first(scene: Scene) -> None:
-    assert scene.launch(3) == scene.launch(3)
-    assert len(scene.cloud.instances) == 3
-    with pytest.raises(ClientError, match="IdempotentParameterMismatch"):
-        scene.launch(4)
-
-
 def test_a_launch_is_partial_where_room_ends_and_refused_without(scene: Scene) -> None:
     scene.cloud.faults = Faults(room={("c7a.large", False): 2})
     assert len(scene.launch(5)) == 2
@@ -96,27 +89,6 @@ def test_a_launch_without_a_reply_took_place_or_did_not_or_does_so_later(
     assert len(scene.cloud.instances) == at_once
     scene.run(10)
     assert len(scene.cloud.instances) == later
-
-
-def test_descriptions_lag(scene: Scene) -> None:
-    scene.run(100)
-    (key,) = scene.launch(1)
-    scene.cloud.faults.describe_lag = 8.0
-    assert scene.described() == {}
-    scene.run(8)
-    assert scene.described() == {key: "pending"}
-    scene.run(8)
-    assert scene.described() == {key: "running"}
-
-
-def test_a_worker_answers_everything_says_so_and_ends_itself_when_idle(scene: Scene) -> None:
-    (key,) = scene.launch(1)
-    scene.queues.send(4)
-    scene.run(60)
-    assert (scene.queues.answered, scene.described()) == (4, {key: "terminated"})
-    received, is_all = scene.queues.receive_responses()
-    assert is_all
-    assert len(received) >= 4
 
 
 def test_what_a_dead_worker_had_in_hand_comes_again() -> None:
@@ -148,16 +120,6 @@ def test_a_stopped_instance_starts_again_with_a_boot_of_its_own(scene: Scene) ->
     scene.queues.send(1)
     scene.run(14)
     assert (scene.described(), scene.queues.answered) == ({key: "running"}, 1)
-
-
-def test_a_worker_that_never_boots_is_there_until_it_is_terminated() -> None:
-    scene = Scene(FailureMode(boots=NEVER))
-    (key,) = scene.launch(1)
-    scene.run(1_000)
-    assert scene.described() == {key: "running"}
-    scene.cloud.terminate_instances([key])
-    scene.run(6)
-    assert scene.described() == {key: "terminated"}
 
 
 SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))

@@ -121,15 +121,6 @@ def test_wrong_and_lost_answers_are_counted_and_shown(target: LoadTarget, tmp_pa
     assert summary.problems[1].startswith("lost: c.jpg")
 
 
-@pytest.mark.processes
-def test_a_load_test_that_is_stopped_counts_the_rest_as_lost(target: LoadTarget, tmp_path: Path) -> None:
-    stopped = threading.Event()
-    stopped.set()
-    sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop"})
-    summary = LoadTest(target, "classic", 2, 20).run(sent, stopped, lambda images: None)
-    assert (summary.lost, summary.ok) == (2, False)
-
-
 def test_drawn_signs_have_new_bytes_in_each_test_and_the_same_pixels(tmp_path: Path) -> None:
     first, second = (drawn_signs(tmp_path, 3, 1, 32, lambda _number: None) for _ in range(2))
     assert first.files == second.files
@@ -317,16 +308,6 @@ def test_a_system_on_another_machine_is_loaded_only_if_allowed(url: str) -> None
 def test_an_invalid_target_is_rejected(url: str) -> None:
     with pytest.raises(TargetError, match="--url"):
         parse_target(url, anywhere=True)
-
-
-def test_signs_are_drawn_once_with_their_labels(tmp_path: Path) -> None:
-    drawn: list[int] = []
-    first = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
-    assert (drawn, len(first.files)) == ([1, 2, 3, 4, 5, 6], 6)
-    assert set(first.expected) == {file.name for file in first.files}
-    again = drawn_signs(tmp_path, 6, 1, 32, drawn.append)
-    assert (len(drawn), again.files, again.expected) == (6, first.files, first.expected)
-    assert all(file.stat().st_size for file in again)
 
 
 def test_a_folder_with_too_few_images_is_repeated(tmp_path: Path) -> None:

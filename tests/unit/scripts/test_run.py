@@ -219,12 +219,6 @@ def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
         images_in(tmp_path / "absent")
 
 
-def test_subfolders_are_searched(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "photo.JPG").write_bytes(b"")
-    assert [path.name for path in images_in(tmp_path).files] == ["photo.JPG"]
-
-
 def images(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
