@@ -17,15 +17,12 @@ from app_tier.bundle import MAX_SIDE, Preprocess
 from app_tier.preprocess import normalise, to_array
 from app_tier.task import Task
 from core.config import WorkerSettings
-from core.images import BYTES_A_PIXEL, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
+from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
-from core.sandbox.process import CrashedError, TooCostlyError
+from core.sandbox.process import CrashedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 
 Pixels = NDArray[np.float32]
-
-BYTES_BESIDE: Final = 32 * 2**20
-"""Memory that an image of any size needs besides its pixels."""
 
 MAX_ANSWER_BYTES: Final = 3 * MAX_SIDE**2 + MAX_THUMBNAIL_BYTES
 """The largest answer of a decoder: the models that will come are unknown, so for the largest input of a network."""
@@ -60,17 +57,9 @@ def decode(
     before, sizes = clock(), {"resize": spec.resize, "crop": spec.crop, "thumbnail_side": THUMBNAIL_SIDE}
     try:
         square, thumbnail = _split(decoder(task.payload, limits=limits, **sizes), spec)
-    except TooCostlyError as error:
-        _log.info("too costly to decode", extra={"key": task.delivery.request.key, "reason": str(error)})
-        raise ImageRejectedError(
-            "too_costly",
-            "decoding it takes more time or memory than an image may: save it again as JPEG or PNG, or smaller",
-        ) from error
-    except (CrashedError, ValueError) as error:
-        _log.warning("a decoder crashed", extra={"key": task.delivery.request.key, "reason": str(error)})
-        raise ImageRejectedError(
-            "undecodable", "it is damaged in a way that no decoder gets over: save it again as JPEG or PNG"
-        ) from error
+    except (TooCostlyError, CrashedError, ValueError) as error:
+        _log.warning("an image ended its decoder", extra={"key": task.delivery.request.key, "reason": str(error)})
+        raise rejection_of(error) from error
     decoded = task.with_payload(normalise(square, spec), decoded=(clock() - before) * 1000)
     return replace(decoded, thumbnail=thumbnail)
 
@@ -86,6 +75,5 @@ def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint
 
 def sandboxed_decoder(zygote: Zygote, config: WorkerSettings, limits: ImageLimits, max_processes: int) -> SandboxPool:
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
-    own = config.decode_megabytes * 2**20
-    memory = own or BYTES_A_PIXEL * limits.max_pixels + 2 * limits.max_bytes + BYTES_BESIDE
+    memory = config.decode_megabytes * 2**20 or limits.decoding_bytes
     return SandboxPool(zygote, Allowance(config.decode_seconds, memory, MAX_ANSWER_BYTES), max_processes)

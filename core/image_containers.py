@@ -1,7 +1,7 @@
 """The structure of HEIC and AVIF files, which are boxes, and of TIFF files, which are directories.
 
-So the web tier learns what a file contains, and how large its picture is, without a C library. No length is trusted:
-a walk ends where the data does. Every loop over pieces is a generator, so that its consumer can end it.
+So a file's pictures and their sizes are known without a C library. No length is trusted: a walk ends where the data
+does. Every loop over pieces is a generator, so that its consumer can end it.
 """
 
 import struct

@@ -1,6 +1,7 @@
 """Opening an image with Pillow: whether data is an accepted image, decided from its header before any decoding.
 
-The web tier checks at upload and the worker checks again before it decodes, so both give the same verdict:
+The web tier checks at upload and the worker checks again before it decodes, so both give the same verdict. Both run
+this in sandboxed processes (`core.sandbox`), and their own processes never load Pillow.
 
 ========================================  =======================================================
 data                                      verdict
@@ -13,7 +14,8 @@ nothing                                   ``empty``
 more bytes than allowed                   ``too_large``
 more pixels than allowed (bombs)          ``too_many_pixels``
 more frames than allowed                  ``too_many_frames``
-cut into millions of empty pieces         ``too_costly``
+cut into millions of empty pieces, or     ``too_costly``
+with gigabytes of compressed text in it
 another known format (EPS, PDF, SVG ...)  ``format_not_allowed``
 pixels of a kind not in `PIXEL_MODES`     ``format_not_allowed``
 a known format with a broken header       ``truncated`` or ``undecodable``
@@ -24,9 +26,10 @@ anything else                             ``not_an_image``
 
 import copy  # noqa: F401 (as the plugins below)
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
-from typing import Any, ClassVar, Final, NamedTuple, cast
+from typing import Any, ClassVar, Final, cast
 
 # All that an accepted image can need is loaded now, and nothing else: a sandboxed process cannot read a file later
 # (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
@@ -120,8 +123,8 @@ _INVERTED, _YCBCR = 0, 6
 class _PrimaryPicture(ImageFile.ImageFile):
     """A HEIC or AVIF; its header is read from its boxes, without a C library.
 
-    So the web tier gives no byte of it to a C library, and a sandboxed process does as soon as pixels are needed.
-    Then the image gets the size and the mode that it has: HEIC is cropped and turned as it says.
+    A C library reads it as soon as pixels are needed. Then the image gets the size and the mode that it has: HEIC is
+    cropped and turned as it says.
     """
 
     kinds: ClassVar[frozenset[bytes]]
@@ -189,30 +192,25 @@ for _format, _reader in (("GIF", _FirstFrame), ("TIFF", _FirstPage), ("HEIF", _H
     Image.register_open(READERS[_format], _reader)
 
 
-class ImageInfo(NamedTuple):
-    """The data of an image's header; ``width`` and ``height`` in pixels, before it is turned."""
-
-    format: str
-    width: int
-    height: int
-    extension: str
-    content_type: str
-
-
 _DEFAULT_LIMITS: Final = ImageLimits()
 
 
-def inspect(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> ImageInfo:
-    """Return what image ``data`` is from its header alone; no pixel is decoded.
+def inspect(data: bytes, limits: Sequence[int] = _DEFAULT_LIMITS) -> bytes:
+    """Check from its header alone that ``data`` is an accepted image; no pixel is decoded.
+
+    Args:
+        data: file of the image.
+        limits: the fields of an `ImageLimits`.
+
+    Returns:
+        Nothing. `core.images.sniff` returns the format.
 
     Raises:
         ImageRejectedError: the data is not an accepted image, or exceeds ``limits``.
+        MemoryError: this process may not have enough for it.
     """
-    with open_image(data, limits) as image:
-        # Pillow calls a JPEG with more pictures MPO; many phones write them.
-        name = "JPEG" if image.format == "MPO" else str(image.format)
-        accepted = FORMATS[name]
-        return ImageInfo(name, image.width, image.height, accepted.extension, accepted.content_type)
+    open_image(data, ImageLimits(*limits)).close()
+    return b""
 
 
 def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Image:

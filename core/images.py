@@ -50,6 +50,9 @@ BYTES_A_PIXEL: Final = 24
 """Maximum bytes of memory that decoding a pixel takes: lossless WebP with transparency took 21
 (docs/measurements.md)."""
 
+BYTES_BESIDE: Final = 32 * 2**20
+"""Memory that an image of any size needs besides its pixels."""
+
 MAX_THUMBNAIL_BYTES: Final = 65_536
 """Maximum size of the thumbnail in a prediction: photos have about 5 KB, noise four times as long as wide 30 KB."""
 
@@ -61,6 +64,15 @@ BYTES_A_PIECE: Final = 128
 MAX_EXIF_BYTES: Final = 2**20
 """Maximum bytes of EXIF of a JPEG: a reader copies all of it for each segment. Normal EXIF is one segment of 64
 KB."""
+
+MAX_INFLATED_BYTES: Final = 64 * 2**20
+"""Maximum bytes to which the compressed profiles and texts of a PNG may inflate: a reader inflates each of them."""
+
+_MAX_CHUNK_BYTES: Final = 2**20
+"""Bytes at which Pillow stops to inflate a chunk."""
+
+_MAX_DEFLATE_RATIO: Final = 1_032
+"""Bytes of zeros that a byte of Deflate can stand for: https://zlib.net/zlib_tech.html"""
 
 _WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
 """Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
@@ -111,6 +123,11 @@ class ImageLimits(NamedTuple):
     max_bytes: int = 10 * 2**20
     max_pixels: int = 50_000_000
     max_frames: int = 1_000
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Memory that opening or decoding an image may take."""
+        return BYTES_A_PIXEL * self.max_pixels + 2 * self.max_bytes + BYTES_BESIDE
 
 
 def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
@@ -235,18 +252,33 @@ def _png(data: bytes) -> Iterator[int]:
     """Yield the frames that each chunk adds: those that ``acTL`` declares, and ``fcTL`` beyond them.
 
     https://www.w3.org/TR/png-3/#apng-frame-based-animation
+
+    Raises:
+        ImageRejectedError: its compressed chunks may inflate to more than `MAX_INFLATED_BYTES`.
     """
-    declared, seen, place = 0, 0, 8
+    declared, seen, place, inflated = 0, 0, 8, 0
     while place + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, place)
         before = max(declared, seen)
         if kind == b"acTL" and place + 12 <= len(data):
             declared = max(declared, int.from_bytes(data[place + 8 : place + 12], "big"))
         seen += kind == b"fcTL"
+        if kind in {b"iCCP", b"zTXt"} or (kind == b"iTXt" and _is_compressed(data, place + 8, size)):
+            inflated += min(_MAX_CHUNK_BYTES, _MAX_DEFLATE_RATIO * size)
+            if inflated > MAX_INFLATED_BYTES:
+                raise ImageRejectedError(
+                    "too_costly", "the PNG's texts and profiles may inflate to more than 64 MB: save it again"
+                )
         yield max(declared, seen) - before
         if kind == b"IEND":
             return
         place += 12 + size
+
+
+def _is_compressed(data: bytes, start: int, size: int) -> bool:
+    """Return whether an ``iTXt`` chunk has compressed text: a flag behind its keyword says so."""
+    flag = data.find(b"\0", start, start + size) + 1
+    return flag > 0 and data[flag : flag + 1] != b"\0"
 
 
 def _gif(data: bytes) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """The web application: `gunicorn -c web_tier/gunicorn.py 'web_tier.app:create_app()'`."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def create_app(
     input_bucket: Bucket | None = None,
     request_queue: Queue | None = None,
     auth: AuthServices | None = None,
+    inspect: Callable[..., object] | None = None,
 ) -> Flask:
     """Return the application; it calls no service before its first request.
 
@@ -55,6 +57,7 @@ def create_app(
         input_bucket: where images go.
         request_queue: where requests go.
         auth: the sign-in.
+        inspect: inspects an image, as in `Backend`.
 
     Raises:
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
@@ -62,7 +65,7 @@ def create_app(
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=SMALL_BODY_BYTES, SEND_FILE_MAX_AGE_DEFAULT=STATIC_SECONDS)
     config = config or load_config()
-    backend = Backend(config, store, input_bucket, request_queue)
+    backend = Backend(config, store, input_bucket, request_queue, inspect)
     install_backend(app, backend)
     install_result_services(app, backend)
     Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)

@@ -40,7 +40,7 @@ from web_tier.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
 from web_tier.served_models import BundleReader, ServedModels
-from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest
+from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest, sandboxed_inspect
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 
@@ -99,6 +99,7 @@ class Backend:
         store: the job store; by default that of the configuration, as are the next two.
         input_bucket: where images go.
         request_queue: where requests go.
+        inspect: inspects an image, as in `ImageIngest`; by default in sandboxed processes.
     """
 
     def __init__(
@@ -107,8 +108,9 @@ class Backend:
         store: JobStore | None = None,
         input_bucket: Bucket | None = None,
         request_queue: Queue | None = None,
+        inspect: Callable[..., object] | None = None,
     ) -> None:
-        self.config = config
+        self.config, self._inspect = config, inspect
         self.metrics = WebMetrics()
         self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
@@ -167,6 +169,7 @@ class Backend:
             bucket,
             self.store,
             queue,
+            self._inspect or sandboxed_inspect(web.image_limits),
             cached_results.find,
             metrics=self.metrics.intake,
         )

@@ -15,8 +15,9 @@ replies               the reply
 rejects               `ImageRejectedError`, as the function raised it
 exceeds its CPU time  `TooCostlyError`
 replies invalidly     `CrashedError`
-dies, has no memory,  retried once, alone; then `CrashedError` or `TooCostlyError`
-or does not reply
+dies                  retried once, alone; then `CrashedError`
+has no memory, or     retried once, alone; then `StarvedError`, a `TooCostlyError`
+does not reply
 ====================  ==================================================================
 
 A child may also die because the machine is short of memory, or not reply because the machine is short of CPU time. So

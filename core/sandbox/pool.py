@@ -20,6 +20,7 @@ from core.sandbox.process import (
     SandboxError,
     SandboxOutcome,
     SandboxProcess,
+    StarvedError,
     TooCostlyError,
 )
 from core.sandbox.zygote import Zygote
@@ -77,7 +78,7 @@ class SandboxPool:
 
         Raises:
             ImageRejectedError: as the function raised it.
-            TooCostlyError: the item took more than its allowance.
+            TooCostlyError: the item took more than its allowance; `StarvedError` where the machine may be short.
             CrashedError: the child died twice, or sent an invalid reply.
             PoolUnavailableError: no child can be started at the moment.
         """
@@ -149,7 +150,7 @@ class SandboxPool:
             return child.request(data, arguments, allowed.seconds, timeout, allowed.answer_bytes)
         except TimeoutError as error:
             self._kill(child)
-            raise _ChildDiedError(TooCostlyError(f"no reply within {timeout:g} s")) from error
+            raise _ChildDiedError(StarvedError(f"no reply within {timeout:g} s")) from error
         except ProtocolError as error:
             self._kill(child)
             raise CrashedError("its process sent an invalid reply") from error
@@ -201,7 +202,7 @@ class SandboxPool:
             case SandboxOutcome.NO_MEMORY:
                 # The machine may have had no memory; then a retry helps.
                 megabytes = self.allowance.memory_bytes / 2**20
-                return _ChildDiedError(TooCostlyError(f"more than {megabytes:.0f} MB of memory"))
+                return _ChildDiedError(StarvedError(f"more than {megabytes:.0f} MB of memory"))
             case _:
                 return CrashedError(f"it failed: {bytes(message).decode('ascii', 'replace')!r}")
 
@@ -216,7 +217,7 @@ def _cause_of_death(status: int | None, allowed: Allowance) -> SandboxError | _C
         case signal.SIGXCPU:
             return TooCostlyError(f"more than {allowed.seconds:g} s of processor time")
         case signal.SIGKILL:
-            return _ChildDiedError(TooCostlyError("its process was killed, as the system does where memory is short"))
+            return _ChildDiedError(StarvedError("its process was killed, as the system does where memory is short"))
         case number:
             return _ChildDiedError(CrashedError(f"its process was ended by {signal.strsignal(number)}"))
 

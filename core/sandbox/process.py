@@ -10,6 +10,7 @@ import time
 from enum import IntEnum
 from typing import Final
 
+from core.images import ImageRejectedError
 from services.errors import FleetsightError
 
 CONTROL_REQUEST: Final = struct.Struct("<cQ")
@@ -57,12 +58,28 @@ class TooCostlyError(SandboxError):
     """Raised when an item took more time or memory than it may."""
 
 
+class StarvedError(TooCostlyError):
+    """Raised when an item got no reply in time, or no memory: another process of the machine may be the cause."""
+
+
 class CrashedError(SandboxError):
     """Raised when an item ended its child twice, or when the child sent an invalid reply."""
 
 
 class PoolUnavailableError(SandboxError):
     """Raised when no child can be started at the moment; the item was not processed."""
+
+
+def rejection_of(error: Exception) -> ImageRejectedError:
+    """Return the rejection, for its owner, of an image that ended its child with this error."""
+    if isinstance(error, TooCostlyError):
+        return ImageRejectedError(
+            "too_costly",
+            "decoding it takes more time or memory than an image may: save it again as JPEG or PNG, or smaller",
+        )
+    return ImageRejectedError(
+        "undecodable", "it is damaged in a way that no decoder gets over: save it again as JPEG or PNG"
+    )
 
 
 class ProcessGoneError(Exception):

@@ -315,12 +315,21 @@ def _tiff_of_parts() -> bytes:
     return tiff_of(COLOUR | {330: ("I", *[place] * parts)}, (bytes(7_200),), after=directory)
 
 
+_MEGABYTE, _NO_TEXT = (zlib.compress(byte * (2**20 - 1)) for byte in (b"\0", b"\xff"))
+"""Deflated to a kilobyte; Pillow's own limit does not count the texts below."""
+
+_DAMAGED = _MEGABYTE[:-4] + bytes(4)
+
 FLOODS: dict[str, Callable[[], bytes]] = {
     "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
     "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
     "gif with bytes between blocks": lambda: GIF + b"\x01" * 2 * MANY,
     "png of empty chunks": lambda: png_with(png_chunk(b"teSt", b"") * MANY),
     "png of text": lambda: png_with(png_chunk(b"tEXt", b"a\0b") * MANY),
+    "png of colour profiles": lambda: png_with(png_chunk(b"iCCP", b"a\0\0" + _MEGABYTE) * 65),
+    "png of texts that end in damage": lambda: png_with(png_chunk(b"zTXt", b"a\0\0" + _DAMAGED) * 65),
+    "png of texts without a keyword": lambda: png_with(png_chunk(b"zTXt", b"\0\0" + _MEGABYTE) * 65),
+    "png of texts that are no utf-8": lambda: png_with(png_chunk(b"iTXt", b"a\0\1\0\0\0" + _NO_TEXT) * 65),
     "webp of empty chunks": lambda: _webp_with(b"teSt" + bytes(4), MANY),
     "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + encoded("JPEG")[2:],
     "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + encoded("JPEG")[2:],
@@ -347,7 +356,7 @@ FLOODS: dict[str, Callable[[], bytes]] = {
     ),
     "jpeg of exif": lambda: b"\xff\xd8" + b"\xff\xe1\x00\x0dExif\0\0hello" * MANY + encoded("JPEG")[2:],
 }
-"""Files of so many pieces that a decoder would take seconds for them: ``too_costly``, before Pillow opens them."""
+"""Files of so many pieces that a decoder would take seconds: ``too_costly``, before Pillow opens them."""
 
 WITHOUT_EXIF = frozenset({"GIF", "BMP"})
 """Formats that cannot have an orientation or other metadata of a camera."""

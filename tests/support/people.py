@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.credentials import PersonalTokens, RecoveryCodes
+from core.image_open import inspect
 from core.jobs.store import JobStore
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
@@ -342,5 +343,6 @@ def sign_in_site(config: Config, store: JobStore) -> SignInSite:
     """Return a web tier with sign-in, and with a bucket and a queue in memory."""
     pool, clock = PlayedPool(), Clock()
     access = access_of(store.table, pool, clock)
-    app = create_app(config, store=store, input_bucket=MemoryBucket(), request_queue=MemoryQueue(), auth=access)
+    bucket, queue = MemoryBucket(), MemoryQueue()
+    app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=access, inspect=inspect)
     return SignInSite(app, access, pool, clock)

@@ -48,7 +48,7 @@ from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, Resul
 from web_tier.controller.result_recorder import READERS, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.uploads.ingest import ImageIngest
+from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
 
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
@@ -213,8 +213,9 @@ class ControllerServices:
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
         listings = ListingStore(self.store)
+        limits = self.config.web.image_limits
         ingest = ImageIngest(
-            self.config.web.image_limits, self.inputs, self.store, self.requests, metrics=self.metrics.intake
+            limits, self.inputs, self.store, self.requests, sandboxed_inspect(limits), metrics=self.metrics.intake
         )
 
         def may_close(job_id: str) -> bool:

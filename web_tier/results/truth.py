@@ -30,6 +30,9 @@ MAX_TRUTH_BYTES: Final = 2 * 2**20
 MAX_TRUTH_ROWS: Final = 20_000
 """Lines of a file: writing them takes some seconds, in batches of 25."""
 
+MAX_TRUTH_COLUMNS: Final = 1_000
+"""Columns of a file that are searched for the image and its label; a line of 2 MB may have two million."""
+
 MAX_SHOWN: Final = 20
 """Faults and unknown classes that an outcome lists; it counts all of them."""
 
@@ -112,8 +115,7 @@ def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
         for count, (line, row) in enumerate(rows if has_header else chain([first], rows), 1):
             if count > MAX_TRUTH_ROWS:
                 raise TruthFileError(f"the file has more than {MAX_TRUTH_ROWS:,} lines; send it in parts")
-            cells = [unescaped_cell(cell.strip()) for cell in row]
-            name, label = (cells[at] if at < len(cells) else "" for at in (name_at, label_at))
+            name, label = (unescaped_cell(row[at].strip()) if at < len(row) else "" for at in (name_at, label_at))
             yield TruthRow(line, name, clean_label(label))
     except csv.Error as error:
         raise TruthFileError(f"line {reader.line_num} is not CSV ({error}); save the file as CSV UTF-8") from error
@@ -125,7 +127,7 @@ def _columns(header: Sequence[str]) -> tuple[int, int] | None:
     Raises:
         TruthFileError: a column is missing.
     """
-    names = [_WORDS.sub(" ", cell.strip().casefold()) for cell in header]
+    names = [_WORDS.sub(" ", cell.strip().casefold()) for cell in header[:MAX_TRUTH_COLUMNS]]
     ids = [at for at, name in enumerate(names) if name.replace(" ", "_") in _ID_COLUMNS]
     files = [at for at, name in enumerate(names) if name in _FILE_COLUMNS]
     labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]

@@ -33,6 +33,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from functools import cache
 from hashlib import sha256
 from itertools import compress
 
@@ -40,13 +41,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
-from core.image_open import ImageInfo, inspect
-from core.images import ImageLimits, ImageRejectedError
+from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
+from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
+from core.sandbox.zygote import Zygote
 from core.tracing import TracingExecutor, use_traceparent
 from services.clock import utc_now
 from services.errors import NotFoundError
@@ -81,6 +84,12 @@ MAX_DECLARED_IMAGES = 100_000
 
 MAX_COUNTED_JOBS = 10_000
 """Jobs that an `AcceptedCounter` counts at a time."""
+
+MAX_INSPECTED = 2
+"""Images that one process inspects at a time; an honest one takes less than a millisecond."""
+
+INSPECTION_SECONDS = 5.0
+"""CPU time of inspecting one image: hostile ones of 10 MB take about a second."""
 
 UNKEPT = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
@@ -228,6 +237,7 @@ class ImageIngest:
     """Ingests images, for all threads of one process.
 
     Attributes:
+        inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`.
         cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
         declared: the images that are being put.
@@ -238,6 +248,7 @@ class ImageIngest:
     bucket: Bucket
     store: JobStore
     queue: Queue
+    inspect: Callable[..., object]
     cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
     clock: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
@@ -427,7 +438,7 @@ class ImageIngest:
 
     def _put(self, job: Job, ref: ImageRef, upload: Upload, cached: ClassificationResult | None) -> UploadResult:
         try:
-            image = validate_image(upload, self.limits)
+            image = validate_image(upload, self.limits, self.inspect)
             if isinstance(image, RejectedUpload):
                 self.metrics.reject(image.code)
                 self._settle([ref])
@@ -528,8 +539,20 @@ class ImageIngest:
             _log.warning("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)}, exc_info=True)
 
 
-def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedUpload:
-    """Return the data of an image's header, or a rejection. The content decides, not the name; nothing is decoded."""
+@cache
+def sandboxed_inspect(limits: ImageLimits) -> SandboxPool:
+    """Return `core.image_open.inspect` in sandboxed processes, which start on first use, so after gunicorn's fork."""
+    allowance = Allowance(INSPECTION_SECONDS, limits.decoding_bytes, answer_bytes=0)
+    return SandboxPool(Zygote("core.image_open:inspect"), allowance, MAX_INSPECTED)
+
+
+def validate_image(
+    upload: Upload, limits: ImageLimits, inspect: Callable[..., object]
+) -> ImageFormat | RejectedUpload:
+    """Return the format of an image, or a rejection. The content decides, not the name; nothing is decoded.
+
+    `inspect` is as in `ImageIngest`.
+    """
     if upload.size > limits.max_bytes:
         return RejectedUpload(
             upload.filename,
@@ -537,9 +560,17 @@ def validate_image(upload: Upload, limits: ImageLimits) -> ImageInfo | RejectedU
             f"{upload.size / 2**20:.3g} MB is more than the {limits.max_bytes / 2**20:.3g} MB allowed: shrink it",
         )
     try:
-        return inspect(upload.data, limits)
+        inspect(upload.data, limits=limits)
+        return FORMATS[sniff(upload.data)]
     except ImageRejectedError as error:
-        return RejectedUpload(upload.filename, error.code, error.message)
+        rejection = error
+    except (StarvedError, PoolUnavailableError):
+        _log.warning("an image could not be inspected", exc_info=True)
+        return unavailable(upload.filename)
+    except (TooCostlyError, CrashedError) as error:
+        _log.warning("an image ended its inspection", extra={"reason": str(error)})
+        rejection = rejection_of(error)
+    return RejectedUpload(upload.filename, rejection.code, rejection.message)
 
 
 def log_accepted(records: Sequence[ImageRecord]) -> None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import parse_config
+from core.image_open import inspect
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, RequestMessage
@@ -128,6 +129,7 @@ _APP = create_app(
     store=_STORE,
     input_bucket=_ForgetfulBucket(cast(Any, None), "memory"),
     request_queue=_AnsweringQueue(cast(Any, None), "memory"),
+    inspect=inspect,
 )
 # A waiting request polls again at once, instead of twenty times a second.
 _APP.extensions["fleetsight"].watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)

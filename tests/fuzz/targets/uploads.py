@@ -11,8 +11,8 @@ import pillow_heif
 from PIL import Image
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from core.image_open import ImageInfo
-from core.images import FORMATS, ImageLimits
+from core.image_open import inspect, open_image
+from core.images import FORMATS, ImageLimits, sniff
 from web_tier.parameters import MAX_FILENAME_BYTES
 from web_tier.uploads.ingest import RejectedUpload, validate_image
 from web_tier.uploads.multipart import FormField, Upload, read_parts
@@ -135,10 +135,10 @@ def _check(upload: Upload, sent: int) -> None:
     assert len(upload.filename.encode()) <= MAX_FILENAME_BYTES
     assert not set("\\\x00\r\n") & set(upload.filename)
     assert not {"", ".", ".."} & set(upload.filename.split("/"))
-    outcome = validate_image(upload, LIMITS)
+    outcome = validate_image(upload, LIMITS, inspect)
     if isinstance(outcome, RejectedUpload):
         assert outcome.code
         return
-    assert isinstance(outcome, ImageInfo)
-    assert outcome.content_type == FORMATS[outcome.format].content_type
-    assert 1 <= outcome.width * outcome.height <= LIMITS.max_pixels
+    with open_image(upload.data, LIMITS) as image:
+        assert image.format in ({"JPEG", "MPO"} if outcome is FORMATS["JPEG"] else {sniff(upload.data)})
+        assert 1 <= image.width * image.height <= LIMITS.max_pixels

@@ -20,6 +20,7 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id
+from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -88,7 +89,7 @@ def watched() -> WatchedStore:
 
 @pytest.fixture
 def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
-    ingest = ImageIngest(ImageLimits(), bucket, watched, queue)
+    ingest = ImageIngest(ImageLimits(), bucket, watched, queue, inspect)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
 

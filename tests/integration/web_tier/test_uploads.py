@@ -19,6 +19,7 @@ from gunicorn.arbiter import Arbiter
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -132,7 +133,8 @@ def test_a_process_killed_during_an_upload_has_acknowledged_nothing_and_its_obje
 ) -> None:
     job, seconds = shared_tier.create_job(), [0.0]
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    orphans = OrphanCleanup(ImageIngest(ImageLimits(), bucket, store, queue), 0.0, lambda: True, lambda: seconds[0])
+    ingest = ImageIngest(ImageLimits(), bucket, store, queue, inspect)
+    orphans = OrphanCleanup(ingest, 0.0, lambda: True, lambda: seconds[0])
     with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
         wait_for_keys(bucket, job, GROUP_IMAGES)
         for worker in shared_tier.workers():
@@ -214,7 +216,7 @@ def files(*shades: int) -> list[Upload]:
 
 @pytest.fixture
 def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
-    return ImageIngest(ImageLimits(), bucket, store, queue)
+    return ImageIngest(ImageLimits(), bucket, store, queue, inspect)
 
 
 def ids(outcomes: list[Any]) -> list[str]:

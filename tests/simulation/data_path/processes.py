@@ -27,6 +27,7 @@ from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE
+from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.listings import ListingStore
@@ -146,6 +147,7 @@ class Web:
             bucket=world.inputs,
             store=self.store,
             queue=world.requests.queue(world.scheduler.sleep),
+            inspect=inspect,
             cached_results=CachedResults(cache, lambda: bundle_of(world.model).digest, clock).find,
             clock=clock,
             pool=cast(Any, InlineExecutor()),
@@ -281,7 +283,8 @@ class Controller:
             scheduler.clock,
             cast(Any, InlineExecutor()),
         )
-        ingest = ImageIngest(LIMITS, world.inputs, store, requests, clock=self.now, pool=cast(Any, InlineExecutor()))
+        pool = cast(Any, InlineExecutor())
+        ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=self.now, pool=pool)
         importer = SourceImporter(
             world.sources,
             ingest,

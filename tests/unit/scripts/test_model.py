@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app_tier.bundle import BundleBuildError, Measurement, load_bundle
-from core.image_open import inspect
+from core.image_open import open_image
+from core.images import FORMATS, sniff
 from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, face, samples
 from scripts.model.precision import SAFETY, Compared, Probabilities, choose_margin, refuse_losses, summarise
 
@@ -47,11 +48,11 @@ def test_samples_continue_where_an_earlier_count_ended() -> None:
 
 
 def test_sample_batches_mix_sizes_and_formats() -> None:
-    infos = [inspect(sample.data) for sample in samples(100, seed=1)]
-    assert {info.format for info in infos} == {"JPEG", "PNG", "WEBP"}
-    assert {(info.width, info.height) for info in infos} <= {size for size, _ in SAMPLE_SIZES}
-    assert min(info.width for info in infos) == 64
-    assert max(info.width for info in infos) == 1600
+    images = [open_image(sample.data) for sample in samples(100, seed=1)]
+    assert {image.format for image in images} == {"JPEG", "PNG", "WEBP"}
+    assert {image.size for image in images} <= {size for size, _ in SAMPLE_SIZES}
+    assert min(image.width for image in images) == 64
+    assert max(image.width for image in images) == 1600
 
 
 def test_filenames_are_unique_and_say_what_they_hold() -> None:
@@ -59,7 +60,7 @@ def test_filenames_are_unique_and_say_what_they_hold() -> None:
     assert len({sample.filename for sample in drawn}) == 40
     for sample in drawn:
         assert sample.label.replace(" ", "-") in sample.filename
-        assert sample.filename.rsplit(".")[-1] == inspect(sample.data).extension
+        assert sample.filename.rsplit(".")[-1] == FORMATS[sniff(sample.data)].extension
 
 
 def softmax(logits: list[list[float]]) -> Probabilities:

@@ -11,6 +11,7 @@ from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
 
 from core.ids import cancelled_key, new_id, parse_key
+from core.image_open import inspect
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -142,7 +143,7 @@ def test_a_retry_on_the_page_goes_on_portion_by_portion_while_there_is_time(
 
 @pytest.fixture
 def ingest(store: JobStore, input_bucket: MemoryBucket, requests_queue: MemoryQueue) -> ImageIngest:
-    return ImageIngest(Mock(), input_bucket, store, requests_queue)
+    return ImageIngest(Mock(), input_bucket, store, requests_queue, inspect)
 
 
 def between_the_calls_of(bucket: MemoryBucket, operation: str, act: Callable[[], None]) -> None:

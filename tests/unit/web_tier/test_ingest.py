@@ -11,18 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef, input_key, new_id
-from core.image_open import ImageInfo
-from core.images import ImageLimits
+from core.image_open import inspect
+from core.images import FORMATS, ImageFormat, ImageLimits
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
+from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.tracing import use_traceparent
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
@@ -39,6 +41,7 @@ from web_tier.uploads.ingest import (
     CONCURRENCY,
     GROUP_IMAGES,
     MEMORY_BYTES,
+    UNAVAILABLE,
     UNKEPT,
     AcceptedCounter,
     CachedImage,
@@ -95,7 +98,7 @@ def failing(store: JobStore) -> FailingStore:
 
 @pytest.fixture
 def ingest(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
-    ingest = ImageIngest(ImageLimits(), bucket, failing, queue)
+    ingest = ImageIngest(ImageLimits(), bucket, failing, queue, inspect)
     yield ingest
     ingest.pool.shutdown()
 
@@ -169,7 +172,7 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
         def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
             types[key.rpartition(".")[2]] = content_type
 
-    ingest = ImageIngest(ImageLimits(), TypedBucket(), store, queue)
+    ingest = ImageIngest(ImageLimits(), TypedBucket(), store, queue, inspect)
     contents = (picture("PNG"), picture("WEBP"), picture())
     ingest.ingest(job, [Upload("a.gif", content, len(content)) for content in contents])
     assert types == {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
@@ -193,7 +196,7 @@ def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: Memo
         def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
             together.wait(DEADLINE_SECONDS)  # breaks, and fails the test, unless all are in here at once
 
-    ingest = ImageIngest(ImageLimits(), Meeting(), store, queue)
+    ingest = ImageIngest(ImageLimits(), Meeting(), store, queue, inspect)
     assert len(accepted(ingest.ingest(job, uploads(CONCURRENCY)))) == CONCURRENCY
     ingest.pool.shutdown()
 
@@ -343,7 +346,7 @@ def cache(store: JobStore) -> ResultCache:
 @pytest.fixture
 def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
     cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
-    caching = ImageIngest(ImageLimits(), bucket, store, queue, cached_results.find, clock=lambda: NOW)
+    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results.find, clock=lambda: NOW)
     yield caching
     caching.pool.shutdown()
 
@@ -507,8 +510,8 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIn
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
 
 
-def validated(data: bytes, filename: str = "a.jpg") -> ImageInfo | RejectedUpload:
-    return validate_image(Upload(filename, data, len(data)), LIMITS)
+def validated(data: bytes, inspect: Callable[..., object] = inspect) -> ImageFormat | RejectedUpload:
+    return validate_image(Upload("a.jpg", data, len(data)), LIMITS, inspect)
 
 
 @pytest.mark.parametrize(
@@ -532,11 +535,35 @@ def test_a_file_that_is_no_image_is_rejected_with_a_reason(data: bytes, code: st
 
 
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
-    rejection = validate_image(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20))
+    rejection = validate_image(Upload("a.jpg", b"", 3 * 2**20), ImageLimits(max_bytes=2**20), inspect)
     assert rejection == RejectedUpload("a.jpg", "too_large", "3 MB is more than the 1 MB allowed: shrink it")
     content = picture()
     limits = ImageLimits(max_bytes=len(content))
-    assert isinstance(validate_image(Upload("a.jpg", content, len(content)), limits), ImageInfo)
+    assert validate_image(Upload("a.jpg", content, len(content)), limits, inspect) == FORMATS["JPEG"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TooCostlyError("more than 5 s of processor time"), "too_costly"),
+        (CrashedError("its process was ended by Segmentation fault"), "undecodable"),
+        # The machine may be the cause, so sending the image again may help.
+        (StarvedError("no reply within 15 s"), UNAVAILABLE),
+        (PoolUnavailableError("no process"), UNAVAILABLE),
+    ],
+)
+def test_an_image_whose_inspection_dies_is_rejected_only_if_it_is_the_cause(error: Exception, code: str) -> None:
+    rejection = validated(picture(), Mock(side_effect=error))
+    assert isinstance(rejection, RejectedUpload)
+    assert rejection.code == code
+    assert "again" in rejection.message
+    assert str(error) not in rejection.message
+
+
+def test_an_inspection_without_an_objection_makes_no_image_of_other_data() -> None:
+    rejection = validated(b"hello", Mock(return_value=b"PNG"))
+    assert isinstance(rejection, RejectedUpload)
+    assert rejection.code == "not_an_image"
 
 
 def test_cached_images_are_counted_with_their_first_and_last_time() -> None:
@@ -618,7 +645,7 @@ def ten_thousand_uploads() -> Iterator[Upload]:
 def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
     job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
-    ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue)
+    ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue, inspect)
     tracemalloc.start()
     try:
         outcomes = ingest.ingest(job, ten_thousand_uploads())

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import job_folder, merged_key, new_id
+from core.image_open import inspect
 from core.images import CODES, ImageLimits
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
@@ -387,6 +388,7 @@ def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobSto
             shop.bucket,
             store,
             shop.queue,
+            inspect,
             clock=lambda: datetime.now(UTC) + skew,  # noqa: B023
         )
         assert retry_image(intake, store.image(image.ref), store.result(image.ref)).sent == 1
@@ -411,7 +413,7 @@ def test_an_image_that_is_no_longer_stored_is_listed_and_not_requested(shop: Sho
 
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
-    intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue)
+    intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue, inspect)
     first = retry_failed(intake, shop.job, max_images=2)
     second = retry_failed(intake, shop.job, after=first.next_after, max_images=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)

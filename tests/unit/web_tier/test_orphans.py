@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 import pytest
 
 from core.ids import form_key
+from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
@@ -63,7 +64,7 @@ class Process:
         self.queue = MemoryQueue()
         self.queue.memory.call = self.call
         self.ingest = ImageIngest(
-            ImageLimits(), bucket, JobStore(table), self.queue, clock=site.now, pool=ThreadPoolExecutor(1)
+            ImageLimits(), bucket, JobStore(table), self.queue, inspect, clock=site.now, pool=ThreadPoolExecutor(1)
         )
         self.direct = PresignedUploads(self.ingest, bucket, cast(Any, Forms()), FORM_SECONDS, MemorySource())
 
@@ -123,7 +124,7 @@ class Site:
     def __post_init__(self) -> None:
         self.store = JobStore(self.table)
         self.queue = MemoryQueue()
-        ingest = ImageIngest(ImageLimits(), self.bucket, self.store, self.queue, clock=self.now)
+        ingest = ImageIngest(ImageLimits(), self.bucket, self.store, self.queue, inspect, clock=self.now)
         self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, lambda: True, lambda: self.seconds)
 
     def now(self) -> datetime:

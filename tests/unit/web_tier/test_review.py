@@ -256,6 +256,12 @@ def test_files_of_many_forms_are_read(text: str | bytes) -> None:
     assert (outcome.faults, outcome.unknown_classes) == ([], ())
 
 
+def test_only_the_first_thousand_columns_of_a_header_are_searched() -> None:
+    assert outcome_of(f"file,{',' * 997},label\na.jpg,{',' * 997},dog", ["a.jpg"])[0] == {"a.jpg": "dog"}
+    with pytest.raises(TruthFileError, match="needs two columns"):
+        outcome_of(f"file,{',' * 998},label\na.jpg,{',' * 998},dog", ["a.jpg"])
+
+
 def test_a_line_belongs_to_the_only_image_whose_path_ends_alike() -> None:
     names = ["day1/a.jpg", "day2/a.jpg", "b.jpg", "twice.jpg", "twice.jpg"]
     rows = ["a.jpg", "day1/a.jpg", "C:\\photos\\day2\\a.jpg", "day3/b.jpg", "twice.jpg", "x.jpg", "day3/a.jpg"]

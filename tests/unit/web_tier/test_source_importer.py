@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import Config
 from core.ids import new_id
+from core.image_open import inspect
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
@@ -53,7 +54,7 @@ class Site:
     def start(self) -> None:
         """Start a controller that remembers nothing, as after a crash."""
         self.token += 1
-        self.ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.queue)
+        self.ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.queue, inspect)
         self.importer = SourceImporter(
             self.sources,
             self.ingest,

@@ -1,0 +1,80 @@
+"""Uploads are inspected in sandboxed processes, with the verdict that a worker gives (`docs/faults.md` 33 to 35)."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app_tier.central_crop import central_crop
+from core.image_open import inspect
+from core.images import ImageLimits, ImageRejectedError, sniff
+from core.sandbox.pool import SandboxPool
+from tests.support.hostile_images import BOMBS, FLOODS, FOREIGN, HONEST, POLYGLOTS, STARTS
+from tests.support.processes import run_python
+from web_tier.uploads.ingest import sandboxed_inspect
+
+pytestmark = pytest.mark.processes
+
+SMALL = ImageLimits(max_bytes=2**20, max_pixels=3_000_000, max_frames=3)
+SAMPLES: dict[str, Callable[[], bytes]] = {
+    **HONEST,
+    **FLOODS,
+    **FOREIGN,
+    **{f"bomb: {kind}": make for kind, (_, make) in BOMBS.items()},
+    **{kind: make for kind, (_, make) in POLYGLOTS.items()},
+    **{f"start of a file: {start!r}": lambda start=start: start + bytes(100) for start in STARTS},  # type: ignore[misc]
+    **{f"cut {kind}": lambda make=make: make()[:-25] for kind, make in HONEST.items()},  # type: ignore[misc]
+    "nothing": lambda: b"",
+    "text": lambda: b"hello",
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxPool]:
+    pool = sandboxed_inspect(ImageLimits())
+    yield pool
+    pool.close()
+
+
+def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **sizes: int) -> object:
+    try:
+        function(data, limits=limits, **sizes)
+    except ImageRejectedError as error:
+        return error.code, error.message
+    return sniff(data)
+
+
+@pytest.mark.parametrize("limits", [ImageLimits(), SMALL])
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_sandboxed_process_gives_each_file_the_verdict_of_its_content(
+    kind: str, limits: ImageLimits, sandbox: SandboxPool
+) -> None:
+    data = SAMPLES[kind]()
+    expected = verdict(inspect, data, limits)
+    assert verdict(sandbox, data, limits) == expected
+    if isinstance(expected, tuple):  # a worker rejects it, too
+        assert verdict(central_crop, data, limits, resize=8, crop=8) == expected
+
+
+UPLOADS = """
+import sys
+import web_tier.app, web_tier.controller.services
+from core.images import ImageLimits
+from web_tier.uploads.ingest import sandboxed_inspect, validate_image
+from web_tier.uploads.multipart import Upload
+limits = ImageLimits()
+for name in sys.argv[1:]:
+    data = open(name, "rb").read()
+    print(validate_image(Upload("a", data, len(data)), limits, sandboxed_inspect(limits)))
+print({name.partition(".")[0] for name in sys.modules} & {"PIL", "pillow_heif", "numpy"})
+"""
+
+
+def test_the_own_process_of_the_web_tier_never_loads_a_decoder(tmp_path: Path) -> None:
+    files = []
+    for number, kind in enumerate(("bmp", "heic", "lossy webp", "png of colour profiles")):
+        files.append(tmp_path / str(number))
+        files[-1].write_bytes(SAMPLES[kind]())
+    *outcomes, decoders = run_python(UPLOADS, *map(str, files)).stdout.splitlines()
+    assert [outcome.partition("(")[0] for outcome in outcomes] == [*["ImageFormat"] * 3, "RejectedUpload"]
+    assert decoders == "set()"
