@@ -17,7 +17,7 @@ import pytest
 
 from core.images import ImageRejectedError
 from core.sandbox.pool import Allowance, SandboxPool
-from core.sandbox.process import CrashedError, PoolUnavailableError, TooCostlyError
+from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
 from tests.support.processes import children_of, run_python
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -84,18 +84,20 @@ def test_an_item_that_ends_its_process_twice_fails_and_the_next_gets_a_new_proce
 
 
 @pytest.mark.parametrize(
-    ("item", "reason"),
+    ("item", "error", "reason"),
     [
-        (b"spin", "0.5 s of processor time|no reply within"),
-        (b"sleep", "no reply within 1.5 s"),
-        (b"allocate 100000000", "more than 64 MB"),
-        (b"signal SIGKILL", "memory is short"),
+        (b"spin", TooCostlyError, "0.5 s of processor time|no reply within"),
+        (b"sleep", StarvedError, "no reply within 1.5 s"),
+        (b"allocate 100000000", StarvedError, "more than 64 MB"),
+        (b"signal SIGKILL", StarvedError, "memory is short"),
     ],
 )
-def test_an_item_that_exceeds_its_allowance_fails(zygote: Zygote, item: bytes, reason: str) -> None:
+def test_an_item_that_exceeds_its_allowance_fails(
+    zygote: Zygote, item: bytes, error: type[TooCostlyError], reason: str
+) -> None:
     hasty = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), max_processes=1)
     hasty.prepare()
-    with pytest.raises(TooCostlyError, match=reason):
+    with pytest.raises(error, match=reason):
         hasty(item)
     assert child_of(hasty)
 
