@@ -44,9 +44,8 @@ from core.images import (
     ImageLimits,
     ImageRejectedError,
     broken_header,
-    check_boxes_complete,
+    check_complete,
     check_frames,
-    check_webp_complete,
     cut_short,
     ends_early,
     lacks_memory,
@@ -227,10 +226,8 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
     name, pixels = sniff(data), 0
     if name == "WEBP":  # Pillow's WebP plugin reserves the whole canvas on opening, so its size is read here first
         pixels = _check_pixels(*webp_size(data), limits)
-        check_webp_complete(data)
     check_frames(name, data, limits)
-    if name in {"AVIF", "HEIF"}:
-        check_boxes_complete(name, data)
+    check_complete(name, data)
     try:
         image = Image.open(BytesIO(data), formats=[READERS.get(name, name)])
     except DECODER_ERRORS as error:

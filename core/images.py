@@ -199,26 +199,18 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise broken_header("WEBP", len(data))
 
 
-def check_webp_complete(data: bytes) -> None:
-    """Check that a WebP is as long as its first bytes declare; its decoder would only report a failure.
+def check_complete(name: str, data: bytes) -> None:
+    """Check that a WebP, HEIC or AVIF is as long as it declares; its decoder would only report a failure.
 
     Raises:
         ImageRejectedError: it is shorter.
     """
-    declared = 8 + int.from_bytes(data[4:8], "little")
-    if len(data) < declared:
-        raise ImageRejectedError(
-            "truncated", f"only {len(data)} of the WebP's {declared} bytes are here: send it again"
-        )
-
-
-def check_boxes_complete(name: str, data: bytes) -> None:
-    """Check that a HEIC or AVIF is as long as its boxes declare.
-
-    Raises:
-        ImageRejectedError: it is shorter.
-    """
-    declared = max((box.end for box in boxes(data, 0, len(data))), default=0)
+    if name == "WEBP":
+        declared = 8 + int.from_bytes(data[4:8], "little")
+    elif name in {"AVIF", "HEIF"}:
+        declared = max((box.end for box in boxes(data, 0, len(data))), default=0)
+    else:
+        return
     if len(data) < declared:
         raise ImageRejectedError(
             "truncated", f"only {len(data)} of the {name}'s {declared} bytes are here: send it again"

@@ -41,7 +41,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
-from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff
+from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
@@ -553,13 +553,9 @@ def validate_image(
 
     `inspect` is as in `ImageIngest`.
     """
-    if upload.size > limits.max_bytes:
-        return RejectedUpload(
-            upload.filename,
-            "too_large",
-            f"{upload.size / 2**20:.3g} MB is more than the {limits.max_bytes / 2**20:.3g} MB allowed: shrink it",
-        )
     try:
+        if upload.size > limits.max_bytes:
+            raise too_large(upload.size, limits)
         inspect(upload.data, limits=limits)
         return FORMATS[sniff(upload.data)]
     except ImageRejectedError as error:

@@ -54,7 +54,7 @@ WORDS = (
         b"ispe",
         b"clap",
     ),
-    *(b"II*\x00", b"MM\x00*", b"II+\x00", b"\x11\x01\x04\x00", b"\x4a\x01\x04\x00"),
+    *(b"iCCP", b"II*\x00", b"MM\x00*", b"II+\x00", b"\x11\x01\x04\x00", b"\x4a\x01\x04\x00"),
 )
 
 

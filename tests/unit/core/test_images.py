@@ -148,7 +148,7 @@ def test_a_truncated_webp_is_rejected_with_its_length() -> None:
     data = encoded("WEBP")
     assert (
         rejection(data[:-5]).message
-        == f"only {len(data) - 5} of the WebP's {len(data)} bytes are here: send it again"
+        == f"only {len(data) - 5} of the WEBP's {len(data)} bytes are here: send it again"
     )
 
 
