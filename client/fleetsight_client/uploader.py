@@ -261,7 +261,7 @@ def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
     """Return the content of a file, or why it cannot be sent: it changed since it was listed, or is too large."""
     if file.size > max_bytes:
         return RejectedFile(
-            "too_large", f"{file.size / 2**20:.3g} MB is more than the {max_bytes / 2**20:.3g} MB allowed: shrink it"
+            "too_large", f"{file.size / 1e6:.1f} MB is more than the {max_bytes / 1e6:.1f} MB allowed: shrink it"
         )
     try:
         # O_NONBLOCK: a pipe that has replaced the file must not block.

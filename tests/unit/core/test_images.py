@@ -101,12 +101,6 @@ def test_16_bits_of_grey_keep_their_brightness_as_8_bits(level: int) -> None:
     assert (image.mode, image.getpixel((0, 0))) == ("L", level)
 
 
-def test_a_phone_photo_with_a_second_picture_in_it_is_a_jpeg() -> None:
-    second = Image.new("RGB", (40, 30))
-    data = encoded("MPO", save_all=True, append_images=[second])
-    assert (inspect(data), sniff(data)) == (b"", "JPEG")
-
-
 def test_a_file_with_too_many_bytes_is_refused_with_both_numbers() -> None:
     error = rejection(b"\xff\xd8\xff" + bytes(3_000_000), ImageLimits(max_bytes=2_000_000))
     assert error.code == "too_large"
@@ -241,11 +235,6 @@ def test_inspect_raises_only_rejections_for_any_bytes(data: bytes, start: bytes)
         inspect(start + data)
     except ImageRejectedError as error:
         assert error.message
-
-
-def test_an_image_with_a_script_behind_it_is_the_image() -> None:
-    data = encoded("GIF") + b"<script>alert(1)</script>"
-    assert (inspect(data), sniff(data)) == (b"", "GIF")
 
 
 def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
