@@ -78,7 +78,7 @@ class SandboxPool:
 
         Raises:
             ImageRejectedError: as the function raised it.
-            TooCostlyError: the item took more than its allowance; `StarvedError` where the machine may be short.
+            TooCostlyError: the item took more than its allowance; `StarvedError` if others may be the cause.
             CrashedError: the child died twice, or sent an invalid reply.
             PoolUnavailableError: no child can be started at the moment.
         """

@@ -70,6 +70,14 @@ class PoolUnavailableError(SandboxError):
     """Raised when no child can be started at the moment; the item was not processed."""
 
 
+class ProcessGoneError(Exception):
+    """Raised when a child had ended before it received a whole item; the item was not processed."""
+
+
+class ProtocolError(Exception):
+    """Raised when a child sends an invalid reply."""
+
+
 def rejection_of(error: Exception) -> ImageRejectedError:
     """Return the rejection, for its owner, of an image that ended its child with this error."""
     if isinstance(error, TooCostlyError):
@@ -80,14 +88,6 @@ def rejection_of(error: Exception) -> ImageRejectedError:
     return ImageRejectedError(
         "undecodable", "it is damaged in a way that no decoder gets over: save it again as JPEG or PNG"
     )
-
-
-class ProcessGoneError(Exception):
-    """Raised when a child had ended before it received a whole item; the item was not processed."""
-
-
-class ProtocolError(Exception):
-    """Raised when a child sends an invalid reply."""
 
 
 class SandboxProcess:
