@@ -21,8 +21,8 @@ does not reply
 ====================  ==================================================================
 
 A child may also die because the machine is short of memory, or not reply because the machine is short of CPU time. So
-the retry runs in a new child while no other child has an item. If it starves again, another process of the machine may
-still be the cause: the web tier asks for the image again. A worker, which has its machine to itself, rejects it.
+the retry runs in a new child while no other child has an item. If it starves again, another process of the machine
+may still be the cause: the web tier asks for the image again. A worker has its machine to itself, and rejects it.
 
 If no child can be started, no item is at fault: `PoolUnavailableError`, and the caller tries again later.
 """
