@@ -1,4 +1,4 @@
-"""Credentials that users create: personal tokens for their scripts, and recovery codes for a lost authenticator app.
+"""Credentials of users: personal tokens for scripts, recovery codes for a lost authenticator app, and revocations.
 
 A personal token is an item of the job table under the SHA-256 of its text, so that a reader of the table has no
 token. It is also in a list of its owner. Its text is returned once, when the token is created.
@@ -6,12 +6,16 @@ token. It is also in a list of its owner. Its text is returned once, when the to
 Recovery codes: with the password, each signs its user in without the authenticator app. A user has ten or none, in
 one item, so new codes replace the old ones in one step. The item holds the SHA-256 of each code. The codes are shown
 once, when they are created. Using one removes the second factor, and all codes with it.
+
+Every credential ends with the sign-in that it was made from: `Revocations` has the one rule for sessions, personal
+tokens and the pool's own tokens.
 """
 
 import hmac
 import json
 import re
 import secrets
+import time
 from base64 import b32encode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from hashlib import sha256
 from typing import Final
 
 from core.ids import new_id
-from services.clock import utc_now
+from services.clock import epoch_seconds, utc_now
 from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
 
@@ -34,7 +38,10 @@ MAX_CHARACTERS: Final = 100
 MAX_DAYS: Final = 365
 
 MAX_TOKENS: Final = 20
-"""Maximum tokens of a user that have not expired."""
+"""Maximum valid tokens of a user."""
+
+MAX_AHEAD_SECONDS: Final = 10 * 60
+"""How far a stored moment may be in the future, since clocks differ. A wrong clock has stored a later one."""
 
 _TOKEN, _LISTED = "TOKEN", "TOKEN#"
 
@@ -49,6 +56,8 @@ _RANDOM_BYTES: Final = 10
 
 _SORT_KEY: Final = "RECOVERY"
 
+_REVOKED: Final = "REVOKED"
+
 
 class Scope(StrEnum):
     """An action that a token permits."""
@@ -62,6 +71,48 @@ class TokenNotMadeError(FleetsightError):
     """Raised when the requested token cannot be created; the message is for the user."""
 
 
+@dataclass(frozen=True)
+class Revocations:
+    """When all credentials of a user were last revoked; botocore's errors and TableBusyError pass through.
+
+    A credential counts if the sign-in that it was made from is later, whenever the credential itself was stored. So
+    none survives that a request under way makes, renews or rotates meanwhile. OpenID providers call the time
+    "not before".
+
+    Attributes:
+        clock: epoch seconds.
+        sleep: waits so many seconds.
+    """
+
+    table: Table
+    clock: Callable[[], float] = epoch_seconds
+    sleep: Callable[[float], None] = time.sleep
+
+    def revoke_all_of(self, owner: str) -> None:
+        """Revoke every credential that comes from a sign-in until now; return in the next second.
+
+        The pool has the time of a sign-in in whole seconds, so each sign-in after the return counts.
+        """
+        now = self.clock()
+        self._store(owner, int(now))
+        self.sleep(1 - now % 1)
+
+    def cover(self, owner: str, signed_in: int) -> bool:
+        """Return whether a user's credentials from a sign-in at `signed_in` (epoch seconds) are revoked."""
+        return signed_in <= self.last_of(owner)
+
+    def last_of(self, owner: str) -> int:
+        """Return when the credentials of a user were last revoked, in epoch seconds; 0 if never."""
+        item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock())
+        revoked_at = 0 if item is None else int(item["at"])
+        if revoked_at > now + MAX_AHEAD_SECONDS:  # by a clock that was wrong: it must not refuse later sign-ins
+            self._store(owner, now)
+        return min(revoked_at, now)
+
+    def _store(self, owner: str, at: int) -> None:
+        self.table.put_all([{"pk": user_partition(owner), "sk": _REVOKED, "at": at}])
+
+
 @dataclass(frozen=True, slots=True)
 class PersonalToken:
     """A personal token, without its text.
@@ -72,6 +123,7 @@ class PersonalToken:
         name: the owner's name for it.
         scopes: the actions that it permits.
         created_at, expires_at: it is valid from one to the other.
+        signed_in: epoch seconds of the sign-in that it was made from.
         last_used: the last day (UTC) on which it was used.
     """
 
@@ -82,6 +134,7 @@ class PersonalToken:
     scopes: frozenset[str]
     created_at: datetime
     expires_at: datetime
+    signed_in: int
     last_used: date | None = None
 
 
@@ -90,13 +143,16 @@ class PersonalTokens:
     """The tokens of all users; `random_text` returns unguessable texts of 43 characters."""
 
     table: Table
+    revocations: Revocations
     clock: Callable[[], datetime] = utc_now
     random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
 
     def make(
-        self, owner: str, email: str, name: str, scopes: Collection[str], days: int
+        self, owner: str, email: str, name: str, scopes: Collection[str], days: int, signed_in: int
     ) -> tuple[str, PersonalToken]:
-        """Create a token for `owner` that expires after `days` days; return its text and its data.
+        """Create a token for `owner`, who signed in at `signed_in`; return its text and its data.
+
+        It expires after `days` days, or once the credentials of that sign-in are revoked.
 
         Raises:
             TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
@@ -111,7 +167,7 @@ class PersonalTokens:
         now = self._now()
         text = PREFIX + self.random_text()
         token = PersonalToken(
-            new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days)
+            new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days), signed_in
         )
         listed = _item(token, user_partition(owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
@@ -125,12 +181,10 @@ class PersonalTokens:
         return text, token
 
     def list(self, owner: str) -> Sequence[PersonalToken]:
-        """Return the tokens of a user that have not expired, newest first."""
-        found = [
-            _token(item)
-            for item in self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
-        ]
-        return [token for token in found if token.expires_at > self._now()]
+        """Return the valid tokens of a user, newest first."""
+        items = self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
+        revoked_at = self.revocations.last_of(owner)
+        return [token for token in map(_token, items) if self._is_valid(token, revoked_at)]
 
     def revoke(self, owner: str, token_id: str) -> None:
         """Revoke a token of a user.
@@ -145,19 +199,13 @@ class PersonalTokens:
         self.table.delete_all([(str(item["partition"]), _TOKEN)])
         self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
 
-    def revoke_all(self, owner: str) -> None:
-        """Revoke every token of a user, including expired ones; return once none is left."""
-        while items := list(self.table.query(user_partition(owner), _LISTED, _LISTED + LAST)):
-            self.table.delete_all([(str(item["partition"]), _TOKEN) for item in items])
-            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
-
     def find(self, text: str) -> PersonalToken | None:
-        """Return the token with this text, or None if it does not exist or has expired; record its use."""
+        """Return the token with this text, or None if there is no valid one; record its use."""
         if not text.startswith(PREFIX) or len(text) > MAX_CHARACTERS:
             return None
         item = self.table.get(_partition(text), _TOKEN)
         token = None if item is None else _token(item)
-        if token is None or token.expires_at <= self._now():
+        if token is None or not self._is_valid(token, self.revocations.last_of(token.owner)):
             return None
         if token.last_used != self._now().date():
             today = self._now().date().isoformat()
@@ -165,6 +213,9 @@ class PersonalTokens:
                 # Only if the item exists: a use must not restore a token that was revoked meanwhile.
                 self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
         return token
+
+    def _is_valid(self, token: PersonalToken, revoked_at: int) -> bool:
+        return token.expires_at > self._now() and token.signed_in > revoked_at
 
     def _now(self) -> datetime:
         return self.clock().replace(microsecond=0)  # as the table stores it
@@ -175,7 +226,7 @@ def _partition(text: str) -> str:
 
 
 def user_partition(owner: str) -> str:
-    """Return the partition of the job table that holds a user's list of personal tokens, and their sessions."""
+    """Return the partition of the job table with a user's personal tokens, sessions, and last revocation."""
     return f"USER#{owner}"
 
 
@@ -189,20 +240,22 @@ def _item(token: PersonalToken, pk: str, sk: str) -> Item:
         "name": token.name,
         "scopes": json.dumps(sorted(token.scopes)),
         "created_at": token.created_at.isoformat(),
+        "signed_in": token.signed_in,
         EXPIRES_AT: int(token.expires_at.timestamp()),
     }
 
 
 def _token(item: Item) -> PersonalToken:
-    used = item.get("last_used")
+    used, created_at = item.get("last_used"), datetime.fromisoformat(str(item["created_at"]))
     return PersonalToken(
         token_id=str(item["id"]),
         owner=str(item["owner"]),
         email=str(item["email"]),
         name=str(item["name"]),
         scopes=frozenset(json.loads(str(item["scopes"]))),
-        created_at=datetime.fromisoformat(str(item["created_at"])),
+        created_at=created_at,
         expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
+        signed_in=int(item.get("signed_in", created_at.timestamp())),  # an earlier release stored none
         last_used=None if used is None else date.fromisoformat(str(used)),
     )
 

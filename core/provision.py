@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from core.config import Config
 from services.accounts import OPERATORS, USERS
 from services.clients import Clients
+from services.passwords import MIN_CHARACTERS
 from services.table import EXPIRES_AT
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ def _create_pool(clients: Clients, name: str) -> str:
         AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
         Policies={
             "PasswordPolicy": {
-                "MinimumLength": 12,
-                "RequireLowercase": True,
-                "RequireUppercase": True,
-                "RequireNumbers": True,
+                "MinimumLength": MIN_CHARACTERS,
+                "RequireLowercase": False,
+                "RequireUppercase": False,
+                "RequireNumbers": False,
                 "RequireSymbols": False,
                 "TemporaryPasswordValidityDays": 3,
             }

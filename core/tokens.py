@@ -197,6 +197,7 @@ class TokenClaims:
         sub: id of the account.
         email: its address; empty for an access token.
         use: the kind of the token.
+        signed_in: epoch seconds of the sign-in that it was made from; a renewed token keeps it.
     """
 
     sub: str
@@ -205,6 +206,7 @@ class TokenClaims:
     groups: frozenset[str]
     use: Literal["id", "access"]
     expires_at: datetime
+    signed_in: int
 
 
 class _Claims(BaseModel):
@@ -214,6 +216,7 @@ class _Claims(BaseModel):
     sub: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
     exp: Moment
     iat: Moment
+    auth_time: Moment
     nbf: Moment = 0
     groups: list[Name] = Field(default=[], alias="cognito:groups")
 
@@ -265,7 +268,8 @@ class TokenVerifier:
             raise TokenRefusedError("not good yet; is this machine's clock right?")
         expires_at = datetime.fromtimestamp(claims.exp, UTC)
         email = claims.email if isinstance(claims, _IdClaims) else ""
-        return TokenClaims(claims.sub, email, claims.username, frozenset(claims.groups), claims.token_use, expires_at)
+        groups = frozenset(claims.groups)
+        return TokenClaims(claims.sub, email, claims.username, groups, claims.token_use, expires_at, claims.auth_time)
 
     def _signed_claims(self, text: str, key_id: str) -> _IdClaims | _AccessClaims:
         try:

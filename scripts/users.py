@@ -1,25 +1,29 @@
 """``fleetsight users``: the users' accounts of a system on this machine, or on AWS.
 
-The commands change the user pool: sessions and tokens of a disabled account end within minutes.
+The commands change the user pool, and the job table if an account's sessions and tokens have to end.
 """
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as TextTable
 
+from core.credentials import Revocations
 from fleetsight_client.cli import CommandGroup
 from localcloud.access_keys import AccessKey
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack
 from scripts.named_system import NamedStack, named_system_command
+from scripts.run.sign_in import JOB_TABLE_FILE, POOL_FILE
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
+from services.table import Table
 
 P = ParamSpec("P")
 
@@ -28,13 +32,20 @@ class NoPoolError(FleetsightError):
     """Raised when there is no user pool; the message says what to do."""
 
 
-def _accounts_command(command: Callable[Concatenate[Accounts, P], None]) -> Callable[P, None]:
+@dataclass(frozen=True)
+class System:
+    """What the commands change: the accounts of a system, and when the credentials of one were last revoked."""
+
+    accounts: Accounts
+    revocations: Revocations
+
+
+def _accounts_command(command: Callable[Concatenate[System, P], None]) -> Callable[P, None]:
     """Give a command the options that name a system, and call it with the accounts of the system."""
 
     @wraps(command)
-    def with_accounts(system: Path | NamedStack, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        found = _accounts_of_stack(system) if isinstance(system, NamedStack) else _local_accounts(system)
-        command(found, *args, **kwargs)
+    def with_accounts(named: Path | NamedStack, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        command(_stack(named) if isinstance(named, NamedStack) else _local(named), *args, **kwargs)
 
     return named_system_command(with_accounts)
 
@@ -50,10 +61,10 @@ def users() -> None:
 
 @users.command("list")
 @_accounts_command
-def list_command(accounts: Accounts) -> None:
+def list_command(system: System) -> None:
     """List the accounts: e-mail, group, and whether they may sign in."""
-    table = Table("E-mail", "Group", "State")
-    for account in accounts.list():
+    table = TextTable("E-mail", "Group", "State")
+    for account in system.accounts.list():
         group = OPERATORS if OPERATORS in account.groups else USERS
         table.add_row(account.email, group, "active" if account.enabled else "disabled")
     Console().print(table)
@@ -63,11 +74,11 @@ def list_command(accounts: Accounts) -> None:
 @click.argument("email")
 @click.option("--operator", is_flag=True, help="Let the account view and manage the fleet.")
 @_accounts_command
-def add(accounts: Accounts, email: str, *, operator: bool) -> None:
+def add(system: System, email: str, *, operator: bool) -> None:
     """Create an account, and print its first password, which the user must change."""
-    password = accounts.add(email)
+    password = system.accounts.add(email)
     if operator:
-        accounts.set_operator(email, is_operator=True)
+        system.accounts.set_operator(email, is_operator=True)
     click.echo(f"{email} signs in with this password, once, within three days: {password}")
 
 
@@ -75,39 +86,41 @@ def add(accounts: Accounts, email: str, *, operator: bool) -> None:
 @click.argument("email")
 @click.option("--remove", is_flag=True, help="Revoke the permission.")
 @_accounts_command
-def operator(accounts: Accounts, email: str, *, remove: bool) -> None:
+def operator(system: System, email: str, *, remove: bool) -> None:
     """Let EMAIL view and manage the fleet. Takes effect with the next sign-in, or within 15 minutes."""
-    accounts.set_operator(email, is_operator=not remove)
+    system.accounts.set_operator(email, is_operator=not remove)
     click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
 
 
 @users.command()
 @click.argument("email")
 @_accounts_command
-def disable(accounts: Accounts, email: str) -> None:
-    """Disable an account (keeps its data)."""
-    accounts.set_enabled(email, is_enabled=False)
-    click.echo(f"{email} cannot sign in; sessions and tokens end within 15 minutes.")
+def disable(system: System, email: str) -> None:
+    """Disable an account, and end its sessions and tokens (keeps its data)."""
+    system.accounts.set_enabled(email, is_enabled=False)
+    system.revocations.revoke_all_of(system.accounts.sub_of(email))
+    click.echo(f"{email} cannot sign in; sessions and tokens have ended.")
 
 
 @users.command()
 @click.argument("email")
 @_accounts_command
-def enable(accounts: Accounts, email: str) -> None:
+def enable(system: System, email: str) -> None:
     """Enable a disabled account."""
-    accounts.set_enabled(email, is_enabled=True)
+    system.accounts.set_enabled(email, is_enabled=True)
     click.echo(f"{email} can sign in again.")
 
 
 @users.command("second-factor-off")
 @click.argument("email")
 @_accounts_command
-def second_factor_off(accounts: Accounts, email: str) -> None:
+def second_factor_off(system: System, email: str) -> None:
     """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
 
-    Be sure that it is really them who ask. They are signed out within 15 minutes.
+    Be sure that it is really them who ask. Their sessions and tokens end.
     """
-    accounts.turn_off_second_factor(email)
+    system.accounts.turn_off_second_factor(email)
+    system.revocations.revoke_all_of(system.accounts.sub_of(email))
     click.echo(f"{email} signs in by the password alone, and can set up a second factor again on the account page.")
 
 
@@ -115,15 +128,17 @@ def second_factor_off(accounts: Accounts, email: str) -> None:
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_accounts_command
-def remove(accounts: Accounts, email: str, *, yes: bool) -> None:
-    """Delete an account; its jobs have no owner then, and expire unless they are kept."""
+def remove(system: System, email: str, *, yes: bool) -> None:
+    """Delete an account, sessions and tokens; its jobs have no owner then, and expire unless they are kept."""
     if not yes:
         click.confirm(f"Remove {email} for good?", abort=True)
-    accounts.remove(email)
+    sub = system.accounts.sub_of(email)
+    system.accounts.remove(email)
+    system.revocations.revoke_all_of(sub)
     click.echo(f"{email} is removed.")
 
 
-def _accounts_of_stack(named: NamedStack) -> Accounts:
+def _stack(named: NamedStack) -> System:
     stack = find_stack(named.account, named.prefix)
     if stack is None:
         raise NoPoolError(f"there is no stack {named.prefix}: give --prefix and --region")
@@ -132,13 +147,14 @@ def _accounts_of_stack(named: NamedStack) -> Accounts:
         raise NoPoolError(
             f"there is no sign-in at {named.prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
         )
-    return Accounts(named.account.cognito, pool_id)
+    return _system(named.account, pool_id, stack.outputs["JobTableName"])
 
 
-def _local_accounts(state_dir: Path) -> Accounts:
+def _local(state_dir: Path) -> System:
     try:
         endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
-        pool_id = (state_dir / "user-pool").read_text(encoding="utf-8").strip()
+        pool_id = (state_dir / POOL_FILE).read_text(encoding="utf-8").strip()
+        job_table = (state_dir / JOB_TABLE_FILE).read_text(encoding="utf-8").strip()
         key = AccessKey.load(state_dir)
     except OSError as error:
         raise NoPoolError(
@@ -146,4 +162,8 @@ def _local_accounts(state_dir: Path) -> Accounts:
             "a stack on AWS is named by --prefix, --region or --profile"
         ) from error
     os.environ |= key.environment
-    return Accounts(AwsAccount(pool_id.partition("_")[0], None, endpoint).cognito, pool_id)
+    return _system(AwsAccount(pool_id.partition("_")[0], None, endpoint), pool_id, job_table)
+
+
+def _system(account: AwsAccount, pool_id: str, job_table: str) -> System:
+    return System(Accounts(account.cognito, pool_id), Revocations(Table(account.dynamodb, job_table)))

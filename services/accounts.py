@@ -44,6 +44,12 @@ class Accounts:
             raise EmailTakenError(f"there is an account for {name} already") from None
         return password
 
+    def sub_of(self, email: str) -> str:
+        """Return the id of an account, which is never given to another."""
+        with self._found(email) as name:
+            user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
+        return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
+
     def set_operator(self, email: str, is_operator: bool) -> None:
         """Grant or revoke an account's permission to view and manage the fleet."""
         with self._found(email) as name:

@@ -66,10 +66,11 @@ class WrongCodeError(UserPoolError):
 
 
 class PasswordRefusedError(UserPoolError):
-    """Raised when a new password does not meet the pool's policy."""
+    """Raised when a new password is too short or easy to guess, or does not meet the pool's policy."""
 
     default_message = (
-        "Choose a longer password: at least 12 characters, with uppercase letters, lowercase letters and digits."
+        "Choose a password that is harder to guess: at least 12 characters, such as four words that have nothing to "
+        "do with each other."
     )
 
 

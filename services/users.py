@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from services.passwords import is_good, is_typable
 from services.user_errors import (
     ANSWERING_WITH_A_CODE,
     ASKING_FOR_A_CODE,
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
 MAX_EMAIL_CHARACTERS = 128
 """Characters of a user name, which the address is, in Cognito."""
 
-MAX_PASSWORD_CHARACTERS = 256
-"""Characters, in Cognito."""
-
 MAX_SESSION_CHARACTERS = 2_048 + 2 * (MAX_EMAIL_CHARACTERS + 1)
 """Characters: what Cognito calls a session, with two names of the account before it."""
 
@@ -60,11 +58,6 @@ _TOTP_CHALLENGE: Final = "SOFTWARE_TOKEN_MFA"
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _CODE = re.compile(r"\d{6}", re.ASCII)
-_PASSWORD = re.compile(r"\S(.*\S)?", re.DOTALL)
-_NEW_PASSWORD = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12,}", re.DOTALL)
-"""The policy of the pools that Fleetsight creates. It is checked before the pool is asked, so that the order of the
-pool's own checks cannot disclose whether an address has an account.
-"""
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,7 @@ class UserPool:
             PasswordResetError, SecondFactorError: as they say; the password was right.
         """
         name = normalise_email(email)
-        if name is None or not _PASSWORD.fullmatch(password) or len(password) > MAX_PASSWORD_CHARACTERS:
+        if name is None or not is_typable(password):
             raise WrongCredentialsError
         with translated_errors(SIGNING_IN):
             reply = self._client.initiate_auth(
@@ -172,7 +165,7 @@ class UserPool:
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
         name, username, pools_session = _challenge_parts(email, session)
-        _check_new_password(password)
+        _check_new_password(password, name)
         with translated_errors(SETTING_THE_FIRST_PASSWORD):
             answers = {"USERNAME": username, "NEW_PASSWORD": password}
             reply = self._answer("NEW_PASSWORD_REQUIRED", pools_session, answers)
@@ -223,6 +216,19 @@ class UserPool:
                 AccessToken=access_token, SoftwareTokenMfaSettings={"Enabled": True, "PreferredMfa": True}
             )
 
+    def change_password(self, email: str, access_token: str, password: str, new_password: str) -> None:
+        """Replace the password of an account, which has just signed in.
+
+        Raises:
+            PasswordRefusedError: choose another new one.
+            WrongCredentialsError: `password` is wrong, or the token has expired or was revoked.
+        """
+        _check_new_password(new_password, email)
+        with translated_errors(SIGNING_IN):
+            self._client.change_password(
+                AccessToken=access_token, PreviousPassword=password, ProposedPassword=new_password
+            )
+
     def sign_out_everywhere(self, sub: str) -> None:
         """Revoke every refresh token of an account, and every access token for the pool's own calls.
 
@@ -267,7 +273,7 @@ class UserPool:
                 self._client.forgot_password(ClientId=self._client_id, Username=name)
 
     def reset_password(self, email: str, code: str, password: str) -> str:
-        """Set a new password by the code that was sent, and revoke every refresh token; return the account's `sub`.
+        """Set a new password by the code that was sent; return the account's `sub`.
 
         Raises:
             PasswordRefusedError: choose another; the code is still good.
@@ -276,12 +282,11 @@ class UserPool:
         name, digits = normalise_email(email), _digits(code)
         if name is None or digits is None:
             raise WrongCodeError
-        _check_new_password(password)
+        _check_new_password(password, name)
         with translated_errors(PROVING):
             self._client.confirm_forgot_password(
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
             )
-        self.sign_out_everywhere(name)
         user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
         return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
 
@@ -354,10 +359,13 @@ def _digits(code: str) -> str | None:
     return digits if _CODE.fullmatch(digits) else None
 
 
-def _check_new_password(password: str) -> None:
-    if len(password) > MAX_PASSWORD_CHARACTERS or not (
-        _PASSWORD.fullmatch(password) and _NEW_PASSWORD.fullmatch(password)
-    ):
+def _check_new_password(password: str, email: str) -> None:
+    """Raise PasswordRefusedError for a weak password.
+
+    It is checked before the pool is asked, so that the order of the pool's own checks cannot disclose whether an
+    address has an account.
+    """
+    if not is_good(password, email):
         raise PasswordRefusedError
 
 

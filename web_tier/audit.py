@@ -49,21 +49,16 @@ SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "recovery codes made",
 )
 
-_BY_FORM: Final[Mapping[tuple[str, int], str]] = {
-    ("accounts.sign_in", 303): SIGN_IN,
-    ("accounts.sign_in", 401): FAILED_SIGN_IN,
-    ("accounts.new_password", 303): SIGN_IN,
-    ("accounts.new_password", 401): FAILED_SIGN_IN,
-    ("accounts.recovery", 303): SIGN_IN,
-    ("accounts.recovery", 401): FAILED_SIGN_IN,
-    ("accounts.reset", 200): PASSWORD_RESET,
-}
-"""Requests of people who are not signed in, by their answer; the form names the account."""
+_FAILED_BY_FORM: Final = frozenset({"accounts.sign_in", "accounts.recovery"})
+"""Requests of people who have proven nothing: with 401, the form names the account, and the user is unknown."""
 
 _BY_USER: Final[Mapping[str, str]] = {
     endpoint: action
     for action, endpoints in {
         "sign-out": ("accounts.sign_out",),
+        "sign-out everywhere": ("accounts.sign_out_everywhere",),
+        "session ended": ("accounts.end_session",),
+        "password changed": ("accounts.password",),
         "token created": ("accounts.make_token", "tokens_api.make_token"),
         "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
         "job cancelled": ("changes.cancel", "api_v1.cancel"),
@@ -91,14 +86,24 @@ _BY_USER: Final[Mapping[str, str]] = {
 """Requests of signed-in users that succeeded."""
 
 _PROOFS_BY_USER: Final = frozenset(
-    f"accounts.{name}" for name in ("second_factor", "turn_off_second_factor", "new_recovery_codes")
+    f"accounts.{name}"
+    for name in ("password", "make_token", "second_factor", "turn_off_second_factor", "new_recovery_codes")
 )
 """Requests of signed-in users that prove once more who they are: with 401 they failed."""
 
-_BY_VIEW: Final = (CODE_ASKED_FOR, RECOVERY_CODE_USED, SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE)
+_BY_VIEW: Final = (
+    SIGN_IN,
+    FAILED_SIGN_IN,
+    PASSWORD_RESET,
+    CODE_ASKED_FOR,
+    RECOVERY_CODE_USED,
+    SECOND_FACTOR_ON,
+    SECOND_FACTOR_OFF,
+    RECOVERY_CODES_MADE,
+)
 """What the views themselves record, by `audit_as`."""
 
-ACTIONS: Final = tuple(sorted({*_BY_FORM.values(), *_BY_USER.values(), *_BY_VIEW}))
+ACTIONS: Final = tuple(sorted({*_BY_USER.values(), *_BY_VIEW}))
 
 _log = logging.getLogger(__name__)
 
@@ -111,10 +116,10 @@ class AuditEvent:
         event_id: a ULID of its time.
         at: its time in UTC.
         action: the action, such as `sign-in` or `job deleted`.
-        user: the user's e-mail address, or their id if the address is unknown.
+        user: the user's e-mail address, or their id if the address is unknown; empty if nothing shows who it is.
         address: IP address of the request.
         request_id: id of the request in the log.
-        details: further data, such as the job's id.
+        details: further data, such as the job's id; `account` is the one that a failed sign-in named.
     """
 
     event_id: str
@@ -146,7 +151,8 @@ class AuditTrail:
         Raises:
             TableBusyError: it could not be recorded.
         """
-        self.table.put_all([_item(event, _ALL), _item(event, _of_user(event.user))])
+        concerned = event.user or event.details.get("account", "")
+        self.table.put_all([_item(event, _ALL), _item(event, _of_user(concerned))])
 
     def find(
         self,
@@ -157,7 +163,7 @@ class AuditTrail:
         before: str | None = None,
         limit: int,
     ) -> AuditPage:
-        """Return up to `limit` events, newest first: of `user`, from `since` on, before `until`.
+        """Return up to `limit` events, newest first: from `since` on, before `until`, of or about `user`.
 
         `before` is the cursor of the page, an event's id.
         """
@@ -252,8 +258,9 @@ def _event(status: int) -> AuditEvent | None:
         return None
     if "audit_event" in g:
         action, user = g.audit_event
-    elif action := _BY_FORM.get((endpoint, status)):
-        user = normalise_email(request.form.get("email", "")) or ""
+    elif status == 401 and endpoint in _FAILED_BY_FORM:
+        action, user = FAILED_SIGN_IN, ""
+        audit_details(account=normalise_email(request.form.get("email", "")) or "")
     elif identity is not None and status == 401 and endpoint in _PROOFS_BY_USER:
         action, user = FAILED_SIGN_IN, identity.email
         audit_details(by=identity.by)

@@ -67,7 +67,14 @@ UNCOUNTED: Final = frozenset(
 
 _BY_USER: Final = frozenset(
     f"accounts.{name}"
-    for name in ("second_factor", "confirm_second_factor", "turn_off_second_factor", "new_recovery_codes")
+    for name in (
+        "password",
+        "make_token",
+        "second_factor",
+        "confirm_second_factor",
+        "turn_off_second_factor",
+        "new_recovery_codes",
+    )
 )
 """Endpoints at which signed-in users prove their identity again."""
 
@@ -307,6 +314,8 @@ def _count_attempt(endpoint: str) -> None:
         _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
         return
     _count("attempt", _address(), limiter.attempts)
+    if not email:  # an answer to a challenge, which only a person with the right password has
+        return
     if limiter.counter.hit("attempt", account, limiter.attempts_per_account):
         _count("attempt", f"{account} {_address()}", 1)
     else:

@@ -139,11 +139,27 @@ def create_jwt(
         "iss": f"https://cognito-idp.{self.region}.{domain}/{self.id}",
         "token_use": token_use,
         "iat": now,
-        "auth_time": now,
+        "auth_time": _signed_in_at((extra_data or {}).get("origin_jti", ""), now),
         "exp": now + lifetime,
         "jti": str(uuid.uuid4()),
     }
     return jwt.encode({"kid": key.kid, "alg": ALGORITHM}, claims, key, default_type=None), lifetime
+
+
+@PATCHES.replace(
+    "moto.cognitoidp.models:CognitoIdpUserPool.create_refresh_token", "does not remember when its user signed in"
+)
+def create_refresh_token(self: Any, client_id: str, username: str) -> tuple[str, str]:
+    """Return a new refresh token and the id of the sign-in, which begins with its time."""
+    refresh_token, origin_jti = str(uuid.uuid4()), f"{int(wall_seconds())}.{uuid.uuid4()}"
+    self.refresh_tokens[refresh_token] = (client_id, username, origin_jti)
+    return refresh_token, origin_jti
+
+
+def _signed_in_at(origin_jti: str, now: int) -> int:
+    """Return the time of a sign-in, which renewed tokens keep; `now` for one of an older state folder."""
+    began = origin_jti.partition(".")[0]
+    return int(began) if began.isdigit() else now
 
 
 @PATCHES.replace(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from core.credentials import PersonalTokens, Scope
+from core.credentials import PersonalTokens, Revocations, Scope
 from core.provision import provision_user_pool
 from fleetsight_client.api import TOKEN_VARIABLE
 from localcloud.access_keys import write_private
@@ -15,6 +15,7 @@ from localcloud.cognito.mailbox import Mail, Purpose
 from localcloud.state.folder import SESSION_KEYS_FILE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
+from services.clock import epoch_seconds
 from services.table import Table
 from services.user_errors import EmailTakenError
 from services.users import NewPasswordRequired, PoolTokens, UserPool
@@ -29,6 +30,8 @@ SENDER = "fleetsight@example.org"
 POOL = "fleetsight"
 TOKEN_DAYS = 1
 
+POOL_FILE, JOB_TABLE_FILE = "user-pool", "job-table"
+
 
 @dataclass(frozen=True)
 class LocalSignIn:
@@ -42,10 +45,16 @@ class LocalSignIn:
 
     pool_id: str
     client_id: str
+    job_table: str
     keys: Path
     password: str = field(repr=False)
     token: str = field(repr=False)
     app_key: str | None = field(default=None, repr=False)
+
+    def write_names(self, state_dir: Path) -> None:
+        """Write the names of the pool and of the job table into `state_dir`, for `fleetsight users`."""
+        (state_dir / POOL_FILE).write_text(f"{self.pool_id}\n")
+        (state_dir / JOB_TABLE_FILE).write_text(f"{self.job_table}\n")
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -94,13 +103,14 @@ def prepare_sign_in(
         app_key = pool.begin_second_factor(access_token)
         app = Authenticator(secret=b32decode(app_key))
         pool.confirm_second_factor(access_token, app.code(int(app.clock() // STEP_SECONDS)))
-    [owner] = [account.sub for account in accounts.list() if account.email == OPERATOR]
-    tokens = PersonalTokens(Table(clients.dynamodb, job_table))
-    token, _ = tokens.make(owner, OPERATOR, "scripts/run.sh", frozenset(Scope), TOKEN_DAYS)
+    table = Table(clients.dynamodb, job_table)
+    token, _ = PersonalTokens(table, Revocations(table)).make(
+        accounts.sub_of(OPERATOR), OPERATOR, "scripts/run.sh", list(Scope), TOKEN_DAYS, int(epoch_seconds())
+    )
     keys = folder / SESSION_KEYS_FILE
     if not keys.exists():
         write_private(keys, secrets.token_urlsafe(48) + "\n")
-    return LocalSignIn(pool_id, client_id, keys, password, token, app_key)
+    return LocalSignIn(pool_id, client_id, job_table, keys, password, token, app_key)
 
 
 def sign_in_instructions(sign_in: LocalSignIn) -> str:

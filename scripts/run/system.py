@@ -173,7 +173,7 @@ class System:
             required = self.config.auth.require_second_factor != "none"
             keys = self.state_dir if self.state is None else self.state.folder.path
             self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, keys, second_factor=required)
-            (self.state_dir / "user-pool").write_text(self.sign_in.pool_id + "\n")
+            self.sign_in.write_names(self.state_dir)
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         images = None if self.image is None else self.image.root.parent
         self._start("hypervisor", "-m", "localcloud", "hypervisor", *where, *machines(images))

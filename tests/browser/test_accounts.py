@@ -66,7 +66,7 @@ def test_a_user_makes_an_account_signs_in_makes_a_token_and_signs_out(
     page.wait_for_url("**/jobs")
 
     page.get_by_role("link", name=email).click()
-    fill(page, "Make the token", name="nightly")
+    fill(page, "Make the token", name="nightly", password=PASSWORD)
     made = page.get_by_label("Token", exact=True).input_value()
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
@@ -101,6 +101,24 @@ def test_a_forgotten_password_is_replaced_and_a_wrong_one_reported(
     assert faults_of(page) == []
     fill(page, "Sign in", password=ANOTHER)
     expect(page.get_by_role("link", name=email)).to_be_visible()
+
+
+def test_e7_a_user_changes_the_password_and_sees_and_ends_sessions(
+    page: Page, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    email, password = person(sign_in_system, "joan")
+    signed_in(page, email, password)
+    page.goto("/account")
+    page.get_by_role("link", name="Change the password").click()
+    assert faults_of(page) == []
+    fill(page, "Change it", password=password, new_password=ANOTHER)
+    expect(page.get_by_role("status")).to_contain_text("Your new password is set.")
+    fill(page, "Sign in", email=email, password=ANOTHER)
+    page.goto("/account")
+    expect(page.get_by_role("cell", name=re.compile("Linux, 127.0.0.1"))).to_have_count(1)
+    assert faults_of(page) == []
+    page.get_by_role("button", name="End all sessions and tokens").click()
+    expect(page.get_by_role("status")).to_contain_text("have ended")
 
 
 def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
@@ -142,9 +160,12 @@ def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System
     for path in ("/sign-in?next=/jobs", "/sign-up", "/forgot", "/reset"):
         page.goto(path)
         assert faults_of(page) == []
-    signed_in(page, *person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user"))
+    email, password = person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user")
+    signed_in(page, email, password)
+    page.goto("/account/password")
+    assert faults_of(page) == []
     page.goto("/account")
-    fill(page, "Make the token", name="a token")
+    fill(page, "Make the token", name="a token", password=password)
     expect(page.get_by_role("heading", name="Your new token")).to_be_visible()
     assert faults_of(page) == []
     page.goto("/")
@@ -282,8 +303,7 @@ def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
     with browser.new_context(base_url=sign_in_system.url) as context:
         page = signed_in(context.new_page(), email, password)
         page.goto("/account")
-        page.get_by_label("Name").fill("for a script")
-        page.get_by_role("button", name="Make the token").click()
+        fill(page, "Make the token", name="for a script", password=password)
         expect(page.locator(MADE)).to_be_visible()
         token = page.locator(MADE).input_value()
         [cookie] = [each["value"] for each in context.cookies() if each["name"] == COOKIE]

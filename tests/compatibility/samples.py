@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from app_tier.bundle import parse_manifest
 from core.config import LimitSettings
-from core.credentials import PersonalTokens, RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.fleet.models import (
     BillingPeriod,
     CapMessage,
@@ -280,13 +280,26 @@ def _fill_models(catalogs: CatalogStore) -> None:
 
 
 def _fill_users(table: MemoryTable) -> None:
-    tokens = PersonalTokens(table, clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
-    tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30)
+    second = int(NOW.timestamp())
+    tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
+    tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
+    Revocations(table, lambda: second - 1.0, lambda _: None).revoke_all_of(OWNER)
     RecoveryCodes(table).replace(OWNER)
     ResultCache(table, timedelta(days=30)).put([_result(DONE)], NOW, {JOB: OWNER})
-    second = int(NOW.timestamp())
     record = SessionRecord(
-        "family", OWNER, EMAIL, frozenset({"operators"}), "encrypted", second, second, second, second + 3600, True, 1
+        "family",
+        OWNER,
+        EMAIL,
+        frozenset({"operators"}),
+        "encrypted",
+        begun=second,
+        signed_in=second,
+        seen=second,
+        rotated=second,
+        ends=second + 3600,
+        second_factor=True,
+        claimed=1,
+        device="Firefox, Linux, 192.0.2.7",
     )
     SessionStore(table).add(SESSION, record)
     SessionStore(table).add(f"{SESSION}-old", record)
@@ -378,7 +391,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
 
 
 def _read_users(table: MemoryTable) -> dict[str, object]:
-    tokens = PersonalTokens(table, clock=lambda: NOW)
+    tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW)
     second_contender = Lease(table, "controller", 5.0, "other", clock=lambda: 0.0)
     return {
         "tokens": tokens.list(OWNER),

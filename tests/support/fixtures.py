@@ -17,7 +17,7 @@ from tests.support.api import compiled_once
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.people import Clock, MemoryPool, access_of
+from tests.support.people import MemoryPool, access_of
 from web_tier.app import create_app
 from web_tier.auth.context import AuthServices
 
@@ -59,7 +59,7 @@ def sign_in_config(make_config: ConfigMaker) -> Config:
 
 @pytest.fixture
 def sign_in_access(pool: MemoryPool, table: Table) -> AuthServices:
-    return access_of(table, pool, Clock())
+    return access_of(table, pool)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.credentials import PersonalTokens, RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.image_open import inspect
 from core.jobs.store import JobStore
 from core.tokens import TokenClaims, TokenRefusedError
@@ -72,12 +72,13 @@ class Clock:
 
 @dataclass
 class PlayedPool:
-    """The user pool: its tokens are `x.SUB.GENERATION`, and good as long as the account is.
+    """The user pool: its tokens are `x.SUB.TIME`, with the time of the sign-in, and good as long as the account is.
 
     `away` is raised by each call; `asked` are the accounts and refresh tokens that it was asked for.
     """
 
     accounts: dict[str, Account] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
     away: Exception | None = None
     asked: list[str] = field(default_factory=list)
     signed_out: list[str] = field(default_factory=list)
@@ -87,7 +88,8 @@ class PlayedPool:
         return self.accounts[sub]
 
     def tokens(self, sub: str) -> PoolTokens:
-        return PoolTokens(f"id.{sub}.1", f"access.{sub}.1", f"refresh.{sub}.{len(self.asked)}")
+        now = int(self.clock.seconds())
+        return PoolTokens(f"id.{sub}.{now}", f"access.{sub}.{now}", f"refresh.{sub}.{len(self.asked)}")
 
     def sign_in(self, email: str, password: str) -> PoolTokens:
         sub = email.strip().lower().removesuffix("@example.org")
@@ -109,6 +111,12 @@ class PlayedPool:
             raise SignedOutError
         return self.tokens(sub)
 
+    def sign_out_everywhere(self, sub: str) -> None:
+        self._ask(sub)
+
+    def change_password(self, email: str, access_token: str, password: str, new_password: str) -> None:
+        self._ask(access_token)
+
     def sign_out(self, refresh_token: str) -> None:
         self._ask(refresh_token)
         self.signed_out.append(refresh_token)
@@ -117,12 +125,14 @@ class PlayedPool:
         self._ask(email)
 
     def verify(self, text: str) -> TokenClaims:
-        use, _, rest = text.partition(".")
-        account = self.accounts.get(rest.partition(".")[0])
+        use, sub, signed_in = (*text.split("."), "", "")[:3]
+        account = self.accounts.get(sub)
         if account is None or use not in {"id", "access"}:
             raise TokenRefusedError("not signed by the pool")
         email = account.email if use == "id" else ""
-        return TokenClaims(account.sub, email, account.email, account.groups, cast(Any, use), BEGIN)
+        return TokenClaims(
+            account.sub, email, account.email, account.groups, cast(Any, use), BEGIN, int(signed_in or 0)
+        )
 
     def renew(self, refresh_token: str) -> RenewedTokens:
         tokens = self.refresh(refresh_token)
@@ -157,6 +167,7 @@ class MemoryPool:
     """
 
     people: dict[str, Person] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
     mailed: list[str] = field(default_factory=list)
     signed_out: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
@@ -203,6 +214,10 @@ class MemoryPool:
     def sign_out_everywhere(self, sub: str) -> None:
         self.gone.add(sub)
 
+    def change_password(self, email: str, access_token: str, password: str, new_password: str) -> None:
+        _check_new(new_password)
+        self.people[access_token.removeprefix("access of ")].password = new_password
+
     def remove_second_factor(self, sub: str) -> None:
         if self.refuses_to_remove:
             raise EndpointConnectionError(endpoint_url="http://inside")
@@ -234,8 +249,8 @@ class MemoryPool:
     def verify(self, text: str) -> TokenClaims:
         """Return the claims of a token of this pool, as the verifier does."""
         email = text.removeprefix("id of ").removeprefix("access of ")
-        until = datetime.now(UTC) + timedelta(hours=1)
-        return TokenClaims(f"sub of {email}", email, email, self.people[email].groups, "id", until)
+        groups, until = self.people[email].groups, self.clock.at + timedelta(hours=1)
+        return TokenClaims(f"sub of {email}", email, email, groups, "id", until, int(self.clock.seconds()))
 
     def renew(self, refresh_token: str) -> RenewedTokens:
         return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
@@ -254,20 +269,34 @@ def _tokens(email: str) -> PoolTokens:
     return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
 
 
-def sessions_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock, key: str = KEY) -> Sessions:
+def sessions_of(table: Table, pool: PlayedPool | MemoryPool, key: str = KEY) -> Sessions:
     """Return the sessions as one process of the web tier has them."""
-    return Sessions(SessionStore(table), SessionKeys([key]), TIMES, pool.renew, clock.seconds)
+    return Sessions(
+        SessionStore(table),
+        SessionKeys([key]),
+        TIMES,
+        pool.renew,
+        revocations_of(table, pool.clock),
+        pool.clock.seconds,
+    )
 
 
-def access_of(table: Table, pool: PlayedPool | MemoryPool, clock: Clock) -> AuthServices:
+def revocations_of(table: Table, clock: Clock) -> Revocations:
+    """Return the revocations as one process of the web tier has them; waiting for the next second sets the clock."""
+    return Revocations(table, clock.seconds, clock.go_on)
+
+
+def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
     """Return sign-in as one process of the web tier has it."""
+    revocations = revocations_of(table, pool.clock)
     return AuthServices(
         pool=cast(Any, pool),
         verifier=cast(Any, pool),
-        sessions=sessions_of(table, pool, clock),
-        personal_tokens=PersonalTokens(table, clock),
+        sessions=sessions_of(table, pool),
+        revocations=revocations,
+        personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool.account, clock.seconds),
+        accounts=AccountCache(pool.account, pool.clock.seconds),
     )
 
 
@@ -278,7 +307,11 @@ class SignInSite:
     app: Flask
     access: AuthServices
     pool: PlayedPool
-    clock: Clock
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the pool and of the web tier."""
+        return self.pool.clock
 
     def signed_in(self, sub: str) -> FlaskClient:
         """Return the browser of a user who has signed in."""
@@ -296,7 +329,9 @@ class SignInSite:
     def with_token(self, sub: str, *scopes: str, days: int = 30) -> dict[str, str]:
         """Return the header of a new personal token of a user."""
         account = self.pool.accounts.get(sub) or self.pool.add(sub)
-        text, _ = self.access.personal_tokens.make(sub, account.email, "test", scopes, days)
+        text, _ = self.access.personal_tokens.make(
+            sub, account.email, "test", scopes, days, int(self.clock.seconds())
+        )
         return {"Authorization": f"Bearer {text}"}
 
     def token_for_forms(self, browser: FlaskClient) -> str:
@@ -341,8 +376,8 @@ def signed_in(app: Flask, email: str) -> FlaskClient:
 
 def sign_in_site(config: Config, store: JobStore) -> SignInSite:
     """Return a web tier with sign-in, and with a bucket and a queue in memory."""
-    pool, clock = PlayedPool(), Clock()
-    access = access_of(store.table, pool, clock)
+    pool = PlayedPool()
+    access = access_of(store.table, pool)
     bucket, queue = MemoryBucket(), MemoryQueue()
     app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=access, inspect=inspect)
-    return SignInSite(app, access, pool, clock)
+    return SignInSite(app, access, pool)

@@ -31,6 +31,7 @@ ACCESS = {
     "client_id": CLIENT,
     "token_use": "access",
     "iat": SECONDS,
+    "auth_time": SECONDS,
     "exp": SECONDS + 3600,
     "cognito:groups": ["operators"],
 }

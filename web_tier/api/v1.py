@@ -620,15 +620,17 @@ def list_tokens() -> Response:
 def make_token() -> ResponseReturnValue:
     """Make a personal token.
 
-    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
-    Up to 20 at a time.
+    With a token of the user pool only, not with a personal one, from a sign-in within the last five minutes. Where
+    there is no sign-in there are no tokens: 404. Up to 20 at a time.
     """
     who, wanted = current_identity(), parse_body(CreateToken, CREATE_EXAMPLE, may_be_empty=False)
+    if not who.has_just_signed_in(current_auth().sessions.clock()):
+        raise Forbidden("a personal token needs a fresh sign-in: sign in again, and make it within five minutes")
     if Scope.OPERATE in wanted.scopes and not who.operates:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
     try:
         text, token = current_auth().personal_tokens.make(
-            who.owner, who.email, wanted.name, wanted.scopes, wanted.days
+            who.owner, who.email, wanted.name, wanted.scopes, wanted.days, who.signed_in
         )
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error

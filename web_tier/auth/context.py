@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
-from core.credentials import PersonalTokens, RecoveryCodes
+from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
 from services.clock import utc_now
 from services.errors import ConfigError
@@ -20,8 +20,8 @@ from services.made_once import made_once
 from services.recent_dict import RecentDict
 from services.user_errors import UserPoolError
 from services.users import Account, PoolTokens, UserPool
-from web_tier.auth.devices import remember_device
-from web_tier.auth.identity import set_session
+from web_tier.auth.devices import describe_device, remember_device
+from web_tier.auth.identity import Identity, set_identity, set_session
 from web_tier.auth.session_keys import SessionKeys, load_session_keys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 from web_tier.backend import Backend
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 ACCOUNT_LIFETIME_SECONDS: Final = 60.0
-"""Seconds for which a personal token still works after its user was disabled, deleted or removed from a group."""
+"""Seconds for which a token still works after its user was disabled, deleted or removed from a group."""
 
 MAX_ACCOUNTS: Final = 10_000
 """Accounts in the cache; the oldest is evicted first."""
@@ -45,7 +45,7 @@ MAX_ACCOUNTS: Final = 10_000
 
 @dataclass
 class AccountCache:
-    """Accounts of the user pool, cached for a minute: a personal token outlives changes of its account.
+    """Accounts of the user pool, cached for a minute: a token outlives changes of its account.
 
     Threads may share it.
 
@@ -88,12 +88,14 @@ class AuthServices:
         sessions: of browsers.
         personal_tokens: that users create for their scripts.
         recovery_codes: of users who have lost their authenticator app.
-        accounts: of the owners of personal tokens.
+        revocations: of all credentials of a user.
+        accounts: of the owners of tokens.
     """
 
     pool: UserPool
     verifier: TokenVerifier
     sessions: Sessions
+    revocations: Revocations
     personal_tokens: PersonalTokens
     recovery_codes: RecoveryCodes
     accounts: AccountCache
@@ -101,7 +103,8 @@ class AuthServices:
     def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
         """Sign in the user of `tokens`, which the pool has just issued, and set the cookie in `answer`.
 
-        The session is always a new one; a session that the browser already has is ended.
+        The session is always a new one; a session that the browser already has is ended. From now on the request is
+        that user's.
 
         Args:
             tokens: of the pool.
@@ -113,7 +116,9 @@ class AuthServices:
         """
         claims = self.verifier.verify(tokens.id_token)
         self._end_current()
-        set_cookie(answer, self.sessions.begin(claims, tokens.refresh_token, second_factor=second_factor))
+        cookie = self.sessions.begin(claims, tokens.refresh_token, describe_device(), second_factor=second_factor)
+        set_cookie(answer, cookie)
+        set_identity(Identity(claims.sub, claims.email, claims.groups, by="session", signed_in=claims.signed_in))
         remember_device(self.sessions.keys, claims.email, answer, second_factor=second_factor)
         return answer
 
@@ -124,9 +129,13 @@ class AuthServices:
         return answer
 
     def end_all_of(self, owner: str) -> None:
-        """End every session and revoke every personal token of a user, after a change of the password."""
-        self.sessions.end_all_of(owner)
-        self.personal_tokens.revoke_all(owner)
+        """End every session and token of a user, also in the pool; a sign-in after the return counts.
+
+        The revocation comes first: it ends the credentials that the pool alone could not end.
+        """
+        self.revocations.revoke_all_of(owner)
+        self.accounts.evict(owner)
+        self.pool.sign_out_everywhere(owner)
 
     def revoke(self, refresh_token: str) -> None:
         """Revoke a refresh token that is no longer stored; if the pool does not reply, it stays unused."""
@@ -214,6 +223,7 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
     region, auth = config.aws.region, config.auth
     fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
     verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, utc_now)
+    revocations = Revocations(table)
     times = SessionTimes(
         idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),
         longest=timedelta(hours=auth.session_hours).total_seconds(),
@@ -226,8 +236,9 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
     return AuthServices(
         pool=pool,
         verifier=verifier,
-        sessions=Sessions(SessionStore(table), keys, times, renew),
-        personal_tokens=PersonalTokens(table),
+        sessions=Sessions(SessionStore(table), keys, times, renew, revocations),
+        revocations=revocations,
+        personal_tokens=PersonalTokens(table, revocations),
         recovery_codes=RecoveryCodes(table),
         accounts=AccountCache(pool.account),
     )

@@ -19,6 +19,11 @@ DEVICE_COOKIE: Final = "__Host-fleetsight-device"
 
 DEVICE_LIFETIME: Final = timedelta(days=90)
 
+_BROWSERS: Final = ("Edge", "Firefox", "Chrome", "Safari")
+"""Edge, which writes itself as Edg, states Chrome and Safari as well, and Chrome states Safari."""
+_SYSTEMS: Final = ("Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux")
+"""An Android phone states Linux as well, an iPhone Mac OS."""
+
 _DEVICE, _DEVICE_WITH_CODE = "device", "device with a code"
 
 
@@ -29,6 +34,17 @@ def remember_device(keys: SessionKeys, email: str, answer: Response, *, second_f
         f"{device}.{keys.mac(_DEVICE_WITH_CODE if second_factor else _DEVICE, normalise_email(email) or '', device)}"
     )
     answer.set_cookie(DEVICE_COOKIE, value, max_age=DEVICE_LIFETIME, secure=True, httponly=True, samesite="Lax")
+
+
+def describe_device() -> str:
+    """Return what the user of the current request knows its device by, such as `Firefox, Linux, 192.0.2.7`.
+
+    The browser states the first two, and may state anything: only known names are taken.
+    """
+    stated = request.headers.get("User-Agent", "").replace("Edg/", "Edge/")
+    browser = next((name for name in _BROWSERS if name in stated), "another browser")
+    system = next((name for name in _SYSTEMS if name in stated), "another system")
+    return f"{browser}, {system}, {request.remote_addr}"
 
 
 def known_device(keys: SessionKeys, email: str, *, second_factor: bool = False) -> str | None:

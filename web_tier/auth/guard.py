@@ -27,6 +27,7 @@ from werkzeug.wrappers import Response
 from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
+from services.users import Account
 from web_tier.auth.context import COOKIE, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
@@ -96,21 +97,30 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
         TokenUncheckedError: the pool's keys cannot be fetched, so the token cannot be verified.
     """
     text = parse_authorization(header)
-    if not text.startswith(PREFIX):
-        try:
-            claims = auth.verifier.verify(text)
-        except TokenUncheckedError:
-            raise
-        except TokenRefusedError as error:
-            raise InvalidCredentialsError(str(error)) from error
-        return Identity(claims.sub, claims.email, claims.groups, by="pool_token")
-    token = auth.personal_tokens.find(text)
-    if token is None:
-        raise InvalidCredentialsError("there is no such personal token, or no longer")
-    account = auth.accounts.find(token.owner)
+    if text.startswith(PREFIX):
+        token = auth.personal_tokens.find(text)
+        if token is None:
+            raise InvalidCredentialsError("there is no such personal token, or no longer")
+        account = _account(auth, token.owner)
+        scopes = scopes_named(token.scopes)
+        return Identity(token.owner, account.email, account.groups, scopes, "personal_token", token.signed_in)
+    try:
+        claims = auth.verifier.verify(text)
+    except TokenUncheckedError:
+        raise
+    except TokenRefusedError as error:
+        raise InvalidCredentialsError(str(error)) from error
+    if auth.revocations.cover(claims.sub, claims.signed_in):
+        raise InvalidCredentialsError("the pool's token comes from a sign-in before the last revocation")
+    account = _account(auth, claims.sub)
+    return Identity(claims.sub, account.email, account.groups, by="pool_token", signed_in=claims.signed_in)
+
+
+def _account(auth: AuthServices, owner: str) -> Account:
+    account = auth.accounts.find(owner)
     if account is None:
-        raise InvalidCredentialsError(f"the account of the personal token {token.token_id} is disabled or deleted")
-    return Identity(token.owner, account.email, account.groups, scopes_named(token.scopes), "personal_token")
+        raise InvalidCredentialsError(f"the account {owner} is disabled or deleted")
+    return account
 
 
 def install_identification(app: Flask) -> None:
@@ -158,7 +168,7 @@ def _guard() -> ResponseReturnValue | None:
         if is_opened:
             return redirect(sign_in_for(request), 303)
         raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
-    if identity is not None and right not in {Right.PUBLIC, Right.SECOND_FACTOR} and lacks_second_factor(identity):
+    if identity is not None and right not in {Right.PUBLIC, Right.CREDENTIALS} and lacks_second_factor(identity):
         page = url_for("accounts.second_factor")
         if is_opened:
             return redirect(page, 303)
@@ -179,7 +189,7 @@ def _check_right(right: Right, identity: Identity) -> None:
         return
     if right is Right.OPERATE and OPERATORS not in identity.groups:
         raise Forbidden("only operators see the fleet: ask one of them for access")
-    if right in {Right.ACCOUNT, Right.SECOND_FACTOR}:
+    if right in {Right.ACCOUNT, Right.CREDENTIALS}:
         raise Forbidden("a personal token cannot do this; sign in and try again")
     raise Forbidden(f"this token is not for this: make one with the scope {right.value}, or sign in")
 
@@ -204,7 +214,8 @@ def _authenticate_request(auth: AuthServices) -> Identity | None:
     if opened is None:
         return None
     set_session(opened)
-    return Identity(opened.record.owner, opened.record.email, opened.record.groups, by="session")
+    record = opened.record
+    return Identity(record.owner, record.email, record.groups, by="session", signed_in=record.signed_in)
 
 
 def credentials_check() -> Callable[[], bool]:

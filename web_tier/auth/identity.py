@@ -10,6 +10,9 @@ from core.credentials import Scope
 from services.accounts import OPERATORS
 from web_tier.auth.sessions import OpenSession
 
+FRESH_SECONDS: Final = 5 * 60
+"""Seconds after a sign-in during which a credential may make a personal token."""
+
 Credential = Literal["nothing", "session", "pool_token", "personal_token"]
 
 
@@ -23,6 +26,7 @@ class Identity:
         groups: of the user; an account of the pool needs no group to be a user.
         scopes: of the credential.
         by: the kind of credential.
+        signed_in: epoch seconds of the sign-in that the credential was made from.
     """
 
     owner: str
@@ -30,11 +34,16 @@ class Identity:
     groups: frozenset[str] = frozenset()
     scopes: frozenset[Scope] = frozenset(Scope)
     by: Credential = "nothing"
+    signed_in: int = 0
 
     @property
     def operates(self) -> bool:
         """Whether the user may view and manage the fleet."""
         return OPERATORS in self.groups and Scope.OPERATE in self.scopes
+
+    def has_just_signed_in(self, now: float) -> bool:
+        """Return whether the credential is fresh enough to make another one; `now` is in epoch seconds."""
+        return abs(now - self.signed_in) < FRESH_SECONDS
 
     @property
     def is_local(self) -> bool:

@@ -28,7 +28,7 @@ class Right(StrEnum):
         READ: users view their own jobs; a token needs the scope `read`.
         CLASSIFY: users send images and change their own jobs; a token needs the scope `classify`.
         ACCOUNT: users manage their account; personal tokens may not.
-        SECOND_FACTOR: users set up a second factor on the page, also while they lack a required one.
+        CREDENTIALS: users change what they sign in with, in a session, also while they lack a required second factor.
         OPERATE: operators manage the fleet; a token needs the scope `operate`.
     """
 
@@ -36,7 +36,7 @@ class Right(StrEnum):
     READ = "read"
     CLASSIFY = "classify"
     ACCOUNT = "account"
-    SECOND_FACTOR = "second factor"
+    CREDENTIALS = "credentials"
     OPERATE = "operate"
 
     def is_granted_to(self, identity: Identity) -> bool:
@@ -46,7 +46,7 @@ class Right(StrEnum):
                 return True
             case Right.ACCOUNT:
                 return identity.by in {"session", "pool_token"}
-            case Right.SECOND_FACTOR:
+            case Right.CREDENTIALS:
                 return identity.by == "session"
             case Right.OPERATE:
                 return identity.operates
@@ -170,8 +170,8 @@ def is_required_of(identity: Identity) -> bool:
 def lacks_second_factor(identity: Identity) -> bool:
     """Return whether a second factor is required of a user, and their credential does not prove one.
 
-    A session proves one if its sign-in included a code. A token proves one if its account has one now, because the
-    pool issues no token for such an account without a code. An earlier pool token stays valid for its hour.
+    A session proves one if its sign-in included a code. A token proves one if its account has one now: the pool
+    issues no token for such an account without a code, and earlier credentials ended when it was set up.
     """
     if not is_required_of(identity):
         return False

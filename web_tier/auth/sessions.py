@@ -1,25 +1,27 @@
 """Sessions: who is signed in, for how long, and under which id; stored in the job table.
 
-A session ends when its user signs out, is idle for too long, or signed in too long ago. Every 15 minutes it is
+A session ends when its user signs out, is idle for too long, or signed in too long ago, and with a revocation of the
+user's credentials (`core.credentials.Revocations`). Every 15 minutes it is
 rotated: it continues under another id, so that a stolen cookie soon expires. The old id is accepted for a minute
 longer, for requests that were already under way. At each rotation the user pool is asked whether the account is still
 enabled.
 
 A session is an item among its user's other items, under the SHA-256 of its id: so a reader of the table learns no id,
-and all sessions of a user can be ended. A rotated session leaves a marker under its old id for a while, which only
+and the sessions of a user can be listed. A rotated session leaves a marker under its old id for a while, which only
 refers to the new id.
 """
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.credentials import user_partition
+from core.credentials import MAX_AHEAD_SECONDS, Revocations, user_partition
 from core.tokens import TokenClaims, TokenRefusedError
 from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, LAST, Item, Table
@@ -41,9 +43,6 @@ CLAIM_SECONDS: Final = 30
 MAX_UNVERIFIED_SECONDS: Final = 60 * 60
 """Seconds that a session continues while the pool does not reply whether the account is still enabled."""
 
-MAX_AHEAD_SECONDS: Final = 10 * 60
-"""How far a stored moment may be in the future, since clocks differ. A wrong clock has stored a later one."""
-
 ACTIVITY_SECONDS: Final = 60
 """Seconds after which the activity of a user is recorded again."""
 
@@ -58,12 +57,14 @@ class SessionRecord:
         family: identifies the session under all its ids.
         owner, email, groups: of the user, as the pool last reported them.
         refresh_token: of the pool, encrypted.
-        begun: time of the sign-in.
+        begun: time at which it began here.
+        signed_in: time of the sign-in, by the pool.
         seen: time of the user's last activity, to the minute.
         rotated: time of the last rotation.
         ends: time at which the table may delete it.
         second_factor: whether the sign-in included a code of an authenticator app.
         claimed: time at which a request last started to rotate it.
+        device: what its user knows it by: browser, system and address of the sign-in.
     """
 
     family: str
@@ -72,11 +73,23 @@ class SessionRecord:
     groups: frozenset[str]
     refresh_token: str = field(repr=False)
     begun: int
+    signed_in: int
     seen: int
     rotated: int
     ends: int
     second_factor: bool = False
     claimed: int = 0
+    device: str = ""
+
+    @property
+    def begun_at(self) -> datetime:
+        """`begun` as a date."""
+        return datetime.fromtimestamp(self.begun, UTC)
+
+    @property
+    def seen_at(self) -> datetime:
+        """`seen` as a date."""
+        return datetime.fromtimestamp(self.seen, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +112,7 @@ class SessionStore:
             return None
         if "family" not in item:
             return RotatedSession(int(item[EXPIRES_AT]))
-        return SessionRecord(
-            family=str(item["family"]),
-            owner=str(item["owner"]),
-            email=str(item["email"]),
-            groups=frozenset(json.loads(str(item["groups"]))),
-            refresh_token=str(item["refresh_token"]),
-            begun=int(item["begun"]),
-            seen=int(item["seen"]),
-            rotated=int(item["rotated"]),
-            second_factor=bool(item.get("second_factor")),
-            claimed=int(item["claimed"]),
-            ends=int(item[EXPIRES_AT]),
-        )
+        return _record(item)
 
     def add(self, session_id: str, record: SessionRecord) -> bool:
         """Store a session under an id unless one exists; return whether it was stored."""
@@ -134,14 +135,24 @@ class SessionStore:
         """Delete a session or its marker; a missing one is no error."""
         self.table.delete_all([_key(session_id)])
 
-    def delete_all_of(self, owner: str) -> None:
-        """Delete every session of a user; return once none is left.
+    def list_of(self, owner: str) -> list[SessionRecord]:
+        """Return the stored sessions of a user; some may be over."""
+        return [_record(item) for item in self._items_of(owner)]
 
-        A request may rotate a session meanwhile. It either finds the old id deleted, and deletes the new one, or has
-        stored the new one, which the next query finds.
+    def delete_family(self, owner: str, family: str) -> None:
+        """Delete a user's session; return once it has no id left.
+
+        A request may rotate it meanwhile. It either finds the old id deleted, and deletes the new one, or has stored
+        the new one, which the next query finds.
         """
-        while items := list(self.table.query(user_partition(owner), _SESSION, _SESSION + LAST)):
-            self.table.delete_all([(str(item["pk"]), str(item["sk"])) for item in items])
+        while keys := [
+            (str(item["pk"]), str(item["sk"])) for item in self._items_of(owner) if item["family"] == family
+        ]:
+            self.table.delete_all(keys)
+
+    def _items_of(self, owner: str) -> Iterator[Item]:
+        items = self.table.query(user_partition(owner), _SESSION, _SESSION + LAST)
+        return (item for item in items if "family" in item)
 
 
 def _has_passed(seconds: float, since: float, now: float) -> bool:
@@ -151,6 +162,24 @@ def _has_passed(seconds: float, since: float, now: float) -> bool:
 
 def _key(session_id: str) -> tuple[str, str]:
     return user_partition(owner_of(session_id)), f"{_SESSION}{sha256(session_id.encode()).hexdigest()}"
+
+
+def _record(item: Item) -> SessionRecord:
+    return SessionRecord(
+        family=str(item["family"]),
+        owner=str(item["owner"]),
+        email=str(item["email"]),
+        groups=frozenset(json.loads(str(item["groups"]))),
+        refresh_token=str(item["refresh_token"]),
+        begun=int(item["begun"]),
+        signed_in=int(item.get("signed_in", item["begun"])),  # an earlier release stored none
+        seen=int(item["seen"]),
+        rotated=int(item["rotated"]),
+        second_factor=bool(item.get("second_factor")),
+        claimed=int(item["claimed"]),
+        device=str(item.get("device", "")),
+        ends=int(item[EXPIRES_AT]),
+    )
 
 
 def _item(session_id: str, record: SessionRecord) -> Item:
@@ -214,10 +243,11 @@ class Sessions:
     keys: SessionKeys
     times: SessionTimes
     renew: Callable[[str], RenewedTokens]
+    revocations: Revocations
     clock: Callable[[], float] = epoch_seconds
 
-    def begin(self, claims: TokenClaims, refresh_token: str, *, second_factor: bool = False) -> str:
-        """Start a session, always under a new id; return its cookie."""
+    def begin(self, claims: TokenClaims, refresh_token: str, device: str = "", *, second_factor: bool = False) -> str:
+        """Start a session, always under a new id; return its cookie. Its user knows it by `device`."""
         now, session_id = int(self.clock()), self.keys.new_id(claims.sub)
         record = SessionRecord(
             family=self.keys.random_id(),
@@ -226,10 +256,12 @@ class Sessions:
             groups=claims.groups,
             refresh_token=self.keys.encrypt(refresh_token),
             begun=now,
+            signed_in=claims.signed_in,
             seen=now,
             rotated=now,
             ends=int(now + self.times.longest),
             second_factor=second_factor,
+            device=device,
         )
         self.store.add(session_id, record)
         return self.keys.sign(session_id)
@@ -247,7 +279,7 @@ class Sessions:
         now, found = int(self.clock()), self.store.find(ids.own)
         if isinstance(found, RotatedSession):
             return self._open_next(ids, found, now)
-        if found is None or self.times.is_over(found, now):
+        if found is None or self._is_over(found, now):
             return None
         if _has_passed(ROTATE_SECONDS, found.rotated, now) and _has_passed(CLAIM_SECONDS, found.claimed, now):
             return self._rotate(ids, found, now, acts=acts)
@@ -261,7 +293,7 @@ class Sessions:
         found = self.store.find(ids.own) if ids else None
         if ids and isinstance(found, RotatedSession):
             found = self.store.find(ids.next)
-        return isinstance(found, SessionRecord) and not self.times.is_over(found, int(self.clock()))
+        return isinstance(found, SessionRecord) and not self._is_over(found, int(self.clock()))
 
     def end(self, cookie: str) -> str | None:
         """End the session of a cookie under every id; return the refresh token, which the caller must revoke.
@@ -278,9 +310,16 @@ class Sessions:
         self.store.delete(ids.next)
         return self.keys.decrypt(found.refresh_token) if isinstance(found, SessionRecord) else None
 
-    def end_all_of(self, owner: str) -> None:
-        """End every session of a user, in all processes at once."""
-        self.store.delete_all_of(owner)
+    def list_of(self, owner: str) -> list[SessionRecord]:
+        """Return the open sessions of a user, the one that was used last first."""
+        now, revoked_at = int(self.clock()), self.revocations.last_of(owner)
+        found = self.store.list_of(owner)
+        is_open = [each for each in found if each.signed_in > revoked_at and not self.times.is_over(each, now)]
+        return sorted(is_open, key=lambda each: each.seen, reverse=True)
+
+    def end_family(self, owner: str, family: str) -> None:
+        """End a session of a user under every id."""
+        self.store.delete_family(owner, family)
 
     def csrf_token(self, session: OpenSession) -> str:
         """Return a token for forms of a session, a different one each time, so that compression cannot reveal it."""
@@ -295,7 +334,7 @@ class Sessions:
     def _open_next(self, ids: SessionId, mark: RotatedSession, now: int) -> OpenSession | None:
         is_over = _has_passed(OLD_ID_SECONDS, mark.until - OLD_ID_SECONDS, now)
         following = None if is_over else self.store.find(ids.next)
-        if not isinstance(following, SessionRecord) or self.times.is_over(following, now):
+        if not isinstance(following, SessionRecord) or self._is_over(following, now):
             return None
         return OpenSession(following, self.keys.sign(ids.next))
 
@@ -323,6 +362,9 @@ class Sessions:
             self.store.delete(ids.next)
             return None
         return OpenSession(following, self.keys.sign(ids.next))
+
+    def _is_over(self, record: SessionRecord, now: int) -> bool:
+        return self.times.is_over(record, now) or self.revocations.cover(record.owner, record.signed_in)
 
     def _renewed(self, record: SessionRecord, now: int) -> SessionRecord | None:
         """Return the session with the pool's current data, or None if the pool has ended the sign-in."""

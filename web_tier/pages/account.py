@@ -1,20 +1,22 @@
 """The account page with personal tokens, and what all account pages share: rendering, redirects, and the visitor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
+from flask.views import MethodView
 
 from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
 from services.errors import FleetsightError
-from services.user_errors import TooManyAttemptsError, WrongCredentialsError
+from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
+from services.users import CodeRequired, PoolTokens
 from web_tier.audit import audit_details
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
-from web_tier.auth.identity import Identity, current_identity, known_identity
+from web_tier.auth.identity import Identity, current_identity, known_identity, known_session
 from web_tier.backend import current_backend
-from web_tier.rate_limits import remaining_quota
+from web_tier.rate_limits import count_code, remaining_quota
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not report how long it rejects attempts: a second at first, up to 15 minutes."""
@@ -109,13 +111,82 @@ def visitor_now() -> Response:
     return jsonify(signed_in=who.signed_in, email=who.email, operates=who.operates, csrf_token=csrf_token())
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The sign-in by which the current user has proven who they are once more.
+
+    Attributes:
+        access_token: of the pool, for calls on behalf of the user.
+        signed_in: its time in epoch seconds.
+        by_code: whether it included a code of an authenticator app.
+    """
+
+    access_token: str = field(repr=False)
+    signed_in: int
+    by_code: bool
+
+
+def prove_identity() -> Proof:
+    """Check the password of the current user, and the code if the account has a second factor, as the form has them.
+
+    Raises:
+        UserPoolError: the password or the code is wrong, or the pool accepts no more attempts.
+    """
+    access, email = current_auth(), current_identity().email
+    outcome = access.pool.sign_in(email, form_field("password"))
+    by_code = isinstance(outcome, CodeRequired)
+    if isinstance(outcome, CodeRequired):
+        count_code(email)
+        outcome = access.pool.answer_code(email, outcome.session, form_field("code"))
+    if not isinstance(outcome, PoolTokens):  # an operator has set a temporary password meanwhile
+        raise PasswordResetError
+    access.revoke(outcome.refresh_token)
+    return Proof(outcome.access_token, access.verifier.verify(outcome.id_token).signed_in, by_code)
+
+
 def account() -> Response:
-    """Show the account of the user, and their personal tokens."""
+    """Show the account of the user, their personal tokens, and their sessions."""
     return render_page("account", **_context())
 
 
+class ChangePasswordPage(MethodView):
+    """The page on which a user changes the password."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        return render_page("password", **_second_factor())
+
+    def post(self) -> Response:
+        """Set the new password, and end all sessions and tokens, this session too."""
+        try:
+            proof, email = prove_identity(), current_identity().email
+            current_auth().pool.change_password(
+                email, proof.access_token, form_field("password"), form_field("new_password")
+            )
+        except UserPoolError as error:
+            return render_error("password", error, **_second_factor())
+        return _end_everything("changed")
+
+
+def sign_out_everywhere() -> Response:
+    """End all sessions and tokens of the user, this session too."""
+    return _end_everything("everywhere")
+
+
+def end_session(family: str) -> Response:
+    """End one session of the user, and show the others."""
+    current_auth().sessions.end_family(current_identity().owner, family)
+    return redirect_to(url_for("accounts.account"))
+
+
+def _end_everything(told: str) -> Response:
+    access = current_auth()
+    access.end_all_of(current_identity().owner)
+    return access.end(redirect_to(url_for("accounts.sign_in", told=told)))
+
+
 def make_token() -> Response:
-    """Create a token and show it once."""
+    """Create a token and show it once; the form has the password, since a token outlives a session by months."""
     who = current_identity()
     scopes = [scope for scope in _grantable_scopes(who) if scope in request.form.getlist("scopes")]
     days, tokens = form_field("days").strip(), current_auth().personal_tokens
@@ -123,8 +194,9 @@ def make_token() -> Response:
         fault = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
         return render_error("account", fault, **_context())
     try:
-        text, token = tokens.make(who.owner, who.email, form_field("name"), scopes, int(days))
-    except TokenNotMadeError as error:
+        signed_in = prove_identity().signed_in
+        text, token = tokens.make(who.owner, who.email, form_field("name"), scopes, int(days), signed_in)
+    except (TokenNotMadeError, UserPoolError) as error:
         return render_error("account", error, **_context())
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
     return render_page("account", status=HTTPStatus.CREATED, made=text, **_context())
@@ -137,15 +209,21 @@ def revoke_token(token_id: str) -> Response:
 
 
 def _context() -> dict[str, Any]:
-    identity = current_identity()
-    account = current_auth().accounts.find(identity.owner)
+    identity, session = current_identity(), known_session()
     return {
         "identity": identity,
-        "second_factor": account is not None and account.second_factor,
+        **_second_factor(),
+        "sessions": current_auth().sessions.list_of(identity.owner),
+        "this_session": session and session.record.family,
         "tokens": current_auth().personal_tokens.list(identity.owner),
         "scopes": _grantable_scopes(identity),
         "left": remaining_quota(identity.owner),
     }
+
+
+def _second_factor() -> dict[str, Any]:
+    account = current_auth().accounts.find(current_identity().owner)
+    return {"second_factor": account is not None and account.second_factor}
 
 
 def _grantable_scopes(identity: Identity) -> dict[Scope, str]:

@@ -17,13 +17,20 @@ from werkzeug.exceptions import BadRequest, Forbidden
 from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeRequired, PoolTokens, required_email
-from web_tier.audit import RECOVERY_CODE_USED, RECOVERY_CODES_MADE, SECOND_FACTOR_OFF, SECOND_FACTOR_ON, audit_as
+from web_tier.audit import (
+    FAILED_SIGN_IN,
+    RECOVERY_CODE_USED,
+    RECOVERY_CODES_MADE,
+    SECOND_FACTOR_OFF,
+    SECOND_FACTOR_ON,
+    SIGN_IN,
+    audit_as,
+)
 from web_tier.auth.context import AuthServices, current_auth
 from web_tier.auth.identity import current_identity, set_identity, set_session
 from web_tier.auth.permissions import is_required_of, lacks_second_factor
-from web_tier.pages.account import form_field, redirect_to, render_error, render_page
-from web_tier.pages.sign_in import continue_sign_in
-from web_tier.rate_limits import count_code
+from web_tier.pages.account import form_field, prove_identity, redirect_to, render_error, render_page
+from web_tier.pages.sign_in import continue_sign_in, sign_in_with
 
 ISSUER: Final = "Fleetsight"
 """Name that authenticator apps show with the account."""
@@ -66,7 +73,7 @@ class SecondFactorPage(MethodView):
 def confirm_second_factor() -> Response:
     """Turn on the second factor if the code is of the key that was shown; then show recovery codes once.
 
-    Every session of the account ends, here and in the pool: it began with the password alone.
+    Every session and token of the account ends, here and in the pool: it was made from the password alone.
     """
     access, identity = current_auth(), current_identity()
     secret, access_token = _setup(access, identity.owner)
@@ -78,12 +85,11 @@ def confirm_second_factor() -> Response:
         return render_error("second_factor", error, **_context())
     audit_as(SECOND_FACTOR_ON, identity.email)
     access.pool.sign_out_everywhere(identity.owner)
-    access.accounts.evict(identity.owner)
     account = access.pool.account(identity.owner)
     if account is None or not account.second_factor:
         # Meanwhile another window requested a new key, which turns the factor off. From now on that is not possible.
         return _redirect_to_state()
-    access.sessions.end_all_of(identity.owner)
+    access.end_all_of(identity.owner)
     codes = access.recovery_codes.replace(identity.owner)
     set_identity(None)
     set_session(None)
@@ -95,7 +101,7 @@ def turn_off_second_factor() -> Response:
     identity, access = current_identity(), current_auth()
     if is_required_of(identity):
         raise Forbidden("this site requires a second factor of you, so it cannot be turned off")
-    if (refusal := _refusal_of_user(access)) is not None:
+    if (refusal := _refusal_of_user()) is not None:
         return refusal
     audit_as(SECOND_FACTOR_OFF, identity.email)
     _remove(access, identity.owner)
@@ -105,7 +111,7 @@ def turn_off_second_factor() -> Response:
 def new_recovery_codes() -> Response:
     """Replace the recovery codes and show the new ones once."""
     identity, access = current_identity(), current_auth()
-    if (refusal := _refusal_of_user(access)) is not None:
+    if (refusal := _refusal_of_user()) is not None:
         return refusal
     audit_as(RECOVERY_CODES_MADE, identity.email)
     return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
@@ -121,20 +127,24 @@ class RecoveryPage(MethodView):
     def post(self) -> Response:
         """Turn off the second factor if the code is valid, and sign in; sign in if there is no second factor."""
         access, email, password = current_auth(), form_field("email"), form_field("password")
+        action = SIGN_IN
         try:
             outcome = access.pool.sign_in(email, password)
             if isinstance(outcome, CodeRequired):
+                audit_as(FAILED_SIGN_IN, email)
                 account = access.pool.account(required_email(email))
                 if account is None or not access.recovery_codes.has(account.sub, form_field("recovery_code")):
                     raise WrongRecoveryCodeError
-                audit_as(RECOVERY_CODE_USED, email)
+                action = RECOVERY_CODE_USED
+                audit_as(action, email)
                 _remove(access, account.sub)  # if the pool fails, the codes stay valid
+                access.end_all_of(account.sub)  # who has the lost app may have a session
                 outcome = access.pool.sign_in(email, password)
         except UserPoolError as error:
             return render_error("recovery", error)
         if not isinstance(outcome, PoolTokens):
-            return continue_sign_in(outcome)
-        return access.begin(outcome, _redirect_to_state())
+            return continue_sign_in(outcome, email)
+        return sign_in_with(outcome, _redirect_to_state(), action=action)
 
 
 def _remove(access: AuthServices, owner: str) -> None:
@@ -143,25 +153,16 @@ def _remove(access: AuthServices, owner: str) -> None:
     access.recovery_codes.remove(owner)
 
 
-def _refusal_of_user(access: AuthServices) -> Response | None:
-    """Verify password and code of the user by a sign-in that is revoked at once.
+def _refusal_of_user() -> Response | None:
+    """Check the password and the code of the user.
 
     Returns:
         None if both are right; else the answer: what was wrong, or the state if there is no second factor to change.
     """
-    email = current_identity().email
     try:
-        outcome = access.pool.sign_in(email, form_field("password"))
-        if isinstance(outcome, CodeRequired):
-            count_code(email)
-            tokens = access.pool.answer_code(email, outcome.session, form_field("code"))
-            access.revoke(tokens.refresh_token)
-            return None
+        return None if prove_identity().by_code else _redirect_to_state()
     except UserPoolError as error:
         return render_error("second_factor", error, **_context())
-    if isinstance(outcome, PoolTokens):
-        access.revoke(outcome.refresh_token)
-    return _redirect_to_state()
 
 
 def _redirect_to_state() -> Response:

@@ -17,11 +17,11 @@ from werkzeug.exceptions import NotFound
 from services.table import TableBusyError
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
-from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, SIGN_IN, audit_as
+from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, PASSWORD_RESET, SIGN_IN, audit_as
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import remember_device
 from web_tier.auth.guard import FIRST_PAGE
-from web_tier.auth.identity import known_identity
+from web_tier.auth.identity import current_identity, known_identity
 from web_tier.backend import current_backend
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
 from web_tier.rate_limits import count_code
@@ -29,6 +29,8 @@ from web_tier.rate_limits import count_code
 MESSAGES: Final = {
     "out": "You are signed out.",
     "ended": "You were signed out meanwhile. Sign in to continue where you were.",
+    "changed": "Your new password is set. All sessions and personal tokens of your account have ended. Sign in.",
+    "everywhere": "All sessions and personal tokens of your account have ended.",
 }
 """Message of the page by the query parameter `told`."""
 
@@ -39,10 +41,11 @@ TOO_LATE: Final = (
     "If it is refused, ask for another one."
 )
 
-CHALLENGE: Final = "challenge"
-"""Purpose of the sealed value that the browser gets after the right password: account, and session of the pool.
+CODE_CHALLENGE, PASSWORD_CHALLENGE = "challenge", "new password"
+"""Purposes of the sealed value that the browser gets after the right password: account, and session of the pool.
 
-So only a person who knows the password can try codes of an account, or exhaust its attempts.
+So only a person who knows the password can try codes of an account, or exhaust its attempts, and nobody can answer in
+the name of another account.
 """
 
 CHALLENGE_SECONDS: Final = 15 * 60
@@ -57,8 +60,6 @@ INVITED: Final = (
 
 
 CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
-
-CHANGED: Final = "Your new password is set. All sessions and personal tokens of your account have ended. Sign in."
 
 NOT_ENDED: Final = (
     "Your new password is set, but sessions and personal tokens of your account could not be ended. "
@@ -84,7 +85,7 @@ class SignInPage(MethodView):
             outcome = current_auth().pool.sign_in(form_field("email"), form_field("password"))
         except UserPoolError as error:
             return render_error("sign_in", error)
-        return continue_sign_in(outcome)
+        return continue_sign_in(outcome, form_field("email"))
 
 
 class NewPasswordPage(MethodView):
@@ -96,14 +97,18 @@ class NewPasswordPage(MethodView):
 
     def post(self) -> Response:
         """Set the password, and sign in with it."""
-        pool, session = current_auth().pool, form_field("session")
+        challenge = _challenge(PASSWORD_CHALLENGE)
+        if challenge is None:
+            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
+        email, session = challenge
+        audit_as(FAILED_SIGN_IN, email)
         try:
-            outcome = pool.set_first_password(form_field("email"), session, form_field("password"))
+            outcome = current_auth().pool.set_first_password(email, session, form_field("password"))
         except WrongCredentialsError:
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
         except UserPoolError as error:
-            return render_error("new_password", error, session=session)
-        return continue_sign_in(outcome)
+            return render_error("new_password", error, email=email, challenge=form_field("challenge"))
+        return continue_sign_in(outcome, email)
 
 
 class CodePage(MethodView):
@@ -115,8 +120,7 @@ class CodePage(MethodView):
 
     def post(self) -> Response:
         """Sign in with the code."""
-        access = current_auth()
-        challenge = access.sessions.keys.unseal(form_field("challenge"), CHALLENGE, seconds=CHALLENGE_SECONDS)
+        access, challenge = current_auth(), _challenge(CODE_CHALLENGE)
         if challenge is None:
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
         email, session = challenge
@@ -130,21 +134,37 @@ class CodePage(MethodView):
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
         except UserPoolError as error:
             return render_error("code", error, challenge=form_field("challenge"))
-        audit_as(SIGN_IN, email)
-        return access.begin(tokens, redirect_to(next_path()), second_factor=True)
+        return sign_in_with(tokens, redirect_to(next_path()), second_factor=True)
 
 
-def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired) -> Response:
-    """Sign in, or show the form for what the pool requires besides the password."""
+def _challenge(purpose: str) -> tuple[str, str] | None:
+    """Return the account and the session of the pool that the form's challenge is for; None if it is not valid."""
+    keys = current_auth().sessions.keys
+    sealed = keys.unseal(form_field("challenge"), purpose, seconds=CHALLENGE_SECONDS)
+    return None if sealed is None else (sealed[0], sealed[1])
+
+
+def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired, email: str) -> Response:
+    """Sign in, or show the form for what the pool requires besides the password of `email`, which it has accepted."""
+    keys = current_auth().sessions.keys
     match outcome:
         case NewPasswordRequired():
-            return render_page("new_password", session=outcome.session)
+            challenge = keys.seal(PASSWORD_CHALLENGE, email, outcome.session)
+            return render_page("new_password", email=email, challenge=challenge)
         case CodeRequired():
-            audit_as(CODE_ASKED_FOR, form_field("email"))
-            keys = current_auth().sessions.keys
-            return render_page("code", challenge=keys.seal(CHALLENGE, form_field("email"), outcome.session))
+            audit_as(CODE_ASKED_FOR, email)
+            return render_page("code", challenge=keys.seal(CODE_CHALLENGE, email, outcome.session))
         case PoolTokens():
-            return current_auth().begin(outcome, redirect_to(next_path()))
+            return sign_in_with(outcome, redirect_to(next_path()))
+
+
+def sign_in_with(
+    tokens: PoolTokens, answer: Response, *, second_factor: bool = False, action: str = SIGN_IN
+) -> Response:
+    """Sign in the user of new tokens, let `answer` have the cookie, and record the `action`."""
+    answer = current_auth().begin(tokens, answer, second_factor=second_factor)
+    audit_as(action, current_identity().email)
+    return answer
 
 
 def sign_out() -> Response:
@@ -213,6 +233,7 @@ class ResetPasswordPage(MethodView):
         except (BotoCoreError, ClientError, TableBusyError) as error:
             _log.error("could not end sessions and personal tokens of %s after a password reset: %s", owner, error)
             return render_page("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
-        answer = render_page("sign_in", message=CHANGED)
+        audit_as(PASSWORD_RESET, form_field("email"))  # the pool has checked the code of this account
+        answer = render_page("sign_in", message=MESSAGES["changed"])
         remember_device(access.sessions.keys, form_field("email"), answer)
         return answer

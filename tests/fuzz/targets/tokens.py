@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from core.credentials import PREFIX, PersonalTokens
+from core.credentials import PREFIX, PersonalTokens, Revocations
 from core.tokens import (
     MAX_KEYS,
     MAX_TOKEN_CHARACTERS,
@@ -61,6 +61,7 @@ _ID: dict[str, object] = {
     "sub": "1-a",
     "exp": int(NOW.timestamp()) + 60,
     "iat": int(NOW.timestamp()),
+    "auth_time": int(NOW.timestamp()),
     "token_use": "id",
     "aud": CLIENT_ID,
     "cognito:username": "ann",
@@ -69,7 +70,8 @@ _ID: dict[str, object] = {
 }
 _ACCESS = {**_ID, "token_use": "access", "client_id": CLIENT_ID, "username": "ann"}
 _VERIFIER = TokenVerifier(ISSUER, CLIENT_ID, _DOCUMENT.encode, lambda: NOW)
-_PERSONAL = PersonalTokens(MemoryTable(), lambda: NOW, lambda: "x" * 43)
+_TABLE = MemoryTable()
+_PERSONAL = PersonalTokens(_TABLE, Revocations(_TABLE), lambda: NOW, lambda: "x" * 43)
 _SESSIONS = SessionKeys(["k" * 32], lambda: "i" * 43)
 
 
@@ -79,7 +81,7 @@ def _signed(header: bytes, claims: bytes) -> str:
 
 
 _GENUINE = _signed(_HEADER.encode(), json.dumps(_ID).encode())
-_PERSONAL_TEXT, _ = _PERSONAL.make("1-a", "ann@example.org", "script", ["read"], 1)
+_PERSONAL_TEXT, _ = _PERSONAL.make("1-a", "ann@example.org", "script", ["read"], 1, 1)
 _COOKIE = _SESSIONS.sign(_SESSIONS.new_id("1-a"))
 
 

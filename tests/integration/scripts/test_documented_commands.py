@@ -297,7 +297,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     with running_system(folder / ".fleetsight", settings, supervisor=Supervisor()) as system:
         # The users of `run.sh --sign-in`; the commands of the other documents send no token.
         pool = prepare_sign_in(system.clients, system.config.names.job_table, system.state_dir)
-        (system.state_dir / "user-pool").write_text(f"{pool.pool_id}\n")
+        pool.write_names(system.state_dir)
         (folder / ".fleetsight" / "run-8000").symlink_to(system.state_dir)
         yield Checkout(folder, system)
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from core.config import Config
-from core.credentials import PersonalTokens
+from core.credentials import PersonalTokens, Revocations
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
 from localcloud.cognito.mailbox import Mail
@@ -32,7 +32,7 @@ def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
     folder.mkdir()
     (folder / "endpoint").write_text(f"{config.aws.endpoint_url}\n")
     owner_key().save(folder)
-    (folder / "user-pool").write_text(f"{found.pool_id}\n")
+    found.write_names(folder)
     return UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
 
 
@@ -69,7 +69,7 @@ def test_an_operator_is_made_and_unmade_and_an_account_disabled_enabled_and_remo
     assert said == [
         f"{ADA} is an operator.",
         f"{ADA} is no operator any more.",
-        f"{ADA} cannot sign in; sessions and tokens end within 15 minutes.",
+        f"{ADA} cannot sign in; sessions and tokens have ended.",
         f"{ADA} can sign in again.",
         f"{ADA} is removed.",
     ]
@@ -134,7 +134,8 @@ def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
     found = prepare_sign_in(provisioned, config.names.job_table, tmp_path, name=config.names.job_table)
     pool = UserPool(provisioned.cognito_idp, found.pool_id, found.client_id)
     assert not isinstance(pool.sign_in(OPERATOR, found.password), NewPasswordRequired)
-    token = PersonalTokens(Table(provisioned.dynamodb, config.names.job_table)).find(found.token)
+    table = Table(provisioned.dynamodb, config.names.job_table)
+    token = PersonalTokens(table, Revocations(table)).find(found.token)
     assert token is not None
     assert token.scopes == {"classify", "read", "operate"}
     assert found.keys.stat().st_mode & 0o777 == 0o600

@@ -149,17 +149,17 @@ def make_site(make_config: ConfigMaker, table: Table, noon: None) -> SignInSiteM
     """Make a web tier with sign-in and small limits, except those given: `make_site(images_per_day=9)`."""
 
     def make(**limits: object) -> SignInSite:
-        pool, clock = PlayedPool(), Clock()
-        access = access_of(table, pool, clock)
+        pool = PlayedPool()
+        access = access_of(table, pool)
         config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
-        return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+        return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)
 
     return make
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(pool: PlayedPool) -> Clock:
+    return pool.clock
 
 
 @pytest.fixture
@@ -168,6 +168,6 @@ def pool() -> PlayedPool:
 
 
 @pytest.fixture
-def site(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> SignInSite:
-    access = access_of(table, pool, clock)
-    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+def site(config: Config, table: Table, pool: PlayedPool) -> SignInSite:
+    access = access_of(table, pool)
+    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)

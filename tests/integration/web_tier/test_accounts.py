@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -27,7 +28,6 @@ from tests.support.people import (
     CODE,
     PASSWORD,
     TEMPORARY,
-    Clock,
     MemoryPool,
     Person,
     PlayedPool,
@@ -37,6 +37,9 @@ from tests.support.people import (
     signed_in,
 )
 from web_tier.app import create_app
+from web_tier.audit import AuditTrail
+from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS
+from web_tier.auth.identity import FRESH_SECONDS
 
 ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
 UNKNOWN_EMAIL = "nobody@example.org"
@@ -97,14 +100,13 @@ def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
         ("/sign-up", {"email": "no address"}, "no e-mail address"),
         ("/forgot", {"email": ""}, "no e-mail address"),
         ("/reset", {"code": "999999", "password": PASSWORD}, "The code is wrong"),
-        ("/reset", {"code": CODE, "password": "short"}, "Choose a longer password"),
-        ("/new-password", {"session": f"session of {NEW}", "password": "short"}, "Choose a longer password"),
+        ("/reset", {"code": CODE, "password": "short"}, "harder to guess"),
     ],
 )
 def test_an_error_is_shown_beside_the_form_and_fields_stay_filled(
     anonymous: FlaskClient, path: str, fields: dict[str, str], words: str
 ) -> None:
-    typed = {"email": NEW if path == "/new-password" else ADA, **fields}
+    typed = {"email": ADA, **fields}
     status, page = send(anonymous, path, **typed)
     alert = re.search(r'role="alert"[^>]*>([^<]*)<', page)
     assert status == 422
@@ -159,7 +161,7 @@ def test_s8_a_wrong_password_after_sign_up_is_the_same_for_new_and_known_address
 
 
 def test_a_first_sign_in_after_the_session_has_expired_starts_again(anonymous: FlaskClient) -> None:
-    status, page = send(anonymous, "/new-password", email=NEW, session="of long ago", password=ANOTHER)
+    status, page = send(anonymous, "/new-password", challenge="of long ago", password=ANOTHER)
     assert (status, 'action="/sign-in"' in page) == (401, True)
     assert "took longer than a few minutes" in page
     assert anonymous.get("/new-password").headers["Location"] == "/sign-in"
@@ -190,12 +192,59 @@ def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
 
     anonymous = app.test_client()
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryTable, "delete_all", away)
+        patch.setattr(MemoryTable, "put_all", away)
         status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
     assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
     assert client.get("/jobs").status_code == 303
+
+
+def test_e7_a_changed_password_ends_all_sessions_and_tokens_and_asks_for_the_old_one(
+    app: Flask, pool: MemoryPool
+) -> None:
+    client, other = signed_in(app, ADA), signed_in(app, ADA)
+    token = {"Authorization": f"Bearer {made_token(send_token_form(other)[1])}"}
+    form = {"csrf_token": csrf_of(client.get("/account/password").text), "new_password": ANOTHER}
+    wrong = client.post("/account/password", data={**form, "password": "Wrong-horse-9"}, headers=BROWSER)
+    weak = client.post(
+        "/account/password", data={**form, "password": PASSWORD, "new_password": "short"}, headers=BROWSER
+    )
+    assert (wrong.status_code, weak.status_code, pool.people[ADA].password) == (401, 422, PASSWORD)
+    assert "harder to guess" in weak.text
+    changed = client.post("/account/password", data={**form, "password": PASSWORD}, headers=BROWSER)
+    assert (changed.status_code, pool.people[ADA].password) == (303, ANOTHER)
+    assert "Your new password is set" in client.get(changed.headers["Location"]).text
+    assert [each.get("/jobs").status_code for each in (client, other)] == [303, 303]
+    assert client.get("/api/v1/jobs", headers=token).status_code == 401
+    assert sign_in(client, ADA, ANOTHER).status_code == 303
+    assert client.get("/jobs").status_code == 200
+
+
+def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+    client, other = app.test_client(), signed_in(app, ADA)
+    client.post("/sign-in", data={"email": ADA, "password": PASSWORD}, headers=BROWSER | browser)
+    page = client.get("/account").text
+    assert 'Firefox, Linux, 127.0.0.1</bdi> <span class="quiet">(this one)</span>' in page
+    [ends] = re.findall(r'action="(/account/sessions/[\w-]{43}/end)"', page)
+    form = {"csrf_token": csrf_of(page)}
+    assert client.post(ends, data=form, headers=BROWSER).status_code == 303
+    assert (other.get("/jobs").status_code, client.get("/jobs").status_code) == (303, 200)
+    assert client.post("/account/sessions/end", data=form, headers=BROWSER).status_code == 303
+    assert client.get("/jobs").status_code == 303
+
+
+def test_e3_who_answers_for_another_account_signs_in_as_themselves_and_the_trail_says_so(
+    anonymous: FlaskClient, table: Table
+) -> None:
+    status, page = send(anonymous, "/sign-in", email=NEW, password=PASSWORD)
+    challenge = re.search(r'name="challenge" value="([^"]+)"', page)
+    assert status == 200
+    assert challenge is not None
+    send(anonymous, "/new-password", email=ADA, challenge=challenge[1], password=ANOTHER)
+    [event] = AuditTrail(table).find(limit=10).events
+    assert (event.action, event.user) == ("sign-in", NEW)
 
 
 def test_sign_out_clears_thumbnails_in_the_browser_and_needs_no_session(anonymous: FlaskClient) -> None:
@@ -213,7 +262,7 @@ def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
     make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, table: Table
 ) -> None:
     closed = make_config(auth={"mode": "cognito", "sign_up": False})
-    shut = create_app(closed, store=JobStore(table), auth=access_of(table, pool, Clock())).test_client()
+    shut = create_app(closed, store=JobStore(table), auth=access_of(table, pool)).test_client()
     for path in ("/sign-in", "/forgot"):
         assert 'href="/sign-up' not in shut.get(path).text
     assert (
@@ -292,7 +341,13 @@ TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
 def send_token_form(client: FlaskClient, **fields: object) -> tuple[int, str]:
     """Send the form that creates a token; return the status and the page."""
     token = csrf_of(client.get("/account").text)
-    fields_sent = {"name": "nightly", "scopes": ["classify", "read"], "days": "30", "csrf_token": token}
+    fields_sent = {
+        "name": "nightly",
+        "scopes": ["classify", "read"],
+        "days": "30",
+        "csrf_token": token,
+        "password": PASSWORD,
+    }
     answer = client.post("/account/tokens", data={**fields_sent, **fields}, headers=BROWSER)
     assert answer.headers["Cache-Control"] == "no-store"
     return answer.status_code, unescape(answer.text)
@@ -329,7 +384,7 @@ def test_an_invalid_token_form_gets_an_error_and_stays_filled(
     assert f'name="name" value="{fields.get("name", "mine")}"' in page
     assert f'name="days" value="{fields.get("days", "30")}"' in page
     assert not TOKEN.search(page)
-    assert "<table" not in client.get("/account").text
+    assert "Your tokens" not in client.get("/account").text
 
 
 def test_the_account_has_its_quota_and_only_an_operators_the_operate_scope(app: Flask) -> None:
@@ -349,9 +404,9 @@ WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
 
 @pytest.fixture
 def site(config: Config, table: Table) -> SignInSite:
-    pool, clock = PlayedPool(), Clock()
-    access = access_of(table, pool, clock)
-    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool, clock)
+    pool = PlayedPool()
+    access = access_of(table, pool)
+    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)
 
 
 @pytest.fixture
@@ -375,6 +430,31 @@ def test_the_text_of_a_token_is_returned_only_once(site: SignInSite, browser: Fl
     assert browser.delete(f"{PATH}/{made['token_id']}", headers=BROWSER).status_code == 204
     assert site.anonymous().get("/api/v1/jobs", headers=headers).status_code == 401
     assert browser.get(PATH).get_json() == {"tokens": []}
+
+
+def test_e1_a_token_is_made_only_soon_after_a_sign_in(site: SignInSite, browser: FlaskClient) -> None:
+    pool_token = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
+    site.clock.go_on(FRESH_SECONDS)
+    for refused in (
+        browser.post(PATH, json=WANTED, headers=BROWSER),
+        site.anonymous().post(PATH, json=WANTED, headers=pool_token),
+    ):
+        assert (refused.status_code, "sign in again" in refused.get_json()["detail"]) == (403, True)
+    later = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
+    assert site.anonymous().post(PATH, json=WANTED, headers=later).status_code == 201
+
+
+def test_e1_a_pool_token_ends_with_a_new_password_and_with_its_account(site: SignInSite) -> None:
+    site.pool.add("ada")
+    headers, client = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}, site.anonymous()
+    assert client.get(PATH, headers=headers).status_code == 200
+    site.access.end_all_of("ada")
+    assert client.get(PATH, headers=headers).status_code == 401
+    headers = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
+    assert client.get(PATH, headers=headers).status_code == 200
+    site.pool.accounts["ada"] = replace(site.pool.accounts["ada"], enabled=False)
+    site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    assert client.get(PATH, headers=headers).status_code == 401
 
 
 def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(site: SignInSite, browser: FlaskClient) -> None:

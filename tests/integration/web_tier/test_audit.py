@@ -121,6 +121,15 @@ def an_image_given_up(store: JobStore) -> list[ImageRecord]:
     return images
 
 
+def secure_the_account(site: SignInSite, ops: FlaskClient, does: Callable[..., None]) -> None:
+    """Do what the account page offers when a user does not know a session."""
+    family = site.access.sessions.list_of("ops")[0].family
+    does("session ended", lambda: form(ops, site, f"/account/sessions/{family}/end"), family=family)
+    does("sign-out everywhere", lambda: form(site.operator(), site, "/account/sessions/end"))
+    passwords = {"password": RIGHT_PASSWORD, "new_password": RIGHT_PASSWORD}
+    does("password changed", lambda: form(site.operator(), site, "/account/password", **passwords))
+
+
 def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[str, dict[str, str]]]:
     """Do everything that is recorded, by pages and by the API; return the actions in their order, with details."""
     site.pool.add("ann")
@@ -135,16 +144,20 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
         assert act() < 400 or action == "failed sign-in"
         done.append((action, details))
 
-    does("failed sign-in", lambda: sign_in("wrong"))
+    does("failed sign-in", lambda: sign_in("wrong"), account="ann@example.org")
     does("sign-in", lambda: sign_in(RIGHT_PASSWORD))
     ann, ops = site.with_token("ann", "classify", "read"), site.operator()
     operator = site.with_token("ops", "operate")
     tokens = {"json": {"name": "ci", "scopes": ["read"], "days": 1}}
-    signed_in = {"Authorization": "Bearer id.ann.1"}
+    signed_in = {"Authorization": f"Bearer {site.pool.tokens('ann').id_token}"}
     made = api.post("/api/v1/tokens", headers=signed_in, **tokens).get_json()
     done.append(("token created", {"name": "ci", "scopes": "read"}))
     does("token revoked", lambda: api.delete(f"/api/v1/tokens/{made['token_id']}", headers=signed_in).status_code)
-    does("token created", lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1"), name="x")
+    does(
+        "token created",
+        lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1", password=RIGHT_PASSWORD),
+        name="x",
+    )
     for path in ("page", "api"):
         job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
         cancelling = f"{'/api/v1' if path == 'api' else ''}/jobs/{job_id}/cancel"
@@ -194,7 +207,8 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
             lambda: api.open(path, method=method, json=body, headers=operator).status_code,  # noqa: B023
             **details,
         )
-    does("sign-out", lambda: form(ops, site, "/sign-out"))
+    secure_the_account(site, ops, does)
+    does("sign-out", lambda: form(site.operator(), site, "/sign-out"))
     return done
 
 
@@ -210,7 +224,7 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     for each, (_, details) in zip(found, done, strict=True):
         assert details.items() <= each.details.items()
     assert {each.action for each in found} == set(ACTIONS) - OF_SECOND_FACTORS - {"password reset"}
-    assert {each.user for each in found} == {"ann@example.org", "ops@example.org"}
+    assert {each.user for each in found} == {"", "ann@example.org", "ops@example.org"}
     assert {each.address for each in found} == {"127.0.0.1"}
     assert all(each.request_id for each in found)
     assert RIGHT_PASSWORD not in str(found)

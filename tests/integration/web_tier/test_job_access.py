@@ -31,7 +31,7 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import Clock, PlayedPool, SignInSite, access_of
+from tests.support.people import PlayedPool, SignInSite, access_of
 from web_tier.app import create_app
 from web_tier.backend import current_backend
 from web_tier.controller.result_recorder import ResultRecorder
@@ -100,10 +100,10 @@ class Person:
 
 
 @pytest.fixture
-def site(config: Config, table: Table, pool: PlayedPool, clock: Clock) -> SignInSite:
+def site(config: Config, table: Table, pool: PlayedPool) -> SignInSite:
     """A web tier with sign-in that calls the table by its own clients, so that its calls are counted."""
-    access = access_of(table, pool, clock)
-    return SignInSite(create_app(config, auth=access), access, pool, clock)
+    access = access_of(table, pool)
+    return SignInSite(create_app(config, auth=access), access, pool)
 
 
 @pytest.fixture
@@ -304,13 +304,11 @@ def _ids(client: FlaskClient, path: str) -> list[str]:
 
 
 @pytest.fixture
-def narrow(
-    make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool, clock: Clock
-) -> SignInSite:
+def narrow(make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool) -> SignInSite:
     """A web tier where a user may have two open jobs, and all together five."""
     config = make_config(limits={"open_jobs": 2}, web={"max_open_jobs": 5})
-    access = access_of(store.table, pool, clock)
-    return SignInSite(create_app(config, auth=access), access, pool, clock)
+    access = access_of(store.table, pool)
+    return SignInSite(create_app(config, auth=access), access, pool)
 
 
 def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(

@@ -25,7 +25,7 @@ from web_tier import rate_limits
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.backend import Backend
-from web_tier.pages.sign_in import CHALLENGE
+from web_tier.pages.sign_in import CODE_CHALLENGE
 from web_tier.rate_limits import (
     PAUSE_SECONDS,
     ProcessCounts,
@@ -214,7 +214,7 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
 
 def challenge_of(site: SignInSite, email: str) -> str:
     """Return what the browser keeps of a sign-in of which the password was right."""
-    return site.access.sessions.keys.seal(CHALLENGE, email, "session")
+    return site.access.sessions.keys.seal(CODE_CHALLENGE, email, "session")
 
 
 def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_site: SignInSiteMaker) -> None:

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.credentials import PersonalTokens, RecoveryCodes, Scope
+from core.credentials import RecoveryCodes, Scope
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
@@ -18,7 +18,6 @@ from tests.support.people import (
     BROWSER,
     CODE,
     PASSWORD,
-    Clock,
     MemoryPool,
     Person,
     access_of,
@@ -30,7 +29,7 @@ from web_tier.audit import AuditTrail
 from web_tier.auth.context import COOKIE, AuthServices
 from web_tier.auth.session_keys import SessionKeys
 from web_tier.pages.second_factor import SETUP
-from web_tier.pages.sign_in import CHALLENGE
+from web_tier.pages.sign_in import CODE_CHALLENGE
 
 ADA, OPS, SAFE = "ada@example.org", "ops@example.org", "safe@example.org"
 PAGE = "/account/second-factor"
@@ -52,7 +51,7 @@ table, config, access, app = memory_table, sign_in_config, sign_in_access, sign_
 def strict(make_config: ConfigMaker, pool: MemoryPool, table: Table) -> Flask:
     """A web tier that requires a second factor of operators."""
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    return create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock()))
+    return create_app(config, store=JobStore(table), auth=access_of(table, pool))
 
 
 def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
@@ -174,7 +173,7 @@ def test_without_a_second_factor_there_is_nothing_to_change(
     """A password alone creates no recovery codes, and a temporary one that an operator has set does not, either."""
     client = signed_in(app, ADA)
     pool.people[ADA].first = first
-    assert send(client, path, password=PASSWORD, code=CODE)[0] == 303
+    assert send(client, path, password=PASSWORD, code=CODE)[0] == (422 if first else 303)
     assert not RecoveryCodes(table).exist(f"sub of {ADA}")
 
 
@@ -282,8 +281,8 @@ def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: AuthServices)
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
     for challenge in (
-        keys.seal(CHALLENGE, SAFE, "a session that is over"),
-        of_another_site.seal(CHALLENGE, SAFE, f"session of {SAFE}"),
+        keys.seal(CODE_CHALLENGE, SAFE, "a session that is over"),
+        of_another_site.seal(CODE_CHALLENGE, SAFE, f"session of {SAFE}"),
         keys.seal(SETUP, SAFE, f"session of {SAFE}"),
         keys.encrypt("a refresh token"),
     ):
@@ -341,21 +340,22 @@ def test_if_required_a_session_from_before_the_setup_is_not_enough(strict: Flask
     assert client.get("/fleet").status_code == 200
 
 
-def test_if_required_a_personal_token_works_once_its_account_has_one(
-    strict: Flask, pool: MemoryPool, table: Table
+def test_e1_if_required_a_personal_token_from_before_the_set_up_never_works(
+    strict: Flask, access: AuthServices, pool: MemoryPool
 ) -> None:
-    text, _ = PersonalTokens(table).make(f"sub of {OPS}", OPS, "script", list(Scope), 1)
+    signed_in_at = int(pool.clock.seconds())
+    text, _ = access.personal_tokens.make(f"sub of {OPS}", OPS, "script", list(Scope), 1, signed_in_at)
     headers, client = {"Authorization": f"Bearer {text}"}, strict.test_client()
     refused = client.get("/api/v1/jobs", headers=headers)
     assert refused.status_code == 403
     assert PAGE in refused.get_json()["detail"]
     set_up(signed_in(strict, OPS), OPS)
-    assert client.get("/api/v1/jobs", headers=headers).status_code == 200
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 401
 
 
 def test_the_second_factor_can_be_required_of_everyone(
     make_config: ConfigMaker, pool: MemoryPool, table: Table
 ) -> None:
     config = make_config(auth={"mode": "cognito", "require_second_factor": "everyone"})
-    app = create_app(config, store=JobStore(table), auth=access_of(table, pool, Clock()))
+    app = create_app(config, store=JobStore(table), auth=access_of(table, pool))
     assert signed_in(app, ADA).get("/jobs").headers["Location"] == PAGE

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -45,15 +45,15 @@ table = memory_table
 
 
 @pytest.fixture
-def sessions(table: Table, pool: PlayedPool, clock: Clock) -> Sessions:
+def sessions(table: Table, pool: PlayedPool) -> Sessions:
     """The sessions in one process; `other` has them in another."""
     pool.add("ada")
-    return sessions_of(table, pool, clock)
+    return sessions_of(table, pool)
 
 
 @pytest.fixture
-def other(table: Table, pool: PlayedPool, clock: Clock) -> Sessions:
-    return sessions_of(table, pool, clock)
+def other(table: Table, pool: PlayedPool) -> Sessions:
+    return sessions_of(table, pool)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
         happens()
         return sessions.renew(refresh_token)
 
-    return Sessions(sessions.store, sessions.keys, sessions.times, renew, sessions.clock)
+    return Sessions(sessions.store, sessions.keys, sessions.times, renew, sessions.revocations, sessions.clock)
 
 
 def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
@@ -279,28 +279,35 @@ def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: Pla
 
 
 def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table
+    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
-    assert meanwhile(sessions, lambda: other.end_all_of("ada")).open(cookie) is None
-    assert sessions_in(table) == []
+    following = rotated(meanwhile(sessions, lambda: other.revocations.revoke_all_of("ada")), cookie)
+    assert [sessions.open(each) for each in (cookie, following)] == [None, None]
 
 
-def test_s7_a_session_that_was_rotated_since_all_were_listed_ends_too(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, table: Table, monkeypatch: pytest.MonkeyPatch
+def test_e1_a_session_of_a_sign_in_before_the_revocation_begins_ended(
+    sessions: Sessions, pool: PlayedPool, clock: Clock
+) -> None:
+    """The pool has taken the old password, and the new one is set before the session is stored."""
+    claims = pool.verify(pool.tokens("ada").id_token)
+    sessions.revocations.revoke_all_of("ada")
+    assert sessions.open(sessions.begin(claims, "refresh.ada.0")) is None
+    assert sessions.list_of("ada") == []
+    later = sessions.begin(pool.verify(pool.tokens("ada").id_token), "refresh.ada.0")
+    assert sessions.is_open(later)
+
+
+def test_one_session_ends_under_every_id_and_the_others_stay(
+    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:
     clock.go_on(ROTATE_SECONDS)
-    delete_all, following = MemoryTable.delete_all, list[str]()
-
-    def rotated_before(table: MemoryTable, keys: Sequence[tuple[str, str]]) -> None:
-        if not following:
-            following.append(rotated(sessions, cookie))
-        delete_all(table, keys)
-
-    monkeypatch.setattr(MemoryTable, "delete_all", rotated_before)
-    other.end_all_of("ada")
-    assert sessions.open(following[0]) is None
-    assert sessions_in(table) == []
+    other = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", "Firefox, Linux, 192.0.2.7")
+    following = rotated(sessions, cookie)
+    families = {each.device: each.family for each in sessions.list_of("ada")}
+    assert set(families) == {"Firefox, Linux, 192.0.2.7", ""}
+    sessions.end_family("ada", families[""])
+    assert [sessions.open(each) is None for each in (cookie, following, other)] == [True, True, False]
 
 
 @pytest.mark.parametrize("with_the_old", [False, True])
@@ -563,4 +570,5 @@ def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
     assert opened.record.email == ADA
     accounts.set_enabled(ADA, False)
     assert replace(access.sessions, clock=lambda: time.time() + 2 * ROTATE_SECONDS).open(opened.cookie) is None
-    assert access.accounts.find(opened.record.owner) is None
+    access.accounts.evict(opened.record.owner)
+    assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 401

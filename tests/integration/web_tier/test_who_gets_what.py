@@ -27,7 +27,7 @@ from services.table import Table
 from services.user_errors import WrongCodeError
 from tests.conftest import shipped_values
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, sessions_of
+from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, revocations_of, sessions_of
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
@@ -102,7 +102,7 @@ ROUTES = (
     Route("GET", "/sign-in", public(200, known=303)),
     Route("POST", "/sign-in", public(401)),
     Route("GET", "/new-password", public(303)),
-    Route("POST", "/new-password", public(422)),
+    Route("POST", "/new-password", public(401)),
     Route("GET", "/sign-in/code", public(303)),
     Route("POST", "/sign-in/code", public(401)),
     Route("GET", "/sign-in/recovery", public(200)),
@@ -116,6 +116,10 @@ ROUTES = (
     Route("POST", "/sign-out", public(303)),
     Route("GET", "/account", page(200, 200)),
     Route("GET", "/account/visitor", public(200)),
+    Route("GET", "/account/password", page(403, 403)),
+    Route("POST", "/account/password", program(403, 403)),
+    Route("POST", "/account/sessions/end", program(403, 403)),
+    Route("POST", "/account/sessions/x/end", program(403, 403)),
     Route("GET", "/account/second-factor", page(403, 403)),
     Route("POST", "/account/second-factor", program(403, 403)),
     Route("POST", "/account/second-factor/confirm", program(403, 403)),
@@ -287,7 +291,7 @@ class Stage:
         store.put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
-        _, personal = PersonalTokens(self.table, self.clock).make(OWNER, "", "mine", ["read"], 1)
+        _, personal = self.access.personal_tokens.make(OWNER, "", "mine", ["read"], 1, int(self.clock.seconds()))
         offer = self.client(OWNER).post(f"{API_JOB.format(job=job.job_id)}/uploads", json={"files": [FILE]})
         return {
             "job": job.job_id,
@@ -340,17 +344,20 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     values["classic"]["wait_seconds"] = 0.01
     config = parse_config(values)
     provision(clients, config)
-    table, pool, clock = Table(clients.dynamodb, config.names.job_table), NobodyThere(), Clock()
-    pool.add(OWNER)
+    table, pool = Table(clients.dynamodb, config.names.job_table), NobodyThere()
+    revocations = revocations_of(table, pool.clock)
+    for sub, group in ((OWNER, "users"), (OTHER, "users"), (OPERATOR, "operators")):
+        pool.add(sub, group)
     access = AuthServices(
         pool=cast(Any, pool),
         verifier=verifier(fetch=lambda: JWKS),
-        sessions=sessions_of(table, pool, clock),
-        personal_tokens=PersonalTokens(table, clock),
+        sessions=sessions_of(table, pool),
+        revocations=revocations,
+        personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool.account, clock.seconds),
+        accounts=AccountCache(pool.account, pool.clock.seconds),
     )
-    yield Stage(create_app(config, auth=access), config, clients, table, access, clock, pool)
+    yield Stage(create_app(config, auth=access), config, clients, table, access, pool.clock, pool)
 
 
 def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:

@@ -2,7 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from core.credentials import (
     PersonalToken,
     PersonalTokens,
     RecoveryCodes,
+    Revocations,
     TokenNotMadeError,
 )
 from services.errors import NotFoundError
@@ -38,11 +39,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def tokens(table: Table, clock: Clock) -> PersonalTokens:
-    return PersonalTokens(table, clock)
+    return PersonalTokens(table, Revocations(table, lambda: clock().timestamp()), clock)
 
 
 def make(tokens: PersonalTokens, owner: str = "ada", days: int = 30) -> tuple[str, PersonalToken]:
-    return tokens.make(owner, f"{owner}@example.org", "nightly", ["read", "classify"], days)
+    return tokens.make(
+        owner, f"{owner}@example.org", "nightly", ["read", "classify"], days, int(tokens.clock().timestamp())
+    )
 
 
 def test_a_token_is_found_by_its_text(tokens: PersonalTokens) -> None:
@@ -86,6 +89,31 @@ def test_once_it_is_revoked_it_is_not_taken_and_no_longer_listed(tokens: Persona
     assert [token.token_id for token in tokens.list("ada")] == [other.token_id]
     with pytest.raises(NotFoundError):
         tokens.revoke("ada", made.token_id)
+
+
+def test_e1_a_token_ends_with_the_sign_in_it_was_made_from(tokens: PersonalTokens, clock: Clock) -> None:
+    (before, _), signed_in = make(tokens), int(clock().timestamp())
+    waits: list[float] = []
+    replace(tokens.revocations, sleep=waits.append).revoke_all_of("ada")
+    assert waits == [0.5]
+    clock.at += timedelta(seconds=0.5)
+    (after, _), (others, _) = make(tokens), make(tokens, owner="eve")
+    late, _ = tokens.make("ada", "", "stored late", ["read"], 1, signed_in)
+    assert [tokens.find(each) is None for each in (before, after, others, late)] == [True, False, False, True]
+    assert [token.name for token in tokens.list("ada")] == ["nightly"]
+
+
+def test_e1_a_revocation_by_a_clock_that_was_years_ahead_locks_nobody_out(
+    tokens: PersonalTokens, clock: Clock
+) -> None:
+    text, _ = make(tokens)
+    ahead = replace(tokens.revocations, clock=lambda: clock().timestamp() + 1e8, sleep=lambda _: None)
+    ahead.revoke_all_of("ada")
+    clock.at += timedelta(seconds=1)
+    assert tokens.find(text) is None
+    clock.at += timedelta(seconds=1)
+    later, _ = make(tokens)
+    assert tokens.find(later) is not None
 
 
 def test_tokens_are_listed_newest_first(tokens: PersonalTokens) -> None:
@@ -166,7 +194,7 @@ def test_what_cannot_be_made_is_refused_with_what_can(
     tokens: PersonalTokens, name: str, scopes: list[str], days: int, word: str
 ) -> None:
     with pytest.raises(TokenNotMadeError, match=word):
-        tokens.make("ada", "", name, scopes, days)
+        tokens.make("ada", "", name, scopes, days, 1)
     assert tokens.list("ada") == []
 
 

@@ -66,7 +66,7 @@ def refused(text: str, reason: str) -> None:
 def test_an_access_token_says_who_it_is_of() -> None:
     said = VERIFIER.verify(token(HEADER, ACCESS))
     ends = NOW + timedelta(hours=1)
-    assert said == TokenClaims(SUB, "", SUB, frozenset({"operators"}), "access", ends)
+    assert said == TokenClaims(SUB, "", SUB, frozenset({"operators"}), "access", ends, SECONDS)
 
 
 def test_an_id_token_says_the_address_too() -> None:

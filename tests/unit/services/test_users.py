@@ -145,9 +145,7 @@ def test_s8_the_pool_gets_the_same_calls_for_a_new_and_a_known_address(cognito: 
     cognito.assert_no_pending_responses()
 
 
-@pytest.mark.parametrize(
-    "password", ["Short-1", "all-small-letters-1", "ALL-CAPITALS-1", "No-Digits-At-All", " Blank-Before-1", ""]
-)
+@pytest.mark.parametrize("password", ["Short-1", "Password1234", " Blank-Before-1", ""])
 def test_s8_a_weak_password_is_refused_before_the_pool_is_asked(
     cognito: Stubber, pool: UserPool, password: str
 ) -> None:

@@ -18,7 +18,7 @@ from services.table import Table
 from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
-from tests.support.people import Clock, PlayedPool, SignInSite, access_of
+from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.pages import operators
 from web_tier.uploads import retry
@@ -237,9 +237,9 @@ def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeyp
 def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     desk: DeadLetterDesk, make_app: AppMaker, table: Table
 ) -> None:
-    pool, clock = PlayedPool(), Clock()
-    access = access_of(table, pool, clock)
-    site = SignInSite(make_app(auth=access), access, pool, clock)
+    pool = PlayedPool()
+    access = access_of(table, pool)
+    site = SignInSite(make_app(auth=access), access, pool)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
     page = site.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page

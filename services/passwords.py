@@ -1,0 +1,37 @@
+"""New passwords: long enough, and not among those that guessing programs try first.
+
+Passphrases are welcome: nothing asks for kinds of characters (NIST SP 800-63B-4, section 3.1.1.2). zxcvbn estimates
+the guesses by its lists of common passwords, names and words, by patterns of the keyboard, repeats and dates.
+"""
+
+import re
+from typing import Final
+
+MIN_CHARACTERS: Final = 12
+"""Minimum characters, also of the pools that Fleetsight creates."""
+
+MAX_CHARACTERS: Final = 256
+"""Maximum characters, in Cognito."""
+
+_MIN_SCORE: Final = 3
+"""zxcvbn's "safely unguessable": more than 10^8 guesses."""
+
+_ESTIMATED_CHARACTERS: Final = 72
+"""The estimate takes longer for more characters; these alone must be good enough."""
+
+_TYPED: Final = re.compile(r"\S(.*\S)?", re.DOTALL)
+
+
+def is_typable(password: str) -> bool:
+    """Return whether the pool can have a password: not empty, not too long, no blanks at its ends."""
+    return len(password) <= MAX_CHARACTERS and bool(_TYPED.fullmatch(password))
+
+
+def is_good(password: str, email: str) -> bool:
+    """Return whether an account may get a new password."""
+    from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # here: its lists take memory, and few processes need them
+
+    if not is_typable(password) or len(password) < MIN_CHARACTERS:
+        return False
+    own = ["fleetsight", email.partition("@")[0], *re.split(r"[^a-z0-9]+", email.lower())]
+    return int(zxcvbn(password[:_ESTIMATED_CHARACTERS], user_inputs=own)["score"]) >= _MIN_SCORE
