@@ -88,11 +88,6 @@ class RunningSystem:
         with closing(ControlClient(self.system.endpoint_url)) as cloud:
             cloud.send("PUT", "switches", switches)
 
-    def calls_with_faults(self) -> Counter[str]:
-        """Return how many calls to the local cloud have met each kind of fault."""
-        with closing(ControlClient(self.system.endpoint_url)) as cloud:
-            return Counter(cloud.get("calls")["faults"])
-
     def kill(self, name: str) -> int:
         """Kill a supervised service with -9, with all its processes; return the id of its first."""
         pid = self.system.supervisor.pid(name)

@@ -1,6 +1,5 @@
 """CloudClients of a local cloud of real processes, and the calls that its integration tests share."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,22 +90,6 @@ def process_of(cloud: LocalCloud, instance_id: str) -> Process:
     machine = Machine(cloud.state_dir / "instances" / instance_id)
     process: Process = wait_until(machine.process, f"{instance_id} has a process")
     return process
-
-
-def wait_until_all_ended(ec2: Any) -> None:
-    def states() -> Counter[str]:
-        reservations = ec2.describe_instances()["Reservations"]
-        return Counter(i["State"]["Name"] for r in reservations for i in r["Instances"])
-
-    alive = [
-        i["InstanceId"]
-        for r in ec2.describe_instances()["Reservations"]
-        for i in r["Instances"]
-        if i["State"]["Name"] != "terminated"
-    ]
-    if alive:
-        ec2.terminate_instances(InstanceIds=alive)
-    wait_until(lambda: set(states()) <= {"terminated"}, "every instance has ended")
 
 
 def subnet_in(ec2: Any, zone: str) -> str:

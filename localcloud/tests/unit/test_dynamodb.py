@@ -286,11 +286,3 @@ def test_an_unusual_call_or_a_refusal_is_stock_moto_s(
         lambda client: client.call("dynamodb", operation, TableName=new_table(moto), **parameters)
     )
     assert (direct.status, direct.json) == (stock.status, stock.json)
-
-
-def test_bytes_that_stock_moto_stored_are_read_directly_as_base64(moto: ClientPair) -> None:
-    table = new_table(moto)
-    item = {"pk": {"S": "p"}, "sk": {"S": "s"}, "b": {"B": "AAE="}, "bs": {"BS": ["AAE="]}}
-    moto.stock.call("dynamodb", "PutItem", TableName=table, Item=item)
-    key = {"pk": {"S": "p"}, "sk": {"S": "s"}}
-    assert moto.direct.call("dynamodb", "GetItem", TableName=table, Key=key).json["Item"] == item

@@ -7,7 +7,6 @@ import weakref
 from typing import Any
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.sqs.models import Message
 
 from localcloud import patches
@@ -139,14 +138,6 @@ def test_dynamodb_and_its_streams_have_different_keys() -> None:
     stream = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDBStreams_20120810.GetRecords"))
     assert table != stream
     assert table == cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.Query"))
-
-
-@pytest.mark.parametrize("service", ["sqs", "s3", "sts"])
-def test_cached_application_is_the_one_that_stock_moto_chooses(service: str) -> None:
-    stock = DomainDispatcherApplication(create_backend_app)
-    dispatcher = CachedDispatcher(stock)
-    remembered = dispatcher.application_for(signed(service))
-    assert remembered is stock.get_application(signed(service))
 
 
 def ask(service: str, method: str = "POST", body: bytes = b"", **environ: str) -> tuple[dict[str, Any], bytes]:

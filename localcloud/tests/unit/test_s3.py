@@ -132,27 +132,6 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
     assert ask(moto.direct, plain, operations) == ask(moto.stock, stock, operations)
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "application/json", None])
-def test_objects_put_directly_are_visible_to_stock_moto(
-    moto: ClientPair, bucket: str, content_type: str | None
-) -> None:
-    described: dict[str, Any] = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_DISPOSITION": "attachment"}
-    moto.direct.request("s3", "PUT", f"/{bucket}/a/b.png", b"content", **described)
-    head = moto.stock.request("s3", "HEAD", f"/{bucket}/a/b.png")
-    assert head.headers["content-disposition"] == "attachment"
-    assert head.headers["content-type"] == (content_type or "binary/octet-stream")
-    assert head.headers["content-length"] == "7"
-    assert b"<Key>a/b.png</Key>" in moto.stock.request("s3", "GET", f"/{bucket}?list-type=2").body
-
-
-def test_objects_put_by_stock_moto_are_read_with_their_metadata(moto: ClientPair, bucket: str) -> None:
-    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_META_TAKEN="1999", HTTP_CACHE_CONTROL="no-store")
-    direct = moto.direct.request("s3", "GET", f"/{bucket}/k")
-    assert direct.headers["x-amz-meta-taken"] == "1999"
-    assert direct.headers["cache-control"] == "no-store"
-    assert not moto.needs_stock("s3", "GET", f"/{bucket}/k")
-
-
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
@@ -280,15 +259,6 @@ def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, head
 def test_stock_moto_reads_tags_that_are_not_one_plain_tag(moto: ClientPair, bucket: str, header: str) -> None:
     assert not moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="kept=no")
     assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
-
-
-def test_tags_of_one_object_are_its_own(moto: ClientPair, bucket: str) -> None:
-    for key in ("k", "other"):
-        moto.direct.request("s3", "PUT", f"/{bucket}/{key}", b"x", HTTP_X_AMZ_TAGGING="kept=no")
-    moto.stock.request("s3", "DELETE", f"/{bucket}/other?tagging")
-    set_of = "<Tagging><TagSet><Tag><Key>kept</Key><Value>yes</Value></Tag></TagSet></Tagging>"
-    moto.stock.request("s3", "PUT", f"/{bucket}/other?tagging", set_of.encode())
-    assert b"<Value>no</Value>" in tags(moto, bucket)
 
 
 @pytest.mark.parametrize("door", ["direct", "stock"])

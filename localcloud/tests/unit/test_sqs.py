@@ -351,19 +351,6 @@ def test_a_long_poll_ends_when_a_message_of_another_consumer_becomes_visible_aga
         assert len(poll.result(DEADLINE_SECONDS)) == 1
 
 
-def test_closed_queue_ends_long_polls() -> None:
-    queue: MessageQueue[str] = MessageQueue()
-    waits = {"wait_seconds": NEVER_SECONDS}
-    pollers = [threading.Thread(target=queue.receive, args=(1, 30), kwargs=waits, daemon=True) for _ in "ab"]
-    for poller in pollers:
-        poller.start()
-    queue.close()
-    for poller in pollers:
-        poller.join(DEADLINE_SECONDS)
-        assert not poller.is_alive()
-    assert queue.receive(1, 30, wait_seconds=NEVER_SECONDS) == []
-
-
 def test_twenty_consumers_lose_and_repeat_no_message() -> None:
     queue: MessageQueue[str] = MessageQueue()
     seen: list[list[str]] = [[] for _ in range(20)]

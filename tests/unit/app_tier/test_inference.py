@@ -34,8 +34,6 @@ from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.signs import draw, encode
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
 from tests.support.worker import (
-    COLOURS,
-    ColourEngine,
     FakeClock,
     colour_bundle,
     colour_model,
@@ -222,23 +220,6 @@ def test_a_crop_larger_than_the_image_is_refused_by_the_spec() -> None:
 BUNDLE = colour_bundle()
 
 
-def test_a_batch_is_one_run_and_each_image_gets_its_own_answer() -> None:
-    engine = ColourEngine()
-    tasks = [
-        decode(
-            fetched(new_task(delivery(number)), colour_model(engine)).with_payload(picture(colour)),
-            BUNDLE.manifest.preprocess,
-            ImageLimits(),
-            central_crop,
-        )
-        for number, colour in enumerate(COLOURS)
-    ]
-    answers = Classifier("i-1", 2, FakeClock()).classify(tasks)
-    assert engine.batches == [3]
-    assert [answer.payload.label for answer in answers] == list(COLOURS)
-    assert [answer.payload.image_id for answer in answers] == [task.delivery.request.image_id for task in tasks]
-
-
 def test_a_prediction_says_everything_that_its_reader_needs() -> None:
     one = delivery(count=3)
     task = decode(
@@ -383,27 +364,6 @@ SETTLED = 20
 """Batches after which every flood has been measured."""
 
 
-@pytest.mark.parametrize(
-    ("unsure", "low_seconds", "is_low_first"),
-    [
-        (0, 0.5, True),
-        (1, 0.5, True),
-        (2, 0.4, True),
-        (8, 0.01, False),
-        (5, 0.4, False),
-        (0, 0.95, False),
-        (0, 1.5, False),
-    ],
-)
-def test_low_precision_is_first_only_where_it_is_faster_with_all_that_is_asked_again(
-    unsure: int, low_seconds: float, is_low_first: bool
-) -> None:
-    flood = Flood(unsure, low_seconds)
-    flood.seconds(SETTLED)
-    assert flood.engine.is_low_first is is_low_first
-    assert flood.seconds(1) == pytest.approx(8 * low_seconds + unsure if is_low_first else 8)
-
-
 @pytest.mark.parametrize(("unsure", "low_seconds"), [(8, 0.9), (8, 0.3), (4, 0.5), (0, 2.0), (3, 0.5), (0, 0.3)])
 @pytest.mark.parametrize("expected_share", [0.0, 0.5, 1.0])
 def test_in_the_long_run_exact_takes_at_most_a_hundredth_more_than_fp32_alone(
@@ -419,19 +379,6 @@ def test_what_is_timed_costs_a_few_images_once() -> None:
     assert max(map(len, flood.fp32.asked)) == AT_ONCE
 
 
-def test_the_answer_to_a_sure_image_is_the_same_whether_or_not_a_batch_is_timed() -> None:
-    flood = Flood(1, 0.5)
-    answers = [flood.engine.infer(numbered(8)) for _ in range(SETTLED)]
-    assert all((each == answers[0]).all() for each in answers)
-    assert flood.engine.is_low_first
-
-
-def test_nothing_is_timed_with_the_first_batch() -> None:
-    flood = Flood(0, 0.5)
-    assert flood.seconds(1) == 4
-    assert flood.fp32.asked == []
-
-
 def test_low_precision_stops_when_images_become_harder_and_returns_when_easier() -> None:
     flood = Flood(0, 0.5)
     flood.seconds(SETTLED)
@@ -443,12 +390,6 @@ def test_low_precision_stops_when_images_become_harder_and_returns_when_easier()
     flood.low.table[:] = [0.1, 0.9]
     flood.seconds(RECHECK_BATCHES)
     assert flood.engine.is_low_first
-
-
-def test_fp32_is_found_faster_in_few_batches_when_the_expected_unsure_share_is_high() -> None:
-    flood = Flood(5, 0.4, expected_share=0.6)
-    flood.seconds(TRIAL_BATCHES)
-    assert not flood.engine.is_low_first
 
 
 def test_a_batch_that_was_disturbed_does_not_decide() -> None:

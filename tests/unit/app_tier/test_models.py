@@ -198,18 +198,6 @@ def test_loads_are_bounded() -> None:
     assert not bench.models.is_loading
 
 
-def test_the_model_that_was_not_used_for_longest_makes_room() -> None:
-    bench = Bench(room=3)
-    for name in ("a", "b", None, "a"):
-        bench.admit(name)
-        bench.load()
-        bench.finish()
-    assert bench.names == ["a", "own", "b"]
-    bench.admit("c")
-    bench.load()
-    assert bench.names == ["c", "a", "own"]
-
-
 def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

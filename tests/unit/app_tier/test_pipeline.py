@@ -11,13 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app_tier.pipeline import Channel, ChannelClosedError, Stage, take_batch
-from app_tier.receiver import parse_messages
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task, new_task
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, response_within
-from services.sqs import OutgoingMessage
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import FakeBucket, FakeClock, deliveries, delivery, new_request, worker_queue
 
@@ -218,15 +216,6 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
     assert stored.timings.stored is None
     assert responded.payload.timings.stored is not None
     assert responded.payload.timings.fetched == 7.0
-
-
-def test_a_response_has_the_message_group_of_its_request() -> None:
-    requests, responses = worker_queue(FakeClock()), worker_queue(FakeClock())
-    requests.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
-    [one] = parse_messages(requests.queue().receive())
-    task = refuse(new_task(one), Failure(code="empty", message="it is empty"), "i-1")
-    respond([store(task, FakeBucket())], responses.queue())
-    assert [message.group for message in responses.messages] == ["user"]
 
 
 def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:

@@ -161,27 +161,6 @@ def test_no_other_worker_gets_what_takes_longer_than_the_visibility_timeout() ->
         assert bench.sqs.visible == []
 
 
-def test_visibility_is_extended_once_in_half_a_timeout_and_in_batches_of_ten() -> None:
-    bench = Bench()
-    bench.receive(25)
-    bench.extender.check()
-    assert bench.sqs.calls == []
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    bench.extender.check()
-    bench.extender.check()
-    assert [len(changes) for changes in bench.sqs.called("visibility")] == [10, 10, 5]
-
-
-def test_what_was_given_back_is_visible_at_once_and_never_hidden_again() -> None:
-    bench = Bench()
-    given, kept = bench.receive(2)
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    bench.extender.give_back([given])
-    bench.extender.check()
-    assert [message.body for message in bench.sqs.visible] == [given.request.to_json()]
-    assert bench.in_flight.everything() == [kept]
-
-
 def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fails() -> None:
     bench = Bench()
     sent, refused = bench.receive(2)
@@ -272,16 +251,6 @@ def test_images_left_to_their_queue_are_received_again_and_count_as_tried() -> N
     assert bench.sqs.visible == []
     bench.clock.advance(10)
     assert [each.tries for each in bench.receive_again(2)] == [2, 2]
-
-
-def test_what_was_answered_is_neither_extended_nor_given_back() -> None:
-    bench = Bench()
-    (answered,) = bench.receive(1)
-    bench.in_flight.remove(answered)
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    bench.extender.check()
-    bench.extender.give_back([answered])
-    assert bench.sqs.calls == []
 
 
 def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> None:

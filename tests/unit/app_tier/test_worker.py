@@ -7,7 +7,6 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -164,18 +163,6 @@ def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[.
     return wrapped
 
 
-def test_every_image_gets_its_own_answer_and_its_request_ends() -> None:
-    bench = Bench()
-    colours = [COLOURS[number % 3] for number in range(45)]
-    requests = bench.submit(*map(picture, colours))
-    assert bench.run()
-    assert [bench.result(request).label for request in requests] == colours
-    assert [bench.stored(request).label for request in requests] == colours
-    assert bench.requests.messages == []
-    assert (bench.worker.lifetime.reason, bench.worker.lifetime.status) == ("idle for 0.05 s", 0)
-    assert max(bench.engine.batches) <= bench.sizing.batch_size
-
-
 def test_images_of_a_cancelled_job_fail_without_a_fetch_and_others_are_classified() -> None:
     bench = Bench()
     cancelled, gone, other = bench.submit(picture("red"), None, picture("blue"))
@@ -213,15 +200,6 @@ def test_bad_images_fail_alone_each_with_its_reason() -> None:
     assert [results[0].label, results[6].label] == ["red", "blue"]
     assert bench.stored(requests[1]).status == "failed"
     assert bench.requests.messages == []
-
-
-def test_a_result_names_the_object_that_was_classified_and_when_it_was_asked_for() -> None:
-    bench, image = Bench(), picture("red")
-    (request,) = bench.submit(image)
-    assert bench.run()
-    result = bench.result(request)
-    assert (result.key, result.sha256) == (request.key, sha256(image).hexdigest())
-    assert result.queued_at is not None
 
 
 def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end() -> None:
@@ -449,16 +427,6 @@ def test_a_prediction_that_cannot_be_read_is_replaced() -> None:
     bench.requests.messages[0].receive_count = 1
     assert bench.run()
     assert bench.result(request).label == bench.stored(request).label == "red"
-
-
-def test_a_result_names_the_attempt_of_its_request() -> None:
-    bench = Bench()
-    good, bad = bench.submit(picture("red"), b"text")
-    for message, request in zip(bench.requests.messages, (good, bad), strict=True):
-        message.body = request.model_copy(update={"attempt": 2}).to_json()
-    assert bench.run()
-    assert [bench.result(each).attempt for each in (good, bad)] == [2, 2]
-    assert [bench.stored(each).attempt for each in (good, bad)] == [2, 2]
 
 
 # The end

@@ -48,15 +48,6 @@ def make(tokens: PersonalTokens, owner: str = "ada", days: int = 30) -> tuple[st
     )
 
 
-def test_a_token_is_found_by_its_text(tokens: PersonalTokens) -> None:
-    text, made = make(tokens)
-    assert text.startswith(PREFIX)
-    assert len(text) == 47
-    assert tokens.find(text) == made
-    assert (made.owner, made.email, made.name) == ("ada", "ada@example.org", "nightly")
-    assert made.scopes == {"read", "classify"}
-
-
 @pytest.mark.parametrize("text", ["", "fst_", "fst_" + "A" * 43, "A" * 43, "fst_" + "A" * 10_000])
 def test_any_other_text_finds_none(tokens: PersonalTokens, text: str) -> None:
     make(tokens)

@@ -96,17 +96,6 @@ def test_an_image_in_retry_is_not_listed_and_is_listed_again_if_the_retry_is_und
     assert office.listed() == [image.ref]
 
 
-def test_an_item_without_its_result_is_not_listed_and_stays(office: Office) -> None:
-    """The controller is killed after the item, and writes the result later."""
-    [image] = office.images("a")
-    office.give_up(image)
-    office.retry(image)
-    office.letters.put_each([failed(image, attempt=1)])
-    assert office.listed() == []
-    office.store.put_failed(failed(image, attempt=1))
-    assert office.listed() == [image.ref]
-
-
 def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office) -> None:
     labelled, failed_again, damaged, forgotten = office.images("a", "b", "c", "d")
     for image in (labelled, failed_again, forgotten):

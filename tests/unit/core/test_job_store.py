@@ -393,15 +393,6 @@ def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(
     assert (store.jobs(9, owner="anna"), items_of(store, job)) == ([], ["DELETED"])
 
 
-def test_which_jobs_exist_is_asked_of_all_or_of_a_user(store: JobStore) -> None:
-    anna, bert = a_job("anna"), a_job("bert")
-    store.create_all([anna, bert])
-    ids = [anna.job_id, bert.job_id, new_id()]
-    assert store.existing(ids) == {anna.job_id, bert.job_id}
-    assert store.existing(ids, "anna") == {anna.job_id}
-    assert store.existing([]) == set()
-
-
 def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: JobStore) -> None:
     job = a_job("anna")
     ref = ImageRef(job.job_id, new_id())
@@ -490,15 +481,6 @@ def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> Cl
         key="another.jpg",
         sha256=digest(number),
     )
-
-
-def test_what_a_worker_answered_is_found_by_its_bytes_and_its_model(cache: ResultCache) -> None:
-    answers = [answered(number, f"label {number}") for number in range(130)]
-    remember(cache, answers)
-    wanted = [digest(number) for number in range(140)]
-    found = cache.find("", wanted, "d1", NOW)
-    assert found == {answer.sha256: answer for answer in answers}
-    assert cache.find("", wanted, "another model", NOW) == {}
 
 
 def test_the_same_bytes_twice_in_a_batch_are_one_entry(cache: ResultCache) -> None:

@@ -182,20 +182,6 @@ GONE = EndpointConnectionError(endpoint_url="https://budgets.example")
 UNKNOWN = UnknownServiceError(service_name="budgets", known_service_names="ec2")
 
 
-@pytest.mark.parametrize(
-    ("error", "words"), [(DENIED, "GetServiceQuota"), (GONE, "https://budgets.example"), (UNKNOWN, "budgets")]
-)
-def test_a_failed_check_is_a_warning_and_others_continue(error: Exception, words: str) -> None:
-    def fails(_: object) -> list[Finding]:
-        raise error
-
-    (first, reported), second = run_checks(StubbedAccount({}).plan(), {"quota": fails, "types": lambda _: [OK]})
-    assert (first, reported.level) == ("quota", Level.WARNING)
-    assert reported.found.startswith("unknown: ")
-    assert words in reported.found
-    assert second == ("types", OK)
-
-
 def test_a_slow_check_is_a_warning_and_delays_no_other() -> None:
     never = threading.Event()
 

@@ -1,6 +1,5 @@
 """The local system: its configuration, a batch, and the cost of a batch."""
 
-import os
 import re
 import sys
 import threading
@@ -421,24 +420,6 @@ def test_the_workers_share_the_memory_for_models(
     monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(8, 16 * GIB))
     started = replace(system, overrides={**system.overrides, **settings})
     assert started.config.worker.model_megabytes == megabytes
-
-
-def test_a_maximum_of_the_configuration_file_stays(
-    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text((ROOT / "config.yaml").read_text().replace("max_workers: auto", "max_workers: 19"))
-    monkeypatch.setenv(PATH_VARIABLE, str(other))
-    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(2, 16 * GIB))
-    assert system.config.fleet.max_workers == 19
-
-
-def test_a_larger_network_gets_fewer_workers(system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(16, 4 * GIB))
-    (tmp_path / "model.bin").write_bytes(b"")
-    os.truncate(tmp_path / "model.bin", 100 * 2**20)
-    large = replace(system, overrides={"FLEETSIGHT__WORKER__BUNDLE": str(tmp_path)})
-    assert 1 < large.config.fleet.max_workers < system.config.fleet.max_workers
 
 
 def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:

@@ -31,12 +31,6 @@ def queue(url: str, **behaviour: Any) -> SignallingQueue:
     return SignallingQueue(cast(Any, Mock(**{"send_message_batch.return_value": {}, **behaviour})), url)
 
 
-def test_sent_messages_end_a_wait_whether_it_has_begun_or_not(listener: DemandListener, url: str) -> None:
-    assert queue(url).send([MESSAGE]) == []
-    assert listener.wait(DEADLINE_SECONDS)
-    assert not listener.wait(0)
-
-
 def test_a_send_of_unknown_outcome_is_signalled(listener: DemandListener, url: str) -> None:
     with pytest.raises(OSError, match="lost"):
         queue(url, **{"send_message_batch.side_effect": OSError("lost")}).send([MESSAGE])

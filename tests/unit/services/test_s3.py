@@ -185,13 +185,6 @@ def test_tries_are_limited_and_the_last_refusal_is_said(s3: FakeS3) -> None:
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
 
 
-def test_a_refusal_for_good_is_not_tried_again(s3: FakeS3) -> None:
-    s3.answers = [(403, ERROR.format("AccessDenied", "no"))]
-    with pytest.raises(ClientError, match="AccessDenied"):
-        s3.bucket().put("a", b"", "text/plain")
-    assert len(s3.seen) == 1
-
-
 def test_a_refusal_without_a_body_has_its_status_as_code(s3: FakeS3) -> None:
     s3.answers = [(403, "")]
     with pytest.raises(ClientError) as raised:

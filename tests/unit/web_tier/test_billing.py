@@ -16,7 +16,6 @@ from tests.support.autoscaler import Clock, fleet_snapshot, instance
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import (
     MAX_PERIOD_SECONDS,
-    QUIET_SECONDS,
     STRANGE_DAY_SECONDS,
     BillingMeter,
     DailyLedger,
@@ -40,27 +39,6 @@ def snapshot(billed: float, peak: int, running: int = 0) -> FleetSnapshot:
 
 def figures(bill: Bill) -> tuple[float, float]:
     return bill.seconds, bill.dollars
-
-
-@pytest.mark.parametrize(
-    ("steps", "seconds"),
-    [
-        ([(2, 90), (1, 10), (0, 1_000)], 90 + 100),
-        ([(1, 5), (0, 0)], 60),
-        ([(1, 0), (0, 0), (1, 0), (0, 0)], 120),
-        ([(0, 500)], 0),
-    ],
-    ids=["by the second", "at least the minimum", "each start", "not while pending"],
-)
-def test_each_start_is_billed_by_the_second_and_at_least_the_minimum(
-    steps: list[tuple[int, float]], seconds: float
-) -> None:
-    clock = Clock()
-    meter = BillingMeter(60, free, clock=clock, now=lambda: EPOCH)
-    for running, after in steps:
-        meter.update(observed(running, 100, pending=5))
-        clock.now += after
-    assert meter.bill.seconds == seconds
 
 
 def test_the_peak_stays_until_a_new_batch_begins() -> None:
@@ -246,35 +224,6 @@ def test_a_job_alone_is_charged_for_boots_work_idle_time_and_the_minimum() -> No
     assert (alone.seconds, alone.dollars) == pytest.approx((bill.seconds, bill.dollars))
 
 
-def test_idle_time_belongs_to_the_period_until_no_image_has_waited_for_long() -> None:
-    site = Site()
-    site.workers = 1  # a protected worker: its cost at rest is no image's
-    site.run_for(500)
-    site.waiting = 5
-    site.run_for(10)
-    site.meter.attribution.add_answers(5)
-    site.waiting = 0
-    site.run_for(1_000)
-    assert site.run.billed_seconds == pytest.approx(9 + QUIET_SECONDS, abs=1)
-    assert not site.run.is_open
-
-
-def test_images_that_come_before_a_period_ends_belong_to_it() -> None:
-    site = Site()
-    site.waiting, site.workers = 5, 1
-    site.run_for(10)
-    site.waiting = 0
-    site.run_for(30)
-    site.waiting = 5
-    site.run_for(10)
-    assert (site.run.number, site.stored) == (1, [])
-    site.waiting = site.workers = 0
-    site.run_for()
-    site.waiting = 5
-    site.run_for()
-    assert (site.run.number, [run.number for run in site.stored]) == (2, [1])
-
-
 def test_a_late_answer_belongs_to_the_last_period_and_a_much_later_one_to_a_new_one() -> None:
     site = Site()
     site.waiting, site.workers = 5, 1
@@ -295,18 +244,6 @@ def test_a_fleet_that_is_never_idle_begins_a_new_period_each_hour() -> None:
     assert [run.billed_seconds for run in site.stored] == [pytest.approx(MAX_PERIOD_SECONDS, abs=60)] * 2
     total = sum(run.billed_seconds for run in [*site.stored, site.run])
     assert total == pytest.approx(site.meter.bill.seconds)
-
-
-def test_an_ended_period_stays_ended_under_the_next_controller() -> None:
-    site = Site()
-    site.waiting, site.workers = 5, 1
-    site.run_for(100)
-    site.waiting = 0
-    site.run_for(200)
-    cost = site.run.billed_seconds
-    site.take_over(site.snapshot())
-    site.run_for(500)
-    assert (site.run.is_open, site.run.billed_seconds) == (False, cost)
 
 
 _steps = st.lists(
@@ -510,20 +447,3 @@ def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controll
     successor.update(fleet_since(moment - timedelta(seconds=100)))
     clock.now += 100
     assert successor.bill.saved == pytest.approx(200 * 0.72 / 3_600)
-
-
-def test_while_images_wait_a_new_period_begins_at_midnight_utc() -> None:
-    clock = Clock()
-    began, evening = clock.now, datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
-    meter = BillingMeter(60, lambda _: 3.6, None, clock, lambda: evening + timedelta(seconds=clock.now - began))
-    for _ in range(120):
-        meter.update(observed(1, 5))
-        clock.now += 1
-    meter.update(observed(1, 5))
-    [before] = meter.attribution.unsaved()
-    after = meter.attribution.current
-    assert after is not None
-    assert (before.day, after.day) == (date(2026, 3, 1), date(2026, 3, 2))
-    assert meter.daily.today is not None
-    assert after.cost == pytest.approx(meter.daily.today.cost), "each day's periods have its cost"
-    assert before.cost + after.cost == pytest.approx(meter.bill.dollars)

@@ -17,7 +17,7 @@ from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
 from services.errors import MessageError, NotFoundError
 from tests.support.api import AppMaker, problem, upload
-from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results, request_again
+from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results
 from tests.support.jobs import failed as failed_result
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -69,15 +69,6 @@ def test_a_finished_job_stays_as_it_is_and_an_empty_one_is_closed_for_images(
     put_results(store, job, *map(done, add_images(store, job, *images)))
     assert cancel(client, job)["state"] == ("finished" if images else "cancelled")
     assert (cancelled_key(job.job_id) in input_bucket.objects) is not bool(images)
-
-
-def test_a_job_in_which_failed_images_are_retried_is_cancelled(
-    client: FlaskClient, store: JobStore, job: Job
-) -> None:
-    images = add_images(store, job, "a.jpg")
-    put_results(store, job, *map(failed_result, images))
-    request_again(store, images, NOW)
-    assert cancel(client, job)["state"] == "cancelled"
 
 
 def test_a_cancelled_job_takes_no_images_and_says_what_to_do(
@@ -346,16 +337,6 @@ def test_a_controller_that_may_not_act_fails_nothing(site: ResultsSite) -> None:
     site.canceller.tick()
     assert site.store.result(ref) is None
     assert not site.outputs.objects
-
-
-def test_cancelled_images_are_no_work_of_a_worker(site: ResultsSite) -> None:
-    answers: list[int] = []
-    site.recorder.on_results = answers.append
-    one, _ = site.add_job(2)
-    site.respond(labelled(one))
-    cancel_on(site, one.job_id)
-    site.canceller.tick()
-    assert answers == [1]
 
 
 def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: ResultsSite) -> None:

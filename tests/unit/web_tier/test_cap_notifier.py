@@ -123,15 +123,6 @@ def test_starting_instances_count_and_a_cap_reached_at_once_is_announced_as_reac
     assert at_once.round(spent(8.5)) == [], "as after operators have allowed more"
 
 
-def test_each_day_and_each_month_is_announced_for_itself() -> None:
-    scene = Scene(names=("topic",))
-    assert scene.round(spent(10.0, 85.0)) == ["topic cap-day-2026-03-01-reached", "topic cap-month-2026-03-01-near"]
-    assert scene.round(spent(8.0, 93.0, date(2026, 3, 2))) == ["topic cap-day-2026-03-02-near"]
-    assert scene.round(spent(7.0, 100.0, date(2026, 3, 3))) == ["topic cap-month-2026-03-01-reached"]
-    assert scene.round(spent(8.0, 8.0, date(2026, 4, 1))) == ["topic cap-day-2026-04-01-near"]
-    assert scene.round(spent(10.0, 100.0)) == [], "a report of an earlier day"
-
-
 def test_a_day_of_the_future_that_a_wrong_clock_has_stored_suppresses_no_message() -> None:
     wrong = Scene(names=("webhook",))
     wrong.round(spent(10.0, 100.0, DAY.replace(year=2027)))

@@ -16,7 +16,7 @@ from core.messages import ClassificationResult, Heartbeat, WorkerEnd
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.circuit_breaker import IDLE, MAX_FAILED_RUNS, SILENT, CircuitBreaker
+from web_tier.autoscaler.circuit_breaker import IDLE, MAX_FAILED_RUNS, CircuitBreaker
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.liveness import LAST_HEARTBEAT_SECONDS, InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.observe import (
@@ -169,18 +169,6 @@ def test_row_61_a_fault_that_ends_every_worker_is_probed_once_a_minute_for_ever(
     assert len(probes) <= 60
 
 
-def test_the_first_answer_closes_the_circuit_and_the_fleet_grows_at_once() -> None:
-    site = Site()
-    site.fail_all(120)
-    while not site.running:
-        site.round()
-    assert site.wait(200).state is CircuitState.HALF_OPEN, "the probe goes on, and nothing starts beside it"
-    assert len(site.running) == 1
-    site.answer(site.running[0])
-    site.round()
-    assert (site.circuit, len(site.running)) == (FleetCircuit(), WORKERS)
-
-
 def test_a_repeated_prediction_neither_closes_the_circuit_nor_excuses_a_worker() -> None:
     site = Site()
     site.fail_all(120)
@@ -202,17 +190,6 @@ def test_where_no_image_waits_a_worker_that_lasts_for_a_minute_closes_the_circui
     for seconds in range(0, 70, 10):
         site.registry.record([heartbeat("i-probe", state="ready")])
         assert site.wait(10).state is (CircuitState.CLOSED if seconds >= 60 else CircuitState.HALF_OPEN)
-
-
-def test_workers_that_run_go_on_while_the_circuit_is_open() -> None:
-    site = Site()
-    site.round()
-    survivor = site.running[0]
-    for _ in range(10):
-        site.round()
-        for worker in [each for each in site.running if each != survivor]:
-            site.end(worker, "failed", DENIED)
-    assert (site.running, site.circuit.state, site.plan.drain) == ([survivor], CircuitState.HALF_OPEN, ())
 
 
 def test_restarts_of_the_controller_do_not_arm_the_loop_again() -> None:
@@ -274,18 +251,6 @@ def test_a_run_that_failed_just_before_an_answer_does_not_count_after_it() -> No
     assert site.wait(1).failed_runs == 1
     site.answer(site.running[0])
     assert site.wait(LAST_HEARTBEAT_SECONDS + 5) == FleetCircuit()
-
-
-def test_an_end_that_is_explained_later_does_not_count() -> None:
-    site = Site(is_read=False)
-    site.round()
-    gone = list(site.running)
-    for worker in gone:
-        site.end(worker, None)
-    assert site.wait(1).state is not CircuitState.CLOSED, "until then nothing more is launched"
-    assert site.circuit.reason == SILENT
-    site.registry.record([ended(each, "stopped") for each in gone])
-    assert site.wait(1) == FleetCircuit()
 
 
 def test_silent_ends_count_though_the_response_queue_is_gone() -> None:

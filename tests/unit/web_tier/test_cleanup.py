@@ -435,12 +435,3 @@ def test_a_job_that_cannot_be_removed_is_reported_and_delays_no_other(monkeypatc
     monkeypatch.undo()
     site.cleanup.tick()
     assert site.left(stuck) == [f"DELETED {stuck}"]
-
-
-def test_a_job_with_a_deletion_that_died_after_its_mark_is_removed() -> None:
-    site = Site()
-    [image] = site.add_job(1)
-    site.store.table.put_all([{"pk": "DELETED", "sk": image.job_id}])
-    site.cleanup.tick()
-    with pytest.raises(NotFoundError):
-        site.store.job(image.job_id)

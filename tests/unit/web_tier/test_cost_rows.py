@@ -66,21 +66,6 @@ def test_answers_add_up_by_billing_period_and_model_and_are_stored_as_absolute_s
     assert {row.digest for row in desk.store.rows(DAY)} == {"4b1e8899", "0011223344556677", ""}
 
 
-def test_a_user_finds_their_own_rows_and_the_next_tenure_has_rows_of_its_own() -> None:
-    desk = Desk()
-    for owner in ("ann", "anna", "bob", ""):
-        desk.writer.add(owner, new_id(), 3, results(2))
-    desk.writer.tick()
-    successor = Desk(desk.table, token=8)
-    successor.writer.add("ann", JOB.job_id, 3, results(3))
-    successor.writer.tick()
-    assert desk.images(owner="ann") == {("ann", "demo", 3): 5}
-    assert desk.images(owner="") == {("", "demo", 3): 2}
-    assert sum(desk.images().values()) == 11
-    assert desk.images(NEXT_DAY) == {}
-    assert len(desk.store.rows(DAY, limit=2)) == 2
-
-
 def test_rows_belong_to_the_day_of_their_period_and_expire_with_it() -> None:
     desk = Desk()
     desk.writer.add("ann", JOB.job_id, 9, results(1))

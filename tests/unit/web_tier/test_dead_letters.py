@@ -17,7 +17,7 @@ from services.sqs import OutgoingMessage
 from services.table import Table
 from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
 from tests.support.autoscaler import fleet_snapshot
-from tests.support.jobs import NOW, UNKNOWN_ID, client_error, done, failed
+from tests.support.jobs import NOW, client_error, done, failed
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.pages import operators
@@ -27,17 +27,6 @@ from web_tier.uploads import retry
 @pytest.fixture
 def desk(config: Config, store: JobStore) -> DeadLetterDesk:
     return DeadLetterDesk(config, store)
-
-
-def test_dead_letters_of_all_jobs_are_listed_in_pages(desk: DeadLetterDesk) -> None:
-    assert desk.client.get("/api/v1/dead-letters").get_json() == {"dead_letters": [], "next": None}
-    first, second = desk.given_up("a", "b"), desk.given_up("c", owner="ann")
-    page = desk.client.get("/api/v1/dead-letters?limit=2").get_json()
-    rest = desk.client.get(f"/api/v1/dead-letters?limit=2&before={page['next']}").get_json()
-    assert [each["filename"] for each in page["dead_letters"]] == ["c", "b"]
-    assert ([each["image_id"] for each in rest["dead_letters"]], rest["next"]) == ([first[0].ref.image_id], None)
-    assert page["dead_letters"][0]["job_id"] == second[0].ref.job_id
-    assert "before" in problem(desk.client.get(f"/api/v1/dead-letters?before={UNKNOWN_ID}"), 400)
 
 
 def test_a_dead_letter_is_shown_with_its_attempts_and_its_reason(desk: DeadLetterDesk, store: JobStore) -> None:
@@ -86,17 +75,6 @@ def test_row_32_of_many_redrives_at_once_one_is_sent(desk: DeadLetterDesk) -> No
         outcomes = sorted(threads.map(redrive_once, range(8)))
     assert outcomes == ["running"] * 7 + ["sent"]
     assert len(desk.queue.bodies) == 1
-
-
-def test_an_image_that_fails_again_after_a_redrive_is_a_dead_letter_again(
-    desk: DeadLetterDesk, store: JobStore
-) -> None:
-    [image] = desk.given_up("a")
-    desk.call("POST", image, "/redrive")
-    give_up(store, image, attempt=1)
-    assert desk.listed() == [image.ref.image_id]
-    assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "sent"
-    assert [RequestMessage.from_json(body).attempt for body in desk.queue.bodies] == [1, 2]
 
 
 def test_a_retry_by_the_owner_closes_the_dead_letter(desk: DeadLetterDesk) -> None:

@@ -159,16 +159,6 @@ def test_commands_are_read_once_a_second_and_their_absence_is_no_answer() -> Non
             bench.commands.current()
 
 
-def test_an_instance_is_drained_once_and_its_command_deleted_when_that_is_known() -> None:
-    bench = Bench("i-0")
-    assert bench.carry_out(instance("i-0")) == [FleetEvent("ops have asked i-0 to drain")]
-    assert bench.ec2.drained == ["i-0"]
-    assert bench.left == ["i-0"]
-    assert [bench.carry_out(instance("i-0")) for _ in range(3)] == [[]] * 3
-    assert bench.ec2.drained == ["i-0"]
-    assert bench.left == []
-
-
 def test_a_command_that_an_earlier_controller_carried_out_is_deleted() -> None:
     bench = Bench("i-0")
     assert bench.carry_out(replace(instance("i-0"), draining=True)) == []
@@ -211,16 +201,6 @@ def test_a_command_for_an_instance_that_is_missing_is_kept_for_a_while() -> None
     bench.clock.now += MISSING_SECONDS
     bench.carry_out()
     assert bench.left == []
-
-
-def test_a_launching_instance_is_drained_once_it_is_described() -> None:
-    bench = Bench("i-0")
-    for _ in range(3):
-        bench.carry_out(launching=["i-0"])
-        bench.clock.now += MISSING_SECONDS
-    assert (bench.ec2.drained, bench.left) == ([], ["i-0"])
-    bench.carry_out(instance("i-0", "pending"))
-    assert bench.ec2.drained == ["i-0"]
 
 
 def test_a_controller_that_no_longer_acts_neither_drains_nor_deletes_commands() -> None:

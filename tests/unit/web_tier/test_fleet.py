@@ -49,18 +49,6 @@ def instance(instance_id: str = "i-1", state: str = "running", **more: object) -
     return FleetInstance.model_validate({"instance_id": instance_id, "state": state, **fields, **more})
 
 
-def test_instances_and_decisions_are_returned_as_they_are_stored(client: FlaskClient, fleet: FleetStore) -> None:
-    nothing = {"version": 1, "total": 0, "instances": [], "ended": []}
-    assert client.get("/api/v1/fleet/instances").get_json() == nothing
-    assert client.get("/api/v1/fleet/decisions").get_json() == {"version": 1, "decisions": []}
-    instances = FleetInstances(total=1, instances=(instance(images=5),))
-    decisions = Decisions(decisions=(Decision(at=NOW, words="starting 5"),))
-    fleet.put_instances(instances)
-    fleet.put_decisions(decisions)
-    assert FleetInstances.from_json(client.get("/api/v1/fleet/instances").data) == instances
-    assert Decisions.from_json(client.get("/api/v1/fleet/decisions").data) == decisions
-
-
 def test_the_history_is_returned_for_an_hour_or_a_day(client: FlaskClient, fleet: FleetStore) -> None:
     now = int(datetime.now(UTC).timestamp())
     fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 7_200, 1, 2), (now - 60, 3, 4))))
@@ -88,22 +76,6 @@ def test_the_fleet_is_paused_and_resumed(client: FlaskClient, fleet: FleetStore)
 def test_an_invalid_pause_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
     assert client.post("/api/v1/fleet/pause", json=body).status_code == 422
     assert fleet.paused() is None
-
-
-def test_limits_are_set_and_reset(client: FlaskClient, fleet: FleetStore) -> None:
-    answer = client.put("/api/v1/fleet/limits", json={"min_workers": 1, "max_workers": 5, "reason": "budget"})
-    body = answer.get_json()
-    assert (answer.status_code, body["min_workers"], body["max_workers"], body["reason"]) == (200, 1, 5, "budget")
-    order = fleet.commands().limits
-    assert order is not None
-    assert (order.min_workers, order.max_workers, order.reason) == (1, 5, "budget")
-    assert order.since == datetime.fromisoformat(body["since"])
-    for most, least in ((4, 1), (0, 0), (9, 0)):
-        body = client.put("/api/v1/fleet/limits", json={"max_workers": most}).get_json()
-        assert (body["min_workers"], body["max_workers"]) == (least, most)
-    for _ in range(2):
-        assert client.delete("/api/v1/fleet/limits").status_code == 204
-        assert fleet.commands().limits is None
 
 
 @pytest.mark.parametrize(

@@ -318,15 +318,6 @@ def test_an_instance_that_runs_on_after_its_worker_ended_is_terminated() -> None
     ]
 
 
-def test_any_heartbeat_makes_an_instance_healthy_again() -> None:
-    scene = HealthScene("a")
-    assert scene.check(ALLOWANCE + 10) == {"a"}
-    scene.beat("a")
-    assert scene.check() == frozenset()
-    assert scene.check(SILENT - 2) == frozenset()
-    assert scene.ended == []
-
-
 def test_a_draining_instance_that_does_not_end_is_terminated_although_it_reports() -> None:
     scene = HealthScene("a")
     scene.check(10, "a")

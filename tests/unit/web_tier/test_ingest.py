@@ -42,7 +42,6 @@ from web_tier.uploads.ingest import (
     GROUP_IMAGES,
     MEMORY_BYTES,
     UNAVAILABLE,
-    UNKEPT,
     AcceptedCounter,
     CachedImage,
     CachedResults,
@@ -133,22 +132,6 @@ def recorded(store: JobStore, job: Job) -> set[str]:
     return {image.ref.image_id for image in store.images(job.job_id)}
 
 
-def test_an_accepted_image_has_its_object_its_record_and_its_message(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    sent = list[OutgoingMessage]()
-    queue.fails = lambda messages: sent.extend(messages) or []  # type: ignore[func-returns-value]
-    files = uploads(23)
-    images = accepted(ingest.ingest(job, files))
-    ids = {image.ref.image_id for image in images}
-    assert len(ids) == 23
-    assert recorded(store, job) == queue.image_ids == ids
-    assert {message.id for message in sent} == ids
-    assert [image.key for image in images] == [input_key(image.ref, "jpg") for image in images]
-    assert [bucket.objects[image.key] for image in images] == [file.data for file in files]
-    assert store.status(job.job_id).accepted == 23
-
-
 @pytest.mark.parametrize("owner", ["", "anna"], ids=["without sign-in", "with sign-in"])
 def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
     owner: str, ingest: ImageIngest, store: JobStore, queue: MemoryQueue
@@ -177,16 +160,6 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
     ingest.ingest(job, [Upload("a.gif", content, len(content)) for content in contents])
     assert types == {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
     ingest.pool.shutdown()
-
-
-@pytest.mark.parametrize(("keep", "tags"), [(False, UNKEPT), (True, None)], ids=["unkept", "kept"])
-def test_only_an_object_of_a_job_that_does_not_keep_images_is_tagged(
-    ingest: ImageIngest, job: Job, bucket: MemoryBucket, keep: bool, tags: dict[str, str] | None
-) -> None:
-    job = replace(job, keep=keep)
-    images = accepted(ingest.ingest(job, uploads(3)) + ingest_idempotent(ingest, job, "key", uploads(2)))
-    assert len(images) == 5
-    assert bucket.tags == {image.key: tags for image in images}
 
 
 def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:

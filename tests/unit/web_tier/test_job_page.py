@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from html import unescape
 
 import pytest
@@ -12,14 +12,12 @@ from flask.testing import FlaskClient
 from ulid import ULID
 
 from core.config import Config
-from core.fleet.store import FleetStore
 from core.ids import ImageRef, new_id, output_key, positioned_id
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
 from core.messages import failed as failed_prediction
 from services.s3 import Bucket
-from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images, done, failed, picture, put_results, send_again
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
@@ -240,42 +238,6 @@ def test_row_47_scores_of_another_delivery_are_not_shown(
     assert shown == [False, False, True]
 
 
-def test_a_waiting_image_is_queued_while_the_controller_has_not_counted_it(
-    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job
-) -> None:
-    idle = fleet_snapshot(datetime.now(UTC), max_workers=5, reason="idle. Workers start when you upload")
-    FleetStore(store.table).put_snapshot(idle)
-    page = client.get(f"/jobs/{job.job_id}/images/{images[2].ref.image_id}").text
-    assert "Queued. Workers start within seconds." in page
-    assert "Idle." not in page
-
-
-@pytest.mark.parametrize(
-    ("query", "marked"),
-    [
-        ("", ["All"]),
-        ("sort=name&view=table", ["All"]),
-        ("state=done", ["Done"]),
-        ("to=75", ["Up to 75%"]),
-        ("state=done&to=75", ["Done", "Up to 75%"]),
-        ("label=stop+sign", []),
-        ("from=10", []),
-        ("q=beach", []),
-        ("reviewed=false", []),
-    ],
-)
-def test_all_is_marked_only_without_a_filter_and_removes_each(
-    client: FlaskClient, images: list[ImageRecord], job: Job, query: str, marked: list[str]
-) -> None:
-    page = client.get(f"/jobs/{job.job_id}?{query}").text
-    chips = re.findall(
-        r'<a class="pill chip" href="([^"]*)"([^>]*)>(?:<span class="title">)?([^<]*?)(?:</span>| <)', page
-    )
-    assert [title for _, attributes, title in chips if "aria-current" in attributes] == marked
-    kept = "?sort=name&view=table" if "sort" in query else ""
-    assert unescape(chips[0][0]) == f"/jobs/{job.job_id}{kept}"
-
-
 @pytest.mark.parametrize("path", ["", "/thumbnail", "/preview"])
 def test_an_image_of_another_job_or_an_unknown_one_gets_404(
     client: FlaskClient, store: JobStore, images: list[ImageRecord], path: str
@@ -403,22 +365,6 @@ def names(record: ImageRecord, response: ClassificationResult | None, resend: Re
     return [step.name for step in timeline.steps]
 
 
-def test_an_image_that_was_classified_has_every_step_with_a_time_or_a_length() -> None:
-    assert steps(RECORD, DONE) == [
-        ("accepted", NOW, None),
-        ("stored", after(milliseconds=30), None),
-        ("queued", after(milliseconds=40), None),
-        ("received", after(milliseconds=1_240), 1_200),
-        ("fetched", None, 40),
-        ("decoded", None, 9),
-        ("classified", None, 0.2),
-        ("result stored", None, 30),
-        ("delivered", after(seconds=2), None),
-    ]
-    timeline = ImageTimeline.of(ImageResult(RECORD, DONE))
-    assert (timeline.total, timeline.contradiction) == (1_279.2, None)
-
-
 def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
     first = ImageTimeline.of(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
     assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
@@ -501,13 +447,6 @@ def test_a_waiting_image_has_its_steps_until_now() -> None:
 def test_an_image_answered_from_the_cache_has_two_steps() -> None:
     answer = DONE.model_copy(update={"cached": True, "attempts": 0, "queued_at": None, "timings": Timings()})
     assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "from cache"]
-
-
-def test_a_retried_image_has_its_failure_and_an_open_step() -> None:
-    record = replace(RECORD, retried_at=after(seconds=5), attempt=1)
-    assert [name for name, _, _ in steps(record, failure(after(seconds=2)))] == [
-        "accepted", "stored", "failed", "requested again", "queued",
-    ]  # fmt: skip
 
 
 def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:

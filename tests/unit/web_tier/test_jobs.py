@@ -28,7 +28,6 @@ from tests.support.jobs import add_images, client_error, done, failed, picture, 
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.api.schemas import CreateJob
 from web_tier.backend import current_backend
 from web_tier.results.query import is_retrying
 from web_tier.uploads.idempotency import CLAIM_LIFETIME, Claim, Claims
@@ -56,15 +55,6 @@ def test_a_key_with_another_request_is_rejected(client: FlaskClient, store: JobS
     problem(answer, 422)
     assert answer.get_json()["type"] == "urn:fleetsight:problem:idempotency-key-reused"
     assert len(store.jobs(10)) == 1
-
-
-def test_a_repeat_completes_a_request_that_crashed_between_claim_and_job(
-    client: FlaskClient, store: JobStore
-) -> None:
-    request = CreateJob(name="a").digest
-    claim = Claims(store.table).acquire("k", Claim(new_id(), request, datetime.now(UTC)))
-    assert create(client, "k").get_json()["job_id"] == claim.job_id
-    assert store.job(claim.job_id) == Job(claim.job_id, "a", claim.at)
 
 
 def test_the_deleted_job_of_a_key_is_not_created_again(client: FlaskClient) -> None:
@@ -430,17 +420,6 @@ def test_images_that_the_queue_rejects_are_counted_and_an_outage_gets_503(shop: 
 
     shop.queue.fails = fail
     problem(shop.retry(), 503)
-
-
-def test_a_retried_image_is_retrying_until_a_newer_result_arrives(shop: Shop, store: JobStore) -> None:
-    address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
-    assert shop.client.get(address).get_json()["retrying"] is False
-    assert shop.client.post(f"{address}/retry").get_json()["outcome"] == "sent"
-    assert shop.queue.image_ids == {shop.images[1].ref.image_id}
-    body = shop.client.get(address).get_json()
-    assert (body["status"], body["retrying"]) == ("failed", True)
-    store.put_failed(failed(shop.images[1], attempt=1))
-    assert shop.client.get(address).get_json()["retrying"] is False
 
 
 def test_a_job_with_retried_images_is_open_and_has_the_time_of_the_retry(shop: Shop, store: JobStore) -> None:

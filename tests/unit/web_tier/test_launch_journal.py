@@ -81,17 +81,6 @@ def test_an_entry_is_stored_with_everything_that_makes_the_same_call(desk: Desk)
     assert desk.store.journal().revision == writes, "there is nothing to write"
 
 
-def test_a_successor_reads_the_launches_and_the_calls_of_unknown_outcome(desk: Desk) -> None:
-    first = desk.open()
-    first.record(desk.entry("t-1"))
-    first.complete("t-1", ["i-1"])
-    first.record(desk.entry("t-2"))
-    second = desk.journal("b")
-    assert [entry.instance_ids for entry in second.sync_from_store()] == [("i-1",)]
-    assert [entry.token for entry in second.uncertain()] == ["t-2"]
-    assert second.sync_from_store() == [], "it has been taken over"
-
-
 def test_after_a_takeover_the_other_controller_cannot_write_before_it_takes_over(desk: Desk) -> None:
     first = desk.open()
     first.record(desk.entry("t-1"))
@@ -203,20 +192,6 @@ def test_tokens_fit_and_differ_by_writer_and_number(desk: Desk) -> None:
     assert len(tokens) == 200
     assert {len(token) for token in tokens} == {64}
     assert all(token.isascii() for token in tokens)
-
-
-def test_a_launch_is_recorded_before_it_is_made_and_its_instances_by_the_next_round() -> None:
-    scaler = Scaler()
-    written: list[Any] = []
-    scaler.ec2.reached = lambda where: written.append((where, scaler.journal_entries()))
-    scaler.round(100)
-    [(_, [entry]), _] = written
-    assert (entry.count, entry.instance_ids, entry.token) == (5, None, scaler.tokens()[0])
-    assert entry.spec is not None
-    scaler.round(100, after=0.1)
-    [entry] = scaler.journal_entries()
-    assert entry.instance_ids == tuple(f"i-{number}" for number in range(5))
-    assert entry.spec is None
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

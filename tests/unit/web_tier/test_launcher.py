@@ -69,16 +69,6 @@ def test_a_lost_launch_whose_instances_have_ended_is_over(failure: str, calls: l
     assert list(Counter(scaler.tokens()).values()) == calls
 
 
-def test_a_launch_of_unknown_outcome_delays_others_that_might_exceed_the_maximum() -> None:
-    scaler = Scaler(failing("timeout"))
-    scaler.round(200)
-    scaler.round(200, fleet_settings(max_workers=5))
-    assert scaler.ec2.alive() == [], "ten may be there or not: five more might be fifteen"
-    scaler.round(200, fleet_settings(max_workers=5), after=LAUNCH_VISIBLE_SECONDS)
-    assert len(scaler.ec2.alive()) == 5
-    assert len(set(scaler.tokens())) == 2
-
-
 def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
     scaler = Scaler(failing("InsufficientInstanceCapacity", "RequestLimitExceeded"))
     scaler.round(20)
@@ -281,15 +271,6 @@ def test_what_would_meet_every_choice_backs_off_without_another_one(code: str) -
     scaler.round(100, fleet)
     assert [call[:3] for call in requested(scaler)] == [(True, "c7a.large", "subnet-1")] * 2
     assert len(scaler.ec2.alive()) == 5
-
-
-def test_a_launch_of_unknown_outcome_is_repeated_as_it_was_despite_a_new_config() -> None:
-    scaler = Scaler(failing("lost"))
-    scaler.hide_launches()
-    scaler.round(100)
-    scaler.round(100, fleet_settings(instance_types=("m7a.large",), image_id="ami-2", user_data="#!/bin/true"))
-    first, second = scaler.ec2.calls
-    assert first == second
 
 
 _offers = st.dictionaries(

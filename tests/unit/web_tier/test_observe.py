@@ -24,10 +24,8 @@ from web_tier.autoscaler.estimators import (
 )
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import (
-    DESCRIPTION_CPU_FACTOR,
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
-    MAX_DESCRIPTION_SECONDS,
     REST_DESCRIPTION_SECONDS,
     Demand,
     Observer,
@@ -84,40 +82,6 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
     assert seen.describe().capacity == 0
-
-
-@pytest.mark.parametrize(
-    ("cpu_seconds", "reuse_seconds"),
-    [(0.3, DESCRIPTION_CPU_FACTOR * 0.3), (5.0, MAX_DESCRIPTION_SECONDS)],
-)
-def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
-    cpu_seconds: float, reuse_seconds: float
-) -> None:
-    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), counted_queue(5)
-    seen = observer(ec2, sqs, clock)
-    began = clock.now
-    while clock.now - began < 4 * reuse_seconds:
-        seen.describe()
-        sqs.others_visible += 100
-        clock.now += 0.25
-    assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
-
-
-def test_a_launch_counts_as_long_as_the_description_is_too_old_to_show_it() -> None:
-    clock, ec2 = Clock(), MemoryEC2(describe_cpu=1.0)
-    ec2.hidden.add("i-1")
-    seen = observer(ec2, counted_queue(), clock)
-    clock.now += 5
-    seen.launches.add(["i-1"])
-    clock.now += LAUNCH_VISIBLE_SECONDS - 1
-    assert seen.describe().capacity == 1, "this description may omit it"
-    ec2.states["i-1"] = "running"
-    ec2.hidden.clear()
-    clock.now += MAX_DESCRIPTION_SECONDS - 1
-    assert seen.describe().capacity == 1, "the old description is reused, and the launch is tracked by its time"
-    clock.now += 1
-    observation = seen.describe()
-    assert (observation.capacity, observation.launching) == (1, frozenset())
 
 
 def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:

@@ -104,13 +104,6 @@ def test_the_job_page_shows_each_result_and_the_bundle(client: FlaskClient, stor
     assert "demo · 4b1e8899" in page
 
 
-def test_a_finished_job_stops_refreshing(client: FlaskClient, store: JobStore, job: Job) -> None:
-    [image] = add_images(store, job, "a.jpg")
-    assert 'http-equiv="refresh" content="2"' in client.get(f"/jobs/{job.job_id}").text
-    put_results(store, job, done(image))
-    assert "http-equiv" not in client.get(f"/jobs/{job.job_id}").text
-
-
 def test_jobs_are_listed_with_their_state_in_pages(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

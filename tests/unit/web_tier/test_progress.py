@@ -50,17 +50,6 @@ def test_cancelled_images_are_called_so_and_have_no_part_in_the_red_bar(
     assert found.failed_share == 10 * (failed - cancelled)
 
 
-@pytest.mark.parametrize(
-    ("accepted", "done", "seen_after", "refreshes"),
-    [(0, 0, 100, True), (5, 3, 100, True), (5, 5, 1, True), (5, 5, 100, False)],
-    ids=["empty", "running", "just finished", "finished"],
-)
-def test_a_page_refreshes_until_the_job_has_settled(
-    accepted: int, done: int, seen_after: float, refreshes: bool
-) -> None:
-    assert (progress(accepted, done, 0, seen_after=seen_after).refresh_seconds is not None) is refreshes
-
-
 def test_the_last_answer_of_a_worker_or_of_the_cache_ends_the_job() -> None:
     job, last = Job("01", "holiday", NOW), NOW + timedelta(seconds=2)
     workers = Counts(5, 0, 5, NOW, last)
@@ -189,20 +178,6 @@ def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        (0, None),
-        (1, "The system retried 1 image: a worker failed, or a message was presumed lost."),
-        (1_200, "The system retried 1,200 images: a worker failed, or a message was presumed lost."),
-    ],
-)
-def test_images_that_the_system_retried_are_counted_in_a_sentence(images: int, words: str | None) -> None:
-    status = JobStatus(JOB, 2_000, Counts(system_retried=images, resends=3))
-    body = ProgressBody.of(JobProgress.of(status), None, None)
-    assert (body.system_retries, body.resends) == (words, 3)
-
-
 def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
     finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
     assert finished.sentence == "All 5 images done in 2 s."
@@ -273,17 +248,3 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
     assert cost["dollars_per_1000_images"] == pytest.approx((dollars + requests) / images * 1_000, abs=1e-5)
     page = client.get(f"/jobs/{job.job_id}").text
     assert f"compute {format_dollars(dollars)} + requests" in page
-
-
-@pytest.mark.usefixtures("fleet")
-def test_the_cost_of_a_job_is_null_if_its_period_is_not_stored(
-    client: FlaskClient, store: JobStore, job: Job
-) -> None:
-    fleet = FleetStore(store.table)
-    snapshot = fleet.snapshot()
-    assert snapshot is not None
-    fleet.put_snapshot(snapshot.model_copy(update={"run": BillingPeriod(number=9)}))
-    add_images(store, job, "a.jpg")
-    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW, runs=((2, 1),)))
-    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"] is None
-    assert "compute" not in client.get(f"/jobs/{job.job_id}").text

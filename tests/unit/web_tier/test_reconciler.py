@@ -320,17 +320,6 @@ def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
     assert site.recorder.missing(ref.job_id) == {}
 
 
-def test_a_failure_of_an_earlier_attempt_is_not_taken_for_the_answer_of_a_retry(site: ResultsSite) -> None:
-    [ref] = site.add_job(1, request=False)
-    site.store_output(refused(ref))
-    site.recorder.record([refused(ref)])
-    site.retry(ref)
-    site.recorder.record([refused(ref, 0, "a late repeat")])
-    assert site.recorder.missing(ref.job_id) == {}, "not learned yet"
-    site.pass_time(10)
-    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
-
-
 def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.recorder.record([refused(ref)])
@@ -417,15 +406,6 @@ def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: Re
     site.letters.send([OutgoingMessage(new_id(), body) for body in ("not JSON", unknown.to_json())])
     site.reconciler.tick()
     assert (site.letters.messages, site.outputs.objects) == ([], {})
-
-
-def test_a_dead_letter_takes_a_stored_label_before_a_failure_of_the_same_attempt(site: ResultsSite) -> None:
-    [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
-    site.letters.send([message(site.store.image(ref))])
-    site.store_output(done(ref))
-    site.reconciler.tick()
-    assert site.result(ref).status == "done"
 
 
 def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:

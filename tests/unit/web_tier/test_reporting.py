@@ -201,19 +201,6 @@ class Bench:
         self.log.update(Plan(launch, (), kind, words), supply, problem)
 
 
-def test_a_batch_is_logged_by_its_start_and_its_end() -> None:
-    bench = Bench()
-    bench.decide("starting", "starting 5", launch=5)
-    for left in range(100, 0, -10):
-        bench.decide("enough", f"5 workers, enough: {left} images", supply=5)
-    for left in range(100, 80, -10):
-        bench.decide("at_maximum", "5 workers, the most allowed", supply=5)
-        bench.decide("enough", f"5 workers, enough: {left} images", supply=5)
-    bench.decide("idle", "5 workers: no images waiting", supply=5)
-    bench.decide("idle", "2 workers: no images waiting", supply=2)
-    assert bench.stored.words == ["5 workers: no images waiting", "5 workers, the most allowed", "starting 5"]
-
-
 SOON = MERGE_SECONDS / 3
 
 

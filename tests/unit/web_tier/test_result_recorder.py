@@ -110,21 +110,6 @@ def derived(store: JobStore, job_id: str) -> tuple[int, int, int]:
     return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
 
 
-def test_an_image_is_reported_once_for_each_outcome_however_often_its_responses_come() -> None:
-    store, reported = stored_jobs(), list[tuple[str, str]]()
-
-    def report(results: Sequence[ClassificationResult]) -> None:
-        reported.extend((each.image_id, each.status) for each in results)
-
-    recorder = recorder_of(store, on_recorded=report)
-    first, second, third = (ref.image_id for ref in REFS[:3])
-    for _ in range(2):
-        recorder.record([done(REFS[0]), not_done(REFS[1]), not_done(REFS[2])])
-    recorder.record([done(REFS[2]), not_done(REFS[0])])
-    recorder_of(store, on_recorded=report).record([done(REFS[0]), not_done(REFS[1])])  # after another controller
-    assert sorted(reported) == sorted([(first, "done"), (second, "failed"), (third, "failed"), (third, "done")])
-
-
 def test_a_failed_image_is_reported_with_the_model_of_its_job() -> None:
     store, reported = JobStore(MemoryTable()), list[ClassificationResult]()
     job = Job(REFS[0].job_id, "job", EPOCH, model=JobModel("new", "a" * 64, "s3://bucket/models/a"))
@@ -230,15 +215,6 @@ def test_counts_of_a_version_without_tokens_are_replaced() -> None:
     assert figures(store, JOBS[0]) == (2, 0, 40)
 
 
-def test_a_failure_changes_nothing_once_the_image_is_done() -> None:
-    known = JobCounts(Counts(), keep=False, owner="")
-    known.add_image(ImageRecord(REFS[0], "a.jpg", "key", 1, EPOCH))
-    known.count_result(done(REFS[0]), EPOCH)
-    before = known.summed()
-    known.count_result(failed(REFS[0], CANCELLED, worker="", attempts=1).response(), EPOCH)
-    assert (known.statuses[REFS[0].image_id], known.summed()) == ("done", before)
-
-
 def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
     store = stored_jobs()
     recorder = recorder_of(store)
@@ -339,18 +315,6 @@ def test_images_accepted_after_the_job_was_first_seen_are_known(monkeypatch: pyt
         recorder.record([done(ref) for ref in later])
     assert figures(store, JOBS[0]) == (132, 0, 171)
     assert calls["BatchGetItem"] == 1, "of many images a page is queried, and those beyond it are looked up"
-
-
-def test_times_of_the_first_and_last_result_survive_a_takeover() -> None:
-    store, now = stored_jobs(), [EPOCH]
-    traced = done(REFS[0]).model_copy(update={"sha256": "a" * 64, "traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
-    recorder_of(store, now=lambda: now[0]).record([traced])
-    assert store.result(REFS[0]) == done(REFS[0]).model_copy(update={"recorded_at": EPOCH}), "in less than 1 KB"
-    now[0] += timedelta(seconds=5)
-    recorder_of(store, now=lambda: now[0]).record([done(REFS[1])])
-    now[0] += timedelta(seconds=5)
-    recorder_of(store, now=lambda: now[0]).record([done(REFS[1])])
-    assert store.counts(JOBS[0]) == Counts(2, 0, 40, EPOCH, EPOCH + timedelta(seconds=5))
 
 
 def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:

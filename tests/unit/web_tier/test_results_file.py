@@ -149,19 +149,6 @@ def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> 
     assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
 
 
-def test_a_running_job_and_one_that_has_just_finished_get_no_file(scene: Scene) -> None:
-    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    put_results(scene.store, scene.job, done(one))
-    scene.check()
-    put_results(scene.store, scene.job, done(one), done(two))
-    scene.now = NOW + timedelta(seconds=1)
-    scene.check()
-    assert scene.written_at() is None
-    assert not scene.writer.is_done_with(scene.job.job_id)
-    with pytest.raises(NotFoundError):
-        scene.lines()
-
-
 def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
@@ -384,21 +371,6 @@ def test_after_a_controller_that_died_between_copy_and_record_the_next_repeats_b
     copying.check()
     assert state_in(copying) == ("written", "")
     assert copying.buckets.objects == {("photos", f"labels/day1/{copying.job.job_id}.jsonl"): copied}
-
-
-def test_a_retry_replaces_the_copy_once_every_image_has_its_new_result(copying: Scene) -> None:
-    copying.check()
-    copying.check()
-    before = copy_in(copying)
-    copying.retry(image_in(copying), NOW + timedelta(seconds=1))
-    copying.check()
-    copying.check()
-    assert (copy_in(copying), state_in(copying)[0]) == (before, "waiting")
-    put_results(copying.store, copying.job, done(image_in(copying)))
-    copying.check()
-    copying.check()
-    assert copy_in(copying) == copying.outputs.get(merged_key(copying.job.job_id)) != before
-    assert state_in(copying) == ("written", "")
 
 
 def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copying: Scene) -> None:

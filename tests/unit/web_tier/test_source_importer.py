@@ -334,18 +334,6 @@ def test_a_source_that_was_never_listed_is_refused_at_once(site: Site) -> None:
     assert site.listing(job).state == "failed"
 
 
-def test_a_listing_goes_on_after_rights_that_were_gone_for_a_moment(site: Site) -> None:
-    site.put(*(f"day1/{number}.jpg" for number in range(4)))
-    job = site.job()
-    site.importer.tick()
-    site.sources.fails = lambda _bucket: client_error(403, "AccessDenied")
-    site.run()
-    site.sources.fails = lambda _bucket: None
-    site.clock.now += MAX_PAUSE_SECONDS
-    site.run()
-    assert (site.listing(job).state, len(site.filenames(job))) == ("complete", 4)
-
-
 def test_a_source_that_is_not_allowed_any_more_is_not_listed(make_config: ConfigMaker) -> None:
     site = Site(make_config())
     site.put("day1/a.jpg")

@@ -1,7 +1,6 @@
 """The spending caps: what may be launched, what is kept, what is said, and what a crash or midnight changes."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -224,29 +223,6 @@ def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
     assert (april.day.month, april.month) == (4, april.today)
 
 
-def test_a_controller_that_takes_over_counts_what_ran_and_began_meanwhile() -> None:
-    """One worker ran at the last report, one was pending, and the controller was away for a minute and a half.
-
-    Others had ended before, after 900 seconds.
-    """
-    clock = Clock()
-    began = clock.now
-    meter = meter_of(clock, now=lambda: EVENING + timedelta(seconds=clock.now - began))
-    meter.update(Observation(QueueCounts(9, 0, 0), 0, (instance("i-0", launched_at=EVENING),)))
-    clock.now += 100
-    last = fleet_snapshot(
-        EVENING + timedelta(seconds=100), running=1, pending=1, cost=meter.bill.dollars, billed_seconds=1_000
-    )
-    clock.now += 90
-    successor = meter_of(clock, last, lambda: EVENING + timedelta(seconds=clock.now - began))
-    both = (
-        instance("i-0", launched_at=EVENING),
-        instance("i-1", launched_at=EVENING + timedelta(seconds=95)),
-    )
-    successor.update(Observation(QueueCounts(9, 0, 0), 0, both))
-    assert successor.bill.seconds == pytest.approx(900 + 100 + 90 + 95)
-
-
 # ---- Never more than the cap, in any case: a fleet with an account of its own
 
 EVENING = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
@@ -415,31 +391,6 @@ def test_no_launch_exceeds_the_cap_across_bursts_crashes_allowances_and_midnight
         if away_seconds is not None:
             fleet.replace_controller(away_seconds)
             fleet.decide()
-
-
-def test_a_capped_fleet_ends_when_idle_and_restarts_after_midnight_or_an_allowance() -> None:
-    fleet = CappedFleet(waiting=400)
-    for _ in range(300):
-        fleet.pass_second()
-        plan = fleet.decide()
-    assert plan.kind == "capped"
-    assert fleet.launches == 10, "each for a minute at least"
-    before = fleet.launches
-    fleet.allowance = allowed(10 * CAP, fleet.wall().date())
-    fleet.decide()
-    assert fleet.launches > before
-    fleet.waiting = 0
-    for _ in range(60):
-        fleet.pass_second()
-        fleet.decide()
-    assert set(fleet.states.values()) == {"terminated"}
-    fleet.waiting, fleet.allowance = 400, None
-    assert fleet.decide().kind == "capped"
-    until_midnight = math.ceil((datetime(2026, 3, 2, tzinfo=UTC) - fleet.wall()).total_seconds())
-    for _ in range(until_midnight):
-        assert fleet.decide().launch == 0
-        fleet.pass_second()
-    assert fleet.decide().launch > 0
 
 
 # ---- What operators read

@@ -165,15 +165,6 @@ def test_a_body_that_is_not_an_upload_has_a_small_limit(client: FlaskClient) -> 
     problem(client.post("/api/v1/jobs", data=b"x" * 100_000), 413)
 
 
-def test_the_counts_of_a_status_add_up_and_it_has_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
-    one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, done(one), failed(two))
-    body = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
-    assert (body["state"], body["accepted"]) == ("running", 3)
-    assert (body["done"], body["failed"], body["waiting"]) == (1, 1, 1)
-    assert body["model"]["name"] == "demo"
-
-
 # Images
 
 
@@ -263,15 +254,6 @@ def test_a_body_that_is_not_a_form_of_files_is_rejected(
 # Results
 
 
-def test_results_are_paged_by_a_cursor(client: FlaskClient, store: JobStore, job: Job) -> None:
-    images = add_images(store, job, *["a.jpg"] * 5)
-    put_results(store, job, *[done(image, f"label {index}") for index, image in enumerate(images)])
-    first = client.get(f"/api/v1/jobs/{job.job_id}/results?limit=3").get_json()
-    second = client.get(f"/api/v1/jobs/{job.job_id}/results?limit=3&after={first['next']}").get_json()
-    assert [image["label"] for image in first["results"] + second["results"]] == [f"label {i}" for i in range(5)]
-    assert second["next"] is None
-
-
 def test_one_image_is_returned_with_its_result(client: FlaskClient, store: JobStore, job: Job) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     put_results(store, job, failed(one))
@@ -311,16 +293,6 @@ def test_an_invalid_parameter_is_named(client: FlaskClient, job: Job, query: str
 
 
 # Fleet
-
-
-def test_the_fleet_is_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
-    problem(client.get("/api/v1/fleet"), 404)
-    snapshot = FleetSnapshot(
-        at=NOW, running=2, pending=1, visible=3, in_flight=4, min_workers=0, max_workers=5,
-        peak_workers=3, billed_seconds=60, reason="two workers, enough",
-    )  # fmt: skip
-    FleetStore(store.table).put_snapshot(snapshot)
-    assert FleetSnapshot.from_json(client.get("/api/v1/fleet").data) == snapshot
 
 
 def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store: JobStore) -> None:
