@@ -573,6 +573,12 @@ class Config(_Section):
                 "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
                 "see and do everything, auth.open to true"
             )
+        if self.auth.mode == "none" and "*" in self.web.cors_origins:
+            raise ValueError(
+                f"web.cors_origins = {[*self.web.cors_origins]!r}: without sign-in (auth.mode none) every page in "
+                "the browser of somebody who reaches the system could see and do everything. Name the origins, or "
+                "set auth.mode to cognito"
+            )
         return self
 
     @model_validator(mode="after")

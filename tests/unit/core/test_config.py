@@ -88,6 +88,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ("names", "model_bucket", "fleetsight-input", ["names.model_bucket = 'fleetsight-input'", "their images"]),
         ("web", "cors_origins", ["photos.example.org"], ["web.cors_origins.0 = 'photos.example.org'", "pattern"]),
         ("web", "cors_origins", ["https://a.example/"], ["web.cors_origins.0 = 'https://a.example/'", "pattern"]),
+        ("web", "cors_origins", ["*"], ["web.cors_origins = ['*']", "without sign-in", "Name the origins"]),
         ("controller", "lease_seconds", 0, ["controller.lease_seconds = 0", "greater than 0"]),
         ("web", "host", None, ["web.host = None", "valid string"]),
         ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
