@@ -43,6 +43,9 @@ Precision = Literal["fp32", "bf16", "int8", "exact"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""
 
+Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""Text without control characters: labels of a foreign bundle reach the terminals of all users."""
+
 DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
 
@@ -195,7 +198,7 @@ class Manifest(BaseModel):
     architecture: str = Field(min_length=1, max_length=100)
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Digest]
     preprocess: Preprocess
-    labels: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(min_length=2)
+    labels: tuple[Label, ...] = Field(min_length=2)
     messages: dict[str, str] = Field(default_factory=dict)
     precision: Precision = "fp32"
     first: LowPrecision | None = None

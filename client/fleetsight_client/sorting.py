@@ -72,10 +72,11 @@ class SortedFolder:
             if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
                 self._problem(file, "it has changed since it was classified")
                 return
-            target.parent.mkdir(parents=True, exist_ok=True)
             if not target.parent.resolve().is_relative_to(self.folder):
                 self._problem(file, f"a link leads out of {self.folder}")
-            elif os.path.lexists(target):
+                return
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target):
                 self._compare(file, target)
             else:
                 self._place(file, target)

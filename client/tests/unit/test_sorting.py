@@ -55,7 +55,7 @@ def test_nothing_is_written_through_a_link_to_elsewhere(command: Command, photos
     outside.mkdir()
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted" / "cat").symlink_to(outside)
-    done = command("classify", photos({"a.jpg": b"cat"}), "--sort-into", tmp_path / "sorted")
+    done = command("classify", photos({"a.jpg": b"cat", "in/b.jpg": b"cat"}), "--sort-into", tmp_path / "sorted")
     assert (done.exit_code, list(outside.iterdir())) == (1, [])
     assert "a link leads out of" in done.stderr
 

@@ -119,6 +119,7 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
     ("changes", "complaint"),
     [
         ({"labels": ["one"]}, "labels"),
+        ({"labels": ["cat", "\x1b]0;dog\x07"]}, r"labels\.1"),
         ({"files": {}}, r"files lacks model\.bin, model\.xml"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files"),
         ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),
