@@ -59,14 +59,6 @@ def evidence(recorded: Sequence[float] = (), **changes: Any) -> Evidence:
     return Evidence(recorded, **{"repairs": {}, **changes})
 
 
-def test_the_report_has_kills_and_the_share_of_faulty_calls() -> None:
-    report = CampaignReport(7, "fifo", 40, 25, 2_000, 130, 60.0, CampaignVerdict(), evidence(), [1.0] * 30)
-    rows = dict(report.rows())
-    assert rows["strikes"] == "30"
-    assert rows["kills, those between two calls included"] == "25"
-    assert rows["calls that met a fault"] == "6.5% of 2000"
-
-
 def test_recovery_lasts_until_the_next_result_is_recorded() -> None:
     seen = evidence([0.5, 2.0, 6.0])
     report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), seen, [1.0, 4.0, 9.0])

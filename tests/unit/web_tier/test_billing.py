@@ -41,22 +41,6 @@ def figures(bill: Bill) -> tuple[float, float]:
     return bill.seconds, bill.dollars
 
 
-def test_the_peak_stays_until_a_new_batch_begins() -> None:
-    meter = BillingMeter(60, free, clock=Clock(), now=lambda: EPOCH)
-    peaks = []
-    for seen in (
-        observed(0, 100),
-        observed(3, 100, pending=2),
-        observed(2, 10),
-        observed(0),
-        observed(0, 20),
-        observed(1, 20),
-    ):
-        meter.update(seen)
-        peaks.append(meter.peak_workers)
-    assert peaks == [0, 5, 5, 5, 0, 1], "pending workers count, too"
-
-
 def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_controller() -> None:
     clock, hourly = Clock(), {"i-0": 0.36, "i-1": 0.036}
     priced = BillingMeter(60, lambda each: hourly[each.instance_id], None, clock, lambda: EPOCH)
@@ -204,24 +188,6 @@ class Site:
     def run(self) -> BillingPeriod:
         assert self.meter.attribution.current is not None
         return self.meter.attribution.current
-
-
-def test_a_job_alone_is_charged_for_boots_work_idle_time_and_the_minimum() -> None:
-    site = Site()
-    site.run_for(100)
-    site.waiting = 50
-    site.run_for(3)
-    site.workers = 2
-    site.run_for(10)
-    number = site.meter.attribution.add_answers(50)
-    site.waiting = 0
-    site.run_for(5)
-    site.workers = 0
-    site.run_for(5)
-    assert (number, site.run.is_open, site.run.images) == (1, False, 50)
-    alone, bill = share_of(site.run, 50), site.meter.bill
-    assert (alone.seconds, alone.dollars) == pytest.approx((120, 120 / 3600 * HOURLY))
-    assert (alone.seconds, alone.dollars) == pytest.approx((bill.seconds, bill.dollars))
 
 
 def test_a_late_answer_belongs_to_the_last_period_and_a_much_later_one_to_a_new_one() -> None:
@@ -399,15 +365,6 @@ def test_a_day_on_which_nothing_happened_is_not_stored() -> None:
     for day in (1, 2, 3):
         ledger.update(date(2026, 3, day), Bill(), 0)
     assert ledger.unsaved() == ()
-
-
-def test_the_meter_knows_since_when_each_instance_runs_and_the_cost_of_the_day() -> None:
-    clock, now = Clock(), datetime(2026, 3, 1, 12, tzinfo=UTC)
-    meter = BillingMeter(60, lambda _: 3_600.0, clock=clock, now=lambda: now)
-    meter.update(observed(0))
-    meter.update(observed(1))
-    assert meter.billed_since == {"i-0": now}
-    assert meter.daily.today == FleetDay(day=now.date(), billed_seconds=60, cost=60)
 
 
 def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controller() -> None:

@@ -188,21 +188,6 @@ def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_b
     assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
 
 
-def test_the_age_of_a_job_begins_with_its_last_result_or_retry() -> None:
-    store = JobStore(MemoryTable())
-    idle, answered, retried = (make_job(store, 3 * LIFETIME) for _ in range(3))
-    recently = NOW - LIFETIME + timedelta(minutes=30)
-    store.store_counts(answered.job_id, Counts(1, 0, 1, NOW - 3 * LIFETIME, recently))
-    store.table.put_all([{"pk": f"COUNTS#{retried.job_id}", "sk": "RETRIED", "at": recently.isoformat()}])
-    now = [NOW]
-    expiry = JobExpiry(store, LIFETIME, lambda: True, lambda: now[0])
-    expiry.tick()
-    assert [exists(store, job) for job in (idle, answered, retried)] == [False, True, True]
-    now[0] += timedelta(hours=1)
-    expiry.tick()
-    assert [exists(store, job) for job in (answered, retried)] == [False, False]
-
-
 def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     store = JobStore(MemoryTable())
     jobs = [make_job(store, timedelta(days=days)) for days in (0, 1, 6)]
@@ -234,16 +219,6 @@ def test_what_was_left_while_no_controller_ran_expires_once_there_is_a_newer_job
     make_job(store, timedelta(0))
     expire(store)
     assert not exists(store, left)
-
-
-def test_a_deletion_by_its_owner_while_a_job_expires_is_carried_out() -> None:
-    store = JobStore(MemoryTable())
-    job = make_job(store, OLD)
-    store.table.put_all([{"pk": "DELETED", "sk": job.job_id}])  # the owner's deletion has begun
-    assert not store.expire(job, lambda: True)
-    assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
-    store.delete(job)
-    assert not exists(store, job)
 
 
 def test_a_job_expires_if_it_is_old_enough_and_not_open() -> None:

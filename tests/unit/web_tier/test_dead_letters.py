@@ -77,15 +77,6 @@ def test_row_32_of_many_redrives_at_once_one_is_sent(desk: DeadLetterDesk) -> No
     assert len(desk.queue.bodies) == 1
 
 
-def test_a_retry_by_the_owner_closes_the_dead_letter(desk: DeadLetterDesk) -> None:
-    image, other = desk.given_up("a", "b")
-    ref = image.ref
-    assert desk.client.post(f"/api/v1/jobs/{ref.job_id}/images/{ref.image_id}/retry").get_json()["outcome"] == "sent"
-    assert desk.listed() == [other.ref.image_id]
-    assert desk.client.post(f"/api/v1/jobs/{ref.job_id}/retry").get_json()["sent"] == 1
-    assert desk.listed() == []
-
-
 def test_the_dead_letter_of_a_deleted_image_stays_until_it_is_discarded(desk: DeadLetterDesk) -> None:
     [image] = desk.given_up("a")
     del desk.bucket.objects[image.key]

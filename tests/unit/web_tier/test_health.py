@@ -285,19 +285,6 @@ class HealthScene(Scene):
         return [key for call in self.ec2.terminated for key in call]
 
 
-def test_an_instance_that_never_registers_is_terminated_after_a_second_check() -> None:
-    scene = HealthScene("a", "b")
-    assert scene.check(ALLOWANCE, "b") == frozenset()
-    assert scene.check(1, "b") == {"a"}
-    assert scene.health.reasons() == {"a": "no heartbeat within 2 min of its launch: checked again, then terminated"}
-    scene.check(int(SECOND_CHECK_SECONDS) - 1, "b")
-    assert scene.ended == []
-    scene.check(1, "b")
-    assert scene.ended == ["a"]
-    assert scene.check(100, "b") == frozenset()
-    assert (scene.ended, scene.health.terminated) == (["a"], 1)
-
-
 def test_one_that_falls_silent_is_ended() -> None:
     scene = HealthScene("a", "b")
     scene.check(300, "a", "b")

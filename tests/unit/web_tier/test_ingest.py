@@ -3,7 +3,6 @@
 Also validation, counting and the memory limit.
 """
 
-import logging
 import threading
 import tracemalloc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.result_cache import ResultCache
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
-from core.tracing import use_traceparent
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
@@ -614,26 +612,6 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
     assert all("not an image" in rejection.message for rejection in rejected.values())
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == len(queue.image_ids) == 9_900
     assert peak_bytes < MEMORY_BYTES
-
-
-TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-def test_requests_of_an_image_and_their_log_line_belong_to_the_trace_of_its_upload(
-    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, caplog: pytest.LogCaptureFixture
-) -> None:
-    known, *others = files(1, 2, 3)
-    remember(cache, [answer_of(known)])
-    with caplog.at_level(logging.INFO), use_traceparent(TRACEPARENT):
-        images = accepted(caching.ingest(job, [known, *others]))
-    sent = [RequestMessage.from_json(body) for body in queue.bodies]
-    assert {each.image_id: each.traceparent for each in sent} == {
-        image.ref.image_id: TRACEPARENT for image in images[1:]
-    }
-    assert [(each.message, vars(each)["job"], vars(each)["images"]) for each in caplog.records] == [
-        ("accepted, and answered from the cache", job.job_id, [images[0].ref.image_id]),
-        ("accepted", job.job_id, [image.ref.image_id for image in images[1:]]),
-    ]
 
 
 def test_a_request_without_a_trace_starts_one(ingest: ImageIngest, job: Job, queue: MemoryQueue) -> None:

@@ -170,17 +170,6 @@ def test_an_invalid_filter_is_named(client: FlaskClient, job: Job, form: str, qu
     assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
 
 
-def test_json_lines_and_csv_are_downloads_with_a_line_each(client: FlaskClient, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a\u2028b.jpg", "b.jpg")
-    answer = client.get(f"/api/v1/jobs/{job.job_id}/results.jsonl")
-    assert answer.content_type == "application/x-ndjson"
-    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.jsonl"
-    assert len(answer.text.rstrip("\n").split("\n")) == 2
-    table = client.get(f"/api/v1/jobs/{job.job_id}/results.csv")
-    assert table.content_type == "text/csv; charset=utf-8"
-    assert table.headers["Content-Disposition"] == "attachment; filename=holiday.csv"
-
-
 def test_a_csv_has_a_byte_order_mark_only_on_request(client: FlaskClient, store: JobStore, job: Job) -> None:
     add_images(store, job, "a.jpg")
     address = f"/api/v1/jobs/{job.job_id}/results.csv"

@@ -1,6 +1,5 @@
 """Progress and cost of a job: when a page stops to refresh, and the texts of figures, cost and retries."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -48,19 +47,6 @@ def test_cancelled_images_are_called_so_and_have_no_part_in_the_red_bar(
     body = ProgressBody.of(found, FLEET, None)
     assert (body.failed, body.cancelled, body.failed_words) == (failed, cancelled, words)
     assert found.failed_share == 10 * (failed - cancelled)
-
-
-def test_the_last_answer_of_a_worker_or_of_the_cache_ends_the_job() -> None:
-    job, last = Job("01", "holiday", NOW), NOW + timedelta(seconds=2)
-    workers = Counts(5, 0, 5, NOW, last)
-    cached = Counts(5, 0, 5, cached=5, first_cached_at=NOW, last_cached_at=last)
-    for counts in (workers, cached, replace(workers, done=9, images=9, cached=4, first_cached_at=NOW)):
-        found, late = (
-            JobProgress.of(JobStatus(job, counts.images, counts), last + timedelta(seconds=age)) for age in (9, 11)
-        )
-        assert ProgressBody.of(found, FLEET, None).sentence == f"All {counts.images} images done in 2 s."
-        assert [each.refresh_seconds is None for each in (found, late)] == [False, True]
-        assert [each.settled for each in (found, late)] == [False, True]
 
 
 def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
@@ -176,15 +162,6 @@ def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
     assert ProgressBody.of(JobProgress.of(status), None, None).repeats == (
         "4 of 12 images came from the cache: they were classified before."
     )
-
-
-def test_a_finished_job_has_its_duration_and_a_running_one_its_reason_to_wait() -> None:
-    finished, running = (ProgressBody.of(found, None, None) for found in (progress(5, 5, 0), progress(200, 81, 20)))
-    assert finished.sentence == "All 5 images done in 2 s."
-    assert ProgressBody.of(progress(5, 3, 2), None, None).sentence == "All 5 images done in 2 s (2 failed)."
-    assert ProgressBody.of(progress(1, 1, 0), None, None).sentence == "1 image done in 2 s."
-    assert "not published a fleet status" in running.sentence
-    assert (running.rate, running.left, running.waiting) == ("50", "2 s", 99)
 
 
 def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:

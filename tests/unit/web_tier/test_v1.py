@@ -31,16 +31,6 @@ from tests.support.memory_aws.sqs import MemoryQueue
 # Jobs
 
 
-def test_a_job_is_created_with_links(client: FlaskClient) -> None:
-    answer = client.post("/api/v1/jobs", json={"name": "holiday <b>"})
-    assert answer.status_code == 201
-    body = answer.get_json()
-    assert (body["name"], answer.headers["Location"]) == ("holiday <b>", body["links"]["self"])
-    for link in ("self", "results", "results_csv", "page"):
-        assert client.get(body["links"][link]).status_code == 200
-    assert client.get(body["links"]["self"]).get_json()["state"] == "empty"
-
-
 SOURCES = {
     "sources": [{"location": "s3://photos/incoming"}, {"location": "s3://archive", "users": "operators"}],
     "destinations": [{"location": "s3://photos/labels"}],
@@ -279,12 +269,6 @@ def test_images_that_the_system_retried_are_marked(client: FlaskClient, store: J
 @pytest.mark.parametrize("job_id", [UNKNOWN_ID, "x", "%00", "..%2f..%2fetc", UNKNOWN_ID.lower(), "JOB%23x"])
 def test_an_unknown_resource_gets_404(client: FlaskClient, job_id: str, path: str) -> None:
     problem(client.get(f"/api/v1/jobs/{job_id}{path}"), 404)
-
-
-def test_an_image_is_found_in_its_own_job_only(client: FlaskClient, store: JobStore, job: Job) -> None:
-    [image] = add_images(store, job, "a.jpg")
-    other = client.post("/api/v1/jobs").get_json()["job_id"]
-    problem(client.get(f"/api/v1/jobs/{other}/images/{image.ref.image_id}"), 404)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=1001", "limit=x", "limit=²", "after=x", "after="])
