@@ -16,6 +16,7 @@ from tests.support.autoscaler import Clock, fleet_snapshot, instance
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import (
     MAX_PERIOD_SECONDS,
+    QUIET_SECONDS,
     STRANGE_DAY_SECONDS,
     BillingMeter,
     DailyLedger,
@@ -39,6 +40,22 @@ def snapshot(billed: float, peak: int, running: int = 0) -> FleetSnapshot:
 
 def figures(bill: Bill) -> tuple[float, float]:
     return bill.seconds, bill.dollars
+
+
+def test_the_peak_stays_until_a_new_batch_begins() -> None:
+    meter = BillingMeter(60, free, clock=Clock(), now=lambda: EPOCH)
+    peaks = []
+    for seen in (
+        observed(0, 100),
+        observed(3, 100, pending=2),
+        observed(2, 10),
+        observed(0),
+        observed(0, 20),
+        observed(1, 20),
+    ):
+        meter.update(seen)
+        peaks.append(meter.peak_workers)
+    assert peaks == [0, 5, 5, 5, 0, 1], "pending workers count, too"
 
 
 def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_controller() -> None:
@@ -188,6 +205,19 @@ class Site:
     def run(self) -> BillingPeriod:
         assert self.meter.attribution.current is not None
         return self.meter.attribution.current
+
+
+def test_idle_time_belongs_to_the_period_until_no_image_has_waited_for_long() -> None:
+    site = Site()
+    site.workers = 1  # a protected worker: its cost at rest is no image's
+    site.run_for(500)
+    site.waiting = 5
+    site.run_for(10)
+    site.meter.attribution.add_answers(5)
+    site.waiting = 0
+    site.run_for(1_000)
+    assert site.run.billed_seconds == pytest.approx(9 + QUIET_SECONDS, abs=1)
+    assert not site.run.is_open
 
 
 def test_a_late_answer_belongs_to_the_last_period_and_a_much_later_one_to_a_new_one() -> None:
@@ -404,3 +434,20 @@ def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controll
     successor.update(fleet_since(moment - timedelta(seconds=100)))
     clock.now += 100
     assert successor.bill.saved == pytest.approx(200 * 0.72 / 3_600)
+
+
+def test_while_images_wait_a_new_period_begins_at_midnight_utc() -> None:
+    clock = Clock()
+    began, evening = clock.now, datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
+    meter = BillingMeter(60, lambda _: 3.6, None, clock, lambda: evening + timedelta(seconds=clock.now - began))
+    for _ in range(120):
+        meter.update(observed(1, 5))
+        clock.now += 1
+    meter.update(observed(1, 5))
+    [before] = meter.attribution.unsaved()
+    after = meter.attribution.current
+    assert after is not None
+    assert (before.day, after.day) == (date(2026, 3, 1), date(2026, 3, 2))
+    assert meter.daily.today is not None
+    assert after.cost == pytest.approx(meter.daily.today.cost), "each day's periods have its cost"
+    assert before.cost + after.cost == pytest.approx(meter.bill.dollars)

@@ -554,3 +554,12 @@ def test_a_round_logs_what_it_has_recorded_with_its_traces_and_the_table_has_non
     stored = site.store.result(REFS[0])
     assert stored is not None
     assert stored.traceparent is None
+
+
+def test_what_could_not_be_recorded_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    site = failing(ONE)
+    site.send(done(REFS[0]))
+    with caplog.at_level(logging.INFO):
+        site.tick()
+    assert "responses could not be recorded" in caplog.messages
+    assert "recorded" not in caplog.messages

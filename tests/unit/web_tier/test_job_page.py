@@ -152,6 +152,14 @@ def test_the_links_of_a_filtered_page_keep_its_query(
     assert ("a b c.jpg" in last, "First page" in last, "Next page" in last) == (True, True, False)
 
 
+def test_labels_are_counted_and_link_to_their_images(client: FlaskClient, store: JobStore, job: Job) -> None:
+    found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert re.findall(r'class="number">(\d)</td></tr>', page) == ["2", "1"]
+    assert f"/jobs/{job.job_id}?label=cat+%26+dog" in page
+
+
 @pytest.mark.parametrize(("unsure", "is_said"), [(1, False), (2, True)])
 def test_a_page_says_that_most_images_are_none_of_the_classes(
     client: FlaskClient, store: JobStore, job: Job, config: Config, unsure: int, is_said: bool

@@ -302,6 +302,21 @@ def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
     assert joined() == [("resync", "{}"), ("end", '{"done": 1}')]
 
 
+def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    _, cursor = poll(feed, None)
+    put_results(store, job, done(three))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {three.ref.image_id: "done"}
+    put_results(store, job, done(three), failed(one))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {one.ref.image_id: "failed"}
+    put_results(store, job, done(three), failed(one), done(two))
+    events, cursor = poll(feed, cursor)
+    assert results_in(events) == {two.ref.image_id: "done"}
+    assert events[-1] == ("end", {"done": 2})
+
+
 def test_blocks_in_which_every_image_has_its_result_are_not_read_again(
     feed: JobFeed, counting: CountingStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,8 +24,10 @@ from web_tier.autoscaler.estimators import (
 )
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import (
+    DESCRIPTION_CPU_FACTOR,
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
+    MAX_DESCRIPTION_SECONDS,
     REST_DESCRIPTION_SECONDS,
     Demand,
     Observer,
@@ -82,6 +84,23 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
     assert seen.describe().capacity == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "reuse_seconds"),
+    [(0.3, DESCRIPTION_CPU_FACTOR * 0.3), (5.0, MAX_DESCRIPTION_SECONDS)],
+)
+def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
+    cpu_seconds: float, reuse_seconds: float
+) -> None:
+    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), counted_queue(5)
+    seen = observer(ec2, sqs, clock)
+    began = clock.now
+    while clock.now - began < 4 * reuse_seconds:
+        seen.describe()
+        sqs.others_visible += 100
+        clock.now += 0.25
+    assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
 
 
 def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:

@@ -72,6 +72,20 @@ def test_one_worker_with_constant_times_waits_as_pollaczek_and_khinchin_say() ->
     assert found.mean() == pytest.approx(0.7 / (2 * (1 - 0.7)), rel=0.02)
 
 
+@pytest.mark.parametrize("lot_images", [1, 7, 50])
+def test_images_in_lots_are_all_there_and_take_as_long(lot_images: int) -> None:
+    lots = Lots.split(100, lot_images, 1.5, -3.0)
+    fleet = playback(lots)
+    fleet.add(worker("i-0"))
+    fleet.advance(0.0)
+    assert fleet.requests(0.0) == QueueCounts(100, 0, 0)
+    fleet.advance(1.0)
+    assert fleet.requests(1.0) == QueueCounts(100 - lots.sizes[0], lots.sizes[0], 0)
+    fleet.advance(200.0)
+    assert fleet.finished[-1] == pytest.approx(150.0)
+    assert (fleet.requests(200.0), fleet.handed_out, fleet.free_at) == (QueueCounts(0, 0, 0), 100, 150.0)
+
+
 def test_images_that_are_put_back_come_before_those_that_wait() -> None:
     fleet = playback(Lots.split(2, 1, 10.0))
     fleet.add(worker("i-0"))
