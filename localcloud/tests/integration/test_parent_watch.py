@@ -186,7 +186,8 @@ def test_when_the_command_is_killed_no_process_is_left(state_dir: Path, hypervis
         ec2 = CloudClients(endpoint)("ec2")
         for instance_id in (ids := launch_instances(ec2, MaxCount=2)):
             wait_for_state(ec2, instance_id, "running")
-        assert len(ids) == len(list((state_dir / "instances").glob("*/process")))
+        processes = [state_dir / "instances" / instance_id / "process" for instance_id in ids]
+        wait_until(lambda: all(each.exists() for each in processes), "both instances have a process")
         assert len(using(state_dir)) >= 6  # server (2), hypervisor, guard, instances (2)
         if hypervisor_too:
             os.kill(next(p for p in using(state_dir) if "hypervisor" in command_of(p)), signal.SIGKILL)

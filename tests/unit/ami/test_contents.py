@@ -20,7 +20,7 @@ from web_tier.problems import ProblemType
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"
 
-OF_PEOPLE = {ROOT / "core/tokens.py"}
+OF_PEOPLE = {ROOT / "core/tokens.py", ROOT / "services/passwords.py"}
 """What the web tier alone imports; import-linter holds that workers do not."""
 
 GPU_PACKAGES = {"torch"}
