@@ -226,7 +226,8 @@ def test_a_page_of_another_origin_needs_its_own_token_and_cannot_use_a_cookie(
     make_config: ConfigMaker, site: SignInSite, table: Table, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""
-    app = create_app(make_config(web={"cors_origins": friends}), store=JobStore(table), auth=site.access)
+    config = make_config(web={"cors_origins": friends}, auth={"mode": "cognito"})
+    app = create_app(config, store=JobStore(table), auth=site.access)
     visitor, token = app.test_client(), site.with_token("ada", "read", "classify")
     keep(visitor, f"{COOKIE}={cookie_of(site.signed_in('ada'))}")
     there = {"Origin": FRIEND, "Sec-Fetch-Site": "same-site"}
