@@ -1,14 +1,17 @@
 """The account page with personal tokens, and what all account pages share: rendering, redirects, and the visitor."""
 
+import logging
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 from flask.views import MethodView
 
 from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
 from services.errors import FleetsightError
+from services.table import TableBusyError
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
 from services.users import CodeRequired, PoolTokens
 from web_tier.audit import audit_details
@@ -30,6 +33,13 @@ SCOPE_TEXTS: Final = {
 """What a token with a scope may be used for."""
 
 MAX_DAYS_DIGITS: Final = 6
+
+NOT_ENDED: Final = (
+    "Your new password is set, but sessions and tokens of your account could not be ended. End all of them on the "
+    "page Account in a minute."
+)
+
+_log = logging.getLogger(__name__)
 
 
 def render_page(page: str, *, status: int = HTTPStatus.OK, **context: object) -> Response:
@@ -165,7 +175,13 @@ class ChangePasswordPage(MethodView):
             )
         except UserPoolError as error:
             return render_error("password", error, **_second_factor())
-        return _end_everything("changed")
+        try:
+            return _end_everything("changed")
+        except (BotoCoreError, ClientError, TableBusyError) as error:
+            _log.error(
+                "could not end sessions and tokens of %s after a new password: %s", current_identity().owner, error
+            )
+            return render_page("password", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED, **_second_factor())
 
 
 def sign_out_everywhere() -> Response:

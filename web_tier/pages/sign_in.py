@@ -101,10 +101,10 @@ class NewPasswordPage(MethodView):
         if challenge is None:
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
         email, session = challenge
-        audit_as(FAILED_SIGN_IN, email)
         try:
             outcome = current_auth().pool.set_first_password(email, session, form_field("password"))
         except WrongCredentialsError:
+            audit_as(FAILED_SIGN_IN, email)
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
         except UserPoolError as error:
             return render_error("new_password", error, email=email, challenge=form_field("challenge"))

@@ -221,6 +221,21 @@ def test_e7_a_changed_password_ends_all_sessions_and_tokens_and_asks_for_the_old
     assert client.get("/jobs").status_code == 200
 
 
+def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
+    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = signed_in(app, ADA)
+    form = {"csrf_token": csrf_of(client.get("/account/password").text), "password": PASSWORD}
+
+    def away(*_: object, **__: object) -> None:
+        raise TableBusyError("the table is busy")
+
+    monkeypatch.setattr(MemoryTable, "put_all", away)
+    answer = client.post("/account/password", data={**form, "new_password": ANOTHER}, headers=BROWSER)
+    assert (answer.status_code, pool.people[ADA].password) == (503, ANOTHER)
+    assert "could not be ended" in answer.text
+
+
 def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:
     browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
     client, other = app.test_client(), signed_in(app, ADA)
@@ -242,6 +257,7 @@ def test_e3_who_answers_for_another_account_signs_in_as_themselves_and_the_trail
     challenge = re.search(r'name="challenge" value="([^"]+)"', page)
     assert status == 200
     assert challenge is not None
+    assert send(anonymous, "/new-password", challenge=challenge[1], password="short")[0] == 422
     send(anonymous, "/new-password", email=ADA, challenge=challenge[1], password=ANOTHER)
     [event] = AuditTrail(table).find(limit=10).events
     assert (event.action, event.user) == ("sign-in", NEW)
