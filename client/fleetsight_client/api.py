@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ TOKEN_VARIABLE: Final = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name 
 """The environment variable with the token of commands; all users of a machine can read its command lines."""
 
 TIMEOUT_SECONDS: Final = (5.0, 120.0)
-"""Timeouts to connect, and between two bytes of an answer."""
+"""Timeouts to connect, and between two bytes of a body or an answer."""
 
 MAX_CONNECTIONS: Final = 32
 """Connections to one server that are kept open; threads beyond that number open one for each call."""
@@ -163,6 +164,7 @@ class ApiClient:
                 f"{self.base_url} would show the token ({TOKEN_VARIABLE}) to everybody on the way: use https"
             )
         self._pool = urllib3.PoolManager(maxsize=MAX_CONNECTIONS)
+        self._pool.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
     def close(self) -> None:
         """Close the connections of all threads; a server that stops waits for open ones."""
@@ -399,6 +401,35 @@ class ApiClient:
             raise NotRunningError(f"{url} is no address that can be called ({error}): use --url") from error
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(f"{method} {url}: {_cause(error)}") from error
+
+
+class _SendsPatiently:
+    """A connection of urllib3 that applies the timeout to connect to nothing else.
+
+    urllib3 applies it to a request's body as well: a busy server that reads no byte for so long would end an upload.
+    """
+
+    sock: socket.socket
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]  # of the other base
+        self.sock.settimeout(TIMEOUT_SECONDS[1])
+
+
+class _Connection(_SendsPatiently, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_SendsPatiently, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 def token_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
