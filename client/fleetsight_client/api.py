@@ -31,7 +31,7 @@ MAX_DETAIL_CHARACTERS: Final = 200
 _UNKNOWN: Final = frozenset({404, 405, 501})
 """Statuses of a server that does not know a call; with a web page, it is not Fleetsight."""
 
-_CONNECTION: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\([^)]*\): ")
+_CONNECTION: Final = re.compile(r"^\w*(?:Connection|Pool)\([^)]*\): ")
 """The connection before the reason of an error of urllib3."""
 
 
