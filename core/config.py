@@ -576,8 +576,7 @@ class Config(_Section):
         if self.auth.mode == "none" and "*" in self.web.cors_origins:
             raise ValueError(
                 f"web.cors_origins = {[*self.web.cors_origins]!r}: without sign-in (auth.mode none) every page in "
-                "the browser of somebody who reaches the system could see and do everything. Name the origins, or "
-                "set auth.mode to cognito"
+                "a visitor's browser could see and do everything. Name the origins, or set auth.mode to cognito"
             )
         return self
 

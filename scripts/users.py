@@ -33,14 +33,14 @@ class NoPoolError(FleetsightError):
 
 
 @dataclass(frozen=True)
-class System:
-    """What the commands change: the accounts of a system, and when the credentials of one were last revoked."""
+class SystemUsers:
+    """The users of a system: their accounts, and the revocations of their credentials."""
 
     accounts: Accounts
     revocations: Revocations
 
 
-def _accounts_command(command: Callable[Concatenate[System, P], None]) -> Callable[P, None]:
+def _accounts_command(command: Callable[Concatenate[SystemUsers, P], None]) -> Callable[P, None]:
     """Give a command the options that name a system, and call it with the accounts of the system."""
 
     @wraps(command)
@@ -61,7 +61,7 @@ def users() -> None:
 
 @users.command("list")
 @_accounts_command
-def list_command(system: System) -> None:
+def list_command(system: SystemUsers) -> None:
     """List the accounts: e-mail, group, and whether they may sign in."""
     table = TextTable("E-mail", "Group", "State")
     for account in system.accounts.list():
@@ -74,7 +74,7 @@ def list_command(system: System) -> None:
 @click.argument("email")
 @click.option("--operator", is_flag=True, help="Let the account view and manage the fleet.")
 @_accounts_command
-def add(system: System, email: str, *, operator: bool) -> None:
+def add(system: SystemUsers, email: str, *, operator: bool) -> None:
     """Create an account, and print its first password, which the user must change."""
     password = system.accounts.add(email)
     if operator:
@@ -86,7 +86,7 @@ def add(system: System, email: str, *, operator: bool) -> None:
 @click.argument("email")
 @click.option("--remove", is_flag=True, help="Revoke the permission.")
 @_accounts_command
-def operator(system: System, email: str, *, remove: bool) -> None:
+def operator(system: SystemUsers, email: str, *, remove: bool) -> None:
     """Let EMAIL view and manage the fleet. Takes effect with the next sign-in, or within 15 minutes."""
     system.accounts.set_operator(email, is_operator=not remove)
     click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
@@ -95,7 +95,7 @@ def operator(system: System, email: str, *, remove: bool) -> None:
 @users.command()
 @click.argument("email")
 @_accounts_command
-def disable(system: System, email: str) -> None:
+def disable(system: SystemUsers, email: str) -> None:
     """Disable an account, and end its sessions and tokens (keeps its data)."""
     system.accounts.set_enabled(email, is_enabled=False)
     system.revocations.revoke_all_of(system.accounts.sub_of(email))
@@ -105,7 +105,7 @@ def disable(system: System, email: str) -> None:
 @users.command()
 @click.argument("email")
 @_accounts_command
-def enable(system: System, email: str) -> None:
+def enable(system: SystemUsers, email: str) -> None:
     """Enable a disabled account."""
     system.accounts.set_enabled(email, is_enabled=True)
     click.echo(f"{email} can sign in again.")
@@ -114,7 +114,7 @@ def enable(system: System, email: str) -> None:
 @users.command("second-factor-off")
 @click.argument("email")
 @_accounts_command
-def second_factor_off(system: System, email: str) -> None:
+def second_factor_off(system: SystemUsers, email: str) -> None:
     """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
 
     Be sure that it is really them who ask. Their sessions and tokens end.
@@ -128,7 +128,7 @@ def second_factor_off(system: System, email: str) -> None:
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_accounts_command
-def remove(system: System, email: str, *, yes: bool) -> None:
+def remove(system: SystemUsers, email: str, *, yes: bool) -> None:
     """Delete an account, sessions and tokens; its jobs have no owner then, and expire unless they are kept."""
     if not yes:
         click.confirm(f"Remove {email} for good?", abort=True)
@@ -138,7 +138,7 @@ def remove(system: System, email: str, *, yes: bool) -> None:
     click.echo(f"{email} is removed.")
 
 
-def _stack(named: NamedStack) -> System:
+def _stack(named: NamedStack) -> SystemUsers:
     stack = find_stack(named.account, named.prefix)
     if stack is None:
         raise NoPoolError(f"there is no stack {named.prefix}: give --prefix and --region")
@@ -150,7 +150,7 @@ def _stack(named: NamedStack) -> System:
     return _system(named.account, pool_id, stack.outputs["JobTableName"])
 
 
-def _local(state_dir: Path) -> System:
+def _local(state_dir: Path) -> SystemUsers:
     try:
         endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
         pool_id = (state_dir / POOL_FILE).read_text(encoding="utf-8").strip()
@@ -165,5 +165,5 @@ def _local(state_dir: Path) -> System:
     return _system(AwsAccount(pool_id.partition("_")[0], None, endpoint), pool_id, job_table)
 
 
-def _system(account: AwsAccount, pool_id: str, job_table: str) -> System:
-    return System(Accounts(account.cognito, pool_id), Revocations(Table(account.dynamodb, job_table)))
+def _system(account: AwsAccount, pool_id: str, job_table: str) -> SystemUsers:
+    return SystemUsers(Accounts(account.cognito, pool_id), Revocations(Table(account.dynamodb, job_table)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from services.errors import NotFoundError
 from services.user_errors import EmailTakenError
-from services.users import Account, required_email
+from services.users import Account, required_email, sub_in
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -45,10 +45,10 @@ class Accounts:
         return password
 
     def sub_of(self, email: str) -> str:
-        """Return the id of an account, which is never given to another."""
+        """Return the id of an account."""
         with self._found(email) as name:
             user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
-        return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
+        return sub_in(user["UserAttributes"])
 
     def set_operator(self, email: str, is_operator: bool) -> None:
         """Grant or revoke an account's permission to view and manage the fleet."""
@@ -93,8 +93,7 @@ class Accounts:
                     UserPoolId=self._pool_id, GroupName=name
                 )
                 for member in (user for page in members for user in page["Users"]):
-                    sub = next(each["Value"] for each in member["Attributes"] if each["Name"] == "sub")
-                    groups[sub].add(name)
+                    groups[sub_in(member["Attributes"])].add(name)
         for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
             for user in page["Users"]:
                 attributes = {each["Name"]: each.get("Value", "") for each in user["Attributes"]}

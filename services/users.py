@@ -11,6 +11,7 @@ messages may disclose whether an address has an account.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_cognito_idp.literals import ChallengeNameTypeType
     from mypy_boto3_cognito_idp.type_defs import (
+        AttributeTypeTypeDef,
         AuthenticationResultTypeTypeDef,
         InitiateAuthResponseTypeDef,
         RespondToAuthChallengeResponseTypeDef,
@@ -288,7 +290,7 @@ class UserPool:
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
             )
         user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
-        return next(each["Value"] for each in user["UserAttributes"] if each["Name"] == "sub")
+        return sub_in(user["UserAttributes"])
 
     def account(self, name: str) -> Account | None:
         """Return an account as it is now, None when there is none; `name` is its `sub` or its e-mail address."""
@@ -315,6 +317,11 @@ class UserPool:
         return self._client.respond_to_auth_challenge(
             ClientId=self._client_id, ChallengeName=challenge, Session=session, ChallengeResponses=answers
         )
+
+
+def sub_in(attributes: "Sequence[AttributeTypeTypeDef]") -> str:
+    """Return the id of the account with these attributes; it is never given to another."""
+    return next(each.get("Value", "") for each in attributes if each["Name"] == "sub")
 
 
 def normalise_email(text: str) -> str | None:

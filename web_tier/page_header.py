@@ -6,5 +6,5 @@ from web_tier.backend import current_backend
 
 
 def render_with_fleet(template: str, **context: object) -> str:
-    """Return the rendered page, whose header shows the state of the fleet."""
+    """Return the rendered page with the state of the fleet in its header."""
     return render_template(template, fleet=current_backend().fleet.snapshot(), **context)

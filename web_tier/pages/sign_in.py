@@ -44,8 +44,8 @@ TOO_LATE: Final = (
 CODE_CHALLENGE, PASSWORD_CHALLENGE = "challenge", "new password"
 """Purposes of the sealed value that the browser gets after the right password: account, and session of the pool.
 
-So only a person who knows the password can try codes of an account, or exhaust its attempts, and nobody can answer in
-the name of another account.
+So only a person who knows the password can try codes of an account, or exhaust its attempts, and an answer counts for
+that account alone.
 """
 
 CHALLENGE_SECONDS: Final = 15 * 60

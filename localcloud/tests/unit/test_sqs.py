@@ -388,7 +388,7 @@ def executed_instructions(call: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
-    gc.disable()  # a collection runs the finalizers of whatever other tests have left
+    gc.disable()  # a collection runs finalizers of objects that other tests have left
     sys.settrace(trace)
     try:
         call()
