@@ -40,7 +40,7 @@ LATENCIES: Final[Mapping[str, float]] = {"dynamodb": 0.007, "sqs": 0.008, "s3": 
 JOBS: Final = (1, 20, 100)
 IMAGES, QUICK_IMAGES = 30_000, 6_000
 FIRST_SHARE, LAST_SHARE = 0.2, 0.9
-"""The rate is that from the first to the last share of the answers."""
+"""The rate is that from before the first to the last share of the answers."""
 
 SAMPLE_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 300.0
@@ -124,12 +124,12 @@ def report_of(recordings: Mapping[int, Recording], bare: float) -> Report:
 
 
 def recording(samples: Sequence[Sample]) -> Recording:
-    """Return how answers were recorded, from samples until the last one was counted."""
+    """Return how answers were recorded, from samples from before the first one until the last one was counted."""
     answers = samples[-1].images
-    first = next(each for each in samples if each.images >= FIRST_SHARE * answers)
+    # A fast controller may record them all between two samples: so the first sample is before its share.
+    first = [each for each in samples if each.images < FIRST_SHARE * answers][-1]
     last = next(each for each in samples if each.images >= LAST_SHARE * answers)
-    # A very fast controller does it all between two samples.
-    seconds, images = max(last.moment - first.moment, SAMPLE_SECONDS), max(1, last.images - first.images)
+    seconds, images = last.moment - first.moment, last.images - first.images
     return Recording(
         images_per_second=images / seconds,
         cpu_ms=1e3 * (last.controller_cpu - first.controller_cpu) / images,
@@ -181,9 +181,11 @@ class CapacityBench:
             self._store.put_accepted_count(job.job_id, new_id(), AcceptedCount(len(records), 0, None, None))
         in_turn = [record.ref for records in zip(*of_job, strict=True) for record in records]
         self._services.responses.send([OutgoingMessage(ref.image_id, answer_body(ref)) for ref in in_turn])
-        with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"), self._controller() as controller:
-            samples = list(self._samples(len(in_turn), controller.pid))
-            self._await_counts(made, len(in_turn))
+        with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):
+            samples = [self._sample(0, controller_cpu=0.0)]
+            with self._controller() as controller:
+                samples += self._samples(len(in_turn), controller.pid)
+                self._await_counts(made, len(in_turn))
         for job in made:
             self._store.delete(job)
         return recording(samples)
@@ -191,18 +193,22 @@ class CapacityBench:
     def _samples(self, images: int, pid: int) -> Iterator[Sample]:
         """Yield samples until so many answers are recorded: then their messages are deleted."""
         deadline, recorded = time.monotonic() + PATIENCE_SECONDS, 0
+        while recorded < images:
+            self._check(deadline, f"{recorded} of {images} answers were recorded")
+            time.sleep(SAMPLE_SECONDS)
+            recorded = images - self._services.responses.counts().total
+            yield self._sample(recorded, _cpu_seconds(pid))
+
+    def _sample(self, images: int, controller_cpu: float) -> Sample:
         with closing(ControlClient(self._cloud.endpoint_url)) as control:
-            while recorded < images:
-                self._check(deadline, f"{recorded} of {images} answers were recorded")
-                time.sleep(SAMPLE_SECONDS)
-                recorded = images - self._services.responses.counts().total
-                yield Sample(
-                    moment=time.monotonic(),
-                    images=recorded,
-                    controller_cpu=_cpu_seconds(pid),
-                    cloud_cpu=_cpu_seconds(self._cloud.server_pid),
-                    calls=control.get("calls")["faults"].get("slow", 0),  # only the controller's calls are slow
-                )
+            calls = control.get("calls")["faults"].get("slow", 0)  # only the controller's calls are slow
+        return Sample(
+            moment=time.monotonic(),
+            images=images,
+            controller_cpu=controller_cpu,
+            cloud_cpu=_cpu_seconds(self._cloud.server_pid),
+            calls=calls,
+        )
 
     def _await_counts(self, jobs: Sequence[Job], images: int) -> None:
         """Wait until the jobs' counts have every answer once."""

@@ -19,7 +19,9 @@ def test_a_recording_is_measured_between_its_first_and_its_last_share() -> None:
 
 
 def test_answers_that_are_recorded_between_two_samples_have_a_rate() -> None:
-    assert recording([Sample(1.0, 0, 0.1, 0.1, 3), Sample(1.2, 60, 0.2, 0.2, 50)]).images_per_second > 0
+    found = recording([Sample(1.0, 0, 0.1, 0.1, 3), Sample(1.2, 60, 0.2, 0.2, 51)])
+    assert found.images_per_second == pytest.approx(300.0)
+    assert found.calls == pytest.approx(0.8)
 
 
 FAST = Recording(1_600.0, cpu_ms=0.3, calls=0.3, cloud_share=0.6)
