@@ -40,6 +40,7 @@ OTHER_FOLDERS: Final[Mapping[str, str]] = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security-policy.md",
     **{
         f"{folder}/README.md": f"{folder}.md"
         for folder in ("ami", "client", "examples", "infra", "localcloud", "tests")
