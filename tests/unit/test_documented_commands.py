@@ -16,6 +16,7 @@ from localcloud.options import load_scenario
 from scripts.cli import SECTIONS, fleetsight
 from scripts.load.command import load_test
 from scripts.model.own_network import NetworkSpec, read_spec
+from scripts.release import release
 from scripts.run.__main__ import main as run
 from services.errors import ConfigError
 from tests.conftest import ROOT
@@ -131,6 +132,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/docs": accept_script,
     "./scripts/pin.sh": accept_script,
     "python -m benchmarks": accept_benchmark,
+    "python -m scripts.release": accept_click(release),
     **{
         f"python -m {module}": accept_module
         for module in (

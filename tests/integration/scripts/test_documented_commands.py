@@ -59,6 +59,10 @@ ELSEWHERE: Mapping[str, str] = {
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
     "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
+    "CONTRIBUTING.md: .venv/bin/python -m scripts.release *": (
+        "tests/integration/scripts/test_release.py::"
+        "test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again"
+    ),
     "CONTRIBUTING.md: .venv/bin/python -m cyclonedx_py *": (
         "tests/integration/scripts/test_audit_and_bill.py::"
         "test_the_bill_of_materials_has_all_pinned_packages_with_version_and_hashes"
