@@ -37,7 +37,7 @@ bind = f"{_web.host}:{_web.port}"
 workers = _web.processes
 worker_class = "web_tier.slow_clients.BoundedThreadWorker"
 threads = _web.threads
-# So many more may wait for a thread, or be idle between two requests.
+# So many more may wait for a request or a thread: the oldest that waits for a request is closed for a new one.
 worker_connections = _web.threads + 1_000
 preload_app = True
 
@@ -45,7 +45,7 @@ preload_app = True
 forwarded_allow_ips = PROXY if _web.behind_proxy else ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""
-# More is answered with 414 and 431. While a head is read it is in memory: 512 KB at most.
+# More is answered with 414 and 431; slow_clients.py bounds the whole head.
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190

@@ -1,27 +1,39 @@
-"""Clients that are slow or break off: bounds for the head and the body of a request, and for its response.
+"""Clients that are slow, idle or break off: bounds for connections, and for the head, body and response of a request.
 
-gunicorn gives a client some seconds for its first byte, and then reads the head without a limit: a client that sends
-a byte now and then would hold a thread forever. `BoundedThreadWorker` bounds heads and responses. `TimeoutStream`
-bounds bodies and refuses those that break off: behind nginx a body is complete before it arrives here; on one machine
-nothing else checks it.
+gunicorn would give each new connection a thread for some seconds, and then read the head of its request without a
+limit. `BoundedThreadWorker` reads heads in its main loop, so only a whole head costs a thread; it bounds the
+connections that wait, and responses. `TimeoutStream` bounds bodies and refuses those that break off: behind nginx a
+body is complete before it arrives here; on one machine nothing else checks it.
 """
 
+import errno
+import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import IO, Any, Final
 
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from werkzeug.exceptions import BadRequest, RequestTimeout
 from werkzeug.wsgi import get_content_length
 
+from web_tier.rate_limits import network_of
+
 HEAD_SECONDS: Final = 10.0
 """Seconds that the head of a request may take, as in nginx."""
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Bytes of a head, as in nginx: while it is incomplete it is in memory."""
+
+WAITING_OF_ONE_ADDRESS: Final = 0.5
+"""Share of the connections of a process which may wait for the head of a request for one address."""
 
 ANSWER_SECONDS: Final = 60.0
 """Seconds that a client may take to receive a piece of its response."""
@@ -36,48 +48,172 @@ GRACE_SECONDS: Final = 30.0
 MIN_BYTES_PER_SECOND: Final = 1024
 """Minimum average rate of a body after the grace; only the time that is spent waiting for the client counts."""
 
-_TOO_SLOW_TEXT: Final = b"the head of the request took too long; try again"
-_TOO_SLOW: Final = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_TOO_SLOW_TEXT), _TOO_SLOW_TEXT)
+_ACCEPTED_AT_ONCE: Final = 100
+"""Connections that are accepted before others are read."""
+
+_READ_BYTES: Final = 8192
+"""Bytes that are read at once, as by gunicorn."""
+
+
+def _refusal(status: bytes, text: bytes) -> bytes:
+    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(text)) + text
+
+
+_TOO_SLOW: Final = _refusal(b"408 Request Timeout", b"the head of the request took too long; try again")
+_TOO_LARGE: Final = _refusal(
+    b"431 Request Header Fields Too Large", b"the head of the request has more than %d bytes" % MAX_HEAD_BYTES
 )
 
 
+class _Connection(TConn):  # type: ignore[misc]
+    """A connection.
+
+    Attributes:
+        network: the address under which it is counted.
+        head: the bytes of a request whose head is not complete.
+        since: when it became idle or its head began, by the monotonic clock.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.network = network_of(self.client[0])
+        self.head, self.since = b"", time.monotonic()
+
+    def has_whole_head(self) -> bool:
+        """Whether gunicorn's parser accepts or refuses the head without reading more: a bare LF is refused."""
+        head = self.head.removeprefix(b"\r\n")
+        return b"\r\n\r\n" in head or head.count(b"\n") != head.count(b"\r\n")
+
+
 class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
-    """A threaded gunicorn worker that disconnects slow clients."""
+    """A threaded gunicorn worker that disconnects slow and idle clients.
+
+    A connection waits, watched by the main loop, until it has the head of a request: in gunicorn's `keepalived_conns`
+    while it is idle, and then in `_begun`. Both have the oldest first.
+    """
 
     head_seconds = HEAD_SECONDS
     answer_seconds = ANSWER_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._heads: dict[Any, float] = {}
+        self._begun: dict[_Connection, None] = {}
+        self._waiting_of = Counter[str]()
 
-    def handle(self, conn: Any) -> Any:
-        """Read a request and answer it, in its own thread, which also closes the connection unless it is kept."""
-        self._heads[conn] = time.monotonic()
+    def accept(self, listener: socket.socket) -> None:
+        """Accept new connections; close the oldest ones that wait if there are too many, of one address or in all."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                client, address = listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._disconnect_oldest()
+                elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                    raise
+                return
+            self.nr_conns += 1
+            conn = _Connection(self.cfg, client, address, listener.getsockname())
+            self._await_head(conn)
+            if self._waiting_of[conn.network] > WAITING_OF_ONE_ADDRESS * self.worker_connections:
+                self._disconnect_oldest(conn.network)
+            elif self.nr_conns >= self.worker_connections:
+                self._disconnect_oldest()
+
+    def _await_head(self, conn: _Connection) -> None:
+        """Watch a connection that has sent nothing of its next request."""
+        conn.sock.setblocking(False)
+        conn.since = time.monotonic()
+        conn.timeout = conn.since + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        self.keepalived_conns.append(conn)
+        self._waiting_of[conn.network] += 1
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
+        """Read what a connection that waits has sent."""
+        if client.fileno() < 0:
+            return  # it has just been closed for a new one
         try:
-            # In a context of its own, so that the trace of this request is not that of the thread's next one.
-            is_kept = copy_context().run(super().handle, conn)
-        finally:
-            self._heads.pop(conn, None)
+            received = client.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if received:
+            self._continue_head(conn, received)
+        else:
+            self._disconnect(conn)
+
+    def _continue_head(self, conn: _Connection, received: bytes) -> None:
+        """Give a connection a thread if what it has sent so far contains the head of a request."""
+        if not conn.head:
+            self.keepalived_conns.remove(conn)
+            self._begun[conn] = None
+            conn.since = time.monotonic()
+            conn.timeout = conn.since + self.head_seconds
+        conn.head += received
+        if conn.has_whole_head():
+            self._forget(conn)
+            conn.init()
+            conn.parser.unreader.unread(conn.head)
+            conn.head, conn.data_ready = b"", True
+            self.enqueue_req(conn)
+        elif len(conn.head) > MAX_HEAD_BYTES:
+            self._disconnect(conn, _TOO_LARGE)
+
+    def _forget(self, conn: _Connection) -> None:
+        """Watch a connection no more."""
+        self.poller.unregister(conn.sock)
+        self._waiting_of[conn.network] -= 1
+        if not self._waiting_of[conn.network]:
+            del self._waiting_of[conn.network]
+        if conn.head:
+            del self._begun[conn]
+        else:
+            self.keepalived_conns.remove(conn)
+
+    def _disconnect(self, conn: _Connection, answer: bytes = b"") -> None:
+        """Close a connection that waits, without waiting for its client."""
+        self._forget(conn)
+        self.nr_conns -= 1
+        with suppress(OSError):
+            conn.sock.send(answer)
+        conn.close()
+
+    def _disconnect_oldest(self, network: str = "") -> None:
+        """Close the connection that has waited longest, of a network or of all."""
+        oldest = [
+            next((conn for conn in waiting if network in ("", conn.network)), None)
+            for waiting in (self.keepalived_conns, self._begun)
+        ]
+        if found := [conn for conn in oldest if conn is not None]:
+            self._disconnect(min(found, key=lambda conn: conn.since))
+
+    def handle(self, conn: _Connection) -> Any:
+        """Answer a request, in its own thread, which also closes the connection unless it is kept."""
+        # In a context of its own, so that the trace of this request is not that of the thread's next one.
+        is_kept = copy_context().run(super().handle, conn)
         if not is_kept:
             close_graceful(conn.sock)
         return is_kept
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
+    def finish_request(self, conn: _Connection, fs: Any) -> None:
         """Continue with a connection, in the main loop.
 
         gunicorn would close it here, and wait for the client to close it, too: for seconds without service.
         """
-        if fs.cancelled() or fs.exception() is not None or fs.result():
-            super().finish_request(conn, fs)
-        else:
+        if fs.cancelled() or fs.exception() is not None:
             self.nr_conns -= 1
+            conn.close()
+        elif not fs.result():
+            self.nr_conns -= 1
+        else:
+            self._await_head(conn)
+            if received := conn.parser.unreader.take_buffered():
+                self._continue_head(conn, received)
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
+    def handle_request(self, req: Any, conn: _Connection) -> Any:
         """Answer a request after its head has been read; return whether its connection may be used again."""
-        self._heads.pop(conn, None)
         conn.sock.settimeout(self.answer_seconds)
         try:
             return super().handle_request(req, conn)
@@ -85,17 +221,17 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self.log.info("a response was cut off because its client did not receive it: %s", error)
             return False
 
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Disconnect clients that were idle for too long, or all; the main loop calls this at least once a second."""
+        now = time.monotonic()
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
+            self._disconnect(self.keepalived_conns[0])
+
     def murder_pending(self) -> None:
-        """Disconnect clients that are too slow; the main loop calls this at least once a second."""
-        super().murder_pending()
-        latest = time.monotonic() - self.head_seconds
-        for conn, since in self._heads.copy().items():
-            if since < latest and self._heads.pop(conn, None) is not None:
-                # Answer 408, and read no more, which ends the wait of the thread.
-                with suppress(OSError):
-                    conn.sock.send(_TOO_SLOW, socket.MSG_DONTWAIT)
-                with suppress(OSError):
-                    conn.sock.shutdown(socket.SHUT_RD)
+        """Disconnect clients whose heads take too long; the main loop calls this at least once a second."""
+        now = time.monotonic()
+        for conn in [conn for conn in self._begun if conn.timeout <= now]:
+            self._disconnect(conn, _TOO_SLOW)
 
 
 class TimeoutStream:

@@ -23,6 +23,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 pytestmark = pytest.mark.processes
 
 THREADS = 8
+CONNECTIONS = 100
 
 
 @contextmanager
@@ -30,7 +31,8 @@ def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) 
     """Run a web tier of one process with few threads; `worker` is a class of `tests.support.servers`."""
     config = config_of(cloud, new_id().lower(), web={"port": free_port(), "processes": 1, "threads": THREADS})
     provision(clients, config)
-    with serving(config, folder, "-k", f"tests.support.servers.{worker}") as web:
+    bounds = ["--worker-connections", str(CONNECTIONS)]
+    with serving(config, folder, "-k", f"tests.support.servers.{worker}", *bounds) as web:
         yield web
 
 
@@ -41,8 +43,8 @@ def hurried(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPa
         yield web
 
 
-def connect(web: WebTier, sent: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", web.port), 10)
+def connect(web: WebTier, sent: bytes = b"", address: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", web.port), 10, (address, 0))
     connection.sendall(sent)
     return connection
 
@@ -76,6 +78,42 @@ class Trickle:
                 time.sleep(0.05)
         except OSError:
             return
+
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def test_idle_connections_of_an_address_are_closed_for_its_new_ones(hurried: WebTier) -> None:
+    with ExitStack() as open_connections:
+        other = open_connections.enter_context(connect(hurried))
+        idle = [
+            open_connections.enter_context(connect(hurried, sent, "127.0.0.2"))
+            for sent in (b"", b"GET /") * (CONNECTIONS // 2)
+        ]
+        assert requests.get(f"{hurried.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
+        assert idle[0].recv(1) == b""
+        idle[-1].sendall(b"healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        other.sendall(GET + b"\r\n")
+        assert idle[-1].recv(15) == other.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_idle_connections_of_any_address_are_closed_for_new_ones(hurried: WebTier) -> None:
+    with ExitStack() as open_connections:
+        oldest = open_connections.enter_context(connect(hurried))
+        for number in range(CONNECTIONS):
+            open_connections.enter_context(connect(hurried, address=f"127.0.0.{2 + number % 4}"))
+        assert requests.get(f"{hurried.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
+        assert oldest.recv(1) == b""
+
+
+def test_a_head_is_read_in_pieces_also_behind_another_request(hurried: WebTier) -> None:
+    with connect(hurried, GET + b"\r\n" + GET[:9]) as connection:
+        answers = connection.recv(65536)
+        connection.sendall(GET[9:] + b"Connection: close\r\n\r")
+        connection.sendall(b"\n")
+        while received := connection.recv(65536):
+            answers += received
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_clients_that_trickle_their_heads_hold_no_thread(hurried: WebTier) -> None:
@@ -163,6 +201,7 @@ def test_clients_that_do_not_close_their_end_do_not_delay_other_clients(lingerin
         (b"GET /" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-Many: x\r\n" * 65 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + (b"X-Long: " + b"x" * 8_000 + b"\r\n") * 4 + b"X" * 1_000, 431),
         (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 421),
         (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 421),
         (b"GET /healthz HTTP/1.0\r\n\r\n", 421),
@@ -173,7 +212,7 @@ def test_clients_that_do_not_close_their_end_do_not_delay_other_clients(lingerin
             200,
         ),
     ],
-    ids=["line", "header", "headers", "absolute", "host", "no host", "two hosts", "forwarded"],
+    ids=["line", "header", "headers", "no end", "absolute", "host", "no host", "two hosts", "forwarded"],
 )
 def test_a_head_that_is_too_much_or_says_too_much_is_refused(hurried: WebTier, sent: bytes, status: int) -> None:
     answer = answer_to(hurried, sent)
