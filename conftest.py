@@ -1,6 +1,7 @@
 """What pytest does for all tests, those of the packages `client` and `localcloud` included."""
 
 import gc
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -12,6 +13,12 @@ from localcloud.access_keys import owner_key
 # No example fails because the machine is busy.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the programs of tests, also where a shell runs the tests in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -54,16 +55,21 @@ class FreshClone:
     folder: Path
     environment: Mapping[str, str]
 
-    def start(self, *command: str | Path) -> "subprocess.Popen[str]":
-        """Start a command in the clone."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *command: str | Path) -> Iterator["subprocess.Popen[str]"]:
+        """Start a command in the clone; it is killed if it still runs after the block."""
+        with subprocess.Popen(
             list(map(str, command)),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *command: str | Path) -> tuple[int, str]:
         """Run a command in the clone; return its status and what it prints."""
