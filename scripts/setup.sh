@@ -152,7 +152,7 @@ for name in "${@:-run}"; do
     docs) install docs 100 "the documentation tools" ;;
     test)
       install_test_programs &
-      install test 700 "the test tools"
+      install test 1000 "the test tools"
       wait $!
       ;;
     *) fail "unknown section '$name'; there are: run torch simulate telemetry test docs" ;;

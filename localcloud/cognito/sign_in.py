@@ -113,7 +113,8 @@ def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> 
     user = pool._get_user(parameters.get("USERNAME", ""))
     if user is None and not prevents_existence_errors(client):
         raise UserNotFoundError("User does not exist.")
-    if user is None or user.password is None or user.password != parameters.get("PASSWORD"):
+    given = parameters.get("PASSWORD", "").encode()
+    if user is None or user.password is None or not hmac.compare_digest(user.password.encode(), given):
         raise NotAuthorizedError("Incorrect username or password.")
     if not user.enabled:
         raise NotAuthorizedError("User is disabled.")

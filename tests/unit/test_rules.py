@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -62,6 +63,14 @@ def test_every_exception_from_a_security_rule_has_its_reason_in_words() -> None:
 )
 def test_a_code_is_no_reason(line: str, words: str) -> None:
     assert reason(line) == words
+
+
+def test_every_rule_of_semgrep_has_examples_of_what_it_finds_and_allows() -> None:
+    rules, *examples = sorted((ROOT / "tests" / "semgrep").iterdir(), key=lambda file: file.suffix != ".yaml")
+    ids = {rule["id"] for rule in yaml.safe_load(rules.read_text(encoding="utf-8"))["rules"]}
+    text = "".join(file.read_text(encoding="utf-8") for file in examples)
+    assert set(re.findall(r" ruleid: (\S+)", text)) == ids
+    assert set(re.findall(r" ok: (\S+)", text)) == ids
 
 
 CAN_CONNECT = {

@@ -93,7 +93,9 @@ def test_every_package_runs_on_the_python_of_debian_12() -> None:
 
 @cache
 def requirements_of(name: str) -> list[Requirement]:
-    """Return what an installed package needs, on any machine."""
+    """Return what an installed package needs, on any machine; for some packages pyproject.toml says it."""
+    if name in OVERRIDDEN:
+        return [*map(Requirement, OVERRIDDEN[name])]
     return [*map(Requirement, distribution(name).requires or ())] if name in INSTALLED else []
 
 
@@ -113,6 +115,7 @@ def needed(pins: Iterable[str], machine: dict[str, str]) -> set[str]:
 
 INSTALLED = {normal(each.name) for each in distributions()}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OVERRIDDEN = {each["name"]: each["requires-dist"] for each in PYPROJECT["tool"]["uv"]["dependency-metadata"]}
 LEFT_OUT = {"pip", *PYPROJECT["tool"]["uv"]["exclude-dependencies"]}
 """pip is there already."""
 WITHOUT_CUDA = {"torch", "gpu"}
