@@ -51,8 +51,8 @@ CODES: Final = 10
 MAX_TYPED: Final = 64
 """Maximum characters of a typed code; the rest is ignored."""
 
-_RANDOM_BYTES: Final = 10
-"""Random bytes of a code: 80 bits cannot be guessed, so a fast hash is enough."""
+_RANDOM_BYTES: Final = 15
+"""Random bytes of a code: 120 bits. From 112 bits on a fast hash is enough (OWASP ASVS 5, 6.5.2)."""
 
 _SORT_KEY: Final = "RECOVERY"
 
@@ -267,7 +267,7 @@ class RecoveryCodes:
     table: Table
 
     def replace(self, owner: str) -> list[str]:
-        """Return new codes of a user, such as `7F3K-QWZ2-M5HN-A6TB`, which replace the old ones."""
+        """Return new codes of a user, such as `7F3K-QWZ2-M5HN-A6TB-IH4R-OX2D`, which replace the old ones."""
         texts = (b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode() for _ in range(CODES))
         codes = ["-".join(re.findall("....", text)) for text in texts]
         digests = json.dumps([_digest(code) for code in codes])

@@ -223,6 +223,7 @@ for _ in range(200):
         time.sleep(0.05)
 answers = {
     "http": ask("/jobs?name=x", secure=False),
+    "http api": ask("/api/v1/jobs", secure=False),
     "static": ask("/static/fleetsight.css"),
     "packed": ask("/static/bootstrap/css/bootstrap.min.css", headers={"Accept-Encoding": "gzip"}),
     "down": ask("/api/v1/jobs"),
@@ -247,10 +248,13 @@ def answers(web_image: LocalImage) -> dict[str, tuple[int, dict[str, str], str]]
     return found
 
 
-def test_nginx_sends_everybody_to_https(answers: dict[str, tuple[int, dict[str, str], str]]) -> None:
+def test_nginx_sends_people_to_https_and_refuses_programs(
+    answers: dict[str, tuple[int, dict[str, str], str]],
+) -> None:
     status, headers, _ = answers["http"]
     assert (status, headers["location"]) == (301, "https://127.0.0.1/jobs?name=x")
     assert headers["server"] == "nginx"
+    assert answers["http api"][0] == 403
 
 
 def test_nginx_serves_static_files_with_the_web_tiers_headers(

@@ -112,9 +112,32 @@ def test_every_line_of_the_upload_checklist_has_its_test() -> None:
     assert [line for line in rows if not NAMED.search(line)] == []
 
 
-def test_every_test_that_is_named_exists() -> None:
-    assert absent(EVIDENCE) == []
+def test_every_chapter_of_asvs_is_met_with_its_test_or_says_what_is_missing() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| V(\d+) [^|]+\| (met|partly|not applicable) \| ([^|]*)\| ([^|]*)\|$", page, re.MULTILINE)
+    assert [int(chapter) for chapter, *_ in rows] == list(range(1, 18))
+    for chapter, state, missing, shown in rows:
+        assert bool(missing.strip()) == (state != "met"), chapter
+        assert bool(NAMED.search(shown)) == (state != "not applicable"), chapter
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    assert absent(document.read_text(encoding="utf-8")) == []
+
+
+def test_the_tests_of_promises_are_found() -> None:
     assert len(NAMED.findall(EVIDENCE)) > 200
+
+
+def test_the_inventory_of_secrets_names_every_file_of_keys() -> None:
+    inventory = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("\n## Secrets")[2]
+    sources = [file for folder in SOURCES for file in (ROOT / folder).rglob("*.py")]
+    files = {
+        name for file in sources for name in re.findall(r"FLEETSIGHT_\w*(?:KEY|SECRET)\w*_FILE", file.read_text())
+    }
+    assert files
+    assert [name for name in files if name not in inventory] == []
 
 
 def test_the_architecture_page_names_every_loop_of_the_controller() -> None:

@@ -82,7 +82,7 @@ def set_up(client: FlaskClient, email: str = ADA) -> list[str]:
 
 
 def codes_in(page: str) -> list[str]:
-    return re.findall("<li><code>([A-Z2-7-]{19})</code></li>", page)
+    return re.findall("<li><code>([A-Z2-7-]{29})</code></li>", page)
 
 
 def with_code(client: FlaskClient, who: str, code: str = CODE, **fields: str) -> int:
