@@ -2,8 +2,8 @@
 
 It moves the changes below "Unreleased" in CHANGELOG.md to a dated section, sets the version, commits, and makes an
 annotated tag with the changes and the checksums; git signs it if `user.signingkey` is set. `dist/vVERSION/` gets the
-source, the wheels of `client` and `localcloud`, the bill of materials and SHA256SUMS. All of it, or nothing, is there
-afterwards. The same commit gives the same files, so everyone can check them: ``--rebuild``.
+source, the wheels of `client` and `localcloud`, the bill of materials and SHA256SUMS. If a step fails,
+nothing of this is left. The same commit gives the same files: ``--rebuild`` makes them again, to check them.
 """
 
 import os
