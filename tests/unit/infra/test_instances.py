@@ -60,13 +60,19 @@ def test_outgoing_traffic_is_encrypted(name: str) -> None:
     assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 443, 443)
 
 
-def test_the_load_balancer_uses_tls_12_or_newer_to_nginx_and_redirects_to_it() -> None:
+def test_the_load_balancer_uses_tls_12_and_redirects_people_and_no_programs() -> None:
     https, http = (RESOURCES[name]["Properties"] for name in ("HttpsListener", "HttpListener"))
     assert (https["Port"], https["Protocol"]) == (443, "HTTPS")
     assert https["SslPolicy"].startswith("ELBSecurityPolicy-TLS13-1-2-")
     (sent_on,) = http["DefaultActions"]
     assert (sent_on["Type"], sent_on["RedirectConfig"]["Protocol"]) == ("redirect", "HTTPS")
     assert RESOURCES["WebTargets"]["Properties"]["Protocol"] == "HTTPS"
+    rule = RESOURCES["HttpApiRule"]["Properties"]
+    assert (rule["ListenerArn"]["Ref"], rule["Conditions"][0]["PathPatternConfig"]) == (
+        "HttpListener",
+        {"Values": ["/api/*"]},
+    )
+    assert rule["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "403"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
