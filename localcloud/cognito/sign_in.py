@@ -113,8 +113,10 @@ def _user_by_password(pool: Any, client: Any, parameters: Mapping[str, str]) -> 
     user = pool._get_user(parameters.get("USERNAME", ""))
     if user is None and not prevents_existence_errors(client):
         raise UserNotFoundError("User does not exist.")
-    given = parameters.get("PASSWORD", "").encode()
-    if user is None or user.password is None or not hmac.compare_digest(user.password.encode(), given):
+    stored = None if user is None else user.password
+    # Half of a pair of characters, which UTF-8 does not have, is a part of a wrong password like any other.
+    texts = [str(text).encode(errors="surrogatepass") for text in (stored, parameters.get("PASSWORD"))]
+    if stored is None or not hmac.compare_digest(*texts):
         raise NotAuthorizedError("Incorrect username or password.")
     if not user.enabled:
         raise NotAuthorizedError("User is disabled.")

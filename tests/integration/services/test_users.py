@@ -150,6 +150,7 @@ def test_wrong_passwords_and_unknown_or_disabled_accounts_have_the_same_message(
     messages = set()
     for name, password in [
         (email, OTHER_PASSWORD),
+        (email, "\ud800"),  # half of a pair of characters
         (new_email(), PASSWORD),
         (disabled, PASSWORD),
         (disabled, OTHER_PASSWORD),
