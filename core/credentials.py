@@ -18,7 +18,7 @@ import secrets
 import time
 from base64 import b32encode
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -71,9 +71,32 @@ class TokenNotMadeError(FleetsightError):
     """Raised when the requested token cannot be created; the message is for the user."""
 
 
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The last revocation of all credentials of a user, or none yet.
+
+    Attributes:
+        revocation_id: another one each time; empty if there was none.
+        at: epoch seconds by the clock of the process that revoked.
+    """
+
+    revocation_id: str = ""
+    at: int = 0
+
+    def covers(self, signed_in: int, made_after: str | None = None) -> bool:
+        """Return whether a credential is revoked.
+
+        Args:
+            signed_in: time of the sign-in that it was made from, in epoch seconds.
+            made_after: for a credential of ours, the id of the last revocation when it was made, so that no clock
+                that was wrong brings it back.
+        """
+        return signed_in <= self.at or made_after not in {None, self.revocation_id}
+
+
 @dataclass(frozen=True)
 class Revocations:
-    """When all credentials of a user were last revoked; botocore's errors and TableBusyError pass through.
+    """The last revocation of each user; botocore's errors and TableBusyError pass through.
 
     A credential counts if the sign-in that it was made from is later, whenever the credential itself was stored. So
     none survives that a request under way makes, renews or rotates meanwhile. OpenID providers call the time
@@ -94,23 +117,26 @@ class Revocations:
         The pool has the time of a sign-in in whole seconds, so each sign-in after the return counts.
         """
         now = self.clock()
-        self._store(owner, int(now))
+        self.table.put_all([_revoked(owner, Revocation(new_id(), int(now)))])
         self.sleep(1 - now % 1)
 
-    def cover(self, owner: str, signed_in: int) -> bool:
-        """Return whether a user's credentials from a sign-in at `signed_in` (epoch seconds) are revoked."""
-        return signed_in <= self.last_of(owner)
-
-    def last_of(self, owner: str) -> int:
-        """Return when the credentials of a user were last revoked, in epoch seconds; 0 if never."""
+    def last_of(self, owner: str) -> Revocation:
+        """Return the last revocation of a user."""
         item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock())
-        revoked_at = 0 if item is None else int(item["at"])
-        if revoked_at > now + MAX_AHEAD_SECONDS:  # by a clock that was wrong: it must not refuse later sign-ins
-            self._store(owner, now)
-        return min(revoked_at, now)
+        if item is None:
+            return Revocation()
+        # An earlier release stored no id.
+        last = Revocation(str(item.get("revocation_id", "")), int(item["at"]))
+        if last.at <= now:
+            return last
+        present = replace(last, at=now)
+        if last.at > now + MAX_AHEAD_SECONDS:  # by a clock that was wrong: it must not refuse later sign-ins
+            self.table.put_if(_revoked(owner, present), "#at = :was", {"was": last.at})
+        return present
 
-    def _store(self, owner: str, at: int) -> None:
-        self.table.put_all([{"pk": user_partition(owner), "sk": _REVOKED, "at": at}])
+
+def _revoked(owner: str, revocation: Revocation) -> Item:
+    return {"pk": user_partition(owner), "sk": _REVOKED, **asdict(revocation)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +150,7 @@ class PersonalToken:
         scopes: the actions that it permits.
         created_at, expires_at: it is valid from one to the other.
         signed_in: epoch seconds of the sign-in that it was made from.
+        made_after: id of the user's last revocation before it.
         last_used: the last day (UTC) on which it was used.
     """
 
@@ -135,6 +162,7 @@ class PersonalToken:
     created_at: datetime
     expires_at: datetime
     signed_in: int
+    made_after: str = ""
     last_used: date | None = None
 
 
@@ -167,7 +195,15 @@ class PersonalTokens:
         now = self._now()
         text = PREFIX + self.random_text()
         token = PersonalToken(
-            new_id(), owner, email, name, frozenset(map(str, scopes)), now, now + timedelta(days=days), signed_in
+            token_id=new_id(),
+            owner=owner,
+            email=email,
+            name=name,
+            scopes=frozenset(map(str, scopes)),
+            created_at=now,
+            expires_at=now + timedelta(days=days),
+            signed_in=signed_in,
+            made_after=self.revocations.last_of(owner).revocation_id,
         )
         listed = _item(token, user_partition(owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
@@ -183,8 +219,8 @@ class PersonalTokens:
     def list(self, owner: str) -> Sequence[PersonalToken]:
         """Return the valid tokens of a user, newest first."""
         items = self.table.query(user_partition(owner), _LISTED, _LISTED + LAST, newest_first=True)
-        revoked_at = self.revocations.last_of(owner)
-        return [token for token in map(_token, items) if self._is_valid(token, revoked_at)]
+        last = self.revocations.last_of(owner)
+        return [token for token in map(_token, items) if self._is_valid(token, last)]
 
     def revoke(self, owner: str, token_id: str) -> None:
         """Revoke a token of a user.
@@ -214,8 +250,8 @@ class PersonalTokens:
                 self.table.set(*key, {"last_used": today}, "attribute_exists( #pk )")
         return token
 
-    def _is_valid(self, token: PersonalToken, revoked_at: int) -> bool:
-        return token.expires_at > self._now() and token.signed_in > revoked_at
+    def _is_valid(self, token: PersonalToken, last: Revocation) -> bool:
+        return token.expires_at > self._now() and not last.covers(token.signed_in, token.made_after)
 
     def _now(self) -> datetime:
         return self.clock().replace(microsecond=0)  # as the table stores it
@@ -241,6 +277,7 @@ def _item(token: PersonalToken, pk: str, sk: str) -> Item:
         "scopes": json.dumps(sorted(token.scopes)),
         "created_at": token.created_at.isoformat(),
         "signed_in": token.signed_in,
+        "made_after": token.made_after,
         EXPIRES_AT: int(token.expires_at.timestamp()),
     }
 
@@ -255,7 +292,9 @@ def _token(item: Item) -> PersonalToken:
         scopes=frozenset(json.loads(str(item["scopes"]))),
         created_at=created_at,
         expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
-        signed_in=int(item.get("signed_in", created_at.timestamp())),  # an earlier release stored none
+        # An earlier release stored neither.
+        signed_in=int(item.get("signed_in", created_at.timestamp())),
+        made_after=str(item.get("made_after", "")),
         last_used=None if used is None else date.fromisoformat(str(used)),
     )
 

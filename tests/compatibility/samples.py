@@ -281,9 +281,9 @@ def _fill_models(catalogs: CatalogStore) -> None:
 
 def _fill_users(table: MemoryTable) -> None:
     second = int(NOW.timestamp())
+    Revocations(table, lambda: second - 1.0, lambda _: None).revoke_all_of(OWNER)
     tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
     tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
-    Revocations(table, lambda: second - 1.0, lambda _: None).revoke_all_of(OWNER)
     RecoveryCodes(table).replace(OWNER)
     ResultCache(table, timedelta(days=30)).put([_result(DONE)], NOW, {JOB: OWNER})
     record = SessionRecord(

@@ -110,7 +110,7 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
         raise
     except TokenRefusedError as error:
         raise InvalidCredentialsError(str(error)) from error
-    if auth.revocations.cover(claims.sub, claims.signed_in):
+    if auth.revocations.last_of(claims.sub).covers(claims.signed_in):
         raise InvalidCredentialsError("the pool's token comes from a sign-in before the last revocation")
     account = _account(auth, claims.sub)
     return Identity(claims.sub, account.email, account.groups, by="pool_token", signed_in=claims.signed_in)

@@ -59,6 +59,7 @@ class SessionRecord:
         refresh_token: of the pool, encrypted.
         begun: time at which it began here.
         signed_in: time of the sign-in, by the pool.
+        made_after: id of the user's last revocation before it.
         seen: time of the user's last activity, to the minute.
         rotated: time of the last rotation.
         ends: time at which the table may delete it.
@@ -80,6 +81,7 @@ class SessionRecord:
     second_factor: bool = False
     claimed: int = 0
     device: str = ""
+    made_after: str = ""
 
     @property
     def begun_at(self) -> datetime:
@@ -172,7 +174,9 @@ def _record(item: Item) -> SessionRecord:
         groups=frozenset(json.loads(str(item["groups"]))),
         refresh_token=str(item["refresh_token"]),
         begun=int(item["begun"]),
-        signed_in=int(item.get("signed_in", item["begun"])),  # an earlier release stored none
+        # An earlier release stored neither.
+        signed_in=int(item.get("signed_in", item["begun"])),
+        made_after=str(item.get("made_after", "")),
         seen=int(item["seen"]),
         rotated=int(item["rotated"]),
         second_factor=bool(item.get("second_factor")),
@@ -262,6 +266,7 @@ class Sessions:
             ends=int(now + self.times.longest),
             second_factor=second_factor,
             device=device,
+            made_after=self.revocations.last_of(claims.sub).revocation_id,
         )
         self.store.add(session_id, record)
         return self.keys.sign(session_id)
@@ -312,9 +317,12 @@ class Sessions:
 
     def list_of(self, owner: str) -> list[SessionRecord]:
         """Return the open sessions of a user, the one that was used last first."""
-        now, revoked_at = int(self.clock()), self.revocations.last_of(owner)
-        found = self.store.list_of(owner)
-        is_open = [each for each in found if each.signed_in > revoked_at and not self.times.is_over(each, now)]
+        now, last = int(self.clock()), self.revocations.last_of(owner)
+        is_open = [
+            each
+            for each in self.store.list_of(owner)
+            if not self.times.is_over(each, now) and not last.covers(each.signed_in, each.made_after)
+        ]
         return sorted(is_open, key=lambda each: each.seen, reverse=True)
 
     def end_family(self, owner: str, family: str) -> None:
@@ -364,7 +372,8 @@ class Sessions:
         return OpenSession(following, self.keys.sign(ids.next))
 
     def _is_over(self, record: SessionRecord, now: int) -> bool:
-        return self.times.is_over(record, now) or self.revocations.cover(record.owner, record.signed_in)
+        last = self.revocations.last_of(record.owner)
+        return self.times.is_over(record, now) or last.covers(record.signed_in, record.made_after)
 
     def _renewed(self, record: SessionRecord, now: int) -> SessionRecord | None:
         """Return the session with the pool's current data, or None if the pool has ended the sign-in."""

@@ -298,6 +298,14 @@ def test_e1_a_session_of_a_sign_in_before_the_revocation_begins_ended(
     assert sessions.is_open(later)
 
 
+def test_a_clock_that_is_behind_for_a_while_brings_back_no_session(sessions: Sessions, pool: PlayedPool) -> None:
+    cookie = sessions.begin(pool.verify(pool.tokens("ada").id_token), "refresh.ada.0")
+    sessions.revocations.revoke_all_of("ada")
+    replace(sessions.revocations, clock=lambda: sessions.clock() - 3_600).last_of("ada")
+    assert sessions.open(cookie) is None
+    assert sessions.list_of("ada") == []
+
+
 def test_one_session_ends_under_every_id_and_the_others_stay(
     sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
 ) -> None:

@@ -107,6 +107,22 @@ def test_e1_a_revocation_by_a_clock_that_was_years_ahead_locks_nobody_out(
     assert tokens.find(later) is not None
 
 
+@pytest.mark.parametrize(("revoking", "reading"), [(3_600, 0), (0, 3_600)], ids=["revoking", "reading"])
+def test_a_clock_that_is_behind_for_a_while_brings_back_no_token(
+    tokens: PersonalTokens, clock: Clock, revoking: int, reading: int
+) -> None:
+    text, _ = make(tokens)
+
+    def process_behind_by(seconds: int) -> Revocations:
+        return Revocations(tokens.table, lambda: clock().timestamp() - seconds, lambda _: None)
+
+    process_behind_by(revoking).revoke_all_of("ada")
+    process_behind_by(reading).last_of("ada")
+    clock.at += timedelta(seconds=1)
+    assert tokens.find(text) is None
+    assert tokens.find(make(tokens)[0]) is not None
+
+
 def test_tokens_are_listed_newest_first(tokens: PersonalTokens) -> None:
     made = [make(tokens)[1] for _ in range(3)]
     assert list(tokens.list("ada")) == made[::-1]
