@@ -16,6 +16,7 @@ from core.config import load_config
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from fleetsight_client.cli import CommandGroup
+from fleetsight_client.terminal import clean_terminal_output
 from scripts.doctor.command import HELP as DOCTOR_HELP
 from scripts.doctor.command import main as run_doctor
 from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
@@ -192,6 +193,7 @@ def _command(named: click.Command | str) -> click.Command:
 
 def main() -> None:
     """Run the command; an error of Fleetsight is one line and status 2."""
+    clean_terminal_output()
     try:
         fleetsight(prog_name="fleetsight")
     except (FleetsightError, FleetsightClientError) as error:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from fleetsight_client.cli import CommandGroup
+from fleetsight_client.console import Console
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
 
@@ -46,12 +46,9 @@ def show(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     if as_json:
         print_json(letter)
         return
-    # Imported here: it loads the web tier, which other commands do not need.
-    from scripts.fleet_status import plain_text
-
     grid = Table.grid(padding=(0, 2))
     for name, text in letter_rows(letter):
-        grid.add_row(plain_text(name), plain_text(text))
+        grid.add_row(name, text)
     Console().print(grid)
 
 
@@ -100,8 +97,6 @@ def discard(client: FleetClient, *, job: str, image: str, as_json: bool) -> None
 
 def letter_table(letters: list[dict[str, Any]]) -> Table:
     """Return dead letters as a table; the first column has the ids of job and image below each other."""
-    from scripts.fleet_status import plain_text
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("job and image", no_wrap=True)
     table.add_column("file", overflow="fold")
@@ -111,8 +106,7 @@ def letter_table(letters: list[dict[str, Any]]) -> Table:
     for each in letters:
         ids = f"{each['job_id']}\n{each['image_id']}"
         failed_at = _moment(each["recorded_at"]).replace(" ", "\n")
-        cells = (ids, each["filename"], each["job_name"], str(each["tries"]), failed_at)
-        table.add_row(*map(plain_text, cells))
+        table.add_row(ids, each["filename"], each["job_name"], str(each["tries"]), failed_at)
     return table
 
 

@@ -11,12 +11,12 @@ from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec
 
 import click
-from rich.console import Console
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.format import dollars as dollar_words
 from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
 from fleetsight_client.cli import CommandGroup
+from fleetsight_client.console import Console
 from scripts.client import FleetClient
 from scripts.standard_options import NoSystemError, url_option
 
@@ -52,7 +52,7 @@ def print_result(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        Console().print(text, highlight=False, markup=False)
+        Console().print(text)
 
 
 def print_json(body: dict[str, Any]) -> None:

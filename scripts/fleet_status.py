@@ -1,12 +1,10 @@
 """The output of `fleetsight fleet` about the fleet, in 80 columns."""
 
-import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +20,8 @@ from core.format import (
     plural,
     spending_words,
 )
+from fleetsight_client.console import Console
+from fleetsight_client.terminal import printable
 from web_tier.api.operators import FleetInstancesBody, FleetStatusBody
 from web_tier.console import ConsoleLine
 
@@ -35,7 +35,7 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     status = FleetStatusBody.model_validate(fleet)
     figures = Table.grid(padding=(0, 2))
     for name, words in status_rows(status, now):
-        figures.add_row(Text(name, style="bold"), plain_text(words))
+        figures.add_row(Text(name, style="bold"), words)
     console.print(figures)
     first = next_worker_words(
         is_paused=status.paused is not None, max_workers=status.max_workers, spending=status.spending
@@ -44,9 +44,7 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     console.print(instance_table(listed, status.at, first))
     for ended in listed.ended[:MAX_ENDED]:
         images = "" if ended.images is None else f", {plural(ended.images, 'image')}"
-        console.print(
-            f"ended {ended.ended_at:%H:%M:%S} UTC  {ended.instance_id}{images}", highlight=False, markup=False
-        )
+        console.print(f"ended {ended.ended_at:%H:%M:%S} UTC  {ended.instance_id}{images}")
 
 
 def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, str]]:
@@ -92,7 +90,7 @@ def instance_table(instances: FleetInstances, now: datetime, first_worker: str) 
         row = InstanceRow.of(each, now)
         kind = f"{row.instance_type} {row.market}".rstrip()
         images = row.images if row.speed == "-" else f"{row.images} ({row.speed})"
-        table.add_row(*(plain_text(cell) for cell in (row.instance_id, row.state, kind, row.age, images, row.heard)))
+        table.add_row(row.instance_id, row.state, kind, row.age, images, row.heard)
     if unlisted := instances.total - len(instances.instances):
         table.add_row(Text(f"and {unlisted:,} older"))
     return table
@@ -102,7 +100,7 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     """Show one decision with its time."""
     decision = Decision.model_validate(event)
     line = Table.grid(padding=(0, 2))
-    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), plain_text(decision.words))
+    line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), decision.words)
     console.print(line)
 
 
@@ -110,13 +108,8 @@ def console_text(line: Mapping[str, Any], *, raw: bool) -> str:
     """Return a line of a console, given as the API's answer; with `raw` as the instance has written it."""
     found = ConsoleLine.model_validate(line)
     if raw or found.message is None:
-        return plain_text(found.text).plain
+        return printable(found.text)
     at = f"{found.at.astimezone(UTC):%d %b %H:%M:%S}" if found.at else ""
     fields = (f"{name}={value}" for name, value in found.fields.items())
     exception = (f"\n    {each}" for each in found.exception.splitlines())
-    return plain_text("  ".join([f"{at} {found.level:<8} {found.message}", *fields]) + "".join(exception)).plain
-
-
-def plain_text(words: str) -> Text:
-    """Return untrusted text without characters that control a terminal."""
-    return Text("".join(each for each in words if each == "\n" or unicodedata.category(each) != "Cc"))
+    return printable("  ".join([f"{at} {found.level:<8} {found.message}", *fields]) + "".join(exception))

@@ -22,6 +22,8 @@ from typing import Final
 
 import click
 
+from fleetsight_client.terminal import clean_terminal_output
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 VERSION_FILES: Final = ("pyproject.toml", "client/fleetsight_client/__init__.py", "localcloud/__init__.py")
 VERSION_LINE: Final = re.compile(r'^((?:__)?version(?:__)? = )"([\d.]+)"$', re.MULTILINE)
@@ -137,4 +139,5 @@ def release(version: str, *, rebuild: bool) -> None:
 
 
 if __name__ == "__main__":
+    clean_terminal_output()
     release()

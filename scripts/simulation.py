@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 
 from core.config import Config
+from fleetsight_client.console import Console
 from simulator.engine import Conditions, InstanceProfile, simulate_fleet
 from simulator.table import figures_of, row_of, tables_of
 from simulator.traces import Trace, TraceError, from_csv, named

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import click
-from rich.console import Console
 from rich.table import Table as TextTable
 
 from core.credentials import Revocations
 from fleetsight_client.cli import CommandGroup
+from fleetsight_client.console import Console
 from localcloud.access_keys import AccessKey
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack

@@ -20,9 +20,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 import fleetsight_client
 from fleetsight_client.api import (
@@ -36,13 +34,15 @@ from fleetsight_client.api import (
     UnreachableError,
 )
 from fleetsight_client.classification import Classification, Summary
-from fleetsight_client.display import ProgressDisplay, printable
+from fleetsight_client.console import Console
+from fleetsight_client.display import ProgressDisplay
 from fleetsight_client.folders import checked_folders
 from fleetsight_client.journal import Journal, JournalError, journal_file, state_folder
 from fleetsight_client.output import OutputError, ResultsFile, check_output, format_of, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.sources import SourceClassification
+from fleetsight_client.terminal import clean_terminal_output, one_line
 from fleetsight_client.truth import Truth
 from fleetsight_client.uploader import JobClosedError
 
@@ -79,7 +79,7 @@ class CommandError(click.ClickException):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(one_line(message))
 
 
 class CommandGroup(click.Group):
@@ -232,7 +232,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
     file = journal_file(client.base_url, absolute, state)
     own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
     # Stderr: the standard output has nothing but results.
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
     with _interruptible() as stop, _opened(file, absolute, wanted) as journal:
         with ProgressDisplay(console) as display:
             work = Classification(
@@ -251,7 +251,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
             )
             summary = _run(work, watch=wanted.watch, waits=wanted.waits)
         for line in _lines(summary, client.base_url, waits=wanted.waits):
-            console.print(Text(printable(line)), soft_wrap=True)
+            console.print(one_line(line), soft_wrap=True)
         journal.remove()
     if not summary.total:
         raise CommandError("no image was found in " + ", ".join(map(str, folders)))
@@ -260,7 +260,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
 
 def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None:
     """Classify the images at a location in S3; the job goes on if the command is stopped."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
     with _interruptible() as stop, ProgressDisplay(console) as display:
         name = wanted.name or source.rstrip("/").rpartition("/")[2]
         work = SourceClassification(
@@ -275,7 +275,7 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
             sys.exit(INTERRUPTED)
     lines = _lines(summary, client.base_url, waits=wanted.waits)
     for line in lines if wanted.waits else list(lines)[1:]:
-        console.print(Text(printable(line)), soft_wrap=True)
+        console.print(one_line(line), soft_wrap=True)
     if wanted.waits and not summary.total:
         raise CommandError(f"no image was found in {source}")
     sys.exit(0 if summary.ok else 1)
@@ -437,7 +437,7 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
             continue
         figures = (f"{status[each]:,}" for each in ("accepted", "done", "failed", "waiting"))
         created = status["created_at"][:16].replace("T", " ")
-        table.add_row(status["job_id"], Text(printable(status["name"])), created, status["state"], *figures)
+        table.add_row(status["job_id"], status["name"], created, status["state"], *figures)
     if not as_json:
         # Ids must be whole in a pipe, which has no width.
         width = None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns)
@@ -478,7 +478,7 @@ def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
     for job_id in job_ids:
         status = client.status(job_id)
         if not yes:
-            name = printable(status["name"])
+            name = one_line(status["name"])
             question = f"Delete job {job_id} ({name}, {status['accepted']:,} images)?"
             click.confirm(question, abort=True, err=True)
         client.delete(job_id)
@@ -514,4 +514,5 @@ for each in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
+    clean_terminal_output()
     fleetsight(args=None if arguments is None else [*arguments], prog_name="fleetsight")

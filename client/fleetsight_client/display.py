@@ -1,15 +1,15 @@
 """The progress of a classification on the standard error: a bar on a terminal, else a line every ten seconds."""
 
 import time
-import unicodedata
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fleetsight_client.classification import Progress as State
+from fleetsight_client.console import Console
+from fleetsight_client.terminal import one_line
 
 LINE_SECONDS: Final = 10.0
 """The pause between two lines where there is no terminal."""
@@ -53,12 +53,7 @@ class ProgressDisplay:
             self._bar.update(self._task, description=state.phase, total=total, completed=completed, counts=counts)
         elif self._clock() >= self._next_line:
             self._next_line = self._clock() + LINE_SECONDS
-            self._console.print(f"{state.phase}: {counts}", markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Return a text without characters that control a terminal: labels, names and reasons are untrusted."""
-    return "".join(each if unicodedata.category(each) not in {"Cc", "Cf", "Cs"} else "\ufffd" for each in text)
+            self._console.print(f"{state.phase}: {counts}", soft_wrap=True)
 
 
 def words(state: State) -> str:
@@ -68,5 +63,5 @@ def words(state: State) -> str:
     others = {"replaced": state.replaced, "rejected": state.rejected}
     more = "".join(f", {name} {count:,}" for name, count in others.items() if count)
     waiting = f", without a result {state.waiting:,}" if state.waiting else ""
-    note = f" (waiting: {printable(state.note)})" if state.note else ""
+    note = f" (waiting: {one_line(state.note)})" if state.note else ""
     return f"sent {state.sent:,} of {state.total:,}{more}, classified {state.classified:,}{waiting}{note}"

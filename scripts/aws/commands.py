@@ -13,11 +13,12 @@ from typing import Any, Concatenate, ParamSpec, get_args
 
 import botocore.exceptions
 import click
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from core.config import EngineName, load_config
 from core.ids import new_id
 from fleetsight_client.cli import CommandGroup
+from fleetsight_client.console import Console
 from scripts.aws import status
 from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
@@ -106,10 +107,7 @@ def console_context(account: AwsAccount, prefix: str) -> AwsContext:
 
     def report(shown: RenderableType) -> None:
         # A sentence may contain a command that the user copies: it is not wrapped.
-        if isinstance(shown, str):
-            console.print(shown, markup=False, highlight=False, soft_wrap=True)
-        else:
-            console.print(shown)
+        console.print(shown, soft_wrap=isinstance(shown, str))
 
     return AwsContext(account, prefix, lambda sentence: report(f"✓ {sentence}"), report, Waiter())
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from core.config import PriceSettings
 from scripts.aws.buckets import bucket_exists, empty_bucket
@@ -296,7 +297,7 @@ def _deletion_table(
         shown.add_row("stack", stack.name, f"deleted, with {len(own)} resources")
     for kind, one, data in found:
         if data:
-            shown.add_row(kind, one, "[bold red]deleted for good[/]" if delete_data else "kept")
+            shown.add_row(kind, one, Text("deleted for good", "bold red") if delete_data else "kept")
         elif one not in own:
             shown.add_row(kind, one, "deleted")
     return shown

@@ -6,12 +6,12 @@
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.logs import LEVELS, LINE_FIELDS, LogLevel, log_line_time, parse_log_line
+from fleetsight_client.terminal import one_line
 from scripts.aws.context import AwsAccount, Waiter
 from services.errors import FleetsightError
 
@@ -157,7 +157,7 @@ def format_line(line: str, role: str, writer: str = "", texts: Collection[str] =
     """
     entry = parse_log_line(line)
     if entry is None:
-        return strip_control(f"{role:<10} {line.rstrip()}")
+        return one_line(f"{role:<10} {line.rstrip()}")
     further = {name: value for name, value in entry.items() if name not in LINE_FIELDS}
     if isinstance(images := further.get("images"), list):
         matching = [each for each in images if any(text in json.dumps(each) for text in texts)]
@@ -170,13 +170,8 @@ def format_line(line: str, role: str, writer: str = "", texts: Collection[str] =
     moment = log_line_time(entry)
     at = str(entry.get("at")) if moment is None else f"{moment:%d %b %H:%M:%S}"
     main = f"{at} {entry.get('level', '')!s:<7} {role:<10} {entry['message']}"
-    exception = "".join(f"\n    {strip_control(each)}" for each in str(entry.get("exception", "")).splitlines())
-    return strip_control("  ".join(each for each in (main, fields) if each)) + exception
-
-
-def strip_control(text: str) -> str:
-    """Return untrusted text without characters that control a terminal, or cannot be printed (half of a pair)."""
-    return "".join(each for each in text if unicodedata.category(each) not in {"Cc", "Cf", "Cs"})
+    exception = "".join(f"\n    {one_line(each)}" for each in str(entry.get("exception", "")).splitlines())
+    return one_line("  ".join(each for each in (main, fields) if each)) + exception
 
 
 def _rank_of(line: str) -> int:

@@ -93,7 +93,7 @@ def status_table(status: StackStatus) -> RenderableType:
     """Return the state as a table for the user."""
     rows = Table.grid(padding=(0, 2))
     for name, text in _status_rows(status):
-        rows.add_row(Text(name, style="bold"), Text(text))
+        rows.add_row(Text(name, style="bold"), text)
     return Group(rows)
 
 

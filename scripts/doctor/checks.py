@@ -1,7 +1,6 @@
 """Checks that run side by side, each with a time limit, and the report of their results."""
 
 import json
-import re
 import threading
 import time
 from collections import Counter
@@ -10,6 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from fleetsight_client.terminal import printable
 
 MAX_CHECK_SECONDS: Final = 30.0
 """The longest time that a check may take. All checks run at the same time, so it is that of the command, too."""
@@ -111,9 +112,9 @@ def as_text(results: Sequence[tuple[str, Diagnosis]]) -> str:
     width = max((len(name) for name, _ in results), default=0)
     lines = []
     for name, each in results:
-        lines.append(f"{each.verdict:<8} {name:<{width}} {printable(each.found)}")
+        lines.append(f"{each.verdict:<8} {name:<{width}} {shown(each.found)}")
         if each.remedy:
-            lines.append(f"{'':<8} {'':<{width}} → {printable(each.remedy)}")
+            lines.append(f"{'':<8} {'':<{width}} → {shown(each.remedy)}")
     return "\n".join([*lines, "", _summary(results)])
 
 
@@ -121,7 +122,7 @@ def as_json(results: Sequence[tuple[str, Diagnosis]]) -> str:
     """Return the results and the number of each verdict as JSON."""
     counts = Counter(each.verdict for _, each in results)
     found = [
-        {"check": name, "verdict": each.verdict, "found": printable(each.found), "remedy": printable(each.remedy)}
+        {"check": name, "verdict": each.verdict, "found": shown(each.found), "remedy": shown(each.remedy)}
         for name, each in results
     ]
     return json.dumps({"checks": found, "counts": {verdict: counts[verdict] for verdict in Verdict}}, indent=2)
@@ -137,8 +138,7 @@ def _summary(results: Sequence[tuple[str, Diagnosis]]) -> str:
     return ", ".join(words)
 
 
-def printable(text: str) -> str:
-    """Return a text on one line, without control characters: names of processes and messages are foreign text."""
-    line = re.sub(r"\s+", " ", text).strip()
-    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+def shown(text: str) -> str:
+    """Return a text on one line of bounded length: names of processes and messages are foreign text."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 1]}…"

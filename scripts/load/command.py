@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from fleetsight_client.console import Console
 from scripts.load.inputs import ALLOW_FLAG, LoadImages, drawn_signs, parse_target, read_expected
 from scripts.load.metrics import LoadSummary, progress_bar, show_load_summary
 from scripts.load.report import write_report
@@ -169,7 +169,7 @@ def load_test(
     # One line of its own would repeat the table where no threshold is asked for.
     if limits != Thresholds():
         for result in results:
-            console.print(str(result), markup=False)
+            console.print(str(result))
     try:
         if json_file is not None:
             json_file.write_text(json.dumps(_figures(summary, results), indent=2) + "\n", encoding="utf-8")

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from core.cost import MIN_PRICED_IMAGES
 from core.format import dollars, plural
+from fleetsight_client.console import Console
 from scripts.run.batch import AwsCost
 
 ImageVerdict = Literal["right", "answered", "wrong", "failed", "lost"]
@@ -225,7 +224,7 @@ def show_load_summary(console: Console, summary: LoadSummary, *, is_interrupted:
         table.add_row(name, value)
     console.print(table)
     for problem in summary.problems:
-        console.print(Text(problem))
+        console.print(problem)
     if is_interrupted:
         console.print("Interrupted: images that were not sent count as lost.")
     if summary.cached:

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from fleetsight_client.console import Console
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json
 
@@ -27,14 +27,12 @@ def compare_command(client: FleetClient, *, as_json: bool) -> None:
 
 def show_comparison(models: list[dict[str, Any]], console: Console) -> None:
     """Show the models of the API's answer."""
-    from scripts.fleet_status import plain_text  # here: it loads the web tier, which other commands do not need
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "digest", "images", "failed", "mean score"):
         table.add_column(heading, justify="left" if heading in {"model", "digest"} else "right")
     for each in models:
         images, score = each["done"] + each["failed"], each["mean_score"]
         failed = f"{each['failed'] / images:.1%}" if images else "-"
-        cells = (each["name"], each["digest"][:12], f"{images:,}", failed, "-" if score is None else f"{score:.1%}")
-        table.add_row(*(plain_text(cell) for cell in cells))
+        mean = "-" if score is None else f"{score:.1%}"
+        table.add_row(each["name"], each["digest"][:12], f"{images:,}", failed, mean)
     console.print(table if models else "No model has results yet.")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from fleetsight_client.console import Console
 from scripts.client import FleetClient
 from scripts.fleet import operator_command, print_json, print_result
 from scripts.model.comparison import compare_command

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from fleetsight_client import FleetsightClientError
+from fleetsight_client.console import Console
+from fleetsight_client.terminal import clean_terminal_output
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
@@ -103,7 +104,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
         state = None if state_path is None else open_state(state_path)
         if state is not None:
-            console.print(state.sentence, markup=False, highlight=False, soft_wrap=True)
+            console.print(state.sentence, soft_wrap=True)
         system = System(HOME, overrides, switches=switches, state=state)
         classes = checked_bundle(system.config).labels
         images = None
@@ -131,4 +132,5 @@ def _stop_on_signals() -> threading.Event:
 
 
 if __name__ == "__main__":
+    clean_terminal_output()
     main(prog_name="./scripts/run.sh")

@@ -12,13 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from core.format import plural
 from fleetsight_client.api import ApiClient, ApiError
+from fleetsight_client.console import Console
 from localcloud.clients import CloudUnreachableError
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
@@ -92,9 +91,9 @@ def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_s
         table.add_row(*row)
     console.print(table)
     for name, true, answered in summary.mistakes[:10]:
-        console.print(Text(f"wrong: {name} is {true!r}, answered {answered!r}"))
+        console.print(f"wrong: {name} is {true!r}, answered {answered!r}")
     for name, reason in summary.failures[:10]:
-        console.print(Text(f"failed: {name}: {reason}"))
+        console.print(f"failed: {name}: {reason}")
 
 
 def open_in_browser(address: str, environment: Mapping[str, str] = os.environ) -> bool:
@@ -193,7 +192,7 @@ class RunSession:
 
     def _print(self, sentence: str) -> None:
         """Print arbitrary text unwrapped, so that it can be copied."""
-        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(sentence, soft_wrap=True)
 
     def _classify(self, images: ImageSet) -> BatchSummary:
         failed = self.system.supervisor.failed

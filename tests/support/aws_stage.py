@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import boto3
 from botocore.stub import Stubber
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from core.config import load_config
 from core.ids import new_id
+from fleetsight_client.console import Console
 from scripts.aws import down as downs
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, Role
@@ -130,7 +131,7 @@ class Stage:
             raise CrashError(sentence)
 
     def _say(self, shown: RenderableType) -> None:
-        Console(file=self._shown, width=200).print(shown, markup=not isinstance(shown, str), highlight=False)
+        Console(file=self._shown, width=200).print(shown)
 
 
 def stubbed_stage(**stubs: Stubber) -> Stage:

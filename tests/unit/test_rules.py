@@ -73,6 +73,15 @@ def test_every_rule_of_semgrep_has_examples_of_what_it_finds_and_allows() -> Non
     assert set(re.findall(r" ok: (\S+)", text)) == ids
 
 
+@pytest.mark.parametrize(
+    "path", [*(ROOT / "scripts").rglob("*.py"), ROOT / "client/fleetsight_client/cli.py"], ids=str
+)
+def test_each_program_cleans_what_it_prints_on_a_terminal(path: Path) -> None:
+    names = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    is_program = "__main__" in path.read_text() or path.name == "cli.py"
+    assert ("clean_terminal_output()" in names) is is_program
+
+
 CAN_CONNECT = {
     "aiohttp",
     "asyncio",

@@ -23,7 +23,6 @@ from scripts.aws.logs import (
     follow_logs,
     format_line,
     parse_duration,
-    strip_control,
 )
 from scripts.cli import fleetsight
 from scripts.logs import LocalLogs
@@ -77,7 +76,7 @@ def test_a_json_line_shows_its_fields_and_other_lines_are_unchanged(line: str, r
 
 def test_log_lines_contain_no_control_characters() -> None:
     assert "\x1b" not in format_line(json.dumps({**LINE, "message": "\x1b[2J", "name": "\x1b]0;x\x07"}), "web")
-    assert strip_control("a\u202eb\x9bc") == "abc"
+    assert format_line("GET /a\u202eb\x9bc", "web") == "web        GET /a\ufffdb\ufffdc"
 
 
 @pytest.mark.parametrize(

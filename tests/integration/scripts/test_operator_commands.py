@@ -12,7 +12,6 @@ from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from core.config import Config
 from core.fleet.models import (
@@ -30,6 +29,7 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from fleetsight_client.api import ApiError
+from fleetsight_client.console import Console
 from scripts.cli import fleetsight
 from scripts.client import FleetClient, web_url
 from scripts.fleet import follow_events
@@ -102,7 +102,7 @@ def test_models_are_compared_by_two_figures_without_control_characters() -> None
     assert "\x1b" not in shown
     rows = [line.split() for line in shown.splitlines()]
     assert ["demo", "a" * 12, "1,000", "0.5%", "81.5%"] in rows
-    assert ["signs[2J", "b" * 12, "3", "100.0%", "-"] in rows
+    assert ["signs\ufffd[2J", "b" * 12, "3", "100.0%", "-"] in rows
     assert "No model has results yet." in shown
 
 
@@ -244,7 +244,7 @@ def test_events_are_shown_oldest_first_without_control_characters(url: str, flee
     done = run_fleet("events", "--url", url)
     lines = done.output.splitlines()
     assert lines[0].split() == ["01", "Mar", "12:00:00", "starting", "5"]
-    assert lines[1].startswith("01 Mar 12:00:07  limits [red]1..5[2J (budget): long")
+    assert lines[1].startswith("01 Mar 12:00:07  limits [red]1..5\ufffd[2J (budget): long")
     assert max(len(line) for line in lines) <= 80
     reported = json.loads(run_fleet("events", "--url", url, "--json").output)
     assert [each["words"] for each in reported["decisions"]][1] == "starting 5"
@@ -383,7 +383,7 @@ def test_the_list_fits_80_columns_without_control_characters(desk_url: str, desk
     assert result.exit_code == 0, result.output
     assert max(len(line) for line in result.output.splitlines()) <= 80
     assert "\x1b" not in result.output
-    for words in ("[red][2Jxxx", "[b]signs", "2026-03-01", *(image.ref.image_id for image in images)):
+    for words in ("[red]\ufffd[2Jxxx", "[b]signs", "2026-03-01", *(image.ref.image_id for image in images)):
         assert words in result.output
 
 

@@ -62,7 +62,7 @@ def test_a_check_that_hangs_and_one_that_fails_hide_no_other() -> None:
 def test_the_report_has_remedies_and_counts_and_removes_control_characters() -> None:
     results = [("port", problem("held by \x1b[31mevil\nname", "kill 1")), ("disk", ok("1 GB"))]
     assert as_text(results).splitlines() == [
-        "problem  port held by ?[31mevil name",
+        "problem  port held by \ufffd[31mevil name",
         "              → kill 1",
         "ok       disk 1 GB",
         "",

@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 from PIL import Image
-from rich.console import Console
 
 from core.image_open import inspect, open_image
 from fleetsight_client.api import ApiError, UploadResult
+from fleetsight_client.console import Console
 from scripts.cli import main as run_fleetsight
 from scripts.load import command
 from scripts.load.clients import (

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from ami.local import LocalImage
 from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
 from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
+from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run.batch import (
