@@ -25,8 +25,12 @@ from scripts.aws.logs import (
     parse_duration,
 )
 from scripts.named_system import NamedStack, named_system_command
+from scripts.run.log_files import older_files
 
 DEFAULT_SINCE = "10m"
+
+_LOGS = "*logs"
+"""The folders of logs in the folder of a system: `logs`, and the link `state-logs`."""
 
 MAX_SKEW_SECONDS = 60.0
 """How far the clocks of two machines may differ: lines about an image may be so much older than its id."""
@@ -56,8 +60,10 @@ class LocalLogs:
         Raises:
             LogError: no system has run at this port.
         """
-        if not (self.state_dir / "logs").is_dir():
-            ports = sorted(path.parent.name.removeprefix("run-") for path in self.state_dir.parent.glob("run-*/logs"))
+        if not any(self.state_dir.glob(_LOGS)):
+            ports = sorted(
+                {path.parent.name.removeprefix("run-") for path in self.state_dir.parent.glob(f"run-*/{_LOGS}")}
+            )
             others = f"; there are logs of port {', '.join(ports)}" if ports else ""
             raise LogError(
                 f"there are no logs in {self.state_dir}: give the --url of the system{others}; "
@@ -66,7 +72,7 @@ class LocalLogs:
         lines = [
             (at, format_line(line, file.role, file.writer, self.query.texts))
             for file in self._files()
-            for at, line in self._new_lines(file)
+            for at, line in self._new_lines(file, moment)
             if at >= moment and self.query.selects(line, file.writer)
         ]
         return [line for _, line in sorted(lines, key=lambda each: each[0])]
@@ -76,21 +82,32 @@ class LocalLogs:
             if role == "worker":
                 for console in sorted(self.state_dir.glob("instances/*/console.log")):
                     yield _LogFile(console, role, console.parent.name)
-            elif (path := self.state_dir / "logs" / f"{role}.log").exists():
-                yield _LogFile(path, role)
+                for console in sorted(self.state_dir.glob(f"{_LOGS}/i-*.log")):  # of an earlier run
+                    yield _LogFile(console, role, console.stem)
+            else:
+                yield from (_LogFile(path, role) for path in self.state_dir.glob(f"{_LOGS}/{role}.log"))
 
-    def _new_lines(self, file: _LogFile) -> Iterator[tuple[float, str]]:
-        """Yield the complete lines that were not read before, with their times."""
-        with file.path.open("rb") as log:
-            size, at = log.seek(0, 2), file.path.stat().st_mtime
-            start = self._read_bytes.get(file.path, 0)
-            log.seek(start if start <= size else 0)  # a new system has replaced a longer file
+    def _new_lines(self, file: _LogFile, moment: float) -> Iterator[tuple[float, str]]:
+        """Yield the complete lines that were not read before, with their times; older files end before `moment`."""
+        start, older = self._read_bytes.get(file.path), older_files(file.path)
+        if start is None:
+            yield from (line for path in older if path.stat().st_mtime >= moment for line in self._lines(path, 0))
+        elif start > file.path.stat().st_size:  # it was rotated
+            yield from (line for path in older[-1:] for line in self._lines(path, start))
+            start = 0
+        yield from self._lines(file.path, start or 0)
+
+    def _lines(self, path: Path, start: int) -> Iterator[tuple[float, str]]:
+        self._read_bytes[path] = start
+        with path.open("rb") as log:
+            at = path.stat().st_mtime
+            log.seek(start)
             for raw in log:
                 if not raw.endswith(b"\n"):
                     break
                 line = raw.decode(errors="replace").rstrip("\n")
                 at = _time_of(line) or at
-                self._read_bytes[file.path] = log.tell()
+                self._read_bytes[path] = log.tell()
                 yield at, line
 
 

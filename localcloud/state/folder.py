@@ -8,6 +8,7 @@ end of the last process that has inherited it: of a command that is killed, the 
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,9 @@ SESSION_KEYS_FILE: Final = "session-keys"
 
 PRIVATE_FILES: Final = (KEY_FILE, HEADER_FILE, SESSION_KEYS_FILE)
 """Small files that belong to the state and that only its owner may read; a snapshot has each as a record."""
+
+LOGS: Final = "logs"
+"""Folder with the logs of the systems that have used the state; no snapshot has them."""
 
 _PRIVATE: Final = "file"  # kind of the records of private files in a snapshot
 _LOCK: Final = "lock"
@@ -147,6 +151,7 @@ class StateFolder:
             StateError: a file cannot be removed.
         """
         with self.locked(), named_errors(self.path):
+            shutil.rmtree(self.path / LOGS, ignore_errors=True)
             # The database last: until then the folder is a state.
             for name in (*PRIVATE_FILES, DATABASE):
                 for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", ""):

@@ -43,7 +43,7 @@ def prometheus_instructions(system: System) -> str:
     port = system.config.metrics.controller_port
     config = prometheus_config(system.url, port, None if token_file is None else str(token_file))
     path = folder / "prometheus.yml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    write_private(path, yaml.safe_dump(config, sort_keys=False))
     listens = f"127.0.0.1:{free_port()}"
     command = shlex.join(
         (

@@ -53,8 +53,8 @@ class LocalSignIn:
 
     def write_names(self, state_dir: Path) -> None:
         """Write the names of the pool and of the job table into `state_dir`, for `fleetsight users`."""
-        (state_dir / POOL_FILE).write_text(f"{self.pool_id}\n")
-        (state_dir / JOB_TABLE_FILE).write_text(f"{self.job_table}\n")
+        write_private(state_dir / POOL_FILE, f"{self.pool_id}\n")
+        write_private(state_dir / JOB_TABLE_FILE, f"{self.job_table}\n")
 
     @property
     def settings(self) -> Mapping[str, str]:

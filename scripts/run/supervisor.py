@@ -52,6 +52,7 @@ class ManagedProcess:
         log: file to which the output is appended.
         essential: whether the end of this process ends the whole system.
         inherited: file descriptors that it inherits.
+        umask: of its files; by default only their owner may read them.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ManagedProcess:
     log: Path
     essential: bool = False
     inherited: tuple[int, ...] = ()
+    umask: int = 0o077
 
 
 class Supervisor:
@@ -89,6 +91,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=managed.inherited,
+                umask=managed.umask,
                 start_new_session=True,  # Ctrl-C reaches only this command, which stops the others
             )
 
@@ -139,7 +142,9 @@ class _ProcessWatcher(threading.Thread):
 
     def run(self) -> None:
         """Keep the process running until the supervisor stops."""
-        backoff, previous_end = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS), ""
+        backoff, previous_end, log = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS), "", self.managed.log
+        log.touch(mode=0o600)
+        written = log.stat().st_size  # by an earlier run
         while (process := self._spawn(previous_end)) is not None:
             started, leader = time.monotonic(), Process.of(process.pid)
             status = process.wait()
@@ -155,7 +160,7 @@ class _ProcessWatcher(threading.Thread):
             if leader is not None:
                 leader.signal_group(signal.SIGKILL)  # gunicorn's workers would keep the port for seconds
             _log.warning("%s ended with %s; it starts again", self.managed.name, _status_text(status))
-            previous_end = f"{_status_text(status)}: {_last_line(self.managed.log)}" if status else ""
+            previous_end = f"{_status_text(status)}: {_last_line(log, written)}" if status else ""
             self._stopping.wait(backoff.after_failure())
 
     def _spawn(self, previous_end: str) -> subprocess.Popen[bytes] | None:
@@ -185,10 +190,11 @@ def _status_text(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _last_line(log: Path) -> str:
-    """Return the last line of a log that is more than information, or an empty one."""
+def _last_line(log: Path, start: int) -> str:
+    """Return the last line after `start` of a log that is more than information, or an empty one."""
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_LOG_BYTES))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start if start <= size else 0, size - MAX_LOG_BYTES))  # it may have been rotated
         lines = file.read().replace(b"\0", b"").split(b"\n")
     found = (line for line in reversed(lines) if line.strip() and b'"level": "info"' not in line)
     return next(found, b"").decode(errors="replace")

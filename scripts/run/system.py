@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shlex
-import shutil
 import socket
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event, Thread
 
 import urllib3
 
@@ -22,14 +22,16 @@ from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, Wo
 from core.format import file_size, plural
 from core.provision import provision
 from fleetsight_client.api import ApiClient
-from localcloud.access_keys import owner_key
+from localcloud.access_keys import owner_key, write_private
 from localcloud.clients import CloudUnreachableError, ControlClient, mails
 from localcloud.cognito.mailbox import Mail
 from localcloud.launch import machines
 from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
+from localcloud.state.folder import LOGS
 from scripts.client import web_url
 from scripts.home import HOME_VARIABLE, home_of
+from scripts.run import log_files
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
@@ -74,6 +76,7 @@ class System:
     state: OpenState | None = None
     sign_in: LocalSignIn | None = field(default=None, init=False)
     """Set when the system has started with sign-in."""
+    _stopping: Event = field(default_factory=Event, init=False)
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -112,8 +115,13 @@ class System:
 
     @cached_property
     def state_dir(self) -> Path:
-        """The folder of the logs and the instances' files."""
+        """The folder of the endpoint, the keys and the instances' files."""
         return self.home / f"run-{self.config.web.port}"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs, which a restart keeps: in the state, if there is one."""
+        return (self.state_dir if self.state is None else self.state.folder.path) / LOGS
 
     @property
     def fleet_words(self) -> str:
@@ -152,14 +160,14 @@ class System:
                 f"single keys as {PREFIX}SECTION__KEY"
             )
         check_port_free(self.config.web.host, self.config.web.port)
-        shutil.rmtree(self.state_dir, ignore_errors=True)
         try:
-            (self.state_dir / "logs").mkdir(parents=True)
+            log_files.prepare(self.state_dir, self.logs)
         except OSError as error:
             raise StartError(
                 f"cannot write to {self.state_dir}: {error.strerror}; name another folder with {HOME_VARIABLE}"
             ) from error
-        (self.state_dir / "endpoint").write_text(self.endpoint_url + "\n")
+        Thread(target=log_files.keep_bounded, args=(self.state_dir, self.logs, self._stopping), daemon=True).start()
+        write_private(self.state_dir / "endpoint", self.endpoint_url + "\n")
         owner_key().save(self.state_dir)
         options = [part for switch in self.switches for part in ("--switch", switch)]
         port = self.endpoint_url.rpartition(":")[2]
@@ -195,6 +203,7 @@ class System:
 
     def stop(self) -> None:
         """End all processes, the workers included."""
+        self._stopping.set()
         self.supervisor.stop()
         self.lifeline.cut()
 
@@ -208,9 +217,11 @@ class System:
                 name,
                 (sys.executable, *arguments, *line),
                 self._environment() | counts,
-                self.state_dir / "logs" / f"{name}.log",
+                self.logs / f"{name}.log",
                 essential=name == "cloud" and self.state is None,
                 inherited=((self.lifeline.read_end,) if is_local_cloud else ()) + lock,
+                # The users in a booted machine read the folder that is its root.
+                umask=0o022 if self.image is not None and name == "hypervisor" else 0o077,
             )
         )
 
@@ -250,7 +261,7 @@ class System:
             if self.supervisor.failed.is_set():
                 raise StartError(self.supervisor.failure)
             if time.monotonic() > deadline:
-                path = self.state_dir / "logs" / f"{log}.log"
+                path = self.logs / f"{log}.log"
                 raise StartError(f"{what} does not answer after {seconds:.0f} s; its log is {path}")
             time.sleep(0.02)
 

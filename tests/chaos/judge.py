@@ -126,7 +126,7 @@ def count_repairs(lines: Iterable[str]) -> Counter[str]:
 
 def controller_log(system: System) -> Path:
     """Return the file with the log lines of all controllers of the campaign."""
-    return system.state_dir / "logs" / "controller.log"
+    return system.logs / "controller.log"
 
 
 def check_images(

@@ -24,7 +24,7 @@ from localcloud.access_keys import KEY_FILE, write_private
 from localcloud.http_worker import InlineWorker
 from localcloud.s3 import objects
 from localcloud.state import format_1
-from localcloud.state.folder import DATABASE, StateFolder, StateInUseError, restore
+from localcloud.state.folder import DATABASE, LOGS, StateFolder, StateInUseError, restore
 from localcloud.state.recorder import NOT_WRITTEN, Recorder
 from localcloud.state.store import (
     ACKNOWLEDGED,
@@ -576,6 +576,8 @@ def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFol
 def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> None:
     for name in (f"{KEY_FILE}.partial", f"{DATABASE}.partial", f"{DATABASE}-wal", f"{DATABASE}-shm"):
         (state.path / name).touch()  # a kill leaves these
+    (state.path / LOGS).mkdir()
+    (state.path / LOGS / "web.log").touch()
     state.remove()
     assert {entry.name for entry in state.path.iterdir()} == {"lock"}
     with pytest.raises(StateError, match="is not a state"):

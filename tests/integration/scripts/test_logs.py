@@ -26,6 +26,7 @@ from scripts.aws.logs import (
 )
 from scripts.cli import fleetsight
 from scripts.logs import LocalLogs
+from scripts.run import log_files
 from scripts.run.system import System
 from tests.support.aws_stage import Stage, account_at
 from tests.support.jobs import picture
@@ -267,6 +268,33 @@ def test_a_line_that_is_being_written_is_shown_once_it_is_complete(tmp_path: Pat
     assert read(0) == ["web        second"]
     path.write_text("new\n")  # a new system has replaced the file
     assert read(0) == ["web        new"]
+
+
+def test_rotated_lines_are_read_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "MAX_LOG_BYTES", 1)
+    files, read = FileStore(tmp_path), LocalLogs(tmp_path, LogQuery()).since
+    for number in range(3):
+        files.write("web", f"line {number}")
+        log_files.bound(tmp_path, tmp_path / "logs")
+    assert read(0) == [f"web        line {number}" for number in range(3)]
+    files.write("web", "line 3", "line 4")
+    assert read(0) == ["web        line 3", "web        line 4"]
+    files.write("web", "line 5")
+    log_files.bound(tmp_path, tmp_path / "logs")
+    assert read(0) == ["web        line 5"]
+    assert read(0) == []
+    assert LocalLogs(tmp_path, LogQuery()).since(time.time() + 60) == []
+
+
+def test_the_logs_of_an_earlier_run_and_of_a_state_are_read(tmp_path: Path) -> None:
+    folder, files = tmp_path / "run-8000", FileStore(tmp_path / "run-8000")
+    files.write("worker", "worker of the first run")
+    files.write("web", "first run")
+    log_files.prepare(folder, tmp_path / "state" / "logs")
+    FileStore(tmp_path / "state").write("web", "second run")
+    expected = ["web        first run", "web        second run", "worker     worker of the first run"]
+    assert sorted(LocalLogs(folder, LogQuery()).since(0)) == expected
+    assert LocalLogs(folder, LogQuery(instance=WORKER)).since(0) == expected[2:]
 
 
 def run(*arguments: str) -> Result:

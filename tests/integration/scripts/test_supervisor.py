@@ -56,6 +56,24 @@ def test_a_restarted_process_gets_how_the_one_before_ended_under_the_same_superv
     assert Supervisor().name != supervisor.name
 
 
+def test_a_log_and_what_a_process_writes_can_be_read_by_their_owner_only(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    written, log = tmp_path / "written", tmp_path / "it.log"
+    supervisor.start(service(tmp_path, f"open({str(written)!r}, 'w').close(); {FOREVER}"))
+    wait_until(written.exists, "it has written a file")
+    assert [path.stat().st_mode & 0o777 for path in (log, written)] == [0o600, 0o600]
+
+
+def test_the_last_words_of_an_earlier_run_are_not_those_of_a_process(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "it.log").write_text("no queue\n")
+    ends = tmp_path / "ends"
+    code = f"import os; open({str(ends)!r}, 'a').write(os.environ[{PREVIOUS_END!r}] + '|'); sys.exit(3)"
+    supervisor.start(service(tmp_path, f"import sys; {code}"))
+    wait_until(lambda: ends.exists() and ends.read_text().count("|") > 1, "it has started twice")
+    assert ends.read_text().split("|")[:2] == ["", "status 3: "]
+
+
 def test_the_children_of_a_killed_process_are_killed_before_its_restart(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
