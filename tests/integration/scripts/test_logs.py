@@ -370,3 +370,8 @@ def test_one_trace_leads_from_the_browsers_request_to_the_recorded_result(
     assert {"POST 200", "accepted", "answered", "recorded"} <= {message_of(line) for line in of_trace.splitlines()}
     of_job = run("--url", system.url, "--job", job, "controller").output
     assert "closed a finished job" in of_job or "recorded" in of_job
+
+
+def test_a_running_system_rotates_its_logs(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "MAX_LOG_BYTES", 0)
+    wait_until((system.logs / "web.log.1").exists, "the log of the web tier was rotated")
