@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 Decoder = Callable[..., bytes | bytearray]
 """Decodes an image into its central crop and a thumbnail.
 
-Parameters and errors are those of `app_tier.central_crop.central_crop`; a `SandboxPool` runs that function in its
-processes, by the name in `app_tier.__main__.DECODER`.
+Parameters are the image, its owner, and those of `app_tier.central_crop.central_crop`, which also has the errors; a
+`SandboxPool` runs that function in its processes, by the name in `app_tier.__main__.DECODER`.
 """
 
 
@@ -56,7 +56,7 @@ def decode(
     """
     before, sizes = clock(), {"resize": spec.resize, "crop": spec.crop, "thumbnail_side": THUMBNAIL_SIDE}
     try:
-        square, thumbnail = _split(decoder(task.payload, limits=limits, **sizes), spec)
+        square, thumbnail = _split(decoder(task.payload, task.delivery.owner, limits=limits, **sizes), spec)
     except (TooCostlyError, CrashedError, ValueError) as error:
         _log.warning("an image ended its decoder", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise rejection_of(error) from error

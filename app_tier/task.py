@@ -35,6 +35,11 @@ class Delivery:
         return self.received.receipt
 
     @property
+    def owner(self) -> str:
+        """The user of its job as far as the queue knows, else the job: decoders are never shared between owners."""
+        return self.received.group or self.request.job_id
+
+    @property
     def tries(self) -> int:
         """Deliveries of the request without an answer so far, including this one.
 

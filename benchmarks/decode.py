@@ -133,7 +133,7 @@ def least_memory(data: bytes, pixels: int) -> float:
         allowance = Allowance(_DECODE_SECONDS, bytes_a_pixel * pixels, 3 * IMAGENET.crop**2)
         pool = SandboxPool(zygote, allowance, max_processes=1)
         try:
-            pool(data, resize=IMAGENET.resize, crop=IMAGENET.crop, limits=_LIMITS)
+            pool(data, "", resize=IMAGENET.resize, crop=IMAGENET.crop, limits=_LIMITS)
         except (TooCostlyError, CrashedError):
             return False
         return True

@@ -5,8 +5,8 @@
 forked before its parent holds anything secret, and then scrubs its environment (limits.py): it has no key, no socket
 and no memory of the parent. It has no threads, so it can be forked safely. A child cannot open a file or a socket and
 cannot start a process, and its memory and CPU time are limited (limits.py). A child processes many items one after
-the other, so an item that takes a child over could read the next ones: the sandbox protects everything else, not the
-items of one child from each other.
+the other, so an item that takes a child over could read the next ones and forge their replies. Therefore all of them
+have the same owner: a user, or a job where the user is unknown. A child is replaced after a number of items.
 
 ====================  ==================================================================
 a child               its item; the next item gets a new child

@@ -7,7 +7,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,8 +31,11 @@ HANG_FACTOR: Final = 3
 TRIES: Final = 2
 """Tries of an item that ended its child: first beside other items, then alone."""
 
-MAX_ITEMS_PER_PROCESS: Final = 10_000
-"""Items after which a child is replaced, so that leaks do not add up."""
+MAX_ITEMS_PER_PROCESS: Final = 1_000
+"""Items after which a child is replaced: this bounds leaks, and how long an item that took the child over stays."""
+
+IDLE_FACTOR: Final = 4
+"""This many times `max_processes` idle children are kept, so that owners that take turns keep theirs."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +66,25 @@ class Allowance:
 class SandboxPool:
     """One function over bytes, run in sandboxed processes; threads may share it.
 
-    Children are started on demand and kept for the next items. If `max_processes` are busy, callers wait in order.
+    Children are started on demand and kept for the next items of their owner. If `max_processes` are busy, callers
+    wait in order.
     """
 
     def __init__(self, zygote: Zygote, allowance: Allowance, max_processes: int) -> None:
         self._zygote, self.allowance, self._max_processes = zygote, allowance, max_processes
         self._slots, self._gate = threading.BoundedSemaphore(max_processes), threading.Lock()
-        self._idle: list[SandboxProcess] = []
+        self._idle: list[SandboxProcess] = []  # the one that was used last is the last one
+        self._idle_lock = threading.Lock()
         self._has_warned = False
         weakref.finalize(self, _close_all, self._idle)
 
-    def __call__(self, data: bytes, **arguments: Any) -> bytes | bytearray:
+    def __call__(self, data: bytes, owner: str, **arguments: Any) -> bytes | bytearray:
         """Return the function's result for `data` and the keyword arguments, which must be valid JSON.
+
+        Args:
+            data: the item.
+            owner: items of two owners are never in the same child.
+            arguments: keyword arguments of the function.
 
         Raises:
             ImageRejectedError: as the function raised it.
@@ -85,28 +95,29 @@ class SandboxPool:
         encoded = json.dumps(arguments).encode()
         try:
             with self._acquired(1):
-                return self._process(data, encoded, in_new_child=False)
+                return self._process(data, owner, encoded, in_new_child=False)
         except _ChildDiedError as died:
             _log.warning("retrying an item alone", extra={"reason": str(died.reason)})
         try:
             with self._acquired(self._max_processes):
-                return self._process(data, encoded, in_new_child=True)
+                return self._process(data, owner, encoded, in_new_child=True)
         except _ChildDiedError as died:
             raise died.reason from died
 
     def prepare(self) -> None:
-        """Start a child if none is idle.
+        """Start a child for the first owner.
 
         Raises:
             PoolUnavailableError: it could not be started.
         """
         with self._acquired(1):
-            self._release_child(self._acquire_child(new=False))
+            self._release_child(self._start_child())
 
     def close(self) -> None:
         """End all processes; the next item would start new ones."""
-        while self._idle:
-            self._idle.pop().close()
+        with self._idle_lock:
+            while self._idle:
+                self._idle.pop().close()
         self._zygote.close()
 
     @contextmanager
@@ -120,10 +131,10 @@ class SandboxPool:
         finally:
             self._slots.release(slots)
 
-    def _process(self, data: bytes, arguments: bytes, *, in_new_child: bool) -> bytes | bytearray:
+    def _process(self, data: bytes, owner: str, arguments: bytes, *, in_new_child: bool) -> bytes | bytearray:
         """Return a child's result for an item; raises the errors of `__call__`, or `_ChildDiedError`."""
         while True:
-            child = self._acquire_child(new=in_new_child)
+            child = self._acquire_child(owner, new=in_new_child)
             try:
                 outcome, reply = self._request(child, data, arguments)
                 break
@@ -157,14 +168,17 @@ class SandboxPool:
         except OSError as error:
             raise _cause_of_death(self._kill(child), allowed) from error
 
-    def _acquire_child(self, *, new: bool) -> SandboxProcess:
-        """Return a child that no other thread uses; an idle one is killed to make room for a new one."""
-        with suppress(IndexError):
-            idle = self._idle.pop()
-            if not new:
-                return idle
+    def _acquire_child(self, owner: str, *, new: bool) -> SandboxProcess:
+        """Return an owner's child that no other thread uses; with `new`, a new one in place of an idle one."""
+        with self._idle_lock:
+            usable = (each for each in reversed(self._idle) if new or each.owner in {owner, None})
+            if idle := next(usable, None):
+                self._idle.remove(idle)
+        if idle and new:
             self._kill(idle)
-        return self._start_child()
+        child = self._start_child() if new or not idle else idle
+        child.owner = owner
+        return child
 
     def _start_child(self) -> SandboxProcess:
         child = SandboxProcess(*self._zygote.fork_child(self.allowance.memory_bytes))
@@ -181,10 +195,14 @@ class SandboxPool:
         return child
 
     def _release_child(self, child: SandboxProcess) -> None:
-        if child.items < MAX_ITEMS_PER_PROCESS:
-            self._idle.append(child)
-        else:
+        if child.items >= MAX_ITEMS_PER_PROCESS:
             self._kill(child)
+            return
+        with self._idle_lock:
+            self._idle.append(child)
+            surplus = self._idle.pop(0) if len(self._idle) > IDLE_FACTOR * self._max_processes else None
+        if surplus:
+            self._kill(surplus)
 
     def _kill(self, child: SandboxProcess) -> int | None:
         child.close()

@@ -91,10 +91,16 @@ def rejection_of(error: Exception) -> ImageRejectedError:
 
 
 class SandboxProcess:
-    """A child process, used by one thread at a time; `items` is the number of items sent to it."""
+    """A child process, used by one thread at a time.
+
+    Attributes:
+        items: number of items sent to it.
+        owner: the owner of all of them; None before the first.
+    """
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid, self._channel, self.items = pid, channel, 0
+        self.owner: str | None = None
 
     def wait_until_ready(self, timeout: float) -> str:
         """Wait until the child is ready; from then on wait up to `timeout` seconds for each reply.

@@ -14,7 +14,6 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
-from core.image_open import inspect
 from core.jobs.store import JobStore
 from core.tokens import TokenClaims, TokenRefusedError
 from services.accounts import OPERATORS
@@ -30,6 +29,7 @@ from services.user_errors import (
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
 from web_tier.auth.guard import csrf_token

@@ -148,7 +148,7 @@ def _drawn(job: Job, result: ImageResult, side: int) -> bytes:
         if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            return services.thumbnails.render(services.objects.original(result.record), side)
+            return services.thumbnails.render(services.objects.original(result.record), job.owner, side)
         except (ObjectTooLargeError, NoThumbnailError) as error:
             services.thumbnails.mark_unavailable(ref)
             raise NoThumbnailError(str(error)) from error

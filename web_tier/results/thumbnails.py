@@ -65,15 +65,15 @@ class Thumbnails:
         with self._lock:
             self._unavailable[ref] = None
 
-    def render(self, data: bytes, side: int = TILE) -> bytes:
-        """Return a thumbnail of an image, upright, its shorter side at most `side` pixels.
+    def render(self, data: bytes, owner: str, side: int = TILE) -> bytes:
+        """Return a thumbnail of an owner's image, upright, its shorter side at most `side` pixels.
 
         Raises:
             NoThumbnailError: if the image has none.
             PoolUnavailableError: if no process can draw it at the moment.
         """
         try:
-            drawn = bytes(self._pool(data, limits=self._limits, side=side))
+            drawn = bytes(self._pool(data, owner, limits=self._limits, side=side))
         except (ImageRejectedError, TooCostlyError, CrashedError) as error:
             raise NoThumbnailError(str(error)) from error
         if thumbnail_type(drawn) is None:

@@ -237,7 +237,7 @@ class ImageIngest:
     """Ingests images, for all threads of one process.
 
     Attributes:
-        inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`.
+        inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
         cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
         declared: the images that are being put.
@@ -438,7 +438,7 @@ class ImageIngest:
 
     def _put(self, job: Job, ref: ImageRef, upload: Upload, cached: ClassificationResult | None) -> UploadResult:
         try:
-            image = validate_image(upload, self.limits, self.inspect)
+            image = validate_image(upload, self.limits, self.inspect, job.owner)
             if isinstance(image, RejectedUpload):
                 self.metrics.reject(image.code)
                 self._settle([ref])
@@ -547,7 +547,7 @@ def sandboxed_inspect(limits: ImageLimits) -> SandboxPool:
 
 
 def validate_image(
-    upload: Upload, limits: ImageLimits, inspect: Callable[..., object]
+    upload: Upload, limits: ImageLimits, inspect: Callable[..., object], owner: str
 ) -> ImageFormat | RejectedUpload:
     """Return the format of an image, or a rejection. The content decides, not the name; nothing is decoded.
 
@@ -556,7 +556,7 @@ def validate_image(
     try:
         if upload.size > limits.max_bytes:
             raise too_large(upload.size, limits)
-        inspect(upload.data, limits=limits)
+        inspect(upload.data, owner, limits=limits)
         return FORMATS[sniff(upload.data)]
     except ImageRejectedError as error:
         rejection = error

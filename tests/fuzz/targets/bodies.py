@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import parse_config
-from core.image_open import inspect
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, RequestMessage
@@ -26,6 +25,7 @@ from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
 from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.request_body import Base64Image, decoded

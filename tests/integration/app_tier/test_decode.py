@@ -4,12 +4,12 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from app_tier.__main__ import DECODER
-from app_tier.central_crop import central_crop
 from app_tier.decode import MAX_ANSWER_BYTES, THUMBNAIL_SIDE, Decoder, Pixels, decode, sandboxed_decoder
 from app_tier.task import Task, new_task
 from core.config import Config
@@ -18,6 +18,7 @@ from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from tests.support.hostile_images import BOMBS, HONEST, POLYGLOTS
+from tests.support.unsandboxed import central_crop
 from tests.support.worker import colour_bundle, delivery, picture
 
 SPEC = colour_bundle().manifest.preprocess
@@ -48,7 +49,7 @@ def test_what_ends_a_decoding_process_is_the_fault_of_the_image_with_a_clear_rea
 
 
 def failing(error: Exception) -> Decoder:
-    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits, thumbnail_side: int) -> bytes:
+    def decoder(data: bytes, job_id: str, **settings: object) -> bytes:
         raise error
 
     return decoder
@@ -61,12 +62,26 @@ def test_where_nobody_can_decode_the_image_is_not_blamed() -> None:
 
 @pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
 def test_a_decoder_that_answers_with_too_few_pixels_or_too_many_is_not_believed(size: int) -> None:
-    def decoder(data: bytes, *, resize: int, crop: int, limits: ImageLimits, thumbnail_side: int) -> bytes:
+    def decoder(data: bytes, job_id: str, **settings: object) -> bytes:
         return bytes(size)
 
     with pytest.raises(ImageRejectedError) as refused:
         decoded(picture("red"), decoder=decoder)
     assert refused.value.code == "undecodable"
+
+
+def test_images_are_decoded_for_their_user_or_for_their_job_if_it_is_unknown() -> None:
+    owners = []
+
+    def decoder(data: bytes, owner: str, **settings: Any) -> bytes:
+        owners.append(owner)
+        return central_crop(data, owner, **settings)
+
+    deliveries = [delivery(), delivery(), delivery(group="alice"), delivery(group="alice")]
+    for each in deliveries:
+        decode(new_task(each).with_payload(picture("red")), SPEC, LIMITS, decoder)
+    assert owners == [*(each.request.job_id for each in deliveries[:2]), "alice", "alice"]
+    assert owners[0] != owners[1]
 
 
 def test_the_thumbnail_of_an_image_is_small_and_upright() -> None:

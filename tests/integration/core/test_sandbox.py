@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from core.images import ImageRejectedError
-from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.pool import IDLE_FACTOR, Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
 from tests.support.processes import children_of, run_python
@@ -43,20 +43,36 @@ def sandbox(zygote: Zygote) -> SandboxPool:
 
 
 def child_of(sandbox: SandboxPool) -> int:
-    return int(sandbox(b"pid"))
+    return int(sandbox(b"pid", "a"))
 
 
 def test_one_process_answers_item_after_item(sandbox: SandboxPool) -> None:
     first = child_of(sandbox)
     assert [child_of(sandbox) for _ in range(20)] == [first] * 20
-    assert sandbox(b"pid", times=2) == str(first).encode() * 2
+    assert sandbox(b"pid", "a", times=2) == str(first).encode() * 2
     assert first != os.getpid()
+
+
+def test_items_of_two_owners_are_never_in_the_same_process(zygote: Zygote) -> None:
+    sandbox = SandboxPool(zygote, SMALL, max_processes=1)
+    sandbox.prepare()
+    owners = [*"abab", *(str(number) for number in range(3 * IDLE_FACTOR)), *"ab"]
+    seen = [(int(sandbox(b"pid", owner)), owner) for owner in owners]
+    assert len({process for process, _ in set(seen)}) == len(set(seen))
+    assert len({process for process, _ in seen[:4]}) == 2  # owners that take turns keep their processes
+    assert len(living_children(parent_of(seen[-1][0]))) <= IDLE_FACTOR
+
+
+def test_a_process_is_replaced_after_a_number_of_items(sandbox: SandboxPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.sandbox.pool.MAX_ITEMS_PER_PROCESS", 3)
+    processes = [child_of(sandbox) for _ in range(7)]
+    assert [processes.count(each) for each in dict.fromkeys(processes)] == [3, 3, 1]
 
 
 def test_a_rejection_is_raised_unchanged_and_the_process_stays(sandbox: SandboxPool) -> None:
     first = child_of(sandbox)
     with pytest.raises(ImageRejectedError) as refused:
-        sandbox("refuse it ends early: \u202e <b>".encode())
+        sandbox("refuse it ends early: \u202e <b>".encode(), "a")
     assert (refused.value.code, refused.value.message) == ("truncated", "it ends early: \u202e <b>")
     assert child_of(sandbox) == first
 
@@ -79,7 +95,7 @@ def test_an_item_that_ends_its_process_twice_fails_and_the_next_gets_a_new_proce
     sandbox: SandboxPool, item: bytes, reason: str
 ) -> None:
     with pytest.raises(CrashedError, match=reason):
-        sandbox(item)
+        sandbox(item, "a")
     assert child_of(sandbox)
 
 
@@ -98,7 +114,7 @@ def test_an_item_that_exceeds_its_allowance_fails(
     hasty = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), max_processes=1)
     hasty.prepare()
     with pytest.raises(error, match=reason):
-        hasty(item)
+        hasty(item, "a")
     assert child_of(hasty)
 
 
@@ -106,12 +122,12 @@ def test_the_time_limit_counts_for_each_item(zygote: Zygote, monkeypatch: pytest
     monkeypatch.setattr("core.sandbox.pool.HANG_FACTOR", DEADLINE_SECONDS)  # only processor time counts here
     # The system counts whole seconds: without more for each item, the first one would last for all.
     sandbox = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), max_processes=1)
-    assert len({bytes(sandbox(b"burn 0.2")) for _ in range(7)}) == 1
+    assert len({bytes(sandbox(b"burn 0.2", "a")) for _ in range(7)}) == 1
 
 
 def test_an_item_within_its_allowance_succeeds(sandbox: SandboxPool) -> None:
-    assert sandbox(b"allocate 30000000") == b"30000000"
-    assert len(sandbox(b"long 1000")) == 1_000
+    assert sandbox(b"allocate 30000000", "a") == b"30000000"
+    assert len(sandbox(b"long 1000", "a")) == 1_000
 
 
 @pytest.mark.parametrize(
@@ -119,19 +135,19 @@ def test_an_item_within_its_allowance_succeeds(sandbox: SandboxPool) -> None:
     ["open", "socket", "pipe", "execve", "fork", "ptrace", "kill", "prlimit", "process_vm_readv", "setuid"],
 )
 def test_a_child_can_open_start_and_reach_nothing(sandbox: SandboxPool, what: str) -> None:
-    assert sandbox(f"try {what}".encode()) == b"PermissionError"
+    assert sandbox(f"try {what}".encode(), "a") == b"PermissionError"
 
 
 @pytest.mark.parametrize("what", ["unlink", "mkdir", "chmod"])
 def test_a_child_can_change_no_file(sandbox: SandboxPool, tmp_path: Path, what: str) -> None:
     there, new = tmp_path / "there", tmp_path / "new"
     there.touch(mode=0o600)
-    assert sandbox(f"try {what} {new if what == 'mkdir' else there}".encode()) == b"PermissionError"
+    assert sandbox(f"try {what} {new if what == 'mkdir' else there}".encode(), "a") == b"PermissionError"
     assert (there.stat().st_mode & 0o777, new.exists()) == (0o600, False)
 
 
 def test_a_child_has_neither_descriptors_nor_processes_nor_core_dumps_to_give(sandbox: SandboxPool) -> None:
-    assert sandbox(b"limits") == repr([(0, 0)] * 4).encode()
+    assert sandbox(b"limits", "a") == repr([(0, 0)] * 4).encode()
 
 
 def test_a_child_holds_no_key_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +155,7 @@ def test_a_child_holds_no_key_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> 
     zygote = Zygote(FUNCTION)
     sandbox = SandboxPool(zygote, SMALL, max_processes=1)
     child = child_of(sandbox)
-    assert b"s3cret" not in sandbox(b"environment")
+    assert b"s3cret" not in sandbox(b"environment", "a")
     assert b"s3cret" not in environment_of(child)
     zygote.close()
 
@@ -183,7 +199,7 @@ class Call:
 
     def _run(self) -> None:
         try:
-            self.answer = bytes(self.sandbox(self.item))
+            self.answer = bytes(self.sandbox(self.item, "a"))
         except Exception as error:  # noqa: BLE001 (the test checks it)
             self.error = error
 
@@ -209,14 +225,14 @@ def test_an_item_whose_child_gets_no_memory_is_tried_again_in_a_fresh_child(sand
     first = child_of(sandbox)
     _, most = resource.prlimit(first, resource.RLIMIT_AS)
     resource.prlimit(first, resource.RLIMIT_AS, (1, most))
-    assert sandbox(b"allocate 10000000")
+    assert sandbox(b"allocate 10000000", "a")
     assert child_of(sandbox) != first
 
 
 def test_an_item_whose_child_gets_no_processor_is_tried_again_in_a_fresh_child(zygote: Zygote) -> None:
     hasty = SandboxPool(zygote, Allowance(0.5, 64 * MEGABYTE, 1_000), max_processes=1)
     first = child_of(hasty)
-    assert hasty(f"stop_in {first}".encode()) != str(first).encode()
+    assert hasty(f"stop_in {first}".encode(), "a") != str(first).encode()
 
 
 def test_an_item_is_tried_again_alone_and_a_second_death_is_its_own(zygote: Zygote) -> None:
@@ -245,6 +261,10 @@ def stopped_children(parent: int) -> set[int]:
     return {child for child in children_of(parent) if state_of(child) == "T"}
 
 
+def living_children(parent: int) -> set[int]:
+    return {child for child in children_of(parent) if state_of(child) != "Z"}
+
+
 def test_an_item_that_comes_while_an_idle_child_dies_is_answered(sandbox: SandboxPool) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV) * 10:
         os.kill(child_of(sandbox), number)
@@ -262,7 +282,7 @@ def test_threads_share_no_more_children_than_agreed(zygote: Zygote) -> None:
     sandbox = SandboxPool(zygote, Allowance(5, 64 * MEGABYTE, 10_000), max_processes=3)
     seen: set[bytes] = set()
     with ThreadPoolExecutor(12) as pool:
-        for answer in pool.map(lambda _: sandbox(b"pid"), range(300)):
+        for answer in pool.map(lambda _: sandbox(b"pid", "a"), range(300)):
             seen.add(bytes(answer))
     assert 1 <= len(seen) <= 3
 
@@ -272,7 +292,7 @@ def test_a_crash_fails_its_own_item_only(zygote: Zygote) -> None:
 
     def outcome(number: int) -> str:
         try:
-            return "pid" if sandbox(b"signal SIGSEGV" if number % 3 == 0 else b"pid") else ""
+            return "pid" if sandbox(b"signal SIGSEGV" if number % 3 == 0 else b"pid", "a") else ""
         except CrashedError:
             return "crash"
 
@@ -285,8 +305,12 @@ def test_a_killed_zygote_is_restarted_and_no_item_is_blamed() -> None:
     zygote = Zygote(FUNCTION, jitter=lambda _low, _high: 0.0)
     sandbox = SandboxPool(zygote, Allowance(5, 64 * MEGABYTE, 1_000), max_processes=1)
     child = child_of(sandbox)
-    waiting = threading.Thread(target=lambda: suppressed(lambda: sandbox(b"signal SIGSTOP"), errors), daemon=True)
     errors: list[Exception] = []
+
+    def stop() -> None:
+        suppressed(lambda: sandbox(b"signal SIGSTOP", "a"), errors)
+
+    waiting = threading.Thread(target=stop, daemon=True)
     waiting.start()
     wait_until(lambda: state_of(child) == "T", "the child is stopped")  # only now is the item in its hands
     os.kill(parent_of(child), signal.SIGKILL)
@@ -309,14 +333,14 @@ def test_zygote_start_backs_off_after_a_failure() -> None:
     zygote = Zygote("tests.nowhere:function", jitter=lambda _low, high: high, clock=lambda: now)
     sandbox = SandboxPool(zygote, SMALL, max_processes=1)
     with pytest.raises(PoolUnavailableError, match="nowhere"):
-        sandbox(b"pid")
+        sandbox(b"pid", "a")
     with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.1 s"):
-        sandbox(b"pid")
+        sandbox(b"pid", "a")
     now += 0.11
     with pytest.raises(PoolUnavailableError, match="no process"):
-        sandbox(b"pid")
+        sandbox(b"pid", "a")
     with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.2 s"):
-        sandbox(b"pid")
+        sandbox(b"pid", "a")
 
 
 PARENT = f"""
@@ -327,9 +351,9 @@ zygote = Zygote({FUNCTION!r})
 if sys.argv[1] == "fork":
     zygote.fork()
 sandbox = SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)
-print(sandbox(b"pid").decode(), flush=True)
+print(sandbox(b"pid", "a").decode(), flush=True)
 if sys.argv[2] == "busy":
-    sandbox(b"sleep")
+    sandbox(b"sleep", "a")
 time.sleep(600)
 """
 
@@ -341,7 +365,7 @@ from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.zygote import Zygote
 zygote = Zygote({FUNCTION!r})
 zygote.fork()
-print(SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"garbage").decode())
+print(SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"garbage", "a").decode())
 """
 
 
@@ -360,7 +384,7 @@ configure_logging("test")
 zygote = Zygote("core.images:no_such_function")
 zygote.fork()
 try:
-    SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"pid")
+    SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"pid", "a")
 except PoolUnavailableError:
     print("unavailable")
 """

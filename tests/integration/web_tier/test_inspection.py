@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.central_crop import central_crop
-from core.image_open import inspect
 from core.images import ImageLimits, ImageRejectedError, sniff
 from core.sandbox.pool import SandboxPool
 from tests.support.hostile_images import BOMBS, FLOODS, FOREIGN, HONEST, POLYGLOTS, STARTS
 from tests.support.processes import run_python
+from tests.support.unsandboxed import central_crop, inspect
 from web_tier.uploads.ingest import sandboxed_inspect
 
 pytestmark = pytest.mark.processes
@@ -38,7 +37,7 @@ def sandbox() -> Iterator[SandboxPool]:
 
 def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **sizes: int) -> object:
     try:
-        function(data, limits=limits, **sizes)
+        function(data, "u", limits=limits, **sizes)
     except ImageRejectedError as error:
         return error.code, error.message
     return sniff(data)
@@ -65,7 +64,7 @@ from web_tier.uploads.multipart import Upload
 limits = ImageLimits()
 for name in sys.argv[1:]:
     data = open(name, "rb").read()
-    print(validate_image(Upload("a", data, len(data)), limits, sandboxed_inspect(limits)))
+    print(validate_image(Upload("a", data, len(data)), limits, sandboxed_inspect(limits), "u"))
 print({name.partition(".")[0] for name in sys.modules} & {"PIL", "pillow_heif", "numpy"})
 """
 

@@ -20,7 +20,6 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id
-from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -37,6 +36,7 @@ from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult

@@ -44,14 +44,14 @@ def thumbnails() -> Iterator[Thumbnails]:
 @pytest.mark.parametrize("kind", HONEST)
 def test_a_sandboxed_process_draws_every_kind_of_image(kind: str, thumbnails: Thumbnails) -> None:
     data = HONEST[kind]()
-    assert thumbnails.render(data) == draw(data, LIMITS, TILE)
+    assert thumbnails.render(data, "u") == draw(data, LIMITS, TILE)
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("data", [b"", b"text", picture()[:200], picture("PNG")[:40]])
 def test_a_broken_file_has_no_thumbnail(data: bytes, thumbnails: Thumbnails) -> None:
     with pytest.raises(NoThumbnailError):
-        thumbnails.render(data)
+        thumbnails.render(data, "u")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_an_image_that_crashes_its_process_or_garbles_its_answer_has_no_thumbnai
     item: bytes, garbled: Thumbnails
 ) -> None:
     with pytest.raises(NoThumbnailError):
-        garbled.render(item)
-    assert garbled.render(b"picture").startswith(b"\xff\xd8\xff")
+        garbled.render(item, "u")
+    assert garbled.render(b"picture", "u").startswith(b"\xff\xd8\xff")
 
 
 @pytest.mark.processes
@@ -77,10 +77,10 @@ def test_processes_start_with_the_first_thumbnail_and_end_with_close() -> None:
     before = children()
     thumbnails = Thumbnails(LIMITS)
     assert children() == before
-    thumbnails.render(picture())
+    thumbnails.render(picture(), "u")
     (zygote,) = children() - before
     os.kill(zygote, signal.SIGTERM)  # as a process group receives it when its service stops
-    assert thumbnails.render(picture())
+    assert thumbnails.render(picture(), "u")
     thumbnails.close()
     assert children() == before
 

@@ -19,7 +19,6 @@ from gunicorn.arbiter import Arbiter
 from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -34,6 +33,7 @@ from tests.support.jobs import picture, record
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.processes import take_memory
+from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller.orphans import PATIENCE_SECONDS, OrphanCleanup
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests, ingest_idempotent

@@ -27,7 +27,6 @@ from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE
-from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.listings import ListingStore
@@ -42,6 +41,7 @@ from tests.simulation.data_path.billing import Billing
 from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
+from tests.support.unsandboxed import inspect
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
@@ -483,7 +483,7 @@ class Worker:
                     tasks = stage._take()
                     cast(Any, stage)._step(tasks)
 
-    def _square(self, data: bytes, *, resize: int, crop: int, thumbnail_side: int, limits: ImageLimits) -> bytes:
+    def _square(self, data: bytes, job_id: str, **settings: object) -> bytes:
         index, kind = index_of(data)
         if kind == "broken":
             raise ValueError("damaged")

@@ -14,7 +14,6 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app_tier.bundle import DEMO_BUNDLE, EngineError, Preprocess, read_manifest
-from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import (
@@ -33,6 +32,7 @@ from app_tier.task import new_task
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.signs import draw, encode
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
+from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
     FakeClock,
     colour_bundle,

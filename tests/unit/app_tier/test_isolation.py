@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app_tier import models, visibility
-from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels
@@ -29,6 +28,7 @@ from core.config import parse_config
 from core.messages import ClassificationResult, RequestMessage
 from tests.conftest import shipped_values
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
+from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
     ColourOpener,
     FakeBucket,
@@ -183,10 +183,10 @@ class FleetWorker:
         assert self.lifetime.status == 0, self.lifetime.reason
         assert len(self.in_flight) == 0, "an idle worker has nothing in flight"
 
-    def _decode(self, data: bytes, **settings: Any) -> bytes:
+    def _decode(self, data: bytes, owner: str, **settings: Any) -> bytes:
         if data == self.fleet.poison:
             raise Crash
-        return central_crop(data, **settings)
+        return central_crop(data, owner, **settings)
 
     def _submit(self, task: Task[None]) -> None:
         self.pipeline.submit(task)

@@ -13,7 +13,6 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.bundle import Bundle, EngineError
-from app_tier.central_crop import central_crop
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
@@ -37,6 +36,7 @@ from core.tracing import current_traceparent, new_traceparent, trace_id
 from tests.conftest import shipped_values
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import MemorySQS
+from tests.support.unsandboxed import central_crop
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     COLOURS,

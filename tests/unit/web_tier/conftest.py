@@ -7,7 +7,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config, parse_config
-from core.image_open import inspect
 from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -16,6 +15,7 @@ from tests.support.api import AppMaker
 from tests.support.fixtures import compiled  # noqa: F401
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
 from web_tier.auth.context import AuthServices
 from web_tier.result_services import result_services_of

@@ -11,7 +11,6 @@ from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
 
 from core.ids import cancelled_key, new_id, parse_key
-from core.image_open import inspect
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -24,6 +23,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, ResultsSite, refused
 from tests.support.results_site import done as labelled
+from tests.support.unsandboxed import inspect
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
 from web_tier.controller.cleanup import JobCleanup
 from web_tier.results.progress import has_cost

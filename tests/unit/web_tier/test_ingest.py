@@ -16,7 +16,6 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef, input_key, new_id
-from core.image_open import inspect
 from core.images import FORMATS, ImageLimits, unknown_reason
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.put_intents import PutIntents
@@ -31,6 +30,7 @@ from tests.support import fixtures
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -482,7 +482,7 @@ LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
 
 
 def rejection(data: bytes, inspection: Callable[..., object] = inspect) -> RejectedUpload:
-    outcome = validate_image(Upload("a.jpg", data, len(data)), LIMITS, inspection)
+    outcome = validate_image(Upload("a.jpg", data, len(data)), LIMITS, inspection, "u")
     assert isinstance(outcome, RejectedUpload)
     return outcome
 
@@ -492,14 +492,21 @@ def test_data_that_is_no_image_is_rejected_whatever_its_inspection_returns(inspe
     assert rejection(b"hello", inspection) == RejectedUpload("a.jpg", "not_an_image", unknown_reason())
 
 
+def test_an_image_is_inspected_for_the_owner_of_its_job(ingest: ImageIngest) -> None:
+    inspection = Mock()
+    for owner in ("alice", "bob"):
+        replace(ingest, inspect=inspection).put_objects(Job(new_id(), "", NOW, owner=owner), uploads(1))
+    assert [call.args[1] for call in inspection.call_args_list] == ["alice", "bob"]
+
+
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
     assert rejection(picture(size=(40, 40))).code == "too_many_pixels"
     limits, content = ImageLimits(max_bytes=2_000_000), picture()
     cut = Upload("a.jpg", content, 2_100_000)  # a reader of requests keeps no more than is allowed
     message = "2.1 MB is more than the 2.0 MB allowed: shrink it"
-    assert validate_image(cut, limits, inspect) == RejectedUpload("a.jpg", "too_large", message)
+    assert validate_image(cut, limits, inspect, "u") == RejectedUpload("a.jpg", "too_large", message)
     limits = ImageLimits(max_bytes=len(content))
-    assert validate_image(Upload("a.jpg", content, len(content)), limits, inspect) == FORMATS["JPEG"]
+    assert validate_image(Upload("a.jpg", content, len(content)), limits, inspect, "u") == FORMATS["JPEG"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import job_folder, merged_key, new_id
-from core.image_open import inspect
 from core.images import CODES, ImageLimits
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
@@ -27,6 +26,7 @@ from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.backend import current_backend
 from web_tier.results.query import is_retrying

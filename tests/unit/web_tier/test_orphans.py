@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar, cast
 import pytest
 
 from core.ids import form_key
-from core.image_open import inspect
 from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
@@ -22,6 +21,7 @@ from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from web_tier.controller.orphans import PATIENCE_SECONDS, ROUND_SECONDS, OrphanCleanup
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import MAX_PUT_AGE, ImageIngest, RejectedUpload, UploadResult

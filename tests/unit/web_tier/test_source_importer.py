@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import Config
 from core.ids import new_id
-from core.image_open import inspect
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
@@ -23,6 +22,7 @@ from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.unsandboxed import inspect
 from web_tier.api.schemas import ResultsCopyBody
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.quotas import Quotas
