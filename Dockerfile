@@ -1,7 +1,7 @@
 # The whole of Fleetsight on one machine, as ./scripts/run.sh runs it, with its state in the volume /state.
 # docs/first-batch.md says how to reach the page, and what a read-only root file system needs.
 
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /opt/fleetsight
 RUN python -m venv --without-pip .venv
 COPY requirements/run.txt requirements/
@@ -23,7 +23,7 @@ COPY web_tier/ web_tier/
 RUN .venv/bin/python -m compileall -qq --workers 0 .venv/lib || true
 RUN .venv/bin/python -m compileall -q ami app_tier core fleetsight_client localcloud scripts services simulator web_tier
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fleetsight \
     && install --directory --owner 10001 --group 10001 --mode 0700 /state
 COPY --from=build /opt/fleetsight /opt/fleetsight

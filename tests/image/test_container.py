@@ -98,10 +98,11 @@ class Shell:
 def shell(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell with Docker, or with podman and the Debian of the workers, that has built the container image."""
     folder = tmp_path_factory.mktemp("containers")
-    copy_context(folder / "checkout")
+    is_docker = has_docker()
+    copy_context(folder / "checkout", has_bases=is_docker)
     with ExitStack() as stack:
         environment: Mapping[str, str] = os.environ
-        if not has_docker():
+        if not is_docker:
             try:
                 environment = stack.enter_context(docker_by_podman(IMAGES.parent))
             except ImageToolMissingError as error:

@@ -25,9 +25,10 @@ _CONTINUED = re.compile(r"\\\n\s*")
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a Dockerfile: its base image, and its instructions with their arguments."""
+    """A stage of a Dockerfile: the name and the digest of its base, and its instructions with their arguments."""
 
     base: str
+    digest: str
     instructions: tuple[tuple[str, str], ...]
 
     def of(self, name: str) -> list[str]:
@@ -61,18 +62,21 @@ def ignored_patterns() -> list[str]:
 def stages() -> list[Stage]:
     """Return the stages of the Dockerfile, the last of which is the image."""
     text = "\n".join(line for line in DOCKERFILE.read_text().splitlines() if not line.lstrip().startswith("#"))
-    found: list[tuple[str, list[tuple[str, str]]]] = []
+    found: list[tuple[tuple[str, str, str], list[tuple[str, str]]]] = []
     for line in filter(None, map(str.strip, _CONTINUED.sub("", text).splitlines())):
         instruction, arguments = line.split(None, 1)
         if instruction == "FROM":
-            found.append((arguments.split()[0], []))
+            found.append((arguments.split()[0].partition("@"), []))
         else:
             found[-1][1].append((instruction, arguments))
-    return [Stage(base, tuple(instructions)) for base, instructions in found]
+    return [Stage(base, digest, tuple(instructions)) for (base, _, digest), instructions in found]
 
 
-def copy_context(folder: Path) -> None:
-    """Make a folder with the files of this checkout that the image is built of, and no others."""
+def copy_context(folder: Path, *, has_bases: bool) -> None:
+    """Make a folder with the files of this checkout that the image is built of, and no others.
+
+    Unless `has_bases`, other images have the names of the bases, and cannot have their digests.
+    """
     folder.mkdir()
     sources = [source for stage in stages() for sources, _ in stage.copies for source in sources]
     for name in ("Dockerfile", "compose.yaml", ".dockerignore", *sources):
@@ -82,6 +86,11 @@ def copy_context(folder: Path) -> None:
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, target)
+    if not has_bases:
+        text = DOCKERFILE.read_text()
+        for stage in stages():
+            text = text.replace(f"@{stage.digest}", "")
+        (folder / DOCKERFILE.name).write_text(text)
 
 
 def has_docker() -> bool:

@@ -23,11 +23,12 @@ def service() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.base)
-def test_each_base_is_pinned_by_a_tag(stage: Any) -> None:
+def test_each_base_is_pinned_by_a_tag_and_a_digest(stage: Any) -> None:
     name, colon, tag = stage.base.partition(":")
     assert name
     assert colon
     assert re.fullmatch(r"\d+\.\d+[\w.-]*", tag), tag
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", stage.digest)
 
 
 def test_the_image_runs_as_a_user_without_rights() -> None:
