@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app_tier.bundle import MAX_SIDE, Preprocess
 from app_tier.preprocess import normalise, to_array
 from app_tier.task import Task
-from core.config import WorkerSettings
+from core.config import Config
 from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError, rejection_of
@@ -73,7 +73,8 @@ def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint
     return to_array(memoryview(answer)[:pixels], spec), thumbnail
 
 
-def sandboxed_decoder(zygote: Zygote, config: WorkerSettings, limits: ImageLimits, max_processes: int) -> SandboxPool:
+def sandboxed_decoder(zygote: Zygote, config: Config, max_processes: int) -> SandboxPool:
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
-    memory = config.decode_megabytes * 2**20 or limits.decoding_bytes
-    return SandboxPool(zygote, Allowance(config.decode_seconds, memory, MAX_ANSWER_BYTES), max_processes)
+    memory = config.worker.decode_megabytes * 2**20 or config.web.image_limits.decoding_bytes
+    allowance = Allowance(config.worker.decode_seconds, memory, MAX_ANSWER_BYTES)
+    return SandboxPool(zygote, allowance, max_processes, config.sandbox.limits)

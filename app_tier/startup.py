@@ -93,7 +93,7 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
     name = instance.result()
     classifier = Classifier(worker_name(name), config.worker.top_k)
     is_kept = partial(is_protected, metadata if name is not None else None)
-    decoder = sandboxed_decoder(zygote, config.worker, config.web.image_limits, sizing.decode_threads)
+    decoder = sandboxed_decoder(zygote, config, sizing.decode_threads)
     decoder.prepare()
     worker = Worker(
         config,

@@ -265,6 +265,16 @@ class WorkerSettings(_Section):
     drain_seconds: Seconds
 
 
+class SandboxSettings(_Section):
+    """The processes that open images.
+
+    Attributes:
+        limits: required, every limit of what they may do must be set; best_effort, those that the system can set.
+    """
+
+    limits: Literal["required", "best_effort"] = "required"
+
+
 class ScheduleEntry(_Section):
     """At least `min_workers` from one time of day to another; if `to` is not later, to that time of the next day."""
 
@@ -545,6 +555,7 @@ class Config(_Section):
     limits: LimitSettings
     classic: ClassicSettings
     worker: WorkerSettings
+    sandbox: SandboxSettings = SandboxSettings()
     fleet: FleetSettings
     controller: ControllerSettings
     retention: RetentionSettings
@@ -572,6 +583,11 @@ class Config(_Section):
                 f"web.host = {self.web.host!r}: without sign-in (auth.mode none) the page is served on this machine "
                 "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
                 "see and do everything, auth.open to true"
+            )
+        if self.sandbox.limits != "required" and (self.auth.mode != "none" or self.aws.endpoint_url is None):
+            raise ValueError(
+                f"sandbox.limits = {self.sandbox.limits!r}: with sign-in, and on AWS, processes that open images "
+                "must have all limits. Set required"
             )
         if self.auth.mode == "none" and "*" in self.web.cors_origins:
             raise ValueError(

@@ -169,7 +169,7 @@ class Backend:
             bucket,
             self.store,
             queue,
-            self._inspect or sandboxed_inspect(web.image_limits),
+            self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),
             cached_results.find,
             metrics=self.metrics.intake,
         )

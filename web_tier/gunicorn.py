@@ -14,6 +14,7 @@ from gunicorn.arbiter import Arbiter
 
 from core.config import load_config
 from core.logs import JsonFormatter, levels_of
+from core.sandbox.pool import require_limits
 from services.endpoint import APP_ID
 from web_tier.backend import backend_of
 from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
@@ -24,6 +25,8 @@ from web_tier.result_services import result_services_of
 _config = load_config()
 _web, _levels = _config.web, levels_of(_config.logs.web)
 os.environ.setdefault(APP_ID, "fleetsight-web")
+
+require_limits(_config.sandbox.limits)
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -24,7 +24,7 @@ from web_tier.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
 from web_tier.results.progress import JobProgress, ProgressBody, job_cost
 from web_tier.results.query import ImageResult
-from web_tier.results.thumbnails import RenderLimiter, Thumbnails
+from web_tier.results.thumbnails import RenderLimiter, Thumbnails, sandboxed_draw
 
 _EXTENSION = "fleetsight-results"
 
@@ -130,7 +130,7 @@ class ResultServices:
         self._backend = backend
         self.feeds = FeedRegistry(backend.bulkheads.streams, self._new_feed, on_change=backend.metrics.streams.inc)
         self.render_limiter = RenderLimiter(backend.bulkheads.pictures)
-        self.thumbnails = Thumbnails(backend.config.web.image_limits)
+        self.thumbnails = Thumbnails(backend.config.web.image_limits, sandboxed_draw(backend.config.sandbox.limits))
         self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
 

@@ -21,6 +21,7 @@ from core.sandbox.limits import (
     find_prctl,
     grant_seconds,
     ignore_signals,
+    keep_freed_memory,
 )
 from core.sandbox.process import (
     CONTROL_REPLY,
@@ -51,6 +52,7 @@ def run(control: socket.socket, function: Function) -> None:
     for descriptor in range(3):
         os.dup2(devnull, descriptor)
     os.close(devnull)
+    keep_freed_memory()
     gc.enable()  # its parent may have none while it starts
     gc.freeze()  # so that a child's garbage collector does not write to, and so copy, the shared memory
     children: set[int] = set()

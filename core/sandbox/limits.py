@@ -30,7 +30,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _STAT: Final = "/proc/self/stat"
 _STATM: Final = "/proc/self/statm"
 _OOM_SCORE: Final = "/proc/self/oom_score_adj"
-_MAX_OOM_SCORE: Final = "1000"
+_MAX_OOM_SCORE: Final = b"1000"
 """oom_score_adj: if memory is short, the kernel kills this process before any other."""
 
 _IGNORED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -48,6 +48,10 @@ _REFUSE: Final = 0x00050000 | errno.EPERM
 _LOAD_WORD: Final = 0x20
 _JUMP_IF_EQUAL: Final = 0x15
 _RETURN: Final = 0x06
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html"""
 
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 """Offsets in `struct seccomp_data`; the low half of an argument comes first on both architectures."""
@@ -127,12 +131,15 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
             raise OSError("no prctl")
         if os.getppid() != parent:  # the parent ended before the call above
             os._exit(1)
-    # open() instead of pathlib, which is 4 ms of a start that the parent waits for.
-    with _recorded("oom_score_adj", missing), open(_OOM_SCORE, "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write(_MAX_OOM_SCORE)
+    # Calls of the system: open() would copy 200 pages that the child shares with the zygote, 0.8 ms of a start.
+    with _recorded("oom_score_adj", missing):
+        file = os.open(_OOM_SCORE, os.O_WRONLY)
+        os.write(file, _MAX_OOM_SCORE)
+        os.close(file)
     with _recorded("RLIMIT_AS", missing):
-        with open(_STATM, encoding="ascii") as statm:  # noqa: PTH123
-            address_space = int(statm.read().split()[0]) * resource.getpagesize()
+        file = os.open(_STATM, os.O_RDONLY)
+        address_space = int(os.read(file, 100).split()[0]) * resource.getpagesize()
+        os.close(file)
         _limit(resource.RLIMIT_AS, address_space + memory_bytes)
     # No new descriptor: no file, no socket, no network. Open ones stay open. No new process either.
     for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"):
@@ -161,6 +168,18 @@ def find_prctl() -> Prctl | None:
         return ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return None
+
+
+def keep_freed_memory() -> None:
+    """Let this process and each of its children keep up to 16 MB that an item has freed, for the next item.
+
+    Without it glibc returns less before its first large block, which costs small images 15% of their time, and up to
+    64 MB less after it. A pool keeps several idle children.
+    """
+    with suppress(OSError, AttributeError):  # another platform
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 8 * 2**20)
+        library.mallopt(_M_TRIM_THRESHOLD, 16 * 2**20)
 
 
 def _limit(kind: int, maximum: int) -> None:

@@ -9,11 +9,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from core.images import ImageRejectedError
 from core.sandbox.process import (
     CrashedError,
+    MissingLimitsError,
     PoolUnavailableError,
     ProcessGoneError,
     ProtocolError,
@@ -34,8 +35,11 @@ TRIES: Final = 2
 MAX_ITEMS_PER_PROCESS: Final = 1_000
 """Items after which a child is replaced: this bounds leaks, and how long an item that took the child over stays."""
 
-IDLE_FACTOR: Final = 4
+IDLE_FACTOR: Final = 8
 """This many times `max_processes` idle children are kept, so that owners that take turns keep theirs."""
+
+SandboxLimits = Literal["required", "best_effort"]
+"""Whether a child needs all limits, or those that the system can set: `sandbox.limits`."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +74,11 @@ class SandboxPool:
     wait in order.
     """
 
-    def __init__(self, zygote: Zygote, allowance: Allowance, max_processes: int) -> None:
+    def __init__(
+        self, zygote: Zygote, allowance: Allowance, max_processes: int, limits: SandboxLimits = "required"
+    ) -> None:
         self._zygote, self.allowance, self._max_processes = zygote, allowance, max_processes
+        self._limits = limits
         self._slots, self._gate = threading.BoundedSemaphore(max_processes), threading.Lock()
         self._idle: list[SandboxProcess] = []  # the one that was used last is the last one
         self._idle_lock = threading.Lock()
@@ -108,7 +115,7 @@ class SandboxPool:
         """Start a child for the first owner.
 
         Raises:
-            PoolUnavailableError: it could not be started.
+            PoolUnavailableError: it could not be started; `MissingLimitsError` if this system will never start one.
         """
         with self._acquired(1):
             self._release_child(self._start_child())
@@ -189,6 +196,9 @@ class SandboxPool:
             self._zygote.on_failure()
             raise PoolUnavailableError(f"a process ended before it was ready: {error}") from error
         self._zygote.on_success()
+        if missing and self._limits == "required":
+            self._kill(child)
+            raise MissingLimitsError(missing)
         if missing and not self._has_warned:
             self._has_warned = True
             _log.warning("this platform cannot limit all that a process may do", extra={"missing": missing})
@@ -223,6 +233,19 @@ class SandboxPool:
                 return _ChildDiedError(StarvedError(f"more than {megabytes:.0f} MB of memory"))
             case _:
                 return CrashedError(f"it failed: {bytes(message).decode('ascii', 'replace')!r}")
+
+
+def require_limits(limits: SandboxLimits) -> None:
+    """Check that this system can set the limits of a child, by starting one.
+
+    Raises:
+        MissingLimitsError: it cannot, and all are required.
+    """
+    zygote = Zygote("builtins:len")
+    try:
+        SandboxPool(zygote, Allowance(1, 2**26, 0), 1, limits).prepare()
+    finally:
+        zygote.close()
 
 
 def _cause_of_death(status: int | None, allowed: Allowance) -> SandboxError | _ChildDiedError:

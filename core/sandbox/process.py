@@ -70,6 +70,18 @@ class PoolUnavailableError(SandboxError):
     """Raised when no child can be started at the moment; the item was not processed."""
 
 
+class MissingLimitsError(PoolUnavailableError):
+    """Raised when this system cannot set all limits of a child, and all are required."""
+
+    remedy = (
+        "Use Linux on x86-64 or arm64, not emulated; or set sandbox.limits to best_effort, for your own images only."
+    )
+
+    def __init__(self, missing: str) -> None:
+        self.found = f"this system cannot limit what a process that opens images may do: it refuses {missing}"
+        super().__init__(f"{self.found}. {self.remedy}")
+
+
 class ProcessGoneError(Exception):
     """Raised when a child had ended before it received a whole item; the item was not processed."""
 

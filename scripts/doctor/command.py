@@ -25,6 +25,7 @@ CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
     "packages": machine.check_packages,
     "settings": machine.check_settings,
     "port": machine.check_port,
+    "sandbox": machine.check_sandbox,
     "disk": machine.check_disk,
     "memory": machine.check_memory,
     "bundle": machine.check_bundle,

@@ -118,6 +118,20 @@ def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
     yield ok(f"{source}{overrides}; sign-in {config.auth.mode}, model {config.worker.bundle}")
 
 
+def check_sandbox(system: CheckedSystem) -> Iterable[Diagnosis]:
+    """Start a process of the kind that opens images."""
+    from core.sandbox.pool import require_limits
+    from core.sandbox.process import MissingLimitsError
+
+    try:
+        require_limits("required")
+    except MissingLimitsError as error:
+        kind = problem if system.config.sandbox.limits == "required" else warning
+        yield kind(error.found, error.remedy)
+    else:
+        yield ok("processes that open images have all limits")
+
+
 def check_port(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Find out who holds the port of the page."""
     host, port = system.address

@@ -214,9 +214,8 @@ class ControllerServices:
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
         listings = ListingStore(self.store)
         limits = self.config.web.image_limits
-        ingest = ImageIngest(
-            limits, self.inputs, self.store, self.requests, sandboxed_inspect(limits), metrics=self.metrics.intake
-        )
+        inspect = sandboxed_inspect(limits, self.config.sandbox.limits)
+        ingest = ImageIngest(limits, self.inputs, self.store, self.requests, inspect, metrics=self.metrics.intake)
 
         def may_close(job_id: str) -> bool:
             return (

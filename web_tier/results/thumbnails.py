@@ -12,7 +12,7 @@ from typing import Final
 
 from core.ids import ImageRef
 from core.images import ImageLimits, ImageRejectedError, thumbnail_type
-from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from services.recent_dict import RecentDict
@@ -36,7 +36,10 @@ MAX_UNAVAILABLE: Final = 10_000
 ALLOWANCE: Final = Allowance(seconds=5.0, memory_bytes=640 * 2**20, answer_bytes=8 * 2**20)
 """Limits of drawing one thumbnail; it decodes at most `drawing.MAX_DECODED` pixels."""
 
-_FUNCTION: Final = "web_tier.results.drawing:draw"
+
+def sandboxed_draw(sandbox_limits: SandboxLimits) -> SandboxPool:
+    """Return `web_tier.results.drawing.draw` in sandboxed processes, which start on first use."""
+    return SandboxPool(Zygote("web_tier.results.drawing:draw"), ALLOWANCE, MAX_CONCURRENT, sandbox_limits)
 
 
 class NoThumbnailError(Exception):
@@ -44,15 +47,15 @@ class NoThumbnailError(Exception):
 
 
 class Thumbnails:
-    """Draws thumbnails; its processes are started on first use, so after gunicorn's fork.
+    """Draws thumbnails.
 
     Args:
         limits: limits of an image.
-        pool: sandboxed processes that call `web_tier.results.drawing.draw`.
+        pool: from `sandboxed_draw`.
     """
 
-    def __init__(self, limits: ImageLimits, pool: SandboxPool | None = None) -> None:
-        self._limits, self._pool = limits, pool or SandboxPool(Zygote(_FUNCTION), ALLOWANCE, MAX_CONCURRENT)
+    def __init__(self, limits: ImageLimits, pool: SandboxPool) -> None:
+        self._limits, self._pool = limits, pool
         self._unavailable = RecentDict[ImageRef, None](MAX_UNAVAILABLE)
         self._lock = threading.Lock()
 

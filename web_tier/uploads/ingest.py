@@ -47,7 +47,7 @@ from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from core.result_cache import ResultCache, repeated
-from core.sandbox.pool import Allowance, SandboxPool
+from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 from core.tracing import TracingExecutor, use_traceparent
@@ -540,10 +540,10 @@ class ImageIngest:
 
 
 @cache
-def sandboxed_inspect(limits: ImageLimits) -> SandboxPool:
+def sandboxed_inspect(limits: ImageLimits, sandbox_limits: SandboxLimits) -> SandboxPool:
     """Return `core.image_open.inspect` in sandboxed processes, which start on first use, so after gunicorn's fork."""
     allowance = Allowance(INSPECTION_SECONDS, limits.decoding_bytes, answer_bytes=0)
-    return SandboxPool(Zygote("core.image_open:inspect"), allowance, MAX_INSPECTED)
+    return SandboxPool(Zygote("core.image_open:inspect"), allowance, MAX_INSPECTED, sandbox_limits)
 
 
 def validate_image(

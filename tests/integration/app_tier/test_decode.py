@@ -18,6 +18,7 @@ from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from tests.support.hostile_images import BOMBS, HONEST, POLYGLOTS
+from tests.support.processes import other_machine
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import colour_bundle, delivery, picture
 
@@ -172,10 +173,17 @@ def test_row_9_a_decoder_that_a_fault_ends_gives_a_reason_and_decodes_the_next_i
     crashing.close()
 
 
+def test_a_worker_does_not_start_where_its_decoders_cannot_be_limited(config: Config) -> None:
+    zygote = Zygote(DECODER)
+    with other_machine(), pytest.raises(PoolUnavailableError, match="seccomp"):
+        sandboxed_decoder(zygote, config, 1).prepare()
+    zygote.close()
+
+
 def test_a_decoder_may_take_what_the_costliest_image_takes_unless_ops_say_otherwise(config: Config) -> None:
     zygote = Zygote(DECODER)
-    derived = sandboxed_decoder(zygote, config.worker, LIMITS, 1).allowance
+    derived = sandboxed_decoder(zygote, config, 1).allowance
     assert derived.memory_bytes > BYTES_A_PIXEL * LIMITS.max_pixels
     assert (derived.seconds, derived.answer_bytes) == (config.worker.decode_seconds, MAX_ANSWER_BYTES)
-    own = config.worker.model_copy(update={"decode_megabytes": 100})
-    assert sandboxed_decoder(zygote, own, LIMITS, 1).allowance.memory_bytes == 100 * 2**20
+    own = config.model_copy(update={"worker": config.worker.model_copy(update={"decode_megabytes": 100})})
+    assert sandboxed_decoder(zygote, own, 1).allowance.memory_bytes == 100 * 2**20

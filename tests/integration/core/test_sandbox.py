@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +16,9 @@ import pytest
 
 from core.images import ImageRejectedError
 from core.sandbox.pool import IDLE_FACTOR, Allowance, SandboxPool
-from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
+from core.sandbox.process import CrashedError, MissingLimitsError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
-from tests.support.processes import children_of, run_python
+from tests.support.processes import children_of, other_machine, run_python, state_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -343,6 +342,18 @@ def test_zygote_start_backs_off_after_a_failure() -> None:
         sandbox(b"pid", "a")
 
 
+def test_a_process_without_all_limits_is_refused_unless_the_setting_allows_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with other_machine():
+        zygote = Zygote(FUNCTION)
+        with pytest.raises(MissingLimitsError, match="refuses seccomp"):
+            SandboxPool(zygote, SMALL, max_processes=1)(b"pid", "a")
+    assert SandboxPool(zygote, SMALL, 1, "best_effort")(b"pid", "a")
+    assert [record.__dict__["missing"] for record in caplog.records if "missing" in record.__dict__] == ["seccomp"]
+    zygote.close()
+
+
 PARENT = f"""
 import sys, time
 from core.sandbox.pool import Allowance, SandboxPool
@@ -417,13 +428,6 @@ def test_no_child_outlives_its_parent(way: str, state: str) -> None:
 
 def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def state_of(process: int) -> str:
-    """Return how the system says a process is; one that is gone counts as a zombie."""
-    with suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    return "Z"
 
 
 SCRUBBING = """

@@ -25,6 +25,7 @@ from scripts.doctor.command import CHECKS
 from scripts.home import HOME_VARIABLE
 from scripts.run.system import free_port
 from tests.conftest import ROOT
+from tests.support.processes import other_machine
 from tests.support.servers import served
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -263,3 +264,11 @@ import socket, sys, threading
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 threading.Event().wait()
 """
+
+
+def test_a_machine_that_cannot_limit_processes_is_a_problem_unless_the_setting_allows_it() -> None:
+    lax = {"FLEETSIGHT__SANDBOX__LIMITS": "best_effort", "FLEETSIGHT__AWS__ENDPOINT_URL": "http://127.0.0.1:1"}
+    with other_machine():
+        found = [only(machine.check_sandbox(CheckedSystem(ROOT, each))) for each in ({}, lax)]
+    assert [each.verdict for each in found] == [Verdict.PROBLEM, Verdict.WARNING]
+    assert "refuses seccomp" in found[0].found

@@ -1,5 +1,7 @@
 """Uploads are inspected in sandboxed processes, with the verdict that a worker gives (`docs/faults.md` 33 to 35)."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import pytest
 
 from core.images import ImageLimits, ImageRejectedError, sniff
 from core.sandbox.pool import SandboxPool
+from tests.conftest import ROOT
 from tests.support.hostile_images import BOMBS, FLOODS, FOREIGN, HONEST, POLYGLOTS, STARTS
-from tests.support.processes import run_python
+from tests.support.processes import other_machine, run_python
 from tests.support.unsandboxed import central_crop, inspect
 from web_tier.uploads.ingest import sandboxed_inspect
 
@@ -30,7 +33,7 @@ SAMPLES: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxPool]:
-    pool = sandboxed_inspect(ImageLimits())
+    pool = sandboxed_inspect(ImageLimits(), "required")
     yield pool
     pool.close()
 
@@ -64,7 +67,7 @@ from web_tier.uploads.multipart import Upload
 limits = ImageLimits()
 for name in sys.argv[1:]:
     data = open(name, "rb").read()
-    print(validate_image(Upload("a", data, len(data)), limits, sandboxed_inspect(limits), "u"))
+    print(validate_image(Upload("a", data, len(data)), limits, sandboxed_inspect(limits, "required"), "u"))
 print({name.partition(".")[0] for name in sys.modules} & {"PIL", "pillow_heif", "numpy"})
 """
 
@@ -77,3 +80,13 @@ def test_the_own_process_of_the_web_tier_never_loads_a_decoder(tmp_path: Path) -
     *outcomes, decoders = run_python(UPLOADS, *map(str, files)).stdout.splitlines()
     assert [outcome.partition("(")[0] for outcome in outcomes] == [*["ImageFormat"] * 3, "RejectedUpload"]
     assert decoders == "set()"
+
+
+def test_the_web_tier_does_not_start_where_it_cannot_limit_its_processes() -> None:
+    command = [sys.executable, "-m", "gunicorn", "--check-config", "-c", "python:web_tier.gunicorn"]
+    with other_machine():
+        ended = subprocess.run(
+            [*command, "web_tier.app:create_app()"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert ended.returncode != 0
+    assert "refuses seccomp. Use Linux on x86-64 or arm64" in ended.stderr

@@ -27,7 +27,14 @@ from tests.support.processes import children_of
 from web_tier.backend import current_backend
 from web_tier.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
-from web_tier.results.thumbnails import MAX_CONCURRENT, TILE, NoThumbnailError, RenderLimiter, Thumbnails
+from web_tier.results.thumbnails import (
+    MAX_CONCURRENT,
+    TILE,
+    NoThumbnailError,
+    RenderLimiter,
+    Thumbnails,
+    sandboxed_draw,
+)
 
 LIMITS = ImageLimits()
 SMALL = Allowance(seconds=5, memory_bytes=2**26, answer_bytes=1_000)
@@ -35,7 +42,7 @@ SMALL = Allowance(seconds=5, memory_bytes=2**26, answer_bytes=1_000)
 
 @pytest.fixture(scope="module")
 def thumbnails() -> Iterator[Thumbnails]:
-    thumbnails = Thumbnails(LIMITS)
+    thumbnails = Thumbnails(LIMITS, sandboxed_draw("required"))
     yield thumbnails
     thumbnails.close()
 
@@ -75,7 +82,7 @@ def test_an_image_that_crashes_its_process_or_garbles_its_answer_has_no_thumbnai
 @pytest.mark.processes
 def test_processes_start_with_the_first_thumbnail_and_end_with_close() -> None:
     before = children()
-    thumbnails = Thumbnails(LIMITS)
+    thumbnails = Thumbnails(LIMITS, sandboxed_draw("required"))
     assert children() == before
     thumbnails.render(picture(), "u")
     (zygote,) = children() - before

@@ -89,6 +89,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ("web", "cors_origins", ["photos.example.org"], ["web.cors_origins.0 = 'photos.example.org'", "pattern"]),
         ("web", "cors_origins", ["https://a.example/"], ["web.cors_origins.0 = 'https://a.example/'", "pattern"]),
         ("web", "cors_origins", ["*"], ["web.cors_origins = ['*']", "without sign-in", "Name the origins"]),
+        ("sandbox", "limits", "best_effort", ["sandbox.limits = 'best_effort'", "on AWS", "Set required"]),
         ("controller", "lease_seconds", 0, ["controller.lease_seconds = 0", "greater than 0"]),
         ("web", "host", None, ["web.host = None", "valid string"]),
         ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
@@ -159,6 +160,12 @@ def test_all_faults_are_named_at_once() -> None:
 
 def test_a_minimum_above_the_maximum_names_both() -> None:
     assert "min_workers (20) must be at most max_workers (19)" in fault(changed("fleet", "min_workers", 20))
+
+
+def test_a_sandbox_without_all_limits_is_for_a_local_system_without_sign_in() -> None:
+    lax = {f"{PREFIX}SANDBOX__LIMITS": "best_effort", f"{PREFIX}AWS__ENDPOINT_URL": "http://127.0.0.1:5000"}
+    assert parse_config(shipped_values(), lax).sandbox.limits == "best_effort"
+    assert "with sign-in" in fault(shipped_values(), lax | {f"{PREFIX}AUTH__MODE": "cognito"})
 
 
 def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> None:
