@@ -415,13 +415,25 @@ MAX_OPERATOR_EMAILS = 10
 class NotificationSettings(_Section):
     """Notifications of finished jobs for users, and of spending caps for operators."""
 
-    webhook_hosts: tuple[WebhookHost, ...]
     webhook_private: bool
+    webhook_hosts: tuple[WebhookHost, ...]
     mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
     topic_arn: TopicArn | None
     operator_emails: Annotated[tuple[EmailAddress, ...], Field(max_length=MAX_OPERATOR_EMAILS)]
     operator_webhook: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None
     operator_topic_arn: TopicArn | None
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _hosts_are_public(cls, hosts: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+        for host in () if others.data.get("webhook_private") else hosts:
+            domain, _, last = host.removeprefix("*.").partition(":")[0].rpartition(".")
+            if not domain or last == "localhost" or not last[0].isalpha():
+                raise ValueError(
+                    f"{host!r} is no host of the internet, or far too many: name hosts such as example.com or "
+                    "*.example.com; for tests, set webhook_private to true"
+                )
+        return hosts
 
     @model_validator(mode="after")
     def _emails_have_a_sender(self) -> Self:

@@ -45,8 +45,12 @@ _HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){HOST_PATTERN}")
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
 """Global IPv6 addresses (RFC 4291). Those of NAT64 gateways, which contain IPv4 addresses, are outside (RFC 6052)."""
 
-_SIX_TO_FOUR: Final = ipaddress.ip_network("2002::/16")
-"""Global IPv6 addresses that contain an IPv4 address, which may be private (6to4, RFC 3056)."""
+_SPECIAL: Final = tuple(map(ipaddress.ip_network, ("2002::/16", "192.88.99.0/24", "3fff::/20", "168.63.129.16/32")))
+"""Networks that count as global, but are not for one receiver on the internet.
+
+Addresses that contain an IPv4 address, which may be private, and their relays (6to4, RFC 3056 and 7526); addresses
+for documents (RFC 9637); the services of Azure's machines.
+"""
 
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """Client errors that a later try may not get."""
@@ -130,8 +134,9 @@ def is_public(text: str) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     checked = mapped or address
-    is_unicast = checked.version == 4 or (checked in _UNICAST and checked not in _SIX_TO_FOUR)
-    return checked.is_global and not checked.is_multicast and is_unicast
+    is_unicast = checked.version == 4 or checked in _UNICAST
+    is_special = any(checked in network for network in _SPECIAL)
+    return checked.is_global and not checked.is_multicast and is_unicast and not is_special
 
 
 @dataclass(frozen=True, slots=True)

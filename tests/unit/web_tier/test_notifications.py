@@ -363,6 +363,7 @@ def test_webhooks_go_to_allowed_hosts_only(url: str, allowed: bool) -> None:
             "224.0.0.1",
         ),
         *("::1", "::", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "ff02::1"),
+        *("192.88.99.1", "168.63.129.16", "::ffff:168.63.129.16", "3fff::1"),
         *("fec0::1", "::a00:1", "::ffff:0:a00:1", "64:ff9b:1::a00:1", "2002:a00:1::1", "2001::1"),
     ],
 )
@@ -528,11 +529,23 @@ def test_the_page_keeps_the_secret_of_a_webhook_that_it_leaves_as_it_is(hooked: 
 
 
 @pytest.mark.parametrize(
-    "host", ["https://example.com", "example.com/path", "*", "a b", "a..b", "-a.b", "a.b:0", "a.b:70000"]
+    "host",
+    [
+        *("https://example.com", "example.com/path", "*", "a b", "a..b", "-a.b", "a.b:0", "a.b:70000"),
+        *("localhost", "a.localhost", "*.com", "127.0.0.1:8443", "169.254.169.254", "2130706433", "0x7f.1"),
+    ],
 )
 def test_a_wrong_host_in_the_configuration_stops_the_process(make_config: ConfigMaker, host: str) -> None:
     with pytest.raises(Exception, match=r"notifications\.webhook_hosts"):
         make_config(notifications={"webhook_hosts": [host]})
+
+
+def test_hosts_of_this_machine_may_be_named_where_webhooks_may_go_to_private_addresses(
+    make_config: ConfigMaker,
+) -> None:
+    hosts = ["localhost", "127.0.0.1:8443"]
+    made = make_config(notifications={"webhook_hosts": hosts, "webhook_private": True})
+    assert [*made.notifications.webhook_hosts] == hosts
 
 
 def test_the_shipped_configuration_sends_nothing(config: Config) -> None:
