@@ -42,16 +42,7 @@ own_rules() {
     .venv/bin/semgrep scan --experimental --metrics off --disable-version-check --strict --error \
     --timeout 600 --config tests/semgrep/rules.yaml $SOURCES
 }
-pip_audit() { .venv/bin/pip-audit --disable-pip --no-deps --progress-spinner off "$@"; }
-# Without its online database, pip-audit skips every package and succeeds. So this looks up one package first.
-audit() {
-  if ! pip_audit --format json -r <(grep -m 1 '==' requirements/constraints.txt) 2>/dev/null | grep '"vulns"' >/dev/null; then
-    echo "THE AUDIT DID NOT RUN: the database of vulnerabilities is not available here. Run pip-audit where it is."
-    return
-  fi
-  # On all platforms: pip-audit leaves out packages whose condition is false here.
-  pip_audit --strict -r <(sed 's/ ;.*//' requirements/constraints.txt)
-}
+audit() { .venv/bin/python -m scripts.audit; }
 # Runs at low priority, to use only CPU time that the parallel tests leave.
 fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
 coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"; }
@@ -78,11 +69,13 @@ setup_simulate() { ./scripts/setup.sh simulate; }
 
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
-  local started=$SECONDS result=passed TIMEFORMAT="%0U + %0S"
-  { time "$1" >"$LOGS/$1" 2>&1; } 2>"$LOGS/$1.cpu" || result=FAILED
+  local started=$SECONDS result=passed status=0 TIMEFORMAT="%0U + %0S"
+  { time "$1" >"$LOGS/$1" 2>&1; } 2>"$LOGS/$1.cpu" || status=$? result=FAILED
+  # An audit without its database is neither: the tests can run there, and a release needs another place.
+  if [ "$1 $status" = "audit 2" ]; then result="NOT DONE"; fi
   echo "== $1 $result after $((SECONDS - started)) s; CPU time of programs and kernel: $(<"$LOGS/$1.cpu") s" >>"$LOGS/$1"
   flock "$LOGS" cat "$LOGS/$1"
-  [ "$result" = passed ]
+  [ "$result" != FAILED ]
 }
 
 in_turn() { # STEP...: runs all steps in sequence, also after a failure
@@ -115,6 +108,7 @@ case "${1:-}" in
       "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
       fuzzing
     report coverage
+    grep "^== audit NOT DONE" "$LOGS/audit" || true
     ;;
   --fast) at_once "format lint imports security_lint own_rules types" unit_tests ;;
   *)

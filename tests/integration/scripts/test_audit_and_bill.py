@@ -1,10 +1,12 @@
-"""The audit in ./scripts/test.sh, and the bill of materials of the pinned packages."""
+"""The audit of the pinned packages, what ./scripts/test.sh makes of it, and their bill of materials."""
 
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,40 +17,48 @@ from tests.support.reader import command_in
 pytestmark = pytest.mark.processes
 
 TEST_SCRIPT = ROOT / "scripts" / "test.sh"
+SKIPPED, HARMLESS = {"name": "a", "skip_reason": "not found"}, {"name": "b", "version": "1", "vulns": []}
+VULNERABLE = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
 
-AUDITS = {
-    "no data": ('{"name": "a", "skip_reason": "not found"}', 0, "THE AUDIT DID NOT RUN"),
-    "harmless": ('{"name": "a", "vulns": []}', 0, "--strict"),
-    "vulnerable": ('{"name": "a", "vulns": [{"id": "CVE-1"}]}', 1, "--strict"),
+AUDITS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
+    "nothing": ([], 2, "NOT AUDITED: PyPI's database of vulnerabilities did not answer for any package"),
+    "no data": ([SKIPPED, HARMLESS], 2, "did not answer for 1 of 2 packages"),
+    "harmless": ([HARMLESS], 0, "No vulnerability is known of 1 packages."),
+    "vulnerable": ([SKIPPED, VULNERABLE], 1, "c 2: CVE-1, fixed in 3\nNOT AUDITED"),
 }
 
 
-@pytest.mark.parametrize(("answer", "status", "printed"), AUDITS.values(), ids=AUDITS)
-def test_the_audit_fails_for_a_vulnerability_and_reports_missing_data(
-    answer: str, status: int, printed: str, tmp_path: Path
+@pytest.mark.parametrize(("packages", "status", "printed"), AUDITS.values(), ids=AUDITS)
+def test_the_audit_tells_vulnerable_packages_from_missing_data(
+    packages: list[dict[str, Any]], status: int, printed: str, tmp_path: Path
 ) -> None:
-    functions = re.findall(r"^(?:pip_audit|audit)\(\) \{.*?\}$", TEST_SCRIPT.read_text(), re.MULTILINE | re.DOTALL)
+    answer = json.dumps({"dependencies": packages}) if packages else "no connection"
     program = tmp_path / ".venv" / "bin" / "pip-audit"
     program.parent.mkdir(parents=True)
-    program.write_text(
-        f"""#!/bin/sh
-        case "$*" in
-        *json*) echo '{answer}' ;;
-        *) echo "audited $*"; exit {status} ;;
-        esac
-        """
-    )
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
     program.chmod(0o755)
     shutil.copytree(REQUIREMENTS, tmp_path / "requirements")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "audit.py", tmp_path / "scripts")
     ended = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join([*functions, "audit"])],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "scripts.audit"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (status, "")
     assert printed in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "result"),
+    [("audit", 0, "passed"), ("audit", 1, "FAILED"), ("audit", 2, "NOT DONE"), ("types", 2, "FAILED")],
+)
+def test_a_run_of_the_tests_says_that_the_audit_was_not_done_and_goes_on(
+    step: str, status: int, result: str, tmp_path: Path
+) -> None:
+    [report] = re.findall(r"^report\(\) \{.*?^\}$", TEST_SCRIPT.read_text(), re.MULTILINE | re.DOTALL)
+    program = f"LOGS={tmp_path}\n{report}\n{step}() {{ return {status}; }}\nreport {step}"
+    ended = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stdout.startswith(f"== {step} {result} after")
+    assert (ended.returncode == 0) is (result != "FAILED")
 
 
 def test_the_bill_of_materials_has_all_pinned_packages_with_version_and_hashes(tmp_path: Path) -> None:
