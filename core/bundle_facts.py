@@ -152,6 +152,8 @@ def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | 
     """
     try:
         return _manifest(bundle, get, sha256)
+    except (FileNotFoundError, NotADirectoryError) as error:  # one reason, or places would tell which files exist
+        raise BundleUnreadableError(f"no bundle can be read at {bundle}: it has no {MANIFEST}") from error
     except (OSError, KeyError, ObjectTooLargeError, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 

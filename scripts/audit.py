@@ -12,12 +12,15 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
+from fleetsight_client.terminal import clean_terminal_output
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PIP_AUDIT: Final = (str(ROOT / ".venv" / "bin" / "pip-audit"), "--disable-pip", "--no-deps", "--progress-spinner=off")
 
 
 def main() -> int:
     """Print what is known of the packages; return the exit status."""
+    clean_terminal_output()
     # On all platforms: pip-audit leaves out packages whose condition is false here.
     pins = re.sub(r" ;.*", "", (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8"))
     with NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:

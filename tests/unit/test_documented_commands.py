@@ -138,6 +138,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
         for module in (
             *("ami.archive", "app_tier", "cyclonedx_py", "localcloud", "mutmut", "pip", "pytest"),
             *(
+                "scripts.audit",
                 "tests.chaos",
                 "tests.compatibility",
                 "tests.fuzz",

@@ -78,7 +78,7 @@ class Site:
         return Queue.named(self.clients.sqs, self.config.queue_name(name))
 
     def submit(self, images: Iterable[bytes], model: RequestedModel | None = None) -> list[ImageRef]:
-        """Store each image and ask for it with `model`, as the web tier does; return them in order."""
+        """Store each image and ask for it with `model`, as the web tier does for one user; return them in order."""
         job_id = new_id()
         refs = []
         messages = []
@@ -87,7 +87,7 @@ class Site:
             key = input_key(ref, "jpg")
             self.inputs.put(key, data, "image/jpeg")
             request = RequestMessage.about(ref, key, datetime.now(UTC), model=model)
-            messages.append(OutgoingMessage(ref.image_id, request.to_json()))
+            messages.append(OutgoingMessage(ref.image_id, request.to_json(), "alice"))
             refs.append(ref)
         assert self.requests.send(messages) == []
         return refs

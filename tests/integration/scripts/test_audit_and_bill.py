@@ -40,6 +40,7 @@ def test_the_audit_tells_vulnerable_packages_from_missing_data(
     shutil.copytree(REQUIREMENTS, tmp_path / "requirements")
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "audit.py", tmp_path / "scripts")
+    (tmp_path / "fleetsight_client").symlink_to(ROOT / "fleetsight_client")
     ended = subprocess.run(
         [sys.executable, "-m", "scripts.audit"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
