@@ -21,6 +21,7 @@ from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_m
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
 from core.format import file_size, plural
 from core.provision import provision
+from core.sandbox.pool import require_limits
 from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key, write_private
 from localcloud.clients import CloudUnreachableError, ControlClient, mails
@@ -150,6 +151,7 @@ class System:
 
         Raises:
             ConfigError: the configuration is not valid.
+            MissingLimitsError: this system cannot limit processes that open images, and must.
             StartError: the port is in use, its folder cannot be made, a part does not start in time, or the
                 image has another configuration.
         """
@@ -166,6 +168,7 @@ class System:
             raise StartError(
                 f"cannot write to {self.state_dir}: {error.strerror}; name another folder with {HOME_VARIABLE}"
             ) from error
+        require_limits(self.config.sandbox.limits)  # the web tier would end again and again
         Thread(target=log_files.keep_bounded, args=(self.state_dir, self.logs, self._stopping), daemon=True).start()
         write_private(self.state_dir / "endpoint", self.endpoint_url + "\n")
         owner_key().save(self.state_dir)

@@ -9,6 +9,8 @@ import pytest
 
 from core.images import ImageLimits, ImageRejectedError, sniff
 from core.sandbox.pool import SandboxPool
+from core.sandbox.process import MissingLimitsError
+from scripts.run.system import System, free_port
 from tests.conftest import ROOT
 from tests.support.hostile_images import BOMBS, FLOODS, FOREIGN, HONEST, POLYGLOTS, STARTS
 from tests.support.processes import other_machine, run_python
@@ -90,3 +92,9 @@ def test_the_web_tier_does_not_start_where_it_cannot_limit_its_processes() -> No
         )
     assert ended.returncode != 0
     assert "refuses seccomp. Use Linux on x86-64 or arm64" in ended.stderr
+
+
+def test_run_sh_says_at_once_that_this_system_cannot_limit_processes(tmp_path: Path) -> None:
+    system = System(tmp_path, {"FLEETSIGHT__WEB__PORT": str(free_port())})
+    with other_machine(), pytest.raises(MissingLimitsError, match="refuses seccomp"):
+        system.start()
