@@ -105,8 +105,8 @@ def received_at(ref: ImageRef) -> datetime | None:
 
 
 def first_id_of(moment: datetime) -> str:
-    """Return the minimum id of that millisecond: earlier ids sort before it."""
-    milliseconds = int(moment.timestamp() * 1000)
+    """Return the minimum id of that millisecond: earlier ids sort before it. Before 1970 there are none."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
     return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + bytes(10)))
 
 

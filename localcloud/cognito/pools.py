@@ -85,6 +85,15 @@ def confirm_sign_up(self: Any) -> Any:  # noqa: ARG001
     raise NotAuthorizedError("User cannot be confirmed. Current status is FORCE_CHANGE_PASSWORD")
 
 
+@PATCHES.replace(
+    "moto.cognitoidp.models:RegionAgnosticBackend.update_user_attributes",
+    "lets an account take any text as its e-mail address, which nobody verifies",
+)
+def update_user_attributes(self: Any, access_token: str, attributes: Any) -> None:  # noqa: ARG001
+    """Reject the call: administrators create all accounts, with the address."""
+    raise NotAuthorizedError("A client attempted to write unauthorized attribute")
+
+
 def pool_signing_key() -> RSAKey:
     """Return the cloud's own key, generated on first use: moto's key is in every copy of moto."""
     with _generating:

@@ -291,6 +291,11 @@ def test_ids_stay_in_order_and_unique_when_threads_make_them() -> None:
     assert all(map(is_id, ids))
 
 
+def test_the_first_id_of_a_moment_before_1970_is_before_all_ids() -> None:
+    assert is_id(first_id_of(datetime(1, 1, 1, tzinfo=UTC)))
+    assert first_id_of(datetime(1969, 12, 31, tzinfo=UTC)) == first_id_of(datetime(1970, 1, 1, tzinfo=UTC))
+
+
 def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
     before = new_id()
     moment = datetime.now(UTC) + timedelta(milliseconds=1)
