@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -34,6 +34,9 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 
 WAITING_OF_ONE_ADDRESS: Final = 0.5
 """Share of the connections of a process which may wait for the head of a request for one address."""
+
+LEFT_THREADS: Final = 1 / 8
+"""Share of the threads of a process that one address leaves to others: slow bodies and answers hold theirs."""
 
 ANSWER_SECONDS: Final = 60.0
 """Seconds that a client may take to receive a piece of its response."""
@@ -90,7 +93,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
     """A threaded gunicorn worker that disconnects slow and idle clients.
 
     A connection waits, watched by the main loop, until it has the head of a request: in gunicorn's `keepalived_conns`
-    while it is idle, and then in `_begun`. Both have the oldest first.
+    while it is idle, and then in `_begun`. Both have the oldest first. Then it gets a thread. If its address has as
+    many as it may have, it is in `_queued` until one of them ends.
     """
 
     head_seconds = HEAD_SECONDS
@@ -99,7 +103,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._begun: dict[_Connection, None] = {}
-        self._waiting_of = Counter[str]()
+        self._waiting_of, self._served_of = Counter[str](), Counter[str]()
+        self._queued: dict[str, deque[_Connection]] = {}
 
     def accept(self, listener: socket.socket) -> None:
         """Accept new connections; close the oldest ones that wait if there are too many, of one address or in all."""
@@ -157,16 +162,24 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             conn.init()
             conn.parser.unreader.unread(conn.head)
             conn.head, conn.data_ready = b"", True
-            self.enqueue_req(conn)
+            self._queued.setdefault(conn.network, deque()).append(conn)
+            self._serve_next(conn.network)
         elif len(conn.head) > MAX_HEAD_BYTES:
             self._disconnect(conn, _TOO_LARGE)
+
+    def _serve_next(self, network: str) -> None:
+        """Give the next connection of an address a thread, unless there is none or the address has enough threads."""
+        most = self.cfg.threads - int(LEFT_THREADS * self.cfg.threads)
+        if network in self._queued and self._served_of[network] < most:
+            self._served_of[network] += 1
+            self.enqueue_req(self._queued[network].popleft())
+            if not self._queued[network]:
+                del self._queued[network]
 
     def _forget(self, conn: _Connection) -> None:
         """Watch a connection no more."""
         self.poller.unregister(conn.sock)
-        self._waiting_of[conn.network] -= 1
-        if not self._waiting_of[conn.network]:
-            del self._waiting_of[conn.network]
+        _decrease(self._waiting_of, conn.network)
         if conn.head:
             del self._begun[conn]
         else:
@@ -202,6 +215,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
         gunicorn would close it here, and wait for the client to close it, too: for seconds without service.
         """
+        _decrease(self._served_of, conn.network)
+        self._serve_next(conn.network)
         if fs.cancelled() or fs.exception() is not None:
             self.nr_conns -= 1
             conn.close()
@@ -232,6 +247,12 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
         now = time.monotonic()
         for conn in [conn for conn in self._begun if conn.timeout <= now]:
             self._disconnect(conn, _TOO_SLOW)
+
+
+def _decrease(counter: Counter[str], network: str) -> None:
+    counter[network] -= 1
+    if not counter[network]:
+        del counter[network]
 
 
 class TimeoutStream:

@@ -106,6 +106,20 @@ def test_idle_connections_of_any_address_are_closed_for_new_ones(hurried: WebTie
         assert oldest.recv(1) == b""
 
 
+def test_an_address_whose_bodies_do_not_end_leaves_threads_to_others(hurried: WebTier) -> None:
+    unfinished = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    unfinished += b"Content-Length: 1000\r\n\r\n--b"
+    with ExitStack() as open_connections:
+        clients = [
+            open_connections.enter_context(connect(hurried, unfinished, "127.0.0.2")) for _ in range(2 * THREADS)
+        ]
+        assert requests.get(f"{hurried.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
+        for client in clients:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+
+
 def test_a_head_is_read_in_pieces_also_behind_another_request(hurried: WebTier) -> None:
     with connect(hurried, GET + b"\r\n" + GET[:9]) as connection:
         answers = connection.recv(65536)
