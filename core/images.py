@@ -8,6 +8,7 @@ most once. If the structure is broken, counting stops: the decoder, which reads 
 import mmap
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import zip_longest
@@ -61,9 +62,12 @@ MAX_PIECES: Final = 20_000
 
 BYTES_A_PIECE: Final = 128
 
-MAX_EXIF_BYTES: Final = 2**20
-"""Maximum bytes of EXIF of a JPEG: a reader copies all of it for each segment. Normal EXIF is one segment of 64
-KB."""
+MAX_SEGMENTS: Final = 16
+"""Maximum segments of EXIF, of Photoshop and of tables of a JPEG, each of up to 64 KB. Readers parse each, and copy
+all EXIF for each. Normal encoders write one, or up to four of tables."""
+
+_PARSED: Final = {0xE1: b"Exif\0\0", 0xED: b"Photoshop 3.0\0", 0xDB: b""}
+"""How these segments begin, by their markers."""
 
 MAX_INFLATED_BYTES: Final = 64 * 2**20
 """Maximum bytes to which the compressed profiles and texts of a PNG may inflate: a reader inflates each of them."""
@@ -319,7 +323,7 @@ def _jpeg(data: bytes) -> Iterator[int]:
 
     https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B; CIPA DC-007 (MPO).
     """
-    place, exif = 2, 0
+    place, parsed = 2, Counter[int]()
     while place + 4 <= len(data):
         marker = data[place + 1]
         if data[place] != 0xFF or marker in {0x00, 0xFF}:
@@ -334,10 +338,13 @@ def _jpeg(data: bytes) -> Iterator[int]:
             continue
         size = int.from_bytes(data[place + 2 : place + 4], "big")
         body = place + 4
-        if marker == 0xE1 and data.startswith(b"Exif\0\0", body):
-            exif += size
-            if exif > MAX_EXIF_BYTES:
-                raise ImageRejectedError("too_costly", "the JPEG has more than 1 MB of EXIF: save it again")
+        if marker in _PARSED and data.startswith(_PARSED[marker], body):
+            parsed[marker] += 1
+            if parsed[marker] > MAX_SEGMENTS:
+                what = "EXIF, Photoshop data or tables"
+                raise ImageRejectedError(
+                    "too_costly", f"the JPEG has more than {MAX_SEGMENTS} segments of {what}: save it again"
+                )
         is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
         yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0
         place += 2 + max(2, size)

@@ -29,11 +29,11 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from itertools import compress
 
@@ -50,7 +50,7 @@ from core.result_cache import ResultCache, repeated
 from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
-from core.tracing import TracingExecutor, use_traceparent
+from core.tracing import use_traceparent
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
@@ -63,6 +63,7 @@ from web_tier.memory import MemoryLimiter
 from web_tier.metrics import IntakeMetrics
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
+from web_tier.uploads.turns import TurnExecutor
 
 CONCURRENCY = 16
 """Concurrent calls of one process to the bucket and the queue; S3 is the slow part of an upload."""
@@ -251,9 +252,7 @@ class ImageIngest:
     inspect: Callable[..., object]
     cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
     clock: Callable[[], datetime] = utc_now
-    pool: ThreadPoolExecutor = field(
-        default_factory=lambda: TracingExecutor(CONCURRENCY, thread_name_prefix="ingest")
-    )
+    pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
     declared: DeclaredImages = field(default_factory=DeclaredImages)
@@ -398,7 +397,7 @@ class ImageIngest:
         futures: list[Future[UploadResult]] = []
         for upload, ref, response, stores in zip(group, refs, responses, is_stored, strict=True):
             if stores and is_declared:
-                futures.append(self.pool.submit(self._put, job, ref, upload, response))
+                futures.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload, response)))
                 continue
             self.memory.release(len(upload.data))
             future: Future[UploadResult] = Future()

@@ -128,6 +128,10 @@ class InlineExecutor:
             future.set_exception(error)
         return future
 
+    def submit_in_turn(self, _user: str, call: Callable[[], Any]) -> "Future[Any]":
+        """Run a call of a user."""
+        return self.submit(call)
+
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
         """Run a call for each item."""
         return [function(*items) for items in zip(*iterables, strict=False)]

@@ -14,7 +14,7 @@ from core.image_open import PIXEL_MODES, READERS, as_8_bit, inspect, open_image
 from core.images import (
     CODES,
     FORMATS,
-    MAX_EXIF_BYTES,
+    MAX_SEGMENTS,
     RAW_REASON,
     ImageFormat,
     ImageLimits,
@@ -301,14 +301,18 @@ def test_a_sequence_of_boxes_in_boxes_is_rejected_like_any_other() -> None:
     assert rejection(HEIC + box(b"moov", nested)).code == "format_not_allowed"
 
 
-def test_exif_in_many_segments_is_rejected_beyond_a_megabyte() -> None:
-    def exif(size: int) -> bytes:
-        return b"\xff\xe1" + struct.pack(">H", size) + b"Exif\0\0" + bytes(size - 8)
-
-    plain, most, rest = encoded("JPEG"), *divmod(MAX_EXIF_BYTES, 0xFFFF)
-    inspect(plain[:2] + exif(0xFFFF) * most + exif(rest) + plain[2:])
-    error = rejection(plain[:2] + exif(0xFFFF) * most + exif(rest + 1) + plain[2:])
-    assert (error.code, error.message) == ("too_costly", "the JPEG has more than 1 MB of EXIF: save it again")
+@pytest.mark.parametrize(
+    ("marker", "begin"),
+    [(0xE1, b"Exif\0\0"), (0xED, b"Photoshop 3.0\0"), (0xDB, bytes(65))],
+    ids=["EXIF", "Photoshop", "tables"],
+)
+def test_a_jpeg_has_at_most_sixteen_segments_that_a_reader_parses(marker: int, begin: bytes) -> None:
+    plain, segment = encoded("JPEG"), bytes((0xFF, marker)) + struct.pack(">H", 2 + len(begin)) + begin
+    others = plain.count(segment[:2])
+    inspect(plain[:2] + segment * (MAX_SEGMENTS - others) + plain[2:])
+    error = rejection(plain[:2] + segment * (MAX_SEGMENTS - others + 1) + plain[2:])
+    assert error.code == "too_costly"
+    assert "more than 16 segments of EXIF, Photoshop data or tables: save it again" in error.message
 
 
 def test_each_128_bytes_allow_one_piece_more_than_20000(monkeypatch: pytest.MonkeyPatch) -> None:

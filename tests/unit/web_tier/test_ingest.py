@@ -31,7 +31,7 @@ from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
@@ -49,6 +49,7 @@ from web_tier.uploads.ingest import (
     validate_image,
 )
 from web_tier.uploads.multipart import Upload
+from web_tier.uploads.turns import TurnExecutor
 
 SEND_ERRORS = (
     client_error(503),
@@ -128,6 +129,29 @@ def counts_of(ingest: ImageIngest) -> tuple[float, float, float, dict[str, float
 
 def recorded(store: JobStore, job: Job) -> set[str]:
     return {image.ref.image_id for image in store.images(job.job_id)}
+
+
+def test_the_images_of_two_users_are_put_in_turn(
+    bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue
+) -> None:
+    inspected, may_go_on = list[str](), threading.Event()
+
+    def inspect_slowly(_data: bytes, owner: str, **_: object) -> None:
+        assert may_go_on.wait(NEVER_SECONDS)
+        inspected.append(owner)
+
+    pool = TurnExecutor(1, thread_name_prefix="ingest")
+    ingest = ImageIngest(ImageLimits(), bucket, failing, queue, inspect_slowly, pool=pool)
+    ann, bob = (Job(new_id(), "job", NOW, owner=name) for name in ("ann", "bob"))
+    for job in (ann, bob):
+        failing.create(job)
+    with pool, ThreadPoolExecutor(2) as users:
+        users.submit(ingest.ingest, ann, uploads(9))
+        wait_until(lambda: len(pool._waiting.get("ann", ())) == 8, "ann's images wait")
+        users.submit(ingest.ingest, bob, uploads(1))
+        wait_until(lambda: "bob" in pool._waiting, "bob's image waits")
+        may_go_on.set()
+    assert inspected == [*["ann"] * 2, "bob", *["ann"] * 7]
 
 
 @pytest.mark.parametrize("owner", ["", "anna"], ids=["without sign-in", "with sign-in"])

@@ -1,7 +1,6 @@
 """Orphans: wherever a web process dies, and however often a form is sent, no object stays without an image."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from web_tier.uploads.ingest import MAX_PUT_AGE, ImageIngest, RejectedUpload, Up
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 from web_tier.uploads.single import SingleImages
+from web_tier.uploads.turns import TurnExecutor
 
 FORM_SECONDS = 600
 PICTURES = (picture(shade=1), picture(shade=200, size=(40, 30)))
@@ -64,7 +64,13 @@ class Process:
         self.queue = MemoryQueue()
         self.queue.memory.call = self.call
         self.ingest = ImageIngest(
-            ImageLimits(), bucket, JobStore(table), self.queue, inspect, clock=site.now, pool=ThreadPoolExecutor(1)
+            ImageLimits(),
+            bucket,
+            JobStore(table),
+            self.queue,
+            inspect,
+            clock=site.now,
+            pool=TurnExecutor(1, "ingest"),
         )
         self.direct = PresignedUploads(self.ingest, bucket, cast(Any, Forms()), FORM_SECONDS, MemorySource())
 
