@@ -122,13 +122,13 @@ def tag_and_merge(checkout: Path, version: str, notes: str) -> None:
 @click.option("--rebuild", is_flag=True, help="Only build the files of a version again that is tagged already.")
 def release(version: str, *, rebuild: bool) -> None:
     """Make the release VERSION of the branch main: a commit, a tag and the files in dist/. Nothing is pushed."""
-    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
         raise click.ClickException(f"{version!r} is no version: give three numbers, such as 0.2.0")
     target = ROOT / "dist" / f"v{version}"
     if target.exists():
         raise click.ClickException(f"{target} exists: remove it first")
     if rebuild:
-        with checkout_of(f"v{version}") as checkout:
+        with checkout_of(f"refs/tags/v{version}") as checkout:
             copytree(build(checkout, version), target)
         print(f"Built {target}. Compare its SHA256SUMS with those in the tag: git show v{version}")
         return

@@ -41,7 +41,8 @@ MAX_DETAIL_CHARACTERS: Final = 200
 _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
 
-SIGN_IN, FAILED_SIGN_IN, PASSWORD_RESET = "sign-in", "failed sign-in", "password reset"
+SIGN_IN, FAILED_SIGN_IN = "sign-in", "failed sign-in"
+PASSWORD_CHANGED, PASSWORD_RESET = "password changed", "password reset"
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
 SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "second factor on",
@@ -58,7 +59,6 @@ _BY_USER: Final[Mapping[str, str]] = {
         "sign-out": ("accounts.sign_out",),
         "sign-out everywhere": ("accounts.sign_out_everywhere",),
         "session ended": ("accounts.end_session",),
-        "password changed": ("accounts.password",),
         "token created": ("accounts.make_token", "tokens_api.make_token"),
         "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
         "job cancelled": ("changes.cancel", "api_v1.cancel"),
@@ -94,6 +94,7 @@ _PROOFS_BY_USER: Final = frozenset(
 _BY_VIEW: Final = (
     SIGN_IN,
     FAILED_SIGN_IN,
+    PASSWORD_CHANGED,
     PASSWORD_RESET,
     CODE_ASKED_FOR,
     RECOVERY_CODE_USED,

@@ -71,6 +71,9 @@ PREFLIGHT: Mapping[str, str] = {
 }
 EXPOSED_HEADERS = "Content-Disposition, Deprecation, Link, Location, Retry-After, traceresponse, X-Request-Id"
 
+MAX_LOGGED_PATH: Final = 256
+"""Characters of a path in the log; a client that asks for long ones would push other lines out of it."""
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 
@@ -287,7 +290,7 @@ class Middleware:
             response.status_code,
             extra={
                 "status": response.status_code,
-                "path": request.path,
+                "path": request.path[:MAX_LOGGED_PATH],
                 "milliseconds": round(seconds * 1000, 1),
                 "request_id": request_id(),
             }

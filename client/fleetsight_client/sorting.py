@@ -72,7 +72,7 @@ class SortedFolder:
             if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
                 self._problem(file, "it has changed since it was classified")
                 return
-            if not target.parent.resolve().is_relative_to(self.folder):
+            if not Path(os.path.realpath(target.parent)).is_relative_to(self.folder):
                 self._problem(file, f"a link leads out of {self.folder}")
                 return
             target.parent.mkdir(parents=True, exist_ok=True)

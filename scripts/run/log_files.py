@@ -64,7 +64,8 @@ def older_files(log: Path) -> list[Path]:
 def keep_bounded(folder: Path, logs: Path, stop: Event) -> None:
     """Rotate the logs and consoles of a system until `stop` is set."""
     while not stop.wait(CHECK_SECONDS):
-        bound(folder, logs)
+        with suppress(OSError):  # a file that has just vanished; the next look follows
+            bound(folder, logs)
 
 
 def bound(folder: Path, logs: Path) -> None:

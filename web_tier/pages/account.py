@@ -14,7 +14,7 @@ from services.errors import FleetsightError
 from services.table import TableBusyError
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
 from services.users import CodeRequired, PoolTokens
-from web_tier.audit import audit_details
+from web_tier.audit import PASSWORD_CHANGED, audit_as, audit_details
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.identity import Identity, current_identity, known_identity, known_session
@@ -175,6 +175,7 @@ class ChangePasswordPage(MethodView):
             )
         except UserPoolError as error:
             return render_error("password", error, **_second_factor())
+        audit_as(PASSWORD_CHANGED, email)
         try:
             return _end_everything("changed")
         except (BotoCoreError, ClientError, TableBusyError) as error:

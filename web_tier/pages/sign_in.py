@@ -228,12 +228,12 @@ class ResetPasswordPage(MethodView):
             owner = access.pool.reset_password(form_field("email"), form_field("code"), form_field("password"))
         except UserPoolError as error:
             return render_error("reset", error)
+        audit_as(PASSWORD_RESET, form_field("email"))  # the pool has checked the code of this account
         try:
             access.end_all_of(owner)
         except (BotoCoreError, ClientError, TableBusyError) as error:
             _log.error("could not end sessions and personal tokens of %s after a password reset: %s", owner, error)
             return render_page("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
-        audit_as(PASSWORD_RESET, form_field("email"))  # the pool has checked the code of this account
         answer = render_page("sign_in", message=MESSAGES["changed"])
         remember_device(access.sessions.keys, form_field("email"), answer)
         return answer

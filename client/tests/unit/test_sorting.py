@@ -60,6 +60,15 @@ def test_nothing_is_written_through_a_link_to_elsewhere(command: Command, photos
     assert "a link leads out of" in done.stderr
 
 
+def test_a_link_to_itself_is_a_clear_error(command: Command, photos: Photos, tmp_path: Path) -> None:
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "cat").symlink_to(tmp_path / "sorted" / "cat")
+    done = command("classify", photos({"a.jpg": b"cat", "b.jpg": b"dog"}), "--sort-into", tmp_path / "sorted")
+    assert done.exit_code == 1
+    assert "a.jpg" in done.stderr
+    assert (tmp_path / "sorted" / "dog" / "b.jpg").exists()
+
+
 def test_a_link_in_place_of_the_image_is_left_as_it_is(tmp_path: Path) -> None:
     file, secret = tmp_path / "a.jpg", tmp_path / "secret"
     file.write_bytes(b"cat")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Container
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -474,14 +475,15 @@ def test_decoding_processes_are_forks_that_hold_no_key_and_end_with_their_worker
         # A new process would cost a start of its own: docs/measurements.md.
         assert Path(f"/proc/{process}/cmdline").read_bytes() == (process_folder / "cmdline").read_bytes()
         assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
-        wait_until(lambda process=process: len(sockets_of(process)) == 1, "it has closed the sockets of its parent")
+        wait_until(partial(has_one_socket, process), "it has closed the sockets of its parent")
     worker.process.kill()
     worker.wait()
     wait_until(lambda: not [each for each in ours if Path(f"/proc/{each}").exists()], "every process has ended")
 
 
-def sockets_of(process: int) -> list[Path]:
-    return [link for link in Path(f"/proc/{process}/fd").iterdir() if "socket" in str(link.readlink())]
+def has_one_socket(process: int) -> bool:
+    files = Path(f"/proc/{process}/fd").iterdir()
+    return sum("socket" in str(link.readlink()) for link in files) == 1
 
 
 def processes_for_decoding(worker: int) -> list[int]:

@@ -75,6 +75,7 @@ def test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again(cl
     assert git(clone, "ls-remote", "origin") == before
 
     files.rename(clone / "first")
+    git(clone, "branch", "v98.7.6", "HEAD~1")  # a tag is meant, not a branch
     again = release(clone, "--rebuild", "98.7.6", umask=0o077)
     assert again.returncode == 0, again.stderr
     assert (files / "SHA256SUMS").read_text(encoding="utf-8") == sums
@@ -84,6 +85,7 @@ def test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again(cl
     ("prepare", "version", "message"),
     [
         ("true", "1.0", "'1.0' is no version: give three numbers"),
+        ("true", "\u0661.0.0", "is no version: give three numbers"),
         ("true", "0.0.1", "0.0.1 is below the present version"),
         ("git tag v98.7.6", "98.7.6", "the tag v98.7.6 exists: give a higher version"),
         ("git switch --quiet --create topic", "98.7.6", "the branch is topic: run `git switch main`"),

@@ -185,9 +185,9 @@ def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stag
 
 def test_an_account_takes_no_other_address_by_itself(stage: Stage) -> None:
     email, cognito = stage.signed_up(), stage.clients.cognito_idp
-    attributes = [{"Name": "email", "Value": new_email()}]
+    asked: dict[str, Any] = {"UserAttributes": [{"Name": "email", "Value": new_email()}]}
     with pytest.raises(cognito.exceptions.NotAuthorizedException):
-        cognito.update_user_attributes(AccessToken=stage.sign_in(email).access_token, UserAttributes=attributes)
+        cognito.update_user_attributes(AccessToken=stage.sign_in(email).access_token, **asked)
 
 
 def test_each_invitation_brings_another_password_until_the_first_sign_in(stage: Stage) -> None:

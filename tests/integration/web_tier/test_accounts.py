@@ -1,6 +1,7 @@
 """Account pages: sign-in, sign-up, passwords, sign-out, forms of a session; personal tokens, also by the API."""
 
 import io
+import logging
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -182,8 +183,13 @@ def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> 
     assert asked == [401, 200]
 
 
+def audited(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the actions of the trail in the log, since a table that is busy has none."""
+    return [record.__dict__["action"] for record in caplog.records if record.message == "audit"]
+
+
 def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
-    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch
+    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = signed_in(app, ADA)
 
@@ -191,9 +197,11 @@ def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
         raise TableBusyError("the table is busy")
 
     anonymous = app.test_client()
+    caplog.set_level(logging.INFO)
     with monkeypatch.context() as patch:
         patch.setattr(MemoryTable, "put_all", away)
         status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
+    assert audited(caplog) == ["password reset"]
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
     assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
@@ -222,10 +230,11 @@ def test_e7_a_changed_password_ends_all_sessions_and_tokens_and_asks_for_the_old
 
 
 def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
-    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
+    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = signed_in(app, ADA)
     form = {"csrf_token": csrf_of(client.get("/account/password").text), "password": PASSWORD}
+    caplog.set_level(logging.INFO)
 
     def away(*_: object, **__: object) -> None:
         raise TableBusyError("the table is busy")
@@ -234,6 +243,7 @@ def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
     answer = client.post("/account/password", data={**form, "new_password": ANOTHER}, headers=BROWSER)
     assert (answer.status_code, pool.people[ADA].password) == (503, ANOTHER)
     assert "could not be ended" in answer.text
+    assert audited(caplog) == ["password changed"]
 
 
 def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:

@@ -178,7 +178,7 @@ def test_s12_pictures_of_one_user_that_take_long_leave_a_turn_for_others(
     slow, quick = pictured(site, store, ann, 3), pictured(site, store, bob, 1)
     bobs, ends = quick[0].split("/")[-2].encode(), Event()
 
-    def draw(data: bytes, _side: int) -> bytes:
+    def draw(data: bytes, _owner: str, _side: int) -> bytes:
         if data != bobs:
             assert ends.wait(DEADLINE_SECONDS)
         return b"RIFFxxxxWEBP"
@@ -196,7 +196,7 @@ def test_s12_an_image_without_a_picture_is_not_drawn_again(
 ) -> None:
     ann, drawn = site.with_token("ann", "classify", "read"), list[bytes]()
 
-    def draw(data: bytes, _side: int) -> bytes:
+    def draw(data: bytes, _owner: str, _side: int) -> bytes:
         drawn.append(data)
         raise NoThumbnailError("it takes too long")
 

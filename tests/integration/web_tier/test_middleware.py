@@ -362,6 +362,13 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
     assert is_id(found["request_id"])
 
 
+def test_a_long_path_is_cut_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    client.get("/" + "x" * 4_000)
+    [record] = [record for record in caplog.records if record.name == "web_tier.middleware"]
+    assert record.__dict__["path"] == "/" + "x" * 255
+
+
 def test_a_request_continues_the_trace_of_its_client_as_a_span_of_its_own(client: FlaskClient) -> None:
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     found = client.get("/healthz", headers={"traceparent": parent}).headers["traceresponse"]
