@@ -183,9 +183,9 @@ def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> 
     assert asked == [401, 200]
 
 
-def audited(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the actions of the trail in the log, since a table that is busy has none."""
-    return [record.__dict__["action"] for record in caplog.records if record.message == "audit"]
+def last_audited(caplog: pytest.LogCaptureFixture) -> str:
+    """Return the last action of the trail in the log, since a table that is busy has none."""
+    return [record.__dict__["action"] for record in caplog.records if record.message == "audit"][-1]
 
 
 def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
@@ -201,7 +201,7 @@ def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
     with monkeypatch.context() as patch:
         patch.setattr(MemoryTable, "put_all", away)
         status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
-    assert audited(caplog) == ["password reset"]
+    assert last_audited(caplog) == "password reset"
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
     assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
@@ -243,7 +243,7 @@ def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
     answer = client.post("/account/password", data={**form, "new_password": ANOTHER}, headers=BROWSER)
     assert (answer.status_code, pool.people[ADA].password) == (503, ANOTHER)
     assert "could not be ended" in answer.text
-    assert audited(caplog) == ["password changed"]
+    assert last_audited(caplog) == "password changed"
 
 
 def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:
