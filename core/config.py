@@ -415,7 +415,7 @@ MAX_OPERATOR_EMAILS = 10
 class NotificationSettings(_Section):
     """Notifications of finished jobs for users, and of spending caps for operators."""
 
-    webhook_private: bool
+    webhook_private: bool  # first: the check of the hosts needs it
     webhook_hosts: tuple[WebhookHost, ...]
     mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
     topic_arn: TopicArn | None

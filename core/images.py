@@ -62,11 +62,11 @@ MAX_PIECES: Final = 20_000
 
 BYTES_A_PIECE: Final = 128
 
-MAX_SEGMENTS: Final = 16
+MAX_PARSED_SEGMENTS: Final = 16
 """Maximum segments of EXIF, of Photoshop and of tables of a JPEG, each of up to 64 KB. Readers parse each, and copy
 all EXIF for each. Normal encoders write one, or up to four of tables."""
 
-_PARSED: Final = {0xE1: b"Exif\0\0", 0xED: b"Photoshop 3.0\0", 0xDB: b""}
+_PARSED_SEGMENTS: Final = {0xE1: b"Exif\0\0", 0xED: b"Photoshop 3.0\0", 0xDB: b""}
 """How these segments begin, by their markers."""
 
 MAX_INFLATED_BYTES: Final = 64 * 2**20
@@ -338,12 +338,13 @@ def _jpeg(data: bytes) -> Iterator[int]:
             continue
         size = int.from_bytes(data[place + 2 : place + 4], "big")
         body = place + 4
-        if marker in _PARSED and data.startswith(_PARSED[marker], body):
+        if marker in _PARSED_SEGMENTS and data.startswith(_PARSED_SEGMENTS[marker], body):
             parsed[marker] += 1
-            if parsed[marker] > MAX_SEGMENTS:
-                what = "EXIF, Photoshop data or tables"
+            if parsed[marker] > MAX_PARSED_SEGMENTS:
                 raise ImageRejectedError(
-                    "too_costly", f"the JPEG has more than {MAX_SEGMENTS} segments of {what}: save it again"
+                    "too_costly",
+                    f"the JPEG has more than {MAX_PARSED_SEGMENTS} segments of EXIF, Photoshop data or tables: "
+                    "save it again",
                 )
         is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
         yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0

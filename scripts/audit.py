@@ -21,7 +21,7 @@ PIP_AUDIT: Final = (str(ROOT / ".venv" / "bin" / "pip-audit"), "--disable-pip", 
 def main() -> int:
     """Print what is known of the packages; return the exit status."""
     clean_terminal_output()
-    # On all platforms: pip-audit leaves out packages whose condition is false here.
+    # On all platforms: pip-audit leaves out packages that this platform does not need.
     pins = re.sub(r" ;.*", "", (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8"))
     with NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
         file.write(pins)

@@ -31,7 +31,7 @@ UNRELEASED: Final = "## Unreleased\n"
 
 
 def run(*command: str | Path, folder: Path = ROOT, **environment: str) -> str:
-    """Run a command whose files have the same permissions for every user; return what it prints."""
+    """Run a command, with the same permissions of its files for every user; return what it prints."""
     words = [*map(str, command)]
     done = subprocess.run(
         words, cwd=folder, env=os.environ | environment, umask=0o022, capture_output=True, text=True, check=False

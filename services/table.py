@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,6 +45,10 @@ Item = Mapping[str, str | int]
 
 class TableBusyError(FleetsightError):
     """Raised when DynamoDB did not process a whole batch in `BATCH_ATTEMPTS` attempts."""
+
+
+CLOUD_ERRORS: Final = (BotoCoreError, ClientError, TableBusyError)
+"""The errors of AWS's services and of a table; they pass through."""
 
 
 THROTTLING_CODES = frozenset(

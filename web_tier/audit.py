@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, g, request
 
 from core.ids import first_id_of, new_id
 from core.logs import AUDIT_LOGGER
 from services.clock import utc_now
-from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
+from services.table import CLOUD_ERRORS, EXPIRES_AT, LAST, Item, Table
 from services.users import normalise_email
 from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
@@ -247,7 +246,7 @@ def _record(response: Response) -> Response:
         logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
         try:
             current_trail().record(event)
-        except (BotoCoreError, ClientError, TableBusyError) as error:
+        except CLOUD_ERRORS as error:
             _log.error("an audit event could not be stored; the line before has it: %s", error)
     return response
 

@@ -74,14 +74,15 @@ class _Connection(TConn):  # type: ignore[misc]
 
     Attributes:
         network: the address under which it is counted.
-        head: the bytes of a request whose head is not complete.
+        head: what has arrived of a head that is not complete.
         since: when it became idle or its head began, by the monotonic clock.
     """
 
+    since: float
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.network = network_of(self.client[0])
-        self.head, self.since = b"", time.monotonic()
+        self.network, self.head = network_of(self.client[0]), b""
 
     def has_whole_head(self) -> bool:
         """Whether gunicorn's parser accepts or refuses the head without reading more: a bare LF is refused."""
@@ -243,7 +244,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self._disconnect(self.keepalived_conns[0])
 
     def murder_pending(self) -> None:
-        """Disconnect clients whose heads take too long; the main loop calls this at least once a second."""
+        """Disconnect clients that take too long to send a head; the main loop calls this at least once a second."""
         now = time.monotonic()
         for conn in [conn for conn in self._begun if conn.timeout <= now]:
             self._disconnect(conn, _TOO_SLOW)

@@ -87,7 +87,7 @@ def confirm_sign_up(self: Any) -> Any:  # noqa: ARG001
 
 @PATCHES.replace(
     "moto.cognitoidp.models:RegionAgnosticBackend.update_user_attributes",
-    "lets an account take any text as its e-mail address, which nobody verifies",
+    "lets an account take any text as its e-mail address, without verification",
 )
 def update_user_attributes(self: Any, access_token: str, attributes: Any) -> None:  # noqa: ARG001
     """Reject the call: administrators create all accounts, with the address."""

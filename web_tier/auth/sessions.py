@@ -372,8 +372,9 @@ class Sessions:
         return OpenSession(following, self.keys.sign(ids.next))
 
     def _is_over(self, record: SessionRecord, now: int) -> bool:
-        last = self.revocations.last_of(record.owner)
-        return self.times.is_over(record, now) or last.covers(record.signed_in, record.made_after)
+        if self.times.is_over(record, now):
+            return True
+        return self.revocations.last_of(record.owner).covers(record.signed_in, record.made_after)
 
     def _renewed(self, record: SessionRecord, now: int) -> SessionRecord | None:
         """Return the session with the pool's current data, or None if the pool has ended the sign-in."""

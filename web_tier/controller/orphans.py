@@ -23,9 +23,10 @@ from core.ids import first_id_of, form_key, input_key
 from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
+from services.table import CLOUD_ERRORS
 from web_tier.controller.result_recorder import SWITCH
 from web_tier.uploads.idempotency import UploadManifests
-from web_tier.uploads.ingest import CLOUD_ERRORS, ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 
 ROUND_SECONDS = 300.0
 """Time between two rounds; each reads all intents, mostly those of uploads by forms."""

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
 from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 from flask.views import MethodView
 
 from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
 from services.errors import FleetsightError
-from services.table import TableBusyError
+from services.table import CLOUD_ERRORS
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
 from services.users import CodeRequired, PoolTokens
 from web_tier.audit import PASSWORD_CHANGED, audit_as, audit_details
@@ -178,7 +177,7 @@ class ChangePasswordPage(MethodView):
         audit_as(PASSWORD_CHANGED, email)
         try:
             return _end_everything("changed")
-        except (BotoCoreError, ClientError, TableBusyError) as error:
+        except CLOUD_ERRORS as error:
             _log.error(
                 "could not end sessions and tokens of %s after a new password: %s", current_identity().owner, error
             )

@@ -9,12 +9,11 @@ import logging
 from http import HTTPStatus
 from typing import Final
 
-from botocore.exceptions import BotoCoreError, ClientError
 from flask import Response, request, url_for
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
-from services.table import TableBusyError
+from services.table import CLOUD_ERRORS
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, PASSWORD_RESET, SIGN_IN, audit_as
@@ -231,7 +230,7 @@ class ResetPasswordPage(MethodView):
         audit_as(PASSWORD_RESET, form_field("email"))  # the pool has checked the code of this account
         try:
             access.end_all_of(owner)
-        except (BotoCoreError, ClientError, TableBusyError) as error:
+        except CLOUD_ERRORS as error:
             _log.error("could not end sessions and personal tokens of %s after a password reset: %s", owner, error)
             return render_page("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
         answer = render_page("sign_in", message=MESSAGES["changed"])

@@ -37,7 +37,6 @@ from functools import cache, partial
 from hashlib import sha256
 from itertools import compress
 
-from botocore.exceptions import BotoCoreError, ClientError
 from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
@@ -58,7 +57,7 @@ from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
-from services.table import TableBusyError
+from services.table import CLOUD_ERRORS, TableBusyError
 from web_tier.memory import MemoryLimiter
 from web_tier.metrics import IntakeMetrics
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
@@ -94,8 +93,6 @@ INSPECTION_SECONDS = 5.0
 
 UNKEPT = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
-
-CLOUD_ERRORS = (BotoCoreError, ClientError, TableBusyError)
 
 UNAVAILABLE = "unavailable"
 """The code of a rejection for a fault of the system: sending the image again may help."""

@@ -32,11 +32,11 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
 from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
-from services.table import TableBusyError
+from services.table import CLOUD_ERRORS, TableBusyError
 from web_tier.parameters import clean_filename
 from web_tier.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
-from web_tier.uploads.ingest import CLOUD_ERRORS, UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
+from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
 
 COPY_TRIES = 3
 """Tries of a commit to copy an object while its form is sent again."""

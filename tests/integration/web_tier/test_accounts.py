@@ -185,7 +185,8 @@ def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> 
 
 def last_audited(caplog: pytest.LogCaptureFixture) -> str:
     """Return the last action of the trail in the log, since a table that is busy has none."""
-    return [record.__dict__["action"] for record in caplog.records if record.message == "audit"][-1]
+    actions: list[str] = [record.__dict__["action"] for record in caplog.records if record.message == "audit"]
+    return actions[-1]
 
 
 def test_s7_a_new_password_that_could_not_end_sessions_is_reported(

@@ -16,13 +16,14 @@ from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog, model_for_job, rolled_out
 from services.errors import FleetsightError
 from services.s3 import UploadForm
+from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, Kind, Web, first_catalog, picture
 from tests.simulation.data_path.scheduler import EPOCH
 from web_tier.auth.job_access import UserJobs
 from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
-from web_tier.uploads.ingest import CLOUD_ERRORS, UNCERTAIN, UNKEPT, RejectedUpload, UploadResult
+from web_tier.uploads.ingest import UNCERTAIN, UNKEPT, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.presigned import FileSpec
 from web_tier.uploads.retry import redrive, redrive_all, retry_failed

@@ -37,6 +37,7 @@ from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.lease import Lease
 from services.s3 import UploadForm
+from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.billing import Billing
 from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -53,7 +54,7 @@ from web_tier.controller.result_recorder import JobLocks, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.quotas import Quotas
-from web_tier.uploads.ingest import CLOUD_ERRORS, CachedResults, ImageIngest
+from web_tier.uploads.ingest import CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 

@@ -14,7 +14,7 @@ from core.image_open import PIXEL_MODES, READERS, as_8_bit, inspect, open_image
 from core.images import (
     CODES,
     FORMATS,
-    MAX_SEGMENTS,
+    MAX_PARSED_SEGMENTS,
     RAW_REASON,
     ImageFormat,
     ImageLimits,
@@ -309,8 +309,8 @@ def test_a_sequence_of_boxes_in_boxes_is_rejected_like_any_other() -> None:
 def test_a_jpeg_has_at_most_sixteen_segments_that_a_reader_parses(marker: int, begin: bytes) -> None:
     plain, segment = encoded("JPEG"), bytes((0xFF, marker)) + struct.pack(">H", 2 + len(begin)) + begin
     others = plain.count(segment[:2])
-    inspect(plain[:2] + segment * (MAX_SEGMENTS - others) + plain[2:])
-    error = rejection(plain[:2] + segment * (MAX_SEGMENTS - others + 1) + plain[2:])
+    inspect(plain[:2] + segment * (MAX_PARSED_SEGMENTS - others) + plain[2:])
+    error = rejection(plain[:2] + segment * (MAX_PARSED_SEGMENTS - others + 1) + plain[2:])
     assert error.code == "too_costly"
     assert "more than 16 segments of EXIF, Photoshop data or tables: save it again" in error.message
 
