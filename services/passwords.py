@@ -22,6 +22,9 @@ _ESTIMATED_CHARACTERS: Final = 24
 _OWN_WORD_CHARACTERS: Final = 4
 """Characters from which a word of the account's address, or the system's name, counts for nothing in a password."""
 
+_FAMOUS: Final = r"correct\W?horse\W?battery\W?staple"
+"""The passphrase that everybody knows (https://xkcd.com/936), which zxcvbn takes for a good one."""
+
 _TYPED: Final = re.compile(r"\S(.*\S)?", re.DOTALL)
 
 
@@ -38,6 +41,6 @@ def is_good(password: str, email: str) -> bool:
         return False
     own = ["fleetsight", email.partition("@")[0], *re.split(r"[^a-z0-9]+", email.lower())]
     # zxcvbn takes a row of such words for much harder to guess than one.
-    words = "|".join(re.escape(word) for word in own if len(word) >= _OWN_WORD_CHARACTERS)
+    words = "|".join([_FAMOUS, *(re.escape(word) for word in own if len(word) >= _OWN_WORD_CHARACTERS)])
     others = re.sub(words, "", password, flags=re.IGNORECASE)
     return bool(others) and int(zxcvbn(others[:_ESTIMATED_CHARACTERS], user_inputs=own)["score"]) >= _MIN_SCORE

@@ -7,7 +7,7 @@ account's owner out:
 
 - a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
 - once an account's limit is reached, each address has one more attempt in the minute;
-- each form has its own limit for an account, so guessed passwords do not block the mailed codes;
+- passwords, on all forms together, and mailed codes have limits of their own, so guesses at one do not block the other;
 - codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
   password;
 - an attempt that succeeds is not counted.
@@ -78,7 +78,7 @@ _BY_USER: Final = frozenset(
 )
 """Endpoints at which signed-in users prove their identity again."""
 
-_SAME_CREDENTIAL: Final = {"accounts.recovery": "accounts.sign_in"}
+_SAME_CREDENTIAL: Final = dict.fromkeys(_BY_USER | {"accounts.recovery"}, "accounts.sign_in")
 """Endpoints that check the same credential as another one, a password: they share its attempts."""
 
 PROOFS: Final = _BY_USER | {f"accounts.{name}" for name in ("sign_in", "new_password", "code", "recovery", "reset")}

@@ -466,7 +466,8 @@ def results(client: ApiClient, *, job: str, out: str) -> None:
 def cancel(client: ApiClient, *, job: str) -> None:
     """Cancel a job; its results stay."""
     status = client.cancel(job)
-    click.echo(f"Job {job} is {status['state']}: {status['done']:,} of {status['accepted']:,} images have a label.")
+    state = one_line(status["state"])
+    click.echo(f"Job {job} is {state}: {status['done']:,} of {status['accepted']:,} images have a label.")
 
 
 @click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)

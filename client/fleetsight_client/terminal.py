@@ -8,11 +8,15 @@ import re
 import sys
 from typing import Final, TextIO
 
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""The characters that a terminal executes instead of showing them, except line feed and tab.
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u180e\u200b\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e0fff]"
+)
+"""The characters that a terminal executes or hides instead of showing them, except line feed and tab.
 
 Control characters (C0, DEL, C1); the separators of lines and of paragraphs; overrides and isolates of the direction,
-which show text in another order (https://trojansource.codes); and surrogates, which cannot be encoded.
+which show text in another order (https://trojansource.codes); characters without a width, in which a text can hide,
+except the joiners and marks of direction that scripts need; and surrogates, which cannot be encoded.
 """
 
 

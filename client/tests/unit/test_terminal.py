@@ -20,9 +20,9 @@ from fleetsight_client.cli import COMMANDS, main
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import CleanedTerminal, clean_terminal_output, one_line, printable
 
-HOSTILE = "\x1b[41m\x1b]0;title\x07\x9b5m\rover\u202eabc"
+HOSTILE = "\x1b[41m\x1b]0;title\x07\x9b5m\rover\u202eabc\u200b\U000e0041"
 MARKUP = "[link=http://evil.example]x[/link]"
-EFFECTIVE = ("\x1b[41m", "\x1b]", "\x9b", "\rover", "\u202e")
+EFFECTIVE = ("\x1b[41m", "\x1b]", "\x9b", "\rover", "\u202e", "\u200b", "\U000e0041")
 
 
 def screen(command: Callable[[], object], encoding: str = "utf-8") -> str:

@@ -261,6 +261,14 @@ def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_s
     assert tries == [401] * 3 + [429] * 3
 
 
+def test_the_forms_of_a_signed_in_user_give_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=0)
+    browser = site.signed_in("ann")
+    pages = ["password", "tokens", "second-factor", "second-factor/off", "second-factor/recovery-codes"]
+    tries = [try_to(browser, f"account/{page}", "").status_code for page in pages]
+    assert tries[3:] == [429] * 2, tries
+
+
 def try_a_code(
     site: SignInSite, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
 ) -> TestResponse:
