@@ -7,7 +7,7 @@ account's owner out:
 
 - a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
 - once an account's limit is reached, each address has one more attempt in the minute;
-- passwords, on all forms together, and mailed codes have limits of their own, so guesses at one do not block the other;
+- passwords, on all forms together, and mailed codes have limits of their own: guesses at one do not block the other;
 - codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
   password;
 - an attempt that succeeds is not counted.
