@@ -84,27 +84,6 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
     assert bakery.left() == {}
 
 
-def test_an_image_and_its_snapshot_have_tags_of_what_they_were_made_of(baked: Baked, base: BaseImage) -> None:
-    bakery, image_id = baked.bakery, baked.image_id
-    image = bakery.observer.ec2.describe_images(ImageIds=[image_id])["Images"][0]
-    snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    snapshot = bakery.observer.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
-    for tagged in (image, snapshot):
-        tags = {tag["Key"]: tag["Value"] for tag in tagged["Tags"]}
-        assert tags == {
-            TAG: bakery.prefix,
-            "Name": f"{bakery.prefix}-worker",
-            f"{TAG}-role": "worker",
-            f"{TAG}-archive": bakery.source().facts.sha256,
-            f"{TAG}-base": base.image_id,
-            f"{TAG}-version": "0.1.0",
-            f"{TAG}-bundle": "b" * 64,
-            f"{TAG}-commit": "c0ffee",
-            f"{TAG}-engine": "openvino",
-            f"{TAG}-baked-at": "2026-02-03T04:05:06Z",
-        }
-
-
 def test_our_images_begin_as_the_newest_debian_12(base: BaseImage) -> None:
     assert base.name == "debian-12-amd64-20250316-2053"
     assert base.root_device == "/dev/xvda"

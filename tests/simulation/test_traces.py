@@ -8,7 +8,6 @@ from simulator.traces import (
     TWITTER_HOURS,
     Mmpp,
     TraceError,
-    batch,
     bursts,
     bursty,
     day,
@@ -35,10 +34,6 @@ def dispersion_of(process: Mmpp) -> float:
     """
     (calm, burst), (leave, back) = process.rates, (1 / process.stays[0], 1 / process.stays[1])
     return 1 + 2 * (calm - burst) ** 2 * leave * back / ((leave + back) ** 2 * (calm * back + burst * leave))
-
-
-def test_a_batch_comes_at_once() -> None:
-    assert batch(1_000, 60.0).arrivals.tolist() == [0.0] * 1_000
 
 
 def test_a_flash_crowd_grows_tenfold_within_a_minute() -> None:

@@ -109,7 +109,3 @@ def test_an_interrupted_command_has_status_130(name: str, command: Command, monk
     for call in ("status", "cancel", "retry"):
         monkeypatch.setattr(ApiClient, call, Mock(side_effect=KeyboardInterrupt))
     assert command(name, "01M85JGYAA6YHEQ7XE0BTP5G2H").exit_code == 130
-
-
-def test_the_list_of_commands_has_whole_sentences() -> None:
-    assert "..." not in CliRunner().invoke(fleetsight, ["-h"]).output.partition("Options:")[2]

@@ -107,26 +107,6 @@ def query_all(dynamodb: Any, table: str, partition: str) -> list[dict[str, Any]]
     return list(answer["Items"])
 
 
-def test_every_type_of_attribute_comes_back_as_it_was_put(apis: CloudClients) -> None:
-    dynamodb = apis("dynamodb")
-    table = new_table(dynamodb)
-    item = {
-        "pk": {"S": "types"},
-        "sk": {"S": "0"},
-        "number": {"N": "0.125"},
-        "flag": {"BOOL": False},
-        "nothing": {"NULL": True},
-        "bytes": {"B": b"\x00\xff"},
-        "list": {"L": [{"S": "a"}, {"M": {"b": {"B": b"\x01"}}}, {"L": []}]},
-        "map": {"M": {"x": {"N": "1"}, "empty": {"M": {}}}},
-        "words": {"SS": ["a", "b"]},
-        "text": {"S": ""},
-    }
-    dynamodb.put_item(TableName=table, Item=item)
-    assert dynamodb.get_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})["Item"] == item
-    assert query_all(dynamodb, table, "types") == [item]
-
-
 def test_objects_put_at_once_are_all_stored(apis: CloudClients) -> None:
     s3 = apis("s3")
     s3.create_bucket(Bucket="many-threads")

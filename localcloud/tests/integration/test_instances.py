@@ -157,19 +157,6 @@ def test_a_token_is_refused_once_its_instances_have_been_terminated(clients: Clo
         launch_instances(ec2, ClientToken="decision-4", MaxCount=3)
 
 
-def test_a_launch_whose_reply_is_lost_is_retried_and_gives_exactly_one_instance(
-    cloud: LocalCloud, clients: CloudClients
-) -> None:
-    cloud.set_switches(lost_launch_replies=1)
-    with pytest.raises(ClientError) as lost:
-        launch_instances(CloudClients(cloud.endpoint_url, attempts=1)("ec2"), ClientToken="lost")
-    assert lost.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
-    ec2 = clients("ec2")
-    (instance_id,) = launch_instances(ec2, ClientToken="lost")
-    instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
-    assert [i["InstanceId"] for i in instances if i["ClientToken"] == "lost"] == [instance_id]
-
-
 def test_an_instance_is_pending_while_it_boots_and_never_runs_if_it_is_terminated(
     cloud: LocalCloud, clients: CloudClients
 ) -> None:
@@ -288,14 +275,3 @@ def test_network_interfaces_of_a_template_bring_subnet_and_groups(clients: Cloud
     for parameters in ({"SubnetId": subnet}, {"SecurityGroupIds": [group]}):
         with pytest.raises(ClientError, match="InvalidParameterCombination"):
             launch_from_template(ec2, name, **parameters)
-
-
-def test_a_one_time_spot_instance_cannot_stop(cloud: LocalCloud, clients: CloudClients, name: str) -> None:
-    ec2 = clients("ec2")
-    create(ec2, name)
-    with pytest.raises(ClientError, match="InvalidParameterCombination"):
-        launch_from_template(ec2, name, InstanceMarketOptions=SPOT, InstanceInitiatedShutdownBehavior="stop")
-    launched = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceMarketOptions=SPOT)
-    instance_id = launched["Instances"][0]["InstanceId"]
-    attribute = ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="instanceInitiatedShutdownBehavior")
-    assert attribute["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"

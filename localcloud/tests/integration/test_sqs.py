@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from itertools import count
 from typing import Any
 
@@ -47,34 +46,6 @@ def test_a_message_with_more_bytes_than_its_queue_allows_is_rejected_alone(apis:
     assert [(each["Id"], each["SenderFault"]) for each in answer["Failed"]] == [("large", True), ("characters", True)]
     assert "shorter than 1024 bytes" in answer["Failed"][0]["Message"]
     assert [message["Body"] for message in receive(sqs, url)] == [bodies["fits"]]
-
-
-def test_message_has_attributes_body_and_receive_count(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, VisibilityTimeout="0")
-    attributes = {"kind": {"DataType": "String", "StringValue": "photo"}}
-    sqs.send_message(QueueUrl=url, MessageBody="añ☃", MessageAttributes=attributes)
-    receive(sqs, url)
-    (message,) = receive(sqs, url, MessageAttributeNames=["All"])
-    assert message["Body"] == "añ☃"
-    assert message["MessageAttributes"]["kind"]["StringValue"] == "photo"
-    assert message["Attributes"]["ApproximateReceiveCount"] == "2"
-    assert int(message["Attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000 == pytest.approx(time.time(), abs=60)
-    (plain,) = receive(sqs, url)
-    assert "MessageAttributes" not in plain
-
-
-def test_purge_tags_and_attributes_answer_as_before(apis: CloudClients) -> None:
-    sqs = apis("sqs")
-    url = new_queue(sqs, VisibilityTimeout="77")
-    sqs.tag_queue(QueueUrl=url, Tags={"tier": "web"})
-    assert sqs.list_queue_tags(QueueUrl=url)["Tags"] == {"tier": "web"}
-    send(sqs, url, ["m"] * 3)
-    sqs.purge_queue(QueueUrl=url)
-    assert receive(sqs, url) == []
-    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    assert attributes["VisibilityTimeout"] == "77"
-    assert attributes["ApproximateNumberOfMessages"] == "0"
 
 
 def test_two_creations_at_once_give_one_queue(apis: CloudClients) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 import requests
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 
-from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.launch import LocalCloud
 from localcloud.machines.machine import children_of
 from localcloud.state.folder import DATABASE
-from localcloud.state.store import Record, Store, connect, create, load
+from localcloud.state.store import connect, load
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -82,15 +82,6 @@ def begun(kept: KeptCloud) -> dict[str, Iterator[None]]:
     return stories
 
 
-def table_settings(name: str) -> dict[str, Any]:
-    return {
-        "TableName": name,
-        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
-        "BillingMode": "PAY_PER_REQUEST",
-    }
-
-
 def described_object(s3: Any, key: str) -> dict[str, Any]:
     answer = s3.get_object(Bucket="bucket", Key=key)
     tags = s3.get_object_tagging(Bucket="bucket", Key=key)["TagSet"]
@@ -134,51 +125,12 @@ def objects_are_kept_however_they_were_written(kept: KeptCloud) -> Iterator[None
 
 
 @story
-def messages_are_kept_with_their_state(kept: KeptCloud) -> Iterator[None]:
-    sqs = kept.clients("sqs")
-    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    redrive = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": 1}}'
-    attributes = {"VisibilityTimeout": "600", "RedrivePolicy": redrive}
-    url = sqs.create_queue(QueueName="q", Attributes=attributes)["QueueUrl"]
-    attribute = {"a": {"DataType": "Binary", "BinaryValue": b"\x00\xff"}}
-    sqs.send_message(QueueUrl=url, MessageBody="waits", MessageAttributes=attribute)
-    sqs.send_message(QueueUrl=url, MessageBody="delayed", DelaySeconds=900)
-    entries = [{"Id": name, "MessageBody": name, "MessageGroupId": "g"} for name in ("flies", "deleted", "again")]
-    flying = sqs.create_queue(QueueName="flying", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
-    sqs.send_message_batch(QueueUrl=flying, Entries=entries)
-    received = sqs.receive_message(QueueUrl=flying, MaxNumberOfMessages=10)["Messages"]
-    handles = {message["Body"]: message["ReceiptHandle"] for message in received}
-    sqs.delete_message(QueueUrl=flying, ReceiptHandle=handles["deleted"])
-    sqs.change_message_visibility(QueueUrl=flying, ReceiptHandle=handles["again"], VisibilityTimeout=0)
-    names = [f"ApproximateNumberOfMessages{suffix}" for suffix in ("", "NotVisible", "Delayed")]
-
-    def counts(queue: str) -> list[str]:
-        found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
-        return [found[name] for name in names]
-
-    yield
-    sqs = kept.clients("sqs")
-    url, dead, flying = (url_of(kept.clients, name) for name in ("q", "dead", "flying"))
-    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]["RedrivePolicy"] == redrive
-    assert (counts(url), counts(flying)) == (["1", "0", "1"], ["1", "1", "0"])
-    [waits] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
-    assert (waits["Body"], waits["MessageAttributes"]) == ("waits", attribute)
-    [again] = sqs.receive_message(QueueUrl=flying, MessageSystemAttributeNames=["All"])["Messages"]
-    assert (again["Body"], again["Attributes"]["ApproximateReceiveCount"]) == ("again", "2")
-    assert again["Attributes"]["MessageGroupId"] == "g"
-    sqs.delete_message(QueueUrl=flying, ReceiptHandle=handles["flies"])
-    assert counts(flying) == ["0", "1", "0"]
-    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=waits["ReceiptHandle"], VisibilityTimeout=0)
-    assert sqs.receive_message(QueueUrl=url).get("Messages") is None
-    [letter] = sqs.receive_message(QueueUrl=dead)["Messages"]
-    assert letter["Body"] == "waits"
-
-
-@story
 def a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud) -> Iterator[None]:
     sqs = kept.clients("sqs")
-    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
+    dead = sqs.create_queue(QueueName="dead.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": 1}}'
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false", "RedrivePolicy": redrive}
     url = sqs.create_queue(QueueName="q.fifo", Attributes=attributes)["QueueUrl"]
 
     def send(url: str, name: str) -> str:
@@ -190,8 +142,12 @@ def a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud)
     sqs, url = kept.clients("sqs"), url_of(kept.clients, "q.fifo")
     assert send(url, "a") == numbers[0]
     assert send(url, "d") > numbers[-1]
-    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]
+    assert found["RedrivePolicy"] == redrive
+    options = {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["MessageGroupId"]}
+    received = sqs.receive_message(QueueUrl=url, **options)["Messages"]
     assert [message["Body"] for message in received] == ["a", "b", "c", "d"]
+    assert {message["Attributes"]["MessageGroupId"] for message in received} == {"g"}
 
 
 @story
@@ -256,20 +212,6 @@ def test_what_was_acknowledged_is_there_after_a_kill(begun: dict[str, Iterator[N
     assert next(begun[name], None) is None
 
 
-def test_a_call_with_an_effect_that_would_be_lost_is_refused(kept: KeptCloud) -> None:
-    s3, dynamodb = kept.clients("s3"), kept.clients("dynamodb")
-    s3.create_bucket(Bucket="unversioned")
-    dynamodb.create_table(**table_settings("unchanged"))
-    refused: tuple[Callable[[], Any], ...] = (
-        lambda: s3.put_bucket_versioning(Bucket="unversioned", VersioningConfiguration={"Status": "Enabled"}),
-        lambda: dynamodb.execute_statement(Statement="DELETE FROM unchanged WHERE pk = 'a' AND sk = 'b'"),
-    )
-    for call in refused:
-        with pytest.raises(ClientError, match="is not available with --state") as error:
-            call()
-        assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
-
-
 CALLS: dict[str, Callable[[CloudClients], Any]] = {
     "of the main thread": lambda clients: clients("sqs").send_message_batch(
         QueueUrl=url_of(clients, "calls"), Entries=[{"Id": "1", "MessageBody": "new"}]
@@ -320,20 +262,3 @@ def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_los
     s3 = kept.kill()("s3")
     assert [each["Key"] for each in s3.list_objects_v2(Bucket="full")["Contents"]] == ["kept"]
     s3.put_object(Bucket="full", Key="too large", Body=bytes(1_000_000))
-
-
-def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
-    create(tmp_path / DATABASE)
-    store = Store(tmp_path / DATABASE)
-    for number in range(3):
-        store.append([Record(b'["%d"]' % number, b"{}", b"x" * 100)])
-        store.commit()
-    path = copied(tmp_path, tmp_path / "state")
-    store.close()
-    log = path.with_name(f"{DATABASE}-wal")
-    damaged = log.read_bytes().replace(b"x" * 100, b"y" + b"x" * 99)
-    assert damaged != log.read_bytes()
-    log.write_bytes(damaged)
-    with pytest.raises(LocalCloudError, match=r"lacks its last \d commits .*Nothing was changed"):
-        LocalCloud(tmp_path / "run", hypervisor=False, state=tmp_path / "state").start()
-    assert log.read_bytes() == damaged

@@ -120,14 +120,6 @@ def test_every_tenth_boot_has_the_tail_delay() -> None:
     assert delays == [1] * 9 + [6]
 
 
-@pytest.mark.parametrize("switch", ["lost_launch_replies", "describe_failures"])
-def test_faults_that_are_counted_are_counted_down(switch: str) -> None:
-    fleet = fleet_of()
-    fleet.set_switches(fleet.switches.changed({switch: 2}))
-    assert [fleet.consume_fault(switch) for _ in range(3)] == [True, True, False]
-    assert getattr(fleet.switches, switch) == 0
-
-
 def test_long_poll_ends_at_a_launch_or_with_the_fleet() -> None:
     fleet = fleet_of()
     revision, work = fleet.wait_for_work(-1, 0)
@@ -170,19 +162,6 @@ def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
     fleet.report_ended("i-1", 1, failed=None, console=None)
     later.keep()
     assert fleet.find("i-1").notice is None
-
-
-@pytest.mark.parametrize("compute", [True, False])
-def test_history_has_the_states_of_an_instance(compute: bool) -> None:
-    fleet, instance = Ec2Fleet(compute=compute), Instance()
-    fleet.set_actions(ACTIONS)
-    fleet.boot(instance)
-    past = fleet.find("i-1").past
-    assert past.value_ago(0) == "pending"
-    fleet.begin_end(instance, "shutting-down", lambda: ACTIONS.terminate(instance))
-    assert past.value_ago(0) == ("shutting-down" if compute else "terminated")
-    fleet.report_ended("i-1", 1, failed=None, console=None)
-    assert past.value_ago(0) == "terminated"
 
 
 def test_history_ignores_resources_that_are_no_instances() -> None:

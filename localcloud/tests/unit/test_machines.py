@@ -1,6 +1,5 @@
 """Machines: control groups, relays, backends, and a metadata service that answers as IMDSv2 does."""
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -194,25 +193,6 @@ def read(metadata: MetadataService, path: str) -> tuple[int, str]:
     return answer.status, answer.body
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("meta-data/instance-id", "i-1"),
-        ("meta-data/ami-id", "ami-1"),
-        ("meta-data/instance-type", "t3.micro"),
-        ("meta-data/placement/region", "eu-west-1"),
-        ("meta-data/placement/availability-zone", "eu-west-1b"),
-        ("meta-data/tags/instance", "Name\nfleet"),
-        ("meta-data/tags/instance/Name", "app-tier"),
-        ("meta-data/iam/security-credentials/", "worker"),
-        ("meta-data/iam/security-credentials/worker", '{"AccessKeyId": "ASIA"}'),
-        ("user-data", "#!/bin/sh\n"),
-    ],
-)
-def test_instance_reads_its_identity(path: str, expected: str) -> None:
-    assert read(service(), f"/latest/{path}") == (200, expected)
-
-
 @pytest.mark.parametrize("version", ["2009-04-04", "2021-03-23", "latest"])
 def test_all_metadata_versions_have_the_same_documents(version: str) -> None:
     assert read(service(), f"/{version}/meta-data/instance-id") == (200, "i-1")
@@ -250,20 +230,6 @@ def test_folder_lists_lead_to_every_document(tags: dict[str, str]) -> None:
 )
 def test_missing_document_is_404(path: str) -> None:
     assert read(service(user_data=""), f"/{path}")[0] == 404
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("meta-data/spot/instance-action", {"action": "terminate", "time": "2026-01-01T00:02:00Z"}),
-        ("dynamic/instance-identity/document", {"instanceId": "i-1", "region": "eu-west-1"}),
-    ],
-)
-def test_spot_notice_and_identity_are_json(path: str, expected: dict[str, str]) -> None:
-    status, body = read(
-        service(spot_notice={"action": "terminate", "time": "2026-01-01T00:02:00Z"}), f"/latest/{path}"
-    )
-    assert (status, json.loads(body) | expected) == (200, json.loads(body))
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "99999999999.forged"])

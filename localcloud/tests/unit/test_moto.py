@@ -10,7 +10,6 @@ import pytest
 from moto.sqs.models import Message
 
 from localcloud import patches
-from localcloud.clients import Loopback
 from localcloud.dispatch import CachedDispatcher, CallCounter, CountedCalls, cache_key
 from localcloud.patches import (
     MODULES,
@@ -183,14 +182,3 @@ def test_table_items_count_by_kind_for_any_text_of_users() -> None:
     call = "dynamodb BatchWriteItem"
     assert figures == {"calls": {call: 1}, "items": {f"{call} JOB": 2, f"{call} CACHE": 1}}
     assert arrived == body
-
-
-def test_address_comes_from_the_first_request() -> None:
-    loopback = Loopback()
-    with pytest.raises(RuntimeError, match="before its first request"):
-        loopback.client("ec2", "us-east-1")
-    loopback.learn_address({"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "5001"})
-    loopback.learn_address({"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "1"})
-    client = loopback.client("ec2", "eu-west-1")
-    assert (client.meta.endpoint_url, client.meta.region_name) == ("http://127.0.0.1:5001", "eu-west-1")
-    assert loopback.client("ec2", "eu-west-1") is client

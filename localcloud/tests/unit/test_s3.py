@@ -177,22 +177,6 @@ def test_stock_moto_answers_calls_that_are_not_plain(
     assert moto.needs_stock("s3", method, target.format(bucket), **filled)
 
 
-def test_a_conditional_put_is_answered_as_by_stock_moto(moto: ClientPair) -> None:
-    condition: dict[str, Any] = {"HTTP_IF_NONE_MATCH": "*"}
-    plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
-    replies = [
-        [
-            comparable(door.request("s3", "PUT", f"/{name}/k", content, **condition))
-            for content in (b"first", b"second")
-        ]
-        for door, name in ((moto.direct, plain), (moto.stock, stock))
-    ]
-    assert [[status for status, *_ in each] for each in replies] == [[200, 412]] * 2
-    assert replies[0] == replies[1]
-    assert moto.stock.request("s3", "GET", f"/{plain}/k").body == b"first"
-    assert not moto.needs_stock("s3", "PUT", f"/{plain}/new", b"x", **condition)
-
-
 def test_one_of_many_conditional_object_puts_succeeds(moto: ClientPair, bucket: str) -> None:
     def put(number: int) -> int:
         return moto.direct.request("s3", "PUT", f"/{bucket}/k", b"%d" % number, HTTP_IF_NONE_MATCH="*").status

@@ -468,20 +468,6 @@ def test_counts_are_as_late_and_wrong_as_the_switches_say(
     assert approximate_counts(queue, Switches(**switches)) == MessageCounts(*counts)
 
 
-def test_history_of_counts_has_what_became_visible_by_timeout_and_a_purge(
-    queue: MessageQueue[str], clock: ManualClock
-) -> None:
-    queue.send("a", "payload")
-    queue.receive(1, visibility_seconds=900)
-    clock.now += 1000
-    assert queue.counts() == MessageCounts(1, 0, 0)
-    clock.now += 1
-    assert queue.counts(seconds_ago=0.5) == MessageCounts(1, 0, 0)
-    queue.purge()
-    clock.now += 1
-    assert queue.counts(seconds_ago=0.5) == MessageCounts(0, 0, 0)
-
-
 def test_history_returns_past_values_and_stores_each_once(clock: ManualClock) -> None:
     history: ValueHistory[str] = ValueHistory(clock=clock)
     history.record("pending")

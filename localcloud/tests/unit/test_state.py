@@ -28,7 +28,6 @@ from localcloud.state.folder import DATABASE, LOGS, StateFolder, StateInUseError
 from localcloud.state.recorder import NOT_WRITTEN, Recorder
 from localcloud.state.store import (
     ACKNOWLEDGED,
-    PIECE_BYTES,
     CorruptedStateError,
     Record,
     StateError,
@@ -219,19 +218,6 @@ def test_a_damaged_byte_is_an_error_or_changes_nothing(
             store.close()
 
 
-@pytest.mark.parametrize("part", ["value", "body"])
-def test_a_damaged_content_is_an_error_with_a_remedy(
-    killed_files: dict[str, bytes], tmp_path: Path, part: str
-) -> None:
-    at = killed_files[""].index(b"{}" + bytes([7]) * 500) + (2 if part == "body" else 0)
-    damaged = killed_files[""][:at] + b"x" + killed_files[""][at + 1 :]
-    with pytest.raises(
-        CorruptedStateError,
-        match=r"state\.sqlite has a damaged record of .*Nothing was changed.*fleetsight state rest",
-    ):
-        load(written({**killed_files, "": damaged}, tmp_path))
-
-
 def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path) -> None:
     path, key = tmp_path / DATABASE, b'["key","7"]'
     create(path, [Record(b'["key","%d"]' % number, b"{}") for number in range(20)])
@@ -257,12 +243,6 @@ def test_a_check_of_a_killed_state_changes_no_file(killed_files: dict[str, bytes
     path = written(killed_files, tmp_path)
     assert StateFolder(path.parent).check() == {"old": 20, "new": 1}
     assert files_of(path) == killed_files
-
-
-def test_a_missing_database_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match=rf"{tmp_path / DATABASE} cannot be used .*: free space on its disk, check"):
-        Store(tmp_path / DATABASE)
-    assert not list(tmp_path.iterdir())
 
 
 def foreign_database(path: Path) -> None:
@@ -436,18 +416,6 @@ def test_held_and_pipelined_responses_are_sent_after_their_commit(
     monkeypatch.setattr("localcloud.http_worker.recorder.commit", lambda: steps.append("commit"))
     Worker()._send_held()
     assert steps == ["commit", "first", "commit", "pipelined", "commit"]
-
-
-def test_an_object_larger_than_a_row_is_kept_in_pieces(tmp_path: Path) -> None:
-    path, body = created(tmp_path), bytes(range(256))
-    store = Store(path, piece_bytes=100)
-    store.append([Record(b'["a"]', b"{}", body), Record(b'["b"]', b"{}", body)])
-    store.commit()
-    store.append([Record(b'["a"]', b"{}", body[:5])])
-    store.commit()
-    assert load(path) == {b'["a"]': Record(b'["a"]', b"{}", body[:5]), b'["b"]': Record(b'["b"]', b"{}", body)}
-    assert store._connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) > PIECE_BYTES + 1_000_000
-    store.close()
 
 
 @pytest.fixture

@@ -121,10 +121,6 @@ def test_the_settings_that_the_page_shows_can_be_typed() -> None:
     parse_switches(settings)
 
 
-def test_the_readme_leads_to_the_page() -> None:
-    assert "localcloud/README.md" in (ROOT / "README.md").read_text()
-
-
 def turned(*rules: dict[str, Any], seed: int = 0, clock: ManualClock | None = None) -> CallFaults:
     faults = CallFaults(clock or ManualClock(100.0))
     faults.set_rules(rules_of(rules), seed)

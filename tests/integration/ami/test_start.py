@@ -221,13 +221,6 @@ def test_the_web_instances_lines_go_to_two_log_groups(web: Prefix) -> None:
     assert f"systemctl --no-block start {units}" in web.called()
 
 
-def test_each_instance_has_a_log_stream_of_its_own() -> None:
-    for role in ("worker", "web"):
-        said = json.loads((FILES / f"agents-{role}" / "opt" / "fleetsight" / "cloudwatch-agent.json").read_text())
-        files = said["logs"]["logs_collected"]["files"]["collect_list"]
-        assert {each["log_stream_name"] for each in files} == {"{instance_id}"}
-
-
 def test_without_log_groups_nothing_is_sent(worker: Prefix) -> None:
     assert with_agents(worker).start("worker").returncode == 0
     assert not (worker.etc / "cloudwatch-agent.json").exists()

@@ -24,16 +24,12 @@ from ami.files.web.opt.fleetsight.prepare_web import (
     NotPreparedError,
     from_parameter,
     keep_pair,
-    large_bodies,
-    limits,
     self_signed,
 )
 from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.support.aws_stage import stubbed
 from tests.support.servers import INSTANCE_ID, MetadataService, serving
-from tests.support.stack_template import RESOURCES
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, last_words
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
@@ -44,7 +40,6 @@ SIGN_IN = {
     "FLEETSIGHT__AUTH__USER_POOL_ID": "us-east-1_Example1",
     "FLEETSIGHT__AUTH__CLIENT_ID": "example",
 }
-KEYS = prepare_web.SESSION_KEYS
 SECRET = "-----BEGIN PRIVATE KEY-----not to be shown"
 
 
@@ -72,15 +67,6 @@ def test_a_certificate_that_is_there_stays(tmp_path: Path) -> None:
     assert pair(tmp_path) == pair(tmp_path)
 
 
-def test_the_certificate_of_the_parameter_store_is_kept(tmp_path: Path) -> None:
-    certificate, key = pair(tmp_path / "made")
-    said = json.dumps({"certificate": certificate, "key": key})
-    keep_pair(tmp_path / "tls", *from_parameter("/fleetsight/tls", lambda: said))
-    assert is_a_pair(tmp_path / "tls")
-    assert (tmp_path / "tls" / "key.pem").read_text() == key
-    assert (tmp_path / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
-
-
 def test_a_key_of_another_certificate_replaces_nothing(tmp_path: Path) -> None:
     kept = pair(tmp_path / "tls")
     other, key = pair(tmp_path / "one")[0], pair(tmp_path / "other")[1]
@@ -104,14 +90,6 @@ def test_what_is_no_pem_is_not_shown_either(tmp_path: Path) -> None:
         keep_pair(tmp_path, SECRET, SECRET)
     assert SECRET not in str(caught.value)
     assert not list(tmp_path.glob("*key*"))
-
-
-def test_limits_are_those_of_the_configuration() -> None:
-    said = limits(wait_seconds=300, port=8001, hosts=("photos.example.org",))
-    assert "server 127.0.0.1:8001;" in said
-    assert "proxy_read_timeout 330s;" in said  # longer than a request may wait for its image
-    assert '    "photos.example.org" $host;\n' in said
-    assert large_bodies(1000) == "client_max_body_size 1000;\nauth_request /.may-send;\n"
 
 
 # ---- The whole of it, in places of a test's own
@@ -229,13 +207,6 @@ def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
     assert not (places / "session-keys").exists()
 
 
-def test_the_web_tier_alone_is_given_the_keys_and_by_no_variable() -> None:
-    web = (UNITS / "fleetsight-web.service").read_text()
-    assert f"LoadCredential=session-keys:{KEYS}\n" in web
-    assert f"Environment={KEYS_FILE_VARIABLE}=%d/session-keys\n" in web
-    assert "session-keys" not in (UNITS / "fleetsight-controller.service").read_text()
-
-
 # ---- The end of a controller
 
 
@@ -268,12 +239,6 @@ def test_systemd_never_gives_the_controller_up() -> None:
 # ---- Signals
 
 STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/0123"
-SIGNAL = {
-    "StackName": STACK,
-    "LogicalResourceId": "WebGroup",
-    "UniqueId": "i-0123456789abcdef0",
-    "Status": "SUCCESS",
-}
 
 
 @pytest.fixture
@@ -292,12 +257,6 @@ def unit(name: str) -> configparser.RawConfigParser:
     parsed.optionxform = str  # type: ignore[method-assign,assignment]
     parsed.read(UNITS / name)
     return parsed
-
-
-def test_the_signal_is_of_this_instance_and_of_the_group_that_the_stack_has(cloudformation: Stubber) -> None:
-    cloudformation.add_response("signal_resource", {}, SIGNAL)
-    assert send(cloudformation)
-    assert RESOURCES[SIGNAL["LogicalResourceId"]]["Type"] == "AWS::AutoScaling::AutoScalingGroup"
 
 
 @pytest.mark.parametrize(
@@ -368,14 +327,6 @@ def test_a_preparation_that_fails_is_tried_again_until_the_machine_is_ended() ->
         prepare["Service"]["RestartSec"]
     )
     assert tries >= 10
-
-
-def test_the_other_units_start_only_after_the_preparation() -> None:
-    started = unit("fleetsight-prepare.service")["Service"]["ExecStartPost"].split()[-4:]
-    assert set(started) == {
-        f"{name}.service" for name in ("fleetsight-web", "fleetsight-controller", "nginx", "fleetsight-ready")
-    }
-    assert "Install" not in unit("fleetsight-prepare.service"), "an instance that boots again is prepared already"
 
 
 def test_the_machine_is_ended_only_where_the_page_has_not_answered_since_the_boot() -> None:

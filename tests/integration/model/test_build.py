@@ -63,19 +63,6 @@ def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_network_of_ones_own_becomes_a_bundle_that_answers_as_it_does(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    network = tiny_network()
-    bundle = build_bundle(network, demo_description(), tmp_path / "tiny")
-    batch = np.random.default_rng(1).normal(size=(5, 3, 32, 32)).astype(np.float32)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(batch)).softmax(1).numpy()
-    for name in ("openvino", "torch"):
-        assert np.abs(open_engine(name, bundle).infer(batch) - expected).max() < 1e-4
-    assert bundle.manifest.messages == {"airplane": "first"}
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
 def test_labels_that_do_not_fit_the_weights_are_refused(own_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"do not fit resnet18 with 2 labels: size mismatch for fc\.weight"):
         build_torchvision("resnet18", tmp_path / "own", own_weights, ("red", "green"))
@@ -112,11 +99,6 @@ def test_the_state_dict_of_another_network_is_refused_in_one_short_line(tmp_path
         build_torchvision("resnet18", tmp_path / "own", tmp_path / "linear.pth", LABELS)
     assert len(str(refused.value)) < 400
     assert not (tmp_path / "own").exists()
-
-
-def test_every_resnet_family_is_offered() -> None:
-    assert {"resnet18", "resnet152", "resnext50_32x4d", "wide_resnet101_2"} <= set(architectures())
-    assert "vgg16" not in architectures()
 
 
 def test_run_knows_each_network_and_the_size_of_its_weights() -> None:

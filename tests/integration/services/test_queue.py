@@ -75,20 +75,6 @@ def test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone(pla
 
 
 @KINDS
-def test_a_message_is_received_in_hand_and_deleted(place: Place, fifo: bool) -> None:
-    queue = place.queue(fifo=fifo)
-    assert queue.send([OutgoingMessage(f"id-{number}", f"body-{number}") for number in range(12)]) == []
-    assert queue.counts().visible == 12
-    received = queue.receive(wait_seconds=0)
-    assert len(received) == 10
-    assert {message.receive_count for message in received} == {1}
-    counts = queue.counts()
-    assert (counts.visible, counts.in_flight, counts.delayed, counts.total) == (2, 10, 0, 12)
-    assert queue.delete([message.receipt for message in received]) == []
-    assert queue.counts().total == 2
-
-
-@KINDS
 def test_messages_that_are_too_many_bytes_for_one_batch_are_sent_in_several(place: Place, fifo: bool) -> None:
     queue = place.queue(fifo=fifo)
     sent = [f"{number:02}" + "x" * 200_000 for number in range(12)]

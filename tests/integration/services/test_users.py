@@ -364,53 +364,6 @@ def test_making_a_pool_again_finds_the_one_there_is(stage: Stage, clients: Clien
     assert pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 12
 
 
-def test_a_flow_that_the_client_does_not_allow_is_refused(stage: Stage) -> None:
-    with pytest.raises(ClientError, match="USER_SRP_AUTH flow not enabled"):
-        stage.clients.cognito_idp.initiate_auth(
-            ClientId=stage.client_id,
-            AuthFlow="USER_SRP_AUTH",
-            AuthParameters={"USERNAME": stage.signed_up(), "SRP_A": "1"},
-        )
-
-
-def test_tokens_are_good_for_as_long_as_the_client_says(stage: Stage) -> None:
-    email, cognito = stage.signed_up(), stage.clients.cognito_idp
-    made = cognito.create_user_pool_client(
-        UserPoolId=stage.pool_id,
-        ClientName="short",
-        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"],
-        AccessTokenValidity=5,
-        IdTokenValidity=2,
-        TokenValidityUnits={"AccessToken": "minutes", "IdToken": "hours"},
-    )
-    short = Stage(stage.cloud, stage.clients, stage.pool_id, made["UserPoolClient"]["ClientId"])
-    tokens, now = short.sign_in(email), datetime.now(UTC)
-    access, by_id = (short.verifier.verify(text) for text in (tokens.access_token, tokens.id_token))
-    assert [round((each.expires_at - now).total_seconds() / 60) for each in (access, by_id)] == [5, 120]
-    with pytest.raises(SignedOutError):  # that flow is not allowed
-        short.pool.refresh(tokens.refresh_token)
-
-
-def test_a_client_that_reveals_users_names_who_is_not_there(stage: Stage) -> None:
-    cognito = stage.clients.cognito_idp
-    flows = {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"], "PreventUserExistenceErrors": "LEGACY"}
-    made = cognito.create_user_pool_client(UserPoolId=stage.pool_id, ClientName="legacy", **flows)  # type: ignore[arg-type]
-    client_id, unknown = made["UserPoolClient"]["ClientId"], new_email()
-    for call in (
-        lambda: cognito.forgot_password(ClientId=client_id, Username=unknown),
-        lambda: cognito.initiate_auth(
-            ClientId=client_id,
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": unknown, "PASSWORD": "x"},
-        ),
-    ):
-        with pytest.raises(cognito.exceptions.UserNotFoundException):
-            call()
-    pool = UserPool(cognito, stage.pool_id, client_id)
-    with pytest.raises(WrongCredentialsError):
-        pool.sign_in(unknown, PASSWORD)
-
-
 def test_a_client_that_is_not_there_is_an_error_and_no_refusal(stage: Stage) -> None:
     with pytest.raises(ClientError, match="ResourceNotFound"):
         UserPool(stage.clients.cognito_idp, stage.pool_id, "made0up").sign_in(new_email(), PASSWORD)

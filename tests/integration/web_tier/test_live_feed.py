@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,22 +73,6 @@ def viewer(web: WebTier, job: Job, last: str = "") -> Iterator[Viewer]:
 
 
 @pytest.mark.processes
-def test_results_arrive_as_they_are_stored_and_the_stream_ends_with_the_job(
-    shared_tier: WebTier, store: JobStore, job: Job
-) -> None:
-    one, two = add_images(store, job, "a.jpg", "b.jpg")
-    with viewer(shared_tier, job) as watcher:
-        assert [kind for kind, _ in watcher.until("progress")] == ["resync", "progress"]
-        put_results(store, job, done(one))
-        [*_, (_, body)] = watcher.until("results")
-        assert [row["id"] for row in body["rows"]] == [one.ref.image_id]
-        put_results(store, job, done(one), done(two))
-        [*_, (_, progress)] = watcher.until("end")
-        assert (progress["state"], progress["done"], progress["settled"]) == ("finished", 2, True)
-        assert list(watcher.events()) == []
-
-
-@pytest.mark.processes
 def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
     shared_tier: WebTier, store: JobStore, job: Job
 ) -> None:
@@ -121,18 +105,6 @@ def test_a_viewer_is_not_rejected_because_of_streams_that_it_has_closed(
     for _ in range(3 * STREAMS):
         with viewer(shared_tier, job):
             pass
-
-
-@pytest.mark.processes
-def test_a_viewer_whose_lost_connections_were_never_closed_is_not_rejected(
-    shared_tier: WebTier, store: JobStore, job: Job
-) -> None:
-    add_images(store, job, "a.jpg")
-    with ExitStack() as connections:
-        first = connections.enter_context(viewer(shared_tier, job))
-        first.until("progress")
-        for _ in range(3 * STREAMS):
-            connections.enter_context(viewer(shared_tier, job, first.last))
 
 
 @pytest.mark.processes

@@ -110,20 +110,6 @@ def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
     return f"/jobs/{job.job_id}/images/{image.ref.image_id}"
 
 
-def test_a_thumbnail_is_small_and_cached_by_the_browser(
-    client: FlaskClient, store: JobStore, job: Job, input_bucket: Bucket
-) -> None:
-    hidden = b"<script>alert(1)</script>"
-    page = stored(input_bucket, store, job, picture("PNG", (800, 600)) + hidden)
-    answer = client.get(f"{page}/thumbnail")
-    assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Cache-Control"].startswith("private, max-age=3600")
-    assert hidden not in answer.data
-    assert min(Image.open(BytesIO(answer.data)).size) == 160
-    assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
-
-
 @pytest.fixture
 def output_bucket(config: Config, provisioned: Clients) -> Bucket:
     return Bucket.named(provisioned, config.names.output_bucket)

@@ -8,7 +8,6 @@ from tests.support.stack_template import (
     TEMPLATE,
     allowed,
     as_json,
-    calls_of,
     listed,
     of_this_stack,
     of_type,
@@ -124,22 +123,6 @@ def test_the_bundles_place_is_only_opened_where_the_bundle_lies_in_s3() -> None:
     assert address.split(equals[0]["Fn::Select"][1]["Fn::Split"][0])[0] != equals[1]
 
 
-def test_the_web_role_may_read_and_decrypt_only_the_tls_parameter_if_one_is_set() -> None:
-    policy = RESOURCES["TlsPolicy"]
-    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasTlsParameter", [{"Ref": "WebRole"}])
-    parameter = "arn:aws:ssm:eu-central-1:123456789012:parameter/fleetsight/tls"
-    assert value_of(statements("WebRole")["ReadTheCertificate"]["Resource"]) == parameter
-    decrypt = statements("WebRole")["DecryptTheCertificate"]
-    assert value_of(decrypt["Resource"]) == "arn:aws:kms:eu-central-1:123456789012:key/*"
-    # SSM encrypts each parameter in the context of its own name, and asks for the same to decrypt it.
-    assert value_of(decrypt["Condition"]) == {
-        "StringEquals": {
-            "kms:ViaService": "ssm.eu-central-1.amazonaws.com",
-            "kms:EncryptionContext:PARAMETER_ARN": parameter,
-        }
-    }
-
-
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])
 def test_the_role_of_an_instance_is_for_instances_alone(role: str) -> None:
     (trust,) = RESOURCES[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
@@ -149,27 +132,6 @@ def test_the_role_of_an_instance_is_for_instances_alone(role: str) -> None:
     assert RESOURCES[f"{name}Profile"]["Properties"]["Roles"] == [{"Ref": role}]
     launched = RESOURCES[f"{name}Template"]["Properties"]["LaunchTemplateData"]
     assert value_of(launched["IamInstanceProfile"]) == {"Arn": f"<{name}Profile.Arn>"}
-
-
-def test_only_the_web_instance_may_act_as_the_controller() -> None:
-    (trust,) = RESOURCES["ControllerRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    assert (trust["Effect"], trust["Action"]) == ("Allow", "sts:AssumeRole")
-    # By the account's principal, so that the web role's own policy is needed too.
-    assert value_of(trust["Principal"]) == {"AWS": "arn:aws:iam::123456789012:root"}
-    assert value_of(trust["Condition"]) == {"ArnEquals": {"aws:PrincipalArn": "<WebRole.Arn>"}}
-    assert ("sts:AssumeRole", "<ControllerRole.Arn>") in allowed("WebRole")
-    assert not [pair for pair in allowed("WorkerRole") if pair[0].startswith("sts:")]
-
-
-def test_the_controller_may_pass_only_the_workers_role_and_create_only_the_spot_role() -> None:
-    roles = {sid: each for sid, each in statements("ControllerRole").items() if "iam:" in str(each["Action"])}
-    assert set(roles) == {"GiveWorkersTheirRole", "FirstSpotInstance"}
-    passed, spot = roles["GiveWorkersTheirRole"], roles["FirstSpotInstance"]
-    assert (passed["Action"], value_of(passed["Resource"])) == ("iam:PassRole", "<WorkerRole.Arn>")
-    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
-    assert spot["Action"] == "iam:CreateServiceLinkedRole"
-    assert value_of(spot["Resource"]).endswith(":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot")
-    assert spot["Condition"] == {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
 
 
 def test_the_controller_may_use_the_given_disk_key_only_through_ec2(
@@ -211,10 +173,3 @@ def test_every_role_has_the_permissions_boundary_where_the_account_demands_one(
     assert value_of([boundary]) == []
     monkeypatch.setitem(GIVEN, "PermissionsBoundaryArn", "arn:aws:iam::123456789012:policy/bound")
     assert value_of(boundary) == "arn:aws:iam::123456789012:policy/bound"
-
-
-@pytest.mark.parametrize(("module", "service"), [("ec2.py", "ec2"), ("sqs.py", "sqs"), ("table.py", "dynamodb")])
-def test_the_tiers_may_make_the_calls_in_the_code_and_no_others(module: str, service: str) -> None:
-    may = {action for role in ROLES for action, _ in allowed(role) if action.startswith(f"{service}:")}
-    may -= {"ec2:AssociateAddress"}  # of the web image's own program
-    assert calls_of(module, service) == may

@@ -6,7 +6,6 @@ Row 42 of the fault list: no key of sessions is in template, user data or parame
 import re
 from typing import Any
 
-import botocore.session
 import pytest
 
 from scripts.aws.deploy.auth import GROUPS, session_keys_parameter
@@ -18,7 +17,6 @@ from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     as_json,
-    calls_of,
     of_this_stack,
     of_type,
     statements,
@@ -99,13 +97,6 @@ def test_a_kept_pool_of_an_earlier_stack_is_used_again(monkeypatch: pytest.Monke
     assert not re.fullmatch(pattern, "a_b'; reboot #")
 
 
-def free_calls() -> set[str]:
-    """Return the calls of Cognito that AWS asks no policy about."""
-    service = botocore.session.get_session().get_service_model("cognito-idp")
-    operations = map(service.operation_model, service.operation_names)
-    return {f"cognito-idp:{each.name}" for each in operations if each.auth_type == "none"}
-
-
 # ---- The keys of sessions
 
 
@@ -118,27 +109,6 @@ def test_the_web_instance_gets_the_name_of_the_session_keys_and_not_the_keys() -
     assert session_keys_parameter("fleetsight") not in str(
         [each.get("Name") for each in of_type("SSM::Parameter").values()]
     )
-
-
-def test_the_web_role_may_read_the_keys_of_sessions_and_the_accounts_of_this_pool() -> None:
-    policy = RESOURCES["SignInPolicy"]
-    assert (policy["Condition"], policy["Properties"]["Roles"]) == ("HasUserPool", [{"Ref": "WebRole"}])
-    may = statements("WebRole")
-    parameter = f"arn:aws:ssm:eu-central-1:123456789012:parameter{session_keys_parameter('fleetsight')}"
-    read, decrypt, accounts = (may[each] for each in ("ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"))
-    assert (read["Action"], value_of(read["Resource"])) == ("ssm:GetParameter", parameter)
-    assert decrypt["Action"] == "kms:Decrypt"
-    assert value_of(decrypt["Condition"]) == {
-        "StringEquals": {
-            "kms:ViaService": "ssm.eu-central-1.amazonaws.com",
-            "kms:EncryptionContext:PARAMETER_ARN": parameter,
-        }
-    }
-    asked = {*accounts["Action"], may["CreateAccounts"]["Action"]}
-    assert asked == calls_of("users.py", "cognito-idp") - free_calls()
-    assert value_of(accounts["Resource"]) == "<UserPool.Arn>"
-    for role in ("ControllerRole", "WorkerRole"):
-        assert not set(may) & {"ReadTheSessionKeys", "DecryptTheSessionKeys", "KnowAccounts"} & set(statements(role))
 
 
 # ---- The names of the page

@@ -31,23 +31,10 @@ def test_each_base_is_pinned_by_a_tag_and_a_digest(stage: Any) -> None:
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", stage.digest)
 
 
-def test_the_image_runs_as_a_user_without_rights() -> None:
-    [user] = IMAGE.of("USER")
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
-    after = [name for name, _ in IMAGE.instructions][[name for name, _ in IMAGE.instructions].index("USER") :]
-    assert "RUN" not in after
-
-
 def test_the_image_has_no_build_tools_and_takes_all_of_its_files_from_the_build() -> None:
     assert not IMAGE.copies
     assert all("apt-get" not in command and "pip" not in command for command in IMAGE.of("RUN"))
     assert IMAGE.base.endswith("-slim-bookworm")
-
-
-def test_its_health_check_asks_for_readiness() -> None:
-    [check] = IMAGE.of("HEALTHCHECK")
-    assert "/readyz" in check
-    assert re.search(r"--timeout=\d+s", check)
 
 
 def test_its_command_is_one_that_run_accepts_with_the_state_in_the_volume() -> None:

@@ -10,15 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-import fleetsight_client.api as client_api
-from scripts.cli import doctor, fleetsight
+from scripts.cli import doctor
 from scripts.doctor import machine
 from scripts.doctor.checked_system import CheckedSystem
 from scripts.doctor.checks import Diagnosis, Verdict, as_json, as_text, ok, problem, run_checks
-from scripts.doctor.command import CHECKS, URL_VARIABLE, main, parser
-from scripts.home import HOME_VARIABLE
+from scripts.doctor.command import CHECKS, main, parser
 from tests.conftest import ROOT
 
 SYSTEM = CheckedSystem(ROOT, {})
@@ -83,18 +80,6 @@ def test_an_invalid_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixtu
     assert "is not an address such as http://127.0.0.1:8000" in capsys.readouterr().err
 
 
-def test_the_command_of_click_runs_the_one_of_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[list[str]] = []
-
-    def run(options: list[str]) -> int:
-        given.append(options)
-        return 1
-
-    monkeypatch.setattr("scripts.cli.run_doctor", run)
-    done = CliRunner().invoke(fleetsight, ["doctor", "--url", "http://127.0.0.1:8123", "--json"])
-    assert (done.exit_code, given) == (1, [["--url", "http://127.0.0.1:8123", "--json"]])
-
-
 def test_both_forms_of_the_command_have_the_same_options() -> None:
     """The one of the standard library runs; the one of click is in the help, the completions and the reference."""
     of_click = {option for each in doctor.params for option in each.opts}
@@ -105,20 +90,6 @@ def test_every_check_is_named_in_the_documents() -> None:
     page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("## Check a machine")[2]
     sentence = " ".join(page.split()).partition(" checks ")[2].partition(", and prints")[0]
     assert re.findall(r"`(\w+)`", sentence) == list(CHECKS)
-
-
-def test_the_variable_that_names_a_system_is_that_of_the_other_commands() -> None:
-    assert URL_VARIABLE == client_api.URL_VARIABLE
-
-
-def test_pinned_packages_are_those_for_every_platform() -> None:
-    text = (
-        "Boot_strap.Flask==2.6.0 \\\n    --hash=sha256:00\n"
-        "pywin32==312 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
-        "cffi==2.1.1 ; platform_python_implementation != 'PyPy' \\\n    --hash=sha256:00\n"
-    )
-    assert machine.pinned_packages(text) == {"boot-strap-flask": "2.6.0", "cffi": "2.1.1"}
-    assert len(machine.pinned_packages((ROOT / "requirements" / "run.txt").read_text(encoding="utf-8"))) > 30
 
 
 def process(proc: Path, pid: int, words: list[str], inode: int | None, environment: str = "") -> None:
@@ -182,9 +153,3 @@ def test_memory_for_no_worker_is_a_problem_and_for_some_a_warning(
     [found] = machine.check_memory(SYSTEM)
     assert found.verdict is verdict
     assert "4 workers of " in found.found
-
-
-@pytest.mark.parametrize(("variables", "home"), [({}, "checkout/.fleetsight"), ({HOME_VARIABLE: "/own"}, "/own")])
-def test_the_running_system_is_looked_for_where_its_files_are(variables: dict[str, str], home: str) -> None:
-    system = CheckedSystem(Path("checkout"), variables, "http://127.0.0.1:8123")
-    assert system.home == Path(home)

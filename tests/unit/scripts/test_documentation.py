@@ -40,16 +40,6 @@ def test_each_link_within_a_page_has_its_anchor_once(page: str) -> None:
     assert set(re.findall(r"\]\(#([\w.-]+)\)", page)) <= {*anchors, "problems"}
 
 
-def test_a_key_is_shown_with_its_values_its_default_and_its_comment() -> None:
-    [section] = re.findall(r"### `fleet\.images_per_worker`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
-    assert "Integer, at least 1; default `50`" in section
-    [section] = re.findall(r"### `worker\.engine`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
-    assert "`openvino` or `torch`; default `openvino`" in section
-    assert "GPU if there is one" in section
-    [section] = re.findall(r"### `fleet\.max_workers`.*?(?=\n###? )", CONFIGURATION, re.DOTALL)
-    assert "`auto` or integer, 0 to 1,000; default `auto`" in section
-
-
 def test_a_comment_belongs_to_the_keys_below_it() -> None:
     text = (
         "# About all.\n\n# About a.\na:\n  # On b\n  # and c.\n  b: 1\n  c: [2]\n  # On d.\n  d: |\n    x\n    # y\n"

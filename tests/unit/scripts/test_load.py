@@ -3,7 +3,6 @@
 import csv
 import http.server
 import json
-import re
 import signal
 import sys
 import threading
@@ -21,7 +20,6 @@ from PIL import Image
 
 from core.image_open import inspect, open_image
 from fleetsight_client.api import ApiError, UploadResult
-from fleetsight_client.console import Console
 from scripts.cli import main as run_fleetsight
 from scripts.load import command
 from scripts.load.clients import (
@@ -44,7 +42,6 @@ from scripts.load.metrics import (
     LoadMetrics,
     LoadSummary,
     percentile,
-    show_load_summary,
     summary_rows,
 )
 from scripts.load.runner import LoadTest, run_concurrently
@@ -146,15 +143,6 @@ def test_unique_images_have_bytes_of_their_own_and_the_same_pixels(tmp_path: Pat
         with open_image(data) as new, open_image(original) as old:
             assert new.convert("RGB").tobytes() == old.convert("RGB").tobytes()
     assert (images.repeats, replace(images, unique=False).repeats) == (False, True)
-
-
-def test_images_from_the_cache_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = LoadMetrics()
-    figures.record_verdict("right", images=3)
-    assert "from the cache" not in dict(summary_rows(figures.summary("api", 3, 1.0)))
-    figures.record_cached()
-    show_load_summary(Console(width=120), figures.summary("api", 3, 1.0))
-    assert re.search(r"from the cache\W+1\b.*No worker classified 1 image", capsys.readouterr().out, re.DOTALL)
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -123,11 +123,6 @@ def test_a_report_of_a_test_whose_fleet_was_not_sampled_says_so() -> None:
     assert page.count("Nothing was measured.") == 2
 
 
-def test_a_report_without_a_request_says_so() -> None:
-    page = render_report(LoadMetrics().summary("classic", 3, 1.0), ())
-    assert "Nothing was measured." in page
-
-
 class Reports(FleetWatch):
     """A fleet with these statuses, the last one for good."""
 

@@ -282,11 +282,6 @@ def test_an_unavailable_service_is_a_warning_and_others_are_checked() -> None:
     assert found == ["stop", "warning"]
 
 
-def test_an_existing_stack_owns_its_names() -> None:
-    with stubbed_account(is_new=False) as at:
-        assert [level for level, _, _ in at.found(check_names)] == ["ok"]
-
-
 FREE_PLAN = "The specified instance type is not eligible for Free Tier."
 IN_SCP = (
     "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/ann is not authorized to "

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import ANY, Stubber
+from botocore.stub import Stubber
 from rich.console import Console
 
 from scripts.aws.bake.spec import disk_gib
@@ -107,33 +107,6 @@ def test_a_rejection_is_reported_without_details_if_events_may_not_be_read(
         StackFailedError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"
     ):
         proposed_by(cloudformation)
-
-
-def test_an_empty_change_set_is_none_and_reads_no_events(cloudformation: Stubber) -> None:
-    add_refused(cloudformation, "The submitted information didn't contain changes. Submit different information.")
-    add_discarded(cloudformation)
-    assert proposed_by(cloudformation) is None
-
-
-def test_a_new_stack_imports_retained_resources(cloudformation: Stubber) -> None:
-    request = {
-        "StackName": "fs",
-        "ChangeSetName": ANY,
-        "ChangeSetType": "CREATE",
-        "TemplateURL": "https://template",
-        "Parameters": [],
-        "Capabilities": ["CAPABILITY_IAM"],
-        "Tags": [{"Key": "fleetsight", "Value": "fs"}],
-        "ImportExistingResources": True,
-    }
-    cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, request)
-    change = {"Action": "Import", "LogicalResourceId": "InputBucket", "ResourceType": "AWS::S3::Bucket"}
-    answer = {**reported("CREATE_COMPLETE"), "Changes": [{"Type": "Resource", "ResourceChange": change}]}
-    for _ in range(2):
-        cloudformation.add_response("describe_change_set", answer, {"ChangeSetName": CHANGE_SET})
-    proposed = proposed_by(cloudformation)
-    assert proposed is not None
-    assert [(each.action, each.name) for each in proposed.changes] == [("Import", "InputBucket")]
 
 
 def test_changes_are_reported_with_replacements(cloudformation: Stubber) -> None:
@@ -534,28 +507,6 @@ def test_missing_programs_are_named_with_their_source() -> None:
 
 CONFIG = validated_config({})
 PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
-
-
-def test_the_monthly_cost_uses_list_prices() -> None:
-    rows = dict(monthly_cost(PARTS, CONFIG))
-    assert rows["web instance, c7a.large"] == pytest.approx(0.10264 * 730)
-    assert rows["disks, 16 GB"] == pytest.approx(1.28)
-    assert rows["public addresses, 1"] == pytest.approx(3.65)
-    assert rows["alarms, 4"] == pytest.approx(0.4)
-    assert rows["dashboards, 1"] == pytest.approx(3.0)
-    assert rows["snapshots of images, up to 48 GB"] == pytest.approx(2.4)
-    # 2.8 polls a second at an interval of one, and the table's lease.
-    assert 2 < rows["requests of a controller at rest"] < 6
-    assert rows["logs of a controller at rest"] == pytest.approx(730 * 60 * 1_160 / 1e9 * 0.5)
-    assert "load balancer" not in rows
-
-
-def test_each_web_instance_and_the_load_balancer_cost_their_hours_disks_and_addresses() -> None:
-    rows = dict(monthly_cost(BilledParts("c7a.large", web_instances=3, load_balancers=1, zones=2), CONFIG))
-    assert rows["3 web instances, c7a.large"] == pytest.approx(3 * 0.10264 * 730)
-    assert rows["disks, 48 GB"] == pytest.approx(3.84)
-    assert "public addresses, 5" in rows
-    assert rows["load balancer"] == pytest.approx(16.425)
 
 
 def test_minimum_workers_cost_the_same_as_others() -> None:

@@ -45,20 +45,6 @@ TAGGED = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume"
 EVERY_CALL = {"MinCount": 1, "MaxCount": 7, "ClientToken": "token", "TagSpecifications": TAGGED}
 
 
-def test_a_launch_passes_everything_that_is_configured() -> None:
-    spec = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh", "profile", "subnet-1", ("sg-1", "sg-2"))
-    assert launched(spec) == EVERY_CALL | {
-        "ImageId": "ami-1",
-        "InstanceType": "c7a.large",
-        "UserData": "#!/bin/sh",
-        "InstanceInitiatedShutdownBehavior": "stop",
-        "IamInstanceProfile": {"Name": "profile"},
-        "SubnetId": "subnet-1",
-        "SecurityGroupIds": ["sg-1", "sg-2"],
-        "MetadataOptions": {"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
-    }
-
-
 def test_a_launch_with_a_template_passes_only_type_subnet_market_and_shutdown() -> None:
     spec = LaunchSpec("c7a.large", "terminate", subnet_id="subnet-1", market="spot", launch_template="workers")
     assert launched(spec) == EVERY_CALL | {
@@ -71,15 +57,6 @@ def test_a_launch_with_a_template_passes_only_type_subnet_market_and_shutdown() 
             "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
         },
     }
-
-
-@pytest.mark.parametrize(("described", "spot"), [({"InstanceLifecycle": "spot"}, True), ({}, False)])
-def test_a_spot_instance_is_known_as_one(described: dict[str, Any], spot: bool) -> None:
-    client = Client(ClientToken="token", **described)
-    [instance] = Fleet(cast(Any, client), "worker").launch(
-        LaunchSpec("c7a.large", "terminate", "ami-1", "#!"), 1, "t"
-    )
-    assert (instance.spot, instance.client_token) == (spot, "token")
 
 
 def test_a_refusal_says_how_often_the_call_was_made_again() -> None:

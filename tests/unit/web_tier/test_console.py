@@ -322,19 +322,6 @@ def test_the_page_shows_lines_readably_or_raw_and_escapes_them(
     assert service.calls == [RUNNING], "both views are of one call"
 
 
-def test_the_fleet_page_links_to_consoles_of_running_and_of_ended_instances(
-    client: FlaskClient, fleet: FleetStore
-) -> None:
-    page = client.get("/fleet").text
-    for instance_id in (RUNNING, ENDED):
-        assert f'href="/fleet/instances/{instance_id}/console"' in page
-    shown = client.get("/fleet/now").get_json()["ended"]
-    assert [each["instance_id"] for each in shown] == [ENDED]
-    assert shown[0]["words"].endswith(", 45 images")
-    listed = client.get("/api/v1/fleet/instances").get_json()
-    assert [each["instance_id"] for each in listed["ended"]] == [ENDED]
-
-
 def test_an_instance_that_ended_an_hour_ago_is_not_shown(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_ended(EndedInstances(instances=(ended(at=datetime.now(UTC) - ENDED_LISTED - timedelta(seconds=1)),)))
     assert client.get("/fleet/now").get_json()["ended"] == []

@@ -61,17 +61,6 @@ def test_the_history_is_returned_for_an_hour_or_a_day(client: FlaskClient, fleet
     assert client.get("/api/v1/fleet/history?span=year").status_code == 400
 
 
-def test_the_fleet_is_paused_and_resumed(client: FlaskClient, fleet: FleetStore) -> None:
-    first = client.post("/api/v1/fleet/pause", json={"reason": "new model"}).get_json()
-    assert (first["paused"], first["reason"]) == (True, "new model")
-    assert client.post("/api/v1/fleet/pause").get_json() == first
-    assert fleet.paused() is not None
-    resumed = {"paused": False, "since": None, "reason": ""}
-    assert client.post("/api/v1/fleet/resume").get_json() == resumed
-    assert client.post("/api/v1/fleet/resume").get_json() == resumed
-    assert fleet.paused() is None
-
-
 @pytest.mark.parametrize("body", [{"reason": "x" * 201}, {"reason": 5}, {"because": "new model"}])
 def test_an_invalid_pause_gets_422(client: FlaskClient, fleet: FleetStore, body: dict[str, object]) -> None:
     assert client.post("/api/v1/fleet/pause", json=body).status_code == 422
@@ -98,14 +87,6 @@ def test_invalid_limits_get_422_with_the_reason(
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
     assert words in answer.get_json()["detail"]
     assert fleet.commands().limits is None
-
-
-def test_a_running_instance_is_drained(client: FlaskClient, fleet: FleetStore) -> None:
-    fleet.put_instances(FleetInstances(total=2, instances=(instance("i-1"), instance("i-2", "pending"))))
-    for instance_id in ("i-1", "i-2", "i-1"):
-        answer = client.post(f"/api/v1/fleet/instances/{instance_id}/drain")
-        assert (answer.status_code, answer.get_json()["instance_id"]) == (202, instance_id)
-    assert fleet.commands().drain == ("i-1", "i-2")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
 from core.messages import failed as failed_prediction
 from services.s3 import Bucket
-from tests.support.jobs import NOW, add_images, done, failed, picture, put_results, send_again
+from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
 
@@ -100,15 +100,6 @@ def test_the_images_of_a_job_that_keeps_them_are_among_its_downloads(client: Fla
     store.create(job)
     link = downloads(client.get(f"/jobs/{job.job_id}?state=done").text)["Images in folders by label (zip)"]
     assert link == f"/api/v1/jobs/{job.job_id}/images.zip?state=done"
-
-
-def test_downloads_of_images_on_several_pages_have_no_number(
-    client: FlaskClient, images: list[ImageRecord], job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 2)
-    page = client.get(f"/jobs/{job.job_id}?q=.jpg").text
-    assert "Images that match the filters" in page
-    assert len(client.get(downloads(page)["JSON Lines"]).text.splitlines()) == 3
 
 
 def test_a_tile_shows_the_name_of_a_file_and_the_table_its_path(
@@ -197,32 +188,6 @@ def test_an_address_of_an_open_image_leads_to_its_page_without_javascript(
     assert client.get(f'/jobs/{job.job_id}?image="><b>').headers["Location"] == f"/jobs/{job.job_id}"
 
 
-def test_an_image_page_has_all_scores_and_the_timeline(
-    client: FlaskClient, store: JobStore, job: Job, config: Config, output_bucket: Bucket
-) -> None:
-    [image] = add_images(store, job, "a.jpg")
-    timings = Timings(queued=1200, fetched=40, decoded=9, inferred=0.2, stored=30)
-    clocks = {"queued_at": NOW, "recorded_at": NOW + timedelta(seconds=2)}
-    response = done(image, "stop", 0.9).model_copy(update={"timings": timings, "attempts": 2, **clocks})
-    put_results(store, job, response)
-    labels = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))["labels"]
-    chances = tuple(0.9 if label == "stop" else 0.001 for label in labels)
-    prediction = Prediction(**response.model_dump(), probabilities=chances)
-    output_bucket.put(output_key(image.ref), prediction.to_json().encode(), "application/json")
-    page = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text
-    for words in ("90.0%", f"All {len(labels)} classes", "90.0000%", "roundabout", "received 2 times", "i-0f3a"):
-        assert words in page
-    taken = re.findall(
-        r'<strong>([^<]*)</strong>.*?class="took">([^<]*)<', page.partition('class="timeline"')[2], re.DOTALL
-    )
-    assert [(name, unescape(length)) for name, length in taken if length] == [
-        ("received \N{MULTIPLICATION SIGN}2", "1.2 s"), ("fetched", "40 ms"), ("decoded", "9 ms"),
-        ("classified", "<1 ms"), ("result stored", "30 ms"),
-    ]  # fmt: skip
-    for clock in ("12:00:00.000", "12:00:01.200", "12:00:02.000"):
-        assert clock in page
-
-
 def test_row_47_scores_of_another_delivery_are_not_shown(
     client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
@@ -246,46 +211,6 @@ def test_an_image_of_another_job_or_an_unknown_one_gets_404(
     store.create(other)
     for image_id in (images[0].ref.image_id, new_id(), "x"):
         assert client.get(f"/jobs/{other.job_id}/images/{image_id}{path}").status_code == 404
-
-
-def test_failed_images_are_retried_by_a_form(
-    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
-) -> None:
-    page = client.get(f"/jobs/{job.job_id}").text
-    assert f'action="/jobs/{job.job_id}/retry"' in page
-    input_bucket.put(images[1].key, picture(), "image/jpeg")
-    answer = client.post(f"/jobs/{job.job_id}/retry")
-    assert answer.status_code == 303
-    assert "1 failed image requested again." in client.get(answer.headers["Location"]).text
-
-
-@pytest.mark.parametrize("query", ["", "?view=table", "?sort=name", "?state=waiting"])
-def test_a_resend_is_shown_in_the_list_and_on_the_image_page(
-    client: FlaskClient, store: JobStore, images: list[ImageRecord], job: Job, query: str
-) -> None:
-    def of_job() -> str:
-        return client.get(f"/jobs/{job.job_id}{query}").text.partition("<template")[0]
-
-    assert "Requested again" not in of_job()
-    send_again(store, images[2], times=2)
-    page = of_job()
-    assert page.count("Requested again \N{MULTIPLICATION SIGN}2: presumed lost") == 1
-    assert "The system retried 1 image: a worker failed, or a message was presumed lost." in page
-    image = client.get(f"/jobs/{job.job_id}/images/{images[2].ref.image_id}").text
-    assert "requested again by the system \N{MULTIPLICATION SIGN}2" in image
-    assert "no result for 10 min: its request or its response was presumed lost" in image
-
-
-def test_one_failed_image_is_retried_from_the_list(
-    client: FlaskClient, images: list[ImageRecord], job: Job, input_bucket: Bucket
-) -> None:
-    address = f"/jobs/{job.job_id}/images/{images[1].ref.image_id}/retry"
-    assert client.get(f"/jobs/{job.job_id}").text.count(f'action="{address}"') == 1
-    input_bucket.put(images[1].key, picture(), "image/jpeg")
-    page = client.post(address, data={"from": "job"}, follow_redirects=True).text.partition("<template")[0]
-    assert "1 failed image requested again." in page
-    assert "Trying again" in page
-    assert f'action="{address}"' not in page
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, ""), (1, "no longer stored"), (2, "")])

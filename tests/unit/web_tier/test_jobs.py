@@ -228,18 +228,6 @@ def test_the_api_document_marks_what_is_deprecated(client: FlaskClient) -> None:
     assert found == {f"{job}/results.json", f"{job}/results.csv?separator", "/api/v1/costs.csv?separator"}
 
 
-def test_downloads_are_named_after_the_job(client: FlaskClient, store: JobStore) -> None:
-    job = Job(new_id(), 'Été à "Nice"; x=\u202e.exe', datetime.now(UTC), keep=True)
-    store.create(job)
-    for extension in ("csv", "json", "jsonl", "zip"):
-        path = "images.zip" if extension == "zip" else f"results.{extension}"
-        answer = client.get(f"/api/v1/jobs/{job.job_id}/{path}")
-        assert answer.headers["Content-Disposition"] == (
-            f"attachment; filename=Ete-a-_Nice_-x-.exe.{extension}; "
-            f"filename*=UTF-8''%C3%89t%C3%A9-%C3%A0-_Nice_-x-.exe.{extension}"
-        )
-
-
 def test_a_zip_has_the_kept_images_that_match(
     make_app: AppMaker, store: JobStore, input_bucket: MemoryBucket
 ) -> None:

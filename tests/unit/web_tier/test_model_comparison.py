@@ -1,6 +1,5 @@
 """The comparison of models by the API and on the fleet's page: the share of failed images and the mean score."""
 
-import re
 from datetime import timedelta
 
 from flask.testing import FlaskClient
@@ -90,23 +89,3 @@ def test_the_api_compares_the_models(client: FlaskClient, table: Table) -> None:
     assert backend.served.catalog() == CatalogStore(table).find()
     body = client.get("/api/v1/models/comparison").get_json()
     assert ModelComparison.model_validate(body) == ModelComparison.of(report(), catalog(canary=canary))
-
-
-def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
-
-
-def test_the_fleet_page_compares_the_models_once_two_have_results(client: FlaskClient, table: Table) -> None:
-    store, whole = FleetStore(table), report()
-    store.put_model_results(whole.model_copy(update={"models": whole.models[1:]}), token=1)
-    hidden = 'id="models" aria-labelledby="models-title" hidden>'
-    assert hidden in client.get("/fleet").text
-    assert hidden in client.get("/fleet/models").text
-    store.put_model_results(whole, token=1)
-    for path in ("/fleet", "/fleet/models"):
-        page = client.get(path).text
-        assert hidden not in page
-        assert "&lt;b&gt;signs" in page
-        assert "<b>signs" not in page
-        assert "signs-2 cccccccccccc 103 2.9% 79.5%" in text_of(page)
-        assert "Since the roll-out at 01 Mar 13:00 UTC" in text_of(page)

@@ -93,17 +93,6 @@ def test_an_upload_that_could_not_be_stored_gets_503(make_app: AppMaker) -> None
     assert (answer.status_code, "send it again" in answer.text) == (503, True)
 
 
-def test_the_job_page_shows_each_result_and_the_bundle(client: FlaskClient, store: JobStore, job: Job) -> None:
-    one, two, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, done(one, "stop sign", 0.93), failed(two, "the JPEG ends early"))
-    page = client.get(f"/jobs/{job.job_id}").text
-    assert "stop sign" in page
-    assert "93%" in page
-    assert "the JPEG ends early" in page
-    assert [page.count(f'class="tile {state}"') for state in ("done", "failed", "waiting")] == [1, 1, 1]
-    assert "demo · 4b1e8899" in page
-
-
 def test_jobs_are_listed_with_their_state_in_pages(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,15 +186,6 @@ def test_a_selection_is_of_at_least_one_job_and_of_no_more_than_allowed(client: 
     assert (many.status_code, "select at most 100" in many.text) == (400, True)
     assert select(client, path, "../etc").status_code == 404
     assert client.post(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-
-
-def test_the_fleet_page_and_the_header_show_the_last_snapshot(client: FlaskClient, store: JobStore) -> None:
-    problem = "InsufficientInstanceCapacity: no room"
-    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, pending=1, visible=1234, problem=problem))
-    page = client.get("/fleet").text
-    assert "1,234" in page
-    assert problem in page
-    assert "3 workers" in client.get("/jobs").text
 
 
 def test_the_page_of_a_service_that_failed_names_the_trace_that_the_log_has(

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
-from html import unescape
 from io import BytesIO, StringIO
 from typing import Any
 from zipfile import ZipFile
@@ -262,19 +260,6 @@ def test_only_the_first_thousand_columns_of_a_header_are_searched() -> None:
         outcome_of(f"file,{',' * 998},label\na.jpg,{',' * 998},dog", ["a.jpg"])
 
 
-def test_a_line_belongs_to_the_only_image_whose_path_ends_alike() -> None:
-    names = ["day1/a.jpg", "day2/a.jpg", "b.jpg", "twice.jpg", "twice.jpg"]
-    rows = ["a.jpg", "day1/a.jpg", "C:\\photos\\day2\\a.jpg", "day3/b.jpg", "twice.jpg", "x.jpg", "day3/a.jpg"]
-    labels, outcome = outcome_of("".join(f"{row},dog\n" for row in rows), names)
-    assert labels == {"day1/a.jpg": "dog", "day2/a.jpg": "dog", "b.jpg": "dog"}
-    assert [(fault.line, fault.reason) for fault in outcome.faults] == [
-        (1, "several images have this name"),
-        (5, "several images have this name"),
-        (6, "no image has this name"),
-        (7, "no image has this name"),
-    ]
-
-
 _PATHS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map("/".join)
 
 
@@ -403,20 +388,6 @@ def test_folders_are_used_by_the_api_and_by_the_form(
 
 
 # Pages
-
-
-def test_the_page_of_the_evaluation_has_figures_matrix_and_links(
-    client: FlaskClient, job: Job, images: list[ImageRecord], review: Callable[..., TestResponse]
-) -> None:
-    assert "No labels reviewed yet" in client.get(f"/jobs/{job.job_id}/evaluation").text
-    review({images[0]: "dog", images[1]: "wolf & <b>"})
-    page = client.get(f"/jobs/{job.job_id}/evaluation").text
-    assert "Reviewed 2 of 4 · 1 correct (50.0%, 95% interval 9\N{EN DASH}91%)" in page
-    assert "<b>" not in page.partition("<main")[2]
-    [link] = [unescape(each) for each in re.findall(r'href="([^"]*truth=wolf[^"]*label=[^"]*)"', page)]
-    shown = client.get(link).text.partition("<template")[0]
-    assert 'title="day2/a.jpg"' in shown
-    assert 'title="day1/a.jpg"' not in shown
 
 
 def test_a_form_uploads_a_file_and_shows_what_it_set(

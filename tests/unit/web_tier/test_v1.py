@@ -188,15 +188,6 @@ def test_images_with_positions_are_in_their_order_and_before_those_without(
     assert [image["filename"] for image in found] == ["day/b.jpg"]
 
 
-def test_images_whose_positions_do_not_fit_are_not_accepted(
-    client: FlaskClient, job: Job, input_bucket: MemoryBucket, store: JobStore
-) -> None:
-    data = {"positions": "1,2", "images": [(BytesIO(picture()), "a.jpg")]}
-    problem(client.post(f"/api/v1/jobs/{job.job_id}/images", data=data), 422)
-    assert store.status(job.job_id).accepted == 0
-    assert not input_bucket.objects
-
-
 def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
     answer = upload(client, job, ("a.jpg", b"text"))
     assert (answer.status_code, answer.get_json()["rejected"][0]["code"]) == (422, "not_an_image")
