@@ -22,8 +22,8 @@ from core.format import (
 )
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import printable
-from web_tier.api.operators import FleetInstancesBody, FleetStatusBody
-from web_tier.console import ConsoleLine
+from web_tier.features.consoles.console import ConsoleLine
+from web_tier.features.fleet_control.api import FleetInstancesBody, FleetStatusBody
 
 MAX_ENDED = 5
 """Ended instances that are shown, the newest."""

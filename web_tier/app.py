@@ -13,26 +13,29 @@ from services.errors import ConfigError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
-from web_tier.api.costs import costs_api
-from web_tier.api.models import models_api
-from web_tier.api.notifications import notifications_api
-from web_tier.api.openapi import api_docs
-from web_tier.api.operators import audit_api, dead_letters_api, fleet_api
 from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health, metrics
-from web_tier.api.review import review_api
 from web_tier.api.v1 import api, limits_api, tokens_api
-from web_tier.audit import record_audit_events
+from web_tier.auth.audit import record_audit_events
 from web_tier.auth.context import AuthContext, AuthServices, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
 from web_tier.auth.permissions import install_rights
-from web_tier.backend import Backend, install_backend
-from web_tier.middleware import BehindProxy, Middleware
+from web_tier.features.audit_trail.api import audit_api
+from web_tier.features.consoles.api import consoles_api
+from web_tier.features.costs.api import costs_api
+from web_tier.features.dead_letters.api import dead_letters_api
+from web_tier.features.fleet_control.api import fleet_api
+from web_tier.features.models.api import models_api
+from web_tier.features.notifications.api import notifications_api
+from web_tier.features.review.api import review_api
+from web_tier.http.backend import Backend, install_backend
+from web_tier.http.middleware import BehindProxy, Middleware
+from web_tier.http.openapi import api_docs
+from web_tier.http.problems import answer_problems
+from web_tier.http.rate_limits import install_rate_limiter
 from web_tier.pages.routes import install_pages, page_rights
-from web_tier.problems import answer_problems
-from web_tier.rate_limits import install_rate_limiter
-from web_tier.result_services import install_result_services
 from web_tier.results.progress import waiting_sentence
+from web_tier.results.services import install_result_services
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -86,6 +89,7 @@ def create_app(
         api,
         review_api,
         fleet_api,
+        consoles_api,
         audit_api,
         costs_api,
         dead_letters_api,

@@ -16,11 +16,11 @@ from core.config import load_config
 from core.logs import JsonFormatter, levels_of
 from core.sandbox.pool import require_limits
 from services.endpoint import APP_ID
-from web_tier.backend import backend_of
-from web_tier.memory import collect_less_often, is_exhausted, return_freed_memory
-from web_tier.metrics import SharedFiles
-from web_tier.middleware import PROXY
-from web_tier.result_services import result_services_of
+from web_tier.http.backend import backend_of
+from web_tier.http.memory import collect_less_often, is_exhausted, return_freed_memory
+from web_tier.http.metrics import SharedFiles
+from web_tier.http.middleware import PROXY
+from web_tier.results.services import result_services_of
 
 _config = load_config()
 _web, _levels = _config.web, levels_of(_config.logs.web)
@@ -38,13 +38,13 @@ logging.captureWarnings(True)  # of libraries, which may quote a file of a user'
 
 bind = f"{_web.host}:{_web.port}"
 workers = _web.processes
-worker_class = "web_tier.slow_clients.BoundedThreadWorker"
+worker_class = "web_tier.http.slow_clients.BoundedThreadWorker"
 threads = _web.threads
 # So many more may wait for a request or a thread: the oldest that waits for a request is closed for a new one.
 worker_connections = _web.threads + 1_000
 preload_app = True
 
-# As `BehindProxy` of web_tier/middleware.py; headers that set the path are not believed.
+# As `BehindProxy` of web_tier/http/middleware.py; headers that set the path are not believed.
 forwarded_allow_ips = PROXY if _web.behind_proxy else ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""
@@ -64,7 +64,7 @@ timeout = 30
 graceful_timeout = 10
 backlog = 2048
 
-accesslog = None  # web_tier.middleware writes a line for each request, with its id
+accesslog = None  # web_tier.http.middleware writes a line for each request, with its id
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -8,9 +8,9 @@ from itertools import groupby
 from core.config import load_config
 from scripts.documentation.markup import Schema, code, joined, paragraphs, prose, table, value_words
 from scripts.run.system import ROOT
-from web_tier.api.openapi import DESCRIPTION, PROBLEMS, api_document
 from web_tier.app import create_app
-from web_tier.problems import CONTENT_TYPE as PROBLEM
+from web_tier.http.openapi import DESCRIPTION, PROBLEMS, api_document
+from web_tier.http.problems import CONTENT_TYPE as PROBLEM
 
 
 def shipped_document() -> Schema:

@@ -11,7 +11,7 @@ from scripts.run.system import ROOT
 from services.sqs import QueueCounts
 from web_tier.autoscaler.metrics import OUTCOMES, ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics, Observation
-from web_tier.metrics import WebMetrics
+from web_tier.http.metrics import WebMetrics
 
 OPEN_LABELS = frozenset({"digest", "loop", "method", "model", "route", "status"})
 """Labels with values that are not known in advance."""

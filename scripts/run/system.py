@@ -38,7 +38,7 @@ from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
-from web_tier.metrics import FOLDER_VARIABLE
+from web_tier.http.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = home_of(ROOT, os.environ)

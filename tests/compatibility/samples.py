@@ -88,9 +88,9 @@ from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.audit import AuditEvent, AuditTrail
+from web_tier.auth.audit import AuditEvent, AuditTrail
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
-from web_tier.quotas import Amount, Quotas
+from web_tier.http.quotas import Amount, Quotas
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
 
 Written = dict[str, Any]

@@ -27,7 +27,7 @@ PRELOADED = [
     "tests.support.forked",
     "web_tier.app",
     "web_tier.controller.services",
-    "web_tier.slow_clients",
+    "web_tier.http.slow_clients",
 ]
 
 _starts = multiprocessing.get_context("forkserver")

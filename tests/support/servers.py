@@ -12,7 +12,7 @@ from gunicorn import util
 from werkzeug.serving import make_server
 
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.slow_clients import BoundedThreadWorker
+from web_tier.http.slow_clients import BoundedThreadWorker
 
 
 def served(app: Flask) -> AbstractContextManager[str]:

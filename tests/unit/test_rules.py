@@ -116,11 +116,11 @@ KNOWN = {
     # The key set of the configured user pool, by botocore's certificates.
     "core/tokens.py": {"botocore", "urllib3"},
     # Webhooks: a user gives the address, and an operator lists the hosts (tests/unit/web_tier/test_notifications.py).
-    "web_tier/webhooks.py": {"socket", "urllib3"},
+    "web_tier/features/notifications/webhooks.py": {"socket", "urllib3"},
     # Between processes of this machine: an empty datagram to a socket without a file; sockets that are there already.
     "services/demand_signal.py": {"socket"},
     "core/sandbox/": {"socket", "subprocess"},
-    "web_tier/slow_clients.py": {"socket"},
+    "web_tier/http/slow_clients.py": {"socket"},
     # Asks the kernel whether a viewer has closed, and shuts down its connection.
     "web_tier/results/live_feed.py": {"socket"},
 }

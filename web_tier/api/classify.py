@@ -29,20 +29,20 @@ from core.config import ClassicSettings
 from core.jobs.models import ImageRecord
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
-from web_tier.api.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
-from web_tier.api.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
-from web_tier.backend import current_backend
-from web_tier.bodies import ApiBody
-from web_tier.memory import BusyError
-from web_tier.parameters import known_ref
-from web_tier.problems import refuse, refuse_in_text
-from web_tier.rate_limits import current_quota_scope
-from web_tier.result_services import current_result_services
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.memory import BusyError
+from web_tier.http.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
+from web_tier.http.parameters import known_ref
+from web_tier.http.parsing import ClassifyQuery, json_response, parse_query
+from web_tier.http.problems import refuse, refuse_in_text
+from web_tier.http.rate_limits import current_quota_scope
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
+from web_tier.results.services import current_result_services
 from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import Base64Image, Parts, json_image, only_file, raw_image, request_parts

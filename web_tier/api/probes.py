@@ -7,13 +7,13 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from web_tier.api.openapi import ApiResponse, operation
-from web_tier.api.parsing import json_response
 from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
 from web_tier.auth.permissions import lacks_second_factor
-from web_tier.backend import current_backend
-from web_tier.bodies import ApiBody
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.openapi import ApiResponse, operation
+from web_tier.http.parsing import json_response
 
 health = Blueprint("health", __name__)
 admission = Blueprint("admission", __name__)

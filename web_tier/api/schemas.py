@@ -18,8 +18,8 @@ from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
 from core.messages import Model
 from core.s3_locations import MAX_LOCATION_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
-from web_tier.bodies import ApiBody
-from web_tier.parameters import MAX_JOB_NAME
+from web_tier.http.bodies import ApiBody
+from web_tier.http.parameters import MAX_JOB_NAME
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
 from web_tier.uploads.ingest import RejectedUpload, UploadResult

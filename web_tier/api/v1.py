@@ -17,22 +17,6 @@ from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.clock import utc_now
 from services.errors import NotFoundError
-from web_tier.api.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
-from web_tier.api.operators import FleetStatusBody
-from web_tier.api.parsing import (
-    ArchiveQuery,
-    CsvQuery,
-    FilterQuery,
-    ForecastQuery,
-    JobsQuery,
-    KeyHeader,
-    ResultsQuery,
-    RetryQuery,
-    idempotency_key,
-    json_response,
-    parse_body,
-    parse_query,
-)
 from web_tier.api.schemas import (
     ROOT,
     AllResultsBody,
@@ -48,22 +32,37 @@ from web_tier.api.schemas import (
     RetryOutcome,
     UploadOutcome,
 )
-from web_tier.audit import audit_details
+from web_tier.auth.audit import audit_details
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
-from web_tier.backend import current_backend
-from web_tier.bodies import ApiBody
-from web_tier.parameters import clean_job_name, job_name_of_time, known_id, known_ref
-from web_tier.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
-from web_tier.quotas import QuotaScope
-from web_tier.rate_limits import current_quota_scope, remaining_quota
-from web_tier.result_services import current_result_services
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
+from web_tier.http.parameters import clean_job_name, job_name_of_time, known_id, known_ref
+from web_tier.http.parsing import (
+    ArchiveQuery,
+    CsvQuery,
+    FilterQuery,
+    ForecastQuery,
+    JobsQuery,
+    KeyHeader,
+    ResultsQuery,
+    RetryQuery,
+    idempotency_key,
+    json_response,
+    parse_body,
+    parse_query,
+)
+from web_tier.http.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
+from web_tier.http.quotas import QuotaScope
+from web_tier.http.rate_limits import current_quota_scope, remaining_quota
 from web_tier.results.archive import label_of, truth_of, zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
+from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import MAX_FILES as MAX_FILES_WITH_KEY
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
@@ -454,25 +453,6 @@ def job_image(job_id: str, image_id: str) -> Response:
     ref = known_ref(job_id, image_id)
     _, item = user_jobs().image(ref)
     return json_response(ImageBody.of(item))
-
-
-@api.get("/fleet")
-@operation(
-    ApiResponse(200, "The fleet, the queue, the last decision and the cost.", FleetStatusBody),
-    tag="System",
-    problems=(404,),
-)
-def fleet() -> Response:
-    """Get the fleet and the last decision of the autoscaler."""
-    backend = current_backend()
-    state = backend.fleet.state()
-    if state.snapshot is None:
-        reason = state.problem or "try again in a second"
-        raise NotFound(f"the controller has not published a fleet status yet; {reason}")
-    snapshot = state.snapshot.model_copy(update={"problem": state.problem})
-    return json_response(
-        FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
-    )
 
 
 @api.get("/forecast")

@@ -24,7 +24,7 @@ from web_tier.auth.devices import describe_device, remember_device
 from web_tier.auth.identity import Identity, set_identity, set_session
 from web_tier.auth.session_keys import SessionKeys, load_session_keys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
-from web_tier.backend import Backend
+from web_tier.http.backend import Backend
 
 COOKIE: Final = "__Host-fleetsight"
 """The session cookie. With this prefix, browsers accept it only from its own host, over TLS, and for every path."""

@@ -39,7 +39,7 @@ from web_tier.auth.identity import (
     set_session,
 )
 from web_tier.auth.permissions import Right, lacks_second_factor, rights_of
-from web_tier.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
+from web_tier.http.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
 
 MAX_HEADER_CHARACTERS: Final = 8_192
 """Maximum characters of the header; a token of the pool has some 1,100, and more with many groups."""

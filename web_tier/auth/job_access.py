@@ -16,8 +16,8 @@ from core.messages import ClassificationResult
 from services.clock import utc_now
 from services.table import LAST
 from web_tier.auth.identity import current_identity
-from web_tier.backend import current_backend
-from web_tier.problems import JobCancelledError, JobTakesNoImagesError
+from web_tier.http.backend import current_backend
+from web_tier.http.problems import JobCancelledError, JobTakesNoImagesError
 from web_tier.results.query import ImageResult
 from web_tier.uploads.idempotency import Claims
 

@@ -15,7 +15,7 @@ from services.accounts import OPERATORS
 from services.errors import ConfigError
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import Identity, known_session
-from web_tier.backend import current_backend
+from web_tier.http.backend import current_backend
 
 _EXTENSION: Final = "fleetsight-rights"
 
@@ -116,9 +116,9 @@ RIGHTS: Final[Mapping[str, Right]] = {
         # A name without a dot is a whole blueprint, with the safest right for a route that it gets later.
         Right.OPERATE: (
             "audit_api",
+            "consoles_api",
             "dead_letters_api",
             "fleet_api",
-            "api_v1.fleet",
             "models_api.compare",
             "models_api.add",
             "models_api.remove",

@@ -29,7 +29,7 @@ from core.model_results import MAX_MODELS
 from web_tier.autoscaler.explain import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import Observation
-from web_tier.metrics import OTHER, IntakeMetrics
+from web_tier.http.metrics import OTHER, IntakeMetrics
 
 OUTCOMES: Final = ("done", "failed", "cancelled")
 

@@ -24,7 +24,7 @@ from web_tier.controller.leader import LoopGroup, run_elected
 from web_tier.controller.metrics_server import serve_metrics
 from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, record_previous_end
 from web_tier.controller.services import ControllerServices, controller_lease
-from web_tier.memory import collect_less_often, return_freed_memory
+from web_tier.http.memory import collect_less_often, return_freed_memory
 
 _log = logging.getLogger("web_tier.controller")
 

@@ -35,19 +35,19 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
-from web_tier.controller.cap_notifier import CapNotifier, CapReceiver, cap_receivers
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector
-from web_tier.controller.configured_model import ConfiguredModelRecorder
-from web_tier.controller.cost_rows import CostRowWriter
 from web_tier.controller.leader import Tick
-from web_tier.controller.model_results import ModelResultsWriter
-from web_tier.controller.notifier import Notifier, Send, senders
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import READERS, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
+from web_tier.features.costs.rows import CostRowWriter
+from web_tier.features.models.configured_model import ConfiguredModelRecorder
+from web_tier.features.models.results import ModelResultsWriter
+from web_tier.features.notifications.cap_notifier import CapNotifier, CapReceiver, cap_receivers
+from web_tier.features.notifications.notifier import Notifier, Send, senders
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
 
 MAX_ATTEMPTS = 3

@@ -49,8 +49,8 @@ from services.backoff import pause_seconds
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.s3 import ListedObject, SourceBuckets, is_refusal
-from web_tier.parameters import clean_filename
-from web_tier.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
+from web_tier.http.parameters import clean_filename
+from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, UNKEPT, ImageIngest
 
 CHECK_SECONDS: Final = 2.0

@@ -13,12 +13,12 @@ from services.errors import FleetsightError
 from services.table import CLOUD_ERRORS
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
 from services.users import CodeRequired, PoolTokens
-from web_tier.audit import PASSWORD_CHANGED, audit_as, audit_details
+from web_tier.auth.audit import PASSWORD_CHANGED, audit_as, audit_details
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.identity import Identity, current_identity, known_identity, known_session
-from web_tier.backend import current_backend
-from web_tier.rate_limits import count_code, remaining_quota
+from web_tier.http.backend import current_backend
+from web_tier.http.rate_limits import count_code, remaining_quota
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not report how long it rejects attempts: a second at first, up to 15 minutes."""

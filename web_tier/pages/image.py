@@ -23,14 +23,14 @@ from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import user_jobs
-from web_tier.backend import current_backend
-from web_tier.page_header import render_with_fleet
+from web_tier.http.backend import current_backend
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import known_id, known_ref
+from web_tier.http.rate_limits import current_quota_scope
 from web_tier.pages.job import job_page_after
-from web_tier.parameters import known_id, known_ref
-from web_tier.rate_limits import current_quota_scope
-from web_tier.result_services import current_result_services
 from web_tier.results.job_snapshot import UNSURE
 from web_tier.results.query import ImageResult, is_final
+from web_tier.results.services import current_result_services
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
 from web_tier.uploads.retry import retry_image
 

@@ -22,15 +22,14 @@ from core.jobs.models import JobStatus
 from core.messages import Model
 from services.clock import utc_now
 from services.errors import NotFoundError
-from web_tier.api.notifications import NotificationWanted, notification_form, request_notification
-from web_tier.api.openapi import EVENTS, ApiResponse, operation
-from web_tier.api.parsing import EventsHeader
-from web_tier.audit import audit_details
+from web_tier.auth.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
-from web_tier.backend import current_backend
-from web_tier.page_header import render_with_fleet
-from web_tier.parameters import (
+from web_tier.features.notifications.api import NotificationWanted, notification_form, request_notification
+from web_tier.http.backend import current_backend
+from web_tier.http.openapi import EVENTS, ApiResponse, operation
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
     clean_search,
@@ -39,8 +38,8 @@ from web_tier.parameters import (
     known_id,
     whole_number,
 )
-from web_tier.rate_limits import current_quota_scope
-from web_tier.result_services import current_result_services
+from web_tier.http.parsing import EventsHeader
+from web_tier.http.rate_limits import current_quota_scope
 from web_tier.results.export import BOOLEAN_TEXTS
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
@@ -57,6 +56,7 @@ from web_tier.results.query import (
     results_page,
     sorted_page,
 )
+from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.retry import Retried, retry_all_failed
 

@@ -7,20 +7,15 @@ from flask import Blueprint, Flask
 
 from services.errors import NotFoundError
 from web_tier.auth.permissions import Right
-from web_tier.pages import (
-    account,
-    console,
-    costs,
-    fleet,
-    image,
-    job,
-    model,
-    operators,
-    review,
-    second_factor,
-    sign_in,
-    upload,
-)
+from web_tier.features.audit_trail import pages as audit_trail
+from web_tier.features.consoles import pages as console
+from web_tier.features.costs import pages as costs
+from web_tier.features.dead_letters import pages as dead_letters
+from web_tier.features.fleet_control import pages as fleet
+from web_tier.features.models import pages as model
+from web_tier.features.models.comparison import current_comparison
+from web_tier.features.review import pages as review
+from web_tier.pages import account, image, job, second_factor, sign_in, upload
 
 GET, POST = ["GET"], ["POST"]
 
@@ -37,7 +32,7 @@ ROUTES = {
         ("/model", model.model_page, GET, Right.READ),
         ("/fleet", fleet.fleet_page, GET, Right.OPERATE),
         ("/fleet/now", fleet.fleet_now, GET, Right.OPERATE),
-        ("/fleet/models", fleet.fleet_models, GET, Right.OPERATE),
+        ("/fleet/models", model.fleet_models, GET, Right.OPERATE),
     ),
     "image": (
         (_IMAGE, image.image_page, GET, Right.READ),
@@ -85,12 +80,12 @@ ROUTES = {
         (f"{_INSTANCE}/console", console.console_page, GET, Right.OPERATE),
     ),
     "costs": (("/costs", costs.costs_page, GET, Right.READ),),
-    "audit": (("/audit", operators.audit_page, GET, Right.OPERATE),),
+    "audit": (("/audit", audit_trail.audit_page, GET, Right.OPERATE),),
     "dead_letters": (
-        ("/dead-letters", operators.dead_letters_page, GET, Right.OPERATE),
-        ("/dead-letters/redrive", operators.redrive_letters, POST, Right.OPERATE),
-        (f"{_LETTER}/redrive", operators.redrive_letter, POST, Right.OPERATE),
-        (f"{_LETTER}/discard", operators.discard_letter, POST, Right.OPERATE),
+        ("/dead-letters", dead_letters.dead_letters_page, GET, Right.OPERATE),
+        ("/dead-letters/redrive", dead_letters.redrive_letters, POST, Right.OPERATE),
+        (f"{_LETTER}/redrive", dead_letters.redrive_letter, POST, Right.OPERATE),
+        (f"{_LETTER}/discard", dead_letters.discard_letter, POST, Right.OPERATE),
     ),
     "accounts": (
         ("/sign-in", sign_in.SignInPage.as_view("sign_in"), None, Right.PUBLIC),
@@ -126,8 +121,10 @@ SHOW_JOBS = frozenset({"pages", "image", "changes"})
 
 
 def install_pages(app: Flask) -> None:
-    """Add all pages to `app`, and the globals `visitor()` and `model_facts()` to its templates."""
-    app.jinja_env.globals.update(visitor=account.visitor, model_facts=model.model_facts)
+    """Add all pages to `app`, and globals to its templates."""
+    app.jinja_env.globals.update(
+        visitor=account.visitor, model_facts=model.model_facts, model_comparison=current_comparison
+    )
     for name, routes in ROUTES.items():
         blueprint = Blueprint(name, __name__)
         for rule, view, methods, _ in routes:

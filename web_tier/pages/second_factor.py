@@ -17,7 +17,7 @@ from werkzeug.exceptions import BadRequest, Forbidden
 from core.tokens import TokenRefusedError
 from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
 from services.users import CodeRequired, PoolTokens, required_email
-from web_tier.audit import (
+from web_tier.auth.audit import (
     FAILED_SIGN_IN,
     RECOVERY_CODE_USED,
     RECOVERY_CODES_MADE,

@@ -16,14 +16,14 @@ from werkzeug.exceptions import NotFound
 from services.table import CLOUD_ERRORS
 from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
 from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
-from web_tier.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, PASSWORD_RESET, SIGN_IN, audit_as
+from web_tier.auth.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, PASSWORD_RESET, SIGN_IN, audit_as
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import remember_device
 from web_tier.auth.guard import FIRST_PAGE
 from web_tier.auth.identity import current_identity, known_identity
-from web_tier.backend import current_backend
+from web_tier.http.backend import current_backend
+from web_tier.http.rate_limits import count_code
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
-from web_tier.rate_limits import count_code
 
 MESSAGES: Final = {
     "out": "You are signed out.",

@@ -17,10 +17,10 @@ from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
-from web_tier.backend import current_backend
-from web_tier.page_header import render_with_fleet
-from web_tier.parameters import clean_job_name, job_name_of_files
-from web_tier.rate_limits import current_quota_scope
+from web_tier.http.backend import current_backend
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import clean_job_name, job_name_of_files
+from web_tier.http.rate_limits import current_quota_scope
 from web_tier.uploads.ingest import RejectedUpload
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status

@@ -21,7 +21,7 @@ FOLDERS: Final[dict[ImageState, str]] = {"failed": "_failed", "waiting": "_waiti
 """Folders of images for which the folder function returns None, by state."""
 
 PIECE_BYTES: Final = 262_144
-"""Bytes that are sent at a time: a client must receive each within `web_tier.slow_clients.ANSWER_SECONDS`."""
+"""Bytes that are sent at a time: a client must receive each within `web_tier.http.slow_clients.ANSWER_SECONDS`."""
 
 _READABLE: Final = 0o644 << 16
 _MISSING_TEXT: Final = "These images are no longer stored:\r\n\r\n"

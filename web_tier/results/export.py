@@ -14,7 +14,7 @@ from typing import Final, Literal, Self
 from pydantic import Field
 
 from core.messages import Failure, LabelScore, Model, Timings
-from web_tier.bodies import ApiBody
+from web_tier.http.bodies import ApiBody
 from web_tier.results.query import ImageResult, ImageState
 
 JSON_LINES = "application/x-ndjson"

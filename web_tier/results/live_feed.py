@@ -35,7 +35,7 @@ from core.ids import new_id
 from core.jobs.models import Counts, ImageRecord, JobStatus
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
-from web_tier.bulkheads import Bulkhead
+from web_tier.http.bulkheads import Bulkhead
 from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot
 
 POLL_SECONDS = 0.5

@@ -11,7 +11,7 @@ from core.fleet.store import FleetStore
 from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
 from core.jobs.models import Counts, JobState, JobStatus, SourceListing
 from services.clock import utc_now
-from web_tier.bodies import ApiBody
+from web_tier.http.bodies import ApiBody
 from web_tier.results.query import images_per_second
 
 REFRESH_SECONDS = 2

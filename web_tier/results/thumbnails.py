@@ -16,7 +16,7 @@ from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from services.recent_dict import RecentDict
-from web_tier.bulkheads import Bulkhead
+from web_tier.http.bulkheads import Bulkhead
 
 TILE: Final = 160
 """Shorter side of a thumbnail in a list, in pixels."""

@@ -29,7 +29,7 @@ from core.jobs.store import JobStore
 from core.model_catalog import JobModel
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT, Item, Table
-from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
+from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.ingest import CachedImage, ImageIngest, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload
 

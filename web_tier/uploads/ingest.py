@@ -58,9 +58,9 @@ from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
 from services.table import CLOUD_ERRORS, TableBusyError
-from web_tier.memory import MemoryLimiter
-from web_tier.metrics import IntakeMetrics
-from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
+from web_tier.http.memory import MemoryLimiter
+from web_tier.http.metrics import IntakeMetrics
+from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.turns import TurnExecutor
 

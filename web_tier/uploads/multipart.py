@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.sansio.multipart import NEED_DATA, Data, Epilogue, Event, Field, File, MultipartDecoder
 
-from web_tier.parameters import clean_filename
+from web_tier.http.parameters import clean_filename
 
 Read = Callable[[int], bytes]
 """Returns up to so many bytes of a request's body, and none at its end."""

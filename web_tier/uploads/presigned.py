@@ -33,8 +33,8 @@ from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
 from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
 from services.table import CLOUD_ERRORS, TableBusyError
-from web_tier.parameters import clean_filename
-from web_tier.quotas import UNLIMITED, QuotaScope
+from web_tier.http.parameters import clean_filename
+from web_tier.http.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
 from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
 

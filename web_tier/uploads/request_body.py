@@ -17,9 +17,9 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, Unprocessable
 
 from core.config import WebSettings
 from core.ids import MAX_POSITION
-from web_tier.backend import current_backend
-from web_tier.memory import MemoryLimiter
-from web_tier.parameters import clean_filename
+from web_tier.http.backend import current_backend
+from web_tier.http.memory import MemoryLimiter
+from web_tier.http.parameters import clean_filename
 from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 

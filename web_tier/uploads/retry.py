@@ -26,7 +26,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
-from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
+from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.results.query import is_final, is_retrying
 from web_tier.uploads.cancellation import resume_job
 from web_tier.uploads.ingest import ImageIngest

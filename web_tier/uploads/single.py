@@ -26,8 +26,8 @@ from services.clock import utc_now
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.table import CLOUD_ERRORS
-from web_tier.memory import MemoryLimiter
-from web_tier.quotas import UNLIMITED, QuotaScope
+from web_tier.http.memory import MemoryLimiter
+from web_tier.http.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
     MEMORY_BYTES,

@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from core.image_open import open_image
 from core.images import FORMATS, ImageLimits, sniff
 from tests.support.unsandboxed import inspect
-from web_tier.parameters import MAX_FILENAME_BYTES
+from web_tier.http.parameters import MAX_FILENAME_BYTES
 from web_tier.uploads.ingest import RejectedUpload, validate_image
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 

@@ -19,8 +19,8 @@ from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.servers import served
 from tests.support.waiting import wait_until
 from web_tier.autoscaler.reporting import RESOLUTIONS
-from web_tier.controller.cap_notifier import SECRET_FILE_VARIABLE
-from web_tier.webhooks import WebhookMessage, new_secret
+from web_tier.features.notifications.cap_notifier import SECRET_FILE_VARIABLE
+from web_tier.features.notifications.webhooks import WebhookMessage, new_secret
 
 pytestmark = pytest.mark.processes
 

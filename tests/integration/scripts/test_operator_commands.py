@@ -44,8 +44,8 @@ from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.calls import refusal
 from tests.support.servers import served
 from web_tier.app import create_app
-from web_tier.bulkheads import Bulkhead
-from web_tier.console import InstanceConsoles
+from web_tier.features.consoles.console import EXTENSION, InstanceConsoles
+from web_tier.http.bulkheads import Bulkhead
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCE = "i-0123456789abcdef0"
@@ -262,7 +262,7 @@ class OneConsole:
 
 def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
     app = create_app(config)
-    app.extensions["fleetsight"].consoles = InstanceConsoles(lambda: cast(Any, OneConsole()), Bulkhead(1))
+    app.extensions[EXTENSION] = InstanceConsoles(lambda: cast(Any, OneConsole()), Bulkhead(1))
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
     with served(app) as address:
         shown = run_fleet("console", INSTANCE, "--url", address)

@@ -31,9 +31,9 @@ from tests.support.forked import ForkedPython
 from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier import rate_limits
 from web_tier.app import create_app
-from web_tier.quotas import Quotas
+from web_tier.http import rate_limits
+from web_tier.http.quotas import Quotas
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:

@@ -38,7 +38,7 @@ from tests.support.people import (
     signed_in,
 )
 from web_tier.app import create_app
-from web_tier.audit import AuditTrail
+from web_tier.auth.audit import AuditTrail
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS
 from web_tier.auth.identity import FRESH_SECONDS
 

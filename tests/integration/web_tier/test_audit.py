@@ -25,7 +25,7 @@ from tests.support.jobs import add_images
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SignInSite, sign_in_site
 from web_tier.app import create_app
-from web_tier.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
+from web_tier.auth.audit import ACTIONS, RETENTION, AuditEvent, AuditTrail
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 OF_SECOND_FACTORS = {

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, ConfigMaker
 from tests.support import fixtures
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import SMALL_BODY_BYTES, create_app
-from web_tier.slow_clients import TimeoutStream
+from web_tier.http.slow_clients import TimeoutStream
 from web_tier.uploads.multipart import SPARE_PARTS
 
 
@@ -109,7 +109,7 @@ def test_a_body_that_stalls_gets_a_408_that_says_so(
 
 PROGRAM = """
 from pathlib import Path
-from web_tier.memory import return_freed_memory
+from web_tier.http.memory import return_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -28,8 +28,8 @@ from tests.support.jobs import NOW, done, failed, picture
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
-from web_tier.bulkheads import Bulkhead, Bulkheads
-from web_tier.result_services import result_services_of
+from web_tier.http.bulkheads import Bulkhead, Bulkheads
+from web_tier.results.services import result_services_of
 from web_tier.results.thumbnails import NoThumbnailError
 
 

@@ -33,8 +33,8 @@ from tests.conftest import ROOT, ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import PlayedPool, SignInSite, access_of
 from web_tier.app import create_app
-from web_tier.backend import current_backend
 from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.http.backend import current_backend
 
 PICTURE = picture()
 FILES = {"files": [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}]}
@@ -58,7 +58,7 @@ def counted(clients: Clients) -> Iterator[Counter[str]]:
     """
     counts: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch, calls_of(clients.dynamodb) as calls:
-        patch.setattr("web_tier.served_models.RECENT_SECONDS", float("inf"))
+        patch.setattr("web_tier.uploads.served_models.RECENT_SECONDS", float("inf"))
         yield counts
     counts.update(operation for operation, _ in calls)
 

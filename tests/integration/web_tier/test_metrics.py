@@ -16,7 +16,7 @@ from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving, two_processes
 from tests.support.jobs import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.metrics import FOLDER_VARIABLE
+from web_tier.http.metrics import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.processes
 

@@ -21,11 +21,11 @@ from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import PlayedPool, access_of
-from web_tier import backend
 from web_tier.app import create_app
-from web_tier.memory import BusyError
-from web_tier.middleware import PROXY, SAFE_METHODS, BehindProxy, claimed_authority, is_cross_site, is_own_name
-from web_tier.problems import ProblemType
+from web_tier.http import backend
+from web_tier.http.memory import BusyError
+from web_tier.http.middleware import PROXY, SAFE_METHODS, BehindProxy, claimed_authority, is_cross_site, is_own_name
+from web_tier.http.problems import ProblemType
 
 NAMES = {"photos.example.org", "localhost"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
@@ -352,7 +352,7 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = client.get('/x%0a{"level":"forged"}')
-    [record] = [record for record in caplog.records if record.name == "web_tier.middleware"]
+    [record] = [record for record in caplog.records if record.name == "web_tier.http.middleware"]
     line = JsonFormatter("web").format(record)
     assert "\n" not in line
     found = json.loads(line)
@@ -365,7 +365,7 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
 def test_a_long_path_is_cut_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client.get("/" + "x" * 4_000)
-    [record] = [record for record in caplog.records if record.name == "web_tier.middleware"]
+    [record] = [record for record in caplog.records if record.name == "web_tier.http.middleware"]
     assert record.__dict__["path"] == "/" + "x" * 255
 
 
@@ -432,7 +432,7 @@ def test_frequent_readiness_requests_share_one_check(app: Flask, monkeypatch: py
         return {}
 
     monkeypatch.setattr(backend.Backend, "_found_faults", check)
-    monkeypatch.setattr("web_tier.backend.time.monotonic", lambda: now)
+    monkeypatch.setattr("web_tier.http.backend.time.monotonic", lambda: now)
     client = app.test_client()
     assert [client.get("/readyz").status_code for _ in range(9)] == [200] * 9
     assert checks == 1

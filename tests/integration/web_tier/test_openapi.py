@@ -32,10 +32,10 @@ from tests.conftest import config_of, shipped_values
 from tests.support.api import give_up
 from tests.support.fixtures import memory_table
 from tests.support.jobs import NOW, add_images, done, failed, put_results
-from web_tier.api.openapi import TAGS, api_document, api_routes
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
-from web_tier.problems import ProblemType
+from web_tier.http.openapi import TAGS, api_document, api_routes
+from web_tier.http.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 

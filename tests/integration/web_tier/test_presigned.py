@@ -24,7 +24,7 @@ from tests.support.jobs import client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.backend import Backend
+from web_tier.http.backend import Backend
 from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
 from web_tier.uploads.ingest import UNKEPT, RejectedUpload, UploadResult
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads

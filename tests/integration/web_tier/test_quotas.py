@@ -27,7 +27,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import BROWSER, SignInSiteMaker
 from web_tier.app import create_app
-from web_tier.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
+from web_tier.http.quotas import Amount, QuotaExceededError, Quotas, RemainingQuota
 
 EVENING = datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

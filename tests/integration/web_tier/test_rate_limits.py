@@ -21,12 +21,11 @@ from tests.conftest import ConfigMaker
 from tests.support.jobs import picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
-from web_tier import rate_limits
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
-from web_tier.backend import Backend
-from web_tier.pages.sign_in import CODE_CHALLENGE
-from web_tier.rate_limits import (
+from web_tier.http import rate_limits
+from web_tier.http.backend import Backend
+from web_tier.http.rate_limits import (
     PAUSE_SECONDS,
     ProcessCounts,
     RateCounter,
@@ -35,6 +34,7 @@ from web_tier.rate_limits import (
     account_key,
     network_of,
 )
+from web_tier.pages.sign_in import CODE_CHALLENGE
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 

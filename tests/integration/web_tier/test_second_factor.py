@@ -26,12 +26,12 @@ from tests.support.people import (
     signed_in,
 )
 from web_tier.app import create_app
-from web_tier.audit import AuditTrail
+from web_tier.auth.audit import AuditTrail
 from web_tier.auth.context import COOKIE, AuthServices
 from web_tier.auth.session_keys import SessionKeys
+from web_tier.http.rate_limits import WINDOW_SECONDS, ProcessCounts, RateCounter, current_limiter
 from web_tier.pages.second_factor import SETUP
 from web_tier.pages.sign_in import CODE_CHALLENGE
-from web_tier.rate_limits import WINDOW_SECONDS, ProcessCounts, RateCounter, current_limiter
 
 ADA, OPS, SAFE = "ada@example.org", "ops@example.org", "safe@example.org"
 PAGE = "/account/second-factor"

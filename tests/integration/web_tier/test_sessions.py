@@ -39,7 +39,7 @@ from web_tier.auth.sessions import (
     Sessions,
     SessionStore,
 )
-from web_tier.backend import Backend
+from web_tier.http.backend import Backend
 
 table = memory_table
 

@@ -24,8 +24,8 @@ from services.s3 import Bucket
 from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT
 from tests.support.jobs import NOW, add_images, done, picture, put_results
 from tests.support.processes import children_of
-from web_tier.backend import current_backend
-from web_tier.bulkheads import Bulkhead
+from web_tier.http.backend import current_backend
+from web_tier.http.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import (
     MAX_CONCURRENT,

@@ -24,7 +24,7 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
-from web_tier.controller.notifier import MAX_ATTEMPTS, ChannelMessage
+from web_tier.features.notifications.notifier import MAX_ATTEMPTS, ChannelMessage
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT
 

@@ -20,7 +20,7 @@ from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, Kind, Web, first_catalog, picture
 from tests.simulation.data_path.scheduler import EPOCH
 from web_tier.auth.job_access import UserJobs
-from web_tier.quotas import UNLIMITED, QuotaExceededError, QuotaScope
+from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import UNCERTAIN, UNKEPT, RejectedUpload, UploadResult

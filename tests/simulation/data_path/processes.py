@@ -47,13 +47,13 @@ from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
-from web_tier.controller.notifier import ChannelMessage, Notifier
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import JobLocks, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.quotas import Quotas
+from web_tier.features.notifications.notifier import ChannelMessage, Notifier
+from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages

@@ -14,8 +14,8 @@ from ami.local import packages
 from ami.used_files import imported, mapped
 from tests.conftest import ROOT
 from tests.support.pins import normal, sections
-from web_tier.middleware import HEADERS, PROXY, TLS_ONLY
-from web_tier.problems import ProblemType
+from web_tier.http.middleware import HEADERS, PROXY, TLS_ONLY
+from web_tier.http.problems import ProblemType
 
 AMI = ROOT / "ami"
 NGINX = AMI / "files" / "web" / "etc" / "nginx"

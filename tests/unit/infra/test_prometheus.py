@@ -21,7 +21,7 @@ from tests.support.jobs import NOW, done, record
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetMetrics
-from web_tier.metrics import WebMetrics
+from web_tier.http.metrics import WebMetrics
 
 DASHBOARD = ROOT / "infra" / "prometheus" / "dashboard.json"
 

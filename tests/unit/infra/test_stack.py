@@ -32,8 +32,8 @@ from tests.support.stack_template import (
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
-from web_tier.metrics import WebMetrics
-from web_tier.middleware import Middleware
+from web_tier.http.metrics import WebMetrics
+from web_tier.http.middleware import Middleware
 from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]

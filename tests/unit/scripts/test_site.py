@@ -28,7 +28,7 @@ from tests.conftest import shipped_values
 from tests.support.site_links import addresses_in, dead_links
 from tests.support.stack_template import RESOURCES
 from web_tier.app import create_app
-from web_tier.middleware import HEADERS
+from web_tier.http.middleware import HEADERS
 
 ADDRESS = "https://images.example.org"
 

@@ -18,7 +18,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
 from web_tier.auth.context import AuthServices
-from web_tier.result_services import result_services_of
+from web_tier.results.services import result_services_of
 
 
 @pytest.fixture

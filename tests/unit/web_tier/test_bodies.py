@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 
 from tests.support import fixtures
-from web_tier.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
-from web_tier.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
+from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
+from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
 from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
 from web_tier.uploads.request_body import positioned_files
 

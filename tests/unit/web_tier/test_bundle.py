@@ -11,7 +11,7 @@ import pytest
 from core.bundle_facts import BundleFacts
 from services.errors import NotFoundError
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.served_models import FRESH_SECONDS, BundleReader
+from web_tier.uploads.served_models import FRESH_SECONDS, BundleReader
 
 
 def build(folder: Path, digest: str) -> None:
@@ -39,7 +39,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
 def test_threads_wait_for_the_facts_that_another_thread_reads(
     known: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.served_models.MAX_WAIT_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr("web_tier.uploads.served_models.MAX_WAIT_SECONDS", NEVER_SECONDS)
     now, is_slow, is_read, may_end = 100.0, known is None, threading.Event(), threading.Event()
 
     def get(_bucket: str, _key: str) -> bytes:

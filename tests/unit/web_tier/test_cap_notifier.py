@@ -21,7 +21,7 @@ from tests.support.autoscaler import Clock
 from tests.support.aws_stage import stubbed
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.controller.cap_notifier import (
+from web_tier.features.notifications.cap_notifier import (
     CHECK_SECONDS,
     MAX_AGE,
     SECRET_FILE_VARIABLE,
@@ -30,7 +30,7 @@ from web_tier.controller.cap_notifier import (
     CapReceiver,
     cap_receivers,
 )
-from web_tier.controller.notifier import MAX_PAUSE_SECONDS, ChannelMessage
+from web_tier.features.notifications.notifier import MAX_PAUSE_SECONDS, ChannelMessage
 
 DAY = date(2026, 3, 1)
 EVENING = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)

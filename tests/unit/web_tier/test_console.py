@@ -24,9 +24,8 @@ from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW
 from tests.support.memory_aws.calls import refusal
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.backend import Backend
-from web_tier.bulkheads import Bulkhead
-from web_tier.console import (
+from web_tier.features.consoles.console import (
+    EXTENSION,
     FRESH_SECONDS,
     MAX_CHARACTERS,
     MAX_FIELDS,
@@ -40,6 +39,7 @@ from web_tier.console import (
     console_lines,
     parse_line,
 )
+from web_tier.http.bulkheads import Bulkhead
 
 RUNNING, ENDED, FOREIGN = "i-0123456789abcdef0", "i-0fedcba9876543210", "i-0aaaaaaaaaaaaaaaa"
 LINE = {
@@ -286,9 +286,8 @@ def fleet(table: Table) -> FleetStore:
 @pytest.fixture
 def service(app: Flask) -> ConsoleService:
     """EC2 as the web tier calls it."""
-    backend, service = app.extensions["fleetsight"], ConsoleService()
-    assert isinstance(backend, Backend)
-    backend.consoles = consoles_of(service)
+    service = ConsoleService()
+    app.extensions[EXTENSION] = consoles_of(service)
     return service
 
 

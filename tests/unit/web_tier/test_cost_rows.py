@@ -15,8 +15,8 @@ from core.messages import ClassificationResult, Model
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.controller.cost_rows import WRITE_SECONDS, CostRowWriter
 from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.features.costs.rows import WRITE_SECONDS, CostRowWriter
 
 DAY, NEXT_DAY = date(2026, 3, 1), date(2026, 3, 2)
 JOB = Job(new_id(), "signs", NOW, owner="ann")

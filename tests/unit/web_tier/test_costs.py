@@ -23,8 +23,8 @@ from tests.conftest import ConfigMaker
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import SignInSite, sign_in_site
-from web_tier import costs as costs_module
-from web_tier.costs import CSV_HEADER, NOT_ATTRIBUTED, CostReports, Grouping
+from web_tier.features.costs import report as costs_module
+from web_tier.features.costs.report import CSV_HEADER, NOT_ATTRIBUTED, CostReports, Grouping
 
 TODAY = datetime.now(UTC).date()
 """The day on which the tests began; requests name it, since the next one may begin before they end."""

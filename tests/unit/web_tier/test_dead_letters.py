@@ -20,7 +20,7 @@ from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, client_error, done, failed
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.pages import operators
+from web_tier.features.dead_letters import pages as dead_letter_pages
 from web_tier.uploads import retry
 
 
@@ -191,7 +191,7 @@ def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadL
 
 
 def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "LETTERS_PER_PAGE", 2)
+    monkeypatch.setattr(dead_letter_pages, "LETTERS_PER_PAGE", 2)
     desk.given_up(*"abc")
     first = desk.client.get("/dead-letters").text
     [older] = re.findall(r'href="(/dead-letters\?before=[^"]+)">Older', first)

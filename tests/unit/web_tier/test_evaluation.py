@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from web_tier.results.evaluation import ConfusionMatrix, Evaluation
+from web_tier.features.review.evaluation import ConfusionMatrix, Evaluation
 
 LABELS = st.sampled_from(["cat", "dog", "ship", "none of them"])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), max_size=40)

@@ -32,10 +32,10 @@ from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW, add_images
-from web_tier.backend import ControllerReports
 from web_tier.controller.previous_end import record_previous_end
-from web_tier.pages.fleet import limits_preview, month_dollars
-from web_tier.pages.fleet_chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
+from web_tier.features.fleet_control.chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
+from web_tier.features.fleet_control.pages import limits_preview, month_dollars
+from web_tier.http.backend import ControllerReports
 
 
 @pytest.fixture

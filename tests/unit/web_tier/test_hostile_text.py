@@ -19,7 +19,7 @@ from core.jobs.store import JobStore
 from core.logs import JsonFormatter
 from tests.support.jobs import add_images, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
-from web_tier.parameters import MAX_FILENAME_BYTES
+from web_tier.http.parameters import MAX_FILENAME_BYTES
 
 HOSTILE = (
     "../../x",

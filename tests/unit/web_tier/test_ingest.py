@@ -32,7 +32,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
-from web_tier.memory import BusyError, MemoryLimiter
+from web_tier.http.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,

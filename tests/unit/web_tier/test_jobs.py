@@ -28,7 +28,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.backend import current_backend
+from web_tier.http.backend import current_backend
 from web_tier.results.query import is_retrying
 from web_tier.uploads.idempotency import CLAIM_LIFETIME, Claim, Claims
 from web_tier.uploads.ingest import ImageIngest

@@ -20,7 +20,7 @@ from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
-from web_tier.bulkheads import Bulkhead
+from web_tier.http.bulkheads import Bulkhead
 from web_tier.results import job_snapshot, live_feed
 from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (

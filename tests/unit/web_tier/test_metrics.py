@@ -35,8 +35,8 @@ from web_tier.autoscaler.metrics import (
     worker_states,
 )
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
-from web_tier.backend import Backend
-from web_tier.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, WebMetrics
+from web_tier.http.backend import Backend
+from web_tier.http.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, WebMetrics
 from web_tier.uploads.ingest import UNAVAILABLE
 
 BOUNDED_LABELS = {

@@ -11,8 +11,8 @@ from core.model_catalog import Canary, CatalogStore, ModelCatalog, ModelVersion
 from core.model_results import ModelResults, ModelResultsReport
 from services.table import Table
 from tests.support.jobs import NOW, done, failed, record
-from web_tier.backend import Backend
-from web_tier.model_comparison import ComparedModel, ModelComparison
+from web_tier.features.models.comparison import ComparedModel, ModelComparison
+from web_tier.http.backend import Backend
 
 DEFAULT, CANARY, UNUSED = "d" * 64, "c" * 64, "e" * 64
 SINCE = NOW + timedelta(hours=1)

@@ -16,7 +16,7 @@ from services.table import TableBusyError
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
 from tests.support.memory_aws.calls import failing_writes
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.controller.model_results import MAX_PENDING, WRITE_SECONDS, ModelResultsWriter
+from web_tier.features.models.results import MAX_PENDING, WRITE_SECONDS, ModelResultsWriter
 
 JOB = Job(new_id(), "signs", NOW)
 EARLY = NOW - timedelta(days=30)

@@ -32,10 +32,10 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
-from web_tier.backend import Backend
-from web_tier.controller.configured_model import TICKS_BETWEEN_COPIES, ConfiguredModelRecorder
-from web_tier.quotas import QuotaScope
-from web_tier.served_models import RECENT_SECONDS
+from web_tier.features.models.configured_model import TICKS_BETWEEN_COPIES, ConfiguredModelRecorder
+from web_tier.http.backend import Backend
+from web_tier.http.quotas import QuotaScope
+from web_tier.uploads.served_models import RECENT_SECONDS
 
 MODELS = "/api/v1/models"
 
@@ -44,7 +44,7 @@ MODELS = "/api/v1/models"
 def app(make_app: AppMaker, output_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """A web tier that publishes bundles in memory, and reads the catalogue each time."""
     monkeypatch.setattr(Backend, "bucket_named", lambda _backend, _name: output_bucket)
-    monkeypatch.setattr("web_tier.served_models.RECENT_SECONDS", 0.0)
+    monkeypatch.setattr("web_tier.uploads.served_models.RECENT_SECONDS", 0.0)
     return make_app()
 
 
@@ -106,7 +106,7 @@ def test_users_see_names_and_only_operators_see_places_and_shares(
     client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roll_out(client, other, 0.5)
-    monkeypatch.setattr("web_tier.api.models.current_identity", lambda: Identity("ann"))
+    monkeypatch.setattr("web_tier.features.models.api.current_identity", lambda: Identity("ann"))
     body = client.get(MODELS).get_json()
     assert (body["default"], [each["name"] for each in body["models"]]) == ("demo", ["demo", "other"])
     for each in body["models"]:
@@ -166,7 +166,7 @@ def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
 def test_a_long_address_of_an_operator_is_cut(
     client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.api.models._editor", lambda: "a" * 300)
+    monkeypatch.setattr("web_tier.features.models.api._editor", lambda: "a" * 300)
     assert client.post(MODELS, json={"place": str(other)}).status_code == 201
     assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
@@ -510,7 +510,7 @@ def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     output_bucket.put("signs/bundle.json", b"{}", "application/json")
-    for module in ("backend", "controller.configured_model"):
+    for module in ("http.backend", "features.models.configured_model"):
         monkeypatch.setattr(f"web_tier.{module}.MAX_MANIFEST_BYTES", 1)
     with pytest.raises(ObjectTooLargeError):
         Backend(config).served.configured.get("models", "signs/bundle.json")

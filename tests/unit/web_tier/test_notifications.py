@@ -23,7 +23,7 @@ from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, done, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.servers import served
-from web_tier.controller.notifier import (
+from web_tier.features.notifications.notifier import (
     CHECK_SECONDS,
     MAX_ATTEMPTS,
     MAX_CONCURRENT,
@@ -32,7 +32,7 @@ from web_tier.controller.notifier import (
     ChannelMessage,
     Notifier,
 )
-from web_tier.webhooks import (
+from web_tier.features.notifications.webhooks import (
     WebhookMessage,
     WebhookRefusedError,
     is_public,
@@ -432,7 +432,7 @@ def test_a_receiver_that_does_not_answer_is_tried_again() -> None:
 
 
 def test_a_reply_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web_tier.webhooks.TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr("web_tier.features.notifications.webhooks.TOTAL_SECONDS", 0.2)
     is_closed = threading.Event()
 
     class Endless(socketserver.BaseRequestHandler):

@@ -17,7 +17,6 @@ from core.jobs.store import JobStore
 from core.messages import LabelScore, Prediction
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.result_services import ClassLabels
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, Separator, csv_lines, safe_cell, with_separator
 from web_tier.results.query import (
@@ -30,6 +29,7 @@ from web_tier.results.query import (
     images_per_second,
     sorted_page,
 )
+from web_tier.results.services import ClassLabels
 
 
 def test_a_filter_without_a_match_examines_a_bounded_number_of_images(

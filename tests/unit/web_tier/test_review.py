@@ -22,8 +22,8 @@ from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, failed, put_re
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.auth.job_access import UserJobs
-from web_tier.results import truth
-from web_tier.results.truth import TruthFileError, TruthOutcome, match_folders, match_rows, parse_truth_file
+from web_tier.features.review import truth
+from web_tier.features.review.truth import TruthFileError, TruthOutcome, match_folders, match_rows, parse_truth_file
 
 CLASSES = ("stop sign", "dog", "give way")
 
@@ -393,7 +393,7 @@ def test_folders_are_used_by_the_api_and_by_the_form(
 def test_a_form_uploads_a_file_and_shows_what_it_set(
     client: FlaskClient, store: JobStore, job: Job, images: list[ImageRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web_tier.pages.review.MAX_TRUTH_BYTES", 100)
+    monkeypatch.setattr("web_tier.features.review.pages.MAX_TRUTH_BYTES", 100)
     path = f"/jobs/{job.job_id}/truth/csv"
     file = (BytesIO(b"day1/a.jpg,dog\n<i>.jpg,dog\nc.jpg,\n"), "truth.csv")
     page = client.post(path, data={"file": file}).text

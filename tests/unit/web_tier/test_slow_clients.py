@@ -11,7 +11,7 @@ from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
 
 from core.tracing import current_traceparent, new_traceparent, set_traceparent
-from web_tier.slow_clients import BoundedThreadWorker
+from web_tier.http.slow_clients import BoundedThreadWorker
 
 
 def test_the_trace_of_a_request_is_not_that_of_the_next_one_in_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from web_tier.api.schemas import ResultsCopyBody
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
-from web_tier.quotas import Quotas
+from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.ingest import UNKEPT, ImageIngest

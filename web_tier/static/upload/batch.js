@@ -170,7 +170,7 @@ export class Batch extends EventTarget {
         return { files, others: rejected.length - files.length, hidden: this.hidden };
     }
 
-    /** The name of a job without a name: see `job_name_of_files` of web_tier/parameters.py. */
+    /** The name of a job without a name: see `job_name_of_files` of web_tier/http/parameters.py. */
     get defaultName() {
         const first = this.items.find((item) => item.state !== "rejected");
         if (!first) return "";

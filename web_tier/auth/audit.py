@@ -1,0 +1,279 @@
+"""The audit trail: who did what and when, for operators; in the job table, for 90 days.
+
+| pk              | sk       | content                                                 |
+| --------------- | -------- | ------------------------------------------------------- |
+| `AUDIT`         | event id | the event, in the list of all events by time            |
+| `AUDIT#` user   | event id | the same event, in the list of one user                 |
+
+An event's id is a ULID, so events of a time span are found by the ids of its ends.
+
+A request that signs in or out, or changes what others rely on, is one event. The tables below name the events by
+endpoint. The web tier records an event when it has answered the request. It also logs each event, so an event that
+could not be stored is not lost. Without sign-in there are no users, and no trail.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from flask import Flask, Response, g, request
+
+from core.ids import first_id_of, new_id
+from core.logs import AUDIT_LOGGER
+from services.clock import utc_now
+from services.table import CLOUD_ERRORS, EXPIRES_AT, LAST, Item, Table
+from services.users import normalise_email
+from web_tier.auth.context import signs_in
+from web_tier.auth.identity import known_identity
+from web_tier.http.backend import current_backend
+from web_tier.http.middleware import request_id
+
+RETENTION: Final = timedelta(days=90)
+"""Time for which an event is stored."""
+
+MAX_DETAIL_CHARACTERS: Final = 200
+"""Maximum characters of the value of a detail; the rest is cut."""
+
+_ALL: Final = "AUDIT"
+_FIRST_ID: Final = "0"
+
+SIGN_IN, FAILED_SIGN_IN = "sign-in", "failed sign-in"
+PASSWORD_CHANGED, PASSWORD_RESET = "password changed", "password reset"
+CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
+SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
+    "second factor on",
+    "second factor off",
+    "recovery codes made",
+)
+
+_FAILED_BY_FORM: Final = frozenset({"accounts.sign_in", "accounts.recovery"})
+"""Requests of people who have proven nothing: with 401, the form names the account, and the user is unknown."""
+
+_BY_USER: Final[Mapping[str, str]] = {
+    endpoint: action
+    for action, endpoints in {
+        "sign-out": ("accounts.sign_out",),
+        "sign-out everywhere": ("accounts.sign_out_everywhere",),
+        "session ended": ("accounts.end_session",),
+        "token created": ("accounts.make_token", "tokens_api.make_token"),
+        "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
+        "job cancelled": ("changes.cancel", "api_v1.cancel"),
+        "jobs cancelled": ("changes.cancel_jobs",),
+        "jobs deleted": ("changes.delete_jobs",),
+        "job deleted": ("changes.delete", "api_v1.delete_job"),
+        "fleet paused": ("operate.pause", "fleet_api.pause"),
+        "fleet resumed": ("operate.resume", "fleet_api.resume"),
+        "limits set": ("operate.set_limits", "fleet_api.set_limits"),
+        "limits reset": ("operate.reset_limits", "fleet_api.reset_limits"),
+        "dollars allowed": ("operate.set_allowance", "fleet_api.set_allowance"),
+        "allowance withdrawn": ("operate.reset_allowance", "fleet_api.reset_allowance"),
+        "instance drained": ("operate.drain", "fleet_api.drain"),
+        "model added": ("models_api.add",),
+        "model removed": ("models_api.remove",),
+        "model rolled out": ("models_api.roll_out",),
+        "model promoted": ("models_api.promote",),
+        "model rolled back": ("models_api.roll_back",),
+        "dead letter redriven": ("dead_letters.redrive_letter", "dead_letters_api.redrive_letter"),
+        "dead letters redriven": ("dead_letters.redrive_letters", "dead_letters_api.redrive_letters"),
+        "dead letter discarded": ("dead_letters.discard_letter", "dead_letters_api.discard_letter"),
+    }.items()
+    for endpoint in endpoints
+}
+"""Requests of signed-in users that succeeded."""
+
+_PROOFS_BY_USER: Final = frozenset(
+    f"accounts.{name}"
+    for name in ("password", "make_token", "second_factor", "turn_off_second_factor", "new_recovery_codes")
+)
+"""Requests of signed-in users that prove once more who they are: with 401 they failed."""
+
+_BY_VIEW: Final = (
+    SIGN_IN,
+    FAILED_SIGN_IN,
+    PASSWORD_CHANGED,
+    PASSWORD_RESET,
+    CODE_ASKED_FOR,
+    RECOVERY_CODE_USED,
+    SECOND_FACTOR_ON,
+    SECOND_FACTOR_OFF,
+    RECOVERY_CODES_MADE,
+)
+"""What the views themselves record, by `audit_as`."""
+
+ACTIONS: Final = tuple(sorted({*_BY_USER.values(), *_BY_VIEW}))
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """An action of a user.
+
+    Attributes:
+        event_id: a ULID of its time.
+        at: its time in UTC.
+        action: the action, such as `sign-in` or `job deleted`.
+        user: the user's e-mail address, or their id if the address is unknown; empty if nothing shows who it is.
+        address: IP address of the request.
+        request_id: id of the request in the log.
+        details: further data, such as the job's id; `account` is the one that a failed sign-in named.
+    """
+
+    event_id: str
+    at: datetime
+    action: str
+    user: str
+    address: str
+    request_id: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Some events, newest first; `next_before` is the cursor of the next page, if any."""
+
+    events: tuple[AuditEvent, ...]
+    next_before: str | None
+
+
+@dataclass(frozen=True)
+class AuditTrail:
+    """The audit trail in the job table. botocore's errors pass through."""
+
+    table: Table
+
+    def record(self, event: AuditEvent) -> None:
+        """Record an event; recording it again changes nothing.
+
+        Raises:
+            TableBusyError: it could not be recorded.
+        """
+        concerned = event.user or event.details.get("account", "")
+        self.table.put_all([_item(event, _ALL), _item(event, _of_user(concerned))])
+
+    def find(
+        self,
+        *,
+        user: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> AuditPage:
+        """Return up to `limit` events, newest first: from `since` on, before `until`, of or about `user`.
+
+        `before` is the cursor of the page, an event's id.
+        """
+        low = _FIRST_ID if since is None else first_id_of(since)
+        ends = [end for end in (before, None if until is None else first_id_of(until)) if end is not None]
+        # The query includes its upper end, so one more item is read.
+        high = min(ends, default=LAST)
+        if low > high:
+            return AuditPage((), None)
+        items = self.table.query(
+            _ALL if user is None else _of_user(user), low, high, limit=limit + 2, newest_first=True
+        )
+        found = [event for event in map(_event_of, items) if event.event_id < high][: limit + 1]
+        return AuditPage(tuple(found[:limit]), found[limit - 1].event_id if len(found) > limit else None)
+
+
+def new_event(
+    action: str, user: str, *, at: datetime, address: str, request_id: str, details: Mapping[str, str]
+) -> AuditEvent:
+    """Return a new event, with long details cut."""
+    cut = {name: value[:MAX_DETAIL_CHARACTERS] for name, value in details.items()}
+    return AuditEvent(new_id(), at, action, user.strip().lower(), address, request_id, cut)
+
+
+def _of_user(user: str) -> str:
+    return f"AUDIT#{user.strip().lower()}"
+
+
+def _item(event: AuditEvent, partition: str) -> Item:
+    return {
+        "pk": partition,
+        "sk": event.event_id,
+        "at": event.at.isoformat(),
+        "action": event.action,
+        "user": event.user,
+        "address": event.address,
+        "request_id": event.request_id,
+        "details": json.dumps(dict(event.details), ensure_ascii=False, sort_keys=True),
+        EXPIRES_AT: int((event.at + RETENTION).timestamp()),
+    }
+
+
+def _event_of(item: Item) -> AuditEvent:
+    return AuditEvent(
+        event_id=str(item["sk"]),
+        at=datetime.fromisoformat(str(item["at"])),
+        action=str(item["action"]),
+        user=str(item["user"]),
+        address=str(item["address"]),
+        request_id=str(item["request_id"]),
+        details=json.loads(str(item["details"])),
+    )
+
+
+def record_audit_events(app: Flask) -> None:
+    """Record what requests to `app` do, where people sign in."""
+    app.after_request(_record)
+
+
+def audit_as(action: str, user: str) -> None:
+    """Let the current request be the event `action` of `user`, with any answer."""
+    g.audit_event = action, normalise_email(user) or ""
+
+
+def audit_details(**details: object) -> None:
+    """Add to the event of the current request, such as the limits that it sets."""
+    g.setdefault("audit_details", {}).update({name: str(value) for name, value in details.items()})
+
+
+def current_trail() -> AuditTrail:
+    """Return the audit trail of the application which serves the current request."""
+    return AuditTrail(current_backend().store.table)
+
+
+def _record(response: Response) -> Response:
+    event = _event(response.status_code)
+    if event is not None:
+        details = json.dumps(dict(event.details), sort_keys=True)
+        extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
+        logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
+        try:
+            current_trail().record(event)
+        except CLOUD_ERRORS as error:
+            _log.error("an audit event could not be stored; the line before has it: %s", error)
+    return response
+
+
+def _event(status: int) -> AuditEvent | None:
+    """Return the event of the current request, which is answered with `status`, or None if it is none."""
+    endpoint, identity = request.endpoint or "", known_identity()
+    if request.method not in {"POST", "PUT", "DELETE"} or not signs_in():
+        return None
+    if "audit_event" in g:
+        action, user = g.audit_event
+    elif status == 401 and endpoint in _FAILED_BY_FORM:
+        action, user = FAILED_SIGN_IN, ""
+        audit_details(account=normalise_email(request.form.get("email", "")) or "")
+    elif identity is not None and status == 401 and endpoint in _PROOFS_BY_USER:
+        action, user = FAILED_SIGN_IN, identity.email
+        audit_details(by=identity.by)
+    elif identity is not None and status < 400 and endpoint in _BY_USER:
+        action, user = _BY_USER[endpoint], identity.email or identity.owner
+        audit_details(by=identity.by)
+    else:
+        return None
+    return new_event(
+        action,
+        user,
+        at=utc_now(),
+        address=request.remote_addr or "",
+        request_id=request_id(),
+        details={**(request.view_args or {}), **g.get("audit_details", {})},
+    )

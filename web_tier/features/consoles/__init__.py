@@ -1,0 +1,1 @@
+"""The consoles of instances, for operators."""

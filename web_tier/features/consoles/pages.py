@@ -1,0 +1,22 @@
+"""The page with the console of an instance, for operators."""
+
+from flask import request
+
+from core.fleet.models import FleetInstance
+from web_tier.auth.identity import current_identity
+from web_tier.features.consoles.console import current_consoles
+from web_tier.http.backend import current_backend
+from web_tier.http.page_header import render_with_fleet
+
+
+def console_page(instance_id: str) -> str:
+    """Show the newest lines of an instance's console; with the parameter `raw` as the instance has written them."""
+    backend = current_backend()
+    instance = backend.fleet.known_instance(instance_id)
+    return render_with_fleet(
+        "console.html",
+        instance=instance,
+        state=instance.state if isinstance(instance, FleetInstance) else "ended",
+        console=current_consoles().read(instance, current_identity().owner),
+        is_raw="raw" in request.args,
+    )

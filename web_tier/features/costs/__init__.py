@@ -1,0 +1,1 @@
+"""The cost report: what images cost by day, user, job or model."""

@@ -1,0 +1,182 @@
+"""The API of dead letters."""
+
+from datetime import datetime
+from typing import Self
+
+from flask import Blueprint, Response
+from flask.typing import ResponseReturnValue
+from pydantic import Field
+
+from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage, DeadLetterPage
+from core.messages import Failure
+from web_tier.auth.audit import audit_details
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.openapi import ApiResponse, operation
+from web_tier.http.parameters import known_ref
+from web_tier.http.parsing import (
+    MAX_JOBS,
+    Query,
+    json_response,
+    parse_query,
+)
+from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
+
+dead_letters_api = Blueprint("dead_letters_api", __name__)
+
+
+class RedriveQuery(Query):
+    """Which dead letters to redrive."""
+
+    before: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="`next` of the answer before.")
+
+
+class DeadLettersQuery(Query):
+    """Which dead letters to list."""
+
+    limit: int = Field(
+        default=50,
+        ge=1,
+        le=MAX_JOBS,
+        description="Dead letters in a page, at most. It may hold fewer, even none, while `next` leads on.",
+    )
+    before: str | None = Field(default=None, pattern=CURSOR_PATTERN, description="`next` of the page before.")
+
+
+class DeadLetterBody(ApiBody):
+    """An image that the system gave up, because workers received it too often without an answer."""
+
+    job_id: str
+    job_name: str
+    image_id: str
+    filename: str
+    bytes: int = Field(description="Size of the file.")
+    accepted_at: datetime
+    retried_at: datetime | None = Field(description="When the image was last retried; null if never.")
+    attempt: int = Field(description="Number of the request that failed: 0 for the first, one more for each retry.")
+    tries: int = Field(description="How often workers received that request.")
+    error: Failure | None = Field(description="Why the image failed.")
+    recorded_at: datetime | None = Field(description="When the failed result became visible.")
+
+    @classmethod
+    def of(cls, letter: DeadLetterImage) -> Self:
+        """Return the body of a dead letter."""
+        record, result = letter.record, letter.result
+        return cls.copied_from(result, record, job_name=letter.job.name, bytes=record.size, tries=result.attempts)
+
+
+class DeadLettersBody(ApiBody):
+    """Dead letters, newest jobs first; `next` is the cursor of the next page (`before`), null at the end."""
+
+    dead_letters: tuple[DeadLetterBody, ...]
+    next: str | None
+
+    @classmethod
+    def of(cls, page: DeadLetterPage) -> Self:
+        """Return the body of a page."""
+        return cls(dead_letters=tuple(map(DeadLetterBody.of, page.letters)), next=page.next_before)
+
+
+class RedriveBody(ApiBody):
+    """The outcome of redriving a dead letter.
+
+    `sent`: the image was requested again; `running`: it is being retried already; `gone`: the image is no longer
+    stored, so its owner must upload it again; `refused`: the queue refused the request, call again;
+    `no_dead_letter`: there is no dead letter of the image, for example since it has a label by now.
+    """
+
+    job_id: str
+    image_id: str
+    outcome: RedriveOutcome
+
+
+class RedriveAllBody(ApiBody):
+    """The outcome of redriving up to 1,000 dead letters."""
+
+    sent: int = Field(description="Images that were requested again.")
+    refused: int = Field(
+        description="Images with a request that the queue refused; their dead letters stay: call again."
+    )
+    gone: int = Field(description="Images that are no longer stored; their dead letters stay until discarded.")
+    running: int = Field(description="Images that are being retried already.")
+    next: str | None = Field(description="Call again with it as `before`; null when these were all.")
+
+    @classmethod
+    def of(cls, redriven: Redriven) -> Self:
+        """Return the body of the outcome."""
+        return cls(
+            sent=redriven.sent,
+            refused=redriven.rejected,
+            gone=redriven.missing,
+            running=redriven.running,
+            next=redriven.next_before,
+        )
+
+
+@dead_letters_api.get("/dead-letters")
+@operation(
+    ApiResponse(200, "A page of dead letters, of all jobs.", DeadLettersBody),
+    name="list_dead_letters",
+    tag="Dead letters",
+    query=DeadLettersQuery,
+)
+def list_letters() -> Response:
+    """List dead letters, newest jobs first.
+
+    A dead letter is an image that the system gave up, because workers received it `queues.max_receive_count` times
+    without an answer. It stays until it is retried or discarded, or its job is deleted. For operators, who see the
+    file and job names of all users here.
+    """
+    query = parse_query(DeadLettersQuery)
+    return json_response(DeadLettersBody.of(current_backend().dead_letters.page(query.before, limit=query.limit)))
+
+
+@dead_letters_api.get("/dead-letters/<job_id>/<image_id>")
+@operation(ApiResponse(200, "The dead letter.", DeadLetterBody), name="show_dead_letter", tag="Dead letters")
+def show_letter(job_id: str, image_id: str) -> Response:
+    """Show a dead letter."""
+    return json_response(DeadLetterBody.of(current_backend().dead_letters.get(known_ref(job_id, image_id))))
+
+
+@dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive")
+@operation(ApiResponse(200, "The outcome.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
+def redrive_letter(job_id: str, image_id: str) -> Response:
+    """Redrive a dead letter.
+
+    The image is requested again, once, however often this is called, and costs its owner nothing. Its failed result
+    stays until there is a newer one.
+    """
+    backend = current_backend()
+    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    audit_details(outcome=outcome)
+    return json_response(RedriveBody(job_id=job_id, image_id=image_id, outcome=outcome))
+
+
+@dead_letters_api.post("/dead-letters/redrive")
+@operation(
+    ApiResponse(200, "The outcome of up to 1,000 dead letters.", RedriveAllBody),
+    name="redrive_dead_letters",
+    tag="Dead letters",
+    query=RedriveQuery,
+)
+def redrive_letters() -> Response:
+    """Redrive dead letters, newest jobs first."""
+    backend = current_backend()
+    redriven = redrive_all(backend.intake, backend.dead_letters, parse_query(RedriveQuery).before)
+    audit_details(sent=redriven.sent)
+    return json_response(RedriveAllBody.of(redriven))
+
+
+@dead_letters_api.delete("/dead-letters/<job_id>/<image_id>")
+@operation(
+    ApiResponse(204, "There is no dead letter of the image any more, or the image is being retried."),
+    name="discard_dead_letter",
+    tag="Dead letters",
+)
+def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Discard a dead letter.
+
+    The image keeps its failed result, and its owner can still retry it.
+    """
+    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    return "", 204

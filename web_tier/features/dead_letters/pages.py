@@ -1,0 +1,102 @@
+"""The page of the dead letters, with the forms that redrive and discard them."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from flask import redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
+
+from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
+from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
+from web_tier.auth.audit import audit_details
+from web_tier.auth.identity import current_identity
+from web_tier.http.backend import current_backend
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import known_ref
+from web_tier.uploads.retry import redrive, redrive_all
+
+LETTERS_PER_PAGE = 50
+DISCARDED = "discarded"
+
+NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
+"""Message for each outcome of an operation on one dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterRow:
+    """A dead letter in the list; `is_own` is whether the operator may open its job and its image."""
+
+    letter: DeadLetterImage
+    is_own: bool
+
+    @classmethod
+    def of(cls, letter: DeadLetterImage) -> Self:
+        """Return the row of a dead letter for the current user."""
+        return cls(letter, letter.job.owner == current_identity().owner)
+
+
+def dead_letters_page() -> str:
+    """List the dead letters of all jobs, those of the newest jobs first."""
+    backend, before = current_backend(), _before_or_none()
+    page = backend.dead_letters.page(before, limit=LETTERS_PER_PAGE)
+    sent, note = request.args.get("sent", type=int), NOTES.get(request.args.get("outcome", ""))
+    if sent is not None:
+        refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
+        note = redriven_words(sent, refused=refused, gone=gone, running=running)
+    return render_with_fleet(
+        "dead_letters.html",
+        rows=[LetterRow.of(letter) for letter in page.letters],
+        before=before,
+        next_before=page.next_before,
+        note=note,
+        tries=backend.config.queues.max_receive_count,
+    )
+
+
+def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Redrive a dead letter and redirect to the list."""
+    backend = current_backend()
+    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    audit_details(outcome=outcome)
+    return _redirect_to_list(_before_or_none(), outcome=outcome)
+
+
+def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
+    """Discard a dead letter, if there is one, and redirect to the list."""
+    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    return _redirect_to_list(_before_or_none(), outcome=DISCARDED)
+
+
+def redrive_letters() -> ResponseReturnValue:
+    """Redrive the dead letters of this and the following pages, and redirect to those that one call left."""
+    backend = current_backend()
+    redriven = redrive_all(backend.intake, backend.dead_letters, _before())
+    audit_details(sent=redriven.sent)
+    counts = {"refused": redriven.rejected, "gone": redriven.missing, "running": redriven.running}
+    return _redirect_to_list(
+        redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count}
+    )
+
+
+def _before() -> str | None:
+    """Return the cursor in the address of the current request.
+
+    Raises:
+        BadRequest: if it is not valid: without it, more images would be requested than the operator meant.
+    """
+    before = _before_or_none()
+    if before is None and "before" in request.args:
+        raise BadRequest(f"before={request.args['before'][:40]!r} is not a cursor; take it from the page before")
+    return before
+
+
+def _before_or_none() -> str | None:
+    """Return the cursor in the address of the current request, or None, also if it is not valid."""
+    before = request.args.get("before", "")
+    return before if re.fullmatch(CURSOR_PATTERN, before) else None
+
+
+def _redirect_to_list(before: str | None, **outcome: Any) -> ResponseReturnValue:
+    return redirect(url_for("dead_letters.dead_letters_page", before=before, **outcome), 303)

@@ -1,0 +1,335 @@
+"""The API of the fleet: its status, history and controls."""
+
+from datetime import date, datetime, timedelta
+from typing import Self
+
+from flask import Blueprint, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from werkzeug.exceptions import NotFound, UnprocessableEntity
+
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
+from core.cost import ThousandCost
+from core.fleet.models import (
+    MAX_REASON_CHARACTERS,
+    Decisions,
+    EndedInstance,
+    FleetInstances,
+    FleetSnapshot,
+    HistoryPoint,
+    LimitsOverride,
+    Span,
+    WorkerLimits,
+    points_since,
+)
+from core.fleet.store import NoSpendingCapError
+from services.clock import utc_now
+from web_tier.auth.audit import audit_details
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.openapi import ApiResponse, operation
+from web_tier.http.parameters import clean_reason
+from web_tier.http.parsing import (
+    Query,
+    json_response,
+    parse_body,
+    parse_query,
+)
+
+SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+
+fleet_api = Blueprint("fleet_api", __name__)
+
+
+class HistoryQuery(Query):
+    """How far back to look."""
+
+    span: Span = Field(default="hour", description="A point at most every 5 seconds, or every 2 minutes.")
+
+
+class FleetStatusBody(FleetSnapshot):
+    """What the autoscaler saw and decided last, how long ago, and what 1,000 images have cost, in US dollars."""
+
+    silent_seconds: float = Field(
+        default=0.0, description="How long the controller has not reported, as far as the web tier knows."
+    )
+    instances_dollars_per_1000_images: float | None = Field(
+        default=None, description="`cost` by `images`; null before the first answer of a worker."
+    )
+    requests_dollars_per_1000_images: float | None = Field(
+        default=None, description="For S3, SQS and DynamoDB; the same."
+    )
+
+    @classmethod
+    def of(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
+        """Return the body of a snapshot."""
+        fields, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
+        if cost is None:
+            return cls(**fields)
+        return cls(
+            **fields,
+            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
+            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
+        )
+
+
+class FleetHistoryBody(ApiBody):
+    """Workers and queue over a span, oldest first; each point holds until the next one."""
+
+    span: Span
+    points: tuple[HistoryPoint, ...]
+
+
+class PauseFleet(ApiBody):
+    """Why the fleet is to be paused."""
+
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the pause.")
+
+
+class FleetPauseBody(ApiBody):
+    """Whether the fleet is paused, since when and why."""
+
+    paused: bool
+    since: datetime | None = None
+    reason: str = ""
+
+
+class SetLimits(BaseModel):
+    """The least and the most workers that there may be from now on, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    min_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_WORKERS,
+        description="Without it, the minimum stays as it is, or becomes `max_workers` if that is lower.",
+    )
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
+
+    @model_validator(mode="after")
+    def _minimum_is_at_most_maximum(self) -> Self:
+        if self.min_workers is not None:
+            WorkerLimits(min_workers=self.min_workers, max_workers=self.max_workers)
+        return self
+
+
+class FleetLimitsBody(ApiBody):
+    """Limits that ops have set, since when and why."""
+
+    min_workers: int
+    max_workers: int
+    since: datetime
+    reason: str = ""
+
+
+class AllowDollars(BaseModel):
+    """The dollars by which the spending caps are raised today (UTC), and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dollars: float = Field(
+        gt=0,
+        le=MAX_CAP_DOLLARS,
+        allow_inf_nan=False,
+        description="For the whole day: it replaces an earlier allowance.",
+    )
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the allowance.")
+
+
+class FleetAllowanceBody(ApiBody):
+    """The dollars that ops allow on a day (UTC), since when and why, and the caps with them."""
+
+    day: date
+    dollars: float
+    since: datetime
+    reason: str = ""
+    cap_today: float | None = Field(description="Null without `fleet.dollars_per_day`.")
+    cap_this_month: float | None = Field(description="As it applies today; null without `fleet.dollars_per_month`.")
+    still_reached: bool = Field(description="Whether a cap is still reached: allow more to let workers start.")
+
+
+class FleetDrainBody(ApiBody):
+    """An instance that drains: its worker finishes its images and terminates."""
+
+    instance_id: str
+    asked_at: datetime
+
+
+class FleetInstancesBody(FleetInstances):
+    """The fleet's instances, newest first; `total` may be more than are listed."""
+
+    ended: tuple[EndedInstance, ...] = Field(description="Those that ended in the last hour, up to 20.")
+
+
+@fleet_api.get("/fleet")
+@operation(
+    ApiResponse(200, "The fleet, the queue, the last decision and the cost.", FleetStatusBody),
+    tag="System",
+    problems=(404,),
+)
+def fleet() -> Response:
+    """Get the fleet and the last decision of the autoscaler."""
+    backend = current_backend()
+    state = backend.fleet.state()
+    if state.snapshot is None:
+        reason = state.problem or "try again in a second"
+        raise NotFound(f"the controller has not published a fleet status yet; {reason}")
+    snapshot = state.snapshot.model_copy(update={"problem": state.problem})
+    return json_response(
+        FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
+    )
+
+
+@fleet_api.get("/fleet/instances")
+@operation(
+    ApiResponse(200, "Up to 100 instances with what their workers say of themselves.", FleetInstancesBody),
+    name="fleet_instances",
+    tag="System",
+)
+def instances() -> Response:
+    """List the fleet's instances, newest first."""
+    state = current_backend().fleet.state()
+    return json_response(FleetInstancesBody(**dict(state.instances), ended=state.ended_lately(utc_now())))
+
+
+@fleet_api.get("/fleet/decisions")
+@operation(ApiResponse(200, "Up to 20 decisions, newest first.", Decisions), name="fleet_decisions", tag="System")
+def decisions() -> Response:
+    """List the last decisions of the autoscaler, with their reasons."""
+    return json_response(current_backend().fleet.decisions())
+
+
+@fleet_api.get("/fleet/history")
+@operation(
+    ApiResponse(200, "Points, oldest first; there is none while nothing changes.", FleetHistoryBody),
+    name="fleet_history",
+    tag="System",
+    query=HistoryQuery,
+)
+def history() -> Response:
+    """Get the number of workers and of queued images over time."""
+    span = parse_query(HistoryQuery).span
+    start = utc_now() - SPAN_LENGTHS[span]
+    points = points_since(current_backend().fleet.blocks(span), start)
+    return json_response(FleetHistoryBody(span=span, points=tuple(points)))
+
+
+@fleet_api.post("/fleet/pause")
+@operation(ApiResponse(200, "It is paused.", FleetPauseBody), name="pause_fleet", tag="System", body=PauseFleet)
+def pause() -> Response:
+    """Pause the fleet.
+
+    While it is paused no worker is launched or started; those that run finish and end themselves. Images are still
+    accepted, and wait. A fleet that is paused already stays so.
+    """
+    wanted = parse_body(PauseFleet, '{"reason": "..."}')
+    pause = current_backend().fleet.pause(utc_now(), clean_reason(wanted.reason))
+    audit_details(reason=pause.reason)
+    return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
+
+
+@fleet_api.post("/fleet/resume")
+@operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
+def resume() -> Response:
+    """Resume the fleet."""
+    current_backend().fleet.resume()
+    return json_response(FleetPauseBody(paused=False))
+
+
+@fleet_api.put("/fleet/limits")
+@operation(
+    ApiResponse(200, "The limits take effect within seconds.", FleetLimitsBody),
+    name="set_fleet_limits",
+    tag="System",
+    body=SetLimits,
+)
+def set_limits() -> Response:
+    """Set the fleet's limits.
+
+    The limits override `min_workers` and `max_workers` of config.yaml until they are deleted, also when that file
+    changes. `min_workers` is at most `max_workers`. Workers above a lowered maximum finish their images and terminate
+    when idle.
+    """
+    wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
+    backend, minimum = current_backend(), wanted.min_workers
+    if minimum is None:
+        limits = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
+        minimum = min(limits.min_workers, wanted.max_workers)
+    override = LimitsOverride(
+        min_workers=minimum,
+        max_workers=wanted.max_workers,
+        since=utc_now(),
+        reason=clean_reason(wanted.reason),
+    )
+    backend.fleet.set_limits(override)
+    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
+    return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
+
+
+@fleet_api.delete("/fleet/limits")
+@operation(ApiResponse(204, "The limits of config.yaml apply."), name="reset_fleet_limits", tag="System")
+def reset_limits() -> Response:
+    """Reset the fleet's limits to those of config.yaml."""
+    current_backend().fleet.reset_limits()
+    return Response(status=204)
+
+
+@fleet_api.put("/fleet/allowance")
+@operation(
+    ApiResponse(200, "The caps are raised within seconds, until midnight UTC.", FleetAllowanceBody),
+    name="allow_fleet_dollars",
+    tag="System",
+    body=AllowDollars,
+)
+def set_allowance() -> Response:
+    """Allow more dollars today.
+
+    It raises `fleet.dollars_per_day` and `fleet.dollars_per_month` until midnight UTC. Without a spending cap there
+    is nothing to raise: 422.
+    """
+    wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
+    reason, now = clean_reason(wanted.reason), utc_now()
+    try:
+        spending = current_backend().fleet.allow_dollars(wanted.dollars, reason, now)
+    except NoSpendingCapError as error:
+        raise UnprocessableEntity(str(error)) from error
+    audit_details(dollars=wanted.dollars, day=spending.day, reason=reason)
+    return json_response(
+        FleetAllowanceBody(
+            day=spending.day,
+            dollars=wanted.dollars,
+            since=now,
+            reason=reason,
+            cap_today=spending.cap("day"),
+            cap_this_month=spending.cap("month"),
+            still_reached=spending.reached is not None,
+        )
+    )
+
+
+@fleet_api.delete("/fleet/allowance")
+@operation(ApiResponse(204, "The caps of config.yaml apply."), name="withdraw_fleet_allowance", tag="System")
+def reset_allowance() -> Response:
+    """Withdraw the allowance of today."""
+    current_backend().fleet.reset_allowance()
+    return Response(status=204)
+
+
+@fleet_api.post("/fleet/instances/<instance_id>/drain")
+@operation(
+    ApiResponse(202, "Its worker starts to drain within seconds.", FleetDrainBody),
+    name="drain_instance",
+    tag="System",
+)
+def drain(instance_id: str) -> Response:
+    """Drain an instance.
+
+    The worker receives no more images, finishes those it has, and terminates with its machine. If the fleet still
+    needs it, the controller launches a replacement.
+    """
+    asked_at = utc_now()
+    fleet = current_backend().fleet
+    fleet.drainable_instance(instance_id)
+    fleet.request_drain(instance_id, asked_at)
+    return json_response(FleetDrainBody(instance_id=instance_id, asked_at=asked_at), 202)

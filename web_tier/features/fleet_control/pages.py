@@ -1,0 +1,464 @@
+"""The fleet page: figures, instances, decisions and cost of the fleet, and its controls.
+
+Operators pause and resume the fleet, set the limits of the number of workers, and drain instances.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from flask import Response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import UnprocessableEntity
+
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
+from core.cost import WHOLE_IMAGE, ThousandCost
+from core.fleet.models import (
+    Decision,
+    EndedInstance,
+    FleetDay,
+    FleetSnapshot,
+    FleetSpending,
+    LimitsOverride,
+    WorkerLimits,
+)
+from core.fleet.store import FleetState, NoSpendingCapError
+from core.format import (
+    InstanceRow,
+    allowance_words,
+    cap_words,
+    dollars,
+    fleet_sentence,
+    limits_words,
+    next_worker_words,
+    pause_words,
+    plural,
+    rate_words,
+    spending_words,
+)
+from services.clock import utc_now
+from services.ec2 import ALIVE
+from web_tier.auth.audit import audit_details
+from web_tier.features.fleet_control.chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import clean_reason
+
+MAX_DECISIONS_SHOWN = 12
+
+MAX_COUNTED_LETTERS = 100
+"""Dead letters that the page counts; each costs three reads of the job table."""
+
+MAX_SHOWN_CHARACTERS = 10
+"""Characters of an invalid field that the form shows again."""
+
+
+class DecisionRow(ApiBody):
+    """A decision: its moment as ISO 8601, its time of the day (UTC), and its text; `lead` is what was done."""
+
+    at: str
+    time: str
+    lead: str
+    words: str
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        """Return the row of a decision."""
+        words = f"{decision.words[:1].upper()}{decision.words[1:]}"
+        found = _LEAD.match(words)
+        lead = found[0] if found else ""
+        time = decision.at.strftime("%H:%M:%S")
+        return cls(at=decision.at.isoformat(), time=time, lead=lead, words=words.removeprefix(lead))
+
+
+class EndedRow(ApiBody):
+    """An instance that has ended, and what it has done as a text: `at 12:03:22, 45 images`."""
+
+    instance_id: str
+    words: str
+
+    @classmethod
+    def of(cls, instance: EndedInstance) -> Self:
+        """Return the row of an instance."""
+        images = "" if instance.images is None else f", {plural(instance.images, 'image')}"
+        at = instance.ended_at.astimezone(UTC)
+        return cls(instance_id=instance.instance_id, words=f"at {at:%H:%M:%S}{images}")
+
+
+_LEAD = re.compile(
+    r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute)?|Paused( by ops)?|Idle|Limits [\d.]+"
+    r"|The (day|month)'s spending cap is reached"
+)
+"""What a decision does, at the beginning of its text."""
+
+
+class FleetBody(ApiBody):
+    """The fleet as its page shows it and polls it; figures count instances and messages.
+
+    Attributes:
+        known: whether the controller has reported; all figures are zero otherwise.
+        running, pending, stopped, draining: instances.
+        workers: running and pending ones; `workers_of` says how many of them boot or drain.
+        waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
+        min_workers, max_workers: the limits in force.
+        peak_workers: most workers at once since the fleet was last at zero.
+        rate: answers of all workers, in images/s, as a text without the unit.
+        today, today_of: cost of instances and requests since midnight UTC, and its images, as texts.
+        month: the same cost since the first of the month.
+        billed, cost: instance-seconds since the first launch, and their cost in US dollars, as texts.
+        per_thousand: cost of 1,000 images as a text; None before the first answer of a worker.
+        per_thousand_of: the parts of that cost.
+        sentence: what happens at the moment, and why; `is_latest` if the newest decision says the same.
+        next_worker: what starts a worker while none runs.
+        problem: what prevents a launch, if anything does.
+        paused: since when and why the fleet is paused; None if it is not.
+        limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
+        spending: cost of the instances beside the spending caps; None if no cap is configured.
+        capped: that a spending cap is reached, and until when; None if none is.
+        is_allowed: whether operators have raised the caps today.
+        instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
+        ended: those that ended in the last hour, newest first, by id, with the time of the day (UTC) and images.
+        decisions: the last ones, newest first.
+    """
+
+    known: bool = False
+    running: int = 0
+    pending: int = 0
+    stopped: int = 0
+    draining: int = 0
+    workers: int = 0
+    workers_of: str = "workers"
+    waiting: int = 0
+    in_flight: int = 0
+    dead_letters: int = 0
+    min_workers: int = 0
+    max_workers: int = 0
+    peak_workers: int = 0
+    rate: str = "0"
+    today: str = dollars(0)
+    today_of: str = "today"
+    month: str = dollars(0)
+    billed: str = "0 s"
+    cost: str = dollars(0)
+    per_thousand: str | None = None
+    per_thousand_of: str = ""
+    sentence: str
+    next_worker: str
+    is_latest: bool = False
+    problem: str | None = None
+    paused: str | None = None
+    limits_set: str | None = None
+    spending: str | None = None
+    capped: str | None = None
+    is_allowed: bool = False
+    instances: tuple[InstanceRow, ...] = ()
+    unlisted: str | None = None
+    ended: tuple[EndedRow, ...] = ()
+    decisions: tuple[DecisionRow, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        state: FleetState,
+        config: Config,
+        days: Sequence[FleetDay] = (),
+        now: datetime | None = None,
+        *,
+        silent_seconds: float = 0.0,
+    ) -> Self:
+        """Return the body of the fleet's state.
+
+        Args:
+            state: last report of the controller; its times are by the controller's clock.
+            config: the configuration, for its prices.
+            days: that are over.
+            now: time by the web tier's clock.
+            silent_seconds: how long the controller has not reported.
+        """
+        now, listed = now or utc_now(), state.instances
+        seen_at = now if state.snapshot is None else state.snapshot.at
+        older = listed.total - len(listed.instances)
+        limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
+        configured = None if state.snapshot is None else state.snapshot.configured
+        sentence = fleet_sentence(state.snapshot, silent_seconds)
+        decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
+        allowance, spending = config.fleet.boot_allowance_seconds, state.spending
+        return cls.copied_from(
+            state.snapshot,
+            **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
+            min_workers=limits.min_workers,
+            max_workers=limits.max_workers,
+            limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
+            sentence=sentence,
+            problem=state.problem,
+            next_worker=next_worker_words(
+                is_paused=state.pause is not None,
+                max_workers=limits.max_workers if state.snapshot is not None else config.fleet.max_workers,
+                spending=spending,
+            ),
+            spending=spending and spending_words(spending),
+            capped=(spending and cap_words(spending)) or None,
+            is_allowed=spending is not None and bool(allowance_words(spending)),
+            is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
+            paused=None if state.pause is None else pause_words(state.pause),
+            instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
+            unlisted=f"and {older:,} older" if older > 0 else None,
+            ended=tuple(map(EndedRow.of, state.ended_lately(now))),
+            decisions=decisions,
+        )
+
+
+def _figures(
+    fleet: FleetSnapshot, state: FleetState, days: Sequence[FleetDay], prices: PriceSettings
+) -> dict[str, Any]:
+    workers = fleet.running + fleet.pending
+    draining = sum(each.draining and each.state in ALIVE for each in state.instances.instances)
+    parts = [f"{count:,} {word}" for count, word in ((fleet.pending, "pending"), (draining, "draining")) if count]
+    noun = "worker" if workers == 1 else "workers"
+    today = fleet.today or FleetDay(day=fleet.at.astimezone(UTC).date())
+    figures: dict[str, Any] = {
+        "known": True,
+        "draining": draining,
+        "workers": workers,
+        "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
+        "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0",
+        "today": dollars(_day_dollars(today, prices)),
+        "today_of": f"today, {plural(today.images, 'image')}",
+        "month": dollars(month_dollars(today, days, prices)),
+        "waiting": fleet.visible + fleet.delayed,
+        "billed": f"{fleet.billed_seconds:,.0f} s",
+        "cost": dollars(fleet.cost),
+    }
+    if (cost := ThousandCost.of(fleet, prices)) is not None:
+        instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)
+        figures["per_thousand"] = dollars(cost.dollars)
+        figures["per_thousand_of"] = f"for 1,000 images: instances {instances}, requests {requests}"
+    return figures
+
+
+def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
+    """Return the cost of a day's instances, and of the requests of its images."""
+    return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
+
+
+def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSettings) -> float:
+    """Return the cost of the current month (UTC): of `today`, and of the days `before` in the same month."""
+    first = today.day.replace(day=1)
+    days = [today, *(each for each in before if first <= each.day < today.day)]
+    return sum(_day_dollars(each, prices) for each in days)
+
+
+def fleet_page() -> str:
+    """Show the fleet and its history."""
+    span = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
+    store = current_backend().fleet
+    state = store.state()
+    chart = fleet_chart(store, state.snapshot, span)
+    return render_template(
+        "fleet.html",
+        body=_fleet_body(state, store.days()),
+        chart=chart,
+        chips=CHIPS,
+        dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        fleet=state.snapshot,
+    )
+
+
+def fleet_now() -> Response:
+    """Return the fleet without its history; the page polls it."""
+    store = current_backend().fleet
+    return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
+
+
+def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
+    backend = current_backend()
+    silent_seconds = backend.reports.silent_seconds(state.snapshot)
+    return FleetBody.of(state, backend.config, days, silent_seconds=silent_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsForm:
+    """The fields of the form that sets limits, and the error message if they are not valid."""
+
+    min_workers: str
+    max_workers: str
+    reason: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of(cls, limits: WorkerLimits) -> Self:
+        """Return the form that shows `limits`."""
+        return cls(str(limits.min_workers), str(limits.max_workers))
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> Self:
+        """Return the form that a browser sent, validated."""
+        low, high = (fields.get(name, "").strip()[:MAX_SHOWN_CHARACTERS] for name in ("min_workers", "max_workers"))
+        invalid = [
+            name
+            for name, text in (("minimum", low), ("maximum", high))
+            if not (text.isascii() and text.isdigit() and int(text) <= MAX_WORKERS)
+        ]
+        fault = None
+        if invalid:
+            fault = f"The {invalid[0]} must be a whole number from 0 to {MAX_WORKERS:,}."
+        elif int(low) > int(high):
+            fault = f"The minimum ({low}) must be at most the maximum ({high})."
+        return cls(low, high, clean_reason(fields.get("reason", "")), fault)
+
+    def override(self, now: datetime) -> LimitsOverride | None:
+        """Return the limits of the form, or None if a field is not valid."""
+        if self.fault is not None:
+            return None
+        return LimitsOverride(
+            min_workers=int(self.min_workers), max_workers=int(self.max_workers), since=now, reason=self.reason
+        )
+
+
+def pause_page() -> str:
+    """Show the form that pauses the fleet, with its reason."""
+    return render_with_fleet("pause.html")
+
+
+def pause() -> ResponseReturnValue:
+    """Pause the fleet and redirect to its page."""
+    pause = current_backend().fleet.pause(utc_now(), clean_reason(request.form.get("reason", "")))
+    audit_details(reason=pause.reason)
+    return _redirect_to_fleet()
+
+
+def resume() -> ResponseReturnValue:
+    """Resume the fleet and redirect to its page."""
+    current_backend().fleet.resume()
+    return _redirect_to_fleet()
+
+
+def limits_page() -> str:
+    """Show the form that sets limits."""
+    state = current_backend().fleet.state()
+    return _limits_page(state, LimitsForm.of(state.limits_in_force(_configured())))
+
+
+def set_limits() -> ResponseReturnValue:
+    """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
+    form = LimitsForm.of_fields(request.form)
+    override = form.override(utc_now())
+    store = current_backend().fleet
+    if override is None:
+        return _limits_page(store.state(), form), 422
+    store.set_limits(override)
+    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
+    return _redirect_to_fleet()
+
+
+def reset_limits() -> ResponseReturnValue:
+    """Reset the limits to those of config.yaml and redirect to the fleet's page."""
+    current_backend().fleet.reset_limits()
+    return _redirect_to_fleet()
+
+
+@dataclass(frozen=True, slots=True)
+class AllowanceForm:
+    """The fields of the form that allows more dollars today, and the error message if they are not valid."""
+
+    dollars: str = ""
+    reason: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> Self:
+        """Return the form that a browser sent, validated."""
+        text = fields.get("dollars", "").strip()[:MAX_SHOWN_CHARACTERS]
+        reason = clean_reason(fields.get("reason", ""))
+        is_amount = re.fullmatch(r"\d{1,7}(\.\d{1,2})?", text, re.ASCII) is not None
+        if is_amount and 0 < float(text) <= MAX_CAP_DOLLARS:
+            return cls(text, reason)
+        return cls(text, reason, f"Give dollars from 0.01 to {MAX_CAP_DOLLARS:,}, such as 5 or 2.50.")
+
+
+def allowance_page() -> str:
+    """Show the form that allows more dollars today."""
+    return _allowance_page(current_backend().fleet.state(), AllowanceForm())
+
+
+def set_allowance() -> ResponseReturnValue:
+    """Raise the spending caps today and redirect to the fleet's page; show the form again if a field is not valid."""
+    form, store = AllowanceForm.of_fields(request.form), current_backend().fleet
+    if form.fault is not None:
+        return _allowance_page(store.state(), form), 422
+    try:
+        spending = store.allow_dollars(float(form.dollars), form.reason, utc_now())
+    except NoSpendingCapError as error:
+        raise UnprocessableEntity(str(error)) from error
+    audit_details(dollars=float(form.dollars), day=spending.day, reason=form.reason)
+    return _redirect_to_fleet()
+
+
+def reset_allowance() -> ResponseReturnValue:
+    """Withdraw the allowance of today and redirect to the fleet's page."""
+    current_backend().fleet.reset_allowance()
+    return _redirect_to_fleet()
+
+
+def _allowance_page(state: FleetState, form: AllowanceForm) -> str:
+    spending: FleetSpending | None = state.spending
+    return render_template(
+        "allowance.html",
+        form=form,
+        words=spending and spending_words(spending),
+        is_set=spending is not None and bool(allowance_words(spending)),
+        fleet=state.snapshot,
+    )
+
+
+def confirm_drain(instance_id: str) -> str:
+    """Show the form that confirms the drain of an instance."""
+    backend = current_backend()
+    instance = backend.fleet.drainable_instance(instance_id)
+    return render_with_fleet("drain.html", instance_id=instance_id, instance=instance)
+
+
+def drain(instance_id: str) -> ResponseReturnValue:
+    """Drain an instance and redirect to the fleet's page."""
+    store = current_backend().fleet
+    store.drainable_instance(instance_id)
+    store.request_drain(instance_id, utc_now())
+    return _redirect_to_fleet()
+
+
+def _redirect_to_fleet() -> ResponseReturnValue:
+    return redirect(url_for("pages.fleet_page"), 303)
+
+
+def _configured() -> WorkerLimits:
+    return WorkerLimits.configured(current_backend().config.fleet)
+
+
+def limits_preview(workers: int, low: int, high: int) -> str:
+    """Return what limits mean for the workers that run or start now, as in dialogs.js."""
+    now = f"{plural(workers, 'worker')} now"
+    if workers > high:
+        return f"{now}: {workers - high:,} will end when idle."
+    if workers < low:
+        return f"{now}: {low - workers:,} will start."
+    return f"{now}: no worker starts or ends."
+
+
+def _limits_page(state: FleetState, form: LimitsForm) -> str:
+    fleet = state.snapshot
+    workers = fleet.running + fleet.pending if fleet else 0
+    preview = "" if form.fault else limits_preview(workers, int(form.min_workers), int(form.max_workers))
+    limits = state.limits_in_force(_configured())
+    configured = state.snapshot.configured if state.snapshot else _configured()
+    return render_template(
+        "limits.html",
+        form=form,
+        words=limits_words(limits, configured, utc_now()),
+        is_set=state.limits is not None,
+        workers=workers,
+        preview=preview,
+        fleet=state.snapshot,
+    )

@@ -1,0 +1,1 @@
+"""The models that classify: their catalogue, roll-out, comparison and page."""

@@ -1,0 +1,218 @@
+"""The API of models: which there are, and for operators the roll-out of another one and the comparison of results."""
+
+from datetime import datetime
+from typing import Self
+
+from flask import Blueprint, Response
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import NotFound
+
+from core.messages import PLACE_PATTERN
+from core.model_catalog import (
+    NAME_PATTERN,
+    ModelCatalog,
+    ModelVersion,
+    UnknownModelError,
+    promoted,
+    rolled_back,
+    without_model,
+)
+from services.clock import utc_now
+from web_tier.api.schemas import ROOT
+from web_tier.auth.audit import audit_details
+from web_tier.auth.identity import current_identity
+from web_tier.features.models.comparison import ModelComparison, current_comparison
+from web_tier.http.backend import current_backend
+from web_tier.http.bodies import ApiBody
+from web_tier.http.openapi import ApiResponse, operation
+from web_tier.http.parsing import json_response, parse_body
+
+models_api = Blueprint("models_api", __name__)
+
+
+class ModelBody(ApiBody):
+    """A model that jobs may name."""
+
+    name: str
+    digest: str = Field(description="SHA-256 of everything in the bundle that affects a result; results state it.")
+    is_default: bool = Field(description="Whether jobs that name no model get it.")
+    share: float | None = Field(
+        default=None,
+        description="Share of the new jobs that get it although they name no model; null if it is not being rolled "
+        "out, and for users who are not operators. The default gets the other jobs.",
+    )
+    is_previous: bool | None = Field(
+        default=None, description="Whether a roll-back returns to it, if none is being rolled out; for operators."
+    )
+    place: str | None = Field(default=None, description="Where workers load the bundle from; for operators.")
+    added_at: datetime | None = Field(default=None, description="For operators.")
+    added_by: str | None = Field(
+        default=None, description="The operator, or `worker.bundle` for the configuration; for operators."
+    )
+
+    @classmethod
+    def of(cls, version: ModelVersion, catalog: ModelCatalog, *, for_operators: bool) -> Self:
+        """Return the body of a version."""
+        body = cls(name=version.name, digest=version.digest, is_default=version.digest == catalog.default)
+        if not for_operators:
+            return body
+        canary = catalog.canary
+        return body.model_copy(
+            update={
+                "share": canary.share if canary is not None and canary.digest == version.digest else None,
+                "is_previous": version.digest == catalog.previous,
+                "place": version.place,
+                "added_at": version.added_at,
+                "added_by": version.added_by,
+            }
+        )
+
+
+class ModelsBody(ApiBody):
+    """The models that jobs may name; none if the web tier cannot read the only one."""
+
+    default: str | None = Field(description="Name of the model of jobs that name none.")
+    models: tuple[ModelBody, ...]
+
+    @classmethod
+    def of(cls, catalog: ModelCatalog | None) -> Self:
+        """Return the body of the catalogue for the current user."""
+        if catalog is None:
+            return cls(default=None, models=())
+        operates = current_identity().operates
+        models = tuple(ModelBody.of(each, catalog, for_operators=operates) for each in catalog.versions)
+        return cls(default=catalog.default_version.name, models=models)
+
+
+class AddModel(BaseModel):
+    """A bundle to offer to jobs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    place: str = Field(
+        pattern=PLACE_PATTERN,
+        description="A folder or zip on the machine of the web tier, or `s3://BUCKET/PREFIX` or "
+        "`s3://BUCKET/KEY.zip` that it may read.",
+    )
+    name: str | None = Field(
+        default=None,
+        pattern=NAME_PATTERN,
+        description="By default the bundle's own name, with a part of its digest if another bundle has it.",
+    )
+
+
+class RollOut(BaseModel):
+    """A model to give to new jobs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str = Field(pattern=PLACE_PATTERN, description="The name of a model, or a place as of `AddModel`.")
+    share: float = Field(
+        default=1,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the new jobs that get it; with 1 it is the default at once.",
+    )
+
+
+@models_api.get("/models")
+@operation(ApiResponse(200, "In the order in which they were added.", ModelsBody), name="list_models", tag="Models")
+def list_models() -> Response:
+    """List the models that jobs may name."""
+    return json_response(ModelsBody.of(current_backend().served.catalog()))
+
+
+@models_api.get("/models/comparison")
+@operation(
+    ApiResponse(200, "The models with results, those of the default first.", ModelComparison),
+    name="compare_models",
+    tag="Models",
+)
+def compare() -> Response:
+    """Compare the results of models.
+
+    For each model: the share of its images that failed, and the mean score of its labels. A roll-out to a share of
+    the new jobs begins a new count. The figures are some seconds old.
+    """
+    return json_response(current_comparison())
+
+
+@models_api.post("/models")
+@operation(ApiResponse(201, "Jobs may name it.", ModelBody), name="add_model", tag="Models", body=AddModel)
+def add() -> ResponseReturnValue:
+    """Add a model that jobs may name.
+
+    The bundle is copied to the model bucket, from where workers load it when a job needs it. A bundle that cannot be
+    read, or is not whole, is refused. A bundle that is known already gets the `name`.
+    """
+    wanted = parse_body(AddModel, '{"place": "s3://bucket/prefix", "name": "..."}', may_be_empty=False)
+    version, catalog = current_backend().served.add(wanted.place, wanted.name, _editor())
+    audit_details(model=version.name, digest=version.digest, place=wanted.place)
+    body = ModelBody.of(version, catalog, for_operators=True)
+    return json_response(body, 201), {"Location": f"{ROOT}/models"}
+
+
+@models_api.delete("/models/<name>")
+@operation(
+    ApiResponse(204, "New jobs cannot name it any more."), name="remove_model", tag="Models", problems=(404, 422)
+)
+def remove(name: str) -> ResponseReturnValue:
+    """Remove a model.
+
+    Jobs with the model go on. The default, and a model that is being rolled out, cannot be removed.
+    """
+    try:
+        current_backend().served.change(lambda catalog: without_model(catalog, name))
+    except UnknownModelError as error:
+        raise NotFound(str(error)) from error
+    return "", 204
+
+
+@models_api.post("/models/roll-out")
+@operation(ApiResponse(200, "The models.", ModelsBody), name="roll_out_model", tag="Models", body=RollOut)
+def roll_out() -> Response:
+    """Give new jobs another model: all of them, or a share of them.
+
+    Jobs that exist finish with their model, also images that are added to them. With a `share` below 1, that share of
+    the new jobs gets the model until it is promoted or rolled back; a hash of the job's id decides. Nothing restarts:
+    workers load the model when its first image arrives.
+    """
+    wanted = parse_body(RollOut, '{"model": "NAME", "share": 0.1}', may_be_empty=False)
+    catalog = current_backend().served.roll_out(wanted.model, wanted.share, _editor())
+    _record(catalog, model=wanted.model, share=wanted.share)
+    return json_response(ModelsBody.of(catalog))
+
+
+@models_api.post("/models/promote")
+@operation(ApiResponse(200, "The models.", ModelsBody), name="promote_model", tag="Models", problems=(422,))
+def promote() -> Response:
+    """Give all new jobs the model that a share of them gets."""
+    catalog = current_backend().served.change(lambda before: promoted(before, utc_now()))
+    _record(catalog)
+    return json_response(ModelsBody.of(catalog))
+
+
+@models_api.post("/models/roll-back")
+@operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
+def roll_back() -> Response:
+    """Undo the last roll-out.
+
+    While a share of the new jobs gets a model, none gets it any more. Else new jobs get the default before; a second
+    roll-back returns.
+    """
+    catalog = current_backend().served.change(lambda before: rolled_back(before, utc_now()))
+    _record(catalog)
+    return json_response(ModelsBody.of(catalog))
+
+
+def _editor() -> str:
+    """Return the operator who sent the current request."""
+    identity = current_identity()
+    return identity.email or identity.owner
+
+
+def _record(catalog: ModelCatalog, **details: object) -> None:
+    """Add the outcome to the audit event of the current request."""
+    audit_details(default=catalog.default_version.name, **details)

@@ -1,0 +1,102 @@
+"""The configured model: the bundle of `worker.bundle` is published, and recorded in the catalogue of models.
+
+The configuration may name another bundle while the system runs, or after a restart with another machine image; a
+bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
+until then. Jobs that exist keep their model: its bundle is published. The bundles that an earlier release
+publishes among the results are copied, at the beginning of a tenure and once an hour.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
+from core.config import WorkerSettings
+from core.model_catalog import CatalogStore, ModelCatalog, with_configured
+from core.published_bundles import copy_published, publish
+from services.clock import utc_now
+from services.errors import NotFoundError
+from services.s3 import Bucket
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.reporting import FleetEvent
+from web_tier.uploads.served_models import configured_version
+
+CHECK_SECONDS: Final = 10.0
+"""Time between two looks at the configured bundle."""
+
+TICKS_BETWEEN_COPIES: Final = 360
+"""An hour: a web tier of the earlier release may publish among the results until it ends."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ConfiguredModelRecorder:
+    """Records the configured bundle.
+
+    Attributes:
+        settings: returns the workers' settings, which may change.
+        store: the catalogue.
+        models: the model bucket.
+        outputs: the output bucket, where an earlier release published.
+        bucket_named: returns a bucket by its name.
+        fleet_config: shows a roll-out as an event.
+        active: returns whether this process may still act.
+    """
+
+    settings: Callable[[], WorkerSettings]
+    store: CatalogStore
+    models: Bucket
+    outputs: Bucket
+    bucket_named: Callable[[str], Bucket]
+    fleet_config: FleetConfigWatcher
+    active: Callable[[], bool]
+    now: Callable[[], datetime] = utc_now
+    _recorded: bytes | None = field(default=None, init=False)
+    _ticks: int = field(default=0, init=False)
+    _problem: str | None = field(default=None, init=False)
+
+    def tick(self) -> float:
+        """Record the bundle if this process has not recorded it yet; return the seconds until the next look."""
+        worker = self.settings()
+        try:
+            manifest = read_manifest(
+                worker.bundle,
+                lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES),
+                worker.bundle_sha256,
+            )
+            seen = sha256(manifest).digest()
+            if seen != self._recorded and self.active():
+                self._record(worker)
+                self._recorded = seen
+            problem = None
+        except (BundleUnreadableError, NotFoundError) as error:
+            problem = str(error)
+        if problem is not None and problem != self._problem:
+            _log.warning("the configured bundle is not offered to jobs: %s", problem)
+        self._problem = problem
+        is_due = self._ticks % TICKS_BETWEEN_COPIES == 0
+        self._ticks += 1  # before the copy: one that fails is repeated in an hour, not every few seconds
+        if is_due and self.models.name != self.outputs.name and self.active():
+            copy_published(self.outputs, self.models, self.active)
+        return CHECK_SECONDS
+
+    def _record(self, worker: WorkerSettings) -> None:
+        # Published first: each job with the model has a place to load it from.
+        facts = publish(worker.bundle, self.bucket_named, self.models, worker.bundle_sha256)
+        version = configured_version(facts, self.models.name, self.now())
+        before = self.store.find()
+        if before is not None and before.configured == version.digest:
+            return
+
+        def change(catalog: ModelCatalog) -> ModelCatalog:
+            return catalog if catalog.configured == version.digest else with_configured(catalog, version, self.now())
+
+        after = self.store.change(change, lambda: ModelCatalog.only(version))
+        if before is not None and before.default != after.default:
+            name = after.default_version.name
+            _log.warning("new jobs get the model of worker.bundle", extra={"model": name, "digest": after.default})
+            self.fleet_config.add_event(FleetEvent(f"worker.bundle has changed: new jobs get the model {name}"))

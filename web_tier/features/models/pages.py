@@ -1,0 +1,49 @@
+"""The model page: what a model is, its classes, and the other models."""
+
+from flask import render_template, request
+
+from core.bundle_facts import BundleFacts
+from web_tier.auth.job_access import user_jobs
+from web_tier.http.backend import current_backend
+from web_tier.http.page_header import render_with_fleet
+from web_tier.http.parameters import clean_search
+
+PRECISIONS = {
+    "fp32": "fp32: 32-bit floating point",
+    "bf16": "bf16: 16-bit floating point, faster, with small differences from fp32",
+    "int8": "int8: 8-bit integers, fastest, with small differences from fp32",
+    "exact": "exact: fast at first, and computed again in fp32 where the answer is close",
+}
+"""A text for each precision of a bundle."""
+
+
+def model_facts() -> BundleFacts:
+    """Return the facts of the model that new jobs get; every page shows them in its header."""
+    return current_backend().served.default_facts()
+
+
+def model_page() -> str:
+    """Show the model of the query's `job`, or else its `name`, by default that of new jobs; classes contain `q`.
+
+    A job has its model for good, also when the catalogue has it no more.
+    """
+    served, search = current_backend().served, clean_search(request.args.get("q", ""))
+    job = user_jobs().job(job_id) if (job_id := request.args.get("job")) else None
+    catalog = served.recent_catalog()
+    facts = served.facts_called(request.args.get("name", "")) if job is None else served.facts(job.model)
+    shown = None if catalog is None or facts.digest is None else catalog.find(facts.digest)
+    return render_with_fleet(
+        "model.html",
+        facts=facts,
+        job=job,
+        shown=shown,
+        catalog=catalog,
+        precision=PRECISIONS.get(facts.precision, facts.precision),
+        search=search,
+        matching={label for label in facts.labels if search.casefold() in label.casefold()},
+    )
+
+
+def fleet_models() -> str:
+    """Return the part of the fleet's page that compares models; the page polls it."""
+    return render_template("_models.html")

@@ -1,0 +1,303 @@
+"""Messages to operators on spending caps and outages, to each receiver in `notifications` of the configuration.
+
+On a cap there is one when 80% of it are used, and one when it is reached, once in its day or month (UTC). On an
+outage, in which the fleet cannot work, there is one when it has begun and one when it is over.
+
+| State of a message | Event                                          | Next state                                |
+|--------------------|------------------------------------------------|-------------------------------------------|
+| (none)             | a round of the autoscaler finds the cap so far | found                                     |
+| found              | stored in the job table                        | waiting for each receiver                 |
+| waiting            | the receiver accepts it                        | sent                                      |
+| waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
+| waiting            | the receiver refuses it for good               | given up until the next controller starts |
+| any                | its day or month ended `MAX_AGE` ago           | removed                                   |
+| any                | the next outage begins                         | removed                                   |
+
+At most ten messages are kept: two levels for each of two days and two months, and two of the last outage.
+
+A message is stored before it is sent, so the next controller sends it if this one dies. A controller may die between
+the sending and the record of it: the message is then sent again, with the same id. The next controller also looks at
+the last report of the previous one, so that what that one found last is not lost at midnight.
+"""
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, get_args
+
+from core.config import NotificationSettings
+from core.fleet.models import (
+    CapMessage,
+    CapMessages,
+    CapPeriod,
+    FleetSpending,
+    OperatorMessage,
+    OutageMessage,
+)
+from core.fleet.store import FleetStore
+from core.format import operator_words
+from services.backoff import pause_seconds
+from services.clients import Clients
+from services.clock import utc_now
+from services.errors import ConfigError
+from web_tier.features.notifications.notifier import (
+    FIRST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
+    ChannelMessage,
+    Send,
+    aws_errors,
+    senders,
+    try_to_send,
+)
+from web_tier.features.notifications.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
+
+SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_WEBHOOK_SECRET_FILE"  # noqa: S105 (the name of a variable)
+"""Names the file with the secret that signs the webhook of operators."""
+
+CHECK_SECONDS: Final = 2.0
+"""Time between two rounds: nothing is read in a round without a message."""
+
+MAX_AGE: Final = timedelta(days=1)
+"""How long after its period a cap is still announced: the last report of the previous controller may be old.
+
+At most a day, so that a message is of the current period or of the one before it."""
+
+SETTLE_SECONDS: Final = 30.0
+"""How long an outage has lasted, or has been over, before operators get a message: less is no outage."""
+
+_log = logging.getLogger(__name__)
+
+
+def outgoing_message(message: OperatorMessage, target: str, secret: str, at: datetime) -> ChannelMessage:
+    """Return a message to one receiver; `docs/fleet.md` describes its body."""
+    words, last = operator_words(message), f"Id of this message: {message.id}"
+    data: dict[str, object] = {"text": words, "found_at": message.at.isoformat()}
+    if isinstance(message, OutageMessage):
+        kind = f"fleet.outage_{'over' if message.is_over else 'began'}"
+        data |= {"since": message.since.isoformat(), "reason": message.reason}
+        subject = f"Fleetsight: the fleet {'works again' if message.is_over else 'cannot work'}"
+        lines = [words, last]
+    else:
+        kind, spending = f"fleet.spending_cap_{message.level}", message.spending
+        allowance = spending.allowance
+        data |= {
+            "period": message.period,
+            "start": message.start.isoformat(),
+            "ends_at": spending.end_of(message.period).isoformat(),
+            "cap_dollars": spending.cap(message.period),
+            "used_dollars": round(spending.used(message.period), 6),
+            "allowed_dollars": allowance.dollars if allowance and allowance.day == spending.day else 0,
+        }
+        nearly = "nearly " if message.level == "near" else ""
+        subject = f"Fleetsight: the {message.period}'s spending cap is {nearly}reached"
+        lines = [
+            words,
+            "To allow more today, use the Fleet page or ./scripts/fleetsight fleet allow DOLLARS.",
+            f"Costs are estimates by the price table of config.yaml. {last}",
+        ]
+    body = json.dumps({"type": kind, "id": message.id, "timestamp": at.isoformat(), "data": data})
+    return ChannelMessage(message.id, target, secret, at, body, subject, "\n\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class CapReceiver:
+    """A receiver of the messages.
+
+    Attributes:
+        name: identifies it in the record of what was sent: `webhook`, `topic` or `email:` with the address.
+        target: URL, ARN or e-mail address.
+        secret: signs the webhook.
+    """
+
+    name: str
+    target: str
+    send: Send
+    secret: str = ""
+
+
+@dataclass
+class CapNotifier:
+    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`.
+
+    Attributes:
+        receivers: to which each message is sent.
+        active: returns whether this process may still act.
+        token: fencing token of the tenure.
+    """
+
+    store: FleetStore
+    receivers: Sequence[CapReceiver]
+    active: Callable[[], bool]
+    token: int
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = utc_now
+    _messages: tuple[OperatorMessage, ...] = field(init=False)
+    _stored: tuple[OperatorMessage, ...] = field(init=False)
+    _outage_changed_at: tuple[float, datetime] | None = field(default=None, init=False)
+    _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict, init=False)
+    """Failed tries by message and receiver: their number, and when the next one is due."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        """Continue with the messages of the previous controller."""
+        stored = self.store.cap_messages()
+        self._messages = self._stored = (*stored.messages, *stored.outages)
+
+    def observe_outage(self, reason: str | None) -> None:
+        """Take over why the fleet cannot work, or None if it can; add a message once this has lasted long enough."""
+        outages = [each for each in self._messages if isinstance(each, OutageMessage)]
+        began = outages[-1] if outages and not outages[-1].is_over else None
+        if not self.receivers or (reason is None) == (began is None):
+            self._outage_changed_at = None
+            return
+        self._outage_changed_at = self._outage_changed_at or (self.clock(), self.now())
+        changed_at, since = self._outage_changed_at
+        if self.clock() - changed_at < SETTLE_SECONDS:
+            return
+        with self._lock:
+            if began is not None:
+                over = OutageMessage(since=began.since, is_over=True, at=since, reason=began.reason)
+                self._messages = (*self._messages, over)
+            else:
+                message = OutageMessage(since=since, is_over=False, at=since, reason=reason or "")
+                self._messages = (*(each for each in self._messages if isinstance(each, CapMessage)), message)
+
+    def observe(self, spending: FleetSpending | None) -> None:
+        """Take over the cost and the caps of a round; add the messages that follow from them."""
+        if spending is None or not self.receivers:
+            return
+        now = self.now()
+        for period in get_args(CapPeriod):
+            level = spending.level(period)
+            if level is not None and not _is_over(spending, period, now):
+                self._add(CapMessage(period=period, level=level, at=now, spending=spending))
+
+    def _add(self, message: CapMessage) -> None:
+        with self._lock:
+            same_cap = [
+                each for each in self._messages if isinstance(each, CapMessage) and each.period == message.period
+            ]
+            if any(each.start > message.start for each in same_cap):
+                return
+            known = {each.level for each in same_cap if each.start == message.start}
+            if message.level in known or "reached" in known:
+                return
+            names = {receiver.name for receiver in self.receivers}
+            old = [each for each in same_cap if each.start != message.start and not names - set(each.sent)]
+            self._messages = (*(each for each in self._messages if each not in old), message)
+
+    def tick(self) -> float:
+        """Store what was found, and send what is due; return the seconds until the next round."""
+        self._remove_old()
+        self._store()
+        ids = {message.id for message in self._stored}
+        self._failed = {key: tries for key, tries in self._failed.items() if key[0] in ids}
+        for message in self._stored:
+            for receiver in self.receivers:
+                _, due = self._failed.get((message.id, receiver.name), (0, 0.0))
+                is_waiting = receiver.name not in message.sent and due <= self.clock()
+                if is_waiting and self.active() and self._is_accepted(message, receiver):
+                    self._mark_sent(message.id, receiver.name)
+                    self._store()
+        return CHECK_SECONDS
+
+    def _remove_old(self) -> None:
+        now = self.now()
+        with self._lock:
+            self._messages = tuple(
+                each
+                for each in self._messages
+                if isinstance(each, OutageMessage) or not _is_over(each.spending, each.period, now)
+            )
+
+    def _store(self) -> None:
+        messages = self._messages
+        item = CapMessages(
+            messages=tuple(each for each in messages if isinstance(each, CapMessage)),
+            outages=tuple(each for each in messages if isinstance(each, OutageMessage)),
+        )
+        if messages != self._stored and self.active() and self.store.put_cap_messages(item, self.token):
+            self._stored = messages
+
+    def _mark_sent(self, message_id: str, name: str) -> None:
+        with self._lock:
+            self._messages = tuple(
+                each.model_copy(update={"sent": (*each.sent, name)}) if each.id == message_id else each
+                for each in self._messages
+            )
+
+    def _is_accepted(self, message: OperatorMessage, receiver: CapReceiver) -> bool:
+        """Send a message once; return whether the receiver has accepted it, and else when to try again."""
+        key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
+        failure = try_to_send(
+            receiver.send, lambda: outgoing_message(message, receiver.target, receiver.secret, self.now()), ids
+        )
+        if failure is None:
+            return True
+        failures = self._failed.get(key, (0, 0.0))[0] + 1
+        pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._failed[key] = failures, self.clock() + pause
+        _log.warning(
+            "a message to operators was not sent",
+            extra={**ids, "reason": str(failure), "given_up": failure.is_final},
+        )
+        return False
+
+
+def _is_over(spending: FleetSpending, period: CapPeriod, now: datetime) -> bool:
+    """Return whether messages on a cap are not sent any more: its day or month ended long ago, or is not to come.
+
+    A wrong clock has stored a day that is later than tomorrow; its messages must not suppress those of the present.
+    """
+    return now - spending.end_of(period) >= MAX_AGE or spending.day > (now + MAX_AGE).date()
+
+
+def cap_receivers(
+    clients: Clients, settings: NotificationSettings, environment: Mapping[str, str] = os.environ
+) -> list[CapReceiver]:
+    """Return the receivers of the configuration.
+
+    Raises:
+        ConfigError: webhooks may not go to the address, or the file with the secret is missing.
+    """
+    send = senders(clients, settings)
+
+    def by_topic(message: ChannelMessage) -> None:
+        # Subscribers by e-mail get the text, all others the JSON.
+        bodies = json.dumps({"default": message.body, "email": message.text})
+        with aws_errors():
+            clients.sns.publish(
+                TopicArn=message.target, Subject=message.subject, Message=bodies, MessageStructure="json"
+            )
+
+    found = [CapReceiver(f"email:{each}", each, send["email"]) for each in settings.operator_emails]
+    if settings.operator_topic_arn is not None:
+        found.append(CapReceiver("topic", settings.operator_topic_arn, by_topic))
+    if (url := settings.operator_webhook) is not None:
+        try:
+            parse_webhook(url, settings)
+        except WebhookRefusedError as error:
+            raise ConfigError(f"notifications.operator_webhook: {error}") from error
+        found.append(CapReceiver("webhook", url, send["webhook"], _secret(environment)))
+    return found
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    place = environment.get(SECRET_FILE_VARIABLE)
+    try:
+        found = re.fullmatch(SECRET_PATTERN, Path(place).read_text(encoding="utf-8").strip()) if place else None
+    except (OSError, UnicodeDecodeError):
+        found = None
+    if found is None:
+        raise ConfigError(
+            f"notifications.operator_webhook needs its secret: name a file in {SECRET_FILE_VARIABLE} that only the "
+            'controller may read, with what `echo "whsec_$(openssl rand -base64 32)"` prints'
+        )
+    return found[0]

@@ -1,0 +1,264 @@
+"""True labels of a job's images: from a CSV file, from the names of folders, and the evaluation against them.
+
+A user's file names images by a path or a filename. A line belongs to the image with the same path, or else to the
+only image of which one path ends with the other: `day1/a.jpg` is `photos/day1/a.jpg`, but not `day2/a.jpg`.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import chain, islice
+from typing import Final, Literal
+
+from core.ids import is_id
+from core.jobs.models import ImageRecord, JobStatus, TrueLabel, TruthSource
+from core.messages import ClassificationResult
+from services.clock import utc_now
+from services.errors import FleetsightError
+from web_tier.auth.job_access import UserJobs
+from web_tier.features.review.evaluation import Evaluation
+from web_tier.http.parameters import clean_label
+from web_tier.results.export import unescaped_cell
+from web_tier.results.query import PAGE
+
+MAX_TRUTH_BYTES: Final = 2 * 2**20
+"""Largest file with true labels."""
+
+MAX_TRUTH_ROWS: Final = 20_000
+"""Lines of a file: writing them takes some seconds, in batches of 25."""
+
+MAX_TRUTH_COLUMNS: Final = 1_000
+"""Columns of a file that are searched for the image and its label; a line of 2 MB may have two million."""
+
+MAX_SHOWN: Final = 20
+"""Faults and unknown classes that an outcome lists; it counts all of them."""
+
+SPARSE: Final = 10
+"""If fewer than one in so many images of a job have a true label, only their results are read."""
+
+_ID_COLUMNS: Final = frozenset({"image_id"})
+_FILE_COLUMNS: Final = frozenset({"filename", "file name", "file", "path", "filepath", "file path", "image", "name"})
+_LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
+"""Names of the column with the true label; an export of results has `label`, too, which is the model's."""
+
+_WORDS: Final = re.compile(r"[\s_-]+")
+
+Reason = Literal["no image has this name", "several images have this name", "an earlier line has another label"]
+
+
+class TruthFileError(FleetsightError):
+    """Raised when a file with true labels cannot be read; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRow:
+    """A line of a file: the name or the id of an image, and its true label; `line` is its number in the file."""
+
+    line: int
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TruthFault:
+    """A line that set no true label, and why."""
+
+    line: int
+    name: str
+    reason: Reason
+
+
+@dataclass
+class TruthOutcome:
+    """What a file or the names of folders say about the images of a job.
+
+    Attributes:
+        labels: true label by image id.
+        faults: lines of a file that set none.
+        without: images of the job without a folder, and lines without a label.
+        unknown_classes: labels that are no class of the model; they are set all the same.
+    """
+
+    labels: dict[str, str] = field(default_factory=dict)
+    faults: list[TruthFault] = field(default_factory=list)
+    without: int = 0
+    unknown_classes: tuple[str, ...] = ()
+
+
+def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
+    """Yield the lines of a CSV file with a column for the image and one for its true label.
+
+    The separator is a comma, a semicolon or a tab. A header is optional; without one, the first two columns count.
+
+    Raises:
+        TruthFileError: it is not such a file, or has more than `MAX_TRUTH_ROWS` lines.
+    """
+    encoding = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise TruthFileError("the file is not UTF-8; save it as “CSV UTF-8” and try again") from error
+    start = text[:4_096].lstrip("\r\n").partition("\n")[0]
+    separator = max(",;\t", key=start.count)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+        first = next(rows, None)
+        if first is None:
+            raise TruthFileError("the file is empty; send lines of a filename and its true label")
+        columns = _columns(first[1])
+        has_header = columns is not None
+        name_at, label_at = columns or (0, 1)
+        for count, (line, row) in enumerate(rows if has_header else chain([first], rows), 1):
+            if count > MAX_TRUTH_ROWS:
+                raise TruthFileError(f"the file has more than {MAX_TRUTH_ROWS:,} lines; send it in parts")
+            name, label = (unescaped_cell(row[at].strip()) if at < len(row) else "" for at in (name_at, label_at))
+            yield TruthRow(line, name, clean_label(label))
+    except csv.Error as error:
+        raise TruthFileError(f"line {reader.line_num} is not CSV ({error}); save the file as CSV UTF-8") from error
+
+
+def _columns(header: Sequence[str]) -> tuple[int, int] | None:
+    """Return the places of the image and of the label in a header, or None if this line is no header.
+
+    Raises:
+        TruthFileError: a column is missing.
+    """
+    names = [_WORDS.sub(" ", cell.strip().casefold()) for cell in header[:MAX_TRUTH_COLUMNS]]
+    ids = [at for at, name in enumerate(names) if name.replace(" ", "_") in _ID_COLUMNS]
+    files = [at for at, name in enumerate(names) if name in _FILE_COLUMNS]
+    labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]
+    if labels and (ids or files):
+        return (ids or files)[0], labels[0]
+    if ids or files or len(names) < 2:
+        raise TruthFileError("the file needs two columns, such as filename and label")
+    return None
+
+
+def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes: Sequence[str]) -> TruthOutcome:
+    """Return the true labels that the lines of a file give to a job's images."""
+    all_rows = list(rows)
+    labelled = [row for row in all_rows if row.label]
+    outcome = TruthOutcome(without=len(all_rows) - len(labelled))
+    # Not line by line: in a job with the same filename in many folders, each line would be compared with each image.
+    longer: dict[str, list[str]] = {_path(row.name): [] for row in labelled}
+    depths = {path.count("/") for path in longer}
+    ids, by_id = defaultdict[str, list[str]](list), set[str]()
+    for image in images:
+        path = _path(image.filename)
+        by_id.add(image.ref.image_id)
+        ids[path].append(image.ref.image_id)
+        for end in _ends(path, depths):
+            if end in longer and len(longer[end]) < 2:  # a line needs to know of two at most
+                longer[end].append(image.ref.image_id)
+    spelling, depths = ClassSpelling(classes), {path.count("/") for path in ids}
+    for row in labelled:
+        path = _path(row.name)
+        if is_id(row.name) and row.name in by_id:
+            found = [row.name]
+        elif path in ids:
+            found = ids[path]
+        else:
+            found = longer[path] + [image_id for end in _ends(path, depths) for image_id in ids.get(end, ())[:2]]
+        label = spelling.of(row.label)
+        if len(found) != 1:
+            reason: Reason = "several images have this name" if found else "no image has this name"
+            outcome.faults.append(TruthFault(row.line, row.name, reason))
+        elif outcome.labels.setdefault(found[0], label) != label:
+            outcome.faults.append(TruthFault(row.line, row.name, "an earlier line has another label"))
+    outcome.unknown_classes = spelling.unknown(outcome.labels.values())
+    return outcome
+
+
+def match_folders(images: Iterable[ImageRecord], classes: Sequence[str]) -> TruthOutcome:
+    """Return as the true label of each image the name of the folder that contains it."""
+    outcome, spelling = TruthOutcome(), ClassSpelling(classes)
+    for image in images:
+        folder = clean_label(_parts(image.filename)[-2]) if len(_parts(image.filename)) > 1 else ""
+        if folder:
+            outcome.labels[image.ref.image_id] = spelling.of(folder)
+        else:
+            outcome.without += 1
+    outcome.unknown_classes = spelling.unknown(outcome.labels.values())
+    return outcome
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the parts of a path, at least one; the name of a file is never used as a path."""
+    parts = (part for part in name.replace("\\", "/").split("/") if part not in {"", "."})
+    return tuple(parts) or ("",)
+
+
+def _path(name: str) -> str:
+    """Return the parts of a path, each after a slash."""
+    return "/" + "/".join(_parts(name))
+
+
+def _ends(path: str, depths: Collection[int]) -> Iterator[str]:
+    """Yield the last parts of a path, but not all of them, in each number of parts that is one of `depths`."""
+    at, depth = path.rfind("/"), 1
+    while at > 0:
+        if depth in depths:
+            yield path[at:]
+        at, depth = path.rfind("/", 0, at), depth + 1
+
+
+class ClassSpelling:
+    """Spells users' labels as the model spells its classes: `Stop_Sign` is `stop sign`.
+
+    Args:
+        classes: of the model; empty if they are not known.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = {_WORDS.sub(" ", name.casefold()): name for name in classes} | {
+            name: name for name in classes
+        }
+
+    def of(self, label: str) -> str:
+        """Return the model's spelling of a label, or the label as it is if the model has no such class."""
+        return self._classes.get(label) or self._classes.get(_WORDS.sub(" ", label.casefold()), label)
+
+    def unknown(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `labels`, each once, that are no class of the model; none if its classes are not known."""
+        known = set(self._classes.values())
+        return tuple(sorted(set(labels) - known)) if known else ()
+
+
+def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
+    """Return the evaluation of a job's predictions against the true labels that its user has set."""
+    job_id = status.job.job_id
+    truths = {key: truth.label for key, truth in jobs.truths(job_id).items()}
+    is_sparse = len(truths) * SPARSE < status.accepted
+
+    def pages() -> Iterator[Mapping[str, ClassificationResult]]:  # memory must not grow with the job
+        ids = iter(sorted(truths) if is_sparse else (image.ref.image_id for image in jobs.images(job_id)))
+        while some := list(islice(ids, PAGE)):
+            yield jobs.results_of(job_id, some) if is_sparse else jobs.results(job_id, some[0], some[-1])
+
+    results = (result for found in pages() for result in found.items())
+    labels = ((truths[key], result.label) for key, result in results if key in truths)
+    return Evaluation.of((truth, label) for truth, label in labels if label is not None)
+
+
+def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: TruthSource) -> int:
+    """Set true labels of images of a job, by image id; return how many were not so before.
+
+    Only changes are written, so that repeating a large file costs little.
+
+    Raises:
+        NotFoundError: the job was deleted.
+        TableBusyError: some could not be set; setting all again is safe.
+    """
+    before, now = jobs.truths(job_id), utc_now()
+    changed = {
+        key: TrueLabel(label, now, source)
+        for key, label in labels.items()
+        if key not in before or before[key].label != label
+    }
+    if changed:
+        jobs.set_truths(job_id, changed)
+    return len(changed)

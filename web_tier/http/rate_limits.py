@@ -1,0 +1,390 @@
+"""Rate limits of an application: which requests count, against which caller, and how many are allowed.
+
+Each request counts, except those for static files and health: for its user, or else for its address. The sender is
+identified before the request is counted, so a flood from an address, also one of invalid tokens, does not stop the
+address's signed-in users. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
+account's owner out:
+
+- a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
+- once an account's limit is reached, each address has one more attempt in the minute;
+- passwords, on all forms together, and mailed codes have limits of their own: guesses at one do not block the other;
+- codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
+  password;
+- an attempt that succeeds is not counted.
+
+All processes of the web tier count together, in the job table (`TableCounts`), or each counts in its own memory
+(`ProcessCounts`).
+"""
+
+import ipaddress
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from math import ceil
+from typing import Final, Literal, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import TooManyRequests
+
+from core.config import Config
+from services.clients import Clients
+from services.clock import epoch_seconds
+from services.made_once import made_once
+from services.table import EXPIRES_AT, Table
+from web_tier.auth.context import current_auth, signs_in
+from web_tier.auth.devices import known_device
+from web_tier.auth.identity import known_identity
+from web_tier.http.backend import Backend
+from web_tier.http.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
+
+Kind = Literal["request", "attempt", "code"]
+"""What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors.
+
+A code has six digits, and three codes are valid at a time. At ten tries an hour, one is guessed in 0.07% of days.
+"""
+
+PAUSE_SECONDS = 10.0
+"""Seconds without counting after the storage has failed, so that not every request waits for it."""
+
+MAX_BLOCKED = 10_000
+"""Callers over their limit that one process remembers."""
+
+UNCOUNTED: Final = frozenset(
+    {
+        "static",
+        "bootstrap.static",
+        "health.alive",
+        "health.ready",
+        "health_v1.alive",
+        "health_v1.ready",
+        "admission.may_send",  # nginx sends it for a request that counts itself
+    }
+)
+"""Endpoints with requests that are not counted."""
+
+_BY_USER: Final = frozenset(
+    f"accounts.{name}"
+    for name in (
+        "password",
+        "make_token",
+        "second_factor",
+        "confirm_second_factor",
+        "turn_off_second_factor",
+        "new_recovery_codes",
+    )
+)
+"""Endpoints at which signed-in users prove their identity again."""
+
+_SAME_CREDENTIAL: Final = dict.fromkeys(_BY_USER | {"accounts.recovery"}, "accounts.sign_in")
+"""Endpoints that check the same credential as another one, a password: they share its attempts."""
+
+PROOFS: Final = _BY_USER | {f"accounts.{name}" for name in ("sign_in", "new_password", "code", "recovery", "reset")}
+"""Endpoints that check passwords and codes."""
+
+ATTEMPTS: Final = PROOFS | {"accounts.sign_up", "accounts.forgot"}
+"""These, and the endpoints that send a mail."""
+
+_EXTENSION = "fleetsight-limits"
+_HOUSEHOLD_PREFIX = 64
+"""Bits of the IPv6 network that one customer has: 2^64 addresses."""
+
+_log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 1.0
+"""Seconds that a request waits for its count."""
+
+CONNECTIONS = 16
+
+WINDOW_SECONDS = {"minute": 60, "hour": 3600}
+
+_KEPT_SECONDS = 3600
+
+MAX_COUNTED = 100_000
+"""Callers that one process counts in its memory."""
+
+
+@dataclass(frozen=True)
+class TableCounts:
+    """Counts by minute and hour in `table`, the job table with a client of short timeouts.
+
+    `clock` returns the seconds since the epoch, which decide the window.
+    """
+
+    table: Table
+    clock: Callable[[], float] = epoch_seconds
+
+    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
+        start = int(self.clock() // seconds) * seconds
+        expiry = {EXPIRES_AT: start + seconds + _KEPT_SECONDS}
+        item = self.table.add(f"RATE#{key}", str(start), {"hits": amount}, expiry)
+        return 0 if item is None else int(item["hits"]), start + seconds
+
+
+@dataclass
+class ProcessCounts:
+    """Counts of one process; each window begins with its first count.
+
+    `clock` returns the seconds since the epoch. It does not believe a machine's clock that was a day ahead once: else
+    callers would be refused for a day.
+    """
+
+    clock: Callable[[], float] = epoch_seconds
+    _windows: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict, init=False)
+    """By their length and key, the oldest first: when each window began, and its count."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
+        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
+        with self._lock:
+            now, windows = self.clock(), self._windows.setdefault(seconds, {})
+            began, hits = windows.get(key, (now, 0))
+            if not hits or not 0 <= now - began < seconds:  # the window has ended, or the clock has jumped
+                windows.pop(key, None)
+                began, hits = now, 0
+                _make_room(windows, seconds, now)
+            windows[key] = (began, hits + amount)
+            return hits + amount, began + seconds
+
+
+def _make_room(windows: dict[str, tuple[float, int]], seconds: int, now: float) -> None:
+    """Delete the windows that have ended, and the oldest one if there are too many."""
+    while windows:
+        oldest = next(iter(windows))
+        if len(windows) < MAX_COUNTED and 0 <= now - windows[oldest][0] < seconds:
+            return
+        del windows[oldest]
+
+
+@dataclass
+class RateCounter:
+    """Counts for all threads of one process; while counting fails, every request is allowed.
+
+    Attributes:
+        counts: holds the counts.
+        clock: seconds since the epoch.
+    """
+
+    counts: TableCounts | ProcessCounts
+    clock: Callable[[], float] = epoch_seconds
+    _blocked: dict[str, float] = field(default_factory=dict, init=False)
+    _paused_until: float | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def hit(self, kind: Kind, caller: str, limit: int) -> int:
+        """Count one; return 0 if the caller is within the limit, else the seconds to wait. A limit of 0 is none.
+
+        A caller who is known to be over the limit is not counted any more, so a flood costs the table nothing.
+        """
+        if not limit:
+            return 0
+        now, (key, seconds) = self.clock(), _window(kind, caller, limit)
+        seconds_left = self._blocked.get(key, now) - now
+        if 0 < seconds_left <= seconds:  # longer only after the clock was set back
+            return ceil(seconds_left)
+        if self._is_paused(now):
+            return 0
+        try:
+            hits, end = self.counts.add(key, seconds, 1)
+        except (BotoCoreError, ClientError) as error:
+            self._pause(now, error)
+            return 0
+        if self._paused_until is not None:
+            with self._lock:
+                self._paused_until = None
+            _log.info("requests are counted again")
+        if hits <= limit or end <= now:
+            return 0
+        with self._lock:
+            if len(self._blocked) >= MAX_BLOCKED:
+                self._blocked = {
+                    each: until for each, until in self._blocked.items() if 0 < until - now <= _KEPT_SECONDS
+                }
+            if len(self._blocked) < MAX_BLOCKED:
+                self._blocked[key] = end
+        return ceil(end - now)
+
+    def undo(self, kind: Kind, caller: str, limit: int) -> None:
+        """Take back one that was counted. If a new window has begun, the caller has one more in it."""
+        now = self.clock()
+        if not limit or self._is_paused(now):
+            return
+        try:
+            self.counts.add(*_window(kind, caller, limit), -1)
+        except (BotoCoreError, ClientError) as error:
+            self._pause(now, error)
+
+    def _is_paused(self, now: float) -> bool:
+        return self._paused_until is not None and 0 < self._paused_until - now <= PAUSE_SECONDS
+
+    def _pause(self, now: float, error: Exception) -> None:
+        with self._lock:
+            is_first, self._paused_until = self._paused_until is None, now + PAUSE_SECONDS
+        if is_first:
+            _log.warning("requests cannot be counted, so that none is refused until they can again: %s", error)
+
+
+class RateLimiter:
+    """The limits of the callers of one process; made after gunicorn's fork.
+
+    Attributes:
+        is_enabled: whether there are limits: not for the one user of a page that only this machine can reach.
+        requests: of a caller in a minute; 0 is no limit, as in the next two.
+        attempts: to sign in and similar, of an address in a minute.
+        attempts_per_account: to sign in and similar, of an account in a minute.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        auth, limits = backend.config.auth, backend.config.limits
+        self.is_enabled = auth.mode != "none" or auth.open
+        self.requests, self.attempts = limits.requests_per_minute, limits.sign_in_attempts_per_minute
+        self.attempts_per_account = (self.attempts + 1) // 2
+        self._backend = backend
+        self._lock = threading.Lock()
+
+    @made_once
+    def counter(self) -> RateCounter:
+        """The counts of requests and attempts."""
+        config = self._backend.config
+        is_local = config.limits.store == "memory"
+        return RateCounter(ProcessCounts() if is_local else TableCounts(hurried_table(config)))
+
+    @property
+    def quotas(self) -> Quotas:
+        """The quotas of a day."""
+        return Quotas(self._backend.store.table, self._backend.config.limits)
+
+
+def install_rate_limiter(app: Flask, backend: Backend) -> None:
+    """Limit the requests to `app`: more than its callers may send in a minute are answered with 429."""
+    limiter = app.extensions[_EXTENSION] = RateLimiter(backend)
+    if limiter.is_enabled:
+        app.before_request(_count_request)
+        app.after_request(_undo_successful_attempts)
+
+
+def current_limiter() -> RateLimiter:
+    """Return the limiter of the application that serves the current request."""
+    return cast(RateLimiter, current_app.extensions[_EXTENSION])
+
+
+def current_quota_scope() -> QuotaScope:
+    """Return the quota of the caller of the current request."""
+    limiter = current_limiter()
+    return QuotaScope(limiter.quotas, _caller()) if limiter.is_enabled else UNLIMITED
+
+
+def remaining_quota(owner: str) -> RemainingQuota | None:
+    """Return the rest of a user's quota, or of the address's if `owner` is empty; None if there are no limits."""
+    limiter = current_limiter()
+    return limiter.quotas.remaining(owner or _address()) if limiter.is_enabled else None
+
+
+def count_code(email: str) -> None:
+    """Count a code of a second factor before it is checked. Only a caller with the right password comes here.
+
+    Raises:
+        TooManyRequests: the account had too many codes in this hour.
+    """
+    limiter = current_limiter()
+    if limiter.is_enabled:
+        device = known_device(current_auth().sessions.keys, email, second_factor=True)
+        account = account_key(email) if device is None else f"{account_key(email)} device {device}"
+        _count("code", account, limiter.attempts_per_account)
+
+
+def _count_request() -> None:
+    if request.endpoint in UNCOUNTED:
+        return
+    if request.endpoint in ATTEMPTS and request.method == "POST":
+        _count_attempt(request.endpoint)
+    _count("request", _caller(), current_limiter().requests)
+
+
+def _count_attempt(endpoint: str) -> None:
+    limiter = current_limiter()
+    identity = known_identity() if endpoint in _BY_USER else None
+    email = request.form.get("email", "") if identity is None else identity.email
+    account = f"{_SAME_CREDENTIAL.get(endpoint, endpoint)} {account_key(email)}"
+    device = known_device(current_auth().sessions.keys, email) if signs_in() else None
+    if device is not None:
+        _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
+        return
+    _count("attempt", _address(), limiter.attempts)
+    if not email:  # an answer to a challenge, which only a person with the right password has
+        return
+    if limiter.counter.hit("attempt", account, limiter.attempts_per_account):
+        _count("attempt", f"{account} {_address()}", 1)
+    else:
+        _record("attempt", account, limiter.attempts_per_account)
+
+
+def _count(kind: Kind, caller: str, limit: int) -> None:
+    if seconds := current_limiter().counter.hit(kind, caller, limit):
+        raise TooManyRequests(
+            f"more than {limit:,} {kind}s came in {'an hour' if kind == 'code' else 'a minute'}; "
+            f"wait for {seconds} s, then send fewer requests",
+            retry_after=seconds,
+        )
+    if kind != "request":
+        _record(kind, caller, limit)
+
+
+def _record(kind: Kind, caller: str, limit: int) -> None:
+    g.setdefault("attempts", []).append((kind, caller, limit))
+
+
+def _undo_successful_attempts(response: Response) -> Response:
+    if request.endpoint in PROOFS and response.status_code < 400:
+        for kind, caller, limit in g.get("attempts", []):
+            current_limiter().counter.undo(kind, caller, limit)
+    return response
+
+
+def _window(kind: Kind, caller: str, limit: int) -> tuple[str, int]:
+    """Return the key under which a caller's windows are counted, and their length in seconds.
+
+    The form of the key is that of the release before: during an update, processes of both releases count together.
+    """
+    unit = "hour" if kind == "code" else "minute"
+    return f"LIMITER/{kind}/{caller}/{limit}/1/{unit}", WINDOW_SECONDS[unit]
+
+
+def _caller() -> str:
+    """Return the caller of the current request: the id of its user, or else its address."""
+    identity = known_identity()
+    return (identity.owner if identity else "") or _address()
+
+
+def _address() -> str:
+    """Return the address of the current request as a key of counts; never the id of a user."""
+    return f"address {network_of(request.remote_addr or '')}"
+
+
+def network_of(host: str) -> str:
+    """Return the address under which `host` is counted: itself, or for IPv6 the network of one customer."""
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, _HOUSEHOLD_PREFIX), strict=False))
+
+
+def account_key(email: str) -> str:
+    """Return the key under which attempts on an account are counted: a digest, since no e-mail address is stored."""
+    return f"account {sha256(email.strip().casefold().encode()).hexdigest()}"
+
+
+def hurried_table(config: Config) -> Table:
+    """Return the job table with a client that does not retry, and waits for `WAIT_SECONDS` at most."""
+    endpoint = replace(
+        config.aws.endpoint(CONNECTIONS), max_attempts=1, connect_timeout=WAIT_SECONDS, read_timeout=WAIT_SECONDS
+    )
+    return Table(Clients(endpoint).dynamodb, config.names.job_table)

@@ -1,0 +1,332 @@
+"""Clients that are slow, idle or break off: bounds for connections, and for the head, body and response of a request.
+
+gunicorn would give each new connection a thread for some seconds, and then read the head of its request without a
+limit. `BoundedThreadWorker` reads heads in its main loop, so only a whole head costs a thread; it bounds the
+connections that wait, and responses. `TimeoutStream` bounds bodies and refuses those that break off: behind nginx a
+body is complete before it arrives here; on one machine nothing else checks it.
+"""
+
+import errno
+import selectors
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import IO, Any, Final
+
+from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+from werkzeug.exceptions import BadRequest, RequestTimeout
+from werkzeug.wsgi import get_content_length
+
+from web_tier.http.rate_limits import network_of
+
+HEAD_SECONDS: Final = 10.0
+"""Seconds that the head of a request may take, as in nginx."""
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Bytes of a head, as in nginx: while it is incomplete it is in memory."""
+
+WAITING_OF_ONE_ADDRESS: Final = 0.5
+"""Share of the connections of a process which may wait for the head of a request for one address."""
+
+LEFT_THREADS: Final = 1 / 8
+"""Share of the threads of a process that one address leaves to others: slow bodies and answers hold theirs."""
+
+ANSWER_SECONDS: Final = 60.0
+"""Seconds that a client may take to receive a piece of its response."""
+
+STALL_SECONDS: Final = 20.0
+"""Seconds without a byte after which a body is given up."""
+
+READ_SECONDS: Final = 60.0
+"""Seconds that a client may take to fill one read: gunicorn returns from it only when it is full."""
+
+GRACE_SECONDS: Final = 30.0
+MIN_BYTES_PER_SECOND: Final = 1024
+"""Minimum average rate of a body after the grace; only the time that is spent waiting for the client counts."""
+
+_ACCEPTED_AT_ONCE: Final = 100
+"""Connections that are accepted before others are read."""
+
+_READ_BYTES: Final = 8192
+"""Bytes that are read at once, as by gunicorn."""
+
+
+def _refusal(status: bytes, text: bytes) -> bytes:
+    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(text)) + text
+
+
+_TOO_SLOW: Final = _refusal(b"408 Request Timeout", b"the head of the request took too long; try again")
+_TOO_LARGE: Final = _refusal(
+    b"431 Request Header Fields Too Large", b"the head of the request has more than %d bytes" % MAX_HEAD_BYTES
+)
+
+
+class _Connection(TConn):  # type: ignore[misc]
+    """A connection.
+
+    Attributes:
+        network: the address under which it is counted.
+        head: what has arrived of a head that is not complete.
+        since: when it became idle or its head began, by the monotonic clock.
+    """
+
+    since: float
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.network, self.head = network_of(self.client[0]), b""
+
+    def has_whole_head(self) -> bool:
+        """Whether gunicorn's parser accepts or refuses the head without reading more: a bare LF is refused."""
+        head = self.head.removeprefix(b"\r\n")
+        return b"\r\n\r\n" in head or head.count(b"\n") != head.count(b"\r\n")
+
+
+class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
+    """A threaded gunicorn worker that disconnects slow and idle clients.
+
+    A connection waits, watched by the main loop, until it has the head of a request: in gunicorn's `keepalived_conns`
+    while it is idle, and then in `_begun`. Both have the oldest first. Then it gets a thread. If its address has as
+    many as it may have, it is in `_queued` until one of them ends.
+    """
+
+    head_seconds = HEAD_SECONDS
+    answer_seconds = ANSWER_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begun: dict[_Connection, None] = {}
+        self._waiting_of, self._served_of = Counter[str](), Counter[str]()
+        self._queued: dict[str, deque[_Connection]] = {}
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept new connections; close the oldest ones that wait if there are too many, of one address or in all."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                client, address = listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._disconnect_oldest()
+                elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                    raise
+                return
+            self.nr_conns += 1
+            conn = _Connection(self.cfg, client, address, listener.getsockname())
+            self._await_head(conn)
+            if self._waiting_of[conn.network] > WAITING_OF_ONE_ADDRESS * self.worker_connections:
+                self._disconnect_oldest(conn.network)
+            elif self.nr_conns >= self.worker_connections:
+                self._disconnect_oldest()
+
+    def _await_head(self, conn: _Connection) -> None:
+        """Watch a connection that has sent nothing of its next request."""
+        conn.sock.setblocking(False)
+        conn.since = time.monotonic()
+        conn.timeout = conn.since + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
+        self.keepalived_conns.append(conn)
+        self._waiting_of[conn.network] += 1
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
+        """Read what a connection that waits has sent."""
+        if client.fileno() < 0:
+            return  # it has just been closed for a new one
+        try:
+            received = client.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if received:
+            self._continue_head(conn, received)
+        else:
+            self._disconnect(conn)
+
+    def _continue_head(self, conn: _Connection, received: bytes) -> None:
+        """Give a connection a thread if what it has sent so far contains the head of a request."""
+        if not conn.head:
+            self.keepalived_conns.remove(conn)
+            self._begun[conn] = None
+            conn.since = time.monotonic()
+            conn.timeout = conn.since + self.head_seconds
+        conn.head += received
+        if conn.has_whole_head():
+            self._forget(conn)
+            conn.init()
+            conn.parser.unreader.unread(conn.head)
+            conn.head, conn.data_ready = b"", True
+            self._queued.setdefault(conn.network, deque()).append(conn)
+            self._serve_next(conn.network)
+        elif len(conn.head) > MAX_HEAD_BYTES:
+            self._disconnect(conn, _TOO_LARGE)
+
+    def _serve_next(self, network: str) -> None:
+        """Give the next connection of an address a thread, unless there is none or the address has enough threads."""
+        most = self.cfg.threads - int(LEFT_THREADS * self.cfg.threads)
+        if network in self._queued and self._served_of[network] < most:
+            self._served_of[network] += 1
+            self.enqueue_req(self._queued[network].popleft())
+            if not self._queued[network]:
+                del self._queued[network]
+
+    def _forget(self, conn: _Connection) -> None:
+        """Watch a connection no more."""
+        self.poller.unregister(conn.sock)
+        _decrease(self._waiting_of, conn.network)
+        if conn.head:
+            del self._begun[conn]
+        else:
+            self.keepalived_conns.remove(conn)
+
+    def _disconnect(self, conn: _Connection, answer: bytes = b"") -> None:
+        """Close a connection that waits, without waiting for its client."""
+        self._forget(conn)
+        self.nr_conns -= 1
+        with suppress(OSError):
+            conn.sock.send(answer)
+        conn.close()
+
+    def _disconnect_oldest(self, network: str = "") -> None:
+        """Close the connection that has waited longest, of a network or of all."""
+        oldest = [
+            next((conn for conn in waiting if network in ("", conn.network)), None)
+            for waiting in (self.keepalived_conns, self._begun)
+        ]
+        if found := [conn for conn in oldest if conn is not None]:
+            self._disconnect(min(found, key=lambda conn: conn.since))
+
+    def handle(self, conn: _Connection) -> Any:
+        """Answer a request, in its own thread, which also closes the connection unless it is kept."""
+        # In a context of its own, so that the trace of this request is not that of the thread's next one.
+        is_kept = copy_context().run(super().handle, conn)
+        if not is_kept:
+            close_graceful(conn.sock)
+        return is_kept
+
+    def finish_request(self, conn: _Connection, fs: Any) -> None:
+        """Continue with a connection, in the main loop.
+
+        gunicorn would close it here, and wait for the client to close it, too: for seconds without service.
+        """
+        _decrease(self._served_of, conn.network)
+        self._serve_next(conn.network)
+        if fs.cancelled() or fs.exception() is not None:
+            self.nr_conns -= 1
+            conn.close()
+        elif not fs.result():
+            self.nr_conns -= 1
+        else:
+            self._await_head(conn)
+            if received := conn.parser.unreader.take_buffered():
+                self._continue_head(conn, received)
+
+    def handle_request(self, req: Any, conn: _Connection) -> Any:
+        """Answer a request after its head has been read; return whether its connection may be used again."""
+        conn.sock.settimeout(self.answer_seconds)
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError as error:
+            self.log.info("a response was cut off because its client did not receive it: %s", error)
+            return False
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Disconnect clients that were idle for too long, or all; the main loop calls this at least once a second."""
+        now = time.monotonic()
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
+            self._disconnect(self.keepalived_conns[0])
+
+    def murder_pending(self) -> None:
+        """Disconnect clients that take too long to send a head; the main loop calls this at least once a second."""
+        now = time.monotonic()
+        for conn in [conn for conn in self._begun if conn.timeout <= now]:
+            self._disconnect(conn, _TOO_SLOW)
+
+
+def _decrease(counter: Counter[str], network: str) -> None:
+    counter[network] -= 1
+    if not counter[network]:
+        del counter[network]
+
+
+class TimeoutStream:
+    """A request's body that is refused if the client is too slow, or breaks off before the end.
+
+    Args:
+        length: bytes of the body, or None if the client does not say.
+        read_seconds: bound of one read.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        connection: socket.socket,
+        length: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        self._stream, self._connection, self._clock = stream, connection, clock
+        self._length, self._read_seconds = length or 0, read_seconds
+        self._bytes, self._waited = 0, 0.0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, and none at the end.
+
+        Raises:
+            BadRequest: the body ends early, or is not valid chunked encoding.
+            RequestTimeout: the client stalls, or has been too slow on average.
+        """
+        before, expired = self._clock(), threading.Event()
+        watchdog = threading.Timer(self._read_seconds, self._expire, [expired])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            data = self._stream.read(size)
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except (ParseException, NoMoreData) as error:
+            self._disconnect()  # the start of the next request is unknown
+            raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
+        finally:
+            watchdog.cancel()
+        if expired.is_set():
+            raise self._timed_out()
+        self._waited += self._clock() - before
+        self._bytes += len(data)
+        if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
+            raise self._timed_out()
+        # gunicorn returns less than `size` only at the end of the body, or at that of the connection.
+        if (size < 0 or len(data) < size) and self._bytes < self._length:
+            raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
+        return data
+
+    def _expire(self, expired: threading.Event) -> None:
+        expired.set()
+        self._disconnect()
+
+    def _timed_out(self) -> RequestTimeout:
+        # Otherwise gunicorn would wait for the rest of the body before it closes the connection.
+        self._disconnect()
+        return RequestTimeout(
+            f"the upload stalled after {self._bytes} bytes; send it again, or in smaller requests to the same job"
+        )
+
+    def _disconnect(self) -> None:
+        """Read no more from the client; it can still be answered."""
+        with suppress(OSError):  # the client may have disconnected
+            self._connection.shutdown(socket.SHUT_RD)
+
+
+def bound_body(environ: dict[str, Any]) -> None:
+    """Refuse this request's body if it is slow or incomplete; needs the connection, which gunicorn exposes."""
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(STALL_SECONDS)
+        environ["wsgi.input"] = TimeoutStream(environ["wsgi.input"], connection, get_content_length(environ))

@@ -1,0 +1,172 @@
+"""Services of one process for results: live feeds, thumbnails, stored objects, class labels and progress."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import cast
+
+from flask import Flask, current_app
+
+from core.config import Config
+from core.ids import parse_key
+from core.images import thumbnail_type
+from core.jobs.models import ImageRecord, JobStatus
+from core.messages import ClassificationResult, LabelScore, Prediction, RequestedModel
+from core.model_catalog import JobModel
+from core.predictions import stored_prediction
+from services.clients import Clients
+from services.errors import NotFoundError
+from services.made_once import made_once
+from services.s3 import Bucket
+from web_tier.http.backend import Backend
+from web_tier.results.live_feed import FeedRegistry, JobFeed
+from web_tier.results.progress import JobProgress, ProgressBody, job_cost
+from web_tier.results.query import ImageResult
+from web_tier.results.thumbnails import RenderLimiter, Thumbnails, sandboxed_draw
+
+_EXTENSION = "fleetsight-results"
+
+
+class ImageObjects:
+    """Reads from the input and output buckets; its clients are created on first use, so after gunicorn's fork.
+
+    Args:
+        config: names the buckets.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+
+    def original(self, record: ImageRecord) -> bytes:
+        """Return the file that the user sent.
+
+        Raises:
+            NotFoundError: if it is no longer stored.
+            ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
+        """
+        return self._buckets[0].get(record.key, max(self._config.web.max_image_bytes, record.size))
+
+    def prediction(self, response: ClassificationResult) -> Prediction | None:
+        """Return the prediction with one probability per class, or None if it cannot be read.
+
+        An image that was answered from the cache has the prediction of the earlier image, until the job of that image
+        is deleted. A prediction with another label or model belongs to another delivery, so its scores do not belong
+        to this result.
+        """
+        ref = parse_key(response.source) if response.source else response.ref
+        found = stored_prediction(ref, self._buckets[1])
+        return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
+
+    def thumbnail(self, result: ImageResult) -> bytes:
+        """Return the thumbnail that a worker drew of an image; a cached result has that of the earlier image.
+
+        Raises:
+            NotFoundError: if there is no prediction of it, or none with a thumbnail.
+        """
+        source = result.response.source if result.response else None
+        ref = parse_key(source) if source else result.record.ref
+        found = stored_prediction(ref, self._buckets[1])
+        if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
+            raise NotFoundError(f"no thumbnail of {ref} is stored")
+        return found.thumbnail
+
+    def results_file(self, key: str) -> Iterator[bytes]:
+        """Return the results file of a job in parts; the first part has been read.
+
+        Raises:
+            NotFoundError: if there is no such file.
+        """
+        parts = self._buckets[1].stream(key)
+        return chain([next(parts, b"")], parts)
+
+    @made_once
+    def _buckets(self) -> tuple[Bucket, Bucket]:
+        """The input and the output bucket."""
+        clients, names = Clients(self._config.aws.endpoint()), self._config.names
+        return Bucket.named(clients, names.input_bucket), Bucket.named(clients, names.output_bucket)
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """The labels of a bundle in the order of the probabilities, and its messages for some of them."""
+
+    labels: Sequence[str] = ()
+    messages: Mapping[str, str] = field(default_factory=dict)
+
+    def fit(self, prediction: Prediction) -> bool:
+        """Return whether the bundle with these labels made `prediction`: its best scores must be at their labels."""
+        scores = prediction.probabilities
+        if len(self.labels) != len(scores):
+            return False
+        index_of = {label: index for index, label in enumerate(self.labels)}
+        return all(
+            pair.label in index_of and math.isclose(scores[index_of[pair.label]], pair.score, abs_tol=1e-5)
+            for pair in prediction.top
+        )
+
+    def all_scores(self, prediction: Prediction) -> list[LabelScore]:
+        """Return every class with its probability, best first; a class without a known label has a number."""
+        names = self.labels if self.fit(prediction) else [f"class {n}" for n in range(len(prediction.probabilities))]
+        pairs = [
+            LabelScore(label=name, score=score) for name, score in zip(names, prediction.probabilities, strict=True)
+        ]
+        return sorted(pairs, key=lambda pair: -pair.score)
+
+
+class ResultServices:
+    """What routes of results need beyond the backend; the threads of a process share it.
+
+    Args:
+        backend: the services of the process.
+
+    Attributes:
+        is_stopping: returns whether this process is stopping; gunicorn's configuration sets it. Streams end then.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.feeds = FeedRegistry(backend.bulkheads.streams, self._new_feed, on_change=backend.metrics.streams.inc)
+        self.render_limiter = RenderLimiter(backend.bulkheads.pictures)
+        self.thumbnails = Thumbnails(backend.config.web.image_limits, sandboxed_draw(backend.config.sandbox.limits))
+        self.objects = ImageObjects(backend.config)
+        self.is_stopping: Callable[[], bool] = lambda: False
+
+    def class_labels(self, model: JobModel | RequestedModel | None) -> ClassLabels:
+        """Return the labels and messages of a job's model."""
+        facts = self._backend.served.facts(model)
+        return ClassLabels(facts.labels, facts.messages)
+
+    def progress(self, status: JobStatus) -> tuple[JobProgress, ProgressBody]:
+        """Return the progress of a job, and its body."""
+        backend = self._backend
+        fleet = backend.fleet.snapshot()
+        prices = backend.config.prices
+        cost = job_cost(status.counts, fleet, backend.fleet, prices)
+        silent_seconds = backend.reports.silent_seconds(fleet)
+        progress = JobProgress.of(status)
+        return progress, ProgressBody.of(progress, fleet, cost, silent_seconds, prices.minimum_billed_seconds)
+
+    def _new_feed(self, job_id: str) -> JobFeed:
+        def read_progress(status: JobStatus) -> tuple[str, bool]:
+            _, body = self.progress(status)
+            return body.model_dump_json(), body.settled
+
+        return JobFeed(self._backend.store, job_id, read_progress)
+
+
+def install_result_services(app: Flask, backend: Backend) -> None:
+    """Create the services of `app` over `backend`."""
+    app.extensions[_EXTENSION] = ResultServices(backend)
+
+
+def result_services_of(app: Flask) -> ResultServices:
+    """Return the services of `app`."""
+    return cast(ResultServices, app.extensions[_EXTENSION])
+
+
+def current_result_services() -> ResultServices:
+    """Return the services of the application that serves the current request."""
+    return result_services_of(current_app)
