@@ -13,6 +13,7 @@ from services.errors import ConfigError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
+from web_tier.api.documentation import api_docs
 from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health, metrics
 from web_tier.api.v1 import api, limits_api, tokens_api
@@ -30,7 +31,6 @@ from web_tier.features.notifications.api import notifications_api
 from web_tier.features.review.api import review_api
 from web_tier.http.backend import Backend, install_backend
 from web_tier.http.middleware import BehindProxy, Middleware
-from web_tier.http.openapi import api_docs
 from web_tier.http.problems import answer_problems
 from web_tier.http.rate_limits import install_rate_limiter
 from web_tier.pages.routes import install_pages, page_rights

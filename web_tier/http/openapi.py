@@ -1,4 +1,4 @@
-"""The OpenAPI document of `/api/v1` (https://spec.openapis.org/oas/v3.1.1), and the routes that serve it.
+"""The OpenAPI document of `/api/v1` (https://spec.openapis.org/oas/v3.1.1).
 
 The decorator `operation` describes a route where the route is defined. Address and method come from the route, texts
 from its docstring, schemas from the models of requests and responses.
@@ -13,8 +13,7 @@ from http import HTTPStatus
 from inspect import getdoc
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, url_for
-from flask.typing import ResponseReturnValue
+from flask import Flask, Response, url_for
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
@@ -22,7 +21,6 @@ from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import Right, rights_of
-from web_tier.http.page_header import render_with_fleet
 from web_tier.http.problems import CONTENT_TYPE as PROBLEM
 from web_tier.http.problems import Problem
 
@@ -290,23 +288,3 @@ def _response(description: str, status: int) -> Schema:
         headers["Retry-After"] = "Seconds until it is worth another try."
     described = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     return {"description": description, "headers": described}
-
-
-api_docs = Blueprint("api_docs", __name__)
-
-
-@api_docs.get(f"{ROOT}/openapi.json")
-def openapi() -> ResponseReturnValue:
-    """Return the OpenAPI document."""
-    return jsonify(api_document(current_app._get_current_object()))  # type: ignore[attr-defined]
-
-
-@api_docs.get("/api")
-def page() -> str:
-    """Show every operation with a form that calls it."""
-    api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
-    groups: dict[str, list[tuple[str, str, Schema]]] = {tag: [] for tag in TAGS}
-    for path, methods in api["paths"].items():
-        for method, described in methods.items():
-            groups[described["tags"][0]].append((path, method, described))
-    return render_with_fleet("api.html", api=api, groups=groups)

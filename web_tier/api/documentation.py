@@ -1,0 +1,27 @@
+"""The OpenAPI document, and the page that shows every operation with a form that calls it."""
+
+from flask import Blueprint, current_app, jsonify
+from flask.typing import ResponseReturnValue
+
+from web_tier.api.schemas import ROOT
+from web_tier.http.openapi import TAGS, Schema, api_document
+from web_tier.http.page_header import render_with_fleet
+
+api_docs = Blueprint("api_docs", __name__)
+
+
+@api_docs.get(f"{ROOT}/openapi.json")
+def openapi() -> ResponseReturnValue:
+    """Return the OpenAPI document."""
+    return jsonify(api_document(current_app._get_current_object()))  # type: ignore[attr-defined]
+
+
+@api_docs.get("/api")
+def page() -> str:
+    """Show every operation with a form that calls it."""
+    api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
+    groups: dict[str, list[tuple[str, str, Schema]]] = {tag: [] for tag in TAGS}
+    for path, methods in api["paths"].items():
+        for method, described in methods.items():
+            groups[described["tags"][0]].append((path, method, described))
+    return render_with_fleet("api.html", api=api, groups=groups)
