@@ -9,33 +9,90 @@ from flask import Blueprint, Flask
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
 from core.jobs.store import JobStore
-from services.errors import ConfigError
+from services.errors import ConfigError, NotFoundError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
 from web_tier.api.documentation import api_docs
 from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health, metrics
+from web_tier.api.schemas import ROOT
 from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.auth.audit import record_audit_events
 from web_tier.auth.context import AuthContext, AuthServices, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
-from web_tier.auth.permissions import install_rights
 from web_tier.features.audit_trail.api import audit_api
+from web_tier.features.audit_trail.pages import audit_pages
 from web_tier.features.consoles.api import consoles_api
+from web_tier.features.consoles.pages import console_pages
 from web_tier.features.costs.api import costs_api
+from web_tier.features.costs.pages import cost_pages
 from web_tier.features.dead_letters.api import dead_letters_api
+from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
+from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.features.models.api import models_api
+from web_tier.features.models.comparison import current_comparison
+from web_tier.features.models.pages import model_facts, model_pages
 from web_tier.features.notifications.api import notifications_api
 from web_tier.features.review.api import review_api
+from web_tier.features.review.pages import review_pages
 from web_tier.http.backend import Backend, install_backend
 from web_tier.http.middleware import BehindProxy, Middleware
 from web_tier.http.problems import answer_problems
 from web_tier.http.rate_limits import install_rate_limiter
-from web_tier.pages.routes import install_pages, page_rights
+from web_tier.http.routes import RoutedApp
+from web_tier.pages.account import account_pages, visitor
+from web_tier.pages.image import image_pages
+from web_tier.pages.job import job_not_found, job_pages, live
+from web_tier.pages.second_factor import second_factor_pages
+from web_tier.pages.sign_in import sign_in_pages
+from web_tier.pages.upload import upload_pages
 from web_tier.results.progress import waiting_sentence
 from web_tier.results.services import install_result_services
+
+SHOW_JOBS = (upload_pages, job_pages, image_pages, model_pages)
+"""Pages of jobs and images, which may not exist any more."""
+for _routes in SHOW_JOBS:
+    _routes.register_error_handler(NotFoundError, job_not_found)
+
+PAGES = (
+    *SHOW_JOBS,
+    live,
+    sign_in_pages,
+    second_factor_pages,
+    account_pages,
+    review_pages,
+    fleet_pages,
+    console_pages,
+    cost_pages,
+    audit_pages,
+    dead_letter_pages,
+    api_docs,
+    classic,
+    predictions,
+    admission,
+    health,
+    metrics,
+)
+"""Routes at the addresses that they declare."""
+
+API = (
+    api,
+    review_api,
+    fleet_api,
+    consoles_api,
+    audit_api,
+    costs_api,
+    dead_letters_api,
+    classify,
+    direct,
+    tokens_api,
+    limits_api,
+    models_api,
+    notifications_api,
+)
+"""Routes below `/api/v1`."""
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -65,7 +122,7 @@ def create_app(
     Raises:
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
     """
-    app = Flask(__name__)
+    app = RoutedApp(__name__)
     app.config.update(MAX_CONTENT_LENGTH=SMALL_BODY_BYTES, SEND_FILE_MAX_AGE_DEFAULT=STATIC_SECONDS)
     config = config or load_config()
     backend = Backend(config, store, input_bucket, request_queue, inspect)
@@ -83,28 +140,13 @@ def create_app(
         fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet)),
         waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
+    app.jinja_env.globals.update(visitor=visitor, model_facts=model_facts, model_comparison=current_comparison)
     app.register_blueprint(bootstrap_files())
-    install_pages(app)
-    for blueprint in (
-        api,
-        review_api,
-        fleet_api,
-        consoles_api,
-        audit_api,
-        costs_api,
-        dead_letters_api,
-        classify,
-        direct,
-        tokens_api,
-        limits_api,
-        models_api,
-        notifications_api,
-    ):
-        app.register_blueprint(blueprint, url_prefix="/api/v1")
-    for blueprint in (classic, predictions, admission, api_docs, health, metrics):
+    for blueprint in PAGES:
         app.register_blueprint(blueprint)
-    app.register_blueprint(health, url_prefix="/api/v1", name="health_v1")
-    install_rights(app, page_rights())
+    for blueprint in API:
+        app.register_blueprint(blueprint, url_prefix=ROOT)
+    app.register_blueprint(health, url_prefix=ROOT, name="health_v1")
     if config.web.behind_proxy:
         app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -60,7 +60,7 @@ def redirects():
     # ok: redirect-to-users-text
     redirect(safe_redirect(place))
     # ok: redirect-to-users-text
-    redirect(url_for("pages.jobs_page", q=place))
+    redirect(url_for("jobs.jobs_page", q=place))
 
 
 def patterns():

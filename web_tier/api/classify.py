@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final, Self
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import (
@@ -32,6 +32,7 @@ from services.errors import NotFoundError
 from web_tier.api.schemas import ROOT
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.memory import BusyError
@@ -40,6 +41,7 @@ from web_tier.http.parameters import known_ref
 from web_tier.http.parsing import ClassifyQuery, json_response, parse_query
 from web_tier.http.problems import refuse, refuse_in_text
 from web_tier.http.rate_limits import current_quota_scope
+from web_tier.http.routes import Routes
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
 from web_tier.results.services import current_result_services
@@ -117,7 +119,7 @@ def classify_single(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRec
     return record, str(response.label)
 
 
-classify = Blueprint("classify", __name__)
+classify = Routes("classify")
 
 
 class SingleImageBody(ImageBody):
@@ -137,7 +139,7 @@ class SingleImageBody(ImageBody):
 _ONE_FILE = {"type": "object", "properties": {"image": FILE}, "required": ["image"]}
 
 
-@classify.post("/classify")
+@classify.post("/classify", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "The image and its label.", SingleImageBody),
     ApiResponse(202, "The image was accepted and has no result yet: ask at `location`.", SingleImageBody),
@@ -183,12 +185,12 @@ CLASSIC_FIELDS = frozenset({"myfile", "inputFile"})
 NAMED_FIELD = "inputFile"
 """Field with an answer that begins with the name of the file."""
 
-classic = Blueprint("classic", __name__)
+classic = Routes("classic")
 
 
-@classic.post("/api/image", strict_slashes=False)
-@classic.post("/classify-image", strict_slashes=False)
-@classic.post("/file-upload", strict_slashes=False)
+@classic.post("/api/image", strict_slashes=False, right=Right.CLASSIFY)
+@classic.post("/classify-image", strict_slashes=False, right=Right.CLASSIFY)
+@classic.post("/file-upload", strict_slashes=False, right=Right.CLASSIFY)
 def classify_form() -> ResponseReturnValue:
     """Classify the one file of a form; return 200 with its label as plain text.
 
@@ -198,7 +200,7 @@ def classify_form() -> ResponseReturnValue:
     return classic_answer(request_parts(current_backend().config.web))
 
 
-@classic.post("/classify", strict_slashes=False)
+@classic.post("/classify", strict_slashes=False, right=Right.CLASSIFY)
 def classify_form_or_poster() -> ResponseReturnValue:
     """Classify the one file of a form like the other addresses, or the image in the JSON body (`Base64Image`).
 
@@ -251,7 +253,7 @@ def _record_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:
 POLL_SECONDS: Final = 1
 """Seconds after which a client should ask for a prediction again."""
 
-predictions = Blueprint("predictions", __name__)
+predictions = Routes("predictions")
 
 
 class InferenceBody(ApiBody):
@@ -266,8 +268,8 @@ class PredictionBody(ApiBody):
     prediction: str | None
 
 
-@predictions.post("/inference/image", strict_slashes=False)
-@predictions.post("/inference/image/")
+@predictions.post("/inference/image", strict_slashes=False, right=Right.CLASSIFY)
+@predictions.post("/inference/image/", right=Right.CLASSIFY)
 def hand_in() -> Response:
     """Accept one image as JSON (`Base64Image`) under any content type; return 200 with `InferenceBody`.
 
@@ -279,8 +281,8 @@ def hand_in() -> Response:
     return json_response(InferenceBody(uuid=f"{record.ref.job_id}-{record.ref.image_id}"))
 
 
-@predictions.get("/predictions/<uuid>")
-@predictions.get("/predictions/<uuid>/")
+@predictions.get("/predictions/<uuid>", right=Right.READ)
+@predictions.get("/predictions/<uuid>/", right=Right.READ)
 def prediction(uuid: str) -> ResponseReturnValue:
     """Return 200 with `PredictionBody`, or 202 with the same until the label is known.
 

@@ -1,13 +1,15 @@
 """The OpenAPI document, and the page that shows every operation with a form that calls it."""
 
-from flask import Blueprint, current_app, jsonify
+from flask import current_app, jsonify
 from flask.typing import ResponseReturnValue
 
 from web_tier.api.schemas import ROOT
+from web_tier.auth.permissions import Right
 from web_tier.http.openapi import TAGS, Schema, api_document
 from web_tier.http.page_header import render_with_fleet
+from web_tier.http.routes import Routes
 
-api_docs = Blueprint("api_docs", __name__)
+api_docs = Routes("api_docs", right=Right.PUBLIC)
 
 
 @api_docs.get(f"{ROOT}/openapi.json")

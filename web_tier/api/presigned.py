@@ -3,19 +3,21 @@
 from datetime import datetime
 from typing import Self
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import MAX_POSITION
 from web_tier.api.schemas import ROOT, RejectedImage, UploadOutcome
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_id
 from web_tier.http.parsing import KeyHeader, idempotency_key, json_response, parse_body
 from web_tier.http.rate_limits import current_quota_scope
+from web_tier.http.routes import Routes
 from web_tier.uploads.idempotency import MAX_FILES
 from web_tier.uploads.presigned import FileSpec, PresignedOffer
 from web_tier.uploads.request_body import upload_status
@@ -27,7 +29,7 @@ MAX_BODY_BYTES = 2**20
 
 _EXAMPLE = '{"files": [{"name": "a.jpg", "bytes": 48213, "content_type": "image/jpeg"}]}'
 
-direct = Blueprint("direct", __name__)
+direct = Routes("direct")
 
 
 class DirectFile(ApiBody):
@@ -99,7 +101,7 @@ class UploadOffer(ApiBody):
         )
 
 
-@direct.post("/jobs/<job_id>/uploads")
+@direct.post("/jobs/<job_id>/uploads", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "A form for each file that may be uploaded; at least one may.", UploadOffer),
     ApiResponse(422, "No file may be uploaded: each says why, or the request is wrong.", UploadOutcome),
@@ -132,7 +134,7 @@ def offer_uploads(job_id: str) -> Response:
     return json_response(UploadOffer.of(job_id, offer, outcome.rejected))
 
 
-@direct.post("/jobs/<job_id>/uploads/<upload_id>/commit")
+@direct.post("/jobs/<job_id>/uploads/<upload_id>/commit", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "The outcome of each file; at least one was accepted.", UploadOutcome),
     ApiResponse(422, "No file was accepted: each says why.", UploadOutcome),

@@ -2,22 +2,23 @@
 
 from typing import Literal
 
-from flask import Blueprint, Response
+from flask import Response
 from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
-from web_tier.auth.permissions import lacks_second_factor
+from web_tier.auth.permissions import Right, lacks_second_factor
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import json_response
+from web_tier.http.routes import Routes
 
-health = Blueprint("health", __name__)
-admission = Blueprint("admission", __name__)
-metrics = Blueprint("metrics", __name__)
+health = Routes("health", right=Right.PUBLIC, is_counted=False, is_quiet=True, is_authenticated=False)
+admission = Routes("admission")
+metrics = Routes("metrics")
 
 
 class Alive(ApiBody):
@@ -53,7 +54,7 @@ def ready() -> Response:
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)
 
 
-@admission.get("/internal/admission")
+@admission.get("/internal/admission", right=Right.PUBLIC, is_counted=False)
 def may_send() -> ResponseReturnValue:
     """Return 204 if the sender has signed in or there is no sign-in, else 401, or 403 without a second factor."""
     identity = known_identity()
@@ -64,7 +65,7 @@ def may_send() -> ResponseReturnValue:
     return "", 204
 
 
-@metrics.get("/metrics")
+@metrics.get("/metrics", right=Right.OPERATE, is_quiet=True)
 def metrics_text() -> Response:
     """Return the metrics of all processes of this web tier, for the Prometheus server of an operator."""
     return Response(current_backend().metrics.text(), content_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Final, Self
 
-from flask import Blueprint, Response
+from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
@@ -36,6 +36,7 @@ from web_tier.auth.audit import audit_details
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
@@ -57,6 +58,7 @@ from web_tier.http.parsing import (
 from web_tier.http.problems import IdempotencyKeyReusedError, TooManyOpenJobsError
 from web_tier.http.quotas import QuotaScope
 from web_tier.http.rate_limits import current_quota_scope, remaining_quota
+from web_tier.http.routes import Routes
 from web_tier.results.archive import label_of, truth_of, zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.file_names import attachment
@@ -69,12 +71,12 @@ from web_tier.uploads.idempotency import Claim, ingest_idempotent
 from web_tier.uploads.request_body import POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
 
-api = Blueprint("api_v1", __name__)
+api = Routes("api_v1")
 
 
-limits_api = Blueprint("limits_api", __name__)
+limits_api = Routes("limits_api")
 
-tokens_api = Blueprint("tokens_api", __name__)
+tokens_api = Routes("tokens_api", right=Right.ACCOUNT, needs_sign_in=True)
 
 
 ZIP: Final = "application/zip"
@@ -92,8 +94,8 @@ RESULTS_REFUSAL: Final = (
 CREATE_EXAMPLE = '{"name": "nightly", "scopes": ["classify", "read"], "days": 90}'
 
 
-@api.get("/")
-@api.get("")
+@api.get("/", right=Right.PUBLIC)
+@api.get("", right=Right.PUBLIC)
 @operation(ApiResponse(200, "Paths on this server.", Index), tag="System", problems=(401, 429))
 def index() -> Response:
     """List the addresses of the API."""
@@ -176,7 +178,7 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
         )
 
 
-@api.post("/jobs")
+@api.post("/jobs", right=Right.CLASSIFY)
 @operation(
     ApiResponse(201, "The job, with links that lead on.", JobBody),
     name="create_job",
@@ -218,7 +220,7 @@ def new_job() -> ResponseReturnValue:
     return json_response(body, 201), {"Location": body.links.self}
 
 
-@api.get("/jobs")
+@api.get("/jobs", right=Right.READ)
 @operation(ApiResponse(200, "A page of jobs.", JobsPage), query=JobsQuery)
 def list_jobs() -> Response:
     """List jobs, newest first."""
@@ -227,7 +229,7 @@ def list_jobs() -> Response:
     return json_response(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
 
 
-@api.get("/jobs/<job_id>")
+@api.get("/jobs/<job_id>", right=Right.READ)
 @operation(ApiResponse(200, "The job and its counts.", JobStatusBody))
 def job_status(job_id: str) -> Response:
     """Get the status of a job."""
@@ -241,7 +243,7 @@ def _status_response(jobs: UserJobs, job_id: str) -> Response:
     return json_response(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
 
 
-@api.post("/jobs/<job_id>/cancel")
+@api.post("/jobs/<job_id>/cancel", right=Right.CLASSIFY, audit="job cancelled")
 @operation(ApiResponse(200, "The job and its counts, as of now.", JobStatusBody), name="cancel_job")
 def cancel(job_id: str) -> Response:
     """Cancel a job and keep its results.
@@ -255,7 +257,7 @@ def cancel(job_id: str) -> Response:
     return _status_response(jobs, job_id)
 
 
-@api.delete("/jobs/<job_id>")
+@api.delete("/jobs/<job_id>", right=Right.CLASSIFY, audit="job deleted")
 @operation(ApiResponse(204, "The job does not exist any more; its images and results are removed soon after."))
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job."""
@@ -280,7 +282,7 @@ _FILES = {
 }
 
 
-@api.post("/jobs/<job_id>/images")
+@api.post("/jobs/<job_id>/images", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "The outcome of each file; at least one was accepted.", UploadOutcome),
     ApiResponse(422, "No file was accepted: each says why, or there was none.", UploadOutcome),
@@ -309,7 +311,7 @@ def add_images(job_id: str) -> Response:
     return json_response(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
 
 
-@api.post("/jobs/<job_id>/retry")
+@api.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)
 @operation(ApiResponse(200, "The outcome of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
 def retry_job(job_id: str) -> Response:
     """Request a job's failed images again; resume a cancelled job.
@@ -324,7 +326,7 @@ def retry_job(job_id: str) -> Response:
     return json_response(RetryOutcome.of(job_id, retried))
 
 
-@api.post("/jobs/<job_id>/images/<image_id>/retry")
+@api.post("/jobs/<job_id>/images/<image_id>/retry", right=Right.CLASSIFY)
 @operation(ApiResponse(200, "The outcome.", ImageRetryOutcome), name="retry_image")
 def retry_one(job_id: str, image_id: str) -> Response:
     """Request one failed image again.
@@ -338,7 +340,7 @@ def retry_one(job_id: str, image_id: str) -> Response:
     return json_response(ImageRetryOutcome.of(ref, retried))
 
 
-@api.get("/jobs/<job_id>/results")
+@api.get("/jobs/<job_id>/results", right=Right.READ)
 @operation(
     ApiResponse(200, "Images with their results, in the order of their ids.", ResultsBody),
     tag="Results",
@@ -352,7 +354,7 @@ def job_results(job_id: str) -> Response:
     return json_response(ResultsBody.of(job_id, page))
 
 
-@api.get("/jobs/<job_id>/results.csv")
+@api.get("/jobs/<job_id>/results.csv", right=Right.READ)
 @operation(
     ApiResponse(200, "A header and a line for each image (RFC 4180).", "text/csv"), tag="Results", query=CsvQuery
 )
@@ -370,7 +372,7 @@ def job_results_csv(job_id: str) -> Response:
     return answer
 
 
-@api.get("/jobs/<job_id>/results.jsonl")
+@api.get("/jobs/<job_id>/results.jsonl", right=Right.READ)
 @operation(
     ApiResponse(200, "A line for each image, each an `ImageBody`.", JSON_LINES), tag="Results", query=FilterQuery
 )
@@ -380,7 +382,7 @@ def job_results_jsonl(job_id: str) -> Response:
     return _download(job, json_lines(results), "jsonl", JSON_LINES)
 
 
-@api.get("/jobs/<job_id>/results.json")
+@api.get("/jobs/<job_id>/results.json", right=Right.READ)
 @operation(
     ApiResponse(200, "All images with their results, in the order of their ids.", AllResultsBody),
     tag="Results",
@@ -398,7 +400,7 @@ def job_results_json(job_id: str) -> Response:
     return answer
 
 
-@api.get("/jobs/<job_id>/images.zip")
+@api.get("/jobs/<job_id>/images.zip", right=Right.READ)
 @operation(
     ApiResponse(200, "A zip of the images in a folder for each label.", ZIP), tag="Results", query=ArchiveQuery
 )
@@ -431,7 +433,7 @@ def job_images_zip(job_id: str) -> Response:
     return answer
 
 
-@api.get("/jobs/<job_id>/results/file")
+@api.get("/jobs/<job_id>/results/file", right=Right.READ)
 @operation(ApiResponse(200, "A line for each image, each an `ImageBody`.", JSON_LINES), tag="Results")
 def job_results_file(job_id: str) -> Response:
     """Read the file that holds all results of a finished job.
@@ -446,7 +448,7 @@ def job_results_file(job_id: str) -> Response:
     return _download(status.job, lines, "jsonl", JSON_LINES)
 
 
-@api.get("/jobs/<job_id>/images/<image_id>")
+@api.get("/jobs/<job_id>/images/<image_id>", right=Right.READ)
 @operation(ApiResponse(200, "The image, with its result as far as there is one.", ImageBody), tag="Results")
 def job_image(job_id: str, image_id: str) -> Response:
     """Read one image's result."""
@@ -455,7 +457,7 @@ def job_image(job_id: str, image_id: str) -> Response:
     return json_response(ImageBody.of(item))
 
 
-@api.get("/forecast")
+@api.get("/forecast", right=Right.READ)
 @operation(
     ApiResponse(200, "Workers, seconds and US dollars.", ForecastBody),
     tag="System",
@@ -508,7 +510,7 @@ class LimitsBody(BaseModel):
     max_files_with_key: int = Field(description="Of a request with an `Idempotency-Key`.")
 
 
-@limits_api.get("/limits")
+@limits_api.get("/limits", right=Right.READ)
 @operation(ApiResponse(200, "The limits, and what is left of the day's.", LimitsBody), tag="System")
 def limits_left() -> Response:
     """Get your limits, and what is left of them today."""
@@ -590,7 +592,7 @@ def list_tokens() -> Response:
     return json_response(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
 
 
-@tokens_api.post("/tokens")
+@tokens_api.post("/tokens", audit="token created")
 @operation(
     ApiResponse(201, "The token; its text is shown only once.", NewTokenBody),
     tag="Tokens",
@@ -618,7 +620,7 @@ def make_token() -> ResponseReturnValue:
     return json_response(NewTokenBody.of(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
 
 
-@tokens_api.delete("/tokens/<token_id>")
+@tokens_api.delete("/tokens/<token_id>", audit="token revoked")
 @operation(ApiResponse(204, "The token is no longer accepted."), tag="Tokens")
 def revoke_token(token_id: str) -> ResponseReturnValue:
     """Revoke a personal token.

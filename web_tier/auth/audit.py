@@ -7,14 +7,14 @@
 
 An event's id is a ULID, so events of a time span are found by the ids of its ends.
 
-A request that signs in or out, or changes what others rely on, is one event. The tables below name the events by
-endpoint. The web tier records an event when it has answered the request. It also logs each event, so an event that
-could not be stored is not lost. Without sign-in there are no users, and no trail.
+A request that signs in or out, or changes what others rely on, is one event. Its route names it (`audit`), or its
+view. The web tier records an event when it has answered the request. It also logs each event, so an event that could
+not be stored is not lost. Without sign-in there are no users, and no trail.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,8 +28,10 @@ from services.table import CLOUD_ERRORS, EXPIRES_AT, LAST, Item, Table
 from services.users import normalise_email
 from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.middleware import request_id
+from web_tier.http.routes import Attempt, Route, current_route
 
 RETENTION: Final = timedelta(days=90)
 """Time for which an event is stored."""
@@ -49,47 +51,6 @@ SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "recovery codes made",
 )
 
-_FAILED_BY_FORM: Final = frozenset({"accounts.sign_in", "accounts.recovery"})
-"""Requests of people who have proven nothing: with 401, the form names the account, and the user is unknown."""
-
-_BY_USER: Final[Mapping[str, str]] = {
-    endpoint: action
-    for action, endpoints in {
-        "sign-out": ("accounts.sign_out",),
-        "sign-out everywhere": ("accounts.sign_out_everywhere",),
-        "session ended": ("accounts.end_session",),
-        "token created": ("accounts.make_token", "tokens_api.make_token"),
-        "token revoked": ("accounts.revoke_token", "tokens_api.revoke_token"),
-        "job cancelled": ("changes.cancel", "api_v1.cancel"),
-        "jobs cancelled": ("changes.cancel_jobs",),
-        "jobs deleted": ("changes.delete_jobs",),
-        "job deleted": ("changes.delete", "api_v1.delete_job"),
-        "fleet paused": ("operate.pause", "fleet_api.pause"),
-        "fleet resumed": ("operate.resume", "fleet_api.resume"),
-        "limits set": ("operate.set_limits", "fleet_api.set_limits"),
-        "limits reset": ("operate.reset_limits", "fleet_api.reset_limits"),
-        "dollars allowed": ("operate.set_allowance", "fleet_api.set_allowance"),
-        "allowance withdrawn": ("operate.reset_allowance", "fleet_api.reset_allowance"),
-        "instance drained": ("operate.drain", "fleet_api.drain"),
-        "model added": ("models_api.add",),
-        "model removed": ("models_api.remove",),
-        "model rolled out": ("models_api.roll_out",),
-        "model promoted": ("models_api.promote",),
-        "model rolled back": ("models_api.roll_back",),
-        "dead letter redriven": ("dead_letters.redrive_letter", "dead_letters_api.redrive_letter"),
-        "dead letters redriven": ("dead_letters.redrive_letters", "dead_letters_api.redrive_letters"),
-        "dead letter discarded": ("dead_letters.discard_letter", "dead_letters_api.discard_letter"),
-    }.items()
-    for endpoint in endpoints
-}
-"""Requests of signed-in users that succeeded."""
-
-_PROOFS_BY_USER: Final = frozenset(
-    f"accounts.{name}"
-    for name in ("password", "make_token", "second_factor", "turn_off_second_factor", "new_recovery_codes")
-)
-"""Requests of signed-in users that prove once more who they are: with 401 they failed."""
-
 _BY_VIEW: Final = (
     SIGN_IN,
     FAILED_SIGN_IN,
@@ -102,8 +63,6 @@ _BY_VIEW: Final = (
     RECOVERY_CODES_MADE,
 )
 """What the views themselves record, by `audit_as`."""
-
-ACTIONS: Final = tuple(sorted({*_BY_USER.values(), *_BY_VIEW}))
 
 _log = logging.getLogger(__name__)
 
@@ -218,6 +177,11 @@ def _event_of(item: Item) -> AuditEvent:
     )
 
 
+def actions(routes: Iterable[Route]) -> tuple[str, ...]:
+    """Return the actions that the events of `routes` may have."""
+    return tuple(sorted({*(route.audit for route in routes if route.audit is not None), *_BY_VIEW}))
+
+
 def record_audit_events(app: Flask) -> None:
     """Record what requests to `app` do, where people sign in."""
     app.after_request(_record)
@@ -253,19 +217,22 @@ def _record(response: Response) -> Response:
 
 def _event(status: int) -> AuditEvent | None:
     """Return the event of the current request, which is answered with `status`, or None if it is none."""
-    endpoint, identity = request.endpoint or "", known_identity()
+    route, identity = current_route(), known_identity()
     if request.method not in {"POST", "PUT", "DELETE"} or not signs_in():
         return None
     if "audit_event" in g:
         action, user = g.audit_event
-    elif status == 401 and endpoint in _FAILED_BY_FORM:
+    elif status == 401 and route.attempt is Attempt.PASSWORD:
         action, user = FAILED_SIGN_IN, ""
-        audit_details(account=normalise_email(request.form.get("email", "")) or "")
-    elif identity is not None and status == 401 and endpoint in _PROOFS_BY_USER:
-        action, user = FAILED_SIGN_IN, identity.email
-        audit_details(by=identity.by)
-    elif identity is not None and status < 400 and endpoint in _BY_USER:
-        action, user = _BY_USER[endpoint], identity.email or identity.owner
+        if route.right is Right.PUBLIC:  # who sends it has proven nothing
+            audit_details(account=normalise_email(request.form.get("email", "")) or "")
+        elif identity is not None:
+            user = identity.email
+            audit_details(by=identity.by)
+        else:
+            return None
+    elif route.audit is not None and identity is not None and status < 400:
+        action, user = route.audit, identity.email or identity.owner
         audit_details(by=identity.by)
     else:
         return None

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, Request, current_app, g, redirect, request, url_for
+from flask import Flask, Request, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.datastructures import WWWAuthenticate
@@ -38,8 +38,9 @@ from web_tier.auth.identity import (
     set_identity,
     set_session,
 )
-from web_tier.auth.permissions import Right, lacks_second_factor, rights_of
+from web_tier.auth.permissions import Right, lacks_second_factor
 from web_tier.http.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
+from web_tier.http.routes import current_route
 
 MAX_HEADER_CHARACTERS: Final = 8_192
 """Maximum characters of the header; a token of the pool has some 1,100, and more with many groups."""
@@ -48,25 +49,10 @@ MAX_HEADER_CHARACTERS: Final = 8_192
 # which no token contains.
 _FORM = re.compile(r"(?:bearer +)?([a-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 
-_ONLY_WITH_SIGN_IN: Final = frozenset({"accounts", "tokens_api", "audit", "audit_api"})
-"""Blueprints that do not exist without sign-in."""
-
-_UNAUTHENTICATED: Final = frozenset(
-    {"static", "bootstrap.static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready"}
-)
-"""Routes that answer every sender the same, also while other services fail: no account is read for them."""
-
-_AUTOMATIC: Final = frozenset(
-    {"live.job_events", "live.job_rows", "live.job_progress", "pages.fleet_now", "pages.fleet_models"}
-)
-"""Requests that open pages send automatically: they keep no session alive."""
-
 _log = logging.getLogger(__name__)
 
 CSRF_FIELD: Final = "csrf_token"
 CSRF_HEADER: Final = "X-CSRF-Token"
-CHECKED_BY_THEIR_ROUTE: Final = frozenset({"pages.upload", "review.send_truth_file"})
-"""Routes that read their form as it arrives, so that only they can find its token: they call `check_csrf`."""
 
 FIRST_PAGE: Final = "/"
 MAX_PATH_CHARACTERS: Final = 2_000
@@ -141,7 +127,7 @@ def _identify() -> None:
         set_identity(LOCAL)
         return
     set_identity(None)
-    if request.endpoint not in _UNAUTHENTICATED:
+    if current_route().is_authenticated:
         try:
             set_identity(_authenticate_request(current_auth()))
         except InvalidCredentialsError as error:
@@ -149,16 +135,16 @@ def _identify() -> None:
 
 
 def _guard() -> ResponseReturnValue | None:
+    route = current_route()
     if not signs_in():
-        if request.blueprint in _ONLY_WITH_SIGN_IN:
+        if route.needs_sign_in:
             raise NotFound
         return None
     if g.credentials_error is not None:
         _log.info("credentials were refused: %s", g.credentials_error, extra={"request_id": request_id()})
         raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()
-    # Without an endpoint there is nothing to protect: the answer is 404 or 405.
-    right = rights_of(current_app)[request.endpoint] if request.endpoint else Right.PUBLIC
+    right = route.right
     if identity is not None:
         _check_right(right, identity)
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
@@ -169,7 +155,7 @@ def _guard() -> ResponseReturnValue | None:
             return redirect(sign_in_for(request), 303)
         raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
     if identity is not None and right not in {Right.PUBLIC, Right.CREDENTIALS} and lacks_second_factor(identity):
-        page = url_for("accounts.second_factor")
+        page = url_for("second_factor.second_factor")
         if is_opened:
             return redirect(page, 303)
         raise Forbidden(
@@ -210,7 +196,7 @@ def _authenticate_request(auth: AuthServices) -> Identity | None:
         # Pages of other origins may call the API (`web.cors_origins`), but not as the user who has them open. A link
         # to this page sends no Origin.
         return None
-    opened = auth.sessions.open(cookie, acts=request.endpoint not in _AUTOMATIC)
+    opened = auth.sessions.open(cookie, acts=not current_route().is_automatic)
     if opened is None:
         return None
     set_session(opened)
@@ -292,10 +278,10 @@ def check_request() -> None:
         return
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
+    route = current_route()
     # Public forms need no session: one may be open while its user signs in in another tab.
-    right = rights_of(current_app).get(request.endpoint or "")
-    is_public = right is Right.PUBLIC and request.endpoint != "accounts.sign_out"
-    if is_for_programs(request.path) or request.endpoint in CHECKED_BY_THEIR_ROUTE or is_public:
+    is_public_form = route.right is Right.PUBLIC and route.attempt is not None
+    if is_for_programs(request.path) or is_public_form or route.checks_csrf:
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))
 

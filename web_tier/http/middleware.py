@@ -35,6 +35,7 @@ from core.tracing import trace_id as trace_id_of
 from services.clock import epoch_seconds
 from web_tier.auth.identity import known_identity
 from web_tier.http.metrics import METHODS, WebMetrics
+from web_tier.http.routes import NOWHERE, current_route
 from web_tier.http.slow_clients import bound_body
 
 if TYPE_CHECKING:
@@ -51,9 +52,6 @@ _FOR_PROGRAMS = (
     "/predictions/",
     "/classify",
     "/file-upload",
-)
-_QUIET_ENDPOINTS = frozenset(
-    {"static", "health.alive", "health.ready", "health_v1.alive", "health_v1.ready", "metrics.metrics_text"}
 )
 
 _AUTHORITY: Final = re.compile(r"(?:([a-z0-9.-]+)|\[([a-f0-9:.]+)\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
@@ -75,7 +73,6 @@ MAX_LOGGED_PATH: Final = 256
 """Characters of a path in the log; a client that asks for long ones would push other lines out of it."""
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 
 UNUSED_FEATURES = (
     "accelerometer",
@@ -262,7 +259,8 @@ class Middleware:
             headers.setdefault(name, value)
         if request.is_secure:
             headers.setdefault("Strict-Transport-Security", TLS_ONLY)
-        if request.endpoint not in _STATIC_ENDPOINTS:
+        route = current_route()
+        if not route.is_static:
             headers.setdefault("Cache-Control", "no-store")
         if self._origins and is_for_programs(request.path):
             response.vary.add("Origin")
@@ -273,12 +271,11 @@ class Middleware:
         headers["X-Request-Id"] = request_id()
         headers["traceresponse"] = g.traceparent  # https://w3c.github.io/trace-context/#traceresponse-header
         identity, seconds = known_identity(), time.monotonic() - g.began
-        rule = request.url_rule
-        route = None if rule is None else rule.rule
-        self._metrics.count_request(request.method, route, response.status_code, seconds)
+        path = None if route is NOWHERE else route.rule
+        self._metrics.count_request(request.method, path, response.status_code, seconds)
         if self._spans.wants(g.traceparent):
-            self._spans.export(request_span(route, response.status_code, seconds))
-        level = logging.DEBUG if request.endpoint in _QUIET_ENDPOINTS else logging.INFO
+            self._spans.export(request_span(path, response.status_code, seconds))
+        level = logging.DEBUG if route.is_quiet else logging.INFO
         errors: dict[str, object] = {}
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.WARNING  # which every configuration writes: CloudWatch makes a metric of it

@@ -20,9 +20,10 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from web_tier.api.schemas import ROOT
-from web_tier.auth.permissions import Right, rights_of
+from web_tier.auth.permissions import Right
 from web_tier.http.problems import CONTENT_TYPE as PROBLEM
 from web_tier.http.problems import Problem
+from web_tier.http.routes import all_routes
 
 DESCRIPTION = """Images in, labels out.
 
@@ -182,12 +183,12 @@ def mark_deprecated(answer: Response, name: str, successor: str | None = None) -
 def api_routes(app: Flask) -> list[ApiRoute]:
     """Return the routes of `app` that have a description, in the order of their tags."""
     routes = []
-    for rule in app.url_map.iter_rules():
-        described = _OPERATIONS.get(app.view_functions[rule.endpoint])
-        if described is not None and rule.rule.startswith(ROOT) and not rule.rule.endswith("/"):
-            [method] = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
-            routes.append(ApiRoute(path, method.lower(), rights_of(app)[rule.endpoint] is Right.PUBLIC, described))
+    for route in all_routes(app):
+        described = _OPERATIONS.get(app.view_functions[route.endpoint])
+        if described is not None and route.rule.startswith(ROOT) and not route.rule.endswith("/"):
+            [method] = (route.methods or set()) - {"HEAD", "OPTIONS"}
+            path = re.sub(r"<(\w+)>", r"{\1}", route.rule)
+            routes.append(ApiRoute(path, method.lower(), route.right is Right.PUBLIC, described))
     return sorted(routes, key=lambda route: TAGS.index(route.operation.tag))
 
 

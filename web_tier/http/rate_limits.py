@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import ceil
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, current_app, g, request
@@ -37,8 +37,10 @@ from services.table import EXPIRES_AT, Table
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.devices import known_device
 from web_tier.auth.identity import known_identity
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import Backend
 from web_tier.http.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
+from web_tier.http.routes import Attempt, Route, current_route
 
 Kind = Literal["request", "attempt", "code"]
 """What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors.
@@ -51,41 +53,6 @@ PAUSE_SECONDS = 10.0
 
 MAX_BLOCKED = 10_000
 """Callers over their limit that one process remembers."""
-
-UNCOUNTED: Final = frozenset(
-    {
-        "static",
-        "bootstrap.static",
-        "health.alive",
-        "health.ready",
-        "health_v1.alive",
-        "health_v1.ready",
-        "admission.may_send",  # nginx sends it for a request that counts itself
-    }
-)
-"""Endpoints with requests that are not counted."""
-
-_BY_USER: Final = frozenset(
-    f"accounts.{name}"
-    for name in (
-        "password",
-        "make_token",
-        "second_factor",
-        "confirm_second_factor",
-        "turn_off_second_factor",
-        "new_recovery_codes",
-    )
-)
-"""Endpoints at which signed-in users prove their identity again."""
-
-_SAME_CREDENTIAL: Final = dict.fromkeys(_BY_USER | {"accounts.recovery"}, "accounts.sign_in")
-"""Endpoints that check the same credential as another one, a password: they share its attempts."""
-
-PROOFS: Final = _BY_USER | {f"accounts.{name}" for name in ("sign_in", "new_password", "code", "recovery", "reset")}
-"""Endpoints that check passwords and codes."""
-
-ATTEMPTS: Final = PROOFS | {"accounts.sign_up", "accounts.forgot"}
-"""These, and the endpoints that send a mail."""
 
 _EXTENSION = "fleetsight-limits"
 _HOUSEHOLD_PREFIX = 64
@@ -297,18 +264,20 @@ def count_code(email: str) -> None:
 
 
 def _count_request() -> None:
-    if request.endpoint in UNCOUNTED:
+    route = current_route()
+    if not route.is_counted:
         return
-    if request.endpoint in ATTEMPTS and request.method == "POST":
-        _count_attempt(request.endpoint)
+    if route.attempt is not None and request.method == "POST":
+        _count_attempt(route, route.attempt)
     _count("request", _caller(), current_limiter().requests)
 
 
-def _count_attempt(endpoint: str) -> None:
+def _count_attempt(route: Route, attempt: Attempt) -> None:
     limiter = current_limiter()
-    identity = known_identity() if endpoint in _BY_USER else None
+    identity = None if route.right is Right.PUBLIC else known_identity()
     email = request.form.get("email", "") if identity is None else identity.email
-    account = f"{_SAME_CREDENTIAL.get(endpoint, endpoint)} {account_key(email)}"
+    form = "password" if attempt is Attempt.PASSWORD else route.endpoint
+    account = f"{form} {account_key(email)}"
     device = known_device(current_auth().sessions.keys, email) if signs_in() else None
     if device is not None:
         _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
@@ -338,7 +307,7 @@ def _record(kind: Kind, caller: str, limit: int) -> None:
 
 
 def _undo_successful_attempts(response: Response) -> Response:
-    if request.endpoint in PROOFS and response.status_code < 400:
+    if current_route().attempt in {Attempt.PASSWORD, Attempt.CODE} and response.status_code < 400:
         for kind, caller, limit in g.get("attempts", []):
             current_limiter().counter.undo(kind, caller, limit)
     return response

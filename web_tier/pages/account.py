@@ -17,8 +17,13 @@ from web_tier.auth.audit import PASSWORD_CHANGED, audit_as, audit_details
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.identity import Identity, current_identity, known_identity, known_session
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.rate_limits import count_code, remaining_quota
+from web_tier.http.routes import Attempt, Routes
+
+account_pages = Routes("accounts", needs_sign_in=True)
+
 
 RETRY_AFTER_SECONDS: Final = 60
 """The user pool does not report how long it rejects attempts: a second at first, up to 15 minutes."""
@@ -114,6 +119,7 @@ def visitor() -> Visitor:
     return Visitor(has_sign_in, not identity.is_local, identity.email, identity.operates, may_sign_up)
 
 
+@account_pages.get("/account/visitor", right=Right.PUBLIC)
 def visitor_now() -> Response:
     """Return the visitor of a static page for its script, with the CSRF token of the sign-out form."""
     who = visitor()
@@ -153,11 +159,13 @@ def prove_identity() -> Proof:
     return Proof(outcome.access_token, access.verifier.verify(outcome.id_token).signed_in, by_code)
 
 
+@account_pages.get("/account", right=Right.ACCOUNT)
 def account() -> Response:
     """Show the account of the user, their personal tokens, and their sessions."""
     return render_page("account", **_context())
 
 
+@account_pages.view("/account/password", "password", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD)
 class ChangePasswordPage(MethodView):
     """The page on which a user changes the password."""
 
@@ -184,11 +192,13 @@ class ChangePasswordPage(MethodView):
             return render_page("password", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED, **_second_factor())
 
 
+@account_pages.post("/account/sessions/end", right=Right.CREDENTIALS, audit="sign-out everywhere")
 def sign_out_everywhere() -> Response:
     """End all sessions and tokens of the user, this session too."""
     return _end_everything("everywhere")
 
 
+@account_pages.post("/account/sessions/<family>/end", right=Right.CREDENTIALS, audit="session ended")
 def end_session(family: str) -> Response:
     """End one session of the user, and show the others."""
     current_auth().sessions.end_family(current_identity().owner, family)
@@ -198,9 +208,10 @@ def end_session(family: str) -> Response:
 def _end_everything(told: str) -> Response:
     access = current_auth()
     access.end_all_of(current_identity().owner)
-    return access.end(redirect_to(url_for("accounts.sign_in", told=told)))
+    return access.end(redirect_to(url_for("sign_in.sign_in", told=told)))
 
 
+@account_pages.post("/account/tokens", right=Right.ACCOUNT, audit="token created", attempt=Attempt.PASSWORD)
 def make_token() -> Response:
     """Create a token and show it once; the form has the password, since a token outlives a session by months."""
     who = current_identity()
@@ -218,6 +229,7 @@ def make_token() -> Response:
     return render_page("account", status=HTTPStatus.CREATED, made=text, **_context())
 
 
+@account_pages.post("/account/tokens/<token_id>/revoke", right=Right.ACCOUNT, audit="token revoked")
 def revoke_token(token_id: str) -> Response:
     """Revoke a token and redirect to the list."""
     current_auth().personal_tokens.revoke(current_identity().owner, token_id)

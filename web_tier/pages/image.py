@@ -23,16 +23,21 @@ from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import known_id, known_ref
 from web_tier.http.rate_limits import current_quota_scope
+from web_tier.http.routes import Routes
 from web_tier.pages.job import job_page_after
 from web_tier.results.job_snapshot import UNSURE
 from web_tier.results.query import ImageResult, is_final
 from web_tier.results.services import current_result_services
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
 from web_tier.uploads.retry import retry_image
+
+image_pages = Routes("image")
+
 
 THUMBNAIL_SECONDS = 3_600
 """How long a browser caches a thumbnail; the image at an address never changes."""
@@ -60,6 +65,7 @@ _WORKER_STEPS = (
 )
 
 
+@image_pages.get("/jobs/<job_id>/images/<image_id>", right=Right.READ)
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: its label, its scores, and its timeline."""
     services = current_result_services()
@@ -83,6 +89,7 @@ def image_page(job_id: str, image_id: str) -> str:
     )
 
 
+@image_pages.post("/jobs/<job_id>/images/<image_id>/retry", right=Right.CLASSIFY)
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, then redirect to the page with the form."""
     _, item = user_jobs().image(known_ref(job_id, image_id))
@@ -92,16 +99,19 @@ def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id, retried=retried.of_one()), 303)
 
 
+@image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail", right=Right.READ)
 def image_thumbnail(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the thumbnail of an image for a list."""
     return _thumbnail(known_ref(job_id, image_id), TILE)
 
 
+@image_pages.get("/jobs/<job_id>/images/<image_id>/preview", right=Right.READ)
 def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the thumbnail of an image for its own page."""
     return _thumbnail(known_ref(job_id, image_id), PREVIEW)
 
 
+@image_pages.get("/jobs/<job_id>/picture", right=Right.READ)
 def job_picture(job_id: str) -> ResponseReturnValue:
     """Redirect to the thumbnail of a job's first image, for the list of jobs."""
     first = next(user_jobs().images(known_id("job", job_id), limit=1), None)

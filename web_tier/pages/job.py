@@ -25,6 +25,7 @@ from services.errors import NotFoundError
 from web_tier.auth.audit import audit_details
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.features.notifications.api import NotificationWanted, notification_form, request_notification
 from web_tier.http.backend import current_backend
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
@@ -40,6 +41,7 @@ from web_tier.http.parameters import (
 )
 from web_tier.http.parsing import EventsHeader
 from web_tier.http.rate_limits import current_quota_scope
+from web_tier.http.routes import Routes
 from web_tier.results.export import BOOLEAN_TEXTS
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
 from web_tier.results.live_feed import event_stream
@@ -59,6 +61,10 @@ from web_tier.results.query import (
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.retry import Retried, retry_all_failed
+
+job_pages = Routes("jobs")
+live = Routes("live", right=Right.READ, is_automatic=True)
+
 
 JOBS_PER_PAGE = 25
 RETRY_SECONDS = 10.0
@@ -100,6 +106,7 @@ MAX_CURSOR_CHARACTERS = 60
 SECONDS_PER_DAY = 86_400
 
 
+@job_pages.get("/jobs", right=Right.READ)
 def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
     jobs, name, before = user_jobs(), clean_search(request.args.get("q", "")), cursor_of_page("before")
@@ -383,11 +390,12 @@ class JobView:
 
     def address(self, **changes: str) -> str:
         """Return the address of this page, except for `changes`, from its first images on."""
-        page = url_for("pages.job_page", job_id=self.progress.status.job.job_id)
+        page = url_for("jobs.job_page", job_id=self.progress.status.job.job_id)
         parameters = urlencode(self.query.parameters(**changes))
         return f"{page}?{parameters}" if parameters else page
 
 
+@job_pages.get("/jobs/<job_id>", right=Right.READ)
 def job_page(job_id: str) -> ResponseReturnValue:
     """Show a job: its progress, and a page of its images.
 
@@ -395,7 +403,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
     """
     valid = valid_parameters(request.args)
     if valid != {name: text.strip() for name, text in request.args.items() if text.strip()}:
-        return redirect(url_for("pages.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
+        return redirect(url_for("jobs.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     job = view.progress.status.job
     return render_with_fleet(
@@ -417,6 +425,7 @@ def retention_sentence(unkept_days: float) -> str:
     return f"{deleted} The job expires after {duration(unkept_days * SECONDS_PER_DAY)}."
 
 
+@live.get("/api/v1/jobs/<job_id>/events")
 @operation(
     ApiResponse(200, "Server-sent events: `resync`, `images`, `results`, `progress`, `alive`, `end`.", EVENTS),
     tag="Results",
@@ -444,6 +453,7 @@ def job_events(job_id: str) -> Response:
     return answer
 
 
+@live.get("/jobs/<job_id>/rows")
 def job_rows(job_id: str) -> Response:
     """Return a job's images as a list shows them, up to 1,000 at a time."""
     jobs = user_jobs()
@@ -453,12 +463,14 @@ def job_rows(job_id: str) -> Response:
     return Response(ImageRows.of_page(page).to_json(), mimetype="application/json")
 
 
+@live.get("/jobs/<job_id>/progress")
 def job_progress(job_id: str) -> Response:
     """Return the progress of a job, as the events have it: for browsers without a stream."""
     status = user_jobs().status(known_id("job", job_id))
     return Response(current_result_services().progress(status)[1].model_dump_json(), mimetype="application/json")
 
 
+@job_pages.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)
 def retry(job_id: str) -> ResponseReturnValue:
     """Request a job's failed images again, as many as it can for a while, and redirect to its page."""
     job, until = user_jobs().job(known_id("job", job_id)), time.monotonic() + RETRY_SECONDS
@@ -468,6 +480,7 @@ def retry(job_id: str) -> ResponseReturnValue:
     return redirect(job_page_after(job_id, retried), 303)
 
 
+@job_pages.post("/jobs/<job_id>/notify", right=Right.CLASSIFY)
 def notify(job_id: str) -> ResponseReturnValue:
     """Request the notification that the form names, and redirect to the page of the job.
 
@@ -487,13 +500,13 @@ def notify(job_id: str) -> ResponseReturnValue:
             "the address or the secret of the webhook is not valid; a secret is whsec_ and 24 to 64 bytes as base64"
         ) from error
     request_notification(known_id("job", job_id), wanted)
-    return redirect(url_for("pages.job_page", job_id=job_id, _anchor="notify"), 303)
+    return redirect(url_for("jobs.job_page", job_id=job_id, _anchor="notify"), 303)
 
 
 def job_page_after(job_id: str, retried: Retried) -> str:
     """Return the address of a job's page that shows the outcome of a retry of failed images."""
     others: dict[str, Any] = {name: count for name, count in retried.counts.items() if count and name != "sent"}
-    return url_for("pages.job_page", job_id=job_id, retried=retried.sent, **others)
+    return url_for("jobs.job_page", job_id=job_id, retried=retried.sent, **others)
 
 
 def _selected() -> list[str]:
@@ -511,6 +524,7 @@ def _selected() -> list[str]:
     return chosen
 
 
+@job_pages.post("/jobs/cancel", right=Right.CLASSIFY, audit="jobs cancelled")
 def cancel_jobs() -> ResponseReturnValue:
     """Cancel the selected jobs that run, and redirect to the list of jobs."""
     cancelled = list[str]()
@@ -520,17 +534,19 @@ def cancel_jobs() -> ResponseReturnValue:
                 cancel_job(current_backend().intake, status)
                 cancelled.append(status.job.job_id)
     audit_details(jobs=" ".join(cancelled))
-    return redirect(url_for("pages.jobs_page", cancelled=len(cancelled)), 303)
+    return redirect(url_for("jobs.jobs_page", cancelled=len(cancelled)), 303)
 
 
+@job_pages.post("/jobs/delete/confirm", right=Right.CLASSIFY)
 def ask_to_delete_jobs() -> ResponseReturnValue:
     """Show the form that confirms the deletion of the selected jobs; redirect to the list if none exists."""
     statuses = _statuses(user_jobs(), _selected())
     if not statuses:
-        return redirect(url_for("pages.jobs_page"), 303)
+        return redirect(url_for("jobs.jobs_page"), 303)
     return render_with_fleet("delete_jobs.html", statuses=statuses)
 
 
+@job_pages.post("/jobs/delete", right=Right.CLASSIFY, audit="jobs deleted")
 def delete_jobs() -> ResponseReturnValue:
     """Delete the selected jobs that exist, and redirect to the list of jobs."""
     jobs, deleted = user_jobs(), list[str]()
@@ -539,13 +555,14 @@ def delete_jobs() -> ResponseReturnValue:
             jobs.delete(job_id)
             deleted.append(job_id)
     audit_details(jobs=" ".join(deleted))
-    return redirect(url_for("pages.jobs_page"), 303)
+    return redirect(url_for("jobs.jobs_page"), 303)
 
 
+@job_pages.post("/jobs/<job_id>/cancel", right=Right.CLASSIFY, audit="job cancelled")
 def cancel(job_id: str) -> ResponseReturnValue:
     """Cancel a job and redirect to its page."""
     cancel_job(current_backend().intake, user_jobs().status(known_id("job", job_id)))
-    return redirect(url_for("pages.job_page", job_id=job_id), 303)
+    return redirect(url_for("jobs.job_page", job_id=job_id), 303)
 
 
 def job_not_found(_: NotFoundError) -> ResponseReturnValue:
@@ -557,13 +574,15 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
     return render_template("job_not_found.html", thing=thing, expiry=expiry), 404
 
 
+@job_pages.get("/jobs/<job_id>/delete", right=Right.READ)
 def ask_to_delete(job_id: str) -> str:
     """Show the form that confirms the deletion of a job."""
     status = user_jobs().status(known_id("job", job_id))
     return render_with_fleet("delete.html", status=status)
 
 
+@job_pages.post("/jobs/<job_id>/delete", right=Right.CLASSIFY, audit="job deleted")
 def delete(job_id: str) -> ResponseReturnValue:
     """Delete a job and redirect to the list of jobs."""
     user_jobs().delete(known_id("job", job_id))
-    return redirect(url_for("pages.jobs_page", deleted=1), 303)
+    return redirect(url_for("jobs.jobs_page", deleted=1), 303)

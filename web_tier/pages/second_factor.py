@@ -28,7 +28,8 @@ from web_tier.auth.audit import (
 )
 from web_tier.auth.context import AuthServices, current_auth
 from web_tier.auth.identity import current_identity, set_identity, set_session
-from web_tier.auth.permissions import is_required_of, lacks_second_factor
+from web_tier.auth.permissions import Right, is_required_of, lacks_second_factor
+from web_tier.http.routes import Attempt, Routes
 from web_tier.pages.account import form_field, prove_identity, redirect_to, render_error, render_page
 from web_tier.pages.sign_in import continue_sign_in, sign_in_with
 
@@ -48,6 +49,12 @@ SETUP_SECONDS: Final = 60 * 60
 """How long the access token is valid."""
 
 
+second_factor_pages = Routes("second_factor", needs_sign_in=True)
+
+
+@second_factor_pages.view(
+    "/account/second-factor", "second_factor", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD
+)
 class SecondFactorPage(MethodView):
     """The page with the state of the second factor, on which the setup begins."""
 
@@ -70,6 +77,7 @@ class SecondFactorPage(MethodView):
         return render_page("second_factor_setup", **_setup_context(access, secret, outcome.access_token))
 
 
+@second_factor_pages.post("/account/second-factor/confirm", right=Right.CREDENTIALS, attempt=Attempt.CODE)
 def confirm_second_factor() -> Response:
     """Turn on the second factor if the code is of the key that was shown; then show recovery codes once.
 
@@ -96,6 +104,7 @@ def confirm_second_factor() -> Response:
     return access.end(render_page("recovery_codes", codes=codes))
 
 
+@second_factor_pages.post("/account/second-factor/off", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD)
 def turn_off_second_factor() -> Response:
     """Turn off the second factor, so that the password alone signs in."""
     identity, access = current_identity(), current_auth()
@@ -108,6 +117,7 @@ def turn_off_second_factor() -> Response:
     return render_page("second_factor", message=IS_OFF, **_context())
 
 
+@second_factor_pages.post("/account/second-factor/recovery-codes", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD)
 def new_recovery_codes() -> Response:
     """Replace the recovery codes and show the new ones once."""
     identity, access = current_identity(), current_auth()
@@ -117,6 +127,7 @@ def new_recovery_codes() -> Response:
     return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
 
 
+@second_factor_pages.view("/sign-in/recovery", "recovery", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
 class RecoveryPage(MethodView):
     """The page on which a user without the authenticator app signs in with a recovery code."""
 
@@ -166,7 +177,7 @@ def _refusal_of_user() -> Response | None:
 
 
 def _redirect_to_state() -> Response:
-    return redirect_to(url_for("accounts.second_factor"))
+    return redirect_to(url_for("second_factor.second_factor"))
 
 
 def _context() -> dict[str, Any]:
@@ -208,4 +219,4 @@ def _setup(access: AuthServices, owner: str) -> tuple[str, str]:
         with suppress(TokenRefusedError):
             if access.verifier.verify(access_token).sub == owner:
                 return secret, access_token
-    raise BadRequest(f"the key is too old, or not yours: start again at {url_for('accounts.second_factor')}")
+    raise BadRequest(f"the key is too old, or not yours: start again at {url_for('second_factor.second_factor')}")

@@ -21,8 +21,10 @@ from web_tier.auth.context import current_auth
 from web_tier.auth.devices import remember_device
 from web_tier.auth.guard import FIRST_PAGE
 from web_tier.auth.identity import current_identity, known_identity
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.rate_limits import count_code
+from web_tier.http.routes import Attempt, Routes
 from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
 
 MESSAGES: Final = {
@@ -68,6 +70,10 @@ NOT_ENDED: Final = (
 _log = logging.getLogger(__name__)
 
 
+sign_in_pages = Routes("sign_in", needs_sign_in=True)
+
+
+@sign_in_pages.view("/sign-in", "sign_in", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
 class SignInPage(MethodView):
     """The page that asks for e-mail and password."""
 
@@ -87,12 +93,13 @@ class SignInPage(MethodView):
         return continue_sign_in(outcome, form_field("email"))
 
 
+@sign_in_pages.view("/new-password", "new_password", right=Right.PUBLIC, attempt=Attempt.CODE)
 class NewPasswordPage(MethodView):
     """The page on which a user with a temporary password chooses a new one."""
 
     def get(self) -> Response:
         """Redirect to the sign-in: this page follows it."""
-        return redirect_to(url_for("accounts.sign_in"))
+        return redirect_to(url_for("sign_in.sign_in"))
 
     def post(self) -> Response:
         """Set the password, and sign in with it."""
@@ -110,12 +117,13 @@ class NewPasswordPage(MethodView):
         return continue_sign_in(outcome, email)
 
 
+@sign_in_pages.view("/sign-in/code", "code", right=Right.PUBLIC, attempt=Attempt.CODE)
 class CodePage(MethodView):
     """The page on which a user with a second factor enters a code of the authenticator app."""
 
     def get(self) -> Response:
         """Redirect to the sign-in: this page follows it."""
-        return redirect_to(url_for("accounts.sign_in"))
+        return redirect_to(url_for("sign_in.sign_in"))
 
     def post(self) -> Response:
         """Sign in with the code."""
@@ -166,14 +174,16 @@ def sign_in_with(
     return answer
 
 
+@sign_in_pages.post("/sign-out", right=Right.PUBLIC, audit="sign-out")
 def sign_out() -> Response:
     """Sign out; without a session, too."""
-    answer = current_auth().end(redirect_to(url_for("accounts.sign_in", told="out")))
+    answer = current_auth().end(redirect_to(url_for("sign_in.sign_in", told="out")))
     # The next user of this browser must not see cached thumbnails.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
 
+@sign_in_pages.view("/sign-up", "sign_up", right=Right.PUBLIC, attempt=Attempt.MAIL)
 class SignUpPage(MethodView):
     """The page that creates an account; 404 if `auth.sign_up` is false."""
 
@@ -197,6 +207,7 @@ def _require_sign_up() -> None:
         raise NotFound
 
 
+@sign_in_pages.view("/forgot", "forgot", right=Right.PUBLIC, attempt=Attempt.MAIL)
 class ForgotPasswordPage(MethodView):
     """The page that requests a code for a new password."""
 
@@ -213,6 +224,7 @@ class ForgotPasswordPage(MethodView):
         return render_page("reset", message=CODE_MAILED)
 
 
+@sign_in_pages.view("/reset", "reset", right=Right.PUBLIC, attempt=Attempt.CODE)
 class ResetPasswordPage(MethodView):
     """The page that sets a new password with the code."""
 

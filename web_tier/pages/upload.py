@@ -17,13 +17,18 @@ from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_job_name, job_name_of_files
 from web_tier.http.rate_limits import current_quota_scope
+from web_tier.http.routes import Routes
 from web_tier.uploads.ingest import RejectedUpload
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import request_parts, up_to_first_file, upload_status
+
+upload_pages = Routes("upload")
+
 
 KEEP_FIELD = "keep"
 """Checkbox: whether the images and the records stay. It, the model and the name precede the files in the form."""
@@ -45,11 +50,13 @@ FORM_WITHOUT_SESSION = (
 )
 
 
+@upload_pages.get("/upload", right=Right.READ)
 def plain_upload_form() -> str:
     """Show the upload form where the first page is a static file: browsers without scripts need the CSRF token."""
     return upload_form()
 
 
+@upload_pages.get("/", right=Right.READ)
 def upload_form(fault: str | None = None) -> str:
     """Show the upload form, with what was wrong with the last one."""
     backend = current_backend()
@@ -74,6 +81,7 @@ def upload_form(fault: str | None = None) -> str:
     )
 
 
+@upload_pages.post("/", right=Right.CLASSIFY, checks_csrf=True)
 def upload() -> ResponseReturnValue:
     """Accept the form's images into a new job and redirect to its page; if files were rejected, list them first.
 
@@ -102,7 +110,7 @@ def upload() -> ResponseReturnValue:
             outcomes = reservation.commit(backend.intake.commit(outcomes))
     rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
-        return redirect(url_for("pages.job_page", job_id=job.job_id), 303)
+        return redirect(url_for("jobs.job_page", job_id=job.job_id), 303)
     page = render_with_fleet(
         "outcome.html",
         job=job,

@@ -44,7 +44,7 @@ BODIES: dict[str, Any] = {
 }
 """What a route needs to be sent, so that nothing but the job is in its way."""
 
-DELETING = ("api_v1.delete_job", "changes.delete")
+DELETING = ("api_v1.delete_job", "jobs.delete")
 
 FOR_OPERATORS = "/dead-letters/"
 """Part of the address of each route on which operators decide about images of any owner."""

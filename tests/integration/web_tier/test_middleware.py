@@ -22,6 +22,7 @@ from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.people import PlayedPool, access_of
 from web_tier.app import create_app
+from web_tier.auth.permissions import Right
 from web_tier.http import backend
 from web_tier.http.memory import BusyError
 from web_tier.http.middleware import PROXY, SAFE_METHODS, BehindProxy, claimed_authority, is_cross_site, is_own_name
@@ -332,7 +333,7 @@ def test_an_error_is_shown_without_its_text_and_logged_with_its_trace(
 
     paths = ("/api/fails", "/fails")
     for path in paths:
-        app.add_url_rule(path, path, fail)
+        app.add_url_rule(path, path, fail, right=Right.PUBLIC)
     for path in paths:
         caplog.clear()
         answer = app.test_client().get(path)

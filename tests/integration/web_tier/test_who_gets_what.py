@@ -22,6 +22,7 @@ from core.jobs.store import JobStore
 from core.provision import provision
 from localcloud.launch import LocalCloud
 from services.clients import Clients
+from services.errors import ConfigError
 from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
@@ -31,6 +32,7 @@ from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, revocations_o
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
+from web_tier.http.routes import RoutedApp
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
 INSTANCE = "i-0123456789abcdef0"
@@ -408,3 +410,8 @@ def test_every_route_has_its_line(stage: Stage) -> None:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert there - lined == set()
+
+
+def test_a_route_without_a_right_stops_the_web_tier_at_start() -> None:
+    with pytest.raises(ConfigError, match="the route /new has no right"):
+        RoutedApp("tier").add_url_rule("/new", view_func=lambda: "")

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from core.config import parse_config
 from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS, embedded_metrics
@@ -29,11 +28,13 @@ from tests.support.stack_template import (
     user_data,
     value_of,
 )
+from web_tier.auth.permissions import Right
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
 from web_tier.http.metrics import WebMetrics
 from web_tier.http.middleware import Middleware
+from web_tier.http.routes import RoutedApp
 from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]
@@ -232,9 +233,9 @@ def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) 
 
 def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines that the web tier writes when it answers a request with `status`."""
-    app = Flask("tier")
+    app = RoutedApp("tier")
     Middleware(parse_config(shipped_values()).web, WebMetrics(), NAMESPACE).install(app)
-    app.add_url_rule("/", view_func=lambda: ("", status))
+    app.add_url_rule("/", view_func=lambda: ("", status), right=Right.PUBLIC)
     caplog.clear()
     with caplog.at_level(logging.INFO):
         app.test_client().get("/")

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Self
 
-from flask import Blueprint, Response
+from flask import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from web_tier.auth.audit import AuditPage, current_trail
+from web_tier.auth.permissions import Right
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import (
     MAX_JOBS,
@@ -15,8 +16,9 @@ from web_tier.http.parsing import (
     json_response,
     parse_query,
 )
+from web_tier.http.routes import Routes
 
-audit_api = Blueprint("audit_api", __name__)
+audit_api = Routes("audit_api", right=Right.OPERATE, needs_sign_in=True)
 
 
 class AuditQuery(Query):

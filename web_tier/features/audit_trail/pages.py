@@ -5,12 +5,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from flask import request
 
 from web_tier.auth.audit import RETENTION, current_trail
+from web_tier.auth.permissions import Right
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import cursor_of_page
+from web_tier.http.routes import Routes
+
+audit_pages = Routes("audit", right=Right.OPERATE, needs_sign_in=True)
+
 
 EVENTS_PER_PAGE = 50
 
 
+@audit_pages.get("/audit")
 def audit_page() -> str:
     """Show the events of the audit trail, newest first."""
     user = request.args.get("user", "").strip()[:128]

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from flask import Blueprint, Response
+from flask import Response
 from pydantic import Field
 
 from web_tier.auth.identity import current_identity
+from web_tier.auth.permissions import Right
 from web_tier.features.consoles.console import ConsoleLine, current_consoles
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -13,8 +14,9 @@ from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import (
     json_response,
 )
+from web_tier.http.routes import Routes
 
-consoles_api = Blueprint("consoles_api", __name__)
+consoles_api = Routes("consoles_api", right=Right.OPERATE)
 
 
 class ConsoleBody(ApiBody):

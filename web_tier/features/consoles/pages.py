@@ -4,11 +4,16 @@ from flask import request
 
 from core.fleet.models import FleetInstance
 from web_tier.auth.identity import current_identity
+from web_tier.auth.permissions import Right
 from web_tier.features.consoles.console import current_consoles
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
+from web_tier.http.routes import Routes
+
+console_pages = Routes("consoles", right=Right.OPERATE)
 
 
+@console_pages.get("/fleet/instances/<instance_id>/console")
 def console_page(instance_id: str) -> str:
     """Show the newest lines of an instance's console; with the parameter `raw` as the instance has written them."""
     backend = current_backend()

@@ -3,17 +3,19 @@
 from datetime import date
 from typing import Self
 
-from flask import Blueprint, Response
+from flask import Response
 from pydantic import Field
 
 from core.fleet.costs import MAX_DAY_ROWS
 from services.clock import utc_now
+from web_tier.auth.permissions import Right
 from web_tier.features.costs.report import MAX_REPORT_DAYS, CostLine, CostReport, Grouping, csv_lines, visible_reports
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, mark_deprecated, operation
 from web_tier.http.parsing import MAX_PAGE, CsvOptions, Query, json_response, parse_query
+from web_tier.http.routes import Routes
 
-costs_api = Blueprint("costs_api", __name__)
+costs_api = Routes("costs_api", right=Right.READ)
 
 
 class CostsQuery(Query):

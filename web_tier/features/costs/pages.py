@@ -7,8 +7,13 @@ from flask import request
 
 from services.clock import utc_now
 from web_tier.auth.identity import current_identity
+from web_tier.auth.permissions import Right
 from web_tier.features.costs.report import MAX_REPORT_DAYS, Grouping, oldest_day, visible_reports
 from web_tier.http.page_header import render_with_fleet
+from web_tier.http.routes import Routes
+
+cost_pages = Routes("costs")
+
 
 LINES_PER_PAGE: Final = 100
 """Lines that the page shows, the dearest ones; the CSV has more."""
@@ -19,6 +24,7 @@ SPANS: Final = {1: "1 day", 7: "7 days", MAX_REPORT_DAYS: f"{MAX_REPORT_DAYS} da
 _TITLES: Final = {"job": "Job", "user": "User", "model": "Model", "day": "Day"}
 
 
+@cost_pages.get("/costs", right=Right.READ)
 def costs_page() -> str:
     """Show a cost report; an address that is not valid shows the one of today."""
     today = utc_now().date()

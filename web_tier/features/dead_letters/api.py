@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Self
 
-from flask import Blueprint, Response
+from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage, DeadLetterPage
 from core.messages import Failure
 from web_tier.auth.audit import audit_details
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
@@ -20,9 +21,10 @@ from web_tier.http.parsing import (
     json_response,
     parse_query,
 )
+from web_tier.http.routes import Routes
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 
-dead_letters_api = Blueprint("dead_letters_api", __name__)
+dead_letters_api = Routes("dead_letters_api", right=Right.OPERATE)
 
 
 class RedriveQuery(Query):
@@ -138,7 +140,7 @@ def show_letter(job_id: str, image_id: str) -> Response:
     return json_response(DeadLetterBody.of(current_backend().dead_letters.get(known_ref(job_id, image_id))))
 
 
-@dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive")
+@dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
 @operation(ApiResponse(200, "The outcome.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
 def redrive_letter(job_id: str, image_id: str) -> Response:
     """Redrive a dead letter.
@@ -152,7 +154,7 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
     return json_response(RedriveBody(job_id=job_id, image_id=image_id, outcome=outcome))
 
 
-@dead_letters_api.post("/dead-letters/redrive")
+@dead_letters_api.post("/dead-letters/redrive", audit="dead letters redriven")
 @operation(
     ApiResponse(200, "The outcome of up to 1,000 dead letters.", RedriveAllBody),
     name="redrive_dead_letters",
@@ -167,7 +169,7 @@ def redrive_letters() -> Response:
     return json_response(RedriveAllBody.of(redriven))
 
 
-@dead_letters_api.delete("/dead-letters/<job_id>/<image_id>")
+@dead_letters_api.delete("/dead-letters/<job_id>/<image_id>", audit="dead letter discarded")
 @operation(
     ApiResponse(204, "There is no dead letter of the image any more, or the image is being retried."),
     name="discard_dead_letter",

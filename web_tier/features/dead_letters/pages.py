@@ -12,10 +12,15 @@ from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import known_ref
+from web_tier.http.routes import Routes
 from web_tier.uploads.retry import redrive, redrive_all
+
+dead_letter_pages = Routes("dead_letters", right=Right.OPERATE)
+
 
 LETTERS_PER_PAGE = 50
 DISCARDED = "discarded"
@@ -37,6 +42,7 @@ class LetterRow:
         return cls(letter, letter.job.owner == current_identity().owner)
 
 
+@dead_letter_pages.get("/dead-letters")
 def dead_letters_page() -> str:
     """List the dead letters of all jobs, those of the newest jobs first."""
     backend, before = current_backend(), _before_or_none()
@@ -55,6 +61,7 @@ def dead_letters_page() -> str:
     )
 
 
+@dead_letter_pages.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
 def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     """Redrive a dead letter and redirect to the list."""
     backend = current_backend()
@@ -63,12 +70,14 @@ def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     return _redirect_to_list(_before_or_none(), outcome=outcome)
 
 
+@dead_letter_pages.post("/dead-letters/<job_id>/<image_id>/discard", audit="dead letter discarded")
 def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     """Discard a dead letter, if there is one, and redirect to the list."""
     current_backend().dead_letters.discard(known_ref(job_id, image_id))
     return _redirect_to_list(_before_or_none(), outcome=DISCARDED)
 
 
+@dead_letter_pages.post("/dead-letters/redrive", audit="dead letters redriven")
 def redrive_letters() -> ResponseReturnValue:
     """Redrive the dead letters of this and the following pages, and redirect to those that one call left."""
     backend = current_backend()

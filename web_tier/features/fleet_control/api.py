@@ -3,7 +3,7 @@
 from datetime import date, datetime, timedelta
 from typing import Self
 
-from flask import Blueprint, Response
+from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from werkzeug.exceptions import NotFound, UnprocessableEntity
 
@@ -24,6 +24,8 @@ from core.fleet.models import (
 from core.fleet.store import NoSpendingCapError
 from services.clock import utc_now
 from web_tier.auth.audit import audit_details
+from web_tier.auth.permissions import Right
+from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
@@ -34,10 +36,11 @@ from web_tier.http.parsing import (
     parse_body,
     parse_query,
 )
+from web_tier.http.routes import Routes
 
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
-fleet_api = Blueprint("fleet_api", __name__)
+fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fleet.fleet_page")
 
 
 class HistoryQuery(Query):
@@ -215,7 +218,7 @@ def history() -> Response:
     return json_response(FleetHistoryBody(span=span, points=tuple(points)))
 
 
-@fleet_api.post("/fleet/pause")
+@fleet_api.post("/fleet/pause", audit="fleet paused")
 @operation(ApiResponse(200, "It is paused.", FleetPauseBody), name="pause_fleet", tag="System", body=PauseFleet)
 def pause() -> Response:
     """Pause the fleet.
@@ -229,7 +232,7 @@ def pause() -> Response:
     return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
 
-@fleet_api.post("/fleet/resume")
+@fleet_api.post("/fleet/resume", form="/fleet/resume", audit="fleet resumed")
 @operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
 def resume() -> Response:
     """Resume the fleet."""
@@ -237,7 +240,7 @@ def resume() -> Response:
     return json_response(FleetPauseBody(paused=False))
 
 
-@fleet_api.put("/fleet/limits")
+@fleet_api.put("/fleet/limits", audit="limits set")
 @operation(
     ApiResponse(200, "The limits take effect within seconds.", FleetLimitsBody),
     name="set_fleet_limits",
@@ -267,7 +270,7 @@ def set_limits() -> Response:
     return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
 
 
-@fleet_api.delete("/fleet/limits")
+@fleet_api.delete("/fleet/limits", form="/fleet/limits/reset", audit="limits reset")
 @operation(ApiResponse(204, "The limits of config.yaml apply."), name="reset_fleet_limits", tag="System")
 def reset_limits() -> Response:
     """Reset the fleet's limits to those of config.yaml."""
@@ -275,7 +278,7 @@ def reset_limits() -> Response:
     return Response(status=204)
 
 
-@fleet_api.put("/fleet/allowance")
+@fleet_api.put("/fleet/allowance", audit="dollars allowed")
 @operation(
     ApiResponse(200, "The caps are raised within seconds, until midnight UTC.", FleetAllowanceBody),
     name="allow_fleet_dollars",
@@ -308,7 +311,7 @@ def set_allowance() -> Response:
     )
 
 
-@fleet_api.delete("/fleet/allowance")
+@fleet_api.delete("/fleet/allowance", form="/fleet/allowance/reset", audit="allowance withdrawn")
 @operation(ApiResponse(204, "The caps of config.yaml apply."), name="withdraw_fleet_allowance", tag="System")
 def reset_allowance() -> Response:
     """Withdraw the allowance of today."""
@@ -316,7 +319,9 @@ def reset_allowance() -> Response:
     return Response(status=204)
 
 
-@fleet_api.post("/fleet/instances/<instance_id>/drain")
+@fleet_api.post(
+    "/fleet/instances/<instance_id>/drain", form="/fleet/instances/<instance_id>/drain", audit="instance drained"
+)
 @operation(
     ApiResponse(202, "Its worker starts to drain within seconds.", FleetDrainBody),
     name="drain_instance",

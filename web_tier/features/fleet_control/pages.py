@@ -41,11 +41,16 @@ from core.format import (
 from services.clock import utc_now
 from services.ec2 import ALIVE
 from web_tier.auth.audit import audit_details
+from web_tier.auth.permissions import Right
 from web_tier.features.fleet_control.chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_reason
+from web_tier.http.routes import Routes
+
+fleet_pages = Routes("fleet", right=Right.OPERATE)
+
 
 MAX_DECISIONS_SHOWN = 12
 
@@ -251,6 +256,7 @@ def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSett
     return sum(_day_dollars(each, prices) for each in days)
 
 
+@fleet_pages.get("/fleet")
 def fleet_page() -> str:
     """Show the fleet and its history."""
     span = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
@@ -267,6 +273,7 @@ def fleet_page() -> str:
     )
 
 
+@fleet_pages.get("/fleet/now", is_automatic=True)
 def fleet_now() -> Response:
     """Return the fleet without its history; the page polls it."""
     store = current_backend().fleet
@@ -318,11 +325,13 @@ class LimitsForm:
         )
 
 
+@fleet_pages.get("/fleet/pause")
 def pause_page() -> str:
     """Show the form that pauses the fleet, with its reason."""
     return render_with_fleet("pause.html")
 
 
+@fleet_pages.post("/fleet/pause", audit="fleet paused")
 def pause() -> ResponseReturnValue:
     """Pause the fleet and redirect to its page."""
     pause = current_backend().fleet.pause(utc_now(), clean_reason(request.form.get("reason", "")))
@@ -330,18 +339,14 @@ def pause() -> ResponseReturnValue:
     return _redirect_to_fleet()
 
 
-def resume() -> ResponseReturnValue:
-    """Resume the fleet and redirect to its page."""
-    current_backend().fleet.resume()
-    return _redirect_to_fleet()
-
-
+@fleet_pages.get("/fleet/limits")
 def limits_page() -> str:
     """Show the form that sets limits."""
     state = current_backend().fleet.state()
     return _limits_page(state, LimitsForm.of(state.limits_in_force(_configured())))
 
 
+@fleet_pages.post("/fleet/limits", audit="limits set")
 def set_limits() -> ResponseReturnValue:
     """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
     form = LimitsForm.of_fields(request.form)
@@ -351,12 +356,6 @@ def set_limits() -> ResponseReturnValue:
         return _limits_page(store.state(), form), 422
     store.set_limits(override)
     audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
-    return _redirect_to_fleet()
-
-
-def reset_limits() -> ResponseReturnValue:
-    """Reset the limits to those of config.yaml and redirect to the fleet's page."""
-    current_backend().fleet.reset_limits()
     return _redirect_to_fleet()
 
 
@@ -379,11 +378,13 @@ class AllowanceForm:
         return cls(text, reason, f"Give dollars from 0.01 to {MAX_CAP_DOLLARS:,}, such as 5 or 2.50.")
 
 
+@fleet_pages.get("/fleet/allowance")
 def allowance_page() -> str:
     """Show the form that allows more dollars today."""
     return _allowance_page(current_backend().fleet.state(), AllowanceForm())
 
 
+@fleet_pages.post("/fleet/allowance", audit="dollars allowed")
 def set_allowance() -> ResponseReturnValue:
     """Raise the spending caps today and redirect to the fleet's page; show the form again if a field is not valid."""
     form, store = AllowanceForm.of_fields(request.form), current_backend().fleet
@@ -394,12 +395,6 @@ def set_allowance() -> ResponseReturnValue:
     except NoSpendingCapError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(dollars=float(form.dollars), day=spending.day, reason=form.reason)
-    return _redirect_to_fleet()
-
-
-def reset_allowance() -> ResponseReturnValue:
-    """Withdraw the allowance of today and redirect to the fleet's page."""
-    current_backend().fleet.reset_allowance()
     return _redirect_to_fleet()
 
 
@@ -414,6 +409,7 @@ def _allowance_page(state: FleetState, form: AllowanceForm) -> str:
     )
 
 
+@fleet_pages.get("/fleet/instances/<instance_id>/drain")
 def confirm_drain(instance_id: str) -> str:
     """Show the form that confirms the drain of an instance."""
     backend = current_backend()
@@ -421,16 +417,8 @@ def confirm_drain(instance_id: str) -> str:
     return render_with_fleet("drain.html", instance_id=instance_id, instance=instance)
 
 
-def drain(instance_id: str) -> ResponseReturnValue:
-    """Drain an instance and redirect to the fleet's page."""
-    store = current_backend().fleet
-    store.drainable_instance(instance_id)
-    store.request_drain(instance_id, utc_now())
-    return _redirect_to_fleet()
-
-
 def _redirect_to_fleet() -> ResponseReturnValue:
-    return redirect(url_for("pages.fleet_page"), 303)
+    return redirect(url_for("fleet.fleet_page"), 303)
 
 
 def _configured() -> WorkerLimits:

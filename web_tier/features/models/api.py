@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Self
 
-from flask import Blueprint, Response
+from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import NotFound
@@ -22,13 +22,15 @@ from services.clock import utc_now
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
+from web_tier.auth.permissions import Right
 from web_tier.features.models.comparison import ModelComparison, current_comparison
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import json_response, parse_body
+from web_tier.http.routes import Routes
 
-models_api = Blueprint("models_api", __name__)
+models_api = Routes("models_api")
 
 
 class ModelBody(ApiBody):
@@ -117,14 +119,14 @@ class RollOut(BaseModel):
     )
 
 
-@models_api.get("/models")
+@models_api.get("/models", right=Right.READ)
 @operation(ApiResponse(200, "In the order in which they were added.", ModelsBody), name="list_models", tag="Models")
 def list_models() -> Response:
     """List the models that jobs may name."""
     return json_response(ModelsBody.of(current_backend().served.catalog()))
 
 
-@models_api.get("/models/comparison")
+@models_api.get("/models/comparison", right=Right.OPERATE)
 @operation(
     ApiResponse(200, "The models with results, those of the default first.", ModelComparison),
     name="compare_models",
@@ -139,7 +141,7 @@ def compare() -> Response:
     return json_response(current_comparison())
 
 
-@models_api.post("/models")
+@models_api.post("/models", right=Right.OPERATE, audit="model added")
 @operation(ApiResponse(201, "Jobs may name it.", ModelBody), name="add_model", tag="Models", body=AddModel)
 def add() -> ResponseReturnValue:
     """Add a model that jobs may name.
@@ -154,7 +156,7 @@ def add() -> ResponseReturnValue:
     return json_response(body, 201), {"Location": f"{ROOT}/models"}
 
 
-@models_api.delete("/models/<name>")
+@models_api.delete("/models/<name>", right=Right.OPERATE, audit="model removed")
 @operation(
     ApiResponse(204, "New jobs cannot name it any more."), name="remove_model", tag="Models", problems=(404, 422)
 )
@@ -170,7 +172,7 @@ def remove(name: str) -> ResponseReturnValue:
     return "", 204
 
 
-@models_api.post("/models/roll-out")
+@models_api.post("/models/roll-out", right=Right.OPERATE, audit="model rolled out")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_out_model", tag="Models", body=RollOut)
 def roll_out() -> Response:
     """Give new jobs another model: all of them, or a share of them.
@@ -185,7 +187,7 @@ def roll_out() -> Response:
     return json_response(ModelsBody.of(catalog))
 
 
-@models_api.post("/models/promote")
+@models_api.post("/models/promote", right=Right.OPERATE, audit="model promoted")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="promote_model", tag="Models", problems=(422,))
 def promote() -> Response:
     """Give all new jobs the model that a share of them gets."""
@@ -194,7 +196,7 @@ def promote() -> Response:
     return json_response(ModelsBody.of(catalog))
 
 
-@models_api.post("/models/roll-back")
+@models_api.post("/models/roll-back", right=Right.OPERATE, audit="model rolled back")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
 def roll_back() -> Response:
     """Undo the last roll-out.

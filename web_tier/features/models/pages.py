@@ -4,9 +4,14 @@ from flask import render_template, request
 
 from core.bundle_facts import BundleFacts
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_search
+from web_tier.http.routes import Routes
+
+model_pages = Routes("models")
+
 
 PRECISIONS = {
     "fp32": "fp32: 32-bit floating point",
@@ -22,6 +27,7 @@ def model_facts() -> BundleFacts:
     return current_backend().served.default_facts()
 
 
+@model_pages.get("/model", right=Right.READ)
 def model_page() -> str:
     """Show the model of the query's `job`, or else its `name`, by default that of new jobs; classes contain `q`.
 
@@ -44,6 +50,7 @@ def model_page() -> str:
     )
 
 
+@model_pages.get("/fleet/models", right=Right.OPERATE, is_automatic=True)
 def fleet_models() -> str:
     """Return the part of the fleet's page that compares models; the page polls it."""
     return render_template("_models.html")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
-from flask import Blueprint, Response, url_for
+from flask import Response, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import TooManyRequests, UnprocessableEntity
@@ -17,6 +17,7 @@ from core.jobs.notifications import (
 )
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.features.notifications.webhooks import (
     MAX_URL_CHARACTERS,
     SECRET_PATTERN,
@@ -29,8 +30,9 @@ from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_id
 from web_tier.http.parsing import json_response, parse_body
+from web_tier.http.routes import Routes
 
-notifications_api = Blueprint("notifications_api", __name__)
+notifications_api = Routes("notifications_api")
 
 EXAMPLE = '{"webhook": {"url": "https://example.com/done"}}'
 
@@ -140,21 +142,21 @@ def request_notification(job_id: str, wanted: NotificationWanted) -> Notificatio
         return jobs.request_notification(
             job_id,
             targets,
-            page=url_for("pages.job_page", job_id=job_id, _external=True),
+            page=url_for("jobs.job_page", job_id=job_id, _external=True),
             secret="" if webhook is None else webhook.secret or new_secret(),
         )
     except TooManyNotificationsError as error:
         raise TooManyRequests(str(error)) from error
 
 
-@notifications_api.get("/jobs/<job_id>/notification")
+@notifications_api.get("/jobs/<job_id>/notification", right=Right.READ)
 @operation(ApiResponse(200, "What is sent, and what was.", NotificationBody))
 def get_notification(job_id: str) -> Response:
     """Get the notification of a job."""
     return json_response(NotificationBody.of(user_jobs().notification(known_id("job", job_id))))
 
 
-@notifications_api.put("/jobs/<job_id>/notification")
+@notifications_api.put("/jobs/<job_id>/notification", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "The notification; a webhook's secret is shown only here.", NotificationBody),
     body=NotificationWanted,
@@ -171,7 +173,7 @@ def set_notification(job_id: str) -> ResponseReturnValue:
     return json_response(NotificationBody.of(notification, notification.secret or None))
 
 
-@notifications_api.delete("/jobs/<job_id>/notification")
+@notifications_api.delete("/jobs/<job_id>/notification", right=Right.CLASSIFY)
 @operation(ApiResponse(204, "What was not sent yet is not sent any more."))
 def cancel_notification(job_id: str) -> ResponseReturnValue:
     """Cancel the notification of a job."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Self
 
-from flask import Blueprint, Response, request, stream_with_context
+from flask import Response, request, stream_with_context
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
@@ -16,6 +16,7 @@ from core.ids import ULID_PATTERN
 from core.jobs.models import ImageRecord, TrueLabel, TruthSource
 from services.clock import utc_now
 from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.features.review.evaluation import Evaluation
 from web_tier.features.review.truth import (
     MAX_SHOWN,
@@ -34,11 +35,12 @@ from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import MAX_LABEL, clean_label, known_id
 from web_tier.http.parsing import json_response, parse_body
+from web_tier.http.routes import Routes
 from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
 from web_tier.results.services import current_result_services
 
-review_api = Blueprint("review_api", __name__)
+review_api = Routes("review_api")
 
 MAX_CHANGES: Final = 1_000
 """Images of which one request sets the true label."""
@@ -156,7 +158,7 @@ class EvaluationBody(ApiBody):
         )
 
 
-@review_api.put("/jobs/<job_id>/truth")
+@review_api.put("/jobs/<job_id>/truth", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "What was set and removed.", TruthChanged), name="set_truth", tag="Review", body=ChangeTruth
 )
@@ -197,7 +199,7 @@ _TRUTH_FILE: dict[str, Any] = {
 }
 
 
-@review_api.post("/jobs/<job_id>/truth.csv")
+@review_api.post("/jobs/<job_id>/truth.csv", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "How many lines found their image.", TruthMatched),
     name="upload_truth",
@@ -226,7 +228,7 @@ def send_truth_file(job_id: str) -> Response:
     return json_response(TruthMatched.of(job_id, outcome, changed))
 
 
-@review_api.post("/jobs/<job_id>/truth/folders")
+@review_api.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
 @operation(ApiResponse(200, "How many images have a folder.", TruthMatched), name="use_folders", tag="Review")
 def use_folder_names(job_id: str) -> Response:
     """Set the name of each image's folder as its true label.
@@ -237,7 +239,7 @@ def use_folder_names(job_id: str) -> Response:
     return json_response(TruthMatched.of(job_id, outcome, changed))
 
 
-@review_api.get("/jobs/<job_id>/truth.csv")
+@review_api.get("/jobs/<job_id>/truth.csv", right=Right.READ)
 @operation(
     ApiResponse(200, "A header, and filename and true label of each image that has one.", CSV),
     name="download_truth",
@@ -256,7 +258,7 @@ def truth_file(job_id: str) -> Response:
     return answer
 
 
-@review_api.get("/jobs/<job_id>/evaluation")
+@review_api.get("/jobs/<job_id>/evaluation", right=Right.READ)
 @operation(
     ApiResponse(200, "Accuracy, figures of each class, and the confusion matrix.", EvaluationBody), tag="Review"
 )

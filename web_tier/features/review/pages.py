@@ -8,14 +8,19 @@ from core.jobs.models import TrueLabel
 from services.clock import utc_now
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.permissions import Right
 from web_tier.features.review.api import TruthMatched, apply_folders, apply_truth_file
 from web_tier.features.review.evaluation import ConfusionMatrix
 from web_tier.features.review.truth import MAX_TRUTH_BYTES, read_evaluation
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_label, known_id, known_ref
+from web_tier.http.routes import Routes
 from web_tier.uploads.multipart import FormField
 from web_tier.uploads.request_body import request_parts
+
+review_pages = Routes("review")
+
 
 MAX_MATRIX_CLASSES = 30
 """Classes in the table of the confusion matrix: those with the most errors."""
@@ -27,6 +32,7 @@ MAX_CLASSES = 200
 """Classes with figures of their own, those with the most errors first; the API has all."""
 
 
+@review_pages.get("/jobs/<job_id>/evaluation", right=Right.READ)
 def evaluation_page(job_id: str) -> str:
     """Show how the model's labels compare with the true labels."""
     return _evaluation_page(user_jobs(), known_id("job", job_id))
@@ -48,6 +54,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
     )
 
 
+@review_pages.post("/jobs/<job_id>/truth/csv", right=Right.CLASSIFY, checks_csrf=True)
 def send_truth_file(job_id: str) -> str:
     """Set the true labels of the form's CSV file, and show the evaluation with what the file set."""
     jobs = user_jobs()
@@ -67,6 +74,7 @@ def send_truth_file(job_id: str) -> str:
     return _evaluation_page(jobs, job_id, TruthMatched.of(job_id, *apply_truth_file(jobs, job_id, file.data)))
 
 
+@review_pages.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
 def use_folder_names(job_id: str) -> str:
     """Set the names of folders as true labels, and show the evaluation."""
     jobs = user_jobs()
@@ -74,6 +82,7 @@ def use_folder_names(job_id: str) -> str:
     return _evaluation_page(jobs, job_id, TruthMatched.of(job_id, *apply_folders(jobs, job_id)))
 
 
+@review_pages.post("/jobs/<job_id>/images/<image_id>/truth", right=Right.CLASSIFY)
 def set_truth(job_id: str, image_id: str) -> ResponseReturnValue:
     """Set or remove the true label of an image, and redirect to its page.
 
