@@ -131,7 +131,7 @@ class SingleImageBody(ImageBody):
     @classmethod
     def of_single(cls, record: ImageRecord, response: ClassificationResult | None) -> Self:
         """Return the body of an accepted image, with its result if it has one."""
-        body = ImageBody.of(ImageResult(record, response))
+        body = ImageBody.from_result(ImageResult(record, response))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
         return cls(**dict(body), job_id=record.ref.job_id, location=location)
 

@@ -85,7 +85,7 @@ class UploadOffer(ApiBody):
     links: UploadLinks
 
     @classmethod
-    def of(cls, job_id: str, offer: PresignedOffer, rejected: tuple[RejectedImage, ...]) -> Self:
+    def from_offer(cls, job_id: str, offer: PresignedOffer, rejected: tuple[RejectedImage, ...]) -> Self:
         """Return the body of an offer."""
         here = f"{ROOT}/jobs/{job_id}"
         uploads = tuple(
@@ -131,7 +131,7 @@ def offer_uploads(job_id: str) -> Response:
     outcome = UploadOutcome.of_numbered(job_id, rejected.items())
     if offer is None:
         return json_response(outcome, 422)
-    return json_response(UploadOffer.of(job_id, offer, outcome.rejected))
+    return json_response(UploadOffer.from_offer(job_id, offer, outcome.rejected))
 
 
 @direct.post("/jobs/<job_id>/uploads/<upload_id>/commit", right=Right.CLASSIFY)

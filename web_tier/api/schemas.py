@@ -84,7 +84,7 @@ class JobLinks(ApiBody):
     page: str
 
     @classmethod
-    def of(cls, job_id: str) -> Self:
+    def for_job(cls, job_id: str) -> Self:
         """Return the links of a job."""
         here = f"{ROOT}/jobs/{job_id}"
         return cls(
@@ -119,9 +119,9 @@ class JobBody(ApiBody):
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def from_job(cls, job: Job) -> Self:
         """Return the body of a job."""
-        links = JobLinks.of(job.job_id)
+        links = JobLinks.for_job(job.job_id)
         model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
         return cls.copied_from(job, model=model, links=links)
 
@@ -143,7 +143,7 @@ class ResultsFile(ApiBody):
     )
 
     @classmethod
-    def of(cls, status: JobStatus, bucket: str) -> Self | None:
+    def from_status(cls, status: JobStatus, bucket: str) -> Self | None:
         """Return where the results of a job stand in `bucket`, or None as long as they do not."""
         merged = status.merged
         if merged is None:
@@ -166,7 +166,7 @@ class JobCostBody(ApiBody):
     dollars_per_1000_images: float | None = Field(description="Null where no worker has answered an image.")
 
     @classmethod
-    def of(cls, cost: JobCost) -> Self:
+    def from_cost(cls, cost: JobCost) -> Self:
         """Return the body of a job's cost."""
         per_thousand = cost.dollars_per_thousand
         return cls(
@@ -198,7 +198,7 @@ class SourceBody(ApiBody):
     )
 
     @classmethod
-    def of(cls, status: JobStatus) -> Self | None:
+    def from_status(cls, status: JobStatus) -> Self | None:
         """Return how far the source of a job is listed, or None if its images are uploaded."""
         listing = status.listing
         if listing is None:
@@ -216,7 +216,7 @@ class ResultsCopyBody(ApiBody):
     error: str | None = Field(description="Why it is refused.")
 
     @classmethod
-    def of(cls, status: JobStatus) -> Self | None:
+    def from_status(cls, status: JobStatus) -> Self | None:
         """Return the copy of a job's results file, or None if no location was chosen for it."""
         job, state = status.job, status.copy_state
         if not job.results:
@@ -257,7 +257,7 @@ class JobStatusBody(JobBody):
             output_bucket: where its results stand as one file.
             cost: of the job so far.
         """
-        job = JobBody.of(status.job)
+        job = JobBody.from_job(status.job)
         return cls.copied_from(
             job,
             status,
@@ -266,10 +266,10 @@ class JobStatusBody(JobBody):
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,
             images_per_second=images_per_second(status),
-            results_file=ResultsFile.of(status, output_bucket),
-            cost=None if cost is None else JobCostBody.of(cost),
-            source=SourceBody.of(status),
-            results=ResultsCopyBody.of(status),
+            results_file=ResultsFile.from_status(status, output_bucket),
+            cost=None if cost is None else JobCostBody.from_cost(cost),
+            source=SourceBody.from_status(status),
+            results=ResultsCopyBody.from_status(status),
         )
 
 
@@ -299,7 +299,7 @@ class UploadOutcome(ApiBody):
     rejected: tuple[RejectedImage, ...]
 
     @classmethod
-    def of(cls, job_id: str, outcomes: Iterable[UploadResult]) -> Self:
+    def from_outcomes(cls, job_id: str, outcomes: Iterable[UploadResult]) -> Self:
         """Return the body of `outcomes`."""
         return cls.of_numbered(job_id, enumerate(outcomes))
 
@@ -323,9 +323,11 @@ class ResultsBody(ApiBody):
     next: str | None
 
     @classmethod
-    def of(cls, job_id: str, page: ResultsPage) -> Self:
+    def from_page(cls, job_id: str, page: ResultsPage) -> Self:
         """Return the body of a page."""
-        return cls(job_id=job_id, results=tuple(ImageBody.of(item) for item in page.items), next=page.next_after)
+        return cls(
+            job_id=job_id, results=tuple(ImageBody.from_result(item) for item in page.items), next=page.next_after
+        )
 
 
 class AllResultsBody(ApiBody):
@@ -354,7 +356,7 @@ class RetryOutcome(ApiBody):
     next: str | None = Field(description="Call again with it as `after`; null when these were all.")
 
     @classmethod
-    def of(cls, job_id: str, retried: Retried) -> Self:
+    def from_retried(cls, job_id: str, retried: Retried) -> Self:
         """Return the body of a retry."""
         gone = tuple(GoneImage.copied_from(image, image.ref) for image in retried.missing)
         return cls.copied_from(retried, job_id=job_id, refused=retried.rejected, gone=gone, next=retried.next_after)
@@ -373,7 +375,7 @@ class ImageRetryOutcome(ApiBody):
     outcome: RetriedOutcome
 
     @classmethod
-    def of(cls, ref: ImageRef, retried: Retried) -> Self:
+    def from_retried(cls, ref: ImageRef, retried: Retried) -> Self:
         """Return the body of a retry of the image `ref`."""
         return cls.copied_from(ref, outcome=retried.of_one())
 
@@ -392,7 +394,7 @@ class ForecastBody(ApiBody):
     text: str = Field(description="The same in words.")
 
     @classmethod
-    def of(cls, forecast: Forecast) -> Self:
+    def from_forecast(cls, forecast: Forecast) -> Self:
         """Return the body of a forecast."""
         first, last = forecast.first_seconds, forecast.last_seconds
         return cls.copied_from(

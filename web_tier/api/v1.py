@@ -216,7 +216,7 @@ def new_job() -> ResponseReturnValue:
         jobs.create(job, quota.caller)
     else:
         job = create_job_once(jobs, wanted, key, config, quota)
-    body = JobBody.of(job)
+    body = JobBody.from_job(job)
     return json_response(body, 201), {"Location": body.links.self}
 
 
@@ -226,7 +226,7 @@ def list_jobs() -> Response:
     """List jobs, newest first."""
     query = parse_query(JobsQuery)
     found = find_jobs(user_jobs(), before=query.before, limit=query.limit, name=query.name)
-    return json_response(JobsPage(jobs=tuple(JobBody.of(job) for job in found.jobs), next=found.next_before))
+    return json_response(JobsPage(jobs=tuple(JobBody.from_job(job) for job in found.jobs), next=found.next_before))
 
 
 @api.get("/jobs/<job_id>", right=Right.READ)
@@ -308,7 +308,7 @@ def add_images(job_id: str) -> Response:
         outcomes = ingest_idempotent(intake, job, key, uploads, quota)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
-    return json_response(UploadOutcome.of(job_id, outcomes), upload_status(outcomes))
+    return json_response(UploadOutcome.from_outcomes(job_id, outcomes), upload_status(outcomes))
 
 
 @api.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)
@@ -323,7 +323,7 @@ def retry_job(job_id: str) -> Response:
     """
     query, job = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id))
     retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
-    return json_response(RetryOutcome.of(job_id, retried))
+    return json_response(RetryOutcome.from_retried(job_id, retried))
 
 
 @api.post("/jobs/<job_id>/images/<image_id>/retry", right=Right.CLASSIFY)
@@ -337,7 +337,7 @@ def retry_one(job_id: str, image_id: str) -> Response:
     ref = known_ref(job_id, image_id)
     _, item = user_jobs().image(ref)
     retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
-    return json_response(ImageRetryOutcome.of(ref, retried))
+    return json_response(ImageRetryOutcome.from_retried(ref, retried))
 
 
 @api.get("/jobs/<job_id>/results", right=Right.READ)
@@ -351,7 +351,7 @@ def job_results(job_id: str) -> Response:
     query, jobs = parse_query(ResultsQuery), user_jobs()
     jobs.job(known_id("job", job_id))
     page = filtered_page(jobs, job_id, query.filter(), after=query.after, limit=query.limit)
-    return json_response(ResultsBody.of(job_id, page))
+    return json_response(ResultsBody.from_page(job_id, page))
 
 
 @api.get("/jobs/<job_id>/results.csv", right=Right.READ)
@@ -396,7 +396,7 @@ def job_results_json(job_id: str) -> Response:
     """
     job, results = _wanted_results(job_id, parse_query(FilterQuery))
     answer = _download(job, json_object(job_id, results), "json", "application/json")
-    mark_deprecated(answer, "job_results_json", JobLinks.of(job_id).results_jsonl)
+    mark_deprecated(answer, "job_results_json", JobLinks.for_job(job_id).results_jsonl)
     return answer
 
 
@@ -454,7 +454,7 @@ def job_image(job_id: str, image_id: str) -> Response:
     """Read one image's result."""
     ref = known_ref(job_id, image_id)
     _, item = user_jobs().image(ref)
-    return json_response(ImageBody.of(item))
+    return json_response(ImageBody.from_result(item))
 
 
 @api.get("/forecast", right=Right.READ)
@@ -473,7 +473,7 @@ def forecast() -> Response:
     found = current_backend().forecast(parse_query(ForecastQuery).images)
     if found is None:
         raise NotFound("the controller has not reported the fleet just now; try again in a few seconds")
-    return json_response(ForecastBody.of(found))
+    return json_response(ForecastBody.from_forecast(found))
 
 
 def _wanted_results(job_id: str, query: FilterQuery) -> tuple[Job, Iterator[ImageResult]]:
@@ -562,7 +562,7 @@ class TokenBody(ApiBody):
     last_used: date | None = Field(description="The last day (UTC) on which it was used.")
 
     @classmethod
-    def of(cls, made: PersonalToken, **more: str) -> Self:
+    def from_made(cls, made: PersonalToken, **more: str) -> Self:
         """Return the body of a token."""
         return cls.copied_from(made, scopes=tuple(scope for scope in Scope if scope in made.scopes), **more)
 
@@ -589,7 +589,7 @@ def list_tokens() -> Response:
     With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
     """
     tokens = current_auth().personal_tokens.list(current_identity().owner)
-    return json_response(TokensBody(tokens=tuple(TokenBody.of(token) for token in tokens)))
+    return json_response(TokensBody(tokens=tuple(TokenBody.from_made(token) for token in tokens)))
 
 
 @tokens_api.post("/tokens", audit="token created")
@@ -617,7 +617,7 @@ def make_token() -> ResponseReturnValue:
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
-    return json_response(NewTokenBody.of(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
+    return json_response(NewTokenBody.from_made(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
 
 
 @tokens_api.delete("/tokens/<token_id>", audit="token revoked")

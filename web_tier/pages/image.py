@@ -80,7 +80,7 @@ def image_page(job_id: str, image_id: str) -> str:
         model=response.model if response else None,
         message=labels.messages.get(response.label or "") if response else None,
         scores=labels.all_scores(prediction) if prediction else [],
-        timeline=ImageTimeline.of(result, is_from_s3=bool(job.source)),
+        timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
         unsure=UNSURE,
@@ -209,7 +209,7 @@ class ImageTimeline:
     contradiction: str | None
 
     @classmethod
-    def of(cls, result: ImageResult, *, is_from_s3: bool = False) -> "ImageTimeline":
+    def from_result(cls, result: ImageResult, *, is_from_s3: bool = False) -> "ImageTimeline":
         """Return the timeline of an image until now; the controller has copied an image that `is_from_s3`."""
         steps = _steps(result, "listed in S3 by the controller" if is_from_s3 else "checked by the web tier")
         longest = max((step.milliseconds or 0.0 for step in steps), default=0.0) or 1.0

@@ -69,7 +69,7 @@ def upload_form(fault: str | None = None) -> str:
         limits=backend.config.web,
         format_names=format_names("or"),
         accepted_files=[*(accepted.content_type for accepted in FORMATS.values()), *sorted(SUFFIXES)],
-        browser_limits=BrowserLimits.of(backend.config).model_dump(by_alias=True),
+        browser_limits=BrowserLimits.from_config(backend.config).model_dump(by_alias=True),
         example=backend.forecast(EXAMPLE_IMAGES) if fleet else None,
         keeping=keep_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
@@ -191,7 +191,7 @@ class BrowserLimits(_ScriptData):
     unknown_reason: str
 
     @classmethod
-    def of(cls, config: Config) -> "BrowserLimits":
+    def from_config(cls, config: Config) -> "BrowserLimits":
         """Return the limits of a configuration."""
         web = config.web
         return cls(

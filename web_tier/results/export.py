@@ -114,7 +114,7 @@ class ImageBody(ApiBody):
     correct: bool | None = Field(default=None, description="Whether `label` is `truth`; null if one of them is null.")
 
     @classmethod
-    def of(cls, result: ImageResult) -> Self:
+    def from_result(cls, result: ImageResult) -> Self:
         """Return the body of an image."""
         record = result.record
         return cls.copied_from(
@@ -134,14 +134,14 @@ class ImageBody(ApiBody):
 def json_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield a line for each image, each an `ImageBody`."""
     for result in results:
-        yield f"{ImageBody.of(result).model_dump_json()}\n"
+        yield f"{ImageBody.from_result(result).model_dump_json()}\n"
 
 
 def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield one JSON object in parts, with a line for each image; `job_id` must be a valid id: it is not escaped."""
     before = f'{{"job_id":"{job_id}","results":['
     for result in results:
-        yield f"{before}\n{ImageBody.of(result).model_dump_json()}"
+        yield f"{before}\n{ImageBody.from_result(result).model_dump_json()}"
         before = ","
     yield "]}\n" if before == "," else f"{before}]}}\n"
 

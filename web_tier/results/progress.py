@@ -52,7 +52,7 @@ class JobProgress:
     answered_at: datetime | None
 
     @classmethod
-    def of(cls, status: JobStatus, now: datetime | None = None) -> "JobProgress":
+    def from_status(cls, status: JobStatus, now: datetime | None = None) -> "JobProgress":
         """Return the progress of a job `now`."""
         rate = images_per_second(status)
         whole, now = max(1, status.accepted), now or utc_now()
@@ -138,7 +138,7 @@ class ProgressBody(ApiBody):
     retried: bool
 
     @classmethod
-    def of(
+    def from_progress(
         cls,
         progress: JobProgress,
         fleet: FleetSnapshot | None,

@@ -146,8 +146,10 @@ class ResultServices:
         prices = backend.config.prices
         cost = job_cost(status.counts, fleet, backend.fleet, prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
-        progress = JobProgress.of(status)
-        return progress, ProgressBody.of(progress, fleet, cost, silent_seconds, prices.minimum_billed_seconds)
+        progress = JobProgress.from_status(status)
+        return progress, ProgressBody.from_progress(
+            progress, fleet, cost, silent_seconds, prices.minimum_billed_seconds
+        )
 
     def _new_feed(self, job_id: str) -> JobFeed:
         def read_progress(status: JobStatus) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ PAIRS = st.lists(st.tuples(LABELS, LABELS), max_size=40)
 
 @given(PAIRS)
 def test_the_figures_agree_with_their_definitions(pairs: list[tuple[str, str]]) -> None:
-    found = Evaluation.of(pairs)
+    found = Evaluation.from_pairs(pairs)
     hits = [truth for truth, label in pairs if truth == label]
     assert (found.counted, found.correct) == (len(pairs), len(hits))
     assert {each.label for each in found.classes} == {name for pair in pairs for name in pair}
@@ -35,8 +35,8 @@ def test_the_figures_agree_with_their_definitions(pairs: list[tuple[str, str]]) 
 
 @given(PAIRS, st.integers(0, 5))
 def test_matrix_and_other_errors_hold_every_error_once(pairs: list[tuple[str, str]], classes: int) -> None:
-    found = Evaluation.of(pairs)
-    matrix = ConfusionMatrix.of(found, classes)
+    found = Evaluation.from_pairs(pairs)
+    matrix = ConfusionMatrix.from_evaluation(found, classes)
     shown = {
         (truth, label): images
         for truth, row in zip(matrix.labels, matrix.rows, strict=True)
@@ -50,13 +50,13 @@ def test_matrix_and_other_errors_hold_every_error_once(pairs: list[tuple[str, st
 
 @given(PAIRS, st.randoms())
 def test_the_order_of_the_images_changes_nothing(pairs: list[tuple[str, str]], random: Random) -> None:
-    assert Evaluation.of(random.sample(pairs, len(pairs))) == Evaluation.of(pairs)
+    assert Evaluation.from_pairs(random.sample(pairs, len(pairs))) == Evaluation.from_pairs(pairs)
 
 
 @given(PAIRS.filter(bool))
 @example([("cat", "cat")] * 4)
 def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: list[tuple[str, str]]) -> None:
-    few, many = Evaluation.of(pairs), Evaluation.of(pairs * 4)
+    few, many = Evaluation.from_pairs(pairs), Evaluation.from_pairs(pairs * 4)
     assert few.interval is not None
     assert many.interval is not None
     assert few.accuracy is not None
@@ -67,10 +67,10 @@ def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: 
 
 def test_the_interval_is_that_of_wilson() -> None:
     # https://www.statsmodels.org: proportion_confint(35, 40, method="wilson")
-    interval = Evaluation.of([("cat", "cat")] * 35 + [("cat", "dog")] * 5).interval
+    interval = Evaluation.from_pairs([("cat", "cat")] * 35 + [("cat", "dog")] * 5).interval
     assert interval == pytest.approx((0.7389, 0.9454), abs=1e-4)
 
 
 def test_without_images_no_share_is_known() -> None:
-    found = Evaluation.of([])
+    found = Evaluation.from_pairs([])
     assert (found.accuracy, found.interval, found.classes, found.confusions) == (None, None, (), ())

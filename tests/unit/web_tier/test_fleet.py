@@ -596,14 +596,16 @@ def point(minutes_ago: float, workers: int, queue: int) -> HistoryPoint:
 
 
 def test_lines_are_steps_from_edge_to_edge_each_on_its_own_scale() -> None:
-    chart = Chart.of(WINDOWS["minutes"], [point(10, 0, 0), point(5, 2, 100), point(2.5, 1, 0)], point(0, 1, 0))
+    chart = Chart.from_window(
+        WINDOWS["minutes"], [point(10, 0, 0), point(5, 2, 100), point(2.5, 1, 0)], point(0, 1, 0)
+    )
     assert chart.workers == "M36.0 200.0H360.0V26.0H522.0V113.0H684.0V113.0"
     assert chart.queue == "M36.0 200.0H360.0V26.0H522.0V200.0H684.0V200.0"
     assert chart.area == f"{chart.queue}V{BOTTOM}H36.0Z"
 
 
 def test_the_chart_has_a_summary_for_screen_readers() -> None:
-    chart = Chart.of(WINDOWS["hour"], [point(60, 0, 0), point(5, 3, 1_200)], point(0, 1, 0))
+    chart = Chart.from_window(WINDOWS["hour"], [point(60, 0, 0), point(5, 3, 1_200)], point(0, 1, 0))
     assert chart.summary == "Last hour: at most 3 workers and 1,200 images in the queue; now 1 worker and 0 images."
     assert [label.text for label in chart.labels] == [
         *("3", "0", "2,000", "0", "workers", "images", "now"),
@@ -613,13 +615,13 @@ def test_the_chart_has_a_summary_for_screen_readers() -> None:
 
 
 def test_an_empty_history_is_a_line_at_zero() -> None:
-    chart = Chart.of(WINDOWS["day"], [point(1440, 0, 0)], point(0, 0, 0))
+    chart = Chart.from_window(WINDOWS["day"], [point(1440, 0, 0)], point(0, 0, 0))
     assert chart.workers == f"M{LEFT}.0 {BOTTOM}.0H{RIGHT}.0V{BOTTOM}.0"
     assert chart.gridlines[-1] == f"M{LEFT} {TOP}.0H{RIGHT}"
 
 
 def test_the_script_gets_the_same_points() -> None:
-    chart = Chart.of(WINDOWS["minutes"], [point(10, 1, 2)], point(0, 3, 4))
+    chart = Chart.from_window(WINDOWS["minutes"], [point(10, 1, 2)], point(0, 3, 4))
     at = round(NOW.timestamp() * 1000)
     assert json.loads(chart.samples) == [[at - 600_000, 1, 2], [at, 3, 4]]
 

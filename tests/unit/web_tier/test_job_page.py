@@ -269,7 +269,10 @@ def failure(recorded_at: datetime) -> ClassificationResult:
 def steps(
     record: ImageRecord, response: ClassificationResult | None
 ) -> list[tuple[str, datetime | None, float | None]]:
-    return [(step.name, step.at, step.milliseconds) for step in ImageTimeline.of(ImageResult(record, response)).steps]
+    return [
+        (step.name, step.at, step.milliseconds)
+        for step in ImageTimeline.from_result(ImageResult(record, response)).steps
+    ]
 
 
 def sent_again(seconds: float, attempt: int = 0) -> Resend:
@@ -277,13 +280,13 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
 
 
 def names(record: ImageRecord, response: ClassificationResult | None, resend: Resend) -> list[str]:
-    timeline = ImageTimeline.of(ImageResult(record, response, resend))
+    timeline = ImageTimeline.from_result(ImageResult(record, response, resend))
     assert timeline.contradiction is None
     return [step.name for step in timeline.steps]
 
 
 def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
-    first = ImageTimeline.of(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
+    first = ImageTimeline.from_result(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
     assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
 
 
@@ -297,18 +300,18 @@ def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
 
 def test_the_parts_of_the_time_of_an_image_add_up() -> None:
     received_twice = DONE.model_copy(update={"attempts": 2})
-    parts = ImageTimeline.of(ImageResult(RECORD, received_twice)).parts
+    parts = ImageTimeline.from_result(ImageResult(RECORD, received_twice)).parts
     assert [(part.name, round(part.milliseconds, 1)) for part in parts] == [
         ("stored", 30), ("queued", 1_200), ("fetched", 40), ("decoded", 9), ("classified", 0.2),
         ("result stored", 30),
     ]  # fmt: skip
     assert parts[-1].start + parts[-1].share == pytest.approx(100)
     assert [part.start for part in parts] == sorted(part.start for part in parts)
-    assert ImageTimeline.of(ImageResult(RECORD, None)).parts == ()
+    assert ImageTimeline.from_result(ImageResult(RECORD, None)).parts == ()
 
 
 def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
-    step = ImageTimeline.of(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
+    step = ImageTimeline.from_result(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
     assert step.name == "received \N{MULTIPLICATION SIGN}3"
     assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
 
@@ -316,18 +319,20 @@ def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
 def test_a_dead_letter_shows_that_no_worker_answered() -> None:
     letter = failed_prediction(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
     [step] = [
-        step for step in ImageTimeline.of(ImageResult(RECORD, letter)).steps if step.name.startswith("received")
+        step
+        for step in ImageTimeline.from_result(ImageResult(RECORD, letter)).steps
+        if step.name.startswith("received")
     ]
     assert step.note == "5 receives ended without an answer: a worker stopped or failed"
 
 
 def test_a_resend_has_its_time_and_reason() -> None:
-    timeline = ImageTimeline.of(ImageResult(RECORD, None, sent_again(600)))
+    timeline = ImageTimeline.from_result(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
     assert step.at == after(minutes=10)
     assert step.note == "no result for 10 min: its request or its response was presumed lost"
     again = replace(sent_again(1_800), first_at=after(minutes=10), times=2)
-    step = ImageTimeline.of(ImageResult(RECORD, None, again)).steps[2]
+    step = ImageTimeline.from_result(ImageResult(RECORD, None, again)).steps[2]
     assert step.name == "requested again by the system \N{MULTIPLICATION SIGN}2"
     assert step.note.endswith("; the first time at 12:10:00.000")
 
@@ -357,7 +362,7 @@ def test_a_resend_is_placed_before_or_after_the_retry_by_its_attempt() -> None:
 
 def test_a_waiting_image_has_its_steps_until_now() -> None:
     assert [name for name, _, _ in steps(RECORD, None)] == ["accepted", "stored", "queued"]
-    timeline = ImageTimeline.of(ImageResult(RECORD, None))
+    timeline = ImageTimeline.from_result(ImageResult(RECORD, None))
     assert (timeline.steps[-1].state, timeline.total) == ("open", None)
 
 
@@ -381,7 +386,7 @@ def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:
 
 def test_contradicting_clocks_are_named() -> None:
     behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
-    timeline = ImageTimeline.of(ImageResult(RECORD, behind))
+    timeline = ImageTimeline.from_result(ImageResult(RECORD, behind))
     assert timeline.contradiction is not None
     assert "“queued” reads 3.03 s earlier than “stored”" in timeline.contradiction
     assert timeline.total == 1_279.2
@@ -391,7 +396,7 @@ def test_contradicting_clocks_are_named() -> None:
 def test_row_53_the_total_does_not_depend_on_clocks_and_a_contradiction_is_named(ahead: int) -> None:
     at = after(seconds=ahead)
     ref = replace(RECORD.ref, image_id=str(ULID.from_datetime(at)))
-    timeline = ImageTimeline.of(
+    timeline = ImageTimeline.from_result(
         ImageResult(replace(RECORD, ref=ref, accepted_at=at + timedelta(milliseconds=30)), DONE)
     )
     assert timeline.total == 1_279.2

@@ -47,7 +47,7 @@ def catalog(default: str = DEFAULT, **changes: object) -> ModelCatalog:
 
 
 def compared(known: ModelCatalog | None = None) -> tuple[ComparedModel, ...]:
-    return ModelComparison.of(report(), known).models
+    return ModelComparison.from_report(report(), known).models
 
 
 def test_the_default_is_first_or_else_the_model_with_the_most_results() -> None:
@@ -55,14 +55,14 @@ def test_the_default_is_first_or_else_the_model_with_the_most_results() -> None:
     assert [(model.name, model.role) for model in compared(catalog())] == [("old", "default"), ("new", None)]
     assert [(model.name, model.role) for model in compared(catalog(CANARY))] == [("new", "default"), ("old", None)]
     assert [(model.name, model.role) for model in compared(catalog(UNUSED))] == [("old", None), ("new", None)]
-    assert ModelComparison.of(ModelResultsReport(), None).models == ()
+    assert ModelComparison.from_report(ModelResultsReport(), None).models == ()
 
 
 def test_counts_from_before_a_roll_out_are_not_shown_in_it() -> None:
     canary = Canary(digest=CANARY, share=0.1)
     assert [each.role for each in compared(catalog(canary=canary))] == ["default", "canary"]
     later = catalog(canary=canary, since=SINCE + timedelta(minutes=1))
-    assert ModelComparison.of(report(), later) == ModelComparison(since=later.since, models=())
+    assert ModelComparison.from_report(report(), later) == ModelComparison(since=later.since, models=())
 
 
 def test_a_model_has_the_share_of_its_failed_images_and_its_mean_score() -> None:
@@ -73,7 +73,7 @@ def test_a_model_has_the_share_of_its_failed_images_and_its_mean_score() -> None
 
 def test_a_model_without_labels_has_no_mean_score_and_one_without_results_is_omitted() -> None:
     models = figures("broken", DEFAULT, {}, failures=2), figures("unused", UNUSED, {})
-    [broken] = ModelComparison.of(ModelResultsReport(models=models), None).models
+    [broken] = ModelComparison.from_report(ModelResultsReport(models=models), None).models
     assert (broken.name, broken.failed_share, broken.mean_score) == ("broken", 1, None)
 
 
@@ -83,9 +83,9 @@ def test_the_api_compares_the_models(client: FlaskClient, table: Table) -> None:
     assert client.get("/api/v1/models/comparison").get_json() == {"since": None, "models": []}
     FleetStore(table).put_model_results(report(), token=1)
     body = client.get("/api/v1/models/comparison").get_json()
-    assert ModelComparison.model_validate(body) == ModelComparison.of(report(), None)
+    assert ModelComparison.model_validate(body) == ModelComparison.from_report(report(), None)
     canary = Canary(digest=CANARY, share=0.1)
     CatalogStore(table).change(lambda before: before, lambda: catalog(canary=canary))
     assert backend.served.catalog() == CatalogStore(table).find()
     body = client.get("/api/v1/models/comparison").get_json()
-    assert ModelComparison.model_validate(body) == ModelComparison.of(report(), catalog(canary=canary))
+    assert ModelComparison.model_validate(body) == ModelComparison.from_report(report(), catalog(canary=canary))

@@ -26,7 +26,7 @@ FLEET = FleetSnapshot(
 
 def progress(accepted: int, done: int, failed: int, *, seen_after: float = 0.0) -> JobProgress:
     counts = Counts(done, failed, accepted, NOW, NOW + timedelta(seconds=2)) if done + failed else Counts()
-    return JobProgress.of(JobStatus(JOB, accepted, counts), NOW + timedelta(seconds=2 + seen_after))
+    return JobProgress.from_status(JobStatus(JOB, accepted, counts), NOW + timedelta(seconds=2 + seen_after))
 
 
 def test_shares_are_of_all_accepted_images() -> None:
@@ -43,15 +43,15 @@ def test_cancelled_images_are_called_so_and_have_no_part_in_the_red_bar(
     failed: int, cancelled: int, words: str
 ) -> None:
     counts = Counts(1, failed, 10, NOW, NOW + timedelta(seconds=2), cancelled=cancelled)
-    found = JobProgress.of(JobStatus(JOB, 10, counts))
-    body = ProgressBody.of(found, FLEET, None)
+    found = JobProgress.from_status(JobStatus(JOB, 10, counts))
+    body = ProgressBody.from_progress(found, FLEET, None)
     assert (body.failed, body.cancelled, body.failed_words) == (failed, cancelled, words)
     assert found.failed_share == 10 * (failed - cancelled)
 
 
 def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
     status = JobStatus(JOB, 5, Counts(4, 1, 5, NOW, NOW), retried_at=NOW + timedelta(hours=1))
-    soon, late = (JobProgress.of(status, NOW + timedelta(hours=1, seconds=seconds)) for seconds in (20, 61))
+    soon, late = (JobProgress.from_status(status, NOW + timedelta(hours=1, seconds=seconds)) for seconds in (20, 61))
     assert (soon.retried, soon.refresh_seconds is None) == (True, False)
     assert (late.retried, late.refresh_seconds is None) == (False, True)
 
@@ -63,7 +63,7 @@ def cost_of(counts: Counts) -> JobCost:
 
 
 def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
-    body = ProgressBody.of(JobProgress.of(JobStatus(JOB, 2_000, counts)), FLEET, cost)
+    body = ProgressBody.from_progress(JobProgress.from_status(JobStatus(JOB, 2_000, counts)), FLEET, cost)
     return body.cost, body.price
 
 
@@ -120,18 +120,20 @@ def test_one_more_worker_is_weighed(changes: dict[str, object], sentence: str) -
         }
     )
     assert next_worker_sentence(fleet, 60.0) == sentence
-    found = ProgressBody.of(progress(400, 0, 0), fleet, None, minimum_billed_seconds=60.0).sentence
+    found = ProgressBody.from_progress(progress(400, 0, 0), fleet, None, minimum_billed_seconds=60.0).sentence
     assert found == f"One worker, enough. {sentence}".rstrip()
-    stale = ProgressBody.of(progress(400, 0, 0), fleet, None, silent_seconds=60, minimum_billed_seconds=60.0).sentence
+    stale = ProgressBody.from_progress(
+        progress(400, 0, 0), fleet, None, silent_seconds=60, minimum_billed_seconds=60.0
+    ).sentence
     assert "Done in" not in stale
 
 
 @pytest.mark.parametrize(("of_others", "left"), [(0, "9 s"), (100, "11 s"), (1_000, "2 s")])
 def test_the_time_left_agrees_with_the_fleets_unless_most_images_are_of_other_jobs(of_others: int, left: str) -> None:
     counts = Counts(400, 0, 400, NOW, NOW + timedelta(seconds=2))
-    found = JobProgress.of(JobStatus(JOB, 800, counts), NOW + timedelta(seconds=2))
+    found = JobProgress.from_status(JobStatus(JOB, 800, counts), NOW + timedelta(seconds=2))
     fleet = FLEET.model_copy(update={"running": 5, "visible": 400 + of_others, "image_seconds": 0.1125})
-    body = ProgressBody.of(found, fleet, None)
+    body = ProgressBody.from_progress(found, fleet, None)
     assert body.left == left
     if of_others < 400:
         assert f"Done in about {left}" in body.sentence
@@ -147,9 +149,9 @@ def test_only_images_that_are_certainly_the_jobs_count_as_in_flight(
 ) -> None:
     fleet = FLEET.model_copy(update={"visible": visible, "in_flight": in_flight})
     found = progress(200, 200 - waiting, 0)
-    assert ProgressBody.of(found, fleet, None).in_flight == certain
-    assert ProgressBody.of(found, fleet, None, silent_seconds=60).in_flight == 0, "the report is old"
-    assert ProgressBody.of(found, None, None).in_flight == 0
+    assert ProgressBody.from_progress(found, fleet, None).in_flight == certain
+    assert ProgressBody.from_progress(found, fleet, None, silent_seconds=60).in_flight == 0, "the report is old"
+    assert ProgressBody.from_progress(found, None, None).in_flight == 0
 
 
 def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
@@ -159,14 +161,14 @@ def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
 
 def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
     status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
-    assert ProgressBody.of(JobProgress.of(status), None, None).repeats == (
+    assert ProgressBody.from_progress(JobProgress.from_status(status), None, None).repeats == (
         "4 of 12 images came from the cache: they were classified before."
     )
 
 
 def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:
     counts = Counts(40, 0, 40, NOW + timedelta(seconds=3.9), NOW + timedelta(seconds=4))
-    finished = ProgressBody.of(JobProgress.of(JobStatus(JOB, 40, counts)), FLEET, None)
+    finished = ProgressBody.from_progress(JobProgress.from_status(JobStatus(JOB, 40, counts)), FLEET, None)
     assert (finished.sentence, finished.rate) == ("All 40 images done in 4 s.", "10")
 
 
@@ -175,10 +177,12 @@ def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images
     paused = idle.model_copy(update={"paused": FleetPause(since=NOW), "reason": "paused"})
 
     def sentence(fleet: FleetSnapshot) -> str:
-        return ProgressBody.of(progress(5, 0, 0), fleet, None).sentence
+        return ProgressBody.from_progress(progress(5, 0, 0), fleet, None).sentence
 
     assert sentence(idle) == "Queued. Workers start within seconds."
-    assert ProgressBody.of(progress(0, 0, 0), idle, None).sentence == "Idle. Workers start when you upload."
+    assert (
+        ProgressBody.from_progress(progress(0, 0, 0), idle, None).sentence == "Idle. Workers start when you upload."
+    )
     assert sentence(paused) == "Paused."
     assert sentence(idle.model_copy(update={"pending": 1, "reason": "1 worker is enough"})) == "1 worker is enough."
 

@@ -379,8 +379,8 @@ def test_an_empty_source_finishes_the_job(site: Site) -> None:
     site.run()
     status = site.status(job)
     assert (status.state, status.is_answered, status.accepted) == ("finished", True, 0)
-    assert JobProgress.of(status).settled
-    copy = ResultsCopyBody.of(replace(status, job=replace(status.job, results="s3://theirs/day1")))
+    assert JobProgress.from_status(status).settled
+    copy = ResultsCopyBody.from_status(replace(status, job=replace(status.job, results="s3://theirs/day1")))
     assert copy is not None
     assert (copy.state, copy.error) == ("failed", "the job has no images")
 

@@ -56,7 +56,7 @@ class AuditEventsBody(BaseModel):
     next: str | None
 
     @classmethod
-    def of(cls, page: AuditPage) -> Self:
+    def from_page(cls, page: AuditPage) -> Self:
         """Return the body of a page."""
         return cls(events=tuple(map(AuditEventBody.model_validate, page.events)), next=page.next_before)
 
@@ -79,4 +79,4 @@ def events() -> Response:
     found = current_trail().find(
         user=query.user, since=query.since, until=query.until, before=query.before, limit=query.limit
     )
-    return json_response(AuditEventsBody.of(found))
+    return json_response(AuditEventsBody.from_page(found))

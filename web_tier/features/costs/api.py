@@ -57,7 +57,7 @@ class CostBody(ApiBody):
     )
 
     @classmethod
-    def of(cls, line: CostLine) -> Self:
+    def from_line(cls, line: CostLine) -> Self:
         """Return the body of a line."""
         return cls(
             day=line.day,
@@ -94,16 +94,16 @@ class CostsBody(ApiBody):
     is_complete: bool = Field(description="False if there are more data than a report reads: ask for fewer days.")
 
     @classmethod
-    def of(cls, report: CostReport, shown: list[CostLine]) -> Self:
+    def from_report(cls, report: CostReport, shown: list[CostLine]) -> Self:
         """Return the body of a report with these of its lines."""
         return cls.copied_from(
             report,
             first_day=report.days[-1],
             last_day=report.days[0],
-            costs=tuple(map(CostBody.of, shown)),
+            costs=tuple(map(CostBody.from_line, shown)),
             omitted=len(report.lines) - len(shown),
-            total=CostBody.of(report.total),
-            not_attributed=None if report.rest is None else CostBody.of(report.rest),
+            total=CostBody.from_line(report.total),
+            not_attributed=None if report.rest is None else CostBody.from_line(report.rest),
         )
 
 
@@ -123,7 +123,7 @@ def costs() -> Response:
     of `config.yaml`, and not the bill of AWS. Rows appear some seconds after the answers, and may still change until
     their billing period has ended. They are kept for 62 days, also if the job is deleted.
     """
-    return json_response(CostsBody.of(*_report(parse_query(CostsQuery))))
+    return json_response(CostsBody.from_report(*_report(parse_query(CostsQuery))))
 
 
 @costs_api.get("/costs.csv")

@@ -61,7 +61,7 @@ class DeadLetterBody(ApiBody):
     recorded_at: datetime | None = Field(description="When the failed result became visible.")
 
     @classmethod
-    def of(cls, letter: DeadLetterImage) -> Self:
+    def from_letter(cls, letter: DeadLetterImage) -> Self:
         """Return the body of a dead letter."""
         record, result = letter.record, letter.result
         return cls.copied_from(result, record, job_name=letter.job.name, bytes=record.size, tries=result.attempts)
@@ -74,9 +74,9 @@ class DeadLettersBody(ApiBody):
     next: str | None
 
     @classmethod
-    def of(cls, page: DeadLetterPage) -> Self:
+    def from_page(cls, page: DeadLetterPage) -> Self:
         """Return the body of a page."""
-        return cls(dead_letters=tuple(map(DeadLetterBody.of, page.letters)), next=page.next_before)
+        return cls(dead_letters=tuple(map(DeadLetterBody.from_letter, page.letters)), next=page.next_before)
 
 
 class RedriveBody(ApiBody):
@@ -104,7 +104,7 @@ class RedriveAllBody(ApiBody):
     next: str | None = Field(description="Call again with it as `before`; null when these were all.")
 
     @classmethod
-    def of(cls, redriven: Redriven) -> Self:
+    def from_redriven(cls, redriven: Redriven) -> Self:
         """Return the body of the outcome."""
         return cls(
             sent=redriven.sent,
@@ -130,14 +130,16 @@ def list_letters() -> Response:
     file and job names of all users here.
     """
     query = parse_query(DeadLettersQuery)
-    return json_response(DeadLettersBody.of(current_backend().dead_letters.page(query.before, limit=query.limit)))
+    return json_response(
+        DeadLettersBody.from_page(current_backend().dead_letters.page(query.before, limit=query.limit))
+    )
 
 
 @dead_letters_api.get("/dead-letters/<job_id>/<image_id>")
 @operation(ApiResponse(200, "The dead letter.", DeadLetterBody), name="show_dead_letter", tag="Dead letters")
 def show_letter(job_id: str, image_id: str) -> Response:
     """Show a dead letter."""
-    return json_response(DeadLetterBody.of(current_backend().dead_letters.get(known_ref(job_id, image_id))))
+    return json_response(DeadLetterBody.from_letter(current_backend().dead_letters.get(known_ref(job_id, image_id))))
 
 
 @dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
@@ -166,7 +168,7 @@ def redrive_letters() -> Response:
     backend = current_backend()
     redriven = redrive_all(backend.intake, backend.dead_letters, parse_query(RedriveQuery).before)
     audit_details(sent=redriven.sent)
-    return json_response(RedriveAllBody.of(redriven))
+    return json_response(RedriveAllBody.from_redriven(redriven))
 
 
 @dead_letters_api.delete("/dead-letters/<job_id>/<image_id>", audit="dead letter discarded")

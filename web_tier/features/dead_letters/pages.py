@@ -37,7 +37,7 @@ class LetterRow:
     is_own: bool
 
     @classmethod
-    def of(cls, letter: DeadLetterImage) -> Self:
+    def from_letter(cls, letter: DeadLetterImage) -> Self:
         """Return the row of a dead letter for the current user."""
         return cls(letter, letter.job.owner == current_identity().owner)
 
@@ -53,7 +53,7 @@ def dead_letters_page() -> str:
         note = redriven_words(sent, refused=refused, gone=gone, running=running)
     return render_with_fleet(
         "dead_letters.html",
-        rows=[LetterRow.of(letter) for letter in page.letters],
+        rows=[LetterRow.from_letter(letter) for letter in page.letters],
         before=before,
         next_before=page.next_before,
         note=note,

@@ -63,7 +63,7 @@ class FleetStatusBody(FleetSnapshot):
     )
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
+    def from_fleet(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
         fields, cost = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}, ThousandCost.of(fleet, prices)
         if cost is None:
@@ -180,7 +180,7 @@ def fleet() -> Response:
         raise NotFound(f"the controller has not published a fleet status yet; {reason}")
     snapshot = state.snapshot.model_copy(update={"problem": state.problem})
     return json_response(
-        FleetStatusBody.of(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
+        FleetStatusBody.from_fleet(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
     )
 
 

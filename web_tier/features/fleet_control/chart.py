@@ -109,7 +109,7 @@ class Chart:
     samples: str
 
     @classmethod
-    def of(cls, window: ChartWindow, points: Sequence[HistoryPoint], now: HistoryPoint) -> "Chart":
+    def from_window(cls, window: ChartWindow, points: Sequence[HistoryPoint], now: HistoryPoint) -> "Chart":
         """Return the chart of `points`, the first at the start of `window`, and of the state `now`."""
         drawn = [*points, now]
         start = now.at - window.length
@@ -174,4 +174,4 @@ def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWin
     workers, queue = points[-1].workers, points[-1].queue
     if fleet is not None:
         workers, queue = fleet.running + fleet.pending, fleet.visible + fleet.delayed + fleet.in_flight
-    return Chart.of(window, points, HistoryPoint(at=now, workers=workers, queue=queue))
+    return Chart.from_window(window, points, HistoryPoint(at=now, workers=workers, queue=queue))

@@ -70,7 +70,7 @@ class DecisionRow(ApiBody):
     words: str
 
     @classmethod
-    def of(cls, decision: Decision) -> Self:
+    def from_decision(cls, decision: Decision) -> Self:
         """Return the row of a decision."""
         words = f"{decision.words[:1].upper()}{decision.words[1:]}"
         found = _LEAD.match(words)
@@ -86,7 +86,7 @@ class EndedRow(ApiBody):
     words: str
 
     @classmethod
-    def of(cls, instance: EndedInstance) -> Self:
+    def from_instance(cls, instance: EndedInstance) -> Self:
         """Return the row of an instance."""
         images = "" if instance.images is None else f", {plural(instance.images, 'image')}"
         at = instance.ended_at.astimezone(UTC)
@@ -165,7 +165,7 @@ class FleetBody(ApiBody):
     decisions: tuple[DecisionRow, ...] = ()
 
     @classmethod
-    def of(
+    def from_state(
         cls,
         state: FleetState,
         config: Config,
@@ -189,7 +189,7 @@ class FleetBody(ApiBody):
         limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
         configured = None if state.snapshot is None else state.snapshot.configured
         sentence = fleet_sentence(state.snapshot, silent_seconds)
-        decisions = tuple(DecisionRow.of(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
+        decisions = tuple(DecisionRow.from_decision(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
         allowance, spending = config.fleet.boot_allowance_seconds, state.spending
         return cls.copied_from(
             state.snapshot,
@@ -211,7 +211,7 @@ class FleetBody(ApiBody):
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
             unlisted=f"and {older:,} older" if older > 0 else None,
-            ended=tuple(map(EndedRow.of, state.ended_lately(now))),
+            ended=tuple(map(EndedRow.from_instance, state.ended_lately(now))),
             decisions=decisions,
         )
 
@@ -283,7 +283,7 @@ def fleet_now() -> Response:
 def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
     backend = current_backend()
     silent_seconds = backend.reports.silent_seconds(state.snapshot)
-    return FleetBody.of(state, backend.config, days, silent_seconds=silent_seconds)
+    return FleetBody.from_state(state, backend.config, days, silent_seconds=silent_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ class LimitsForm:
     fault: str | None = None
 
     @classmethod
-    def of(cls, limits: WorkerLimits) -> Self:
+    def from_limits(cls, limits: WorkerLimits) -> Self:
         """Return the form that shows `limits`."""
         return cls(str(limits.min_workers), str(limits.max_workers))
 
@@ -343,7 +343,7 @@ def pause() -> ResponseReturnValue:
 def limits_page() -> str:
     """Show the form that sets limits."""
     state = current_backend().fleet.state()
-    return _limits_page(state, LimitsForm.of(state.limits_in_force(_configured())))
+    return _limits_page(state, LimitsForm.from_limits(state.limits_in_force(_configured())))
 
 
 @fleet_pages.post("/fleet/limits", audit="limits set")

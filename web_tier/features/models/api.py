@@ -54,7 +54,7 @@ class ModelBody(ApiBody):
     )
 
     @classmethod
-    def of(cls, version: ModelVersion, catalog: ModelCatalog, *, for_operators: bool) -> Self:
+    def from_version(cls, version: ModelVersion, catalog: ModelCatalog, *, for_operators: bool) -> Self:
         """Return the body of a version."""
         body = cls(name=version.name, digest=version.digest, is_default=version.digest == catalog.default)
         if not for_operators:
@@ -78,12 +78,12 @@ class ModelsBody(ApiBody):
     models: tuple[ModelBody, ...]
 
     @classmethod
-    def of(cls, catalog: ModelCatalog | None) -> Self:
+    def from_catalog(cls, catalog: ModelCatalog | None) -> Self:
         """Return the body of the catalogue for the current user."""
         if catalog is None:
             return cls(default=None, models=())
         operates = current_identity().operates
-        models = tuple(ModelBody.of(each, catalog, for_operators=operates) for each in catalog.versions)
+        models = tuple(ModelBody.from_version(each, catalog, for_operators=operates) for each in catalog.versions)
         return cls(default=catalog.default_version.name, models=models)
 
 
@@ -123,7 +123,7 @@ class RollOut(BaseModel):
 @operation(ApiResponse(200, "In the order in which they were added.", ModelsBody), name="list_models", tag="Models")
 def list_models() -> Response:
     """List the models that jobs may name."""
-    return json_response(ModelsBody.of(current_backend().served.catalog()))
+    return json_response(ModelsBody.from_catalog(current_backend().served.catalog()))
 
 
 @models_api.get("/models/comparison", right=Right.OPERATE)
@@ -152,7 +152,7 @@ def add() -> ResponseReturnValue:
     wanted = parse_body(AddModel, '{"place": "s3://bucket/prefix", "name": "..."}', may_be_empty=False)
     version, catalog = current_backend().served.add(wanted.place, wanted.name, _editor())
     audit_details(model=version.name, digest=version.digest, place=wanted.place)
-    body = ModelBody.of(version, catalog, for_operators=True)
+    body = ModelBody.from_version(version, catalog, for_operators=True)
     return json_response(body, 201), {"Location": f"{ROOT}/models"}
 
 
@@ -184,7 +184,7 @@ def roll_out() -> Response:
     wanted = parse_body(RollOut, '{"model": "NAME", "share": 0.1}', may_be_empty=False)
     catalog = current_backend().served.roll_out(wanted.model, wanted.share, _editor())
     _record(catalog, model=wanted.model, share=wanted.share)
-    return json_response(ModelsBody.of(catalog))
+    return json_response(ModelsBody.from_catalog(catalog))
 
 
 @models_api.post("/models/promote", right=Right.OPERATE, audit="model promoted")
@@ -193,7 +193,7 @@ def promote() -> Response:
     """Give all new jobs the model that a share of them gets."""
     catalog = current_backend().served.change(lambda before: promoted(before, utc_now()))
     _record(catalog)
-    return json_response(ModelsBody.of(catalog))
+    return json_response(ModelsBody.from_catalog(catalog))
 
 
 @models_api.post("/models/roll-back", right=Right.OPERATE, audit="model rolled back")
@@ -206,7 +206,7 @@ def roll_back() -> Response:
     """
     catalog = current_backend().served.change(lambda before: rolled_back(before, utc_now()))
     _record(catalog)
-    return json_response(ModelsBody.of(catalog))
+    return json_response(ModelsBody.from_catalog(catalog))
 
 
 def _editor() -> str:

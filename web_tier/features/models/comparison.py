@@ -31,7 +31,7 @@ class ComparedModel(ApiBody):
     mean_score: float | None = Field(description="Mean score of the labels, 0 to 1; null without labelled images.")
 
     @classmethod
-    def of(cls, model: ModelResults, role: Role | None) -> Self:
+    def from_model(cls, model: ModelResults, role: Role | None) -> Self:
         """Return the results of a model that has some."""
         return cls.copied_from(
             model,
@@ -50,7 +50,7 @@ class ModelComparison(ApiBody):
     models: tuple[ComparedModel, ...]
 
     @classmethod
-    def of(cls, report: ModelResultsReport, catalog: ModelCatalog | None) -> Self:
+    def from_report(cls, report: ModelResultsReport, catalog: ModelCatalog | None) -> Self:
         """Return the comparison; `catalog` is None if the web tier cannot read any model."""
         canary_since = None if catalog is None else catalog.canary_since
         if canary_since not in {None, report.since}:  # the controller has counted nothing since
@@ -67,11 +67,11 @@ class ModelComparison(ApiBody):
             if each.done or each.failed
         ]
         models.sort(key=lambda each: (roles.get(each.digest) != "default", -each.done - each.failed))
-        compared = (ComparedModel.of(each, roles.get(each.digest)) for each in models)
+        compared = (ComparedModel.from_model(each, roles.get(each.digest)) for each in models)
         return cls(since=report.since, models=tuple(compared))
 
 
 def current_comparison() -> ModelComparison:
     """Return the comparison of the models of this system."""
     backend = current_backend()
-    return ModelComparison.of(backend.fleet.model_results(), backend.served.recent_catalog())
+    return ModelComparison.from_report(backend.fleet.model_results(), backend.served.recent_catalog())

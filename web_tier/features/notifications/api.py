@@ -68,7 +68,7 @@ class DeliveryBody(ApiBody):
     )
 
     @classmethod
-    def of(cls, delivery: Delivery | None, secret: str | None = None) -> Self | None:
+    def from_delivery(cls, delivery: Delivery | None, secret: str | None = None) -> Self | None:
         """Return the body of a message, if there is one."""
         if delivery is None:
             return None
@@ -82,11 +82,11 @@ class NotificationBody(ApiBody):
     webhook: DeliveryBody | None
 
     @classmethod
-    def of(cls, notification: Notification, secret: str | None = None) -> Self:
+    def from_notification(cls, notification: Notification, secret: str | None = None) -> Self:
         """Return the body of a notification."""
         return cls(
-            email=DeliveryBody.of(notification.delivery("email")),
-            webhook=DeliveryBody.of(notification.delivery("webhook"), secret),
+            email=DeliveryBody.from_delivery(notification.delivery("email")),
+            webhook=DeliveryBody.from_delivery(notification.delivery("webhook"), secret),
         )
 
 
@@ -153,7 +153,7 @@ def request_notification(job_id: str, wanted: NotificationWanted) -> Notificatio
 @operation(ApiResponse(200, "What is sent, and what was.", NotificationBody))
 def get_notification(job_id: str) -> Response:
     """Get the notification of a job."""
-    return json_response(NotificationBody.of(user_jobs().notification(known_id("job", job_id))))
+    return json_response(NotificationBody.from_notification(user_jobs().notification(known_id("job", job_id))))
 
 
 @notifications_api.put("/jobs/<job_id>/notification", right=Right.CLASSIFY)
@@ -170,7 +170,7 @@ def set_notification(job_id: str) -> ResponseReturnValue:
     """
     wanted = parse_body(NotificationWanted, EXAMPLE)
     notification = request_notification(known_id("job", job_id), wanted)
-    return json_response(NotificationBody.of(notification, notification.secret or None))
+    return json_response(NotificationBody.from_notification(notification, notification.secret or None))
 
 
 @notifications_api.delete("/jobs/<job_id>/notification", right=Right.CLASSIFY)

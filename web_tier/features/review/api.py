@@ -92,7 +92,7 @@ class TruthMatched(ApiBody):
     )
 
     @classmethod
-    def of(cls, job_id: str, outcome: TruthOutcome, changed: int) -> Self:
+    def from_outcome(cls, job_id: str, outcome: TruthOutcome, changed: int) -> Self:
         """Return the body of an outcome that changed so many true labels."""
         faults = (
             FaultyLine(line=each.line, name=each.name[:MAX_LABEL], reason=each.reason)
@@ -144,7 +144,7 @@ class EvaluationBody(ApiBody):
     confusion: tuple[ConfusionBody, ...] = Field(description="Errors first, then the largest first.")
 
     @classmethod
-    def of(cls, job_id: str, evaluation: Evaluation) -> Self:
+    def from_evaluation(cls, job_id: str, evaluation: Evaluation) -> Self:
         """Return the body of an evaluation."""
         low, high = evaluation.interval or (None, None)
         return cls.copied_from(
@@ -225,7 +225,7 @@ def send_truth_file(job_id: str) -> Response:
                 f"the file is larger than {MAX_TRUTH_BYTES // 2**20} MB; send it in parts"
             ) from error
         outcome, changed = apply_truth_file(jobs, job_id, data)
-    return json_response(TruthMatched.of(job_id, outcome, changed))
+    return json_response(TruthMatched.from_outcome(job_id, outcome, changed))
 
 
 @review_api.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
@@ -236,7 +236,7 @@ def use_folder_names(job_id: str) -> Response:
     The folder is the last one in the path that was sent as the filename: `dog` of `photos/dog/1.jpg`.
     """
     outcome, changed = apply_folders(user_jobs(), known_id("job", job_id))
-    return json_response(TruthMatched.of(job_id, outcome, changed))
+    return json_response(TruthMatched.from_outcome(job_id, outcome, changed))
 
 
 @review_api.get("/jobs/<job_id>/truth.csv", right=Right.READ)
@@ -266,7 +266,7 @@ def evaluation(job_id: str) -> Response:
     """Compare the model's labels with the true labels."""
     jobs = user_jobs()
     status = jobs.status(known_id("job", job_id))
-    return json_response(EvaluationBody.of(job_id, read_evaluation(jobs, status)))
+    return json_response(EvaluationBody.from_evaluation(job_id, read_evaluation(jobs, status)))
 
 
 def apply_truth_file(jobs: UserJobs, job_id: str, data: bytes) -> tuple[TruthOutcome, int]:

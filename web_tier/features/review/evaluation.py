@@ -77,7 +77,7 @@ class Evaluation:
     confusions: tuple[Confusion, ...]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]]) -> Self:
         """Return the evaluation of pairs of an image's true label and the model's label."""
         cells = Counter(pairs)
         support, predicted = Counter[str](), Counter[str]()
@@ -133,7 +133,7 @@ class ConfusionMatrix:
     others: tuple[Confusion, ...]
 
     @classmethod
-    def of(cls, evaluation: Evaluation, max_classes: int) -> Self:
+    def from_evaluation(cls, evaluation: Evaluation, max_classes: int) -> Self:
         """Return the matrix of at most `max_classes` classes."""
         labels = tuple(each.label for each in evaluation.classes[:max_classes])
         shown = set(labels)

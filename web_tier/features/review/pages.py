@@ -41,7 +41,7 @@ def evaluation_page(job_id: str) -> str:
 def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None = None) -> str:
     status = jobs.status(job_id)
     evaluation = read_evaluation(jobs, status)
-    matrix = ConfusionMatrix.of(evaluation, MAX_MATRIX_CLASSES)
+    matrix = ConfusionMatrix.from_evaluation(evaluation, MAX_MATRIX_CLASSES)
     return render_with_fleet(
         "evaluation.html",
         job=status.job,
@@ -71,7 +71,9 @@ def send_truth_file(job_id: str) -> str:
         raise UnprocessableEntity("no file was chosen; go back and choose a CSV file")
     if file.size > MAX_TRUTH_BYTES:
         raise RequestEntityTooLarge(f"the file is larger than {MAX_TRUTH_BYTES // 2**20} MB; send it in parts")
-    return _evaluation_page(jobs, job_id, TruthMatched.of(job_id, *apply_truth_file(jobs, job_id, file.data)))
+    return _evaluation_page(
+        jobs, job_id, TruthMatched.from_outcome(job_id, *apply_truth_file(jobs, job_id, file.data))
+    )
 
 
 @review_pages.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
@@ -79,7 +81,7 @@ def use_folder_names(job_id: str) -> str:
     """Set the names of folders as true labels, and show the evaluation."""
     jobs = user_jobs()
     jobs.job(known_id("job", job_id))
-    return _evaluation_page(jobs, job_id, TruthMatched.of(job_id, *apply_folders(jobs, job_id)))
+    return _evaluation_page(jobs, job_id, TruthMatched.from_outcome(job_id, *apply_folders(jobs, job_id)))
 
 
 @review_pages.post("/jobs/<job_id>/images/<image_id>/truth", right=Right.CLASSIFY)

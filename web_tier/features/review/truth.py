@@ -163,7 +163,7 @@ def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes:
             found = ids[path]
         else:
             found = longer[path] + [image_id for end in _ends(path, depths) for image_id in ids.get(end, ())[:2]]
-        label = spelling.of(row.label)
+        label = spelling.respelled(row.label)
         if len(found) != 1:
             reason: Reason = "several images have this name" if found else "no image has this name"
             outcome.faults.append(TruthFault(row.line, row.name, reason))
@@ -179,7 +179,7 @@ def match_folders(images: Iterable[ImageRecord], classes: Sequence[str]) -> Trut
     for image in images:
         folder = clean_label(_parts(image.filename)[-2]) if len(_parts(image.filename)) > 1 else ""
         if folder:
-            outcome.labels[image.ref.image_id] = spelling.of(folder)
+            outcome.labels[image.ref.image_id] = spelling.respelled(folder)
         else:
             outcome.without += 1
     outcome.unknown_classes = spelling.unknown(outcome.labels.values())
@@ -218,7 +218,7 @@ class ClassSpelling:
             name: name for name in classes
         }
 
-    def of(self, label: str) -> str:
+    def respelled(self, label: str) -> str:
         """Return the model's spelling of a label, or the label as it is if the model has no such class."""
         return self._classes.get(label) or self._classes.get(_WORDS.sub(" ", label.casefold()), label)
 
@@ -241,7 +241,7 @@ def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
 
     results = (result for found in pages() for result in found.items())
     labels = ((truths[key], result.label) for key, result in results if key in truths)
-    return Evaluation.of((truth, label) for truth, label in labels if label is not None)
+    return Evaluation.from_pairs((truth, label) for truth, label in labels if label is not None)
 
 
 def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: TruthSource) -> int:
