@@ -617,7 +617,9 @@ def make_token() -> ResponseReturnValue:
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
-    return json_response(NewTokenBody.from_made(token, token=text), 201), {"Location": f"{ROOT}/tokens/{token.token_id}"}
+    return json_response(NewTokenBody.from_made(token, token=text), 201), {
+        "Location": f"{ROOT}/tokens/{token.token_id}"
+    }
 
 
 @tokens_api.delete("/tokens/<token_id>", audit="token revoked")

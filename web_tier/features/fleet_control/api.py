@@ -1,11 +1,11 @@
 """The API of the fleet: its status, history and controls."""
 
 from datetime import date, datetime, timedelta
-from typing import Self
+from typing import Self, cast
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from werkzeug.exceptions import NotFound, UnprocessableEntity
+from werkzeug.exceptions import NotFound
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
 from core.cost import ThousandCost
@@ -16,20 +16,18 @@ from core.fleet.models import (
     FleetInstances,
     FleetSnapshot,
     HistoryPoint,
-    LimitsOverride,
     Span,
+    SpendingAllowance,
     WorkerLimits,
     points_since,
 )
-from core.fleet.store import NoSpendingCapError
 from services.clock import utc_now
-from web_tier.auth.audit import audit_details
 from web_tier.auth.permissions import Right
+from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
-from web_tier.http.parameters import clean_reason
 from web_tier.http.parsing import (
     Query,
     json_response,
@@ -226,9 +224,7 @@ def pause() -> Response:
     While it is paused no worker is launched or started; those that run finish and end themselves. Images are still
     accepted, and wait. A fleet that is paused already stays so.
     """
-    wanted = parse_body(PauseFleet, '{"reason": "..."}')
-    pause = current_backend().fleet.pause(utc_now(), clean_reason(wanted.reason))
-    audit_details(reason=pause.reason)
+    pause = pause_fleet(parse_body(PauseFleet, '{"reason": "..."}').reason)
     return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
 
 
@@ -257,17 +253,10 @@ def set_limits() -> Response:
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
     backend, minimum = current_backend(), wanted.min_workers
     if minimum is None:
-        limits = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
-        minimum = min(limits.min_workers, wanted.max_workers)
-    override = LimitsOverride(
-        min_workers=minimum,
-        max_workers=wanted.max_workers,
-        since=utc_now(),
-        reason=clean_reason(wanted.reason),
-    )
-    backend.fleet.set_limits(override)
-    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
-    return json_response(FleetLimitsBody(**override.model_dump(exclude={"version"})))
+        in_force = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
+        minimum = min(in_force.min_workers, wanted.max_workers)
+    limits = set_fleet_limits(minimum, wanted.max_workers, wanted.reason)
+    return json_response(FleetLimitsBody(**limits.model_dump(exclude={"version"})))
 
 
 @fleet_api.delete("/fleet/limits", form="/fleet/limits/reset", audit="limits reset")
@@ -292,18 +281,14 @@ def set_allowance() -> Response:
     is nothing to raise: 422.
     """
     wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
-    reason, now = clean_reason(wanted.reason), utc_now()
-    try:
-        spending = current_backend().fleet.allow_dollars(wanted.dollars, reason, now)
-    except NoSpendingCapError as error:
-        raise UnprocessableEntity(str(error)) from error
-    audit_details(dollars=wanted.dollars, day=spending.day, reason=reason)
+    spending = allow_fleet_dollars(wanted.dollars, wanted.reason)
+    allowance = cast(SpendingAllowance, spending.allowance)
     return json_response(
         FleetAllowanceBody(
             day=spending.day,
-            dollars=wanted.dollars,
-            since=now,
-            reason=reason,
+            dollars=allowance.dollars,
+            since=allowance.since,
+            reason=allowance.reason,
             cap_today=spending.cap("day"),
             cap_this_month=spending.cap("month"),
             still_reached=spending.reached is not None,

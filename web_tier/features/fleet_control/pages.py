@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
 from core.cost import WHOLE_IMAGE, ThousandCost
@@ -21,10 +20,9 @@ from core.fleet.models import (
     FleetDay,
     FleetSnapshot,
     FleetSpending,
-    LimitsOverride,
     WorkerLimits,
 )
-from core.fleet.store import FleetState, NoSpendingCapError
+from core.fleet.store import FleetState
 from core.format import (
     InstanceRow,
     allowance_words,
@@ -40,8 +38,8 @@ from core.format import (
 )
 from services.clock import utc_now
 from services.ec2 import ALIVE
-from web_tier.auth.audit import audit_details
 from web_tier.auth.permissions import Right
+from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
 from web_tier.features.fleet_control.chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -316,14 +314,6 @@ class LimitsForm:
             fault = f"The minimum ({low}) must be at most the maximum ({high})."
         return cls(low, high, clean_reason(fields.get("reason", "")), fault)
 
-    def override(self, now: datetime) -> LimitsOverride | None:
-        """Return the limits of the form, or None if a field is not valid."""
-        if self.fault is not None:
-            return None
-        return LimitsOverride(
-            min_workers=int(self.min_workers), max_workers=int(self.max_workers), since=now, reason=self.reason
-        )
-
 
 @fleet_pages.get("/fleet/pause")
 def pause_page() -> str:
@@ -334,8 +324,7 @@ def pause_page() -> str:
 @fleet_pages.post("/fleet/pause", audit="fleet paused")
 def pause() -> ResponseReturnValue:
     """Pause the fleet and redirect to its page."""
-    pause = current_backend().fleet.pause(utc_now(), clean_reason(request.form.get("reason", "")))
-    audit_details(reason=pause.reason)
+    pause_fleet(request.form.get("reason", ""))
     return _redirect_to_fleet()
 
 
@@ -350,12 +339,9 @@ def limits_page() -> str:
 def set_limits() -> ResponseReturnValue:
     """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
     form = LimitsForm.of_fields(request.form)
-    override = form.override(utc_now())
-    store = current_backend().fleet
-    if override is None:
-        return _limits_page(store.state(), form), 422
-    store.set_limits(override)
-    audit_details(min_workers=override.min_workers, max_workers=override.max_workers, reason=override.reason)
+    if form.fault is not None:
+        return _limits_page(current_backend().fleet.state(), form), 422
+    set_fleet_limits(int(form.min_workers), int(form.max_workers), form.reason)
     return _redirect_to_fleet()
 
 
@@ -387,14 +373,10 @@ def allowance_page() -> str:
 @fleet_pages.post("/fleet/allowance", audit="dollars allowed")
 def set_allowance() -> ResponseReturnValue:
     """Raise the spending caps today and redirect to the fleet's page; show the form again if a field is not valid."""
-    form, store = AllowanceForm.of_fields(request.form), current_backend().fleet
+    form = AllowanceForm.of_fields(request.form)
     if form.fault is not None:
-        return _allowance_page(store.state(), form), 422
-    try:
-        spending = store.allow_dollars(float(form.dollars), form.reason, utc_now())
-    except NoSpendingCapError as error:
-        raise UnprocessableEntity(str(error)) from error
-    audit_details(dollars=float(form.dollars), day=spending.day, reason=form.reason)
+        return _allowance_page(current_backend().fleet.state(), form), 422
+    allow_fleet_dollars(float(form.dollars), form.reason)
     return _redirect_to_fleet()
 
 
