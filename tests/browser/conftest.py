@@ -25,8 +25,9 @@ import base64
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -45,8 +46,9 @@ from playwright.sync_api import (
 )
 
 from core.ids import ImageRef, input_key, new_id
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
+from core.messages import ClassificationResult
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.supervisor import Supervisor
@@ -55,7 +57,7 @@ from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordRequired, UserPool
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
-from tests.support.jobs import failed, put_results
+from tests.support.jobs import LATEST_TOKEN, done, failed, put_results
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -337,3 +339,85 @@ def try_it(page: Page, operation: str) -> str:
     page.locator(f"#{operation}").get_by_role("button", name="Send").click()
     expect(output).to_be_visible()
     return output.inner_text()
+
+
+LABELS = ("stop", "give way", "no entry", "parking", "danger")
+LONG_FINISHED = 100.0
+"""Seconds after which a page without JavaScript no longer reloads itself, while a test fills in its form."""
+Answer = Callable[[ImageRecord, int], ClassificationResult]
+
+
+@dataclass
+class WrittenJob:
+    """A job whose records and results are written straight into the table: no worker is needed."""
+
+    store: JobStore
+    job: Job
+    images: list[ImageRecord]
+
+    @property
+    def path(self) -> str:
+        return f"/jobs/{self.job.job_id}"
+
+    def finish(
+        self, first: int, last: int, failures: int = 0, seconds_ago: float = 0.0, answer: Answer | None = None
+    ) -> None:
+        """Put the results of some images, the last `failures` of them without a label, and then the counts."""
+        chosen, answer = self.images[first:last], answer or answer_of
+        good = [answer(image, index) for index, image in enumerate(chosen[: len(chosen) - failures])]
+        with ThreadPoolExecutor(4) as writers:
+            list(writers.map(self.store.put_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
+        for image in chosen[len(chosen) - failures :]:
+            self.store.put_failed(failed(image))
+        before = self.store.counts(self.job.job_id)
+        now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+        self.store.store_counts(
+            self.job.job_id,
+            replace(
+                before,
+                done=before.done + len(good),
+                failed=before.failed + failures,
+                images=len(self.images),
+                first_result_at=before.first_result_at or now,
+                last_result_at=now,
+            ),
+            token=LATEST_TOKEN,
+        )
+
+
+def answer_of(image: ImageRecord, index: int) -> ClassificationResult:
+    """Return the result of an image by its place in the job."""
+    result = done(image, LABELS[index % len(LABELS)], 0.5 + (index % 50) / 100)
+    return result.model_copy(update={"model": None})
+
+
+@pytest.fixture
+def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[..., WrittenJob]]:
+    """Make jobs of records only; they are deleted afterwards, so that no controller searches for their images."""
+    # A page asks for some thumbnails before its script takes over the list. There are no images to draw them from.
+    page_faults.expect("/thumbnail)")
+    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    made: list[str] = []
+
+    def write(count: int, name: str = "written", filenames: tuple[str, ...] = ()) -> WrittenJob:
+        job = Job(new_id(), name, datetime.now(UTC))
+        made.append(job.job_id)
+        store.create(job)
+        refs = [ImageRef(job.job_id, new_id()) for _ in range(count)]
+        names = [*filenames, *(f"IMG_{index:05}.jpg" for index in range(len(filenames), count))]
+        images = [
+            ImageRecord(ref, name, input_key(ref, "jpg"), 4_096, job.created_at)
+            for ref, name in zip(refs, names, strict=True)
+        ]
+        with ThreadPoolExecutor(4) as writers:
+            parts = [images[at : at + 500] for at in range(0, count, 500)]
+            list(writers.map(lambda part: store.record_images(part, job.created_at), parts))
+        for opened in store.open_jobs():
+            if opened.job_id == job.job_id:
+                store.close(opened)
+        store.put_accepted_count(job.job_id, "test", AcceptedCount(count))
+        return WrittenJob(store, job, images)
+
+    yield write
+    for job in store.jobs_of(made).values():  # a test may have deleted some
+        store.delete(job)

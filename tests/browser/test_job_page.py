@@ -2,33 +2,26 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from core.ids import ImageRef, input_key, new_id
-from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
-from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, LabelScore
+from core.jobs.models import AcceptedCount, Counts, ImageRecord
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.table import Table
-from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
-from tests.support.jobs import LATEST_TOKEN, request_again, send_again
+from tests.browser.conftest import LONG_FINISHED, FaultsOf, PageFaults, WrittenJob, answer_of, crashed_images
+from tests.support.jobs import LATEST_TOKEN, failed, request_again, send_again
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 NO_SCRIPT = {"java_script_enabled": False}
-LABELS = ("stop", "give way", "no entry", "parking", "danger")
-LONG_FINISHED = 100.0
-"""Seconds after which a page without JavaScript no longer reloads itself, while a test fills in its form."""
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
 AT_THE_END = """
 () => {
@@ -36,90 +29,6 @@ AT_THE_END = """
     return [...document.querySelectorAll("#list bdi")].at(-1)?.textContent === "IMG_09999.jpg";
 }
 """
-
-
-@dataclass
-class WrittenJob:
-    """A job whose records and results are written straight into the table: no worker is needed."""
-
-    store: JobStore
-    job: Job
-    images: list[ImageRecord]
-
-    @property
-    def path(self) -> str:
-        return f"/jobs/{self.job.job_id}"
-
-    def finish(self, first: int, last: int, failed: int = 0, seconds_ago: float = 0.0) -> None:
-        """Put the results of some images, the last `failed` of them without a label, and then the counts."""
-        chosen = self.images[first:last]
-        good = [done(image, index) for index, image in enumerate(chosen[: len(chosen) - failed])]
-        with ThreadPoolExecutor(4) as writers:
-            list(writers.map(self.store.put_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
-        for image in chosen[len(chosen) - failed :]:
-            self.store.put_failed(refused(image))
-        before = self.store.counts(self.job.job_id)
-        now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-        self.store.store_counts(
-            self.job.job_id,
-            replace(
-                before,
-                done=before.done + len(good),
-                failed=before.failed + failed,
-                images=len(self.images),
-                first_result_at=before.first_result_at or now,
-                last_result_at=now,
-            ),
-            token=LATEST_TOKEN,
-        )
-
-
-def done(image: ImageRecord, index: int) -> ClassificationResult:
-    label, score = LABELS[index % len(LABELS)], 0.5 + (index % 50) / 100
-    return ClassificationResult(
-        job_id=image.ref.job_id, image_id=image.ref.image_id, status="done", label=label, score=score,
-        top=(LabelScore(label=label, score=score),), worker="i-0f3a", attempts=1,
-    )  # fmt: skip
-
-
-def refused(image: ImageRecord, message: str = "its workers crashed") -> ClassificationResult:
-    failure = Failure(code="crashed_worker", message=message)
-    return ClassificationResult(
-        job_id=image.ref.job_id, image_id=image.ref.image_id, status="failed", worker="i-0f3a", attempts=1,
-        error=failure,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[..., WrittenJob]]:
-    """Make jobs of records only; they are deleted afterwards, so that no controller searches for their images."""
-    # A page asks for some thumbnails before its script takes over the list. There are no images to draw them from.
-    page_faults.expect("/thumbnail)")
-    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
-    made: list[str] = []
-
-    def write(count: int, name: str = "written", filenames: tuple[str, ...] = ()) -> WrittenJob:
-        job = Job(new_id(), name, datetime.now(UTC))
-        made.append(job.job_id)
-        store.create(job)
-        refs = [ImageRef(job.job_id, new_id()) for _ in range(count)]
-        names = [*filenames, *(f"IMG_{index:05}.jpg" for index in range(len(filenames), count))]
-        images = [
-            ImageRecord(ref, name, input_key(ref, "jpg"), 4_096, job.created_at)
-            for ref, name in zip(refs, names, strict=True)
-        ]
-        with ThreadPoolExecutor(4) as writers:
-            parts = [images[at : at + 500] for at in range(0, count, 500)]
-            list(writers.map(lambda part: store.record_images(part, job.created_at), parts))
-        for opened in store.open_jobs():
-            if opened.job_id == job.job_id:
-                store.close(opened)
-        store.put_accepted_count(job.job_id, "test", AcceptedCount(count))
-        return WrittenJob(store, job, images)
-
-    yield write
-    for job in store.jobs_of(made).values():  # a test may have deleted some
-        store.delete(job)
 
 
 def upload(api: ApiClient, count: int, seed: int) -> str:
@@ -213,7 +122,7 @@ def test_images_that_are_added_while_the_page_is_open_appear(
 
 def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(50)
-    written.finish(0, 40, failed=5)
+    written.finish(0, 40, failures=5)
     open_live(page, written.path)
     low = page.get_by_role("link", name="Up to 75% 26")
     for state, count in (("failed", 5), ("waiting", 10)):
@@ -306,7 +215,7 @@ def test_back_closes_the_image_and_then_undoes_the_filters(
 ) -> None:
     page_faults.expect("/preview)")  # a job of records only has no pictures
     written = write_job(20)
-    written.finish(0, 20, failed=2)
+    written.finish(0, 20, failures=2)
     page.goto("/jobs")
     open_live(page, written.path)
     shown, search, panel = page.locator("#shown"), page.get_by_role("searchbox"), page.locator("#panel")
@@ -417,7 +326,7 @@ def test_a_stream_that_is_silent_is_replaced_by_polls(page: Page, write_job: Cal
 
 def test_labels_beyond_the_most_frequent_are_expanded(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(25)
-    results = [done(image, index) for index, image in enumerate(written.images)]
+    results = [answer_of(image, index) for index, image in enumerate(written.images)]
     written.store.put_done(
         [result.model_copy(update={"label": f"label {number}"}) for number, result in enumerate(results)]
     )
@@ -458,7 +367,7 @@ def test_the_next_action_on_a_finished_job_deleted_elsewhere_opens_the_list_of_j
         lambda: page.evaluate("document.dispatchEvent(new Event('visibilitychange'))"),  # the user comes back
     ):
         written = write_job(3)
-        written.finish(0, 3, failed=1, seconds_ago=LONG_FINISHED)
+        written.finish(0, 3, failures=1, seconds_ago=LONG_FINISHED)
         open_live(page, written.path)
         expect(page.locator("#state")).not_to_have_class(re.compile("live"))
         api.delete(written.job.job_id)
@@ -471,13 +380,13 @@ def test_a_finished_job_retried_elsewhere_is_updated_when_the_page_is_visible_ag
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(3)
-    written.finish(0, 3, failed=1, seconds_ago=LONG_FINISHED)
+    written.finish(0, 3, failures=1, seconds_ago=LONG_FINISHED)
     open_live(page, written.path)
     figures = page.locator('[data-slot="done"], [data-slot="failed"]')
     expect(figures).to_have_text(["2", "1"])
     expect(page.locator("#state")).not_to_have_class(re.compile("live"))
     counts = written.store.counts(written.job.job_id)
-    written.store.put_done([done(written.images[2], 2)])
+    written.store.put_done([answer_of(written.images[2], 2)])
     written.store.store_counts(written.job.job_id, replace(counts, done=3, failed=0), token=LATEST_TOKEN)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(figures).to_have_text(["3", "0"])
@@ -490,7 +399,7 @@ def test_the_filters_of_a_large_running_job_are_on_one_line(
 ) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     written = write_job(1_300)
-    written.finish(0, 1_200, failed=150)
+    written.finish(0, 1_200, failures=150)
     open_live(page, written.path)
     expect(page.get_by_role("link", name="Up to 75%")).to_be_visible()
     middles = page.locator("#filters > :visible").evaluate_all(
@@ -554,7 +463,9 @@ def test_a_long_name_leaves_the_buttons_of_a_job_in_their_place_when_it_finishes
 
 def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(3)
-    results = [done(image, index).model_copy(update={"score": 0.2}) for index, image in enumerate(written.images)]
+    results = [
+        answer_of(image, index).model_copy(update={"score": 0.2}) for index, image in enumerate(written.images)
+    ]
     written.store.put_done(results[:1])
     open_live(page, written.path)
     expect(page.locator(".tile.guess .label")).to_have_text("Unsure")
@@ -569,7 +480,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(3)
-    written.finish(0, 3, failed=1)
+    written.finish(0, 3, failures=1)
     open_live(page, written.path)
     expect(page.locator(".tile.failed")).to_have_count(1)
     expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(1)
@@ -578,7 +489,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     page.reload()
     expect(page.locator(".tile.retrying .label")).to_have_text("Trying again")
     expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(0)
-    again = refused(written.images[2], "it is no image at all").model_copy(update={"attempt": 1})
+    again = failed(written.images[2], "it is no image at all").model_copy(update={"attempt": 1})
     written.store.put_failed(again)
     expect(page.locator(".tile.retrying")).to_have_count(0)
     expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")
@@ -588,7 +499,7 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
     page: Page, browser: Browser, system: System, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(3)
-    written.store.put_done([done(written.images[0], 0).model_copy(update={"attempts": 3})])
+    written.store.put_done([answer_of(written.images[0], 0).model_copy(update={"attempts": 3})])
     written.store.store_counts(written.job.job_id, Counts(1, 0, 3, system_retried=1), token=LATEST_TOKEN)
     open_live(page, written.path)
     expect(page.locator("#list .retries").first).to_have_text("Tried 3 times: a worker failed")
@@ -613,8 +524,8 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
 def test_rows_have_one_height_for_any_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     """The list draws what can be seen, and computes its place from the height of one row."""
     written = write_job(4)
-    written.finish(0, 3, failed=2)
-    written.store.put_failed(refused(written.images[2]).model_copy(update={"attempts": 3}))
+    written.finish(0, 3, failures=2)
+    written.store.put_failed(failed(written.images[2]).model_copy(update={"attempts": 3}))
     for retried in (0, 2):
         send_again(written.store, written.images[retried], times=2)
     for view, row in (("", ".tile"), ("?view=table", ".image-row")):
@@ -679,7 +590,7 @@ def test_downloads_follow_the_filters(
     page: Page, write_job: Callable[..., WrittenJob], page_options: dict[str, object]
 ) -> None:
     written = write_job(20, name="Été 2026")
-    written.finish(0, 20, failed=3, seconds_ago=LONG_FINISHED)
+    written.finish(0, 20, failures=3, seconds_ago=LONG_FINISHED)
     page.goto(f"{written.path}?state=done&to=60")
     menu = page.locator("#downloads")
     menu.locator("summary").click()
@@ -749,7 +660,7 @@ def test_without_javascript_there_are_pages_filters_and_single_images(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(230)
-    written.finish(0, 230, failed=2, seconds_ago=LONG_FINISHED)
+    written.finish(0, 230, failures=2, seconds_ago=LONG_FINISHED)
     page.goto(written.path)
     expect(page.locator("#list .filename bdi")).to_have_count(200)
     page.get_by_role("link", name="Next page").click()
@@ -786,7 +697,7 @@ def test_without_javascript_images_are_sorted_and_chosen_by_their_score(
 @pytest.mark.parametrize("view", ["", "?view=table"])
 def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[..., WrittenJob], view: str) -> None:
     written = write_job(20, name="a-name-without-any-space-to-break-it-" * 2)
-    written.finish(0, 15, failed=3)
+    written.finish(0, 15, failures=3)
     for path in (
         f"{written.path}{view}",
         "/jobs",
@@ -811,7 +722,7 @@ def test_nothing_is_out_of_reach_for_anyone(
     page: Page, write_job: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     written = write_job(12)
-    written.finish(0, 10, failed=2)
+    written.finish(0, 10, failures=2)
     for retried in (0, 9, 11):
         send_again(written.store, written.images[retried])
     image = f"{written.path}/images/{written.images[0].ref.image_id}"

@@ -1,22 +1,16 @@
 """The review of labels on a job's page: by keyboard, many at once, and by a file with true labels."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from core.ids import ImageRef, input_key, new_id
-from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job
-from core.jobs.store import JobStore
+from core.jobs.models import ImageRecord
 from core.messages import ClassificationResult, LabelScore
 from fleetsight_client.api import ApiClient
-from scripts.run.system import System
-from services.table import Table
-from tests.browser.conftest import FaultsOf
-from tests.support.jobs import LATEST_TOKEN
+from tests.browser.conftest import LONG_FINISHED, FaultsOf, WrittenJob
+from tests.support.jobs import done
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -25,49 +19,22 @@ RESULTS = (("cat", 0.95), ("cat", 0.4), ("dog", 0.6), ("dog", 0.8), ("ship", 0.9
 """Label and score of each image of a job; the second label of each is `frog`."""
 
 
-@dataclass(frozen=True)
-class AnsweredJob:
-    """A job with results that are written straight into the table."""
-
-    path: str
-    names: tuple[str, ...]
+def with_frog(image: ImageRecord, index: int) -> ClassificationResult:
+    label, score = RESULTS[index % len(RESULTS)]
+    top = (LabelScore(label=label, score=score), LabelScore(label="frog", score=(1 - score) / 2))
+    return done(image, label, score).model_copy(update={"top": top, "model": None})
 
 
 @pytest.fixture
-def answered(system: System) -> Iterator[Callable[..., AnsweredJob]]:
-    """Make finished jobs without pictures; they are deleted afterwards."""
-    store, made = JobStore(Table(system.clients.dynamodb, system.config.names.job_table)), list[Job]()
+def answered(write_job: Callable[..., WrittenJob]) -> Callable[..., WrittenJob]:
+    """Make finished jobs of files with these names."""
 
-    def make(*names: str) -> AnsweredJob:
-        # So long ago that the page without JavaScript no longer reloads itself.
-        now = datetime.now(UTC) - timedelta(minutes=5)
-        job = Job(new_id(), "to be checked", now)
-        made.append(job)
-        store.create(job)
-        refs = sorted((ImageRef(job.job_id, new_id()) for _ in names), key=lambda ref: ref.image_id)
-        records = [
-            ImageRecord(ref, name, input_key(ref, "jpg"), 4_096, now) for ref, name in zip(refs, names, strict=True)
-        ]
-        store.record_images(records, now)
-        for opened in store.open_jobs():
-            if opened.job_id == job.job_id:
-                store.close(opened)
-        store.put_done([result(ref, *RESULTS[index % len(RESULTS)]) for index, ref in enumerate(refs)])
-        store.put_accepted_count(job.job_id, "test", AcceptedCount(len(names)))
-        store.store_counts(job.job_id, Counts(len(names), 0, len(names), now, now), token=LATEST_TOKEN)
-        return AnsweredJob(f"/jobs/{job.job_id}", names)
+    def make(*names: str) -> WrittenJob:
+        written = write_job(len(names), "to be checked", names)
+        written.finish(0, len(names), seconds_ago=LONG_FINISHED, answer=with_frog)
+        return written
 
-    yield make
-    for job in made:
-        store.delete(job)
-
-
-def result(ref: ImageRef, label: str, score: float) -> ClassificationResult:
-    top = (LabelScore(label=label, score=score), LabelScore(label="frog", score=(1 - score) / 2))
-    return ClassificationResult(
-        job_id=ref.job_id, image_id=ref.image_id, status="done", label=label, score=score, top=top,
-        worker="i-0f3a", attempts=1, recorded_at=datetime.now(UTC),
-    )  # fmt: skip
+    return make
 
 
 def tile(page: Page, name: str) -> Locator:
@@ -101,7 +68,7 @@ def opened(page: Page) -> Locator:
 
 
 def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_once(
-    page: Page, api: ApiClient, answered: Callable[..., AnsweredJob], faults_of: FaultsOf
+    page: Page, api: ApiClient, answered: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     job = answered("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")
     page.goto(job.path)
@@ -158,7 +125,7 @@ def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_on
 
 
 def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list(
-    page: Page, answered: Callable[..., AnsweredJob], faults_of: FaultsOf
+    page: Page, answered: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     job = answered("day1/a.jpg", "day2/a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
     page.goto(job.path)
@@ -190,7 +157,7 @@ def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list
 
 
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
-def test_labels_are_reviewed_without_javascript(page: Page, answered: Callable[..., AnsweredJob]) -> None:
+def test_labels_are_reviewed_without_javascript(page: Page, answered: Callable[..., WrittenJob]) -> None:
     job = answered("a.jpg", "b.jpg")
     page.goto(job.path)
     page.get_by_role("link", name="a.jpg").click()

@@ -75,43 +75,6 @@ def test_each_sees_their_own_job_and_never_the_others(people: tuple[Person, Pers
         expect(someone.page.get_by_role("banner")).to_contain_text(someone.email)
 
 
-def test_the_address_of_anothers_job_image_picture_events_or_download_leads_nowhere(
-    people: tuple[Person, Person],
-) -> None:
-    ada, ben = people
-    ada.page.goto(ada.job)
-    image = str(ada.page.locator(f"a[href^='{ada.job}/images/']").first.get_attribute("href"))
-    addresses = [
-        ada.job,
-        f"{ada.job}/rows",
-        f"{ada.job}/progress",
-        f"/api/v1{ada.job}",
-        f"/api/v1{ada.job}/results",
-        f"/api/v1{ada.job}/results.csv",
-        f"/api/v1{ada.job}/events",
-        image,
-        f"{image}/thumbnail",
-        f"{image}/preview",
-        f"/api/v1{image}",
-    ]
-    # An event stream has no end, so the owner's is not waited for.
-    assert {ada.status_of(path) for path in addresses if not path.endswith("/events")} == {200}
-    assert {ben.status_of(path) for path in addresses} == {404}
-    ben.page.goto(ada.job)
-    expect(ben.page.get_by_role("heading", name="Not Found")).to_be_visible()
-    expect(ben.page.get_by_text("album")).to_have_count(0)
-
-
-def test_the_same_bytes_of_another_are_classified_anew_and_revealed_to_no_other_user(
-    people: tuple[Person, Person],
-) -> None:
-    ada, ben = people
-    counts = [someone.page.request.get(f"/api/v1{someone.job}").json() for someone in (ada, ben)]
-    assert [count["cached"] for count in counts] == [0, 0]
-    ben.upload("once more")
-    assert ben.page.request.get(f"/api/v1{ben.job}").json()["cached"] == 1
-
-
 def test_who_signs_out_is_out_in_every_tab_and_with_every_copy_of_the_cookie(
     people: tuple[Person, Person],
 ) -> None:

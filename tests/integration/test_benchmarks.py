@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app_tier.bundle import DEMO_BUNDLE, load_bundle
-from app_tier.engine_imports import import_torch
-from app_tier.engines import TorchEngine
+from app_tier.bundle import DEMO_BUNDLE
 from benchmarks.capacity import CapacityBench
 from benchmarks.coldstart import StartBench
-from benchmarks.engine import gpu_engines
 from benchmarks.measure import Usage, cpu_seconds_between, pinned, tree, usages
 from localcloud.launch import LocalCloud
 
@@ -76,16 +73,3 @@ def test_a_start_is_measured_from_the_process_to_its_answer(cloud: LocalCloud) -
     start = StartBench(cloud).start(DEMO_BUNDLE)
     assert 0 < start.poll_s < start.answer_s
     assert start.peak_mb > 20
-
-
-def test_a_gpu_is_measured_where_there_is_one_in_what_it_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = load_bundle()
-    assert gpu_engines(bundle) == {}
-    torch = import_torch()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    opened: list[str] = []
-    monkeypatch.setattr(TorchEngine, "__init__", lambda self, bundle, precision: opened.append(precision))
-    assert list(gpu_engines(bundle)) == opened == ["fp32", "bf16"]
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert list(gpu_engines(bundle)) == ["fp32"]

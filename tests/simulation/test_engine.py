@@ -93,13 +93,6 @@ def test_images_are_started_in_the_order_in_which_they_came(trace: Trace, seed: 
     assert np.all(np.diff(starts) >= -1e-9)
 
 
-def test_a_single_worker_boots_and_does_one_image_after_the_other() -> None:
-    outcome = simulate(batch(3, 60.0), Script({0.0: plan(1)}), replace(CALM, idle_seconds=10.0))
-    assert outcome.latencies.tolist() == pytest.approx([43.5, 45.0, 46.5])
-    assert outcome.launches == 1
-    assert outcome.billed_seconds == 60  # 25 s of init, 4.5 s of work and 10 s of idleness are less than the minimum
-
-
 def test_an_idle_worker_ends_itself_at_the_very_second_and_pays_for_it() -> None:
     script = Script({0.0: plan(1)})
     outcome = simulate(arrivals(0.0, 44.0, length=200.0), script, replace(CALM, idle_seconds=40.0))
@@ -226,12 +219,6 @@ def test_several_simulations_are_pooled() -> None:
     assert sorted(both.latencies) == [1.0, 3.0, 5.0]
     assert (both.billed_seconds, both.work_seconds, both.launches, both.peak) == (300.0, 120.0, 2, 3)
     assert both.beyond_maximum == 2
-
-
-def test_workers_that_the_plan_drains_are_drained() -> None:
-    trace, conditions = batch(100, 90.0), replace(CALM, idle_seconds=100_000.0)
-    outcome = simulate_fleet(trace, fleet_settings("deadline", target_seconds=90), conditions)
-    assert outcome.billed_seconds < 5 * 100  # none idles out
 
 
 def test_a_deadline_with_more_time_takes_fewer_workers() -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 from flask import Flask
 from gunicorn import util
@@ -31,6 +31,66 @@ def serving(server: HTTPServer) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join(DEADLINE_SECONDS)
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+ScriptedAnswer = tuple[int | str, str]
+"""Status and body; `cut` in place of a status ends the connection within the answer, `last` after it."""
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Gives each of `answers` once, and otherwise `default`.
+
+    Attributes:
+        received: method, path, headers and body of each request.
+        connections: addresses of the clients.
+        closed: whether an answer has ended its connection.
+        date: in the answers, in place of the present.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, default: ScriptedAnswer = (200, "")) -> None:
+        super().__init__(("127.0.0.1", 0), _ScriptedHandler)
+        self.default, self.answers = default, list[ScriptedAnswer]()
+        self.received: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.connections, self.closed, self.date = set[Any](), threading.Event(), ""
+
+
+class _ScriptedHandler(QuietHandler):
+    protocol_version = "HTTP/1.1"
+    server: ScriptedServer
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.received.append((self.command, self.path, headers, body))
+        self.server.connections.add(self.client_address)
+        status, text = self.server.answers.pop(0) if self.server.answers else self.server.default
+        sent = text.encode()
+        self.send_response(status if isinstance(status, int) else 200)
+        self.send_header("Content-Length", str(len(sent)))
+        self.send_header("ETag", '"e"')
+        self.end_headers()
+        self.wfile.write(sent[:5] if status == "cut" else sent)
+        self.close_connection = status in {"cut", "last"}
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.server.date or super().date_time_string(timestamp)
+
+    def finish(self) -> None:
+        super().finish()
+        if self.close_connection:
+            self.connection.close()
+            self.server.closed.set()
 
 
 INSTANCE_ID = "i-0123456789abcdef0"
@@ -67,7 +127,7 @@ class MetadataService(ThreadingHTTPServer):
             yield service
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: MetadataService
 
     def do_PUT(self) -> None:
@@ -88,9 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
 
 class HurriedWorker(BoundedThreadWorker):

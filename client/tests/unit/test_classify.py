@@ -102,14 +102,6 @@ def test_formulas_in_names_and_labels_are_neutralised(command: Command, photos: 
     assert found["a;'=x.jpg"]["label_2"] == "'=second"
 
 
-def test_no_text_of_the_server_controls_the_terminal(command: Command, photos: Photos) -> None:
-    done = command("classify", photos({"a\x1b]0;x\x07.jpg": b"\x1b[2J\xe2\x80\xae"}), "--sort-into", "/dev/null/x")
-    assert done.exit_code == 2
-    done = command("classify", photos({}), "--restart")
-    assert "\ufffd[2J\ufffd" in done.stderr
-    assert "\x1b" not in done.stderr
-
-
 def test_a_name_that_is_no_utf8_is_classified_and_shown(command: Command, photos: Photos, tmp_path: Path) -> None:
     folder = photos({"a.jpg": b"cat"})
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(b"dog")
@@ -231,13 +223,6 @@ def test_an_image_in_s3_that_is_not_copied_counts_as_rejected(
     assert ended.exit_code == 1
     assert f"{3 + len(names)} images: {len(names)} with a label, 3 rejected." in ended.output
     assert "Not classified (not readable by Fleetsight): 2." in ended.output
-
-
-def test_no_label_of_an_image_in_s3_controls_the_terminal(api: ResultsApi, command: Command) -> None:
-    api.sources["s3://photos/day1"] = {"a.jpg": b"\x1b[2J\xe2\x80\xae"}
-    ended = command("classify", "--source", "s3://photos/day1")
-    assert "\ufffd[2J\ufffd" in ended.stderr
-    assert "\x1b" not in ended.stderr
 
 
 def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reason(

@@ -91,15 +91,10 @@ def test_a_mistyped_command_is_guessed() -> None:
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
-def test_help_warns_of_tokens_on_the_command_line(name: str) -> None:
-    shown = " ".join(CliRunner().invoke(fleetsight, [name, "--help"]).output.split())
-    assert "all users of a machine can read command lines" in shown
-    assert "FLEETSIGHT_URL" in shown
-
-
-@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
-def test_exit_statuses_are_in_the_help(name: str) -> None:
+def test_the_help_warns_of_tokens_on_the_command_line_and_has_the_exit_statuses(name: str) -> None:
     shown = CliRunner().invoke(fleetsight, [name, "-h"]).output
+    assert "all users of a machine can read command lines" in " ".join(shown.split())
+    assert "FLEETSIGHT_URL" in shown
     assert "\n  2    wrong use, or the server refuses or does not answer\n  130  interrupted\n" in shown
     assert ("\n  1    an image was rejected, failed or has no result\n" in shown) is (name in {"classify", "results"})
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sqlite3
-import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,23 +225,6 @@ def test_one_command_at_a_time_has_the_journal(
     other.close()
     assert (done.exit_code, api.jobs) == (2, {})
     assert "another command classifies these folders" in done.output
-
-
-def test_an_interrupted_command_says_how_to_continue(
-    api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, stop = photos(many()), threading.Event()
-    api.is_holding = True
-
-    def stopping(_stop: threading.Event) -> PatientCalls:
-        return PatientCalls(stop, wait=lambda _seconds: True)
-
-    monkeypatch.setattr("fleetsight_client.cli.PatientCalls", stopping)
-    done = command("classify", folder)
-    assert done.exit_code == 130
-    assert "stopped; continue with the same command and --resume" in done.stderr
-    monkeypatch.undo()
-    api.is_holding = False
 
 
 def test_a_journal_that_cannot_be_written_is_reported_with_what_to_do(

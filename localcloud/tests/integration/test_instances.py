@@ -2,7 +2,6 @@
 instances."""
 
 import base64
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -26,15 +25,6 @@ from localcloud.tests.support.cloud_clients import (
 from localcloud.tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-
-
-def test_a_launch_becomes_a_process_and_then_running(cloud: LocalCloud, clients: CloudClients) -> None:
-    ec2 = clients("ec2")
-    (instance_id,) = launch_instances(ec2)
-    wait_for_state(ec2, instance_id, "running")
-    process = process_of(cloud, instance_id)
-    assert process.alive()
-    assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
 
 
 def test_an_exited_process_is_a_terminated_instance_with_ec2s_reason(clients: CloudClients) -> None:

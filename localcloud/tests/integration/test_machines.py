@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -256,54 +255,6 @@ def test_a_process_that_has_ended_has_no_network(namespaces: None) -> None:
 def test_error_of_ip_command_is_raised(networked: int) -> None:
     with pytest.raises(IpCommandError, match=r"link set nowhere up.*Cannot find device"):
         in_network_of(networked, lambda: ip("link set nowhere up"))
-
-
-TRUST = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-    }
-)
-
-
-@pytest.fixture(scope="module")
-def profile(computing: LocalCloud) -> str:
-    """An instance profile with a role."""
-    iam = CloudClients(computing.endpoint_url)("iam")
-    iam.create_role(RoleName="worker", AssumeRolePolicyDocument=TRUST)
-    iam.create_instance_profile(InstanceProfileName="workers")
-    iam.add_role_to_instance_profile(InstanceProfileName="workers", RoleName="worker")
-    return "workers"
-
-
-def prints_its_identity(endpoint_url: str) -> str:
-    """User data that calls STS with region and keys from the metadata service only."""
-    return f"""#!{sys.executable}
-import os, sys
-sys.path[:0] = {[p for p in sys.path if p]!r}
-import boto3
-from botocore.utils import IMDSRegionProvider
-assert not [name for name in os.environ if "KEY" in name or "TOKEN" in name], os.environ
-session = boto3.session.Session()
-region = IMDSRegionProvider(session._session).provide()
-sts = session.client("sts", region_name=region, endpoint_url={endpoint_url!r})
-print("region", region)
-print("identity", sts.get_caller_identity()["Arn"])
-"""
-
-
-def test_boto3_in_a_clean_environment_acts_as_the_instances_role(
-    cloud: LocalCloud, clients: CloudClients, profile: str
-) -> None:
-    ec2 = clients("ec2")
-    ids = launch_instances(
-        ec2, prints_its_identity(cloud.endpoint_url), MaxCount=2, IamInstanceProfile={"Name": profile}
-    )
-    for instance_id in ids:  # each of them: stock moto gives the profile to the first alone
-        wait_for_state(ec2, instance_id, "terminated")
-        output = ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
-        assert "region us-east-1" in output
-        assert re.search(rf"identity arn:aws:sts::\d+:assumed-role/worker/{instance_id}", output), output
 
 
 def metadata_of(cloud: LocalCloud, instance_id: str) -> Callable[[str], tuple[int, str]]:

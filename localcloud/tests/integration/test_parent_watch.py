@@ -13,7 +13,7 @@ import pytest
 
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.machines.machine import Process, end_all
-from localcloud.parent_watch import Lifeline, LockHeldError, file_lock, is_locked, watch_lifeline
+from localcloud.parent_watch import Lifeline, watch_lifeline
 from localcloud.tests.support.cloud_clients import (
     CloudClients,
     launch_instances,
@@ -36,16 +36,6 @@ def test_a_cut_lifeline_is_noticed_and_an_intact_one_is_not() -> None:
     assert ended.wait(DEADLINE_SECONDS)
     lifeline.cut()
     os.close(reader)
-
-
-def test_lock_is_held_while_the_block_runs(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert not is_locked(path)
-    with file_lock(path):
-        assert is_locked(path)
-        with pytest.raises(LockHeldError, match=str(path)), file_lock(path):
-            pytest.fail("it is held")
-    assert not is_locked(path)
 
 
 INTERRUPTED = """

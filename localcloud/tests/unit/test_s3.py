@@ -1,7 +1,6 @@
 """S3: content outlives its key, plain calls are answered as by stock moto, and forms are checked as by S3."""
 
 import base64
-import copy
 import hashlib
 import io
 import json
@@ -61,25 +60,6 @@ def test_the_etag_is_the_md5_of_the_content(backend: S3Backend, length: int) -> 
     content = bytes(range(256)) * (length // 256 + 1)
     stored = backend.put_object("objects", "k", content[:length])
     assert stored.etag == f'"{hashlib.md5(content[:length], usedforsecurity=False).hexdigest()}"'
-
-
-def test_given_attributes_are_stored_and_others_are_as_in_stock_moto(backend: S3Backend) -> None:
-    plain = backend.put_object("objects", "k", b"x")
-    assert (plain.storage_class, plain.version_id, plain.encryption) == ("STANDARD", "null", None)
-    special = backend.put_object(
-        "objects", "k", b"x", storage="GLACIER", encryption="aws:kms", lock_mode="GOVERNANCE"
-    )
-    assert (special.storage_class, special.encryption, special.lock_mode) == ("GLACIER", "aws:kms", "GOVERNANCE")
-    assert (plain.storage_class, plain.encryption, plain.lock_mode) == ("STANDARD", None, None)
-
-
-def test_a_copy_has_everything_of_the_object(backend: S3Backend) -> None:
-    stored = backend.put_object("objects", "k", b"x", encryption="AES256")
-    stored.set_metadata({"Content-Type": "image/png"})
-    copied = copy.deepcopy(stored)
-    assert copied.__dict__.keys() == stored.__dict__.keys()
-    assert (copied.value, copied.etag, copied.encryption) == (b"x", stored.etag, "AES256")
-    assert copied.metadata["content-type"] == "image/png"
 
 
 def test_an_object_shares_its_attributes_names_with_all_others(backend: S3Backend) -> None:

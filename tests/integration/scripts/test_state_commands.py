@@ -63,22 +63,7 @@ def test_a_changed_configuration_changes_the_queues_of_a_state(clients: Clients,
     assert found == {"VisibilityTimeout": "77"}
 
 
-@pytest.mark.parametrize("command", ["snapshot {folder} {folder}/backup", "reset {folder}"])
-def test_a_folder_that_is_no_state_is_left_alone(tmp_path: Path, command: str) -> None:
-    (tmp_path / "photo.jpg").write_bytes(b"x")
-    refused = run(command.format(folder=tmp_path))
-    assert isinstance(refused.exception, StateFolderError)
-    assert f"{tmp_path} is not a state" in str(refused.exception)
-    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
-
-
 def test_a_start_says_what_it_restores() -> None:
     kept = OpenState(StateFolder(Path("/kept")), 0, Counter(object=2_500, item=1, user=2, table=3))
     assert kept.sentence == "Restoring 2,500 objects, 1 item, 0 messages and 2 accounts from /kept"
     assert OpenState(StateFolder(Path("/new")), 0, Counter()).sentence == "/new is a new state"
-
-
-def test_a_run_refuses_a_folder_with_other_files_and_names_it(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(StateFolderError, match=f"{tmp_path} is not a state"):
-        open_state(tmp_path)

@@ -147,7 +147,7 @@ def test_a_forged_or_foreign_setup_key_is_rejected(app: Flask, pool: MemoryPool,
 
 
 def test_setup_requests_no_key_if_a_second_factor_exists(app: Flask, pool: MemoryPool) -> None:
-    """The pool would remove the factor: see test_a_new_key_takes_away_the_second_factor_that_there_was."""
+    """The pool would remove the factor, as the documentation of AssociateSoftwareToken says."""
     client = signed_in(app, ADA)
     token = csrf_of(client)
     pool.people[ADA].app = True

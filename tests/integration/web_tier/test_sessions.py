@@ -26,7 +26,7 @@ from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, AuthContext, create_auth
+from web_tier.auth.context import COOKIE, create_auth
 from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.auth.sessions import (
@@ -543,15 +543,6 @@ def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: 
     assert access.signs_in
     times = access.services.sessions.times
     assert (times.idle, times.longest) == (300, 7_200)
-
-
-def test_the_services_are_created_once_on_first_use(make_config: ConfigMaker, keys: Path) -> None:
-    made = []
-    whole = create_auth(Backend(make_config(auth=SIGN_IN))).services
-    access = AuthContext(lambda: made.append(whole) or whole)  # type: ignore[func-returns-value]
-    assert not made
-    assert access.services is access.services is whole
-    assert len(made) == 1
 
 
 def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(

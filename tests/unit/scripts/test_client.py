@@ -1,15 +1,15 @@
 """A token goes to its own server alone, and never where others can read it (row 42)."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from flask import Flask, request
 
 from fleetsight_client.api import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
 from scripts.load.clients import ClassicClient
 from scripts.load.inputs import parse_target
+from tests.support.servers import served
 
 TOKEN = "fst_secret"
 
@@ -18,35 +18,23 @@ TOKEN = "fst_secret"
 class Heard:
     """A server that answers everything with `status`, and the credentials that it received."""
 
-    url: str
+    url: str = ""
     status: int = 200
     location: str | None = None
     authorizations: list[str | None] = field(default_factory=list)
 
+    def answer(self) -> tuple[dict[str, str], int, dict[str, str]]:
+        """Answer a request."""
+        self.authorizations.append(request.headers.get("Authorization"))
+        return {}, self.status, {} if self.location is None else {"Location": self.location}
+
 
 @pytest.fixture
 def heard() -> Iterator[Heard]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            output.authorizations.append(self.headers.get("Authorization"))
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(output.status)
-            if output.location is not None:
-                self.send_header("Location", output.location)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        do_POST = do_GET  # noqa: N815 - the library's name
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        output = Heard(f"http://127.0.0.1:{server.server_port}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield output
-        server.shutdown()
+    app, heard = Flask("heard"), Heard()
+    app.before_request(heard.answer)
+    with served(app) as heard.url:
+        yield heard
 
 
 def test_each_api_call_sends_the_token(heard: Heard) -> None:

@@ -13,7 +13,7 @@ from scripts.cli import fleetsight
 from scripts.documentation.api import api_reference, shipped_document
 from scripts.documentation.commands import commands_reference, context_of, subcommands
 from scripts.documentation.configuration import configuration_reference, read_settings
-from scripts.documentation.markup import prose, split_docstring, value_words
+from scripts.documentation.markup import prose, value_words
 from scripts.documentation.messages import messages_reference, samples
 from scripts.documentation.metrics import metrics_reference, served_metrics
 from tests.support.documents import DOCUMENTS, name_of
@@ -143,8 +143,3 @@ def test_text_of_the_code_keeps_its_characters(text: str, markdown: str) -> None
 )
 def test_values_are_described_in_words(schema: dict[str, object], words: str) -> None:
     assert value_words(schema) == words
-
-
-def test_a_docstring_is_split_into_text_and_attributes() -> None:
-    text = "A thing.\n\n    More.\n\n    Attributes:\n        a, b: of a\n            thing.\n        c: other.\n    "
-    assert split_docstring(text) == ("A thing.\n\nMore.", {"a": "of a thing.", "b": "of a thing.", "c": "other."})

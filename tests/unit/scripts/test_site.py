@@ -79,27 +79,6 @@ def test_the_pages_have_the_deployed_settings_and_address_and_load_changing_data
     assert "localhost" not in api
 
 
-def test_with_sign_in_the_pages_load_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FLEETSIGHT_SESSION_KEYS_FILE", raising=False)  # the machine that publishes has none
-    auth = {"mode": "cognito", "user_pool_id": "us-east-1_Example1", "client_id": "example"}
-    values = shipped_values()
-    values["auth"] |= auth
-    files = {file.address for file in export_site(tmp_path, parse_config(values), ADDRESS)}
-    assert {"/", "/api", "/static/visitor.js"} <= files
-    for name in ("index.html", "api"):
-        page = (tmp_path / name).read_text()
-        assert "/static/visitor.js" in page
-        assert re.search(r'<a id="account"[^>]* hidden>', page)
-        assert re.search(r'<a id="headerSignIn"[^>]*href="/sign-in">', page)
-        assert re.search(r'href="/fleet" id="fleetLink" hidden', page)
-        assert "Sign-in is off" not in page
-    page = (tmp_path / "index.html").read_text()
-    assert 'href="/upload"' in page
-    assert '<p id="fleetNow">' in page
-    assert '<div id="modelChoice" data-ask="signed-in" hidden>' in page
-    assert "Bearer $TOKEN" in (tmp_path / "api").read_text()
-
-
 @pytest.mark.parametrize("mode", ["none", "cognito"])
 def test_each_link_of_the_site_leads_to_a_file_or_to_the_web_tier(mode: str, tmp_path: Path) -> None:
     values = shipped_values()
@@ -112,21 +91,6 @@ def test_each_link_of_the_site_leads_to_a_file_or_to_the_web_tier(mode: str, tmp
 
 
 ROUTES = Map([Rule("/jobs/<job_id>"), Rule("/jobs/<job_id>/rows", methods=["POST"]), Rule("/static/<path:name>")])
-
-
-@pytest.mark.parametrize(
-    ("content_type", "text"),
-    [
-        ("text/html", '<a href="/jobs/x">'),
-        ("text/html", '<a href="#main"><form action="/jobs/x/rows" data-path="/jobs/{job_id}/rows">'),
-        ("text/javascript", 'import { a } from "./there.js"; fetch(`/jobs/${id}/rows?limit=${most}`)'),
-        ("text/javascript", "new URL('../up.svg', import.meta.url); const a = `/jobs${base}`;"),
-        ("text/css", "a { background: url(data:image/svg+xml,x) }"),
-    ],
-)
-def test_a_link_leads_to_a_file_or_to_the_web_tier(content_type: str, text: str) -> None:
-    files = {"/static/a/it": (content_type, text), "/static/a/there.js": ("", ""), "/static/up.svg": ("", "")}
-    assert dead_links(files, ROUTES, [STATIC]) == []
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from scripts.aws.deploy.settings import (
 from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
 from tests.conftest import ROOT, shipped_values
-from tests.support.stack_template import TEMPLATE, of_this_stack, user_data
+from tests.support.stack_template import TEMPLATE, user_data
 from tests.support.stack_template import settings as settings_in
 
 SMALL = StackTemplate(
@@ -154,14 +154,6 @@ def test_the_configuration_has_the_values_of_user_data() -> None:
         section, name = key.upper().split(".")
         assert printed[f"FLEETSIGHT__{section}__{name}"] == value
     assert validated_config({}).controller.interval_seconds == 1
-
-
-def test_settings_that_decide_about_costs_are_those_that_the_stack_runs_with() -> None:
-    ours, of_stack = validated_config({}), of_this_stack()
-    assert ours.controller == of_stack.controller
-    assert ours.worker.idle_seconds == of_stack.worker.idle_seconds
-    assert ours.fleet.policy == of_stack.fleet.policy
-    assert ours.fleet.target_seconds == of_stack.fleet.target_seconds
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -26,70 +24,19 @@ from services.clients import Clients, new_session
 from services.clock import WallClock
 from services.endpoint import Endpoint
 from services.json_calls import authorization
-from tests.support.servers import serving
+from tests.support.servers import ScriptedAnswer, ScriptedServer, serving
 
 BODY = {"Messages": [{"MessageId": "1", "Body": "é"}]}
 
 
-class Service(ThreadingHTTPServer):
-    """Answers each request with the next of `answers`, the last one for good; it keeps what it received.
-
-    Each answer has the `date`, if there is one, in place of the present.
-
-    An answer is a status and a body; `cut` as the status closes the connection within the answer, `last` after it.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[tuple[int | str, Any]] = [(200, BODY)]
-        self.received: list[tuple[str, dict[str, str], Any]] = []
-        self.connections = set[Any]()
-        self.closed = threading.Event()
-        self.date = ""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Service
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        fields = {name.lower(): value for name, value in self.headers.items()}
-        self.server.received.append((self.path, fields, json.loads(body)))
-        self.server.connections.add(self.client_address)
-        answers = self.server.answers
-        status, content = answers.pop(0) if len(answers) > 1 else answers[0]
-        sent = json.dumps(content).encode()
-        self.send_response(status if isinstance(status, int) else 200)
-        self.send_header("Content-Type", "application/x-amz-json-1.0")
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent[:5] if status == "cut" else sent)
-        self.close_connection = status in {"cut", "last"}
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        return self.server.date or super().date_time_string(timestamp)
-
-    def finish(self) -> None:
-        super().finish()
-        if self.close_connection:
-            self.connection.close()
-            self.server.closed.set()
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
 @pytest.fixture
-def service() -> Iterator[Service]:
-    server = Service()
+def service() -> Iterator[ScriptedServer]:
+    server = ScriptedServer((200, json.dumps(BODY)))
     with serving(server):
         yield server
 
 
-def sqs(service: Service, attempts: int = 2, token: str | None = None, scheme: str = "http") -> Any:
+def sqs(service: ScriptedServer, attempts: int = 2, token: str | None = None, scheme: str = "http") -> Any:
     session = new_session()
     session.set_credentials("AKIAEXAMPLE", "secret", token)
     url = f"{scheme}://127.0.0.1:{service.server_port}"
@@ -100,21 +47,21 @@ def receive(client: Any) -> Any:
     return client.receive_message(QueueUrl="http://queue", MaxNumberOfMessages=10)
 
 
-def test_a_result_is_that_of_botocore_and_its_calls_share_a_connection(service: Service) -> None:
+def test_a_result_is_that_of_botocore_and_its_calls_share_a_connection(service: ScriptedServer) -> None:
     client, own = sqs(service), sqs(service, attempts=1)  # all calls of the second one are botocore's
     for _ in range(3):
         found, expected = receive(client), receive(own)
         assert found.pop("ResponseMetadata")["HTTPStatusCode"] == 200
         expected.pop("ResponseMetadata")
         assert found == expected == BODY
-    requests = [(path, body) for path, _, body in service.received]
+    requests = [(path, body) for _, path, _, body in service.received]
     assert requests == [requests[0]] * 6
     assert len(service.connections) == 2
 
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["botocore's call", "own call"])
 def test_the_date_of_each_reply_confirms_the_clock(
-    service: Service, attempts: int, monkeypatch: pytest.MonkeyPatch
+    service: ScriptedServer, attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = WallClock()
     for module in ("clock", "json_calls"):
@@ -136,15 +83,15 @@ def test_the_signature_is_that_of_botocore(body: bytes, token: str | None, name:
     assert found == request.headers["Authorization"]
 
 
-def test_a_session_token_is_sent_and_signed(service: Service) -> None:
+def test_a_session_token_is_sent_and_signed(service: ScriptedServer) -> None:
     receive(sqs(service, token="session"))
-    [(_, fields, _)] = service.received
+    [(_, _, fields, _)] = service.received
     assert fields["x-amz-security-token"] == "session"
     assert "x-amz-security-token" in fields["authorization"]
 
 
-def test_an_error_is_that_of_botocore_and_counts_both_attempts(service: Service) -> None:
-    service.answers = [(400, {"__type": "com.amazonaws.sqs#OverLimit", "message": "too many"})]
+def test_an_error_is_that_of_botocore_and_counts_both_attempts(service: ScriptedServer) -> None:
+    service.default = (400, json.dumps({"__type": "com.amazonaws.sqs#OverLimit", "message": "too many"}))
     with pytest.raises(ClientError) as raised:
         receive(sqs(service))
     assert raised.value.response["Error"]["Code"] == "OverLimit"
@@ -152,24 +99,24 @@ def test_an_error_is_that_of_botocore_and_counts_both_attempts(service: Service)
     assert len(service.received) == 2
 
 
-@pytest.mark.parametrize("first", [(503, {}), ("cut", BODY), (200, [1])])
-def test_a_call_whose_reply_is_lost_is_made_again(service: Service, first: tuple[int | str, Any]) -> None:
-    service.answers = [first, (200, BODY)]
+@pytest.mark.parametrize("first", [(503, "{}"), ("cut", json.dumps(BODY)), (200, "[1]")])
+def test_a_call_whose_reply_is_lost_is_made_again(service: ScriptedServer, first: ScriptedAnswer) -> None:
+    service.answers = [first]
     found = receive(sqs(service))
     assert found["Messages"] == BODY["Messages"]
     assert found["ResponseMetadata"]["RetryAttempts"] == 1
     assert len(service.received) == 2
 
 
-def test_a_client_with_one_attempt_sends_a_call_once(service: Service) -> None:
-    service.answers = [(503, {})]
+def test_a_client_with_one_attempt_sends_a_call_once(service: ScriptedServer) -> None:
+    service.answers = [(503, "{}")]
     with pytest.raises(ClientError):
         receive(sqs(service, attempts=1))
     assert len(service.received) == 1
 
 
-def test_a_connection_that_the_service_has_closed_is_not_used(service: Service) -> None:
-    service.answers = [("last", BODY), (200, BODY)]
+def test_a_connection_that_the_service_has_closed_is_not_used(service: ScriptedServer) -> None:
+    service.answers = [("last", json.dumps(BODY))]
     client = sqs(service)
     receive(client)
     assert service.closed.wait(60)
@@ -177,13 +124,13 @@ def test_a_connection_that_the_service_has_closed_is_not_used(service: Service) 
     assert (len(service.received), len(service.connections)) == (2, 2)
 
 
-def test_an_absent_service_is_reported_by_botocore(service: Service) -> None:
+def test_an_absent_service_is_reported_by_botocore(service: ScriptedServer) -> None:
     service.server_close()
     with pytest.raises(EndpointConnectionError):
         receive(sqs(service))
 
 
-def speak_tls(service: Service, folder: Path) -> Path:
+def speak_tls(service: ScriptedServer, folder: Path) -> Path:
     """Let the service speak TLS; return the file of its certificate."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     now = datetime.now(UTC)
@@ -204,7 +151,7 @@ def speak_tls(service: Service, folder: Path) -> Path:
 
 
 def test_a_service_with_tls_needs_a_trusted_certificate(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = speak_tls(service, tmp_path)
     with pytest.raises(SSLError):

@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,20 +27,13 @@ from services.s3 import (
     is_refusal,
 )
 from tests.support.jobs import client_error
-from tests.support.servers import serving
+from tests.support.servers import ScriptedServer, serving
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
-Answer = tuple[int, str] | None
-"""Status and body; None cuts the connection."""
 
 
-class FakeS3(ThreadingHTTPServer):
-    """Gives each of `answers` once, then 200 with an empty body; `seen` is what was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.answers: list[Answer] = []
-        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+class FakeS3(ScriptedServer):
+    """S3 with the answers of a test."""
 
     def clients(self, **settings: Any) -> Clients:
         """Return clients of this server that try a call twice."""
@@ -51,30 +43,6 @@ class FakeS3(ThreadingHTTPServer):
     def bucket(self, name: str = "photos", **settings: Any) -> Bucket:
         """Return a bucket of this server."""
         return Bucket.named(self.clients(**settings), name)
-
-
-class _Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FakeS3
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.seen.append((self.command, self.path, headers, body))
-        answer = self.server.answers.pop(0) if self.server.answers else (200, "")
-        if answer is None:
-            self.close_connection = True
-            return
-        self.send_response(answer[0])
-        self.send_header("Content-Length", str(len(answer[1])))
-        self.send_header("ETag", '"e"')
-        self.end_headers()
-        self.wfile.write(answer[1].encode())
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the standard library's name)
-        """Say nothing."""
 
 
 @pytest.fixture
@@ -88,7 +56,7 @@ def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monk
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
     s3.bucket().put("job/image.jpg", b"pixels", "image/jpeg")
-    ((method, path, headers, body),) = s3.seen
+    ((method, path, headers, body),) = s3.received
     assert (method, path, body, headers["content-type"]) == ("PUT", "/photos/job/image.jpg", b"pixels", "image/jpeg")
     assert "Credential=AKIATEST/" in headers["authorization"]
     assert "/eu-central-1/s3/aws4_request" in headers["authorization"]
@@ -101,8 +69,8 @@ DELETED = "<DeleteResult><Deleted><Key>a</Key></Deleted>{}</DeleteResult>"
 def test_many_objects_are_deleted_in_calls_of_a_thousand(s3: FakeS3) -> None:
     s3.answers = [(200, DELETED.format(""))] * 3
     s3.bucket().delete_all([f"job/{number}" for number in range(2_500)])
-    assert [(method, path) for method, path, _, _ in s3.seen] == [("POST", "/photos?delete")] * 3
-    assert sorted(body.count(b"<Key>") for _, _, _, body in s3.seen) == [500, 1_000, 1_000]
+    assert [(method, path) for method, path, _, _ in s3.received] == [("POST", "/photos?delete")] * 3
+    assert sorted(body.count(b"<Key>") for _, _, _, body in s3.received) == [500, 1_000, 1_000]
 
 
 LISTING = "<ListBucketResult><IsTruncated>{}</IsTruncated>{}</ListBucketResult>"
@@ -113,7 +81,7 @@ def test_pages_without_an_object_are_followed_to_one_that_has_some_but_not_for_e
     sources, found = SourceBuckets(s3.clients().s3), "<Contents><Key>c.jpg</Key><Size>3</Size></Contents>"
     s3.answers = [(200, EMPTY.format("one")), (200, EMPTY.format("two")), (200, LISTING.format("true", found))]
     assert sources.page("photos", "", "a.jpg", 5) == ([ListedObject("c.jpg", 3)], True)
-    asked = [parse_qs(urlsplit(path).query) for _, path, _, _ in s3.seen]
+    asked = [parse_qs(urlsplit(path).query) for _, path, _, _ in s3.received]
     assert [each.get("start-after", each.get("continuation-token")) for each in asked] == [
         ["a.jpg"],
         ["one"],
@@ -159,7 +127,7 @@ def test_credentials_that_end_are_replaced_in_a_client_that_is_in_use(
     bucket.put("first", b"", "text/plain")
     made.sqs.list_queues()
     made.sqs.list_queues()
-    signed = [(headers["authorization"], headers["x-amz-security-token"]) for _, _, headers, _ in s3.seen]
+    signed = [(headers["authorization"], headers["x-amz-security-token"]) for _, _, headers, _ in s3.received]
     numbers = [token.removeprefix("token-") for _, token in signed]
     assert len(set(numbers)) == 5
     assert all(f"Credential=AKIA{number}/" in by for (by, _), number in zip(signed, numbers, strict=True))
@@ -172,7 +140,7 @@ def test_a_put_says_the_tags_of_the_object_and_only_them(
     s3: FakeS3, tags: dict[str, str] | None, header: str | None
 ) -> None:
     s3.bucket().put("a", b"1", "text/plain", tags)
-    ((_, _, headers, _),) = s3.seen
+    ((_, _, headers, _),) = s3.received
     assert headers.get("x-amz-tagging") == header
 
 
@@ -180,7 +148,7 @@ def test_tries_are_limited_and_the_last_refusal_is_said(s3: FakeS3) -> None:
     s3.answers = [(503, ERROR.format("SlowDown", "less &amp; later"))] * 9
     with pytest.raises(ClientError) as raised:
         s3.bucket().get("a")
-    assert len(s3.seen) == 2
+    assert len(s3.received) == 2
     assert raised.value.response["Error"] == {"Code": "SlowDown", "Message": "less & later"}
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
 
@@ -199,7 +167,7 @@ def test_a_refused_head_raises_and_a_head_of_no_object_checks_that_the_bucket_ex
         bucket.head("a")
     s3.answers = [(404, ""), (404, ERROR.format("NoSuchKey", ""))]
     assert bucket.head("a") is None
-    assert [method for method, *_ in s3.seen] == ["HEAD", "HEAD", "GET"]
+    assert [method for method, *_ in s3.received] == ["HEAD", "HEAD", "GET"]
 
 
 def test_no_server_at_the_address_is_an_error_of_botocores_family() -> None:
@@ -214,7 +182,7 @@ def test_no_credentials_is_said_as_botocore_says_it(s3: FakeS3, monkeypatch: pyt
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(NoCredentialsError):
         s3.bucket().get("a")
-    assert s3.seen == []
+    assert s3.received == []
 
 
 def test_credentials_that_cannot_be_fetched_name_the_reason() -> None:

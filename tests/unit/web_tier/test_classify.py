@@ -135,19 +135,6 @@ def test_an_invalid_request_gets_a_problem_with_what_to_do(
     assert fleet.images == []
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        {"data": bytes(3_000), "content_type": "image/png"},
-        {"data": {"f": (BytesIO(bytes(3_000)), "a.jpg")}},
-        {"json": {"data": "A" * 100_000}},
-    ],
-)
-def test_a_too_large_image_gets_413(make_app: AppMaker, request_: dict[str, Any]) -> None:
-    client = make_app(web={"max_image_bytes": 2_000}).test_client()
-    assert "shrink" in problem(client.post(CLASSIFY, **request_), 413)
-
-
 def test_memory_of_read_images_is_released(asking: FlaskClient, fleet: AnsweringQueue) -> None:
     for request_ in ({"json": {"data": SENT}}, {"data": b"x", "content_type": "image/png"}, {"data": {"a": "b"}}):
         asking.post(CLASSIFY, **request_)

@@ -110,14 +110,6 @@ def test_costs_are_grouped_by_user_model_and_day(
     assert [line.bill.dollars for line in report.lines] == pytest.approx([cost for _, _, cost in lines])
 
 
-def test_a_user_sees_the_costs_of_their_own_jobs_and_not_the_fleets(used: JobStore) -> None:
-    for by, ids in (("job", {JOBS[1]}), ("user", {""}), ("day", {""}), ("model", {""})):
-        report = reports(used, "bob").report(TODAY, 31, by)  # type: ignore[arg-type]
-        assert {line.job_id for line in report.lines} == ids
-        assert (report.total.images, report.total.bill.dollars) == pytest.approx((50, 0.6))
-        assert report.rest is None
-
-
 @pytest.fixture
 def site(make_config: ConfigMaker, store: JobStore) -> SignInSite:
     return sign_in_site(make_config(auth={"mode": "cognito"}), store)

@@ -33,7 +33,7 @@ from services.table import Table
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW, add_images
 from web_tier.controller.previous_end import record_previous_end
-from web_tier.features.fleet_control.chart import BOTTOM, LEFT, RIGHT, TOP, WINDOWS, Chart, ceiling
+from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart, ceiling
 from web_tier.features.fleet_control.pages import limits_preview, month_dollars
 from web_tier.http.backend import ControllerReports
 
@@ -612,12 +612,6 @@ def test_the_chart_has_a_summary_for_screen_readers() -> None:
         *("10 min ago", "20 min ago", "30 min ago", "40 min ago", "50 min ago"),
     ]
     assert len(chart.ticks) == 5
-
-
-def test_an_empty_history_is_a_line_at_zero() -> None:
-    chart = Chart.from_window(WINDOWS["day"], [point(1440, 0, 0)], point(0, 0, 0))
-    assert chart.workers == f"M{LEFT}.0 {BOTTOM}.0H{RIGHT}.0V{BOTTOM}.0"
-    assert chart.gridlines[-1] == f"M{LEFT} {TOP}.0H{RIGHT}"
 
 
 def test_the_script_gets_the_same_points() -> None:

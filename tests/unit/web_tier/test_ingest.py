@@ -597,15 +597,6 @@ def test_more_than_the_capacity_is_acquired_alone() -> None:
     limiter.acquire(100)
 
 
-def test_acquired_memory_is_released_after_an_error() -> None:
-    limiter = MemoryLimiter(100)
-    with pytest.raises(ZeroDivisionError), limiter.acquired(100):
-        with pytest.raises(BusyError):
-            limiter.acquire(1, wait_seconds=0)
-        raise ZeroDivisionError
-    limiter.acquire(100, wait_seconds=0)
-
-
 FILES = 10_000
 FILE_BYTES = 20_000
 """200 MB in all, three times what may be in memory."""

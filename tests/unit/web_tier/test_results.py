@@ -101,16 +101,6 @@ def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monke
     assert models.find(empty, statuses[1]) is None
 
 
-def test_the_model_of_a_job_is_read_once(store: JobStore, job: Job) -> None:
-    models = JobModels()
-    assert models.find(store, store.status(job.job_id)) is None
-    [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image))
-    answered = store.status(job.job_id)
-    assert models.find(store, answered) == MODEL
-    assert models.find(JobStore(MemoryTable()), answered) == MODEL
-
-
 @pytest.fixture
 def mixed(store: JobStore, job: Job) -> Job:
     """Return a job with four images: two labels, one failure, one that waits."""

@@ -66,22 +66,25 @@ def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
 
 
 @pytest.mark.parametrize(
-    ("source", "status", "words"),
+    ("wanted", "status", "words"),
     [
-        ("s3://photos/incoming2", 403, "imports.sources"),
-        ("s3://photos", 403, "imports.sources"),
-        ("s3://other/incoming", 403, "imports.sources"),
-        ("s3://photos/incoming/../secret", 422, "source: the prefix"),
-        ("https://photos/incoming", 422, "source: "),
-        ("s3://Photos/incoming", 422, "source: "),
-        ("", 422, "source: "),
+        *(({"source": f"s3://{place}"}, 403, "imports.sources") for place in ("photos/incoming2", "photos", "other")),
+        ({"source": "s3://photos/incoming/../secret"}, 422, "source: the prefix"),
+        *(({"source": place}, 422, "source: ") for place in ("https://photos/incoming", "s3://Photos/incoming", "")),
+        *(
+            ({"results": f"s3://photos{place}"}, 403, "imports.destinations")
+            for place in ("/labels2", "/incoming", "")
+        ),
+        ({"results": "s3://photos/labels/../secret"}, 422, "results: the prefix"),
+        *(({"results": place}, 422, "results: ") for place in ("https://photos/labels", "")),
     ],
 )
-def test_a_source_that_is_not_allowed_makes_no_job(
-    make_app: AppMaker, store: JobStore, source: str, status: int, words: str
+def test_a_location_that_is_not_allowed_makes_no_job(
+    make_app: AppMaker, store: JobStore, wanted: dict[str, str], status: int, words: str
 ) -> None:
     client = make_app(imports=SOURCES).test_client()
-    assert words in problem(client.post("/api/v1/jobs", json={"source": source}), status)
+    body = {"source": "s3://photos/incoming", **wanted}
+    assert words in problem(client.post("/api/v1/jobs", json=body), status)
     assert store.jobs(10) == []
     assert ListingStore(store).pending() == []
 
@@ -119,27 +122,6 @@ def test_a_job_says_whether_its_results_are_copied_to_s3(
     assert client.get(other["links"]["self"]).get_json()["results"] is None
 
 
-@pytest.mark.parametrize(
-    ("results", "status", "words"),
-    [
-        ("s3://photos/labels2", 403, "imports.destinations"),
-        ("s3://photos/incoming", 403, "imports.destinations"),
-        ("s3://photos", 403, "imports.destinations"),
-        ("s3://photos/labels/../secret", 422, "results: the prefix"),
-        ("https://photos/labels", 422, "results: "),
-        ("", 422, "results: "),
-    ],
-)
-def test_a_location_of_results_that_is_not_allowed_makes_no_job(
-    make_app: AppMaker, store: JobStore, results: str, status: int, words: str
-) -> None:
-    client = make_app(imports=SOURCES).test_client()
-    wanted = {"source": "s3://photos/incoming", "results": results}
-    assert words in problem(client.post("/api/v1/jobs", json=wanted), status)
-    assert store.jobs(10) == []
-    assert ListingStore(store).pending() == []
-
-
 def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: FlaskClient) -> None:
     body = client.post("/api/v1/jobs").get_json()
     at = datetime.fromisoformat(body["created_at"])
@@ -149,10 +131,6 @@ def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: Fl
 @pytest.mark.parametrize("body", ["[]", "{", '{"name": 1}', '{"naem": "x"}', json.dumps({"name": "x" * 101})])
 def test_an_invalid_body_gets_422_with_an_example(client: FlaskClient, body: str) -> None:
     assert '{"name": "..."}' in problem(client.post("/api/v1/jobs", data=body), 422)
-
-
-def test_a_body_that_is_not_an_upload_has_a_small_limit(client: FlaskClient) -> None:
-    problem(client.post("/api/v1/jobs", data=b"x" * 100_000), 413)
 
 
 # Images
