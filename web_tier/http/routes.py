@@ -9,7 +9,7 @@ The guard, the rate limits, the audit trail and the log read it from the rule of
 """
 
 from collections.abc import Callable
-from enum import StrEnum
+from enum import StrEnum, auto
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -33,9 +33,9 @@ class Attempt(StrEnum):
         MAIL: nothing; it sends a mail.
     """
 
-    PASSWORD = "password"  # noqa: S105 (it is none)
-    CODE = "code"
-    MAIL = "mail"
+    PASSWORD = auto()
+    CODE = auto()
+    MAIL = auto()
 
 
 class Route(Rule):
