@@ -8,15 +8,8 @@ from typing import Final
 
 from PIL import Image
 
-from core.image_open import open_image
-from core.images import (
-    DECODER_ERRORS,
-    MAX_THUMBNAIL_BYTES,
-    ImageLimits,
-    ImageRejectedError,
-    ends_early,
-    lacks_memory,
-)
+from core.image_open import DECODER_ERRORS, ends_early, lacks_memory, open_image
+from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError
 from core.thumbnails import as_rgb, orientation_of, thumbnail, turned
 
 DRAFT_MARGIN: Final = 2.5

@@ -25,7 +25,10 @@ anything else                             ``not_an_image``
 """
 
 import copy  # noqa: F401 (as the plugins below)
+import mmap
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from importlib import import_module
 from io import BytesIO
@@ -37,21 +40,16 @@ from typing import Any, ClassVar, Final, cast
 from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, ImagePalette, MpoImagePlugin, TiffImagePlugin  # noqa: F401
 
 from core import libheif
-from core.image_containers import boxes, primary_picture
+from core.image_containers import boxes, check_complete, check_frames, primary_picture, webp_size
 from core.images import (
-    DECODER_ERRORS,
+    BYTES_A_PIXEL,
     FORMATS,
     ImageLimits,
     ImageRejectedError,
     broken_header,
-    check_complete,
-    check_frames,
     cut_short,
-    ends_early,
-    lacks_memory,
     sniff,
     too_large,
-    webp_size,
 )
 
 Image.preinit()
@@ -191,6 +189,25 @@ for _format, _reader in (("GIF", _FirstFrame), ("TIFF", _FirstPage), ("HEIF", _H
     Image.register_open(READERS[_format], _reader)
 
 
+DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on broken data. Not ``MemoryError``, which the machine causes, not the image."""
+
+
 _DEFAULT_LIMITS: Final = ImageLimits()
 
 
@@ -250,6 +267,21 @@ def as_8_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+
+
+def ends_early(error: Exception) -> bool:
+    """Return whether a decoder's error reports that data is missing, not that it is wrong."""
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(each in text for each in ("truncated", "unexpected end", "premature"))
+
+
+def lacks_memory(pixels: int) -> bool:
+    """Return whether a decoder may have failed for lack of memory, which libwebp and libjpeg report as damage."""
+    try:
+        mmap.mmap(-1, max(1, BYTES_A_PIXEL * pixels)).close()
+    except OSError:
+        return True
+    return False
 
 
 def _unusual(name: str, what: str) -> ImageRejectedError:

@@ -10,8 +10,7 @@ from typing import Final
 
 from PIL import Image
 
-from core.image_open import as_8_bit
-from core.images import DECODER_ERRORS
+from core.image_open import DECODER_ERRORS, as_8_bit
 
 MAX_ASPECT_RATIO: Final = 4
 """A longer image is shrunk until its longer side is this many times the shorter side that was asked for."""

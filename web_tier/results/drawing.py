@@ -5,8 +5,8 @@ The web tier never sends a user's file back to a browser.
 
 from typing import Final
 
-from core.image_open import open_image
-from core.images import DECODER_ERRORS, ImageLimits, ImageRejectedError
+from core.image_open import DECODER_ERRORS, open_image
+from core.images import ImageLimits, ImageRejectedError
 from core.thumbnails import as_rgb, orientation_of, thumbnail
 
 MAX_DECODED: Final = 16_000_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.image_containers import Box, Picture, TiffEntry, TiffReader, boxes, primary_picture
-from core.images import FORMATS, ImageRejectedError
+from core.image_containers import FRAME_COUNTS, Box, Picture, TiffEntry, TiffReader, boxes, primary_picture
+from core.images import ImageRejectedError
 from tests.support.hostile_images import HEIC, box, png_chunk
 
 
@@ -201,8 +201,7 @@ FILES = {"PNG": PNG, "WEBP": WEBP, "GIF": GIF, "JPEG": JPEG, "HEIF": heics()}
 @given(data=st.data())
 def test_a_file_cut_anywhere_has_the_pieces_and_frames_before_the_cut(name: str, data: st.DataObject) -> None:
     whole = joined(data.draw(FILES[name]))
-    count = FORMATS[name].count_frames
-    assert count is not None
+    count = FRAME_COUNTS[name]
     places = {*whole.counted, *(place for place, *_ in whole.facts), len(whole.data)}
     for cut in sorted({max(0, place - less) for place in places for less in (0, 1)}):
         counts = list(count(whole.data[:cut]))
@@ -384,8 +383,7 @@ def test_a_tiff_of_either_order_and_size_is_read_as_it_was_written(
         assert [list(reader.values(entry)) for entry, _ in entries] == [numbers for _, numbers in entries]
         place = reader.following(place)
     assert place == (head + len(gap) if is_ring else 0)
-    count = FORMATS["TIFF"].count_frames
-    assert count is not None
+    count = FRAME_COUNTS["TIFF"]
     for cut in sorted({max(8, place - less) for place in (*heads, *counted, needed, len(data)) for less in (0, 1)}):
         if cut < needed:
             with pytest.raises(ImageRejectedError, match=f"the TIFF ends after {cut} bytes, within"):

@@ -10,21 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from core.image_open import PIXEL_MODES, READERS, as_8_bit, inspect, open_image
+from core.image_containers import FRAME_COUNTS, MAX_PARSED_SEGMENTS, check_frames, webp_size
+from core.image_open import PIXEL_MODES, READERS, as_8_bit, ends_early, inspect, lacks_memory, open_image
 from core.images import (
     CODES,
     FORMATS,
-    MAX_PARSED_SEGMENTS,
     RAW_REASON,
     ImageFormat,
     ImageLimits,
     ImageRejectedError,
-    check_frames,
-    ends_early,
-    lacks_memory,
     sniff,
     thumbnail_type,
-    webp_size,
 )
 from tests.support.hostile_images import (
     BOMBS,
@@ -251,7 +247,7 @@ def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     assert rejection(data).message.startswith("60000 x 60000 pixels is more than")
 
 
-ANIMATED = [*(name for name, accepted in FORMATS.items() if accepted.count_frames and name != "JPEG"), "MPO"]
+ANIMATED = [*sorted(FRAME_COUNTS.keys() - {"JPEG"}), "MPO"]
 
 
 @pytest.mark.parametrize("form", ANIMATED)
@@ -317,8 +313,7 @@ def test_a_jpeg_has_at_most_sixteen_segments_that_a_reader_parses(marker: int, b
 
 def test_each_128_bytes_allow_one_piece_more_than_20000(monkeypatch: pytest.MonkeyPatch) -> None:
     data, pieces = bytes(10 * 128 + 127), [0] * 20_011  # the first piece needs no bytes
-    row = FORMATS["PNG"]._replace(count_frames=lambda _: iter(pieces))
-    monkeypatch.setitem(cast("dict[str, ImageFormat]", FORMATS), "PNG", row)
+    monkeypatch.setitem(cast("dict[str, object]", FRAME_COUNTS), "PNG", lambda _: iter(pieces))
     check_frames("PNG", data, ImageLimits())
     pieces.append(0)
     with pytest.raises(
