@@ -69,7 +69,7 @@ class Classifier:
         return task.with_payload(prediction)
 
 
-def check(model: LoadedModel) -> None:
+def check_engine(model: LoadedModel) -> None:
     """Classify an even grey image, which every network can.
 
     Raises:

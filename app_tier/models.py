@@ -52,7 +52,7 @@ from app_tier.bundle import (
     load_bundle,
 )
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
-from app_tier.classify import check
+from app_tier.classify import check_engine
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
 from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
@@ -169,7 +169,7 @@ class ModelOpener:
         worker, sizing = self._config.worker, self.sizing
         engine = open_engine(worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
         model = LoadedModel(bundle, engine, self._batch_size(bundle))
-        check(model)
+        check_engine(model)
         return model
 
     def memory_bytes(self, bundle: Bundle) -> int:

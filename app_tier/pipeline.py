@@ -1,25 +1,21 @@
-"""The pipeline: fetch, decode, classify, publish, with bounded channels between them."""
+"""The pipeline: what a worker does with an image once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.answered import report_answered
 from app_tier.bundle import EngineError
 from app_tier.cancellation import CancelledJobs
-from app_tier.classify import Classifier, check
+from app_tier.classify import Classifier, check_engine
 from app_tier.decode import Decoder, Pixels, decode
 from app_tier.engines import LoadedModel
 from app_tier.models import LoadedModels
-from app_tier.recovery import FatalError, Step, StepRecovery, classify_error
+from app_tier.recovery import FatalError, StepRecovery, classify_error
 from app_tier.sizing import Sizing
+from app_tier.stages import Channel, Stage, StageThreads, Tasks
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task
 from core.images import ImageLimits
@@ -34,170 +30,7 @@ RESPONSE_WAIT_SECONDS = 0.02
 
 JOIN_SECONDS = 2.0
 
-T = TypeVar("T")
-
-Tasks = Sequence[Task[T]]
-
 _log = logging.getLogger(__name__)
-
-
-class ChannelClosedError(Exception):
-    """Raised when an item is put into a closed channel; producers must end before it is closed."""
-
-
-class Channel(Generic[T]):
-    """A first-in, first-out queue of at most `bound` items that can be closed.
-
-    A full channel makes the stage before it wait, so memory cannot grow. Its waits have no time-out. They end when
-    the pipeline closes the channel, and an image that hangs meanwhile is dropped by the visibility extender.
-
-    Items with priority overtake the others, and wait for no room: `InFlightMessages` bounds their number. While both
-    wait, they take turns: however many items with priority come, the others are taken.
-    """
-
-    def __init__(self, bound: int, has_priority: Callable[[T], bool] = lambda _item: False) -> None:
-        self._bound, self.has_priority = bound, has_priority
-        self._first: deque[T] = deque()
-        self._items: deque[T] = deque()
-        self._has_overtaken = False
-        lock = threading.Lock()
-        # Two conditions, so that each item wakes one thread and not all that wait.
-        self._filled, self._freed = threading.Condition(lock), threading.Condition(lock)
-        self._closed = False
-
-    def __len__(self) -> int:
-        """Return the number of waiting items."""
-        return len(self._first) + len(self._items)
-
-    def put(self, item: T) -> None:
-        """Append `item`, waiting while the channel is full unless it has priority.
-
-        Raises:
-            ChannelClosedError: the channel is closed.
-        """
-        has_priority = self.has_priority(item)
-        with self._freed:
-            self._freed.wait_for(lambda: self._closed or has_priority or len(self._items) < self._bound)
-            if self._closed:
-                raise ChannelClosedError
-            (self._first if has_priority else self._items).append(item)
-            self._filled.notify()
-
-    def get(self, wait_seconds: float | None = None) -> T | None:
-        """Remove and return the first item; None after `wait_seconds`, or if the channel is closed and empty."""
-        with self._filled:
-            self._filled.wait_for(lambda: self._first or self._items or self._closed, wait_seconds)
-            if self._first and not (self._items and self._has_overtaken):
-                self._has_overtaken = True
-                return self._first.popleft()
-            if not self._items:
-                return None
-            self._has_overtaken = False
-            self._freed.notify()
-            return self._items.popleft()
-
-    def drain(self) -> list[T]:
-        """Remove and return all items."""
-        with self._freed:
-            items = [*self._first, *self._items]
-            self._first.clear()
-            self._items.clear()
-            self._freed.notify_all()
-            return items
-
-    def close(self) -> None:
-        """Accept no more items; waiting ones can still be taken."""
-        with self._filled:
-            self._closed = True
-            self._filled.notify_all()
-            self._freed.notify_all()
-
-
-class Stage(Generic[T]):
-    """Threads that repeat one step until there is nothing more to take.
-
-    A thread that has something to do for the first time starts the next one, so there is always one that waits, up to
-    their number. Starting all of them at once would delay the first image by some 20 ms.
-
-    Args:
-        name: of the threads.
-        threads: how many, at most.
-        take: waits for the next tasks and returns them; an empty sequence ends the thread.
-        step: does the work and passes the tasks on; it must not raise (`app_tier.recovery.Step`).
-    """
-
-    def __init__(
-        self, name: str, threads: int, take: Callable[[], Tasks[T]], step: Callable[[Tasks[T]], None]
-    ) -> None:
-        self._name, self._max_threads, self._take, self._step = name, threads, take, step
-        self._threads: list[threading.Thread] = []
-
-    def start(self) -> None:
-        """Start the first thread."""
-        self._start(0)
-
-    def join(self, seconds: float) -> bool:
-        """Wait up to `seconds` for all threads to end; return whether they have."""
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:  # also those that are started meanwhile
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def _start(self, number: int) -> None:
-        # A daemon: a thread that hangs in a decoder must not keep the process alive.
-        thread = threading.Thread(target=self._run, args=(number,), name=f"{self._name}-{number}", daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    def _run(self, number: int) -> None:
-        is_last = number + 1 == self._max_threads
-        while tasks := self._take():
-            if not is_last:
-                is_last = True
-                try:
-                    self._start(number + 1)
-                except RuntimeError as error:  # the system has no more threads: the others go on
-                    _log.warning("a stage has fewer threads", extra={"stage": self._name, "error": str(error)})
-            self._step(tasks)
-            del tasks  # or a thread that waits would keep the model of its last image in memory
-
-
-def take_batch(
-    channel: Channel[T],
-    most: int,
-    wait_seconds: float,
-    more_to_come: Callable[[int], bool],
-    clock: Callable[[], float] = time.monotonic,
-) -> list[T]:
-    """Wait for one item, then take those that follow: up to `most` in all, for up to `wait_seconds`.
-
-    An item with priority is a batch of its own, since a larger one would take longer.
-
-    Args:
-        channel: source of the items.
-        most: size of a full batch.
-        wait_seconds: how long the first item waits for the others.
-        more_to_come: returns whether waiting can help, given how many were taken; waiting items are taken in any
-            case.
-        clock: monotonic seconds.
-
-    Returns:
-        The batch; empty once the channel is closed and empty.
-    """
-    first = channel.get()
-    if first is None:
-        return []
-    batch = [first]
-    if channel.has_priority(first):
-        return batch
-    deadline = clock() + wait_seconds
-    while len(batch) < most:
-        wait = max(0.0, deadline - clock()) if more_to_come(len(batch)) else 0.0
-        following = channel.get(wait)
-        if following is None:
-            break
-        batch.append(following)
-    return batch
 
 
 def by_model(tasks: Tasks[Pixels]) -> list[Tasks[Pixels]]:
@@ -248,40 +81,48 @@ class Pipeline:
         self._services, self._classifier, self._limits = services, classifier, limits
         self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
-        self._max_tries, in_flight = max_tries, recovery.in_flight
+        self._max_tries, capacity = max_tries, recovery.in_flight.capacity
         self.answered = 0
-        self._to_fetch: Channel[Task[None]] = Channel(in_flight.capacity, _has_priority)
+        self._to_fetch: Channel[Task[None]] = Channel(capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
-        self._to_store: Channel[Task[Prediction]] = Channel(in_flight.capacity, _has_priority)
-        self._to_respond: Channel[Task[ClassificationResult]] = Channel(in_flight.capacity, _has_priority)
+        self._to_store: Channel[Task[Prediction]] = Channel(capacity, _has_priority)
+        self._to_respond: Channel[Task[ClassificationResult]] = Channel(capacity, _has_priority)
         self._models = models
         models.resume, models.refuse = self._resume, self._refuse
-        classify = self._step("classify", self._classify, lambda tasks: check(tasks[0].model))
-
-        def classify_each(tasks: Tasks[Pixels]) -> None:
-            for batch in by_model(tasks):
-                classify(batch)
-
-        answer: Step[ClassificationResult] = self._step("respond", self._respond)
-        next_batch = partial(
-            take_batch, self._to_classify, sizing.batch_size, sizing.batch_wait_seconds, self._more_than
+        # `app_tier.receiver` submits what it receives to the first stage. An image that cannot be classified leaves
+        # its stage for "store", with its failure; `app_tier.recovery` decides what follows any other error.
+        stages: tuple[Stage[Any], ...] = (
+            Stage("fetch", sizing.fetch_threads, self._to_fetch, self._fetch),
+            Stage("decode", sizing.decode_threads, self._to_decode, self._decode),
+            Stage(
+                "classify",
+                sizing.streams,
+                self._to_classify,
+                self._classify,
+                batch_size=sizing.batch_size,
+                batch_wait_seconds=sizing.batch_wait_seconds,
+                split=by_model,
+                check=self._check_engine,
+            ),
+            Stage("store", sizing.publish_threads, self._to_store, self._store),
+            Stage(
+                "respond",
+                1,
+                self._to_respond,
+                self._respond,
+                batch_size=BATCH,
+                batch_wait_seconds=RESPONSE_WAIT_SECONDS,
+            ),
         )
-        next_responses = partial(take_batch, self._to_respond, BATCH, RESPONSE_WAIT_SECONDS, self._more_than)
-        self._stages = (
-            (self._to_fetch, self._each("fetch", sizing.fetch_threads, self._to_fetch, self._fetch)),
-            (self._to_decode, self._each("decode", sizing.decode_threads, self._to_decode, self._decode)),
-            (self._to_classify, Stage("classify", sizing.streams, next_batch, classify_each)),
-            (self._to_store, self._each("store", sizing.publish_threads, self._to_store, self._store)),
-            (self._to_respond, Stage("respond", 1, next_responses, answer)),
-        )
+        self._stages = tuple(StageThreads(stage, self._refuse, recovery) for stage in stages)
 
     # Life
 
     def start(self) -> None:
         """Start every stage."""
-        for _, stage in self._stages:
+        for stage in self._stages:
             stage.start()
 
     def submit(self, task: Task[None]) -> None:
@@ -290,12 +131,12 @@ class Pipeline:
         if tries > self._max_tries:
             self._refuse(task, crashed_worker(tries - 1))
         else:
-            self._to_fetch.put(task)
+            self._to_fetch.enqueue(task)
 
     def _resume(self, task: Task[None]) -> None:
         """Pass an image that has waited for its model to the first stage, or let the receiver do it."""
         if self._in_flight.resume(task):
-            self._to_fetch.put(task)
+            self._to_fetch.enqueue(task)
         elif self._recovery.lifetime.over:  # and the receiver with it
             self._recovery.extender.give_back([task.delivery])
 
@@ -308,32 +149,17 @@ class Pipeline:
     def stop(self) -> bool:
         """End the stages, first to last; return False if a thread hangs, or loads a model."""
         ended = True
-        for channel, stage in self._stages:
-            channel.close()
-            ended = stage.join(JOIN_SECONDS if ended else 0) and ended
+        for stage in self._stages:
+            ended = stage.stop(JOIN_SECONDS if ended else 0) and ended
         return ended and not self._models.is_loading
 
     # Stages
 
-    def _each(self, name: str, threads: int, inbox: Channel[Task[T]], step: Callable[[Task[T]], None]) -> Stage[T]:
-        """Return a stage that takes one task at a time."""
-
-        def take() -> Sequence[Task[T]]:
-            task = inbox.get()
-            return () if task is None else (task,)
-
-        of_one: Step[T] = self._step(name, lambda tasks: step(tasks[0]))
-        return Stage(name, threads, take, of_one)
-
-    def _step(
-        self, name: str, do: Callable[[Tasks[T]], None], check: Callable[[Tasks[T]], None] | None = None
-    ) -> Step[T]:
-        return Step(name, do, self._refuse, self._recovery, check)
-
-    def _fetch(self, task: Task[None]) -> None:
+    def _fetch(self, tasks: Tasks[None]) -> None:
+        (task,) = tasks
         # The worker of an earlier delivery may have died between storing the prediction and deleting the request.
         if task.delivery.redelivered and (answer := answered_before(task, self._services.outputs)):
-            self._to_respond.put(answer)
+            self._to_respond.enqueue(answer)
             return
         if self._cancelled.has(task.delivery.request.job_id):
             self._refuse(task, CANCELLED)
@@ -345,17 +171,18 @@ class Pipeline:
             # It may end the worker, which would cost them a try without one of their own.
             self._recovery.extender.give_back(self._in_flight.ahead_of(task.delivery))
         try:
-            self._to_decode.put(fetch(admitted, self._services.inputs, self._limits))
+            self._to_decode.enqueue(fetch(admitted, self._services.inputs, self._limits))
         except NotFoundError:
             if (answer := answered_before(task, self._services.outputs)) is None:
                 raise
-            self._to_respond.put(answer)
+            self._to_respond.enqueue(answer)
 
-    def _decode(self, task: Task[bytes]) -> None:
+    def _decode(self, tasks: Tasks[bytes]) -> None:
+        (task,) = tasks
         spec = task.model.bundle.manifest.preprocess
-        self._to_classify.put(decode(task, spec, self._limits, self._decoder))
+        self._to_classify.enqueue(decode(task, spec, self._limits, self._decoder))
 
-    def _classify(self, tasks: Sequence[Task[Pixels]]) -> None:
+    def _classify(self, tasks: Tasks[Pixels]) -> None:
         try:
             answers = self._classifier.classify(tasks)
         except EngineError as error:
@@ -365,12 +192,16 @@ class Pipeline:
             self._recovery.extender.leave([task.delivery for task in tasks])
             return
         for task in answers:
-            self._to_store.put(task)
+            self._to_store.enqueue(task)
 
-    def _store(self, task: Task[Prediction]) -> None:
-        self._to_respond.put(store(task, self._services.outputs))
+    def _check_engine(self, tasks: Tasks[Pixels]) -> None:
+        check_engine(tasks[0].model)
 
-    def _respond(self, tasks: Sequence[Task[ClassificationResult]]) -> None:
+    def _store(self, tasks: Tasks[Prediction]) -> None:
+        (task,) = tasks
+        self._to_respond.enqueue(store(task, self._services.outputs))
+
+    def _respond(self, tasks: Tasks[ClassificationResult]) -> None:
         answered = respond(tasks, self._services.responses)
         # A worker has not proven itself by the work of an earlier one. This stage has one thread.
         self.answered += sum(not task.payload.repeated for task in tasks if task.delivery in answered)
@@ -386,8 +217,5 @@ class Pipeline:
         report_answered([task for task in tasks if task.delivery in answered], self._services.spans)
         self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
 
-    def _more_than(self, taken: int) -> bool:
-        return self._in_flight.started > taken
-
     def _refuse(self, task: Task[object], failure: Failure) -> None:
-        self._to_store.put(refuse(task, failure, self._classifier.worker))
+        self._to_store.enqueue(refuse(task, failure, self._classifier.worker))

@@ -482,11 +482,10 @@ class Worker:
     def _submit(self, task: Task[None]) -> None:
         self.pipeline.submit(task)
         stages = self.pipeline._stages
-        while any(len(channel) for channel, _ in stages):
-            for channel, stage in stages:
-                while len(channel):
-                    tasks = stage._take()
-                    cast(Any, stage)._step(tasks)
+        while any(len(each.stage.inbox) for each in stages):
+            for each in stages:
+                while len(each.stage.inbox):
+                    each.process(each.next_batch())
 
     def _square(self, data: bytes, job_id: str, **settings: object) -> bytes:
         index, kind = index_of(data)

@@ -4,7 +4,7 @@ The receiver, the models and the pipeline are the product's own. A test runs the
 and each load is an action, and a seed decides their order. A load is a greenlet, which may wait for room.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -22,6 +22,7 @@ from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.sizing import HostResources, sized
+from app_tier.stages import Channel
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
@@ -235,18 +236,18 @@ class FleetWorker:
         return True
 
     def _step(self) -> bool:
-        stages: Sequence[tuple[Any, Any]] = self.pipeline._stages
-        following = [*(channel for channel, _ in stages[1:]), None]
+        stages = self.pipeline._stages
+        inboxes: list[Channel[Any]] = [each.stage.inbox for each in stages]
         ready = [
             stage
-            for (channel, stage), after in zip(stages, following, strict=True)
-            if len(channel) and (after is None or len(after) < after._bound)
+            for stage, inbox, after in zip(stages, inboxes, [*inboxes[1:], None], strict=True)
+            if len(inbox) and (after is None or len(after) < after._bound)
         ]
         if not ready:
             return False
         self._count()
         stage = self.fleet.random.choice(ready)
-        stage._step(stage._take())
+        stage.process(stage.next_batch())
         self._check()
         return True
 
@@ -257,8 +258,8 @@ class FleetWorker:
 
     def _check(self) -> None:
         """A redelivered image is alone: in the stages, and by what the receiver knows."""
-        channels: list[Any] = [channel for channel, _ in self.pipeline._stages]
-        tasks: list[Task[object]] = [task for channel in channels for task in (*channel._first, *channel._items)]
+        inboxes: list[Channel[Task[object]]] = [each.stage.inbox for each in self.pipeline._stages]
+        tasks = [task for inbox in inboxes for task in (*inbox._first, *inbox._items)]
         in_stages, loaded = [task.delivery for task in tasks], self.models.digests
         if len(loaded) > self.fleet.room:
             raise Violation("more models are loaded than there is room for")

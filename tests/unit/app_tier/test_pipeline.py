@@ -3,16 +3,18 @@
 import threading
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app_tier.pipeline import Channel, ChannelClosedError, Stage, take_batch
+from app_tier.lifecycle import Lifetime
+from app_tier.recovery import FailureBackoff, StepRecovery
+from app_tier.stages import Channel, ChannelClosedError, Stage, StageThreads
 from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
 from app_tier.task import Task, new_task
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, response_within
@@ -22,7 +24,7 @@ from tests.support.worker import FakeBucket, FakeClock, deliveries, delivery, ne
 
 @given(st.lists(st.sampled_from(["put", "put first", "get", "drain", "close"]), max_size=30))
 @example(["put", "put first", "put first", "get", "get", "get"])
-def test_a_channel_is_a_bounded_queue_that_takes_nothing_once_it_is_closed(calls: list[str]) -> None:
+def test_a_channel_is_a_bounded_queue_that_accepts_nothing_once_it_is_closed(calls: list[str]) -> None:
     with_priority = {number for number, call in enumerate(calls) if call == "put first"}
     channel: Channel[int] = Channel(3, with_priority.__contains__)
     first, waiting, is_closed, has_overtaken = list[int](), list[int](), False, False
@@ -30,18 +32,18 @@ def test_a_channel_is_a_bounded_queue_that_takes_nothing_once_it_is_closed(calls
         match call:
             case "put" | "put first" if is_closed:
                 with pytest.raises(ChannelClosedError):
-                    channel.put(number)
+                    channel.enqueue(number)
             case "put" if len(waiting) < 3:  # otherwise it would wait
-                channel.put(number)
+                channel.enqueue(number)
                 waiting.append(number)
             case "put first":
-                channel.put(number)
+                channel.enqueue(number)
                 first.append(number)
             case "get":
                 lane = waiting if has_overtaken and waiting else first or waiting
                 if lane:
                     has_overtaken = lane is first
-                assert channel.get(0) == (lane.pop(0) if lane else None)
+                assert channel.dequeue(0) == (lane.pop(0) if lane else None)
             case "drain":
                 assert channel.drain() == first + waiting
                 first, waiting = [], []
@@ -51,34 +53,39 @@ def test_a_channel_is_a_bounded_queue_that_takes_nothing_once_it_is_closed(calls
         assert len(channel) == len(first + waiting)
 
 
-def test_a_full_channel_makes_the_putter_wait_until_something_is_taken() -> None:
+def test_a_full_channel_makes_an_enqueue_wait_until_an_item_is_dequeued() -> None:
     channel: Channel[int] = Channel(1)
-    channel.put(1)
-    second = threading.Thread(target=channel.put, args=(2,), daemon=True)
+    channel.enqueue(1)
+    second = threading.Thread(target=channel.enqueue, args=(2,), daemon=True)
     second.start()
     second.join(0.05)
     assert second.is_alive()
     assert len(channel) == 1
-    assert channel.get() == 1
+    assert channel.dequeue() == 1
     second.join(DEADLINE_SECONDS)
     assert not second.is_alive()
-    assert channel.get() == 2
+    assert channel.dequeue() == 2
 
 
 def test_closing_ends_a_wait() -> None:
     channel: Channel[int] = Channel(1)
     got: list[int | None] = []
-    waiting = threading.Thread(target=lambda: got.append(channel.get()), daemon=True)
+    waiting = threading.Thread(target=lambda: got.append(channel.dequeue()), daemon=True)
     waiting.start()
     channel.close()
     waiting.join(DEADLINE_SECONDS)
     assert got == [None]
 
 
-def taking(tasks: Sequence[Task[None]]) -> Callable[[], Sequence[Task[None]]]:
-    """Return what takes one of `tasks` after another."""
-    waiting = iter(tasks)
-    return lambda: list(islice(waiting, 1))
+def stage_threads(tasks: Sequence[Task[None]], work: Callable[[Sequence[Task[None]]], None]) -> StageThreads[None]:
+    """Return up to three threads that do `work` for `tasks`."""
+    in_flight = InFlightMessages(100, 30)
+    extender = VisibilityExtender(worker_queue(FakeClock()).queue(), in_flight, 30, 900, pytest.fail)
+    inbox: Channel[Task[None]] = Channel(len(tasks))
+    for task in tasks:
+        inbox.enqueue(task)
+    recovery = StepRecovery(in_flight, extender, Lifetime(), FailureBackoff())
+    return StageThreads(Stage("test", 3, inbox, work), lambda *_: None, recovery)
 
 
 @pytest.mark.parametrize(("items", "at_once"), [(1, 1), (2, 2), (3, 3), (5, 3)])
@@ -86,17 +93,17 @@ def test_a_stage_works_on_as_many_items_at_once_as_it_has_threads(items: int, at
     tasks, done = [new_task(each) for each in deliveries(items)], list[Task[None]]()
     working, let_go = threading.Semaphore(0), threading.Event()
 
-    def step(some: Sequence[Task[None]]) -> None:
+    def work(some: Sequence[Task[None]]) -> None:
         working.release()
         let_go.wait(DEADLINE_SECONDS)
         done.extend(some)
 
-    stage = Stage("test", 3, taking(tasks), step)
+    stage = stage_threads(tasks, work)
     stage.start()
     assert all(working.acquire(timeout=DEADLINE_SECONDS) for _ in range(at_once))
     assert not working.acquire(blocking=False)
     let_go.set()
-    assert stage.join(DEADLINE_SECONDS)
+    assert stage.stop(DEADLINE_SECONDS)
     assert sorted(done, key=tasks.index) == tasks
 
 
@@ -104,7 +111,7 @@ def test_a_stage_goes_on_with_fewer_threads_if_the_system_has_no_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks, done = [new_task(each) for each in deliveries(3)], list[Task[None]]()
-    stage, start = Stage("test", 3, taking(tasks), done.extend), threading.Thread.start
+    stage, start = stage_threads(tasks, done.extend), threading.Thread.start
 
     def start_first(thread: threading.Thread) -> None:
         if thread.name != "test-0":
@@ -113,7 +120,7 @@ def test_a_stage_goes_on_with_fewer_threads_if_the_system_has_no_more(
 
     monkeypatch.setattr(threading.Thread, "start", start_first)
     stage.start()
-    assert stage.join(DEADLINE_SECONDS)
+    assert stage.stop(DEADLINE_SECONDS)
     assert done == tasks
     assert "a stage has fewer threads" in caplog.text
 
@@ -121,15 +128,14 @@ def test_a_stage_goes_on_with_fewer_threads_if_the_system_has_no_more(
 def test_a_stage_that_hangs_is_reported_and_not_waited_for() -> None:
     let_go = threading.Event()
 
-    def take() -> list[Task[None]]:
+    def work(_: object) -> None:
         let_go.wait(DEADLINE_SECONDS)
-        return []
 
-    stage = Stage("test", 2, take, lambda _: None)
+    stage = stage_threads([new_task(delivery())], work)
     stage.start()
-    assert not stage.join(0.01)
+    assert not stage.stop(0.01)
     let_go.set()
-    assert stage.join(DEADLINE_SECONDS)
+    assert stage.stop(DEADLINE_SECONDS)
 
 
 class TimedChannel(Channel[int]):
@@ -140,7 +146,7 @@ class TimedChannel(Channel[int]):
         self._clock, self._arrivals = clock, arrivals
         self.waits: list[float | None] = []
 
-    def get(self, wait_seconds: float | None = None) -> int | None:
+    def dequeue(self, wait_seconds: float | None = None) -> int | None:
         self.waits.append(wait_seconds)
         for number, at in self._arrivals.items():
             if wait_seconds is None or at <= self._clock() + wait_seconds:
@@ -158,35 +164,35 @@ def always(_: int) -> bool:
 def test_a_full_batch_does_not_wait() -> None:
     clock = FakeClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 0})
-    assert take_batch(channel, 2, 5.0, always, clock) == [1, 2]
+    assert channel.dequeue_batch(2, 5.0, always, clock) == [1, 2]
     assert clock.now == 0
 
 
 def test_the_deadline_is_that_of_the_first_item_however_many_follow() -> None:
     clock = FakeClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 3, 3: 4.5, 4: 5.1})
-    assert take_batch(channel, 10, 5.0, always, clock) == [1, 2, 3]
+    assert channel.dequeue_batch(10, 5.0, always, clock) == [1, 2, 3]
     assert clock.now == 5.0
 
 
 def test_an_item_with_priority_is_a_batch_of_its_own() -> None:
     channel: Channel[int] = Channel(3, lambda item: item > 2)
     for item in (1, 2, 3):
-        channel.put(item)
-    assert [take_batch(channel, 10, NEVER_SECONDS, lambda taken: taken < 2) for _ in range(2)] == [[3], [1, 2]]
+        channel.enqueue(item)
+    assert [channel.dequeue_batch(10, NEVER_SECONDS, lambda taken: taken < 2) for _ in range(2)] == [[3], [1, 2]]
 
 
 def test_no_caller_waits_for_what_cannot_come() -> None:
     clock = FakeClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 1})
-    assert take_batch(channel, 10, 5.0, lambda taken: taken < 2, clock) == [1, 2]
+    assert channel.dequeue_batch(10, 5.0, lambda taken: taken < 2, clock) == [1, 2]
     assert clock.now == 0
 
 
 def test_a_closed_channel_gives_no_batch() -> None:
     channel: Channel[int] = Channel(1)
     channel.close()
-    assert take_batch(channel, 10, 5.0, always) == []
+    assert channel.dequeue_batch(10, 5.0, always) == []
 
 
 def test_the_time_in_the_queue_is_what_sqs_own_clock_says() -> None:
