@@ -349,7 +349,7 @@ Answer = Callable[[ImageRecord, int], ClassificationResult]
 
 @dataclass
 class WrittenJob:
-    """A job whose records and results are written straight into the table: no worker is needed."""
+    """A job; a test writes its records and results straight into the table, so it needs no worker."""
 
     store: JobStore
     job: Job

@@ -54,7 +54,7 @@ def ready() -> Response:
     return json_response(Ready(ready=not faults, missing=missing), 503 if faults else 200)
 
 
-@admission.get("/internal/admission", right=Right.PUBLIC, is_counted=False)
+@admission.get("/internal/admission", right=Right.PUBLIC, is_counted=False)  # nginx sends it for a counted request
 def may_send() -> ResponseReturnValue:
     """Return 204 if the sender has signed in or there is no sign-in, else 401, or 403 without a second factor."""
     identity = known_identity()

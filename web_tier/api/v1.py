@@ -562,7 +562,7 @@ class TokenBody(ApiBody):
     last_used: date | None = Field(description="The last day (UTC) on which it was used.")
 
     @classmethod
-    def from_made(cls, made: PersonalToken, **more: str) -> Self:
+    def from_token(cls, made: PersonalToken, **more: str) -> Self:
         """Return the body of a token."""
         return cls.copied_from(made, scopes=tuple(scope for scope in Scope if scope in made.scopes), **more)
 
@@ -589,7 +589,7 @@ def list_tokens() -> Response:
     With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
     """
     tokens = current_auth().personal_tokens.list(current_identity().owner)
-    return json_response(TokensBody(tokens=tuple(TokenBody.from_made(token) for token in tokens)))
+    return json_response(TokensBody(tokens=tuple(TokenBody.from_token(token) for token in tokens)))
 
 
 @tokens_api.post("/tokens", audit="token created")
@@ -617,7 +617,7 @@ def make_token() -> ResponseReturnValue:
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))
-    return json_response(NewTokenBody.from_made(token, token=text), 201), {
+    return json_response(NewTokenBody.from_token(token, token=text), 201), {
         "Location": f"{ROOT}/tokens/{token.token_id}"
     }
 

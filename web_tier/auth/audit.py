@@ -14,7 +14,7 @@ not be stored is not lost. Without sign-in there are no users, and no trail.
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -31,7 +31,7 @@ from web_tier.auth.identity import known_identity
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.middleware import request_id
-from web_tier.http.routes import Attempt, Route, current_route
+from web_tier.http.routes import Attempt, current_route
 
 RETENTION: Final = timedelta(days=90)
 """Time for which an event is stored."""
@@ -50,19 +50,6 @@ SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "second factor off",
     "recovery codes made",
 )
-
-_BY_VIEW: Final = (
-    SIGN_IN,
-    FAILED_SIGN_IN,
-    PASSWORD_CHANGED,
-    PASSWORD_RESET,
-    CODE_ASKED_FOR,
-    RECOVERY_CODE_USED,
-    SECOND_FACTOR_ON,
-    SECOND_FACTOR_OFF,
-    RECOVERY_CODES_MADE,
-)
-"""What the views themselves record, by `audit_as`."""
 
 _log = logging.getLogger(__name__)
 
@@ -177,11 +164,6 @@ def _event_of(item: Item) -> AuditEvent:
     )
 
 
-def actions(routes: Iterable[Route]) -> tuple[str, ...]:
-    """Return the actions that the events of `routes` may have."""
-    return tuple(sorted({*(route.audit for route in routes if route.audit is not None), *_BY_VIEW}))
-
-
 def record_audit_events(app: Flask) -> None:
     """Record what requests to `app` do, where people sign in."""
     app.after_request(_record)
@@ -222,15 +204,12 @@ def _event(status: int) -> AuditEvent | None:
         return None
     if "audit_event" in g:
         action, user = g.audit_event
-    elif status == 401 and route.attempt is Attempt.PASSWORD:
-        action, user = FAILED_SIGN_IN, ""
-        if route.right is Right.PUBLIC:  # who sends it has proven nothing
-            audit_details(account=normalise_email(request.form.get("email", "")) or "")
-        elif identity is not None:
-            user = identity.email
-            audit_details(by=identity.by)
-        else:
-            return None
+    elif status == 401 and route.attempt is Attempt.PASSWORD and route.right is Right.PUBLIC:
+        action, user = FAILED_SIGN_IN, ""  # the sender has proven nothing
+        audit_details(account=normalise_email(request.form.get("email", "")) or "")
+    elif status == 401 and route.attempt is Attempt.PASSWORD and identity is not None:
+        action, user = FAILED_SIGN_IN, identity.email
+        audit_details(by=identity.by)
     elif route.audit is not None and identity is not None and status < 400:
         action, user = route.audit, identity.email or identity.owner
         audit_details(by=identity.by)

@@ -108,7 +108,7 @@ class Backend:
         self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
-        self.bulkheads = Bulkheads.from_threads(config.web.threads)
+        self.bulkheads = Bulkheads.for_threads(config.web.threads)
         self.reports = ControllerReports()
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue

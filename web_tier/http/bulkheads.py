@@ -81,7 +81,7 @@ class Bulkheads:
     consoles: Bulkhead
 
     @classmethod
-    def from_threads(cls, threads: int) -> Self:
+    def for_threads(cls, threads: int) -> Self:
         """Divide the threads of a process: one in eight or more, from 8 on, are left for all other requests.
 
         Most are for requests that wait, since classic load generators send a thousand of these at once.

@@ -35,7 +35,7 @@ from core.tracing import trace_id as trace_id_of
 from services.clock import epoch_seconds
 from web_tier.auth.identity import known_identity
 from web_tier.http.metrics import METHODS, WebMetrics
-from web_tier.http.routes import NOWHERE, current_route
+from web_tier.http.routes import NO_ROUTE, current_route
 from web_tier.http.slow_clients import bound_body
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class Middleware:
         headers["X-Request-Id"] = request_id()
         headers["traceresponse"] = g.traceparent  # https://w3c.github.io/trace-context/#traceresponse-header
         identity, seconds = known_identity(), time.monotonic() - g.began
-        path = None if route is NOWHERE else route.rule
+        path = None if route is NO_ROUTE else route.rule
         self._metrics.count_request(request.method, path, response.status_code, seconds)
         if self._spans.wants(g.traceparent):
             self._spans.export(request_span(path, response.status_code, seconds))

@@ -276,8 +276,9 @@ def _count_attempt(route: Route, attempt: Attempt) -> None:
     limiter = current_limiter()
     identity = None if route.right is Right.PUBLIC else known_identity()
     email = request.form.get("email", "") if identity is None else identity.email
-    form = "password" if attempt is Attempt.PASSWORD else route.endpoint
-    account = f"{form} {account_key(email)}"
+    # The key that the release before counts under: during an update, processes of both releases count together.
+    form = "sign_in" if attempt is Attempt.PASSWORD else route.endpoint.rpartition(".")[2]
+    account = f"accounts.{form} {account_key(email)}"
     device = known_device(current_auth().sessions.keys, email) if signs_in() else None
     if device is not None:
         _count("attempt", f"{account} device {device}", limiter.attempts_per_account)

@@ -25,12 +25,12 @@ MethodViewT = TypeVar("MethodViewT", bound=MethodView)
 
 
 class Attempt(StrEnum):
-    """What a form tries, which has a low limit.
+    """What a form attempts; attempts have a low limit.
 
     Attributes:
         PASSWORD: an account's password; all such forms share one limit.
         CODE: a code that was mailed, or that an app shows.
-        MAIL: nothing; it sends a mail.
+        MAIL: no credential; the form sends a mail.
     """
 
     PASSWORD = auto()
@@ -44,11 +44,11 @@ class Route(Rule):
     Args:
         string: the path.
         right: the right that it requires.
-        audit: what a request that succeeds is called in the audit trail; by default it is no event.
-        attempt: what its form tries, if it does.
+        audit: the action of a request that succeeds in the audit trail; None if it is no event.
+        attempt: what its form attempts; None for a route without such a limit.
         is_counted: whether its requests count for the rate limits.
-        is_quiet: whether its requests are left out of the log.
-        is_authenticated: whether it is read who sends its requests; not where the answer is the same for all.
+        is_quiet: whether its requests are logged at level DEBUG only.
+        is_authenticated: whether the sender is identified; False where every sender gets the same answer.
         is_automatic: whether open pages send its requests by themselves, so that they keep no session alive.
         checks_csrf: whether its function calls `check_csrf`, since it reads the form as it arrives.
         needs_sign_in: whether it exists only where people sign in.
@@ -85,23 +85,23 @@ class Route(Rule):
         self.is_automatic, self.checks_csrf, self.needs_sign_in = is_automatic, checks_csrf, needs_sign_in
 
 
-NOWHERE: Final = Route("/", endpoint="nowhere", right=Right.PUBLIC)
-"""The route of requests to addresses where nothing is."""
+NO_ROUTE: Final = Route("/", endpoint="no_route", right=Right.PUBLIC)
+"""Stands for the route of a request that matches none: there is nothing to protect, and the answer is 404 or 405."""
 
 
 class RoutedApp(Flask):
-    """An application of which each rule is a `Route`."""
+    """An application that makes each rule a `Route`."""
 
     url_rule_class: type[Rule] = Route
 
 
 class Routes(Blueprint):
-    """Routes with what holds for all of them, unless one declares something else.
+    """A blueprint of routes, with defaults for what they declare.
 
     Args:
         name: the beginning of their endpoints.
-        pages: where an operation of the API is added a second time, for the form of a page (`form`).
-        back: endpoint of the page to which a browser is redirected afterwards.
+        pages: the blueprint to which the forms of operations are added (`form`); required for them, as is `back`.
+        back: endpoint of the page to which a form redirects.
         defaults: parameters of `Route`.
     """
 
@@ -119,35 +119,47 @@ class Routes(Blueprint):
         form: str | None = None,
         **options: Any,
     ) -> None:
-        """Add a route, as Flask's decorators do; `form` is the address of a form that does the same."""
-        facts = {**self._defaults, **options}
-        super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **facts)
-        if form is not None and view_func is not None and self._pages is not None:
-            self._pages.add_url_rule(form, endpoint, self._with_redirect(view_func), **facts | {"methods": ["POST"]})
+        """Add a route, as Flask's decorators do.
 
-    def _with_redirect(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a view that does the same and redirects to the page."""
+        Args:
+            rule: as the next three, for Flask.
+            endpoint: by default the name of the function.
+            view_func: the function.
+            provide_automatic_options: whether Flask answers OPTIONS.
+            form: address of a page's form that does what the function does, and then redirects to the page.
+            options: parameters of `Route`.
 
-        @wraps(view)
-        def send_form(**arguments: str) -> ResponseReturnValue:
-            view(**arguments)
-            return redirect(url_for(self._back), 303)
+        Raises:
+            ConfigError: a form has no page.
+        """
+        declared = {**self._defaults, **options}
+        super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **declared)
+        if form is None:
+            return
+        if view_func is None or self._pages is None:
+            raise ConfigError(f"the form {form} has no page: declare `pages` and `back` of its routes")
+        operation, page = view_func, self._back
 
-        return send_form
+        @wraps(operation)
+        def submit_form(**arguments: str) -> ResponseReturnValue:
+            operation(**arguments)
+            return redirect(url_for(page), 303)
 
-    def view(self, rule: str, name: str, **facts: Any) -> Callable[[type[MethodViewT]], type[MethodViewT]]:
-        """Declare the route of a class with a function for each method; `name` is the end of its endpoint."""
+        self._pages.add_url_rule(form, endpoint, submit_form, **declared | {"methods": ["POST"]})
+
+    def view(self, rule: str, name: str, **options: Any) -> Callable[[type[MethodViewT]], type[MethodViewT]]:
+        """Declare the route of a class that has a function for each HTTP method; its endpoint ends with `name`."""
 
         def declare(view: type[MethodViewT]) -> type[MethodViewT]:
-            self.add_url_rule(rule, view_func=view.as_view(name), **facts)
+            self.add_url_rule(rule, view_func=view.as_view(name), **options)
             return view
 
         return declare
 
 
 def current_route() -> Route:
-    """Return the route of the current request."""
-    return cast(Route, request.url_rule or NOWHERE)
+    """Return the route of the current request, or `NO_ROUTE`."""
+    return cast(Route, request.url_rule or NO_ROUTE)
 
 
 def all_routes(app: Flask) -> list[Route]:

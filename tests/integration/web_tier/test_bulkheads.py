@@ -73,17 +73,17 @@ def test_a_place_is_given_back_however_its_block_ends() -> None:
 
 @given(st.integers(8, 4_096))
 def test_s3_one_thread_in_eight_at_least_is_left_for_everything_else(threads: int) -> None:
-    all_of_them = Bulkheads.from_threads(threads)
+    all_of_them = Bulkheads.for_threads(threads)
     outermost = (all_of_them.waiting, all_of_them.streams, all_of_them.pictures, all_of_them.consoles)
     assert sum(each.size for each in outermost) <= threads * 7 / 8
 
 
 THREADS = 16
-PLACES = Bulkheads.from_threads(THREADS).waiting.size
+PLACES = Bulkheads.for_threads(THREADS).waiting.size
 MORE_THREADS = 64
 """So many that one user could draw two pictures at a time, if only the number of waiting threads counted."""
 
-OF_A_USER = Bulkheads.from_threads(MORE_THREADS).waiting.user_size
+OF_A_USER = Bulkheads.for_threads(MORE_THREADS).waiting.user_size
 CLASSIFY = "/api/v1/classify?wait=60"
 
 
@@ -230,7 +230,7 @@ def test_an_operator_who_waits_for_consoles_leaves_places_for_other_operators(
     assert [operator.get(address).status_code for address in addresses] == [404, 404], "EC2 has no such instance"
 
 
-ARCHIVES = Bulkheads.from_threads(MORE_THREADS).archives
+ARCHIVES = Bulkheads.for_threads(MORE_THREADS).archives
 
 
 def zip_of(previews: list[str]) -> str:

@@ -32,7 +32,8 @@ from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, revocations_o
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
-from web_tier.http.routes import RoutedApp
+from web_tier.auth.permissions import Right
+from web_tier.http.routes import RoutedApp, Routes
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
 INSTANCE = "i-0123456789abcdef0"
@@ -415,3 +416,8 @@ def test_every_route_has_its_line(stage: Stage) -> None:
 def test_a_route_without_a_right_stops_the_web_tier_at_start() -> None:
     with pytest.raises(ConfigError, match="the route /new has no right"):
         RoutedApp("tier").add_url_rule("/new", view_func=lambda: "")
+
+
+def test_a_form_without_a_page_stops_the_web_tier_at_start() -> None:
+    with pytest.raises(ConfigError, match="the form /new has no page"):
+        Routes("operations", right=Right.PUBLIC).add_url_rule("/new", view_func=lambda: "", form="/new")

@@ -9,13 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from web_tier.auth.audit import AuditPage, current_trail
 from web_tier.auth.permissions import Right
 from web_tier.http.openapi import ApiResponse, operation
-from web_tier.http.parsing import (
-    MAX_JOBS,
-    Cursor,
-    Query,
-    json_response,
-    parse_query,
-)
+from web_tier.http.parsing import MAX_JOBS, Cursor, Query, json_response, parse_query
 from web_tier.http.routes import Routes
 
 audit_api = Routes("audit_api", right=Right.OPERATE, needs_sign_in=True)

@@ -11,9 +11,7 @@ from web_tier.features.consoles.console import ConsoleLine, current_consoles
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
-from web_tier.http.parsing import (
-    json_response,
-)
+from web_tier.http.parsing import json_response
 from web_tier.http.routes import Routes
 
 consoles_api = Routes("consoles_api", right=Right.OPERATE)

@@ -246,8 +246,16 @@ def _refusal_words(code: str) -> str:
 
 
 def current_consoles() -> InstanceConsoles:
-    """Return the consoles of the application that serves the current request."""
-    backend, seconds = current_backend(), CALL_SECONDS
-    endpoint = replace(backend.config.aws.endpoint(1), max_attempts=2, connect_timeout=seconds, read_timeout=seconds)
-    consoles = InstanceConsoles(lambda: Clients(endpoint).ec2, backend.bulkheads.consoles)
-    return cast(InstanceConsoles, current_app.extensions.setdefault(EXTENSION, consoles))
+    """Return the consoles of the application that serves the current request; made on first use."""
+    extensions = current_app.extensions
+    if EXTENSION not in extensions:
+        backend = current_backend()
+        endpoint = replace(
+            backend.config.aws.endpoint(1),
+            max_attempts=2,
+            connect_timeout=CALL_SECONDS,
+            read_timeout=CALL_SECONDS,
+        )
+        # Another thread may have made them meanwhile.
+        extensions.setdefault(EXTENSION, InstanceConsoles(lambda: Clients(endpoint).ec2, backend.bulkheads.consoles))
+    return cast(InstanceConsoles, extensions[EXTENSION])

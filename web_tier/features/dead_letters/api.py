@@ -15,12 +15,7 @@ from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_ref
-from web_tier.http.parsing import (
-    MAX_JOBS,
-    Query,
-    json_response,
-    parse_query,
-)
+from web_tier.http.parsing import MAX_JOBS, Query, json_response, parse_query
 from web_tier.http.routes import Routes
 from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
 

@@ -1,4 +1,4 @@
-"""What operators do to the fleet, by its page or by the API; the audit trail has the details."""
+"""What operators do to the fleet, by its page and by the API alike, with the details for the audit trail."""
 
 from werkzeug.exceptions import UnprocessableEntity
 
@@ -18,7 +18,7 @@ def pause_fleet(reason: str) -> FleetPause:
 
 
 def set_fleet_limits(min_workers: int, max_workers: int, reason: str) -> LimitsOverride:
-    """Set the least and the most workers in place of those of config.yaml."""
+    """Set the minimum and the maximum of workers in place of those of config.yaml."""
     limits = LimitsOverride(
         min_workers=min_workers, max_workers=max_workers, since=utc_now(), reason=clean_reason(reason)
     )
@@ -28,14 +28,15 @@ def set_fleet_limits(min_workers: int, max_workers: int, reason: str) -> LimitsO
 
 
 def allow_fleet_dollars(dollars: float, reason: str) -> FleetSpending:
-    """Raise the spending caps today.
+    """Raise the spending caps today; the spending that is returned has the allowance.
 
     Raises:
         UnprocessableEntity: there is no spending cap.
     """
+    shown_reason = clean_reason(reason)
     try:
-        spending = current_backend().fleet.allow_dollars(dollars, clean_reason(reason), utc_now())
+        spending = current_backend().fleet.allow_dollars(dollars, shown_reason, utc_now())
     except NoSpendingCapError as error:
         raise UnprocessableEntity(str(error)) from error
-    audit_details(dollars=dollars, day=spending.day, reason=clean_reason(reason))
+    audit_details(dollars=dollars, day=spending.day, reason=shown_reason)
     return spending

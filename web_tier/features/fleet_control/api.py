@@ -28,12 +28,7 @@ from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
-from web_tier.http.parsing import (
-    Query,
-    json_response,
-    parse_body,
-    parse_query,
-)
+from web_tier.http.parsing import Query, json_response, parse_body, parse_query
 from web_tier.http.routes import Routes
 
 SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}

@@ -14,14 +14,7 @@ from flask.typing import ResponseReturnValue
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
 from core.cost import WHOLE_IMAGE, ThousandCost
-from core.fleet.models import (
-    Decision,
-    EndedInstance,
-    FleetDay,
-    FleetSnapshot,
-    FleetSpending,
-    WorkerLimits,
-)
+from core.fleet.models import Decision, EndedInstance, FleetDay, FleetSnapshot, FleetSpending, WorkerLimits
 from core.fleet.store import FleetState
 from core.format import (
     InstanceRow,

@@ -8,13 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import TooManyRequests, UnprocessableEntity
 
-from core.jobs.notifications import (
-    Channel,
-    Delivery,
-    DeliveryState,
-    Notification,
-    TooManyNotificationsError,
-)
+from core.jobs.notifications import Channel, Delivery, DeliveryState, Notification, TooManyNotificationsError
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right

@@ -33,14 +33,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from core.config import NotificationSettings
-from core.fleet.models import (
-    CapMessage,
-    CapMessages,
-    CapPeriod,
-    FleetSpending,
-    OperatorMessage,
-    OutageMessage,
-)
+from core.fleet.models import CapMessage, CapMessages, CapPeriod, FleetSpending, OperatorMessage, OutageMessage
 from core.fleet.store import FleetStore
 from core.format import operator_words
 from services.backoff import pause_seconds
