@@ -480,21 +480,25 @@ class ResultRecorder:
         """Delete the predictions of jobs that do not exist, except of those that the former table may have."""
         jobs = sorted({response.job_id for response in responses})
         _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
-        lost = self._lost_by_restore(jobs)
+        lost = self._lost_by_restore(response.ref for response in responses)
         if lost:
-            extra = {"jobs": sorted(lost)}
+            extra = {"jobs": sorted({ref.job_id for ref in lost})}
             _log.warning("kept predictions of jobs that the restored table does not have", extra=extra)
         # Their worker may have stored them long after the job was deleted: nothing else would find them.
-        self.delete_outputs([output_key(response.ref) for response in responses if response.job_id not in lost])
+        self.delete_outputs([output_key(response.ref) for response in responses if response.ref not in lost])
 
-    def may_be_older_than_table(self, job_id: str) -> bool:
-        """Return whether a job may have been created before this table was used instead of another one."""
-        return self.table_since is not None and job_id < first_id_of(self.table_since + SWITCH)
+    def may_be_older_than_table(self, item_id: str) -> bool:
+        """Return whether a job or an image may have been there before this table was used instead of another one."""
+        return self.table_since is not None and item_id < first_id_of(self.table_since + SWITCH)
 
-    def _lost_by_restore(self, job_ids: Iterable[str]) -> set[str]:
-        """Return those of `job_ids` that may have been created after the moment at which the table was restored."""
-        older = set(filter(self.may_be_older_than_table, job_ids))
-        return older - {job.job_id for job in self.store.deleted_jobs()} if older else older
+    def _lost_by_restore(self, refs: Iterable[ImageRef]) -> set[ImageRef]:
+        """Return those images whose job may have been created after the moment at which the table was restored.
+
+        This table has had the job of an image that was added later: then it has been deleted.
+        """
+        older = {ref for ref in refs if self.may_be_older_than_table(ref.image_id)}
+        deleted = {job.job_id for job in self.store.deleted_jobs()} if older else set()
+        return {ref for ref in older if ref.job_id not in deleted}
 
     def _record_jobs(
         self, best: Mapping[str, Sequence[ClassificationResult]], errors: dict[ImageRef, Exception]

@@ -95,6 +95,7 @@ class World:
         self.skew_seconds: defaultdict[str, float] = defaultdict(float)
         self._clocks: dict[Process | None, WallClock] = {}
         self.is_capped = False
+        self.has_late_workers = False
         self.billed_seconds = 0.0
         self.deaths: Counter[str] = Counter()
         self.given_back: Counter[str] = Counter()
@@ -185,6 +186,7 @@ class World:
         for process, since in self.frozen.items():
             process.frozen = False
             process.was_away |= self.scheduler.now - since >= LINGER_SECONDS
+            self.has_late_workers |= process.was_away and process.kind == "worker"
         self.frozen.clear()
 
     def worker_ended(self, process: Process) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.ids import ImageRef, input_key, new_id, output_key
+from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
 from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
@@ -191,16 +191,18 @@ def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_a
 
 
 def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> None:
-    """Row 64: those of a job that was deleted, or is younger than the change of the table, belong to nobody."""
+    """Row 64: if this table had the job, since an image was added to it later or it has a mark, it was deleted."""
     store, deleted = stored_jobs(), list[str]()
     old, gone = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
+    added = ImageRef(old.job_id, first_id_of(datetime.now(UTC) + timedelta(hours=3)))
     store.delete(Job(gone.job_id, "job", EPOCH))
     for table_since, expected in (
-        (None, [old, gone]),
-        (datetime.now(UTC), [gone]),
-        (datetime.now(UTC) - timedelta(hours=2), [old, gone]),
+        (None, [old, gone, added]),
+        (datetime.now(UTC), [gone, added]),
+        (datetime.now(UTC) - timedelta(hours=2), [old, gone, added]),
     ):
-        recorder_of(store, delete_outputs=deleted.extend, table_since=table_since).record([done(old), done(gone)])
+        recorder = recorder_of(store, delete_outputs=deleted.extend, table_since=table_since)
+        recorder.record([done(old), done(gone), done(added)])
         assert sorted(deleted) == sorted(map(output_key, expected))
         deleted.clear()
 
