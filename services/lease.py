@@ -30,6 +30,23 @@ _MOVED = "moved"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Tenure:
+    """What the parts of one tenure of a lease's holder know of it.
+
+    Attributes:
+        holder: who holds the lease.
+        token: the fencing token of the writes.
+        table_since: since when the job table is used instead of another one; None if no other ever was.
+        active: returns whether the holder may still act; asked before each write. Once not, never again.
+    """
+
+    holder: str = ""
+    token: int = 0
+    table_since: datetime | None = None
+    active: Callable[[], bool] = lambda: True
+
+
 @dataclass
 class Lease:
     """One contender for the lease called `name`.

@@ -18,6 +18,7 @@ from core.logs import configure_logging, set_level
 from services.clock import utc_now
 from services.endpoint import APP_ID
 from services.errors import ConfigError
+from services.lease import Tenure
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.leader import LoopGroup, run_elected
@@ -52,7 +53,9 @@ def main() -> int:
 
         def new_loops() -> LoopGroup:
             return LoopGroup(
-                lambda active: services.ticks(lease.holder, lease.token, fleet_config, active, lease.moved_at),
+                lambda active: services.ticks(
+                    Tenure(lease.holder, lease.token, lease.moved_at, active), fleet_config
+                ),
                 lambda: lease.held,
                 lambda loop: metrics.loop_failures.labels(loop).inc(),
             )

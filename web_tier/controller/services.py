@@ -20,7 +20,7 @@ from services.clients import Clients
 from services.clock import utc_now
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
-from services.lease import Lease
+from services.lease import Lease, Tenure
 from services.s3 import Bucket, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
@@ -136,23 +136,9 @@ class ControllerServices:
         for pool in (self.calls, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def ticks(
-        self,
-        holder: str,
-        token: int,
-        fleet_config: FleetConfigWatcher,
-        active: Callable[[], bool],
-        table_since: datetime | None = None,
-    ) -> Mapping[str, Tick]:
-        """Return the loops of one tenure by name, which remember nothing of an earlier one.
-
-        Args:
-            holder: the name of this contender for the lease.
-            token: the fencing token of this tenure.
-            fleet_config: the fleet's settings.
-            active: returns whether the loops may act.
-            table_since: since when the job table is used instead of another one; None if no other ever was.
-        """
+    def ticks(self, tenure: Tenure, fleet_config: FleetConfigWatcher) -> Mapping[str, Tick]:
+        """Return the loops of one tenure by name, which remember nothing of an earlier one."""
+        active = tenure.active
         prices, fleet_store = self.config.prices, FleetStore(self.store.table)
         fleet_store.set_table_in_use(None)
         before, over = fleet_store.snapshot(), fleet_store.days()
@@ -166,18 +152,18 @@ class ControllerServices:
             on_demand=prices.hourly,
             over=over,
         )
-        caps = CapNotifier(fleet_store, self.operators, active, token)
+        caps = CapNotifier(fleet_store, self.operators, tenure)
         if before is not None:
             caps.observe(before.spending)  # what the previous controller may have found and not stored
         table = replace(self.store.table, pool=self.calls)
-        cost_rows = CostRowWriter(CostStore(self.store.table), token, active, meter.attribution.day_of)
+        cost_rows = CostRowWriter(CostStore(self.store.table), tenure, meter.attribution.day_of)
         catalog_store = CatalogStore(self.store.table)
 
         def canary_since() -> datetime | None:
             catalog = catalog_store.find()
             return None if catalog is None else catalog.canary_since
 
-        model_results = ModelResultsWriter(fleet_store, token, active, canary_since)
+        model_results = ModelResultsWriter(fleet_store, tenure, canary_since)
 
         def count_results(results: Sequence[ClassificationResult]) -> None:
             self.metrics.count_results(results)
@@ -187,9 +173,9 @@ class ControllerServices:
             JobStore(table),
             self.inputs.delete_all,
             self.outputs.delete_all,
-            token=token,
+            token=tenure.token,
             active=active,
-            table_since=table_since,
+            table_since=tenure.table_since,
             on_results=meter.attribution.add_answers,
             on_recorded=count_results,
             on_attributed=cost_rows.add,
@@ -209,7 +195,9 @@ class ControllerServices:
             responses, self.outputs, recorder, cache, active, spans=self.spans, registry=registry, pool=self.calls
         )
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
-        results_files = ResultsFileWriter(self.store, self.outputs, active, copier, token=token, on_finished=publish)
+        results_files = ResultsFileWriter(
+            self.store, self.outputs, active, copier, token=tenure.token, on_finished=publish
+        )
         recovery = ResultRecovery(self.store, recorder, self.outputs)
         canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
         listings = ListingStore(self.store)
@@ -226,7 +214,7 @@ class ControllerServices:
 
         ticks: dict[str, Tick] = {
             "autoscaler": self._autoscaler(
-                holder, fleet_config, registry, meter, recorder.problem, caps=caps, active=active
+                tenure.holder, fleet_config, registry, meter, recorder.problem, caps=caps, active=active
             ).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
@@ -245,7 +233,7 @@ class ControllerServices:
                 active,
             ).tick,
             "source_importer": SourceImporter(
-                self.sources, ingest, self.config, active, token, samples=self.spans.samples
+                self.sources, ingest, self.config, active, tenure.token, samples=self.spans.samples
             ).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
@@ -260,7 +248,7 @@ class ControllerServices:
                 self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
             ).tick,
             "orphans": OrphanCleanup(
-                ingest, self.config.web.direct_upload_seconds, active, table_since=table_since
+                ingest, self.config.web.direct_upload_seconds, active, table_since=tenure.table_since
             ).tick,
             "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
         }

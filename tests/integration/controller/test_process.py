@@ -16,6 +16,7 @@ from core.fleet.store import FleetStore
 from core.ids import merged_key
 from core.jobs.models import AcceptedCount, Counts, MergedFile
 from scripts.run.supervisor import ManagedProcess
+from services.lease import Tenure
 from tests.conftest import ROOT, keys_in
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.forked_system import ForkingSupervisor
@@ -102,7 +103,9 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     """Row 54: what another controller has stored with the token 9 stands against 7, and not against 11."""
     store, hour_ago = scene.wiring.store, datetime.now(UTC) - timedelta(hours=1)
     active = lambda: True  # noqa: E731 - its identity is asserted
-    ticks = scene.wiring.ticks("me", token, FleetConfigWatcher(scene.config_file, scene.config.fleet), active)
+    ticks = scene.wiring.ticks(
+        Tenure("me", token, active=active), FleetConfigWatcher(scene.config_file, scene.config.fleet)
+    )
     [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
     stored = Counts(5, 0, 5, hour_ago, hour_ago)
     assert store.store_counts(counted.job_id, stored, token=9)

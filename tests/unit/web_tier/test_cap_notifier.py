@@ -16,6 +16,7 @@ from core.fleet.models import CapMessages, FleetSpending, SpendingAllowance
 from core.fleet.store import FleetStore
 from core.jobs.notifications import DeliveryFailedError
 from services.errors import ConfigError
+from services.lease import Tenure
 from tests.conftest import shipped_values
 from tests.support.autoscaler import Clock
 from tests.support.aws_stage import stubbed
@@ -77,9 +78,8 @@ class Scene:
     def start(self) -> None:
         """Start a controller, which remembers nothing but what is stored."""
         receivers = [CapReceiver(name, f"to {name}", self._sender(name), "secret") for name in self.names]
-        self.notifier = CapNotifier(
-            self.store, receivers, lambda: self.active, self.token, self.clock, lambda: self.at
-        )
+        tenure = Tenure(token=self.token, active=lambda: self.active)
+        self.notifier = CapNotifier(self.store, receivers, tenure, self.clock, lambda: self.at)
 
     def _sender(self, name: str) -> Callable[[ChannelMessage], None]:
         def send(message: ChannelMessage) -> None:

@@ -12,6 +12,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model
+from services.lease import Tenure
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -38,7 +39,8 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.store = CostStore(self.table)
-        self.writer = CostRowWriter(self.store, self.token, lambda: self.is_active, self.day_of, self.max_rows)
+        tenure = Tenure(token=self.token, active=lambda: self.is_active)
+        self.writer = CostRowWriter(self.store, tenure, self.day_of, self.max_rows)
 
     def images(self, day: date = DAY, owner: str | None = None) -> dict[tuple[str, str, int], int]:
         """Return the stored images by user, model and billing period."""

@@ -12,6 +12,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.messages import CANCELLED, ClassificationResult, Model
 from core.model_results import MAX_MODELS
+from services.lease import Tenure
 from services.table import TableBusyError
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
 from tests.support.memory_aws.calls import failing_writes
@@ -29,7 +30,7 @@ def results(count: int, model: Model | None = MODEL, job: Job = JOB) -> list[Cla
 
 
 @dataclass
-class Tenure:
+class Counting:
     """A controller's tenure over a table in memory."""
 
     table: MemoryTable = field(default_factory=MemoryTable)
@@ -40,9 +41,8 @@ class Tenure:
 
     def __post_init__(self) -> None:
         self.store = FleetStore(self.table)
-        self.writer = ModelResultsWriter(
-            self.store, self.token, lambda: self.is_active, lambda: self.canary_since, lambda: self.at
-        )
+        tenure = Tenure(token=self.token, active=lambda: self.is_active)
+        self.writer = ModelResultsWriter(self.store, tenure, lambda: self.canary_since, lambda: self.at)
 
     def record(self, found: Sequence[ClassificationResult]) -> None:
         self.writer.add(found)
@@ -54,7 +54,7 @@ class Tenure:
 
 
 def test_results_are_counted_by_model_without_cancelled_images_and_those_of_no_model() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     broken = failed(record(JOB), code="undecodable").model_copy(update={"model": CANARY})
     cancelled = broken.model_copy(update={"error": CANCELLED})
     tenure.record([*results(3), *results(2, CANARY), *results(4, None), broken, cancelled])
@@ -64,7 +64,7 @@ def test_results_are_counted_by_model_without_cancelled_images_and_those_of_no_m
 
 
 def test_nothing_is_written_while_nothing_changes() -> None:
-    tenure, writes = Tenure(), list[str]()
+    tenure, writes = Counting(), list[str]()
     tenure.table.call = failing_writes(writes.append)
     tenure.writer.tick()
     tenure.record(results(1))
@@ -74,10 +74,10 @@ def test_nothing_is_written_while_nothing_changes() -> None:
 
 
 def test_the_next_tenure_continues_the_counts_and_the_frozen_one_changes_nothing() -> None:
-    frozen = Tenure()
+    frozen = Counting()
     frozen.record([*results(3), *results(2, CANARY)])
     frozen.writer.add(results(1))  # lost: the controller is frozen before it stores it
-    successor = Tenure(frozen.table, token=8)
+    successor = Counting(frozen.table, token=8)
     successor.record(results(10, CANARY))
     assert successor.stored() == {"canary": 12, "demo": 3}
     frozen.record(results(5))
@@ -87,7 +87,7 @@ def test_the_next_tenure_continues_the_counts_and_the_frozen_one_changes_nothing
 
 
 def test_a_write_that_fails_is_repeated_and_one_that_may_not_act_writes_nothing() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     tenure.is_active = False
     tenure.record(results(4))
     assert tenure.stored() == {}
@@ -105,9 +105,9 @@ def test_a_write_that_fails_is_repeated_and_one_that_may_not_act_writes_nothing(
 
 
 def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    earlier = Tenure()
+    earlier = Counting()
     earlier.record(results(3))
-    successor = Tenure(earlier.table, token=8)
+    successor = Counting(earlier.table, token=8)
 
     def busy(_store: FleetStore) -> None:
         raise TableBusyError("busy")
@@ -122,23 +122,23 @@ def test_counts_that_cannot_be_read_at_a_takeover_are_not_overwritten(monkeypatc
 
 
 def test_a_roll_out_begins_new_counts_of_later_jobs_also_after_a_takeover() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     tenure.record(results(9))
     tenure.canary_since = EARLY + timedelta(hours=1)
     before = Job(str(ULID.from_datetime(EARLY + timedelta(minutes=59))), "before", EARLY)
     tenure.record([*results(2, job=before), *results(3), *results(1, CANARY)])
     assert tenure.stored() == {"demo": 3, "canary": 1}
     assert tenure.store.model_results().since == tenure.canary_since
-    successor = Tenure(tenure.table, token=8, canary_since=tenure.canary_since)
+    successor = Counting(tenure.table, token=8, canary_since=tenure.canary_since)
     successor.record([*results(4, CANARY), *results(5, job=before)])
     assert successor.stored() == {"canary": 5, "demo": 3}
-    later = Tenure(tenure.table, token=9, canary_since=EARLY + timedelta(hours=2))
+    later = Counting(tenure.table, token=9, canary_since=EARLY + timedelta(hours=2))
     later.record(results(1))
     assert later.stored() == {"demo": 1}
 
 
 def test_no_counts_of_the_time_before_are_left_when_a_roll_out_has_no_results_yet() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     tenure.record(results(9))
     tenure.canary_since = datetime.now(UTC) + timedelta(hours=1)
     tenure.record(results(2))
@@ -146,7 +146,7 @@ def test_no_counts_of_the_time_before_are_left_when_a_roll_out_has_no_results_ye
 
 
 def test_results_that_wait_for_a_write_are_bounded_and_counted() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     for found in (results(MAX_PENDING - 10), results(20), results(5)):
         tenure.writer.add(found)
     assert len(tenure.writer._pending) == 5
@@ -155,18 +155,18 @@ def test_results_that_wait_for_a_write_are_bounded_and_counted() -> None:
 
 
 def test_the_counts_go_on_when_the_roll_out_ends() -> None:
-    tenure = Tenure(canary_since=EARLY)
+    tenure = Counting(canary_since=EARLY)
     tenure.record([*results(3), *results(1, CANARY)])
     tenure.canary_since = None
     tenure.record(results(1))
-    successor = Tenure(tenure.table, token=8)
+    successor = Counting(tenure.table, token=8)
     successor.record(results(1))
     assert successor.stored() == {"demo": 5, "canary": 1}
     assert successor.store.model_results().since == EARLY
 
 
 def test_models_are_bounded_and_those_used_last_stay() -> None:
-    tenure = Tenure()
+    tenure = Counting()
     for number in range(MAX_MODELS + 5):
         tenure.at += timedelta(seconds=1)
         tenure.record([*results(1), *results(1, Model(name=f"m{number}", digest=f"d{number}"))])

@@ -13,6 +13,7 @@ from datetime import date
 
 from core.fleet.costs import MAX_DAY_ROWS, CostRow, CostStore
 from core.messages import ClassificationResult
+from services.lease import Tenure
 
 WRITE_SECONDS = 5.0
 """Time between two writes of the rows that have changed."""
@@ -25,15 +26,12 @@ class CostRowWriter:
     """The rows of one tenure. The collector adds answers, and a loop of its own stores them.
 
     Attributes:
-        token: fencing token of this tenure.
-        active: returns whether this process may still act; asked before each write.
         period_day: returns the day (UTC) of a billing period, or None if it is not known.
         max_rows: most rows of a day; answers of further jobs are not in the report.
     """
 
     store: CostStore
-    token: int
-    active: Callable[[], bool]
+    tenure: Tenure
     period_day: Callable[[int], date | None]
     max_rows: int = MAX_DAY_ROWS
     _images: dict[CostRow, int] = field(default_factory=dict, init=False)
@@ -52,7 +50,7 @@ class CostRowWriter:
             if day != self._day:
                 self._day, self._day_rows = day, 0
             for model, images in models.items():
-                row = CostRow.about(day, owner, job_id, period, model, self.token)
+                row = CostRow.about(day, owner, job_id, period, model, self.tenure.token)
                 if row not in self._images and not self._has_room(day):
                     continue
                 self._images[row] = self._images.get(row, 0) + images
@@ -63,7 +61,7 @@ class CostRowWriter:
         with self._lock:
             changed, self._changed = self._changed, set()
             rows = [replace(row, images=self._images[row]) for row in changed]
-        if not rows or not self.active():
+        if not rows or not self.tenure.active():
             return WRITE_SECONDS
         try:
             self.store.put(sorted(rows, key=lambda row: (row.owner, row.job_id)))

@@ -17,6 +17,7 @@ from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
 from services.clock import utc_now
+from services.lease import Tenure
 
 WRITE_SECONDS: Final = 10.0
 """Time between two writes of the counts. DynamoDB bills each write."""
@@ -32,15 +33,12 @@ class ModelResultsWriter:
     """The results by model of one tenure. The collector adds results, and a loop of its own stores the counts.
 
     Attributes:
-        token: fencing token of this tenure.
-        active: returns whether this process may still act; asked before each write.
         canary_since: returns since when a share of the new jobs gets another model; None if all get the same one.
             Asked before each write.
     """
 
     store: FleetStore
-    token: int
-    active: Callable[[], bool]
+    tenure: Tenure
     canary_since: Callable[[], datetime | None] = lambda: None
     now: Callable[[], datetime] = utc_now
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
@@ -62,7 +60,7 @@ class ModelResultsWriter:
 
     def tick(self) -> float:
         """Store the counts if they have changed; return the seconds until the next time."""
-        if not (self._pending or self._is_changed) or not self.active():
+        if not (self._pending or self._is_changed) or not self.tenure.active():
             return WRITE_SECONDS
         since = self.canary_since()
         earlier = None if self._is_loaded else self.store.model_results()
@@ -80,7 +78,7 @@ class ModelResultsWriter:
             report = ModelResultsReport(since=self._since, models=models)
         is_stored = False
         try:
-            is_stored = self.store.put_model_results(report, self.token)
+            is_stored = self.store.put_model_results(report, self.tenure.token)
         finally:
             self._is_changed |= not is_stored
         if not is_stored:

@@ -40,6 +40,7 @@ from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import utc_now
 from services.errors import ConfigError
+from services.lease import Tenure
 from web_tier.features.notifications.notifier import (
     FIRST_PAUSE_SECONDS,
     MAX_PAUSE_SECONDS,
@@ -121,14 +122,11 @@ class CapNotifier:
 
     Attributes:
         receivers: to which each message is sent.
-        active: returns whether this process may still act.
-        token: fencing token of the tenure.
     """
 
     store: FleetStore
     receivers: Sequence[CapReceiver]
-    active: Callable[[], bool]
-    token: int
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
     _messages: tuple[OperatorMessage, ...] = field(init=False)
@@ -196,7 +194,7 @@ class CapNotifier:
             for receiver in self.receivers:
                 _, due = self._failed.get((message.id, receiver.name), (0, 0.0))
                 is_waiting = receiver.name not in message.sent and due <= self.clock()
-                if is_waiting and self.active() and self._is_accepted(message, receiver):
+                if is_waiting and self.tenure.active() and self._is_accepted(message, receiver):
                     self._mark_sent(message.id, receiver.name)
                     self._store()
         return CHECK_SECONDS
@@ -216,7 +214,7 @@ class CapNotifier:
             messages=tuple(each for each in messages if isinstance(each, CapMessage)),
             outages=tuple(each for each in messages if isinstance(each, OutageMessage)),
         )
-        if messages != self._stored and self.active() and self.store.put_cap_messages(item, self.token):
+        if messages != self._stored and self.tenure.active() and self.store.put_cap_messages(item, self.tenure.token):
             self._stored = messages
 
     def _mark_sent(self, message_id: str, name: str) -> None:
