@@ -42,6 +42,16 @@ def plural(count: int, noun: str, many: str = "") -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
+def workers_in_words(count: int) -> str:
+    """Return `no workers`, `1 worker` or `5 workers`."""
+    return f"{count or 'no'} worker{'' if count == 1 else 's'}"
+
+
+def joined(*words: str) -> str:
+    """Return the parts that are not empty, separated by commas."""
+    return ", ".join(word for word in words if word)
+
+
 def percent(score: float) -> str:
     """Return a score of 0 to 1 in whole percent; only a score of 1 is 100%."""
     return "100%" if score >= 1 else f"{min(99, round(score * 100))}%"
@@ -65,6 +75,11 @@ def duration(seconds: float) -> str:
 def rate_words(rate: float) -> str:
     """Return images/s as `46`, or `4.2` below ten; the unit stands beside it."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return seconds to two digits, as `0.03 s`, `1.5 s` or `42 s`."""
+    return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s"
 
 
 def milliseconds(length: float) -> str:

@@ -251,7 +251,7 @@ class Simulation:
                 playback.observe(now, requests, self._demand.update(requests, answered), self._measured(answered))
             )
             room = conditions.max_workers - len(playback.workers)
-            if plan.launch + len(plan.start) > room:
+            if plan.starts > room:
                 beyond += 1
                 plan = replace(plan, launch=room, start=())
             playback.carry_out(plan, now)

@@ -19,7 +19,7 @@ def arrivals(*seconds: float, length: float | None = None) -> Trace:
 
 def plan(launch: int = 0, drain: tuple[str, ...] = ()) -> Plan:
     """Return a plan that launches and drains so many workers."""
-    return Plan(launch, (), "starting", "as the script has it", drain)
+    return Plan(launch, (), "starting", drain=drain)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import ManualClock
 from web_tier.autoscaler.decide import decide
+from web_tier.autoscaler.explain import explain
 from web_tier.autoscaler.launch_journal import Journal
 from web_tier.autoscaler.launcher import MAX_BACKOFF_SECONDS, Launcher
 from web_tier.autoscaler.observe import ENDED, LISTED, Observation, RecentLaunches
@@ -42,6 +43,11 @@ def observation(
     instances = tuple(instance(f"i-{number}", state) for number, state in enumerate(states))
     launched = frozenset(f"c-{number}" for number in range(launching))
     return Observation(QueueCounts(visible, in_flight, delayed), 0, instances, launched)
+
+
+def explained(seen: Observation, settings: FleetSettings) -> str:
+    """Return the sentence on the decision for what was observed."""
+    return explain(decide(seen, settings), seen, settings)
 
 
 def booting(*instance_ids: str, age: float = 0.0) -> dict[str, float]:

@@ -1,37 +1,42 @@
 """The decision: how many workers to start, drain or protect, and why. Pure: equal input gives an equal plan."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from core.config import FleetSettings
 from services.ec2 import ALIVE
-from web_tier.autoscaler.explain import (
-    DecisionKind,
-    explain_cap,
-    explain_launch,
-    explain_launch_limit,
-    explain_no_launch,
-    explain_pause,
-    explain_probing,
-    explain_rotation,
-    explain_surplus,
-    joined,
-)
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
 
 ROTATED_FRACTION = 10
 """One worker in so many, or one, is replaced for its age at a time."""
 
+DecisionKind = Literal[
+    "paused",
+    "capped",
+    "starting",
+    "limited",
+    "failing",
+    "draining",
+    "rotating",
+    "too_many",
+    "at_maximum",
+    "idle",
+    "enough",
+]
+"""Kind of a decision. A new event is logged when it changes, not whenever the figures change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do in this round.
+    """What to do in this round; `explain` says why in words.
 
     Attributes:
         launch: number of new instances to launch.
         start: ids of stopped instances to start first.
         kind: kind of the decision.
-        reason: why, in words for operators.
+        rule: the policy's rule, or the minimum, that makes the fleet so large; if idle, why workers are kept.
+        missing: workers to start within `max_workers`; the spending caps or the launch rate may allow fewer.
         drain: ids of workers to drain.
         protect: ids of workers to protect from scale-in.
         unprotect: ids of workers that need this protection no longer.
@@ -41,11 +46,17 @@ class Plan:
     launch: int
     start: tuple[str, ...]
     kind: DecisionKind
-    reason: str
+    rule: str = ""
+    missing: int = 0
     drain: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     unprotect: tuple[str, ...] = ()
     max_launches: int | None = None
+
+    @property
+    def starts(self) -> int:
+        """Number of instances to launch and to start."""
+        return self.launch + len(self.start)
 
 
 def decide(observation: Observation, settings: FleetSettings) -> Plan:
@@ -62,12 +73,12 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     always_on = 0 if observation.is_capped else desired.kept_without_work(settings)
     keep = workers_to_protect(observation, always_on)
     if observation.pause is not None:
-        plan = Plan(0, (), "paused", explain_pause(observation, observation.pause))
-    elif observation.spending is not None and observation.is_capped:
+        plan = Plan(0, (), "paused")
+    elif observation.is_capped:
         spare = _surplus(observation, min(settings.max_workers, desired.maximum), ())
         aged = [each for each in observation.metrics.past_lifetime if each in observation.available_ids]
         drain = tuple(dict.fromkeys((*spare, *aged)))
-        plan = Plan(0, (), "capped", explain_cap(observation, observation.spending), drain)
+        plan = Plan(0, (), "capped", drain=drain)
     else:
         plan = _size(observation, settings, desired, always_on, keep)
     protect = tuple(each for each in keep if each not in observation.protected)
@@ -97,16 +108,15 @@ def _size(
     """Return the plan that makes the fleet as large as desired."""
     minimum = max(always_on, min(settings.max_workers, desired.minimum))
     shortfall = max(0, minimum - observation.available)
-    missing = min(shortfall, max(0, settings.max_workers - observation.capacity))
+    missing = allowed = min(shortfall, max(0, settings.max_workers - observation.capacity))
     is_probing = not observation.metrics.circuit.is_closed
     affordable = None if observation.spending is None else observation.spending.launches_left
-    why = _why(desired, settings, always_on)
-    if affordable is not None and affordable < missing:
-        missing, why = affordable, joined(why, "the spending cap allows no more")
+    if affordable is not None:
+        allowed = min(allowed, affordable)
     if is_probing:
-        missing = affordable = min(missing, 0 if observation.available else 1)
+        allowed = affordable = min(allowed, 0 if observation.available else 1)
     a_minute = 1 if is_probing else settings.launches_per_minute
-    launching = min(missing, max(0, a_minute - observation.recent_launches))
+    launching = min(allowed, max(0, a_minute - observation.recent_launches))
     start = tuple(
         each.instance_id
         for each in observation.instances
@@ -115,20 +125,24 @@ def _size(
     )[:launching]
     kind: DecisionKind
     if is_probing and (shortfall or observation.requests.total):
-        kind, reason = "failing", explain_probing(observation, observation.metrics.circuit)
-    elif launching < missing:
-        kind, reason = "limited", explain_launch_limit(observation, settings, missing)
-    elif missing:
-        kind, reason = "starting", explain_launch(observation, settings, missing, why)
+        kind = "failing"
+    elif launching < allowed:
+        kind = "limited"
+    elif allowed:
+        kind = "starting"
+    elif observation.capacity > settings.max_workers:
+        kind = "too_many"
+    elif desired.minimum > settings.max_workers:
+        kind = "at_maximum"
     else:
-        is_capped = desired.minimum > settings.max_workers
-        kind, reason = explain_no_launch(observation, settings, desired.always_on_rule, is_capped=is_capped)
+        kind = "enough" if observation.requests.total else "idle"
+    rule = desired.always_on_rule if kind == "idle" else _why(desired, settings, always_on)
     keep = max(minimum, min(settings.max_workers, desired.maximum))
     if drain := _surplus(observation, keep, protected):
-        kind, reason = "draining", explain_surplus(drain, observation)
+        kind = "draining"
     if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
-        kind, reason = "rotating", explain_rotation(drain, settings)
-    return Plan(launching - len(start), start, kind, reason, drain, max_launches=affordable)
+        kind = "rotating"
+    return Plan(launching - len(start), start, kind, rule, missing, drain, max_launches=affordable)
 
 
 def _why(desired: DesiredCapacity, settings: FleetSettings, always_on: int) -> str:

@@ -214,7 +214,7 @@ class Launcher:
             if len(described) == entry.count:
                 self._complete(entry, described)
                 self.last_error = None
-        if plan.launch + len(plan.start) == 0:
+        if not plan.starts:
             self.last_error = None
         uncertain = self.journal.uncertain()
         call = self._next_call(uncertain, plan, observation, settings)
@@ -227,7 +227,7 @@ class Launcher:
         self, uncertain: Sequence[JournalEntry], plan: Plan, observation: Observation, settings: FleetSettings
     ) -> JournalEntry | None:
         """Return the call to make now, or None."""
-        missing = plan.launch + len(plan.start)
+        missing = plan.starts
         if self.clock() < self._retry_at:
             return None
         if uncertain:

@@ -17,7 +17,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import OperatorCommands, WorkerTags
 from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
-from web_tier.autoscaler.explain import circuit_problem
+from web_tier.autoscaler.explain import circuit_problem, explain
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
@@ -96,11 +96,12 @@ class Autoscaler:
             raise
         plan = decide(observation, settings)
         self.launcher.apply(plan, observation, settings)
-        self._tags.drain(plan.drain, plan.reason)
+        reason = explain(plan, observation, settings)
+        self._tags.drain(plan.drain, reason)
         self._tags.untag_stopped(observation.instances)
         self._tags.protect(plan.protect, plan.unprotect)
         self.health.terminate_confirmed()
-        self._report(plan, observation, settings)
+        self._report(plan, reason, observation, settings)
         pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))
         was_signalled = began - self._signalled_at < SIGNALLED_SECONDS
         if not is_listening or was_signalled or not is_at_rest(observation, plan):
@@ -134,14 +135,14 @@ class Autoscaler:
             spending=self.meter.spending(fleet, settings, commands.allowance),
         )
 
-    def _report(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
-        config, health, reporter = self.config, self.health, self.reporter
+    def _report(self, plan: Plan, reason: str, observation: Observation, settings: FleetSettings) -> None:
+        config, health, meter, reporter = self.config, self.health, self.meter, self.reporter
         outage = circuit_problem(observation.metrics.circuit)
         others = (outage, health.last_error, config.problem, self.controller_problem())
         status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
-        reporter.snapshots.write(observation, plan, settings, self.meter, status, limits)
-        reporter.metrics.update(observation, settings, self.meter)
+        reporter.snapshots.write(observation, reason, settings, meter, status, limits)
+        reporter.metrics.update(observation, settings, meter)
         # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
         command_events = self._commands.carry_out_drains(observation)
         # Without the time of the next try, which changes in each round and is no event.
@@ -151,13 +152,20 @@ class Autoscaler:
         is_stuck = observation.requests.total > 0 and not observation.capacity
         self.on_outage(outage or (self.launcher.last_error if is_stuck else None))
         events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
-        reporter.report(observation, plan, problem, events, health.reasons(), self.meter.billed_since)
+        reporter.report(
+            observation,
+            plan,
+            reason,
+            problem,
+            events,
+            unhealthy=health.reasons(),
+            billed_since=meter.billed_since,
+        )
 
 
 def is_at_rest(observation: Observation, plan: Plan) -> bool:
     """Return whether the fleet has no workers, no messages and nothing to start."""
-    starts = plan.launch + len(plan.start)
-    return observation.requests.total + observation.capacity + starts == 0
+    return observation.requests.total + observation.capacity + plan.starts == 0
 
 
 def _joined(*problems: str | None) -> str | None:

@@ -26,7 +26,7 @@ from core.cost import Bill
 from core.fleet.models import CapPeriod, FleetSpending
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_results import MAX_MODELS
-from web_tier.autoscaler.explain import DecisionKind
+from web_tier.autoscaler.decide import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import Observation
 from web_tier.http.metrics import OTHER, IntakeMetrics

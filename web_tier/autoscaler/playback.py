@@ -278,7 +278,7 @@ class Playback:
             for name in names:
                 if name in self.workers:
                     self.workers[name].is_protected, self._instances = is_protected, None
-        for _ in range(plan.launch + len(plan.start)):
+        for _ in range(plan.starts):
             name = f"new-{self.launched}"
             self.add(PlayedWorker(name, self._instance_type, self._spot, now, now + next(self._boots)))
             self.launched += 1

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from core.config import FleetSettings
+from core.format import joined, seconds_in_words, workers_in_words
 from web_tier.autoscaler.deadline import desired_range
-from web_tier.autoscaler.explain import joined, seconds_in_words, workers_in_words
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.schedule import scheduled_minimum
 

@@ -39,8 +39,7 @@ from core.format import allowance_words, cap_words
 from core.logs import METRICS_LOGGER
 from services.clock import utc_now
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.decide import Plan
-from web_tier.autoscaler.explain import DecisionKind
+from web_tier.autoscaler.decide import DecisionKind, Plan
 from web_tier.autoscaler.liveness import WorkerRegistry, WorkerStatus
 from web_tier.autoscaler.metrics import CAUSES, REFUSALS, REPAIRS, ControllerMetrics, total_of
 from web_tier.autoscaler.observe import LISTED, Observation
@@ -101,7 +100,7 @@ class SnapshotWriter:
     def write(
         self,
         observation: Observation,
-        plan: Plan,
+        reason: str,
         settings: FleetSettings,
         meter: BillingMeter,
         problem: str | None,
@@ -109,7 +108,7 @@ class SnapshotWriter:
     ) -> None:
         """Store the snapshot of one round, and the billing periods that have ended.
 
-        `problem` is in words. `limits` are those that operators have set, or None, and those of config.yaml.
+        `reason` and `problem` are in words. `limits` are those that operators have set, or None, and of config.yaml.
         """
         attribution = meter.attribution
         current = attribution.current  # read first, so that all periods before it are stored before the snapshot
@@ -138,7 +137,7 @@ class SnapshotWriter:
                 saved=round(bill.saved, 8),
                 images=attribution.images,
                 run=current,
-                reason=plan.reason,
+                reason=reason,
                 problem=problem,
                 paused=observation.pause,
                 image_seconds=_two_digits(observation.metrics.image_seconds),
@@ -315,14 +314,14 @@ class EventLog:
         """Continue the log of the previous controller."""
         self._decisions = self.store.decisions().decisions
 
-    def update(self, plan: Plan, capacity: int, problem: str | None) -> None:
+    def update(self, plan: Plan, reason: str, capacity: int, problem: str | None) -> None:
         """Log a decision if it is new, given the capacity it was made for, and a problem if it is new."""
-        target = capacity + plan.launch + len(plan.start)
+        target = capacity + plan.starts
         grows = plan.kind == "starting" and target > self._target
         is_logged = plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH
         if (plan.kind != self._kind or grows) and not is_logged:
             replaces_last = plan.kind == self._kind and self.clock() - self._decided_at < MERGE_SECONDS
-            self._append(plan.reason, replaces_last=replaces_last)
+            self._append(reason, replaces_last=replaces_last)
             self._kind, self._decided_at = plan.kind, self.clock()
         self._target = target
         if problem is not None and problem != self._problem:
@@ -521,21 +520,23 @@ class Reporter:
         self,
         observation: Observation,
         plan: Plan,
+        reason: str,
         problem: str | None,
         events: Iterable[FleetEvent],
+        *,
         unhealthy: Mapping[str, str],
         billed_since: Mapping[str, datetime],
     ) -> None:
         """Report the instances, the events and the history of one round.
 
-        `problem` is in words; a text that changes in each round would be an event each time. `events` has what
-        happened besides the decision, `unhealthy` why instances are unhealthy, and `billed_since` when each began to
-        run, by instance id.
+        `reason` and `problem` are in words; a problem that changes in each round would be an event each time.
+        `events` has what happened besides the decision, `unhealthy` why instances are unhealthy, and `billed_since`
+        when each began to run, by instance id.
         """
         self.counts.decisions.labels(plan.kind).inc()
         for event in events:
             self._events.add(event)
         self._instances.update(observation, self.registry.statuses(), unhealthy, billed_since)
-        self._events.update(plan, observation.capacity, problem)
+        self._events.update(plan, reason, observation.capacity, problem)
         for track in self._history:
             track.update(self.now().timestamp(), observation.capacity, observation.requests.total)

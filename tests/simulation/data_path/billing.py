@@ -13,7 +13,6 @@ from services.ec2 import Instance
 from services.sqs import QueueCounts
 from services.table import Table
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.reporting import SnapshotWriter
 
@@ -24,7 +23,6 @@ HOURLY: Final = 1.0
 """Price of a worker in US dollars."""
 
 SETTINGS: Final = load_config(Path("config.yaml"), {}).fleet.model_copy(update={"dollars_per_day": 1_000.0})
-PLAN: Final = Plan(0, (), "enough", "")
 
 
 @dataclass
@@ -54,5 +52,5 @@ class Billing:
         spending = self._meter.spending(fleet, SETTINGS)
         self.world.is_capped = spending is not None and spending.reached is not None
         limits = WorkerLimits.configured(SETTINGS)
-        self._writer.write(fleet, PLAN, SETTINGS, self._meter, None, (None, limits))
+        self._writer.write(fleet, "", SETTINGS, self._meter, None, (None, limits))
         return 5.0

@@ -4,7 +4,7 @@ import pytest
 
 from core.config import FleetSettings
 from services.sqs import QueueCounts
-from tests.support.autoscaler import fleet_settings, instance
+from tests.support.autoscaler import explained, fleet_settings, instance
 from web_tier.autoscaler.deadline import Arrivals, desired_range, workers_for
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -126,16 +126,17 @@ def test_other_policies_drain_no_worker() -> None:
 
 
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
-    starting = decide(view(ready=3), fleet_settings(policy="fixed", max_workers=5))
-    assert starting.launch == 2
-    assert starting.reason == "starting 2 workers (3 → 5, limit 5): always 5 workers"
-    kept = decide(view(ready=5), fleet_settings(policy="fixed", max_workers=5))
-    assert kept.reason == "5 workers are idle, always 5 workers"
-    assert kept.protect == ("i-0", "i-1", "i-2", "i-3", "i-4"), "none ends for want of work"
+    settings = fleet_settings(policy="fixed", max_workers=5)
+    assert decide(view(ready=3), settings).launch == 2
+    assert explained(view(ready=3), settings) == "starting 2 workers (3 → 5, limit 5): always 5 workers"
+    assert explained(view(ready=5), settings) == "5 workers are idle, always 5 workers"
+    assert decide(view(ready=5), settings).protect == ("i-0", "i-1", "i-2", "i-3", "i-4"), (
+        "none ends for want of work"
+    )
 
 
 def test_the_reason_names_the_target() -> None:
-    reason = plan(view((0.0, 100))).reason
+    reason = explained(view((0.0, 100)), by_deadline())
     assert reason == "starting 4 workers (0 → 4, limit 19): 100 images left, to be answered within 90 s"
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fleet.models import CircuitState, FleetCircuit, FleetPause
+from core.format import seconds_in_words
 from services.sqs import QueueCounts
-from tests.support.autoscaler import booting, fleet_settings, instance, observation
+from tests.support.autoscaler import booting, explained, fleet_settings, instance, observation
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.decide import decide
-from web_tier.autoscaler.explain import seconds_in_words
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
 
@@ -65,18 +65,20 @@ def test_a_stopped_worker_that_is_being_started_is_not_started_again() -> None:
 
 
 def test_the_least_number_of_workers_is_kept_without_any_images_and_is_the_reason() -> None:
-    plan = decide(observation(), fleet_settings(min_workers=3))
-    assert (plan.launch, plan.reason) == (3, "starting 3 workers (0 → 3, limit 19): the minimum is 3")
-    few = decide(observation(30), fleet_settings(min_workers=3))
-    assert few.reason == "starting 3 workers (0 → 3, limit 19): 30 images left, the minimum is 3"
+    settings = fleet_settings(min_workers=3)
+    assert decide(observation(), settings).launch == 3
+    assert explained(observation(), settings) == "starting 3 workers (0 → 3, limit 19): the minimum is 3"
+    few = explained(observation(30), settings)
+    assert few == "starting 3 workers (0 → 3, limit 19): 30 images left, the minimum is 3"
     for images in (60, 100):
-        assert "20 per worker" in decide(observation(images), fleet_settings(min_workers=3)).reason
+        assert "20 per worker" in explained(observation(images), settings)
 
 
 def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
-    plan = decide(observation(1_000, states=("running",) * 8), fleet_settings(max_workers=5))
+    seen, settings = observation(1_000, states=("running",) * 8), fleet_settings(max_workers=5)
+    plan = decide(seen, settings)
     assert (plan.launch, plan.start, plan.drain) == (0, (), ())
-    assert plan.reason == "8 workers, above the limit of 5: they end when idle"
+    assert explained(seen, settings) == "8 workers, above the limit of 5: they end when idle"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
     ],
 )
 def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
-    assert decide(seen, fleet_settings()).reason == reason
+    assert explained(seen, fleet_settings()) == reason
 
 
 @pytest.mark.parametrize(
@@ -123,12 +125,12 @@ def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
 def test_what_has_been_measured_is_in_the_words_and_what_has_not_is_left_out(
     measured: FleetMetrics, states: tuple[str, ...], reason: str
 ) -> None:
-    assert decide(replace(observation(100, states=states), metrics=measured), fleet_settings()).reason == reason
+    assert explained(replace(observation(100, states=states), metrics=measured), fleet_settings()) == reason
 
 
 def test_at_the_maximum_the_reason_states_the_seconds_of_an_image() -> None:
     seen = replace(observation(1000, states=("running",) * 19), metrics=FleetMetrics(image_seconds=0.03))
-    assert decide(seen, fleet_settings()).reason == "19 workers, the limit: 1,000 images left, 0.03 s each"
+    assert explained(seen, fleet_settings()) == "19 workers, the limit: 1,000 images left, 0.03 s each"
 
 
 @pytest.mark.parametrize(
@@ -158,9 +160,10 @@ PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
     ],
 )
 def test_a_paused_fleet_starts_nothing_and_says_so(seen: Observation, reason: str, words: str) -> None:
-    pause = PAUSE.model_copy(update={"reason": reason})
-    plan = decide(replace(seen, pause=pause), fleet_settings(min_workers=3))
-    assert (plan.launch, plan.start, plan.drain, plan.kind, plan.reason) == (0, (), (), "paused", words)
+    paused = replace(seen, pause=PAUSE.model_copy(update={"reason": reason}))
+    plan = decide(paused, fleet_settings(min_workers=3))
+    assert (plan.launch, plan.start, plan.drain, plan.kind) == (0, (), (), "paused")
+    assert explained(paused, fleet_settings(min_workers=3)) == words
 
 
 def test_a_paused_fleet_does_not_start_stopped_workers_either() -> None:
@@ -182,11 +185,10 @@ def test_no_plan_goes_beyond_the_maximum_or_above_what_is_wanted(
     fleet = fleet_settings(min_workers=least, max_workers=least + more, images_per_worker=each)
     seen = observation(visible, in_flight, delayed, states=tuple(states), launching=coming)
     plan = decide(seen, fleet)
-    started = plan.launch + len(plan.start)
     assert plan.launch >= 0
-    assert started == 0 or seen.capacity + started <= fleet.max_workers
+    assert plan.starts == 0 or seen.capacity + plan.starts <= fleet.max_workers
     wanted = max(fleet.min_workers, -(-seen.requests.waiting // each))
-    assert seen.capacity + started >= min(fleet.max_workers, wanted)
+    assert seen.capacity + plan.starts >= min(fleet.max_workers, wanted)
     unfilled = replace(seen, requests=replace(seen.requests, in_flight=0))
     assert seen.requests.waiting or plan.launch == decide(unfilled, fleet).launch, "images in flight launch none"
     assert set(plan.start) <= {each.instance_id for each in seen.instances if each.state == "stopped"}
@@ -198,10 +200,11 @@ NAMES = tuple(f"i-{number}" for number in range(100))
 
 @pytest.mark.parametrize(("lately", "launch"), [(0, 10), (3, 7), (10, 0), (12, 0)])
 def test_no_more_are_launched_within_a_minute_than_is_allowed_and_from_zero_at_once(lately: int, launch: int) -> None:
-    seen = replace(observation(10_000), recent_launches=lately)
-    plan = decide(seen, fleet_settings(launches_per_minute=10))
+    seen, settings = replace(observation(10_000), recent_launches=lately), fleet_settings(launches_per_minute=10)
+    plan = decide(seen, settings)
     assert (plan.launch, plan.kind) == (launch, "limited")
-    assert plan.reason == ("starting at most 10 workers a minute: 19 more workers needed for 10,000 images")
+    words = "starting at most 10 workers a minute: 19 more workers needed for 10,000 images"
+    assert explained(seen, settings) == words
 
 
 def test_starts_of_stopped_workers_count_too() -> None:
@@ -219,11 +222,12 @@ def test_what_the_rate_allows_is_launched_without_a_word_of_it() -> None:
 
 @pytest.mark.parametrize(("running", "lately", "launch"), [(0, 0, 1), (0, 1, 0), (1, 0, 0), (3, 0, 0)])
 def test_while_the_circuit_is_open_one_worker_is_tried_each_minute(running: int, lately: int, launch: int) -> None:
-    circuit = FleetCircuit(state=CircuitState.OPEN, failed_runs=7)
-    seen = observation(100, states=("running",) * running)
-    plan = decide(replace(seen, recent_launches=lately, metrics=FleetMetrics(circuit=circuit)), fleet_settings())
+    metrics = FleetMetrics(circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=7))
+    seen = replace(observation(100, states=("running",) * running), recent_launches=lately, metrics=metrics)
+    plan = decide(seen, fleet_settings())
     assert (plan.launch, plan.kind, plan.max_launches) == (launch, "failing", 0 if running else 1)
-    assert plan.reason == "starting 1 worker a minute: the last 7 ended without an answer, 100 images waiting"
+    words = explained(seen, fleet_settings())
+    assert words == "starting 1 worker a minute: the last 7 ended without an answer, 100 images waiting"
 
 
 def test_a_lost_worker_is_replaced_at_once_but_never_beyond_the_maximum() -> None:
@@ -246,10 +250,12 @@ def old(workers: int, past_lifetime: int, *, silent: int = 0) -> Observation:
 def test_old_workers_are_asked_to_end_one_at_a_time_and_of_many_a_tenth() -> None:
     plan = decide(old(4, 3), fleet_settings())
     assert (plan.drain, plan.kind, plan.launch) == (("i-0",), "rotating", 0)
-    assert plan.reason == "draining 1 worker: it has run for 24 h, the limit; another takes its place"
-    plan = decide(old(40, 30), fleet_settings(max_workers=50, max_lifetime_seconds=7200))
-    assert plan.drain == ("i-0", "i-1", "i-2", "i-3")
-    assert plan.reason.startswith("draining 4 workers: they have run for 2 h, the limit; others take their place")
+    words = explained(old(4, 3), fleet_settings())
+    assert words == "draining 1 worker: it has run for 24 h, the limit; another takes its place"
+    many = fleet_settings(max_workers=50, max_lifetime_seconds=7200)
+    assert decide(old(40, 30), many).drain == ("i-0", "i-1", "i-2", "i-3")
+    words = explained(old(40, 30), many)
+    assert words == "draining 4 workers: they have run for 2 h, the limit; others take their place"
 
 
 def test_the_next_worker_goes_when_the_last_has_ended_and_another_works_in_its_place() -> None:

@@ -20,7 +20,7 @@ from tests.support.api import AppMaker, upload
 from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.explain import DecisionKind
+from web_tier.autoscaler.decide import DecisionKind
 from web_tier.autoscaler.launcher import CallState
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import (

@@ -100,11 +100,11 @@ def test_a_protected_worker_stays_when_it_is_idle_until_it_is_protected_no_more(
     fleet = playback(Lots([], [], []), idle_seconds=10.0)
     for name in ("i-0", "i-1"):
         fleet.add(worker(name))
-    fleet.carry_out(Plan(0, (), "enough", "", protect=("i-1", "gone")), 0.0)
+    fleet.carry_out(Plan(0, (), "enough", protect=("i-1", "gone")), 0.0)
     fleet.advance(95.0)
     assert observed(fleet, 95.0).protected == {"i-1"}
     assert [(each.instance_id, each.ended_at, each.has_worked) for each in fleet.ended] == [("i-0", 10.0, False)]
-    fleet.carry_out(Plan(0, (), "enough", "", unprotect=("i-1",)), 95.0)
+    fleet.carry_out(Plan(0, (), "enough", unprotect=("i-1",)), 95.0)
     fleet.advance(100.0)
     assert [each.instance_id for each in fleet.ended] == ["i-0", "i-1"]
     assert not fleet.has_events
@@ -115,7 +115,7 @@ def test_a_drained_worker_ends_with_its_last_image_and_an_idle_one_at_once() -> 
     for name in ("i-0", "i-1"):
         fleet.add(worker(name))
     fleet.advance(20.0)
-    fleet.carry_out(Plan(0, (), "draining", "", drain=("i-0", "i-1")), 20.0)
+    fleet.carry_out(Plan(0, (), "draining", drain=("i-0", "i-1")), 20.0)
     fleet.advance(21.0)
     assert observed(fleet, 21.0).draining == {"i-1"}
     assert fleet.requests(21.0).in_flight == 1
@@ -134,6 +134,6 @@ def test_an_instance_that_never_reports_is_an_event_until_it_is_given_up() -> No
 
 def test_stopped_instances_that_a_plan_starts_boot_like_launched_ones() -> None:
     fleet = playback(Lots.split(4, 1, 1.0))
-    fleet.carry_out(Plan(1, ("i-stopped",), "starting", ""), 0.0)
+    fleet.carry_out(Plan(1, ("i-stopped",), "starting"), 0.0)
     fleet.advance(60.0)
     assert (fleet.launched, fleet.booted, list(fleet.finished)) == (2, [42.0, 42.0], [43.0, 43.0, 44.0, 44.0])

@@ -28,8 +28,7 @@ from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, RecordingStore, fleet_settings, instance, observation
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.decide import Plan
-from web_tier.autoscaler.explain import DecisionKind
+from web_tier.autoscaler.decide import DecisionKind, Plan
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -60,7 +59,7 @@ LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 def show(writer: SnapshotWriter, visible: int = 0) -> None:
     seen = observation(visible, states=("running", "stopped"))
-    writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), METER, None, LIMITS)
+    writer.write(seen, "because", fleet_settings(), METER, None, LIMITS)
 
 
 @given(
@@ -91,9 +90,7 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
         spending=FleetSpending(day=EPOCH.date(), today=spent, month=spent, dollars_per_day=1.0),
     )
     store, settings = RecordingStore(), fleet_settings(max_workers=maximum)
-    SnapshotWriter(store, Clock(), lambda: EPOCH).write(
-        seen, Plan(0, (), "enough", "because"), settings, METER, "no capacity", LIMITS
-    )
+    SnapshotWriter(store, Clock(), lambda: EPOCH).write(seen, "because", settings, METER, "no capacity", LIMITS)
     [snapshot], metrics = store.snapshots, fleet_metrics(seen, settings, METER)
     assert snapshot.running == states.count("running")
     assert snapshot.running + snapshot.pending == launching + states.count("running") + states.count("pending")
@@ -148,7 +145,7 @@ def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> Non
             clock.now += 10
             seen = Observation(QueueCounts(waiting, 0, 0), 0, (instance("i-1"),) * workers)
             meter.update(seen)
-            writer.write(seen, Plan(0, (), "enough", "because"), fleet_settings(), meter, None, LIMITS)
+            writer.write(seen, "because", fleet_settings(), meter, None, LIMITS)
     assert kept == [1, 2]
     last = shown.snapshots[-1]
     assert last.run is not None
@@ -198,7 +195,7 @@ class Bench:
         after: float = 5,
     ) -> None:
         self.clock.now += after
-        self.log.update(Plan(launch, (), kind, words), supply, problem)
+        self.log.update(Plan(launch, (), kind), words, supply, problem)
 
 
 SOON = MERGE_SECONDS / 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import DAYS, ScheduleEntry
-from tests.support.autoscaler import fleet_settings, observation
+from tests.support.autoscaler import explained, fleet_settings, observation
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.schedule import FIRST, SECOND, moment, scheduled_minimum
@@ -151,14 +151,13 @@ def test_workers_are_launched_one_boot_before_as_expected_until_it_is_measured()
 
 
 def test_the_reason_names_the_schedule_and_the_maximum_limits_it() -> None:
-    plan = decide(at_rest(berlin(1, "12:00")), fleet_settings(**OFFICE, max_workers=3))
-    assert plan.launch == 3
-    assert plan.reason == ("starting 3 workers (0 → 3, limit 3): at least 3 at this time of day")
-    plan = decide(at_rest(berlin(1, "12:00"), workers=4), fleet_settings(**OFFICE))
-    assert plan.reason == "4 workers are idle, at least 4 at this time of day"
-    assert (
-        decide(at_rest(berlin(1, "20:00")), fleet_settings(**OFFICE)).reason == "idle. Workers start when you upload"
-    )
+    at_noon, limited = at_rest(berlin(1, "12:00")), fleet_settings(**OFFICE, max_workers=3)
+    assert decide(at_noon, limited).launch == 3
+    assert explained(at_noon, limited) == "starting 3 workers (0 → 3, limit 3): at least 3 at this time of day"
+    words = explained(at_rest(berlin(1, "12:00"), workers=4), fleet_settings(**OFFICE))
+    assert words == "4 workers are idle, at least 4 at this time of day"
+    words = explained(at_rest(berlin(1, "20:00")), fleet_settings(**OFFICE))
+    assert words == "idle. Workers start when you upload"
 
 
 def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:
@@ -169,9 +168,9 @@ def test_a_higher_minimum_of_the_limits_stands_at_all_times() -> None:
 def test_waiting_images_are_sized_as_by_the_deadline() -> None:
     waiting = replace(observation(900), metrics=FleetMetrics(image_seconds=1.0), demand=Demand(waiting=((0.0, 900),)))
     seen = replace(waiting, at=berlin(1, "20:00"))
-    by_schedule = decide(seen, fleet_settings(**OFFICE))
-    by_deadline = decide(seen, fleet_settings(policy="deadline"))
-    assert by_schedule.launch == by_deadline.launch > 4
-    assert by_schedule.reason == by_deadline.reason, "no word of a schedule that keeps no worker at this time"
-    at_noon = decide(replace(waiting, at=berlin(1, "12:00")), fleet_settings(**OFFICE))
-    assert at_noon.reason == f"{by_deadline.reason}, at least 4 at this time of day"
+    office, deadline = fleet_settings(**OFFICE), fleet_settings(policy="deadline")
+    assert decide(seen, office).launch == decide(seen, deadline).launch > 4
+    words = explained(seen, deadline)
+    assert explained(seen, office) == words, "no word of a schedule that keeps no worker at this time"
+    at_noon = replace(waiting, at=berlin(1, "12:00"))
+    assert explained(at_noon, office) == f"{words}, at least 4 at this time of day"

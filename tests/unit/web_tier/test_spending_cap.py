@@ -16,7 +16,16 @@ from services.ec2 import Instance
 from services.errors import ConfigError
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.support.autoscaler import PRICES, Clock, Scaler, fleet_settings, fleet_snapshot, instance, observation
+from tests.support.autoscaler import (
+    PRICES,
+    Clock,
+    Scaler,
+    explained,
+    fleet_settings,
+    fleet_snapshot,
+    instance,
+    observation,
+)
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
@@ -100,12 +109,12 @@ def test_at_the_cap_nothing_starts_and_the_decision_says_until_when() -> None:
     seen = observation(100, states=("running", "pending", "stopped"))
     plan = decide(capped(seen), fleet_settings(min_workers=3))
     assert (plan.launch, plan.start, plan.drain, plan.kind) == (0, (), (), "capped")
-    assert plan.reason == (
+    assert explained(capped(seen), fleet_settings(min_workers=3)) == (
         "the day's spending cap is reached, no worker starts until 00:00 UTC: 100 images waiting, "
         "2 workers work until idle"
     )
-    month = decide(capped(observation(), spent(1.0, dollars_per_day=None, dollars_per_month=1.0)), fleet_settings())
-    assert month.reason == (
+    month = capped(observation(), spent(1.0, dollars_per_day=None, dollars_per_month=1.0))
+    assert explained(month, fleet_settings()) == (
         "the month's spending cap is reached, no worker starts until 00:00 UTC on 1 April: no images waiting"
     )
 
@@ -137,15 +146,16 @@ def test_a_pause_is_shown_before_the_cap_and_nothing_starts_until_both_have_ende
 
 
 def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
-    plan = decide(replace(observation(100), spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
+    spending, settings = spent(1 - 2.5 * LAUNCH), fleet_settings()
+    seen = replace(observation(100), spending=spending)
+    plan = decide(seen, settings)
     assert (plan.launch, plan.kind, plan.max_launches) == (2, "starting", 2)
-    assert plan.reason == (
+    assert explained(seen, settings) == (
         "starting 2 workers (0 → 2, limit 19): 100 images left, 20 per worker, the spending cap allows no more"
     )
-    exact = decide(replace(observation(40), spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
-    assert (exact.launch, "cap" in exact.reason) == (2, False)
-    stopped = observation(100, states=("stopped",) * 3)
-    plan = decide(replace(stopped, spending=spent(1 - 2.5 * LAUNCH)), fleet_settings())
+    exact = replace(observation(40), spending=spending)
+    assert (decide(exact, settings).launch, "cap" in explained(exact, settings)) == (2, False)
+    plan = decide(replace(observation(100, states=("stopped",) * 3), spending=spending), settings)
     assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)
 
 
