@@ -10,6 +10,7 @@ from core.fleet.models import FleetSnapshot, JournalEntry
 from core.fleet.store import Commands, FleetStore
 from core.messages import Heartbeat, WorkerState
 from services.ec2 import Instance
+from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -114,7 +115,8 @@ class Scaler:
         self.journal = Journal(
             FleetStore(self.table), clock=self.clock, now=lambda: EPOCH + timedelta(seconds=self.clock.now)
         )
-        self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, lambda: self.active, self.clock)
+        tenure = Tenure(active=lambda: self.active)
+        self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, tenure, self.clock)
 
     def round(self, images: int, fleet: FleetSettings | None = None, *, after: float = MAX_BACKOFF_SECONDS) -> None:
         """Run a round `after` so many seconds."""

@@ -8,6 +8,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, failed
 from core.result_cache import ResultCache
+from services.lease import Tenure
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import Clock
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -64,20 +65,21 @@ class ResultsSite:
             self.responses, self.outputs, self.recorder, cache, self._may_act, registry=registry
         )
         recovery = ResultRecovery(self.store, self.recorder, self.outputs)
+        tenure = Tenure(active=self._may_act)
         self.canceller = JobCanceller(
-            self.store, self.recorder, recovery, self.inputs, self._may_act, lambda: EPOCH + timedelta(minutes=1)
+            self.store, self.recorder, recovery, self.inputs, tenure, lambda: EPOCH + timedelta(minutes=1)
         )
         self.reconciler = Reconciler(
             store=self.store,
             recorder=self.recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, self._may_act),
+            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, tenure),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
-            active=self._may_act,
+            tenure=tenure,
             is_paused=lambda: self.paused,
             clock=self.clock,
             now=lambda: EPOCH,

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.fleet.store import Commands, FleetStore
 from services.ec2 import ALIVE, Fleet, Instance
+from services.lease import Tenure
 from web_tier.autoscaler.observe import LISTED, Observation
 from web_tier.autoscaler.reporting import FleetEvent
 
@@ -33,14 +34,10 @@ MISSING_SECONDS = 10.0
 
 @dataclass
 class WorkerTags:
-    """Asks workers to finish their images and end, and protects workers from scale-in; after a refusal it pauses.
-
-    Attributes:
-        active: returns whether this process may still act; asked right before each call.
-    """
+    """Asks workers to finish their images and end, and protects workers from scale-in; after a refusal it pauses."""
 
     fleet: Fleet
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     _drained: set[str] = field(default_factory=set, init=False)
     _untagged: set[str] = field(default_factory=set, init=False)
@@ -85,7 +82,7 @@ class WorkerTags:
 
     def _tag(self, instance_ids: Sequence[str], call: Callable[[Sequence[str]], None], problem: str) -> bool:
         """Make the call unless EC2 has refused a moment ago; return whether it was made."""
-        if not instance_ids or self.clock() < self._retry_at or not self.active():
+        if not instance_ids or self.clock() < self._retry_at or not self.tenure.active():
             return False
         try:
             call(instance_ids)
@@ -137,7 +134,7 @@ class OperatorCommands:
         gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
         for key in gone:
             _log.warning("dropped a command to drain: no such instance is running", extra={"instance": key})
-        if (finished := {*done, *gone}) and self.tags.active():
+        if (finished := {*done, *gone}) and self.tags.tenure.active():
             self.store.delete_drains(sorted(finished))
             left = tuple(key for key in commanded if key not in finished)
             self._commands = replace(self._commands, drain=left)

@@ -32,6 +32,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import FleetSettings
 from services.backoff import Backoff
 from services.ec2 import Fleet
+from services.lease import Tenure
 from web_tier.autoscaler.liveness import HeartbeatCoverage, InstanceRecord, InstanceTracker
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import FleetDescription
@@ -149,7 +150,6 @@ class UnhealthyTerminator:
 
     Attributes:
         drain_seconds: longest time that a worker takes to finish when it is drained.
-        active: returns whether this process may still act; asked right before each call that terminates.
         last_error: why the last call failed, in words; None if it succeeded, or if none is due.
         terminated: number of instances terminated so far.
     """
@@ -157,7 +157,7 @@ class UnhealthyTerminator:
     fleet: Fleet
     tracker: InstanceTracker
     drain_seconds: float
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -199,7 +199,7 @@ class UnhealthyTerminator:
         due = self._due()
         if not due:
             self.last_error = None
-        elif self.clock() >= self._retry_at and self.active():
+        elif self.clock() >= self._retry_at and self.tenure.active():
             self._terminate(due)
 
     def drain_events(self) -> list[FleetEvent]:
@@ -235,7 +235,7 @@ class UnhealthyTerminator:
 
     def _terminate(self, instance_ids: Sequence[str]) -> None:
         self._read_consoles(instance_ids)
-        if not self.active():
+        if not self.tenure.active():
             return  # to read consoles may take long
         try:
             self.fleet.terminate(instance_ids)

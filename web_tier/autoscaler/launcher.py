@@ -31,6 +31,7 @@ from core.fleet.models import JournalEntry
 from services.backoff import Backoff
 from services.ec2 import ALIVE, Fleet, LaunchSpec
 from services.errors import LaunchError
+from services.lease import Tenure
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launch_journal import Journal
 from web_tier.autoscaler.metrics import ControllerMetrics
@@ -156,14 +157,13 @@ class Launcher:
     Attributes:
         fleet: EC2 with calls that botocore does not retry.
         journal: where each call is recorded before it is made.
-        active: returns whether this process may still act; asked right before each call.
         last_error: why the last call failed, in words; None if it succeeded, or if nothing has to be launched.
     """
 
     fleet: Fleet
     launches: RecentLaunches
     journal: Journal
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -192,7 +192,7 @@ class Launcher:
             BotoCoreError, ClientError, JournalBusyError: when the journal could not be read and written back. Nothing
                 may be decided before it was.
         """
-        if not self.active():
+        if not self.tenure.active():
             return
         for entry in self.journal.sync_from_store():
             ago = max(0.0, (self.journal.now() - entry.at).total_seconds())
@@ -207,7 +207,7 @@ class Launcher:
             BotoCoreError, ClientError, JournalBusyError: when the journal could not be written; no call was made.
             SupersededError: when another controller has written the journal; no call was made.
         """
-        if not self.active():
+        if not self.tenure.active():
             return
         for entry in self.journal.uncertain():
             described = instances_of(entry, observation)
@@ -259,7 +259,7 @@ class Launcher:
     def _call(self, entry: JournalEntry, options: Sequence[Offering], *, is_repeated: bool) -> None:
         """Record a call, make it, and apply the transition that follows from its outcome."""
         self.journal.record(entry)
-        if not self.active():
+        if not self.tenure.active():
             return  # the next controller finds the entry, and makes the call if it is still needed
         state, instance_ids, problem = self._make(entry, options)
         self.metrics.launch_calls.labels(state.name.lower()).inc()

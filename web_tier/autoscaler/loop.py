@@ -68,10 +68,10 @@ class Autoscaler:
 
     def __post_init__(self) -> None:
         """Make the parts that work with the same fleet, clock and lease."""
-        fleet, active, clock = self.health.fleet, self.health.active, self.observer.clock
+        fleet, clock = self.health.fleet, self.observer.clock
         self._arrivals = ArrivalRateEstimator(clock)
         self._metrics = MetricsCollector(self.health.tracker, self.meter, clock)
-        self._tags = WorkerTags(fleet, active, clock)
+        self._tags = WorkerTags(fleet, self.health.tenure, clock)
         self._commands = OperatorCommands(self.store, self._tags, clock)
 
     def tick(self) -> float:

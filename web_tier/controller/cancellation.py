@@ -18,6 +18,7 @@ from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
 from services.clock import utc_now
+from services.lease import Tenure
 from services.s3 import Bucket
 from web_tier.controller.reconciler import ResultRecovery, isolated
 from web_tier.controller.result_recorder import ResultRecorder
@@ -42,7 +43,6 @@ class JobCanceller:
 
     Attributes:
         inputs: the input bucket.
-        active: returns whether this process may still act.
         pool: makes the calls to the output bucket.
     """
 
@@ -50,7 +50,7 @@ class JobCanceller:
     recorder: ResultRecorder
     recovery: ResultRecovery
     inputs: Bucket
-    active: Callable[[], bool]
+    tenure: Tenure
     now: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="cancel")
@@ -68,7 +68,7 @@ class JobCanceller:
         self._left = {job_id: left for job_id, left in self._left.items() if job_id in cancelled and left}
         is_complete = True
         for job_id in cancelled:
-            if not self.active():
+            if not self.tenure.active():
                 break
             with isolated(job_id):
                 if self._read.get(job_id) != opened[job_id]:
@@ -91,7 +91,7 @@ class JobCanceller:
             align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
         refs = [ImageRef(job_id, image_id) for image_id in self.recorder.cancelled(job_id)]
         for start in range(0, len(refs), PAGE):
-            if not self.active():
+            if not self.tenure.active():
                 return False
             found = self.pool.map(lambda ref: self.recovery.result(ref, 0), refs[start : start + PAGE])
             if late := [result for result in found if result is not None and result.status == "done"]:
@@ -109,7 +109,7 @@ class JobCanceller:
         # In the meantime some may have got their results.
         records = self.recorder.read_again(job_id, self.recorder.still_missing(job_id, page))
         # After the attempts were read: a retry deletes the mark before it raises attempts, so those are never failed.
-        if records and self.active() and self.store.cancelled_jobs([job_id]):
+        if records and self.tenure.active() and self.store.cancelled_jobs([job_id]):
             self.recorder.record(self._results(records))
             _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
         return not left

@@ -18,6 +18,7 @@ from core.ids import job_folder, merged_key
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
 from services.clock import utc_now
+from services.lease import Tenure
 from services.s3 import Bucket
 from services.side_by_side import outcomes
 from web_tier.controller.result_recorder import ResultRecorder
@@ -70,7 +71,6 @@ class JobCleanup:
         inputs: the input bucket.
         outputs: the output bucket.
         every_seconds: time between two rounds, and the longest time until marks are read again.
-        active: returns whether this process may still act; asked before each portion.
         pool: removes the portions.
     """
 
@@ -79,7 +79,7 @@ class JobCleanup:
     inputs: Bucket
     outputs: Bucket
     every_seconds: float
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="cleanup")
@@ -126,7 +126,7 @@ class JobCleanup:
 
     def _remove_portion(self, job: DeletedJob) -> bool | None:
         """Remove up to `PORTION` of each kind; return whether more may be left, None if this process may not act."""
-        if not self.active():
+        if not self.tenure.active():
             return None
         # First of all: the recorder would write what it remembers again when a result arrives.
         self.recorder.evict(job.job_id)
@@ -153,20 +153,19 @@ class JobExpiry:
 
     Attributes:
         lifetime: time from a job's creation, last result or last retry to its end; zero: jobs do not expire.
-        active: returns whether this process may still act; asked before each deletion.
         now: the wall clock.
     """
 
     store: JobStore
     lifetime: timedelta
-    active: Callable[[], bool]
+    tenure: Tenure
     now: Callable[[], datetime] = utc_now
     _ends: dict[str, datetime] = field(default_factory=dict, init=False)
     """When old jobs end that were used after their creation, so that each is read again only then."""
 
     def tick(self) -> float:
         """Delete the jobs that have expired; return the seconds until the next round."""
-        if self.lifetime and self.active():
+        if self.lifetime and self.tenure.active():
             self.store.cancel_expiries()
             newest = self.store.newest_job()
             if newest is not None:
@@ -176,7 +175,7 @@ class JobExpiry:
     def _delete_expired(self, newest_end: datetime) -> None:
         now = self.now()
         for job in self.store.jobs_until(now - self.lifetime):
-            if not self.active():
+            if not self.tenure.active():
                 return
             if self._ends.get(job.job_id, now) > now:
                 continue
@@ -189,7 +188,7 @@ class JobExpiry:
                 _log.info("a job has expired", extra={"job": job.job_id})
 
     def _is_due(self, job: Job, now: datetime) -> bool:
-        return self.active() and self._end(job, now) <= now
+        return self.tenure.active() and self._end(job, now) <= now
 
     def _end(self, job: Job, now: datetime) -> datetime:
         status = self.store.status_of(job)

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from core.ids import first_id_of, form_key, input_key
 from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
+from services.lease import Tenure
 from services.table import CLOUD_ERRORS
 from web_tier.controller.result_recorder import SWITCH
 from web_tier.uploads.idempotency import UploadManifests
@@ -44,16 +44,13 @@ class OrphanCleanup:
     Attributes:
         ingest: its bucket and job store; completes repeatable uploads.
         form_seconds: lifetime of a presigned form.
-        active: returns whether this process may still act; asked before each intent.
         clock: monotonic seconds.
-        table_since: since when this table is used instead of another one; None if no other ever was.
     """
 
     ingest: ImageIngest
     form_seconds: float
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
-    table_since: datetime | None = None
     _first_seen: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -69,7 +66,7 @@ class OrphanCleanup:
             waited = now - self._first_seen[each.intent_id, each.renewed]
             if not each.is_closed and waited < PATIENCE_SECONDS + self.form_seconds * each.is_upload:
                 continue
-            if not self.active():
+            if not self.tenure.active():
                 break
             try:
                 if each.is_closed or self._intents.close(each):
@@ -100,7 +97,7 @@ class OrphanCleanup:
         store = self.ingest.store
         if intent.key:
             self._complete(intent)
-        if self.table_since is not None and intent.renewed < first_id_of(self.table_since + SWITCH):
+        if self.tenure.table_since is not None and intent.renewed < first_id_of(self.tenure.table_since + SWITCH):
             extra = {"job_id": intent.job_id, "images": " ".join(intent.image_ids)}
             _log.warning("kept objects of images whose records the restored table may not have", extra=extra)
             self._intents.remove([intent.intent_id])

@@ -30,6 +30,7 @@ from core.predictions import store_prediction, stored_prediction
 from core.tracing import new_traceparent, use_traceparent
 from services.clock import utc_now
 from services.errors import MessageError
+from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.metrics import ControllerMetrics
@@ -115,7 +116,6 @@ class DeadLetterConsumer:
 
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
-        active: returns whether this process may still act.
         metrics: count the dead letters that became results.
     """
 
@@ -123,13 +123,13 @@ class DeadLetterConsumer:
     recovery: ResultRecovery
     recorder: ResultRecorder
     receives: int
-    active: Callable[[], bool]
+    tenure: Tenure
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     def consume(self) -> None:
         """Consume the dead letters; each is deleted only after its image has a result."""
         for _ in range(MAX_BATCHES):
-            messages = self.queue.receive(wait_seconds=0) if self.active() else []
+            messages = self.queue.receive(wait_seconds=0) if self.tenure.active() else []
             if not messages:
                 return
             self.queue.delete([message.receipt for message in messages if self._try_to_record(message)])
@@ -190,7 +190,6 @@ class Reconciler:
     Attributes:
         lost_after_seconds: time without a result before an image may count as lost.
         visibility_seconds: how long a request is hidden after a worker that ended had received it.
-        active: returns whether this process may still act.
         is_paused: returns whether the fleet is paused, so that requests wait for as long as operators want.
         heartbeats: returns how many messages of the response queue may be heartbeats, at most.
         may_close: returns whether no other part needs the finished job to stay open.
@@ -206,7 +205,7 @@ class Reconciler:
     inputs: Bucket
     reconcile_seconds: float
     lost_after_seconds: float
-    active: Callable[[], bool]
+    tenure: Tenure
     is_paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
@@ -242,7 +241,7 @@ class Reconciler:
             self._jobs[job.job_id] = watch
             if watch.touched_at != job.touched_at:  # images were added since the last sweep
                 watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
-            if self.active():
+            if self.tenure.active():
                 with isolated(job.job_id):
                     if (requested := self._sweep(job, watch, listed_at)) is not None:
                         answered[watch.group] = max(requested, answered.get(watch.group, requested))
@@ -334,7 +333,7 @@ class Reconciler:
             by_job.setdefault(ref.job_id, []).append(ref.image_id)
         for job_id, image_ids in by_job.items():
             for start in range(0, len(image_ids), PAGE):
-                if not self.active():
+                if not self.tenure.active():
                     return
                 if (group := self._jobs[job_id].group) in passed_over:
                     self._order.repair(group)

@@ -32,6 +32,7 @@ from core.s3_locations import S3Location
 from services.backoff import pause_seconds
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.lease import Tenure
 from services.s3 import Bucket, SourceBuckets, is_refusal
 from web_tier.results.export import JSON_LINES, json_lines
 from web_tier.results.query import PAGE, all_results, is_retrying
@@ -144,21 +145,17 @@ class ResultsFileWriter:
 
     Attributes:
         outputs: the output bucket.
-        active: returns whether this process may still act; asked before each page of images, before the file is
-            complete, and before it is copied.
         copier: copies complete files.
-        token: fencing token with which a written file is recorded.
         on_finished: called with the id of a job in which every image has its last result, before its file is
             recorded; again if the controller dies in between, or results change later.
     """
 
     store: JobStore
     outputs: Bucket
-    active: Callable[[], bool]
+    tenure: Tenure
     copier: ResultsCopier
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    token: int = 0
     on_finished: Callable[[str], None] = lambda _job_id: None
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
@@ -172,7 +169,7 @@ class ResultsFileWriter:
                 state.touched_at, state.settled, state.pause, state.due = job.touched_at, False, 0.0, now
         min_pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(opened))
         for job_id, state in self._states.items():
-            if self.active() and self.clock() >= state.due:
+            if self.tenure.active() and self.clock() >= state.due:
                 self._check_safely(job_id, state)
                 pause = min(MAX_CHECK_SECONDS, 2 * state.pause) if state.settled else 0.0
                 state.pause = max(min_pause, pause)
@@ -239,7 +236,7 @@ class ResultsFileWriter:
         state.is_copying = True
         if self.clock() < state.copy_due:
             return False
-        if not self.active():
+        if not self.tenure.active():
             raise TenureOverError
         try:
             error = self.copier.copy(job, merged.key)
@@ -254,7 +251,7 @@ class ResultsFileWriter:
             _log.warning("the results of a job could not be copied", extra=extra, exc_info=True)
             return False
         state.copy_failures = 0
-        if not self.store.put_copy(job.job_id, ResultsCopy(merged.version, error), self.token):
+        if not self.store.put_copy(job.job_id, ResultsCopy(merged.version, error), self.tenure.token):
             raise TenureOverError
         self.store.mark_if_removed(job.job_id)
         _log.info("copied the results of a job", extra={"job": job.job_id, "refused": error})
@@ -270,9 +267,9 @@ class ResultsFileWriter:
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
             if not retrying:
                 self.on_finished(job_id)
-            is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.token)
+            is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.tenure.token)
         finally:
-            if is_refused or not self.active():
+            if is_refused or not self.tenure.active():
                 # This controller may have been frozen and have replaced a later controller's file by an old one.
                 self.store.delete_merged(job_id, self.now())
         if is_refused:
@@ -287,7 +284,7 @@ class ResultsFileWriter:
         # What the model answered: users may set true labels at any time, and the file is not written again then.
         results, images = all_results(self.store, status.job.job_id, with_truths=False), 0
         while page := list(islice(results, PAGE)):
-            if not self.active():
+            if not self.tenure.active():
                 raise TenureOverError
             images += len(page)
             retrying |= {result.record.ref: result.record for result in page if result.retrying}
@@ -295,5 +292,5 @@ class ResultsFileWriter:
         if images != status.accepted:
             # The web tier is adding images, or has recorded some that it withdraws.
             raise UnfinishedJobError
-        if not self.active():
+        if not self.tenure.active():
             raise TenureOverError

@@ -138,7 +138,6 @@ class ControllerServices:
 
     def ticks(self, tenure: Tenure, fleet_config: FleetConfigWatcher) -> Mapping[str, Tick]:
         """Return the loops of one tenure by name, which remember nothing of an earlier one."""
-        active = tenure.active
         prices, fleet_store = self.config.prices, FleetStore(self.store.table)
         fleet_store.set_table_in_use(None)
         before, over = fleet_store.snapshot(), fleet_store.days()
@@ -174,7 +173,7 @@ class ControllerServices:
             self.inputs.delete_all,
             self.outputs.delete_all,
             token=tenure.token,
-            active=active,
+            active=tenure.active,
             table_since=tenure.table_since,
             on_results=meter.attribution.add_answers,
             on_recorded=count_results,
@@ -192,14 +191,19 @@ class ControllerServices:
 
         responses = replace(self.responses, pool=self.calls)
         collector = Collector(
-            responses, self.outputs, recorder, cache, active, spans=self.spans, registry=registry, pool=self.calls
+            responses,
+            self.outputs,
+            recorder,
+            cache,
+            tenure.active,
+            spans=self.spans,
+            registry=registry,
+            pool=self.calls,
         )
         copier = ResultsCopier(self.sources, self.outputs, self.config.imports.destinations)
-        results_files = ResultsFileWriter(
-            self.store, self.outputs, active, copier, token=tenure.token, on_finished=publish
-        )
+        results_files = ResultsFileWriter(self.store, self.outputs, tenure, copier, on_finished=publish)
         recovery = ResultRecovery(self.store, recorder, self.outputs)
-        canceller = JobCanceller(self.store, recorder, recovery, self.inputs, active)
+        canceller = JobCanceller(self.store, recorder, recovery, self.inputs, tenure)
         listings = ListingStore(self.store)
         limits = self.config.web.image_limits
         inspect = sandboxed_inspect(limits, self.config.sandbox.limits)
@@ -213,15 +217,13 @@ class ControllerServices:
             )
 
         ticks: dict[str, Tick] = {
-            "autoscaler": self._autoscaler(
-                tenure.holder, fleet_config, registry, meter, recorder.problem, caps=caps, active=active
-            ).tick,
+            "autoscaler": self._autoscaler(tenure, fleet_config, registry, meter, recorder.problem, caps=caps).tick,
             "collector": collector.tick,
             **{f"collector-{number}": collector.help_tick for number in range(1, HELPERS + 1)},
             "counts": recorder.counts_tick,
             "cost_rows": cost_rows.tick,
             "model_results": model_results.tick,
-            "reconciler": self._reconciler(recovery, registry, may_close, active).tick,
+            "reconciler": self._reconciler(recovery, registry, may_close, tenure).tick,
             "canceller": canceller.tick,
             "configured_model": ConfiguredModelRecorder(
                 lambda: fleet_config.worker or self.config.worker,
@@ -230,10 +232,10 @@ class ControllerServices:
                 self.outputs,
                 self.bucket_named,
                 fleet_config,
-                active,
+                tenure,
             ).tick,
             "source_importer": SourceImporter(
-                self.sources, ingest, self.config, active, tenure.token, samples=self.spans.samples
+                self.sources, ingest, self.config, tenure, samples=self.spans.samples
             ).tick,
             "results_files": results_files.tick,
             "notifier": Notifier(
@@ -241,16 +243,14 @@ class ControllerServices:
                 notifications,
                 self.send,
                 lambda job_id: results_files.is_done_with(job_id) or not self.store.is_open(job_id),
-                active,
+                tenure,
             ).tick,
             "cap_notifier": caps.tick,
             "cleanup": JobCleanup(
-                self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, active
+                self.store, recorder, self.inputs, self.outputs, self.config.controller.reconcile_seconds, tenure
             ).tick,
-            "orphans": OrphanCleanup(
-                ingest, self.config.web.direct_upload_seconds, active, table_since=tenure.table_since
-            ).tick,
-            "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, active).tick,
+            "orphans": OrphanCleanup(ingest, self.config.web.direct_upload_seconds, tenure).tick,
+            "expiry": JobExpiry(self.store, self.config.retention.unkept_lifetime, tenure).tick,
         }
         for name in ticks:
             self.metrics.loop_failures.labels(name)  # begins at 0
@@ -258,14 +258,13 @@ class ControllerServices:
 
     def _autoscaler(
         self,
-        holder: str,
+        tenure: Tenure,
         fleet_config: FleetConfigWatcher,
         registry: WorkerRegistry,
         meter: BillingMeter,
         problem: Callable[[], str | None],
         *,
         caps: CapNotifier,
-        active: Callable[[], bool],
     ) -> Autoscaler:
         launches, store = RecentLaunches(), FleetStore(self.store.table)
         tracker, drain_seconds = InstanceTracker(registry), self.config.worker.drain_seconds
@@ -273,9 +272,9 @@ class ControllerServices:
             config=fleet_config,
             store=store,
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
-            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, active, metrics=self.metrics),
+            health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, tenure, metrics=self.metrics),
             launcher=Launcher(
-                self.launching, launches, Journal(store, f"{holder}/{new_id()}"), active, metrics=self.metrics
+                self.launching, launches, Journal(store, f"{tenure.holder}/{new_id()}"), tenure, metrics=self.metrics
             ),
             meter=meter,
             reporter=Reporter(
@@ -293,7 +292,7 @@ class ControllerServices:
         recovery: ResultRecovery,
         registry: WorkerRegistry,
         may_close: Callable[[str], bool],
-        active: Callable[[], bool],
+        tenure: Tenure,
     ) -> Reconciler:
         recorder, fleet = recovery.recorder, FleetStore(self.store.table)
         receives = self.config.queues.max_receive_count
@@ -301,14 +300,14 @@ class ControllerServices:
             store=self.store,
             recorder=recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, active, self.metrics),
+            dead_letters=DeadLetterConsumer(self.dead_letters, recovery, recorder, receives, tenure, self.metrics),
             requests=self.requests,
             responses=self.responses,
             inputs=self.inputs,
             reconcile_seconds=self.config.controller.reconcile_seconds,
             lost_after_seconds=self.config.controller.lost_after_seconds,
             visibility_seconds=self.config.queues.visibility_timeout_seconds,
-            active=active,
+            tenure=tenure,
             is_paused=lambda: fleet.paused() is not None,
             heartbeats=registry.active,
             may_close=may_close,

@@ -48,6 +48,7 @@ from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
@@ -106,8 +107,6 @@ class SourceImporter:
         sources: the buckets of the sources.
         ingest: records and enqueues images; its bucket is the input bucket.
         config: the configuration: which sources are allowed, and the limits of an image and of a day.
-        active: returns whether this process may still act; asked before each call that writes.
-        token: the fencing token of this tenure.
         page_objects: objects of a page.
         samples: returns whether spans of the next page are exported.
     """
@@ -115,8 +114,7 @@ class SourceImporter:
     sources: SourceBuckets
     ingest: ImageIngest
     config: Config
-    active: Callable[[], bool]
-    token: int = 0
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
     pool: ThreadPoolExecutor = field(
@@ -137,7 +135,7 @@ class SourceImporter:
         self._turns = {each.job_id: self._turns.get(each.job_id) or ImportTurns(now, now) for each in pending}
         has_more = False
         for each in pending:
-            if not self.active():
+            if not self.tenure.active():
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock():
@@ -160,7 +158,7 @@ class SourceImporter:
             _log.warning("a page of a source could not be accepted", extra=extra, exc_info=True)
             return False
         finally:
-            if not self.active():
+            if not self.tenure.active():
                 # This controller may have been frozen, and the job may have been removed meanwhile.
                 self.ingest.store.mark_if_removed(job_id)
         turns.failures = 0
@@ -354,12 +352,12 @@ class SourceImporter:
             OutdatedTenureError: a later controller has recorded it.
         """
         self._check_active()
-        if not self._listings.put(job_id, listing, self.token):
+        if not self._listings.put(job_id, listing, self.tenure.token):
             raise OutdatedTenureError
         return listing
 
     def _check_active(self) -> None:
-        if not self.active():
+        if not self.tenure.active():
             raise OutdatedTenureError
 
 

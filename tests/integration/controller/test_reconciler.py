@@ -9,6 +9,7 @@ from core.ids import ImageRef, output_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from core.result_cache import ResultCache
 from scripts.demo_model.signs import samples
+from services.lease import Tenure
 from services.sqs import OutgoingMessage, Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from web_tier.controller.collector import Collector
@@ -40,13 +41,13 @@ class Sweeper:
             store=wiring.store,
             recorder=recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(wiring.dead_letters, recovery, recorder, 5, lambda: True),
+            dead_letters=DeadLetterConsumer(wiring.dead_letters, recovery, recorder, 5, Tenure()),
             requests=wiring.requests,
             responses=wiring.responses,
             inputs=wiring.inputs,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
-            active=lambda: True,
+            tenure=Tenure(),
             clock=lambda: self.now,
         )
 

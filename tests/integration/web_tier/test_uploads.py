@@ -24,6 +24,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.clients import Clients
+from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table, TableBusyError
@@ -134,7 +135,7 @@ def test_a_process_killed_during_an_upload_has_acknowledged_nothing_and_its_obje
     job, seconds = shared_tier.create_job(), [0.0]
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
     ingest = ImageIngest(ImageLimits(), bucket, store, queue, inspect)
-    orphans = OrphanCleanup(ingest, 0.0, lambda: True, lambda: seconds[0])
+    orphans = OrphanCleanup(ingest, 0.0, Tenure(), lambda: seconds[0])
     with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
         wait_for_keys(bucket, job, GROUP_IMAGES)
         for worker in shared_tier.workers():

@@ -35,7 +35,7 @@ from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from core.result_cache import ResultCache
 from services.errors import FleetsightError
-from services.lease import Lease
+from services.lease import Lease, Tenure
 from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.billing import Billing
@@ -209,13 +209,13 @@ class Controller:
             if is_held and not is_leading:
                 is_leading = True
                 try:
-                    self._start_loops(self.lease.token)
+                    self._start_loops(Tenure(self.process.name, self.lease.token, self.lease.moved_at, self.active))
                 except CLOUD_ERRORS:
                     break
             self.world.scheduler.sleep(0)
         self.world.controller_ended(self.process)
 
-    def _start_loops(self, token: int) -> None:
+    def _start_loops(self, tenure: Tenure) -> None:
         world, scheduler = self.world, self.world.scheduler
         store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
@@ -224,9 +224,9 @@ class Controller:
             store,
             world.inputs.delete_all,
             world.outputs.delete_all,
-            token=token,
-            active=self.active,
-            table_since=self.lease.moved_at,
+            token=tenure.token,
+            active=tenure.active,
+            table_since=tenure.table_since,
             now=self.now,
             locks=JobLocks(lambda: TaskLock(scheduler)),
             clock=scheduler.clock,
@@ -240,35 +240,33 @@ class Controller:
         def publish(job_id: str) -> None:
             notifications.request(job_id, {"topic": "topic"}, self.now(), is_bounded=False)
 
-        results_files = ResultsFileWriter(
-            store, world.outputs, self.active, copier, scheduler.clock, self.now, token, publish
-        )
+        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, scheduler.clock, self.now, publish)
         notifier = Notifier(
             store,
             notifications,
             {"topic": self._send, "webhook": self._send},
             lambda job_id: results_files.is_done_with(job_id) or not store.is_open(job_id),
-            self.active,
+            tenure,
             scheduler.clock,
             self.now,
             lambda send: self._spawn("sender", send),
         )
         recovery = ResultRecovery(store, recorder, world.outputs)
         canceller = JobCanceller(
-            store, recorder, recovery, world.inputs, self.active, self.now, cast(Any, InlineExecutor())
+            store, recorder, recovery, world.inputs, tenure, self.now, cast(Any, InlineExecutor())
         )
         listings = ListingStore(store)
         reconciler = Reconciler(
             store=store,
             recorder=recorder,
             recovery=recovery,
-            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, self.active),
+            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, tenure),
             requests=requests,
             responses=responses,
             inputs=world.inputs,
             reconcile_seconds=5.0,
             lost_after_seconds=LOST_AFTER_SECONDS,
-            active=self.active,
+            tenure=tenure,
             is_paused=lambda: world.paused,
             clock=scheduler.clock,
             now=self.now,
@@ -284,7 +282,7 @@ class Controller:
             world.inputs,
             world.outputs,
             5.0,
-            self.active,
+            tenure,
             scheduler.clock,
             cast(Any, InlineExecutor()),
         )
@@ -294,15 +292,14 @@ class Controller:
             world.sources,
             ingest,
             import_config(),
-            self.active,
-            token,
+            tenure,
             scheduler.clock,
             self.now,
             cast(Any, InlineExecutor()),
             page_objects=2,
         )
-        collector = Collector(responses, world.outputs, recorder, cache, self.active, self.now, registry=registry)
-        orphans = OrphanCleanup(ingest, FORM_SECONDS, self.active, scheduler.clock)
+        collector = Collector(responses, world.outputs, recorder, cache, tenure.active, self.now, registry=registry)
+        orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, scheduler.clock)
         ticks: dict[str, Callable[[], float]] = {
             "billing": Billing(world, self.table, self.now).tick,
             "collector": collector.tick,
@@ -315,7 +312,7 @@ class Controller:
             "notifier": notifier.tick,
             "cleanup": cleanup.tick,
             "orphans": lambda: max(ORPHANS_SECONDS, orphans.tick()),
-            "expiry": JobExpiry(store, UNKEPT_LIFETIME, self.active, self.now).tick,
+            "expiry": JobExpiry(store, UNKEPT_LIFETIME, tenure, self.now).tick,
         }
         for name, tick in ticks.items():
             self._spawn(name, partial(self._loop, tick))

@@ -22,6 +22,7 @@ from core.fleet.models import (
 from core.fleet.store import Commands, FleetStore
 from services.backoff import Backoff
 from services.ec2 import Fleet
+from services.lease import Tenure
 from services.sqs import Queue, QueueCounts
 from tests.simulation.faults.cloud import Cloud
 from tests.simulation.faults.machines import SimulatedQueues
@@ -176,6 +177,7 @@ class SimulatedController:
     def __init__(self, name: str, site: Site, active: Callable[[], bool]) -> None:
         self.name, self._site = name, site
         clock, store, before = site.clock, site.store, site.store.last_snapshot
+        tenure = Tenure(name, active=active)
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
         self._registry = WorkerRegistry(clock, self._now)
         tracker, dead_letters = InstanceTracker(self._registry, clock, self._now), cast(Queue, _EmptyQueue())
@@ -185,9 +187,9 @@ class SimulatedController:
             observer=Observer(
                 cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now, self._cpu_seconds
             ),
-            health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, active, clock, _without_jitter(1.0)),
+            health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, tenure, clock, _without_jitter(1.0)),
             launcher=Launcher(
-                fleet, launches, Journal(store, name, clock, self._now), active, clock, _without_jitter(1.0)
+                fleet, launches, Journal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
             ),
             meter=BillingMeter(
                 MINIMUM_BILLED_SECONDS,

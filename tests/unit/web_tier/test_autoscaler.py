@@ -13,6 +13,7 @@ from core.config import FleetSettings, load_config
 from core.fleet.models import CircuitState, FleetSnapshot, LimitsOverride
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
+from services.lease import Tenure
 from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import Clock, CommandStore, RecordingStore, counted_queue, fleet_settings, heartbeat
 from tests.support.jobs import client_error
@@ -66,8 +67,8 @@ class Bench:
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings(**settings)),
             store=self.operators,
             observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
-            health=UnhealthyTerminator(fleet, tracker, 60, lambda: True, self.clock),
-            launcher=Launcher(fleet, launches, journal, lambda: True, self.clock),
+            health=UnhealthyTerminator(fleet, tracker, 60, Tenure(), self.clock),
+            launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
             meter=BillingMeter(60, lambda _: hourly, before, clock=self.clock, on_demand=lambda _: hourly),
             reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,

@@ -15,6 +15,7 @@ from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
 from services.errors import MessageError, NotFoundError
+from services.lease import Tenure
 from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results
 from tests.support.jobs import failed as failed_result
@@ -389,7 +390,7 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     site.store.delete(site.store.job(ref.job_id))
     with pytest.raises(NotFoundError):
         site.store.put_cancelled(ref.job_id, EPOCH)
-    JobCleanup(site.store, site.recorder, site.inputs, site.outputs, 1.0, lambda: True).tick()
+    JobCleanup(site.store, site.recorder, site.inputs, site.outputs, 1.0, Tenure()).tick()
     assert not site.inputs.objects
     assert not site.store.cancelled_jobs([ref.job_id])
 

@@ -10,6 +10,7 @@ from core.fleet.models import FleetDay
 from core.ids import first_id_of
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.support.autoscaler import fleet_settings, fleet_snapshot, instance
 from tests.support.clocks import YEAR, World
@@ -58,7 +59,7 @@ class Controller:
         clock, boot = self.world.clock, lambda: self.world.boot
         over = tuple(self.days.values())
         self.meter = BillingMeter(60, lambda _: 0.36, before, boot, clock.now, over=over)
-        self.expiry = JobExpiry(self.store, timedelta(days=7), lambda: True, clock.now)
+        self.expiry = JobExpiry(self.store, timedelta(days=7), Tenure(), clock.now)
 
     def round(self, *, has_worker: bool) -> tuple[object, ...]:
         """Run a round; return everything that depends on the time."""

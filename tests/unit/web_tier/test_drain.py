@@ -8,6 +8,7 @@ import pytest
 from core.fleet.models import FleetPause
 from core.fleet.store import Commands
 from services.ec2 import Instance
+from services.lease import Tenure
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, CommandStore, booting, fleet_settings, instance, observation
@@ -41,7 +42,7 @@ class Tagger:
 
     def start(self) -> None:
         """Start one that remembers nothing, as another controller does."""
-        self.tags = WorkerTags(self.ec2.fleet(), lambda: self.active, self.clock)
+        self.tags = WorkerTags(self.ec2.fleet(), Tenure(active=lambda: self.active), self.clock)
 
     def add(self, *workers: str) -> None:
         if self.role == "drain":
@@ -105,7 +106,7 @@ def test_a_worker_is_no_longer_protected_although_its_description_lags() -> None
 
 def test_a_stopped_worker_is_untagged_so_that_it_works_once_it_is_started_again() -> None:
     ec2, clock = MemoryEC2(states={"i-1": "running", "i-2": "running"}), Clock()
-    tags = WorkerTags(ec2.fleet(), lambda: True, clock)
+    tags = WorkerTags(ec2.fleet(), Tenure(), clock)
     tags.drain(["i-1", "i-2"], "too many")
     ec2.states["i-1"], ec2.refuses = "stopped", True
     tags.untag_stopped(ec2.fleet().instances())
@@ -131,7 +132,7 @@ class Bench:
     def __init__(self, *drain: str, active: bool = True) -> None:
         self.clock, self.store, self.ec2 = Clock(), CommandStore(), MemoryEC2()
         self.store.stored = Commands(drain=drain)
-        self.tags = WorkerTags(self.ec2.fleet(), lambda: active, self.clock)
+        self.tags = WorkerTags(self.ec2.fleet(), Tenure(active=lambda: active), self.clock)
         self.commands = OperatorCommands(self.store, self.tags, self.clock)
 
     @property

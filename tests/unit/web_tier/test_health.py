@@ -11,6 +11,7 @@ from core.fleet.models import FleetInstance
 from core.ids import new_id
 from core.messages import ClassificationResult, WorkerState
 from services.backoff import Backoff
+from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
@@ -261,7 +262,8 @@ class HealthScene(Scene):
         self.ec2, self.is_active = MemoryEC2(), True
         self.ec2.states |= dict.fromkeys(names, "running")
         self.drained: set[str] = set()
-        self.health = UnhealthyTerminator(self.ec2.fleet(), self.tracker, DRAIN, lambda: self.is_active, self.clock)
+        tenure = Tenure(active=lambda: self.is_active)
+        self.health = UnhealthyTerminator(self.ec2.fleet(), self.tracker, DRAIN, tenure, self.clock)
         self.health.backoff = Backoff(first_seconds=1.0, max_seconds=30.0, uniform=lambda _low, high: high)
 
     def check(self, seconds: int = 1, *working: str) -> frozenset[str]:
@@ -450,7 +452,7 @@ def test_a_worker_that_reports_is_never_terminated_however_late_reports_are_read
     clock, ec2 = Clock(0.0), MemoryEC2()
     ec2.states["a"] = "running"
     registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
-    health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, lambda: True, clock)
+    health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, Tenure(), clock)
     late = iter(beats * 1_000)
     unread, next_beat = list[float](), boot
 

@@ -22,6 +22,7 @@ from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, rolled_back
 from core.published_bundles import copies_first, publish
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
+from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
@@ -349,7 +350,7 @@ class Recording:
             self.outputs,
             self.buckets.__getitem__,
             self.watcher,
-            lambda: self.is_active,
+            Tenure(active=lambda: self.is_active),
         )
 
     def configure(self, bundle: Path) -> None:

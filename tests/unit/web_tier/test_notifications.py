@@ -16,6 +16,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.notifications import MAX_REQUESTS, Delivery, DeliveryFailedError, DeliveryState, NotificationStore
 from core.jobs.store import JobStore
+from services.lease import Tenure
 from services.table import TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem
@@ -79,7 +80,7 @@ class Scene:
             self.notifications,
             {"webhook": self.send, "email": self.send},
             lambda job_id: job_id not in self.unfinished,
-            lambda: self.active,
+            Tenure(active=lambda: self.active),
             self.clock,
             lambda: NOW,
             self.threads.append,

@@ -14,6 +14,7 @@ from core.images import ImageLimits
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
+from services.lease import Tenure
 from services.s3 import UploadForm
 from services.table import TableBusyError
 from tests.support.jobs import NOW, client_error, done, picture
@@ -131,7 +132,7 @@ class Site:
         self.store = JobStore(self.table)
         self.queue = MemoryQueue()
         ingest = ImageIngest(ImageLimits(), self.bucket, self.store, self.queue, inspect, clock=self.now)
-        self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, lambda: True, lambda: self.seconds)
+        self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, Tenure(), lambda: self.seconds)
 
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.seconds)
@@ -346,7 +347,7 @@ def test_an_intent_that_cannot_be_handled_delays_no_other_and_a_deposed_controll
             process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
     site.cleanup.tick()
     site.seconds += PATIENCE_SECONDS
-    replace(site.cleanup, active=lambda: False).tick()
+    replace(site.cleanup, tenure=Tenure(active=lambda: False)).tick()
     refused = iter([client_error(503)])
 
     def call(operation: str, effect: Callable[[], T]) -> T:
@@ -379,7 +380,7 @@ def test_images_that_a_restored_table_does_not_have_keep_their_objects(hours: in
     assert len(images) == 3
     site.table.items.clear()
     site.table.items.update(backup)
-    site.cleanup.table_since = datetime.now(UTC) - timedelta(hours=hours)
+    site.cleanup.tenure = Tenure(table_since=datetime.now(UTC) - timedelta(hours=hours))
     site.clean(2 * 3_600 + FORM_SECONDS)
     assert sorted(site.bucket.objects) == (sorted(image.key for image in images) if stays else [])
     assert list(PutIntents(site.table).find_all()) == []

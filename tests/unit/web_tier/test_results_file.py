@@ -15,6 +15,7 @@ from core.ids import merged_key, new_id
 from core.jobs.models import Counts, ImageRecord, Job, MergedFile, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
+from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -54,9 +55,8 @@ class Scene:
     def start(self) -> None:
         """Start a writer that remembers nothing, as after a crash."""
         copier = ResultsCopier(self.buckets, self.outputs, [S3Grant(location=each) for each in self.destinations])
-        self.writer = ResultsFileWriter(
-            self.store, self.outputs, lambda: self.active, copier, self.clock, lambda: self.now, self.token
-        )
+        tenure = Tenure(token=self.token, active=lambda: self.active)
+        self.writer = ResultsFileWriter(self.store, self.outputs, tenure, copier, self.clock, lambda: self.now)
 
     def check(self) -> None:
         """Run a round when every job is due."""
@@ -189,7 +189,7 @@ def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), done(two))
     turns = iter([True, True, False])
-    scene.writer.active = lambda: next(turns, False)
+    scene.writer.tenure = Tenure(active=lambda: next(turns, False))
     scene.writer.tick()
     assert scene.written_at() is None
     with pytest.raises(NotFoundError):
@@ -202,11 +202,11 @@ def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scen
     put_results(scene.store, scene.job, done(one))
     newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
     assert scene.store.put_merged(scene.job.job_id, newer, token=9)
-    scene.writer.token = 7
+    scene.writer.tenure = Tenure(token=7)
     scene.check()
     assert scene.store.status(scene.job.job_id).merged is None
     assert scene.store.is_open(scene.job.job_id)
-    scene.writer.token = 10
+    scene.writer.tenure = Tenure(token=10)
     scene.check()
     assert scene.is_current()
 

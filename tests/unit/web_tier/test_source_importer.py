@@ -15,6 +15,7 @@ from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
+from services.lease import Tenure
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, client_error, done, put_results
@@ -59,8 +60,7 @@ class Site:
             self.sources,
             self.ingest,
             self.config,
-            lambda: self.active,
-            self.token,
+            Tenure(token=self.token, active=lambda: self.active),
             self.clock,
             lambda: NOW + self.late,
             page_objects=3,

@@ -19,6 +19,7 @@ from core.model_catalog import CatalogStore, ModelCatalog, with_configured
 from core.published_bundles import copy_published, publish
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.lease import Tenure
 from services.s3 import Bucket
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.reporting import FleetEvent
@@ -44,7 +45,6 @@ class ConfiguredModelRecorder:
         outputs: the output bucket, where an earlier release published.
         bucket_named: returns a bucket by its name.
         fleet_config: shows a roll-out as an event.
-        active: returns whether this process may still act.
     """
 
     settings: Callable[[], WorkerSettings]
@@ -53,7 +53,7 @@ class ConfiguredModelRecorder:
     outputs: Bucket
     bucket_named: Callable[[str], Bucket]
     fleet_config: FleetConfigWatcher
-    active: Callable[[], bool]
+    tenure: Tenure
     now: Callable[[], datetime] = utc_now
     _recorded: bytes | None = field(default=None, init=False)
     _ticks: int = field(default=0, init=False)
@@ -69,7 +69,7 @@ class ConfiguredModelRecorder:
                 worker.bundle_sha256,
             )
             seen = sha256(manifest).digest()
-            if seen != self._recorded and self.active():
+            if seen != self._recorded and self.tenure.active():
                 self._record(worker)
                 self._recorded = seen
             problem = None
@@ -80,8 +80,8 @@ class ConfiguredModelRecorder:
         self._problem = problem
         is_due = self._ticks % TICKS_BETWEEN_COPIES == 0
         self._ticks += 1  # before the copy: one that fails is repeated in an hour, not every few seconds
-        if is_due and self.models.name != self.outputs.name and self.active():
-            copy_published(self.outputs, self.models, self.active)
+        if is_due and self.models.name != self.outputs.name and self.tenure.active():
+            copy_published(self.outputs, self.models, self.tenure.active)
         return CHECK_SECONDS
 
     def _record(self, worker: WorkerSettings) -> None:

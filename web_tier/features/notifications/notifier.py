@@ -34,6 +34,7 @@ from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import utc_now
 from services.errors import NotFoundError
+from services.lease import Tenure
 from web_tier.features.notifications.webhooks import WebhookMessage, send_webhook
 
 CHECK_SECONDS: Final = 2.0
@@ -116,7 +117,6 @@ class Notifier:
     Attributes:
         send: how to send a message, by channel; a message on another channel fails.
         is_done: returns whether all images of a job have their results, and no upload or retry goes on.
-        active: returns whether this process may still act.
         start: runs a function in a thread of its own.
     """
 
@@ -124,7 +124,7 @@ class Notifier:
     notifications: NotificationStore
     send: Mapping[Channel, Send]
     is_done: Callable[[str], bool]
-    active: Callable[[], bool]
+    tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
     start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
@@ -146,7 +146,7 @@ class Notifier:
             free = MAX_CONCURRENT - len(self._sending)
         pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(pending))
         for job in due:
-            if free == 0 or not self.active():
+            if free == 0 or not self.tenure.active():
                 break
             free -= self._check_safely(job)
             self._postpone(job, pause)
@@ -182,7 +182,9 @@ class Notifier:
         try:
             notification = self.notifications.find(job.job_id)
             waiting = [each for each in notification.deliveries if each.state == "waiting"]
-            after = [self._try_to_send(notification, delivery, status) for delivery in waiting if self.active()]
+            after = [
+                self._try_to_send(notification, delivery, status) for delivery in waiting if self.tenure.active()
+            ]
             if len(after) < len(waiting):
                 return
             if attempts := [each.attempts for each in after if each.state == "waiting"]:
