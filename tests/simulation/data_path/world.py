@@ -94,6 +94,7 @@ class World:
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.skew_seconds: defaultdict[str, float] = defaultdict(float)
         self._clocks: dict[Process | None, WallClock] = {}
+        self._confirmed: dict[Process, tuple[float, float]] = {}
         self.is_capped = False
         self.has_late_workers = False
         self.billed_seconds = 0.0
@@ -153,8 +154,11 @@ class World:
         return self._clocks[process]
 
     def _reply(self, process: Process) -> None:
-        """Let a process see the date of a reply, as botocore does."""
-        self.clock_of(process).confirm(format_datetime(self.now()))
+        """Let a process see the date of a reply, as botocore does, unless it says nothing new."""
+        at = self.scheduler.now, self.skew_seconds[process.kind]
+        if self._confirmed.get(process) != at:
+            self._confirmed[process] = at
+            self.clock_of(process).confirm(format_datetime(self.now()))
 
     # What happens to processes
 
