@@ -99,7 +99,6 @@ from core.jobs.items import (
     resend_item,
     resend_of,
     result_item,
-    result_summary_of,
     runs_as_text,
     single_job_item,
     single_job_of,
@@ -118,24 +117,23 @@ from core.jobs.models import (
     OpenJob,
     Resend,
     ResultsCopy,
-    ResultSummary,
     SourceListing,
     TrueLabel,
     with_accepted,
 )
-from core.messages import ClassificationResult, Status
+from core.jobs.reader import JobReader
+from core.messages import ClassificationResult
 from services.errors import NotFoundError
-from services.table import EXPIRES_AT, LAST, Item, Table
+from services.table import EXPIRES_AT, LAST, Item
 
 SLOW_RECORD_SECONDS = 10.0
 """Time to record images after which their jobs are marked as open again, well before they could be closed."""
 
 
 @dataclass(frozen=True)
-class JobStore:
+class JobStore(JobReader):
     """Reads and writes the job table."""
 
-    table: Table
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
 
     # Jobs
@@ -451,16 +449,6 @@ class JobStore:
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}, {_ref_of(*key): error for key, error in left}
 
-    def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
-        """Return the records of those of `refs`, each once, that are accepted images.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
-        items = self.table.get_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
-        found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
-        return {record.ref: record for record in found}
-
     def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
         """Replace the record `before` by `after`; return False if the record has another attempt meanwhile.
 
@@ -556,16 +544,6 @@ class JobStore:
             None if truth is None else truth_of(truth),
         )
 
-    def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
-        """Yield a job's images in the order of their ids, those after the image id `after`."""
-        beyond = IMAGE if after is None else f"{IMAGE}{after}\x00"
-        for item in self.table.query(partition(job_id), beyond, IMAGE + LAST, limit=limit):
-            yield image_of(job_id, item)
-
-    def count_images(self, job_id: str) -> int:
-        """Return how many images of the job are recorded; the cost grows with their number."""
-        return self.table.count(partition(job_id), IMAGE)
-
     # Results
 
     def put_done(self, responses: Sequence[ClassificationResult]) -> None:
@@ -589,36 +567,6 @@ class JobStore:
         )
         return self.table.put_if(result_item(response), free, {"failed": "failed", "attempt": response.attempt})
 
-    def result(self, ref: ImageRef) -> ClassificationResult | None:
-        """Return the result of one image, or None if no result exists yet."""
-        item = self.table.get(partition(ref.job_id), f"{RESULT}{ref.image_id}")
-        return None if item is None else ClassificationResult.from_json(str(item["response"]))
-
-    def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
-        """Return the results of those of `refs`, each once and of any jobs, that have one.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
-        items = self.table.get_all([(partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
-        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
-        return {response.ref: response for response in found}
-
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
-        """Return results by image id, from the image id `first` to `last`, both included."""
-        items = self.table.query(partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
-        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
-        return {response.image_id: response for response in found}
-
-    def statuses(self, job_id: str) -> dict[str, Status]:
-        """Return the status of every image of the job that has a result, by image id."""
-        return {image_id: result.status for image_id, result in self.summaries(job_id)}
-
-    def summaries(self, job_id: str) -> Iterator[tuple[str, ResultSummary]]:
-        """Yield the image id and the summary of each result of the job, in the order of the ids."""
-        for item in self.table.query(partition(job_id), RESULT, RESULT + LAST):
-            yield str(item["sk"]).removeprefix(RESULT), result_summary_of(item)
-
     # Requests that were sent again
 
     def put_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
@@ -628,11 +576,6 @@ class JobStore:
             TableBusyError: some could not be stored; storing all again is safe.
         """
         self.table.put_all([resend_item(job_id, image_id, resend) for image_id, resend in resends.items()])
-
-    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
-        """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
-        found = self.table.query(partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
-        return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
 
     # True labels
 
@@ -657,11 +600,6 @@ class JobStore:
         if not self.existing([job.job_id]):
             self.mark_if_removed(job.job_id)
             raise no_job(job.job_id)
-
-    def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
-        """Return true labels by image id, from the image id `first` to `last`, both included."""
-        found = self.table.query(partition(job_id), f"{TRUTH}{first}", f"{TRUTH}{last}")
-        return {str(item["sk"]).removeprefix(TRUTH): truth_of(item) for item in found}
 
     # Counts
 

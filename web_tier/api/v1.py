@@ -63,7 +63,7 @@ from web_tier.results.archive import label_of, truth_of, zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.file_names import attachment
 from web_tier.results.progress import job_cost
-from web_tier.results.query import ImageResult, all_results, filtered_page, find_jobs
+from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import MAX_FILES as MAX_FILES_WITH_KEY
@@ -225,7 +225,7 @@ def new_job() -> ResponseReturnValue:
 def list_jobs() -> Response:
     """List jobs, newest first."""
     query = parse_query(JobsQuery)
-    found = find_jobs(user_jobs(), before=query.before, limit=query.limit, name=query.name)
+    found = user_jobs().find(before=query.before, limit=query.limit, name=query.name)
     return json_response(JobsPage(jobs=tuple(JobBody.from_job(job) for job in found.jobs), next=found.next_before))
 
 

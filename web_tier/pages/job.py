@@ -54,7 +54,6 @@ from web_tier.results.query import (
     ResultsPage,
     can_sort,
     filtered_page,
-    find_jobs,
     results_page,
     sorted_page,
 )
@@ -110,7 +109,7 @@ SECONDS_PER_DAY = 86_400
 def jobs_page() -> str:
     """List jobs, newest first, or those with a text in their name."""
     jobs, name, before = user_jobs(), clean_search(request.args.get("q", "")), cursor_of_page("before")
-    found = find_jobs(jobs, before=before, limit=JOBS_PER_PAGE, name=name or None)
+    found = jobs.find(before=before, limit=JOBS_PER_PAGE, name=name or None)
     backend, statuses = current_backend(), _statuses(jobs, [job.job_id for job in found.jobs])
     fleet, cancelled = backend.fleet.snapshot(), request.args.get("cancelled", default=0, type=int)
     costs = job_costs([status.counts for status in statuses], fleet, backend.fleet, backend.config.prices)

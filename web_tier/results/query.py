@@ -1,4 +1,4 @@
-"""Queries over a user's jobs and over the images of a job: pages, filters, orders.
+"""Queries over the images of a job: pages, filters, orders.
 
 The state of an image is not stored: it follows from the image's record, its result and the requests that were sent
 again. All functions read through a `JobReader`, so a route that passes `UserJobs` cannot read another user's job.
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from core.images import CODES
-from core.jobs.models import ImageRecord, Job, JobStatus, Resend, TrueLabel
+from core.jobs.models import ImageRecord, JobStatus, Resend, TrueLabel
+from core.jobs.reader import JobReader
 from core.messages import ClassificationResult, Model
 from services.recent_dict import RecentDict
-from services.table import LAST
 
 PAGE = 500
 """Images or jobs that are read at a time when more are wanted."""
@@ -34,30 +34,6 @@ _MODEL_IMAGES = 25
 """Images of a job that are searched for the model."""
 
 ImageState = Literal["waiting", "done", "failed"]
-
-
-class JobReader(Protocol):
-    """The reads of jobs that queries need: `JobStore` has them for all jobs, `UserJobs` for those of one user."""
-
-    def jobs(self, limit: int, before: str | None = None) -> list[Job]:
-        """Return up to `limit` jobs, newest first, those older than the job id `before`."""
-        ...
-
-    def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
-        """Yield a job's images in the order of their ids, those beyond the image id `after`."""
-        ...
-
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
-        """Return results by image id, from the image id `first` to `last`, both included."""
-        ...
-
-    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
-        """Return the requests that were sent again, in the same way; few images have any."""
-        ...
-
-    def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
-        """Return true labels, in the same way."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,34 +181,6 @@ def all_results(
         after = page.next_after
         if after is None:
             return
-
-
-@dataclass(frozen=True, slots=True)
-class JobsFound:
-    """Some jobs, newest first; `next_before` is the cursor of the next page, if any."""
-
-    jobs: tuple[Job, ...]
-    next_before: str | None
-
-
-def find_jobs(jobs: JobReader, *, before: str | None = None, limit: int, name: str | None = None) -> JobsFound:
-    """Return up to `limit` jobs older than the job id `before`; with `name`, those with it in their name (any case).
-
-    A search may return fewer jobs, even none, and still have a cursor: at most `MAX_EXAMINED` jobs are examined.
-    """
-    if name is None:
-        listed = jobs.jobs(limit + 1, before)
-        return JobsFound(tuple(listed[:limit]), listed[limit - 1].job_id if len(listed) > limit else None)
-    found: list[Job] = []
-    for _ in range(MAX_EXAMINED // PAGE):
-        page = jobs.jobs(PAGE, before)
-        found += [job for job in page if name.casefold() in job.name.casefold()]
-        before = page[-1].job_id if len(page) == PAGE else None
-        if len(found) > limit:
-            return JobsFound(tuple(found[:limit]), found[limit - 1].job_id)
-        if before is None:
-            break
-    return JobsFound(tuple(found), before)
 
 
 _DIGITS = re.compile(r"(\d+)")

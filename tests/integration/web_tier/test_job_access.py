@@ -351,12 +351,12 @@ def ways_past(source: str) -> list[str]:
 def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(attr="store"):
-                yield node.lineno, ".store"
+            case ast.Attribute(attr="store" | "_store" | "table" as name):
+                yield node.lineno, f".{name}"
             case ast.ImportFrom() | ast.Import():
                 yield from ((node.lineno, alias.name) for alias in node.names if alias.name in PAST_THE_OWNER)
-            case ast.Constant(value="store"):
-                yield node.lineno, "'store'"
+            case ast.Constant(value="store" | "_store" as name):
+                yield node.lineno, f"'{name}'"
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,8 @@ def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
         "job = backend.store.job(job_id)",
         "store = current_backend().store",
         "backend.intake.store.images_of(refs)",
-        "user_jobs().store.job(job_id)",
+        "user_jobs()._store.job(job_id)",
+        "user_jobs().table.get('JOBS', job_id)",
         "getattr(backend, 'store').job(job_id)",
         "from core.jobs.store import JobStore as Anything",
     ],

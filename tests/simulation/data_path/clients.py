@@ -199,7 +199,8 @@ class Clients:
         images = sum(file.acknowledged is not None and file.job_id == job.job_id for file in self.files.values())
 
         def operation(web: Web) -> None:
-            UserJobs(web.store, "").request_notification(job.job_id, {"webhook": "https://u"}, page="", secret="")
+            jobs = UserJobs(web.store.table, "")
+            jobs.request_notification(job.job_id, {"webhook": "https://u"}, page="", secret="")
             self.notified[job.job_id] = images
 
         if images:

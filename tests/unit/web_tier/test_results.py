@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
+from core.jobs.reader import JobReader
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Prediction
+from services.errors import NotFoundError
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
+from web_tier.auth import job_access
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, Separator, csv_lines, safe_cell, with_separator
 from web_tier.results.query import (
@@ -25,7 +28,6 @@ from web_tier.results.query import (
     ResultsFilter,
     all_results,
     filtered_page,
-    find_jobs,
     images_per_second,
     sorted_page,
 )
@@ -48,14 +50,26 @@ def test_a_filter_without_a_match_examines_a_bounded_number_of_images(
 def test_a_search_for_jobs_examines_a_bounded_number_of_them(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "PAGE", 2)
-    monkeypatch.setattr(query, "MAX_EXAMINED", 4)
+    monkeypatch.setattr(job_access, "PAGE", 2)
+    monkeypatch.setattr(job_access, "MAX_EXAMINED", 4)
     jobs = [Job(new_id(), "wanted" if index == 0 else "x", NOW) for index in range(5)]
     for each in jobs:
         store.create(each)
-    first = find_jobs(store, limit=10, name="WANTED")
+    users = job_access.UserJobs(store.table, "")
+    first = users.find(limit=10, name="WANTED")
     assert (first.jobs, first.next_before) == ((), jobs[1].job_id)
-    assert find_jobs(store, before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
+    assert users.find(before=first.next_before, limit=10, name="WANTED").jobs == (jobs[0],)
+
+
+READS = [name for name in vars(JobReader) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_read_of_another_users_job_finds_no_job(store: JobStore, job: Job, name: str) -> None:
+    [image] = add_images(store, job, "a.jpg")
+    read, by_ref = getattr(job_access.UserJobs(store.table, "anna"), name), {"result": image.ref}
+    with pytest.raises(NotFoundError, match="there is no job"):
+        read(by_ref.get(name, [image.ref] if name.endswith("_of") else job.job_id))
 
 
 def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

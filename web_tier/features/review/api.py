@@ -12,7 +12,7 @@ from flask import Response, request, stream_with_context
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
-from core.ids import ULID_PATTERN
+from core.ids import ULID_PATTERN, ImageRef
 from core.jobs.models import ImageRecord, TrueLabel, TruthSource
 from services.clock import utc_now
 from web_tier.auth.job_access import UserJobs, user_jobs
@@ -171,7 +171,8 @@ def change_truth(job_id: str) -> Response:
     jobs.job(known_id("job", job_id))
     request.max_content_length = MAX_TRUTH_BYTES
     wanted = parse_body(ChangeTruth, '{"labels": {"IMAGE_ID": "dog"}}', may_be_empty=False).labels
-    known, now = jobs.images_of(job_id, list(wanted)), utc_now()
+    known = {ref.image_id for ref in jobs.images_of([ImageRef(job_id, key) for key in wanted])}
+    now = utc_now()
     truths = {key: _true_label(label, now) for key, label in wanted.items() if key in known}
     if truths:
         jobs.set_truths(job_id, truths)

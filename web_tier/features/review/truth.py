@@ -13,7 +13,7 @@ from io import StringIO
 from itertools import chain, islice
 from typing import Final, Literal
 
-from core.ids import is_id
+from core.ids import ImageRef, is_id
 from core.jobs.models import ImageRecord, JobStatus, TrueLabel, TruthSource
 from core.messages import ClassificationResult
 from services.clock import utc_now
@@ -234,13 +234,15 @@ def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
     truths = {key: truth.label for key, truth in jobs.truths(job_id).items()}
     is_sparse = len(truths) * SPARSE < status.accepted
 
-    def pages() -> Iterator[Mapping[str, ClassificationResult]]:  # memory must not grow with the job
+    def pages() -> Iterator[Collection[ClassificationResult]]:  # memory must not grow with the job
         ids = iter(sorted(truths) if is_sparse else (image.ref.image_id for image in jobs.images(job_id)))
         while some := list(islice(ids, PAGE)):
-            yield jobs.results_of(job_id, some) if is_sparse else jobs.results(job_id, some[0], some[-1])
+            refs = [ImageRef(job_id, image_id) for image_id in some]
+            found = jobs.results_of(refs) if is_sparse else jobs.results(job_id, some[0], some[-1])
+            yield found.values()
 
-    results = (result for found in pages() for result in found.items())
-    labels = ((truths[key], result.label) for key, result in results if key in truths)
+    results = (result for found in pages() for result in found)
+    labels = ((truths[each.image_id], each.label) for each in results if each.image_id in truths)
     return Evaluation.from_pairs((truth, label) for truth, label in labels if label is not None)
 
 
