@@ -155,6 +155,7 @@ class HurriedWorker(BoundedThreadWorker):
 
     head_seconds = 1.0
     answer_seconds = 1.0
+    unread_seconds = 1.0
 
 
 class LingeringWorker(BoundedThreadWorker):

@@ -64,10 +64,10 @@ def answer_to(web: WebTier, sent: bytes, *, breaks_off: bool = False) -> bytes:
 
 
 class Trickle:
-    """A client that sends a byte of its request's head now and then, for ever."""
+    """A client that sends a byte more than `begun`, by default of its request's head, now and then, for ever."""
 
-    def __init__(self, web: WebTier) -> None:
-        self.connection = connect(web, b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+    def __init__(self, web: WebTier, begun: bytes = b"GET /healthz HTTP/1.1\r\nX-Slow: ") -> None:
+        self.connection = connect(web, begun)
         self.received = b""
         threading.Thread(target=self._send, daemon=True).start()
 
@@ -238,6 +238,18 @@ def test_a_head_that_is_too_much_or_says_too_much_is_refused(hurried: WebTier, s
 def test_the_body_of_a_request_that_is_refused_is_not_waited_for(hurried: WebTier) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n"
     assert answer_to(hurried, head + b"x").startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 1000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n"])
+def test_clients_that_trickle_bodies_that_are_refused_hold_no_thread(hurried: WebTier, body: bytes) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    with ExitStack() as open_connections:
+        for client in [Trickle(hurried, head + body) for _ in range(2 * THREADS)]:
+            open_connections.enter_context(client.connection)
+            answer = client.connection.recv(65536)
+            while received := client.connection.recv(65536):
+                answer += received
+            assert answer.startswith(b"HTTP/1.1 404 ")
 
 
 def test_every_line_of_the_log_is_json_for_any_request(hurried: WebTier) -> None:
