@@ -94,6 +94,19 @@ def update_user_attributes(self: Any, access_token: str, attributes: Any) -> Non
     raise NotAuthorizedError("A client attempted to write unauthorized attribute")
 
 
+@PATCHES.wrap(
+    "moto.cognitoidp.responses:CognitoIdpResponse.call_action",
+    "answers an operation that it lacks, signed or not, with status 500 and a traceback in the log",
+)
+def call_action(original: Any, self: Any) -> Any:
+    """Answer a call; reject an operation that does not exist here."""
+    try:
+        return original(self)
+    except NotImplementedError as error:
+        body = {"__type": "UnsupportedOperationException", "message": str(error)}
+        return 400, self.response_headers, json.dumps(body)
+
+
 def pool_signing_key() -> RSAKey:
     """Return the cloud's own key, generated on first use: moto's key is in every copy of moto."""
     with _generating:

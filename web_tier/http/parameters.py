@@ -96,7 +96,7 @@ def clean_filename(raw: str) -> str:
         return "unnamed"
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):
         parts = parts[-1:]
-    path = "/".join(part for part in parts if part not in {"", "."})
+    path = "/".join(part for part in parts if part not in {"", ".", ".."})
     if len(path.encode()) > MAX_FILENAME_BYTES:
         # The rest of a part may be `.` or `..`.
         path = path.encode()[-MAX_FILENAME_BYTES:].decode(errors="ignore").lstrip("/. ")

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from core.ids import new_id
 from core.provision import provision_user_pool
@@ -161,6 +162,12 @@ def test_wrong_passwords_and_unknown_or_disabled_accounts_have_the_same_message(
             stage.pool.sign_in(name, password)
         messages.add(str(raised.value))
     assert len(messages) == 1
+
+
+def test_public_calls_that_the_local_pool_lacks_are_bad_requests(stage: Stage) -> None:
+    with pytest.raises(ClientError, match="UnsupportedOperationException") as raised:
+        stage.clients.cognito_idp.resend_confirmation_code(ClientId=stage.client_id, Username=new_email())
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
 
 
 def test_s4_a_password_counts_only_for_the_person_who_reads_the_mail(stage: Stage) -> None:

@@ -135,6 +135,8 @@ def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
         ("שלום 😀.jpg", "שלום 😀.jpg"),
         ("<img onerror>.jpg", "<img onerror>.jpg"),
         ("folder/", "unnamed"),
+        ("..", "unnamed"),
+        ("day1/..", "unnamed"),
         ("", "unnamed"),
         ("x" * 800 + ".jpg", "x" * 696 + ".jpg"),
         ("ü" * 400 + "/a.jpg", "ü" * 347 + "/a.jpg"),

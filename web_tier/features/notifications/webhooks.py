@@ -45,11 +45,14 @@ _HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){HOST_PATTERN}")
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
 """Global IPv6 addresses (RFC 4291). Those of NAT64 gateways, which contain IPv4 addresses, are outside (RFC 6052)."""
 
-_SPECIAL: Final = tuple(map(ipaddress.ip_network, ("2002::/16", "192.88.99.0/24", "3fff::/20", "168.63.129.16/32")))
+_SPECIAL: Final = tuple(
+    map(ipaddress.ip_network, ("2002::/16", "192.88.99.0/24", "192.0.0.0/24", "3fff::/20", "168.63.129.16/32"))
+)
 """Networks that count as global, but are not for one receiver on the internet.
 
 Addresses that contain an IPv4 address, which may be private, and their relays (6to4, RFC 3056 and 7526); addresses
-for documents (RFC 9637); the services of Azure's machines.
+for protocols, some of them of the nearest gateway (RFC 6890), and for documents (RFC 9637); the services of Azure's
+machines.
 """
 
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
