@@ -59,7 +59,7 @@ TOP: Final = tuple(
 
 
 @dataclass(frozen=True)
-class Sample:
+class CapacitySample:
     """At a moment: the answers that are counted, the CPU seconds of both processes and the controller's calls so far.
 
     Attributes:
@@ -123,7 +123,7 @@ def report_of(recordings: Mapping[int, Recording], bare: float) -> Report:
     return Report("capacity", figures, tuple(bars))
 
 
-def recording(samples: Sequence[Sample]) -> Recording:
+def recording(samples: Sequence[CapacitySample]) -> Recording:
     """Return how answers were recorded, from samples from before the first one until the last one was counted."""
     answers = samples[-1].images
     # A fast controller may record them all between two samples: so the first sample is before its share.
@@ -190,7 +190,7 @@ class CapacityBench:
             self._store.delete(job)
         return recording(samples)
 
-    def _samples(self, images: int, pid: int) -> Iterator[Sample]:
+    def _samples(self, images: int, pid: int) -> Iterator[CapacitySample]:
         """Yield samples until so many answers are recorded: then their messages are deleted."""
         deadline, recorded = time.monotonic() + PATIENCE_SECONDS, 0
         while recorded < images:
@@ -199,10 +199,10 @@ class CapacityBench:
             recorded = images - self._services.responses.counts().total
             yield self._sample(recorded, _cpu_seconds(pid))
 
-    def _sample(self, images: int, controller_cpu: float) -> Sample:
+    def _sample(self, images: int, controller_cpu: float) -> CapacitySample:
         with closing(ControlClient(self._cloud.endpoint_url)) as control:
             calls = control.get("calls")["faults"].get("slow", 0)  # only the controller's calls are slow
-        return Sample(
+        return CapacitySample(
             moment=time.monotonic(),
             images=images,
             controller_cpu=controller_cpu,

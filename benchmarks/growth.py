@@ -30,7 +30,7 @@ FIRST_RESULTS: Final = 100
 
 
 @dataclass(frozen=True)
-class Job:
+class MeasuredJob:
     """A job, and the seconds that its page takes when it is finished."""
 
     measured: Measured
@@ -62,7 +62,7 @@ def enlarged(images: ImageSet, count: int, folder: Path) -> ImageSet:
     return ImageSet(f"growth-{count}", files, truth)
 
 
-def measure(bench: Bench, images: ImageSet) -> Job:
+def measure(bench: Bench, images: ImageSet) -> MeasuredJob:
     """Send one job and open its page.
 
     Raises:
@@ -70,7 +70,7 @@ def measure(bench: Bench, images: ImageSet) -> Job:
     """
     measured = bench.again(images)
     newest = next(bench.api.jobs(page=1))
-    return Job(measured, page_seconds(bench, str(newest["job_id"])))
+    return MeasuredJob(measured, page_seconds(bench, str(newest["job_id"])))
 
 
 def page_seconds(bench: Bench, job_id: str) -> float:
@@ -85,7 +85,7 @@ def page_seconds(bench: Bench, job_id: str) -> float:
     return min(samples)
 
 
-def growth_report(jobs: Sequence[Job]) -> Report:
+def growth_report(jobs: Sequence[MeasuredJob]) -> Report:
     """Return the figures of each job, and how an image of a larger one compares with one of a smaller one."""
     figures: dict[str, float] = {}
     for job in jobs:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fleetsight_client.api import ApiClient, ApiError, RejectedError
 from fleetsight_client.folders import FolderError, FolderWalk
 from fleetsight_client.journal import MAX_POSITION, Journal, Outcome
-from fleetsight_client.output import ResultRow, ResultsFile, row_of
+from fleetsight_client.output import ResultRow, ResultRowsFile, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
@@ -409,7 +409,7 @@ class Classification:
             for outcome, row in rows:
                 self._finish(summary, outcome, row)
             return 0
-        with ResultsFile(self.out, end_of_file) as file:
+        with ResultRowsFile(self.out, end_of_file) as file:
             for outcome, row in rows:
                 file.write(row)
                 self._finish(summary, outcome, row)

@@ -38,7 +38,7 @@ from fleetsight_client.console import Console
 from fleetsight_client.display import ProgressDisplay
 from fleetsight_client.folders import checked_folders
 from fleetsight_client.journal import Journal, JournalError, journal_file, state_folder
-from fleetsight_client.output import OutputError, ResultsFile, check_output, format_of, row_of
+from fleetsight_client.output import OutputError, ResultRowsFile, check_output, format_of, row_of
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.sources import SourceClassification
@@ -453,7 +453,7 @@ def results(client: ApiClient, *, job: str, out: str) -> None:
     check_output(out)
     client.status(job)
     is_complete = True
-    with ResultsFile(out) as file:
+    with ResultRowsFile(out) as file:
         for result in client.results(job):
             is_complete &= result["status"] == "done"
             file.write(row_of(str(result["filename"]), job, result, result.get("truth")))

@@ -145,7 +145,7 @@ def check_output(out: str) -> None:
         raise OutputError(f"--out {out} is a folder: name a file in it")
 
 
-class ResultsFile:
+class ResultRowsFile:
     """Writes rows to a file that is complete when its context ends without an error, and absent before.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError
 from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
-from fleetsight_client.output import ResultsFile, row_of
+from fleetsight_client.output import ResultRowsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
 
 NO_IMAGE: Final = "not_an_image"
@@ -132,7 +132,7 @@ class SourceClassification:
             for result in self.client.results(job_id):
                 summary.add(row_of(str(result["filename"]), job_id, result, result.get("truth")))
         else:
-            with ResultsFile(self.out) as file:
+            with ResultRowsFile(self.out) as file:
                 for result in self.client.results(job_id):
                     row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
                     file.write(row)

@@ -48,7 +48,7 @@ class DeliveryFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class NotificationDelivery:
     """One message about a finished job.
 
     Attributes:
@@ -78,9 +78,9 @@ class Notification:
     job_id: str
     page: str = ""
     secret: str = ""
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[NotificationDelivery, ...] = ()
 
-    def delivery(self, channel: Channel) -> Delivery | None:
+    def delivery(self, channel: Channel) -> NotificationDelivery | None:
         """Return the message on a channel, if one was requested."""
         return next((each for each in self.deliveries if each.channel == channel), None)
 
@@ -116,7 +116,7 @@ class NotificationStore:
         """
         attributes: dict[str, str | int] = dict(shared)
         for channel, target in targets.items():
-            attributes |= _attributes(Delivery(channel, new_id(), target))
+            attributes |= _attributes(NotificationDelivery(channel, new_id(), target))
         is_counted = is_bounded and any(targets.values())
         is_stored = self.table.add(
             partition(job_id),
@@ -147,7 +147,7 @@ class NotificationStore:
         items = self.table.query(PENDING, FIRST_ID, LAST)
         return [PendingJob(str(item["sk"]), str(item["at"])) for item in items]
 
-    def record(self, job_id: str, delivery: Delivery) -> None:
+    def record(self, job_id: str, delivery: NotificationDelivery) -> None:
         """Record what became of a message, unless it was requested again meanwhile, or the job was deleted.
 
         A failed try replaces no success: the next controller may have sent the message while this one was frozen.
@@ -164,7 +164,7 @@ class NotificationStore:
         self.table.delete_if(PENDING, job.job_id, "#at = :read", {"read": job.at})
 
 
-def _attributes(delivery: Delivery) -> Item:
+def _attributes(delivery: NotificationDelivery) -> Item:
     name = delivery.channel
     return {
         name: delivery.target,
@@ -175,11 +175,11 @@ def _attributes(delivery: Delivery) -> Item:
     }
 
 
-def _delivery_of(item: Item, channel: Channel) -> Delivery | None:
+def _delivery_of(item: Item, channel: Channel) -> NotificationDelivery | None:
     if not item.get(channel):
         return None
     state = str(item[f"{channel}_state"])
-    return Delivery(
+    return NotificationDelivery(
         channel,
         id=str(item[f"{channel}_id"]),
         target=str(item[channel]),

@@ -98,7 +98,7 @@ class LoadMetrics:
 
 
 @dataclass(frozen=True)
-class TimelineStep:
+class LoadStep:
     """The requests that ended in one step of a load test; times are seconds, `second` from the begin of the test."""
 
     second: float
@@ -111,7 +111,7 @@ class TimelineStep:
 
 def timeline(
     moments: Sequence[float], seconds: Sequence[float], began: float, total_seconds: float
-) -> tuple[TimelineStep, ...]:
+) -> tuple[LoadStep, ...]:
     """Return the requests by the time of their end, in at most `MAX_STEPS` steps, without empty ones.
 
     Args:
@@ -129,7 +129,7 @@ def timeline(
         ordered = sorted(taken_in_step)
         p50, p95, slowest = (percentile(ordered, share) or 0.0 for share in (50, 95, 100))
         rate = round(len(ordered) / width, 2)
-        found.append(TimelineStep(round(number * width, 2), len(ordered), rate, p50, p95, slowest))
+        found.append(LoadStep(round(number * width, 2), len(ordered), rate, p50, p95, slowest))
     return tuple(found)
 
 
@@ -175,7 +175,7 @@ class LoadSummary:
     late: int = 0
     latest_s: float = 0.0
     percentiles_s: tuple[float, ...] = ()
-    timeline: tuple[TimelineStep, ...] = ()
+    timeline: tuple[LoadStep, ...] = ()
     fleet: tuple[FleetSample, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
 

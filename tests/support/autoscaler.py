@@ -19,7 +19,7 @@ from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.waiting import ManualClock
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.explain import explain
-from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import MAX_BACKOFF_SECONDS, Launcher
 from web_tier.autoscaler.observe import ENDED, LISTED, Observation, RecentLaunches
 
@@ -112,7 +112,7 @@ class Scaler:
         self.table = table or MemoryTable()
         self.launches = RecentLaunches(self.clock)
         self.active = True
-        self.journal = Journal(
+        self.journal = ControllerJournal(
             FleetStore(self.table), clock=self.clock, now=lambda: EPOCH + timedelta(seconds=self.clock.now)
         )
         tenure = Tenure(active=lambda: self.active)

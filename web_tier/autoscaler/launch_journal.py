@@ -52,7 +52,7 @@ class JournalBusyError(FleetsightError):
 
 
 @dataclass
-class Journal:
+class ControllerJournal:
     """The launch journal of one controller.
 
     Every method that writes raises botocore's errors and `JournalBusyError` if it is not certain that the journal was

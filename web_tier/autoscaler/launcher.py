@@ -33,7 +33,7 @@ from services.ec2 import ALIVE, Fleet, LaunchSpec
 from services.errors import LaunchError
 from services.lease import Tenure
 from web_tier.autoscaler.decide import Plan
-from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation, RecentLaunches
 from web_tier.autoscaler.offerings import ERROR_SCOPE, Offering, UnavailableOfferings, offerings
@@ -162,7 +162,7 @@ class Launcher:
 
     fleet: Fleet
     launches: RecentLaunches
-    journal: Journal
+    journal: ControllerJournal
     tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))

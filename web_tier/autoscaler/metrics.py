@@ -132,7 +132,7 @@ class ControllerMetrics:
         self.loop_failures = self._counter(
             "loop_failures", "Rounds of a loop of the controller that have failed; each is tried again.", "loop", ()
         )
-        self.fleet = FleetState(is_leading, clock)
+        self.fleet = FleetStateCollector(is_leading, clock)
         self.registry.register(self.fleet)
 
     def _counter(self, name: str, text: str, label: str, known: Iterable[str]) -> Counter:
@@ -215,7 +215,7 @@ class FleetRound:
     bill: Bill
 
 
-class FleetState(Collector):
+class FleetStateCollector(Collector):
     """The metrics of the fleet's state, computed from the last round.
 
     Args:

@@ -27,7 +27,7 @@ from services.table import Table
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
-from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
@@ -274,7 +274,11 @@ class ControllerServices:
             observer=Observer(self.requests, self.dead_letters, self.fleet, launches),
             health=UnhealthyTerminator(self.fleet, tracker, drain_seconds, tenure, metrics=self.metrics),
             launcher=Launcher(
-                self.launching, launches, Journal(store, f"{tenure.holder}/{new_id()}"), tenure, metrics=self.metrics
+                self.launching,
+                launches,
+                ControllerJournal(store, f"{tenure.holder}/{new_id()}"),
+                tenure,
+                metrics=self.metrics,
             ),
             meter=meter,
             reporter=Reporter(

@@ -24,7 +24,7 @@ from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import words
 from fleetsight_client.folders import FolderWalk, FoundFile
 from fleetsight_client.journal import Journal, Slice
-from fleetsight_client.output import ResultRow, ResultsFile, row_of
+from fleetsight_client.output import ResultRow, ResultRowsFile, row_of
 from fleetsight_client.retries import PatientCalls, StoppedError
 from fleetsight_client.uploader import Uploader
 
@@ -518,7 +518,7 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Effects:
             effects.reach()
             return super().executemany(*arguments)
 
-    def write(file: ResultsFile, row: ResultRow) -> None:
+    def write(file: ResultRowsFile, row: ResultRow) -> None:
         effects.reach()
         file._write(row)
 
@@ -528,7 +528,7 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Effects:
         effects.reach()
 
     monkeypatch.setattr("fleetsight_client.journal.sqlite3.connect", partial(sqlite3.connect, factory=Connection))
-    monkeypatch.setattr(ResultsFile, "write", write)
+    monkeypatch.setattr(ResultRowsFile, "write", write)
     monkeypatch.setattr("fleetsight_client.output.os.fsync", sync)
     return effects
 
@@ -604,7 +604,7 @@ def test_a_journal_of_the_version_before_is_continued(was_watch: bool, camera: C
             (at, name.encode(), found.st_size, found.st_mtime_ns, state, {3: 2}.get(at), *accepted),
         )
     if was_watch:
-        with ResultsFile(out) as file:
+        with ResultRowsFile(out) as file:
             file.write(row_of("a.jpg", job_id, api.result(str(ids[0]), "a.jpg cat")))
         base.executemany(
             "INSERT INTO facts VALUES (?, ?)",

@@ -31,7 +31,7 @@ from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
-from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
@@ -189,7 +189,7 @@ class SimulatedController:
             ),
             health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, tenure, clock, _without_jitter(1.0)),
             launcher=Launcher(
-                fleet, launches, Journal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
+                fleet, launches, ControllerJournal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
             ),
             meter=BillingMeter(
                 MINIMUM_BILLED_SECONDS,

@@ -2,13 +2,13 @@
 
 import pytest
 
-from benchmarks.capacity import Recording, Sample, recording, report_of
+from benchmarks.capacity import CapacitySample, Recording, recording, report_of
 
 
 def test_a_recording_is_measured_between_its_first_and_its_last_share() -> None:
-    starting = [Sample(float(second), 0, 0.5 * second, 0.0, 7 * second) for second in range(10)]
+    starting = [CapacitySample(float(second), 0, 0.5 * second, 0.0, 7 * second) for second in range(10)]
     steady = [
-        Sample(10.0 + second, 100 * second, 5.0 + 0.1 * second, 0.4 * second, 70 + 30 * second)
+        CapacitySample(10.0 + second, 100 * second, 5.0 + 0.1 * second, 0.4 * second, 70 + 30 * second)
         for second in range(1, 11)
     ]
     found = recording([*starting, *steady])
@@ -19,7 +19,7 @@ def test_a_recording_is_measured_between_its_first_and_its_last_share() -> None:
 
 
 def test_answers_that_are_recorded_between_two_samples_have_a_rate() -> None:
-    found = recording([Sample(1.0, 0, 0.1, 0.1, 3), Sample(1.2, 60, 0.2, 0.2, 51)])
+    found = recording([CapacitySample(1.0, 0, 0.1, 0.1, 3), CapacitySample(1.2, 60, 0.2, 0.2, 51)])
     assert found.images_per_second == pytest.approx(300.0)
     assert found.calls == pytest.approx(0.8)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.end_to_end import bars_of, draw
-from benchmarks.growth import Job, enlarged, growth_report
+from benchmarks.growth import MeasuredJob, enlarged, growth_report
 from benchmarks.measure import latencies, percentile, result_moments, watch_others
 from benchmarks.running import Measured
 
@@ -71,7 +71,7 @@ def test_the_cost_of_an_image_and_memory_are_compared_with_those_of_the_smaller_
     slow = replace(small, images=10_000, seconds=60.0, resident_mb=dict.fromkeys(BATCH.resident_mb, 500.0))
     large = replace(slow, images=100_000, seconds=600.0, cpu_ms={**small.cpu_ms, "worker": 3.0})
     large = replace(large, resident_mb={"web": 99.0, "controller": 100.0, "worker": 100.0, "cloud": 750.0})
-    report = growth_report([Job(small, 0.02), Job(slow, 0.02), Job(large, 0.05)])
+    report = growth_report([MeasuredJob(small, 0.02), MeasuredJob(slow, 0.02), MeasuredJob(large, 0.05)])
     assert [(bar.value, bar.ok) for bar in report.bars] == [
         (pytest.approx(1.5), False),
         (1.0, True),

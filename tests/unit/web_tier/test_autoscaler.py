@@ -23,7 +23,7 @@ from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
-from web_tier.autoscaler.launch_journal import Journal
+from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import REST_SECONDS, ROUND_CPU_FACTOR, SIGNALLED_SECONDS, Autoscaler
@@ -60,7 +60,7 @@ class Bench:
         launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
         queue, fleet = self.sqs.queue(), self.ec2.fleet()
         journal, tracker = (
-            Journal(FleetStore(self.table), "me", self.clock),
+            ControllerJournal(FleetStore(self.table), "me", self.clock),
             InstanceTracker(self.registry, self.clock),
         )
         self.autoscaler = Autoscaler(

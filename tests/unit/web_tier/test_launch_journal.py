@@ -22,7 +22,7 @@ from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,
     MAX_SKEW_SECONDS,
-    Journal,
+    ControllerJournal,
     JournalBusyError,
     SupersededError,
 )
@@ -41,11 +41,11 @@ class Desk:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.clock.now)
 
-    def journal(self, writer: str = "a", ahead: float = 0.0) -> Journal:
+    def journal(self, writer: str = "a", ahead: float = 0.0) -> ControllerJournal:
         """A controller's journal; its wall clock is `ahead` by so many seconds."""
-        return Journal(self.store, writer, self.clock, lambda: self.now() + timedelta(seconds=ahead))
+        return ControllerJournal(self.store, writer, self.clock, lambda: self.now() + timedelta(seconds=ahead))
 
-    def open(self, writer: str = "a", ahead: float = 0.0) -> Journal:
+    def open(self, writer: str = "a", ahead: float = 0.0) -> ControllerJournal:
         journal = self.journal(writer, ahead)
         journal.sync_from_store()
         return journal

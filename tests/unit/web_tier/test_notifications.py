@@ -14,7 +14,13 @@ from flask.testing import FlaskClient
 from core.config import Config, NotificationSettings
 from core.ids import new_id
 from core.jobs.models import Job
-from core.jobs.notifications import MAX_REQUESTS, Delivery, DeliveryFailedError, DeliveryState, NotificationStore
+from core.jobs.notifications import (
+    MAX_REQUESTS,
+    DeliveryFailedError,
+    DeliveryState,
+    NotificationDelivery,
+    NotificationStore,
+)
 from core.jobs.store import JobStore
 from services.lease import Tenure
 from services.table import TableBusyError
@@ -113,7 +119,7 @@ class Scene:
     def request(self, job: Job, **targets: str) -> None:
         self.notifications.request(job.job_id, targets, NOW, secret="whsec_x", page="https://here/")  # type: ignore[arg-type]
 
-    def delivery(self, job: Job) -> Delivery:
+    def delivery(self, job: Job) -> NotificationDelivery:
         [delivery] = self.notifications.find(job.job_id).deliveries
         return delivery
 

@@ -8,7 +8,13 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 from werkzeug.exceptions import TooManyRequests, UnprocessableEntity
 
-from core.jobs.notifications import Channel, Delivery, DeliveryState, Notification, TooManyNotificationsError
+from core.jobs.notifications import (
+    Channel,
+    DeliveryState,
+    Notification,
+    NotificationDelivery,
+    TooManyNotificationsError,
+)
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
@@ -62,7 +68,7 @@ class DeliveryBody(ApiBody):
     )
 
     @classmethod
-    def from_delivery(cls, delivery: Delivery | None, secret: str | None = None) -> Self | None:
+    def from_delivery(cls, delivery: NotificationDelivery | None, secret: str | None = None) -> Self | None:
         """Return the body of a message, if there is one."""
         if delivery is None:
             return None
@@ -95,8 +101,8 @@ class NotificationForm:
 
     can_mail: bool
     webhook_hosts: tuple[str, ...]
-    email: Delivery | None = None
-    webhook: Delivery | None = None
+    email: NotificationDelivery | None = None
+    webhook: NotificationDelivery | None = None
 
 
 def notification_form(job_id: str) -> NotificationForm:

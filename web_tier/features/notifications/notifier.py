@@ -23,9 +23,9 @@ from core.format import plural
 from core.jobs.models import JobStatus
 from core.jobs.notifications import (
     Channel,
-    Delivery,
     DeliveryFailedError,
     Notification,
+    NotificationDelivery,
     NotificationStore,
     PendingJob,
 )
@@ -83,7 +83,9 @@ class ChannelMessage:
     text: str
 
 
-def job_message(notification: Notification, delivery: Delivery, status: JobStatus, at: datetime) -> ChannelMessage:
+def job_message(
+    notification: Notification, delivery: NotificationDelivery, status: JobStatus, at: datetime
+) -> ChannelMessage:
     """Return the message about a job that is done; `docs/classify.md` describes its body."""
     job, counts = status.job, status.counts
     data: dict[str, str | int | None] = {
@@ -131,7 +133,7 @@ class Notifier:
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
     _sending: dict[str, str] = field(default_factory=dict, init=False)
     """Jobs with messages that are being sent, each with its owner."""
-    _unrecorded: dict[tuple[str, Channel], Delivery] = field(default_factory=dict, init=False)
+    _unrecorded: dict[tuple[str, Channel], NotificationDelivery] = field(default_factory=dict, init=False)
     """Outcomes that are not recorded yet, by job and channel."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -197,7 +199,9 @@ class Notifier:
             with self._lock:
                 self._sending.pop(job.job_id, None)
 
-    def _try_to_send(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
+    def _try_to_send(
+        self, notification: Notification, delivery: NotificationDelivery, status: JobStatus
+    ) -> NotificationDelivery:
         """Send a message, record the outcome, and return it."""
         key = notification.job_id, delivery.channel
         with self._lock:
@@ -210,7 +214,9 @@ class Notifier:
             self._unrecorded.pop(key, None)
         return after
 
-    def _outcome(self, notification: Notification, delivery: Delivery, status: JobStatus) -> Delivery:
+    def _outcome(
+        self, notification: Notification, delivery: NotificationDelivery, status: JobStatus
+    ) -> NotificationDelivery:
         """Send a message, and return what became of it."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
         send = self.send.get(delivery.channel, _is_off)
