@@ -398,7 +398,7 @@ def test_a_file_that_is_removed_before_it_could_be_sent_is_counted(camera: Camer
     assert "(waiting: the day's quota (possible again in 2 h 0 min))" in " ".join(camera.shown)
 
 
-def test_a_server_that_refuses_for_a_while_is_called_again_and_results_are_read_meanwhile(camera: Camera) -> None:
+def test_a_server_that_refuses_is_called_again_and_results_are_read_meanwhile(camera: Camera) -> None:
     camera.api.stuck = {"a.jpg cat"}
     camera.write("a.jpg cat")()
 

@@ -51,7 +51,7 @@ def test_a_jump_that_lasts_is_followed_and_so_is_its_end(jump: float) -> None:
     assert machine.error_after(STEP_SECONDS) == 0
 
 
-def test_a_message_in_flight_is_visible_in_time_though_the_next_start_is_a_year_earlier() -> None:
+def test_a_message_in_flight_is_visible_in_time_after_a_start_a_year_earlier() -> None:
     recorded: dict[str, dict[str, object]] = {}
 
     def record(kind: str, _name: str, value: Mapping[str, object] | None) -> None:

@@ -124,7 +124,7 @@ def test_a_worker_fetches_its_bundle_from_s3_and_classifies_with_it(
     assert {model.digest for model in models if model} == {load_bundle().digest}
 
 
-def test_a_model_of_an_earlier_release_is_loaded_from_the_copy_or_else_from_among_the_results(
+def test_an_earlier_releases_model_is_loaded_from_the_copy_or_from_the_results(
     provisioned: Clients, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))

@@ -123,7 +123,7 @@ EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_row_33_a_sandboxed_process_gives_every_kind_of_image_the_same_pixels_or_reason(
+def test_row_33_a_sandboxed_process_gives_every_image_the_same_pixels_or_reason(
     kind: str, decoder: SandboxPool
 ) -> None:
     def outcome(data: bytes, way: Decoder) -> object:

@@ -48,7 +48,7 @@ def fleet(system: System) -> dict[str, Any]:
     return dict(wait_until(published, "the controller publishes a fleet status"))
 
 
-def test_row_61_workers_that_may_not_store_results_are_probed_and_reported_until_the_repair(system: System) -> None:
+def test_row_61_workers_without_right_to_store_are_probed_and_reported_until_repair(system: System) -> None:
     set_faults(system, DENIED)
     client = system.api()
     job = client.create_job("denied")

@@ -60,7 +60,7 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(
     assert scene.controllers[2].wait(DEADLINE_SECONDS) == 0
 
 
-def test_a_controller_that_is_killed_again_and_again_is_followed_before_its_lease_ends(
+def test_a_controller_that_is_killed_repeatedly_is_replaced_before_its_lease_ends(
     make_scene: SceneMaker,
 ) -> None:
     """Row 68: its supervisor knows that it is dead."""

@@ -266,7 +266,7 @@ threading.Event().wait()
 """
 
 
-def test_a_machine_that_cannot_limit_processes_is_a_problem_unless_the_setting_allows_it() -> None:
+def test_a_machine_without_process_limits_is_a_problem_unless_the_setting_allows_it() -> None:
     lax = {"FLEETSIGHT__SANDBOX__LIMITS": "best_effort", "FLEETSIGHT__AWS__ENDPOINT_URL": "http://127.0.0.1:1"}
     with other_machine():
         found = [only(machine.check_sandbox(CheckedSystem(ROOT, each))) for each in ({}, lax)]

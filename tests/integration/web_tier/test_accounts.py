@@ -261,7 +261,7 @@ def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> No
     assert client.get("/jobs").status_code == 303
 
 
-def test_e3_who_answers_for_another_account_signs_in_as_themselves_and_the_trail_says_so(
+def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
     anonymous: FlaskClient, table: Table
 ) -> None:
     status, page = send(anonymous, "/sign-in", email=NEW, password=PASSWORD)

@@ -129,7 +129,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert (store.count_images(job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
-def test_a_process_killed_during_an_upload_has_acknowledged_nothing_and_its_objects_are_deleted(
+def test_a_process_killed_in_an_upload_acknowledges_nothing_and_leaves_no_object(
     shared_tier: WebTier, provisioned: Clients, store: JobStore, queue: MemoryQueue
 ) -> None:
     job, seconds = shared_tier.create_job(), [0.0]

@@ -302,7 +302,7 @@ def test_the_pause_after_failed_loads_doubles_up_to_a_limit_and_a_success_resets
 
 @pytest.mark.parametrize("fifo", [False, True])
 @pytest.mark.parametrize(("code", "seconds"), [("KMS.DisabledException", 3_600), ("SlowDown", None)])
-def test_images_fail_after_an_hour_of_refusals_by_any_worker_and_never_while_a_service_is_away(
+def test_images_fail_after_an_hour_of_refusals_by_any_worker_but_not_in_an_outage(
     fifo: bool, code: str, seconds: int | None
 ) -> None:
     bench = Bench(fifo=fifo)

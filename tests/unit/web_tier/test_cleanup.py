@@ -198,7 +198,7 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     assert [exists(store, job) for job in jobs] == [True, True, False]
 
 
-def test_a_job_that_a_wrong_clock_used_in_the_future_expires_a_lifetime_after_it_was_seen() -> None:
+def test_a_job_used_in_the_future_by_a_wrong_clock_expires_after_a_lifetime() -> None:
     store, now = JobStore(MemoryTable()), [NOW]
     job = make_job(store, OLD)
     store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))

@@ -547,7 +547,7 @@ def test_a_wrong_host_in_the_configuration_stops_the_process(make_config: Config
         make_config(notifications={"webhook_hosts": [host]})
 
 
-def test_hosts_of_this_machine_may_be_named_where_webhooks_may_go_to_private_addresses(
+def test_hosts_of_this_machine_are_allowed_where_private_webhooks_are(
     make_config: ConfigMaker,
 ) -> None:
     hosts = ["localhost", "127.0.0.1:8443"]

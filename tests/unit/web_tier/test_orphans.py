@@ -339,7 +339,7 @@ def test_a_commit_waits_for_a_controller_that_has_begun_to_delete() -> None:
     site.check_clean()
 
 
-def test_an_intent_that_cannot_be_handled_delays_no_other_and_a_deposed_controller_stops() -> None:
+def test_a_failed_intent_delays_no_other_and_a_deposed_controller_stops() -> None:
     site = Site()
     job = site.job()
     with site.process() as process:

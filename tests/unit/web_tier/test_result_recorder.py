@@ -556,7 +556,7 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     assert len(seconds) < 12
 
 
-def test_counts_that_cannot_be_stored_are_tried_less_and_less_and_results_are_recorded() -> None:
+def test_counts_that_cannot_be_stored_are_retried_with_backoff_while_results_go_on() -> None:
     store, clock, tried, refuse = stored_jobs(), Clock(), list[float](), [True]
 
     def call(operation: str, effect: Callable[[], Any]) -> Any:
