@@ -1,4 +1,4 @@
-"""Documents name what exists: paths, functions of the architecture, and the test behind each promise."""
+"""Documents name what exists: paths, and the test behind each promise."""
 
 import ast
 import re
@@ -12,8 +12,8 @@ from core.images import format_names
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, name_of
 
-FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*\.(?:py|js|html|md|sh|yaml|toml|txt)")
@@ -48,35 +48,9 @@ def paths_in(document: Path) -> Iterator[str]:
             yield path
 
 
-def qualified_names_in(path: Path) -> set[str]:
-    """Return the functions and classes of a module, methods as `Class.method`."""
-    found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
-    return found
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_each_path_in_a_document_exists(document: Path) -> None:
     assert [path for path in paths_in(document) if not (ROOT / path).exists()] == []
-
-
-def test_each_function_on_the_architecture_page_exists() -> None:
-    missing = []
-    _, _, after = ARCHITECTURE.read_text(encoding="utf-8").partition("## The path of an image")
-    rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("|")]
-    for row in rows:
-        cells = _CODE.findall(row)
-        modules = [cell for cell in cells if cell.endswith(".py")]
-        if modules:
-            known = qualified_names_in(ROOT / modules[0])
-            functions = [cell for cell in cells if re.fullmatch(r"\w+(\.\w+)?", cell)]
-            missing += [f"{modules[0]}: {name}" for name in functions if name not in known]
-    assert missing == []
-    assert sum(".py`" in row for row in rows) > 20, "the path of an image is a table of modules and functions"
 
 
 def test_the_page_on_classifying_lists_all_image_formats() -> None:
