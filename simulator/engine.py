@@ -157,13 +157,7 @@ class ConfiguredDecision:
         self._at = BEGIN
         self._meter: BillingMeter | None = None
         if prices is not None and settings.has_spending_cap:
-            self._meter = BillingMeter(
-                prices.minimum_billed_seconds,
-                lambda each: prices.hourly(each.instance_type, spot=each.spot),
-                clock=self._seconds,
-                now=lambda: self._at,
-                on_demand=prices.hourly,
-            )
+            self._meter = BillingMeter(prices, clock=self._seconds, now=lambda: self._at)
 
     @property
     def kept(self) -> int:

@@ -188,3 +188,8 @@ PRICES = PriceSettings(
     object_gb_month=0.023,
     item_gb_month=0.45,
 )
+
+
+def flat_prices(hourly: float, **spot_hour: float) -> PriceSettings:
+    """Return prices by which each instance-hour costs as much, but for Spot instances of the types of `spot_hour`."""
+    return PRICES.model_copy(update={"instance_hour": {"any": hourly}, "spot_hour": spot_hour})

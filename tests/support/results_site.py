@@ -1,8 +1,11 @@
 """The way of results in memory: the real store, recorder, collector and reconciler, with a clock that tests turn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from core.fleet.models import FleetPause
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -35,6 +38,17 @@ def refused(ref: ImageRef, attempt: int = 0, message: str = "the worker stopped"
     """A result that a retry may change."""
     failure = Failure(code="crashed_worker", message=message)
     return failed(ref, failure, worker="i-1", attempt=attempt, attempts=5).response()
+
+
+class PausedFleet(FleetStore):
+    """The items of a fleet that is paused as long as `is_paused` says so."""
+
+    def __init__(self, is_paused: Callable[[], bool]) -> None:
+        super().__init__(MemoryTable())
+        self.is_paused = is_paused
+
+    def paused(self) -> FleetPause | None:
+        return FleetPause(since=EPOCH) if self.is_paused() else None
 
 
 @dataclass
@@ -80,11 +94,11 @@ class ResultsSite:
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
             tenure=tenure,
-            is_paused=lambda: self.paused,
+            fleet=PausedFleet(lambda: self.paused),
             clock=self.clock,
             now=lambda: EPOCH,
-            heartbeats=registry.active,
-            may_close=self.canceller.is_done_with,
+            registry=registry,
+            users=(self.canceller,),
         )
 
     def _may_act(self) -> bool:

@@ -114,17 +114,20 @@ def test_the_inventory_of_secrets_names_every_file_of_keys() -> None:
     assert [name for name in files if name not in inventory] == []
 
 
-def test_the_architecture_page_names_every_loop_of_the_controller() -> None:
+def test_the_documents_name_every_loop_of_the_controller_with_its_period_and_failure() -> None:
+    tree = ast.parse((ROOT / "web_tier" / "controller" / "loops.py").read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Loop"]
+    loops = dict[str, tuple[object, object]]()
+    for call in calls:
+        texts = [each.value if isinstance(each, ast.Constant) else "" for each in call.args]
+        named = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+        if isinstance(call.args[0], ast.Constant):  # a helper of the collector has no row
+            loops[str(texts[0])] = (texts[2], named.get("on_failure") or texts[5])
     _, _, after = ARCHITECTURE.read_text(encoding="utf-8").partition("## The loops of the controller")
-    documented = set(re.findall(r"^\| `(\w+)`", after.partition("\n## ")[0], re.MULTILINE))
-    tree = ast.parse((ROOT / "web_tier" / "controller" / "services.py").read_text(encoding="utf-8"))
-    [loops] = [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ticks"
-    ]
-    assert isinstance(loops, ast.Dict)
-    assert documented == {key.value for key in loops.keys if isinstance(key, ast.Constant)}
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+? \| (.+?) \|$", after.partition("\n## ")[0], re.MULTILINE)
+    assert {name: (every, on_failure) for name, every, on_failure in rows} == loops
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in loops if f"`{name}`" not in readme] == []
 
 
 HANDBOOK = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

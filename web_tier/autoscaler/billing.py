@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from core.config import FleetSettings
+from core.config import FleetSettings, PriceSettings
 from core.cost import SECONDS_AN_HOUR, Bill, bill_of, total
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot, FleetSpending, SpendingAllowance
 from services.clock import utc_now
@@ -270,11 +270,9 @@ class BillingMeter:
     """Adds up billed seconds: each start from `running` until it is not, at least the minimum that EC2 bills.
 
     Attributes:
-        minimum_seconds: shortest time that EC2 bills for each start: 60 s for Linux.
-        hourly: returns the price of an instance for an hour in US dollars, by its type and market.
+        prices: of instances by their type and market; shortest time that EC2 bills for each start: 60 s for Linux.
         before: the last snapshot of the previous controller; None for a new fleet.
         quiet_seconds: see `CostAttribution`.
-        on_demand: returns the On-Demand price of an instance type for an hour in US dollars.
         over: the stored days, for the cost of the month.
         attribution: attributes what is billed to the images answered meanwhile.
         daily: what is billed on each day.
@@ -282,13 +280,11 @@ class BillingMeter:
         last_bill: the bill of the last update, which takes no time to read.
     """
 
-    minimum_seconds: float
-    hourly: Callable[[Instance], float]
+    prices: PriceSettings
     before: FleetSnapshot | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
     quiet_seconds: float = QUIET_SECONDS
-    on_demand: Callable[[str], float] = lambda _: 0.0
     over: Iterable[FleetDay] = ()
     attribution: CostAttribution = field(init=False)
     daily: DailyLedger = field(init=False)
@@ -342,7 +338,9 @@ class BillingMeter:
     def past_minimum_billing(self) -> list[str]:
         """Return the instances that have run for the minimum that EC2 bills, oldest first."""
         since = sorted((each.since, instance_id) for instance_id, each in self._running.items())
-        return [instance_id for begun, instance_id in since if self.clock() - begun >= self.minimum_seconds]
+        return [
+            instance_id for begun, instance_id in since if self.clock() - begun >= self.prices.minimum_billed_seconds
+        ]
 
     def spending(
         self, fleet: FleetDescription, settings: FleetSettings, allowance: SpendingAllowance | None = None
@@ -354,17 +352,17 @@ class BillingMeter:
         """
         if not settings.has_spending_cap:
             return None
-        launch = self._minimum_dollars(max(map(self.on_demand, settings.instance_types)))
+        launch = self.prices.launch_dollars(settings.instance_types)
         described = {each.instance_id: each for each in fleet.instances}
         starting = [described.get(each) for each in fleet.capacity_ids - self._running.keys()]
         # A stopped instance may be of a type that is not configured any more.
-        stopped = [self._minimum_dollars(self.hourly(each)) for each in fleet.instances if each.state == "stopped"]
+        stopped = [self._minimum_dollars(each) for each in fleet.instances if each.state == "stopped"]
         today = self.daily.today
         return FleetSpending(
             day=self.now().date() if today is None else today.day,
             today=0.0 if today is None else today.cost,
             month=self.daily.month_dollars(),
-            committed=sum(launch if each is None else self._minimum_dollars(self.hourly(each)) for each in starting),
+            committed=sum(launch if each is None else self._minimum_dollars(each) for each in starting),
             launch=max([launch, *stopped]),
             dollars_per_day=settings.dollars_per_day,
             dollars_per_month=settings.dollars_per_month,
@@ -382,8 +380,8 @@ class BillingMeter:
         return self._ended + total(self._billed(each) for each in self._running.values())
 
     def _begun(self, instance: Instance, since: float, began_at: datetime) -> BilledInstance:
-        hourly = self.hourly(instance)
-        saved = max(0.0, self.on_demand(instance.instance_type) - hourly)
+        hourly = self._hourly(instance)
+        saved = max(0.0, self.prices.hourly(instance.instance_type) - hourly)
         return BilledInstance(instance.launched_at, since, hourly, began_at, saved)
 
     def _minimum(self, instance: Instance) -> Bill:
@@ -397,11 +395,14 @@ class BillingMeter:
         self._inherited_starts -= 1
         return self._inherited_starts >= 0
 
-    def _minimum_dollars(self, hourly: float) -> float:
-        return hourly * self.minimum_seconds / SECONDS_AN_HOUR
+    def _hourly(self, instance: Instance) -> float:
+        return self.prices.hourly(instance.instance_type, spot=instance.spot)
+
+    def _minimum_dollars(self, instance: Instance) -> float:
+        return self._hourly(instance) * self.prices.minimum_billed_seconds / SECONDS_AN_HOUR
 
     def _billed(self, instance: BilledInstance, until: float | None = None) -> Bill:
-        seconds = max(self.minimum_seconds, (self.clock() if until is None else until) - instance.since)
+        seconds = max(self.prices.minimum_billed_seconds, (self.clock() if until is None else until) - instance.since)
         return Bill(seconds, *(seconds * each / SECONDS_AN_HOUR for each in (instance.hourly, instance.saved_hourly)))
 
     def _take_over(self, running: dict[str, Instance]) -> None:

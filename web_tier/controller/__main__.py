@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,10 +19,10 @@ from core.logs import configure_logging, set_level
 from services.clock import utc_now
 from services.endpoint import APP_ID
 from services.errors import ConfigError
-from services.lease import Tenure
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.leader import LoopGroup, run_elected
+from web_tier.controller.loops import controller_loops
 from web_tier.controller.metrics_server import serve_metrics
 from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, record_previous_end
 from web_tier.controller.services import ControllerServices, controller_lease
@@ -52,13 +53,7 @@ def main() -> int:
         fleet_config = FleetConfigWatcher(path, config.fleet)
 
         def new_loops() -> LoopGroup:
-            return LoopGroup(
-                lambda active: services.ticks(
-                    Tenure(lease.holder, lease.token, lease.moved_at, active), fleet_config
-                ),
-                lambda: lease.held,
-                lambda loop: metrics.loop_failures.labels(loop).inc(),
-            )
+            return LoopGroup(lease, partial(controller_loops, services, fleet_config), metrics.loop_failures)
 
         _log.info("contending for the lease", extra={"holder": lease.holder})
         status = run_elected(lease, new_loops, wait_for_stop)

@@ -125,9 +125,9 @@ class Collector:
             self._end_round(number, read_until)
         return 0.0
 
-    def help_tick(self) -> float:
-        """Collect messages if there were some just now; return the seconds until the next round."""
-        return self.tick() if self.registry.clock() - self._filled_at < HELP_SECONDS else POLL_SECONDS
+    def is_busy(self) -> bool:
+        """Return whether there were messages just now."""
+        return self.registry.clock() - self._filled_at < HELP_SECONDS
 
     def _run_round(self, asked_at: float) -> float | None:
         """Collect messages once; return until when every message has been received, if that is known."""
@@ -353,6 +353,17 @@ class Collector:
                 return None
             self._counted_at = asked_at
         return asked_at - COUNT_AGE_SECONDS if self.responses.counts().visible <= BATCH else None
+
+
+@dataclass(frozen=True)
+class CollectorHelper:
+    """Another thread of the collector, which collects while there is work."""
+
+    collector: Collector
+
+    def tick(self) -> float:
+        """Collect messages if there were some just now; return the seconds until the next round."""
+        return self.collector.tick() if self.collector.is_busy() else POLL_SECONDS
 
 
 def _delay_seconds(message: ReceivedMessage) -> int:

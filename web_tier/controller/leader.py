@@ -15,17 +15,17 @@ before it acts, which turns false by itself when a renewal is late.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import Counter
 
 from services.backoff import Backoff
-from services.lease import Lease
+from services.lease import Lease, Tenure
 
 _log = logging.getLogger(__name__)
-
-Tick = Callable[[], float]
-"""One round of a loop; returns the seconds until the next."""
 
 MAX_BACKOFF_SECONDS = 10.0
 
@@ -37,61 +37,78 @@ MAX_HANG_SECONDS = 45
 attempts of a call, since a service that does not answer for a while is why a lease is lost. They act no more."""
 
 
-def run_loop(
-    name: str,
-    tick: Tick,
-    active: Callable[[], bool],
-    wait: Callable[[float], object],
-    backoff: Backoff | None = None,
-    on_failure: Callable[[str], object] = lambda _name: None,
-) -> None:
-    """Call `tick` while `active()`; log every exception and try again after a backoff.
+class LoopWork(Protocol):
+    """What a loop does."""
 
-    `on_failure` is called with the name after each exception. A loop survives exceptions, since one refused call must
-    not end the fleet's only controller.
+    def tick(self) -> float:
+        """Do one round; return the seconds until the next."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of the controller.
+
+    Attributes:
+        every: time between two rounds.
+        reads, writes: what a round needs, and what it changes.
+        on_failure: what follows from a failed round, which is tried again after a backoff.
+    """
+
+    name: str
+    work: LoopWork
+    every: str
+    reads: str
+    writes: str
+    on_failure: str
+
+
+def run_loop(
+    loop: Loop,
+    tenure: Tenure,
+    wait: Callable[[float], object],
+    failures: Counter,
+    backoff: Backoff | None = None,
+) -> None:
+    """Run rounds of the loop in its tenure; log and count every exception, and try again after a backoff.
+
+    A loop survives exceptions, since one refused call must not end the fleet's only controller.
     """
     backoff = backoff or Backoff(max_seconds=MAX_BACKOFF_SECONDS)
-    while active():
+    while tenure.active():
         try:
-            pause = tick()
+            pause = loop.work.tick()
         except Exception:  # noqa: BLE001 (the edge of the loop)
             pause = backoff.after_failure()
-            on_failure(name)
-            _log.warning(
-                "a round of the loop failed", extra={"loop": name, "next_try_seconds": round(pause, 2)}, exc_info=True
-            )
+            failures.labels(loop.name).inc()
+            extra = {"loop": loop.name, "next_try_seconds": round(pause, 2)}
+            _log.warning("a round of the loop failed", extra=extra, exc_info=True)
         else:
             backoff.reset()
         wait(pause)
 
 
 class LoopGroup:
-    """Loops, each in its own thread, that run from `start` until `stop` or until the lease is not held.
+    """The loops of one tenure, each in its own thread, from `start` until `stop` or until the lease is not held.
 
     Args:
-        ticks: returns the loops' ticks by name; its argument is the predicate that each tick asks before it acts.
-        held: returns whether the lease is held.
-        on_failure: called with the name of a loop when a round of it has failed.
+        lease: is held.
+        new_loops: returns the loops of a tenure, which remember nothing of an earlier one.
+        failures: counts failed rounds by the name of their loop.
     """
 
-    def __init__(
-        self,
-        ticks: Callable[[Callable[[], bool]], Mapping[str, Tick]],
-        held: Callable[[], bool],
-        on_failure: Callable[[str], object] = lambda _name: None,
-    ) -> None:
-        self._held = held
+    def __init__(self, lease: Lease, new_loops: Callable[[Tenure], Sequence[Loop]], failures: Counter) -> None:
+        self._lease = lease
         self._stopped = threading.Event()
+        tenure = Tenure(lease.holder, lease.token, lease.moved_at, self.active)
         self._threads = [
             # Daemons, so that a call that hangs cannot keep a process alive that must stop.
             threading.Thread(
-                target=run_loop,
-                args=(name, tick, self.active, self._stopped.wait, None, on_failure),
-                name=name,
-                daemon=True,
+                target=run_loop, args=(loop, tenure, self._stopped.wait, failures), name=loop.name, daemon=True
             )
-            for name, tick in ticks(self.active).items()
+            for loop in new_loops(tenure)
         ]
+        for thread in self._threads:
+            failures.labels(thread.name)  # begins at 0
 
     @property
     def is_stopped(self) -> bool:
@@ -100,7 +117,7 @@ class LoopGroup:
 
     def active(self) -> bool:
         """Return whether the loops may act. Once the lease was not held, they never may again."""
-        if not self._held():
+        if not self._lease.held:
             self._stopped.set()
         return not self.is_stopped
 
@@ -127,7 +144,7 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
 
     Args:
         lease: renewed every third of its length.
-        new_loops: returns the loops of one tenure, which remember nothing of an earlier one.
+        new_loops: returns the loops of a new tenure.
         wait: waits for so many seconds; returns True if the process must stop.
 
     Returns:

@@ -21,7 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
+from typing import Protocol
 
+from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
@@ -33,6 +35,7 @@ from services.errors import MessageError
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
+from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.lost_images import (
@@ -183,6 +186,13 @@ class JobWatch:
     is_counted: bool = False
 
 
+class JobUser(Protocol):
+    """A loop that uses open jobs."""
+
+    def is_done_with(self, job_id: str) -> bool:
+        """Return whether a job in which no image is missing need not stay open for it."""
+
+
 @dataclass
 class Reconciler:
     """Sweeps every `reconcile_seconds`.
@@ -190,9 +200,9 @@ class Reconciler:
     Attributes:
         lost_after_seconds: time without a result before an image may count as lost.
         visibility_seconds: how long a request is hidden after a worker that ended had received it.
-        is_paused: returns whether the fleet is paused, so that requests wait for as long as operators want.
-        heartbeats: returns how many messages of the response queue may be heartbeats, at most.
-        may_close: returns whether no other part needs the finished job to stay open.
+        fleet: while it is paused, requests wait for as long as operators want.
+        registry: knows how many messages of the response queue may be heartbeats, at most.
+        users: loops that use open jobs.
         metrics: count the repairs.
     """
 
@@ -206,11 +216,11 @@ class Reconciler:
     reconcile_seconds: float
     lost_after_seconds: float
     tenure: Tenure
-    is_paused: Callable[[], bool] = lambda: False
+    fleet: FleetStore
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    heartbeats: Callable[[], int] = lambda: 0
-    may_close: Callable[[str], bool] = lambda _job_id: True
+    registry: WorkerRegistry = field(default_factory=WorkerRegistry)
+    users: Sequence[JobUser] = ()
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     visibility_seconds: float = 0.0
     _jobs: dict[str, JobWatch] = field(default_factory=dict, init=False)
@@ -230,7 +240,7 @@ class Reconciler:
         """Sweep once; return the seconds until the next sweep."""
         self.dead_letters.consume()
         # Heartbeats are messages, too, but no answers.
-        answers = max(0, self.responses.counts().total - self.heartbeats())
+        answers = max(0, self.responses.counts().total - self.registry.active())
         messages = self.requests.counts().total + answers
         listed_at, opened = self.clock(), self.store.open_jobs()
         self.recorder.set_open_jobs(job.job_id for job in opened)
@@ -249,7 +259,7 @@ class Reconciler:
         self._order.update({watch.group for watch in self._jobs.values()}, answered, now)
         at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
         lost, passed_over = self._find_lost(now, at_rest=at_rest)
-        if lost and not self.is_paused():
+        if lost and self.fleet.paused() is None:
             self._repair_all(lost, passed_over, at_rest=at_rest)
         return self.reconcile_seconds
 
@@ -262,9 +272,8 @@ class Reconciler:
             return None  # a large one, after another controller has ended: the next sweep may find it read
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
-        may_close = (
-            untouched > CLOSE_AFTER * self.lost_after_seconds and not watch.missing and self.may_close(job.job_id)
-        )
+        may_close = untouched > CLOSE_AFTER * self.lost_after_seconds and not watch.missing
+        may_close = may_close and all(user.is_done_with(job.job_id) for user in self.users)
         if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
             # The job is touched before the attempts of its images are raised. A web process that dies after that does
             # not record when; the results file keeps the job open while an image is being retried.

@@ -324,7 +324,7 @@ class ResultRecorder:
             if left:  # another thread is storing them, or has counted other results since
                 self.sleep(WAIT_SECONDS)
 
-    def counts_tick(self) -> float:
+    def tick(self) -> float:
         """Store the counts that have changed; return the seconds until the next round."""
         self.write_counts()
         return COUNTS_TICK_SECONDS if self._changed else COUNTS_SECONDS

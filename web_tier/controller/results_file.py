@@ -27,6 +27,7 @@ from botocore.exceptions import ClientError
 from core.config import S3Grant, is_granted
 from core.ids import ImageRef, merged_key
 from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
+from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
@@ -146,8 +147,8 @@ class ResultsFileWriter:
     Attributes:
         outputs: the output bucket.
         copier: copies complete files.
-        on_finished: called with the id of a job in which every image has its last result, before its file is
-            recorded; again if the controller dies in between, or results change later.
+        topic_arn: of a topic that gets a message once every image of a job has its last result, or None. It is
+            requested before the file is recorded; again if the controller dies in between, or results change later.
     """
 
     store: JobStore
@@ -156,7 +157,7 @@ class ResultsFileWriter:
     copier: ResultsCopier
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    on_finished: Callable[[str], None] = lambda _job_id: None
+    topic_arn: str | None = None
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -180,7 +181,7 @@ class ResultsFileWriter:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
         if state is None or not state.settled:
-            return False
+            return not self.store.is_open(job_id)
         with suppress(NotFoundError):
             return self.store.status(job_id).edition == state.edition and self._are_all_retrying(state)
         return True  # the job is being deleted
@@ -265,8 +266,9 @@ class ResultsFileWriter:
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-            if not retrying:
-                self.on_finished(job_id)
+            if self.topic_arn is not None and not retrying:
+                notifications = NotificationStore(self.store.table)
+                notifications.request(job_id, {"topic": self.topic_arn}, self.now(), is_bounded=False)
             is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.tenure.token)
         finally:
             if is_refused or not self.tenure.active():

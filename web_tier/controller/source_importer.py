@@ -44,6 +44,7 @@ from core.jobs.listings import (
 )
 from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location
+from core.telemetry import NO_SPANS, SpanExporter
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.clock import utc_now
@@ -108,7 +109,7 @@ class SourceImporter:
         ingest: records and enqueues images; its bucket is the input bucket.
         config: the configuration: which sources are allowed, and the limits of an image and of a day.
         page_objects: objects of a page.
-        samples: returns whether spans of the next page are exported.
+        spans: says whether spans of the next page are exported.
     """
 
     sources: SourceBuckets
@@ -121,7 +122,7 @@ class SourceImporter:
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )
     page_objects: int = MAX_PAGE_OBJECTS
-    samples: Callable[[], bool] = lambda: False
+    spans: SpanExporter = NO_SPANS
     _turns: dict[str, ImportTurns] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -139,9 +140,13 @@ class SourceImporter:
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock():
-                with use_traceparent(new_traceparent(is_sampled=self.samples())):
+                with use_traceparent(new_traceparent(is_sampled=self.spans.samples())):
                     has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
+
+    def is_done_with(self, job_id: str) -> bool:
+        """Return whether the job has no source that may have to be listed."""
+        return not self._listings.is_pending(job_id)
 
     def _import_safely(self, pending: PendingListing, turns: ImportTurns) -> bool:
         """Accept the next page of a job; return whether it has more that can be accepted now."""

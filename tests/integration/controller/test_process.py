@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import yaml
@@ -22,6 +22,8 @@ from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.controller.collector import Collector
+from web_tier.controller.loops import controller_loops
 from web_tier.controller.results_file import QUIET_SECONDS
 
 pytestmark = pytest.mark.processes
@@ -103,24 +105,24 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     """Row 54: what another controller has stored with the token 9 stands against 7, and not against 11."""
     store, hour_ago = scene.wiring.store, datetime.now(UTC) - timedelta(hours=1)
     active = lambda: True  # noqa: E731 - its identity is asserted
-    ticks = scene.wiring.ticks(
-        Tenure("me", token, active=active), FleetConfigWatcher(scene.config_file, scene.config.fleet)
-    )
+    fleet_config = FleetConfigWatcher(scene.config_file, scene.config.fleet)
+    loops = controller_loops(scene.wiring, fleet_config, Tenure("me", token, active=active))
+    work = {loop.name: loop.work for loop in loops}
     [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
     stored = Counts(5, 0, 5, hour_ago, hour_ago)
     assert store.store_counts(counted.job_id, stored, token=9)
     scene.respond([done(counted)])
     while scene.wiring.responses.counts().visible:
-        ticks["collector"]()
+        work["collector"].tick()
     assert store.counts(counted.job_id).done == (1 if token > 9 else 5)
 
     store.put_done([done(merged)])
     assert store.store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
     assert store.put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
-    ticks["results_files"]()
+    work["results_files"].tick()
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
-    assert cast(Any, ticks["collector"]).__self__.recorder.active is active
+    assert cast(Collector, work["collector"]).recorder.active is active
 
 
 def test_a_configuration_that_is_not_valid_stops_it_at_start(scene: Scene) -> None:

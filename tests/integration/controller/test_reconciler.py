@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, output_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from core.result_cache import ResultCache
@@ -48,6 +49,7 @@ class Sweeper:
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
             tenure=Tenure(),
+            fleet=FleetStore(wiring.store.table),
             clock=lambda: self.now,
         )
 

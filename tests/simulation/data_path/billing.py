@@ -12,6 +12,7 @@ from core.fleet.store import FleetStore
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from services.table import Table
+from tests.support.autoscaler import flat_prices
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.reporting import SnapshotWriter
@@ -36,9 +37,7 @@ class Billing:
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
         store, clock = FleetStore(self.table), self.world.scheduler.clock
-        self._meter = BillingMeter(
-            60.0, lambda _: HOURLY, store.snapshot(), clock, self.now, on_demand=lambda _: HOURLY, over=store.days()
-        )
+        self._meter = BillingMeter(flat_prices(HOURLY), store.snapshot(), clock, self.now, over=store.days())
         self._writer = SnapshotWriter(store, clock, self.now)
 
     def tick(self) -> float:

@@ -29,7 +29,6 @@ from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.listings import ListingStore
 from core.jobs.notifications import DeliveryFailedError, NotificationStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
@@ -42,11 +41,12 @@ from tests.simulation.data_path.billing import Billing
 from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
+from tests.support.results_site import PausedFleet
 from tests.support.unsandboxed import inspect
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.collector import Collector
+from web_tier.controller.collector import Collector, CollectorHelper
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_recorder import JobLocks, ResultRecorder
@@ -237,15 +237,12 @@ class Controller:
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
         notifications = NotificationStore(self.table)
 
-        def publish(job_id: str) -> None:
-            notifications.request(job_id, {"topic": "topic"}, self.now(), is_bounded=False)
-
-        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, scheduler.clock, self.now, publish)
+        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, scheduler.clock, self.now, "topic")
         notifier = Notifier(
             store,
             notifications,
             {"topic": self._send, "webhook": self._send},
-            lambda job_id: results_files.is_done_with(job_id) or not store.is_open(job_id),
+            results_files,
             tenure,
             scheduler.clock,
             self.now,
@@ -254,37 +251,6 @@ class Controller:
         recovery = ResultRecovery(store, recorder, world.outputs)
         canceller = JobCanceller(
             store, recorder, recovery, world.inputs, tenure, self.now, cast(Any, InlineExecutor())
-        )
-        listings = ListingStore(store)
-        reconciler = Reconciler(
-            store=store,
-            recorder=recorder,
-            recovery=recovery,
-            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, tenure),
-            requests=requests,
-            responses=responses,
-            inputs=world.inputs,
-            reconcile_seconds=5.0,
-            lost_after_seconds=LOST_AFTER_SECONDS,
-            tenure=tenure,
-            is_paused=lambda: world.paused,
-            clock=scheduler.clock,
-            now=self.now,
-            may_close=lambda job_id: (
-                results_files.is_done_with(job_id)
-                and not listings.is_pending(job_id)
-                and canceller.is_done_with(job_id)
-            ),
-        )
-        cleanup = JobCleanup(
-            store,
-            recorder,
-            world.inputs,
-            world.outputs,
-            5.0,
-            tenure,
-            scheduler.clock,
-            cast(Any, InlineExecutor()),
         )
         pool = cast(Any, InlineExecutor())
         ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=self.now, pool=pool)
@@ -298,13 +264,39 @@ class Controller:
             cast(Any, InlineExecutor()),
             page_objects=2,
         )
+        reconciler = Reconciler(
+            store=store,
+            recorder=recorder,
+            recovery=recovery,
+            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, tenure),
+            requests=requests,
+            responses=responses,
+            inputs=world.inputs,
+            reconcile_seconds=5.0,
+            lost_after_seconds=LOST_AFTER_SECONDS,
+            tenure=tenure,
+            fleet=PausedFleet(lambda: world.paused),
+            clock=scheduler.clock,
+            now=self.now,
+            users=(results_files, importer, canceller),
+        )
+        cleanup = JobCleanup(
+            store,
+            recorder,
+            world.inputs,
+            world.outputs,
+            5.0,
+            tenure,
+            scheduler.clock,
+            cast(Any, InlineExecutor()),
+        )
         collector = Collector(responses, world.outputs, recorder, cache, tenure.active, self.now, registry=registry)
         orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, scheduler.clock)
         ticks: dict[str, Callable[[], float]] = {
             "billing": Billing(world, self.table, self.now).tick,
             "collector": collector.tick,
-            "collector-1": collector.help_tick,
-            "counts": recorder.counts_tick,
+            "collector-1": CollectorHelper(collector).tick,
+            "counts": recorder.tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "source_importer": importer.tick,

@@ -26,6 +26,7 @@ from services.lease import Tenure
 from services.sqs import Queue, QueueCounts
 from tests.simulation.faults.cloud import Cloud
 from tests.simulation.faults.machines import SimulatedQueues
+from tests.support.autoscaler import flat_prices
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
@@ -38,7 +39,6 @@ from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
 from web_tier.autoscaler.reporting import Reporter
 
-MINIMUM_BILLED_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
 FLEET_NAME: Final = "worker"
 
@@ -191,14 +191,7 @@ class SimulatedController:
             launcher=Launcher(
                 fleet, launches, ControllerJournal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
             ),
-            meter=BillingMeter(
-                MINIMUM_BILLED_SECONDS,
-                lambda _: site.hourly,
-                before,
-                clock,
-                self._now,
-                on_demand=lambda _: site.hourly,
-            ),
+            meter=BillingMeter(flat_prices(site.hourly), before, clock, self._now),
             reporter=SnapshotReporter(store, self._registry, clock, self._now),
             interval_seconds=1.0,
         )

@@ -16,7 +16,7 @@ from scripts.aws.site import PAGES, STATIC
 from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
 from tests.conftest import ROOT, shipped_values
-from tests.support.autoscaler import Clock, fleet_settings, instance
+from tests.support.autoscaler import Clock, flat_prices, fleet_settings, instance
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -226,7 +226,7 @@ def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) 
     seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        MetricsLogger(Clock(), NAMESPACE).update(seen, fleet_settings(), BillingMeter(60, lambda _: 0.0))
+        MetricsLogger(Clock(), NAMESPACE).update(seen, fleet_settings(), BillingMeter(flat_prices(0.0)))
         logging.getLogger("elsewhere").info("another line", extra={"workers": 99})
     return [JsonFormatter("controller").format(record) for record in caplog.records]
 

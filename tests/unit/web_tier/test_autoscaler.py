@@ -15,7 +15,15 @@ from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
 from services.lease import Tenure
 from tests.conftest import ROOT, shipped_values
-from tests.support.autoscaler import Clock, CommandStore, RecordingStore, counted_queue, fleet_settings, heartbeat
+from tests.support.autoscaler import (
+    Clock,
+    CommandStore,
+    RecordingStore,
+    counted_queue,
+    flat_prices,
+    fleet_settings,
+    heartbeat,
+)
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -69,7 +77,7 @@ class Bench:
             observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
             health=UnhealthyTerminator(fleet, tracker, 60, Tenure(), self.clock),
             launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
-            meter=BillingMeter(60, lambda _: hourly, before, clock=self.clock, on_demand=lambda _: hourly),
+            meter=BillingMeter(flat_prices(hourly), before, clock=self.clock),
             reporter=Reporter(self.store, self.registry, self.clock),
             interval_seconds=0.1,
             signals=Listener(self.clock),

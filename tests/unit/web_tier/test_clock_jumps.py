@@ -12,7 +12,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.lease import Tenure
 from services.sqs import QueueCounts
-from tests.support.autoscaler import fleet_settings, fleet_snapshot, instance
+from tests.support.autoscaler import flat_prices, fleet_settings, fleet_snapshot, instance
 from tests.support.clocks import YEAR, World
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.autoscaler.billing import BillingMeter
@@ -58,7 +58,7 @@ class Controller:
         self.world.reply()
         clock, boot = self.world.clock, lambda: self.world.boot
         over = tuple(self.days.values())
-        self.meter = BillingMeter(60, lambda _: 0.36, before, boot, clock.now, over=over)
+        self.meter = BillingMeter(flat_prices(0.36), before, boot, clock.now, over=over)
         self.expiry = JobExpiry(self.store, timedelta(days=7), Tenure(), clock.now)
 
     def round(self, *, has_worker: bool) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from services.lease import Tenure
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
 from tests.support.memory_aws.dynamodb import MemoryTable
+from web_tier.autoscaler.billing import CostAttribution
 from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.features.costs.rows import WRITE_SECONDS, CostRowWriter
 
@@ -40,7 +42,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.store = CostStore(self.table)
         tenure = Tenure(token=self.token, active=lambda: self.is_active)
-        self.writer = CostRowWriter(self.store, tenure, self.day_of, self.max_rows)
+        self.writer = CostRowWriter(self.store, tenure, cast(CostAttribution, self), self.max_rows)
 
     def images(self, day: date = DAY, owner: str | None = None) -> dict[tuple[str, str, int], int]:
         """Return the stored images by user, model and billing period."""

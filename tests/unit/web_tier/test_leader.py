@@ -1,17 +1,23 @@
 """Leader election: which controller acts, and how its loops run."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from prometheus_client import Counter
 
 from services.backoff import Backoff
-from services.lease import Lease
+from services.lease import Lease, Tenure
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.controller.leader import MAX_HANG_SECONDS, LoopGroup, Tick, run_elected, run_loop
+from web_tier.controller.leader import MAX_HANG_SECONDS, Loop, LoopGroup, run_elected, run_loop
+
+
+def failures() -> Counter:
+    """A counter of failed rounds by loop."""
+    return Counter("failures", "", ["loop"], registry=None)
 
 
 class FakeLease(Lease):
@@ -40,7 +46,7 @@ class FakeLoops(LoopGroup):
     """Loops that only record what is done with them."""
 
     def __init__(self, events: list[str], *, dies: bool, ends: bool) -> None:
-        super().__init__(lambda _active: {}, lambda: True)
+        super().__init__(FakeLease(iter([])), lambda _tenure: (), failures())
         self.events, self.dies, self.ends, self.over = events, dies, ends, False
 
     @property
@@ -140,15 +146,29 @@ def test_a_loop_survives_errors_and_waits_longer_after_each(
         return outcome
 
     backoff = Backoff(10.0, uniform=lambda _low, high: high)
-    failures: list[str] = []
-    run_loop("loop", tick, lambda: len(waits) < 6, waits.append, backoff, failures.append)
-    assert failures == ["loop"] * 3
+    counter = failures()
+    run_loop(one_loop(tick)[0], Tenure(active=lambda: len(waits) < 6), waits.append, counter, backoff)
+    assert counter.labels("loop")._value.get() == 3
     assert waits == [1, 10, 20, 2, 10, 3]
     assert [record.exc_info is not None for record in caplog.records] == [True] * 3
 
 
-def one_loop(tick: Tick) -> Callable[[Callable[[], bool]], Mapping[str, Tick]]:
-    return lambda _active: {"loop": tick}
+@dataclass
+class Work:
+    """What a loop does, as a function."""
+
+    tick: Callable[[], float]
+
+
+def one_loop(tick: Callable[[], float]) -> tuple[Loop]:
+    return (Loop("loop", Work(tick), every="", reads="", writes="", on_failure=""),)
+
+
+def group(tick: Callable[[], float]) -> LoopGroup:
+    """A group of one loop, with the lease."""
+    lease = FakeLease(iter([]))
+    lease.is_held = True
+    return LoopGroup(lease, lambda _tenure: one_loop(tick), failures())
 
 
 def test_a_group_stops_its_loops_at_once_however_long_they_would_wait() -> None:
@@ -158,7 +178,7 @@ def test_a_group_stops_its_loops_at_once_however_long_they_would_wait() -> None:
         ticked.set()
         return 3600.0
 
-    loops = LoopGroup(one_loop(tick), lambda: True)
+    loops = group(tick)
     loops.start()
     assert ticked.wait(PATIENCE)
     assert loops.dead() == []
@@ -167,12 +187,12 @@ def test_a_group_stops_its_loops_at_once_however_long_they_would_wait() -> None:
 
 
 def test_loops_without_the_lease_for_a_moment_never_act_again() -> None:
-    held = [True]
-    loops = LoopGroup(one_loop(lambda: 0.001), lambda: held[0])
+    loops = group(lambda: 0.001)
+    lease = cast(FakeLease, loops._lease)
     loops.start()
-    held[0] = False
+    lease.is_held = False
     assert not loops.active()
-    held[0] = True
+    lease.is_held = True
     assert not loops.active()
     assert loops.stop(PATIENCE)
 
@@ -185,7 +205,7 @@ def test_a_loop_that_dies_is_named() -> None:
         died.set()
         raise SystemExit  # ends a thread silently, as a bug outside the guarded part would
 
-    loops = LoopGroup(one_loop(tick), lambda: True)
+    loops = group(tick)
     loops.start()
     assert died.wait(PATIENCE)
     loops._threads[0].join(PATIENCE)
@@ -199,7 +219,7 @@ def test_a_loop_that_does_not_end_is_reported() -> None:
         go_on.wait(PATIENCE)
         return 0.0
 
-    loops = LoopGroup(one_loop(tick), lambda: True)
+    loops = group(tick)
     loops.start()
     assert not loops.stop(0.0)
     go_on.set()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 from ulid import ULID
@@ -11,6 +12,7 @@ from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
 from core.messages import CANCELLED, ClassificationResult, Model
+from core.model_catalog import CatalogStore
 from core.model_results import MAX_MODELS
 from services.lease import Tenure
 from services.table import TableBusyError
@@ -42,7 +44,11 @@ class Counting:
     def __post_init__(self) -> None:
         self.store = FleetStore(self.table)
         tenure = Tenure(token=self.token, active=lambda: self.is_active)
-        self.writer = ModelResultsWriter(self.store, tenure, lambda: self.canary_since, lambda: self.at)
+        self.writer = ModelResultsWriter(self.store, tenure, cast(CatalogStore, self), lambda: self.at)
+
+    def find(self) -> "Counting":
+        """Return a catalogue that only says since when a share of the new jobs gets another model."""
+        return self
 
     def record(self, found: Sequence[ClassificationResult]) -> None:
         self.writer.add(found)

@@ -344,7 +344,7 @@ class Recording:
         """Return the recorder of a new tenure."""
         worker = self.config.worker
         return ConfiguredModelRecorder(
-            lambda: self.watcher.worker or worker,
+            worker,
             self.catalogs,
             self.models,
             self.outputs,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from flask import Flask, Response, request
@@ -30,6 +31,7 @@ from tests.support.autoscaler import Clock
 from tests.support.jobs import NOW, add_images, done, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.servers import served
+from web_tier.controller.results_file import ResultsFileWriter
 from web_tier.features.notifications.notifier import (
     CHECK_SECONDS,
     MAX_ATTEMPTS,
@@ -85,12 +87,16 @@ class Scene:
             self.store,
             self.notifications,
             {"webhook": self.send, "email": self.send},
-            lambda job_id: job_id not in self.unfinished,
+            cast(ResultsFileWriter, self),
             Tenure(active=lambda: self.active),
             self.clock,
             lambda: NOW,
             self.threads.append,
         )
+
+    def is_done_with(self, job_id: str) -> bool:
+        """Return whether the job needs no results file any more."""
+        return job_id not in self.unfinished
 
     def send(self, message: ChannelMessage) -> None:
         if self.failures:

@@ -289,13 +289,20 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
     assert site.store.is_open(ref.job_id)
 
 
+class Busy:
+    """A loop that uses every open job."""
+
+    def is_done_with(self, _job_id: str) -> bool:
+        return False
+
+
 def test_a_retry_whose_web_process_ended_is_requested_while_the_file_waits_for_it(
     site: ResultsSite,
 ) -> None:
     [ref] = site.add_job(1, request=False)
     site.recorder.record([refused(ref)])
     site.pass_time(2 * LOST_AFTER)
-    site.reconciler.may_close = lambda _job_id: False
+    site.reconciler.users = (Busy(),)
     record = site.store.image(ref)
     site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=site.clock.now))
     assert site.store.replace_image(record, replace(record, attempt=1))

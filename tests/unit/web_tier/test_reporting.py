@@ -25,7 +25,7 @@ from core.fleet.store import FleetStore
 from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
-from tests.support.autoscaler import Clock, RecordingStore, fleet_settings, instance, observation
+from tests.support.autoscaler import Clock, RecordingStore, flat_prices, fleet_settings, instance, observation
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import DecisionKind, Plan
@@ -53,7 +53,7 @@ from web_tier.autoscaler.reporting import (
 )
 
 PAUSE = FleetPause(since=EPOCH, reason="new model")
-METER = BillingMeter(60, lambda _: 0.0)
+METER = BillingMeter(flat_prices(0.0))
 LIMITS = (None, WorkerLimits(min_workers=0, max_workers=19))
 
 
@@ -138,7 +138,7 @@ def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> Non
             assert kept == list(range(1, snapshot.run.number))
             super().put_snapshot(snapshot)
 
-    shown, meter = Checked(), BillingMeter(60, lambda _: 0.0, None, clock, lambda: EPOCH)
+    shown, meter = Checked(), BillingMeter(flat_prices(0.0), None, clock, lambda: EPOCH)
     writer = SnapshotWriter(shown, clock)
     for _ in range(3):
         for waiting, workers in ((5, 1), (0, 0)):

@@ -326,7 +326,7 @@ def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not()
     store.put_failed(not_done(REFS[2]))
     successor = recorder_of(store, now=lambda: now)
     assert all(successor.is_accepted(IMAGES[job_id][0]) for job_id in JOBS)
-    successor.counts_tick()
+    successor.tick()
     assert store.counts(JOBS[0]) == Counts(2, 1, 40, EPOCH, now)
     assert store.counts(JOBS[1]) == Counts(1, 0, 40, now, now)
 
@@ -525,13 +525,13 @@ def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> Non
         recorder.set_open_jobs(JOBS)
         for ref in IMAGES[JOBS[0]]:
             assert recorder.record_each([done(ref)]) == {}
-            pause = recorder.counts_tick()
+            pause = recorder.tick()
         assert (stored, pause) == ([(1, 0, 40)], COUNTS_TICK_SECONDS), "the first ones at once"
         clock.now += COUNTS_SECONDS
-        recorder.counts_tick()
+        recorder.tick()
         assert stored == [(1, 0, 40), (40, 0, 40)]
         clock.now += COUNTS_SECONDS
-        assert (recorder.counts_tick(), len(stored)) == (COUNTS_SECONDS, 2), "nothing has changed"
+        assert (recorder.tick(), len(stored)) == (COUNTS_SECONDS, 2), "nothing has changed"
 
 
 def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
@@ -544,14 +544,14 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     recorder.set_open_jobs([pair[0].job_id for pair in refs])
     for number in range(2):
         assert recorder.record_each([done(pair[number]) for pair in refs]) == {}
-        recorder.counts_tick()
+        recorder.tick()
     seconds = list[float]()
     for _ in range(jobs):
         if all(figures(store, pair[0].job_id) == (2, 0, 2) for pair in refs):
             break
         seconds.append(clock.now)
         clock.now += COUNTS_SECONDS
-        recorder.counts_tick()
+        recorder.tick()
     assert seconds[-1] - seconds[0] >= jobs / MAX_COUNTS_A_SECOND - 2 * COUNTS_SECONDS
     assert len(seconds) < 12
 
@@ -571,18 +571,18 @@ def test_counts_that_cannot_be_stored_are_retried_with_backoff_while_results_go_
     recorder.set_open_jobs(JOBS)
     assert recorder.record_each([done(REFS[0])]) == {}
     for _ in range(600):
-        recorder.counts_tick()
+        recorder.tick()
         clock.now += COUNTS_SECONDS
     assert (store.statuses(JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
     gaps = [later - earlier for earlier, later in pairwise(tried)]
     assert gaps == [0.5, 1, 2, 4, 8, 16, 32, 32, 32]
     refuse[0] = False
     clock.now = tried[-1] + 32
-    recorder.counts_tick()
+    recorder.tick()
     assert figures(store, JOBS[0]) == (1, 0, 40)
     recorder.record_each([done(REFS[1])])
     clock.now += COUNTS_SECONDS
-    recorder.counts_tick()
+    recorder.tick()
     assert figures(store, JOBS[0]) == (2, 0, 40), "after a success without a pause"
 
 

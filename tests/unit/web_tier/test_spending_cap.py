@@ -250,15 +250,7 @@ def meter_of(
     now: Callable[[], datetime] = lambda: EVENING,
     over: Sequence[FleetDay] = (),
 ) -> BillingMeter:
-    return BillingMeter(
-        60,
-        lambda each: PRICES.hourly(each.instance_type, spot=each.spot),
-        before,
-        clock,
-        now,
-        on_demand=PRICES.hourly,
-        over=over,
-    )
+    return BillingMeter(PRICES, before, clock, now, over=over)
 
 
 def spending_of(meter: BillingMeter, fleet: Observation, configured: FleetSettings | None = None) -> FleetSpending:

@@ -7,13 +7,14 @@ shows their cost as not attributed to a job, and the job's own page still has it
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
 from core.fleet.costs import MAX_DAY_ROWS, CostRow, CostStore
 from core.messages import ClassificationResult
 from services.lease import Tenure
+from web_tier.autoscaler.billing import CostAttribution
 
 WRITE_SECONDS = 5.0
 """Time between two writes of the rows that have changed."""
@@ -26,13 +27,13 @@ class CostRowWriter:
     """The rows of one tenure. The collector adds answers, and a loop of its own stores them.
 
     Attributes:
-        period_day: returns the day (UTC) of a billing period, or None if it is not known.
+        attribution: knows the day (UTC) of each billing period.
         max_rows: most rows of a day; answers of further jobs are not in the report.
     """
 
     store: CostStore
     tenure: Tenure
-    period_day: Callable[[int], date | None]
+    attribution: CostAttribution
     max_rows: int = MAX_DAY_ROWS
     _images: dict[CostRow, int] = field(default_factory=dict, init=False)
     """Images by their row without images: those of the last two billing periods, and others that are not stored."""
@@ -43,7 +44,7 @@ class CostRowWriter:
 
     def add(self, owner: str, job_id: str, period: int, results: Sequence[ClassificationResult]) -> None:
         """Count results of a job that workers gave in a billing period."""
-        if (day := self.period_day(period)) is None:
+        if (day := self.attribution.day_of(period)) is None:
             return
         models = Counter(result.model for result in results)
         with self._lock:

@@ -39,15 +39,15 @@ class ConfiguredModelRecorder:
     """Records the configured bundle.
 
     Attributes:
-        settings: returns the workers' settings, which may change.
+        worker: the workers' settings at the start of the process.
         store: the catalogue.
         models: the model bucket.
         outputs: the output bucket, where an earlier release published.
         bucket_named: returns a bucket by its name.
-        fleet_config: shows a roll-out as an event.
+        fleet_config: has the settings once they have changed; shows a roll-out as an event.
     """
 
-    settings: Callable[[], WorkerSettings]
+    worker: WorkerSettings
     store: CatalogStore
     models: Bucket
     outputs: Bucket
@@ -61,7 +61,7 @@ class ConfiguredModelRecorder:
 
     def tick(self) -> float:
         """Record the bundle if this process has not recorded it yet; return the seconds until the next look."""
-        worker = self.settings()
+        worker = self.fleet_config.worker or self.worker
         try:
             manifest = read_manifest(
                 worker.bundle,

@@ -15,6 +15,7 @@ from typing import Final
 from core.fleet.store import FleetStore
 from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
+from core.model_catalog import CatalogStore
 from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
 from services.clock import utc_now
 from services.lease import Tenure
@@ -33,13 +34,13 @@ class ModelResultsWriter:
     """The results by model of one tenure. The collector adds results, and a loop of its own stores the counts.
 
     Attributes:
-        canary_since: returns since when a share of the new jobs gets another model; None if all get the same one.
-            Asked before each write.
+        catalogs: says since when a share of the new jobs gets another model, if not all get the same one. Read before
+            each write.
     """
 
     store: FleetStore
     tenure: Tenure
-    canary_since: Callable[[], datetime | None] = lambda: None
+    catalogs: CatalogStore
     now: Callable[[], datetime] = utc_now
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
     """Results that are not counted yet."""
@@ -62,7 +63,8 @@ class ModelResultsWriter:
         """Store the counts if they have changed; return the seconds until the next time."""
         if not (self._pending or self._is_changed) or not self.tenure.active():
             return WRITE_SECONDS
-        since = self.canary_since()
+        catalog = self.catalogs.find()
+        since = None if catalog is None else catalog.canary_since
         earlier = None if self._is_loaded else self.store.model_results()
         with self._lock:
             if earlier is not None and since in {None, earlier.since}:

@@ -35,6 +35,7 @@ from services.clients import Clients
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.lease import Tenure
+from web_tier.controller.results_file import ResultsFileWriter
 from web_tier.features.notifications.webhooks import WebhookMessage, send_webhook
 
 CHECK_SECONDS: Final = 2.0
@@ -118,14 +119,14 @@ class Notifier:
 
     Attributes:
         send: how to send a message, by channel; a message on another channel fails.
-        is_done: returns whether all images of a job have their results, and no upload or retry goes on.
+        results_files: know whether all images of a job have their last results, and no upload goes on.
         start: runs a function in a thread of its own.
     """
 
     store: JobStore
     notifications: NotificationStore
     send: Mapping[Channel, Send]
-    is_done: Callable[[str], bool]
+    results_files: ResultsFileWriter
     tenure: Tenure
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
@@ -158,7 +159,7 @@ class Notifier:
         """Start to send the messages of a job if it is done; return whether they are being sent."""
         try:
             status = self.store.status(job.job_id)
-            if not (status.is_answered and self.is_done(job.job_id)):
+            if not (status.is_answered and self.results_files.is_done_with(job.job_id)):
                 return False
         except NotFoundError:
             self.notifications.settle(job)  # the job was deleted

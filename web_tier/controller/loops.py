@@ -1,0 +1,185 @@
+"""Every loop of the controller, with its period, what it reads and writes, and what follows from a failed round.
+
+docs/architecture.md shows the list. The loops of features are named here and nowhere else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from core.fleet.costs import CostStore
+from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.notifications import NotificationStore
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult
+from core.model_catalog import CatalogStore
+from core.result_cache import ResultCache
+from services.lease import Tenure
+from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.launch_journal import ControllerJournal
+from web_tier.autoscaler.launcher import Launcher
+from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
+from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.reporting import Reporter
+from web_tier.controller.cancellation import JobCanceller
+from web_tier.controller.cleanup import JobCleanup, JobExpiry
+from web_tier.controller.collector import HELPERS, Collector, CollectorHelper
+from web_tier.controller.leader import Loop
+from web_tier.controller.orphans import OrphanCleanup
+from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
+from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
+from web_tier.controller.services import ControllerServices
+from web_tier.controller.source_importer import SourceImporter
+from web_tier.features.costs.rows import CostRowWriter
+from web_tier.features.models.configured_model import ConfiguredModelRecorder
+from web_tier.features.models.results import ModelResultsWriter
+from web_tier.features.notifications.cap_notifier import CapNotifier
+from web_tier.features.notifications.notifier import Notifier
+from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
+
+
+def controller_loops(
+    services: ControllerServices, fleet_config: FleetConfigWatcher, tenure: Tenure
+) -> tuple[Loop, ...]:
+    """Return the loops of one tenure, which remember nothing of an earlier one."""
+    config, store, metrics = services.config, services.store, services.metrics
+    fleet_store, catalogs, registry = FleetStore(store.table), CatalogStore(store.table), WorkerRegistry()
+    fleet_store.set_table_in_use(None)
+    before = fleet_store.snapshot()
+    # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
+    quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds
+    meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
+    caps = CapNotifier(fleet_store, services.operators, tenure)
+    if before is not None:
+        caps.observe(before.spending)  # what the previous controller may have found and not stored
+    cost_rows = CostRowWriter(CostStore(store.table), tenure, meter.attribution)
+    model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
+
+    def count_results(results: Sequence[ClassificationResult]) -> None:
+        metrics.count_results(results)
+        model_results.add(results)
+
+    table = replace(store.table, pool=services.calls)
+    recorder = ResultRecorder(
+        JobStore(table),
+        services.inputs.delete_all,
+        services.outputs.delete_all,
+        token=tenure.token,
+        active=tenure.active,
+        table_since=tenure.table_since,
+        on_results=meter.attribution.add_answers,
+        on_recorded=count_results,
+        on_attributed=cost_rows.add,
+        pool=services.calls,
+        readers=services.readers,
+    )
+    recovery = ResultRecovery(store, recorder, services.outputs)
+    canceller = JobCanceller(store, recorder, recovery, services.inputs, tenure)
+    topic_arn = config.notifications.topic_arn
+    copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
+    results_files = ResultsFileWriter(store, services.outputs, tenure, copier, topic_arn=topic_arn)
+    limits = config.web.image_limits
+    inspect = sandboxed_inspect(limits, config.sandbox.limits)
+    ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
+    importer = SourceImporter(services.sources, ingest, config, tenure, spans=services.spans)
+
+    launches, tracker = RecentLaunches(), InstanceTracker(registry)
+    journal = ControllerJournal(fleet_store, f"{tenure.holder}/{new_id()}")
+    autoscaler = Autoscaler(
+        config=fleet_config,
+        store=fleet_store,
+        observer=Observer(services.requests, services.dead_letters, services.fleet, launches),
+        health=UnhealthyTerminator(services.fleet, tracker, config.worker.drain_seconds, tenure, metrics=metrics),
+        launcher=Launcher(services.launching, launches, journal, tenure, metrics=metrics),
+        meter=meter,
+        reporter=Reporter(fleet_store, registry, namespace=config.metrics.cloudwatch_namespace, counts=metrics),
+        interval_seconds=config.controller.interval_seconds,
+        controller_problem=recorder.problem,
+        signals=services.signals,
+        on_spending=caps.observe,
+        on_outage=caps.observe_outage,
+    )
+    collector = Collector(
+        replace(services.responses, pool=services.calls),
+        services.outputs,
+        recorder,
+        ResultCache(table, config.retention.repeat_lifetime),
+        tenure.active,
+        spans=services.spans,
+        registry=registry,
+        pool=services.calls,
+    )
+    receives = config.queues.max_receive_count
+    reconciler = Reconciler(
+        store=store,
+        recorder=recorder,
+        recovery=recovery,
+        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, recorder, receives, tenure, metrics),
+        requests=services.requests,
+        responses=services.responses,
+        inputs=services.inputs,
+        reconcile_seconds=config.controller.reconcile_seconds,
+        lost_after_seconds=config.controller.lost_after_seconds,
+        visibility_seconds=config.queues.visibility_timeout_seconds,
+        tenure=tenure,
+        fleet=fleet_store,
+        registry=registry,
+        users=(results_files, importer, canceller),
+        metrics=metrics,
+    )
+    configured_model = ConfiguredModelRecorder(
+        config.worker,
+        catalogs,
+        services.bucket_named(config.names.model_bucket),
+        services.outputs,
+        services.bucket_named,
+        fleet_config,
+        tenure,
+    )
+    cleanup_seconds = config.controller.reconcile_seconds
+    cleanup = JobCleanup(store, recorder, services.inputs, services.outputs, cleanup_seconds, tenure)
+    notifier = Notifier(store, NotificationStore(store.table), services.send, results_files, tenure)
+    orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
+    expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
+    helper, with_work = CollectorHelper(collector), "long poll while there is work"
+    return (
+        Loop(
+            "autoscaler",
+            autoscaler,
+            "`controller.interval_seconds`; 1 s at rest",
+            reads="queues, instances, heartbeats, commands of operators",
+            writes="instances and their tags, launch journal, figures of the fleet",
+            on_failure="no worker starts or ends",
+        ),
+        Loop("collector", collector, "long poll", "responses", "results, heartbeats", "responses wait"),
+        *(
+            Loop(f"collector-{number}", helper, with_work, "responses", "results, heartbeats", "others collect")
+            for number in range(1, HELPERS + 1)
+        ),
+        Loop("counts", recorder, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
+        Loop("cost_rows", cost_rows, "5 s", "recorded results", "cost report", "report is late"),
+        Loop("model_results", model_results, "10 s", "recorded results", "results by model", "comparison is late"),
+        Loop(
+            "reconciler",
+            reconciler,
+            "`controller.reconcile_seconds`",
+            reads="open jobs, predictions, dead letters, counts of queues",
+            writes="requests, results, counts of jobs, open jobs",
+            on_failure="lost images wait",
+        ),
+        Loop("canceller", canceller, "2 s", "cancelled jobs", "predictions, results", "jobs stay open"),
+        Loop(
+            "configured_model", configured_model, "10 s", "bundle", "published bundles, catalogue", "old model stays"
+        ),
+        Loop("source_importer", importer, "2 s", "listings, sources", "images, requests", "imports wait"),
+        Loop("results_files", results_files, "2 s", "open jobs, results", "results files, copies", "files are late"),
+        Loop("notifier", notifier, "2 s; 10 s at rest", "notifications", "messages", "messages are late"),
+        Loop("cap_notifier", caps, "2 s", "caps and outages", "messages", "messages are late"),
+        Loop("cleanup", cleanup, "`controller.reconcile_seconds`", "deleted jobs", "their data", "deleted data stay"),
+        Loop("orphans", orphans, "5 min", "put intents", "objects without a record", "orphans stay"),
+        Loop("expiry", expiry, "10 min", "old jobs", "deleted jobs", "old jobs stay"),
+    )
