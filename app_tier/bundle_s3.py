@@ -37,7 +37,7 @@ class Place:
         """Return the place as people write it."""
         return f"s3://{self.bucket}/{self.key}"
 
-    def of(self, name: str) -> "Place":
+    def file(self, name: str) -> "Place":
         """Return where the file `name` of a bundle under this prefix is."""
         return Place(self.bucket, f"{self.key}/{name}")
 
@@ -73,16 +73,16 @@ def fetch_bundle(client: "S3Client", place: Place, cache: Path | None = None, sh
 
 
 def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | None) -> Bundle:
-    with closing(_get(client, place.of(MANIFEST_NAME))["Body"]) as body:
+    with closing(_get(client, place.file(MANIFEST_NAME))["Body"]) as body:
         text = body.read(MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(text).hexdigest()
-    check_pin(place.of(MANIFEST_NAME), digest, sha256, BundleDigestError)
-    manifest = parse_manifest(str(place.of(MANIFEST_NAME)), text)
+    check_pin(place.file(MANIFEST_NAME), digest, sha256, BundleDigestError)
+    manifest = parse_manifest(str(place.file(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
         (folder / MANIFEST_NAME).write_bytes(text)
         for name in manifest.files:
-            write_file(folder / name, _get(client, place.of(name))["Body"])
+            write_file(folder / name, _get(client, place.file(name))["Body"])
 
     return kept(digest, fill, cache)
 

@@ -161,7 +161,9 @@ class JobCost:
     request_dollars: float
 
     @classmethod
-    def of(cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings) -> "JobCost | None":
+    def from_counts(
+        cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings
+    ) -> "JobCost | None":
         """Return the cost of a job, or None if it is unknown."""
         images = by_workers(counts)
         bill = instances_bill(counts, runs)
@@ -189,7 +191,7 @@ class ThousandCost:
     requests_dollars: float
 
     @classmethod
-    def of(cls, fleet: FleetSnapshot, prices: PriceSettings) -> "ThousandCost | None":
+    def from_snapshot(cls, fleet: FleetSnapshot, prices: PriceSettings) -> "ThousandCost | None":
         """Return the cost by the fleet's snapshot, or None before the first answer of a worker."""
         if not fleet.images:
             return None

@@ -308,7 +308,7 @@ class InstanceRow(CopyingModel):
     can_drain: bool
 
     @classmethod
-    def of(
+    def from_instance(
         cls,
         instance: FleetInstance,
         now: datetime,

@@ -34,7 +34,9 @@ class ResultCache:
     table: Table
     lifetime: timedelta
 
-    def put(self, responses: Sequence[ClassificationResult], now: datetime, owners: Mapping[str, str]) -> None:
+    def put_results(
+        self, responses: Sequence[ClassificationResult], now: datetime, owners: Mapping[str, str]
+    ) -> None:
         """Store those of `responses` that may be repeated: done, by a worker, of known bytes and a known model.
 
         Args:

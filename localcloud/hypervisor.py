@@ -221,7 +221,7 @@ class Hypervisor:
             instance.machine.prepare()
             (instance.machine.directory / "generation").write_text(str(work.generation))
             instance.child, instance.services = self._backend.boot(instance.machine, description)
-            self._watch(instance, Process.of(instance.child.pid))
+            self._watch(instance, Process.with_pid(instance.child.pid))
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:
             log.warning("%s waits for the cloud: %s", work.id, error)

@@ -87,7 +87,7 @@ def instance_table(instances: FleetInstances, now: datetime, first_worker: str) 
         numeric = heading in {"age", "images"}
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "instance")
     for each in instances.instances:
-        row = InstanceRow.of(each, now)
+        row = InstanceRow.from_instance(each, now)
         kind = f"{row.instance_type} {row.market}".rstrip()
         images = row.images if row.speed == "-" else f"{row.images} ({row.speed})"
         table.add_row(row.instance_id, row.state, kind, row.age, images, row.heard)

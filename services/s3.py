@@ -398,7 +398,7 @@ class Forms:
     bucket: str
 
     @classmethod
-    def of(cls, clients: "Clients", bucket: str) -> Self:
+    def for_bucket(cls, clients: "Clients", bucket: str) -> Self:
         """Return the forms of the bucket called `bucket`, signed with the credentials of `clients`."""
         return cls(clients.s3_signing, bucket)
 

@@ -95,7 +95,7 @@ class Table:
         The reason is a `TableBusyError` if DynamoDB processed a part of the batch, else the error of the whole batch.
         """
 
-        def put(batch: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        def put_batch(batch: Sequence[Item]) -> list[tuple[Item, Exception]]:
             try:
                 left = self._write_batch([_put_request(item) for item in batch])
             except (BotoCoreError, ClientError) as error:
@@ -104,7 +104,7 @@ class Table:
             keys = {(each["PutRequest"]["Item"]["pk"]["S"], each["PutRequest"]["Item"]["sk"]["S"]) for each in left}
             return [(item, busy) for item in batch if (item["pk"], item["sk"]) in keys]
 
-        return [each for left in side_by_side(self.pool, put, _batches(items, BATCH)) for each in left]
+        return [each for left in side_by_side(self.pool, put_batch, _batches(items, BATCH)) for each in left]
 
     def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
         """Delete the items with these `(pk, sk)`, in batches of 25; missing ones are ignored.

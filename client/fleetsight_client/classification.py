@@ -260,7 +260,7 @@ class Classification:
     def _prepare(self) -> None:
         # Not repeated: a wrong address is reported at once.
         try:
-            self._limits = UploadLimits.of(self.client.limits())
+            self._limits = UploadLimits.from_response(self.client.limits())
         except RejectedError as error:
             if error.status in {401, 403}:
                 raise

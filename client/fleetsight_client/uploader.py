@@ -51,7 +51,7 @@ class UploadLimits:
     max_request_bytes: int = 2**30
 
     @classmethod
-    def of(cls, limits: Mapping[str, Any]) -> "UploadLimits":
+    def from_response(cls, limits: Mapping[str, Any]) -> "UploadLimits":
         """Return the limits that `GET /limits` answers; an older server does not have all of them."""
         usual = cls()
         return cls(

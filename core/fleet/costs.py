@@ -62,7 +62,7 @@ class CostStore:
 
     table: Table
 
-    def put(self, rows: Sequence[CostRow]) -> None:
+    def put_rows(self, rows: Sequence[CostRow]) -> None:
         """Store rows, replacing those with the same keys."""
         self.table.put_all([_item(row) for row in rows])
 

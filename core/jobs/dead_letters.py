@@ -59,7 +59,7 @@ class _LetterKey:
     attempt: int
 
     @classmethod
-    def of(cls, item: Item) -> "_LetterKey":
+    def from_item(cls, item: Item) -> "_LetterKey":
         job_id, image_id, attempt = str(item["sk"]).split("-")
         return cls(ImageRef(job_id, image_id), int(attempt))
 
@@ -97,14 +97,14 @@ class DeadLetterStore:
         # The query includes its upper end, so one more item is read.
         found = self.store.table.query(DEAD_LETTERS, FIRST_ID, before or LAST, limit=limit + 2, newest_first=True)
         keys = [item for item in found if item["sk"] != before]
-        letters = self._read([_LetterKey.of(item) for item in keys[:limit]])
+        letters = self._read([_LetterKey.from_item(item) for item in keys[:limit]])
         cursor = str(keys[limit - 1]["sk"]) if len(keys) > limit else None
         return DeadLetterPage(tuple(letter for letter in letters if not letter.is_retrying), cursor)
 
     def find(self, ref: ImageRef) -> DeadLetterImage | None:
         """Return the dead letter of an image, also while the image is being retried, or None if there is none."""
         prefix = f"{ref.job_id}-{ref.image_id}-"
-        entries = [_LetterKey.of(item) for item in self.store.table.query(DEAD_LETTERS, prefix, prefix + LAST)]
+        entries = [_LetterKey.from_item(item) for item in self.store.table.query(DEAD_LETTERS, prefix, prefix + LAST)]
         return next(iter(self._read(entries)), None)
 
     def get(self, ref: ImageRef) -> DeadLetterImage:

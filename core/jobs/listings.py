@@ -108,7 +108,7 @@ class ListingStore:
         item = self.store.table.get(counts_partition(job_id), LISTING)
         return SourceListing() if item is None else listing_of(item)
 
-    def put(self, job_id: str, listing: SourceListing, token: int) -> bool:
+    def put_listing(self, job_id: str, listing: SourceListing, token: int) -> bool:
         """Record how far the source of the job is listed; return False if a later controller has done so."""
         return self.store.table.put_fenced(listing_item(job_id, listing), token)
 

@@ -72,7 +72,7 @@ class CapacityPool:
     spot: bool = False
 
     @classmethod
-    def of(cls, instance: Any) -> "CapacityPool":
+    def from_instance(cls, instance: Any) -> "CapacityPool":
         """Return the pool of one of moto's instances."""
         return cls(instance.instance_type, instance.availability_zone, instance.lifecycle == "spot")
 
@@ -166,7 +166,9 @@ class Ec2Fleet:
         """Return the number of instances that a pool can still start, or None without a limit."""
         with self._changed:
             instances = [record.instance for record in self._records.values()]
-            used = [CapacityPool.of(one) for one in instances if one.state not in {"terminated", "stopped"}]
+            used = [
+                CapacityPool.from_instance(one) for one in instances if one.state not in {"terminated", "stopped"}
+            ]
             return free_capacity(self.switches, used, wanted)
 
     def record_view(self, instance_id: str) -> None:

@@ -265,7 +265,7 @@ def check_start(instance: Any) -> None:
         Ec2ServerError: InsufficientInstanceCapacity, or a code of the switch that is a server error.
     """
     _check_refused()
-    pool = CapacityPool.of(instance)
+    pool = CapacityPool.from_instance(instance)
     count_to_start(1, 1, fleet.free_capacity(pool), pool)
 
 

@@ -46,7 +46,7 @@ class Process:
         return cls(int(stat.split(" ", 1)[0]), int(stat.rpartition(")")[2].split()[_START_TIME_FIELD]))
 
     @classmethod
-    def of(cls, pid: int) -> "Process | None":
+    def with_pid(cls, pid: int) -> "Process | None":
         """Return the process that has this number now, or None if there is none or only a zombie."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -56,11 +56,11 @@ class Process:
 
     def alive(self) -> bool:
         """Return True if the process still runs."""
-        return Process.of(self.pid) == self
+        return Process.with_pid(self.pid) == self
 
     def signal_group(self, number: int) -> None:
         """Send a signal to every process of the group; without effect if the process has ended."""
-        if Process.of(self.pid) in {None, self}:
+        if Process.with_pid(self.pid) in {None, self}:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 

@@ -146,7 +146,7 @@ class _ProcessWatcher(threading.Thread):
         log.touch(mode=0o600)
         written = log.stat().st_size  # by an earlier run
         while (process := self._spawn(previous_end)) is not None:
-            started, leader = time.monotonic(), Process.of(process.pid)
+            started, leader = time.monotonic(), Process.with_pid(process.pid)
             status = process.wait()
             if self._stopping.is_set():
                 return

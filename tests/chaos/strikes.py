@@ -122,7 +122,7 @@ class Striker(threading.Thread):
         else:
             first = self._system.supervisor.pid(strike.victim)
             pids = [] if first is None else [first, *descendants(first)]
-        process = Process.of(pids[int(strike.place * len(pids))]) if pids else None
+        process = Process.with_pid(pids[int(strike.place * len(pids))]) if pids else None
         if process is None:
             return
         with contextlib.suppress(OSError):  # the process has just ended

@@ -81,7 +81,7 @@ def test_a_process_without_memory_or_disk_gets_it_back(
     with subprocess.Popen(
         [*command, str(tmp_path / "file")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        monkeypatch.setattr("tests.chaos.strikes.workers", lambda _system: [Process.of(process.pid)])
+        monkeypatch.setattr("tests.chaos.strikes.workers", lambda _system: [Process.with_pid(process.pid)])
         assert tries(process) == "done"
         striker._strike(Strike(0.0, "worker", action, 0.0, NEVER_SECONDS))
         assert tries(process) == error

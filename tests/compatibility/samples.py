@@ -208,7 +208,7 @@ def _fill_jobs(store: JobStore) -> None:
 
     listings = ListingStore(store)
     listings.create_job(sourced, "operator", NOW)
-    listings.put(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
+    listings.put_listing(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
     objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
     listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
     notifications = NotificationStore(store.table)
@@ -285,7 +285,7 @@ def _fill_users(table: MemoryTable) -> None:
     tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
     tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
     RecoveryCodes(table).replace(OWNER)
-    ResultCache(table, timedelta(days=30)).put([_result(DONE)], NOW, {JOB: OWNER})
+    ResultCache(table, timedelta(days=30)).put_results([_result(DONE)], NOW, {JOB: OWNER})
     record = SessionRecord(
         "family",
         OWNER,

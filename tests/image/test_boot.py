@@ -284,6 +284,6 @@ def hypervisor_of(state_dir: Path) -> int:
             arguments = (entry / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "hypervisor" in arguments and str(state_dir) in arguments and Process.of(int(entry.name)):
+        if "hypervisor" in arguments and str(state_dir) in arguments and Process.with_pid(int(entry.name)):
             return int(entry.name)
     raise AssertionError("there is no hypervisor")

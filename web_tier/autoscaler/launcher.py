@@ -285,7 +285,7 @@ class Launcher:
 
         What the call shows about its offering is remembered.
         """
-        offering = None if entry.spec is None else Offering.of(entry.spec)
+        offering = None if entry.spec is None else Offering.from_spec(entry.spec)
         try:
             if entry.spec is None:
                 self.fleet.start(entry.starts)
@@ -320,7 +320,7 @@ class Launcher:
             return
         if step is NextStep.NEXT_OFFERING:
             if problem is not None:
-                offering = str(Offering.of(spec)) if spec else "stopped instances"
+                offering = str(Offering.from_spec(spec)) if spec else "stopped instances"
                 _log.warning("EC2 refused an offering", extra={"offering": offering, "problem": problem})
             problem = f"EC2 has no room for workers: {self._unavailable.in_words(options)}"
             if not self._unavailable.has_none_of(options):

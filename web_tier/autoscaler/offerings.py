@@ -59,7 +59,7 @@ class Offering:
     subnet_id: str | None = None
 
     @classmethod
-    def of(cls, spec: LaunchSpec) -> "Offering":
+    def from_spec(cls, spec: LaunchSpec) -> "Offering":
         """Return the offering that a launch used."""
         return cls(spec.market, spec.instance_type, spec.subnet_id)
 

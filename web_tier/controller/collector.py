@@ -282,7 +282,7 @@ class Collector:
         began = epoch_seconds()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
-            self.cache.put(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
+            self.cache.put_results(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
             errors = self.recorder.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}

@@ -96,7 +96,7 @@ class WaitTimes:
                 pairs = zip(self._seen[:-1:2], self._seen[1:-1:2], strict=True)
                 self._seen[:-1] = [(newest, at, unknown_at) for (_, _, unknown_at), (newest, at, _) in pairs]
 
-    def of(self, image_id: str, now: float) -> FirstSeen:
+    def first_seen(self, image_id: str, now: float) -> FirstSeen:
         """Return since when an image has been missing; one that was not seen yet, since `now`."""
         if image_id in self._own:
             return self._own[image_id]
@@ -110,7 +110,7 @@ class WaitTimes:
 
     def repair(self, image_id: str, now: float) -> FirstSeen:
         """Note that an image is repaired `now`; return since when it has been missing."""
-        wait = self.of(image_id, now)
+        wait = self.first_seen(image_id, now)
         self._own[image_id] = replace(wait, since=now, requests=wait.requests + 1)
         return wait
 

@@ -334,7 +334,7 @@ class Reconciler:
         with isolated(job_id):
             image_ids.update(self.recorder.waiting(job_id, limit + len(image_ids)))
         for image_id in image_ids:
-            yield ImageRef(job_id, image_id), waits.of(image_id, now)
+            yield ImageRef(job_id, image_id), waits.first_seen(image_id, now)
 
     def _repair_all(self, lost: Sequence[ImageRef], passed_over: Collection[MessageGroup], *, at_rest: bool) -> None:
         by_job: dict[str, list[str]] = {}

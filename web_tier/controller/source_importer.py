@@ -357,7 +357,7 @@ class SourceImporter:
             OutdatedTenureError: a later controller has recorded it.
         """
         self._check_active()
-        if not self._listings.put(job_id, listing, self.tenure.token):
+        if not self._listings.put_listing(job_id, listing, self.tenure.token):
             raise OutdatedTenureError
         return listing
 

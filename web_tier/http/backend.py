@@ -183,7 +183,7 @@ class Backend:
         return PresignedUploads(
             self.intake,
             Bucket.named(clients, bucket),
-            Forms.of(clients, bucket),
+            Forms.for_bucket(clients, bucket),
             self.config.web.direct_upload_seconds,
             SourceBuckets(clients.s3),
         )

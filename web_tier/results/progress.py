@@ -329,7 +329,7 @@ def job_costs(
 ) -> list[JobCost | None]:
     """Return the costs of several jobs by their counts, as `job_cost`, with one read of earlier billing periods."""
     periods = billing_periods({number for each in counts for number, _ in each.runs}, fleet, store)
-    return [JobCost.of(each, periods, prices) for each in counts]
+    return [JobCost.from_counts(each, periods, prices) for each in counts]
 
 
 def billing_periods(

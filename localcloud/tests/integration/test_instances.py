@@ -58,7 +58,7 @@ def test_an_instance_that_is_terminated_ends_with_its_whole_process_group(
     assert answer["TerminatingInstances"][0]["CurrentState"]["Name"] == "shutting-down"
     wait_for_state(ec2, instance_id, "terminated")
     assert describe_instance(ec2, instance_id)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
-    wait_until(lambda: Process.of(pid) is None, "its child has ended")
+    wait_until(lambda: Process.with_pid(pid) is None, "its child has ended")
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(clients: CloudClients) -> None:

@@ -77,7 +77,7 @@ def test_the_process_leads_a_session_and_is_recorded_by_itself(machine: Machine,
     wait_until(machine.process, "the machine has a process")
     process = machine.process()
     assert process is not None
-    assert process == Process.of(child.pid)
+    assert process == Process.with_pid(child.pid)
     assert child.pid in children_of(os.getpid())
     assert [m.directory for m in machines_in(tmp_path)] == [machine.directory]
     process.signal_group(signal.SIGKILL)
@@ -90,9 +90,9 @@ def test_stray_children_end_with_the_group(machine: Machine, tmp_path: Path) -> 
     child = start(machine, "http://127.0.0.1:1/")
     child.wait(DEADLINE_SECONDS)
     stray = int((machine.directory / "stray").read_text())
-    assert Process.of(stray) is not None
+    assert Process.with_pid(stray) is not None
     end_all(tmp_path)
-    wait_until(lambda: Process.of(stray) is None, "the stray process has ended")
+    wait_until(lambda: Process.with_pid(stray) is None, "the stray process has ended")
 
 
 def test_a_later_process_with_the_same_number_is_not_touched(machine: Machine) -> None:

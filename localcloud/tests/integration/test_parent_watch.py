@@ -168,7 +168,7 @@ def using(state_dir: Path) -> list[int]:
             opened = [str(link.readlink()) for link in links]
         except OSError:
             continue
-        alive = any(path.startswith(str(state_dir)) for path in opened) and Process.of(int(entry.name))
+        alive = any(path.startswith(str(state_dir)) for path in opened) and Process.with_pid(int(entry.name))
         if alive and int(entry.name) != os.getpid():
             found.append(int(entry.name))
     return found

@@ -243,7 +243,7 @@ def test_cached_results_reveal_nothing_to_another_user(
         }
     )
     owners = ResultRecorder(store, lambda _keys: None).owners([job_id])
-    ResultCache(store.table, timedelta(days=1)).put([answer], datetime.now(UTC), owners)
+    ResultCache(store.table, timedelta(days=1)).put_results([answer], datetime.now(UTC), owners)
     berts = bert.makes_a_job()
     assert not bert.sends(berts).get("cached")
     assert anna.sends(job_id)["cached"]

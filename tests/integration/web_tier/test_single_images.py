@@ -530,7 +530,7 @@ def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClien
             "model": Model(name="demo", digest=digest),
         }
     )
-    ResultCache(store.table, timedelta(days=1)).put([known], datetime.now(UTC), {known.job_id: ""})
+    ResultCache(store.table, timedelta(days=1)).put_results([known], datetime.now(UTC), {known.job_id: ""})
     single = client.post("/api/v1/classify?wait=0", data=data, content_type="image/jpeg")
     assert (single.status_code, single.get_json()["cached"], single.get_json()["label"]) == (200, True, "cat")
     form = {"f": (BytesIO(data), "x.jpg")}

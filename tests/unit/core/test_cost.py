@@ -64,7 +64,7 @@ def test_a_thousand_images_ask_for_about_a_cent_and_none_that_no_worker_answered
 def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:
     counts = Counts(done=150, images=150, runs=((3, 100), (5, 50)))
     runs = {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)}
-    cost = JobCost.of(counts, runs, PRICES)
+    cost = JobCost.from_counts(counts, runs, PRICES)
     assert cost is not None
     assert (cost.instances.seconds, cost.instances.dollars) == pytest.approx((180, 0.018))
     assert cost.dollars == pytest.approx(0.018 + requests_of(150).dollars(PRICES))
@@ -72,21 +72,23 @@ def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> No
 
 
 def test_images_from_the_cache_cost_nothing() -> None:
-    cost = JobCost.of(Counts(done=10, images=10, cached=10), {}, PRICES)
+    cost = JobCost.from_counts(Counts(done=10, images=10, cached=10), {}, PRICES)
     assert cost is not None
     assert (cost.dollars, cost.dollars_per_thousand) == (0, None)
 
 
 def test_cancelled_images_cost_nothing() -> None:
     counts = Counts(done=100, failed=50, images=150, cancelled=50, runs=((3, 100),))
-    cost = JobCost.of(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
+    cost = JobCost.from_counts(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
     assert cost is not None
     assert cost.images == 100
 
 
 def test_what_is_not_known_is_not_shown() -> None:
-    assert JobCost.of(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
-    assert JobCost.of(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, "a run that is forgotten"
+    assert JobCost.from_counts(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
+    assert JobCost.from_counts(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, (
+        "a run that is forgotten"
+    )
 
 
 @given(
@@ -139,11 +141,11 @@ def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> Non
 
 def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> None:
     fleet = fleet_snapshot(EPOCH, billed_seconds=600, cost=0.06, images=2_000)
-    cost = ThousandCost.of(fleet, PRICES)
+    cost = ThousandCost.from_snapshot(fleet, PRICES)
     assert cost is not None
     assert cost.instances_dollars == pytest.approx(0.03)
     assert cost.requests_dollars == pytest.approx((WHOLE_IMAGE * 1_000).dollars(PRICES))
-    assert ThousandCost.of(fleet.model_copy(update={"images": 0}), PRICES) is None
+    assert ThousandCost.from_snapshot(fleet.model_copy(update={"images": 0}), PRICES) is None
 
 
 def test_at_rest_the_controller_polls_once_a_second_or_less_often() -> None:

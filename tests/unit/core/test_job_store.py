@@ -460,7 +460,7 @@ def cache(store: JobStore) -> ResultCache:
 
 def remember(cache: ResultCache, answers: list[ClassificationResult], owner: str = "") -> None:
     """Remember results as the collector does, all of jobs of one user."""
-    cache.put(answers, NOW, {answer.job_id: owner for answer in answers})
+    cache.put_results(answers, NOW, {answer.job_id: owner for answer in answers})
 
 
 def digest(number: int) -> str:
@@ -522,7 +522,7 @@ def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from
 
 def test_the_same_bytes_of_two_users_in_a_batch_are_an_entry_of_each(cache: ResultCache) -> None:
     annas, berts, unowned = answered(1), answered(1, "dog"), answered(2)
-    cache.put([annas, berts, unowned], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
+    cache.put_results([annas, berts, unowned], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
     found = [cache.find(owner, [digest(1), digest(2)], "d1", NOW) for owner in ("anna", "bert", "")]
     assert found == [{digest(1): annas}, {digest(1): berts}, {}]
 

@@ -207,7 +207,7 @@ def form(
     url: str | None = None,
     tags: dict[str, str] | None = None,
 ) -> UploadForm:
-    forms = Forms.of(Clients(Endpoint(region, url)), bucket)
+    forms = Forms.for_bucket(Clients(Endpoint(region, url)), bucket)
     return forms.form("job/image.png", "image/png", max_bytes=48_213, seconds=600, tags=tags)
 
 

@@ -47,7 +47,7 @@ def store_costs(
 ) -> None:
     """Let controllers have stored these; the last period is the current one."""
     fleet = FleetStore(store.table)
-    CostStore(store.table).put(rows)
+    CostStore(store.table).put_rows(rows)
     for each in periods[:-1]:
         fleet.put_run(each)
     for day in days:

@@ -530,7 +530,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 def row(state: str = "running", *, age: float = 72, silence: float | None = None, **more: object) -> InstanceRow:
     heard_at = None if silence is None else NOW - timedelta(seconds=silence)
     shown = instance("i-0f3a", state, launched_at=NOW - timedelta(seconds=age), heard_at=heard_at, **more)
-    return InstanceRow.of(shown, NOW)
+    return InstanceRow.from_instance(shown, NOW)
 
 
 @pytest.mark.parametrize(
@@ -571,7 +571,7 @@ def test_a_row_has_images_and_the_speed_while_its_worker_is_busy(shown: Instance
 @pytest.mark.parametrize(("ran", "cost"), [(None, "$0.00"), (5, "$0.0060"), (600, "$0.060")])
 def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum(ran: int | None, cost: str) -> None:
     since = None if ran is None else NOW - timedelta(seconds=ran)
-    assert InstanceRow.of(instance(billed_since=since), NOW, PRICES).cost == cost
+    assert InstanceRow.from_instance(instance(billed_since=since), NOW, PRICES).cost == cost
     assert row().cost == "-", "the prices are not known"
 
 

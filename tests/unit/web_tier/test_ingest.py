@@ -330,7 +330,7 @@ def answer_of(upload: Upload, label: str = "cat") -> ClassificationResult:
 
 def remember(cache: ResultCache, answers: list[ClassificationResult], at: datetime = NOW, owner: str = "") -> None:
     """Remember results as the collector does, all of jobs of one user."""
-    cache.put(answers, at, {answer.job_id: owner for answer in answers})
+    cache.put_results(answers, at, {answer.job_id: owner for answer in answers})
 
 
 @pytest.fixture

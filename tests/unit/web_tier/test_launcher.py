@@ -438,7 +438,7 @@ def test_a_launch_follows_the_configuration() -> None:
     assert (spec.instance_type, spec.subnet_id, spec.market) == ("c6a.large", "subnet-2", "on_demand")
     assert (spec.image_id, spec.security_group_ids) == (fleet_settings().image_id, ("sg-1",))
     assert (spec.shutdown_behavior, spec.user_data) == ("stop", fleet_settings().user_data)
-    assert Offering.of(spec) == Offering("on_demand", "c6a.large", "subnet-2")
+    assert Offering.from_spec(spec) == Offering("on_demand", "c6a.large", "subnet-2")
 
 
 def test_a_launch_template_keeps_what_it_defines() -> None:

@@ -185,13 +185,13 @@ def test_images_wait_since_their_first_sweep_without_result_or_their_last_repair
                 waits.update(missing, now, swept)
                 swept = now
                 newest.add(missing.newest)
-                assert waits.of(NEVER_SEEN, now).since == now
+                assert waits.first_seen(NEVER_SEEN, now).since == now
                 assert all(waits.requested_after(each) <= at for each, at in added.items())
                 waiting = set(job.statuses.ids(None))
                 assert missing.count == len(waiting)
                 since = {each: since.get(each, now) for each in waiting}
                 for each in waiting:
-                    found = waits.of(each, now).since
+                    found = waits.first_seen(each, now).since
                     assert found == since[each] or (len(newest) > max_seen and since[each] <= found <= now)
 
 
@@ -202,5 +202,5 @@ def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_old(
     waits = WaitTimes()
     for now in range(2_000):
         waits.update(MissingImages(1, f"{now:026}"), now, now - 1)
-        assert now - waits.of(f"{0:026}", now).since >= min(0.8 * now, 2 * 64)
+        assert now - waits.first_seen(f"{0:026}", now).since >= min(0.8 * now, 2 * 64)
         assert len(waits._seen) <= 64

@@ -252,7 +252,7 @@ def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
             "model": Model(name="demo", digest=digest_of(DEMO_BUNDLE)),
         }
     )
-    ResultCache(store.table, timedelta(days=1)).put([result], datetime.now(UTC), {job.job_id: ""})
+    ResultCache(store.table, timedelta(days=1)).put_results([result], datetime.now(UTC), {job.job_id: ""})
     roll_out(client, other)
     again, with_other = store.job(new_job(client, model="demo")["job_id"]), store.job(new_job(client)["job_id"])
     assert upload(client, again, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]

@@ -57,7 +57,9 @@ def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
 
 
 def cost_of(counts: Counts) -> JobCost:
-    cost = JobCost.of(counts, {1: BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES)
+    cost = JobCost.from_counts(
+        counts, {1: BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES
+    )
     assert cost is not None
     return cost
 

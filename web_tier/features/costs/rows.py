@@ -65,7 +65,7 @@ class CostRowWriter:
         if not rows or not self.tenure.active():
             return WRITE_SECONDS
         try:
-            self.store.put(sorted(rows, key=lambda row: (row.owner, row.job_id)))
+            self.store.put_rows(sorted(rows, key=lambda row: (row.owner, row.job_id)))
         except Exception:
             with self._lock:
                 self._changed |= changed

@@ -200,7 +200,9 @@ class FleetBody(ApiBody):
             is_allowed=spending is not None and bool(allowance_words(spending)),
             is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
             paused=None if state.pause is None else pause_words(state.pause),
-            instances=tuple(InstanceRow.of(each, seen_at, config.prices, allowance) for each in listed.instances),
+            instances=tuple(
+                InstanceRow.from_instance(each, seen_at, config.prices, allowance) for each in listed.instances
+            ),
             unlisted=f"and {older:,} older" if older > 0 else None,
             ended=tuple(map(EndedRow.from_instance, state.ended_lately(now))),
             decisions=decisions,
@@ -228,7 +230,7 @@ def _figures(
         "billed": f"{fleet.billed_seconds:,.0f} s",
         "cost": dollars(fleet.cost),
     }
-    if (cost := ThousandCost.of(fleet, prices)) is not None:
+    if (cost := ThousandCost.from_snapshot(fleet, prices)) is not None:
         instances, requests = dollars(cost.instances_dollars), dollars(cost.requests_dollars)
         figures["per_thousand"] = dollars(cost.dollars)
         figures["per_thousand_of"] = f"for 1,000 images: instances {instances}, requests {requests}"
