@@ -25,6 +25,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker import picture
 from web_tier.app import create_app
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
+from web_tier.controller.loops import controller_loops
 from web_tier.controller.services import ControllerServices
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -97,10 +98,10 @@ def test_an_image_passes_every_function_of_the_architecture_page(config: Config,
         next(events)
         services = ControllerServices.connect(config)
         watcher = FleetConfigWatcher(Path("config.yaml"), config.fleet)
-        collector = services.ticks(Tenure(token=1), watcher)["collector"]
+        loops = {loop.name: loop.work for loop in controller_loops(services, watcher, Tenure(token=1))}
 
         def is_answered() -> bool:
-            collector()
+            loops["collector"].tick()
             return bool(client.get(f"/api/v1/jobs/{job_id}").get_json()["done"])
 
         with working(config):
