@@ -21,7 +21,7 @@ from typing import IO, Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.bundle_facts import MAX_MANIFEST_BYTES, check_pin, manifest_digest
+from core.bundle_facts import LABEL_PATTERN, MAX_MANIFEST_BYTES, check_pin, manifest_digest
 
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "bundle.json"
@@ -43,8 +43,7 @@ Precision = Literal["fp32", "bf16", "int8", "exact"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""
 
-Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-"""Text without control characters: labels of a foreign bundle reach the terminals of all users."""
+Label = Annotated[str, Field(pattern=f"^{LABEL_PATTERN}$")]
 
 DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -55,8 +54,8 @@ MAX_FILE_BYTES: Final = 2 * 2**30
 MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
-Channels = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
 
 MAX_SIDE: Final = 4096
 """Longest side of a network's input, in pixels."""
@@ -104,7 +103,7 @@ class Preprocess(BaseModel):
 
     resize: int = Field(ge=1, le=MAX_SIDE)
     crop: int = Field(ge=1, le=MAX_SIDE)
-    mean: Channels
+    mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
 
     @property

@@ -22,6 +22,9 @@ PUBLISHED = "models"
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """Maximum bytes of a ``bundle.json``: no more of one is read."""
 
+LABEL_PATTERN: Final = r"[^\x00-\x1f\x7f-\x9f]{1,200}"
+"""A label has no control characters: labels of a foreign bundle reach the terminals of all users."""
+
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
 
@@ -52,6 +55,11 @@ class BundleFacts:
     messages: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
     precision: str = "fp32"
+
+    @property
+    def refused_label(self) -> str | None:
+        """The first label that every worker refuses, or None."""
+        return next((label for label in self.labels if re.fullmatch(LABEL_PATTERN, label) is None), None)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

@@ -129,6 +129,8 @@ def publish(
             raise BundleUnreadableError(
                 f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
             )
+        if (label := facts.refused_label) is not None:
+            raise BundleUnreadableError(f"{bundle} has the label {label[:80]!r}, which every worker refuses")
         folder = f"{PUBLISHED}/{facts.digest}"
         if _is_published(models, f"{folder}/{MANIFEST}", facts.digest):
             return facts

@@ -120,6 +120,8 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
     [
         ({"labels": ["one"]}, "labels"),
         ({"labels": ["cat", "\x1b]0;dog\x07"]}, r"labels\.1"),
+        ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, float("nan")], "std": [1, 1, 1]}}, r"mean\.2"),
+        ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, float("inf")]}}, r"std\.2"),
         ({"files": {}}, r"files lacks model\.bin, model\.xml"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files"),
         ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),

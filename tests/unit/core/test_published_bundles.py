@@ -104,7 +104,10 @@ def test_a_bundle_with_messages_that_no_worker_would_load_is_refused(
     assert not models.objects
 
 
-@pytest.mark.parametrize("fault", ["missing", "changed", "outside", "no digest", "not pinned", "no bundle"])
+@pytest.mark.parametrize(
+    "fault",
+    ["missing", "changed", "outside", "no digest", "not pinned", "no bundle", "", "\x1b]0;dog\x07", "x" * 201],
+)
 def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
     fault: str, models: MemoryBucket, tmp_path: Path
 ) -> None:
@@ -122,8 +125,11 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
         del manifest["digest"]
     elif fault == "not pinned":
         pin = "0" * 64
-    else:
+    elif fault == "no bundle":
         folder = tmp_path / "nothing"
+    else:  # a label
+        manifest["labels"][0], manifest["messages"] = fault, {}
+        digest = manifest["digest"] = manifest_digest(manifest)
     if folder.is_dir():
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
