@@ -250,7 +250,6 @@ class Bundle:
     """A bundle with the files that it was built with; results name its digest, a SHA-256 of the whole bundle.
 
     Attributes:
-        folder: where its files lie.
         manifest: the contents of its ``bundle.json``.
         digest: of the manifest.
         unchecked: names of files that cannot be used, since nothing was to use them and their digests are unchecked.

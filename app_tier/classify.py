@@ -24,7 +24,6 @@ class Classifier:
     Attributes:
         worker: identity of this worker, which results name.
         top_k: label and score pairs in a result.
-        clock: seconds, for durations.
     """
 
     worker: str

@@ -82,8 +82,6 @@ class LoadedModel:
     """A bundle in memory, ready to classify.
 
     Attributes:
-        bundle: what it is.
-        engine: runs its network.
         batch_size: images in one run of the network, at most.
     """
 
@@ -371,7 +369,6 @@ class ExactEngine:
         margin: difference of the two best logits below which it is asked.
         low: number type of `fast`, for the log.
         expected_share: of the images that are asked again, as measured when the bundle was built.
-        clock: monotonic seconds.
     """
 
     def __init__(

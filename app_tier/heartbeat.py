@@ -35,7 +35,6 @@ class WorkerStats:
         images: answered so far, without repeated predictions.
         in_flight: images received and not answered yet.
         end: how it ends; None while it receives.
-        reason: why it ends.
         models: digests of the models that are loaded, the latest used first.
     """
 

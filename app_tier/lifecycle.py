@@ -44,7 +44,6 @@ class Lifetime:
 
     Attributes:
         ended: how it ends; None while it runs.
-        reason: why it ends.
     """
 
     def __init__(

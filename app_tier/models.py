@@ -223,7 +223,6 @@ class LoadedModels:
 
     Args:
         own: the model that the worker has started with.
-        opener: loads the others.
         recovery: of the pipeline: what is in flight, and how it is given back.
         start_thread: runs a function in a thread of its own.
 

@@ -224,7 +224,6 @@ class StepRecovery:
         extender: gives deliveries back, or leaves them to the queue.
         lifetime: ends when the worker cannot continue.
         backoff: pauses the receiver while a step fails.
-        clock: monotonic seconds.
         jitter: returns a random number between its arguments.
     """
 
@@ -240,7 +239,6 @@ class Step(Generic[T]):
     """The step of one stage, called by the stage's threads; it does not raise.
 
     Args:
-        name: name of the stage.
         do: does the work for some tasks and passes them on.
         refuse: passes on a task of an image that cannot be classified, with the reason.
         recovery: shared by all stages.

@@ -68,7 +68,6 @@ class Sizing:
         streams: batches that are classified side by side, each by a thread of its own.
         engine_threads: threads of the engine, all streams together.
         batch_size: images in one run of the network, at most.
-        decode_threads: threads that decode.
         fetch_threads: threads that read from the input bucket.
         publish_threads: threads that write into the output bucket.
         batch_wait_seconds: how long the first image of a batch waits for the others.

@@ -101,10 +101,6 @@ class Revocations:
     A credential counts if the sign-in that it was made from is later, whenever the credential itself was stored. So
     none survives that a request under way makes, renews or rotates meanwhile. OpenID providers call the time
     "not before".
-
-    Attributes:
-        clock: epoch seconds.
-        sleep: waits so many seconds.
     """
 
     table: Table
@@ -147,7 +143,6 @@ class PersonalToken:
         token_id: identifies it for its owner.
         owner, email: of the user who created it.
         name: the owner's name for it.
-        scopes: the actions that it permits.
         created_at, expires_at: it is valid from one to the other.
         signed_in: epoch seconds of the sign-in that it was made from.
         made_after: id of the user's last revocation before it.

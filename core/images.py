@@ -132,7 +132,6 @@ class ImageFormat(NamedTuple):
     Attributes:
         name: in messages and on pages.
         suffixes: of file names, without the dot; the first one is the extension of stored objects.
-        content_type: its media type.
         signatures: of each, the bytes that data has at each offset; data of this format has one of them.
         plugin: Pillow's module that reads it.
     """

@@ -60,7 +60,6 @@ class SpanExporter:
 
     Args:
         service: name of the process.
-        settings: the configuration.
         environment: has the standard's variables.
     """
 

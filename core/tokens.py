@@ -196,7 +196,6 @@ class TokenClaims:
     Attributes:
         sub: id of the account.
         email: its address; empty for an access token.
-        use: the kind of the token.
         signed_in: epoch seconds of the sign-in that it was made from; a renewed token keeps it.
     """
 

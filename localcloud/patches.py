@@ -62,7 +62,6 @@ class NewAttribute:
 
     Attributes:
         symbol: ``module:Class.attribute``.
-        value: of the new attribute.
         why: what moto cannot do without the attribute.
     """
 

@@ -23,7 +23,6 @@ class SimulationRequest:
 
     Attributes:
         trace: a trace's name, or the path of a CSV file.
-        seed: of arrivals and boots.
         deadline_seconds: of a CSV file: an image that is answered later counts as missed.
     """
 

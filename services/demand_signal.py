@@ -36,11 +36,7 @@ class SignallingQueue(Queue):
 
 @dataclass
 class DemandListener:
-    """Receives the signals of a queue, in one process of a machine; for one thread.
-
-    Attributes:
-        queue_url: URL of the queue.
-    """
+    """Receives the signals of a queue, in one process of a machine; for one thread."""
 
     queue_url: str
     _socket: socket.socket | None = field(default=None, init=False)

@@ -61,7 +61,6 @@ class Instance:
     Attributes:
         draining: whether its worker was asked to finish its images and end.
         protected: whether its worker is protected from scale-in: it stays when it is idle.
-        spot: whether it is a Spot Instance.
         client_token: of the call that launched it; empty when that had none.
         failed_to_start: whether EC2 has ended it because it could not start it.
     """

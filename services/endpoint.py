@@ -14,7 +14,6 @@ class Endpoint:
     """Where the cloud is and how patiently to call it.
 
     Attributes:
-        region: AWS region.
         url: address of the local cloud; None on AWS.
         max_attempts: calls in all, the first included, with random pauses of up to 20 s between them. botocore makes
             fewer once its retry quota is used up:

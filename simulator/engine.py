@@ -84,7 +84,6 @@ class Conditions:
     """What a fleet is simulated under.
 
     Attributes:
-        machine: its instances.
         image_seconds: time of one worker for an image.
         max_workers: the most that may exist at once, draining ones among them; the cloud refuses the surplus.
         interval_seconds: between two decisions.
@@ -195,9 +194,7 @@ class Simulation:
 
     Args:
         trace: when images come.
-        conditions: of the fleet.
         decide: returns the plan for each observation.
-        seed: of the boots.
         kept: the simulation ends once all images are answered and no more workers are left.
         instance_type, spot: of all workers.
     """

@@ -40,9 +40,7 @@ class Trace:
     """Images over time.
 
     Attributes:
-        name: of the trace.
         arrivals: seconds since its begin, ascending, float64 [images].
-        seconds: how long it is.
         deadline_seconds: an image that is answered later than this after it came counts as missed.
     """
 

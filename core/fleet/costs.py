@@ -34,7 +34,6 @@ class CostRow:
     Attributes:
         day: on which the billing period began (UTC).
         owner: id of the job's user; empty without sign-in.
-        period: number of the billing period.
         model, digest: name of the model, and the beginning of its digest; empty for images without a model, which
             failed before they were classified.
         tenure: fencing token of the controller.

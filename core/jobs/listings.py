@@ -62,7 +62,6 @@ class ListedPage:
         objects: those that may be images.
         skipped: the others by the reason.
         after: key of the last object.
-        is_last: whether the source has no more.
     """
 
     start: int

@@ -234,7 +234,6 @@ class SourceListing:
         accepted: images of these.
         skipped: other objects by the reason, such as `not_an_image`.
         after: key of the last object.
-        error: why the listing failed.
         paused_until: when it continues, if the day's quota of images is used up.
     """
 

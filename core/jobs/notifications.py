@@ -55,7 +55,6 @@ class NotificationDelivery:
         id: identifies the message, also when it is sent again.
         target: e-mail address, URL, or ARN of the topic.
         attempts: failed tries to send it.
-        error: why the last try failed.
     """
 
     channel: Channel

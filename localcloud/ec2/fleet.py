@@ -25,7 +25,6 @@ class InstanceActions:
 
     Attributes:
         terminate: releases the instance's resources and marks it as terminated.
-        stop: marks the instance as stopped.
         view: returns the attributes of the instance that can change.
     """
 

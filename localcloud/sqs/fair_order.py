@@ -80,7 +80,6 @@ class Tenant(Generic[Payload]):
     Attributes:
         sent_at: when it last sent a message.
         waiting: its messages that are not in flight.
-        in_flight: its messages in flight.
         processing: the time that its messages were in flight.
         deferred: its visible messages that quiet tenants have overtaken.
     """

@@ -102,7 +102,6 @@ class RestoredMessage(Generic[Payload]):
     """A message as `record` got it; times are seconds since the epoch.
 
     Attributes:
-        sent_at: when it was sent.
         visible_at: end of its delay or of its visibility timeout.
         hidden_seconds: length of either, which bounds it if the clock is set back before the next start.
         receipt: its latest receipt handle, or None if it was never received.

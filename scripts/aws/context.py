@@ -220,7 +220,6 @@ class Waiter:
 
     Attributes:
         clock: returns seconds since any moment.
-        sleep: pauses for so many seconds.
         report: receives a sentence about a long wait.
     """
 

@@ -37,7 +37,6 @@ class StackInstance:
     Attributes:
         name: its `Name` tag.
         address: public, or empty.
-        draining: whether its worker is draining.
         template: id and version of the launch template that it was launched from, or empty.
     """
 
@@ -102,7 +101,6 @@ class InstanceType:
     Attributes:
         name: such as c7a.large.
         architecture: x86_64, arm64 (AWS's Graviton), or another name of EC2's.
-        vcpus: its default number of vCPUs.
         gpus: its number of NVIDIA GPUs.
     """
 

@@ -84,13 +84,7 @@ def parse_duration(text: str) -> int:
 
 @dataclass
 class CloudWatchLogs:
-    """The log groups of a stack; their streams are named after the instances.
-
-    Attributes:
-        account: of the logs.
-        prefix: of the stack.
-        query: the lines to read.
-    """
+    """The log groups of a stack; their streams are named after the instances."""
 
     account: AwsAccount
     prefix: str

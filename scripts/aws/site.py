@@ -124,7 +124,6 @@ class SiteLocation:
     """The bucket, the distribution and the address of a stack's site.
 
     Attributes:
-        bucket: of its files.
         distribution: id of CloudFront's distribution.
         address: such as https://d111111abcdef8.cloudfront.net
     """
@@ -154,7 +153,6 @@ class RenderedSite:
     """A site rendered with the settings of its stack, and the content of its bucket.
 
     Attributes:
-        folder: contains the files.
         digest: of all files.
         keys: of the bucket.
         published_digest: digest of the last complete publication; None if the last one did not complete.

@@ -41,7 +41,6 @@ class StackStatus:
         failure: the newest failure among the stack's events, or empty.
         page: its address, or None if it has none yet.
         settings: keys of config.yaml that the stack overrides.
-        web: the web instances.
         failed_launch: why Auto Scaling could not launch the newest web instance, or empty.
         workers: number of workers by state.
         template: default and newest version of the workers' launch template.

@@ -43,7 +43,6 @@ class ClassicClient:
     """Classifies one image per request; threads may share it.
 
     Attributes:
-        target: the system.
         patience_seconds: after this time without an answer, an image is lost.
         token: if users sign in.
     """

@@ -107,9 +107,6 @@ class LoadTest:
     """A load test of a system.
 
     Attributes:
-        target: the system.
-        mode: how images are sent.
-        concurrency: the maximum of concurrent requests.
         patience_seconds: an image without an answer for this long is lost.
         arrivals: for an open loop of `classic`, the second of each image; None sends one after the other.
     """

@@ -136,7 +136,6 @@ class MailPrinter:
 
     Attributes:
         mails: returns all mails, oldest first.
-        show: shows a sentence to the user.
     """
 
     mails: Callable[[], Sequence[Mail]]

@@ -51,7 +51,6 @@ class AccountCache:
 
     Attributes:
         fetch: returns the account of a `sub`, or None if it is deleted.
-        clock: monotonic seconds.
     """
 
     fetch: Callable[[str], Account | None]
@@ -83,12 +82,7 @@ class AuthServices:
     """The services that authenticate users, for all threads of a process.
 
     Attributes:
-        pool: holds the accounts.
-        verifier: of the pool's tokens.
-        sessions: of browsers.
-        personal_tokens: that users create for their scripts.
         recovery_codes: of users who have lost their authenticator app.
-        revocations: of all credentials of a user.
         accounts: of the owners of tokens.
     """
 

@@ -225,7 +225,6 @@ class OpenSession:
     """The session of a request.
 
     Attributes:
-        record: the session.
         cookie: the new cookie of the browser, or None if it has not changed.
     """
 
@@ -240,7 +239,6 @@ class Sessions:
     Attributes:
         renew: exchanges a refresh token for new tokens at the pool; raises SignedOutError if the pool has ended the
             sign-in.
-        clock: in epoch seconds.
     """
 
     store: SessionStore

@@ -32,13 +32,9 @@ class Plan:
     """What to do in this round; `explain` says why in words.
 
     Attributes:
-        launch: number of new instances to launch.
         start: ids of stopped instances to start first.
-        kind: kind of the decision.
         rule: the policy's rule, or the minimum, that makes the fleet so large; if idle, why workers are kept.
         missing: workers to start within `max_workers`; the spending caps or the launch rate may allow fewer.
-        drain: ids of workers to drain.
-        protect: ids of workers to protect from scale-in.
         unprotect: ids of workers that need this protection no longer.
         max_launches: how many launches the spending caps, and failed runs, leave room for; None for no limit.
     """

@@ -28,10 +28,8 @@ class FleetConfigWatcher:
     """The settings in force.
 
     Attributes:
-        path: the configuration file.
         fleet: the `fleet` section of the last valid configuration.
         problem: why the file is not valid, in words; None if it is.
-        load: reads and validates the file.
         override: limits that operators have set, or None.
         worker: the `worker` section of the last valid configuration; None if the file has not changed.
     """

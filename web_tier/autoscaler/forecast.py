@@ -40,16 +40,12 @@ class Forecast:
     """What is expected of a batch.
 
     Attributes:
-        images: size of the batch.
         workers: workers that run or start already.
         launches: workers that will start until the last image is taken.
-        max_workers: the limit in force.
         first_seconds: seconds to the batch's first result; None if nothing will classify it as things are.
         last_seconds: seconds to its last result; None as before.
         bill: its share of the fleet's bill.
-        requests_dollars: cost of its requests to AWS services.
         is_measured: whether the times are from measurements; otherwise they are config.yaml's estimates.
-        is_paused: whether the fleet is paused.
         resumes: when the spending cap that is reached ends, in words; empty if none is.
     """
 

@@ -121,7 +121,6 @@ class PendingTermination:
     """An unhealthy instance: suspect until it is terminated.
 
     Attributes:
-        issue: why it is unhealthy.
         reason: the issue in words.
         since: when the issue was found, in monotonic seconds.
         observed_seconds: the heartbeat coverage at that time.
@@ -151,7 +150,6 @@ class UnhealthyTerminator:
     Attributes:
         drain_seconds: longest time that a worker takes to finish when it is drained.
         last_error: why the last call failed, in words; None if it succeeded, or if none is due.
-        terminated: number of instances terminated so far.
     """
 
     fleet: Fleet

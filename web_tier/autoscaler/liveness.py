@@ -219,12 +219,9 @@ class InstanceRecord:
         valid_from: earlier heartbeats belong to a previous run and do not count.
         first_seen_at: when this controller first saw it, launching or alive.
         observed_at_first_seen: the coverage's `observed_seconds` at that time.
-        launched_at: when it was launched.
         is_alive: whether EC2 describes it as pending or running.
         first_heartbeat_at, last_heartbeat_at: times of its first and last heartbeat; None before the first.
         observed_at_heartbeat: the coverage's `observed_seconds` at that heartbeat.
-        worker_state: state in its last heartbeat.
-        images: images that its worker has answered.
         end, end_reason: how and why its worker has ended, by its last heartbeat.
         images_waited: whether the queue had messages in each round of the run.
         images_held: whether in some round a worker that was not draining held images.

@@ -67,7 +67,6 @@ class ControllerMetrics:
 
     Args:
         is_leading: returns whether this controller holds the lease.
-        clock: monotonic seconds.
 
     Attributes:
         logged: totals in the last metrics line of this process, of whichever tenure, by their names in it.

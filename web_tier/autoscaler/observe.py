@@ -89,8 +89,6 @@ class FleetDescription:
     """What SQS and EC2 report in one round.
 
     Attributes:
-        requests: messages of the request queue, by state.
-        dead_letters: messages in the dead-letter queue.
         instances: instances as DescribeInstances reports them, oldest first.
         launching: ids of instances that were launched or started and are not described as alive yet.
         launched: ids of all instances that were launched or started lately; some may have ended already.
@@ -130,7 +128,6 @@ class Observation(FleetDescription):
         protected: ids of instances that are protected from scale-in: their workers stay when they are idle.
         unhealthy: ids of instances that run but do not work, and are replaced.
         demand: images in the queue and images to come.
-        metrics: what was measured of the workers.
         pause: the pause that operators have set, or None.
         spending: the instances' cost beside the spending caps; None if no cap is configured.
     """

@@ -114,8 +114,6 @@ class Playback:
     """One fleet and its queue, at one moment that only moves forward.
 
     Args:
-        lots: the images.
-        times: of each instance.
         boots: the seconds from each launch to the first receive, or `NEVER`.
         idle_seconds: a worker without an image for so long ends itself.
         instance_type, spot: of what is launched.
@@ -123,10 +121,8 @@ class Playback:
 
     Attributes:
         workers: those that have not ended by id, oldest first; draining ones are among them.
-        ended: those that have ended.
         finished: when the last image of each lot was or will be classified; of all lots that were handed out.
         handed_out: images that workers have received so far.
-        launched: workers launched so far.
         booted: seconds that each boot took which has ended.
     """
 

@@ -194,7 +194,6 @@ class InstanceListWriter:
     """Stores the list of instances when it has changed, and the listed ones that have ended.
 
     Attributes:
-        stored: the list that is stored.
         ended: the stored list of those that have ended.
     """
 
@@ -355,7 +354,6 @@ class Resolution:
     """How a span of the history is stored.
 
     Attributes:
-        span: name of the span.
         step: seconds between two points.
         block_seconds: seconds in one block, which is one item of the table.
         blocks: number of blocks, used in turn: one more than the span needs, since the newest is not full.
@@ -377,9 +375,6 @@ class HistoryTrack:
 
     A point is stored when something has changed, at most one in each step, with the maximum in that step. So an idle
     fleet writes nothing, and a batch of three seconds is still visible.
-
-    Attributes:
-        block: the block that is being written.
     """
 
     store: FleetStore
@@ -420,7 +415,6 @@ class MetricsLogger:
 
     Attributes:
         namespace: of the metrics in CloudWatch; None for a line without metrics.
-        metrics: for Prometheus.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -490,7 +484,6 @@ class Reporter:
 
     Attributes:
         namespace: of the metrics in CloudWatch; None for none.
-        counts: the metrics for Prometheus.
     """
 
     store: FleetStore

@@ -42,7 +42,6 @@ class JobCanceller:
     """Fails the images of cancelled jobs that have no result of their last attempt.
 
     Attributes:
-        inputs: the input bucket.
         pool: makes the calls to the output bucket.
     """
 

@@ -68,8 +68,6 @@ class JobCleanup:
     partition of the table.
 
     Attributes:
-        inputs: the input bucket.
-        outputs: the output bucket.
         every_seconds: time between two rounds, and the longest time until marks are read again.
         pool: removes the portions.
     """
@@ -153,7 +151,6 @@ class JobExpiry:
 
     Attributes:
         lifetime: time from a job's creation, last result or last retry to its end; zero: jobs do not expire.
-        now: the wall clock.
     """
 
     store: JobStore

@@ -141,7 +141,6 @@ class MissingImages:
     """The images of a job without a result of their last attempt, without a list of all of them.
 
     Attributes:
-        count: number of these images.
         newest: id of the last image of the job, whether it has a result or not; an empty text if there is none.
         attempts: the attempt that each of some of these images misses: of those that are being retried, those that
             were added since the last time although images with later ids were known, and those that were asked for.
@@ -161,11 +160,8 @@ class JobCounts:
     """What is known of one job.
 
     Attributes:
-        counts: the counts of the job.
         keep: whether its images stay once they have a label.
-        owner: id of the user who owns it.
         model: the model of its requests; None in jobs of older versions.
-        statuses: of each image.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
         redelivered: images with a request that was received more than once until the result that they have.

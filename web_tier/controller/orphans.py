@@ -44,7 +44,6 @@ class OrphanCleanup:
     Attributes:
         ingest: its bucket and job store; completes repeatable uploads.
         form_seconds: lifetime of a presigned form.
-        clock: monotonic seconds.
     """
 
     ingest: ImageIngest

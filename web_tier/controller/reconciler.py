@@ -119,7 +119,6 @@ class DeadLetterConsumer:
 
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
-        metrics: count the dead letters that became results.
     """
 
     queue: Queue
@@ -203,7 +202,6 @@ class Reconciler:
         fleet: while it is paused, requests wait for as long as operators want.
         registry: knows how many messages of the response queue may be heartbeats, at most.
         users: loops that use open jobs.
-        metrics: count the repairs.
     """
 
     store: JobStore

@@ -109,8 +109,6 @@ class ResultsCopier:
 
     Attributes:
         buckets: those of the locations.
-        outputs: the output bucket.
-        destinations: the locations that are allowed.
     """
 
     buckets: SourceBuckets
@@ -145,8 +143,6 @@ class ResultsFileWriter:
     """Keeps the results files of open jobs up to date.
 
     Attributes:
-        outputs: the output bucket.
-        copier: copies complete files.
         topic_arn: of a topic that gets a message once every image of a job has its last result, or None. It is
             requested before the file is recorded; again if the controller dies in between, or results change later.
     """

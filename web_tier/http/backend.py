@@ -88,7 +88,6 @@ class Backend:
     """The job store and the intake of one process, for all its threads.
 
     Args:
-        config: the configuration.
         store: the job store; by default that of the configuration, as are the next two.
         input_bucket: where images go.
         request_queue: where requests go.

@@ -203,10 +203,7 @@ class Middleware:
     """The checks and headers that the configuration `web` requires for each request to an application.
 
     Args:
-        web: the configuration.
-        metrics: count the requests.
         namespace: of the metrics in CloudWatch; None for log lines without metrics.
-        spans: exports a span for each request.
     """
 
     def __init__(

@@ -57,9 +57,7 @@ class Quotas:
     """The quotas of all callers.
 
     Attributes:
-        table: the job table.
         limits: `images_per_day`, `bytes_per_day` and `jobs_per_day`; 0 is no limit.
-        clock: the time of day.
     """
 
     table: Table

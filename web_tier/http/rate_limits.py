@@ -128,12 +128,7 @@ def _make_room(windows: dict[str, tuple[float, int]], seconds: int, now: float) 
 
 @dataclass
 class RateCounter:
-    """Counts for all threads of one process; while counting fails, every request is allowed.
-
-    Attributes:
-        counts: holds the counts.
-        clock: seconds since the epoch.
-    """
+    """Counts for all threads of one process; while counting fails, every request is allowed."""
 
     counts: TableCounts | ProcessCounts
     clock: Callable[[], float] = epoch_seconds

@@ -43,7 +43,6 @@ class Route(Rule):
 
     Args:
         string: the path.
-        right: the right that it requires.
         audit: the action of a request that succeeds in the audit trail; None if it is no event.
         attempt: what its form attempts; None for a route without such a limit.
         is_counted: whether its requests count for the rate limits.

@@ -92,9 +92,7 @@ class Visitor:
     Attributes:
         signs_in: whether the deployment has sign-in.
         signed_in: whether the user has signed in.
-        email: e-mail address of the user.
         operates: whether the user may view and manage the fleet.
-        may_sign_up: whether the visitor may create an account.
         is_known: False on a static page: its script requests the visitor.
     """
 

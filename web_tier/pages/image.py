@@ -172,7 +172,6 @@ class TimelineStep:
 
     Attributes:
         name: such as `queued`.
-        note: what happened.
         at: time by the clock of a service; None if only the duration is known.
         milliseconds: duration of the step, or of the wait for it; None if it is not known.
         share: duration in percent of the longest step.

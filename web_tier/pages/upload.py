@@ -145,7 +145,6 @@ class BrowserFormat(_ScriptData):
     """An image format as the page's script recognises it.
 
     Attributes:
-        content_type: its media type.
         signatures: as of `core.images.ImageFormat`.
     """
 

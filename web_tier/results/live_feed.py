@@ -99,10 +99,6 @@ class JobFeed:
     results were withdrawn) or one that is older than the history gets `resync`.
 
     Args:
-        store: the job table.
-        job_id: the job.
-        read_progress: returns its progress.
-        clock: monotonic seconds.
         max_history: characters of events that are kept.
     """
 
@@ -254,7 +250,6 @@ class Stream:
     """One connection of a viewer to the feed of a job, from `FeedRegistry.join` on.
 
     Args:
-        feed: the feed of the job.
         owner: the user; the stream takes a place of this user's share of the bulkhead.
         cursor: of the last event that the viewer received, or empty.
         viewer: the same for all connections of a viewer that reconnects.
@@ -301,8 +296,6 @@ class FeedRegistry:
 
     Args:
         bulkhead: bounds the streams at once.
-        new_feed: returns a new feed of a job.
-        clock: monotonic seconds.
         on_change: called with 1 for a stream that opens, and with -1 for one that ends.
     """
 

@@ -91,13 +91,11 @@ class ResultsFilter:
     """Conditions that an image must meet; None is no condition.
 
     Attributes:
-        state: its state.
         label: its whole label.
         min_score, max_score: lowest and highest score of its label, 0 to 1.
         filename: part of its filename, in any case.
         truth: its whole true label.
         is_correct: whether its label is its true label; an image without one of them never matches.
-        is_reviewed: whether it has a true label.
     """
 
     state: ImageState | None = None

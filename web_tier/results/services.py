@@ -119,9 +119,6 @@ class ClassLabels:
 class ResultServices:
     """What routes of results need beyond the backend; the threads of a process share it.
 
-    Args:
-        backend: the services of the process.
-
     Attributes:
         is_stopping: returns whether this process is stopping; gunicorn's configuration sets it. Streams end then.
     """

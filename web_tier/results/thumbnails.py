@@ -50,7 +50,6 @@ class Thumbnails:
     """Draws thumbnails.
 
     Args:
-        limits: limits of an image.
         pool: from `sandboxed_draw`.
     """
 

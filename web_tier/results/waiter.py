@@ -37,8 +37,6 @@ class ResultWaiter:
 
     Attributes:
         results_of: returns the results of those images that have one, as `JobStore.results_of`.
-        sleep: takes seconds.
-        clock: monotonic seconds.
     """
 
     results_of: Callable[[Collection[ImageRef]], Mapping[ImageRef, ClassificationResult]]

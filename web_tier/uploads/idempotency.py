@@ -56,7 +56,6 @@ class Claim:
         job_id: the job that the first request with the key creates.
         request: digest of that request.
         at: when it arrived.
-        stored: whether the job has been created.
         model: of the job, so that a repeat creates the same one after a roll-out.
     """
 

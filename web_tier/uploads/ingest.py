@@ -139,9 +139,7 @@ class CachedResults:
     """Results of a job's model for images that their user has sent before.
 
     Attributes:
-        cache: the result cache.
         model_digest: returns the digest of the configured bundle, for jobs without a model; None if it is unknown.
-        clock: the time of day.
     """
 
     cache: ResultCache
@@ -238,7 +236,6 @@ class ImageIngest:
         inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
         cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
         memory: the bytes of images on their way to the bucket.
-        declared: the images that are being put.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
 

@@ -73,9 +73,7 @@ class PresignedUploads:
     """Accepts images that their owners put into the input bucket themselves.
 
     Attributes:
-        ingest: records, enqueues and counts the images.
         bucket: the input bucket.
-        forms: presigns forms for the input bucket.
         seconds: lifetime of a form.
         copies: copies objects within the input bucket.
     """

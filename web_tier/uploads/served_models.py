@@ -85,7 +85,6 @@ class BundleReader:
         place: a folder or zip, or a location in S3.
         get: returns an object of S3, by bucket and key.
         sha256: pins the bundle; None trusts every one.
-        clock: seconds, never set back.
         fresh_seconds: maximum age of the facts; after a failure they are read again after `FRESH_SECONDS`.
     """
 
@@ -122,12 +121,7 @@ class ServedModels:
     """The models of a web process, for all its threads.
 
     Args:
-        configured: reads the bundle of the configuration.
-        store: returns the store of the catalogue.
         model_bucket: name of the bucket with the published bundles.
-        bucket_named: returns any bucket by its name.
-        clock: monotonic seconds.
-        now: the time of day.
     """
 
     def __init__(

@@ -92,7 +92,6 @@ class SingleImages:
     """Ingests single images, for all threads of one process; to be created after a fork.
 
     Attributes:
-        ingest: stores, records and enqueues the images.
         clock: the time of day, for the age of a job.
         keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.

@@ -55,7 +55,6 @@ class BakeOptions:
 
     Attributes:
         builder_config: how builders are launched.
-        roles: of the images.
         force: bake even if an image of the same source and base exists.
         logs: folder for the logs of builders that fail.
         now: returns the time, for the image's tag.

@@ -49,7 +49,6 @@ class BakedImage:
 
     Attributes:
         baked_at: in ISO 8601, so that images sort by it.
-        snapshots: ids of its snapshots.
     """
 
     image_id: str

@@ -70,7 +70,6 @@ class ResourceChange:
     Attributes:
         action: Add, Modify, Remove or Import.
         name: logical name in the template.
-        kind: type of the resource.
         replacement: True, False or Conditional for Modify; else empty.
     """
 

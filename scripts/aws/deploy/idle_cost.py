@@ -45,10 +45,7 @@ class BilledParts:
     """The parts of a stack that are billed for their existence.
 
     Attributes:
-        web_type: type of the web instances.
-        web_instances: their number.
         zones: subnets of a load balancer, which has a public address in each.
-        metrics: metrics of the logs.
         images_gb: upper bound of the images' snapshots: EBS bills only blocks that were written.
     """
 

@@ -116,8 +116,6 @@ class StackTemplate:
     """The template of the stack.
 
     Attributes:
-        body: the content of the file.
-        parameters: by name.
         resources: by logical name, as the file defines them; `!Sub "x"` is {"Fn::Sub": "x"}.
         rules: about parameters that need each other, by name, as the file defines them.
     """
@@ -224,7 +222,6 @@ class StackSettings:
     """The settings that the user has given; all others stay as they are.
 
     Attributes:
-        parameters: of the stack, by name.
         config: overridden keys of config.yaml such as fleet.max_workers, with values in YAML; an empty value removes
             the override.
     """

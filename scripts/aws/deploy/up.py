@@ -143,10 +143,8 @@ class UpOptions:
     """What the user has asked for.
 
     Attributes:
-        settings: parameters and overrides of the configuration.
         vpc_id, subnet_ids: the new network of the stack; empty for the present one, or the default VPC.
         bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`.
-        bake: whether to bake missing images.
         dry_run: report what would be done, and change nothing.
     """
 

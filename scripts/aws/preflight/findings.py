@@ -61,9 +61,7 @@ class StackPlan:
     Attributes:
         network: the stack's parameters of its network; empty if no network was found.
         config: of its web instance.
-        parameters: of the stack, by name.
         images: ids of the existing images, by role.
-        is_new: whether the stack does not exist yet.
     """
 
     context: AwsContext

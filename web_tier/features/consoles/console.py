@@ -103,7 +103,6 @@ class InstanceConsole:
     """A console as EC2 returned it.
 
     Attributes:
-        read_at: when it was read.
         is_latest: False if it is of the time shortly after the instance has last changed its state.
         lines: in the order in which they were written, at most `MAX_LINES`.
     """
@@ -169,8 +168,6 @@ class InstanceConsoles:
     Args:
         connect: returns the client of EC2, which takes time to make.
         bulkhead: bounds the threads that call EC2 or wait for it.
-        clock: monotonic seconds.
-        now: the time of day.
     """
 
     def __init__(

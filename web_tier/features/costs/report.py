@@ -94,7 +94,6 @@ class CostReport:
         total: all lines and `rest`.
         rest: for operators, what the fleet was billed and no line has: idle time, and answers that no row counts.
         unknown_images: images of billing periods that are too old to be known; they are in no line's cost.
-        is_complete: whether every row was read.
     """
 
     days: tuple[date, ...]
@@ -111,7 +110,6 @@ class CostReports:
     """Makes reports.
 
     Attributes:
-        fleet: the fleet's items.
         jobs: all jobs, for their names; its table has the rows of the reports.
         owner: of the jobs; None for the jobs of all users, with the bill of the fleet.
     """

@@ -40,10 +40,7 @@ class ConfiguredModelRecorder:
 
     Attributes:
         worker: the workers' settings at the start of the process.
-        store: the catalogue.
-        models: the model bucket.
         outputs: the output bucket, where an earlier release published.
-        bucket_named: returns a bucket by its name.
         fleet_config: has the settings once they have changed; shows a roll-out as an event.
     """
 

@@ -107,7 +107,6 @@ class CapReceiver:
     Attributes:
         name: identifies it in the record of what was sent: `webhook`, `topic` or `email:` with the address.
         target: URL, ARN or e-mail address.
-        secret: signs the webhook.
     """
 
     name: str
@@ -118,11 +117,7 @@ class CapReceiver:
 
 @dataclass
 class CapNotifier:
-    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`.
-
-    Attributes:
-        receivers: to which each message is sent.
-    """
+    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`."""
 
     store: FleetStore
     receivers: Sequence[CapReceiver]

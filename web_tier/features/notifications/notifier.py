@@ -69,7 +69,6 @@ class ChannelMessage:
     Attributes:
         id: the same for each try.
         target: e-mail address, URL, or ARN of the topic.
-        secret: signs the webhook.
         at: time of this try.
         body: JSON for webhooks and topics.
         subject, text: of the e-mail.
