@@ -139,13 +139,7 @@ def play(name: str, effort: Effort) -> tuple[tuple[Row, ...], int]:
 
 
 def report_of(rows: Sequence[Row], beyond: int, started: float) -> FleetReport:
-    """Return the report of all traces, and its bars.
-
-    Args:
-        rows: of both policies on each trace.
-        beyond: decisions beyond the maximum.
-        started: when the run began, by `time.perf_counter`.
-    """
+    """Return the report of all traces, and its bars."""
     least = min(row.measures["cost_over_bound"] for row in rows)
     hundred = simulate_fleet(
         traces.batch(100, 90.0), fleet_settings("deadline", target_seconds=90.0), Conditions(CERTAIN)

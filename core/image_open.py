@@ -214,10 +214,6 @@ _DEFAULT_LIMITS: Final = ImageLimits()
 def inspect(data: bytes, limits: Sequence[int] = _DEFAULT_LIMITS) -> bytes:
     """Check from its header alone that ``data`` is an accepted image; no pixel is decoded.
 
-    Args:
-        data: file of the image.
-        limits: the fields of an `ImageLimits`.
-
     Returns:
         Nothing. `core.images.sniff` returns the format.
 

@@ -83,11 +83,6 @@ def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) 
 
     It can be interrupted and repeated at any time. A bundle that is not whole, or that S3 refuses to read or to
     store, is left out, with a warning.
-
-    Args:
-        outputs: the output bucket.
-        models: the model bucket.
-        active: whether this process may go on.
     """
     keys = outputs.list_keys(PUBLISHED, MAX_COPIED_OBJECTS)
     for key in keys:

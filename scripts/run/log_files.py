@@ -31,10 +31,6 @@ STATE_LOGS: Final = "state-logs"
 def prepare(folder: Path, logs: Path) -> None:
     """Empty the folder of a system that starts, but for the logs and consoles of earlier runs.
 
-    Args:
-        folder: of the system.
-        logs: its logs, in this folder or in the state.
-
     Raises:
         OSError: a folder cannot be made.
     """

@@ -306,10 +306,6 @@ def check_port_free(host: str, port: int) -> None:
 def worker_image(config: Config, images: Path) -> LocalImage:
     """Return the workers' image with the configured bundle; build it if necessary, and report the time.
 
-    Args:
-        config: of the system.
-        images: the folder of images, each in a folder of its own.
-
     Raises:
         ImageToolMissingError: this machine cannot boot or build images.
         ImageBuildError: the image could not be built.

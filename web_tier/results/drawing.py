@@ -18,11 +18,6 @@ _QUALITY: Final = 80
 def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
     """Return a thumbnail of an image, as `core.thumbnails.thumbnail` does.
 
-    Args:
-        data: file of the image.
-        limits: fields of an `ImageLimits`.
-        side: in pixels.
-
     Raises:
         ImageRejectedError: if the image cannot be decoded, or is too large to be.
     """

@@ -76,12 +76,7 @@ class BilledParts:
 
 
 def monthly_cost(parts: BilledParts, config: Config) -> list[CostRow]:
-    """Return the monthly cost of an idle stack by part, without parts that cost nothing.
-
-    Args:
-        parts: of the stack.
-        config: of its web instance.
-    """
+    """Return the monthly cost of an idle stack by part, without parts that cost nothing."""
     prices, standby = config.prices, config.fleet.min_workers
     addresses = parts.web_instances + standby + parts.load_balancers * parts.zones
     disks = parts.web_instances * WEB_DISK_GB + standby * disk_gib("worker", config.worker.engine)

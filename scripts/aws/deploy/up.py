@@ -111,13 +111,6 @@ def bake_images(
 ) -> None:
     """Bake the images of these roles, for the architecture of their builders.
 
-    Args:
-        context: of the command.
-        roles: of the images.
-        bundle: the value of `fleetsight bake --bundle`.
-        engine: of the workers.
-        builder_config: how builders are launched.
-
     Raises:
         BakeError: an image could not be baked.
     """
