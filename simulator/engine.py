@@ -223,7 +223,7 @@ class Simulation:
             begin=BEGIN,
         )
         self._now = 0.0
-        self._demand = ArrivalRateEstimator(clock=lambda: self._now)
+        self._demand = ArrivalRateEstimator()
 
     def run(self) -> SimulationOutcome:
         """Play the trace until every image is answered and the fleet has shrunk to what it keeps."""
@@ -239,7 +239,9 @@ class Simulation:
             if requests.visible:
                 self._check_progress(requests.visible)
             plan = self._decide(
-                playback.observe(now, requests, self._demand.update(requests, answered), self._measured(answered))
+                playback.observe(
+                    now, requests, self._demand.update(requests, answered, now), self._measured(answered)
+                )
             )
             room = conditions.max_workers - len(playback.workers)
             if plan.starts > room:

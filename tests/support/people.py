@@ -296,7 +296,7 @@ def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
         revocations=revocations,
         personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool.account, pool.clock.seconds),
+        accounts=AccountCache(cast(Any, pool), pool.clock.seconds),
     )
 
 

@@ -48,12 +48,9 @@ class AccountCache:
     """Accounts of the user pool, cached for a minute: a token outlives changes of its account.
 
     Threads may share it.
-
-    Attributes:
-        fetch: returns the account of a `sub`, or None if it is deleted.
     """
 
-    fetch: Callable[[str], Account | None]
+    pool: UserPool
     clock: Callable[[], float] = time.monotonic
     _cached: RecentDict[str, tuple[Account | None, float]] = field(
         default_factory=lambda: RecentDict(MAX_ACCOUNTS), init=False, repr=False
@@ -66,7 +63,7 @@ class AccountCache:
         with self._lock:
             account, fetched_at = self._cached.get(sub, (None, float("-inf")))
         if now - fetched_at >= ACCOUNT_LIFETIME_SECONDS:
-            account = self.fetch(sub)
+            account = self.pool.account(sub)
             with self._lock:
                 self._cached[sub] = account, now
         return account if account is not None and account.enabled else None
@@ -234,5 +231,5 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
         revocations=revocations,
         personal_tokens=PersonalTokens(table, revocations),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool.account),
+        accounts=AccountCache(pool),
     )

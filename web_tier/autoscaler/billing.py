@@ -51,18 +51,18 @@ class CostAttribution:
 
     Attributes:
         before: the last snapshot of the previous controller; its period continues.
+        day: the present day (UTC), by the ledger.
         quiet_seconds: see `QUIET_SECONDS`; longer where workers are idle for longer.
         images: images answered since the fleet's first launch.
         current: the period that is open, or else the last one.
     """
 
-    before: FleetSnapshot | None = None
+    before: FleetSnapshot | None
+    day: date
     quiet_seconds: float = QUIET_SECONDS
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
     images: int = field(default=0, init=False)
     current: BillingPeriod | None = field(default=None, init=False)
-    _day: date = field(init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _began_at: float = field(default=0.0, init=False)
     _last_waiting_at: float = field(default=0.0, init=False)
@@ -73,9 +73,8 @@ class CostAttribution:
     def __post_init__(self) -> None:
         """Continue the period of the previous controller."""
         self._began_at = self._last_waiting_at = self.clock()
-        self._day = self.now().date()
         if self.before is not None:
-            self._day = self.before.today.day if self.before.today else self._day
+            self.day = self.before.today.day if self.before.today else self.day
             self.images, self.current = self.before.images, self.before.run
             self._bill = bill_of(self.before)
 
@@ -99,7 +98,7 @@ class CostAttribution:
         """Attribute what was billed since the last update; `bill` is the total so far."""
         is_waiting = fleet.requests.total > 0
         with self._lock:
-            self._day = day
+            self.day = day
             more, self._bill = bill - self._bill, bill
             now = self.clock()
             if is_waiting:
@@ -130,7 +129,7 @@ class CostAttribution:
         if self.current is not None:
             self._unsaved.append(self.current.model_copy(update={"is_open": False}))
         number = self.current.number + 1 if self.current else 1
-        self.current = BillingPeriod(number=number, day=self._day)
+        self.current = BillingPeriod(number=number, day=self.day)
         self._began_at = self._last_waiting_at = self.clock()
         return self.current
 
@@ -157,7 +156,6 @@ class DailyLedger:
 
     before: FleetSnapshot | None = None
     over: Iterable[FleetDay] = ()
-    clock: Callable[[], float] = time.monotonic
     today: FleetDay | None = field(default=None, init=False)
     _days: dict[date, FleetDay] = field(default_factory=dict, init=False)
     _moved: dict[date, FleetDay] = field(default_factory=dict, init=False)
@@ -175,15 +173,15 @@ class DailyLedger:
             self.today, self._images = self.before.today, self.before.images
             self._bill = bill_of(self.before)
 
-    def update(self, day: date, bill: Bill, images: int) -> FleetDay:
+    def update(self, day: date, bill: Bill, images: int, now: float) -> FleetDay:
         """Count what was added since the last update; return the current day.
 
-        `day` is today by the clock; `bill` and `images` are totals.
+        `day` is today by the clock; `bill` and `images` are totals; `now` is in monotonic seconds.
         """
         today = self.today
         if today is None:
             today = self._days.get(day) or FleetDay(day=day)
-        elif self._begins(day, today.day):
+        elif self._begins(day, today.day, now):
             today = self._earlier(day, today) if day < today.day else self._later(day, today)
         self.today = _added(today, bill - self._bill, images - self._images)
         self._bill, self._images = bill, images
@@ -205,14 +203,14 @@ class DailyLedger:
         self._moved.clear()
         return following
 
-    def _begins(self, day: date, last: date) -> bool:
+    def _begins(self, day: date, last: date, now: float) -> bool:
         """Return whether `day` begins now: it is the next one, or the clock has shown it for long."""
         if day in {last, last + timedelta(days=1)}:
             self._strange = None
             return day != last
         if self._strange is None or self._strange[0] != day:
-            self._strange = (day, self.clock())
-        return self.clock() - self._strange[1] >= STRANGE_DAY_SECONDS
+            self._strange = (day, now)
+        return now - self._strange[1] >= STRANGE_DAY_SECONDS
 
     def month_dollars(self) -> float:
         """Return the cost of the current month (UTC) until now."""
@@ -301,8 +299,8 @@ class BillingMeter:
 
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
-        self.attribution = CostAttribution(self.before, self.quiet_seconds, self.clock, self.now)
-        self.daily = DailyLedger(self.before, self.over, self.clock)
+        self.attribution = CostAttribution(self.before, self.now().date(), self.quiet_seconds, self.clock)
+        self.daily = DailyLedger(self.before, self.over)
 
     def update(self, fleet: FleetDescription) -> None:
         """Bill the instances that run now, and those that have ended."""
@@ -327,7 +325,7 @@ class BillingMeter:
             if ended is not None and not ended.failed_to_start and self._is_unbilled(ended):
                 self._ended += self._minimum(ended)
         self.last_bill = bill = self.bill
-        today = self.daily.update(self.now().date(), bill, self.attribution.images)
+        today = self.daily.update(self.now().date(), bill, self.attribution.images, self.clock())
         self.attribution.update(fleet, bill, today.day)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0
         if self._is_at_rest and not is_at_rest:

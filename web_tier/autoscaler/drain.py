@@ -103,7 +103,6 @@ class OperatorCommands:
 
     store: FleetStore
     tags: WorkerTags
-    clock: Callable[[], float] = time.monotonic
     _commands: Commands = field(default_factory=Commands, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
     _missing_since: dict[str, float] = field(default_factory=dict, init=False)
@@ -115,7 +114,7 @@ class OperatorCommands:
         Raises:
             BotoCoreError, ClientError: when they could not be read.
         """
-        now = self.clock()
+        now = self.tags.clock()
         if now - self._read_at >= COMMAND_SECONDS:
             self._commands, self._read_at = self.store.commands(), now
         return self._commands
@@ -129,7 +128,7 @@ class OperatorCommands:
         self.tags.drain(alive, "asked by ops")
         # A launching instance is drained once it is described: only then is it certain that EC2 knows its id.
         missing = [key for key in commanded if key not in {*done, *alive, *observation.launching}]
-        now = self.clock()
+        now = self.tags.clock()
         self._missing_since = {key: self._missing_since.get(key, now) for key in missing}
         gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
         for key in gone:

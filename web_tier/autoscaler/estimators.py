@@ -7,10 +7,9 @@ wait.
 
 import math
 import statistics
-import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.fleet.models import FleetCircuit
@@ -64,7 +63,6 @@ RATE_SECONDS = 5.0
 class ArrivalRateEstimator:
     """Estimates when the waiting images arrived, and the rate of arrivals."""
 
-    clock: Callable[[], float] = time.monotonic
     _bins: dict[int, int] = field(default_factory=dict, init=False)
     """Arrivals in each second that had any, oldest first."""
     _latest: deque[int] = field(default_factory=lambda: deque(maxlen=STEADY_SECONDS), init=False)
@@ -75,9 +73,8 @@ class ArrivalRateEstimator:
     _fewer_since: float | None = field(default=None, init=False)
     _rate_since: int = field(default=-STEADY_SECONDS, init=False)
 
-    def update(self, requests: QueueCounts, answers: int) -> Demand:
-        """Return the demand, given the queue's counts and the total of `answers` so far."""
-        now = self.clock()
+    def update(self, requests: QueueCounts, answers: int, now: float) -> Demand:
+        """Return the demand `now`, given the queue's counts and the total of `answers` so far."""
         self._count_arrivals(requests.total + answers, now)
         return Demand(self._waiting(requests.waiting, now), self._rate(now))
 
@@ -140,7 +137,7 @@ def _robust_mean(counts: list[int]) -> float:
 class BootTimeEstimator:
     """Measures the time from an instance's launch to its worker's first heartbeat.
 
-    Both times are from this process's clock. Instances that this controller found when it acquired
+    Both times are monotonic seconds of this process. Instances that this controller found when it acquired
     the lease do not count.
 
     Attributes:
@@ -148,7 +145,6 @@ class BootTimeEstimator:
     """
 
     before: float | None = None
-    clock: Callable[[], float] = time.monotonic
     _launched_at: dict[str, float] = field(default_factory=dict, init=False)
     _known: frozenset[str] | None = field(default=None, init=False)
     _boots: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_BOOTS), init=False)
@@ -158,14 +154,14 @@ class BootTimeEstimator:
         """Median boot time in seconds; None until one was measured."""
         return statistics.median(self._boots) if self._boots else self.before
 
-    def age(self, worker: str) -> float:
+    def age(self, worker: str, now: float) -> float:
         """Return the seconds since a worker's launch; infinity if another controller launched it."""
-        return self.clock() - self._launched_at.get(worker, float("-inf"))
+        return now - self._launched_at.get(worker, float("-inf"))
 
-    def update(self, capacity_ids: frozenset[str], statuses: Mapping[str, WorkerStatus]) -> None:
-        """Apply the ids of all workers that run or start, and the heartbeats so far."""
+    def update(self, capacity_ids: frozenset[str], statuses: Mapping[str, WorkerStatus], now: float) -> None:
+        """Apply the ids of all workers that run or start `now`, and the heartbeats so far."""
         if self._known is not None:
-            self._launched_at |= dict.fromkeys(capacity_ids - self._known, self.clock())
+            self._launched_at |= dict.fromkeys(capacity_ids - self._known, now)
         self._known = capacity_ids
         for worker, launched_at in list(self._launched_at.items()):
             status = statuses.get(worker)
@@ -186,7 +182,6 @@ class ThroughputEstimator:
     """
 
     before: float | None = None
-    clock: Callable[[], float] = time.monotonic
     _last: tuple[float, int, int] | None = field(default=None, init=False)
     _worker_seconds: float = field(default=0.0, init=False)
     _images: float = field(default=0.0, init=False)
@@ -196,9 +191,8 @@ class ThroughputEstimator:
         """Seconds of one worker for one image; None until it was measured."""
         return self._worker_seconds / self._images if self._images >= MIN_IMAGES else self.before
 
-    def update(self, answers: int, busy_workers: int) -> None:
-        """Apply the total of `answers` so far and the number of workers that have images now."""
-        now = self.clock()
+    def update(self, answers: int, busy_workers: int, now: float) -> None:
+        """Apply the total of `answers` so far and the number of workers that have images `now`."""
         if self._last is not None:
             at, answers_then, busy_then = self._last
             self._worker_seconds += min(now - at, MAX_STEP_SECONDS) * busy_then
@@ -213,12 +207,10 @@ class ThroughputEstimator:
 class AnswerRateMeter:
     """Measures the answers of all workers in the last `RATE_SECONDS`, for operators."""
 
-    clock: Callable[[], float] = time.monotonic
     _samples: deque[tuple[float, int]] = field(default_factory=deque, init=False)
 
-    def update(self, answers: int) -> float:
-        """Return the images/s, given the total of `answers` so far."""
-        now = self.clock()
+    def update(self, answers: int, now: float) -> float:
+        """Return the images/s, given the total of `answers` until `now`."""
         self._samples.append((now, answers))
         while len(self._samples) > 1 and self._samples[1][0] <= now - RATE_SECONDS:
             self._samples.popleft()
@@ -232,7 +224,6 @@ class MetricsCollector:
 
     tracker: InstanceTracker
     meter: BillingMeter
-    clock: Callable[[], float] = time.monotonic
     _boots: BootTimeEstimator = field(init=False)
     _throughput: ThroughputEstimator = field(init=False)
     _rate: AnswerRateMeter = field(init=False)
@@ -240,11 +231,11 @@ class MetricsCollector:
 
     def __post_init__(self) -> None:
         """Continue the estimates of the previous controller."""
-        before = self.meter.before
-        self._boots = BootTimeEstimator(before.boot_seconds if before else None, self.clock)
-        self._throughput = ThroughputEstimator(before.image_seconds if before else None, self.clock)
-        self._rate = AnswerRateMeter(self.clock)
-        self._circuit_breaker = CircuitBreaker(before.circuit if before else FleetCircuit(), self.tracker.now)
+        before, now = self.meter.before, self.tracker.registry.now
+        self._boots = BootTimeEstimator(before.boot_seconds if before else None)
+        self._throughput = ThroughputEstimator(before.image_seconds if before else None)
+        self._rate = AnswerRateMeter()
+        self._circuit_breaker = CircuitBreaker(before.circuit if before else FleetCircuit(), now)
 
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
@@ -252,16 +243,16 @@ class MetricsCollector:
         `available` has the ids of the workers that take images now or will once they have booted.
         """
         registry = self.tracker.registry
-        statuses = registry.statuses()
-        self._boots.update(fleet.capacity_ids, statuses)
+        statuses, now = registry.statuses(), registry.clock()
+        self._boots.update(fleet.capacity_ids, statuses, now)
         unregistered = self.tracker.unregistered(available)
         registered = available - unregistered
-        self._throughput.update(registry.answers, min(len(registered), fleet.requests.in_flight))
+        self._throughput.update(registry.answers, min(len(registered), fleet.requests.in_flight), now)
         idle = {worker for worker in registered if worker in statuses and statuses[worker].state == "ready"}
         return FleetMetrics(
             image_seconds=self._throughput.seconds,
             boot_seconds=self._boots.seconds,
-            unregistered={worker: self._boots.age(worker) for worker in sorted(unregistered)},
+            unregistered={worker: self._boots.age(worker, now) for worker in sorted(unregistered)},
             spare=tuple(worker for worker in self.meter.past_minimum_billing() if worker in idle),
             past_lifetime=self.tracker.past_lifetime(max_lifetime_seconds),
             circuit=self._circuit_breaker.update(
@@ -271,5 +262,5 @@ class MetricsCollector:
                 workers=len(available),
                 images=fleet.requests.total,
             ),
-            images_per_second=self._rate.update(registry.answers),
+            images_per_second=self._rate.update(registry.answers, now),
         )

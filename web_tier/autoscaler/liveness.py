@@ -263,8 +263,6 @@ class InstanceTracker:
     """
 
     registry: WorkerRegistry
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
     coverage: HeartbeatCoverage = field(default_factory=HeartbeatCoverage, init=False)
     records: dict[str, InstanceRecord] = field(default_factory=dict, init=False)
     ended: list[InstanceRecord] = field(default_factory=list, init=False)
@@ -275,7 +273,7 @@ class InstanceTracker:
         """Apply a description of the fleet and all heartbeats recorded by now; return the records by instance id."""
         # Coverage is read first: a heartbeat that arrives in between is then known, and counts as sent in time.
         self.coverage = self.coverage.advance(self.registry.read_until)
-        statuses, at = self.registry.statuses(), self.clock()
+        statuses, at = self.registry.statuses(), self.registry.clock()
         described = {instance.instance_id: instance for instance in fleet.instances}
         capacity_ids = fleet.capacity_ids
         available = capacity_ids - draining
@@ -316,7 +314,7 @@ class InstanceTracker:
         """Return the instances that were launched `max_seconds` ago or earlier, oldest first; 0 is no limit."""
         if max_seconds <= 0:
             return ()
-        before = self.clock() - max_seconds
+        before = self.registry.clock() - max_seconds
         old = sorted(
             (record.launched_at, key) for key, record in self.records.items() if record.launched_at <= before
         )
@@ -336,7 +334,7 @@ class InstanceTracker:
                 self.ended.append(previous)
             age = 0.0
             if self._is_first_update and instance_id in described:  # another controller launched it
-                age = max(0.0, (self.now() - described[instance_id].launched_at).total_seconds())
+                age = max(0.0, (self.registry.now() - described[instance_id].launched_at).total_seconds())
             self.records[instance_id] = InstanceRecord(
                 valid_from=at if is_restart else float("-inf"),
                 first_seen_at=at,

@@ -69,10 +69,10 @@ class Autoscaler:
     def __post_init__(self) -> None:
         """Make the parts that work with the same fleet, clock and lease."""
         fleet, clock = self.health.fleet, self.observer.clock
-        self._arrivals = ArrivalRateEstimator(clock)
-        self._metrics = MetricsCollector(self.health.tracker, self.meter, clock)
+        self._arrivals = ArrivalRateEstimator()
+        self._metrics = MetricsCollector(self.health.tracker, self.meter)
         self._tags = WorkerTags(fleet, self.health.tenure, clock)
-        self._commands = OperatorCommands(self.store, self._tags, clock)
+        self._commands = OperatorCommands(self.store, self._tags)
 
     def tick(self) -> float:
         """Run one round; return the seconds until the next.
@@ -123,13 +123,13 @@ class Autoscaler:
         self.meter.update(fleet)  # before the decision: what has begun to run is metered, and no longer committed
         draining = self._tags.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
-        available = fleet.capacity_ids - draining - unhealthy
+        available, registry = fleet.capacity_ids - draining - unhealthy, self.health.tracker.registry
         return Observation(
             **{each.name: getattr(fleet, each.name) for each in fields(FleetDescription)},
             draining=draining,
             protected=self._tags.protected(fleet.instances),
             unhealthy=unhealthy,
-            demand=self._arrivals.update(fleet.requests, self.health.tracker.registry.answers),
+            demand=self._arrivals.update(fleet.requests, registry.answers, registry.clock()),
             metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
             pause=commands.pause,
             spending=self.meter.spending(fleet, settings, commands.allowance),

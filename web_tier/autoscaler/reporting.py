@@ -488,8 +488,6 @@ class Reporter:
 
     store: FleetStore
     registry: WorkerRegistry
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
     namespace: str | None = None
     counts: ControllerMetrics = field(default_factory=ControllerMetrics)
     snapshots: SnapshotWriter = field(init=False)
@@ -500,13 +498,13 @@ class Reporter:
 
     def __post_init__(self) -> None:
         """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
-        stored = self.store.instances()
+        stored, clock, now = self.store.instances(), self.registry.clock, self.registry.now
         self.registry.adopt(stored.instances)
         self.counts.fleet.begin(self.registry.statuses)
-        self.snapshots = SnapshotWriter(self.store, self.clock, self.now)
-        self.metrics = MetricsLogger(self.clock, self.namespace, self.counts)
-        self._instances = InstanceListWriter(self.store, stored, self.clock, self.now, self.store.ended())
-        self._events = EventLog(self.store, self.clock, self.now)
+        self.snapshots = SnapshotWriter(self.store, clock, now)
+        self.metrics = MetricsLogger(clock, self.namespace, self.counts)
+        self._instances = InstanceListWriter(self.store, stored, clock, now, self.store.ended())
+        self._events = EventLog(self.store, clock, now)
         self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
 
     def report(
@@ -532,4 +530,4 @@ class Reporter:
         self._instances.update(observation, self.registry.statuses(), unhealthy, billed_since)
         self._events.update(plan, reason, observation.capacity, problem)
         for track in self._history:
-            track.update(self.now().timestamp(), observation.capacity, observation.requests.total)
+            track.update(self.registry.now().timestamp(), observation.capacity, observation.requests.total)

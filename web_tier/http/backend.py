@@ -161,7 +161,7 @@ class Backend:
             self.store,
             queue,
             self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),
-            cached_results.find,
+            cached_results,
             metrics=self.metrics.intake,
         )
 
@@ -190,7 +190,7 @@ class Backend:
     @made_once
     def watch(self) -> ResultWaiter:
         """Where a request waits for the result of its image."""
-        return ResultWaiter(self.store.results_of)
+        return ResultWaiter(self.store)
 
     def forecast(self, images: int) -> Forecast | None:
         """Return when a batch of `images` would have its results, and its cost; None while the fleet is unknown.

@@ -131,7 +131,6 @@ class RateCounter:
     """Counts for all threads of one process; while counting fails, every request is allowed."""
 
     counts: TableCounts | ProcessCounts
-    clock: Callable[[], float] = epoch_seconds
     _blocked: dict[str, float] = field(default_factory=dict, init=False)
     _paused_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -143,7 +142,7 @@ class RateCounter:
         """
         if not limit:
             return 0
-        now, (key, seconds) = self.clock(), _window(kind, caller, limit)
+        now, (key, seconds) = self.counts.clock(), _window(kind, caller, limit)
         seconds_left = self._blocked.get(key, now) - now
         if 0 < seconds_left <= seconds:  # longer only after the clock was set back
             return ceil(seconds_left)
@@ -171,7 +170,7 @@ class RateCounter:
 
     def undo(self, kind: Kind, caller: str, limit: int) -> None:
         """Take back one that was counted. If a new window has begun, the caller has one more in it."""
-        now = self.clock()
+        now = self.counts.clock()
         if not limit or self._is_paused(now):
             return
         try:

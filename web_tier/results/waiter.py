@@ -8,11 +8,12 @@ boots workers within a minute.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from core.ids import ImageRef
+from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 
 MIN_POLL_SECONDS = 0.01
@@ -34,12 +35,9 @@ class ResultWaiter:
     """Waits for results on behalf of the threads of one process; each thread waits for one image at a time.
 
     The number of threads of the web tier bounds the number of waiting requests.
-
-    Attributes:
-        results_of: returns the results of those images that have one, as `JobStore.results_of`.
     """
 
-    results_of: Callable[[Collection[ImageRef]], Mapping[ImageRef, ClassificationResult]]
+    store: JobStore
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     _waiters: dict[ImageRef, list["Future[ClassificationResult]"]] = field(default_factory=dict, init=False)
@@ -80,7 +78,7 @@ class ResultWaiter:
                 return
             began, found = self.clock(), dict[ImageRef, ClassificationResult]()
             try:
-                found.update(self.results_of(wanted))
+                found.update(self.store.results_of(wanted))
             except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
                 _log.warning("polling for results failed; %d requests continue to wait", len(wanted), exc_info=True)
             with self._lock:

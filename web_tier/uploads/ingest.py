@@ -234,7 +234,7 @@ class ImageIngest:
 
     Attributes:
         inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
-        cached_results: returns results for a job by SHA-256, as `CachedResults.find`.
+        cached_results: with which repeated images are answered, or None.
         memory: the bytes of images on their way to the bucket.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
@@ -244,7 +244,7 @@ class ImageIngest:
     store: JobStore
     queue: Queue
     inspect: Callable[..., object]
-    cached_results: Callable[[Job, Collection[str]], Mapping[str, ClassificationResult]] = lambda _job, _digests: {}
+    cached_results: CachedResults | None = None
     clock: Callable[[], datetime] = utc_now
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
@@ -379,7 +379,7 @@ class ImageIngest:
     def _put_group(self, job: Job, group: Sequence[Upload], key: str) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
         digests = [sha256(upload.data).hexdigest() for upload in group]
-        cached = self.cached_results(job, set(digests))
+        cached = self.cached_results.find(job, set(digests)) if self.cached_results else {}
         refs = [
             ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
             for at in (upload.position for upload in group)

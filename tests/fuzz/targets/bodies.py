@@ -132,7 +132,7 @@ _APP = create_app(
     inspect=inspect,
 )
 # A waiting request polls again at once, instead of twenty times a second.
-_APP.extensions["fleetsight"].watch = ResultWaiter(_STORE.results_of, sleep=lambda _: None)
+_APP.extensions["fleetsight"].watch = ResultWaiter(_STORE, sleep=lambda _: None)
 _CLIENT = _APP.test_client()
 
 

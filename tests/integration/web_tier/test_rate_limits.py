@@ -322,7 +322,7 @@ def table(calls: Calls) -> Table:
 
 
 def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
-    counter = RateCounter(TableCounts(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock))
     clock.now = NOON + 12.5
     assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
     assert counter.hit("request", "bob", 2) == 0
@@ -341,7 +341,7 @@ def counts(request: pytest.FixtureRequest, table: Table, clock: Clock) -> TableC
 def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
     counts: TableCounts | ProcessCounts, calls: Calls, clock: Clock, years: int
 ) -> None:
-    counter = RateCounter(counts, clock)
+    counter = RateCounter(counts)
     assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now += years * 365 * 86_400
     calls.is_away = True
@@ -365,7 +365,7 @@ def test_a_process_does_not_count_by_the_clock_of_its_machine(
 def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_COUNTED", 2)
     counts = ProcessCounts(clock)
-    counter = RateCounter(counts, clock)
+    counter = RateCounter(counts)
     keys = [f"LIMITER/request/{caller}/9/1/minute" for caller in ("bob", "cleo", "ann")]
     for caller in ("ann", "bob", "ann", "cleo"):
         clock.now += 1
@@ -374,7 +374,7 @@ def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.Monk
 
 
 def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
-    counter = RateCounter(counts, clock)
+    counter = RateCounter(counts)
     assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
     clock.now = NOON + 3_599
     assert counter.hit("code", "ann", 2) == 1
@@ -383,7 +383,7 @@ def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, cloc
 
 
 def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
-    counter = RateCounter(TableCounts(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock))
     for _ in range(5):
         counter.hit("request", "ann", 2)
     [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
@@ -392,7 +392,7 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
 
 
 def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
-    counter = RateCounter(counts, clock)
+    counter = RateCounter(counts)
     for _ in range(9):
         assert counter.hit("attempt", "here", 2) == 0
         counter.undo("attempt", "here", 2)
@@ -400,7 +400,7 @@ def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, c
 
 
 def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: Clock) -> None:
-    counter = RateCounter(TableCounts(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock))
     assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
     counter.undo("request", "ann", 0)
     assert calls.count == 0
@@ -411,7 +411,7 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     calls.is_away = True
-    counter = RateCounter(TableCounts(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock))
     assert [counter.hit("request", "ann", 1) for _ in range(9)] == [0] * 9
     assert calls.count == 1
     clock.now += PAUSE_SECONDS
@@ -432,7 +432,7 @@ def test_the_number_of_blocked_callers_is_bounded(
         return calls.count - before
 
     monkeypatch.setattr(rate_limits, "MAX_BLOCKED", 2)
-    counter = RateCounter(TableCounts(table, clock), clock)
+    counter = RateCounter(TableCounts(table, clock))
     for caller in ("ann", "bob", "cleo"):
         assert counter.hit("request", caller, 1) == 0
         assert calls_of(caller) > 0

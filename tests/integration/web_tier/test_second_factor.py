@@ -185,7 +185,7 @@ def test_attempts_at_codes_for_changes_are_limited_per_hour(app: Flask) -> None:
     token = csrf_of(client)
     clock = Clock()
     with app.app_context():
-        current_limiter().counter = RateCounter(ProcessCounts(clock.seconds), clock.seconds)
+        current_limiter().counter = RateCounter(ProcessCounts(clock.seconds))
 
     def wrong(path: str) -> tuple[int, str]:
         clock.go_on(WINDOW_SECONDS["minute"])

@@ -358,7 +358,7 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
         revocations=revocations,
         personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool.account, pool.clock.seconds),
+        accounts=AccountCache(cast(Any, pool), pool.clock.seconds),
     )
     yield Stage(create_app(config, auth=access), config, clients, table, access, pool.clock, pool)
 

@@ -153,7 +153,7 @@ class Web:
             store=self.store,
             queue=world.requests.queue(world.scheduler.sleep),
             inspect=inspect,
-            cached_results=CachedResults(cache, lambda: bundle_of(world.model).digest, clock).find,
+            cached_results=CachedResults(cache, lambda: bundle_of(world.model).digest, clock),
             clock=clock,
             pool=cast(Any, InlineExecutor()),
         )

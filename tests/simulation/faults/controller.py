@@ -180,7 +180,7 @@ class SimulatedController:
         tenure = Tenure(name, active=active)
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
         self._registry = WorkerRegistry(clock, self._now)
-        tracker, dead_letters = InstanceTracker(self._registry, clock, self._now), cast(Queue, _EmptyQueue())
+        tracker, dead_letters = InstanceTracker(self._registry), cast(Queue, _EmptyQueue())
         self.autoscaler = Autoscaler(
             config=StubConfig(site.settings),
             store=store,
@@ -192,7 +192,7 @@ class SimulatedController:
                 fleet, launches, ControllerJournal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
             ),
             meter=BillingMeter(flat_prices(site.hourly), before, clock, self._now),
-            reporter=SnapshotReporter(store, self._registry, clock, self._now),
+            reporter=SnapshotReporter(store, self._registry),
             interval_seconds=1.0,
         )
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from services.errors import ConfigError
-from services.users import Account
+from services.users import Account, UserPool
 from tests.support.people import Clock
 from web_tier.auth import context
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, AccountCache
@@ -121,14 +122,14 @@ class Pool:
         self.asked: list[str] = []
         self.enabled = True
 
-    def __call__(self, sub: str) -> Account | None:
+    def account(self, sub: str) -> Account | None:
         self.asked.append(sub)
         return None if sub == "deleted" else Account(sub, "", self.enabled, frozenset())
 
 
 def test_an_account_is_fetched_once_a_minute_even_if_deleted_or_disabled_meanwhile(clock: Clock) -> None:
     pool = Pool()
-    known = AccountCache(pool, clock.seconds)
+    known = AccountCache(cast(UserPool, pool), clock.seconds)
     for _ in range(2):
         assert known.find("ada") is not None
         assert known.find("deleted") is None
@@ -142,7 +143,7 @@ def test_an_account_is_fetched_once_a_minute_even_if_deleted_or_disabled_meanwhi
 def test_the_account_cache_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "MAX_ACCOUNTS", 2)
     pool = Pool()
-    known = AccountCache(pool, clock.seconds)
+    known = AccountCache(cast(UserPool, pool), clock.seconds)
     for sub in ("ada", "bob", "eve", "bob", "ada"):
         known.find(sub)
     assert pool.asked == ["ada", "bob", "eve", "ada"]

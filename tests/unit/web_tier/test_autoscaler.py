@@ -69,7 +69,7 @@ class Bench:
         queue, fleet = self.sqs.queue(), self.ec2.fleet()
         journal, tracker = (
             ControllerJournal(FleetStore(self.table), "me", self.clock),
-            InstanceTracker(self.registry, self.clock),
+            InstanceTracker(self.registry),
         )
         self.autoscaler = Autoscaler(
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings(**settings)),
@@ -78,7 +78,7 @@ class Bench:
             health=UnhealthyTerminator(fleet, tracker, 60, Tenure(), self.clock),
             launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
             meter=BillingMeter(flat_prices(hourly), before, clock=self.clock),
-            reporter=Reporter(self.store, self.registry, self.clock),
+            reporter=Reporter(self.store, self.registry),
             interval_seconds=0.1,
             signals=Listener(self.clock),
             on_outage=self.set_outage,

@@ -286,20 +286,20 @@ def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
 def test_a_day_counts_from_midnight_and_the_next_controller_continues_it() -> None:
     first, second = date(2026, 3, 1), date(2026, 3, 2)
     ledger = DailyLedger()
-    ledger.update(first, Bill(100, 1.0), 10)
-    ledger.update(first, Bill(160, 1.6), 16)
+    ledger.update(first, Bill(100, 1.0), 10, 0.0)
+    ledger.update(first, Bill(160, 1.6), 16, 0.0)
     assert ledger.today == FleetDay(day=first, images=16, billed_seconds=160, cost=1.6)
     assert ledger.unsaved() == ()
     before = fleet_snapshot(EPOCH, billed_seconds=160, cost=1.6, images=16, today=ledger.today)
     following = DailyLedger(before)
-    following.update(second, Bill(200, 2.0), 20)
+    following.update(second, Bill(200, 2.0), 20, 0.0)
     [day] = following.unsaved()
     assert (day.day, day.images) == (first, 16)
     following.mark_saved(day)
     assert following.unsaved() == ()
     assert following.today is not None
     assert (following.today.images, following.today.billed_seconds) == (4, 40)
-    following.update(first, Bill(200, 2.0), 20)  # the clock was set back
+    following.update(first, Bill(200, 2.0), 20, 0.0)  # the clock was set back
     assert following.today.day == second
 
 
@@ -321,8 +321,8 @@ def test_rounds_with_a_wrong_clock_change_no_day_and_lose_no_dollar(
 ) -> None:
     """Each round with a wrong clock is followed by one with the right one before the wrong day is believed."""
     clock, bill, today, stored = Clock(), 0.0, START, dict[date, FleetDay]()
-    ledger, expected = DailyLedger(clock=clock), {START: 0.0}
-    ledger.update(START, Bill(), 0)
+    ledger, expected = DailyLedger(), {START: 0.0}
+    ledger.update(START, Bill(), 0, clock.now)
     for passed, wrong_by, dollars, changes in moments:
         today += timedelta(days=passed)
         for shown in (today, today + timedelta(days=wrong_by), today):
@@ -331,7 +331,7 @@ def test_rounds_with_a_wrong_clock_change_no_day_and_lose_no_dollar(
             is_next = shown == today + timedelta(days=1)
             if not is_next:
                 expected[today] = expected.get(today, 0.0) + dollars
-                ledger.update(shown, Bill(dollars=bill), 0)
+                ledger.update(shown, Bill(dollars=bill), 0, clock.now)
             else:
                 bill -= dollars  # midnight cannot be told from a clock that is a day ahead
         for day in ledger.unsaved():
@@ -339,7 +339,7 @@ def test_rounds_with_a_wrong_clock_change_no_day_and_lose_no_dollar(
             ledger.mark_saved(day)
         if changes:
             before = fleet_snapshot(EPOCH, cost=bill, today=ledger.today)
-            ledger = DailyLedger(before, tuple(stored.values()), clock)
+            ledger = DailyLedger(before, tuple(stored.values()))
         assert ledger.today is not None
         figures = {day: each.cost for day, each in stored.items()} | {today: ledger.today.cost}
         assert ledger.today.day == today
@@ -351,12 +351,12 @@ def test_rounds_with_a_wrong_clock_change_no_day_and_lose_no_dollar(
 @pytest.mark.parametrize("days", [-3650, -1, 1, 2, 92])
 def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dollar(days: int) -> None:
     clock = Clock()
-    ledger = DailyLedger(clock=clock)
+    ledger = DailyLedger()
 
     def spend(day: date, total: float) -> None:
-        ledger.update(day, Bill(dollars=total), 0)
+        ledger.update(day, Bill(dollars=total), 0, clock.now)
         clock.now += STRANGE_DAY_SECONDS
-        ledger.update(day, Bill(dollars=total), 0)
+        ledger.update(day, Bill(dollars=total), 0, clock.now)
 
     spend(START, 3.0)
     wrong = START + timedelta(days=days)
@@ -381,18 +381,18 @@ def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dolla
 
 def test_a_day_of_the_future_that_an_older_release_has_stored_ends_at_the_next_start() -> None:
     clock, day = Clock(), FleetDay(day=START + timedelta(days=92), cost=42.0)
-    ledger = DailyLedger(fleet_snapshot(EPOCH, cost=42.0, today=day), clock=clock)
+    ledger = DailyLedger(fleet_snapshot(EPOCH, cost=42.0, today=day))
     for _ in range(2):
-        ledger.update(START, Bill(dollars=42.0), 0)
+        ledger.update(START, Bill(dollars=42.0), 0, clock.now)
         clock.now += STRANGE_DAY_SECONDS
-    assert ledger.update(START, Bill(dollars=43.0), 0) == FleetDay(day=START, cost=43.0)
+    assert ledger.update(START, Bill(dollars=43.0), 0, clock.now) == FleetDay(day=START, cost=43.0)
     assert (ledger.month_dollars(), ledger.unsaved()) == (43.0, ())
 
 
 def test_a_day_on_which_nothing_happened_is_not_stored() -> None:
     ledger = DailyLedger()
     for day in (1, 2, 3):
-        ledger.update(date(2026, 3, day), Bill(), 0)
+        ledger.update(date(2026, 3, day), Bill(), 0, 0.0)
     assert ledger.unsaved() == ()
 
 

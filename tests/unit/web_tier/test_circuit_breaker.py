@@ -81,7 +81,7 @@ class Site:
                 self.recent.add([f"i-{number}"], ago=ago)  # from the journal
         self.registry = WorkerRegistry(self.clock, self.now)
         self.registry.adopt(adopted)
-        self.tracker = InstanceTracker(self.registry, self.clock, self.now)
+        self.tracker = InstanceTracker(self.registry)
         self.breaker = CircuitBreaker(self.circuit, self.now)
 
     def round(self, draining: Sequence[str] = ()) -> Plan:

@@ -133,7 +133,7 @@ class Bench:
         self.clock, self.store, self.ec2 = Clock(), CommandStore(), MemoryEC2()
         self.store.stored = Commands(drain=drain)
         self.tags = WorkerTags(self.ec2.fleet(), Tenure(active=lambda: active), self.clock)
-        self.commands = OperatorCommands(self.store, self.tags, self.clock)
+        self.commands = OperatorCommands(self.store, self.tags)
 
     @property
     def left(self) -> list[str]:

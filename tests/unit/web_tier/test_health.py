@@ -48,7 +48,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock, self.down = Clock(), False
         self.registry = WorkerRegistry(self.clock, self.now)
-        self.tracker = InstanceTracker(self.registry, self.clock, self.now)
+        self.tracker = InstanceTracker(self.registry)
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.clock.now)
@@ -452,7 +452,7 @@ def test_a_worker_that_reports_is_never_terminated_however_late_reports_are_read
     clock, ec2 = Clock(0.0), MemoryEC2()
     ec2.states["a"] = "running"
     registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
-    health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry, clock), DRAIN, Tenure(), clock)
+    health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry), DRAIN, Tenure(), clock)
     late = iter(beats * 1_000)
     unread, next_beat = list[float](), boot
 

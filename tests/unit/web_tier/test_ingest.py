@@ -341,7 +341,7 @@ def cache(store: JobStore) -> ResultCache:
 @pytest.fixture
 def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
     cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
-    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results.find, clock=lambda: NOW)
+    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results, clock=lambda: NOW)
     yield caching
     caching.pool.shutdown()
 
@@ -390,14 +390,17 @@ def test_a_result_is_repeated_only_for_the_user_who_sent_the_image_before(
     assert cached(caching.ingest(replace(job, owner="ann"), uploads)) == [True, False]
 
 
-def test_known_images_are_found_with_one_read_for_each_group(ingest: ImageIngest, job: Job) -> None:
+def test_known_images_are_found_with_one_read_for_each_group(
+    ingest: ImageIngest, job: Job, cache: ResultCache
+) -> None:
     asked = list[int]()
 
-    def find(_job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
-        asked.append(len(digests))
-        return {}
+    class Asked(CachedResults):
+        def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
+            asked.append(len(digests))
+            return {}
 
-    replace(ingest, cached_results=find).ingest(job, uploads(2 * GROUP_IMAGES + 1))
+    replace(ingest, cached_results=Asked(cache, lambda: "d1")).ingest(job, uploads(2 * GROUP_IMAGES + 1))
     assert asked == [GROUP_IMAGES, GROUP_IMAGES, 1]
 
 
@@ -408,7 +411,7 @@ def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
     remember(cache, [answer_of(upload) for upload in uploads])
     for model in (None, "d2"):
         cached_results = CachedResults(cache, lambda model=model: model, lambda: NOW)  # type: ignore[misc]
-        other = replace(caching, cached_results=cached_results.find)
+        other = replace(caching, cached_results=cached_results)
         assert cached(other.ingest(job, uploads)) == [False, False]
     for error in (client_error(503), TableBusyError("busy")):
 
@@ -473,7 +476,7 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
         with pytest.raises(TableBusyError):
             ingest_idempotent(caching, job, "key", uploads)
     if expired:
-        caching = replace(caching, cached_results=lambda _job, _digests: {})
+        caching = replace(caching, cached_results=None)
     outcomes = ingest_idempotent(caching, job, "key", uploads)
     # What has expired was never accepted, and has no object: its file is to come once more, under another key.
     assert cached(outcomes) == [None if expired else True, False]

@@ -137,7 +137,7 @@ class Line:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.arrivals = ArrivalRateEstimator(self.clock)
+        self.arrivals = ArrivalRateEstimator()
         self.waiting = self.in_flight = self.answers = 0
 
     def second(self, come: int = 0, received: int = 0, answered: int = 0) -> Demand:
@@ -145,7 +145,7 @@ class Line:
         self.waiting += come - received
         self.in_flight += received - answered
         self.answers += answered
-        return self.arrivals.update(QueueCounts(self.waiting, self.in_flight, 0), self.answers)
+        return self.arrivals.update(QueueCounts(self.waiting, self.in_flight, 0), self.answers, self.clock.now)
 
     def stream(self, *arrivals: int) -> float:
         """Let so many images come and be answered in each second; return the rate at the end."""
@@ -230,11 +230,10 @@ def test_every_image_that_waits_has_an_age_and_no_other_has(seconds: list[tuple[
 
 def boots(*rounds: tuple[float, str, Mapping[str, float | None]], before: float | None = None) -> list[float | None]:
     """Return the boot time after each round, given its time, its instances, and the first heartbeats so far."""
-    clock, found = Clock(), list[float | None]()
-    estimator = BootTimeEstimator(before, clock)
-    for clock.now, instances, first in rounds:
+    estimator, found = BootTimeEstimator(before), list[float | None]()
+    for now, instances, first in rounds:
         statuses = {key: WorkerStatus(0, "ready", 0, EPOCH, at, at or 0) for key, at in first.items()}
-        estimator.update(frozenset(instances.split()), statuses)
+        estimator.update(frozenset(instances.split()), statuses, now)
         found.append(estimator.seconds)
     return found
 
@@ -261,7 +260,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.estimator = ThroughputEstimator(clock=self.clock)
+        self.estimator = ThroughputEstimator()
         self._answers = 0
         self.run(1, 0, 2)
 
@@ -270,7 +269,7 @@ class Throughput:
         for _ in range(updates):
             self._answers += images
             self.clock.now += 0.5
-            self.estimator.update(self._answers, workers)
+            self.estimator.update(self._answers, workers, self.clock.now)
 
 
 @pytest.fixture
@@ -312,12 +311,9 @@ def test_old_measurements_fade(bench: Throughput) -> None:
 
 
 def test_the_displayed_rate_is_that_of_the_last_seconds_and_falls_to_zero() -> None:
-    clock = Clock()
-    meter = AnswerRateMeter(clock)
-    assert meter.update(1_000) == 0, "answers of the time before"
+    meter = AnswerRateMeter()
+    assert meter.update(1_000, 0.0) == 0, "answers of the time before"
     for second in range(1, 11):
-        clock.now += 1
-        rate = meter.update(1_000 + 20 * second)
+        rate = meter.update(1_000 + 20 * second, second)
     assert rate == pytest.approx(20)
-    clock.now += RATE_SECONDS
-    assert meter.update(1_200) == 0
+    assert meter.update(1_200, 10 + RATE_SECONDS) == 0

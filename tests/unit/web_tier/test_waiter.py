@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
 from core.ids import ImageRef, new_id
+from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from services.table import TableBusyError
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -74,7 +76,7 @@ def pauses() -> Pauses:
 
 @pytest.fixture
 def waiter(store: FakeStore, pauses: Pauses) -> Iterator[ResultWaiter]:
-    yield ResultWaiter(store.results_of, pauses.sleep)
+    yield ResultWaiter(cast(JobStore, store), pauses.sleep)
     pauses.allow(1_000)
     wait_until(lambda: not is_polling(), "the polling thread has ended")
 
@@ -156,7 +158,7 @@ def test_a_slow_table_is_polled_less_often(store: FakeStore, pauses: Pauses) -> 
             store.results[ref] = response(ref)
 
     ref, store.before_poll = new_ref(), finish_at_second
-    waiter = ResultWaiter(store.results_of, pauses.sleep, lambda: now[0])
+    waiter = ResultWaiter(cast(JobStore, store), pauses.sleep, lambda: now[0])
     pauses.allow(3)
     assert waiter.wait(ref, SOON) is not None
     wait_until(lambda: not is_polling(), "the polling thread has ended")
@@ -170,7 +172,7 @@ def test_polls_are_less_frequent_the_longer_the_newest_request_has_waited(store:
         pauses.append(seconds)
         now[0] += seconds
 
-    waiter = ResultWaiter(store.results_of, sleep, lambda: now[0])
+    waiter = ResultWaiter(cast(JobStore, store), sleep, lambda: now[0])
     second: list[threading.Thread] = []
 
     def before_poll(number: int) -> None:
