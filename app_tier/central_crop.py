@@ -71,6 +71,9 @@ def central_crop(
             square = _on_white(turned(small, orientation)).tobytes()
             return square + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
         except DECODER_ERRORS as error:
+            # The pixels that the image and the frames of the error hold would count as missing memory.
+            image.close()
+            error.__traceback__ = None
             if lacks_memory(width * height):
                 raise MemoryError from error
             kind = f"{image.format} of {image.width} x {image.height} pixels"

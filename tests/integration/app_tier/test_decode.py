@@ -17,7 +17,7 @@ from core.images import BYTES_A_PIXEL, FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
 from core.sandbox.zygote import Zygote
-from tests.support.hostile_images import BOMBS, HONEST, POLYGLOTS
+from tests.support.hostile_images import BOMBS, HONEST, POLYGLOTS, png_bomb
 from tests.support.processes import other_machine
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import colour_bundle, delivery, picture
@@ -171,6 +171,13 @@ def test_row_9_a_decoder_that_a_fault_ends_gives_a_reason_and_decodes_the_next_i
     assert refused.value.code == "undecodable"
     assert decoded(picture("red"), decoder=poisoned) is not None
     crashing.close()
+
+
+@pytest.mark.processes
+def test_a_large_image_that_ends_early_is_truncated_and_not_too_costly(config: Config, zygote: Zygote) -> None:
+    with pytest.raises(ImageRejectedError) as refused:
+        decoded(png_bomb(7_000, 7_000)[:1_000], decoder=sandboxed_decoder(zygote, config, 1))
+    assert refused.value.code == "truncated"
 
 
 def test_a_worker_does_not_start_where_its_decoders_cannot_be_limited(config: Config) -> None:
