@@ -75,20 +75,9 @@ class ResultCache:
 
 def repeated(response: ClassificationResult, ref: ImageRef, recorded_at: datetime) -> ClassificationResult:
     """Return the cached `response` as the result of the image `ref`."""
-    return ClassificationResult(
-        job_id=ref.job_id,
-        image_id=ref.image_id,
-        status="done",
-        label=response.label,
-        score=response.score,
-        top=response.top,
-        model=response.model,
-        worker=response.worker,
-        attempts=0,
-        cached=True,
-        source=output_key(response.ref),
-        recorded_at=recorded_at,
-    )
+    own = {"job_id": ref.job_id, "image_id": ref.image_id, "recorded_at": recorded_at}
+    delivery = {"key": None, "sha256": None, "attempts": 0, "attempt": 0, "repeated": False}
+    return response.model_copy(update={**own, **delivery, "cached": True, "source": output_key(response.ref)})
 
 
 def _entry(response: ClassificationResult, owner: str | None, expires_at: int) -> Item | None:

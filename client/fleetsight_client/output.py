@@ -277,8 +277,8 @@ def _pyarrow() -> Any:
 def _parquet_writer(file: IO[bytes]) -> tuple[Callable[[ResultRow], None], Callable[[], None]]:
     """Return a function that writes a row, and one that completes the file."""
     arrow = _pyarrow()
-    types = {"score": arrow.float64(), "cached": arrow.bool_(), "right": arrow.bool_()}
-    schema = arrow.schema([(name, types.get(re.sub(r"_\d$", "", name), arrow.string())) for name in COLUMNS])
+    types: Mapping[object, Any] = {float | None: arrow.float64(), bool | None: arrow.bool_()}
+    schema = arrow.schema([(each.name, types.get(each.type, arrow.string())) for each in fields(ResultRow)])
     writer = arrow.parquet.ParquetWriter(file, schema)
     rows = list[dict[str, Any]]()
 

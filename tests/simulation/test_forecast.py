@@ -5,7 +5,6 @@ images, and decides ever more rarely. Stated tolerance: workers within one or a 
 billed seconds within a sixth.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from core.fleet.store import FleetState
 from simulator.engine import BEGIN, CERTAIN, Conditions, ConfiguredDecision, Simulation, simulate_fleet
 from simulator.traces import Trace, batch, poisson
 from tests.conftest import shipped_values
-from tests.support.autoscaler import fleet_snapshot
+from tests.support.autoscaler import POLICY_SETTINGS, fleet_snapshot
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.forecast import Forecast, forecast
 from web_tier.autoscaler.observe import Observation
@@ -28,19 +27,11 @@ from web_tier.autoscaler.policies import POLICIES
 IDLE_SECONDS = 10.0
 IMAGE_SECONDS = 1.5
 
-SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "backlog": {"images_per_worker": 20},
-    "deadline": {"target_seconds": 120},
-    "schedule": {"schedule": [{"from": "00:00", "to": "12:00", "min_workers": 3}]},
-    "fixed": {"max_workers": 4},
-}
-"""Settings of each policy; one that is not named here is played with the shipped ones."""
-
 
 def config_of(policy: str, **changes: object) -> Config:
     values = shipped_values()
     own = {"image_seconds": IMAGE_SECONDS, "boot_seconds": CERTAIN.boot_seconds, "max_workers": 19}
-    values["fleet"] |= {"policy": policy, **own, **SETTINGS.get(policy, {}), **changes}
+    values["fleet"] |= {"policy": policy, **own, **POLICY_SETTINGS.get(policy, {}), **changes}
     values["worker"]["idle_seconds"], values["controller"]["interval_seconds"] = IDLE_SECONDS, 1.0
     return parse_config(values)
 

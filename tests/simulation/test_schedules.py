@@ -15,9 +15,11 @@ from tests.simulation.faults.cloud import Cloud, Faults
 from tests.simulation.faults.machines import NEVER, FailureMode, SimulatedQueues
 from tests.simulation.faults.schedules import BrokenError, play
 from tests.simulation.faults.world import CrashPlan, World, settings_of
+from tests.support.autoscaler import POLICY_SETTINGS
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.observe import RecentLaunches
+from web_tier.autoscaler.policies import POLICIES
 
 
 class Scene:
@@ -196,9 +198,10 @@ def test_row_17_wrong_counts_launch_no_more_workers_than_they_show(
     assert wrong.queues.answered == 12
 
 
-@pytest.mark.parametrize("policy", ["backlog", "deadline", "schedule"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_row_17_counts_of_zero_end_no_busy_worker(policy: str) -> None:
-    wrong = world(policy=policy, target_seconds=40)
+    own = {"policy": policy, "target_seconds": 40, "max_workers": 5}
+    wrong = world(**{**POLICY_SETTINGS.get(policy, {}), **own})
     wrong.queues.send(300)
     wrong.run(100)
     wrong.queues.counts_factor = 0.0

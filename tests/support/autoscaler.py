@@ -1,6 +1,6 @@
 """Fakes of EC2, SQS and the fleet's store, builders of observations, launches and snapshots, and prices."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,6 +24,14 @@ from web_tier.autoscaler.launcher import MAX_BACKOFF_SECONDS, Launcher
 from web_tier.autoscaler.observe import ENDED, LISTED, Observation, RecentLaunches
 
 Clock = ManualClock
+
+POLICY_SETTINGS: Mapping[str, Mapping[str, object]] = {
+    "backlog": {"images_per_worker": 20},
+    "deadline": {"target_seconds": 120},
+    "schedule": {"schedule": [{"from": "00:00", "to": "12:00", "min_workers": 3}]},
+    "fixed": {"max_workers": 4},
+}
+"""Settings of each policy; one that is not named here is tested with the shipped ones."""
 
 
 def instance(instance_id: str, state: str = "running", launched_at: datetime = EPOCH) -> Instance:

@@ -20,6 +20,9 @@ from web_tier.results.query import ImageResult, ImageState
 JSON_LINES = "application/x-ndjson"
 """Content type of JSON Lines (https://github.com/ndjson/ndjson-spec)."""
 
+FURTHER_LABELS: Final = 4
+"""Labels in a row after the best one."""
+
 CSV_HEADER = (
     "image_id",
     "filename",
@@ -36,14 +39,7 @@ CSV_HEADER = (
     "accepted_at",
     "recorded_at",
     "cached",
-    "label_2",
-    "score_2",
-    "label_3",
-    "score_3",
-    "label_4",
-    "score_4",
-    "label_5",
-    "score_5",
+    *(f"{column}_{place}" for place in range(2, 2 + FURTHER_LABELS) for column in ("label", "score")),
     "truth",
     "correct",
 )
@@ -51,9 +47,6 @@ CSV_HEADER = (
 
 BOOLEAN_TEXTS: Final[Mapping[bool | None, str]] = {True: "true", False: "false", None: ""}
 """Texts of a cell, and of a parameter of a page's address."""
-
-FURTHER_LABELS: Final = 4
-"""Labels in a row after the best one."""
 
 BYTE_ORDER_MARK: Final = "\ufeff"
 """Excel reads a CSV as UTF-8 only if it begins with this character."""
@@ -149,7 +142,9 @@ def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
 def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the header and a line for each image, with line ends."""
     yield from csv_of([CSV_HEADER])
-    yield from csv_of(map(safe_cell, _csv_row(result)) for result in results)
+    for result in results:
+        cells = _csv_cells(result)
+        yield from csv_of([[safe_cell(cells.get(name, "")) for name in CSV_HEADER]])
 
 
 def safe_cell(cell: str) -> str:
@@ -193,30 +188,39 @@ def with_separator(lines: Iterable[str], separator: Separator) -> Iterator[str]:
         yield from csv_of([escaped], delimiter=";" if separator == "semicolon" else "\t")
 
 
-def _csv_row(result: ImageResult) -> list[str]:
+def _csv_cells(result: ImageResult) -> dict[str, str]:
+    """Return the cells of an image by column, without those that are empty since it has no result."""
     record, response = result.record, result.response
-    identity = [record.ref.image_id, record.filename, result.state]
-    truth = ["" if result.truth is None else result.truth.label, BOOLEAN_TEXTS[result.is_correct]]
-    upload = [str(record.size), _csv_time(record.accepted_at)]
+    cells = {
+        "image_id": record.ref.image_id,
+        "filename": record.filename,
+        "status": result.state,
+        "bytes": str(record.size),
+        "accepted_at": _csv_time(record.accepted_at),
+        "truth": "" if result.truth is None else result.truth.label,
+        "correct": BOOLEAN_TEXTS[result.is_correct],
+    }
     if response is None:
-        return _padded(_padded(identity, CSV_HEADER.index("bytes")) + upload, CSV_HEADER.index("truth")) + truth
-    further_pairs = response.top[1 : 1 + FURTHER_LABELS]
-    further = [cell for pair in further_pairs for cell in (pair.label, _csv_score(pair.score))]
-    label = ["" if response.label is None else response.label, _csv_score(response.score)]
-    error = [response.error.code, response.error.message] if response.error else ["", ""]
-    model = [response.model.name, response.model.digest] if response.model else ["", ""]
-    origin = [response.worker, str(response.attempts)]
-    recorded = [_csv_time(response.recorded_at), "true" if response.cached else "false"]
-    answered = identity + label + error + model + origin + upload + recorded + further
-    return _padded(answered, CSV_HEADER.index("truth")) + truth
+        return cells
+    cells |= {
+        "label": response.label or "",
+        "score": _csv_number(response.score),
+        "worker": response.worker,
+        "attempts": str(response.attempts),
+        "recorded_at": _csv_time(response.recorded_at),
+        "cached": BOOLEAN_TEXTS[response.cached],
+    }
+    if response.error is not None:
+        cells |= {"error_code": response.error.code, "error_message": response.error.message}
+    if response.model is not None:
+        cells |= {"model": response.model.name, "model_digest": response.model.digest}
+    for place, pair in enumerate(response.top[1 : 1 + FURTHER_LABELS], 2):
+        cells |= {f"label_{place}": pair.label, f"score_{place}": _csv_number(pair.score)}
+    return cells
 
 
-def _padded(cells: list[str], length: int) -> list[str]:
-    return cells + [""] * (length - len(cells))
-
-
-def _csv_score(score: float | None) -> str:
-    return "" if score is None else f"{score:.6f}"
+def _csv_number(number: float | None) -> str:
+    return "" if number is None else f"{number:.6f}"
 
 
 def _csv_time(moment: datetime | None) -> str:

@@ -9,6 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.simulation.faults.machines import NEVER, FailureMode
 from tests.simulation.faults.world import CrashPlan, World, settings_of
+from tests.support.autoscaler import POLICY_SETTINGS
+from web_tier.autoscaler.policies import POLICIES
 
 GOOD: Final = FailureMode()
 FATES: Final = (
@@ -48,7 +50,7 @@ class Schedule(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        policy=st.sampled_from(("backlog", "deadline")),
+        policy=st.sampled_from(list(POLICIES)),
         scale_in=st.sampled_from(("terminate", "stop")),
         market=st.sampled_from(("on_demand", "spot")),
         most=st.sampled_from((1, 2, 3, 5, 8)),
@@ -61,11 +63,10 @@ class Schedule(RuleBasedStateMachine):
     ) -> None:
         """A fleet that has nothing to do yet."""
         market = "on_demand" if scale_in == "stop" else market
-        changes: dict[str, Any] = {"policy": policy, "scale_in": scale_in, "market": market}
+        changes = {**POLICY_SETTINGS.get(policy, {}), "policy": policy, "scale_in": scale_in, "market": market}
         changes["max_lifetime_seconds"] = lifetime
-        self.world = World(
-            settings_of(max_workers=most, min_workers=min(least, most), instance_types=TYPES, **changes), seed
-        )
+        changes |= {"max_workers": most, "min_workers": min(least, most), "instance_types": TYPES}
+        self.world = World(settings_of(**changes), seed)
         self.world.run(3)
 
     @rule(images=st.sampled_from((1, 10, 30, 100)), passing=spans)

@@ -13,14 +13,18 @@ from typing import Any, Final, Literal, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.config import FleetSettings, load_config
+from core.config import FleetSettings
 from core.fleet.models import FleetPause
 from services.errors import FleetsightError
+from services.sqs import QueueCounts
+from tests.conftest import shipped_values
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.loop import Autoscaler
+from web_tier.autoscaler.observe import Observation
+from web_tier.autoscaler.policies import POLICIES
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 LEASE_SECONDS: Final = 5.0
@@ -170,9 +174,11 @@ class World:
             self._note("left or never answered", f"{self.queues.sent - self.queues.answered} images wait for ever")
         self.run(AFTERWARDS_SECONDS, every=5.0)
         left = [self.cloud.instances[key] for key in self.cloud.alive()]
-        if len(left) != self.settings.min_workers or any(each.worker.silent for each in left):
+        without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=EPOCH + timedelta(seconds=self.now))
+        wanted = POLICIES[self.settings.policy](without_work, self.settings).kept_without_work(self.settings)
+        if len(left) != wanted or any(each.worker.silent for each in left):
             names = [each.instance_id for each in left]
-            self._note("left or never answered", f"{names} are left, {self.settings.min_workers} wanted")
+            self._note("left or never answered", f"{names} are left, {wanted} wanted")
 
     def heal(self) -> None:
         """End every fault; let there be at least one worker, and let workers run for a day."""
@@ -229,6 +235,5 @@ class World:
 
 def settings_of(**changes: Any) -> FleetSettings:
     """Return the fleet section of config.yaml with some values changed."""
-    fleet = load_config(ROOT / "config.yaml", {}).fleet
     usual = {"images_per_worker": 3, "image_seconds": IMAGE_SECONDS, "boot_seconds": 30.0}
-    return fleet.model_copy(update={**usual, **changes})
+    return FleetSettings.model_validate({**shipped_values()["fleet"], **usual, **changes})

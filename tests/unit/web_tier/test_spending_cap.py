@@ -17,6 +17,7 @@ from services.errors import ConfigError
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
 from tests.support.autoscaler import (
+    POLICY_SETTINGS,
     PRICES,
     Clock,
     Scaler,
@@ -30,6 +31,7 @@ from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import SpendingWatcher
 
 DAY = date(2026, 3, 1)
@@ -119,12 +121,15 @@ def test_at_the_cap_nothing_starts_and_the_decision_says_until_when() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", ["backlog", "deadline", "fixed"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_at_the_cap_no_worker_is_kept_without_work(policy: str) -> None:
     seen = replace(observation(states=("running",) * 3), protected=frozenset({"i-0", "i-1"}))
-    plan = decide(capped(seen), fleet_settings(policy=policy, min_workers=2, max_workers=3))
+    settings = fleet_settings(
+        **{**POLICY_SETTINGS.get(policy, {}), "policy": policy, "min_workers": 2, "max_workers": 3}
+    )
+    plan = decide(capped(seen), settings)
     assert (plan.protect, plan.unprotect) == ((), ("i-0", "i-1"))
-    below = decide(replace(seen, spending=spent(0.5)), fleet_settings(policy=policy, min_workers=2, max_workers=3))
+    below = decide(replace(seen, spending=spent(0.5)), settings)
     assert below.unprotect == ()
 
 
