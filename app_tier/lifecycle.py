@@ -7,8 +7,9 @@
 | running        | a fault                                  | failed   |
 | idle, stopped  | a fault                                  | failed   |
 
-The first event decides the reason, and a fault the exit status, which is 1 after it and else 0. In each state but the
-first the worker receives no more, and finishes or gives back what it has. Its last heartbeat names state and reason.
+`app_tier/receiver.py` finds that a worker is idle. The first event decides the reason, and a fault the exit status,
+which is 1 after it and else 0. In each state but the first the worker receives no more, and finishes or gives back
+what it has. Its last heartbeat names state and reason.
 """
 
 import logging

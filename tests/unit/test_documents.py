@@ -11,6 +11,7 @@ import pytest
 from core.images import format_names
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, name_of
+from web_tier.results.export import CSV_HEADER
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir()}
@@ -53,8 +54,12 @@ def test_each_path_in_a_document_exists(document: Path) -> None:
     assert [path for path in paths_in(document) if not (ROOT / path).exists()] == []
 
 
-def test_the_page_on_classifying_lists_all_image_formats() -> None:
-    assert format_names("and") in (ROOT / "docs" / "classify.md").read_text(encoding="utf-8")
+def test_the_page_on_classifying_lists_all_image_formats_and_columns() -> None:
+    page = (ROOT / "docs" / "classify.md").read_text(encoding="utf-8")
+    assert format_names("and") in page
+    before, after = CSV_HEADER[: CSV_HEADER.index("label_2")], CSV_HEADER[-2:]
+    columns = f"`{', '.join(before)}`, then `label_2, score_2` to `label_5, score_5`, then `{', '.join(after)}`"
+    assert columns in " ".join(page.split())
 
 
 CATALOGUE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")

@@ -15,13 +15,13 @@ from core.ids import ImageRef, new_id
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.reader import JobReader
 from core.jobs.store import JobStore
-from core.messages import LabelScore, Prediction
+from core.messages import ClassificationResult, LabelScore, Prediction
 from services.errors import NotFoundError
 from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth import job_access
 from web_tier.results import query
-from web_tier.results.export import CSV_HEADER, Separator, csv_lines, safe_cell, with_separator
+from web_tier.results.export import CSV_HEADER, ImageBody, Separator, csv_lines, safe_cell, with_separator
 from web_tier.results.query import (
     ImageResult,
     JobModels,
@@ -201,6 +201,11 @@ def test_every_image_has_a_row_in_each_state() -> None:
     assert (found[0]["label"], found[0]["score"], found[0]["model"]) == ("cat", "0.500000", "demo")
     assert (found[1]["error_code"], found[1]["label"]) == ("crashed_worker", "")
     assert {(row["bytes"], row["accepted_at"]) for row in found} == {("10", f"{NOW:%Y-%m-%d %H:%M:%S}")}
+
+
+def test_the_api_shows_every_field_of_a_result_but_those_for_the_system() -> None:
+    internal = {"version", "job_id", "key", "sha256", "source", "queued_at", "attempt", "repeated", "traceparent"}
+    assert ClassificationResult.model_fields.keys() - ImageBody.model_fields.keys() == internal
 
 
 def test_the_columns_of_earlier_versions_are_the_first_ones() -> None:

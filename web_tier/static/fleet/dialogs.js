@@ -32,7 +32,7 @@ async function open(link) {
     dialog.showModal();
 }
 
-/** What limits mean for the workers that run or start now, as in pages/fleet.py. */
+/** What limits mean for the workers that run or start now, as in features/fleet_control/pages.py. */
 function showPreview(preview) {
     const { min_workers: low, max_workers: high } = preview.closest("form").elements;
     const isValid = [low, high].every((field) => /^\d{1,4}$/.test(field.value.trim()));
