@@ -59,7 +59,7 @@ from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
 from core.bundle_facts import PUBLISHED
 from core.config import Config
-from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
+from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure
 from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
@@ -273,7 +273,10 @@ class LoadedModels:
                 self._loaded.move_to_end(digest)
                 self._recovery.in_flight.assign(task.delivery, digest)
                 return replace(task, assigned=model)
-        self._wait(task, self._place(requested))
+        if requested is None:
+            self._wait(task, self._opener.own(self._own))
+        else:
+            self._wait(task, ModelPlace(requested.digest, requested.place))
         return None
 
     def release_broken(self, model: LoadedModel) -> bool:
@@ -293,11 +296,6 @@ class LoadedModels:
             self._waiting.clear()
 
     # Waiting
-
-    def _place(self, requested: RequestedModel | None) -> ModelPlace:
-        if requested is None:
-            return self._opener.own(self._own)
-        return ModelPlace(requested.digest, requested.place)
 
     def _wait(self, task: Task[None], place: ModelPlace) -> None:
         needs_thread = False

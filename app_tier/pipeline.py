@@ -104,7 +104,7 @@ class Pipeline:
                 batch_size=sizing.batch_size,
                 batch_wait_seconds=sizing.batch_wait_seconds,
                 split=by_model,
-                check=self._check_engine,
+                check=lambda tasks: check_engine(tasks[0].model),
             ),
             Stage("store", sizing.publish_threads, self._to_store, self._store),
             Stage(
@@ -193,9 +193,6 @@ class Pipeline:
             return
         for task in answers:
             self._to_store.enqueue(task)
-
-    def _check_engine(self, tasks: Tasks[Pixels]) -> None:
-        check_engine(tasks[0].model)
 
     def _store(self, tasks: Tasks[Prediction]) -> None:
         (task,) = tasks

@@ -34,7 +34,7 @@ long poll does.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -115,7 +115,9 @@ class Receiver:
         self._failing_since = None
         self._backoff.succeeded(RECEIVE)
         if received:
-            self._process(received, asked_at)
+            deliveries = self._in_flight.hold(parse_messages(received), asked_at)
+            self._is_probing = any(delivery.redelivered for delivery in deliveries)
+            self._start_held()
         elif idle and (self._is_starved() or not self._lifetime.stop_if_idle(f"idle for {self._idle_seconds:g} s")):
             self._stayed_at = self._clock()
 
@@ -143,11 +145,6 @@ class Receiver:
     def _max_messages(self) -> int:
         """Return how many messages to receive if there is room for all."""
         return 1 if self._is_probing else min(BATCH, self._in_flight.capacity)
-
-    def _process(self, received: Sequence[ReceivedMessage], asked_at: float) -> None:
-        deliveries = self._in_flight.hold(parse_messages(received), asked_at)
-        self._is_probing = any(delivery.redelivered for delivery in deliveries)
-        self._start_held()
 
     def _start_held(self) -> None:
         """Start what was received, and what has waited for its model: all fresh messages, then a redelivered one.

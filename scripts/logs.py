@@ -166,14 +166,9 @@ def logs_command(
     )
     start = time.time() - parse_duration(since or DEFAULT_SINCE)
     if since is None:
-        start = min([start, *map(_created, ids)])
+        start = min([start, *(ULID.from_str(each).timestamp - MAX_SKEW_SECONDS for each in ids)])
     if follow:
         follow_logs(logs.since, start, click.echo, Waiter())
         return
     for line in logs.since(start):
         click.echo(line)
-
-
-def _created(ulid: str) -> float:
-    """Return the first moment of lines about a job or an image, in seconds of the epoch."""
-    return ULID.from_str(ulid).timestamp - MAX_SKEW_SECONDS

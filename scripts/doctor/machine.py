@@ -216,7 +216,9 @@ def _listening_inodes(port: int, proc: Path) -> set[str]:
 def check_disk(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Check that files can be written here and in the folder of temporary files, and that there is room."""
     needed = MIN_FREE_BYTES if system.venv_python.exists() else INSTALLED_BYTES
-    for folder in (_home_or_root(system), Path(tempfile.gettempdir())):
+    # The system makes its folder in the checkout when it starts.
+    written = system.home if system.home.exists() else system.root
+    for folder in (written, Path(tempfile.gettempdir())):
         status = os.statvfs(folder)
         free = status.f_bavail * status.f_frsize
         has = f"{free / 1e9:.1f} GB are free in {folder}"
@@ -279,8 +281,3 @@ def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
         yield problem(str(error), remedy)
     else:
         yield ok(f"{bundle.name}, {len(bundle.labels)} labels, digest {bundle.digest[:12]}; all files are as built")
-
-
-def _home_or_root(system: CheckedSystem) -> Path:
-    """Return the folder in which the system writes, or the checkout in which it will make it."""
-    return system.home if system.home.exists() else system.root

@@ -7,7 +7,7 @@ documents are those of the repository, so that they also work where it is browse
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import distribution
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from posixpath import normpath, relpath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -63,11 +63,7 @@ _HEADING = re.compile(r"h[1-6]")
 def documents() -> dict[str, str]:
     """Return the title of each document, by its path in the repository."""
     paths = [*OTHER_FOLDERS, *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-    return {path: _title(ROOT / path) for path in paths}
-
-
-def _title(path: Path) -> str:
-    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return {path: (ROOT / path).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in paths}
 
 
 def settings() -> frozenset[str]:

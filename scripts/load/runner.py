@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -138,7 +139,11 @@ class LoadTest:
                 if self.mode == "classic":
                     self._classic(images, metrics, stopped, progressed, pacer)
                 else:
-                    self._job(client, images, metrics, stopped, progressed)
+                    load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
+                    job_id = client.create_job("load test")
+                    upload = partial(load.upload, job_id)
+                    run_concurrently(load.batches(), self.concurrency, upload, stopped)
+                    load.collect(job_id, progressed)
                 seconds = time.monotonic() - started
             cost = cost_between(before, watch.next_report())
         finally:
@@ -165,16 +170,3 @@ class LoadTest:
 
         moments: Iterable[float | None] = (None for _ in range(images.count)) if pacer is None else pacer
         run_concurrently(zip(images, moments, strict=True), min(self.concurrency, images.count), one, stopped)
-
-    def _job(
-        self,
-        client: ApiClient,
-        images: LoadImages,
-        metrics: LoadMetrics,
-        stopped: threading.Event,
-        progressed: Progressed,
-    ) -> None:
-        load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
-        job_id = client.create_job("load test")
-        run_concurrently(load.batches(), self.concurrency, lambda files: load.upload(job_id, files), stopped)
-        load.collect(job_id, progressed)

@@ -38,12 +38,6 @@ def _server_place(place: str) -> str:
     return str(Path(place).absolute()) if Path(place).exists() else place
 
 
-def _name_or_place(client: FleetClient, text: str) -> str:
-    """Return the name or digest of a known model as it is, and a place as `_server_place` does."""
-    known = {each[key] for each in client.models()["models"] for key in ("name", "digest")}
-    return text if text in known else _server_place(text)
-
-
 @click.command("list")
 @operator_command
 def list_command(client: FleetClient, *, as_json: bool) -> None:
@@ -98,7 +92,8 @@ def roll_out_command(client: FleetClient, *, model: str, share: float, as_json: 
     Jobs that exist finish with their model. With a --share below 100%, compare the models, then `promote` or
     `roll-back`. Nothing restarts: workers load the model with its first image.
     """
-    answer = client.roll_out_model(_name_or_place(client, model), share)
+    known = {each[key] for each in client.models()["models"] for key in ("name", "digest")}
+    answer = client.roll_out_model(model if model in known else _server_place(model), share)
     print_result(answer, _sentence(answer), as_json=as_json)
 
 

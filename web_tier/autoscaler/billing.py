@@ -323,7 +323,8 @@ class BillingMeter:
             self._starting.remove(instance_id)
             ended = described.get(instance_id)
             if ended is not None and not ended.failed_to_start and self._is_unbilled(ended):
-                self._ended += self._minimum(ended)
+                at = self.clock()
+                self._ended += self._billed(self._begun(ended, at, self.now()), at)  # the minimum
         self.last_bill = bill = self.bill
         today = self.daily.update(self.now().date(), bill, self.attribution.images, self.clock())
         self.attribution.update(fleet, bill, today.day)
@@ -381,10 +382,6 @@ class BillingMeter:
         hourly = self._hourly(instance)
         saved = max(0.0, self.prices.hourly(instance.instance_type) - hourly)
         return BilledInstance(instance.launched_at, since, hourly, began_at, saved)
-
-    def _minimum(self, instance: Instance) -> Bill:
-        now = self.clock()
-        return self._billed(self._begun(instance, now, self.now()), now)
 
     def _is_unbilled(self, instance: Instance) -> bool:
         """Return whether the previous controller has not billed a start that has ended, and was not seen running."""

@@ -104,19 +104,15 @@ class Autoscaler:
         self._report(plan, reason, observation, settings)
         pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))
         was_signalled = began - self._signalled_at < SIGNALLED_SECONDS
-        if not is_listening or was_signalled or not is_at_rest(observation, plan):
+        if self.signals is None or not is_listening or was_signalled or not is_at_rest(observation, plan):
             return pause
-        return self._rest(began, pause)
+        if self.signals.wait(REST_SECONDS):
+            self._signalled_at = self.observer.clock()
+        return max(0.0, pause - (self.observer.clock() - began))  # signals never shorten the pause
 
     def _cpu_seconds(self) -> float:
         """Return the CPU time of this thread without that of descriptions."""
         return self.observer.cpu_clock() - self.observer.cpu_seconds
-
-    def _rest(self, began: float, pause: float) -> float:
-        """Wait for a demand signal; return what is left of the pause, so that signals never shorten it."""
-        if self.signals is not None and self.signals.wait(REST_SECONDS):
-            self._signalled_at = self.observer.clock()
-        return max(0.0, pause - (self.observer.clock() - began))
 
     def _observe(self, settings: FleetSettings, commands: Commands) -> Observation:
         fleet = self.observer.describe()

@@ -74,10 +74,6 @@ class _OpenJob:
     closed: bool = False
 
 
-def _is_full_or_old(open_job: _OpenJob, now: datetime) -> bool:
-    return open_job.images >= MAX_JOB_IMAGES or now - open_job.job.created_at >= MAX_JOB_AGE
-
-
 @dataclass(frozen=True)
 class _Waiting:
     """A stored image that waits for its commit; its result is None if its job has been deleted."""
@@ -156,7 +152,8 @@ class SingleImages:
             if (
                 found is None
                 or found.closed
-                or _is_full_or_old(found, now)
+                or found.images >= MAX_JOB_IMAGES
+                or now - found.job.created_at >= MAX_JOB_AGE
                 or found.job.model != model_of(found.job.job_id)
             ):
                 before = "" if found is None else found.job.job_id

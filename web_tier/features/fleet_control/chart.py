@@ -50,12 +50,9 @@ class ChartWindow:
         for seconds in FITTED_SECONDS:
             length = timedelta(seconds=seconds)
             if now - first_active <= length * FITTED_SHARE:
-                return replace(self, length=length, words=_length_words(seconds))
+                words = "minute" if seconds == 60 else f"{seconds // 60} minutes"
+                return replace(self, length=length, words=words)
         return self
-
-
-def _length_words(seconds: int) -> str:
-    return "minute" if seconds == 60 else f"{seconds // 60} minutes"
 
 
 WINDOWS = {
