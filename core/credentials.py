@@ -24,7 +24,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
-from core.ids import new_id
+from core.ids import is_id, new_id
 from services.clock import epoch_seconds, utc_now
 from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
@@ -223,7 +223,7 @@ class PersonalTokens:
         Raises:
             NotFoundError: the user has no token with that id.
         """
-        item = self.table.get(user_partition(owner), _LISTED + token_id)
+        item = self.table.get(user_partition(owner), _LISTED + token_id) if is_id(token_id) else None
         if item is None:
             raise NotFoundError(f"there is no token {token_id[:40]!r}")
         # The token first: if only one of the two is deleted, the token is still listed, and can be revoked again.

@@ -629,5 +629,5 @@ def revoke_token(token_id: str) -> ResponseReturnValue:
 
     With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
     """
-    current_auth().personal_tokens.revoke(current_identity().owner, known_id("token", token_id))
+    current_auth().personal_tokens.revoke(current_identity().owner, token_id)
     return "", 204

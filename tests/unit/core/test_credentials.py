@@ -82,6 +82,14 @@ def test_once_it_is_revoked_it_is_not_taken_and_no_longer_listed(tokens: Persona
         tokens.revoke("ada", made.token_id)
 
 
+def test_a_text_that_is_no_id_is_unknown_without_a_key_too_long_for_the_table(
+    tokens: PersonalTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryTable, "get", lambda *_: pytest.fail("DynamoDB would refuse it"))
+    with pytest.raises(NotFoundError):
+        tokens.revoke("ada", "x" * 2_000)
+
+
 def test_e1_a_token_ends_with_the_sign_in_it_was_made_from(tokens: PersonalTokens, clock: Clock) -> None:
     (before, _), signed_in = make(tokens), int(clock().timestamp())
     waits: list[float] = []
