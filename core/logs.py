@@ -75,12 +75,12 @@ def log_line_time(line: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def configure_logging(process: str, level: ProcessLevel = "info") -> None:
+def configure_logging(process: str) -> None:
     """Send every log record and warning of this process to standard error as JSON lines that name `process`."""
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(JsonFormatter(process))
     logging.basicConfig(handlers=[to_stderr], force=True)
-    set_level(level)
+    set_level("info")
     logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
 
 

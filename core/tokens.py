@@ -77,13 +77,13 @@ def jwks_url(endpoint_url: str | None, region: str, pool_id: str) -> str:
     return f"{place}/.well-known/jwks.json"
 
 
-def keys_at(url: str, connect_seconds: float = 2.0, read_seconds: float = 3.0) -> Callable[[], bytes]:
+def keys_at(url: str, read_seconds: float = 3.0) -> Callable[[], bytes]:
     """Return a function that fetches the document at `url`, with limits of time and size, and without redirects.
 
     The function raises KeysUnreachableError.
     """
     pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
+        timeout=urllib3.Timeout(connect=2.0, read=read_seconds),
         retries=False,
         ca_certs=get_cert_path(True),  # botocore's, as for every other call to AWS
     )

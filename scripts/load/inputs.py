@@ -108,7 +108,6 @@ class LoadTarget:
     base_url: str
     host: str
     port: int
-    secure: bool
 
     def check_answers(self) -> None:
         """Check that something listens there, and that its users need not sign in, or the token is valid.
@@ -154,7 +153,7 @@ def parse_target(url: str, *, anywhere: bool) -> LoadTarget:
         raise TargetError(f"--url {url}: not of the form http://127.0.0.1:8000")
     if not anywhere and not _is_local(parts.hostname):
         raise TargetError(f"refusing to load a remote host, {url}: if you are allowed to, add {ALLOW_FLAG}")
-    return LoadTarget(url.rstrip("/"), parts.hostname, port, parts.scheme == "https")
+    return LoadTarget(url.rstrip("/"), parts.hostname, port)
 
 
 def _is_local(host: str) -> bool:

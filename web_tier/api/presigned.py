@@ -128,7 +128,7 @@ def offer_uploads(job_id: str) -> Response:
         ) from error
     files = [FileSpec(file.name, file.bytes, file.content_type, file.position) for file in wanted.files]
     offer, rejected = current_backend().direct.offer(job, files, key, current_quota_scope())
-    outcome = UploadOutcome.of_numbered(job_id, rejected.items())
+    outcome = UploadOutcome.from_outcomes(job_id, rejected.items())
     if offer is None:
         return json_response(outcome, 422)
     return json_response(UploadOffer.from_offer(job_id, offer, outcome.rejected))
@@ -149,5 +149,5 @@ def commit_upload(job_id: str, upload_id: str) -> Response:
     """
     job = user_jobs().job_for_images(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
-    body = UploadOutcome.of_numbered(job_id, outcomes.items())
+    body = UploadOutcome.from_outcomes(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))

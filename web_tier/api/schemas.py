@@ -299,12 +299,7 @@ class UploadOutcome(ApiBody):
     rejected: tuple[RejectedImage, ...]
 
     @classmethod
-    def from_outcomes(cls, job_id: str, outcomes: Iterable[UploadResult]) -> Self:
-        """Return the body of `outcomes`."""
-        return cls.of_numbered(job_id, enumerate(outcomes))
-
-    @classmethod
-    def of_numbered(cls, job_id: str, outcomes: Iterable[tuple[int, UploadResult]]) -> Self:
+    def from_outcomes(cls, job_id: str, outcomes: Iterable[tuple[int, UploadResult]]) -> Self:
         """Return the body of `outcomes`, each with the position of its file."""
         accepted, rejected = [], []
         for index, outcome in outcomes:

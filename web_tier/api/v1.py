@@ -308,7 +308,7 @@ def add_images(job_id: str) -> Response:
         outcomes = ingest_idempotent(intake, job, key, uploads, quota)
     if not outcomes:
         raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
-    return json_response(UploadOutcome.from_outcomes(job_id, outcomes), upload_status(outcomes))
+    return json_response(UploadOutcome.from_outcomes(job_id, enumerate(outcomes)), upload_status(outcomes))
 
 
 @api.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)

@@ -227,7 +227,7 @@ class FakeApi(FakeUploads):
             }
 
 
-HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000)
 
 
 def judged(folder: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:

@@ -17,7 +17,7 @@ from scripts.load.runner import LoadTest
 from scripts.load.schedule import LATE_SECONDS, Pacer, ScheduleError, parse_rate, parse_seconds, steady
 from tests.support.waiting import ManualClock
 
-HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000, False)
+HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000)
 
 
 @given(rate=st.floats(0.1, 500), count=st.integers(1, 500))

@@ -6,7 +6,7 @@ Operators pause and resume the fleet, set the limits of the number of workers, a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Self
 
 from flask import Response, redirect, render_template, request, url_for
@@ -157,24 +157,10 @@ class FleetBody(ApiBody):
 
     @classmethod
     def from_state(
-        cls,
-        state: FleetState,
-        config: Config,
-        days: Sequence[FleetDay] = (),
-        now: datetime | None = None,
-        *,
-        silent_seconds: float = 0.0,
+        cls, state: FleetState, config: Config, days: Sequence[FleetDay], *, silent_seconds: float
     ) -> Self:
-        """Return the body of the fleet's state.
-
-        Args:
-            state: last report of the controller; its times are by the controller's clock.
-            config: the configuration, for its prices.
-            days: that are over.
-            now: time by the web tier's clock.
-            silent_seconds: how long the controller has not reported.
-        """
-        now, listed = now or utc_now(), state.instances
+        """Return the body of the controller's last report, which is `silent_seconds` old; `days` are over."""
+        now, listed = utc_now(), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
         limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
