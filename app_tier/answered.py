@@ -59,5 +59,4 @@ def image_spans(task: Task[ClassificationResult], parent: str, now: float) -> It
 
 
 def _outcome(result: ClassificationResult) -> str:
-    """Return the label, or the code of the failure."""
     return (result.label or "") if result.error is None else result.error.code

@@ -42,8 +42,6 @@ RETRY_SECONDS = 0.2
 
 @dataclass
 class _Instance:
-    """The state of one instance's machine."""
-
     machine: Machine
     generation: int
     process: Process | None = None

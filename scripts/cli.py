@@ -35,16 +35,13 @@ class _SectionedGroup(CommandGroup):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names of all commands, by section."""
         return [name for commands in SECTIONS.values() for name in commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command with a name, or None if there is none."""
         found = next((commands[cmd_name] for commands in SECTIONS.values() if cmd_name in commands), None)
         return found if found is None else _command(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write a list of commands for each section."""
         for title, commands in commands_by_section().items():
             with formatter.section(title):
                 self.write_commands(formatter, commands)

@@ -126,7 +126,6 @@ class JsonCalls:
         return reply
 
     def _request(self, operation: str, parameters: Mapping[str, Any], credentials: Any) -> bytes:
-        """Return the signed request."""
         body = json.dumps(parameters).encode()
         values = {
             "content-type": self._type,

@@ -53,8 +53,6 @@ class DeadLetterPage:
 
 @dataclass(frozen=True, slots=True)
 class _LetterKey:
-    """The key of an item."""
-
     ref: ImageRef
     attempt: int
 

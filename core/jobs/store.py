@@ -667,7 +667,6 @@ class JobStore(JobReader):
 
 
 def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
-    """Return the image of an item of it."""
     return ImageRef(partition_key.partition("#")[2], sort_key.partition("#")[2])
 
 

@@ -57,7 +57,6 @@ class ProcessBackend:
 
 
 def _closing(*services: MetadataServer | ConnectionRelay) -> contextlib.ExitStack:
-    """Return a stack that closes the services, the last one first."""
     stack = contextlib.ExitStack()
     for service in services:
         stack.callback(service.close)

@@ -140,7 +140,6 @@ class _SiteLinksExtension(Extension):  # type: ignore[misc] # markdown has no ty
         self._links = links
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 - the library's name
-        """Register the processor."""
         md.treeprocessors.register(self._links, "site_links", 15)
 
 

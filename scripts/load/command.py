@@ -48,7 +48,6 @@ class _Parsed(click.ParamType[Any]):
         self.name, self.parse = name, parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value of the text."""
         if not isinstance(value, str):
             return value
         try:

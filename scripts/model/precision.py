@@ -115,7 +115,6 @@ class _Timed:
         self.seconds += self._clock() - before
 
     def probabilities(self) -> Probabilities:
-        """Return the probabilities of all images so far."""
         return np.concatenate(self._answers)
 
 

@@ -172,13 +172,11 @@ class _ProcessWatcher(threading.Thread):
             return self._process
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process."""
         with self._lock:
             if self.pid is not None and self._process is not None:
                 self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the process if it still runs."""
         with self._lock:
             if self.pid is not None and self._process is not None:
                 _log.warning("%s did not end in time; it is killed", self.managed.name)

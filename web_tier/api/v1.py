@@ -477,7 +477,6 @@ def forecast() -> Response:
 
 
 def _wanted_results(job_id: str, query: FilterQuery) -> tuple[Job, Iterator[ImageResult]]:
-    """Return a job of the user, and its results that match the query."""
     jobs = user_jobs()
     job = jobs.job(known_id("job", job_id))
     return job, all_results(jobs, job_id, query.filter())

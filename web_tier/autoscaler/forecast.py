@@ -217,7 +217,6 @@ class _BatchPlayback:
             self._playback.add(worker, held, held * self._image_seconds)
 
     def _listed(self, listed: FleetInstance) -> PlayedWorker:
-        """Return a worker of the fleet's list."""
         age = max(0.0, (self._fleet.at - listed.launched_at).total_seconds())
         ready_at = 0.0
         if listed.worker is None:

@@ -297,7 +297,6 @@ class FleetStateCollector(Collector):
 
 
 def _caps(spending: FleetSpending) -> Iterator[Metric]:
-    """Yield the metrics of the spending caps that are configured."""
     caps = {period: cap for period in get_args(CapPeriod) if (cap := spending.cap(period)) is not None}
     used = {period: spending.used(period) for period in caps}
     reached = {period: float(spending.is_reached(period)) for period in caps}
@@ -317,7 +316,6 @@ def _caps(spending: FleetSpending) -> Iterator[Metric]:
 
 
 def _gauge(name: str, text: str, value: "float | Mapping[str, float]", label: str = "") -> GaugeMetricFamily:
-    """Return a gauge with one value, or with one for each value of a label."""
     if not isinstance(value, Mapping):
         return GaugeMetricFamily(f"fleetsight_{name}", text, value)
     family = GaugeMetricFamily(f"fleetsight_{name}", text, labels=[label])

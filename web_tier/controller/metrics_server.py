@@ -29,7 +29,6 @@ class _Handler(MetricsHandler):
     timeout = CLIENT_SECONDS
 
     def do_GET(self) -> None:  # noqa: N802 (the interface)
-        """Send the metrics, or an error."""
         if not _is_loopback_name(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         elif "Origin" in self.headers or self.headers.get("Sec-Fetch-Site", "none") != "none":

@@ -183,7 +183,6 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
                 del self._queued[network]
 
     def _forget(self, conn: _Connection) -> None:
-        """Watch a connection no more."""
         self.poller.unregister(conn.sock)
         _decrease(self._waiting_of, conn.network)
         if conn.head:

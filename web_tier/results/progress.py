@@ -302,7 +302,6 @@ def in_flight_images(waiting: int, fleet: FleetSnapshot | None) -> int:
 
 
 def _price_text(cost: JobCost) -> str:
-    """Return the parts of the cost of a job in one sentence."""
     if cost.dollars_per_thousand is None:
         return "No worker was needed: every image so far came from the cache."
     compute, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)

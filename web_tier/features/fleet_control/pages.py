@@ -224,7 +224,6 @@ def _figures(
 
 
 def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
-    """Return the cost of a day's instances, and of the requests of its images."""
     return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
 
 
