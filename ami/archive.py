@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from core.bundle_facts import MANIFEST, read_facts
+from core.bundle_facts import MANIFEST_NAME, read_facts
 from core.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
@@ -85,13 +85,13 @@ def bundle_digest(bundle: Path) -> str:
         ArchiveError: there is no such folder, or the bundle states no digest.
         BundleUnreadableError: what is there is no bundle.
     """
-    if not (bundle / MANIFEST).is_file():
+    if not (bundle / MANIFEST_NAME).is_file():
         raise ArchiveError(
-            f"{bundle} has no {MANIFEST}: name the folder of a bundle, as `fleetsight model build` makes"
+            f"{bundle} has no {MANIFEST_NAME}: name the folder of a bundle, as `fleetsight model build` makes"
         )
     digest = read_facts(bundle, _no_s3).digest
     if digest is None:
-        raise ArchiveError(f"{bundle / MANIFEST} states no digest: build the bundle again")
+        raise ArchiveError(f"{bundle / MANIFEST_NAME} states no digest: build the bundle again")
     return digest
 
 

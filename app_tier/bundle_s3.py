@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle import (
-    MANIFEST_NAME,
-    Bundle,
-    BundleDigestError,
-    BundleMissingError,
-    cache_folder,
-    file_digest,
-    kept,
-    parse_manifest,
-    unpack,
-    write_file,
-)
-from core.bundle_facts import IN_S3, MAX_MANIFEST_BYTES, check_pin
+from app_tier.bundle import Bundle, BundleMissingError, cache_folder, file_digest, kept, unpack, write_file
+from core.bundle_facts import IN_S3, MANIFEST_NAME, MAX_MANIFEST_BYTES, check_pin
+from core.bundle_manifest import BundleDigestError, parse_manifest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import MAX_SIDE, Preprocess
 from app_tier.preprocess import normalise, to_array
 from app_tier.task import Task
+from core.bundle_manifest import MAX_SIDE, Preprocess
 from core.config import Config
 from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool

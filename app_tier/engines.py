@@ -15,19 +15,18 @@ from typing import Any, Final, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import (
+from app_tier.bundle import Bundle, EngineError
+from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
+from core.bundle_manifest import (
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
     IR_NAME,
     IR_WEIGHTS_NAME,
     TORCH_NAME,
-    Bundle,
-    EngineError,
     Manifest,
     NumberType,
     Precision,
 )
-from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from core.config import EngineName
 
 _log = logging.getLogger(__name__)

@@ -42,15 +42,7 @@ from typing import Final, TypeVar
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle import (
-    TORCH_NAME,
-    Bundle,
-    BundleDigestError,
-    BundleError,
-    BundleMissingError,
-    EngineError,
-    load_bundle,
-)
+from app_tier.bundle import Bundle, BundleMissingError, EngineError, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.classify import check_engine
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
@@ -58,6 +50,7 @@ from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_e
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
 from core.bundle_facts import PUBLISHED
+from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError
 from core.config import Config
 from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure
 from core.published_bundles import has_copy

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import Preprocess
+from core.bundle_manifest import Preprocess
 from core.images import ImageLimits
 
 _DEFAULT_LIMITS: Final = ImageLimits()

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app_tier.bundle import TORCH_NAME, BundleError, load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.classify import Classifier
 from app_tier.decode import sandboxed_decoder
 from app_tier.engine_imports import import_openvino
 from app_tier.engines import LoadedModel, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
+from core.bundle_manifest import TORCH_NAME, BundleError
 from core.config import Config, load_config
 from core.logs import set_level
 from core.sandbox.process import PoolUnavailableError

@@ -13,8 +13,8 @@ from typing import Final
 
 from rich.console import Console
 
-from app_tier.bundle import BundleError
 from benchmarks.report import Report
+from core.bundle_manifest import BundleError
 from services.errors import FleetsightError
 
 BENCHMARKS: Final = {

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app_tier.__main__ import DECODER
-from app_tier.bundle import Preprocess, load_bundle
+from app_tier.bundle import load_bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels, load_square
 from benchmarks.report import Bar, Report, seconds_of
+from core.bundle_manifest import Preprocess
 from core.images import BYTES_A_PIXEL, FORMATS, ImageLimits
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError

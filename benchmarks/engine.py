@@ -20,12 +20,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from app_tier.bundle import INT8_IR_NAME, Bundle, NumberType
+from app_tier.bundle import Bundle
 from app_tier.engine_imports import import_torch
 from app_tier.engines import TRIAL_BATCHES, Batch, Engine, ExactEngine, OpenVinoEngine, TorchEngine, top_two_gap
 from benchmarks.measure import watch_others
 from benchmarks.networks import quantised_network
 from benchmarks.report import Bar, Report
+from core.bundle_manifest import INT8_IR_NAME, NumberType
 from scripts.model.torchvision_import import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")

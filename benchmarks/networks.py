@@ -1,6 +1,7 @@
 """Bundles to measure with, built once and kept: ResNets with random weights, also in int8."""
 
-from app_tier.bundle import Bundle, BundleError, load_bundle
+from app_tier.bundle import Bundle, load_bundle
+from core.bundle_manifest import BundleError
 from scripts.model.precision import Target
 from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT

@@ -14,16 +14,13 @@ from typing import IO, Any, Final
 
 from services.errors import FleetsightError, ObjectTooLargeError
 
-MANIFEST = "bundle.json"
+MANIFEST_NAME: Final = "bundle.json"
 
 PUBLISHED = "models"
 """Folder of the model bucket with the published bundles (`core/published_bundles.py`): workers only read it."""
 
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """Maximum bytes of a ``bundle.json``: no more of one is read."""
-
-LABEL_PATTERN: Final = r"[^\x00-\x1f\x7f-\x9f]{1,200}"
-"""A label has no control characters: labels of a foreign bundle reach the terminals of all users."""
 
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
@@ -55,11 +52,6 @@ class BundleFacts:
     messages: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
     precision: str = "fp32"
-
-    @property
-    def refused_label(self) -> str | None:
-        """The first label that every worker refuses, or None."""
-        return next((label for label in self.labels if re.fullmatch(LABEL_PATTERN, label) is None), None)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -119,7 +111,7 @@ def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | Non
     return facts_in(read_manifest(bundle, get, sha256), str(bundle))
 
 
-def facts_in(manifest: bytes, place: str = MANIFEST) -> BundleFacts:
+def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
     """Return the facts in the ``bundle.json`` of the bundle at `place`.
 
     Raises:
@@ -161,7 +153,7 @@ def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | 
     try:
         return _manifest(bundle, get, sha256)
     except (FileNotFoundError, NotADirectoryError) as error:  # one reason, or places would tell which files exist
-        raise BundleUnreadableError(f"no bundle can be read at {bundle}: it has no {MANIFEST}") from error
+        raise BundleUnreadableError(f"no bundle can be read at {bundle}: it has no {MANIFEST_NAME}") from error
     except (OSError, KeyError, ObjectTooLargeError, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
 
@@ -171,22 +163,22 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
         with bundle.open("rb") as file:
             check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256, BundleUnreadableError)
             with zipfile.ZipFile(file) as archive:
-                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST]
-                with archive.open(min(inside, key=len, default=MANIFEST)) as packed:
+                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST_NAME]
+                with archive.open(min(inside, key=len, default=MANIFEST_NAME)) as packed:
                     return _read(packed, bundle)
     if (found := IN_S3.fullmatch(str(bundle))) is None:
-        with (bundle / MANIFEST).open("rb") as file:
+        with (bundle / MANIFEST_NAME).open("rb") as file:
             manifest = _read(file, bundle)
     elif found["key"].lower().endswith(".zip"):
         raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: unpack it to a prefix")
     else:
-        manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST}")), bundle)
-    check_pin(bundle / MANIFEST, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
+        manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST_NAME}")), bundle)
+    check_pin(bundle / MANIFEST_NAME, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
     return manifest
 
 
 def _read(manifest: IO[bytes], bundle: Path) -> bytes:
     content = manifest.read(MAX_MANIFEST_BYTES + 1)
     if len(content) > MAX_MANIFEST_BYTES:
-        raise BundleUnreadableError(f"{MANIFEST} of {bundle} has more than {MAX_MANIFEST_BYTES} bytes")
+        raise BundleUnreadableError(f"{MANIFEST_NAME} of {bundle} has more than {MAX_MANIFEST_BYTES} bytes")
     return content

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.bundle_facts import (
     IN_S3,
-    MANIFEST,
+    MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     PUBLISHED,
     ZIP_ERRORS,
@@ -34,6 +34,7 @@ from core.bundle_facts import (
     manifest_digest,
     read_manifest,
 )
+from core.bundle_manifest import BundleError, parse_manifest
 from core.config import NameSettings
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
@@ -49,7 +50,6 @@ MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
 MAX_COPIED_OBJECTS: Final = 100_000
 """Objects of bundles in the output bucket that are listed, to copy them: some 20,000 bundles."""
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OF_PUBLISHED = re.compile(rf"{PUBLISHED}/[0-9a-f]{{64}}(/.*)?")
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) 
     keys = outputs.list_keys(PUBLISHED, MAX_COPIED_OBJECTS)
     for key in keys:
         folder, _, name = key.rpartition("/")
-        if name == MANIFEST and _OF_PUBLISHED.fullmatch(folder) and active():
+        if name == MANIFEST_NAME and _OF_PUBLISHED.fullmatch(folder) and active():
             try:
                 publish(Path(f"s3://{outputs.name}/{folder}"), lambda _name: outputs, models)
             except (BundleUnreadableError, BotoCoreError, ClientError) as error:
@@ -103,8 +103,8 @@ def publish(
     damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
 
     Raises:
-        BundleUnreadableError: it does not exist, is not whole, states no digest or another one than it has, or is not
-            the pinned one.
+        BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states no digest or
+            another one than it has, or is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     try:
@@ -117,25 +117,19 @@ def publish(
         manifest = read_manifest(
             bundle, lambda bucket, key: bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), sha256
         )
-        facts, contents = facts_in(manifest, str(bundle)), json.loads(manifest)
-        if facts.digest is None or re.fullmatch(r"[0-9a-f]{64}", facts.digest) is None:
+        facts, files = facts_in(manifest, str(bundle)), parse_manifest(str(bundle), manifest).files
+        if facts.digest is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
-        if facts.digest != manifest_digest(contents):
-            raise BundleUnreadableError(
-                f"{bundle}: {MANIFEST} was changed since the bundle was built: build it again"
-            )
-        if (label := facts.refused_label) is not None:
-            raise BundleUnreadableError(f"{bundle} has the label {label[:80]!r}, which every worker refuses")
         folder = f"{PUBLISHED}/{facts.digest}"
-        if _is_published(models, f"{folder}/{MANIFEST}", facts.digest):
+        if _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest):
             return facts
-        for name, digest in contents["files"].items():
-            if not _FILE_NAME.fullmatch(name):
-                raise BundleUnreadableError(f"{bundle} names a file {name[:80]!r} outside of it")
+        for name, digest in files.items():
             with _opened(bundle, name, bucket_named) as file:
                 models.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
-        models.put(f"{folder}/{MANIFEST}", manifest, "application/json")
-    except (OSError, NotFoundError, ObjectTooLargeError, *_NO_MANIFEST, *ZIP_ERRORS) as error:
+        models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
+    except BundleError as error:
+        raise BundleUnreadableError(str(error)) from error
+    except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return facts
 

@@ -264,7 +264,8 @@ def check_memory(system: CheckedSystem) -> Iterable[Diagnosis]:
 
 def check_bundle(system: CheckedSystem) -> Iterable[Diagnosis]:
     """Compare the digest of each file of the model bundle with its manifest."""
-    from app_tier.bundle import BundleError, load_bundle, load_zip
+    from app_tier.bundle import load_bundle, load_zip
+    from core.bundle_manifest import BundleError
 
     where, pin = system.config.worker.bundle, system.config.worker.bundle_sha256
     remedy = "Restore it (git checkout -- app_tier/demo), or build one: ./scripts/fleetsight model build resnet18"

@@ -13,22 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from app_tier.bundle import (
-    IR_NAME,
-    IR_WEIGHTS_NAME,
-    MANIFEST_NAME,
-    TORCH_NAME,
-    Agreement,
-    Bundle,
-    BundleBuildError,
-    Manifest,
-    Preprocess,
-    file_digest,
-    load_bundle,
-)
+from app_tier.bundle import Bundle, BundleBuildError, file_digest, load_bundle
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch, not_importable
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME, Agreement, Manifest, Preprocess
 from scripts.demo_model.signs import samples
 from scripts.model.precision import Target, choose_precision
 

@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.bundle import (
-    DEMO_BUNDLE,
-    MANIFEST_NAME,
-    TORCH_NAME,
-    Bundle,
-    BundleError,
-    LowPrecision,
-    Manifest,
-    Measurement,
-    Precision,
-    file_digest,
-    load_bundle,
-)
+from app_tier.bundle import DEMO_BUNDLE, Bundle, file_digest, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.engines import MIN_GAIN
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest, Measurement, Precision
 from core.config import load_config
 from fleetsight_client.cli import CommandGroup
 from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from app_tier.bundle import IR_NAME, Bundle, BundleBuildError, Preprocess, file_digest
+from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
+from core.bundle_manifest import IR_NAME, Preprocess
 from core.config import fault_words
 from scripts.model.build import FP32, Description, check_outputs, export_torch, write_bundle
 from scripts.model.precision import Target

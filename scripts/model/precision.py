@@ -20,20 +20,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app_tier.bundle import (
+from app_tier.bundle import Bundle, BundleBuildError, file_digest
+from app_tier.engine_imports import import_openvino, not_importable
+from app_tier.engines import MIN_GAIN, Engine, OpenVinoEngine, top_two_gap
+from core.bundle_manifest import (
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
     IR_NAME,
-    Bundle,
-    BundleBuildError,
     LowPrecision,
     Measurement,
     NumberType,
     Precision,
-    file_digest,
 )
-from app_tier.engine_imports import import_openvino, not_importable
-from app_tier.engines import MIN_GAIN, Engine, OpenVinoEngine, top_two_gap
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)

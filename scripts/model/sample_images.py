@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import BundleBuildError, Manifest
+from app_tier.bundle import BundleBuildError
 from app_tier.preprocess import load_pixels
+from core.bundle_manifest import Manifest
 from core.images import SUFFIXES, ImageRejectedError
 from scripts.demo_model.signs import encode, samples
 

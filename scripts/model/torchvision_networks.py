@@ -6,8 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from app_tier.bundle import Bundle, BundleBuildError, Preprocess, file_digest
+from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import import_torch
+from core.bundle_manifest import Preprocess
 from scripts.model.build import FP32, Description, build_bundle
 from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision

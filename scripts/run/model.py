@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle import MANIFEST_NAME, Bundle, BundleError, load_bundle
+from app_tier.bundle import Bundle, load_bundle
 from app_tier.bundle_s3 import in_s3
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import BundleError
 from core.config import Config
 from scripts.run.system import HOME, ROOT, StartError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app_tier.bundle import parse_manifest
+from core.bundle_manifest import parse_manifest
 from core.config import LimitSettings
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.fleet.models import (

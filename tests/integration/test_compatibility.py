@@ -13,7 +13,8 @@ import pytest
 import core.fleet.store
 import core.jobs.notifications
 import core.jobs.store
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import MANIFEST_NAME
 from core.messages import WireModel
 from tests.compatibility import previous, samples
 from tests.compatibility.samples import Written

@@ -4,7 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, read_manifest
+from core.bundle_facts import MANIFEST_NAME
 
 
 def relabelled_bundle(folder: Path, name: str, suffix: str) -> str:

@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from ami.archive import write_archive
-from app_tier.bundle import DEMO_BUNDLE, TORCH_NAME, BundleError, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
+from core.bundle_manifest import TORCH_NAME, BundleError
 from core.config import EngineName
 from scripts.aws import buckets
 from scripts.aws.bake import images

@@ -6,20 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app_tier.bundle import (
-    DEMO_BUNDLE,
-    IR_NAME,
-    IR_WEIGHTS_NAME,
-    MANIFEST_NAME,
-    BundleDigestError,
-    BundleFormatError,
-    BundleMissingError,
-    file_digest,
-    load_bundle,
-)
+from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, file_digest, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.models import ModelOpener, ModelPlace
 from app_tier.sizing import sized, this_machine
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, BundleDigestError, BundleFormatError
 from core.config import Config
 from core.published_bundles import copy_published, published_place
 from scripts.demo_model.signs import samples

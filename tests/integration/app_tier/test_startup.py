@@ -8,11 +8,11 @@ import pytest
 
 from app_tier import startup
 from app_tier.__main__ import DECODER
-from app_tier.bundle import TORCH_NAME
 from app_tier.engines import Batch
 from app_tier.lifecycle import NotStartedError
 from app_tier.sizing import HostResources
 from app_tier.startup import instance_id, start_up
+from core.bundle_manifest import TORCH_NAME
 from core.config import load_config
 from core.ids import new_id
 from core.sandbox.zygote import Zygote

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME, Bundle, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, Bundle, load_bundle
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages
+from core.bundle_facts import MANIFEST_NAME
 from core.config import MIN_MESSAGE_BYTES
 from core.ids import ImageRef, output_key
 from core.messages import MODEL_GONE, ClassificationResult, Heartbeat, RequestedModel, StoredResult

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from app_tier.bundle import DEMO_BUNDLE, TORCH_NAME, Bundle, BundleBuildError, load_bundle, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle, read_manifest
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
+from core.bundle_manifest import TORCH_NAME
 from scripts.model import torchvision_networks
 from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own

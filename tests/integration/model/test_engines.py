@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app_tier.bundle import IR_NAME, Bundle, EngineError, Precision, Preprocess, load_bundle
+from app_tier.bundle import Bundle, EngineError, load_bundle
 from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
 from app_tier.preprocess import load_pixels, load_square
+from core.bundle_manifest import IR_NAME, Precision, Preprocess
 from scripts.demo_model.signs import samples
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.processes import run_python

@@ -8,8 +8,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from app_tier.bundle import DEMO_BUNDLE, IR_WEIGHTS_NAME, file_digest, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
+from core.bundle_manifest import IR_WEIGHTS_NAME
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
 from scripts.model.torchvision_import import import_torchvision

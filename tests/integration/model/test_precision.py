@@ -11,18 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app_tier.bundle import (
-    DEMO_BUNDLE,
-    INT8_IR_NAME,
-    INT8_WEIGHTS_NAME,
-    Bundle,
-    BundleBuildError,
-    LowPrecision,
-    file_digest,
-    load_bundle,
-    load_zip,
-)
+from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, file_digest, load_bundle, load_zip
 from app_tier.engines import OpenVinoEngine, open_engine
+from core.bundle_manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, LowPrecision
 from scripts.demo_model.signs import samples
 from scripts.model import precision as module
 from scripts.model import sample_images

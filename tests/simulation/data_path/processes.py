@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, BundleMissingError, Manifest, Preprocess
+from app_tier.bundle import Bundle, BundleMissingError
 from app_tier.classify import Classifier
 from app_tier.engines import LoadedModel
 from app_tier.lifecycle import Lifetime
@@ -25,6 +25,7 @@ from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
+from core.bundle_manifest import Manifest, Preprocess
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE
 from core.images import ImageLimits

@@ -13,25 +13,26 @@ from pydantic import ValidationError
 
 from app_tier.bundle import (
     DEMO_BUNDLE,
-    INT8_IR_NAME,
-    INT8_WEIGHTS_NAME,
-    IR_NAME,
-    IR_WEIGHTS_NAME,
-    MANIFEST_NAME,
-    TORCH_NAME,
-    BundleDigestError,
-    BundleFormatError,
     BundleMissingError,
-    Manifest,
     cache_folder,
     file_digest,
     kept,
     load_bundle,
     load_zip,
-    parse_manifest,
     write_file,
 )
-from core.bundle_facts import BundleFacts, BundleUnreadableError, manifest_digest, read_facts
+from core.bundle_facts import MANIFEST_NAME, BundleFacts, BundleUnreadableError, manifest_digest, read_facts
+from core.bundle_manifest import (
+    INT8_IR_NAME,
+    INT8_WEIGHTS_NAME,
+    IR_NAME,
+    IR_WEIGHTS_NAME,
+    TORCH_NAME,
+    BundleDigestError,
+    BundleFormatError,
+    Manifest,
+    parse_manifest,
+)
 from scripts.demo_model.signs import SIGN_LABELS
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from app_tier.bundle import DEMO_BUNDLE, EngineError, Preprocess, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, EngineError, read_manifest
 from app_tier.classify import Classifier, top_labels
 from app_tier.decode import decode
 from app_tier.engines import (
@@ -29,6 +29,7 @@ from app_tier.engines import (
 )
 from app_tier.preprocess import load_pixels, load_square
 from app_tier.task import new_task
+from core.bundle_manifest import Preprocess
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from scripts.demo_model.signs import draw, encode
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF

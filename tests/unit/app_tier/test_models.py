@@ -15,16 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier import models
-from app_tier.bundle import (
-    DEMO_BUNDLE,
-    MANIFEST_NAME,
-    Bundle,
-    BundleDigestError,
-    BundleFormatError,
-    BundleMissingError,
-    EngineError,
-    load_bundle,
-)
+from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleMissingError, EngineError, load_bundle
 from app_tier.bundle_s3 import Place
 from app_tier.engines import weights_bytes
 from app_tier.lifecycle import Lifetime
@@ -44,6 +35,8 @@ from app_tier.recovery import FailureBackoff, FatalError, StepRecovery
 from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import BundleDigestError, BundleFormatError
 from core.config import parse_config
 from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from core.published_bundles import published_place

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
-from core.bundle_facts import BundleUnreadableError, manifest_digest
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, manifest_digest
 from core.published_bundles import publish, published_place
 from services.s3 import Bucket
 from tests.support.bundles import relabelled_bundle
@@ -149,7 +149,7 @@ def test_a_bundle_changed_without_its_digest_is_refused_and_replaces_nothing(
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["labels"][0] = "aeroplane"
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(BundleUnreadableError, match=r"bundle\.json was changed since the bundle was built"):
+    with pytest.raises(BundleUnreadableError, match="states the digest"):
         publish(folder, no_bucket, models)
     assert models.objects == before
 
@@ -165,8 +165,23 @@ def test_a_manifest_with_numbers_that_are_none_is_refused(models: MemoryBucket, 
             publish(folder, no_bucket, models)
     manifest["preprocess"] |= {"mean": [0.49, 0.48, 0.45], "resize": 32.5}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(BundleUnreadableError, match=r"32\.5 is no whole number"):
+    with pytest.raises(BundleUnreadableError, match=r"preprocess\.resize"):
         publish(folder, no_bucket, models)
+
+
+@pytest.mark.parametrize("change", [{"resize": 10**9}, {"std": [0.2, 0.0, 0.2]}])
+def test_a_bundle_that_no_worker_would_load_is_refused(
+    change: dict[str, object], models: MemoryBucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    relabelled_bundle(folder, "other", "!")
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["preprocess"] |= change
+    manifest["digest"] = manifest_digest(manifest)
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(BundleUnreadableError, match=f"{tmp_path}.*{min(change)}"):
+        publish(folder, no_bucket, models)
+    assert not models.objects
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "s3"])

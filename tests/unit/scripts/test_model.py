@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app_tier.bundle import BundleBuildError, Measurement
+from app_tier.bundle import BundleBuildError
+from core.bundle_manifest import Measurement
 from core.image_open import open_image
 from core.images import FORMATS, sniff
 from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, face, samples

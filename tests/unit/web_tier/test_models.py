@@ -13,8 +13,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app_tier.bundle import DEMO_BUNDLE, MANIFEST_NAME
-from core.bundle_facts import read_facts
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import MANIFEST_NAME, read_facts
 from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage

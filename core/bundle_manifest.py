@@ -1,0 +1,227 @@
+"""The manifest of a model bundle, ``bundle.json``: what it may state, and how it is read."""
+
+import json
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.bundle_facts import manifest_digest
+
+FORMAT_VERSION: Final = 1
+IR_NAME: Final = "model.xml"
+IR_WEIGHTS_NAME: Final = "model.bin"
+INT8_IR_NAME: Final = "model-int8.xml"
+INT8_WEIGHTS_NAME: Final = "model-int8.bin"
+TORCH_NAME: Final = "model.pt2"
+
+LowPrecision = Literal["bf16", "int8"]
+"""The number types of a network that computes fast at a low precision."""
+
+NumberType = Literal["fp32", "bf16", "int8"]
+"""The number types that a network computes in."""
+
+Precision = Literal["fp32", "bf16", "int8", "exact"]
+"""How a bundle answers; ``exact`` is bf16 or int8 first, and fp32 again where that could have changed the label."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256, in lower-case hexadecimal."""
+
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$")]
+"""A label has no control characters: labels of a foreign bundle reach the terminals of all users."""
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+
+MAX_SIDE: Final = 4096
+"""Longest side of a network's input, in pixels."""
+
+
+class BundleError(Exception):
+    """Raised when a bundle cannot be used or built; each message names the fault and what to do."""
+
+
+class BundleFormatError(BundleError):
+    """Raised when ``bundle.json`` cannot be read or is not valid."""
+
+
+class BundleDigestError(BundleError):
+    """Raised when a file of a bundle is missing or is not the one that the bundle was built with."""
+
+
+class Preprocess(BaseModel):
+    """What is done to an image before the network sees it; part of a bundle's manifest.
+
+    Attributes:
+        resize: pixels of the short side.
+        crop: pixels of the central square, at most ``resize``; the network's input size.
+        mean: per channel (R, G, B), on a scale of 0 to 1.
+        std: per channel, on the same scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: int = Field(ge=1, le=MAX_SIDE)
+    crop: int = Field(ge=1, le=MAX_SIDE)
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Positive, Positive, Positive]
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the network's input, in pixels."""
+        return self.crop
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: make it smaller or equal")
+        return self
+
+
+class Agreement(BaseModel):
+    """How far the OpenVINO network answers as the fp32 torch network does, measured when the bundle was built.
+
+    Attributes:
+        images: how many were compared.
+        same_top1: share of them with the same best label, 0 to 1.
+        largest_difference: the largest difference between two probabilities of one image and class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int = Field(ge=1)
+    same_top1: float = Field(ge=0, le=1)
+    largest_difference: float = Field(ge=0, le=1)
+
+
+class Measurement(BaseModel):
+    """How a bundle answers in its own precision, held against fp32 on the machine that built it.
+
+    Attributes:
+        images: how many were compared.
+        source: which images these were.
+        calibrated: how many other images int8 was calibrated on; 0 without int8.
+        alone_same_top1: share with fp32's best label, had the low precision answered alone; 0 to 1.
+        same_top1: share with fp32's best label, as the bundle answers; 0 to 1.
+        largest_difference: the largest difference between two probabilities of one image and class.
+        repeated: share of the images that were computed again in fp32; 0 to 1.
+        speed: images/s by those of fp32.
+        speeds: the same for each low precision that was tried, to choose what ``exact`` computes first.
+        shares: share of the images that were computed again after each of them; not in older bundles.
+        labelled: how many of the images came with a label that the bundle knows.
+        accuracy: share of those that were right, 0 to 1; None without labels.
+        accuracy_fp32: the same in fp32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int = Field(ge=1)
+    source: str
+    calibrated: int = Field(default=0, ge=0)
+    # Bundles from before there was int8 call it by bf16's name.
+    alone_same_top1: float = Field(ge=0, le=1, validation_alias=AliasChoices("alone_same_top1", "bf16_same_top1"))
+    same_top1: float = Field(ge=0, le=1)
+    largest_difference: float = Field(ge=0, le=1)
+    repeated: float = Field(ge=0, le=1)
+    speed: float = Field(gt=0)
+    speeds: dict[LowPrecision, float] = Field(default_factory=dict)
+    shares: dict[LowPrecision, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    labelled: int = Field(default=0, ge=0)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy_fp32: float | None = Field(default=None, ge=0, le=1)
+
+
+class Manifest(BaseModel):
+    """The contents of ``bundle.json``.
+
+    Attributes:
+        format_version: of this file.
+        name: what people call the model; part of every result.
+        architecture: the network's own name, such as ``resnet18`` or ``cifar-resnet20``.
+        files: SHA-256 of each file of the bundle but this one, by name.
+        preprocess: what is done to an image before the network sees it.
+        labels: one per class, in the order of the network's outputs.
+        messages: what else to show to the user where this label is the answer, by label.
+        precision: how the network computes where the device is fast at it.
+        first: what ``exact`` computes first; bf16 if a bundle from before there was int8 names none.
+        margin: difference of the two best logits below which ``exact`` computes again in fp32; only with `exact`.
+        agreement: of OpenVINO with torch, both in fp32.
+        measured: of the precision against fp32; for fp32, that of the precisions which ``exact`` was not faster with.
+        provenance: where the weights are from and what was measured; free in form, JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    architecture: str = Field(min_length=1, max_length=100)
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], Digest]
+    preprocess: Preprocess
+    labels: tuple[Label, ...] = Field(min_length=2)
+    messages: dict[str, str] = Field(default_factory=dict)
+    precision: Precision = "fp32"
+    first: LowPrecision | None = None
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    agreement: Agreement | None = None
+    measured: Measurement | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needed = {IR_NAME, IR_WEIGHTS_NAME}
+        if self.low_precision == "int8":
+            needed |= {INT8_IR_NAME, INT8_WEIGHTS_NAME}
+        if missing := needed - self.files.keys():
+            raise ValueError(f"files lacks {', '.join(sorted(missing))}")
+        if unknown := self.messages.keys() - set(self.labels):
+            raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
+        if (self.margin is not None) != (self.precision == "exact"):
+            raise ValueError(f"precision {self.precision} with margin {self.margin}: exact has one, the others none")
+        if self.first is not None and self.precision != "exact":
+            raise ValueError(f"precision {self.precision} with first {self.first}: only exact asks twice")
+        return self
+
+    @property
+    def low_precision(self) -> LowPrecision | None:
+        """What the network computes every image in, where the device is fast at it; None in fp32."""
+        if self.precision == "exact":
+            return self.first or "bf16"
+        return None if self.precision == "fp32" else self.precision
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides an answer: files, preprocessing, labels, precision; provenance has no part."""
+        return manifest_digest(self.model_dump(mode="json", exclude={"agreement", "measured", "provenance"}))
+
+
+def parse_manifest(path: str, text: str | bytes) -> Manifest:
+    """Validate the contents of a ``bundle.json``; messages name it by `path`.
+
+    Raises:
+        BundleFormatError: it is not valid.
+        BundleDigestError: it was changed since it was built.
+    """
+    try:
+        contents = json.loads(text)
+    except ValueError as error:
+        raise BundleFormatError(f"{path} is not JSON ({error}): restore or build it again") from error
+    version = contents.get("format_version") if isinstance(contents, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleFormatError(
+            f"{path} has format_version {version!r}, this program reads {FORMAT_VERSION}: build the bundle again"
+        )
+    stated = contents.pop("digest", None)  # not in bundles from before it was stated
+    try:
+        # A later release may state more about a bundle. What decides an answer is part of the digest: a reader that
+        # does not know such a field computes another digest, and refuses the bundle.
+        manifest = Manifest.model_validate(contents, extra="forbid" if stated is None else "ignore")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise BundleFormatError(f"{path}: {where}: {first['msg']}: build the bundle again") from error
+    if stated not in {None, manifest.digest}:
+        raise BundleDigestError(
+            f"{path} states the digest {stated}, but is {manifest.digest}: restore or build the bundle again, "
+            "or, if a later release has built it, use that release"
+        )
+    return manifest
