@@ -22,7 +22,6 @@ class Classifier:
     """Runs the models and formats their results. As many threads may use it at once as an engine has streams.
 
     Attributes:
-        worker: identity of this worker, which results name.
         top_k: label and score pairs in a result.
     """
 

@@ -219,7 +219,6 @@ class Waiter:
     """Polls until a condition is true; a test replaces its clock.
 
     Attributes:
-        clock: returns seconds since any moment.
         report: receives a sentence about a long wait.
     """
 

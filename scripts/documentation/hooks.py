@@ -87,11 +87,7 @@ def address(path: str, source: str) -> str:
 
 
 class SiteLinks(Treeprocessor):  # type: ignore[misc] # markdown has no types
-    """Makes links of a document those of the site, and links of the documents and keys that it names in backticks.
-
-    Attributes:
-        source: path of the document in the repository.
-    """
+    """Makes links of a document those of the site, and links of the documents and keys that it names in backticks."""
 
     def __init__(self, titles: Mapping[str, str], keys: frozenset[str]) -> None:
         super().__init__()

@@ -137,7 +137,6 @@ class Batch:
     """Uploads `images` and waits for their results.
 
     Attributes:
-        interrupted: returns whether the run is to stop.
         keep: whether the system keeps the images after their classification.
     """
 

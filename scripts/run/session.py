@@ -113,7 +113,6 @@ class RunSession:
     """A system and a batch that it classifies, if there are `images`.
 
     Attributes:
-        stop: set when the command is to end.
         instructions: returns what else to print once the system has started.
     """
 

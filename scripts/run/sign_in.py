@@ -132,11 +132,7 @@ _TEXTS: Mapping[Purpose, str] = {
 
 @dataclass
 class MailPrinter:
-    """Shows each mail that the user pool or SES would have sent, once.
-
-    Attributes:
-        mails: returns all mails, oldest first.
-    """
+    """Shows each mail that the user pool or SES would have sent, once."""
 
     mails: Callable[[], Sequence[Mail]]
     show: Callable[[str], None]

@@ -65,9 +65,6 @@ MAX_STEP_SECONDS: Final = 10.0
 class ControllerMetrics:
     """What the controller counts, and the state of the fleet.
 
-    Args:
-        is_leading: returns whether this controller holds the lease.
-
     Attributes:
         logged: totals in the last metrics line of this process, of whichever tenure, by their names in it.
     """
@@ -218,7 +215,6 @@ class FleetStateCollector(Collector):
     """The metrics of the fleet's state, computed from the last round.
 
     Args:
-        is_leading: returns whether this controller holds the lease.
         clock: monotonic seconds.
     """
 

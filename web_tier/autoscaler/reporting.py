@@ -191,11 +191,7 @@ def _two_digits(seconds: float | None) -> float | None:
 
 @dataclass
 class InstanceListWriter:
-    """Stores the list of instances when it has changed, and the listed ones that have ended.
-
-    Attributes:
-        ended: the stored list of those that have ended.
-    """
+    """Stores the list of instances when it has changed, and the listed ones that have ended."""
 
     store: FleetStore
     stored: FleetInstances = field(default_factory=FleetInstances)

@@ -39,11 +39,7 @@ CONCURRENCY = 16
 
 @dataclass
 class JobCanceller:
-    """Fails the images of cancelled jobs that have no result of their last attempt.
-
-    Attributes:
-        pool: makes the calls to the output bucket.
-    """
+    """Fails the images of cancelled jobs that have no result of their last attempt."""
 
     store: JobStore
     recorder: ResultRecorder

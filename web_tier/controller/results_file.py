@@ -105,11 +105,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class ResultsCopier:
-    """Copies results files to the locations in S3 that users have chosen for them; the bytes stay within S3.
-
-    Attributes:
-        buckets: those of the locations.
-    """
+    """Copies results files to the locations in S3 that users have chosen for them; the bytes stay within S3."""
 
     buckets: SourceBuckets
     outputs: Bucket

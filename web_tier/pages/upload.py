@@ -142,11 +142,7 @@ def _for_browser(signatures: Signatures) -> BrowserSignatures:
 
 
 class BrowserFormat(_ScriptData):
-    """An image format as the page's script recognises it.
-
-    Attributes:
-        signatures: as of `core.images.ImageFormat`.
-    """
+    """An image format as the page's script recognises it."""
 
     content_type: str
     signatures: BrowserSignatures

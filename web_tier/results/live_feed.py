@@ -295,7 +295,6 @@ class FeedRegistry:
     """The feeds of this process and the streams of each; for all threads.
 
     Args:
-        bulkhead: bounds the streams at once.
         on_change: called with 1 for a stream that opens, and with -1 for one that ends.
     """
 

@@ -30,11 +30,7 @@ _EXTENSION = "fleetsight-results"
 
 
 class ImageObjects:
-    """Reads from the input and output buckets; its clients are created on first use, so after gunicorn's fork.
-
-    Args:
-        config: names the buckets.
-    """
+    """Reads from the input and output buckets; its clients are created on first use, so after gunicorn's fork."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -47,11 +47,7 @@ class NoThumbnailError(Exception):
 
 
 class Thumbnails:
-    """Draws thumbnails.
-
-    Args:
-        pool: from `sandboxed_draw`.
-    """
+    """Draws thumbnails."""
 
     def __init__(self, limits: ImageLimits, pool: SandboxPool) -> None:
         self._limits, self._pool = limits, pool

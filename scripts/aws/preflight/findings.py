@@ -39,7 +39,6 @@ class Finding:
     """A result of a check.
 
     Attributes:
-        found: a sentence about the result.
         remedy: what the user can do, or empty.
     """
 
