@@ -134,7 +134,7 @@ class TrueLabel:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The part of a result that the recorder needs; the attributes are those of `ClassificationResult`.
+    """The part of a result that the controller remembers; the attributes are those of `ClassificationResult`.
 
     `cancelled` is whether the image failed because its job was cancelled.
     """

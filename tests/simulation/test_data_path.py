@@ -24,7 +24,7 @@ from web_tier.controller import reconciler
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.controller.reconciler import ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_writer import ResultWriter
 from web_tier.uploads import retry
 from web_tier.uploads.ingest import ImageIngest
 
@@ -302,13 +302,13 @@ def test_accepted_images_without_a_request_are_repaired_and_without_a_record_not
 
 def test_a_controller_that_records_more_resends_than_it_sent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
-    record_resends = ResultRecorder.record_resends
+    record_resends = ResultWriter.record_resends
 
-    def record_twice(recorder: ResultRecorder, job_id: str, resends: Mapping[str, Resend]) -> None:
-        record_resends(recorder, job_id, resends)
-        record_resends(recorder, job_id, resends)
+    def record_twice(results: ResultWriter, job_id: str, resends: Mapping[str, Resend]) -> None:
+        record_resends(results, job_id, resends)
+        record_resends(results, job_id, resends)
 
-    monkeypatch.setattr(ResultRecorder, "record_resends", record_twice)
+    monkeypatch.setattr(ResultWriter, "record_resends", record_twice)
 
     def act(world: World) -> None:
         world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")

@@ -1,4 +1,4 @@
-"""The way of results in memory: the real store, recorder, collector and reconciler, with a clock that tests turn."""
+"""The way of results in memory: the real store, collector and reconciler, with a clock that tests turn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,6 @@ from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, failed
-from core.result_cache import ResultCache
 from services.lease import Tenure
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import Clock
@@ -18,11 +17,8 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.result_path import ResultPath
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.controller.cancellation import JobCanceller
-from web_tier.controller.collector import Collector
-from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
 
 LOST_AFTER = 60.0
 MAX_RECEIVES = 5
@@ -73,27 +69,18 @@ class ResultsSite:
 
     def start(self) -> None:
         """Start a controller that remembers nothing."""
-        self.recorder = ResultRecorder(self.store, self.inputs.delete_all, self.outputs.delete_all)
-        cache, registry = ResultCache(self.store.table, timedelta(days=1)), WorkerRegistry(self.clock)
-        self.collector = Collector(
-            self.responses, self.outputs, self.recorder, cache, self._may_act, registry=registry
-        )
-        recovery = ResultRecovery(self.store, self.recorder, self.outputs)
-        tenure = Tenure(active=self._may_act)
-        self.canceller = JobCanceller(
-            self.store, self.recorder, recovery, self.inputs, tenure, lambda: EPOCH + timedelta(minutes=1)
-        )
-        self.reconciler = Reconciler(
-            store=self.store,
-            recorder=self.recorder,
-            recovery=recovery,
-            dead_letters=DeadLetterConsumer(self.letters, recovery, self.recorder, MAX_RECEIVES, tenure),
+        path = ResultPath(self.store, Tenure(active=self._may_act), buckets=(self.inputs, self.outputs))
+        self.jobs, self.images, self.counts, self.results = path.jobs, path.images, path.counts, path.results
+        registry = WorkerRegistry(self.clock)
+        self.collector = path.collector(self.responses, registry=registry)
+        self.canceller = path.canceller(now=lambda: EPOCH + timedelta(minutes=1))
+        self.reconciler = path.reconciler(
+            self.letters,
+            MAX_RECEIVES,
             requests=self.requests,
             responses=self.responses,
-            inputs=self.inputs,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
-            tenure=tenure,
             fleet=PausedFleet(lambda: self.paused),
             clock=self.clock,
             now=lambda: EPOCH,
@@ -108,7 +95,7 @@ class ResultsSite:
         """Send responses, as workers do, and let the collector record them."""
         self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
         self.collector.tick()
-        self.collector.recorder.write_counts(at_once=True)
+        self.counts.write(at_once=True)
 
     def add_job(
         self, images: int, *, request: bool = True, keep: bool = True, spread: bool = False

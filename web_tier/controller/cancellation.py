@@ -20,8 +20,8 @@ from core.messages import CANCELLED, ClassificationResult
 from services.clock import utc_now
 from services.lease import Tenure
 from services.s3 import Bucket
+from web_tier.controller.job_images import JobImages
 from web_tier.controller.reconciler import ResultRecovery, isolated
-from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.uploads.cancellation import align_tombstone
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class JobCanceller:
     """Fails the images of cancelled jobs that have no result of their last attempt."""
 
     store: JobStore
-    recorder: ResultRecorder
+    images: JobImages
     recovery: ResultRecovery
     inputs: Bucket
     tenure: Tenure
@@ -68,8 +68,8 @@ class JobCanceller:
             with isolated(job_id):
                 if self._read.get(job_id) != opened[job_id]:
                     # Later the reconciler reads which images are added: the job is touched before they are recorded.
-                    self.recorder.resync(job_id)
-                    self.recorder.learn_retries(job_id)
+                    self.images.resync(job_id)
+                    self.images.learn_retries(job_id)
                     self._read[job_id] = opened[job_id]
                     self._left.pop(job_id, None)
                 is_complete &= self._fail_some(job_id)
@@ -84,28 +84,28 @@ class JobCanceller:
         """
         if not self.store.cancelled_jobs([job_id]):
             align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
-        refs = [ImageRef(job_id, image_id) for image_id in self.recorder.cancelled(job_id)]
+        refs = [ImageRef(job_id, image_id) for image_id in self.images.cancelled(job_id)]
         for start in range(0, len(refs), PAGE):
             if not self.tenure.active():
                 return False
             found = self.pool.map(lambda ref: self.recovery.result(ref, 0), refs[start : start + PAGE])
             if late := [result for result in found if result is not None and result.status == "done"]:
                 self.store.reopen(job_id, self.now())
-                self.recorder.record(late)
+                self.recovery.results.record(late)
                 return False
         return True
 
     def _fail_some(self, job_id: str) -> bool:
         """Fail up to `PAGE` images of a job; return whether these were all."""
         if job_id not in self._left:
-            self._left[job_id] = deque(self.recorder.missing(job_id))
+            self._left[job_id] = deque(self.images.missing(job_id))
         left = self._left[job_id]
         page = [left.popleft() for _ in range(min(PAGE, len(left)))]
         # In the meantime some may have got their results.
-        records = self.recorder.read_again(job_id, self.recorder.still_missing(job_id, page))
+        records = self.images.read_again(job_id, self.images.still_missing(job_id, page))
         # After the attempts were read: a retry deletes the mark before it raises attempts, so those are never failed.
         if records and self.tenure.active() and self.store.cancelled_jobs([job_id]):
-            self.recorder.record(self._results(records))
+            self.recovery.results.record(self._results(records))
             _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
         return not left
 

@@ -21,7 +21,7 @@ from services.clock import utc_now
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.side_by_side import outcomes
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.job_cache import JobCache
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class JobCleanup:
     """
 
     store: JobStore
-    recorder: ResultRecorder
+    cache: JobCache
     inputs: Bucket
     outputs: Bucket
     every_seconds: float
@@ -126,8 +126,8 @@ class JobCleanup:
         """Remove up to `PORTION` of each kind; return whether more may be left, None if this process may not act."""
         if not self.tenure.active():
             return None
-        # First of all: the recorder would write what it remembers again when a result arrives.
-        self.recorder.evict(job.job_id)
+        # First of all: what is remembered would be written again when a result arrives.
+        self.cache.evict(job.job_id)
         self.outputs.delete(merged_key(job.job_id))
         portions = []
         # The tombstone, and files of earlier versions, are at the job's id in any case.

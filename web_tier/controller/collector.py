@@ -29,12 +29,15 @@ from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds, utc_now
 from services.errors import MessageError
+from services.lease import Tenure
 from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.controller.result_recorder import CountsNotStoredError, JobLoadingError, ResultRecorder
+from web_tier.controller.counts_store import CountsNotStoredError, CountsStore
+from web_tier.controller.job_cache import JobCache, JobLoadingError
+from web_tier.controller.result_writer import ResultWriter
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +74,8 @@ COUNT_AGE_SECONDS = 60.0
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html)."""
 
 _RecordState = Literal["recorded", "refused", "throttled"]
-_Received = tuple[ReceivedMessage, ClassificationResult]
+_Received = tuple[ReceivedMessage, ClassificationResult | Heartbeat]
+_Answer = tuple[ReceivedMessage, ClassificationResult]
 
 
 @dataclass
@@ -81,9 +85,8 @@ class Collector:
     Attributes:
         responses: the response queue.
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
-        recorder: where results are recorded.
-        cache: remembers them for images with the same bytes.
-        active: returns whether this process may still act; asked after a receive, and before a message is deleted.
+        jobs: what is known of jobs.
+        cache: remembers results for images with the same bytes.
         spans: exports a span for each result of a sampled trace.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
@@ -91,9 +94,11 @@ class Collector:
 
     responses: Queue
     outputs: Bucket
-    recorder: ResultRecorder
+    jobs: JobCache
+    results: ResultWriter
+    counts: CountsStore
     cache: ResultCache
-    active: Callable[[], bool]
+    tenure: Tenure
     now: Callable[[], datetime] = utc_now
     spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
@@ -132,7 +137,7 @@ class Collector:
     def _run_round(self, asked_at: float) -> float | None:
         """Collect messages once; return until when every message has been received, if that is known."""
         messages = self._receive()
-        if not self.active():
+        if not self.tenure.active():
             self._return_to_next_holder(messages)
             return None
         if messages:
@@ -181,26 +186,26 @@ class Collector:
 
     def _collect(self, messages: Sequence[ReceivedMessage]) -> None:
         """Record the messages and delete them; make those visible again later that could not be recorded."""
-        parsed, unread = self._read_stored(parse(messages))
-        received = [(message, each) for message, each in parsed if isinstance(each, ClassificationResult)]
+        received, unread = self._read(messages)
+        answers = [(message, each) for message, each in received if isinstance(each, ClassificationResult)]
         suspended = self._suspended_jobs()
-        tried = [(message, each) for message, each in received if each.job_id not in suspended]
-        delays = {message.receipt: suspended[each.job_id] for message, each in received if each.job_id in suspended}
+        tried = [(message, each) for message, each in answers if each.job_id not in suspended]
+        delays = {message.receipt: suspended[each.job_id] for message, each in answers if each.job_id in suspended}
         errors = self._record([response for _, response in tried])
-        by_job: dict[str, list[_Received]] = {}
+        by_job: dict[str, list[_Answer]] = {}
         for message, response in tried:
             if isinstance(errors.get(response.ref), JobLoadingError | CountsNotStoredError):
                 delays[message.receipt] = SOON_SECONDS
             elif response.ref in errors:
                 by_job.setdefault(response.job_id, []).append((message, response))
-        alone = {message.receipt for of_job in by_job.values() for message, _ in of_job}
-        self._end([each for each in messages if each.receipt not in alone], parsed, unread, delays)
+        alone = {message.receipt for answers in by_job.values() for message, _ in answers}
+        self._end([each for each in messages if each.receipt not in alone], received, unread, delays)
         if by_job:
             self._record_left(by_job, errors)
         if tried:  # those that were not stored just now: a single image is counted at once
-            self.recorder.write_counts({each.job_id for _, each in tried})
+            self.counts.write({each.job_id for _, each in tried})
 
-    def _record_left(self, by_job: Mapping[str, Sequence[_Received]], errors: Mapping[ImageRef, Exception]) -> None:
+    def _record_left(self, by_job: Mapping[str, Sequence[_Answer]], errors: Mapping[ImageRef, Exception]) -> None:
         """Record responses that were left, job by job, those with the fewest first.
 
         A job that the table throttles is tried for seconds. So it is given back untried if enough threads try such
@@ -223,7 +228,7 @@ class Collector:
     def _end(
         self,
         messages: Sequence[ReceivedMessage],
-        parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | Heartbeat]],
+        received: Sequence[_Received],
         failed: Sequence[ReceivedMessage],
         untried: Mapping[str, int],
     ) -> None:
@@ -231,7 +236,7 @@ class Collector:
 
         Those that failed are given back for longer each time, and dropped in the end.
         """
-        if not self.active():
+        if not self.tenure.active():
             # Another controller may have read these jobs before their results were stored here: it has to count them.
             self._return_to_next_holder(messages)
             return
@@ -243,19 +248,26 @@ class Collector:
                 _log.error("dropped a response that cannot be recorded", extra={"message_id": message.id})
         receipts = [message.receipt for message in messages]
         ended = set(receipts) - unrecorded
-        self.registry.record(each for message, each in parsed if message.receipt in ended)
+        self.registry.record(each for message, each in received if message.receipt in ended)
         self.responses.delete([receipt for receipt in receipts if receipt not in delays])
         for seconds in set(delays.values()):
             back = [receipt for receipt in receipts if delays.get(receipt) == seconds]
             self.responses.change_visibility(back, seconds)
 
-    def _read_stored(
-        self, parsed: Sequence[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]
-    ) -> tuple[list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]], list[ReceivedMessage]]:
-        """Return the messages with the results of stored predictions, and those with one that could not be read."""
-        found, unread = list[tuple[ReceivedMessage, ClassificationResult | Heartbeat]](), list[ReceivedMessage]()
-        stored = [(message, each) for message, each in parsed if isinstance(each, StoredResult)]
-        found += [(message, each) for message, each in parsed if not isinstance(each, StoredResult)]
+    def _read(self, messages: Sequence[ReceivedMessage]) -> tuple[list[_Received], list[ReceivedMessage]]:
+        """Return the messages with a result or a heartbeat, and those whose stored prediction could not be read."""
+        received, unread = list[_Received](), list[ReceivedMessage]()
+        stored = list[tuple[ReceivedMessage, StoredResult]]()
+        for message in messages:
+            try:
+                content = parse_worker_message(message.body)
+            except MessageError as error:
+                _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
+                continue
+            if isinstance(content, StoredResult):
+                stored.append((message, content))
+            else:
+                received.append((message, content))
         for (message, each), prediction in outcomes(
             self.pool, lambda pair: stored_prediction(pair[1].ref, self.outputs), stored
         ):
@@ -265,8 +277,8 @@ class Collector:
                 unread.append(message)
             elif prediction is not None:  # if there is none, its job has been deleted
                 own = {"attempt": max(prediction.attempt, each.attempt), "repeated": each.repeated}
-                found.append((message, prediction.response().model_copy(update=own)))
-        return found, unread
+                received.append((message, prediction.response().model_copy(update=own)))
+        return received, unread
 
     def _suspended_jobs(self) -> Mapping[str, int]:
         """Return the jobs that are not tried now, with the seconds until they are."""
@@ -282,14 +294,14 @@ class Collector:
         began = epoch_seconds()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
-            self.cache.put_results(responses, self.now(), self.recorder.owners(each.job_id for each in responses))
-            errors = self.recorder.record_each(responses)
+            self.cache.put_results(responses, self.now(), self.jobs.owners(each.job_id for each in responses))
+            errors = self.results.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}
         self._report([response for response in responses if response.ref not in errors], began)
         return errors
 
-    def _record_alone(self, job_id: str, received: Sequence[_Received]) -> tuple[list[ReceivedMessage], _RecordState]:
+    def _record_alone(self, job_id: str, received: Sequence[_Answer]) -> tuple[list[ReceivedMessage], _RecordState]:
         """Record responses of a job; return the messages of those that failed, and the state of the first try.
 
         If they are refused, they are recorded one by one; not if the table throttles the job, since each would wait
@@ -310,13 +322,13 @@ class Collector:
                 self._suspended[job_id] = self.registry.clock() + seconds
         return failed, state
 
-    def _try_to_record(self, received: Sequence[_Received]) -> _RecordState:
+    def _try_to_record(self, received: Sequence[_Answer]) -> _RecordState:
         """Record responses of one job; they are also refused if this process may no longer act."""
-        if not self.active():
+        if not self.tenure.active():
             return "refused"
         responses, began = [response for _, response in received], epoch_seconds()
         try:
-            self.recorder.record(responses)
+            self.results.record(responses)
         except Exception as error:  # noqa: BLE001 (it must not delay other jobs; it is logged)
             extra = {"n": len(responses), "job": responses[0].job_id}
             _log.warning("responses could not be recorded", extra=extra, exc_info=True)
@@ -368,16 +380,3 @@ class CollectorHelper:
 
 def _delay_seconds(message: ReceivedMessage) -> int:
     return FIRST_DELAY_SECONDS << min(message.receive_count - 1, MAX_RECEIVES)
-
-
-def parse(
-    messages: Sequence[ReceivedMessage],
-) -> list[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]]:
-    """Return the messages that hold a response or a heartbeat, with it; others are logged with the reason."""
-    parsed: list[tuple[ReceivedMessage, ClassificationResult | StoredResult | Heartbeat]] = []
-    for message in messages:
-        try:
-            parsed.append((message, parse_worker_message(message.body)))
-        except MessageError as error:
-            _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
-    return parsed

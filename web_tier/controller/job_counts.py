@@ -1,4 +1,4 @@
-"""What the recorder remembers of a job: the status of each image, and the counts that follow from them.
+"""What is remembered of a job: the status of each image, and the counts that follow from them.
 
 A job may have a million images. So a status takes 27 bytes: ids are packed, and searched by bisection.
 """
@@ -167,9 +167,6 @@ class JobCounts:
         redelivered: images with a request that was received more than once until the result that they have.
         resends: of images with a request that the controller sent again.
         cancelled: images that failed because the job was cancelled.
-        stored_at: when the counts were last stored, in seconds of the recorder's clock; after failures, when they may
-            be tried again.
-        failures_to_store: failures in a row.
     """
 
     counts: Counts
@@ -182,8 +179,6 @@ class JobCounts:
     redelivered: set[str] = field(default_factory=set)
     resends: dict[str, Resend] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
-    stored_at: float = float("-inf")
-    failures_to_store: int = 0
     _observed_until: str = ""
     """The last image when `observe_missing` was called last."""
     _late: list[str] = field(default_factory=list)

@@ -3,7 +3,6 @@
 docs/architecture.md shows the list. The loops of features are named here and nowhere else.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from core.fleet.costs import CostStore
@@ -11,7 +10,6 @@ from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
 from services.lease import Tenure
@@ -27,10 +25,13 @@ from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import HELPERS, Collector, CollectorHelper
+from web_tier.controller.counts_store import CountsStore
+from web_tier.controller.job_cache import JobCache
+from web_tier.controller.job_images import JobImages
 from web_tier.controller.leader import Loop
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_writer import ResultStatistics, ResultWriter
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
@@ -59,26 +60,13 @@ def controller_loops(
     cost_rows = CostRowWriter(CostStore(store.table), tenure, meter.attribution)
     model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
 
-    def count_results(results: Sequence[ClassificationResult]) -> None:
-        metrics.count_results(results)
-        model_results.add(results)
-
     table = replace(store.table, pool=services.calls)
-    recorder = ResultRecorder(
-        JobStore(table),
-        services.inputs.delete_all,
-        services.outputs.delete_all,
-        token=tenure.token,
-        active=tenure.active,
-        table_since=tenure.table_since,
-        on_results=meter.attribution.add_answers,
-        on_recorded=count_results,
-        on_attributed=cost_rows.add,
-        pool=services.calls,
-        readers=services.readers,
-    )
-    recovery = ResultRecovery(store, recorder, services.outputs)
-    canceller = JobCanceller(store, recorder, recovery, services.inputs, tenure)
+    jobs = JobCache(JobStore(table), tenure, services.readers)
+    images, counts = JobImages(jobs), CountsStore(jobs)
+    statistics = ResultStatistics(metrics, model_results, meter.attribution, cost_rows)
+    results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics)
+    recovery = ResultRecovery(store, results, services.outputs)
+    canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
     topic_arn = config.notifications.topic_arn
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
     results_files = ResultsFileWriter(store, services.outputs, tenure, copier, topic_arn=topic_arn)
@@ -98,7 +86,7 @@ def controller_loops(
         meter=meter,
         reporter=Reporter(fleet_store, registry, namespace=config.metrics.cloudwatch_namespace, counts=metrics),
         interval_seconds=config.controller.interval_seconds,
-        controller_problem=recorder.problem,
+        controller_problem=jobs.problem,
         signals=services.signals,
         on_spending=caps.observe,
         on_outage=caps.observe_outage,
@@ -106,9 +94,11 @@ def controller_loops(
     collector = Collector(
         replace(services.responses, pool=services.calls),
         services.outputs,
-        recorder,
+        jobs,
+        results,
+        counts,
         ResultCache(table, config.retention.repeat_lifetime),
-        tenure.active,
+        tenure,
         spans=services.spans,
         registry=registry,
         pool=services.calls,
@@ -116,9 +106,11 @@ def controller_loops(
     receives = config.queues.max_receive_count
     reconciler = Reconciler(
         store=store,
-        recorder=recorder,
+        jobs=jobs,
+        images=images,
+        counts=counts,
         recovery=recovery,
-        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, recorder, receives, tenure, metrics),
+        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, images, receives, tenure, metrics),
         requests=services.requests,
         responses=services.responses,
         inputs=services.inputs,
@@ -141,7 +133,7 @@ def controller_loops(
         tenure,
     )
     cleanup_seconds = config.controller.reconcile_seconds
-    cleanup = JobCleanup(store, recorder, services.inputs, services.outputs, cleanup_seconds, tenure)
+    cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
     notifier = Notifier(store, NotificationStore(store.table), services.send, results_files, tenure)
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
@@ -160,7 +152,7 @@ def controller_loops(
             Loop(f"collector-{number}", helper, with_work, "responses", "results, heartbeats", "others collect")
             for number in range(1, HELPERS + 1)
         ),
-        Loop("counts", recorder, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
+        Loop("counts", counts, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
         Loop("cost_rows", cost_rows, "5 s", "recorded results", "cost report", "report is late"),
         Loop("model_results", model_results, "10 s", "recorded results", "results by model", "comparison is late"),
         Loop(

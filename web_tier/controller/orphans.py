@@ -18,13 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from core.ids import first_id_of, form_key, input_key
+from core.ids import form_key, input_key
 from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.table import CLOUD_ERRORS
-from web_tier.controller.result_recorder import SWITCH
+from web_tier.controller.job_cache import may_predate_table
 from web_tier.uploads.idempotency import UploadManifests
 from web_tier.uploads.ingest import ImageIngest
 
@@ -96,7 +96,7 @@ class OrphanCleanup:
         store = self.ingest.store
         if intent.key:
             self._complete(intent)
-        if self.tenure.table_since is not None and intent.renewed < first_id_of(self.tenure.table_since + SWITCH):
+        if may_predate_table(intent.renewed, self.tenure):
             extra = {"job_id": intent.job_id, "images": " ".join(intent.image_ids)}
             _log.warning("kept objects of images whose records the restored table may not have", extra=extra)
             self._intents.remove([intent.intent_id])

@@ -37,7 +37,10 @@ from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
+from web_tier.controller.counts_store import CountsStore
+from web_tier.controller.job_cache import JobCache, may_predate_table
 from web_tier.controller.job_counts import MessageGroup
+from web_tier.controller.job_images import JobImages
 from web_tier.controller.lost_images import (
     MAX_GAP_FACTOR,
     MAX_PASSED_OVER,
@@ -50,7 +53,7 @@ from web_tier.controller.lost_images import (
     IdleTime,
     WaitTimes,
 )
-from web_tier.controller.result_recorder import ResultRecorder, rank
+from web_tier.controller.result_writer import ResultWriter, rank
 from web_tier.uploads.cancellation import align_tombstone
 
 _log = logging.getLogger(__name__)
@@ -72,7 +75,7 @@ class ResultRecovery:
     """Finds the result of an image, or records a failed one."""
 
     store: JobStore
-    recorder: ResultRecorder
+    results: ResultWriter
     outputs: Bucket
 
     def result(self, ref: ImageRef, attempt: int) -> ClassificationResult | None:
@@ -95,7 +98,7 @@ class ResultRecovery:
             _log.warning(
                 "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
             )
-        self.recorder.record([result])
+        self.results.record([result])
 
     def result_or_failure(
         self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int
@@ -115,7 +118,7 @@ class ResultRecovery:
 class DeadLetterConsumer:
     """Turns each dead letter, a request that was received too often, into a failed result.
 
-    When the recorder records such a result, it also records the image for operators: `core/jobs/dead_letters.py`.
+    When such a result is recorded, so is the image, for operators: `core/jobs/dead_letters.py`.
 
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
@@ -123,7 +126,7 @@ class DeadLetterConsumer:
 
     queue: Queue
     recovery: ResultRecovery
-    recorder: ResultRecorder
+    images: JobImages
     receives: int
     tenure: Tenure
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -151,7 +154,7 @@ class DeadLetterConsumer:
         except MessageError as error:
             _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
             return
-        if not self.recorder.is_accepted(request.ref):
+        if not self.images.is_accepted(request.ref):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
         else:
             tries = request.crashes + self.receives
@@ -167,8 +170,8 @@ class JobWatch:
     Attributes:
         touched_at: when images were last added, as the table says.
         touched_seen: when this controller saw that.
-        retried_at: when images were last retried, as far as the recorder has read it.
-        unknown_at: a time at which images were not requested yet that the recorder does not know.
+        retried_at: when images were last retried, as far as that was read.
+        unknown_at: a time at which images were not requested yet that are not known.
         missing: number of images without a result of their last attempt.
         waits: since when each of them has been missing.
         group: their message group.
@@ -205,7 +208,9 @@ class Reconciler:
     """
 
     store: JobStore
-    recorder: ResultRecorder
+    jobs: JobCache
+    images: JobImages
+    counts: CountsStore
     recovery: ResultRecovery
     dead_letters: DeadLetterConsumer
     requests: Queue
@@ -221,7 +226,7 @@ class Reconciler:
     users: Sequence[JobUser] = ()
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     visibility_seconds: float = 0.0
-    _jobs: dict[str, JobWatch] = field(default_factory=dict, init=False)
+    _watches: dict[str, JobWatch] = field(default_factory=dict, init=False)
     _listed_at: float = field(default=float("-inf"), init=False)
     """When the open jobs were listed last."""
     _idle: IdleTime = field(default_factory=IdleTime, init=False)
@@ -241,12 +246,12 @@ class Reconciler:
         answers = max(0, self.responses.counts().total - self.registry.active())
         messages = self.requests.counts().total + answers
         listed_at, opened = self.clock(), self.store.open_jobs()
-        self.recorder.set_open_jobs(job.job_id for job in opened)
-        before, self._jobs = self._jobs, {}
+        self.counts.set_open_jobs(job.job_id for job in opened)
+        before, self._watches = self._watches, {}
         answered = dict[MessageGroup, float]()
         for job in opened:
             watch = before.get(job.job_id) or JobWatch(job.touched_at, self.clock(), self._listed_at)
-            self._jobs[job.job_id] = watch
+            self._watches[job.job_id] = watch
             if watch.touched_at != job.touched_at:  # images were added since the last sweep
                 watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
             if self.tenure.active():
@@ -254,7 +259,7 @@ class Reconciler:
                     if (requested := self._sweep(job, watch, listed_at)) is not None:
                         answered[watch.group] = max(requested, answered.get(watch.group, requested))
         self._listed_at, now = listed_at, self.clock()
-        self._order.update({watch.group for watch in self._jobs.values()}, answered, now)
+        self._order.update({watch.group for watch in self._watches.values()}, answered, now)
         at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
         lost, passed_over = self._find_lost(now, at_rest=at_rest)
         if lost and self.fleet.paused() is None:
@@ -266,7 +271,7 @@ class Reconciler:
 
         Returns None if there are none.
         """
-        if not self.recorder.is_read(job.job_id):
+        if not self.jobs.is_read(job.job_id):
             return None  # a large one, after another controller has ended: the next sweep may find it read
         untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
@@ -275,22 +280,22 @@ class Reconciler:
         if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
             # The job is touched before the attempts of its images are raised. A web process that dies after that does
             # not record when; the results file keeps the job open while an image is being retried.
-            self.recorder.learn_retries(job.job_id)
+            self.images.learn_retries(job.job_id)
             watch.retried_at = retried_at
         # There may be a tombstone without a mark: of a process that cancelled the job in the moment of the retry and
         # ended, or of a cancelling after the moment at which the table was restored.
-        is_suspect = (retried_at is not None and not is_quiet) or self.recorder.may_be_older_than_table(job.job_id)
+        is_suspect = (retried_at is not None and not is_quiet) or may_predate_table(job.job_id, self.tenure)
         if is_suspect and not self.store.cancelled_jobs([job.job_id]):
             align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):
-            self.recorder.resync(job.job_id)
+            self.images.resync(job.job_id)
             watch.is_counted = True
         elif not watch.is_counted:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
-            self.recorder.learn_recent(job.job_id)
-        is_counted = self.recorder.rewrite_counts(job.job_id, may_close=may_close)
+            self.images.learn_recent(job.job_id)
+        is_counted = self.counts.rewrite(job.job_id, may_close=may_close)
         now = self.clock()
-        missing = self.recorder.observe_missing(job.job_id, watch.waits.own)
+        missing = self.images.observe_missing(job.job_id, watch.waits.own)
         watch.missing, watch.group = missing.count, missing.group
         watch.waits.update(missing, now, watch.unknown_at)
         watch.unknown_at = listed_at
@@ -305,7 +310,7 @@ class Reconciler:
         """
         limit = MAX_REPAIRS_AT_REST if at_rest else MAX_REPAIRS
         found, passed_over = list[tuple[float, ImageRef]](), dict[MessageGroup, list[tuple[float, ImageRef]]]()
-        for job_id, watch in self._jobs.items():
+        for job_id, watch in self._watches.items():
             overtaken = now if at_rest else self._order.overtaken(watch.group)
             passed = self._order.passed_over(watch.group)
             if not watch.missing or max(overtaken, passed) == float("-inf"):
@@ -330,7 +335,7 @@ class Reconciler:
         """Yield missing images of a job with their wait: those that the `limit` oldest can be."""
         image_ids = set(waits.own)
         with isolated(job_id):
-            image_ids.update(self.recorder.waiting(job_id, limit + len(image_ids)))
+            image_ids.update(self.images.waiting(job_id, limit + len(image_ids)))
         for image_id in image_ids:
             yield ImageRef(job_id, image_id), waits.first_seen(image_id, now)
 
@@ -342,22 +347,22 @@ class Reconciler:
             for start in range(0, len(image_ids), PAGE):
                 if not self.tenure.active():
                     return
-                if (group := self._jobs[job_id].group) in passed_over:
+                if (group := self._watches[job_id].group) in passed_over:
                     self._order.repair(group)
                 with isolated(job_id):
                     self._repair(job_id, image_ids[start : start + PAGE], at_rest=at_rest)
 
     def _repair(self, job_id: str, image_ids: Sequence[str], *, at_rest: bool) -> None:
         """Record the results that exist of these images of a job, and request the others again."""
-        now, waits = self.clock(), self._jobs[job_id].waits
+        now, waits = self.clock(), self._watches[job_id].waits
         # Before any call, which may succeed although its reply is lost.
         before = {image_id: waits.repair(image_id, now) for image_id in image_ids}
         waited = {image_id: now - wait.since for image_id, wait in before.items()}
         unanswered: list[ImageRecord] = []
-        for record in self.recorder.read_again(job_id, image_ids):
+        for record in self.images.read_again(job_id, image_ids):
             with isolated(job_id):
                 if result := self.recovery.result(record.ref, record.attempt):
-                    self.recorder.record([result])
+                    self.recovery.results.record([result])
                     self.metrics.repairs.labels("result_found").inc()
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
@@ -390,7 +395,7 @@ class Reconciler:
         _log.warning("requested images again", extra=extra)
         self.metrics.repairs.labels("requested_again").inc(len(sent))
         if sent:
-            self.recorder.record_resends(job_id, sent)
+            self.recovery.results.record_resends(job_id, sent)
 
 
 def _oldest(number: int, images: Iterable[tuple[float, ImageRef]]) -> list[tuple[float, ImageRef]]:

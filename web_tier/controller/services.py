@@ -18,7 +18,7 @@ from services.s3 import Bucket, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.metrics import ControllerMetrics
-from web_tier.controller.result_recorder import READERS
+from web_tier.controller.job_cache import READERS
 from web_tier.features.notifications.cap_notifier import CapReceiver, cap_receivers
 from web_tier.features.notifications.notifier import Send, senders
 

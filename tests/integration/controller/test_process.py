@@ -122,7 +122,7 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     work["results_files"].tick()
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
-    assert cast(Collector, work["collector"]).recorder.active is active
+    assert cast(Collector, work["collector"]).tenure.active is active
 
 
 def test_a_configuration_that_is_not_valid_stops_it_at_start(scene: Scene) -> None:

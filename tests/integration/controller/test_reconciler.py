@@ -1,21 +1,18 @@
 """The reconciler on both kinds of queue, with the bucket and the table of the local cloud."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import pytest
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, output_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
-from core.result_cache import ResultCache
 from scripts.demo_model.signs import samples
-from services.lease import Tenure
 from services.sqs import OutgoingMessage, Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.result_path import ResultPath
 from web_tier.controller.collector import Collector
-from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.reconciler import Reconciler
 
 pytestmark = pytest.mark.processes
 
@@ -34,21 +31,15 @@ class Sweeper:
     def __post_init__(self) -> None:
         """Connect them as the controller does."""
         wiring = self.scene.wiring
-        recorder = ResultRecorder(wiring.store, wiring.inputs.delete_all)
-        recovery = ResultRecovery(wiring.store, recorder, wiring.outputs)
-        cache = ResultCache(wiring.store.table, timedelta(days=1))
-        self.collector = Collector(wiring.responses, wiring.outputs, recorder, cache, lambda: True)
-        self.reconciler = Reconciler(
-            store=wiring.store,
-            recorder=recorder,
-            recovery=recovery,
-            dead_letters=DeadLetterConsumer(wiring.dead_letters, recovery, recorder, 5, Tenure()),
+        path = ResultPath(wiring.store, buckets=(wiring.inputs, wiring.outputs))
+        self.collector = path.collector(wiring.responses)
+        self.reconciler = path.reconciler(
+            wiring.dead_letters,
+            max_receives=5,
             requests=wiring.requests,
             responses=wiring.responses,
-            inputs=wiring.inputs,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
-            tenure=Tenure(),
             fleet=FleetStore(wiring.store.table),
             clock=lambda: self.now,
         )

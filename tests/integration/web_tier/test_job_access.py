@@ -32,8 +32,8 @@ from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import PlayedPool, SignInSite, access_of
+from tests.support.result_path import ResultPath
 from web_tier.app import create_app
-from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.http.backend import current_backend
 
 PICTURE = picture()
@@ -242,7 +242,7 @@ def test_cached_results_reveal_nothing_to_another_user(
             "model": Model(name="demo", digest=digest),
         }
     )
-    owners = ResultRecorder(store, lambda _keys: None).owners([job_id])
+    owners = ResultPath(store).jobs.owners([job_id])
     ResultCache(store.table, timedelta(days=1)).put_results([answer], datetime.now(UTC), owners)
     berts = bert.makes_a_job()
     assert not bert.sends(berts).get("cached")

@@ -24,7 +24,7 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
-from web_tier.controller.result_recorder import SWITCH
+from web_tier.controller.job_cache import SWITCH
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS, ChannelMessage
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT

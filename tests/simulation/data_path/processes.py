@@ -1,7 +1,6 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import cache, partial, reduce
 from hashlib import sha256
@@ -42,15 +41,14 @@ from tests.simulation.data_path.billing import Billing
 from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
+from tests.support.result_path import InlineExecutor, ResultPath
 from tests.support.results_site import PausedFleet
 from tests.support.unsandboxed import inspect
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.collector import Collector, CollectorHelper
+from web_tier.controller.collector import CollectorHelper
+from web_tier.controller.job_cache import JobLocks
 from web_tier.controller.orphans import OrphanCleanup
-from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_recorder import JobLocks, ResultRecorder
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.notifications.notifier import ChannelMessage, Notifier
@@ -116,27 +114,6 @@ def import_config() -> Config:
         "LIMITS__IMAGES_PER_DAY": str(IMAGES_PER_DAY),
     }
     return load_config(Path("config.yaml"), {f"FLEETSIGHT__{key}": value for key, value in changes.items()})
-
-
-class InlineExecutor:
-    """An executor that runs each call at once, in the task that asks for it."""
-
-    def submit(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> "Future[Any]":
-        """Run a call; a process that is killed in it goes no further."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments, **named))
-        except Exception as error:  # noqa: BLE001 - as an executor does
-            future.set_exception(error)
-        return future
-
-    def submit_in_turn(self, _user: str, call: Callable[[], Any]) -> "Future[Any]":
-        """Run a call of a user."""
-        return self.submit(call)
-
-    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
-        """Run a call for each item."""
-        return [function(*items) for items in zip(*iterables, strict=False)]
 
 
 class Web:
@@ -221,27 +198,21 @@ class Controller:
         store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
-        recorder = ResultRecorder(
+        path = ResultPath(
             store,
-            world.inputs.delete_all,
-            world.outputs.delete_all,
-            token=tenure.token,
-            active=tenure.active,
-            table_since=tenure.table_since,
-            now=self.now,
+            tenure,
+            buckets=(world.inputs, world.outputs),
             locks=JobLocks(lambda: TaskLock(scheduler)),
+            now=self.now,
             clock=scheduler.clock,
             sleep=scheduler.sleep,
         )
         registry = WorkerRegistry(scheduler.clock, self.now)
-        cache = ResultCache(self.table, CACHE_LIFETIME)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        notifications = NotificationStore(self.table)
-
         results_files = ResultsFileWriter(store, world.outputs, tenure, copier, scheduler.clock, self.now, "topic")
         notifier = Notifier(
             store,
-            notifications,
+            NotificationStore(self.table),
             {"topic": self._send, "webhook": self._send},
             results_files,
             tenure,
@@ -249,11 +220,8 @@ class Controller:
             self.now,
             lambda send: self._spawn("sender", send),
         )
-        recovery = ResultRecovery(store, recorder, world.outputs)
-        canceller = JobCanceller(
-            store, recorder, recovery, world.inputs, tenure, self.now, cast(Any, InlineExecutor())
-        )
         pool = cast(Any, InlineExecutor())
+        canceller = path.canceller(now=self.now, pool=pool)
         ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=self.now, pool=pool)
         importer = SourceImporter(
             world.sources,
@@ -262,42 +230,29 @@ class Controller:
             tenure,
             scheduler.clock,
             self.now,
-            cast(Any, InlineExecutor()),
+            pool,
             page_objects=2,
         )
-        reconciler = Reconciler(
-            store=store,
-            recorder=recorder,
-            recovery=recovery,
-            dead_letters=DeadLetterConsumer(dead_letters, recovery, recorder, MAX_RECEIVE_COUNT, tenure),
+        reconciler = path.reconciler(
+            dead_letters,
+            MAX_RECEIVE_COUNT,
             requests=requests,
             responses=responses,
-            inputs=world.inputs,
             reconcile_seconds=5.0,
             lost_after_seconds=LOST_AFTER_SECONDS,
-            tenure=tenure,
             fleet=PausedFleet(lambda: world.paused),
             clock=scheduler.clock,
             now=self.now,
             users=(results_files, importer, canceller),
         )
-        cleanup = JobCleanup(
-            store,
-            recorder,
-            world.inputs,
-            world.outputs,
-            5.0,
-            tenure,
-            scheduler.clock,
-            cast(Any, InlineExecutor()),
-        )
-        collector = Collector(responses, world.outputs, recorder, cache, tenure.active, self.now, registry=registry)
+        cleanup = JobCleanup(store, path.jobs, world.inputs, world.outputs, 5.0, tenure, scheduler.clock, pool)
+        collector = path.collector(responses, registry=registry, now=self.now)
         orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, scheduler.clock)
         ticks: dict[str, Callable[[], float]] = {
             "billing": Billing(world, self.table, self.now).tick,
             "collector": collector.tick,
             "collector-1": CollectorHelper(collector).tick,
-            "counts": recorder.tick,
+            "counts": path.counts.tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "source_importer": importer.tick,

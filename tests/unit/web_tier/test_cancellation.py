@@ -236,13 +236,13 @@ def test_the_missing_images_of_a_job_are_not_searched_for_each_page_again(
     site: ResultsSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job may have 100,000 images: with a search for each page, cancelling took the square of their number."""
-    refs, searches, search = site.add_job(10 * PAGE), list[str](), site.recorder.missing
+    refs, searches, search = site.add_job(10 * PAGE), list[str](), site.images.missing
 
     def counted(job_id: str) -> dict[str, int]:
         searches.append(job_id)
         return search(job_id)
 
-    monkeypatch.setattr(site.recorder, "missing", counted)
+    monkeypatch.setattr(site.images, "missing", counted)
     cancel_on(site, refs[0].job_id)
     rounds = 1
     while site.canceller.tick() == 0:
@@ -253,14 +253,14 @@ def test_the_missing_images_of_a_job_are_not_searched_for_each_page_again(
 
 def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatch: pytest.MonkeyPatch) -> None:
     [bad], [good] = site.add_job(1), site.add_job(1)
-    resync = site.recorder.resync
+    resync = site.images.resync
 
     def fail_for_one(job_id: str) -> None:
         if job_id == bad.job_id:
             raise TimeoutError
         resync(job_id)
 
-    monkeypatch.setattr(site.recorder, "resync", fail_for_one)
+    monkeypatch.setattr(site.images, "resync", fail_for_one)
     for ref in (bad, good):
         cancel_on(site, ref.job_id)
     site.canceller.tick()
@@ -285,14 +285,14 @@ def test_an_image_that_is_retried_at_that_moment_does_not_fail(
 ) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
-    read_again = site.recorder.read_again
+    read_again = site.images.read_again
 
     def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
         records = read_again(job_id, image_ids)
         site.store.delete_cancelled(job_id)
         return records
 
-    monkeypatch.setattr(site.recorder, "read_again", resume_afterwards)
+    monkeypatch.setattr(site.images, "read_again", resume_afterwards)
     site.canceller.tick()
     assert site.store.result(ref) is None
 
@@ -315,8 +315,8 @@ def test_a_cancelled_job_is_read_again_only_when_it_was_touched(
 ) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
-    resync = Mock(wraps=site.recorder.resync)
-    monkeypatch.setattr(site.recorder, "resync", resync)
+    resync = Mock(wraps=site.images.resync)
+    monkeypatch.setattr(site.images, "resync", resync)
     for _ in range(3):
         site.canceller.tick()
     assert resync.call_count == 1
@@ -353,7 +353,7 @@ def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: Results
 def test_a_cancelling_that_a_restored_table_has_lost_leaves_no_tombstone(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
-    site.recorder.table_since = datetime.now(UTC)
+    site.reconciler.tenure = Tenure(table_since=datetime.now(UTC))
     site.reconciler.tick()
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
@@ -390,7 +390,7 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     site.store.delete(site.store.job(ref.job_id))
     with pytest.raises(NotFoundError):
         site.store.put_cancelled(ref.job_id, EPOCH)
-    JobCleanup(site.store, site.recorder, site.inputs, site.outputs, 1.0, Tenure()).tick()
+    JobCleanup(site.store, site.jobs, site.inputs, site.outputs, 1.0, Tenure()).tick()
     assert not site.inputs.objects
     assert not site.store.cancelled_jobs([ref.job_id])
 

@@ -259,13 +259,13 @@ class Site(ResultsSite):
         """Start a controller that remembers nothing."""
         super().start()
         tenure = Tenure(active=active)
-        self.cleanup = JobCleanup(self.store, self.recorder, self.inputs, self.outputs, 10.0, tenure, self.clock)
+        self.cleanup = JobCleanup(self.store, self.jobs, self.inputs, self.outputs, 10.0, tenure, self.clock)
 
     def store_results(self, refs: list[ImageRef]) -> None:
         """Put the images' predictions and record their results, as worker and collector do."""
         for ref in refs:
             self.outputs.put(output_key(ref), b"{}", "application/json")
-        self.recorder.record([done(ref) for ref in refs])
+        self.results.record([done(ref) for ref in refs])
         for job_id in {ref.job_id for ref in refs}:
             for key in (merged_key(job_id), f"{job_id}/results.jsonl"):  # this version's, and earlier versions'
                 self.outputs.put(key, b"{}", "application/x-ndjson")
@@ -305,10 +305,10 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(spread: bool) ->
 def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
     site = Site()
     refs = site.add_job(3)
-    site.recorder.record([done(refs[0])])  # so that the recorder remembers the job
+    site.results.record([done(refs[0])])  # so that the job is remembered
     site.delete(refs[0].job_id)
     site.cleanup.tick()
-    site.recorder.record([done(ref) for ref in refs])
+    site.results.record([done(ref) for ref in refs])
     assert site.store.results(refs[0].job_id) == {}
     assert site.store.counts(refs[0].job_id) == Counts()
 

@@ -1,4 +1,4 @@
-"""The collector between a queue and a recorder that fail."""
+"""The collector between a queue and a writer of results that fail."""
 
 import logging
 from collections import Counter
@@ -17,6 +17,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Model, Prediction, StoredResult, failed
 from core.result_cache import ResultCache
 from core.tracing import new_traceparent, trace_id
+from services.lease import Tenure
 from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import Clock
@@ -26,15 +27,7 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.unit.web_tier.test_result_recorder import (
-    IMAGES,
-    JOBS,
-    REFS,
-    done,
-    figures,
-    recorder_of,
-    stored_jobs,
-)
+from tests.support.result_path import IMAGES, JOBS, REFS, ResultPath, done, figures, stored_jobs
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.collector import (
     COUNT_AGE_SECONDS,
@@ -46,11 +39,9 @@ from web_tier.controller.collector import (
     MAX_BATCHES,
     MAX_RECEIVES,
     MAX_SUSPENDED_SECONDS,
-    Collector,
     CollectorHelper,
-    parse,
 )
-from web_tier.controller.result_recorder import ResultRecorder
+from web_tier.controller.result_writer import ResultWriter
 
 _T = TypeVar("_T")
 ONE, OTHER = JOBS
@@ -65,18 +56,15 @@ class Site:
     """A collector and its queue; each tick moves the clock."""
 
     store: JobStore = field(default_factory=stored_jobs)
-    recorder: ResultRecorder | None = None
+    writer: type[ResultWriter] = ResultWriter
     active: bool = True
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.outputs = MemoryBucket()
         self.queue, self.registry = MemoryQueue(clock=self.clock), WorkerRegistry(self.clock)
-        cache = ResultCache(self.store.table, timedelta(days=1))
-        recorder = self.recorder or recorder_of(self.store)
-        self.collector = Collector(
-            self.queue, self.outputs, recorder, cache, lambda: self.active, registry=self.registry
-        )
+        self.outputs, tenure = MemoryBucket(), Tenure(active=lambda: self.active)
+        path = ResultPath(self.store, tenure, buckets=(MemoryBucket(), self.outputs), writer=self.writer)
+        self.collector = path.collector(self.queue, registry=self.registry)
 
     def send(self, *messages: ClassificationResult | StoredResult | Heartbeat) -> None:
         self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in messages])
@@ -84,7 +72,7 @@ class Site:
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
             self.collector.tick()
-            self.collector.recorder.write_counts(at_once=True)
+            self.collector.counts.write(at_once=True)
             self.clock.now += seconds
 
 
@@ -152,16 +140,14 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
 def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    site, record, read = Site(), ResultRecorder.record_each, list[float | None]()
+    site, record, read = Site(), ResultWriter.record_each, list[float | None]()
 
-    def tick_meanwhile(
-        recorder: ResultRecorder, responses: Sequence[ClassificationResult]
-    ) -> dict[ImageRef, Exception]:
+    def tick_meanwhile(results: ResultWriter, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
         site.tick(EMPTY_POLLS)
         read.append(site.registry.read_until)
-        return record(recorder, responses)
+        return record(results, responses)
 
-    monkeypatch.setattr(ResultRecorder, "record_each", tick_meanwhile)
+    monkeypatch.setattr(ResultWriter, "record_each", tick_meanwhile)
     begun = site.clock.now
     site.send(done(REFS[0]))
     site.tick()
@@ -191,7 +177,7 @@ def test_the_results_of_all_jobs_of_a_round_are_put_together() -> None:
 
 def test_the_result_of_a_single_image_is_counted_in_its_round() -> None:
     site = Site()
-    site.collector.recorder.set_open_jobs(JOBS)
+    site.collector.counts.set_open_jobs(JOBS)
     site.send(done(REFS[0]))
     site.collector.tick()
     assert figures(site.store, ONE) == (1, 0, 40)
@@ -206,7 +192,7 @@ def test_helpers_poll_only_while_there_is_work() -> None:
     site.tick()
     site.send(done(REFS[1]))
     assert helper.tick() == 0
-    site.collector.recorder.write_counts(at_once=True)
+    site.collector.counts.write(at_once=True)
     assert (site.queue.messages, figures(site.store, ONE)) == ([], (2, 0, 40))
     site.clock.now += HELP_SECONDS
     assert helper.tick() > 0
@@ -272,7 +258,7 @@ def test_a_prediction_that_cannot_be_read_delays_its_own_message_alone(monkeypat
     assert set(site.store.results(ONE)) == {REFS[0].image_id, REFS[1].image_id}
 
 
-class FailingRecorder(ResultRecorder):
+class FailingWriter(ResultWriter):
     """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
 
     bad: set[str]
@@ -288,21 +274,26 @@ class FailingRecorder(ResultRecorder):
 
 
 def failing(bad: str, error: Exception | None = None) -> Site:
-    store = stored_jobs()
-    recorder = FailingRecorder(store, lambda _keys: None, sleep=lambda _seconds: None)
-    recorder.bad, recorder.error, recorder.tried = {bad}, error or UnrecordableError(), []
-    return Site(store, recorder)
+    site = Site(writer=FailingWriter)
+    writer = failing_writer(site)
+    writer.bad, writer.error, writer.tried = {bad}, error or UnrecordableError(), []
+    writer.sleep = lambda _seconds: None
+    return site
+
+
+def failing_writer(site: Site) -> FailingWriter:
+    return cast(FailingWriter, site.collector.results)
 
 
 def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> None:
     """Row 49."""
     site = failing(ONE)
-    recorder = cast(FailingRecorder, site.collector.recorder)
+    writer = failing_writer(site)
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
     assert figures(site.store, OTHER) == (12, 0, 40)
     assert len(site.queue.messages) == 12, "the others are deleted"
-    recorder.bad.clear()
+    writer.bad.clear()
     site.tick()
     assert site.store.statuses(ONE) == {}, "hidden for a while"
     site.tick(2, seconds=FIRST_DELAY_SECONDS)
@@ -312,13 +303,13 @@ def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> N
 
 def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
     site = failing(ONE)
-    recorder = cast(FailingRecorder, site.collector.recorder)
+    writer = failing_writer(site)
     site.send(*[done(ref) for ref in IMAGES[ONE][:12]])
     site.tick()
-    recorder.tried.clear()
+    writer.tried.clear()
     site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
     site.tick()
-    assert recorder.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
+    assert writer.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
 
 
 @pytest.mark.parametrize(
@@ -332,19 +323,19 @@ def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
 def test_a_throttled_job_is_tried_alone_after_all_others_and_then_not_for_a_while(throttled: Exception) -> None:
     """Row 49: a throttled call is repeated for seconds."""
     site, left = failing(ONE, throttled), list[int]()
-    recorder = cast(FailingRecorder, site.collector.recorder)
-    recorder.sleep = lambda _seconds: left.append(len(site.queue.messages))
+    writer = failing_writer(site)
+    writer.sleep = lambda _seconds: left.append(len(site.queue.messages))
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
     together = {ref.image_id for refs in IMAGES.values() for ref in refs[:12]}
     alone = {ref.image_id for ref in IMAGES[ONE][:12]}
-    assert recorder.tried == [together, *[alone] * BATCH_ATTEMPTS]
+    assert writer.tried == [together, *[alone] * BATCH_ATTEMPTS]
     assert left == [12] * (BATCH_ATTEMPTS - 1), "the others are deleted"
     assert figures(site.store, OTHER) == (12, 0, 40)
-    recorder.tried.clear()
+    writer.tried.clear()
     site.tick(int(FIRST_DELAY_SECONDS) - 1)
-    assert recorder.tried == []
-    recorder.bad.clear()
+    assert writer.tried == []
+    writer.bad.clear()
     site.tick(2)
     assert figures(site.store, ONE) == (12, 0, 40)
     assert site.queue.messages == []
@@ -352,7 +343,7 @@ def test_a_throttled_job_is_tried_alone_after_all_others_and_then_not_for_a_whil
 
 def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
     site, depth, most, unsent = failing(ONE, TableBusyError("25 items were left")), [0], [0], IMAGES[ONE][1:9]
-    recorder = cast(FailingRecorder, site.collector.recorder)
+    writer = failing_writer(site)
 
     def collect_meanwhile(_seconds: float) -> None:
         depth[0] += 1
@@ -362,7 +353,7 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
             site.collector.tick()
         depth[0] -= 1
 
-    recorder.sleep = collect_meanwhile
+    writer.sleep = collect_meanwhile
     site.send(done(IMAGES[ONE][0]))
     site.collector.tick()
     assert most == [MAX_ALONE]
@@ -371,7 +362,7 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
 
 def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untried() -> None:
     site = failing(ONE, TableBusyError("25 items were left"))
-    recorder = cast(FailingRecorder, site.collector.recorder)
+    writer = failing_writer(site)
     site.send(done(IMAGES[ONE][0]))
     site.queue.messages[0].receive_count = MAX_RECEIVES
     site.tick()
@@ -380,7 +371,7 @@ def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untri
     for message in site.queue.messages:
         message.receive_count = MAX_RECEIVES
     site.tick(MAX_SUSPENDED_SECONDS - 2)
-    recorder.bad.clear()
+    writer.bad.clear()
     assert len(site.queue.messages) == 39, "given back untried"
     site.tick(10)
     assert site.queue.messages == []
@@ -458,14 +449,14 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It may have read the job before this process, frozen meanwhile, put the results; it has to count them."""
-    site, record = Site(), ResultRecorder.record_each
+    site, record = Site(), ResultWriter.record_each
 
-    def lose_lease(recorder: ResultRecorder, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
-        errors = record(recorder, responses)
+    def lose_lease(results: ResultWriter, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
+        errors = record(results, responses)
         site.active = False
         return errors
 
-    monkeypatch.setattr(ResultRecorder, "record_each", lose_lease)
+    monkeypatch.setattr(ResultWriter, "record_each", lose_lease)
     site.send(done(REFS[0]), beat("i-2"))
     site.tick()
     assert site.store.statuses(ONE) == {REFS[0].image_id: "done"}
@@ -475,15 +466,14 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
 def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
     digest, seen = "a" * 64, list[bool]()
 
-    class Watching(ResultRecorder):
+    class Watching(ResultWriter):
         def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
-            cache = ResultCache(self.store.table, timedelta(days=1))
+            cache = ResultCache(self.jobs.store.table, timedelta(days=1))
             seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
             return super().record_each(responses)
 
     known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
-    store = stored_jobs()
-    site = Site(store, Watching(store, lambda _keys: None))
+    site = Site(writer=Watching)
     site.send(done(REFS[0]).model_copy(update=known))
     site.tick()
     assert seen == [True]
@@ -526,16 +516,17 @@ def test_the_owners_of_jobs_cost_no_reads_of_their_own() -> None:
         site.send(*answers)
         site.tick()
 
-    alone = reads_by(lambda store: recorder_of(store).record(answers))
+    alone = reads_by(lambda store: ResultPath(store).results.record(answers))
     assert reads_by(collect) == alone
     assert alone.total() > 0
 
 
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
-    queue = MemoryQueue()
+    site = Site()
     bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
-    queue.send([OutgoingMessage(new_id(), body) for body in bodies])
-    assert [each for _, each in parse(queue.receive())] == [done(REFS[0])]
+    site.queue.send([OutgoingMessage(new_id(), body) for body in bodies])
+    site.tick()
+    assert (site.queue.messages, set(site.store.results(ONE))) == ([], {REFS[0].image_id})
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
     assert all(reason.startswith("not a ClassificationResult: ") for reason in reasons)

@@ -17,8 +17,8 @@ from services.lease import Tenure
 from services.table import EXPIRES_AT, Item, TableBusyError
 from tests.support.jobs import MODEL, NOW, done, failed, record
 from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.result_path import ResultPath, Statistics
 from web_tier.autoscaler.billing import CostAttribution
-from web_tier.controller.result_recorder import ResultRecorder
 from web_tier.features.costs.rows import WRITE_SECONDS, CostRowWriter
 
 DAY, NEXT_DAY = date(2026, 3, 1), date(2026, 3, 2)
@@ -125,19 +125,14 @@ def test_rows_of_a_day_and_what_is_remembered_are_bounded(caplog: pytest.LogCapt
     assert len(desk.writer._images) <= 3
 
 
-def test_the_recorder_reports_each_answer_once_with_the_owner_and_no_cancelled_image() -> None:
-    store, added = JobStore(MemoryTable()), list[tuple[str, str, int, int]]()
+def test_each_answer_is_reported_once_with_the_owner_and_no_cancelled_image() -> None:
+    store, statistics = JobStore(MemoryTable()), Statistics(period=5)
     store.create(JOB)
     images = [ImageRecord(ImageRef(JOB.job_id, new_id()), "a.jpg", "k", 1, NOW, owner="ann") for _ in range(3)]
     store.record_images(images, NOW)
-    recorder = ResultRecorder(
-        store,
-        lambda _keys: None,
-        on_results=lambda _answers: 5,
-        on_attributed=lambda owner, job_id, period, answers: added.append((owner, job_id, period, len(answers))),
-    )
+    results = ResultPath(store, statistics=statistics).results
     first, second, third = images
     cancelled = failed(third, code="cancelled")
-    recorder.record([done(first), done(second), cancelled])
-    recorder.record([done(first)])
-    assert added == [("ann", JOB.job_id, 5, 2)]
+    results.record([done(first), done(second), cancelled])
+    results.record([done(first)])
+    assert statistics.answers == [("ann", JOB.job_id, 5, 2)]

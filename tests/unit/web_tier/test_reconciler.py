@@ -26,7 +26,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.metrics import total_of
-from web_tier.controller import reconciler, result_recorder
+from web_tier.controller import job_cache, reconciler
 from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.reconciler import CLOSE_AFTER
 
@@ -88,7 +88,7 @@ def test_a_lost_request_is_found_after_the_table_could_not_be_read_for_minutes(
     site: ResultsSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [known] = site.add_job(1, request=False)
-    site.recorder.record([done(known)])
+    site.results.record([done(known)])
     site.reconciler.tick()
     [late] = site.add_images(known.job_id, 1, request=False, touched_at=EPOCH + timedelta(seconds=1))
     with monkeypatch.context() as patch:
@@ -178,7 +178,7 @@ def test_resends_are_counted_over_controllers_and_attempts(site: ResultsSite) ->
     site.lose_messages()
     site.start()
     site.pass_time(LOST_AFTER)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.retry(ref, request=False)
     site.lose_messages()
     site.pass_time(2 * LOST_AFTER)
@@ -268,7 +268,7 @@ def test_nothing_is_written_once_the_lease_is_lost(site: ResultsSite) -> None:
 def test_a_retry_whose_request_was_lost_is_requested_again_with_its_attempt(site: ResultsSite) -> None:
     """Row 46."""
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.retry(ref, request=False)
     site.pass_time(2 * LOST_AFTER)
     assert site.requests.requests() == [(ref.image_id, 1)]
@@ -279,7 +279,7 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
     site: ResultsSite, restarted: bool
 ) -> None:
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     record = site.store.image(ref)
     assert site.store.replace_image(record, replace(record, attempt=1))
     if restarted:
@@ -300,7 +300,7 @@ def test_a_retry_whose_web_process_ended_is_requested_while_the_file_waits_for_i
     site: ResultsSite,
 ) -> None:
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.pass_time(2 * LOST_AFTER)
     site.reconciler.users = (Busy(),)
     record = site.store.image(ref)
@@ -317,25 +317,25 @@ def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
     """Row 46."""
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref))
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.retry(ref, request=False)
     answer = again(ref).model_copy(update={"attempt": 1})
     site.store_output(answer)
     site.pass_time(2 * LOST_AFTER)
     assert (site.result(ref).status, site.result(ref).attempt) == (answer.status, 1)
     assert site.requests.sent == []
-    assert site.recorder.missing(ref.job_id) == {}
+    assert site.images.missing(ref.job_id) == {}
 
 
 def test_a_retry_that_the_web_tier_took_back_is_not_waited_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     before = site.store.image(ref)
     after = site.retry(ref, request=False)
     site.pass_time(10)
     assert site.store.replace_image(after, before)
     site.pass_time(2 * LOST_AFTER)
-    assert (site.recorder.missing(ref.job_id), site.requests.sent) == ({}, [])
+    assert (site.images.missing(ref.job_id), site.requests.sent) == ({}, [])
 
 
 # Results that appear meanwhile
@@ -348,7 +348,7 @@ def test_a_result_that_is_stored_while_its_image_is_searched_for_stays(site: Res
         def exists(self, key: str) -> bool:
             answer = done(parse_key(key)).model_copy(update={"key": key})
             site.store_output(answer)
-            site.recorder.record([answer])
+            site.results.record([answer])
             return super().exists(key)
 
     site.inputs = Racing()
@@ -376,7 +376,7 @@ def test_a_result_that_is_stored_just_before_a_failure_stays(site: ResultsSite) 
 def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref))
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.inputs.delete_all([site.retry(ref, request=False).key])
     site.pass_time(2 * LOST_AFTER)
     result = site.result(ref)
@@ -418,12 +418,12 @@ def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: Re
 def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(refused(ref, 0, "first"))
-    site.recorder.record([refused(ref, 0, "first")])
+    site.results.record([refused(ref, 0, "first")])
     site.letters.send([message(site.retry(ref, request=False))])
     site.reconciler.tick()
     result = site.result(ref)
     assert (result.attempt, result.error and result.error.message != "first") == (1, True)
-    assert site.recorder.missing(ref.job_id) == {}
+    assert site.images.missing(ref.job_id) == {}
 
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
@@ -436,12 +436,12 @@ def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsS
 
 def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.recorder.record([refused(ref)])
+    site.results.record([refused(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.retry(ref)
     site.pass_time(10)
     assert site.result(ref).attempt == 0
-    assert site.recorder.missing(ref.job_id) == {ref.image_id: 1}
+    assert site.images.missing(ref.job_id) == {ref.image_id: 1}
 
 
 def letters(site: ResultsSite) -> list[ImageRef]:
@@ -481,7 +481,7 @@ def test_a_controller_that_dies_before_recording_a_failure_leaves_it_to_the_next
 
     table.call = killed_after_the_result
     with pytest.raises(KeyboardInterrupt):
-        site.recorder.record([refused(ref)])
+        site.results.record([refused(ref)])
     table.call = run_effect
     site.start()
     site.pass_time(2 * LOST_AFTER)
@@ -494,7 +494,7 @@ def test_a_dead_letter_ends_with_a_label_that_comes_later(site: ResultsSite) -> 
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert letters(site) == [ref]
-    site.recorder.record([done(ref)])
+    site.results.record([done(ref)])
     assert letters(site) == []
 
 
@@ -527,12 +527,12 @@ def test_a_job_that_is_being_read_is_swept_later_and_delays_no_other(site: Resul
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as readers:
         patch.setattr(JobStore, "images", slow)
-        patch.setattr(result_recorder, "LOAD_SECONDS", 0.05)
-        site.recorder.readers = readers
+        patch.setattr(job_cache, "LOAD_SECONDS", 0.05)
+        site.jobs.readers = readers
         site.pass_time(CLOSE_AFTER * LOST_AFTER + 20)
         assert [job.job_id for job in site.store.open_jobs()] == [large[0].job_id]
         may_read.set()
-        wait_until(lambda: site.recorder.is_read(large[0].job_id), "the large job is read")
+        wait_until(lambda: site.jobs.is_read(large[0].job_id), "the large job is read")
         site.pass_time(20)
     assert site.store.open_jobs() == []
 

@@ -1,0 +1,160 @@
+"""What records results, connected as in the controller, over two jobs in memory."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import Any
+
+from core.ids import ImageRef, new_id
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult, Failure, failed
+from core.result_cache import ResultCache
+from services.clock import utc_now
+from services.lease import Tenure
+from services.s3 import Bucket
+from services.sqs import Queue
+from tests.support.memory_aws.calls import failing_writes
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from web_tier.controller.cancellation import JobCanceller
+from web_tier.controller.collector import Collector
+from web_tier.controller.counts_store import CountsStore
+from web_tier.controller.job_cache import JobCache
+from web_tier.controller.job_counts import JobCounts
+from web_tier.controller.job_images import JobImages
+from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
+from web_tier.controller.result_writer import ResultStatistics, ResultWriter
+
+JOBS = [new_id() for _ in range(2)]
+IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
+REFS = [ref for refs in IMAGES.values() for ref in refs]
+
+
+def done(ref: ImageRef, attempts: int = 1) -> ClassificationResult:
+    return ClassificationResult(
+        job_id=ref.job_id,
+        image_id=ref.image_id,
+        status="done",
+        label="cat",
+        score=0.5,
+        worker="i-1",
+        attempts=attempts,
+    )
+
+
+def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> ClassificationResult:
+    failure = Failure(code="bad", message="no image")
+    return failed(ref, failure, worker="i-1", attempt=attempt, attempts=attempts).response()
+
+
+def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
+    """A store with two jobs of forty images each, which fails only afterwards."""
+    ready = [False]
+    store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None)))
+    for job_id, refs in IMAGES.items():
+        store.create(Job(job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
+    ready[0] = True
+    return store
+
+
+def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    counts = store.counts(job_id)
+    return counts.done, counts.failed, counts.images
+
+
+def figures_of_items(store: JobStore, job_id: str) -> tuple[int, int, int]:
+    """The figures as the items themselves make them."""
+    statuses = list(store.statuses(job_id).values())
+    return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
+
+
+class LockedCache(JobCache):
+    """Fails if it is about to use what is known of a job that no thread holds."""
+
+    def _known_or_read(self, job_id: str) -> JobCounts | None:
+        assert job_id in self.locks.in_use()
+        return super()._known_or_read(job_id)
+
+
+class Statistics(ResultStatistics):
+    """Keeps what is counted: results, and answers by owner, job and billing period."""
+
+    def __init__(self, period: int = 1) -> None:
+        self.period = period
+        self.results = list[ClassificationResult]()
+        self.answers = list[tuple[str, str, int, int]]()
+
+    def count(self, results: Sequence[ClassificationResult]) -> None:
+        self.results += results
+
+    def attribute(self, owner: str, job_id: str, answers: Sequence[ClassificationResult]) -> int:
+        self.answers.append((owner, job_id, self.period, len(answers)))
+        return self.period
+
+
+class InlineExecutor:
+    """An executor that runs each call at once, in the thread or task that asks for it."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> "Future[Any]":
+        """Run a call; a process that is killed in it goes no further."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as error:  # noqa: BLE001 - as an executor does
+            future.set_exception(error)
+        return future
+
+    def submit_in_turn(self, _user: str, call: Callable[[], Any]) -> "Future[Any]":
+        """Run a call of a user."""
+        return self.submit(call)
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
+        """Run a call for each item."""
+        return [function(*items) for items in zip(*iterables, strict=False)]
+
+
+class ResultPath:
+    """What records results; other `options` are those of the cache of jobs."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        tenure: Tenure | None = None,
+        *,
+        buckets: tuple[Bucket, Bucket] | None = None,
+        statistics: ResultStatistics | None = None,
+        writer: type[ResultWriter] = ResultWriter,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        **options: Any,
+    ) -> None:
+        self.inputs, self.outputs = buckets or (MemoryBucket(), MemoryBucket())
+        options = {"readers": InlineExecutor(), "now": now, "clock": clock, **options}
+        self.jobs = LockedCache(store, tenure or Tenure(), **options)
+        self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs, sleep)
+        parts = (self.jobs, self.images, self.counts, self.inputs, self.outputs, statistics)
+        self.results = writer(*parts, sleep)
+        self.recovery = ResultRecovery(store, self.results, self.outputs)
+
+    def collector(self, responses: Queue, **options: Any) -> Collector:
+        """Return a collector of these responses."""
+        cache = ResultCache(self.jobs.store.table, timedelta(days=1))
+        parts = (self.jobs, self.results, self.counts, cache, self.jobs.tenure)
+        return Collector(responses, self.outputs, *parts, **options)
+
+    def canceller(self, **options: Any) -> JobCanceller:
+        """Return a canceller of jobs."""
+        parts = (self.jobs.store, self.images, self.recovery, self.inputs, self.jobs.tenure)
+        return JobCanceller(*parts, **options)
+
+    def reconciler(self, dead_letters: Queue, max_receives: int, **options: Any) -> Reconciler:
+        """Return a reconciler that consumes these dead letters."""
+        tenure = self.jobs.tenure
+        letters = DeadLetterConsumer(dead_letters, self.recovery, self.images, max_receives, tenure)
+        parts = (self.jobs.store, self.jobs, self.images, self.counts, self.recovery, letters)
+        return Reconciler(*parts, inputs=self.inputs, tenure=tenure, **options)

@@ -1,0 +1,326 @@
+"""Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
+from core.jobs.items import DEAD_LETTERS
+from core.jobs.models import DeletedJob, ImageRecord, Job, Resend, ResultSummary
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult, Model, crashed_worker, failed
+from core.model_catalog import JobModel
+from services.lease import Tenure
+from services.table import BATCH_ATTEMPTS, Item, TableBusyError
+from tests.support.jobs import client_error
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.ec2 import EPOCH
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.result_path import (
+    IMAGES,
+    JOBS,
+    REFS,
+    ResultPath,
+    Statistics,
+    done,
+    figures,
+    figures_of_items,
+    not_done,
+    stored_jobs,
+)
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+def redelivered(store: JobStore, job_id: str) -> int:
+    """How many results needed more than one receive, as the items themselves say."""
+    return sum(result.attempts > 1 for result in dict(store.summaries(job_id)).values())
+
+
+def test_a_failed_image_is_reported_with_the_model_of_its_job() -> None:
+    store, statistics = JobStore(MemoryTable()), Statistics()
+    job = Job(REFS[0].job_id, "job", EPOCH, model=JobModel("new", "a" * 64, "s3://bucket/models/a"))
+    store.create(job)
+    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in REFS[:2]], EPOCH)
+    other = Model(name="of an old worker", digest="b" * 64)
+    path = ResultPath(store, statistics=statistics)
+    path.results.record([not_done(REFS[0]), done(REFS[1]).model_copy(update={"model": other})])
+    assert {each.image_id: each.model for each in statistics.results} == {
+        REFS[0].image_id: Model(name="new", digest="a" * 64),
+        REFS[1].image_id: other,
+    }
+
+
+def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
+    store = stored_jobs()
+    store.put_failed(not_done(REFS[0]))
+    items = cast(MemoryTable, store.table).items
+    key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
+    items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
+    assert dict(store.summaries(JOBS[0])) == {REFS[0].image_id: ResultSummary("failed")}
+    assert store.put_failed(not_done(REFS[0], 1))
+
+
+def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
+    store, holds_lease = stored_jobs(), [True]
+    frozen = ResultPath(store, Tenure(active=lambda: holds_lease[0]))
+    frozen.results.record([done(IMAGES[job_id][0]) for job_id in JOBS])
+    removed = DeletedJob(JOBS[0])
+    store.delete(store.job(JOBS[0]))
+    while store.remove_items(removed, 100):
+        pass
+    store.unmark_deleted(removed)
+    holds_lease[0] = False
+    crashed = failed(IMAGES[JOBS[0]][2], crashed_worker(5), worker="i-1", attempts=5).response()
+    frozen.results.record([*(done(IMAGES[job_id][1]) for job_id in JOBS), crashed])
+    assert any(JOBS[0] in sk for pk, sk in cast(MemoryTable, store.table).items if pk == DEAD_LETTERS)
+    [marked] = store.deleted_jobs()
+    assert marked.job_id == JOBS[0]
+    # A removal that has read for the last time before that write leaves the mark.
+    store.unmark_deleted(removed)
+    assert store.deleted_jobs() == [marked]
+    while store.remove_items(marked, 100):
+        pass
+    store.unmark_deleted(marked)
+    assert store.deleted_jobs() == []
+    assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
+    assert not frozen.counts.rewrite(JOBS[0])
+    assert [each.job_id for each in store.deleted_jobs()] == [JOBS[0]], "a write of counts alone"
+
+
+def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> None:
+    """Row 64: if this table had the job, since an image was added to it later or it has a mark, it was deleted."""
+    store = stored_jobs()
+    old, gone = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
+    added = ImageRef(old.job_id, first_id_of(datetime.now(UTC) + timedelta(hours=3)))
+    store.delete(Job(gone.job_id, "job", EPOCH))
+    for table_since, expected in (
+        (None, []),
+        (datetime.now(UTC), [old]),
+        (datetime.now(UTC) - timedelta(hours=2), []),
+    ):
+        outputs = MemoryBucket()
+        path = ResultPath(store, Tenure(table_since=table_since), buckets=(MemoryBucket(), outputs))
+        for ref in (old, gone, added):
+            outputs.put(output_key(ref), b"{}", "application/json")
+        path.results.record([done(old), done(gone), done(added)])
+        assert outputs.objects.keys() == set(map(output_key, expected))
+
+
+def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
+    store = stored_jobs()
+    path = ResultPath(store)
+    path.results.record([done(REFS[1])])
+    store.put_done([done(REFS[0])])
+    path.results.record([not_done(REFS[0])])
+    assert figures(store, JOBS[0]) == (2, 0, 40)
+
+
+def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
+    store, statistics = stored_jobs(), Statistics()
+    path = ResultPath(store, statistics=statistics)
+    path.results.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
+    path.results.record([done(REFS[0]), not_done(REFS[2])])
+    path.results.record([done(REFS[0]), not_done(REFS[2], 1), done(REFS[3])])  # only the first one is a repeat
+    assert statistics.answers == [("", JOBS[0], 1, 3), ("", JOBS[0], 1, 2)]
+    later = Statistics(period=4)
+    successor = ResultPath(store, statistics=later)
+    successor.results.record([not_done(REFS[2], 1), done(REFS[0])])
+    successor.results.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
+    assert later.answers == [("", JOBS[0], 4, 1)]
+    assert store.counts(JOBS[0]).runs == ((1, 5), (4, 1))
+
+
+def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
+    at = EPOCH + timedelta(minutes=minutes)
+    return Resend(attempt, at, at, waited_seconds=60)
+
+
+def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once() -> None:
+    store = stored_jobs()
+    path = ResultPath(store)
+    path.results.record([done(REFS[0], attempts=3), done(REFS[1])])
+    path.results.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[2].image_id: resend()})
+    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 2)
+    ResultPath(store).results.record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
+    assert store.resends(JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
+    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 3)
+
+
+def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
+    store = stored_jobs()
+    path = ResultPath(store)
+    path.results.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[1].image_id: resend()})
+    store.delete_images([REFS[0]])
+    path.images.resync(JOBS[0])
+    path.counts.rewrite(JOBS[0])
+    for _ in range(2):
+        assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (1, 1)
+        ResultPath(store).counts.rewrite(JOBS[0])
+    before = dict(cast(MemoryTable, store.table).items)
+    path.results.record_resends(new_id(), {REFS[0].image_id: resend()})
+    assert cast(MemoryTable, store.table).items == before
+
+
+def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    store, gone, unknown = stored_jobs(), ImageRef(new_id(), new_id()), ImageRef(JOBS[0], new_id())
+    path = ResultPath(store, buckets=(MemoryBucket(), outputs := MemoryBucket()))
+    for ref in (gone, unknown, REFS[0]):
+        outputs.put(output_key(ref), b"{}", "application/json")
+    path.results.record([done(gone), done(unknown), done(REFS[0])])
+    assert outputs.objects.keys() == {output_key(unknown), output_key(REFS[0])}
+    logged = [vars(each) for each in caplog.records]
+    assert [(each.get("jobs") or each["job"], each["n"]) for each in logged] == [([gone.job_id], 1), (JOBS[0], 1)]
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+    assert store.statuses(JOBS[0]) == {REFS[0].image_id: "done"}
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "active", "tries"),
+    [
+        (TableBusyError("busy"), BATCH_ATTEMPTS - 1, True, BATCH_ATTEMPTS),
+        (TableBusyError("busy"), BATCH_ATTEMPTS, True, BATCH_ATTEMPTS),
+        (TableBusyError("busy"), 2, False, 1),
+        (client_error(503), 2, True, 1),
+    ],
+)
+def test_results_are_tried_again_after_growing_pauses_while_the_table_throttles(
+    error: Exception, failures: int, active: bool, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, pauses, tried, put_each_done = stored_jobs(), list[float](), list[int](), JobStore.put_each_done
+
+    def throttled(each: JobStore, responses: Sequence[ClassificationResult]) -> Any:
+        tried.append(len(responses))
+        first = int(len(tried) <= failures)
+        return put_each_done(each, responses[first:]) | {response.ref: error for response in responses[:first]}
+
+    monkeypatch.setattr(JobStore, "put_each_done", throttled)
+    acting = [True]
+    path = ResultPath(store, Tenure(active=lambda: acting[0]), sleep=pauses.append)
+    assert path.images.is_accepted(REFS[0])
+    acting[0] = active
+    with pytest.raises(type(error)) if failures >= tries else nullcontext():
+        path.results.record([done(ref) for ref in REFS[:3]])
+    assert tried == [3, *([1] * (tries - 1))], "only what is left is tried again"
+    assert len(pauses) == tries - 1
+    assert all(min(5.0, 0.1 * 2**n) / 2 <= pause <= min(5.0, 0.1 * 2**n) for n, pause in enumerate(pauses))
+    assert figures(store, JOBS[0])[0] == (2 if failures >= tries else 3)
+
+
+def test_one_throttled_job_is_the_only_one_that_is_not_recorded() -> None:
+    store = stored_jobs()
+    put_each = MemoryTable.put_each
+
+    def throttled(each: MemoryTable, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
+        busy = [item for item in items if item["pk"] == f"JOB#{JOBS[0]}"]
+        left = put_each(each, [item for item in items if item not in busy])
+        return [*left, *((item, TableBusyError("busy")) for item in busy)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTable, "put_each", throttled)
+        path = ResultPath(store)
+        errors = path.results.record_each([done(IMAGES[job_id][0]) for job_id in JOBS])
+    assert {ref: type(error) for ref, error in errors.items()} == {IMAGES[JOBS[0]][0]: TableBusyError}
+    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
+    path.results.record([done(IMAGES[JOBS[0]][0])])
+    assert figures(store, JOBS[0]) == (1, 0, 40)
+
+
+@dataclass
+class FailingAt:
+    """Crashes at given writes, counted over all attempts."""
+
+    crashes: set[int]
+    writes: int = field(default=0)
+
+    def __call__(self, _when: str) -> None:
+        self.writes += 1
+        if self.writes in self.crashes:
+            raise CrashError
+
+
+_responses = st.lists(
+    st.builds(
+        lambda ref, good, attempts: done(ref, attempts) if good else not_done(ref, attempts=attempts),
+        st.sampled_from(REFS),
+        st.booleans(),
+        st.integers(1, 2),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150)
+@given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
+def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
+    responses: list[ClassificationResult],
+    crashes: set[int],
+    restarts: list[bool],
+    random: "st.random.Random",  # type: ignore[name-defined]
+) -> None:
+    """At-least-once delivery: what was not recorded comes again, in another order, perhaps to a new process."""
+    store = stored_jobs(FailingAt(crashes))
+    path = ResultPath(store)
+    queue = list(responses)
+    restart = iter(restarts)
+    while queue:
+        batch = [queue.pop(random.randrange(len(queue))) for _ in range(min(len(queue), random.randint(1, 100)))]
+        try:
+            path.results.record(batch)
+        except CrashError:
+            queue += batch
+            if next(restart, False):
+                path = ResultPath(store)
+    good = {response.ref for response in responses if response.status == "done"}
+    every = {response.ref for response in responses}
+    for job_id in {response.job_id for response in responses}:
+        expected = (
+            sum(ref.job_id == job_id for ref in good),
+            sum(ref.job_id == job_id for ref in every - good),
+            40,
+        )
+        assert figures(store, job_id) == figures_of_items(store, job_id) == expected
+        assert store.counts(job_id).system_retried == redelivered(store, job_id)
+
+
+def test_an_unkept_image_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:
+    store = stored_jobs()
+    path = ResultPath(store, buckets=(inputs := MemoryBucket(), MemoryBucket()))
+    own, foreign, failed_one = (input_key(REFS[number], "jpg") for number in (0, 1, 4))
+    for key in (foreign, failed_one):
+        inputs.put(key, b"pixels", "image/jpeg")
+    for _ in range(2):  # the controller that recorded it first may have died before the deletion
+        inputs.put(own, b"pixels", "image/jpeg")
+        path.results.record([done(REFS[0]).model_copy(update={"key": own})])
+        assert inputs.objects.keys() == {foreign, failed_one}
+    inputs.put(own, b"pixels", "image/jpeg")
+    path.results.record(
+        [
+            done(REFS[2]).model_copy(update={"key": foreign}),
+            done(REFS[3]),
+            not_done(REFS[4]).model_copy(update={"key": failed_one}),
+            done(ImageRef(JOBS[0], new_id())).model_copy(update={"key": own}),
+        ]
+    )
+    assert inputs.objects.keys() == {own, foreign, failed_one}, (
+        "another image's, one of unknown key, a failed one, one that was never accepted"
+    )
+
+
+def test_an_image_that_is_kept_stays() -> None:
+    store, key = JobStore(MemoryTable()), input_key(REFS[0], "jpg")
+    store.create(Job(JOBS[0], "job", EPOCH, keep=True))
+    store.record_images([ImageRecord(REFS[0], "a.jpg", "key", 1, EPOCH)], EPOCH)
+    path = ResultPath(store, buckets=(inputs := MemoryBucket(), MemoryBucket()))
+    inputs.put(key, b"pixels", "image/jpeg")
+    path.results.record([done(REFS[0]).model_copy(update={"key": key})])
+    assert (inputs.exists(key), figures(store, JOBS[0])) == (True, (1, 0, 1))
