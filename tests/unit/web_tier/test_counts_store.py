@@ -126,6 +126,24 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     assert len(seconds) < 12
 
 
+def test_a_result_recorded_while_counts_are_written_is_in_the_next_write() -> None:
+    store, clock, late = stored_jobs(), Clock(), [done(REFS[1])]
+    path = ResultPath(store, clock=clock)
+    path.counts.set_open_jobs(JOBS)
+    path.results.record([done(REFS[0])])
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "PutItem" and late:
+            path.results.record([late.pop()])
+        return effect()
+
+    cast(MemoryTable, store.table).call = call
+    for expected in (1, 2):
+        path.counts.tick()
+        assert figures(store, JOBS[0]) == (expected, 0, 40)
+        clock.now += COUNTS_SECONDS
+
+
 def test_counts_that_cannot_be_stored_are_retried_with_backoff_while_results_go_on() -> None:
     store, clock, tried, refuse = stored_jobs(), Clock(), list[float](), [True]
 
