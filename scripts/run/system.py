@@ -43,7 +43,7 @@ from web_tier.http.metrics import FOLDER_VARIABLE
 ROOT = Path(__file__).resolve().parents[2]
 HOME = home_of(ROOT, os.environ)
 READY_SECONDS = 300.0
-"""Longest wait until a process answers. A first start compiles packages; beside much other work that takes minutes."""
+"""Longest wait until a process answers. A first start compiles packages, which may take minutes on a busy machine."""
 RESTORE_SECONDS = 600.0
 """Longest wait until a local cloud has restored its state; 10,000 objects take seconds."""
 
