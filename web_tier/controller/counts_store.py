@@ -71,7 +71,8 @@ class CountsStore:
         self.write()
         changed = set(self.jobs.changed())
         with self._lock:
-            latest = self._latest_write(len(changed))
+            # Of so many jobs each may have to wait so long, also if none has changed at this moment.
+            latest = self._latest_write(len(self._stored_at))
             self._stored_at = {key: at for key, at in self._stored_at.items() if key in changed or at > latest}
             self._failures = Counter({key: failures for key, failures in self._failures.items() if key in changed})
         return COUNTS_TICK_SECONDS if changed else COUNTS_SECONDS

@@ -106,7 +106,7 @@ def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> Non
 
 def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
     store, clock, jobs = JobStore(MemoryTable()), Clock(), 2 * MAX_COUNTS_A_SECOND
-    refs = [[ImageRef(job_id, new_id()) for _ in range(2)] for job_id in (new_id() for _ in range(jobs))]
+    refs = [[ImageRef(job_id, new_id()) for _ in range(3)] for job_id in (new_id() for _ in range(jobs))]
     for pair in refs:
         store.create(Job(pair[0].job_id, "job", EPOCH))
         store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in pair], EPOCH)
@@ -117,13 +117,18 @@ def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
         path.counts.tick()
     seconds = list[float]()
     for _ in range(jobs):
-        if all(figures(store, pair[0].job_id) == (2, 0, 2) for pair in refs):
+        if all(figures(store, pair[0].job_id) == (2, 0, 3) for pair in refs):
             break
         seconds.append(clock.now)
         clock.now += COUNTS_SECONDS
         path.counts.tick()
     assert seconds[-1] - seconds[0] >= jobs / MAX_COUNTS_A_SECOND - 2 * COUNTS_SECONDS
     assert len(seconds) < 12
+    clock.now += COUNTS_SECONDS
+    path.counts.tick()
+    assert path.results.record_each([done(pair[2]) for pair in refs]) == {}
+    path.counts.tick()
+    assert any(figures(store, pair[0].job_id) == (2, 0, 3) for pair in refs), "also if none had changed meanwhile"
 
 
 def test_a_result_recorded_while_counts_are_written_is_in_the_next_write() -> None:
