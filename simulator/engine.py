@@ -148,6 +148,12 @@ def pooled(outcomes: Sequence[SimulationOutcome]) -> SimulationOutcome:
     )
 
 
+def kept_without_work(settings: FleetSettings, at: datetime) -> int:
+    """Return how many workers a policy keeps without work at a time."""
+    without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=at)
+    return POLICIES[settings.policy](without_work, settings).kept_without_work(settings)
+
+
 class ConfiguredDecision:
     """The controller's decision by one fleet section of config.yaml; with `prices`, its spending caps hold."""
 
@@ -161,8 +167,7 @@ class ConfiguredDecision:
     @property
     def kept(self) -> int:
         """The workers that are kept without work when the trace begins."""
-        without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=BEGIN)
-        return POLICIES[self._settings.policy](without_work, self._settings).kept_without_work(self._settings)
+        return kept_without_work(self._settings, BEGIN)
 
     def _seconds(self) -> float:
         return (self._at - BEGIN).total_seconds()

@@ -255,7 +255,7 @@ class Collector:
             self.responses.change_visibility(back, seconds)
 
     def _read(self, messages: Sequence[ReceivedMessage]) -> tuple[list[_Received], list[ReceivedMessage]]:
-        """Return the messages with a result or a heartbeat, and those whose stored prediction could not be read."""
+        """Return the messages with a result or a heartbeat, and those with a prediction that could not be read."""
         received, unread = list[_Received](), list[ReceivedMessage]()
         stored = list[tuple[ReceivedMessage, StoredResult]]()
         for message in messages:

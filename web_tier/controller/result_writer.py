@@ -162,7 +162,7 @@ class ResultWriter:
     def _put_and_count(
         self, jobs: Mapping[str, JobCounts], best: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
     ) -> list[ClassificationResult]:
-        """Put results of `jobs`, whose locks are held, and count them; add the reasons of those left to `errors`.
+        """Put results of `jobs` and count them, under the jobs' locks; add the reasons of those left to `errors`.
 
         Returns the results of images that are not to be kept.
         """

@@ -166,7 +166,7 @@ class Checks:
     def _may_be_of_lost_job(self, key: str) -> bool:
         """Return whether a restore may have lost the job of a prediction that was stored once the job was deleted.
 
-        The system keeps such a prediction: for all it knows, somebody misses the job.
+        The system keeps such a prediction: it cannot tell the job from one that the restore has lost.
         """
         leader = self.world.leader
         restored_at = self.world.controllers[leader].lease.moved_at if leader is not None else None

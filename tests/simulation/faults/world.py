@@ -16,15 +16,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import FleetSettings
 from core.fleet.models import FleetPause
 from services.errors import FleetsightError
-from services.sqs import QueueCounts
+from simulator.engine import kept_without_work
 from tests.conftest import shipped_values
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.loop import Autoscaler
-from web_tier.autoscaler.observe import Observation
-from web_tier.autoscaler.policies import POLICIES
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 LEASE_SECONDS: Final = 5.0
@@ -174,8 +172,7 @@ class World:
             self._note("left or never answered", f"{self.queues.sent - self.queues.answered} images wait for ever")
         self.run(AFTERWARDS_SECONDS, every=5.0)
         left = [self.cloud.instances[key] for key in self.cloud.alive()]
-        without_work = Observation(QueueCounts(0, 0, 0), 0, (), at=EPOCH + timedelta(seconds=self.now))
-        wanted = POLICIES[self.settings.policy](without_work, self.settings).kept_without_work(self.settings)
+        wanted = kept_without_work(self.settings, EPOCH + timedelta(seconds=self.now))
         if len(left) != wanted or any(each.worker.silent for each in left):
             names = [each.instance_id for each in left]
             self._note("left or never answered", f"{names} are left, {wanted} wanted")

@@ -58,10 +58,8 @@ class FleetStatusBody(FleetSnapshot):
     @classmethod
     def from_fleet(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
-        fields, cost = (
-            {**dict(fleet), "silent_seconds": round(silent_seconds, 1)},
-            ThousandCost.from_snapshot(fleet, prices),
-        )
+        fields = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}
+        cost = ThousandCost.from_snapshot(fleet, prices)
         if cost is None:
             return cls(**fields)
         return cls(
