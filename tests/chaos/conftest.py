@@ -113,17 +113,26 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 
 
 @contextmanager
-def run_system(home: Path, kind: str = "standard", state: OpenState | None = None) -> Iterator[RunningSystem]:
-    """Run a whole system with queues of a kind and short time-outs: what a test kills is soon replaced."""
+def run_system(
+    home: Path, kind: str = "standard", state: OpenState | None = None, *, patient: bool = False
+) -> Iterator[RunningSystem]:
+    """Run a whole system with queues of a kind.
+
+    Its time-outs are short, so that what a test kills is soon replaced; a busy machine may exceed them, which costs
+    an image a try. With `patient`, they are those of `config.yaml`.
+    """
     settings = {
         "FLEETSIGHT__QUEUES__KIND": kind,
-        "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
-        "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
         "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",
-        "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
         "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
     }
+    if not patient:
+        settings |= {
+            "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
+            "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
+            "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
+        }
     with running_system(home, settings, state=state) as system:
         fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
         yield RunningSystem(system, ApiClient(system.url), fleet)

@@ -18,7 +18,7 @@ from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
 from scripts.load.schedule import steady
-from tests.chaos.conftest import RunningSystem, signs
+from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -166,36 +166,34 @@ def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them
     assert len(running.stored_images(kept)) == len(outcomes[0].accepted)
 
 
-def test_row_22_a_lower_maximum_a_pause_and_a_drain_in_a_batch_cost_no_image_a_try(
-    running: RunningSystem,
-) -> None:
-    wait_for_empty_fleet(running)
-    files, truth = signs(150, seed=61)
-    job_id, ops = running.api.create_job("interrupted"), FleetClient(running.system.url)
-    # Four of five reads of an image fail, so that no worker is done with the batch before all reads fail.
-    reads = {"kind": "unavailable", "tier": "worker", "service": "s3", "operation": "GET"}
-    running.set_switches(faults=[{**reads, "share": 0.8}])
-    outcome = running.upload(job_id, files)
-    wait_until(lambda: len(running.workers()) > 1, "two workers run")
-    wait_until(lambda: running.api.status(job_id)["done"], "an image is classified")
-    running.set_switches(faults=[reads])
-    first = next(result["worker"] for result in running.api.results(job_id) if result["status"] == "done")
+def test_row_22_a_lower_maximum_a_pause_and_a_drain_in_a_batch_cost_no_image_a_try(tmp_path: Path) -> None:
+    with run_system(tmp_path, patient=True) as running:
+        files, truth = signs(150, seed=61)
+        job_id, ops = running.api.create_job("interrupted"), FleetClient(running.system.url)
+        # Four of five reads of an image fail, so that no worker is done with the batch before all reads fail.
+        reads = {"kind": "unavailable", "tier": "worker", "service": "s3", "operation": "GET"}
+        running.set_switches(faults=[{**reads, "share": 0.8}])
+        outcome = running.upload(job_id, files)
+        wait_until(lambda: len(running.workers()) > 1, "two workers run")
+        wait_until(lambda: running.api.status(job_id)["done"], "an image is classified")
+        running.set_switches(faults=[reads])
+        first = next(result["worker"] for result in running.api.results(job_id) if result["status"] == "done")
 
-    ops.set_limits(0, 1, "")
-    wait_until(lambda: "above the limit of 1" in _reason(running), "the lower maximum is in force")
-    ops.pause("")
-    wait_until(lambda: _reason(running).startswith("paused"), "the fleet is paused")
-    ops.drain(first)
-    wait_until(lambda: any(each.draining for each in running.workers()), "a worker is asked to drain")
-    running.set_switches(faults=[])
-    wait_until(lambda: first not in {each.instance_id for each in running.workers()}, "it has ended")
-    ops.resume()
-    ops.reset_limits()
+        ops.set_limits(0, 1, "")
+        wait_until(lambda: "above the limit of 1" in _reason(running), "the lower maximum is in force")
+        ops.pause("")
+        wait_until(lambda: _reason(running).startswith("paused"), "the fleet is paused")
+        ops.drain(first)
+        wait_until(lambda: any(each.draining for each in running.workers()), "a worker is asked to drain")
+        running.set_switches(faults=[])
+        wait_until(lambda: first not in {each.instance_id for each in running.workers()}, "it has ended")
+        ops.resume()
+        ops.reset_limits()
 
-    running.wait_for_results(job_id, 150)
-    assert running.right(job_id, outcome, truth) >= 148
-    assert {result["attempts"] for result in running.api.results(job_id)} == {1}
-    assert "asked to drain" in running.fleet.console_output(first)
+        running.wait_for_results(job_id, 150)
+        assert running.right(job_id, outcome, truth) >= 148
+        assert {result["attempts"] for result in running.api.results(job_id)} == {1}
+        assert "asked to drain" in running.fleet.console_output(first)
 
 
 def _reason(running: RunningSystem) -> str:
