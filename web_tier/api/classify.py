@@ -1,7 +1,7 @@
 """Single images: a client sends one image and gets its label.
 
 * `POST /api/v1/classify` answers with the prediction while the client waits.
-* The classic contracts (`/api/image`, `/classify-image`, `/file-upload`, `/classify`, and `/` for their fields)
+* The classic contracts (`/api/image`, `/classify-image`, `/file-upload`, `/classify`, and `/` for programs)
   answer a form with one file with its label as plain text. Load generators use them: hundreds of connections at
   once. Errors are plain text, too. `POST /classify` also accepts the poster's JSON.
 * The asynchronous pair `/inference/image` and `/predictions/ID` answers with an id, and later with the label.
@@ -9,6 +9,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Final, Self
 
@@ -19,7 +20,6 @@ from werkzeug.exceptions import (
     GatewayTimeout,
     HTTPException,
     NotFound,
-    RequestEntityTooLarge,
     ServiceUnavailable,
     UnprocessableEntity,
     UnsupportedMediaType,
@@ -39,7 +39,7 @@ from web_tier.http.memory import BusyError
 from web_tier.http.openapi import BYTES, FILE, FORM, JSON, ApiResponse, operation
 from web_tier.http.parameters import known_ref
 from web_tier.http.parsing import ClassifyQuery, json_response, parse_query
-from web_tier.http.problems import refuse, refuse_in_text
+from web_tier.http.problems import ImageRefusedError, refuse, refuse_in_text
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
 from web_tier.results.export import ImageBody
@@ -47,21 +47,25 @@ from web_tier.results.query import ImageResult
 from web_tier.results.services import current_result_services
 from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.request_body import Base64Image, Parts, json_image, only_file, raw_image, request_parts
+from web_tier.uploads.request_body import NO_FILE, Base64Image, Parts, json_image, only_file, raw_image, request_parts
 
 BUSY_RETRY_SECONDS: Final = 5
 """Seconds after which a client should repeat a request that was rejected since too many others wait."""
 
-_STATUS_OF: Mapping[str, type[HTTPException]] = {UNAVAILABLE: ServiceUnavailable, "too_large": RequestEntityTooLarge}
+_STATUS_OF: Mapping[str, HTTPStatus] = {
+    UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+"""Statuses of rejections, by their code; others get 422."""
 
 
 def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
     """Accept the one image of `uploads` and return its record.
 
     Raises:
-        UnprocessableEntity: if there is no file, or its image is not valid.
-        RequestEntityTooLarge: if it is larger than an image may be.
-        ServiceUnavailable: if it could not be stored.
+        UnprocessableEntity: if there is no file.
+        ImageRefusedError: if its image is not valid or too large, or could not be stored.
+        ServiceUnavailable: if no memory became free for it.
         QuotaExceededError: if its sender has used up the day's quota.
     """
     try:
@@ -69,9 +73,10 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
     except BusyError as error:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:
-        raise UnprocessableEntity("the form holds no file; send one image in a field of the form")
+        raise UnprocessableEntity(NO_FILE)
     if isinstance(outcome, RejectedUpload):
-        raise _STATUS_OF.get(outcome.code, UnprocessableEntity)(outcome.message)
+        status = _STATUS_OF.get(outcome.code, HTTPStatus.UNPROCESSABLE_ENTITY)
+        raise ImageRefusedError(status, outcome.code, outcome.message)
     return outcome
 
 
@@ -79,7 +84,7 @@ def wait_for_result(record: ImageRecord, seconds: float) -> ClassificationResult
     """Return the result of an accepted image, or None if none exists within `seconds`.
 
     Raises:
-        UnprocessableEntity: if the image cannot be classified.
+        ImageRefusedError: if the image cannot be classified.
     """
     if isinstance(record, CachedImage):
         return record.response
@@ -91,10 +96,10 @@ def require_label(response: ClassificationResult) -> ClassificationResult:
     """Return `response`, which has a label.
 
     Raises:
-        UnprocessableEntity: if the image cannot be classified.
+        ImageRefusedError: if the image cannot be classified.
     """
     if response.error is not None:
-        raise UnprocessableEntity(response.error.message)
+        raise ImageRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, response.error.code, response.error.message)
     return response
 
 
@@ -178,9 +183,6 @@ def _uploads(name: str) -> Iterator[Upload]:
         f"image type or application/octet-stream; not {kind or 'without a type'}"
     )
 
-
-CLASSIC_FIELDS = frozenset({"myfile", "inputFile"})
-"""Fields that select the classic contract at `/`; a form with any other field is the upload page's."""
 
 NAMED_FIELD = "inputFile"
 """Field with an answer that begins with the name of the file."""

@@ -68,7 +68,7 @@ from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import MAX_FILES as MAX_FILES_WITH_KEY
 from web_tier.uploads.idempotency import Claim, ingest_idempotent
-from web_tier.uploads.request_body import POSITIONS_FIELD, positioned_files, request_parts, upload_status
+from web_tier.uploads.request_body import NO_FILE, POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
 
 api = Routes("api_v1")
@@ -307,7 +307,7 @@ def add_images(job_id: str) -> Response:
     else:
         outcomes = ingest_idempotent(intake, job, key, uploads, quota)
     if not outcomes:
-        raise UnprocessableEntity("the form holds no file; send one or more images in any fields")
+        raise UnprocessableEntity(NO_FILE)
     return json_response(UploadOutcome.from_outcomes(job_id, enumerate(outcomes)), upload_status(outcomes))
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import Forbidden, MisdirectedRequest
+from werkzeug.exceptions import Forbidden, MisdirectedRequest, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from core.config import WebSettings
@@ -239,6 +239,10 @@ class Middleware:
             raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")
         if request.content_length or "Transfer-Encoding" in headers:
             bound_body(request.environ)
+            if (coding := headers.get("Content-Encoding", "").strip().lower()) not in {"", "identity"}:
+                raise UnsupportedMediaType(
+                    f"the body is compressed ({coding[:_MAX_SHOWN]}): send it as it is, without Content-Encoding"
+                )
         origin = headers.get("Origin")
         if self._allows(origin):
             is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in headers

@@ -185,7 +185,7 @@ def parse_body(model: type[_Model], example: str, *, may_be_empty: bool = True) 
     Raises:
         UnprocessableEntity: if it is not valid; the message names the field and shows `example`.
     """
-    body = request.get_data() or b"{}"
+    body = json_text(request.get_data()) or "{}"
     try:
         parsed = model.model_validate_json(body)
         _reject_repeated_names(body)
@@ -194,6 +194,14 @@ def parse_body(model: type[_Model], example: str, *, may_be_empty: bool = True) 
         wanted = f"{example} or nothing" if may_be_empty else example
         raise UnprocessableEntity(f"{fault}; send {wanted}") from error
     return parsed
+
+
+def json_text(body: bytes) -> str:
+    """Return a JSON body as text: in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    A byte that is not of the encoding becomes U+FFFD, so that a filename in ISO 8859-1 costs only its own characters.
+    """
+    return body.decode(json.detect_encoding(body), "replace")
 
 
 def idempotency_key() -> str | None:
@@ -213,7 +221,7 @@ def _validate(model: type[_Model], values: dict[str, Any]) -> _Model:
         raise BadRequest(_first_error(error)) from error
 
 
-def _reject_repeated_names(body: bytes) -> None:
+def _reject_repeated_names(body: str) -> None:
     """Raise ValueError if a JSON object has a name twice: parsers differ in which of the values they use."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from enum import StrEnum
+from http import HTTPStatus
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, Response, make_response, render_template, request
@@ -17,6 +18,7 @@ from werkzeug.exceptions import (
     InternalServerError,
     MethodNotAllowed,
     NotFound,
+    RequestEntityTooLarge,
     ServiceUnavailable,
     TooManyRequests,
     Unauthorized,
@@ -30,6 +32,7 @@ from services.table import TableBusyError
 from services.user_errors import UserPoolError
 from web_tier.http.memory import BusyError, is_exhausted
 from web_tier.http.middleware import is_for_programs, request_id, trace_id
+from web_tier.http.slow_clients import problem_code
 from web_tier.uploads.idempotency import ReusedKeyError
 
 CONTENT_TYPE = "application/problem+json"
@@ -91,6 +94,20 @@ class JobTakesNoImagesError(Conflict):
     name = "Job Takes No Images"
 
 
+class ImageRefusedError(HTTPException):
+    """Raised when the image of a request gets no label.
+
+    Args:
+        status: of the response.
+        image_code: `code` of the rejection or the failure.
+        message: what is wrong and what to do, for the image's owner.
+    """
+
+    def __init__(self, status: HTTPStatus, image_code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.image_code = status, image_code
+
+
 class TooManyOpenJobsError(TooManyRequests):
     """Raised when the maximum number of unfinished jobs exists."""
 
@@ -104,6 +121,10 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
+    code: str = Field(
+        description="Stable, for programs: of a rejected or failed image, or else of the type or the status, such "
+        "as `not_found`."
+    )
     request_id: str = Field(description="Names the request in the log.")
     trace_id: str = Field(description="Name it when you ask for help: `fleetsight logs --trace` finds it.")
 
@@ -146,11 +167,15 @@ def _answer(error: Exception) -> Response | HTTPException:
 def problem(error: HTTPException) -> Problem:
     """Return the problem details of `error`."""
     detail = _NOTHING_HERE if error.description == NotFound.description else error.description
+    if detail == RequestEntityTooLarge.description:
+        sent, most = request.content_length or "too many", request.max_content_length
+        detail = f"the body has {sent} bytes, and {most} are allowed here: send less at a time"
     return Problem(
         type=ProblemType.from_name(error.name),
         title=error.name,
         status=error.code or 500,
         detail=detail or error.name,
+        code=error.image_code if isinstance(error, ImageRefusedError) else problem_code(error.name),
         request_id=request_id(),
         trace_id=trace_id(),
     )
@@ -181,7 +206,7 @@ def _with_headers(error: HTTPException, answer: Response) -> Response:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if isinstance(error, Unauthorized) and error.www_authenticate:
         answer.headers["WWW-Authenticate"] = ", ".join(each.to_header() for each in error.www_authenticate)
-    if isinstance(error, ServiceUnavailable | TooManyRequests):
+    if answer.status_code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         # Our own errors give seconds.
-        answer.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER_SECONDS)
+        answer.headers["Retry-After"] = str(getattr(error, "retry_after", None) or RETRY_AFTER_SECONDS)
     return answer

@@ -7,6 +7,8 @@ body is complete before it arrives here; on one machine nothing else checks it.
 """
 
 import errno
+import json
+import math
 import selectors
 import socket
 import threading
@@ -16,14 +18,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from http import HTTPStatus
 from typing import IO, Any, Final
 
+from gunicorn.http import errors
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from werkzeug.exceptions import BadRequest, HTTPException, RequestTimeout
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import get_content_length
 
+from core.ids import new_id
+from core.tracing import new_traceparent, trace_id
 from web_tier.http.rate_limits import network_of
 
 HEAD_SECONDS: Final = 10.0
@@ -43,7 +50,8 @@ ANSWER_SECONDS: Final = 60.0
 
 UNREAD_SECONDS: Final = 5.0
 MAX_UNREAD_BYTES: Final = 64 * 1024
-"""Time and size within which the rest of a body may come that was answered unread; else its connection is closed."""
+"""Time and size within which the rest of a body may come that was answered unread. If more is unread, the response
+says that the connection is closed."""
 
 STALL_SECONDS: Final = 20.0
 """Seconds without a byte after which a body is given up."""
@@ -62,15 +70,15 @@ _READ_BYTES: Final = 8192
 """Bytes that are read at once, as by gunicorn."""
 
 
-def _refusal(status: bytes, text: bytes) -> bytes:
-    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
-    return head % (status, len(text)) + text
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-
-_TOO_SLOW: Final = _refusal(b"408 Request Timeout", b"the head of the request took too long; try again")
-_TOO_LARGE: Final = _refusal(
-    b"431 Request Header Fields Too Large", b"the head of the request has more than %d bytes" % MAX_HEAD_BYTES
-)
+_STATUS_OF: Final[dict[type[Exception], HTTPStatus]] = {
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
+"""Status of a request whose head gunicorn's parser refuses; others get 400."""
 
 
 class _Connection(TConn):  # type: ignore[misc]
@@ -171,7 +179,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self._queued.setdefault(conn.network, deque()).append(conn)
             self._serve_next(conn.network)
         elif len(conn.head) > MAX_HEAD_BYTES:
-            self._disconnect(conn, _TOO_LARGE)
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._disconnect(conn, self._refusal(status, f"the head of the request exceeds {MAX_HEAD_BYTES} bytes"))
 
     def _serve_next(self, network: str) -> None:
         """Give the next connection of an address a thread, unless there is none or the address has enough threads."""
@@ -235,6 +244,12 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: _Connection) -> Any:
         """Answer a request after its head has been read; return whether its connection may be used again."""
         conn.sock.settimeout(self.answer_seconds)
+        # `TimeoutStream` sends 100 when the body is first read. So a request that is refused by its head gets none,
+        # and its client may send the body or leave it out: the next request has no known start.
+        expects_continue, req._expected_100_continue = req._expected_100_continue, False
+        max_unread, should_close = 0 if expects_continue else MAX_UNREAD_BYTES, req.should_close
+        # gunicorn calls it before it sends the head of the response, and once more after the response.
+        req.should_close = lambda: should_close() or _unread_bytes(req.body) > max_unread
         try:
             is_kept = super().handle_request(req, conn)
         except TimeoutError as error:
@@ -247,13 +262,10 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
         gunicorn would wait for the end of its first 1,024 bytes as long as the client sends a byte every 5 s.
         """
-        if getattr(body.reader, "length", None) == 0:
-            return True
-        try:
-            rest = TimeoutStream(body, connection, read_seconds=self.unread_seconds).read(MAX_UNREAD_BYTES)
-        except HTTPException:
-            return False
-        return len(rest) < MAX_UNREAD_BYTES
+        with suppress(HTTPException):
+            if _unread_bytes(body):
+                TimeoutStream(body, connection, read_seconds=self.unread_seconds).read(MAX_UNREAD_BYTES)
+        return not _unread_bytes(body)
 
     def murder_keepalived(self, force: bool = False) -> None:
         """Disconnect clients that were idle for too long, or all; the main loop calls this at least once a second."""
@@ -265,7 +277,44 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
         """Disconnect clients that take too long to send a head; the main loop calls this at least once a second."""
         now = time.monotonic()
         for conn in [conn for conn in self._begun if conn.timeout <= now]:
-            self._disconnect(conn, _TOO_SLOW)
+            reason = (
+                f"the head of the request had {len(conn.head)} bytes after {self.head_seconds:g} s; send it again"
+            )
+            self._disconnect(conn, self._refusal(HTTPStatus.REQUEST_TIMEOUT, reason))
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer a request whose head is not valid HTTP with a problem; gunicorn would send a page."""
+        if req is not None or not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        status = _STATUS_OF.get(type(exc), HTTPStatus.BAD_REQUEST)
+        with suppress(OSError):
+            client.sendall(self._refusal(status, f"the head of the request is not accepted: {str(exc)[:200]}"))
+
+    def _refusal(self, status: HTTPStatus, detail: str) -> bytes:
+        """Return the problem JSON (RFC 9457) for a request that reaches no application, and log it."""
+        name, ids = HTTP_STATUS_CODES[status], {"request_id": new_id(), "trace_id": trace_id(new_traceparent())}
+        self.log.info("%s", detail, extra=ids)
+        problem = {"type": "about:blank", "title": name, "status": status, "detail": detail} | ids
+        body = json.dumps(problem | {"code": problem_code(name)})
+        return (
+            f"HTTP/1.1 {status} {name}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+
+
+def problem_code(name: str) -> str:
+    """Return the `code` of a problem with the name of its HTTP status, such as `not_found`."""
+    return name.lower().replace(" ", "_")
+
+
+def _unread_bytes(body: Any) -> float:
+    """Return the bytes of a body of gunicorn's that are still on its connection; infinite if that is not known."""
+    if body.failed:
+        return math.inf
+    if (length := getattr(body.reader, "length", None)) is not None:
+        return float(length)
+    return math.inf if getattr(body.reader, "parser", None) else 0
 
 
 def _decrease(counter: Counter[str], network: str) -> None:
@@ -280,6 +329,7 @@ class TimeoutStream:
     Args:
         length: bytes of the body, or None if the client does not say.
         read_seconds: bound of one read.
+        expects_continue: whether the client waits for a response 100 before it sends the body (RFC 9110, 10.1.1).
     """
 
     def __init__(
@@ -289,10 +339,14 @@ class TimeoutStream:
         length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         read_seconds: float = READ_SECONDS,
+        *,
+        expects_continue: bool = False,
     ) -> None:
-        self._stream, self._connection, self._clock = stream, connection, clock
+        self._stream: Any = stream
+        self._connection, self._clock = connection, clock
         self._length, self._read_seconds = length or 0, read_seconds
         self._bytes, self._waited = 0, 0.0
+        self._expects_continue = expects_continue
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, and none at the end.
@@ -306,22 +360,27 @@ class TimeoutStream:
         watchdog.daemon = True
         watchdog.start()
         try:
-            data = self._stream.read(size)
+            if self._expects_continue:
+                self._expects_continue = False
+                self._connection.sendall(CONTINUE)
+            data: bytes = self._stream.read(size)
         except TimeoutError as error:
+            self._bytes += _buffered_bytes(self._stream)
             raise self._timed_out() from error
         except (ParseException, NoMoreData) as error:
             self._disconnect()  # the start of the next request is unknown
             raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
         finally:
             watchdog.cancel()
+        self._bytes += len(data)
         if expired.is_set():
             raise self._timed_out()
         self._waited += self._clock() - before
-        self._bytes += len(data)
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
         # gunicorn returns less than `size` only at the end of the body, or at that of the connection.
         if (size < 0 or len(data) < size) and self._bytes < self._length:
+            self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return data
 
@@ -332,14 +391,23 @@ class TimeoutStream:
     def _timed_out(self) -> RequestTimeout:
         # Otherwise gunicorn would wait for the rest of the body before it closes the connection.
         self._disconnect()
+        of_all = f" of {self._length}" if self._length else ""
         return RequestTimeout(
-            f"the upload stalled after {self._bytes} bytes; send it again, or in smaller requests to the same job"
+            f"the upload stalled after {self._bytes}{of_all} bytes; send it again, or in smaller requests to the "
+            "same job"
         )
 
     def _disconnect(self) -> None:
-        """Read no more from the client; it can still be answered."""
+        """Read no more from the client; it can still be answered, and the response says that it is the last one."""
+        self._stream.failed = True  # as gunicorn notes it
         with suppress(OSError):  # the client may have disconnected
             self._connection.shutdown(socket.SHUT_RD)
+
+
+def _buffered_bytes(body: Any) -> int:
+    """Return the bytes that gunicorn has received of a body of known length and could not return before a timeout."""
+    unreader = getattr(getattr(body, "reader", None), "unreader", None)
+    return 0 if unreader is None else int(unreader.buf.tell() + body.buf.tell())
 
 
 def bound_body(environ: dict[str, Any]) -> None:
@@ -347,4 +415,7 @@ def bound_body(environ: dict[str, Any]) -> None:
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALL_SECONDS)
-        environ["wsgi.input"] = TimeoutStream(environ["wsgi.input"], connection, get_content_length(environ))
+        stream, length = environ["wsgi.input"], get_content_length(environ)
+        expects = (environ.get("SERVER_PROTOCOL"), environ.get("HTTP_EXPECT", "").lower())
+        is_expected = expects == ("HTTP/1.1", "100-continue")
+        environ["wsgi.input"] = TimeoutStream(stream, connection, length, expects_continue=is_expected)

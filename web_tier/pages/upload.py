@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flask import redirect, render_template, url_for
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -13,7 +13,7 @@ from core.ids import new_job_id
 from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
 from services.clock import utc_now
-from web_tier.api.classify import CLASSIC_FIELDS, classic_answer
+from web_tier.api.classify import classic_answer
 from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
@@ -85,16 +85,17 @@ def upload_form(fault: str | None = None) -> str:
 def upload() -> ResponseReturnValue:
     """Accept the form's images into a new job and redirect to its page; if files were rejected, list them first.
 
-    The number of open jobs is limited as in the API. A form of a load generator, recognised by the name of its field,
-    gets the answer of `web_tier.api.classify`.
+    The number of open jobs is limited as in the API. A program's form gets the answer of `web_tier.api.classify`:
+    browsers accept HTML by name, or say from which site the form comes.
     """
     backend, jobs = current_backend(), user_jobs()
-    fields, file_field, parts = up_to_first_file(request_parts(backend.config.web))
+    fields, parts = up_to_first_file(request_parts(backend.config.web))
     try:
         check_csrf(fields.get(CSRF_FIELD))
     except Forbidden:
         return upload_form(FORM_WITHOUT_SESSION), 403
-    if backend.config.classic.enabled and file_field in CLASSIC_FIELDS:
+    is_browser = "text/html" in request.headers.get("Accept", "") or "Sec-Fetch-Site" in request.headers
+    if backend.config.classic.enabled and not is_browser:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
     job_id = new_job_id(spread=backend.config.web.spread_keys)

@@ -5,9 +5,14 @@ larger one. A form of a thousand files fits into neither. The data of a file tha
 and dropped.
 """
 
-from collections.abc import Callable, Iterator
+import base64
+import quopri
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.sansio.multipart import NEED_DATA, Data, Epilogue, Event, Field, File, MultipartDecoder
 
@@ -23,6 +28,19 @@ MAX_BUFFER_BYTES = 512 * 1024
 MAX_FIELD_BYTES = 8 * 1024
 SPARE_PARTS = 20
 """Fields that a form may have in addition to its files."""
+
+MAX_EMPTY_INPUTS = 10_000
+"""File inputs of a form that may be left empty."""
+
+_DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
+    "base64": base64.b64decode,
+    "quoted-printable": quopri.decodestring,
+}
+"""Content-Transfer-Encodings of a part that change its bytes; RFC 7578, 4.7 asks clients to use none."""
+
+_BACKSLASH = re.compile(rb'\\(["\\]?)')
+_LINE_ENDS = re.compile("%0[AD]")
+"""Line ends in a name, as browsers send them: https://html.spec.whatwg.org/#multipart-form-data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +72,36 @@ def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int
     """Yield the parts of a form as they arrive, except file inputs that were left empty.
 
     Raises:
-        BadRequest: the form is malformed or ends early.
+        BadRequest: the form is malformed or ends early, or a part without a filename has binary data.
         RequestEntityTooLarge: it has more than `max_files` files or is larger than the body may be.
     """
-    decoder = MultipartDecoder(boundary.encode(), MAX_BUFFER_BYTES, max_parts=max_files + SPARE_PARTS)
+    decoder = _FormDecoder(boundary.encode(), MAX_BUFFER_BYTES, max_parts=max_files + MAX_EMPTY_INPUTS)
     part = _Part("", None, 0)
-    files = 0
+    files = form_fields = 0
     for event in _events(read, decoder):
         if isinstance(event, File):
-            files += 1
-            part = _Part(event.name, event.filename, max_file_bytes)
+            coding = event.headers.get("Content-Transfer-Encoding", "").lower()
+            part = _Part(event.name, _LINE_ENDS.sub("", event.filename), max_file_bytes, coding)
         elif isinstance(event, Field):
             part = _Part(event.name, None, MAX_FIELD_BYTES)
         elif isinstance(event, Data):
             part.add(event.data)
             if not event.more_data and not part.is_empty_input:
+                files, form_fields = files + (part.filename is not None), form_fields + (part.filename is None)
                 if files > max_files:
-                    raise RequestEntityTooLarge
+                    raise RequestEntityTooLarge(f"the form has more than {max_files} files")
+                if form_fields > SPARE_PARTS:
+                    raise RequestEntityTooLarge(f"the form has more than {SPARE_PARTS} fields that are no files")
                 yield part.finish()
+
+
+class _FormDecoder(MultipartDecoder):
+    """Reads names that clients do not encode: in ISO 8859-1, and with the backslashes of a path."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        # A backslash that is not before \ or " is itself; werkzeug would drop it, as RFC 9110, 5.6.4 says.
+        whole = _BACKSLASH.sub(lambda found: found[0] if found[1] else rb"\\", bytes(data))
+        return super()._parse_headers(whole.decode(errors="replace").encode())
 
 
 def _events(read: Read, decoder: MultipartDecoder) -> Iterator[Event]:
@@ -100,10 +130,13 @@ class _Part:
     name: str | None
     filename: str | None
     limit: int
+    coding: str = ""
     size: int = 0
     chunks: list[bytes] = field(default_factory=list)
 
     def add(self, data: bytes) -> None:
+        if self.filename is None and b"\0" in data:
+            raise BadRequest(f"the part {str(self.name)[:80]!r} is a file without a filename: give it one")
         self.size += len(data)
         if self.size <= self.limit:
             self.chunks.append(data)
@@ -119,4 +152,8 @@ class _Part:
         self.chunks.clear()
         if self.filename is None:
             return FormField(self.name or "", data.decode(errors="replace"))
+        if data and self.coding in _DECODERS:
+            with suppress(ValueError):  # what is not in that encoding is no image either
+                data = _DECODERS[self.coding](data)
+                self.size = len(data)
         return Upload(clean_filename(self.filename), data, self.size, self.name or "")

@@ -20,6 +20,7 @@ from core.ids import MAX_POSITION
 from web_tier.http.backend import current_backend
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.parameters import clean_filename
+from web_tier.http.parsing import json_text
 from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 
@@ -29,7 +30,11 @@ _JSON_COPIES = 3
 _BASE64_GROWTH = 4 / 3
 _SPARE_BYTES = 64 * 1024
 _POSITIONS = re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*", re.ASCII)
+_STANDARD_ALPHABET = str.maketrans("-_ ", "+/+")
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
+
+NO_FILE = "the form holds no file: give the part with the image a filename, as curl -F image=@a.jpg does"
+"""Message to a client whose form has no part that is a file."""
 
 Parts = Iterator[Upload | FormField]
 
@@ -68,21 +73,22 @@ def request_parts(limits: WebSettings) -> Parts:
                 max_file_bytes=limits.max_image_bytes,
             )
     except RequestEntityTooLarge as error:
+        counted = "" if error.description == RequestEntityTooLarge.description else f"{error.description}; "
         raise RequestEntityTooLarge(
-            f"a request takes at most {limits.max_files_per_request} files and "
-            f"{limits.max_request_bytes / 2**20:.4g} MB, so nothing was accepted: "
+            f"{counted or _counted(limits.max_request_bytes)}a request takes at most {limits.max_files_per_request} "
+            f"files and {limits.max_request_bytes / 2**20:.4g} MB, so nothing was accepted: "
             "send the files in several requests to the same job"
         ) from error
 
 
-def up_to_first_file(parts: Parts) -> tuple[dict[str, str], str | None, Parts]:
-    """Return the fields of a form before its first file, the file's field name, and the parts from the file on."""
+def up_to_first_file(parts: Parts) -> tuple[dict[str, str], Parts]:
+    """Return the fields of a form before its first file, and the parts from the file on."""
     fields: dict[str, str] = {}
     for part in parts:
         if isinstance(part, Upload):
-            return fields, part.field, chain([part], parts)
+            return fields, chain([part], parts)
         fields[part.name] = part.value
-    return fields, None, iter(())
+    return fields, iter(())
 
 
 POSITIONS_FIELD = "positions"
@@ -156,7 +162,7 @@ def json_image(limits: WebSettings, memory: MemoryLimiter) -> Iterator[Upload]:
     with memory.acquired(_JSON_COPIES * _expected_bytes(max_bytes)):
         body = _body(max_bytes)
         try:
-            image = Base64Image.model_validate_json(body)
+            image = Base64Image.model_validate_json(json_text(body))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
@@ -167,14 +173,19 @@ def json_image(limits: WebSettings, memory: MemoryLimiter) -> Iterator[Upload]:
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes of base64 text, which may have a data-URL prefix; white space is ignored.
+    """Return the bytes of base64 text in the standard or the URL-safe alphabet, with or without padding.
+
+    It may have a data-URL prefix. White space at the ends and around line breaks is ignored; any other space was a +,
+    which the decoding of a form or of a query turns into a space.
 
     Raises:
         UnprocessableEntity: the text is not base64.
     """
     prefix = _DATA_URL.match(text)
+    lines = text[prefix.end() if prefix else 0 :].splitlines()
+    digits = "".join(line.strip() for line in lines).translate(_STANDARD_ALPHABET).rstrip("=")
     try:
-        return base64.b64decode("".join(text[prefix.end() if prefix else 0 :].split()), validate=True)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnprocessableEntity(f"data is not base64 ({error}); send the image file encoded as base64") from error
 
@@ -185,8 +196,15 @@ def _body(max_bytes: int) -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
-            f"the request is larger than the {max_bytes / 2**20:.4g} MB that it may be: shrink the image"
+            f"{_counted(max_bytes)}this one may have {max_bytes / 2**20:.4g} MB: shrink the image"
         ) from error
+
+
+def _counted(max_bytes: int) -> str:
+    """Return the size of the body of the current request, which is larger than allowed, for a message."""
+    length = request.content_length
+    size = f"more than {max_bytes / 2**20:.4g}" if length is None else f"{length / 2**20:.4g}"
+    return f"the request has {size} MB; "
 
 
 def _expected_bytes(max_bytes: int) -> int:

@@ -29,23 +29,26 @@ def tight(provisioned: Clients, make_config: ConfigMaker) -> FlaskClient:
 
 
 @pytest.mark.parametrize(
-    ("path", "sent"),
+    ("path", "sent", "counted"),
     [
-        ("/api/v1/jobs", {"data": b"{" + b" " * SMALL_BODY_BYTES}),
-        ("/", {"data": {"f": (BytesIO(b"x" * 30_000), "a.jpg")}}),
-        ("/", {"data": {"f": [(BytesIO(b"x"), "a.jpg") for _ in range(3)]}}),
-        ("/", {"data": {f"field {number}": "x" for number in range(SPARE_PARTS + 3)}}),
-        ("/api/v1/classify", {"data": b"x" * 30_000, "content_type": "image/jpeg"}),
-        ("/api/v1/classify", {"json": {"data": "A" * 100_000}}),
-        ("/classify-image", {"data": {"f": (BytesIO(b"x" * 30_000), "a.jpg")}}),
+        ("/api/v1/jobs", {"data": b"{" + b" " * SMALL_BODY_BYTES}, "has 65537 bytes"),
+        ("/", {"data": {"f": (BytesIO(b"x" * 30_000), "a.jpg")}}, "has 0.028"),
+        ("/", {"data": {"f": [(BytesIO(b"x"), "a.jpg") for _ in range(3)]}}, "more than 2 files"),
+        ("/", {"data": {f"field {number}": "x" for number in range(SPARE_PARTS + 3)}}, f"more than {SPARE_PARTS}"),
+        ("/api/v1/classify", {"data": b"x" * 30_000, "content_type": "image/jpeg"}, "has 0.02861 MB"),
+        ("/api/v1/classify", {"json": {"data": "A" * 100_000}}, "has 0.09538 MB"),
+        ("/classify-image", {"data": {"f": (BytesIO(b"x" * 30_000), "a.jpg")}}, "has 0.028"),
     ],
     ids=["json", "form", "files", "fields", "image", "base64", "classic"],
 )
-def test_what_is_too_large_gets_a_413_with_a_sentence(tight: FlaskClient, path: str, sent: dict[str, Any]) -> None:
+def test_what_is_too_large_gets_a_413_with_a_sentence(
+    tight: FlaskClient, path: str, sent: dict[str, Any], counted: str
+) -> None:
     if path == "/" and "f" not in sent["data"]:
         sent = {**sent, "content_type": "multipart/form-data"}
-    answer = tight.post(path, **sent)
+    answer = tight.post(path, **sent, headers={"Accept": "text/html"})
     assert answer.status_code == 413
+    assert counted in answer.text
     assert len(re.sub("<[^>]*>", "", answer.text).split()) > 5
 
 
@@ -103,7 +106,7 @@ def test_a_body_that_stalls_gets_a_408_that_says_so(
         environ_overrides=stalled(connection),
     )
     assert answer.status_code == 408
-    assert "stalled after 0 bytes" in answer.text
+    assert "stalled after 0 of 10 bytes" in answer.text
     assert connection.recv(1) == b"", "the rest of the body is not waited for"
 
 

@@ -31,7 +31,7 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ROOT, ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import PlayedPool, SignInSite, access_of
+from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
 from tests.support.result_path import ResultPath
 from web_tier.app import create_app
 from web_tier.http.backend import current_backend
@@ -263,7 +263,7 @@ def test_single_images_go_into_a_job_of_their_sender(anna: Person, bert: Person)
 
 
 def test_the_form_of_the_page_creates_a_job_of_its_sender(anna: Person, bert: Person) -> None:
-    answer = anna.asks("POST", "/", data={"name": "holiday", "files": (BytesIO(PICTURE), "a.jpg")})
+    answer = anna.asks("POST", "/", BROWSER, data={"name": "holiday", "files": (BytesIO(PICTURE), "a.jpg")})
     assert answer.status_code == 303, answer.text
     assert len(anna.jobs()) == 1
     assert bert.jobs() == set()
@@ -310,7 +310,7 @@ def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(
         assert (refused.status_code, problem["type"]) == (429, "urn:fleetsight:problem:too-many-open-jobs")
         assert "2 of your jobs" in problem["detail"]
         assert int(refused.headers["Retry-After"]) > 0
-    page = anna.asks("POST", "/", data={"files": (BytesIO(PICTURE), "a.jpg")})
+    page = anna.asks("POST", "/", BROWSER, data={"files": (BytesIO(PICTURE), "a.jpg")})
     assert (page.status_code, "try again when some have finished" in page.text) == (429, True)
     assert anna.jobs() == set(opened)
     bert.sends(bert.makes_a_job())
@@ -408,7 +408,7 @@ BEFORE: list[tuple[str, int, Step]] = [
     ("a job", 3, lambda web, _job, _image: web.post("/api/v1/jobs")),
     ("a job once", 6, lambda web, _job, _image: web.post("/api/v1/jobs", headers={"Idempotency-Key": "k"})),
     ("an upload", 7, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/images", data=form())),
-    ("the form", 9, lambda web, _job, _image: web.post("/", data=form())),
+    ("the form", 9, lambda web, _job, _image: web.post("/", data=form(), headers=BROWSER)),
     ("the first single image", 8, lambda web, _job, _image: single(web)),
     ("another single image", 7, lambda web, _job, _image: single(web)),
     ("the status", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}")),

@@ -140,7 +140,7 @@ def form(*shades: int) -> dict[str, list[tuple[BytesIO, str]]]:
 
 
 def by_page(door: Door, *shades: int) -> TestResponse:
-    return door.client.post("/", data=form(*shades))
+    return door.client.post("/", data=form(*shades), headers=BROWSER)
 
 
 def by_api(door: Door, *shades: int) -> TestResponse:

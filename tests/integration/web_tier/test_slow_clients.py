@@ -5,7 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from services.clients import Clients
 from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from web_tier.http.problems import Problem
 
 pytestmark = pytest.mark.processes
 
@@ -220,19 +222,37 @@ def test_clients_that_do_not_close_their_end_do_not_delay_other_clients(lingerin
         (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 421),
         (b"GET /healthz HTTP/1.0\r\n\r\n", 421),
         (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (
             b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: evil.example\r\nSCRIPT_NAME: /x\r\n"
             b"X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
             200,
         ),
     ],
-    ids=["line", "header", "headers", "no end", "absolute", "host", "no host", "two hosts", "forwarded"],
+    ids=[
+        "line",
+        "header",
+        "headers",
+        "no end",
+        "absolute",
+        "host",
+        "no host",
+        "two hosts",
+        "two lengths",
+        "forwarded",
+    ],
 )
 def test_a_head_that_is_too_much_or_says_too_much_is_refused(hurried: WebTier, sent: bytes, status: int) -> None:
     answer = answer_to(hurried, sent)
     assert answer.split()[1] == str(status).encode()
     assert b"Traceback" not in answer
     assert b"Strict-Transport-Security" not in answer
+    if status in {400, 414, 431}:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"Connection: close\r\nContent-Type: application/problem+json" in head
+        problem = Problem.model_validate_json(body)
+        assert (problem.status, problem.code) == (status, problem.title.lower().replace(" ", "_"))
+        assert problem.request_id in hurried.log.read_text()
 
 
 def test_the_body_of_a_request_that_is_refused_is_not_waited_for(hurried: WebTier) -> None:
@@ -250,6 +270,65 @@ def test_clients_that_trickle_bodies_that_are_refused_hold_no_thread(hurried: We
             while received := client.connection.recv(65536):
                 answer += received
             assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+ERRORS = {
+    400: ("POST", "/api/v1/classify?wait=x", {"Content-Type": "image/jpeg"}),
+    403: ("POST", "/api/v1/classify", {"Origin": "http://evil.example"}),
+    404: ("POST", "/nowhere", {}),
+    405: ("PUT", "/api/v1/classify", {}),
+    413: ("POST", "/api/v1/jobs", {}),
+    415: ("POST", "/api/v1/classify", {"Content-Type": "text/xml"}),
+    421: ("POST", "/api/v1/classify", {"Host": "evil.example"}),
+    422: ("POST", "/api/v1/classify", {"Content-Type": "image/jpeg"}),
+}
+"""A request with each error status, whose body is refused unread but for the last one."""
+
+
+@pytest.mark.parametrize("size", [100_000, 300_000])
+@pytest.mark.parametrize("status", ERRORS)
+def test_after_an_error_the_connection_is_closed_as_it_says_or_takes_the_next_request(
+    hurried: WebTier, status: int, size: int
+) -> None:
+    method, path, headers = ERRORS[status]
+    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=DEADLINE_SECONDS)) as client:
+        client.request(method, path, b"x" * size, headers)
+        answer = client.getresponse()
+        answer.read()
+        assert answer.status == status
+        if answer.headers["Connection"] == "keep-alive":
+            client.auto_open = 0
+        client.request("POST", "/api/v1/jobs", b"{}")
+        assert client.getresponse().status == 201
+    with requests.Session() as session:
+        for _ in range(5):
+            url = f"{hurried.url}{path}"
+            assert session.request(method, url, headers=headers, data=b"x" * size).status_code == status
+            assert session.post(f"{hurried.url}/api/v1/jobs", json={}).status_code == 201
+
+
+def test_a_small_body_that_is_refused_leaves_its_connection_open(hurried: WebTier) -> None:
+    sent = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+    answers = answer_to(hurried, sent + GET + b"Connection: close\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(("kind", "status"), [(b"text/xml", b"415"), (b"image/jpeg", b"100")])
+def test_a_client_that_awaits_100_gets_it_unless_the_head_is_refused(
+    hurried: WebTier, kind: bytes, status: bytes
+) -> None:
+    head = b"POST /api/v1/classify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n"
+    with connect(hurried, head + b"Content-Type: " + kind + b"\r\n\r\n") as client:
+        first = client.recv(65536)
+        assert first.split()[1] == status
+        if status == b"100":
+            client.sendall(b"text" + GET + b"Connection: close\r\n\r\n")
+        else:
+            assert b"Connection: close" in first
+        while received := client.recv(65536):
+            first += received
+    assert first.count(b"HTTP/1.1 ") == (3 if status == b"100" else 1)
 
 
 def test_every_line_of_the_log_is_json_for_any_request(hurried: WebTier) -> None:

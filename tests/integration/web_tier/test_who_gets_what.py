@@ -137,7 +137,7 @@ ROUTES = (
     # Pages
     Route("GET", "/", page(200, 200)),
     Route("GET", "/upload", page(200, 200)),
-    Route("POST", "/", program(303, 303), form(images="{file}")),
+    Route("POST", "/", program(504, 504), form(images="{file}")),
     Route("GET", "/model", page(200, 200)),
     Route("GET", "/jobs", page(200, 200)),
     Route("GET", JOB, page()),

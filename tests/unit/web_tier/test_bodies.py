@@ -1,10 +1,14 @@
 """Bodies of requests: multipart forms, the names in them, their bounds, and clients that are slow."""
 
+import base64
+import quopri
 import socket
 import unicodedata
 from io import BytesIO
 
 import pytest
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.unreader import SocketUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
@@ -45,6 +49,53 @@ def test_files_and_fields_come_in_the_order_of_the_form_without_empty_inputs() -
         Upload("a.jpg", b"", 0, "g"),
         Upload("large.jpg", b"", 1001, "f"),  # counted, and not kept
     ]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "filename"),
+    [
+        (b'name="f"; filename="b_\xe9.jpg"', "b_\ufffd.jpg"),
+        (b'name="\xe9"; filename="a.jpg"', "a.jpg"),
+        (rb'name="f"; filename="C:\Users\me\a.jpg"', "a.jpg"),
+        (rb'name="f"; filename="C:\\Users\\me\\a.jpg"', "a.jpg"),
+        (rb'name="f"; filename="\\server\share\a.jpg"', "a.jpg"),
+        (rb'name="f"; filename="day1\a.jpg"', "day1/a.jpg"),
+        (rb'name="f"; filename="a\"b.jpg"', 'a"b.jpg'),
+        (b'name="f"; filename="a%22b%0D%0Ac.jpg"', 'a"bc.jpg'),
+        (b"name=f; filename=a.jpg", "a.jpg"),
+        (b"filename=\"a.jpg\"; name=f; filename*=UTF-8''%C3%A9.jpg", "é.jpg"),
+        (b'name=f; filename*0="a"; filename*1=".jpg"', "a.jpg"),
+    ],
+)
+def test_a_name_in_any_notation_of_a_client_costs_at_most_itself(disposition: bytes, filename: str) -> None:
+    body = form(("PLACE", b"one"), ('name="g"; filename="b.jpg"', b"two")).replace(b"PLACE", disposition)
+    assert [(part.filename, part.data) for part in read(body) if isinstance(part, Upload)] == [
+        (filename, b"one"),
+        ("b.jpg", b"two"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("coding", "sent"),
+    [
+        ("base64", base64.encodebytes(bytes(range(256)))),
+        ("Quoted-Printable", quopri.encodestring(bytes(range(256)))),
+        ("binary", bytes(range(256))),
+    ],
+)
+def test_a_part_in_a_transfer_encoding_is_decoded(coding: str, sent: bytes) -> None:
+    body = form((f'name="f"; filename="a"\r\nContent-Transfer-Encoding: {coding}', sent))
+    assert read(body) == [Upload("a", bytes(range(256)), 256, "f")]
+
+
+def test_file_inputs_that_were_left_empty_do_not_count() -> None:
+    body = form(*[('name="f"; filename=""', b"")] * 2_000, ('name="f"; filename="a"', b"x"))
+    assert read(body, max_files=1) == [Upload("a", b"x", 1, "f")]
+
+
+def test_a_file_without_a_filename_is_refused_with_the_name_of_its_part() -> None:
+    with pytest.raises(BadRequest, match="'image' is a file without a filename"):
+        read(form(('name="f"; filename="a"', b"x"), ('name="image"', b"\xff\xd8\xff\xe0\0\x10JFIF")))
 
 
 @settings(max_examples=50)
@@ -217,6 +268,16 @@ def test_a_trickling_client_times_out_after_the_grace(connection: socket.socket)
         for _ in range(100):
             body.read(1000)
     assert GRACE_SECONDS <= client.now <= GRACE_SECONDS + 1
+
+
+def test_a_client_that_stalls_is_told_how_much_has_arrived(connection: socket.socket) -> None:
+    server, client = socket.socketpair()
+    with server, client:
+        client.sendall(b"x" * 1_800)
+        server.settimeout(0.05)
+        body = Body(LengthReader(SocketUnreader(server), 5_000))
+        with pytest.raises(RequestTimeout, match="stalled after 1800 of 5000 bytes"):
+            TimeoutStream(body, connection, 5_000).read(4_000)
 
 
 def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -> None:

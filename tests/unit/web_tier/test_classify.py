@@ -1,6 +1,7 @@
 """Single images: POST /api/v1/classify, the classic contracts, and the asynchronous pair."""
 
 import base64
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -23,7 +24,12 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.api.classify import classic_reply
 
 CLASSIFY = "/api/v1/classify"
-SENT = base64.b64encode(picture()).decode()
+SENT = next(
+    encoded
+    for encoded in (base64.b64encode(picture(shade=shade)).decode() for shade in range(256))
+    if set("+/=") <= set(encoded)
+)
+JSON_TYPE = "application/json"
 
 
 Answering = Callable[[ImageRecord], ClassificationResult | None]
@@ -72,6 +78,15 @@ def asking(make_app: AppMaker, fleet: AnsweringQueue) -> FlaskClient:
         ({"data": picture(), "content_type": "application/octet-stream"}, "unnamed"),
         ({"json": {"data": SENT}}, "unnamed"),
         ({"json": {"name": "c.jpg", "data": f"data:image/jpeg;base64,{SENT}"}}, "c.jpg"),
+        ({"json": {"data": SENT.translate(str.maketrans("+/", "-_"))}}, "unnamed"),
+        ({"json": {"data": SENT.rstrip("=")}}, "unnamed"),
+        ({"json": {"data": SENT.replace("+", " ")}}, "unnamed"),
+        ({"json": {"data": f" {SENT[:76]} \r\n\t{SENT[76:]}\n"}}, "unnamed"),
+        *(
+            ({"data": json.dumps({"name": "d.jpg", "data": SENT}).encode(encoding), "mimetype": JSON_TYPE}, "d.jpg")
+            for encoding in ("utf-8-sig", "utf-16", "utf-16-le")
+        ),
+        ({"data": f'{{"name": "é.jpg", "data": "{SENT}"}}'.encode("latin-1"), "mimetype": JSON_TYPE}, "\ufffd.jpg"),
     ],
 )
 def test_an_image_gets_its_prediction(asking: FlaskClient, request_: dict[str, Any], filename: str) -> None:
@@ -105,7 +120,28 @@ def test_an_image_that_cannot_be_classified_gets_a_problem_with_the_reason(
     asking: FlaskClient, fleet: AnsweringQueue
 ) -> None:
     fleet.answer = failed
-    assert "crashed" in problem(asking.post(CLASSIFY, json={"data": SENT}), 422)
+    answer = asking.post(CLASSIFY, json={"data": SENT})
+    assert "crashed" in problem(answer, 422)
+    assert answer.get_json()["code"] == "crashed_worker"
+
+
+@pytest.mark.parametrize("path", [CLASSIFY, "/classify", "/inference/image"])
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [(b"text", 422, "not_an_image"), (b"", 422, "empty"), (b"x" * 3_000, 413, "too_large")],
+)
+def test_a_rejected_image_gets_a_problem_with_its_code(
+    make_app: AppMaker, path: str, data: bytes, status: int, code: str
+) -> None:
+    client = make_app(web={"max_image_bytes": 2_000}).test_client()
+    answer = client.post(path, json={"data": base64.b64encode(data).decode()})
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_a_compressed_body_is_refused_by_name(asking: FlaskClient) -> None:
+    for path in (CLASSIFY, "/api/image", "/api/v1/jobs"):
+        answer = asking.post(path, data=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, "compressed (gzip)" in answer.text) == (415, True)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +267,19 @@ def test_input_file_gets_name_and_label(asking: FlaskClient, path: str) -> None:
     assert text(post(asking, path, "inputFile", picture()), 200) == "test_0:stop sign"
 
 
-def test_any_field_is_accepted_except_at_the_root_address(asking: FlaskClient) -> None:
-    assert text(post(asking, "/classify", "upload", picture()), 200) == "stop sign"
-    assert post(asking, "/", "images", picture()).status_code == 303
+@pytest.mark.parametrize("path", PATHS)
+def test_any_field_is_accepted(asking: FlaskClient, path: str) -> None:
+    assert text(post(asking, path, "images", picture()), 200) == "stop sign"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}, {"Sec-Fetch-Site": "same-origin"}]
+)
+def test_the_form_of_a_browser_leads_to_the_page_of_its_job(asking: FlaskClient, headers: dict[str, str]) -> None:
+    data = {"myfile": (BytesIO(picture()), "a.jpg")}
+    answer = asking.post("/", data=data, content_type="multipart/form-data", headers=headers)
+    assert answer.status_code == 303
+    assert answer.location.startswith("/jobs/")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -31,6 +31,7 @@ from tests.support.jobs import NOW, client_error, done, failed, picture, put_res
 from tests.support.memory_aws.calls import Call, run_effect
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.people import BROWSER
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.features.models.configured_model import TICKS_BETWEEN_COPIES, ConfiguredModelRecorder
@@ -122,7 +123,7 @@ def test_an_unknown_model_is_refused_with_the_known_names(client: FlaskClient, o
     assert detail == "there is no model 'cats': choose one of demo, signs"
     assert "choose one of demo, signs" in problem(client.delete(f"{MODELS}/cats"), 404)
     form = {"model": "cats", "images": (BytesIO(picture()), "a.jpg")}
-    assert client.post("/", data=form, content_type="multipart/form-data").status_code == 422
+    assert client.post("/", data=form, content_type="multipart/form-data", headers=BROWSER).status_code == 422
 
 
 def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
@@ -264,7 +265,7 @@ def test_pages_show_the_model_of_the_job(
 ) -> None:
     roll_out(client, other, 0.5)
     form = {"model": "other", "images": (BytesIO(picture()), "a.jpg")}
-    answer = client.post("/", data=form, content_type="multipart/form-data")
+    answer = client.post("/", data=form, content_type="multipart/form-data", headers=BROWSER)
     assert answer.status_code == 303
     job = store.job(answer.location.rpartition("/")[2])
     assert job.model is not None
