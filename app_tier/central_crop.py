@@ -9,8 +9,8 @@ from typing import Final
 from PIL import Image
 
 from core.image_open import DECODER_ERRORS, ends_early, lacks_memory, open_image
-from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError
-from core.thumbnails import as_rgb, orientation_of, thumbnail, turned
+from core.images import FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, sniff
+from core.thumbnails import FROM_BOTTOM, FROM_RIGHT, as_rgb, orientation_of, thumbnail, turned
 
 DRAFT_MARGIN: Final = 2.5
 DRAFT_SHORTEST: Final = 384
@@ -61,13 +61,13 @@ def central_crop(
             image.load()
             if not reduced:
                 width, height = image.size  # a HEIC is turned now
-            left, right = _central_span(width, min(width, height), resize, crop)
-            top, bottom = _central_span(height, min(width, height), resize, crop)
             orientation, pixels = orientation_of(image), as_rgb(image)
+            from_right, from_bottom = orientation in FROM_RIGHT, orientation in FROM_BOTTOM
+            left, right = _central_span(width, min(width, height), resize, crop, is_mirrored=from_right)
+            top, bottom = _central_span(height, min(width, height), resize, crop, is_mirrored=from_bottom)
             box = (scale * left, scale * top, scale * right, scale * bottom)
             # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
             small = pixels.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
-            # The central square of a turned image is the turned central square.
             square = _on_white(turned(small, orientation)).tobytes()
             return square + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
         except DECODER_ERRORS as error:
@@ -76,7 +76,7 @@ def central_crop(
             error.__traceback__ = None
             if lacks_memory(width * height):
                 raise MemoryError from error
-            kind = f"{image.format} of {image.width} x {image.height} pixels"
+            kind = f"{FORMATS[sniff(data)].name} of {image.width} x {image.height} pixels"
             if ends_early(error):
                 raise ImageRejectedError(
                     "truncated",
@@ -87,13 +87,16 @@ def central_crop(
             ) from error
 
 
-def _central_span(length: int, short: int, resize: int, crop: int) -> tuple[float, float]:
+def _central_span(length: int, short: int, resize: int, crop: int, *, is_mirrored: bool) -> tuple[float, float]:
     """Return which pixels of a side of `length` pixels become the crop.
 
-    Rounded as torchvision rounds: the long side of the resized image down, the crop's corner to the nearest pixel.
+    Rounded as torchvision rounds the upright picture: the long side of the resized image down, the crop's corner to
+    the nearest pixel. The corner is at the other end of a side that will be mirrored.
     """
     resized = resize * length // short
     start = round((resized - crop) / 2)
+    if is_mirrored:
+        start = resized - crop - start
     return start * length / resized, (start + crop) * length / resized
 
 

@@ -9,13 +9,14 @@ end it.
 """
 
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
-from core.images import RAW_REASON, ImageLimits, ImageRejectedError, broken_header, cut_short
+from core.images import FORMATS, RAW_REASON, ImageLimits, ImageRejectedError, broken_header, cut_short
 
 MAX_PIECES: Final = 20_000
 """Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
@@ -29,17 +30,17 @@ all EXIF for each. Normal encoders write one, or up to four of tables."""
 _PARSED_SEGMENTS: Final = {0xE1: b"Exif\0\0", 0xED: b"Photoshop 3.0\0", 0xDB: b""}
 """How these segments begin, by their markers."""
 
-MAX_INFLATED_BYTES: Final = 64 * 2**20
-"""Maximum bytes to which the compressed profiles and texts of a PNG may inflate: a reader inflates each of them."""
-
-_MAX_CHUNK_BYTES: Final = 2**20
-"""Bytes at which Pillow stops to inflate a chunk."""
-
-_MAX_DEFLATE_RATIO: Final = 1_032
-"""Bytes of zeros that a byte of Deflate can stand for: https://zlib.net/zlib_tech.html"""
+_PNG_PICTURE: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PNG_OPTIONS: Final = frozenset({b"tRNS", b"eXIf"})
+"""Chunks of a PNG that a picture needs, and those that change how it looks; a damaged one of these is ignored, as
+libpng ignores it."""
 
 _WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
 """Markers of a JPEG that stand alone, or with segments that Pillow reads byte by byte."""
+
+_NO_SEGMENTS: Final = frozenset({0x00, 0x01, *range(0xD0, 0xDA), 0xFF})
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Bytes behind 0xFF in a JPEG that begin no segment, and markers of the segment that lists its components."""
 
 
 def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
@@ -55,7 +56,8 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
     for pieces, found in enumerate(count(data)):
         if pieces > max_pieces:
             raise ImageRejectedError(
-                "too_costly", f"the {name} is cut into more than {max_pieces} pieces: save it again as JPEG or PNG"
+                "too_costly",
+                f"the {FORMATS[name].name} is cut into more than {max_pieces} pieces: save it again as JPEG or PNG",
             )
         frames += found
         if frames > limits.max_frames:
@@ -78,7 +80,7 @@ def check_complete(name: str, data: bytes) -> None:
         return
     if len(data) < declared:
         raise ImageRejectedError(
-            "truncated", f"only {len(data)} of the {name}'s {declared} bytes are here: send it again"
+            "truncated", f"only {len(data)} of the {FORMATS[name].name}'s {declared} bytes are here: send it again"
         )
 
 
@@ -102,37 +104,47 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise broken_header("WEBP", len(data))
 
 
-def _png(data: bytes) -> Iterator[int]:
-    """Yield the frames that each chunk adds: those that ``acTL`` declares, and ``fcTL`` beyond them.
-
-    https://www.w3.org/TR/png-3/#apng-frame-based-animation
-
-    Raises:
-        ImageRejectedError: its compressed chunks may inflate to more than `MAX_INFLATED_BYTES`.
-    """
-    declared, seen, place, inflated = 0, 0, 8, 0
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk of a PNG, where it starts and where it should end, maybe beyond the data."""
+    place = 8
     while place + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, place)
-        before = max(declared, seen)
-        if kind == b"acTL" and place + 12 <= len(data):
-            declared = max(declared, int.from_bytes(data[place + 8 : place + 12], "big"))
-        seen += kind == b"fcTL"
-        if kind in {b"iCCP", b"zTXt"} or (kind == b"iTXt" and _is_compressed(data, place + 8, size)):
-            inflated += min(_MAX_CHUNK_BYTES, _MAX_DEFLATE_RATIO * size)
-            if inflated > MAX_INFLATED_BYTES:
-                raise ImageRejectedError(
-                    "too_costly", "the PNG's texts and profiles may inflate to more than 64 MB: save it again"
-                )
-        yield max(declared, seen) - before
+        yield kind, place, place + 12 + size
         if kind == b"IEND":
             return
         place += 12 + size
 
 
-def _is_compressed(data: bytes, start: int, size: int) -> bool:
-    """Return whether an ``iTXt`` chunk has compressed text: a flag behind its keyword says so."""
-    flag = data.find(b"\0", start, start + size) + 1
-    return flag > 0 and data[flag : flag + 1] != b"\0"
+def _png(data: bytes) -> Iterator[int]:
+    """Yield the frames that each chunk adds: those that ``acTL`` declares, and ``fcTL`` beyond them.
+
+    https://www.w3.org/TR/png-3/#apng-frame-based-animation
+    """
+    declared, seen = 0, 0
+    for kind, start, _ in _png_chunks(data):
+        before = max(declared, seen)
+        if kind == b"acTL" and start + 12 <= len(data):
+            declared = max(declared, int.from_bytes(data[start + 8 : start + 12], "big"))
+        seen += kind == b"fcTL"
+        yield max(declared, seen) - before
+
+
+def png_picture(data: bytes) -> bytes:
+    """Return a PNG of the chunks that its picture needs: a reader never sees its texts, profiles and animation.
+
+    So a text of any length costs nothing, and a damaged one does not fail the picture. The orientation is that of the
+    EXIF chunk alone, as in browsers and libvips; Pillow would also turn the picture as an XMP text says.
+    """
+    view = memoryview(data)
+    kept = [view[:8]]
+    for kind, start, end in _png_chunks(data):
+        if kind in _PNG_OPTIONS:
+            is_kept = zlib.crc32(view[start + 4 : end - 4]).to_bytes(4, "big") == view[end - 4 : end]
+        else:
+            is_kept = kind in _PNG_PICTURE or not kind.isalpha()  # its reader finds what is no chunk
+        if is_kept:
+            kept.append(view[start:end])
+    return b"".join(kept) if sum(map(len, kept)) < len(data) else data
 
 
 def _gif(data: bytes) -> Iterator[int]:
@@ -207,6 +219,26 @@ def _jpeg(data: bytes) -> Iterator[int]:
         is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
         yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0
         place += 2 + max(2, size)
+
+
+def has_all_scans(data: bytes) -> bool:
+    """Return whether the scans of a JPEG begin that give each coefficient of each component its last bit.
+
+    The last scan may be cut. https://www.w3.org/Graphics/JPEG/itu-t81.pdf, sections B.2.2 and B.2.3.
+    """
+    place, missing = 2, set[tuple[int, int]]()
+    while 0 <= place < len(data) - 3:
+        marker, size = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place] != 0xFF or marker in _NO_SEGMENTS:
+            place = data.find(b"\xff", place + 1)
+            continue
+        body = data[place + 4 : place + 2 + size]
+        if marker in _FRAMES:
+            missing = {(component, number) for component in body[6::3] for number in range(64)}
+        elif marker == 0xDA and len(body) == size - 2 > 3 and not body[-1] & 0xF:
+            missing -= {(component, number) for component in body[1:-3:2] for number in range(body[-3], body[-2] + 1)}
+        place += 2 + size
+    return not missing
 
 
 def _pictures(index: bytes) -> int:

@@ -9,13 +9,13 @@ data                                      verdict
 a format of `FORMATS` (also CMYK,         accepted, also under another name
 progressive and MPO as JPEG)
 animated, or with more pictures in it     accepted; its first frame is classified
+without its end mark alone (JPEG, PNG)    accepted if all its pixels are there
 with other data after it                  accepted; the other data is ignored
 nothing                                   ``empty``
 more bytes than allowed                   ``too_large``
 more pixels than allowed (bombs)          ``too_many_pixels``
 more frames than allowed                  ``too_many_frames``
-cut into millions of empty pieces, or     ``too_costly``
-with gigabytes of compressed text in it
+cut into millions of empty pieces         ``too_costly``
 another known format (EPS, PDF, SVG ...)  ``format_not_allowed``
 pixels of a kind not in `PIXEL_MODES`     ``format_not_allowed``
 a known format with a broken header       ``truncated`` or ``undecodable``
@@ -30,17 +30,38 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import reduce
 from importlib import import_module
 from io import BytesIO
 from typing import Any, ClassVar, Final, cast
 
 # All that an accepted image can need is loaded now, and nothing else: a sandboxed process cannot read a file later
 # (tests/integration/app_tier/test_decode.py), and Pillow would load forty plugins to find the one for WebP.
-# A JPEG may hold several pictures (MPO), and Pillow reads its EXIF as a TIFF.
-from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, ImagePalette, MpoImagePlugin, TiffImagePlugin  # noqa: F401
+# Pillow reads the EXIF of every format as a TIFF.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageChops,
+    ImageFile,
+    ImageMath,
+    ImagePalette,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+)
 
 from core import libheif
-from core.image_containers import boxes, check_complete, check_frames, primary_picture, webp_size
+from core.image_containers import (
+    boxes,
+    check_complete,
+    check_frames,
+    has_all_scans,
+    png_picture,
+    primary_picture,
+    webp_size,
+)
 from core.images import (
     BYTES_A_PIXEL,
     FORMATS,
@@ -69,14 +90,173 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.MAX_IMAGE_PIXELS = None
 
 
+_END_OF_JPEG: Final = b"\xff\xd9"
+_NOISE: Final = b"\xaa\x55" * 128
+_NO_END_OF_JPEG: Final = b"".join((_NOISE, *(bytes((0xFF, 0xD0 + n)) + _NOISE for n in range(8)), _END_OF_JPEG))
+"""Bytes that change the pixels of a JPEG which ends before its last pixel, maybe at one of its eight restarts."""
+
+
+class _FirstPicture(JpegImagePlugin.JpegImageFile):
+    """The first picture of a JPEG, which may lack its end mark if all its pixels are there."""
+
+    _is_ended = False
+
+    def load_read(self, read_bytes: int) -> bytes:
+        file = cast("BytesIO", self.fp)
+        if (piece := file.read(read_bytes)) or self._is_ended:
+            return piece
+        if not _lacks_only_its_end(file.getvalue()):
+            raise OSError("image file is truncated")
+        self._is_ended = True
+        return _END_OF_JPEG
+
+
+def _lacks_only_its_end(data: bytes) -> bool:
+    """Return whether no pixel of a JPEG depends on what follows the data.
+
+    libjpeg fills in missing pixels without an error. So it decodes the data twice with different bytes behind it.
+    """
+    if not has_all_scans(data):
+        return False
+    half_mark = b"\0" if data.endswith(b"\xff") else b""
+    ends = (_END_OF_JPEG, half_mark + _NO_END_OF_JPEG)
+    first, second = (JpegImagePlugin.JpegImageFile(BytesIO(data + end)) for end in ends)
+    return ImageChops.difference(first, second).getbbox() is None
+
+
+class _StillPng(PngImagePlugin.PngImageFile):
+    """The picture of a PNG without its other chunks, transparent where its colour of 1 to 16 bits says so."""
+
+    def _open(self) -> None:
+        self.fp = BytesIO(png_picture(cast("BytesIO", self.fp).getvalue()))
+        super()._open()
+        if (levels := {"L;2": 3, "L;4": 15}.get(str(self.tile[0].args))) and "transparency" in self.info:
+            self.info["transparency"] = (self.info["transparency"] & levels) * 255 // levels
+
+    def load(self) -> Any:
+        """Decode it; Pillow reads the high bytes of 16-bit colours only, so their low bytes are decoded once more."""
+        tile, clear, file = self.tile, self.info.get("transparency"), cast("BytesIO", self.fp)
+        pixels = super().load()
+        if not tile or clear is None or not str(tile[0].args).endswith(";16B"):
+            return pixels
+        if self.mode == "I;16":
+            alpha = self.convert("I").point([255 * (level != clear) for level in range(2**16)], "L")
+        else:
+            low = PngImagePlugin.PngImageFile(BytesIO(file.getvalue()))
+            low.tile = [low.tile[0]._replace(args="RGB;16L")]
+            levels = (*(level >> 8 for level in clear), *(level & 0xFF for level in clear))
+            others = [
+                band.point([255 * (value != level) for value in range(256)])
+                for band, level in zip((*self.split(), *low.split()), levels, strict=True)
+            ]
+            alpha = reduce(ImageChops.lighter, others)
+        del self.info["transparency"]
+        return _become(self, as_8_bit(self), alpha)
+
+
 class _FirstFrame(GifImagePlugin.GifImageFile):
-    """A GIF of which only the first frame is read.
+    """A GIF of which only the first frame is read; its canvas is transparent around it, as in browsers.
 
     Pillow would allocate what follows this frame as soon as it opens the file: gigabytes, if the frame declares that
     size.
     """
 
     disposal_method = property(lambda _: 0, lambda _self, _method: None)
+
+    def load(self) -> Any:
+        tile = self.tile
+        pixels = super().load()
+        if not tile or "transparency" in self.info or tile[0].extents == (0, 0, *self.size):
+            return pixels
+        alpha = Image.new("L", self.size)
+        alpha.paste(255, tile[0].extents)
+        return _become(self, self, alpha)
+
+
+class _AnyBitmap(BmpImagePlugin.BmpImageFile):
+    """A BMP with colours of any number of bits in any order; Pillow knows the usual ones alone.
+
+    https://learn.microsoft.com/en-us/windows/win32/api/wingdi/ns-wingdi-bitmapv5header
+    """
+
+    _masks: tuple[int, ...] = ()
+
+    def _open(self) -> None:
+        data = cast("BytesIO", self.fp).getvalue()
+        (size,) = struct.unpack_from("<I", data, 14)
+        if size in _BMP_HEADERS:
+            bits, compression = struct.unpack_from("<HI", data, 28)
+            if what := _BMP_KINDS.get((compression, bits)) or _BMP_KINDS.get((compression, None)):
+                raise _unusual("BMP", what)
+            if int.from_bytes(data[46:50], "little") > 256 and bits <= 8:
+                data = data[:46] + bytes(4) + data[50:]  # as many as it has bits for, and Pillow reads no more
+            if compression in _BMP_BIT_FIELDS and bits in {16, 32}:
+                has_alpha = size >= 56 or compression == _BMP_BIT_FIELDS[1]
+                masks = (
+                    struct.unpack_from("<IIII", data, 54) if has_alpha else (*struct.unpack_from("<III", data, 54), 0)
+                )
+                if compression == _BMP_BIT_FIELDS[1] or masks not in _BMP_USUAL_MASKS:
+                    self._masks = masks
+                    data = data[:30] + bytes(4) + data[34:]  # as if its colours were the usual ones
+        elif size in range(13, 128):
+            raise _unusual("BMP", f"a header of {size} bytes")
+        self.fp = BytesIO(data)
+        super()._open()
+        if self._masks:
+            self._mode = "RGBA" if self._masks[3] else "RGB"
+
+    def load(self) -> Any:
+        tile = self.tile
+        if tile and self._masks:
+            rawmode, *others = cast("tuple[object, ...]", tile[0].args)
+            self._mode = "I"
+            self.tile = [tile[0]._replace(args=("I;16" if rawmode == "BGR;15" else "I;32", *others))]
+        pixels = super().load()
+        if tile and self._masks:
+            *colours, alpha = (self._band(mask) for mask in self._masks)
+            pixels = _become(self, Image.merge("RGB", colours), alpha if self._masks[3] else None)
+        if tile and self.mode == "RGBA" and self.getchannel("A").getextrema() == (0, 0):
+            pixels = _become(self, self.convert("RGB"))  # many programs leave it empty, and browsers ignore it then
+        return pixels
+
+    def _band(self, mask: int) -> Image.Image:
+        """Return the 8 highest bits of a colour."""
+        shift = max((mask & -mask).bit_length() - 1, mask.bit_length() - 8, 0)
+        top = max(1, mask >> shift)
+        scaled = ImageMath.lambda_eval(lambda each: ((each["pixels"] >> shift) & top) * 255 / top, pixels=self)
+        return cast("Image.Image", scaled).convert("L")
+
+
+_BMP_HEADERS: Final = frozenset({40, 52, 56, 64, 108, 124})
+"""Sizes of headers that have a compression."""
+
+_BMP_BIT_FIELDS: Final = (3, 6)
+"""Compressions of a BMP that stand for masks of colours; of the second one, also for a mask of alpha."""
+
+_BMP_USUAL_MASKS: Final = frozenset(
+    {(0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0), (0xFF0000, 0xFF00, 0xFF, 0), (0, 0, 0, 0)}
+    | {(0xFF0000, 0xFF00, 0xFF, 0xFF000000)}
+)
+
+_BMP_KINDS: Final = {
+    (3, 1): "Huffman compression",
+    (4, 24): "RLE24 compression",
+    (4, None): "a JPEG inside",
+    (5, None): "a PNG inside",
+    (0, 64): "64 bits a pixel",
+}
+"""Kinds of BMP that few programs read, by compression and bits a pixel."""
+
+BmpImagePlugin.BIT2MODE[2] = ("P", "P;2")
+
+
+def _become(image: Image.Image, picture: Image.Image, alpha: Image.Image | None = None) -> Any:
+    """Give an open image the pixels of `picture`, in RGB, transparent where `alpha` says so."""
+    shown = picture.convert("RGB")
+    if alpha:
+        shown.putalpha(alpha)
+    image.im, image._mode = shown.im, shown.mode
+    return image.load()
 
 
 class _FirstPage(TiffImagePlugin.TiffImageFile):
@@ -86,7 +266,7 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
         tags = self.tag_v2
         compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
         if compression not in _TIFF_COMPRESSIONS:
-            raise _unusual("TIFF", f"compression {compression}")
+            raise _unusual("TIFF", f"{_TIFF_NAMES.get(compression, compression)} compression")
         bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
         kind = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
         if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
@@ -112,6 +292,20 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
 
 _TIFF_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """None, CCITT (fax), LZW, JPEG, Deflate and PackBits."""
+
+_TIFF_NAMES: Final = {
+    6: "old JPEG",
+    32809: "ThunderScan",
+    34676: "SGI LogLuv",
+    34677: "SGI LogLuv",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+}
+"""Other compressions of a TIFF by name: https://libtiff.gitlab.io/libtiff/specification/coverage.html"""
 
 _INVERTED, _YCBCR = 0, 6
 """Photometric interpretations of a TIFF."""
@@ -182,11 +376,21 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # For each damaged tag of a TIFF: a message of its own for the log, which would be kept for ever.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
-READERS: Final = {"GIF": "GIF_FIRST_FRAME", "TIFF": "TIFF_FIRST_PAGE", "HEIF": "HEIF_PRIMARY", "AVIF": "AVIF_PRIMARY"}
+_READERS: Final = {
+    "JPEG": _FirstPicture,
+    "PNG": _StillPng,
+    "GIF": _FirstFrame,
+    "AVIF": _AvifPicture,
+    "HEIF": _HeicPicture,
+    "TIFF": _FirstPage,
+    "BMP": _AnyBitmap,
+}
+
+READERS: Final = {name: f"{name}_OURS" for name in _READERS}
 """Pillow's readers that are replaced by one above, by format."""
 
-for _format, _reader in (("GIF", _FirstFrame), ("TIFF", _FirstPage), ("HEIF", _HeicPicture), ("AVIF", _AvifPicture)):
-    Image.register_open(READERS[_format], _reader)
+for _name, _reader in _READERS.items():
+    Image.register_open(READERS[_name], _reader)
 
 
 DECODER_ERRORS: Final = (
@@ -258,11 +462,15 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
 def as_8_bit(image: Image.Image) -> Image.Image:
     """Return 16-bit grey as 8-bit grey, other images unchanged.
 
-    Pillow's own convert would clip all levels above 255 to white.
+    Cameras and microscopes write levels of 8, 10 or 12 bits in 16: nearly black, if they were read as 16 bits. So the
+    brightest level says how many they have. Pillow's own convert would clip all levels above 255 to white.
     """
     if not image.mode.startswith("I;16"):
         return image
-    return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+    levels = image.convert("I")
+    brightest = cast("tuple[int, int]", levels.getextrema())[1]
+    bits = next((bits for bits in (8, 10, 12) if brightest < 1 << bits), 16)
+    return levels.point(lambda level: level * (256 / (1 << bits))).convert("L")
 
 
 def ends_early(error: Exception) -> bool:
@@ -282,7 +490,7 @@ def lacks_memory(pixels: int) -> bool:
 
 def _unusual(name: str, what: str) -> ImageRejectedError:
     return ImageRejectedError(
-        "format_not_allowed", f"{name} images with {what} are not supported: save it as JPEG or PNG"
+        "format_not_allowed", f"{FORMATS[name].name} images with {what} are not supported: save it as JPEG or PNG"
     )
 
 

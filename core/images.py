@@ -48,13 +48,16 @@ def broken_header(name: str, size: int) -> ImageRejectedError:
     """Return the rejection of data that starts like an image but has a damaged header."""
     return ImageRejectedError(
         "undecodable",
-        f"the {name}'s header is damaged or cut short ({size} bytes in all): save it again as JPEG or PNG",
+        f"the {FORMATS[name].name}'s header is damaged or cut short ({size} bytes in all): "
+        "save it again as JPEG or PNG",
     )
 
 
 def cut_short(name: str, size: int) -> ImageRejectedError:
     """Return the rejection of data that ends within its header."""
-    return ImageRejectedError("truncated", f"the {name} ends after {size} bytes, within its header: send it again")
+    return ImageRejectedError(
+        "truncated", f"the {FORMATS[name].name} ends after {size} bytes, within its header: send it again"
+    )
 
 
 class ImageLimits(NamedTuple):
@@ -235,6 +238,7 @@ OTHER_FILES: Final = (
 """Kinds of files that are often sent. The page's script has the same table, so both give the same reasons."""
 
 TEXT_FILES: Final = (
+    (b"version https://git-lfs", "this is a Git LFS pointer: run git lfs pull, then send the image"),
     (b"<svg", "this is an SVG drawing: export it as PNG"),
     (b"<html", "this is a web page, not an image: save the image itself"),
     (b"<!doctype html", "this is a web page, not an image: save the image itself"),

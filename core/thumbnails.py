@@ -30,6 +30,10 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+FROM_RIGHT: Final = frozenset({2, 3, 7, 8})
+FROM_BOTTOM: Final = frozenset({3, 4, 6, 7})
+"""EXIF orientations in which the upright picture's corner, or side, at the top or left is at the right or bottom."""
+
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an image; 1 (upright) if it has none, or its EXIF is damaged."""

@@ -162,6 +162,51 @@ def webp_bomb(side: int) -> bytes:
     return body.getvalue()
 
 
+_MEGABYTE = zlib.compress(bytes(2**20 - 1))
+"""Deflated to a kilobyte."""
+
+_XMP = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/>"
+
+BESIDE_A_PICTURE: dict[str, bytes] = {
+    "65 colour profiles": png_chunk(b"iCCP", b"a\0\0" + _MEGABYTE) * 65,
+    "a colour profile in another compression": png_chunk(b"iCCP", b"a\0\7abc"),
+    "a text of 60 MB": png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(60_000_000), 9)),
+    "65 texts that end in damage": png_chunk(b"zTXt", b"a\0\0" + _MEGABYTE[:-4] + bytes(4)) * 65,
+    "65 texts without a keyword": png_chunk(b"zTXt", b"\0\0" + _MEGABYTE) * 65,
+    "65 texts that are no utf-8": png_chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"\xff" * (2**20 - 1))) * 65,
+    "a text with a wrong checksum": png_chunk(b"tEXt", b"a\0b")[:-1] + b"?",
+    "a transparent colour with a wrong checksum": png_chunk(b"tRNS", bytes(6))[:-1] + b"?",
+    "an orientation with a wrong checksum": png_chunk(b"eXIf", b"II*\0")[:-1] + b"?",
+    "an orientation in XMP": png_chunk(b"iTXt", _XMP),
+    "an orientation of ImageMagick": png_chunk(
+        b"tEXt",
+        b"Raw profile type exif\0\nexif\n26\n"
+        + b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0".hex().encode(),
+    ),
+    "frames in a wrong order": png_chunk(b"acTL", struct.pack(">II", 2, 0))
+    + png_chunk(b"fcTL", struct.pack(">26B", *range(26))),
+    "chunks of others": png_chunk(b"vpAg", bytes(9)) + png_chunk(b"CgBI", bytes(4)),
+}
+"""Chunks of a PNG that neither fail its picture nor change it."""
+
+
+def bmp_of(
+    bits: int,
+    pixels: bytes,
+    size: tuple[int, int] = (60, 40),
+    compression: int = 3,
+    masks: tuple[int, ...] = (),
+    colours: int = 0,
+    header: int = 124,
+) -> bytes:
+    """Return a BMP of rows of `pixels`, which are padded to four bytes, upside down."""
+    rest = struct.pack("<IiiHHIIiiII", header, *size, 1, bits, compression, 0, 0, 0, colours, 0)
+    rest = (rest + struct.pack(f"<{len(masks)}I", *masks)).ljust(max(header, 40 + 4 * len(masks)), b"\0") + bytes(
+        4 * colours
+    )
+    return b"BM" + struct.pack("<IHHI", 14 + len(rest) + len(pixels), 0, 0, 14 + len(rest)) + rest + pixels
+
+
 HONEST: dict[str, Callable[[], bytes]] = {
     "grey jpeg": lambda: encoded("JPEG", "L"),
     "cmyk jpeg": lambda: encoded("JPEG", "CMYK"),
@@ -176,7 +221,15 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "lossy webp": lambda: encoded("WEBP"),
     "gif": lambda: encoded("GIF", "P"),
     "grey gif": lambda: encoded("GIF", "L"),
+    "gif whose frame is smaller than its canvas": lambda: gif_bomb(60, 40, frame=(1, 1)),
+    "jpeg without its end mark": lambda: encoded("JPEG")[:-2],
+    "png without its end mark": lambda: encoded("PNG")[:-12],
+    "png with a transparent colour of 2 bytes": lambda: encoded("PNG", "I;16", transparency=3),
+    **{f"png with {what}": partial(png_with, chunks) for what, chunks in BESIDE_A_PICTURE.items()},
     "bmp": lambda: encoded("BMP"),
+    "bmp of 4 bits a colour": lambda: bmp_of(16, bytes(4_800), masks=(0xF00, 0xF0, 0xF, 0xF000)),
+    "bmp of 11 bits a colour": lambda: bmp_of(32, bytes(9_600), masks=(0xFFE00000, 0x1FFC00, 0x3FF), header=40),
+    "bmp of 2 bits a pixel": lambda: bmp_of(2, bytes(640), compression=0, colours=4),
     "1-bit bmp": lambda: encoded("BMP", "1"),
     "1 x 1": lambda: encoded("PNG", size=(1, 1)),
     "turned by exif": lambda: with_metadata("JPEG"),
@@ -260,6 +313,7 @@ def _raw_in_a_part() -> bytes:
 FOREIGN: dict[str, Callable[[], bytes]] = {
     "svg": lambda: SVG,
     "svg behind a byte order mark and spaces": lambda: b"\xef\xbb\xbf  \n" + SVG,
+    "lfs pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n",
     "pdf": lambda: encoded("PDF"),
     "eps": lambda: encoded("EPS"),
     "eps for dos": lambda: b"\xc5\xd0\xd3\xc6" + bytes(30),
@@ -315,21 +369,12 @@ def _tiff_of_parts() -> bytes:
     return tiff_of(COLOUR | {330: ("I", *[place] * parts)}, (bytes(7_200),), after=directory)
 
 
-_MEGABYTE, _NO_TEXT = (zlib.compress(byte * (2**20 - 1)) for byte in (b"\0", b"\xff"))
-"""Deflated to a kilobyte; Pillow's own limit does not count the texts below."""
-
-_DAMAGED = _MEGABYTE[:-4] + bytes(4)
-
 FLOODS: dict[str, Callable[[], bytes]] = {
     "gif of empty extensions": lambda: GIF + b"\x21\xfe\x00" * MANY,
     "gif comment in blocks of one byte": lambda: GIF + b"\x21\xfe" + b"\x01a" * MANY,
     "gif with bytes between blocks": lambda: GIF + b"\x01" * 2 * MANY,
     "png of empty chunks": lambda: png_with(png_chunk(b"teSt", b"") * MANY),
     "png of text": lambda: png_with(png_chunk(b"tEXt", b"a\0b") * MANY),
-    "png of colour profiles": lambda: png_with(png_chunk(b"iCCP", b"a\0\0" + _MEGABYTE) * 65),
-    "png of texts that end in damage": lambda: png_with(png_chunk(b"zTXt", b"a\0\0" + _DAMAGED) * 65),
-    "png of texts without a keyword": lambda: png_with(png_chunk(b"zTXt", b"\0\0" + _MEGABYTE) * 65),
-    "png of texts that are no utf-8": lambda: png_with(png_chunk(b"iTXt", b"a\0\1\0\0\0" + _NO_TEXT) * 65),
     "webp of empty chunks": lambda: _webp_with(b"teSt" + bytes(4), MANY),
     "jpeg of empty segments": lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * MANY + encoded("JPEG")[2:],
     "jpeg of padding": lambda: b"\xff\xd8" + b"\xff" * 2 * MANY + encoded("JPEG")[2:],

@@ -138,6 +138,37 @@ def test_a_turned_photo_is_set_upright(format_name: str, orientation: int, white
     assert min(edge.max() for edge in edges.values()) < 50
 
 
+_UPRIGHT = [
+    *range(2),
+    *(
+        Image.Transpose[name]
+        for name in (
+            "FLIP_LEFT_RIGHT",
+            "ROTATE_180",
+            "FLIP_TOP_BOTTOM",
+            "TRANSPOSE",
+            "ROTATE_90",
+            "TRANSVERSE",
+            "ROTATE_270",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (641, 427), (100, 100)])
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (232, 224), (224, 224), (36, 32), (65, 64)])
+def test_a_turned_photo_has_the_crop_of_the_upright_one(
+    orientation: int, size: tuple[int, int], resize: int, crop: int
+) -> None:
+    spec = Preprocess(resize=resize, crop=crop, mean=(0, 0, 0), std=(1, 1, 1))
+    upright, exif = Image.effect_noise(size, 80).convert("RGB"), Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(upright.transpose(_UPRIGHT[orientation]), exif=exif.tobytes())
+    difference = load_square(turned, spec).astype(int) - load_square(encoded(upright), spec)
+    assert np.abs(difference).max() <= 1  # a side is resized before the other, and rounded
+
+
 def test_broken_exif_does_not_cost_a_good_picture() -> None:
     data = encoded(half_and_half(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert load_square(data, PLAIN)[16, 29].min() > 200

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from contextlib import nullcontext, suppress
 from typing import Any, cast
 
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from core.image_containers import FRAME_COUNTS, MAX_PARSED_SEGMENTS, check_frames, webp_size
+from core.image_containers import (
+    FRAME_COUNTS,
+    MAX_PARSED_SEGMENTS,
+    check_frames,
+    has_all_scans,
+    png_picture,
+    webp_size,
+)
 from core.image_open import PIXEL_MODES, READERS, as_8_bit, ends_early, inspect, lacks_memory, open_image
 from core.images import (
     CODES,
@@ -22,7 +30,9 @@ from core.images import (
     sniff,
     thumbnail_type,
 )
+from core.thumbnails import as_rgb, orientation_of, turned
 from tests.support.hostile_images import (
+    BESIDE_A_PICTURE,
     BOMBS,
     COLOUR,
     FLOODS,
@@ -35,11 +45,13 @@ from tests.support.hostile_images import (
     STARTS,
     Tags,
     animation,
+    bmp_of,
     box,
     png_chunk,
     png_with,
     tiff_of,
 )
+from tests.support.hostile_images import encoded as honest_encoded
 
 
 def encoded(format_name: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:
@@ -92,9 +104,13 @@ def test_accepted_pixels_keep_their_brightness_as_8_bits(mode: str) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_16_bits_of_grey_keep_their_brightness_as_8_bits(level: int) -> None:
-    image = as_8_bit(Image.frombytes("I;16", (1, 1), struct.pack("<H", 256 * level)))
-    assert (image.mode, image.getpixel((0, 0))) == ("L", level)
+@pytest.mark.parametrize(
+    ("brightest", "bits"), [(65_535, 16), (4_096, 16), (4_095, 12), (1_024, 12), (1_023, 10), (255, 8)]
+)
+def test_16_bits_of_grey_keep_the_brightness_of_the_bits_that_they_use(level: int, brightest: int, bits: int) -> None:
+    used = min(level << bits - 8, brightest)
+    image = as_8_bit(Image.frombytes("I;16", (2, 1), struct.pack("<HH", used, brightest)))
+    assert (image.mode, image.getpixel((0, 0))) == ("L", used >> bits - 8)
 
 
 def test_a_file_with_too_many_bytes_is_refused_with_both_numbers() -> None:
@@ -130,7 +146,7 @@ def test_the_size_of_a_webp_of_any_kind_is_read_whatever_its_flags(
     assert webp_size(webp_header(b"VP8X", extended + after)) == (width, height)
     assert webp_size(webp_header(b"VP8L", lossless + after)) == (width, height)
     assert webp_size(webp_header(b"VP8 ", lossy + after)) == (width % 2**14, height % 2**14)
-    with pytest.raises(ImageRejectedError, match="the WEBP ends after 29 bytes, within its header: send it again"):
+    with pytest.raises(ImageRejectedError, match="the WebP ends after 29 bytes, within its header: send it again"):
         webp_size(webp_header(b"VP8X", extended[:9]))
 
 
@@ -138,24 +154,24 @@ def test_a_truncated_webp_is_rejected_with_its_length() -> None:
     data = encoded("WEBP")
     assert (
         rejection(data[:-5]).message
-        == f"only {len(data) - 5} of the WEBP's {len(data)} bytes are here: send it again"
+        == f"only {len(data) - 5} of the WebP's {len(data)} bytes are here: send it again"
     )
 
 
 DAMAGED = "the {}'s header is damaged or cut short ({} bytes in all): save it again as JPEG or PNG"
-UNUSUAL = "HEIF images with {} are not supported: save it as JPEG or PNG"
+UNUSUAL = "HEIC images with {} are not supported: save it as JPEG or PNG"
 UNKNOWN = "this is not an image: send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or BMP"
 REASONS: list[tuple[str, str, bytes]] = [
     ("empty", "the file is empty: send it again", b""),
     ("not_an_image", UNKNOWN, b"hello, I am a text file"),
     ("undecodable", "it has no pixels (0 x 1): save it again", webp_header(b"VP8 ", bytes(6) + b"\0\0\1\0")),
     ("undecodable", "it has no pixels (1 x 0): save it again", webp_header(b"VP8 ", bytes(6) + b"\1\0\0\0")),
-    ("undecodable", DAMAGED.format("WEBP", 30), webp_header(b"VP9 ", bytes(10))),
+    ("undecodable", DAMAGED.format("WebP", 30), webp_header(b"VP9 ", bytes(10))),
     ("undecodable", DAMAGED.format("BMP", 32), b"BM" + bytes(30)),
-    ("undecodable", DAMAGED.format("HEIF", len(HEIC)), HEIC),
-    ("undecodable", DAMAGED.format("HEIF", 12), b"\0\0\0\4ftypheic"),
+    ("undecodable", DAMAGED.format("HEIC", len(HEIC)), HEIC),
+    ("undecodable", DAMAGED.format("HEIC", 12), b"\0\0\0\4ftypheic"),
     ("truncated", "the PNG ends after 20 bytes, within its header: send it again", encoded("PNG")[:20]),
-    ("truncated", "only 32 of the HEIF's 33 bytes are here: send it again", HEIC + b"\0\0\0\x09meta"),
+    ("truncated", "only 32 of the HEIC's 33 bytes are here: send it again", HEIC + b"\0\0\0\x09meta"),
     ("format_not_allowed", UNUSUAL.format("a sequence alone"), HEIC + box(b"moov")),
     (
         "format_not_allowed",
@@ -272,18 +288,174 @@ def test_a_file_of_too_many_pieces_is_rejected_before_pillow_opens_it(
     assert opened == []
 
 
+def shown(data: bytes) -> Image.Image:
+    """Return an image upright, as RGBA without metadata."""
+    with open_image(data) as image:
+        image.load()
+        upright = turned(as_rgb(image), orientation_of(image)).convert("RGBA")
+        return Image.frombytes("RGBA", upright.size, upright.tobytes())
+
+
+@pytest.mark.parametrize("what", BESIDE_A_PICTURE)
+def test_a_png_shows_its_picture_and_nothing_beside_it_is_inflated(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inflated(*_: object) -> None:
+        raise AssertionError("a text or a profile was read")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.zlib.decompressobj", inflated)
+    plain = png_with()
+    for data in (png_with(BESIDE_A_PICTURE[what]), plain[:-12] + BESIDE_A_PICTURE[what] + plain[-12:]):
+        assert shown(data) == shown(plain)
+        assert len(png_picture(data)) == len(plain)
+
+
+def test_the_exif_of_a_png_turns_it_on_either_side_of_its_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk, plain = png_chunk(b"eXIf", exif.tobytes()[6:]), png_with()
+    for data in (png_with(chunk), plain[:-12] + chunk + plain[-12:]):
+        assert shown(data) == shown(plain).transpose(Image.Transpose.ROTATE_270)
+
+
+_WAYS: list[dict[str, Any]] = [
+    {},
+    {"progressive": True},
+    {"restart_marker_blocks": 2},
+    {"progressive": True, "restart_marker_blocks": 2},
+    {"mode": "CMYK"},
+    {"mode": "L"},
+    {"quality": 100, "subsampling": 0},
+]
+
+
+@pytest.mark.parametrize("way", _WAYS, ids=str)
+def test_a_jpeg_lacks_its_end_mark_and_nothing_else_or_is_truncated(way: dict[str, Any]) -> None:
+    data = honest_encoded("JPEG", **way)
+    whole = shown(data)
+    taken = []
+    for length in range(data.index(b"\xff\xda") + 20, len(data)):
+        try:
+            assert shown(data[:length]) == whole
+            taken.append(length - len(data))
+        except OSError as error:
+            assert ends_early(error), error
+    assert taken == [-2, -1]
+    for end in (bytes(2), bytes(60_000), b"\xff"):
+        assert shown(data[:-2] + end) == whole
+
+
+def test_a_jpeg_of_scans_for_each_colour_is_whole_with_the_last_one() -> None:
+    """Only a JPEG of one scan, or a progressive one, is usual: here are three, without their data."""
+    frame = b"\xff\xd8\xff\xc0\0\x11\x08\0\x28\0\x3c\3\1\x11\0\2\x11\0\3\x11\0"
+    scans = [b"\xff\xda\0\x08\1" + bytes([component]) + b"\0\0\x3f\0ab\xff\0c" for component in (1, 2, 3)]
+    assert has_all_scans(frame + b"".join(scans))
+    assert not has_all_scans(frame + scans[0] + scans[1])
+    assert not has_all_scans(frame + scans[0] + scans[1] + scans[2][:9])
+    assert not has_all_scans(frame + scans[0] + scans[1] + scans[2].replace(b"\x3f\0", b"\x3f\1"))
+    assert not has_all_scans(frame + scans[0] + scans[1] + scans[2].replace(b"\x3f\0", b"\x3e\0"))
+
+
+def test_a_png_lacks_its_end_and_no_pixel_or_is_truncated() -> None:
+    data = honest_encoded("PNG")
+    whole = shown(data)
+    for length in range(34, len(data)):
+        try:
+            assert shown(data[:length]) == whole
+        except (OSError, ImageRejectedError):
+            assert length < len(data) - 16
+
+
+def png_of(bits: int, colour: int, row: bytes, clear: bytes) -> bytes:
+    """Return a PNG of one row with a transparent colour."""
+    width = 8 * len(row) // bits // (3 if colour == 2 else 1)
+    header = struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in chunks)
+
+
 @pytest.mark.parametrize(
-    ("chunk", "most"),
+    ("bits", "colour", "row", "clear"),
     [
-        (png_chunk(b"iCCP", b"icc\0\0".ljust(1_016)), 64),  # may inflate to a megabyte
-        (png_chunk(b"zTXt", b"key\0\0".ljust(508)), 128),
-        (png_chunk(b"iTXt", b"key\0\1\0\0\0".ljust(100_000)), 64),
+        (1, 0, b"\x40", (1,)),
+        (2, 0, b"\x1b", (1,)),
+        (4, 0, b"\x79\x86", (9,)),
+        (8, 0, b"\x07\x09\x08", (9,)),
+        (16, 0, b"\x07\x09\x07\x08\xff\x08\x09\x07\x08\x08", (0x0708,)),
+        (8, 2, b"\x07\x09\x08\x07\x09\x09", (7, 9, 9)),
+        (16, 2, b"\x07\1\x09\2\x08\4" + b"\x07\1\x09\2\x08\3" + b"\x07\2\x09\2\x08\3", (0x0701, 0x0902, 0x0803)),
     ],
 )
-def test_compressed_chunks_of_a_png_may_inflate_to_64_megabytes(chunk: bytes, most: int) -> None:
-    check_frames("PNG", png_with(chunk * most), ImageLimits())
-    with pytest.raises(ImageRejectedError, match="may inflate to more than 64 MB: save it again"):
-        check_frames("PNG", png_with(chunk * (most + 1)), ImageLimits())
+def test_the_transparent_colour_of_a_png_is_that_of_all_its_bits(
+    bits: int, colour: int, row: bytes, clear: tuple[int, ...]
+) -> None:
+    alpha = shown(png_of(bits, colour, row, struct.pack(f">{len(clear)}H", *clear))).getchannel("A")
+    assert (alpha.getpixel((1, 0)), list(alpha.tobytes()).count(0)) == (0, 1)
+
+
+def test_the_canvas_around_the_first_frame_of_a_gif_is_transparent() -> None:
+    """As libvips and browsers show it; Pillow gives it the first colour of the palette."""
+    frame = b"," + struct.pack("<HHHHB", 1, 1, 1, 1, 0) + b"\2\2\x44\1\0"
+    gif = b"GIF89a" + struct.pack("<HHBBB", 3, 2, 0x80, 0, 0) + b"\1\2\3\4\5\6" + frame + b";"
+    image = shown(gif)
+    assert image.getchannel("A").tobytes() == bytes([0, 0, 0, 0, 255, 0])
+    assert image.getpixel((1, 1)) == (1, 2, 3, 255)
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks", "pixel", "expected"),
+    [
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000), 0x8000 | 31 << 10, (255, 0, 0, 255)),
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000), 31 << 10, (255, 0, 0, 0)),
+        (16, (0x7C00, 0x3E0, 0x1F), 31 << 5 | 16, (0, 255, 131, 255)),
+        (16, (0xF00, 0xF0, 0xF, 0xF000), 0x8F0A, (255, 0, 170, 136)),
+        (16, (0xC0, 0x38, 0x1), 0x51, (85, 72, 255, 255)),
+        (32, (0xFFE00000, 0x1FFC00, 0x3FF), 0x7FF << 21 | 0x400 << 10 | 0x200, (255, 128, 128, 255)),
+        (32, (0xFF00, 0xFF0000, 0xFF000000), 0x01020304, (3, 2, 1, 255)),
+        (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000), 0x80030201, (1, 2, 3, 128)),
+        (32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000), 0x80030201, (3, 2, 1, 128)),
+    ],
+)
+def test_a_bmp_has_colours_of_any_bits(
+    bits: int, masks: tuple[int, ...], pixel: int, expected: tuple[int, ...]
+) -> None:
+    opaque = (masks[3:] or (0,))[0]
+    row = struct.pack("<2I" if bits == 32 else "<2H", pixel, opaque)
+    compressions = [(3, 124), (6, 40)] if opaque else [(3, 124), (3, 40)]
+    for compression, header in compressions:
+        image = shown(bmp_of(bits, row, (2, 1), compression, masks, header=header))
+        assert (image.getpixel((0, 0)), image.getpixel((1, 0))) == (expected, (0, 0, 0, 255))
+
+
+@pytest.mark.parametrize("masks", [(0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF, 0xFF00, 0xFF0000, 0xFF000000)])
+def test_a_bmp_without_any_opaque_pixel_is_opaque(masks: tuple[int, ...]) -> None:
+    assert shown(bmp_of(32, b"\5\5\5\0", (1, 1), masks=masks)).getpixel((0, 0)) == (5, 5, 5, 255)
+
+
+@pytest.mark.parametrize(("bits", "colours"), [(2, 4), (8, 300)])
+def test_a_bmp_has_a_palette_of_any_size(bits: int, colours: int) -> None:
+    data = bytearray(bmp_of(bits, b"\x40\0\0\0" if bits == 2 else b"\1\0\0\0", (1, 1), 0, colours=colours))
+    data[14 + 124 + 4 : 14 + 124 + 7] = b"\3\2\1"
+    assert shown(bytes(data)).getpixel((0, 0)) == (1, 2, 3, 255)
+
+
+@pytest.mark.parametrize(
+    ("bits", "compression", "header", "what"),
+    [
+        (24, 4, 64, "RLE24 compression"),
+        (0, 4, 40, "a JPEG inside"),
+        (0, 5, 40, "a PNG inside"),
+        (1, 3, 64, "Huffman compression"),
+        (64, 0, 40, "64 bits a pixel"),
+        (8, 0, 16, "a header of 16 bytes"),
+    ],
+)
+def test_a_bmp_of_a_rare_kind_is_named(bits: int, compression: int, header: int, what: str) -> None:
+    error = rejection(bmp_of(bits, bytes(9_600), compression=compression, header=header))
+    assert (error.code, error.message) == (
+        "format_not_allowed",
+        f"BMP images with {what} are not supported: save it as JPEG or PNG",
+    )
 
 
 @pytest.mark.parametrize("start", [b"iTXtkey\0\0\0\0\0", b"iTXtkey", b"tEXtkey\0"])
@@ -357,7 +529,7 @@ _WORDS = (
         ("tar", "an archive"),
         ("jpeg 2000", "JPEG 2000"),
     ),
-    *(("bigtiff", "big-endian BigTIFF"), ("psd", "a Photoshop document")),
+    *(("bigtiff", "big-endian BigTIFF"), ("psd", "a Photoshop document"), ("lfs", "a Git LFS pointer")),
 )
 NAMED = {kind: next((name for word, name in _WORDS if word in kind), kind.upper()) for kind in FOREIGN}
 """What the reason calls each kind of file."""
@@ -377,7 +549,7 @@ def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
     assert error.code == "format_not_allowed"
     what, _, advice = error.message.partition(": ")
     assert NAMED[kind] in what
-    assert advice.split()[0] in {"save", "export", "send", "unpack"}
+    assert advice.split()[0] in {"save", "export", "send", "unpack", "run"}
     assert len(error.message.split()) <= 15
 
 
@@ -445,7 +617,12 @@ def tiff(tags: Tags, strips: tuple[bytes, ...] = (bytes(60 * 40 * 6),)) -> bytes
         (COLOUR | {262: ("H", 6), 259: ()}, "subsampled colours"),
         (COLOUR | {262: ("H", 6), 530: ("H", 2, 1)}, "subsampled colours"),
         (COLOUR | {262: ("H", 8)}, "pixels of mode LAB"),
-        (COLOUR | {259: ("H", 34712)}, "compression 34712"),
+        (COLOUR | {259: ("H", 34712)}, "JPEG 2000 compression"),
+        (COLOUR | {259: ("H", 50000)}, "Zstandard compression"),
+        (COLOUR | {259: ("H", 50001)}, "WebP compression"),
+        (COLOUR | {259: ("H", 34925)}, "LZMA compression"),
+        (COLOUR | {259: ("H", 6)}, "old JPEG compression"),
+        (COLOUR | {259: ("H", 65000)}, "65000 compression"),
     ],
 )
 def test_tiff_pixels_that_pillow_would_give_a_wrong_brightness_are_rejected(tags: Tags, what: str) -> None:
