@@ -78,6 +78,7 @@ class Summary:
         skipped: files and folders that were left out, by reason.
         replaced: files that a watch has sent again since another one has their name.
         missed: files that were replaced or removed before a watch could send them.
+        renamed: files whose names cannot be shown as they are.
     """
 
     job_ids: list[str] = field(default_factory=list)
@@ -87,6 +88,7 @@ class Summary:
     skipped: Mapping[str, int] = field(default_factory=dict)
     replaced: int = 0
     missed: int = 0
+    renamed: int = 0
     accuracy: Accuracy | None = None
     sorted: SortedFolder | None = None
 
@@ -285,7 +287,7 @@ class Classification:
     def _summary(self) -> Summary:
         facts = self.journal.fact_names("skipped ")
         skipped = {name.removeprefix("skipped "): int(self.journal.fact(name) or 0) for name in facts}
-        accuracy = None if self.truth is None else Accuracy()
+        accuracy = None if self.truth is None else Accuracy(self.truth)
         job_ids = [job_id for job_id, _ in self.journal.jobs()]
         return Summary(job_ids, skipped=skipped, accuracy=accuracy, sorted=self.sorted)
 
@@ -417,6 +419,7 @@ class Classification:
 
     def _finish(self, summary: Summary, outcome: Outcome, row: ResultRow) -> None:
         summary.add(row)
+        summary.renamed += outcome.file.is_renamed
         if self.sorted is not None and row.status in {"done", "failed", "rejected"}:
             self.sorted.add(outcome.file, row.label if row.status == "done" else None)
 

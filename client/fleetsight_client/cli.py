@@ -394,10 +394,12 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
         yield f"and {len(summary.labels) - SHOWN:,} more labels"
     yield from (f"Not classified ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
     yield from (f"Left out ({reason}): {count:,}." for reason, count in sorted(summary.skipped.items()))
-    if summary.replaced:
-        yield f"Replaced under their names, and classified again: {summary.replaced:,}."
-    if summary.missed:
-        yield f"Replaced or removed before they were sent: {summary.missed:,}."
+    further = {
+        "Replaced under their names, and classified again": summary.replaced,
+        "Replaced or removed before they were sent": summary.missed,
+        "Shown without the backslashes, invisible characters or invalid UTF-8 of their names": summary.renamed,
+    }
+    yield from (f"{words}: {count:,}." for words, count in further.items() if count)
     if summary.accuracy is not None:
         yield from summary.accuracy.sentences()
     if summary.sorted is not None:

@@ -19,13 +19,14 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import FleetsightClientError, RejectedFile
 from fleetsight_client.folders import FoundFile, shown_prefixes
+from fleetsight_client.names import shown_name
 
 VERSION: Final = "2"
 JOB_KEY_SECONDS: Final = 20 * 3600
@@ -123,6 +124,7 @@ class ListedFile:
         path: where it is.
         name: its shown name, a relative path.
         tries: how often the server could not store it.
+        is_renamed: whether its own name cannot be shown as it is.
     """
 
     position: int
@@ -131,6 +133,7 @@ class ListedFile:
     size: int
     mtime_ns: int
     tries: int = 0
+    is_renamed: bool = field(default=False, compare=False)
 
     @property
     def job_position(self) -> int:
@@ -430,7 +433,7 @@ class Journal:
     def names(self) -> Iterator[str]:
         """Yield the shown names of all files that are listed or known."""
         for root, path in self._base.execute("SELECT root, path FROM files UNION SELECT root, path FROM known"):
-            yield self._prefixes[root] + path.decode(errors="replace")
+            yield shown_name(self._prefixes[root] + path.decode(errors="replace"))
 
     def finish(self, files: Iterable[ListedFile], facts: Mapping[str, str]) -> None:
         """Forget files whose rows are written and store facts about the file of results, all or none."""
@@ -448,8 +451,10 @@ class Journal:
     def _file(self, row: Sequence[Any]) -> ListedFile:
         position, root, path, size, mtime, tries = row
         # A name that is no UTF-8 is shown with replacement characters.
-        name = self._prefixes[root] + path.decode(errors="replace")
-        return ListedFile(position, Path(os.fsdecode(self._folders[root] + b"/" + path)), name, size, mtime, tries)
+        name = shown_name(self._prefixes[root] + path.decode(errors="replace"))
+        is_renamed = name != self._prefixes[root] + os.fsdecode(path)
+        whole = Path(os.fsdecode(self._folders[root] + b"/" + path))
+        return ListedFile(position, whole, name, size, mtime, tries, is_renamed=is_renamed)
 
     # Jobs and slices
 
@@ -614,6 +619,16 @@ class Journal:
                     found = self._truth(names)
                     if found is not None:
                         self._base.execute("UPDATE truths SET uses = uses + 1 WHERE name = ?", (found[0],))
+
+    def unused_truths(self, shown: int) -> Iterator[tuple[str, int, list[str]]]:
+        """Yield why stored paths set no label, how many they are, and up to `shown` of them."""
+        for reason, is_used in (("match no image", False), ("may mean several images", True)):
+            rows = self._base.execute(
+                "SELECT name, count(*) OVER () FROM truths WHERE uses != 1 AND (uses > 1) = ? ORDER BY name LIMIT ?",
+                (is_used, shown),
+            ).fetchall()
+            if rows:
+                yield reason, int(rows[0][1]), [str(name) for name, _ in rows]
 
     def truth(self, names: Sequence[str]) -> str | None:
         """Return the true label of the first of `names` that has one, unless that path may mean several files."""

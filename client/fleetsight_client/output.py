@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -106,7 +107,7 @@ def same_label(label: str, truth: str) -> bool:
 
 
 def _plain(label: str) -> str:
-    return re.sub(r"[\s_-]+", " ", label.casefold()).strip()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", label).casefold()).strip()
 
 
 def safe_cell(cell: str) -> str:

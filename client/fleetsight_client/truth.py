@@ -10,6 +10,7 @@ from typing import Final
 
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.journal import Journal, ListedFile
+from fleetsight_client.names import matched_name
 from fleetsight_client.output import ResultRow, same_label
 
 MAX_PART_LINES: Final = 10_000
@@ -20,6 +21,8 @@ MAX_CONFUSIONS: Final = 10_000
 """Pairs of labels that are counted."""
 
 SHOWN_CONFUSIONS: Final = 5
+SHOWN_LINES: Final = 5
+"""Lines of a file that are named if they set no label."""
 
 _FILE_COLUMNS: Final = ("filename", "path", "file", "image", "name")
 _LABEL_COLUMNS: Final = ("truth", "label", "class", "category")
@@ -36,11 +39,13 @@ class Truth:
     Attributes:
         folders: that are classified, absolute.
         file: CSV with true labels; None takes the name of each file's folder.
+        unused: which of its lines set no label, in words.
     """
 
     journal: Journal
     folders: Sequence[Path]
     file: Path | None = None
+    unused: Sequence[str] = ()
 
     def load(self) -> None:
         """Read the file; call it after the files have been listed.
@@ -51,6 +56,11 @@ class Truth:
         if self.file is not None:
             self.journal.set_truths(read_truths(self.file))
             self.journal.count_truth_uses(self._candidates(name) for name in self.journal.names())
+            self.unused = [
+                f"Lines of {self.file.name} that {reason}: {count:,} "
+                f"({', '.join(names)}{', …' if count > len(names) else ''})."
+                for reason, count, names in self.journal.unused_truths(SHOWN_LINES)
+            ]
 
     def label(self, file: ListedFile) -> str | None:
         """Return the true label of a file, or None."""
@@ -60,13 +70,15 @@ class Truth:
 
     def _candidates(self, shown: str) -> list[str]:
         """Return the paths that may name a file: with the folder's name, as it is shown, and each end of it."""
-        parts = shown.split("/")
+        parts = matched_name(shown).split("/")
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
-        return [f"{self.folders[0].name}/{shown}", *ends] if len(self.folders) == 1 else ends
+        return [matched_name(f"{self.folders[0].name}/{shown}"), *ends] if len(self.folders) == 1 else ends
 
 
 def read_truths(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths and true labels of a CSV; a header names its columns, else they are the first two.
+    """Yield paths, by `matched_name`, and true labels of a CSV.
+
+    A header names its columns; without one they are the first two.
 
     Raises:
         TruthError: it cannot be read, is no UTF-8, or has fewer than two columns.
@@ -89,7 +101,7 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
                     raise TruthError(f"{file}, line {reader.line_num}: write a filename and its label")
                 name, label = (cells[at] if at < len(cells) else "" for at in columns)
                 if label:
-                    yield name.replace("\\", "/").removeprefix("./"), label
+                    yield matched_name(name), label
     except (UnicodeDecodeError, csv.Error) as error:
         raise TruthError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
     except OSError as error:
@@ -123,8 +135,9 @@ def truth_parts(rows: Iterator[tuple[str, str]]) -> Iterator[bytes]:
 
 @dataclass
 class Accuracy:
-    """Counts of labels that were compared with true labels."""
+    """Counts of labels that were compared with those of `truth`."""
 
+    truth: Truth
     right: int = 0
     wrong: int = 0
     unknown: int = 0
@@ -147,7 +160,7 @@ class Accuracy:
                 self.confusions[pair] += 1
 
     def sentences(self) -> Iterator[str]:
-        """Yield the accuracy and the worst confusions in words."""
+        """Yield the accuracy, the worst confusions, and the lines that set no label, in words."""
         total = self.right + self.wrong
         if total:
             yield f"Accuracy: {100 * self.right / total:.1f}% ({self.right:,} of {total:,} right)."
@@ -157,3 +170,4 @@ class Accuracy:
             yield f"Without a true label: {self.unknown:,}."
         for (truth, label), count in self.confusions.most_common(SHOWN_CONFUSIONS):
             yield f"{truth} was classified as {label}: {count:,}."
+        yield from self.truth.unused

@@ -90,8 +90,10 @@ def clean_filename(raw: str) -> str:
 
     An absolute path, or one with `..`, is not inside a folder that the client has sent: only its last part is shown.
     Of a name that is too long, the end is kept.
+
+    The client has the same function (`client/fleetsight_client/names.py`); a test compares them.
     """
-    parts = [_printable(part) for part in raw.replace("\\", "/").split("/")]
+    parts = [printable(part) for part in raw.replace("\\", "/").split("/")]
     if not parts[-1]:
         return "unnamed"
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):
@@ -105,7 +107,7 @@ def clean_filename(raw: str) -> str:
 
 def clean_job_name(raw: str, default: str) -> str:
     """Return the name to show for a job, at most 100 characters; `default` if the user gave none."""
-    return (_printable(raw) or default)[:MAX_JOB_NAME]
+    return (printable(raw) or default)[:MAX_JOB_NAME]
 
 
 def job_name_of_files(filenames: Sequence[str]) -> str:
@@ -127,20 +129,21 @@ def job_name_of_time(at: datetime) -> str:
 
 def clean_search(raw: str) -> str:
     """Return the text to search for among the names of jobs, at most 100 characters, or an empty string."""
-    return _printable(raw)[:MAX_JOB_NAME]
+    return printable(raw)[:MAX_JOB_NAME]
 
 
 def clean_label(raw: str) -> str:
     """Return a user's text as a true label, at most 200 characters, or an empty string."""
-    return " ".join(_printable(raw)[:MAX_LABEL].split())
+    return " ".join(printable(raw)[:MAX_LABEL].split())
 
 
 def clean_reason(raw: str) -> str:
     """Return the reason to show for a pause, at most 200 characters, or an empty string."""
-    return _printable(raw)[:MAX_REASON_CHARACTERS]
+    return printable(raw)[:MAX_REASON_CHARACTERS]
 
 
-def _printable(raw: str) -> str:
+def printable(raw: str) -> str:
+    """Return a text without control characters and overrides of the direction, and without space at its ends."""
     kept = (
         character
         for character in raw

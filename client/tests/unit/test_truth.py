@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -55,13 +58,54 @@ def test_a_csv_has_true_labels_by_path_or_by_its_end(
     }  # fmt: skip
     assert "Accuracy: 75.0% (3 of 4 right)." in done.stderr
     assert "Without a true label: 1." in done.stderr
+    unused = [line for line in done.stderr.splitlines() if line.startswith("Lines of")]
+    assert unused == (["Lines of truth.csv that match no image: 1 (not/there.jpg)."] if "not/there" in lines else [])
 
 
 def test_a_name_that_may_mean_several_files_sets_no_label(command: Command, photos: Photos, tmp_path: Path) -> None:
     truth, out = tmp_path / "truth.csv", tmp_path / "r.jsonl"
     truth.write_text("a.jpg,cat\n")
-    command("classify", photos({"x/a.jpg": b"cat", "y/a.jpg": b"dog"}), "--truth", truth, "--out", out)
+    done = command("classify", photos({"x/a.jpg": b"cat", "y/a.jpg": b"dog"}), "--truth", truth, "--out", out)
     assert found(out) == {"x/a.jpg": (None, None), "y/a.jpg": (None, None)}
+    assert "Lines of truth.csv that may mean several images: 1 (a.jpg)." in done.stderr
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_matches_in_any_unicode_normalization(
+    form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"], command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    truth, out = tmp_path / "truth.csv", tmp_path / "r.jsonl"
+    name = unicodedata.normalize(form, "été/ñandú.jpg")
+    truth.write_text(f"{unicodedata.normalize(other, name)},CAFÉ\n", encoding="utf-8")
+    done = command("classify", photos({name: "café a".encode()}), "--truth", truth, "--out", out)
+    assert found(out) == {name: ("CAFÉ", True)}
+    assert "Lines of" not in done.stderr
+
+
+def test_lines_that_match_no_image_are_counted_and_some_are_named(
+    command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("1.jpg,cat\n/photos/1.jpg,cat\n" + "".join(f"gone{number}.jpg,cat\n" for number in range(1_200)))
+    done = command("classify", photos({"1.jpg": b"cat"}), "--truth", truth)
+    named = "/photos/1.jpg, gone0.jpg, gone1.jpg, gone10.jpg, gone100.jpg"
+    assert f"Lines of truth.csv that match no image: 1,201 ({named}, …)." in done.stderr
+
+
+def test_files_have_the_names_of_the_server_and_it_is_said_when_they_differ(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder, truth, out = photos({"a.jpg": b"cat a"}), tmp_path / "truth.csv", tmp_path / "r.jsonl"
+    odd = {"b\\c.jpg": "b/c.jpg", " d\t.jpg": "d.jpg", "\u202ee.jpg": "e.jpg", "f\n.jpg": "f.jpg"}
+    for name in odd:
+        (folder / name).write_bytes(b"cat")
+    truth.write_text("".join(f'"{name}",cat\n' for name in odd), encoding="utf-8")
+    Path(os.fsdecode(os.fsencode(folder) + b"/g_\xe9.jpg")).write_bytes(b"cat")
+    done = command("classify", folder, "--truth", truth, "--out", out)
+    labelled = dict.fromkeys(odd.values(), ("cat", True))
+    assert found(out) == {"a.jpg": (None, None), "g_\ufffd.jpg": (None, None)} | labelled
+    assert "invalid UTF-8 of their names: 5." in done.stderr
+    assert {image["filename"] for image in api.job.images.values()} == set(found(out))
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"a.jpg\nb.jpg\n", "line 1"), (b"\xff\xfe\x00", "no CSV in UTF-8")])

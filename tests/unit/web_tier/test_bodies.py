@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 
+from fleetsight_client.names import shown_name
 from tests.support import fixtures
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
@@ -196,11 +197,12 @@ def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
     ],
 )
 def test_a_filename_keeps_its_relative_path_and_nothing_that_breaks_a_line(sent: str, shown: str) -> None:
-    assert clean_filename(sent) == shown
+    assert clean_filename(sent) == shown_name(sent) == shown
 
 
-@given(st.text(max_size=400))
+@given(st.text(max_size=400) | st.text("aü/\\.: \x00\u202e", max_size=400))
 def test_any_name_becomes_short_printable_text_that_can_be_stored(sent: str) -> None:
+    assert shown_name(sent) == clean_filename(sent)
     for shown in (clean_filename(sent), clean_job_name(sent, "default")):
         assert 1 <= len(shown.encode()) <= MAX_FILENAME_BYTES
         assert not any(unicodedata.category(character) in {"Cc", "Cs"} for character in shown)

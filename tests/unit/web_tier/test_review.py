@@ -3,9 +3,10 @@
 import csv
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO
-from typing import Any
+from typing import Any, Literal
 from zipfile import ZipFile
 
 import pytest
@@ -251,6 +252,17 @@ def outcome_of(
 def test_files_of_many_forms_are_read(text: str | bytes) -> None:
     labels, outcome = outcome_of(text, ["a.jpg", "b.jpg"])
     assert labels == {"a.jpg": "dog", "b.jpg": "stop sign"}
+    assert (outcome.faults, outcome.unknown_classes) == ([], ())
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_and_classes_match_in_any_unicode_normalization(
+    form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"]
+) -> None:
+    name, label = unicodedata.normalize(form, "été/ñandú.jpg"), unicodedata.normalize(form, "café")
+    text = unicodedata.normalize(other, f"\u202eété\\ñandú.jpg\t,{'CAFÉ'}\n")
+    labels, outcome = outcome_of(text, [name], [label])
+    assert labels == {name: label}
     assert (outcome.faults, outcome.unknown_classes) == ([], ())
 
 

@@ -6,6 +6,7 @@ only image of which one path ends with the other: `day1/a.jpg` is `photos/day1/a
 
 import csv
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from services.clock import utc_now
 from services.errors import FleetsightError
 from web_tier.auth.job_access import UserJobs
 from web_tier.features.review.evaluation import Evaluation
-from web_tier.http.parameters import clean_label
+from web_tier.http.parameters import clean_label, printable
 from web_tier.results.export import unescaped_cell
 from web_tier.results.query import PAGE
 
@@ -116,7 +117,8 @@ def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
             if count > MAX_TRUTH_ROWS:
                 raise TruthFileError(f"the file has more than {MAX_TRUTH_ROWS:,} lines; send it in parts")
             name, label = (unescaped_cell(row[at].strip()) if at < len(row) else "" for at in (name_at, label_at))
-            yield TruthRow(line, name, clean_label(label))
+            # As the filename of the image was: see `clean_filename`, which would also shorten an absolute path.
+            yield TruthRow(line, "/".join(printable(part) for part in name.split("/")), clean_label(label))
     except csv.Error as error:
         raise TruthFileError(f"line {reader.line_num} is not CSV ({error}); save the file as CSV UTF-8") from error
 
@@ -188,8 +190,8 @@ def match_folders(images: Iterable[ImageRecord], classes: Sequence[str]) -> Trut
 
 def _parts(name: str) -> tuple[str, ...]:
     """Return the parts of a path, at least one; the name of a file is never used as a path."""
-    parts = (part for part in name.replace("\\", "/").split("/") if part not in {"", "."})
-    return tuple(parts) or ("",)
+    whole = unicodedata.normalize("NFC", name.replace("\\", "/"))  # macOS may store ä as two characters
+    return tuple(part for part in whole.split("/") if part not in {"", "."}) or ("",)
 
 
 def _path(name: str) -> str:
@@ -206,6 +208,10 @@ def _ends(path: str, depths: Collection[int]) -> Iterator[str]:
         at, depth = path.rfind("/", 0, at), depth + 1
 
 
+def _plain(label: str) -> str:
+    return _WORDS.sub(" ", unicodedata.normalize("NFC", label).casefold())
+
+
 class ClassSpelling:
     """Spells users' labels as the model spells its classes: `Stop_Sign` is `stop sign`.
 
@@ -214,13 +220,11 @@ class ClassSpelling:
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = {_WORDS.sub(" ", name.casefold()): name for name in classes} | {
-            name: name for name in classes
-        }
+        self._classes = {_plain(name): name for name in classes} | {name: name for name in classes}
 
     def respelled(self, label: str) -> str:
         """Return the model's spelling of a label, or the label as it is if the model has no such class."""
-        return self._classes.get(label) or self._classes.get(_WORDS.sub(" ", label.casefold()), label)
+        return self._classes.get(label) or self._classes.get(_plain(label), label)
 
     def unknown(self, labels: Iterable[str]) -> tuple[str, ...]:
         """Return those of `labels`, each once, that are no class of the model; none if its classes are not known."""
