@@ -4,6 +4,7 @@ The models also describe the parameters in the OpenAPI document.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,6 +22,9 @@ from web_tier.results.query import ImageState, ResultsFilter
 MAX_PAGE = 1_000
 
 MAX_JOBS = 200
+
+_ESCAPES = re.compile(r"(\\\\|\\u(?i:d[89ab][0-9a-f]{2})\\u(?i:d[c-f][0-9a-f]{2}))|\\u(?i:d[89a-f][0-9a-f]{2})")
+"""Escapes of a backslash and of a surrogate pair, and of half a pair, which is no character (RFC 8259, 8.2)."""
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
 
@@ -199,9 +203,11 @@ def parse_body(model: type[_Model], example: str, *, may_be_empty: bool = True) 
 def json_text(body: bytes) -> str:
     """Return a JSON body as text: in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    A byte that is not of the encoding becomes U+FFFD, so that a filename in ISO 8859-1 costs only its own characters.
+    A byte that is not of the encoding becomes U+FFFD, as does half of a surrogate pair, by which Python writes such a
+    byte of a filename: a filename in ISO 8859-1 costs only its own characters.
     """
-    return body.decode(json.detect_encoding(body), "replace")
+    text = body.decode(json.detect_encoding(body), "replace")
+    return _ESCAPES.sub(lambda found: found[1] or r"\ufffd", text) if r"\u" in text else text
 
 
 def idempotency_key() -> str | None:

@@ -6,7 +6,7 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from werkzeug.exceptions import Forbidden, UnprocessableEntity
+from werkzeug.exceptions import Forbidden, HTTPException, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
 from core.ids import new_job_id
@@ -21,6 +21,7 @@ from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_job_name, job_name_of_files
+from web_tier.http.problems import refuse, refuse_in_text
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
 from web_tier.uploads.ingest import RejectedUpload
@@ -89,13 +90,17 @@ def upload() -> ResponseReturnValue:
     browsers accept HTML by name, or say from which site the form comes.
     """
     backend, jobs = current_backend(), user_jobs()
-    fields, parts = up_to_first_file(request_parts(backend.config.web))
+    is_browser = "text/html" in request.headers.get("Accept", "") or "Sec-Fetch-Site" in request.headers
+    is_classic = backend.config.classic.enabled and not is_browser
+    try:
+        fields, parts = up_to_first_file(request_parts(backend.config.web))
+    except HTTPException as error:
+        return refuse_in_text(error) if is_classic else refuse(error)
     try:
         check_csrf(fields.get(CSRF_FIELD))
     except Forbidden:
         return upload_form(FORM_WITHOUT_SESSION), 403
-    is_browser = "text/html" in request.headers.get("Accept", "") or "Sec-Fetch-Site" in request.headers
-    if backend.config.classic.enabled and not is_browser:
+    if is_classic:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
     job_id = new_job_id(spread=backend.config.web.spread_keys)

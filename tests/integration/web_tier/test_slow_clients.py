@@ -19,6 +19,7 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
+from tests.support.jobs import picture
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.http.problems import Problem
 
@@ -158,6 +159,8 @@ def test_a_client_that_takes_nothing_of_its_answer_holds_no_thread(hurried: WebT
     assert "Traceback" not in hurried.log.read_text()
 
 
+FILE = b'Content-Disposition: form-data; name="f"; filename="a.jpg"\r\n\r\n'
+
 CHUNKED = b"Content-Type: %s\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
 
@@ -185,7 +188,10 @@ def test_s13_a_malformed_chunked_body_is_a_bad_request(
         (b"/fleet/limits", b"application/x-www-form-urlencoded", b"min=1&max=1"),
         (b"/classify", b"image/jpeg", b"half a picture"),
         (b"/", b"multipart/form-data; boundary=b", b"--b"),
+        (b"/api/v1/classify", b"image/jpeg", picture()),
+        (b"/api/image", b"multipart/form-data; boundary=b", b"--b\r\n" + FILE + picture() + b"\r\n--b--\r\n"),
     ],
+    ids=["json", "urlencoded", "classic json", "form", "whole image", "whole form"],
 )
 def test_a_body_that_breaks_off_is_not_taken_for_a_short_one(
     hurried: WebTier, path: bytes, kind: bytes, body: bytes

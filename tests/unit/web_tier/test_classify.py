@@ -86,6 +86,10 @@ def asking(make_app: AppMaker, fleet: AnsweringQueue) -> FlaskClient:
             ({"data": json.dumps({"name": "d.jpg", "data": SENT}).encode(encoding), "mimetype": JSON_TYPE}, "d.jpg")
             for encoding in ("utf-8-sig", "utf-16", "utf-16-le")
         ),
+        (
+            {"data": f'{{"name": "\\udce9\\ud83d\\ude00\\\\udce9", "data": "{SENT}"}}', "mimetype": JSON_TYPE},
+            "\ufffd😀/udce9",
+        ),
         ({"data": f'{{"name": "é.jpg", "data": "{SENT}"}}'.encode("latin-1"), "mimetype": JSON_TYPE}, "\ufffd.jpg"),
     ],
 )
@@ -317,8 +321,11 @@ def test_a_form_without_a_file_gets_an_error(asking: FlaskClient) -> None:
     assert "no file" in text(answer, 422)
 
 
-def test_a_body_that_is_not_a_form_gets_an_error(asking: FlaskClient) -> None:
-    assert "multipart/form-data" in text(asking.post("/api/image", data=b"x"), 415)
+@pytest.mark.parametrize("path", ["/", "/api/image"])
+def test_a_body_that_is_not_a_form_gets_an_error(asking: FlaskClient, path: str) -> None:
+    assert "multipart/form-data" in text(asking.post(path, data=b"x"), 415)
+    cut = asking.post(path, data=b"--b\r\n", content_type="multipart/form-data; boundary=b")
+    assert "malformed or ends early" in text(cut, 400)
 
 
 def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: AnsweringQueue) -> None:

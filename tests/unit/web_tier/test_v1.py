@@ -128,6 +128,12 @@ def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: Fl
     assert body["name"] == f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_json_body_is_read_in_each_unicode_encoding(client: FlaskClient, encoding: str) -> None:
+    answer = client.post("/api/v1/jobs", data='{"name": "Fähre"}'.encode(encoding))
+    assert (answer.status_code, answer.get_json()["name"]) == (201, "Fähre")
+
+
 @pytest.mark.parametrize("body", ["[]", "{", '{"name": 1}', '{"naem": "x"}', json.dumps({"name": "x" * 101})])
 def test_an_invalid_body_gets_422_with_an_example(client: FlaskClient, body: str) -> None:
     assert '{"name": "..."}' in problem(client.post("/api/v1/jobs", data=body), 422)
