@@ -76,7 +76,7 @@ def central_crop(
             error.__traceback__ = None
             if lacks_memory(width * height):
                 raise MemoryError from error
-            kind = f"{FORMATS[sniff(data)].name} of {image.width} x {image.height} pixels"
+            kind = f"{FORMATS[sniff(data)].name} of {width} x {height} pixels"
             if ends_early(error):
                 raise ImageRejectedError(
                     "truncated",

@@ -101,6 +101,14 @@ class _FirstPicture(JpegImagePlugin.JpegImageFile):
 
     _is_ended = False
 
+    def _open(self) -> None:
+        try:
+            super()._open()
+        except SyntaxError as error:
+            if "-bit layers" in str(error):
+                raise _unusual("JPEG", f"{self.bits} bits a colour") from error
+            raise
+
     def load_read(self, read_bytes: int) -> bytes:
         file = cast("BytesIO", self.fp)
         if (piece := file.read(read_bytes)) or self._is_ended:
@@ -183,7 +191,11 @@ class _AnyBitmap(BmpImagePlugin.BmpImageFile):
 
     def _open(self) -> None:
         data = cast("BytesIO", self.fp).getvalue()
-        (size,) = struct.unpack_from("<I", data, 14)
+        start, size = struct.unpack_from("<II", data, 10)
+        if 16 <= size < 64 and size not in _BMP_HEADERS:  # OS/2 may leave out the last fields, which are zero then
+            short, rest = data[18 : 14 + size], data[14 + size :]
+            data = data[:10] + struct.pack("<II", start + 64 - size, 64) + short.ljust(60, b"\0") + rest
+            size = 64
         if size in _BMP_HEADERS:
             bits, compression = struct.unpack_from("<HI", data, 28)
             if what := _BMP_KINDS.get((compression, bits)) or _BMP_KINDS.get((compression, None)):
@@ -198,8 +210,6 @@ class _AnyBitmap(BmpImagePlugin.BmpImageFile):
                 if compression == _BMP_BIT_FIELDS[1] or masks not in _BMP_USUAL_MASKS:
                     self._masks = masks
                     data = data[:30] + bytes(4) + data[34:]  # as if its colours were the usual ones
-        elif size in range(13, 128):
-            raise _unusual("BMP", f"a header of {size} bytes")
         self.fp = BytesIO(data)
         super()._open()
         if self._masks:
@@ -215,8 +225,6 @@ class _AnyBitmap(BmpImagePlugin.BmpImageFile):
         if tile and self._masks:
             *colours, alpha = (self._band(mask) for mask in self._masks)
             pixels = _become(self, Image.merge("RGB", colours), alpha if self._masks[3] else None)
-        if tile and self.mode == "RGBA" and self.getchannel("A").getextrema() == (0, 0):
-            pixels = _become(self, self.convert("RGB"))  # many programs leave it empty, and browsers ignore it then
         return pixels
 
     def _band(self, mask: int) -> Image.Image:

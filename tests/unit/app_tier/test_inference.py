@@ -185,6 +185,15 @@ def test_a_truncated_image_is_refused_and_says_so(format_name: str, share: float
     assert str(int(len(data) * share)) in caught.value.message
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_large_jpeg_may_lack_its_end_mark_alone_also_at_a_reduced_scale(options: dict[str, Any]) -> None:
+    picture, _ = draw(3, seed=1, size=(3_200, 3_100))
+    data = encoded(picture, "JPEG", **options)
+    assert (load_square(data[:-2], PLAIN) == load_square(data, PLAIN)).all()
+    with pytest.raises(ImageRejectedError, match=r"^the JPEG of 3200 x 3100 pixels ends after \d+ bytes, before"):
+        load_square(data[:-3], PLAIN)
+
+
 def test_a_damaged_image_is_refused_as_undecodable() -> None:
     data = bytearray(encoded(half_and_half(), "PNG"))
     at = data.index(b"IDAT") + 6

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from core.image_containers import (
     FRAME_COUNTS,
@@ -43,6 +43,7 @@ from tests.support.hostile_images import (
     POLYGLOTS,
     QUICK_HEIC,
     STARTS,
+    WITHOUT_EXIF,
     Tags,
     animation,
     bmp_of,
@@ -427,16 +428,30 @@ def test_a_bmp_has_colours_of_any_bits(
         assert (image.getpixel((0, 0)), image.getpixel((1, 0))) == (expected, (0, 0, 0, 255))
 
 
-@pytest.mark.parametrize("masks", [(0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF, 0xFF00, 0xFF0000, 0xFF000000)])
-def test_a_bmp_without_any_opaque_pixel_is_opaque(masks: tuple[int, ...]) -> None:
-    assert shown(bmp_of(32, b"\5\5\5\0", (1, 1), masks=masks)).getpixel((0, 0)) == (5, 5, 5, 255)
-
-
-@pytest.mark.parametrize(("bits", "colours"), [(2, 4), (8, 300)])
-def test_a_bmp_has_a_palette_of_any_size(bits: int, colours: int) -> None:
-    data = bytearray(bmp_of(bits, b"\x40\0\0\0" if bits == 2 else b"\1\0\0\0", (1, 1), 0, colours=colours))
-    data[14 + 124 + 4 : 14 + 124 + 7] = b"\3\2\1"
+@pytest.mark.parametrize(("bits", "colours", "header"), [(2, 4, 124), (8, 300, 124), (8, 256, 40), (8, 256, 64)])
+def test_a_bmp_has_a_palette_of_any_size(bits: int, colours: int, header: int) -> None:
+    pixel = b"\x40\0\0\0" if bits == 2 else b"\1\0\0\0"
+    data = bytearray(bmp_of(bits, pixel, (1, 1), 0, colours=colours, header=header))
+    data[14 + header + 4 : 14 + header + 7] = b"\3\2\1"
     assert shown(bytes(data)).getpixel((0, 0)) == (1, 2, 3, 255)
+
+
+@pytest.mark.parametrize("header", [16, 20, 36, 60])
+def test_a_bmp_of_os2_may_leave_out_the_last_fields_of_its_header(header: int) -> None:
+    whole = bmp_of(24, b"\3\2\1\0", (1, 1), 0, header=64)
+    start = struct.pack("<I", 14 + header)
+    short = whole[:10] + start + struct.pack("<I", header) + whole[18 : 14 + header] + whole[14 + 64 :]
+    assert shown(short).getpixel((0, 0)) == (1, 2, 3, 255)
+
+
+def test_a_jpeg_of_12_bits_is_named() -> None:
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xc0") + 4
+    error = rejection(data[:at] + b"\x0c" + data[at + 1 :])
+    assert (error.code, error.message) == (
+        "format_not_allowed",
+        "JPEG images with 12 bits a colour are not supported: save it as JPEG or PNG",
+    )
 
 
 @pytest.mark.parametrize(
@@ -447,7 +462,6 @@ def test_a_bmp_has_a_palette_of_any_size(bits: int, colours: int) -> None:
         (0, 5, 40, "a PNG inside"),
         (1, 3, 64, "Huffman compression"),
         (64, 0, 40, "64 bits a pixel"),
-        (8, 0, 16, "a header of 16 bytes"),
     ],
 )
 def test_a_bmp_of_a_rare_kind_is_named(bits: int, compression: int, header: int, what: str) -> None:
@@ -805,3 +819,15 @@ def test_pillow_fills_in_no_missing_data_and_has_no_second_pixel_limit() -> None
     assert Image.MAX_IMAGE_PIXELS is None
     with pytest.raises(ImageRejectedError), open_image(HONEST["bmp"](), ImageLimits(max_pixels=60 * 40 - 1)):
         pass
+
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_SWAPPED = _SRGB.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+
+
+@pytest.mark.parametrize("profile", [b"\xff" * 500, _SRGB[:-9], _SRGB[:16] + b"GRAY" + _SRGB[20:], _SWAPPED])
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - WITHOUT_EXIF))
+def test_a_colour_profile_neither_fails_an_image_nor_changes_it(name: str, profile: bytes) -> None:
+    plain, with_profile = honest_encoded(name), honest_encoded(name, icc_profile=profile)
+    assert len(with_profile) > len(plain)
+    assert shown(with_profile) == shown(plain)
