@@ -25,8 +25,8 @@ PARQUET_ROWS: Final = 5_000
 
 Format = Literal["csv", "jsonl", "parquet"]
 
-_FORMULA: Final = re.compile(r'(?:^|(?<=[;\t\r\n]))(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])')
-"""The places before a formula's first character: at the start of a cell, and where a spreadsheet may split it."""
+_START, _FORMULA = r"(?:^|(?<=[;\t\r\n]))", r'(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])'
+"""The start of a cell, or where a spreadsheet may split it; and the place before a formula's first character."""
 
 
 class OutputError(FleetsightClientError):
@@ -115,7 +115,13 @@ def safe_cell(cell: str) -> str:
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return _FORMULA.sub("'", cell)
+    return re.sub(_START + _FORMULA, "'", cell)
+
+
+def unescaped_cell(cell: str) -> str:
+    """Return a cell without what `safe_cell` has added, or as it is."""
+    plain = re.sub(f"{_START}'{_FORMULA}", "", cell)
+    return plain if safe_cell(plain) == cell else cell
 
 
 def format_of(out: str) -> Format:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Final
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.journal import Journal, ListedFile
 from fleetsight_client.names import matched_name
-from fleetsight_client.output import ResultRow, same_label
+from fleetsight_client.output import ResultRow, same_label, unescaped_cell
 
 MAX_PART_LINES: Final = 10_000
 MAX_PART_BYTES: Final = 2**20
@@ -24,8 +25,9 @@ SHOWN_CONFUSIONS: Final = 5
 SHOWN_LINES: Final = 5
 """Lines of a file that are named if they set no label."""
 
-_FILE_COLUMNS: Final = ("filename", "path", "file", "image", "name")
-_LABEL_COLUMNS: Final = ("truth", "label", "class", "category")
+_FILE_COLUMNS: Final = ("filename", "file name", "path", "file path", "filepath", "file", "image", "name")
+_LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
+"""As on the server (`web_tier/features/review/truth.py`)."""
 
 
 class TruthError(FleetsightClientError):
@@ -81,10 +83,12 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
     A header names its columns; without one they are the first two.
 
     Raises:
-        TruthError: it cannot be read, is no UTF-8, or has fewer than two columns.
+        TruthError: it cannot be read, is no UTF-8 or UTF-16, or has fewer than two columns.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with file.open("rb") as start:
+            encoding = "utf-16" if start.read(2) in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+        with file.open(encoding=encoding, newline="") as lines:
             separator = max(",;\t", key=lines.readline().count)
             lines.seek(0)
             reader, columns = csv.reader(lines, delimiter=separator), None
@@ -101,8 +105,8 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
                     raise TruthError(f"{file}, line {reader.line_num}: write a filename and its label")
                 name, label = (cells[at] if at < len(cells) else "" for at in columns)
                 if label:
-                    yield matched_name(name), label
-    except (UnicodeDecodeError, csv.Error) as error:
+                    yield matched_name(unescaped_cell(name)), unescaped_cell(label)
+    except (UnicodeError, csv.Error) as error:
         raise TruthError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
     except OSError as error:
         raise TruthError(f"{file} cannot be read: {error.strerror}") from error
@@ -110,7 +114,7 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
 
 def _columns(header: Sequence[str]) -> tuple[int, int] | None:
     """Return the places of file and label in a header, or None if the line is no header."""
-    names = [cell.casefold() for cell in header]
+    names = [re.sub(r"[\s_-]+", " ", cell.casefold()) for cell in header]
     files = [names.index(name) for name in _FILE_COLUMNS if name in names]
     labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]
     return (files[0], labels[0]) if files and labels and files[0] != labels[0] else None

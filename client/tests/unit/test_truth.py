@@ -43,14 +43,15 @@ def test_folders_are_true_labels(api: ResultsApi, command: Command, photos: Phot
         "filename,label\ncat/1.jpg,cat\n2.jpg,dog\nphotos/dog/4.jpg,dog\n./dog/5.jpg,cat\nnot/there.jpg,cat\n",
         "label;path\ncat;cat/1.jpg\ndog;2.jpg\ndog;photos/dog/4.jpg\ncat;dog\\5.jpg\n",
         "\ufeffcat/1.jpg\tcat\n2.jpg\tdog\nphotos/dog/4.jpg\tdog\n5.jpg\tcat\n",
+        "File_Name,Ground Truth\ncat/1.jpg,cat\n2.jpg,dog\nphotos/dog/4.jpg,dog\n5.jpg,cat\n",
     ],
-    ids=["header", "semicolons", "tabs"],
+    ids=["header", "semicolons", "tabs", "utf-16"],
 )
 def test_a_csv_has_true_labels_by_path_or_by_its_end(
     lines: str, command: Command, photos: Photos, tmp_path: Path
 ) -> None:
     truth, out = tmp_path / "truth.csv", tmp_path / "r.jsonl"
-    truth.write_text(lines, encoding="utf-8")
+    truth.write_text(lines, encoding="utf-16" if "File_Name" in lines else "utf-8")
     done = command("classify", photos(FILES), "--truth", truth, "--out", out)
     assert found(out) == {
         "Stop_Sign/3.jpg": (None, None), "cat/1.jpg": ("cat", True), "cat/2.jpg": ("dog", True),
@@ -79,6 +80,14 @@ def test_a_name_matches_in_any_unicode_normalization(
     truth.write_text(f"{unicodedata.normalize(other, name)},CAFÉ\n", encoding="utf-8")
     done = command("classify", photos({name: "café a".encode()}), "--truth", truth, "--out", out)
     assert found(out) == {name: ("CAFÉ", True)}
+    assert "Lines of" not in done.stderr
+
+
+def test_a_file_of_results_is_a_file_with_true_labels(command: Command, photos: Photos, tmp_path: Path) -> None:
+    out, again, folder = tmp_path / "r.csv", tmp_path / "r.jsonl", photos({"=1.jpg": b"cat a", "'b.jpg": b"cat b"})
+    command("classify", folder, "--truth-from-folders", "--out", out)
+    done = command("classify", folder, "--truth", out, "--out", again)
+    assert found(again) == {"=1.jpg": ("photos", False), "'b.jpg": ("photos", False)}
     assert "Lines of" not in done.stderr
 
 
