@@ -141,5 +141,5 @@ def _check(upload: Upload, sent: int) -> None:
         assert outcome.code
         return
     with open_image(upload.data, LIMITS) as image:
-        assert image.format in ({"JPEG", "MPO"} if outcome is FORMATS["JPEG"] else {sniff(upload.data)})
+        assert image.format == sniff(upload.data)
         assert 1 <= image.width * image.height <= LIMITS.max_pixels

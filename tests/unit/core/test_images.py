@@ -311,6 +311,11 @@ def test_a_png_shows_its_picture_and_nothing_beside_it_is_inflated(
         assert len(png_picture(data)) == len(plain)
 
 
+def test_a_png_with_something_else_than_a_chunk_before_its_picture_is_damaged() -> None:
+    error = rejection(png_with(png_chunk(b"a\0bc", b"")))
+    assert (error.code, error.message.split("(")[0]) == ("undecodable", "the PNG's header is damaged or cut short ")
+
+
 def test_the_exif_of_a_png_turns_it_on_either_side_of_its_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -422,7 +427,7 @@ def test_a_bmp_has_colours_of_any_bits(
 ) -> None:
     opaque = (masks[3:] or (0,))[0]
     row = struct.pack("<2I" if bits == 32 else "<2H", pixel, opaque)
-    compressions = [(3, 124), (6, 40)] if opaque else [(3, 124), (3, 40)]
+    compressions = [(3, 124), (3, 56), (6, 40)] if opaque else [(3, 124), (3, 40)]
     for compression, header in compressions:
         image = shown(bmp_of(bits, row, (2, 1), compression, masks, header=header))
         assert (image.getpixel((0, 0)), image.getpixel((1, 0))) == (expected, (0, 0, 0, 255))
