@@ -461,6 +461,7 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
         if ends_early(error):
             raise cut_short(name, len(data)) from error
         raise broken_header(name, len(data)) from error
+    image.info.pop("xmp", None)  # Pillow would turn the picture as it says; browsers and libvips do not
     _check_pixels(*(image.coded_size if isinstance(image, _PrimaryPicture) else image.size), limits)
     if image.mode not in PIXEL_MODES:
         raise _unusual(name, f"pixels of mode {image.mode}")

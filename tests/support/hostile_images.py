@@ -165,7 +165,7 @@ def webp_bomb(side: int) -> bytes:
 _MEGABYTE = zlib.compress(bytes(2**20 - 1))
 """Deflated to a kilobyte."""
 
-_XMP = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/>"
+_XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
 
 BESIDE_A_PICTURE: dict[str, bytes] = {
     "65 colour profiles": png_chunk(b"iCCP", b"a\0\0" + _MEGABYTE) * 65,

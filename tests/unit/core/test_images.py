@@ -311,6 +311,14 @@ def test_a_png_shows_its_picture_and_nothing_beside_it_is_inflated(
         assert len(png_picture(data)) == len(plain)
 
 
+@pytest.mark.parametrize("name", ["JPEG", "WEBP", "TIFF", "AVIF"])
+def test_xmp_turns_no_picture(name: str) -> None:
+    xmp = b"<x:xmpmeta xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation=\"6\"/>"
+    turned_by_xmp = honest_encoded(name, **({"tiffinfo": {700: xmp}} if name == "TIFF" else {"xmp": xmp}))
+    assert xmp in turned_by_xmp
+    assert shown(turned_by_xmp) == shown(honest_encoded(name))
+
+
 def test_a_png_with_something_else_than_a_chunk_before_its_picture_is_damaged() -> None:
     error = rejection(png_with(png_chunk(b"a\0bc", b"")))
     assert (error.code, error.message.split("(")[0]) == ("undecodable", "the PNG's header is damaged or cut short ")
