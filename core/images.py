@@ -69,7 +69,7 @@ class ImageLimits(NamedTuple):
         max_frames: frames of an animation, or pictures in one file.
     """
 
-    max_bytes: int = 10 * 2**20
+    max_bytes: int = 25 * 2**20
     max_pixels: int = 50_000_000
     max_frames: int = 1_000
 
@@ -155,7 +155,9 @@ _GENERIC: Final = ((4, b"ftypmif1"), (4, b"ftypmsf1"))
 """Starts of files that may hold AVIF as well as HEIC; the list of compatible brands follows."""
 
 FORMATS: Final[Mapping[str, ImageFormat]] = {
-    "JPEG": ImageFormat("JPEG", ("jpg", "jpeg"), "image/jpeg", _at(0, b"\xff\xd8\xff"), "PIL.JpegImagePlugin"),
+    "JPEG": ImageFormat(
+        "JPEG", ("jpg", "jpeg", "jpe", "jfif", "mpo"), "image/jpeg", _at(0, b"\xff\xd8\xff"), "PIL.JpegImagePlugin"
+    ),
     "PNG": ImageFormat("PNG", ("png",), "image/png", _at(0, b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin"),
     "WEBP": ImageFormat("WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), "PIL.WebPImagePlugin"),
     "GIF": ImageFormat("GIF", ("gif",), "image/gif", _at(0, b"GIF8"), "PIL.GifImagePlugin"),

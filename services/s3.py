@@ -353,18 +353,22 @@ class SourceBuckets:
                 raise NotFoundError(f"there is no object {key!r} in the bucket {bucket!r}") from error
             raise
 
-    def is_readable(self, bucket: str, key: str) -> bool:
-        """Return whether an object exists and may be read; a refused copy does not say which object was the reason.
+    def first_bytes(self, bucket: str, key: str, count: int) -> bytes | None:
+        """Return the first `count` bytes of an object; None if it does not exist or may not be read.
 
-        Its first byte is read, which needs the right to use its KMS key, too.
+        That needs the right to use its KMS key, too.
         """
         try:
-            self.client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            body = self.client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{count - 1}")["Body"]
         except ClientError as error:
             if is_refusal(error) or error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND:
-                return False
+                return None
             raise
-        return True
+        return bytes(body.read())
+
+    def is_readable(self, bucket: str, key: str) -> bool:
+        """Return whether an object exists and may be read: a refused copy does not say which object failed."""
+        return self.first_bytes(bucket, key, 1) is not None
 
 
 def is_refusal(error: ClientError) -> bool:

@@ -12,9 +12,18 @@ from typing import Any, Final
 from fleetsight_client.api import FleetsightClientError
 
 SUFFIXES: Final = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    {
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"),
+        *(".mpo", ".png", ".tif", ".tiff", ".webp"),
+    }
 )
 """Suffixes of the names of images that the server accepts; it decides by their content."""
+
+MARKS: Final = (
+    *((0, mark) for mark in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((4, b"ftyp"), (8, b"WEBP")),
+)
+"""What a file without a suffix has at these offsets if it may be an image."""
 
 MAX_DEPTH: Final = 200
 """Folders in folders; each level keeps one of them open."""
@@ -104,7 +113,7 @@ class FolderWalk:
             self.skipped[SkipReason.UNREADABLE] += 1
 
     def _reason_to_skip(self, entry: "os.DirEntry[bytes]", own: set[tuple[int, int]]) -> SkipReason | None:
-        if entry.name.startswith(b"."):
+        if entry.name.startswith(b".") or entry.name == b"@eaDir":  # thumbnails of Synology's servers
             return SkipReason.HIDDEN
         try:
             found = entry.stat()
@@ -117,7 +126,17 @@ class FolderWalk:
         if not stat.S_ISREG(found.st_mode):
             return SkipReason.SPECIAL
         suffix = os.fsdecode(os.path.splitext(entry.name)[1]).lower()  # noqa: PTH122 (bytes)
-        return None if suffix in SUFFIXES else SkipReason.NOT_AN_IMAGE
+        is_image = suffix in SUFFIXES or (not suffix and _starts_like_image(entry.path))
+        return None if is_image else SkipReason.NOT_AN_IMAGE
+
+
+def _starts_like_image(path: bytes) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
+            start = file.read(16)
+    except OSError:
+        return False
+    return any(start.startswith(mark, at) for at, mark in MARKS)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

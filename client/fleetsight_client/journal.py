@@ -29,6 +29,10 @@ from fleetsight_client.folders import FoundFile, shown_prefixes
 from fleetsight_client.names import shown_name
 
 VERSION: Final = "2"
+CHANGED: Final = "changed"
+UNFINISHED: Final = "unfinished"
+"""Codes of files that are not sent as they were listed: they changed since, or are still being written."""
+
 JOB_KEY_SECONDS: Final = 20 * 3600
 """Time for which the key of a job is used; the server forgets it after 24 hours."""
 
@@ -558,14 +562,15 @@ class Journal:
     ) -> int:
         """Record the outcome of a slice by position: image ids and rejections, and the files to send `again`.
 
-        With `relist`, a file that changed since it was listed is forgotten, so that it is found again if it is still
-        there. Return how many were. `digests` are of the contents that were sent.
+        With `relist`, a file that changed since it was listed, or is still being written, is forgotten, so that it is
+        found again if it is still there. Return how many had changed. `digests` are of the contents that were sent.
         """
         job = int(self._base.execute("SELECT job FROM slices WHERE slice = ?", (settled.number,)).fetchone()[0])
         accepted = [(job, result, at) for at, result in outcome.items() if isinstance(result, str)]
         rejected = [(each.code, each.message, at) for at, each in outcome.items() if isinstance(each, RejectedFile)]
-        forgotten = [(row[2],) for row in rejected if relist and row[0] == "changed"]
-        rejected = [row for row in rejected if not (relist and row[0] == "changed")]
+        codes = [code for code, _, _ in rejected if relist]
+        forgotten = [(at,) for code, _, at in rejected if relist and code in {CHANGED, UNFINISHED}]
+        rejected = [row for row in rejected if not (relist and row[0] in {CHANGED, UNFINISHED})]
         waiting = [(position,) for position in again]
         with self._transaction():
             self._base.executemany(
@@ -585,7 +590,7 @@ class Journal:
             )
         for to, count in (("accepted", accepted), ("rejected", rejected), (None, forgotten), ("listed", waiting)):
             self._move("sent", to, len(count))
-        return len(forgotten)
+        return codes.count(CHANGED)
 
     def release_unknown(self, job_id: str) -> None:
         """List the files of a job's unknown slices to be sent again: the job takes no more images.

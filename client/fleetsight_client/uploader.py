@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError, RejectedFile
-from fleetsight_client.journal import Journal, ListedFile, Slice
+from fleetsight_client.journal import CHANGED, UNFINISHED, Journal, ListedFile, Slice
 from fleetsight_client.retries import PatientCalls, StoppedError
 
 UPLOADERS: Final = 4
@@ -27,6 +28,12 @@ MAX_TRIES: Final = 5
 """How often a file is sent that the server cannot store."""
 
 PROGRESS_SECONDS: Final = 0.5
+
+UNFINISHED_SECONDS: Final = 60.0
+"""How long a watch waits for the rest of a file that was changed last so long ago; then the server decides on it."""
+
+TAIL_BYTES: Final = 2**16
+"""The last bytes of a file in which the mark of its end is searched: other data may follow it."""
 
 SETTLE_POLLS: Final = 15
 """Polls, one a second, for images of a slice that the server has begun to accept."""
@@ -174,7 +181,7 @@ class Uploader:
 
     def _send(self, part: Slice) -> _Sent:
         """Send a slice until its outcome is known; runs in a thread of its own and does not touch the journal."""
-        contents = {file: read_unchanged(file, self.limits.max_image_bytes) for file in part.files}
+        contents = {file: self._read(file) for file in part.files}
         unsent: dict[int, str | RejectedFile] = {
             file.position: content for file, content in contents.items() if isinstance(content, RejectedFile)
         }
@@ -206,6 +213,13 @@ class Uploader:
                 raise JobClosedError(part.job_id, error.detail) from error
             raise
         return replace(_outcome_of(part, files, sent, unsent), digests=digests)
+
+    def _read(self, file: ListedFile) -> bytes | RejectedFile:
+        content = read_unchanged(file, self.limits.max_image_bytes)
+        age = time.time() - file.mtime_ns / 1e9
+        if self.watches and abs(age) < UNFINISHED_SECONDS and isinstance(content, bytes) and is_cut(content):
+            return RejectedFile(UNFINISHED, "the file is still being written")
+        return content
 
     def _reused(self, part: Slice, outcome: Mapping[int, str | RejectedFile], positions: list[int]) -> _Sent:
         """Return the outcome of a slice of which an earlier command has sent more files, which have changed since.
@@ -257,6 +271,13 @@ def _outcome_of(
     return _Sent(part, outcome, tuple(again))
 
 
+def is_cut(content: bytes) -> bool:
+    """Return whether a file is empty, or a JPEG or PNG without the mark of its end."""
+    tail = content[-TAIL_BYTES:]
+    is_cut_jpeg = content.startswith(b"\xff\xd8") and b"\xff\xd9" not in tail
+    return not content or is_cut_jpeg or (content.startswith(b"\x89PNG") and b"IEND" not in tail)
+
+
 def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
     """Return the content of a file, or why it cannot be sent: it changed since it was listed, or is too large."""
     if file.size > max_bytes:
@@ -270,11 +291,11 @@ def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
             data = content.read(file.size + 1)
             now = os.fstat(descriptor)
     except FileNotFoundError:
-        return RejectedFile("changed", "the file was removed after it was listed")
+        return RejectedFile(CHANGED, "the file was removed after it was listed")
     except OSError as error:
         return RejectedFile("unreadable", f"the file cannot be read: {error.strerror}")
     if (len(data), now.st_size, now.st_mtime_ns) != (file.size, file.size, file.mtime_ns):
-        return RejectedFile("changed", "the file was changed after it was listed: classify it again")
+        return RejectedFile(CHANGED, "the file was changed after it was listed: classify it again")
     return data
 
 

@@ -33,7 +33,7 @@ from botocore.exceptions import ClientError
 
 from core.config import Config, is_granted
 from core.ids import MAX_POSITION, ImageRef, input_key, listed_id
-from core.images import FORMATS
+from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
 from core.jobs.listings import (
     MAX_PAGE_BYTES,
     MAX_PAGE_OBJECTS,
@@ -76,6 +76,9 @@ REFUSALS: Final[Mapping[str, str]] = {
     "NoSuchBucket": "this bucket does not exist",
 }
 """Error codes with which S3 refuses a listing, with their meaning for the user."""
+
+HEAD_BYTES: Final = 64
+"""Bytes of an object that show its format."""
 
 MAX_REFUSALS: Final = 10
 """A listing that has listed a page ends after so many refusals in a row, some minutes: rights may be missing for a
@@ -258,11 +261,17 @@ class SourceImporter:
         Raises:
             NotFoundError: the job is being deleted.
         """
-        records = {each: self._record_of(job, each) for each in page.objects}
+        formats = self.pool.map(lambda each: self._format_of(job, each), page.objects)
+        records = {
+            each: self._record_of(job, each, format_)
+            for each, format_ in zip(page.objects, formats, strict=True)
+            if format_ is not None
+        }
         recorded = {} if is_first_try else self.ingest.store.images_of([each.ref for each in records.values()])
         waiting = [(each, record) for each, record in records.items() if record.ref not in recorded]
         quota = QuotaScope(self._quotas, pending.caller) if pending.caller else UNLIMITED
-        accepted, skipped = listing.accepted + len(recorded), Counter[str]()
+        accepted = listing.accepted + len(recorded)
+        skipped = +Counter({"not_an_image": len(page.objects) - len(records)})
         chosen, renewed_at = self._within_quota(pending, waiting)
         while chosen:
             try:
@@ -310,14 +319,21 @@ class SourceImporter:
             reservation.commit([each for each in copied if each.ref in recorded])
             raise
 
-    def _record_of(self, job: Job, found: SourceObject) -> ImageRecord:
+    def _format_of(self, job: Job, found: SourceObject) -> ImageFormat | None:
+        """Return the format of an object by its suffix, or without one by its first bytes; None if it has none."""
+        if suffix := suffix_of(found.key):
+            return _FORMAT_OF[suffix]
+        head = self.sources.first_bytes(S3Location.parse(job.source).bucket, found.key, HEAD_BYTES)
+        try:
+            return FORMATS[sniff(head)] if head else FORMATS["JPEG"]  # if it is not readable, its copy says why
+        except ImageRejectedError:
+            return None
+
+    def _record_of(self, job: Job, found: SourceObject, format_: ImageFormat) -> ImageRecord:
         ref = ImageRef(job.job_id, listed_id(job.job_id, found.position))
         prefix = S3Location.parse(job.source).prefix
-        filename, extension = (
-            clean_filename(found.key.removeprefix(prefix)),
-            _FORMAT_OF[suffix_of(found.key)].extension,
-        )
-        key, now = input_key(ref, extension), self.now()
+        filename = clean_filename(found.key.removeprefix(prefix))
+        key, now = input_key(ref, format_.extension), self.now()
         return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
@@ -395,8 +411,12 @@ def page_of(listing: SourceListing, found: Sequence[ListedObject], max_bytes: in
 
 
 def skip_reason(found: ListedObject, max_bytes: int) -> str | None:
-    """Return why an object is skipped, or None if it may be an image."""
-    if suffix_of(found.key) not in _FORMAT_OF:
+    """Return why an object is skipped, or None if it may be an image.
+
+    One without a suffix may be; an empty one is what programs leave as a mark or for a folder.
+    """
+    suffix = suffix_of(found.key)
+    if suffix not in _FORMAT_OF and (suffix or found.size == 0):
         return "not_an_image"
     if found.size == 0:
         return "empty"

@@ -81,6 +81,18 @@ def test_what_is_left_out_is_counted_by_reason_and_loops_end(
         assert line in done.stderr
 
 
+def test_a_file_is_an_image_by_its_suffix_or_without_one_by_its_start(
+    api: ResultsApi, command: Command, photos: Photos
+) -> None:
+    jpeg = b"\xff\xd8\xff rest"
+    names = ("windows.jfif", "old.JPE", "stereo.mpo", "no-suffix")
+    folder = photos(dict.fromkeys(names, jpeg) | {"README": b"text", "@eaDir/a.jpg/thumb.jpg": jpeg})
+    done = command("classify", folder)
+    assert api.names == dict.fromkeys(names, 1)
+    assert "Left out (not an image by name): 1." in done.stderr
+    assert "Left out (hidden): 1." in done.stderr
+
+
 def test_a_folder_in_another_one_is_refused(command: Command, photos: Photos) -> None:
     folder = photos({"day/a.jpg": b"cat"})
     done = command("classify", folder, folder / "day")

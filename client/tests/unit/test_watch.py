@@ -5,6 +5,7 @@ import gc
 import os
 import sqlite3
 import sys
+import time
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,28 @@ def test_a_file_that_still_grows_waits_until_it_is_complete(
     grow = [lambda: photos({"a.jpg": b"ca"}), lambda: photos({"a.jpg": b"cat"})]
     watch(folder, [*grow, nothing, nothing])
     assert labels(tmp_path) == [("a.jpg", "cat")]
+    assert api.names == {"a.jpg": 1}
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [(b"", b"cat"), (b"\xff\xd8 half", b"\xff\xd8 whole \xff\xd9"), (b"\x89PNG half", b"\x89PNG whole IEND")],
+)
+def test_a_file_whose_end_is_missing_waits_however_long_its_writer_pauses(
+    api: ResultsApi, watch: Watch, photos: Photos, part: bytes, whole: bytes
+) -> None:
+    folder = photos({"a.jpg": part})
+    summary = watch(folder, [*([nothing] * 5), lambda: photos({"a.jpg": whole}), *([nothing] * 4)])
+    assert (api.names, summary.missed, summary.total) == ({"a.jpg": 1}, 0, 1)
+
+
+def test_a_file_without_its_end_is_sent_once_it_is_not_written_any_more(
+    api: ResultsApi, watch: Watch, photos: Photos
+) -> None:
+    folder = photos({"a.jpg": b"\xff\xd8 half"})
+    minute_ago = time.time() - 61
+    os.utime(folder / "a.jpg", (minute_ago, minute_ago))
+    watch(folder, [nothing] * 4)
     assert api.names == {"a.jpg": 1}
 
 

@@ -176,6 +176,8 @@ def test_a_source_is_listed_in_order_page_by_page(sources: Sources) -> None:
 
 def test_an_object_is_readable_if_it_is_there(sources: Sources) -> None:
     sources.put("in/a b.jpg", b"content")
+    assert sources.buckets.first_bytes(sources.name, "in/a b.jpg", 3) == b"con"
+    assert sources.buckets.first_bytes(sources.name, "in/a b.jpg", 64) == b"content"
     assert sources.buckets.is_readable(sources.name, "in/a b.jpg")
     assert not sources.buckets.is_readable(sources.name, "in/none.jpg")
 

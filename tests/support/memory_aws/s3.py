@@ -203,9 +203,16 @@ class MemorySource(SourceBuckets):
 
         return bool(bucket.call("put", effect))
 
+    def first_bytes(self, bucket: str, key: str, count: int) -> bytes | None:
+        """Return the first bytes of an object; None if it does not exist or may not be read."""
+        if bucket in self.gone or (bucket, key) in self.unreadable:
+            return None
+        body = self.objects.get((bucket, key))
+        return None if body is None else body[:count]
+
     def is_readable(self, bucket: str, key: str) -> bool:
         """Return whether an object exists and may be read."""
-        return bucket not in self.gone and (bucket, key) in self.objects.keys() - self.unreadable
+        return self.first_bytes(bucket, key, 1) is not None
 
     def copy_out(self, of: Bucket, key: str, bucket: str, to_key: str, content_type: str) -> None:
         """Copy an object to a bucket of another."""

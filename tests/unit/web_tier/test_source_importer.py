@@ -173,6 +173,17 @@ def test_objects_that_are_no_images_are_counted_by_the_reason(site: Site) -> Non
     assert listing.listed == listing.accepted + sum(listing.skipped.values()) == 9
 
 
+def test_an_object_without_a_suffix_is_taken_by_its_first_bytes(site: Site) -> None:
+    site.put("day1/a.JFIF", "day1/b.mpo", "day1/README", "day1/unreadable")
+    site.sources.objects[BUCKET, "day1/scan"] = b"\x89PNG\r\n\x1a\n rest"
+    site.sources.unreadable.add((BUCKET, "day1/unreadable"))
+    job = site.job()
+    site.run()
+    stored = {image.filename: site.inputs.types[image.key] for image in site.store.images(job.job_id)}
+    assert stored == {"a.JFIF": "image/jpeg", "b.mpo": "image/jpeg", "scan": "image/png"}
+    assert dict(site.listing(job).skipped) == {"not_an_image": 1, "not_readable": 1}
+
+
 def test_no_image_is_skipped_if_the_input_bucket_refuses_its_copy(site: Site) -> None:
     site.put("day1/a.jpg")
     site.sources.refuses_copies = True
