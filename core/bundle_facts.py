@@ -45,6 +45,7 @@ class BundleFacts:
         messages: a message for the user by label.
         name: name of the model; None if the bundle does not state it.
         precision: how the network computes: fp32, bf16, int8 or exact.
+        short_side: pixels to which it scales the shorter side of an image; None if the bundle does not state it.
     """
 
     digest: str | None = None
@@ -52,6 +53,7 @@ class BundleFacts:
     messages: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
     precision: str = "fp32"
+    short_side: int | None = None
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -125,8 +127,9 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             dict(stated.get("messages", {})),
             stated.get("name"),
             stated.get("precision", "fp32"),
+            _whole(stated["preprocess"]["resize"]) if "preprocess" in stated else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
     texts = [
         *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),

@@ -62,6 +62,7 @@ from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
+SOURCE = "s3://photos/cases/"
 ACTION_MS = DEADLINE_SECONDS * 1_000
 STYLES: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
     "light": ("light", None),
@@ -116,8 +117,9 @@ class PageFaults:
 
 @pytest.fixture(scope="package")
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A whole system, with at most two workers, for all tests that do not break it."""
-    with running_system(tmp_path_factory.mktemp("browser"), FEW_WORKERS) as started:
+    """A whole system, with at most two workers, for all tests that do not break it; it may import from `SOURCE`."""
+    sources = {"FLEETSIGHT__IMPORTS__SOURCES": f'[{{"location": "{SOURCE}"}}]'}
+    with running_system(tmp_path_factory.mktemp("browser"), FEW_WORKERS | sources) as started:
         yield started
 
 

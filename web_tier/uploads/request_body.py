@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import chain
 
 from flask import request
@@ -17,10 +18,12 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, Unprocessable
 
 from core.config import WebSettings
 from core.ids import MAX_POSITION
+from core.images import too_large
 from web_tier.http.backend import current_backend
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.parameters import clean_filename
 from web_tier.http.parsing import json_text
+from web_tier.http.problems import ImageRefusedError
 from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import FormField, Upload, read_parts
 
@@ -142,9 +145,13 @@ def raw_image(name: str, limits: WebSettings, memory: MemoryLimiter) -> Iterator
     """Yield the body of the current request as an image with that `name`.
 
     Raises:
-        RequestEntityTooLarge: the body is larger than an image may be.
+        ImageRefusedError, RequestEntityTooLarge: the body is larger than an image may be; the first if the client
+            declares its size.
         RequestTimeout: the client is too slow.
     """
+    if (request.content_length or 0) > limits.max_image_bytes:
+        refusal = too_large(request.content_length or 0, limits.image_limits)
+        raise ImageRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, refusal.code, refusal.message)
     with memory.acquired(_expected_bytes(limits.max_image_bytes)):
         body = _body(limits.max_image_bytes)
         yield Upload(clean_filename(name), body, len(body))

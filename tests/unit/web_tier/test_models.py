@@ -112,7 +112,9 @@ def test_users_see_names_and_only_operators_see_places_and_shares(
     body = client.get(MODELS).get_json()
     assert (body["default"], [each["name"] for each in body["models"]]) == ("demo", ["demo", "other"])
     for each in body["models"]:
-        assert {name for name, value in each.items() if value is not None} == {"name", "digest", "is_default"}
+        assert {name for name, value in each.items() if value is not None} == {
+            *("name", "digest", "is_default", "short_side")
+        }
 
 
 def test_an_unknown_model_is_refused_with_the_known_names(client: FlaskClient, other: Path) -> None:

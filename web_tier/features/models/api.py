@@ -39,6 +39,9 @@ class ModelBody(ApiBody):
     name: str
     digest: str = Field(description="SHA-256 of everything in the bundle that affects a result; results state it.")
     is_default: bool = Field(description="Whether jobs that name no model get it.")
+    short_side: int | None = Field(
+        description="Pixels to which it scales the shorter side of an image; null if the bundle cannot be read."
+    )
     share: float | None = Field(
         default=None,
         description="Share of the new jobs that get it although they name no model; null if it is not being rolled "
@@ -56,7 +59,9 @@ class ModelBody(ApiBody):
     @classmethod
     def from_version(cls, version: ModelVersion, catalog: ModelCatalog, *, for_operators: bool) -> Self:
         """Return the body of a version."""
-        body = cls(name=version.name, digest=version.digest, is_default=version.digest == catalog.default)
+        facts = current_backend().served.facts(version.for_job)
+        is_default = version.digest == catalog.default
+        body = cls(name=version.name, digest=version.digest, is_default=is_default, short_side=facts.short_side)
         if not for_operators:
             return body
         canary = catalog.canary

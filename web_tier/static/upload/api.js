@@ -6,11 +6,16 @@ const STALL_TIMEOUT_MS = 45_000;
 const STATE_TIMEOUT_MS = 10_000;
 const READY_TIMEOUT_MS = 5_000;
 
-/** Raised when a call got no response or an error response. `canRetry` is true if the same call may succeed later. */
+const REUSED_KEY = "urn:fleetsight:problem:idempotency-key-reused";
+
+/**
+ * Raised when a call got no response or an error response. `canRetry` is true if the same call may succeed later,
+ * `isReusedKey` if the server has accepted another call with the same key.
+ */
 export class ApiError extends Error {
-    constructor(message, canRetry, retryAfterSeconds = 0) {
+    constructor(message, canRetry, retryAfterSeconds = 0, isReusedKey = false) {
         super(message);
-        Object.assign(this, { canRetry, retryAfterSeconds });
+        Object.assign(this, { canRetry, retryAfterSeconds, isReusedKey });
     }
 }
 
@@ -158,7 +163,7 @@ function settle(request, resolve, reject) {
     const trace = request.status >= 500 && body?.trace_id ? ` (trace ID ${body.trace_id})` : "";
     const canRetry = isSuccess || [0, 408, 429].includes(request.status) || request.status >= 500;
     const seconds = Number(request.getResponseHeader("Retry-After")) || 0;
-    reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds));
+    reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds, body?.type === REUSED_KEY));
 }
 
 function parseJson(text) {

@@ -12,10 +12,10 @@ import { formatCount } from "./format.js";
 /** @typedef {{type: string, bytes: ArrayBuffer}} Thumbnail - a small picture, with its media type. */
 
 /**
- * The outcome of a file's check: a file to send, or the reason why it is rejected. `blob` is null where the file itself
- * is sent; `picture` is null if the browser cannot decode the file.
+ * The outcome of a file's check: a file to send, or the reason why it is rejected. `blob` is the photo that the page has
+ * redrawn smaller, or null where the file itself is sent; `picture` is null if the browser cannot decode the file.
  *
- * @typedef {{blob: Blob | null, shrunk: boolean, converted: boolean, picture: Thumbnail | null}} AcceptedFile
+ * @typedef {{blob: Blob | null, picture: Thumbnail | null}} AcceptedFile
  * @typedef {{reason: string}} RejectedFile
  * @typedef {AcceptedFile | RejectedFile} CheckOutcome
  */
@@ -29,7 +29,6 @@ import { formatCount } from "./format.js";
  * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "rejected" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
  * @property {boolean} [shrunk] - set by the check.
- * @property {boolean} [converted] - set by the check.
  * @property {Thumbnail | null} [picture] - set by the check.
  * @property {string} reason - why the item is rejected or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
@@ -67,7 +66,7 @@ export class Batch extends EventTarget {
         this.items = [];
         this.unchecked = [];
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, rejected: 0 };
-        this.bytes = this.shrunk = this.converted = 0;
+        this.bytes = this.shrunk = 0;
         this.hidden = 0; // hidden files and system files: counted, not listed
         this.rejections = 0; // counts the changes of the rejected items
         this.folders = new Map(); // outermost folder, or "" → number of items that are not rejected
@@ -102,7 +101,6 @@ export class Batch extends EventTarget {
         if (item.state === "rejected") this.rejections += 1;
         else this.#countIn(item, -1);
         this.shrunk -= item.shrunk ?? false;
-        this.converted -= item.converted ?? false;
         item.state = "removed";
         this.items.splice(this.items.indexOf(item), 1);
         this.#changed(null);
@@ -116,21 +114,22 @@ export class Batch extends EventTarget {
     }
 
     /**
-     * Record the outcome of an item's check. The caller has replaced a null `blob` by the file.
+     * Record the outcome of an item's check.
      *
      * @param {BatchItem} item
      * @param {CheckOutcome} outcome
+     * @param {File} [file] - that was checked.
      */
-    recordCheck(item, { reason, blob, shrunk, converted, picture }) {
+    recordCheck(item, { reason, blob, picture }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         if (reason) {
             this.setState(item, "rejected", reason);
             return;
         }
-        this.bytes += blob.size - item.size;
-        Object.assign(item, { blob, picture, shrunk, converted, size: blob.size });
-        this.shrunk += shrunk;
-        this.converted += converted;
+        const content = blob ?? file;
+        this.bytes += content.size - item.size;
+        Object.assign(item, { blob: content, picture, shrunk: blob !== null, size: content.size });
+        this.shrunk += item.shrunk;
         this.setState(item, "ready");
     }
 

@@ -8,9 +8,10 @@ export class CheckPool {
     /**
      * @param {object} limits - the server's: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off), `formats`.
      * @param {number} thumbnailSide - longest side of the thumbnails, in pixels.
+     * @param {Promise<number | null>} modelSide - pixels of the shorter side that the models see; null if unknown.
      */
-    constructor(limits, thumbnailSide) {
-        this.limits = { ...limits, thumbnailSide };
+    constructor(limits, thumbnailSide, modelSide) {
+        Object.assign(this, { limits: { ...limits, thumbnailSide }, modelSide });
         this.queue = [];
         this.idleWorkers = [];
         this.workerCount = 0;
@@ -22,7 +23,8 @@ export class CheckPool {
      * @param {Blob} file
      * @returns {Promise<CheckOutcome>} see batch.js. Never rejects.
      */
-    check(file) {
+    async check(file) {
+        this.limits.modelSide = await this.modelSide;
         return new Promise((resolve) => {
             this.queue.push({ file, resolve });
             this.#runNext();

@@ -1,9 +1,8 @@
-// A web worker that decodes one file at a time to check that it is an image, and shrinks or converts it if necessary.
+// A web worker that decodes one file at a time to check that it is an image, and shrinks it if that
+// changes nothing for its model.
 
 import { HEAD_BYTES, reasonOf, sniff } from "./sniff.js";
 
-/** The browser decodes no image of more pixels: it may be a decompression bomb, or need too much memory. */
-const MAX_DECODED_PIXELS = 120_000_000;
 const JPEG_QUALITY = 0.92;
 /** Gives thumbnails of 3 to 5 KB. */
 const THUMBNAIL_QUALITY = 0.7;
@@ -11,10 +10,12 @@ const THUMBNAIL_QUALITY = 0.7;
 const SMALL_BYTES = 6 * 1024;
 const SMALL_SIDE = 512;
 
-/** The last bytes of a file in which the end of an image is searched: other data may follow it. */
+/** The last bytes of a JPEG in which its end mark is searched: other data may follow it. */
 const TAIL_BYTES = 64 * 1024;
-/** What ends every complete image of a type. */
-const END_MARKS = { "image/jpeg": "\xff\xd9", "image/png": "IEND" };
+/** The shorter side of a redrawn photo has at least this many times the pixels to which a model scales it down. */
+const MODEL_FACTOR = 2;
+/** As the server decodes: turned by EXIF, and without the colour profile, as models are trained (docs/formats.md). */
+const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
 
 class RejectionError extends Error {}
 
@@ -29,86 +30,71 @@ self.addEventListener("message", async ({ data: { file, limits } }) => {
 });
 
 /**
- * Check a file. Raises RejectionError if the server would not accept it.
+ * Check a file as the server does, and redraw a large photo if that changes nothing for its model. Raises RejectionError
+ * if the server would not accept it.
  *
+ * @param {File} file
+ * @param {object} limits - see check_pool.js.
  * @returns {Promise<AcceptedFile>} see batch.js.
  */
 async function check(file, limits) {
     if (file.size === 0) throw new RejectionError("the file is empty: send it again");
+    if (file.size > limits.maxBytes) {
+        throw new RejectionError(
+            `${megabytes(file.size)} is more than the ${megabytes(limits.maxBytes)} allowed: shrink it`,
+        );
+    }
     const head = await file.slice(0, HEAD_BYTES).arrayBuffer();
-    const { type, width, height } = sniff(new Uint8Array(head), limits.formats);
-    if (width * height > MAX_DECODED_PIXELS) {
-        throw new RejectionError(`${width} x ${height} pixels is more than a browser can shrink: shrink it first`);
-    }
+    const { type, width, height, isPlain } = sniff(new Uint8Array(head), limits.formats);
+    if (!type) throw new RejectionError(reasonOf(new Uint8Array(head), limits.otherFiles, limits.unknownReason));
+    checkPixels(width, height, limits);
     const bitmap = await decode(file);
-    if (!bitmap) {
-        if (!type) throw new RejectionError(reasonOf(new Uint8Array(head), limits.otherFiles, limits.unknownReason));
-        return acceptUndecoded(file, type, limits);
-    }
+    if (!bitmap) return { blob: null, picture: null }; // the server may be able to decode it
     try {
-        const fitted = await fitToLimits(bitmap, file, type !== null, limits);
-        const isSmall = type !== null && head.byteLength <= SMALL_BYTES && longestSide(bitmap) <= SMALL_SIDE;
+        checkPixels(bitmap.width, bitmap.height, limits);
+        const blob = isPlain ? await redraw(bitmap, file, limits) : null;
+        const isSmall = head.byteLength <= SMALL_BYTES && longestSide(bitmap) <= SMALL_SIDE;
         const picture = isSmall ? { type, bytes: head } : await createThumbnail(bitmap, limits.thumbnailSide);
-        return { ...fitted, picture };
+        return { blob, picture };
     } finally {
         bitmap.close();
     }
 }
 
+function checkPixels(width, height, { maxPixels }) {
+    if (!(width * height > maxPixels)) return; // also where the size is not known yet
+    throw new RejectionError(
+        `${width} x ${height} pixels is more than the ${maxPixels / 1e6} megapixels allowed: shrink it`,
+    );
+}
+
 /** Return the image, or null if this browser cannot decode it. */
 async function decode(file) {
     try {
-        return await createImageBitmap(file, { imageOrientation: "from-image" });
+        return await createImageBitmap(file, DECODING);
     } catch {
         return null;
     }
-}
-
-/** Accept a file that this browser cannot decode, unless its end is missing: the server may decode it. */
-async function acceptUndecoded(file, type, { maxBytes }) {
-    if (await isCut(file, type)) {
-        const name = type.split("/")[1].toUpperCase();
-        throw new RejectionError(
-            `the ${name} ends after ${file.size} bytes, before the picture is complete: send it again`,
-        );
-    }
-    if (file.size > maxBytes) {
-        throw new RejectionError(
-            `${megabytes(file.size)} is more than the ${megabytes(maxBytes)} allowed: export it as a smaller JPEG`,
-        );
-    }
-    return { blob: null, shrunk: false, converted: false, picture: null };
-}
-
-async function isCut(file, type) {
-    const mark = END_MARKS[type];
-    if (!mark) return false;
-    const tail = new Uint8Array(await file.slice(-TAIL_BYTES).arrayBuffer());
-    return !new TextDecoder("latin1").decode(tail).includes(mark);
 }
 
 function megabytes(bytes) {
     return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-async function fitToLimits(bitmap, file, isAcceptedFormat, limits) {
-    const side = longestSide(bitmap);
-    const shrunk = limits.shrinkAbove > 0 && side > limits.shrinkAbove;
-    if (!shrunk && bitmap.width * bitmap.height > limits.maxPixels) {
-        const megapixels = `${limits.maxPixels / 1e6} megapixels`;
-        throw new RejectionError(
-            `${bitmap.width} x ${bitmap.height} pixels is more than the ${megapixels} allowed: shrink it`,
-        );
-    }
-    if (isAcceptedFormat && !shrunk && file.size <= limits.maxBytes) {
-        return { blob: null, shrunk: false, converted: false };
-    }
-    const blob = await encodeJpeg(bitmap, shrunk ? limits.shrinkAbove / side : 1, JPEG_QUALITY);
-    if (blob.size > limits.maxBytes) {
-        const sizes = `${megabytes(blob.size)} as a JPEG is more than the ${megabytes(limits.maxBytes)} allowed`;
-        throw new RejectionError(`${sizes}: shrink it`);
-    }
-    return { blob, shrunk, converted: !isAcceptedFormat };
+/** Return a smaller JPEG of a large photo in which its model sees the same, or null if the file itself is to be sent. */
+async function redraw(bitmap, file, { shrinkAbove, modelSide }) {
+    if (!shrinkAbove || !modelSide || longestSide(bitmap) <= shrinkAbove) return null;
+    const shorter = Math.min(bitmap.width, bitmap.height);
+    const scale = Math.max(shrinkAbove / longestSide(bitmap), (MODEL_FACTOR * modelSide) / shorter);
+    if (scale >= 1 || !(await hasEnd(file)) || !(await (decodesAlike ??= probe()))) return null;
+    const blob = await encodeJpeg(bitmap, scale, JPEG_QUALITY);
+    return blob.size < file.size ? blob : null;
+}
+
+/** Return whether a JPEG is complete: a browser may draw one that the server rejects. */
+async function hasEnd(file) {
+    const tail = await file.slice(-TAIL_BYTES).arrayBuffer();
+    return new TextDecoder("latin1").decode(tail).includes("\xff\xd9");
 }
 
 function longestSide({ width, height }) {
@@ -131,4 +117,31 @@ async function encodeJpeg(bitmap, scale, quality) {
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
     return canvas.convertToBlob({ type: "image/jpeg", quality });
+}
+
+/** Whether this browser decodes as the server does; a promise once that was tried. */
+let decodesAlike = null;
+
+/** A JPEG of 16 x 8 pixels, red and green, that is turned by 90° (EXIF 6) and whose profile swaps red and blue. */
+const PROBE =
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/4QAiRXhpZgAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAD/4gHISUNDX1BST0ZJTEUA" +
+    "AQEAAAG4AAAAAAIQAABtbnRyUkdCIFhZWiAH0AABAAEAAAAAAABhY3NwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" +
+    "9tYAAQAAAADTLQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAlkZXNjAAAA8AAA" +
+    "AFxjcHJ0AAABTAAAAAx3dHB0AAABWAAAABRyWFlaAAABbAAAABRnWFlaAAABgAAAABRiWFlaAAABlAAAABRyVFJDAAABqAAA" +
+    "ABBnVFJDAAABqAAAABBiVFJDAAABqAAAABBkZXNjAAAAAAAAAAJ4AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" +
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHRleHQAAAAAeAAAAFhZWiAAAAAAAAD21gAB" +
+    "AAAAANMtWFlaIAAAAAAAACSiAAAPgwAAts9YWVogAAAAAAAAYpYAALeHAAAY3FhZWiAAAAAAAABvpAAAOPYAAAOPY3VydgAA" +
+    "AAAAAAABAjMAAP/bAEMABgQFBgUEBgYFBgcHBggKEAoKCQkKFA4PDBAXFBgYFxQWFhodJR8aGyMcFhYgLCAjJicpKikZHy0w" +
+    "LSgwJSgpKP/bAEMBBwcHCggKEwoKEygaFhooKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo" +
+    "KCgoKP/AABEIAAgAEAMBEQACEQEDEQH/xAAUAAEAAAAAAAAAAAAAAAAAAAAH/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/EABYB" +
+    "AQEBAAAAAAAAAAAAAAAAAAYICf/EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/ADoOUiYhBno//9k=";
+
+async function probe() {
+    const bytes = Uint8Array.from(atob(PROBE), (character) => character.charCodeAt(0));
+    const bitmap = await decode(new Blob([bytes]));
+    if (bitmap?.width !== 8) return false;
+    const context = new OffscreenCanvas(8, 16).getContext("2d");
+    context.drawImage(bitmap, 0, 0);
+    const [red, , blue] = context.getImageData(4, 2, 1, 1).data;
+    return red > 200 && blue < 50;
 }

@@ -10,8 +10,6 @@ import { fileSources, transferSources } from "./sources.js";
 import { StatusView } from "./status_view.js";
 import { Uploader } from "./uploader.js";
 
-/** A file of a zip is unpacked up to this many times the server's limit: the page may shrink it. */
-const UNPACK_FACTOR = 10;
 const MAX_CONCURRENT_CHECKS = 32;
 /** After adding files for this long, in milliseconds, the page yields to other tasks. */
 const YIELD_AFTER_MS = 15;
@@ -21,7 +19,8 @@ const THUMBNAIL_SIDE = Math.min(160, Math.ceil(112 * devicePixelRatio));
 const form = document.getElementById("upload");
 const limits = JSON.parse(form.dataset.limits);
 const batch = new Batch();
-const checkPool = new CheckPool(limits, THUMBNAIL_SIDE);
+const catalog = fetchVisibleModels();
+const checkPool = new CheckPool(limits, THUMBNAIL_SIDE, catalog.then(largestSide));
 const uploader = new Uploader(batch, limits);
 const elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
 new Grid(elements.thumbs, batch, uploader); // before the view, which writes: the grid measures first
@@ -38,7 +37,7 @@ function initialize() {
     folderInput.hidden = true;
     folderInput.ariaLabel = "A folder of images";
     elements.choices.append(folderInput);
-    elements.images.removeAttribute("accept"); // the page also accepts zips, and converts what the browser can decode
+    elements.images.removeAttribute("accept"); // the page also accepts zips
     elements.choose.addEventListener("click", () => elements.images.click());
     elements.more.addEventListener("click", () => elements.images.click());
     elements.folder.addEventListener("click", () => folderInput.click());
@@ -49,7 +48,7 @@ function initialize() {
     addEventListener("paste", (event) => addTransferred(event, event.clipboardData));
     listenForDrops();
     if ("ask" in elements.fleetNow.dataset) showFleet();
-    if (elements.modelChoice?.dataset.ask) showModels(elements.modelChoice.dataset.ask);
+    showModels();
     addEventListener("beforeunload", (event) => {
         if (uploader.isRunning) event.preventDefault();
     });
@@ -60,11 +59,21 @@ async function showFleet() {
     if (fleet) view.setFleet(fleet);
 }
 
-/** @param {string} visitors - "everyone", or "signed-in" if only users who are signed in may see the models. */
-async function showModels(visitors) {
-    if (visitors === "signed-in" && !(await import("../visitor.js")).visitor?.signed_in) return;
-    const catalog = await fetchModels();
-    if (catalog) view.setModels(catalog);
+/** Return the models, or null if the user may not see them, or the server does not respond. */
+async function fetchVisibleModels() {
+    const isAllowed = form.dataset.models === "everyone" || (await import("../visitor.js")).visitor?.signed_in;
+    return isAllowed ? fetchModels() : null;
+}
+
+/** Return how many pixels of an image's shorter side a job may need, or null if one of the models does not say so. */
+function largestSide(found) {
+    const sides = found?.models.map((model) => model.short_side) ?? [];
+    return sides.length && sides.every(Boolean) ? Math.max(...sides) : null;
+}
+
+async function showModels() {
+    const found = await catalog;
+    if (found && elements.modelChoice?.hidden) view.setModels(found);
 }
 
 // The whole page accepts drops: a drop beside the target would make the browser leave the page.
@@ -87,28 +96,24 @@ function listenForDrops() {
 function addTransferred(event, transfer) {
     if (![...(transfer?.items ?? [])].some((item) => item.kind === "file")) return;
     event.preventDefault();
-    add(transferSources(transfer, limits.maxBytes * UNPACK_FACTOR));
+    add(transferSources(transfer, limits.maxBytes));
 }
 
 function addChosen(input) {
     const files = [...input.files];
     input.value = ""; // so that the user can choose the same files again
-    add(fileSources(files, limits.maxBytes * UNPACK_FACTOR));
+    add(fileSources(files, limits.maxBytes));
 }
 
 async function add(sources) {
-    try {
-        let yieldAt = performance.now() + YIELD_AFTER_MS;
-        for await (const source of sources) {
-            if (source.isHidden) batch.addHidden();
-            else batch.add(source);
-            startChecks();
-            if (performance.now() < yieldAt) continue;
-            await yieldToPage();
-            yieldAt = performance.now() + YIELD_AFTER_MS;
-        }
-    } catch (error) {
-        view.announce(`Some files could not be read: ${error.message}`);
+    let yieldAt = performance.now() + YIELD_AFTER_MS;
+    for await (const source of sources) {
+        if (source.isHidden) batch.addHidden();
+        else batch.add(source);
+        startChecks();
+        if (performance.now() < yieldAt) continue;
+        await yieldToPage();
+        yieldAt = performance.now() + YIELD_AFTER_MS;
     }
     if (uploader.job && !uploader.isRunning && !uploader.isStopped) send();
 }
@@ -122,20 +127,17 @@ function yieldToPage() {
 async function startChecks() {
     if (concurrentChecks >= MAX_CONCURRENT_CHECKS) return;
     concurrentChecks += 1;
-    for (let item = batch.nextUnchecked(); item; item = batch.nextUnchecked()) {
-        batch.recordCheck(item, await check(item.source));
-    }
+    for (let item = batch.nextUnchecked(); item; item = batch.nextUnchecked()) await check(item);
     concurrentChecks -= 1;
 }
 
-/** @returns {Promise<CheckOutcome>} with a blob, if the file is accepted; see batch.js. */
-async function check(source) {
+/** Check an item and record the outcome. */
+async function check(item) {
     try {
-        const file = await source.open();
-        const outcome = await checkPool.check(file);
-        return outcome.reason ? outcome : { ...outcome, blob: outcome.blob ?? file };
+        const file = await item.source.open();
+        batch.recordCheck(item, await checkPool.check(file), file);
     } catch (error) {
-        return { reason: error.message };
+        batch.recordCheck(item, { reason: error.message });
     }
 }
 

@@ -1,13 +1,15 @@
 // The format and the size of an image, or what else a file is, read from its first bytes.
 
+import { readJpeg } from "./jpeg.js";
+
 /** Bytes that `sniff` needs. In a JPEG with large EXIF data, the size comes later than in other files. */
 export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
  * @param {{contentType: string, signatures: [number, string][][]}[]} formats - the server accepts (core/images.py).
- * @returns {{type: string | null, width?: number, height?: number}} the media type, or null if the server does not
- *     accept the format; width and height in pixels if this module can read them.
+ * @returns {{type: string | null, width?: number, height?: number, isPlain?: boolean}} the media type, or null if the
+ *     server does not accept the format; width and height in pixels if this module can read them; see `readJpeg`.
  */
 export function sniff(bytes, formats) {
     const format = formats.find(({ signatures }) => startsLike(bytes, signatures));
@@ -39,7 +41,7 @@ function startsLike(bytes, signatures) {
 
 // The browser reports the sizes of other formats once it has decoded them.
 const SIZE_READERS = {
-    "image/jpeg": readJpegSize,
+    "image/jpeg": readJpeg,
     "image/png": (view) => ({ width: view.getUint32(16), height: view.getUint32(20) }),
     "image/gif": (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) }),
     "image/bmp": (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) }),
@@ -56,14 +58,5 @@ function readSize(reader, view) {
     } catch (error) {
         if (error instanceof RangeError) return {}; // the header is longer than `view`
         throw error;
-    }
-}
-
-// Walks the segments of a JPEG to its frame header (ITU-T T.81, annex B).
-function readJpegSize(view) {
-    for (let at = 2; ; at += 2 + view.getUint16(at + 2)) {
-        const marker = view.getUint8(at + 1);
-        const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-        if (isFrame) return { width: view.getUint16(at + 7), height: view.getUint16(at + 5) };
     }
 }

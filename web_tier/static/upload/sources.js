@@ -11,9 +11,11 @@ import { ZipError, zipFiles } from "./zip.js";
  * @property {() => Promise<Blob>} [open] - returns the file's content.
  */
 
-/** Files that operating systems leave in folders, and everything in a hidden folder. */
-const HIDDEN_FILE = /(^|\/)(\.|__MACOSX\/|Thumbs\.db$|desktop\.ini$)/i;
+/** Files that systems leave in folders, and everything in a hidden folder. `@eaDir`: thumbnails of Synology's servers. */
+const HIDDEN_FILE = /(^|\/)(\.(?!\.?(\/|$))|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i;
 const ZIP_FILE = /\.zip$/i;
+/** A path that leads out of the folder into which its zip is unpacked. */
+const OUTSIDE = /^\/|(^|\/)\.\.(\/|$)/;
 const { compare } = new Intl.Collator("en", { numeric: true }); // a folder has no order of its own
 
 /**
@@ -30,7 +32,7 @@ export function transferSources(transfer, maxBytes) {
 }
 
 /**
- * Yield the sources of files and folders.
+ * Yield the sources of files and folders. What cannot be read is a source, too, whose `open` rejects with the reason.
  *
  * @param {(File | FileSystemEntry)[]} roots
  * @param {number} maxBytes - bound of one file of a zip, in bytes.
@@ -39,15 +41,36 @@ export function transferSources(transfer, maxBytes) {
 export async function* fileSources(roots, maxBytes) {
     if (roots[0]?.webkitRelativePath) roots.sort((a, b) => compare(a.webkitRelativePath, b.webkitRelativePath));
     for (const root of roots) {
+        const path = root instanceof File ? root.webkitRelativePath || root.name : root.fullPath.replace(/^\//, "");
         if (root.isDirectory) {
-            yield* fileSources(await readDirectory(root), maxBytes);
-        } else if (root instanceof File) {
-            yield* sourcesOfFile(root, root.webkitRelativePath || root.name, maxBytes);
-        } else {
-            const file = await new Promise((resolve, fail) => root.file(resolve, fail));
-            yield* sourcesOfFile(file, root.fullPath.replace(/^\//, ""), maxBytes);
+            yield* directorySources(root, path, maxBytes);
+            continue;
         }
+        const file = root instanceof File ? root : await new Promise((resolve) => root.file(resolve, () => resolve(null)));
+        if (file) yield* sourcesOfFile(file, path, maxBytes);
+        else yield unreadable(path, "it could not be read");
     }
+}
+
+/** `readEntries` returns the entries in parts (100 in Chromium) and an empty part at the end. */
+async function* directorySources(directory, path, maxBytes) {
+    const reader = directory.createReader();
+    const entries = [];
+    let isWhole = true;
+    for (;;) {
+        const part = await new Promise((resolve) => reader.readEntries(resolve, () => resolve(null)));
+        isWhole = part !== null;
+        if (!part?.length) break;
+        entries.push(...part);
+    }
+    entries.sort((a, b) => compare(a.name, b.name));
+    yield* fileSources(entries, maxBytes);
+    if (!isWhole) yield unreadable(path, "not all of this folder could be read");
+}
+
+/** @returns {Source} */
+function unreadable(name, reason, size = 0) {
+    return { name, size, open: () => Promise.reject(new Error(reason)) };
 }
 
 async function* sourcesOfFile(file, path, maxBytes) {
@@ -60,8 +83,7 @@ async function* sourcesOfFile(file, path, maxBytes) {
         const folder = unpackedFolder(path, entries);
         for (const entry of entries) yield source(folder + entry.name, entry.size, opener(entry));
     } catch (error) {
-        const zipError = error instanceof ZipError ? error : new ZipError("the zip could not be read");
-        yield source(path, file.size, () => Promise.reject(zipError));
+        yield unreadable(path, error instanceof ZipError ? error.message : "the zip could not be read", file.size);
     }
 }
 
@@ -81,17 +103,7 @@ function unpackedFolder(path, entries) {
 }
 
 function opener({ name, open }) {
+    if (OUTSIDE.test(name)) return () => Promise.reject(new ZipError("its path leads out of the zip"));
     if (!ZIP_FILE.test(name)) return open;
     return () => Promise.reject(new ZipError("a zip inside a zip: unpack it, then add its images"));
-}
-
-/** Return all entries by name. `readEntries` returns them in parts (100 in Chromium) and an empty part at the end. */
-async function readDirectory(directory) {
-    const reader = directory.createReader();
-    const entries = [];
-    for (;;) {
-        const part = await new Promise((resolve, fail) => reader.readEntries(resolve, fail));
-        if (!part.length) return entries.sort((a, b) => compare(a.name, b.name));
-        entries.push(...part);
-    }
 }

@@ -22,7 +22,6 @@ export class StatusView {
      */
     constructor(form, batch, uploader) {
         this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
-        this.shrinkAbove = JSON.parse(form.dataset.limits).shrinkAbove;
         this.forecast = new Forecast(this.elements.forecast, this.elements.fleetNow);
         Object.assign(this, { form, batch, uploader });
         this.emptyName = this.elements.name.placeholder;
@@ -110,8 +109,7 @@ export class StatusView {
         const { batch } = this;
         const facts = [fileSize(batch.bytes)];
         if (batch.counts.checking) facts.push(`${formatCount(batch.counts.checking)} being checked`);
-        if (batch.shrunk) facts.push(`${formatCount(batch.shrunk)} shrunk to ${this.shrinkAbove} px`);
-        if (batch.converted) facts.push(`${formatCount(batch.converted)} converted to JPEG`);
+        if (batch.shrunk) facts.push(`${formatCount(batch.shrunk)} shrunk`);
         if (batch.skipped) facts.push(`${formatCount(batch.skipped)} skipped`);
         return facts.join(", ");
     }

@@ -23,10 +23,17 @@ const MAX_BACKOFF_MS = 15_000;
 /** How long the page waits for an unavailable server before the next attempt. */
 const MAX_OUTAGE_MS = 10 * 60_000;
 const READY_POLL_MS = 1_000;
+const UNREADABLE_REASON = "it was deleted or changed since it was chosen";
 /** A file that the server could not store this many times is rejected. */
 const MAX_STORE_FAILURES = 3;
 
-/** @typedef {{items: BatchItem[], key: string, share: number}} UploadRequest - `share` of the body is sent, 0 to 1. */
+/**
+ * @typedef {object} UploadRequest
+ * @property {BatchItem[]} items
+ * @property {BatchItem[]} unreadable - items that are not sent, since the browser can no longer read their files.
+ * @property {string} key - the idempotency key.
+ * @property {number} share - how much of the body is sent, 0 to 1.
+ */
 
 export class Uploader extends EventTarget {
     /**
@@ -64,7 +71,7 @@ export class Uploader extends EventTarget {
             this.job ??= await this.#retry(() => createJob(name, keep, model, key, this.traceId));
             this.#update({});
             const retries = this.failedRequests.splice(0);
-            for (const { items } of retries) for (const item of items) this.batch.setState(item, "sending");
+            for (const request of retries) this.#setStates(request, "sending");
             const senders = Array.from({ length: MAX_CONCURRENT_REQUESTS }, () => this.#sendRequests(retries));
             await Promise.all(senders);
         } finally {
@@ -120,8 +127,12 @@ export class Uploader extends EventTarget {
 
     /** Keep a request for the next run. */
     #setUnsent(request, reason) {
-        for (const item of request.items) this.batch.setState(item, "unsent", reason);
+        this.#setStates(request, "unsent", reason);
         this.failedRequests.push(request);
+    }
+
+    #setStates({ items, unreadable }, state, reason) {
+        for (const item of [...items, ...unreadable]) this.batch.setState(item, state, reason);
     }
 
     async #send(request) {
@@ -130,20 +141,36 @@ export class Uploader extends EventTarget {
             this.#update({});
         };
         try {
-            const { signal } = this.stopping;
-            const { items, key } = request;
-            const call = () => addImages(this.job.job_id, items, key, this.traceId, onProgress, signal);
-            const result = await this.#retry(call);
+            const result = await this.#retry(() => this.#sendOnce(request, onProgress));
             this.#recordResult(request, result);
         } catch (error) {
             if (!(error instanceof ApiError)) throw error;
-            if (error.canRetry) this.#setUnsent(request, error.message);
-            else for (const item of request.items) this.batch.setState(item, "rejected", error.message);
+            // An attempt without an answer was accepted, with files that are unreadable now: the job's page shows them.
+            if (error.isReusedKey) this.#setStates(request, "accepted");
+            else if (error.canRetry) this.#setUnsent(request, error.message);
+            else this.#setStates(request, "rejected", error.message);
+        }
+    }
+
+    /** Send a request. If that fails since a file was deleted or changed, the next attempt leaves this file out. */
+    async #sendOnce(request, onProgress) {
+        const { items, key } = request;
+        if (!items.length) return { accepted: [], rejected: [] };
+        try {
+            return await addImages(this.job.job_id, items, key, this.traceId, onProgress, this.stopping.signal);
+        } catch (error) {
+            const readable = await Promise.all(items.map((item) => isReadable(item.blob)));
+            request.items = items.filter((_, index) => readable[index]);
+            request.unreadable.push(...items.filter((_, index) => !readable[index]));
+            throw error;
         }
     }
 
     /** Update the state of each item. An item that the server could not store goes into a later request. */
-    #recordResult({ items }, { accepted, rejected }) {
+    #recordResult({ items, unreadable }, { accepted, rejected }) {
+        // Without a file there was no last attempt, whose answer would tell whether an earlier one was accepted.
+        const reason = `${UNREADABLE_REASON}${items.length ? "" : "; the job's page shows whether it was sent"}`;
+        for (const item of unreadable) this.batch.setState(item, "rejected", reason);
         for (const { index } of accepted) this.batch.setState(items[index], "accepted");
         for (const { index, code, message } of rejected) {
             const item = items[index];
@@ -199,9 +226,19 @@ export class Uploader extends EventTarget {
 
 /** @returns {UploadRequest} */
 function newRequest(items) {
-    const request = { items, key: newIdempotencyKey(), share: 0 };
+    const request = { items, unreadable: [], key: newIdempotencyKey(), share: 0 };
     for (const item of items) item.request = request;
     return request;
+}
+
+/** Return whether the browser can read a file: it cannot once the file was deleted or changed. */
+async function isReadable(blob) {
+    try {
+        await blob.slice(0, 1).arrayBuffer();
+        return true;
+    } catch {
+        return false;
+    }
 }
 
 /** Wait longer after each attempt, with jitter, so that many pages do not retry at the same time. */
