@@ -22,6 +22,9 @@ TOKEN_VARIABLE: Final = "FLEETSIGHT_TOKEN"  # nosec B105 # noqa: S105 (the name 
 TIMEOUT_SECONDS: Final = (5.0, 120.0)
 """Timeouts to connect, and between two bytes of a body or an answer."""
 
+SENT_BYTES: Final = 2**18
+"""Bytes of a request that are sent within the second timeout."""
+
 MAX_CONNECTIONS: Final = 32
 """Connections to one server that are kept open; threads beyond that number open one for each call."""
 
@@ -406,14 +409,19 @@ class ApiClient:
 class _SendsPatiently:
     """A connection of urllib3 that applies the timeout to connect to nothing else.
 
-    urllib3 applies it to a request's body as well: a busy server that reads no byte for so long would end an upload.
+    urllib3 applies it to a request's body as well, and Python to the whole of it: a busy server that reads no byte
+    for so long, or a slow line, would end an upload.
     """
 
-    sock: socket.socket
+    sock: socket.socket | None
 
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]  # of the other base
-        self.sock.settimeout(TIMEOUT_SECONDS[1])
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()  # type: ignore[attr-defined]  # of the other base
+        if self.sock is not None:
+            self.sock.settimeout(TIMEOUT_SECONDS[1])
+        for start in range(0, len(data), SENT_BYTES):
+            super().send(memoryview(data)[start : start + SENT_BYTES])  # type: ignore[misc]
 
 
 class _Connection(_SendsPatiently, urllib3.connection.HTTPConnection):

@@ -1,5 +1,6 @@
 """One classification of folders: list, upload, wait, write results; and the watch for new files."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -76,6 +77,7 @@ class Summary:
         labels: images by label.
         codes: failed and rejected files by code.
         skipped: files and folders that were left out, by reason.
+        examples: paths of the first ones of each reason.
         replaced: files that a watch has sent again since another one has their name.
         missed: files that were replaced or removed before a watch could send them.
         renamed: files whose names cannot be shown as they are.
@@ -86,6 +88,7 @@ class Summary:
     labels: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     replaced: int = 0
     missed: int = 0
     renamed: int = 0
@@ -165,6 +168,9 @@ class Classification:
             self.journal.clear()
             self.journal.list_files(self._counted(walk))
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
+            self.journal.set_facts(
+                {f"left out {reason}": json.dumps(found) for reason, found in walk.examples.items()}
+            )
             if self.journal.next_position > MAX_POSITION + 1:
                 raise FolderError(f"a job has at most {MAX_POSITION + 1:,} images: classify parts of the folders")
         self._load_truth()
@@ -230,6 +236,7 @@ class Classification:
         walk = FolderWalk(self.folders, self.own)
         added, replaced = self.journal.list_stable_files(self._counted(walk))
         summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
+        summary.examples = {str(reason): tuple(found) for reason, found in walk.examples.items()}
         summary.replaced += replaced
         if added + replaced:
             self._load_truth()
@@ -285,11 +292,11 @@ class Classification:
             self.truth.load()
 
     def _summary(self) -> Summary:
-        facts = self.journal.fact_names("skipped ")
-        skipped = {name.removeprefix("skipped "): int(self.journal.fact(name) or 0) for name in facts}
+        skipped = {reason: int(count) for reason, count in self.journal.facts("skipped ").items()}
+        examples = {reason: json.loads(found) for reason, found in self.journal.facts("left out ").items()}
         accuracy = None if self.truth is None else Accuracy(self.truth)
         job_ids = [job_id for job_id, _ in self.journal.jobs()]
-        return Summary(job_ids, skipped=skipped, accuracy=accuracy, sorted=self.sorted)
+        return Summary(job_ids, skipped=skipped, examples=examples, accuracy=accuracy, sorted=self.sorted)
 
     # Upload
 

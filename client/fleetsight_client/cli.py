@@ -393,7 +393,9 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
     if len(summary.labels) > SHOWN:
         yield f"and {len(summary.labels) - SHOWN:,} more labels"
     yield from (f"Not classified ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
-    yield from (f"Left out ({reason}): {count:,}." for reason, count in sorted(summary.skipped.items()))
+    for reason, count in sorted(summary.skipped.items()):
+        named = summary.examples.get(reason, ())
+        yield f"Left out ({reason}): {count:,}." + (f" The first: {', '.join(named)}." if named else "")
     further = {
         "Replaced under their names, and classified again": summary.replaced,
         "Replaced or removed before they were sent": summary.missed,

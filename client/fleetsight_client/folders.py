@@ -25,6 +25,9 @@ MARKS: Final = (
 )
 """What a file without a suffix has at these offsets if it may be an image."""
 
+MAX_EXAMPLES: Final = 3
+"""Files and folders that are named for each reason to leave them out."""
+
 MAX_DEPTH: Final = 200
 """Folders in folders; each level keeps one of them open."""
 
@@ -67,15 +70,18 @@ class FolderWalk:
         folders: to search, absolute.
         own: files and folders that the command writes.
         skipped: number of files and folders left out, by reason.
+        examples: paths of the first ones of each reason, but for those that are hidden.
     """
 
     folders: Sequence[Path]
     own: Sequence[Path] = ()
     skipped: Counter[SkipReason] = field(default_factory=Counter)
+    examples: dict[SkipReason, list[str]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[FoundFile]:
         """Yield the images in no order, each once."""
         self.skipped.clear()
+        self.examples.clear()
         own = {identity for path in self.own if (identity := _identity(path)) is not None}
         for root, folder in enumerate(self.folders):
             yield from self._walk(root, os.fsencode(folder), own)
@@ -89,17 +95,17 @@ class FolderWalk:
                 try:
                     entry = next(levels[-1], None)
                 except OSError:
-                    self.skipped[SkipReason.UNREADABLE] += 1
+                    self._skip(SkipReason.UNREADABLE, folder)
                     entry = None
                 if entry is None:
                     levels.pop().close()
                 elif (reason := self._reason_to_skip(entry, own)) is not None:
-                    self.skipped[reason] += 1
+                    self._skip(reason, entry.path)
                 elif not entry.is_dir(follow_symlinks=False):
                     found = entry.stat()
                     yield FoundFile(root, entry.path[start:], found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 elif len(levels) == MAX_DEPTH:
-                    self.skipped[SkipReason.TOO_DEEP] += 1
+                    self._skip(SkipReason.TOO_DEEP, entry.path)
                 else:
                     self._enter(entry.path, levels)
         finally:
@@ -110,7 +116,13 @@ class FolderWalk:
         try:
             levels.append(os.scandir(folder))
         except OSError:
-            self.skipped[SkipReason.UNREADABLE] += 1
+            self._skip(SkipReason.UNREADABLE, folder)
+
+    def _skip(self, reason: SkipReason, path: bytes) -> None:
+        self.skipped[reason] += 1
+        examples = self.examples.setdefault(reason, [])
+        if reason is not SkipReason.HIDDEN and len(examples) < MAX_EXAMPLES:
+            examples.append(os.fsdecode(path))
 
     def _reason_to_skip(self, entry: "os.DirEntry[bytes]", own: set[tuple[int, int]]) -> SkipReason | None:
         if entry.name.startswith(b".") or entry.name == b"@eaDir":  # thumbnails of Synology's servers

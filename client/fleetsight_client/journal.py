@@ -284,10 +284,12 @@ class Journal:
             for name, value in facts.items():
                 self.set_fact(name, value)
 
-    def fact_names(self, start: str) -> list[str]:
-        """Return the names of the facts that begin with `start`."""
-        rows = self._base.execute("SELECT name FROM facts WHERE substr(name, 1, ?) = ?", (len(start), start))
-        return [str(row[0]) for row in rows]
+    def facts(self, start: str) -> dict[str, str]:
+        """Return the facts whose names begin with `start`, by the rest of their names."""
+        rows = self._base.execute(
+            "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(start), start)
+        ).fetchall()
+        return {str(name).removeprefix(start): str(value) for name, value in rows}
 
     @property
     def is_started(self) -> bool:

@@ -89,8 +89,8 @@ def test_a_file_is_an_image_by_its_suffix_or_without_one_by_its_start(
     folder = photos(dict.fromkeys(names, jpeg) | {"README": b"text", "@eaDir/a.jpg/thumb.jpg": jpeg})
     done = command("classify", folder)
     assert api.names == dict.fromkeys(names, 1)
-    assert "Left out (not an image by name): 1." in done.stderr
-    assert "Left out (hidden): 1." in done.stderr
+    assert f"Left out (not an image by name): 1. The first: {folder / 'README'}." in done.stderr
+    assert "Left out (hidden): 1.\n" in done.stderr
 
 
 def test_a_folder_in_another_one_is_refused(command: Command, photos: Photos) -> None:
