@@ -1,0 +1,61 @@
+"""libvips, another program, sees the same upright picture on white in each file that gets a label."""
+
+import io
+
+import numpy as np
+import pytest
+import pyvips
+from numpy.typing import NDArray
+from PIL import Image
+
+from app_tier.preprocess import load_square
+from core.bundle_manifest import Preprocess
+from scripts.demo_model.signs import samples
+from tests.support.picture_cases import picture_cases
+
+SIGN = next(iter(samples(1, seed=50)))
+CASES = picture_cases(Image.open(io.BytesIO(SIGN.data)).convert("RGB").resize((400, 300)))
+REFUSED = {
+    *("cut", "empty", "larger than `web.max_image_bytes`", "more pixels than `web.max_image_pixels`", "not an image"),
+}
+CONVERTED = {"CMYK"}
+"""libvips converts it by a profile; browsers and the worker do not."""
+
+UNKNOWN = {"plain.bmp", "plain.heic"}
+"""The wheel of libvips is built without these formats."""
+
+FILES = {
+    name: content
+    for what, files in CASES.items()
+    if what not in REFUSED | CONVERTED
+    for name, content in files.items()
+    if name not in UNKNOWN
+}
+MAX_DIFFERENCE = 1.5
+"""Mean of a channel's levels: of two roundings of JPEG's colours; one turned or wrong picture differs by tens."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_decoder_sees_the_same_picture(name: str) -> None:
+    theirs = by_libvips(FILES[name])
+    side = min(theirs.shape[:2])
+    spec = Preprocess(resize=side, crop=side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    ours = load_square(FILES[name], spec)
+    top, left = ((length - side) // 2 for length in theirs.shape[:2])
+    square = theirs[top : top + side, left : left + side]
+    assert np.abs(ours.reshape(square.shape).astype(int) - square).mean() < MAX_DIFFERENCE
+
+
+def by_libvips(content: bytes) -> NDArray[np.int64]:
+    """Return the first picture of a file, upright, on white, in 8 bits; its colour profile is ignored."""
+    picture = pyvips.Image.new_from_buffer(content, "", fail_on="none").autorot()
+    picture = picture.copy(
+        interpretation="rgb16" if picture.format == "ushort" and picture.bands > 2 else picture.interpretation
+    )
+    if picture.format == "ushort":
+        picture = (picture >> 8).cast("uchar")
+    if picture.hasalpha():
+        picture = picture.flatten(background=[255] * (picture.bands - 1))
+    if picture.bands == 1:
+        picture = picture.bandjoin([picture, picture])
+    return np.asarray(picture.numpy(), dtype=np.int64)
