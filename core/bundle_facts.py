@@ -121,15 +121,16 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
     """
     try:
         stated = json.loads(manifest)
+        short_side = stated.get("preprocess", {}).get("resize")
         facts = BundleFacts(
             stated.get("digest"),
             tuple(stated["labels"]),
             dict(stated.get("messages", {})),
             stated.get("name"),
             stated.get("precision", "fp32"),
-            _whole(stated["preprocess"]["resize"]) if "preprocess" in stated else None,
+            short_side if isinstance(short_side, int) else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
     texts = [
         *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),

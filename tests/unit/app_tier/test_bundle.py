@@ -406,9 +406,10 @@ STATED = {
     "messages": {"dog": "A dog."},
     "name": "pets",
     "precision": "exact",
+    "preprocess": {"resize": 256},
 }
 CONTENTS = json.dumps(STATED)
-FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."}, "pets", "exact")
+FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."}, "pets", "exact", 256)
 
 
 def nothing(_bucket: str, _key: str) -> bytes:
