@@ -80,7 +80,7 @@ class Summary:
         examples: paths of the first ones of each reason.
         replaced: files that a watch has sent again since another one has their name.
         missed: files that were replaced or removed before a watch could send them.
-        renamed: files whose names cannot be shown as they are.
+        renamed: files with names that cannot be shown as they are.
     """
 
     job_ids: list[str] = field(default_factory=list)

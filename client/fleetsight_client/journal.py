@@ -285,7 +285,7 @@ class Journal:
                 self.set_fact(name, value)
 
     def facts(self, start: str) -> dict[str, str]:
-        """Return the facts whose names begin with `start`, by the rest of their names."""
+        """Return the facts with names that begin with `start`, by the rest of the name."""
         rows = self._base.execute(
             "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(start), start)
         ).fetchall()

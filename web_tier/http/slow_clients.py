@@ -78,7 +78,7 @@ _STATUS_OF: Final[dict[type[Exception], HTTPStatus]] = {
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
     errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
 }
-"""Status of a request whose head gunicorn's parser refuses; others get 400."""
+"""Status of a request with a head that gunicorn's parser refuses; others get 400."""
 
 
 class _Connection(TConn):  # type: ignore[misc]
@@ -283,7 +283,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self._disconnect(conn, self._refusal(HTTPStatus.REQUEST_TIMEOUT, reason))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer a request whose head is not valid HTTP with a problem; gunicorn would send a page."""
+        """Answer a head that is not valid HTTP with a problem; gunicorn would send a page."""
         if req is not None or not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
             return

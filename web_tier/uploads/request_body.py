@@ -37,7 +37,7 @@ _STANDARD_ALPHABET = str.maketrans("-_ ", "+/+")
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
 
 NO_FILE = "the form holds no file: give the part with the image a filename, as curl -F image=@a.jpg does"
-"""Message to a client whose form has no part that is a file."""
+"""Message to a client that sends a form without a file."""
 
 Parts = Iterator[Upload | FormField]
 
@@ -149,8 +149,8 @@ def raw_image(name: str, limits: WebSettings, memory: MemoryLimiter) -> Iterator
             declares its size.
         RequestTimeout: the client is too slow.
     """
-    if (request.content_length or 0) > limits.max_image_bytes:
-        refusal = too_large(request.content_length or 0, limits.image_limits)
+    if (length := request.content_length or 0) > limits.max_image_bytes:
+        refusal = too_large(length, limits.image_limits)
         raise ImageRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, refusal.code, refusal.message)
     with memory.acquired(_expected_bytes(limits.max_image_bytes)):
         body = _body(limits.max_image_bytes)

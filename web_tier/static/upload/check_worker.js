@@ -122,7 +122,7 @@ async function encodeJpeg(bitmap, scale, quality) {
 /** Whether this browser decodes as the server does; a promise once that was tried. */
 let decodesAlike = null;
 
-/** A JPEG of 16 x 8 pixels, red and green, that is turned by 90° (EXIF 6) and whose profile swaps red and blue. */
+/** A JPEG of 16 x 8 pixels, red and green, turned by 90° (EXIF 6), with a profile that swaps red and blue. */
 const PROBE =
     "/9j/4AAQSkZJRgABAQAAAQABAAD/4QAiRXhpZgAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAD/4gHISUNDX1BST0ZJTEUA" +
     "AQEAAAG4AAAAAAIQAABtbnRyUkdCIFhZWiAH0AABAAEAAAAAAABhY3NwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" +

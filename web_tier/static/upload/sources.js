@@ -32,7 +32,7 @@ export function transferSources(transfer, maxBytes) {
 }
 
 /**
- * Yield the sources of files and folders. What cannot be read is a source, too, whose `open` rejects with the reason.
+ * Yield the sources of files and folders. What cannot be read is a source, too: its `open` rejects with the reason.
  *
  * @param {(File | FileSystemEntry)[]} roots
  * @param {number} maxBytes - bound of one file of a zip, in bytes.

@@ -168,7 +168,7 @@ export class Uploader extends EventTarget {
 
     /** Update the state of each item. An item that the server could not store goes into a later request. */
     #recordResult({ items, unreadable }, { accepted, rejected }) {
-        // Without a file there was no last attempt, whose answer would tell whether an earlier one was accepted.
+        // Without a file nothing is sent again, so no answer shows if an earlier attempt was accepted.
         const reason = `${UNREADABLE_REASON}${items.length ? "" : "; the job's page shows whether it was sent"}`;
         for (const item of unreadable) this.batch.setState(item, "rejected", reason);
         for (const { index } of accepted) this.batch.setState(items[index], "accepted");

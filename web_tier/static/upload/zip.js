@@ -16,7 +16,7 @@ const ZIP64_END_SIGNATURE = 0x06064b50;
 const ZIP64_END_BYTES = 56 + 20;
 const ZIP64_FIELD = 0x0001;
 const UNICODE_PATH_FIELD = 0x7075;
-/** Flag of an entry whose name is UTF-8. */
+/** Flag of an entry with a name in UTF-8. */
 const IS_UTF8 = 1 << 11;
 /** The characters of the bytes from 128 on in code page 437, in which names without that flag are. */
 const CP437 =
