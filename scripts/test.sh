@@ -56,8 +56,19 @@ covered_unit_tests() { NICENESS=10 covered $UNIT_TESTS; }
 integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration \
   localcloud/tests/integration client/tests/integration; }
 simulations() { NICENESS=10 pytest --numprocesses=2 tests/simulation; }
+# Runs the rest of its arguments in a network of its own, where the user may make one. Chromium cancels its requests when
+# an interface of its network comes or goes (ERR_NETWORK_CHANGED), as the containers' interfaces do beside it.
+in_own_network() {
+  if unshare --net ip link set lo up 2>/dev/null; then
+    unshare --net sh -c 'ip link set lo up && exec "$@"' sh "$@"
+  else
+    "$@"
+  fi
+}
 # Each of the two xdist workers has a system of its own.
-browser_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser; }
+browser_tests() {
+  in_own_network .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser
+}
 chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
 # The files with the longest waits come first; pytest itself would sort those of a folder.
 image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/image/test_container.py \
