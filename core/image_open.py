@@ -142,24 +142,19 @@ class _StillPng(PngImagePlugin.PngImageFile):
             self.info["transparency"] = (self.info["transparency"] & levels) * 255 // levels
 
     def load(self) -> Any:
-        """Decode it; Pillow reads the high bytes of 16-bit colours only, so their low bytes are decoded once more."""
-        tile, clear, file = self.tile, self.info.get("transparency"), cast("BytesIO", self.fp)
+        if not self.tile:
+            return super().load()
+        data, raw, clear = cast("BytesIO", self.fp).getvalue(), self.tile[0].args, self.info.get("transparency")
         pixels = super().load()
-        if not tile or clear is None or not str(tile[0].args).endswith(";16B"):
-            return pixels
-        if self.mode == "I;16":
+        if raw in _OTHER_BYTES:
+            pixels = _read_16_bits(self, PngImagePlugin.PngImageFile(BytesIO(data)), clear)
+        elif clear is not None and self.mode == "I;16":
             alpha = self.convert("I").point([255 * (level != clear) for level in range(2**16)], "L")
+            pixels = _become(self, as_8_bit(self), alpha)
         else:
-            low = PngImagePlugin.PngImageFile(BytesIO(file.getvalue()))
-            low.tile = [low.tile[0]._replace(args="RGB;16L")]
-            levels = (*(level >> 8 for level in clear), *(level & 0xFF for level in clear))
-            others = [
-                band.point([255 * (value != level) for value in range(256)])
-                for band, level in zip((*self.split(), *low.split()), levels, strict=True)
-            ]
-            alpha = reduce(ImageChops.lighter, others)
-        del self.info["transparency"]
-        return _become(self, as_8_bit(self), alpha)
+            return pixels
+        self.info.pop("transparency", None)
+        return pixels
 
 
 class _FirstFrame(GifImagePlugin.GifImageFile):
@@ -258,6 +253,54 @@ _BMP_KINDS: Final = {
 BmpImagePlugin.BIT2MODE[2] = ("P", "P;2")
 
 
+_OTHER_BYTES: Final = {
+    **{
+        f"{mode};16{this}": f"{mode};16{other}"
+        for mode in ("RGB", "RGBX", "RGBA")
+        for this, other in ("BL", "LB", "NB")
+    },
+    "LA;16B": "RGBA",
+}
+"""Pillow's raw modes that give the low bytes of 16-bit colours, by those that give the high ones."""
+
+
+def _read_16_bits(image: Image.Image, again: ImageFile.ImageFile, clear: Sequence[int] | None = None) -> Any:
+    """Give an open image of 16-bit colours all their bits; Pillow reads the high bytes, so it is decoded once more.
+
+    Args:
+        image: what Pillow has read.
+        again: the same file, not decoded.
+        clear: the colour that is transparent.
+    """
+    high = image.split()
+    bits = _used_bits(max(cast("tuple[int, int]", band.getextrema())[1] for band in high[:3]) << 8)
+    if bits == 16 and clear is None:
+        return image.load()
+    is_grey = again.tile[0].args == "LA;16B"
+    again.tile = [tile._replace(args=_with_other_bytes(tile.args)) for tile in again.tile]
+    low = 3 * again.split()[1:2] if is_grey else again.split()
+    alpha = high[3] if len(high) == 4 else None
+    if clear is not None:
+        levels = (*(level >> 8 for level in clear), *(level & 0xFF for level in clear))
+        others = [
+            band.point([255 * (value != level) for value in range(256)])
+            for band, level in zip((*high, *low), levels, strict=True)
+        ]
+        alpha = reduce(ImageChops.lighter, others)
+    colours = [
+        ImageChops.add(
+            above.point([value << (16 - bits) & 0xFF for value in range(256)]),
+            below.point([value >> (bits - 8) for value in range(256)]),
+        )
+        for above, below in zip(high[:3], low, strict=False)
+    ]
+    return _become(image, Image.merge("RGB", colours), alpha)
+
+
+def _with_other_bytes(args: Any) -> Any:
+    return _OTHER_BYTES[args] if isinstance(args, str) else (_OTHER_BYTES[args[0]], *args[1:])
+
+
 def _become(image: Image.Image, picture: Image.Image, alpha: Image.Image | None = None) -> Any:
     """Give an open image the pixels of `picture`, in RGB, transparent where `alpha` says so."""
     shown = picture.convert("RGB")
@@ -296,6 +339,14 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
         palette = tags.get(TiffImagePlugin.COLORMAP, ())
         if self.palette is not None and max(palette, default=0) < 256:  # some programs write 8 bits instead of 16
             self.palette = ImagePalette.raw("RGB;L", palette)
+
+    def load(self) -> Any:
+        kind = self.tile[0].args if self.tile else None
+        if not isinstance(kind, tuple) or kind[0] not in _OTHER_BYTES:
+            return super().load()
+        again = TiffImagePlugin.TiffImageFile(BytesIO(cast("BytesIO", self.fp).getvalue()))
+        super().load()
+        return _read_16_bits(self, again)
 
 
 _TIFF_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
@@ -477,9 +528,12 @@ def as_8_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     levels = image.convert("I")
-    brightest = cast("tuple[int, int]", levels.getextrema())[1]
-    bits = next((bits for bits in (8, 10, 12) if brightest < 1 << bits), 16)
+    bits = _used_bits(cast("tuple[int, int]", levels.getextrema())[1])
     return levels.point(lambda level: level * (256 / (1 << bits))).convert("L")
+
+
+def _used_bits(brightest: int) -> int:
+    return next((bits for bits in (8, 10, 12) if brightest < 1 << bits), 16)
 
 
 def ends_early(error: Exception) -> bool:

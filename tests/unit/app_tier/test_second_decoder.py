@@ -1,6 +1,7 @@
 """libvips, another program, sees the same upright picture on white in each file that gets a label."""
 
 import io
+from itertools import product
 
 import numpy as np
 import pytest
@@ -59,3 +60,19 @@ def by_libvips(content: bytes) -> NDArray[np.int64]:
     if picture.bands == 1:
         picture = picture.bandjoin([picture, picture])
     return np.asarray(picture.numpy(), dtype=np.int64)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize(
+    ("bands", "suffix"), [(2, ".png"), *product((3, 4), (".png", ".tif", ".tif[compression=lzw,tile]"))]
+)
+def test_16_bits_of_a_colour_are_read_as_the_bits_that_they_use(bands: int, bits: int, suffix: str) -> None:
+    levels = np.random.default_rng(bits).integers(0, 1 << bits, (30, 40, bands)).astype(np.uint16)
+    levels[0, 0, :3] = (1 << bits) - 1
+    if bands != 3:
+        levels[..., -1] = 65_535
+    kind = "grey16" if bands == 2 else "rgb16"
+    file = pyvips.Image.new_from_array(levels, interpretation=kind).write_to_buffer(suffix)
+    spec = Preprocess(resize=30, crop=30, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    colours = levels[:, 5:35, : 1 if bands == 2 else 3] >> bits - 8
+    assert np.array_equal(load_square(file, spec), np.broadcast_to(colours, (30, 30, 3)))
