@@ -198,26 +198,22 @@ def _fraction(job_id: str) -> float:
     return int.from_bytes(sha256(job_id.encode()).digest()[:6]) / 2**48
 
 
-def with_model(catalog: ModelCatalog, version: ModelVersion, *, is_renaming: bool = True) -> ModelCatalog:
-    """Return the catalogue with `version` added; a known bundle gets its name, or keeps its own one.
+def with_model(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
+    """Return the catalogue with `version` added, or unchanged if it has this bundle by this name.
 
     Raises:
-        CatalogRefusedError: another bundle has the name, or the catalogue is full.
+        CatalogRefusedError: the bundle has another name, another bundle has the name, or the catalogue is full.
     """
     known = catalog.find(version.digest)
+    if known is not None and known.name == version.name:
+        return catalog
     if known is not None:
-        if not is_renaming:
-            version = version.model_copy(update={"name": known.name})
-        version = version.model_copy(update={"added_at": known.added_at, "added_by": known.added_by})
-    if any(each.name == version.name and each.digest != version.digest for each in catalog.versions):
+        raise CatalogRefusedError(f"this bundle is the model {known.name!r} already, and a model has one name")
+    if any(each.name == version.name for each in catalog.versions):
         raise CatalogRefusedError(f"another bundle is called {version.name!r} already: give this one another name")
-    if known is not None:
-        versions = tuple(version if each.digest == version.digest else each for each in catalog.versions)
-    elif len(catalog.versions) == MAX_VERSIONS:
+    if len(catalog.versions) == MAX_VERSIONS:
         raise CatalogRefusedError(f"there are {MAX_VERSIONS} models, which is the most: remove one first")
-    else:
-        versions = (*catalog.versions, version)
-    return _changed(catalog, versions=versions)
+    return _changed(catalog, versions=(*catalog.versions, version))
 
 
 def without_model(catalog: ModelCatalog, name: str) -> ModelCatalog:
@@ -285,14 +281,15 @@ def with_configured(catalog: ModelCatalog, version: ModelVersion, at: datetime) 
     if catalog.find(version.digest) is None and len(catalog.versions) == MAX_VERSIONS:
         in_use = {catalog.default, catalog.previous, catalog.canary.digest if catalog.canary else None}
         catalog = without_model(catalog, next(each.name for each in catalog.versions if each.digest not in in_use))
-    unique = version.model_copy(update={"name": free_name(catalog, version)})
-    changed = with_model(catalog, unique, is_renaming=False)
+    changed = with_model(catalog, version.model_copy(update={"name": free_name(catalog, version)}))
     return _changed(rolled_out(changed, version.digest, 1, at), configured=version.digest)
 
 
 def free_name(catalog: ModelCatalog, version: ModelVersion) -> str:
-    """Return the name of `version`, with a part of its digest if another bundle has the name."""
-    if all(each.name != version.name or each.digest == version.digest for each in catalog.versions):
+    """Return the name that the bundle has, or its own name, with a part of its digest if another bundle has that."""
+    if (known := catalog.find(version.digest)) is not None:
+        return known.name
+    if all(each.name != version.name for each in catalog.versions):
         return version.name
     return f"{version.name[:50]}-{version.digest[:12]}"
 

@@ -15,6 +15,7 @@ import logging
 import re
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,12 +96,18 @@ def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) 
 
 
 def publish(
-    bundle: Path, bucket_named: Callable[[str], Bucket], models: Bucket, sha256: str | None = None
+    bundle: Path,
+    bucket_named: Callable[[str], Bucket],
+    models: Bucket,
+    sha256: str | None = None,
+    *,
+    checks_again: bool = False,
 ) -> BundleFacts:
     """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its facts.
 
     `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
     damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
+    The files are compared with their digests while they are copied; with `checks_again`, also if they are published.
 
     Raises:
         BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states no digest or
@@ -111,7 +118,7 @@ def publish(
         if (found := IN_S3.fullmatch(str(bundle))) is not None and found["key"].lower().endswith(".zip"):
             with _downloaded(bucket_named(found["bucket"]), found["key"]) as file:
                 try:
-                    return publish(Path(file.name), bucket_named, models, sha256)
+                    return publish(Path(file.name), bucket_named, models, sha256, checks_again=checks_again)
                 except BundleUnreadableError as error:
                     raise BundleUnreadableError(str(error).replace(file.name, str(bundle))) from error
         manifest = read_manifest(
@@ -121,12 +128,18 @@ def publish(
         if facts.digest is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
         folder = f"{PUBLISHED}/{facts.digest}"
-        if _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest):
+        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest)
+        if is_published and not checks_again:
             return facts
         for name, digest in files.items():
             with _opened(bundle, name, bucket_named) as file:
-                models.put_parts(f"{folder}/{name}", _verified(file, digest, f"{bundle}/{name}"), _CONTENT_TYPE)
-        models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
+                content = _verified(file, digest, f"{bundle}/{name}")
+                if is_published:
+                    deque(content, maxlen=0)
+                else:
+                    models.put_parts(f"{folder}/{name}", content, _CONTENT_TYPE)
+        if not is_published:
+            models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
     except BundleError as error:
         raise BundleUnreadableError(str(error)) from error
     except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:

@@ -11,7 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, file_digest, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
-from app_tier.engines import MIN_GAIN
+from app_tier.classify import check_engine
+from app_tier.engines import MIN_GAIN, LoadedModel, open_engine
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest, Measurement, Precision
 from core.config import load_config
@@ -173,9 +174,11 @@ def show(bundle: Path) -> None:
 @_bundle_argument
 @_one_line_errors
 def verify(bundle: Path) -> None:
-    """Check every digest of BUNDLE, and that OpenVINO and torch answer the same where torch is installed."""
+    """Check every digest of BUNDLE and that its network answers, on both engines alike where torch is installed."""
     opened = _open(bundle)
     click.echo(f"{opened.name}: {len(opened.manifest.files)} files as built, digest {opened.digest}")
+    check_engine(LoadedModel(opened, open_engine("openvino", opened), 1))
+    click.echo("OpenVINO runs its network")
     if TORCH_NAME not in opened.manifest.files:
         click.echo("it holds no network for torch, so the engines were not compared")
         return

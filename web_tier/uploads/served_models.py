@@ -236,14 +236,15 @@ class ServedModels:
     def _add(self, version: ModelVersion, *, is_named: bool, share: float | None = None) -> ModelCatalog:
         def change(before: ModelCatalog) -> ModelCatalog:
             unique = version if is_named else version.model_copy(update={"name": free_name(before, version)})
-            changed = with_model(before, unique, is_renaming=is_named)
+            changed = with_model(before, unique)
             return changed if share is None else rolled_out(changed, version.digest, share, self._now())
 
         return self.change(change)
 
     def _published(self, place: str, name: str | None, added_by: str) -> ModelVersion:
         try:
-            facts = publish(Path(place), self._bucket_named, self._bucket_named(self._model_bucket))
+            models = self._bucket_named(self._model_bucket)
+            facts = publish(Path(place), self._bucket_named, models, checks_again=True)
         except (BundleUnreadableError, BotoCoreError, ClientError) as error:
             raise CatalogRefusedError(str(error)) from error
         return _version(facts, self._model_bucket, name, self._now(), added_by)

@@ -201,13 +201,17 @@ def test_a_canary_gets_its_share_of_the_jobs_and_keeps_them_when_the_share_grows
     assert tenth < half < set(ids)
 
 
-def test_a_name_means_one_bundle_and_a_bundle_may_get_another_name() -> None:
+def test_a_name_means_one_bundle_for_good_and_a_bundle_has_one_name() -> None:
     catalog = with_model(first(), version_of("birds"))
     other = version_of("birds", "f" * 64)
     with pytest.raises(CatalogRefusedError, match="another name"):
         with_model(catalog, other)
-    renamed = with_model(catalog, version_of("birds").model_copy(update={"name": "swans"}))
-    assert [each.name for each in renamed.versions] == ["signs", "swans"]
+    renamed = version_of("birds").model_copy(update={"name": "swans"})
+    with pytest.raises(CatalogRefusedError, match="this bundle is the model 'birds' already"):
+        with_model(catalog, renamed)
+    assert with_configured(catalog, renamed, NOW).versions == catalog.versions
+    later = version_of("birds").model_copy(update={"place": "s3://elsewhere/birds", "added_by": "somebody"})
+    assert with_model(catalog, later) == catalog
     configured = with_configured(catalog, other, NOW)
     assert configured.default_version.name == "birds-ffffffffffff"
     assert [each.name for each in configured.versions][:2] == ["signs", "birds"]

@@ -1,6 +1,7 @@
 """Models: the one that each job gets, their roll-out by operators, and what pages show of them."""
 
 import itertools
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -182,9 +183,22 @@ def test_a_second_bundle_of_a_name_gets_another_name_unless_it_is_given_one(
     assert client.post(MODELS, json={"place": str(tmp_path / "demo2")}).get_json()["name"] == f"demo-{digest[:12]}"
     taken = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "demo"})
     assert "give this one another name" in problem(taken, 422)
-    renamed = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "new"})
-    assert renamed.get_json()["name"] == "new"
-    assert names(client) == ("demo", ["demo", "new"])
+    known = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "new"})
+    assert f"this bundle is the model 'demo-{digest[:12]}' already" in problem(known, 422)
+    assert names(client) == ("demo", ["demo", f"demo-{digest[:12]}"])
+
+
+@pytest.mark.parametrize("name", [None, "bad"])
+def test_a_damaged_copy_of_the_served_bundle_is_refused(
+    client: FlaskClient, tmp_path: Path, name: str | None
+) -> None:
+    shutil.copytree(DEMO_BUNDLE, tmp_path / "copy")
+    assert client.post(MODELS, json={"place": str(tmp_path / "copy")}).status_code == 201
+    with (tmp_path / "copy" / "model.bin").open("ab") as file:
+        file.write(b"x")
+    refused = client.post(MODELS, json={"place": str(tmp_path / "copy"), "name": name})
+    assert "is not the file that the bundle was built with" in problem(refused, 422)
+    assert names(client) == ("demo", ["demo"])
 
 
 def test_a_repeated_request_gets_the_job_and_the_model_of_the_first_one(
