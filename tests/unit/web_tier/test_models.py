@@ -176,13 +176,13 @@ def test_a_long_address_of_an_operator_is_cut(
     assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
 
-def test_a_second_bundle_of_a_name_gets_another_name_unless_it_is_given_one(
+def test_a_second_bundle_of_a_name_gets_another_name_and_keeps_it(
     client: FlaskClient, tmp_path: Path
 ) -> None:
     digest = relabelled_bundle(tmp_path / "demo2", "demo", " (2)")
-    assert client.post(MODELS, json={"place": str(tmp_path / "demo2")}).get_json()["name"] == f"demo-{digest[:12]}"
     taken = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "demo"})
     assert "give this one another name" in problem(taken, 422)
+    assert client.post(MODELS, json={"place": str(tmp_path / "demo2")}).get_json()["name"] == f"demo-{digest[:12]}"
     known = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "new"})
     assert f"this bundle is the model 'demo-{digest[:12]}' already" in problem(known, 422)
     assert names(client) == ("demo", ["demo", f"demo-{digest[:12]}"])
