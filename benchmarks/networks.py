@@ -2,8 +2,8 @@
 
 from app_tier.bundle import Bundle, load_bundle
 from core.bundle_manifest import BundleError
+from scripts.model.named_network import RANDOM, build_named
 from scripts.model.precision import Target
-from scripts.model.torchvision_networks import RANDOM, build_torchvision
 from scripts.run.system import ROOT
 
 KEPT = ROOT / ".fleetsight" / "bench"
@@ -15,13 +15,13 @@ def random_network(architecture: str) -> Bundle:
     Random weights cost what trained ones cost; only the answers mean nothing.
 
     Raises:
-        BundleError: it cannot be built, since torch or torchvision is not installed.
+        BundleError: it cannot be built.
     """
     folder = KEPT / architecture
     try:
         return load_bundle(folder)
     except BundleError:
-        return build_torchvision(architecture, folder, RANDOM)
+        return build_named(architecture, folder, RANDOM)
 
 
 def quantised_network(architecture: str) -> Bundle:
@@ -34,4 +34,4 @@ def quantised_network(architecture: str) -> Bundle:
     try:
         return load_bundle(folder)
     except BundleError:
-        return build_torchvision(architecture, folder, RANDOM, target=Target("int8", force=True))
+        return build_named(architecture, folder, RANDOM, target=Target("int8", force=True), with_torch=True)

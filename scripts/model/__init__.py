@@ -1,1 +1,1 @@
-"""Build model bundles: from torchvision, ONNX or torch.export, in fp32, bf16 or int8, and measured."""
+"""Build model bundles: from published weights, ONNX or torch.export, in fp32, bf16 or int8, and measured."""

@@ -118,7 +118,19 @@ _MAX_BATCH: Final = 4096
 
 
 def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) -> None:
-    """Write `network`, which maps float [N, 3, size, size] to logits [N, classes], into `folder`.
+    """Write `network` for both engines; arguments and errors as `export_program`."""
+    program = export_program(network, size, classes, folder)
+    openvino = import_openvino()
+    with export_warnings_off(), not_importable("openvino_telemetry"):  # which would be sent with each conversion
+        from openvino.tools.ovc import convert_model
+
+        model = convert_model(program)
+    model.reshape([-1, 3, size, size])
+    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+
+
+def export_program(network: "nn.Module", size: int, classes: int, folder: Path) -> Any:
+    """Write `network`, which maps float [N, 3, size, size] to logits [N, classes], for torch; return the program.
 
     Raises:
         BundleBuildError: the network has other outputs.
@@ -136,12 +148,7 @@ def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) ->
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
                 node.meta.pop(key, None)
         torch.export.save(program, folder / TORCH_NAME)
-        openvino = import_openvino()
-        with not_importable("openvino_telemetry"):  # which would be sent with each conversion
-            from openvino.tools.ovc import convert_model
-        model = convert_model(program)
-    model.reshape([-1, 3, size, size])
-    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+    return program
 
 
 def check_outputs(shape: tuple[int, ...], classes: int) -> None:

@@ -110,6 +110,11 @@ for _command in ROLLOUT_COMMANDS:
     help="File with one label a line [default: ImageNet's labels]",
 )
 @click.option(
+    "--with-torch",
+    is_flag=True,
+    help="Also write the network of NAME for the engine torch, and compare both engines.",
+)
+@click.option(
     "--network",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Your own .onnx or .pt2 file, not NAME. A model file is a program: use one from a source that you trust.",
@@ -131,33 +136,40 @@ def build(
     name: str | None,
     weights: str,
     labels: Path | None,
+    with_torch: bool,
     network: Path | None,
     spec: Path | None,
     out: Path | None,
     target: "Target",
 ) -> None:
-    """Build the bundle of torchvision's network NAME, such as resnet18, or of your own --network and --spec."""
+    """Build the bundle of NAME (photos, or a ResNet such as resnet18), or of your own --network and --spec."""
     if (network is None) != (spec is None):
         raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
     if (network is None) == (name is None):
-        raise click.UsageError("say what to build: a NAME such as resnet18, or --network FILE with --spec FILE")
-    if network is not None and (weights != "published" or labels is not None):
         raise click.UsageError(
-            "--weights and --labels are for a NAME: a --network has its own, and --spec the labels"
+            "say what to build: a NAME such as photos or resnet18, or --network FILE with --spec FILE"
+        )
+    if network is not None and (weights != "published" or labels is not None or with_torch):
+        raise click.UsageError(
+            "--weights, --labels and --with-torch are for a NAME: a --network has its own, and --spec the labels"
         )
     if network is not None and spec is not None:
         from scripts.model.own_network import build_own
 
         bundle = build_own(network, spec, out, target)
     else:
-        from scripts.model.torchvision_networks import build_torchvision
+        from scripts.model.named_network import build_named
 
         lines = labels.read_text().splitlines() if labels is not None else []
         listed = tuple(line.strip() for line in lines if line.strip()) if labels is not None else None
-        bundle = build_torchvision(name or "", out or MODELS_FOLDER / (name or ""), weights, listed, target)
+        folder = out or MODELS_FOLDER / (name or "")
+        bundle = build_named(name or "", folder, weights, listed, target, with_torch=with_torch)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
-        low = "bf16 or int8" if target.precision == "exact" else target.precision
+        from scripts.model.precision import can_quantise
+
+        exact = "bf16 or int8" if can_quantise() else "bf16, and int8 needs ./scripts/setup.sh torch"
+        low = exact if target.precision == "exact" else target.precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
 

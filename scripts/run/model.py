@@ -1,10 +1,10 @@
-"""The model that `run.sh` serves with: a bundle, or a torchvision ResNet, of which a bundle is built once."""
+"""The model that `run.sh` serves with: a bundle, or a pretrained model, of which a bundle is built once."""
 
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -14,33 +14,21 @@ from app_tier.bundle_s3 import in_s3
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import BundleError
 from core.config import Config
+from scripts.model.pretrained import PRETRAINED_MODELS
 from scripts.run.system import HOME, ROOT, StartError
 
 MODELS_FOLDER: Final = HOME / "models"
 """Where `fleetsight model build NAME` puts bundles, too; one that is there is served as it is."""
 
-WEIGHTS_MEGABYTES: Final[Mapping[str, int]] = {
-    "resnet18": 45,
-    "resnet34": 84,
-    "resnet50": 98,
-    "resnet101": 171,
-    "resnet152": 231,
-    "resnext50_32x4d": 96,
-    "resnext101_32x8d": 340,
-    "resnext101_64x4d": 320,
-    "wide_resnet50_2": 264,
-    "wide_resnet101_2": 485,
-}
-"""The download of ImageNet weights by network; written out, since torchvision may not be installed yet."""
-
 POLL_SECONDS: Final = 0.1
 
 
 def model_setting(model: str, say: Callable[[str], None], stop: threading.Event) -> dict[str, str]:
-    """Return the setting that serves `model`, the path of a bundle or the name of a ResNet.
+    """Return the setting that serves `model`, the path of a bundle or the name of a pretrained model.
 
     Args:
-        model: a folder or zip, or a name in `WEIGHTS_MEGABYTES`; its bundle is built if it does not exist yet.
+        model: a folder or zip, or a name in `PRETRAINED_MODELS`, also beside a folder of images
+            with this name; its bundle is built if it does not exist yet.
         say: shows a sentence.
         stop: ends the build.
 
@@ -48,11 +36,11 @@ def model_setting(model: str, say: Callable[[str], None], stop: threading.Event)
         StartError: there is no such model, or its bundle could not be built.
     """
     bundle = Path(model)
-    if not bundle.exists():
-        if model not in WEIGHTS_MEGABYTES:
-            near = get_close_matches(model, WEIGHTS_MEGABYTES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(WEIGHTS_MEGABYTES)}"
-            raise StartError(f"--model {model}: no bundle has this path, and no ResNet this name; {hint}")
+    if not bundle.exists() or (model in PRETRAINED_MODELS and not (bundle / MANIFEST_NAME).exists()):
+        if model not in PRETRAINED_MODELS:
+            near = get_close_matches(model, PRETRAINED_MODELS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRETRAINED_MODELS)}"
+            raise StartError(f"--model {model}: no bundle has this path, and no model this name; {hint}")
         bundle = MODELS_FOLDER / model
         if not (bundle / MANIFEST_NAME).exists():
             _build(model, bundle, say, stop)
@@ -61,25 +49,24 @@ def model_setting(model: str, say: Callable[[str], None], stop: threading.Event)
 
 
 def _build(name: str, folder: Path, say: Callable[[str], None], stop: threading.Event) -> None:
-    """Build a bundle in a process of its own, since torch would stay in this one's memory."""
-    say(f"Building {name} once: {WEIGHTS_MEGABYTES[name]} MB of ImageNet weights to download, then half a minute.")
-    steps = (
-        (str(ROOT / "scripts" / "setup.sh"), "run", "torch"),
-        # fp32: the other precisions would be measured for minutes first.
-        (sys.executable, "-m", "scripts.cli", "model", "build", name, "--precision", "fp32", "--out", str(folder)),
-    )
-    for step in steps:
-        with subprocess.Popen(step, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None:
-                if stop.wait(POLL_SECONDS):
-                    process.terminate()
-        if stop.is_set():
-            raise StartError(f"the build of {name} was interrupted: start again to repeat it")
-        if process.returncode:
-            raise StartError(
-                f"{name} could not be built: see above. With a file of its weights: ./scripts/fleetsight model build "
-                f"{name} --weights FILE, then start again"
-            )
+    """Build a bundle in a process of its own, since OpenVINO would stay in this one's memory."""
+    megabytes = PRETRAINED_MODELS[name].megabytes
+    first = f"{megabytes} MB of weights to download, then some seconds" if megabytes else "this takes a second"
+    say(f"Building {name} once: {first}.")
+    # fp32: the other precisions would be measured for minutes first.
+    options = ("--precision", "fp32", "--out", str(folder))
+    command = (sys.executable, "-m", "scripts.cli", "model", "build", name, *options)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if stop.wait(POLL_SECONDS):
+                process.terminate()
+    if stop.is_set():
+        raise StartError(f"the build of {name} was interrupted: start again to repeat it")
+    if process.returncode:
+        raise StartError(
+            f"{name} could not be built: see above. With a file of its weights: ./scripts/fleetsight model build "
+            f"{name} --weights FILE, then start again"
+        )
 
 
 def checked_bundle(config: Config) -> Bundle:

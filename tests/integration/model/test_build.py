@@ -1,11 +1,9 @@
-"""A bundle of any torchvision ResNet or of a user's own network, whole or not at all."""
+"""A bundle of a user's own network, whole or not at all."""
 
-import math
 import os
 import shutil
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -17,13 +15,9 @@ from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle, 
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import TORCH_NAME
-from scripts.model import torchvision_networks
 from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own
 from scripts.model.precision import Target
-from scripts.model.torchvision_import import import_torchvision
-from scripts.model.torchvision_networks import architectures, build_torchvision
-from scripts.run.model import WEIGHTS_MEGABYTES
 from tests.support.onnx_file import colour_network
 
 LABELS = ("red", "green", "blue")
@@ -41,107 +35,10 @@ def tiny_network() -> torch.nn.Module:
     return torch.nn.Sequential(*layers).eval()
 
 
-@pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> list[Description]:
-    """What networks of torchvision are described as; they are not built."""
-    descriptions: list[Description] = []
-
-    def note(_network: object, description: Description, *_rest: object) -> Bundle:
-        descriptions.append(description)
-        return load_bundle()
-
-    monkeypatch.setattr(torchvision_networks, "build_bundle", note)
-    return descriptions
-
-
-@pytest.fixture(scope="module")
-def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's checkpoint of resnet18 for three classes, as parallel training wraps it."""
-    torch.manual_seed(0)
-    state = import_torchvision().models.resnet18(num_classes=3).state_dict()
-    path = tmp_path_factory.mktemp("own") / "my colours.pth"
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
-    return path
-
-
-def test_labels_that_do_not_fit_the_weights_are_refused(own_weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleBuildError, match=r"do not fit resnet18 with 2 labels: size mismatch for fc\.weight"):
-        build_torchvision("resnet18", tmp_path / "own", own_weights, ("red", "green"))
-    assert not list(tmp_path.iterdir())
-
-
 def test_labels_that_do_not_fit_the_network_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"outputs of shape \(2, 30\) but 3 labels"):
         build_bundle(tiny_network(), demo_description(LABELS), tmp_path / "tiny")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("contents", "complaint"),
-    [(b"not a checkpoint", "is not a state dict"), (None, "no weights file")],
-)
-def test_a_file_that_is_no_state_dict_is_refused(contents: bytes | None, complaint: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    if contents is not None:
-        path.write_bytes(contents)
-    with pytest.raises(BundleBuildError, match=complaint):
-        build_torchvision("resnet18", tmp_path / "own", path, LABELS)
-
-
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(BundleBuildError, match="holds a list, not a state dict"):
-        build_torchvision("resnet18", tmp_path / "own", tmp_path / "list.pth", LABELS)
-
-
-def test_the_state_dict_of_another_network_is_refused_in_one_short_line(tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(BundleBuildError, match=r"do not fit resnet18 .*Missing key.*conv1\.weight.* … ") as refused:
-        build_torchvision("resnet18", tmp_path / "own", tmp_path / "linear.pth", LABELS)
-    assert len(str(refused.value)) < 400
-    assert not (tmp_path / "own").exists()
-
-
-def test_run_knows_each_network_and_the_size_of_its_weights() -> None:
-    models = import_torchvision().models
-    sizes = {name: models.get_model_weights(name).DEFAULT.meta["_file_size"] for name in architectures()}
-    assert {name: math.ceil(size) for name, size in sizes.items()} == WEIGHTS_MEGABYTES
-
-
-def test_published_weights_bring_their_own_labels_preprocessing_and_hash_check(
-    described: list[Description], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = import_torchvision().models
-    asked: list[dict[str, Any]] = []
-
-    def downloaded(_self: object, **options: Any) -> dict[str, Any]:
-        asked.append(options)
-        state: dict[str, Any] = models.resnet18().state_dict()
-        return state
-
-    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", downloaded)
-    build_torchvision("resnet18", tmp_path / "imagenet")
-    assert asked == [{"progress": False, "check_hash": True}]
-    [imagenet] = described
-    assert (imagenet.name, len(imagenet.labels), imagenet.labels[0]) == ("resnet18", 1000, "tench")
-    assert (imagenet.preprocess.resize, imagenet.preprocess.crop) == (256, 224)
-
-
-def test_weights_that_cannot_be_downloaded_give_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(_self: object, **_options: Any) -> None:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(import_torchvision().models.ResNet18_Weights, "get_state_dict", unreachable)
-    with pytest.raises(BundleBuildError, match=r"cannot be downloaded from https://.*Name or service.*--weights"):
-        build_torchvision("resnet18", tmp_path / "imagenet")
-
-
-def test_random_weights_say_that_they_are(described: list[Description], tmp_path: Path) -> None:
-    build_torchvision("resnet18", tmp_path / "random", "random", LABELS)
-    assert described[0].name == "resnet18-random"
-    assert "random" in described[0].provenance["weights"]
 
 
 def test_a_bundle_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:

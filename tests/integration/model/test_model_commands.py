@@ -1,7 +1,6 @@
 """``fleetsight model``: what people type, and what they read."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,8 @@ def test_build_makes_a_bundle_of_a_torchvision_network_with_own_weights_and_labe
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
     options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))
-    ran = run("build", "resnet18", *options, *images, "--precision", "bf16", "--out", str(tmp_path / "bundle"))
+    engines = ("--precision", "bf16", "--with-torch")
+    ran = run("build", "resnet18", *options, *images, *engines, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.labels == ("cats", "dogs")
@@ -123,13 +123,6 @@ def test_build_of_an_unknown_network_is_one_clear_line() -> None:
     assert "resnet18, " in ran.output
 
 
-def test_without_torch_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    ran = run("build", "resnet18")
-    assert ran.exit_code == 1
-    assert ran.output == "Error: torch is not installed: run ./scripts/setup.sh torch\n"
-
-
 def test_build_says_where_this_cpu_cannot_measure_low_precision(
     own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +139,7 @@ def test_build_says_where_this_cpu_cannot_measure_low_precision(
         (("resnet18", "--network", "net.onnx", "--spec", "spec.yaml"), "say what to build"),
         (("--network", "net.onnx"), "--network and --spec go together"),
         (("--network", "net.onnx", "--spec", "spec.yaml", "--weights", "own.pth"), "are for a NAME"),
+        (("--network", "net.onnx", "--spec", "spec.yaml", "--with-torch"), "are for a NAME"),
     ],
 )
 def test_build_says_which_options_go_together(arguments: tuple[str, ...], complaint: str) -> None:

@@ -62,7 +62,12 @@ def clone_of_setup(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "installed"),
     [
-        ("model build resnet18", "run torch"),
+        ("model build resnet18", "run"),
+        ("model build photos", "run photos"),
+        ("model build --network net.onnx --spec net.yaml", "run"),
+        ("model build --network net.pt2 --spec net.yaml", "run torch"),
+        ("model build resnet18 --precision int8 --images cats", "run torch"),
+        ("model build resnet18 --with-torch", "run torch"),
         ("model build resnet18 --help", "run"),
         ("model build -h", "run"),
         ("simulate --trace nys-day", "run simulate"),
@@ -211,11 +216,10 @@ def test_a_build_that_fails_or_is_stopped_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, reason: str
 ) -> None:
     said: list[str] = []
-    setup = tmp_path / "scripts" / "setup.sh"
-    setup.parent.mkdir()
-    setup.write_text(f"#!/bin/sh\n{program}\n")
-    setup.chmod(0o755)
-    monkeypatch.setattr("scripts.run.model.ROOT", tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.setattr("scripts.run.model.MODELS_FOLDER", tmp_path)
     stop = threading.Event()
     if "sleep" in program:
@@ -304,6 +308,26 @@ def test_setup_installs_only_files_with_pinned_hashes(
     assert list((tmp_path / ".venv").glob("lib/python3*/site-packages/thing.py"))
 
 
+def test_setup_continues_without_the_optional_section_and_tries_it_again_only_alone(
+    tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
+) -> None:
+    setup = clone_of_setup(tmp_path)
+    shutil.copytree(setup_without_an_index[0] / ".venv", tmp_path / ".venv", symlinks=True)
+    pinned = (tmp_path / "requirements" / "telemetry.txt").read_bytes()
+    stamp = subprocess.run(["cksum"], input=pinned, stdout=subprocess.PIPE, check=True).stdout
+    (tmp_path / ".venv" / ".installed-telemetry").write_bytes(stamp)
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    for sections, status, is_reported in (
+        ("telemetry photos", 0, True),
+        ("telemetry photos", 0, False),
+        ("photos", 2, False),
+    ):
+        ended = run(setup, *sections.split(), **pip)
+        assert ended.returncode == status, ended.stderr
+        assert ("continuing without the model for photos" in ended.stderr) is is_reported
+    assert "from versions: none" in (tmp_path / ".fleetsight" / "logs" / "setup-photos.log").read_text()
+
+
 def test_setup_reports_the_disk_space_it_needs(tmp_path: Path) -> None:
     setup = clone_of_setup(tmp_path)
     tools = tmp_path / "bin"
@@ -322,4 +346,4 @@ def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) ->
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ended = run(setup, "everything")
     assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: run torch simulate telemetry test docs" in ended.stderr
+    assert "unknown section 'everything'; there are: run photos torch simulate telemetry test docs" in ended.stderr

@@ -294,6 +294,14 @@ def test_a_model_that_was_built_before_is_served_at_once(models: Path) -> None:
     assert said == []
 
 
+def test_a_folder_of_images_does_not_hide_the_model_of_its_name(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images(models, "photos/bundle.json", "here/photos/cat.jpg")
+    monkeypatch.chdir(models / "here")
+    assert bundle_of(model_setting("photos", print, threading.Event())) == models / "photos"
+
+
 def test_an_unknown_model_is_rejected_with_the_nearest_name(models: Path) -> None:
     with pytest.raises(StartError, match=r"--model resnet19: .*did you mean resnet1\d"):
         model_setting("resnet19", print, threading.Event())

@@ -176,9 +176,7 @@ def test_a_long_address_of_an_operator_is_cut(
     assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
 
-def test_a_second_bundle_of_a_name_gets_another_name_and_keeps_it(
-    client: FlaskClient, tmp_path: Path
-) -> None:
+def test_a_second_bundle_of_a_name_gets_another_name_and_keeps_it(client: FlaskClient, tmp_path: Path) -> None:
     digest = relabelled_bundle(tmp_path / "demo2", "demo", " (2)")
     taken = client.post(MODELS, json={"place": str(tmp_path / "demo2"), "name": "demo"})
     assert "give this one another name" in problem(taken, 422)
