@@ -1,16 +1,17 @@
-"""From an untrusted image to its central square, and a thumbnail: all that Pillow does for a worker.
+"""From an untrusted image to the picture that the network sees, and a thumbnail: all that Pillow does for a worker.
 
 A worker runs this in sandboxed processes (`core.sandbox`), and its own process never loads Pillow. This module
 imports as little as possible, since a worker waits for it when it starts.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from PIL import Image
 
 from core.image_open import DECODER_ERRORS, ends_early, lacks_memory, open_image
 from core.images import FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, sniff
-from core.thumbnails import FROM_BOTTOM, FROM_RIGHT, as_rgb, orientation_of, thumbnail, turned
+from core.thumbnails import FROM_BOTTOM, FROM_RIGHT, SIDEWAYS, as_rgb, orientation_of, thumbnail, turned
 
 DRAFT_MARGIN: Final = 2.5
 DRAFT_SHORTEST: Final = 384
@@ -27,24 +28,30 @@ THUMBNAIL_QUALITY: Final = 60
 """Photos of 160 pixels then have about 5 KB."""
 
 
-def central_crop(
+def central_crop(  # noqa: PLR0913 (a reply of the sandbox has one function, and JSON for its arguments)
     data: bytes,
-    resize: int,
-    crop: int,
+    resize: Sequence[int],
+    crop: Sequence[int],
     limits: tuple[int, int, int],
     *,
+    fit: str = "crop",
+    fill: Sequence[int] = (0, 0, 0),
+    interpolation: str = "bilinear",
     full_resolution: bool = False,
     thumbnail_side: int = 0,
 ) -> bytes:
-    """Decode an image into its central square: `crop` rows of `crop` pixels of red, green and blue.
+    """Decode an image into what the network sees: rows of pixels of red, green and blue.
 
     The file of a thumbnail follows if `thumbnail_side` is not 0, and if one can be drawn.
 
     Args:
         data: the image's file.
-        resize: pixels of the short side, of which the square is cut.
-        crop: pixels of the square's side.
+        resize: height and width that the resized image covers (`fit` crop), has (stretch), or fits into (pad).
+        crop: height and width of what is cut out of its middle, or of the padded picture.
         limits: the fields of an `ImageLimits`.
+        fit: see `core.bundle_manifest.Preprocess`, as for the following.
+        fill: colour of what the image does not cover.
+        interpolation: filter of the resize.
         full_resolution: never at a reduced scale.
         thumbnail_side: pixels of the thumbnail's short side.
 
@@ -55,21 +62,27 @@ def central_crop(
     with open_image(data, ImageLimits(*limits)) as image:
         width, height = image.size
         try:
-            short_side = max(round(DRAFT_MARGIN * resize), DRAFT_SHORTEST)
+            short_side = max(round(DRAFT_MARGIN * max(resize)), DRAFT_SHORTEST)
             reduced = None if full_resolution else image.draft(None, (short_side, short_side))
             scale = reduced[1][2] / width if reduced else 1.0
             image.load()
             if not reduced:
                 width, height = image.size  # a HEIC is turned now
             orientation, pixels = orientation_of(image), as_rgb(image)
-            from_right, from_bottom = orientation in FROM_RIGHT, orientation in FROM_BOTTOM
-            left, right = _central_span(width, min(width, height), resize, crop, is_mirrored=from_right)
-            top, bottom = _central_span(height, min(width, height), resize, crop, is_mirrored=from_bottom)
+            turns = slice(None, None, -1 if orientation in SIDEWAYS else 1)
+            resized = _resized_size(height, width, resize[turns], fit)
+            shown = resized if fit == "pad" else crop[turns]
+            top, bottom = _central_span(height, resized[0], shown[0], is_mirrored=orientation in FROM_BOTTOM)
+            left, right = _central_span(width, resized[1], shown[1], is_mirrored=orientation in FROM_RIGHT)
             box = (scale * left, scale * top, scale * right, scale * bottom)
             # Pillow resizes RGB and RGBA with a filter (premultiplied where it has alpha), but not every other mode.
-            small = pixels.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
-            square = _on_white(turned(small, orientation)).tobytes()
-            return square + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
+            small = pixels.resize((shown[1], shown[0]), Image.Resampling[interpolation.upper()], box=box)
+            seen = _on_white(turned(small, orientation))
+            if fit == "pad":
+                canvas = Image.new("RGB", (crop[1], crop[0]), tuple(fill))
+                canvas.paste(seen, (round((crop[1] - seen.width) / 2), round((crop[0] - seen.height) / 2)))
+                seen = canvas
+            return seen.tobytes() + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
         except DECODER_ERRORS as error:
             # The pixels that the image and the frames of the error hold would count as missing memory.
             image.close()
@@ -87,13 +100,28 @@ def central_crop(
             ) from error
 
 
-def _central_span(length: int, short: int, resize: int, crop: int, *, is_mirrored: bool) -> tuple[float, float]:
-    """Return which pixels of a side of `length` pixels become the crop.
+def _resized_size(height: int, width: int, box: Sequence[int], fit: str) -> tuple[int, int]:
+    """Return height and width of the whole image once it is resized to cover, fill or fit into a box.
 
-    Rounded as torchvision rounds the upright picture: the long side of the resized image down, the crop's corner to
-    the nearest pixel. The corner is at the other end of a side that will be mirrored.
+    The side that the box does not decide is rounded as torchvision's Resize (down) and Pillow's ImageOps.pad do.
     """
-    resized = resize * length // short
+    box_height, box_width = box
+    if fit == "stretch":
+        return box_height, box_width
+    is_higher = box_height * width >= box_width * height
+    if fit == "crop":
+        return (box_height, box_height * width // height) if is_higher else (box_width * height // width, box_width)
+    if is_higher:
+        return max(1, round(height / width * box_width)), box_width
+    return box_height, max(1, round(width / height * box_height))
+
+
+def _central_span(length: int, resized: int, crop: int, *, is_mirrored: bool) -> tuple[float, float]:
+    """Return which pixels of a side of `length` pixels become the crop of that side once it has `resized` pixels.
+
+    The crop's corner is rounded to the nearest pixel, as torchvision does. It is at the other end of a side that will
+    be mirrored.
+    """
     start = round((resized - crop) / 2)
     if is_mirrored:
         start = resized - crop - start

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel
+from app_tier.storage import refuse
 from app_tier.task import Task
-from core.messages import LabelScore, Model, Prediction
+from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 
 DIGITS = 6
 """Digits of a probability after the point: finer than float32 softmax is worth, and half the bytes."""
@@ -32,8 +33,10 @@ class Classifier:
     def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
         """Return each task of one model with its prediction; `inferred` is how long the batch took.
 
+        An image that the network answers with what is no number fails: another try would have the same answer.
+
         Raises:
-            EngineError: the network has not answered each image with numbers.
+            EngineError: the network has not answered each image with a score for each label.
         """
         before, model = self.clock(), tasks[0].model
         probabilities = _infer(model, np.stack([task.payload for task in tasks]))
@@ -44,6 +47,8 @@ class Classifier:
         ]
 
     def _answer(self, task: Task[None], bundle: Bundle, probabilities: NDArray[np.float32]) -> Task[Prediction]:
+        if not np.isfinite(probabilities).all():
+            return refuse(task, MODEL_FAILED, self.worker)
         top = top_labels(probabilities, bundle.labels, self.top_k)
         prediction = Prediction(
             job_id=task.delivery.request.job_id,
@@ -67,15 +72,14 @@ class Classifier:
         return task.with_payload(prediction)
 
 
-def check_engine(model: LoadedModel) -> None:
-    """Classify an even grey image, which every network can.
+def check_engine(model: LoadedModel) -> Batch:
+    """Return the scores of an even grey image, which every network can classify.
 
     Raises:
-        EngineError: the network's answer is no number.
+        EngineError: the network's answer has another shape.
         Exception: the engine does not work.
     """
-    size = model.bundle.manifest.preprocess.input_size
-    _infer(model, np.full((1, 3, size, size), 0.5, np.float32))
+    return _infer(model, np.full((1, 3, *model.bundle.manifest.preprocess.input_shape), 0.5, np.float32))
 
 
 def _infer(model: LoadedModel, batch: Batch) -> Batch:
@@ -83,8 +87,6 @@ def _infer(model: LoadedModel, batch: Batch) -> Batch:
     expected = (len(batch), len(bundle.labels))
     if probabilities.shape != expected:
         raise EngineError(f"bundle {bundle.name} answered {probabilities.shape}, not {expected}")
-    if not np.isfinite(probabilities).all():
-        raise EngineError(f"bundle {bundle.name} answered what is no number")
     return probabilities
 
 

@@ -5,6 +5,7 @@ which nothing here decodes.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 Decoder = Callable[..., bytes | bytearray]
-"""Decodes an image into its central crop and a thumbnail.
+"""Decodes an image into what the network sees, and a thumbnail.
 
 Parameters are the image, its owner, and those of `app_tier.central_crop.central_crop`, which also has the errors; a
 `SandboxPool` runs that function in its processes, by the name in `app_tier.__main__.DECODER`.
@@ -54,9 +55,9 @@ def decode(
         ImageRejectedError: the image is not accepted; the message is for its owner.
         PoolUnavailableError: it cannot be decoded now.
     """
-    before, sizes = clock(), {"resize": spec.resize, "crop": spec.crop, "thumbnail_side": THUMBNAIL_SIDE}
+    before, how = clock(), {**spec.decoding, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
     try:
-        square, thumbnail = _split(decoder(task.payload, task.delivery.owner, limits=limits, **sizes), spec)
+        square, thumbnail = _split(decoder(task.payload, task.delivery.owner, **how), spec)
     except (TooCostlyError, CrashedError, ValueError) as error:
         _log.warning("an image ended its decoder", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise rejection_of(error) from error
@@ -65,8 +66,8 @@ def decode(
 
 
 def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint8], bytes]:
-    """Return the square and the thumbnail in a decoder's answer; raises `ValueError` for any other bytes."""
-    pixels = 3 * spec.crop * spec.crop
+    """Return the picture and the thumbnail in a decoder's answer; raises `ValueError` for any other bytes."""
+    pixels = 3 * math.prod(spec.input_shape)
     thumbnail = bytes(answer[pixels:])
     if len(thumbnail) > MAX_THUMBNAIL_BYTES or (thumbnail and thumbnail_type(thumbnail) is None):
         raise ValueError("what follows the pixels is no thumbnail")

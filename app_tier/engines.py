@@ -397,7 +397,7 @@ class ExactEngine:
         started = self._clock()
         probabilities = self._fast.infer(batch)
         low_seconds = self._clock() - started
-        unsure = left = np.flatnonzero(top_two_gap(probabilities) < self._margin)
+        unsure = left = np.flatnonzero(~(top_two_gap(probabilities) >= self._margin))  # also what is no number
         started = self._clock()
         while len(left):
             part, left = np.split(left, [_at_once(len(left))])

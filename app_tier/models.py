@@ -157,7 +157,7 @@ class ModelOpener:
         """Return the bundle with an engine that has classified a grey image.
 
         Raises:
-            EngineError: the engine cannot run the bundle, or its answer is no number.
+            EngineError: the engine cannot run the bundle.
         """
         worker, sizing = self._config.worker, self.sizing
         engine = open_engine(worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)

@@ -1,9 +1,10 @@
 """From an image's bytes to what the network sees; training, the worker and the reference all come this way.
 
-Short side to ``resize`` pixels, central square of ``crop`` pixels, scaled to 0..1, ``mean`` and ``std`` per channel:
-what torchvision's classification presets do, within a grey level or two of rounding. The square is cut and resized in
-one step (`central_crop`), so an image of 1 x 50,000,000 pixels costs no more than any other. EXIF orientation is
-applied, transparency is put on white, an animation gives its first frame, 16 bits become 8, CMYK becomes RGB.
+Resized, cut or padded as the bundle states (`Preprocess`), scaled to 0..1, ``mean`` and ``std`` per channel: what
+torchvision's classification presets and Pillow do, within a grey level or two of rounding. The picture is cut and
+resized in one step (`central_crop`), so an image of 1 x 50,000,000 pixels costs no more than any other. EXIF
+orientation is applied, transparency is put on white, an animation gives its first frame, 16 bits become 8, CMYK
+becomes RGB.
 """
 
 from typing import Final
@@ -18,7 +19,7 @@ _DEFAULT_LIMITS: Final = ImageLimits()
 
 
 def load_pixels(data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LIMITS) -> NDArray[np.float32]:
-    """Decode an image into the network's input, float32 [3, crop, crop].
+    """Decode an image into the network's input, float32 [3, H, W].
 
     Raises:
         ImageRejectedError: the data cannot be classified; the message is for the image's owner.
@@ -27,7 +28,7 @@ def load_pixels(data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LI
 
 
 def normalise(square: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:
-    """Turn uint8 [crop, crop, 3] into float32 [3, crop, crop] with the mean and std that the network expects."""
+    """Turn uint8 [H, W, 3] into float32 [3, H, W] with the mean and std that the network expects."""
     scale = 1 / (255 * np.asarray(spec.std, np.float32))
     shift = np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
     return np.ascontiguousarray((square * scale - shift).transpose(2, 0, 1), dtype=np.float32)
@@ -36,20 +37,20 @@ def normalise(square: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32
 def load_square(
     data: bytes, spec: Preprocess, limits: ImageLimits = _DEFAULT_LIMITS, *, full_resolution: bool = False
 ) -> NDArray[np.uint8]:
-    """Decode an image into its central square, uint8 [crop, crop, 3]; `full_resolution` never at a reduced scale.
+    """Decode an image into what the network sees, uint8 [H, W, 3]; `full_resolution` never at a reduced scale.
 
     Raises:
         ImageRejectedError: the data cannot be classified.
     """
     from app_tier.central_crop import central_crop
 
-    return to_array(central_crop(data, spec.resize, spec.crop, limits, full_resolution=full_resolution), spec)
+    return to_array(central_crop(data, limits=limits, full_resolution=full_resolution, **spec.decoding), spec)
 
 
 def to_array(rows: bytes | bytearray | memoryview, spec: Preprocess) -> NDArray[np.uint8]:
-    """Return what `central_crop` returned as uint8 [crop, crop, 3], without a copy.
+    """Return what `central_crop` returned as uint8 [H, W, 3], without a copy.
 
     Raises:
         ValueError: there are too few bytes or too many.
     """
-    return np.frombuffer(rows, np.uint8).reshape(spec.crop, spec.crop, 3)
+    return np.frombuffer(rows, np.uint8).reshape(*spec.input_shape, 3)

@@ -251,7 +251,7 @@ class Step(Generic[T]):
         do: Callable[[Sequence[Task[T]]], None],
         refuse: Callable[[Task[T], Failure], None],
         recovery: StepRecovery,
-        check: Callable[[Sequence[Task[T]]], None] | None = None,
+        check: Callable[[Sequence[Task[T]]], object] | None = None,
     ) -> None:
         self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
         # Changes whenever the step succeeds. Threads may overwrite each other's counts, but never undo a change.

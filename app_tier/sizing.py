@@ -146,7 +146,7 @@ def fitting_workers(machine: HostResources, bytes_each: int) -> int:
 def model_bytes(weights_bytes: int, images: int, input_size: int) -> int:
     """Return the memory of a model that computes so many images at once, estimated from the size of its weights.
 
-    `input_size` is the height and width of its input in pixels.
+    `input_size` is the longer side of its input in pixels.
     """
     return COMPILED_BYTES + round(WEIGHTS_COPIES * weights_bytes) + images * _image_bytes(input_size)
 
@@ -165,7 +165,7 @@ def _image_bytes(input_size: int) -> int:
 def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Sizing:
     """Return the sizes for `machine`; those that `config` sets to other than 0 stay as they are set.
 
-    `input_size` is the height and width of the network's input in pixels.
+    `input_size` is the longer side of the network's input in pixels.
     """
     threads = config.threads or machine.cores
     # Torch has one set of threads for the process, and one batch fills a GPU.

@@ -149,7 +149,7 @@ class Stage(Generic[T]):
     batch_size: int = 1
     batch_wait_seconds: float = 0.0
     split: Callable[[Tasks[T]], Sequence[Tasks[T]]] = lambda batch: (batch,)
-    check: Callable[[Tasks[T]], None] | None = None
+    check: Callable[[Tasks[T]], object] | None = None
 
 
 class StageThreads(Generic[T]):

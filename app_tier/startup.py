@@ -126,13 +126,13 @@ def open_model(config: Config) -> tuple[LoadedModel, Sizing]:
         # Reading torch's copy of the weights would take as long as reading those that are used.
         unused = {TORCH_NAME} if config.worker.engine == "openvino" else set()
         bundle = load_bundle(config.worker.bundle, config.worker.bundle_sha256, unused)
-    machine, size = this_machine(), bundle.manifest.preprocess.input_size
-    sizing = sized(config.worker, machine, size)
+    machine, spec = this_machine(), bundle.manifest.preprocess
+    sizing = sized(config.worker, machine, spec.input_size)
     engine = open_engine(config.worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
     if config.worker.engine == "openvino" and machine.cores > 1:
         # A network prepares itself for its first image, which takes as long as another one. Here that costs no time:
         # meanwhile other threads import botocore, and receive the first message.
-        blank = np.zeros((1, 3, size, size), np.float32)
+        blank = np.zeros((1, 3, *spec.input_shape), np.float32)
         threading.Thread(target=engine.infer, args=(blank,), name="first-image", daemon=True).start()
     return LoadedModel(bundle, engine, sizing.batch_size), sizing
 

@@ -131,10 +131,10 @@ def least_memory(data: bytes, pixels: int) -> float:
     zygote = Zygote(DECODER)
 
     def is_enough(bytes_a_pixel: int) -> bool:
-        allowance = Allowance(_DECODE_SECONDS, bytes_a_pixel * pixels, 3 * IMAGENET.crop**2)
+        allowance = Allowance(_DECODE_SECONDS, bytes_a_pixel * pixels, 3 * IMAGENET.input_size**2)
         pool = SandboxPool(zygote, allowance, max_processes=1)
         try:
-            pool(data, "", resize=IMAGENET.resize, crop=IMAGENET.crop, limits=_LIMITS)
+            pool(data, "", limits=_LIMITS, **IMAGENET.decoding)
         except (TooCostlyError, CrashedError):
             return False
         return True
@@ -185,10 +185,10 @@ def reduced_change(data: bytes) -> float:
 def agreement(photos: Sequence[bytes], spec: Preprocess) -> float:
     """Return the share of `photos` that the demo network, at its own size, gives the same label both ways."""
     bundle = load_bundle()
-    engine, side = open_engine("openvino", bundle, threads=1), bundle.manifest.preprocess.crop
+    engine, side = open_engine("openvino", bundle, threads=1), bundle.manifest.preprocess.input_size
 
     def label(pixels: Pixels) -> int:
-        shrunk = pixels.reshape(3, side, spec.crop // side, side, spec.crop // side).mean((2, 4))
+        shrunk = pixels.reshape(3, side, spec.input_size // side, side, spec.input_size // side).mean((2, 4))
         return int(engine.infer(shrunk[None]).argmax())
 
     first, second = ([label(way(data)) for data in photos] for way in (ours(spec), torchvision_way(spec)))

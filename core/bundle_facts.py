@@ -25,6 +25,9 @@ MAX_MANIFEST_BYTES: Final = 64 * 2**20
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
 
+_FORMER: Final[Mapping[str, object]] = {"fit": "crop", "fill": [0, 0, 0], "interpolation": "bilinear"}
+"""The only preprocessing that there was before a bundle could state another."""
+
 # One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
 """The location of a bundle in S3: the key of a zip, or a prefix without its last slash."""
@@ -45,7 +48,8 @@ class BundleFacts:
         messages: a message for the user by label.
         name: name of the model; None if the bundle does not state it.
         precision: how the network computes: fp32, bf16, int8 or exact.
-        short_side: pixels to which it scales the shorter side of an image; None if the bundle does not state it.
+        short_side: pixels to which it scales the shorter side of an image, at most; None if the bundle does not state
+            them.
     """
 
     digest: str | None = None
@@ -70,8 +74,10 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
         **{name: manifest[name] for name in ("architecture", "files", "labels")},
         # JSON has one type of numbers: 1 and 1.0 mean the same.
         "preprocess": {
-            **{name: _whole(preprocess[name]) for name in ("resize", "crop")},
+            **{name: _whole_size(preprocess[name]) for name in ("resize", "crop")},
             **{name: [float(each) for each in preprocess[name]] for name in ("mean", "std")},
+            # Bundles from before there was a choice keep their digest.
+            **{name: preprocess[name] for name, former in _FORMER.items() if preprocess.get(name, former) != former},
         },
     }
     if precision != "fp32":  # bundles from before there was a choice keep their digest
@@ -80,6 +86,10 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     if manifest.get("first") == "int8":  # so do those that compute bf16 first, whether they state it or not
         decisive["first"] = "int8"
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _whole_size(size: float | list[float]) -> int | list[int]:
+    return [_whole(each) for each in size] if isinstance(size, list) else _whole(size)
 
 
 def _whole(number: float) -> int:
@@ -121,7 +131,8 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
     """
     try:
         stated = json.loads(manifest)
-        short_side = stated.get("preprocess", {}).get("resize")
+        resize = stated.get("preprocess", {}).get("resize")
+        short_side = max(resize) if isinstance(resize, list) else resize
         facts = BundleFacts(
             stated.get("digest"),
             tuple(stated["labels"]),

@@ -35,6 +35,14 @@ Positive = Annotated[Finite, Field(gt=0)]
 MAX_SIDE: Final = 4096
 """Longest side of a network's input, in pixels."""
 
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Size = Side | tuple[Side, Side]
+"""Pixels of a square's side, or height and width."""
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Fit = Literal["crop", "stretch", "pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
 
 class BundleError(Exception):
     """Raised when a bundle cannot be used or built; each message names the fault and what to do."""
@@ -52,29 +60,52 @@ class Preprocess(BaseModel):
     """What is done to an image before the network sees it; part of a bundle's manifest.
 
     Attributes:
-        resize: pixels of the short side.
-        crop: pixels of the central square, at most ``resize``; the network's input size.
+        resize: what the resized image covers, fills, or fits into, by `fit`; of a square, its short or long side.
+        crop: what is cut out of its middle, at most ``resize``; the network's input size.
         mean: per channel (R, G, B), on a scale of 0 to 1.
         std: per channel, on the same scale.
+        fit: ``crop`` keeps the aspect ratio and cuts off the rest, ``stretch`` does not keep it, and ``pad`` keeps it
+            and fills the rest.
+        fill: the colour of that rest, in levels of red, green and blue.
+        interpolation: the filter of the resize, antialiased.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resize: int = Field(ge=1, le=MAX_SIDE)
-    crop: int = Field(ge=1, le=MAX_SIDE)
+    resize: Size
+    crop: Size
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
+    fit: Fit = "crop"
+    fill: tuple[Level, Level, Level] = (0, 0, 0)
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width of the network's input, in pixels."""
+        return height_and_width(self.crop)
 
     @property
     def input_size(self) -> int:
-        """Height and width of the network's input, in pixels."""
-        return self.crop
+        """The longer side of the network's input, in pixels."""
+        return max(self.input_shape)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The parameters of `app_tier.central_crop.central_crop`, as JSON can hold them."""
+        shapes = {"resize": height_and_width(self.resize), "crop": self.input_shape}
+        return {**shapes, "fit": self.fit, "fill": self.fill, "interpolation": self.interpolation}
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
-        if self.crop > self.resize:
+        if any(crop > resize for crop, resize in zip(self.input_shape, height_and_width(self.resize), strict=True)):
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}: make it smaller or equal")
         return self
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Return both sides of a size."""
+    return (size, size) if isinstance(size, int) else size
 
 
 class Agreement(BaseModel):

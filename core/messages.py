@@ -344,6 +344,13 @@ MODEL_REFUSED: Final = Failure(
 """The failure of an image with a request for a bundle in a place that S3 refuses for good."""
 
 
+MODEL_FAILED: Final = Failure(
+    code="model_failed",
+    message="the scores of its model for this image are no numbers: choose another model in a new job",
+)
+"""The failure of an image that its network answers with NaN or infinity."""
+
+
 CRASHED_WORKER: Final = "crashed_worker"
 """The code of the failure of an image that workers received too often without an answer."""
 

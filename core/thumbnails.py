@@ -34,6 +34,9 @@ FROM_RIGHT: Final = frozenset({2, 3, 7, 8})
 FROM_BOTTOM: Final = frozenset({3, 4, 6, 7})
 """EXIF orientations in which the upright picture's corner, or side, at the top or left is at the right or bottom."""
 
+SIDEWAYS: Final = frozenset({5, 6, 7, 8})
+"""EXIF orientations in which the upright picture's height is the width."""
+
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an image; 1 (upright) if it has none, or its EXIF is damaged."""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def build_bundle(network: "nn.Module", description: Description, out: Path, targ
     Raises:
         BundleBuildError: the network and the description do not fit, or `out` holds something else.
     """
-    size, classes = description.preprocess.input_size, len(description.labels)
-    return write_bundle(lambda folder: export_torch(network, size, classes, folder), description, out, target)
+    shape, classes = description.preprocess.input_shape, len(description.labels)
+    return write_bundle(lambda folder: export_torch(network, shape, classes, folder), description, out, target)
 
 
 def write_bundle(export: Callable[[Path], None], description: Description, out: Path, target: Target) -> Bundle:
@@ -114,33 +114,49 @@ def measure_agreement(bundle: Bundle, images: int = AGREEMENT_IMAGES) -> Agreeme
     )
 
 
-_MAX_BATCH: Final = 4096
+MAX_BATCH: Final = 4096
+Activation = Literal["softmax", "sigmoid"]
 
 
-def export_torch(network: "nn.Module", size: int, classes: int, folder: Path) -> None:
+def export_torch(
+    network: "nn.Module",
+    shape: tuple[int, int],
+    classes: int,
+    folder: Path,
+    activation: Activation | None = "softmax",
+) -> None:
     """Write `network` for both engines; arguments and errors as `export_program`."""
-    program = export_program(network, size, classes, folder)
+    program = export_program(network, shape, classes, folder, activation)
     openvino = import_openvino()
     with export_warnings_off(), not_importable("openvino_telemetry"):  # which would be sent with each conversion
         from openvino.tools.ovc import convert_model
 
         model = convert_model(program)
-    model.reshape([-1, 3, size, size])
+    model.reshape([-1, 3, *shape])
     openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
 
 
-def export_program(network: "nn.Module", size: int, classes: int, folder: Path) -> Any:
-    """Write `network`, which maps float [N, 3, size, size] to logits [N, classes], for torch; return the program.
+def export_program(
+    network: "nn.Module",
+    shape: tuple[int, int],
+    classes: int,
+    folder: Path,
+    activation: Activation | None = "softmax",
+) -> Any:
+    """Write `network`, which maps float [N, 3, *shape] to outputs [N, classes], for torch; return the program.
+
+    `activation` makes scores of its outputs; None if they are scores.
 
     Raises:
         BundleBuildError: the network has other outputs.
     """
     torch = import_torch()
-    whole = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
+    ends = {None: torch.nn.Identity(), "softmax": torch.nn.Softmax(dim=1), "sigmoid": torch.nn.Sigmoid()}
+    whole = torch.nn.Sequential(network, ends[activation]).eval()
     whole.to("cpu", torch.float32, memory_format=torch.contiguous_format)
-    example = torch.zeros(2, 3, size, size)
+    example = torch.zeros(2, 3, *shape)
     with export_warnings_off():
-        batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+        batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
         program = torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
         check_outputs(tuple(program.module()(example).shape), classes)
         # The files and lines that torch notes on every node are this machine's, and half of the file.

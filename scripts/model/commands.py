@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import click
+import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, file_digest, load_bundle
@@ -165,7 +166,9 @@ def build(
         folder = out or MODELS_FOLDER / (name or "")
         bundle = build_named(name or "", folder, weights, listed, target, with_torch=with_torch)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
-    if bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
+    if bundle.manifest.provenance.get("outputs") == "sigmoid":
+        click.echo(f"its labels are independent, so it answers in {bundle.manifest.precision}")
+    elif bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
         from scripts.model.precision import can_quantise
 
         exact = "bf16 or int8" if can_quantise() else "bf16, and int8 needs ./scripts/setup.sh torch"
@@ -189,7 +192,8 @@ def verify(bundle: Path) -> None:
     """Check every digest of BUNDLE and that its network answers, on both engines alike where torch is installed."""
     opened = _open(bundle)
     click.echo(f"{opened.name}: {len(opened.manifest.files)} files as built, digest {opened.digest}")
-    check_engine(LoadedModel(opened, open_engine("openvino", opened), 1))
+    if not np.isfinite(check_engine(LoadedModel(opened, open_engine("openvino", opened), 1))).all():
+        raise click.ClickException(f"{opened.name} answers a grey picture with what is no number: build it again")
     click.echo("OpenVINO runs its network")
     if TORCH_NAME not in opened.manifest.files:
         click.echo("it holds no network for torch, so the engines were not compared")
@@ -232,13 +236,16 @@ Row = tuple[str, str]
 
 def rows_of(manifest: Manifest) -> list[Row]:
     """Return each row's name and value, in the order in which people read them."""
-    size = manifest.preprocess.input_size
+    spec = manifest.preprocess
+    height, width = spec.input_shape
     rows = [
         ("name", manifest.name),
         ("architecture", manifest.architecture),
-        ("input", f"{size} x {size} pixels"),
+        ("input", f"{height} x {width} pixels, {spec.fit} from {spec.resize}, {spec.interpolation}"),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:30])}{' …' * (len(manifest.labels) > 30)}"),
     ]
+    if "outputs" in manifest.provenance:
+        rows.append(("outputs", str(manifest.provenance["outputs"])))
     if manifest.agreement:
         same = f"{manifest.agreement.same_top1:.1%} the same label, scores within"
         rows.append(("OpenVINO and torch", f"{same} {manifest.agreement.largest_difference:.1g}"))

@@ -1,20 +1,21 @@
 """Bundles of a user's own network: an ONNX file or a ``torch.export`` program, and a YAML that says what it means."""
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
-from core.bundle_manifest import IR_NAME, Preprocess
-from core.config import fault_words
-from scripts.model.build import FP32, Description, check_outputs, export_torch, write_bundle
+from app_tier.engines import Batch
+from core.bundle_manifest import IR_NAME, BundleError
+from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export_torch, write_bundle
+from scripts.model.network_checks import settle_outputs
+from scripts.model.network_spec import NetworkForm, NetworkInput, read_spec
 from scripts.model.precision import Target
 
 if TYPE_CHECKING:
@@ -22,114 +23,32 @@ if TYPE_CHECKING:
 
 ONNX_SUFFIX: Final = ".onnx"
 TORCH_SUFFIX: Final = ".pt2"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Fractions = tuple[float, float, float]
-_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+_GREY: Final = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R BT.601), as Pillow and torchvision have them."""
+
+_ONNX_TYPES: Final = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
 
-class NetworkSpec(BaseModel):
-    """What the YAML says.
+@dataclass(frozen=True)
+class _FedNetwork:
+    """A network that takes what a worker feeds, float32 RGB planes.
 
     Attributes:
-        name: what people call the model.
-        input_size: height and width of the network's input, in pixels.
-        resize: pixels of the image's short side before the crop; the input size where it is left out.
-        crop: pixels of the central square; always the input size, and may be left out.
-        mean: per channel in the order of `channels`, on a scale of 0 to 1; ImageNet's where it is left out.
-        std: as the mean.
-        channels: the order in which the network expects them.
-        outputs: ``logits``, or ``probabilities`` where the network ends with softmax.
-        classes: how many outputs there are; may be left out where there are labels.
-        labels: one per output, in order; ``class 0`` and so on where only `classes` is given.
-        messages: a text shown with a label to the user, by label.
+        infer: returns its own outputs, float32 [N, classes].
+        write: writes it into a folder, its outputs turned into scores; None if they are scores.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-
-    name: Name
-    input_size: int = Field(ge=1, le=4096)
-    resize: int | None = Field(default=None, ge=1, le=4096)
-    crop: int | None = None
-    mean: Fractions = _IMAGENET_MEAN
-    std: Fractions = _IMAGENET_STD
-    channels: Literal["rgb", "bgr"] = "rgb"
-    outputs: Literal["logits", "probabilities"] = "logits"
-    classes: int | None = Field(default=None, ge=2, le=100_000)
-    labels: tuple[str, ...] | None = Field(default=None, min_length=2)
-    messages: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _on_a_scale_of_one(cls, values: Fractions) -> Fractions:
-        if max(map(abs, values)) > 10:
-            raise ValueError(f"{list(values)} is not on a scale of 0 to 1: divide by 255")
-        return values
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.crop not in (None, self.input_size):
-            raise ValueError(f"crop {self.crop} is not the input_size {self.input_size}: leave it out")
-        if self.labels is None and self.classes is None:
-            raise ValueError("neither labels nor classes is given: list one label per output")
-        if self.labels is not None and self.classes not in (None, len(self.labels)):
-            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes: list one label per output")
-        unknown = self.messages.keys() - set(self.all_labels)
-        if unknown:
-            raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
-        _ = self.preprocess
-        return self
-
-    @property
-    def all_labels(self) -> tuple[str, ...]:
-        """One label per output."""
-        return self.labels or tuple(f"class {number}" for number in range(self.classes or 0))
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """What is done to an image; always in RGB, as the bundle's network turns the channels round itself."""
-        return Preprocess(
-            resize=self.resize or self.input_size,
-            crop=self.input_size,
-            mean=self._in_rgb(self.mean),
-            std=self._in_rgb(self.std),
-        )
-
-    def _in_rgb(self, values: Fractions) -> Fractions:
-        first, second, third = values
-        return (third, second, first) if self.channels == "bgr" else values
+    infer: Callable[[Batch], Batch]
+    write: Callable[[Activation | None, Path], None]
 
 
-def read_spec(path: Path) -> NetworkSpec:
-    """Read and check the YAML; a model without a name gets that of the file.
+@dataclass(frozen=True)
+class _OpenedNetwork:
+    """A network that was read from a file, and what feeds it."""
 
-    Raises:
-        BundleBuildError: it cannot be read, or does not say what it must; the message names the key.
-    """
-    try:
-        contents = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BundleBuildError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(contents, dict):
-        raise BundleBuildError(f"{path} must hold keys such as input_size and labels, not {contents!r:.60}")
-    try:
-        return NetworkSpec.model_validate({"name": path.stem, **contents})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleBuildError(f"{path}: {f'{where}: ' if where else ''}{_fault(first)}") from error
-
-
-def _fault(fault: ErrorDetails) -> str:
-    """Return what is wrong with a key, and what to do."""
-    match fault["type"]:
-        case "extra_forbidden":
-            near = get_close_matches(str(fault["loc"][-1]), NetworkSpec.model_fields, n=1)
-            return f"unknown key; {f'did you mean {near[0]}?' if near else 'docs/models.md lists all keys'}"
-        case "missing":
-            return "missing; docs/models.md says what it means"
-        case _:
-            return fault_words(fault["msg"])
+    input: NetworkInput
+    feed: Callable[[NetworkForm], _FedNetwork]
 
 
 def build_own(network: Path, spec_file: Path, out: Path | None = None, target: Target = FP32) -> Bundle:
@@ -139,119 +58,197 @@ def build_own(network: Path, spec_file: Path, out: Path | None = None, target: T
         network: ``.onnx``, or ``.pt2`` as ``torch.export.save`` writes it, with a free batch size.
         spec_file: YAML, see `NetworkSpec`.
         out: the bundle's folder.
-        target: precision of the answers, and images to measure it on.
+        target: precision of the answers, and images to measure it on; fp32 for independent labels, since ``exact``
+            compares the two best of those that exclude each other.
 
     Raises:
         BundleBuildError: a file cannot be read, or the two do not fit.
     """
     spec = read_spec(spec_file)
-    exports: dict[str, Callable[[Path, NetworkSpec, Path], None]] = {ONNX_SUFFIX: _onnx, TORCH_SUFFIX: _pt2}
-    export = exports.get(network.suffix.lower())
-    if export is None:
+    opener = {ONNX_SUFFIX: _open_onnx, TORCH_SUFFIX: _open_pt2}.get(network.suffix.lower())
+    if opener is None:
         raise BundleBuildError(f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: export the network as one")
     if not network.is_file():
         raise BundleBuildError(f"no network file {network}: give its path with --network")
+    opened = opener(network)
+    try:
+        form = spec.fitted(opened.input)
+    except ValueError as error:
+        raise BundleBuildError(f"{network} {error}") from error
+    with _refused_batches(network, form, opened.input.dimensions[0]):
+        fed = opened.feed(form)
+        outputs, are_scores = settle_outputs(fed.infer, form.preprocess, form.classes, spec.outputs)
+    activation: Activation | None = None if are_scores else "sigmoid" if outputs == "sigmoid" else "softmax"
+
+    def write(folder: Path) -> None:
+        with _refused_batches(network, form, opened.input.dimensions[0]):
+            fed.write(activation, folder)
+
     description = Description(
         name=spec.name,
         architecture=network.stem[:100],
-        preprocess=spec.preprocess,
+        preprocess=form.preprocess,
         labels=spec.all_labels,
         messages=spec.messages,
-        provenance={"network": network.name, "sha256": file_digest(network)},
+        provenance={"network": network.name, "sha256": file_digest(network), "outputs": outputs},
     )
-    folder = out or Path(".fleetsight") / "models" / spec.name
-    return write_bundle(lambda into: export(network, spec, into), description, folder, target)
+    if outputs == "sigmoid" and target.precision == "exact":
+        target = replace(target, precision="fp32")
+    return write_bundle(write, description, out or Path(".fleetsight") / "models" / spec.name, target)
 
 
-def _onnx(path: Path, spec: NetworkSpec, folder: Path) -> None:
-    """Write an ONNX network as OpenVINO's; there is none for torch."""
-    openvino = import_openvino()
+@contextmanager
+def _refused_batches(path: Path, form: NetworkForm, batch: int | None) -> Iterator[None]:
+    """Raise what OpenVINO or torch raises as a `BundleBuildError`; the file states the size of a `batch`, or None."""
     try:
-        model = openvino.Core().read_model(path)
+        yield
+    except BundleError:
+        raise
+    except Exception as error:  # torch has no common class for what its export refuses
+        lengths = " x ".join(str(length) for length in form.dimensions[1:])
+        remedy = f"its batch size of {batch} is fixed" if batch else "check input_size"
+        raise BundleBuildError(
+            f"{path} does not take batches of {lengths} ({_last_line(error)}): {remedy}, and export it with a free "
+            'batch size: dynamic_shapes=({0: Dim("batch")},)'
+        ) from error
+
+
+def _open_onnx(path: Path) -> _OpenedNetwork:
+    """Read an ONNX network; there is none for torch."""
+    try:
+        model = import_openvino().Core().read_model(path)
     except RuntimeError as error:
         raise BundleBuildError(f"{path} cannot be read as ONNX ({_last_line(error)}): export it again") from error
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise BundleBuildError(
-            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: "
-            "export a network with one image input and one output of logits"
-        )
-    try:
-        model.reshape([-1, 3, spec.input_size, spec.input_size])
-        model = _with_rgb_in_and_probabilities_out(model, spec)
-        shape = openvino.compile_model(model, "CPU")(np.zeros((2, 3, spec.input_size, spec.input_size), np.float32))[
-            0
-        ].shape
-    except RuntimeError as error:
-        raise BundleBuildError(
-            f"{path} does not take batches of 3 x {spec.input_size} x {spec.input_size} ({_last_line(error)}): "
-            "check input_size, and export it with a free batch size"
-        ) from error
-    check_outputs(tuple(shape), len(spec.all_labels))
+    _check_ends(path, len(model.inputs), len(model.outputs))
+    shape, kind = model.input().partial_shape, model.input().element_type.get_type_name()
+    lengths = tuple(each.get_length() if each.is_static else None for each in shape) if shape.rank.is_static else ()
+    return _OpenedNetwork(NetworkInput(lengths, _ONNX_TYPES.get(kind, kind)), partial(_feed_onnx, model))
+
+
+def _feed_onnx(model: Any, form: NetworkForm) -> _FedNetwork:
+    openvino = import_openvino()
+    model.reshape(form.dimensions)
+    fed = _with_rgb_in(model, form)
+    compiled = openvino.compile_model(fed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return _FedNetwork(lambda pixels: np.array(compiled(pixels)[0]), partial(_write_onnx, fed))
+
+
+def _write_onnx(model: Any, activation: Activation | None, folder: Path) -> None:
+    openvino = import_openvino()
+    from openvino import opset13
+
+    if activation is not None:
+        outputs = model.output().get_node().input_value(0)
+        scores = opset13.sigmoid(outputs) if activation == "sigmoid" else opset13.softmax(outputs, 1)
+        model = openvino.Model([scores], model.get_parameters(), model.get_friendly_name())
     openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
 
 
-def _with_rgb_in_and_probabilities_out(model: Any, spec: NetworkSpec) -> Any:
-    """Put what the worker expects round the network: float32 RGB planes in, float32 probabilities out."""
+def _with_rgb_in(model: Any, form: NetworkForm) -> Any:
+    """Return the network with the input that a worker feeds, float32 RGB planes, and outputs in float32."""
     openvino = import_openvino()
+    from openvino import opset13
     from openvino.preprocess import PrePostProcessor
 
     ends = PrePostProcessor(model)
-    ends.input().tensor().set_element_type(openvino.Type.f32).set_layout(openvino.Layout("NCHW"))
-    ends.input().model().set_layout(openvino.Layout("NCHW"))
-    if spec.channels == "bgr":
-        ends.input().preprocess().reverse_channels()
+    pixels = ends.input().tensor().set_element_type(openvino.Type.f32).set_layout(openvino.Layout("NCHW"))
+    pixels.set_shape([-1, 3, *form.preprocess.input_shape])
+    ends.input().model().set_layout(openvino.Layout(form.layout.upper()))
+    steps = ends.input().preprocess()
+    if form.channels == "bgr":
+        steps.reverse_channels()
+    if form.channels == "grey":
+        shares = np.reshape(np.asarray(_GREY, np.float32), (1, 3, 1, 1))
+        steps.custom(
+            lambda pixels: opset13.reduce_sum(opset13.multiply(pixels, shares), [1], keep_dims=True).output(0)
+        )
+    if form.element_type == "uint8":  # a conversion cuts off what is behind the point
+        steps.custom(lambda pixels: opset13.round(pixels).output(0))
     ends.output().tensor().set_element_type(openvino.Type.f32)
-    model = ends.build()
-    if spec.outputs == "probabilities":
-        return model
-    from openvino import opset13
-
-    logits = model.outputs[0].get_node().input_value(0)
-    return openvino.Model([opset13.softmax(logits, 1)], model.get_parameters(), spec.name)
+    return ends.build()
 
 
-def _pt2(path: Path, spec: NetworkSpec, folder: Path) -> None:
-    """Write a ``torch.export`` program, for OpenVINO and for torch."""
+def _open_pt2(path: Path) -> _OpenedNetwork:
+    """Read a ``torch.export`` program."""
     torch = import_torch()
     try:
         with export_warnings_off():
-            program = torch.export.load(path).module()
+            program = torch.export.load(path)
+            module = program.module()
     except Exception as error:  # torch.export.load raises errors of all kinds for files of other kinds
         raise BundleBuildError(
             f"{path} is not a torch.export program ({type(error).__name__}): write it with torch.export.save"
         ) from error
-    try:
-        export_torch(_as_logits(program, spec), spec.input_size, len(spec.all_labels), folder)
-    except BundleBuildError:
-        raise
-    except Exception as error:  # torch has no common class for what its export refuses
-        raise BundleBuildError(
-            f"{path} does not take batches of 3 x {spec.input_size} x {spec.input_size} ({_last_line(error)}): "
-            'check input_size, and export it with a free batch size: dynamic_shapes=({0: Dim("batch")},)'
-        ) from error
+    signature = program.graph_signature
+    _check_ends(path, len(signature.user_inputs), len(signature.user_outputs))
+    pixels = next(node.meta["val"] for node in program.graph.nodes if node.name == signature.user_inputs[0])
+    _check_batch(path, pixels.shape[0], program.range_constraints)
+    lengths = tuple(each if isinstance(each, int) else None for each in pixels.shape)
+    network = NetworkInput(lengths, str(pixels.dtype).removeprefix("torch."))
+    return _OpenedNetwork(network, partial(_feed_pt2, module))
 
 
-def _as_logits(program: Any, spec: NetworkSpec) -> "nn.Module":
-    """Return the program as a network from RGB to logits; the logarithm of probabilities is one kind of logits."""
+def _check_batch(path: Path, length: Any, ranges: Any) -> None:
+    """Refuse a program that does not take batches of each size up to `MAX_BATCH`."""
+    if isinstance(length, int):
+        taken = f"only batches of {length}"
+    else:
+        bounds = ranges.get(length.node.expr)
+        if bounds is None or (bounds.lower <= 2 and bounds.upper >= MAX_BATCH):
+            return
+        taken = f"batches of {bounds.lower} to {bounds.upper}"
+    raise BundleBuildError(
+        f'{path} takes {taken}: export it with a free batch size: dynamic_shapes=({{0: Dim("batch")}},)'
+    )
+
+
+def _feed_pt2(module: Any, form: NetworkForm) -> _FedNetwork:
+    torch, network = import_torch(), _torch_with_rgb_in(module, form)
+
+    def infer(pixels: Batch) -> Batch:
+        with torch.inference_mode():
+            outputs: Batch = network(torch.from_numpy(pixels)).numpy()
+        return outputs
+
+    def write(activation: Activation | None, folder: Path) -> None:
+        export_torch(network, form.preprocess.input_shape, form.classes, folder, activation)
+
+    return _FedNetwork(infer, write)
+
+
+def _torch_with_rgb_in(module: Any, form: NetworkForm) -> "nn.Module":
+    """Return the program with the input that a worker feeds, float32 RGB planes, and outputs in float32."""
     torch = import_torch()
 
     class Whole(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
             super().__init__()
-            self.program = program
+            self.program = module
 
         def train(self, mode: bool = True) -> "nn.Module":  # noqa: ARG002
             return self  # an exported program has no modes, and refuses to be asked
 
         def forward(self, pixels: "Tensor") -> "Tensor":
-            outputs: Tensor = self.program(pixels.flip(1) if spec.channels == "bgr" else pixels)
-            return (
-                outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
-                if spec.outputs == "probabilities"
-                else outputs
-            )
+            if form.channels == "bgr":
+                pixels = pixels.flip(1)
+            if form.channels == "grey":
+                pixels = (pixels * torch.tensor(_GREY).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+            if form.layout == "nhwc":
+                pixels = pixels.permute(0, 2, 3, 1)
+            if form.element_type == "uint8":
+                pixels = pixels.round()
+            outputs: Tensor = self.program(pixels.to(getattr(torch, form.element_type)))
+            return outputs.float()
 
     return Whole()
+
+
+def _check_ends(path: Path, inputs: int, outputs: int) -> None:
+    if (inputs, outputs) != (1, 1):
+        raise BundleBuildError(
+            f"{path} has {inputs} inputs and {outputs} outputs: "
+            "export a network with one image input and one output of logits"
+        )
 
 
 def _last_line(error: Exception) -> str:

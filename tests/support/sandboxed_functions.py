@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from app_tier.central_crop import central_crop
 from core.images import ImageRejectedError
@@ -109,8 +110,8 @@ def draw(data: bytes, limits: tuple[int, int, int], side: int) -> bytes:
     return b"\xff\xd8\xff drawn" if data == b"picture" else misbehave(data)
 
 
-def crash(data: bytes, resize: int, crop: int, limits: tuple[int, int, int], thumbnail_side: int = 0) -> bytes:
+def crash(data: bytes, **arguments: Any) -> bytes:
     """Decode an image; one that is the name of a signal ends the process by it."""
     if data.startswith(b"SIG"):
         os.kill(os.getpid(), signal.Signals[data.decode()])
-    return central_crop(data, resize, crop, limits, thumbnail_side=thumbnail_side)
+    return central_crop(data, **arguments)

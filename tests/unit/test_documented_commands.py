@@ -15,7 +15,7 @@ from core.config import load_config
 from localcloud.options import load_scenario
 from scripts.cli import SECTIONS, fleetsight
 from scripts.load.command import load_test
-from scripts.model.own_network import NetworkSpec, read_spec
+from scripts.model.network_spec import NetworkSpec, read_spec
 from scripts.release import release
 from scripts.run.__main__ import main as run
 from services.errors import ConfigError

@@ -14,7 +14,7 @@ from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, CRASHED_WORKER, GONE, ClassificationResult, WireModel
+from core.messages import CANCELLED, CRASHED_WORKER, GONE, MODEL_FAILED, ClassificationResult, WireModel
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -37,6 +37,7 @@ FAILURE_WORDS: Mapping[str, str] = {
     CANCELLED.code: "Cancelled",
     CRASHED_WORKER: "Worker failed",
     GONE.code: "Not stored",
+    MODEL_FAILED.code: "Model failed",
 }
 """Why an image failed, by the code of its failure, for a tile."""
 

@@ -24,7 +24,7 @@ from tests.support.worker import colour_bundle, delivery, picture
 
 SPEC = colour_bundle().manifest.preprocess
 LIMITS = ImageLimits()
-SQUARE_BYTES = 3 * SPEC.crop**2
+SQUARE_BYTES = 3 * SPEC.input_size**2
 ANSWER_BYTES = SQUARE_BYTES + MAX_THUMBNAIL_BYTES
 
 
@@ -137,6 +137,18 @@ def test_row_33_a_sandboxed_process_gives_every_image_the_same_pixels_or_reason(
     for data in (whole, whole[:-25]):
         assert outcome(data, decoder) == outcome(data, central_crop)
     assert thumbnail_type(decoded_task(whole).thumbnail)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "more", [{"fit": "stretch"}, {"fit": "pad", "fill": (9, 99, 200), "interpolation": "bicubic"}]
+)
+def test_a_sandboxed_process_stretches_and_pads_alike(more: dict[str, object], decoder: SandboxPool) -> None:
+    spec = SPEC.model_copy(update={"resize": (6, 8), "crop": (6, 8), **more})
+    task = new_task(delivery()).with_payload(HONEST["progressive jpeg"]())
+    ours, theirs = (decode(task, spec, LIMITS, way).payload for way in (decoder, central_crop))
+    assert ours.shape == (3, 6, 8)
+    assert (ours == theirs).all()
 
 
 @pytest.mark.processes

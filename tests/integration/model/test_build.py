@@ -2,23 +2,28 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle, read_manifest
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import TORCH_NAME
+from scripts.demo_model.signs import samples
 from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own
 from scripts.model.precision import Target
-from tests.support.onnx_file import colour_network
+from scripts.model.torchvision_import import import_torchvision
+from tests.support.onnx_file import FLOAT, FLOAT16, UINT8, colour_network
 
 LABELS = ("red", "green", "blue")
 DEMO = read_manifest(DEMO_BUNDLE)
@@ -67,20 +72,53 @@ FORMATS = pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 
 
 class MeanColour(torch.nn.Module):  # type: ignore[misc, unused-ignore]
-    """What `colour_network` is in ONNX, or its softmax."""
+    """What `colour_network` is in ONNX."""
 
-    def __init__(self, probabilities: bool = False) -> None:
+    def __init__(self, layout: str = "nchw", ends: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.probabilities = probabilities
+        self.layout, self.ends = layout, ends
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        means = pixels.mean((2, 3))
-        return means.softmax(1) if self.probabilities else means
+        """Return the means of three channels, or that of one channel and its negative."""
+        outputs = pixels.float().mean((1, 2) if self.layout == "nhwc" else (2, 3))
+        if outputs.shape[1] == 1:
+            outputs = torch.cat([outputs, -outputs], 1)
+        for end in self.ends:
+            outputs = ENDS[end](outputs)
+        return outputs
 
 
-def write_pt2(path: Path, network: torch.nn.Module, free_batch: bool = True) -> None:
-    shapes = ({0: torch.export.Dim("batch")},) if free_batch else None
-    torch.export.save(torch.export.export(network, (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=shapes), path)
+ENDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "Softmax": lambda outputs: outputs.softmax(1),
+    "Sigmoid": torch.sigmoid,
+    "Log": torch.log,
+    "Sub": lambda outputs: outputs - outputs,
+}
+
+
+def write_pt2(
+    path: Path,
+    network: torch.nn.Module,
+    batch: Any = torch.export.Dim("batch"),  # noqa: B008 - a constant
+    shape: tuple[int, ...] = (3, SIZE, SIZE),
+    kind: torch.dtype = torch.float32,
+) -> None:
+    shapes = None if batch is None else ({0: batch},)
+    torch.export.save(
+        torch.export.export(network, (torch.zeros(2, *shape, dtype=kind),), dynamic_shapes=shapes), path
+    )
+
+
+def write_network(path: Path, layout: str, planes: int, kind: str, ends: tuple[str, ...]) -> None:
+    """Write the same network in the format of the path's suffix."""
+    if path.suffix == ".onnx":
+        element_type = {"float32": FLOAT, "float16": FLOAT16, "uint8": UINT8}[kind]
+        path.write_bytes(
+            colour_network(SIZE, ends=ends, planes=planes, layout=layout, element_type=element_type, batch=8)
+        )
+    else:
+        shape = (SIZE, SIZE, planes) if layout == "nhwc" else (planes, SIZE, SIZE)
+        write_pt2(path, MeanColour(layout, ends), shape=shape, kind=getattr(torch, kind))
 
 
 class RunsACommand:
@@ -124,10 +162,14 @@ def build_with(network: Path, spec: str, target: Target = Target()) -> Bundle:  
     return build_own(network, described, network.parent / "bundle", target)
 
 
-def picture(colour: str) -> bytes:
+def encoded(image: Image.Image) -> bytes:
     buffer = BytesIO()
-    Image.new("RGB", (40, 30), COLOURS[colour]).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def picture(colour: str) -> bytes:
+    return encoded(Image.new("RGB", (40, 30), COLOURS[colour]))
 
 
 def answers(bundle: Bundle) -> list[str]:
@@ -137,7 +179,7 @@ def answers(bundle: Bundle) -> list[str]:
 
 @FORMATS
 def test_it_answers_as_the_network_does_for_each_size_of_the_batch(network: Path) -> None:
-    bundle = build_with(network, SPEC)
+    bundle = build_with(network, SPEC.replace("[red, green, blue]", r'["red ", green, "blue\n"]'))
     assert answers(bundle) == list(COLOURS)
     assert (bundle.name, bundle.manifest.architecture) == ("paint", "colours")
     assert bundle.manifest.messages == {"red": "Mind the paint."}
@@ -155,7 +197,7 @@ def test_a_network_that_expects_bgr_gets_it_with_mean_and_std_in_its_own_order(n
 
 @pytest.mark.parametrize("suffix", [".pt2"])
 def test_a_network_that_ends_with_softmax_is_not_given_a_second_one(network: Path) -> None:
-    write_pt2(network, MeanColour(probabilities=True))
+    write_pt2(network, MeanColour(ends=("Softmax",)))
     bundle = build_with(network, SPEC + "outputs: probabilities\n")
     batch = np.random.default_rng(1).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
     expected = torch.from_numpy(batch).mean((2, 3)).softmax(1).numpy()
@@ -186,11 +228,20 @@ def test_an_onnx_network_is_measured_and_not_compared_with_torch(network: Path, 
         (SPEC + "classes: 4\n", "3 labels for 4 classes"),
         (SPEC.replace("labels: [red, green, blue]", ""), "neither labels nor classes is given"),
         (SPEC.replace("red: Mind", "pink: Mind"), "'pink', which is not a label"),
-        (SPEC.replace("[0.1, 0.2, 0.3]", "[123.7, 116.3, 103.5]"), "mean: .*divide by 255"),
-        (SPEC.replace("resize: 20", "resize: 8"), "crop 16 is larger than resize 8"),
+        (SPEC.replace("[0.1, 0.2, 0.3]", "[123.7, 116.3, 103.5]"), "mean and std .*divide by 255"),
+        (SPEC.replace("resize: 20", "resize: 8"), "resize 8 is smaller than input_size 16"),
+        (SPEC + "fit: pad\n", "fit: pad fills what the image leaves of the input: leave resize out"),
+        (SPEC + "fit: letterbox\n", "fit: must be 'crop', 'stretch' or 'pad'"),
+        (SPEC + "letterbox: true\n", "letterbox: unknown key; set fit to crop, stretch or pad"),
         (SPEC + "crop: 12\n", "crop 12 is not the input_size 16"),
         (SPEC + "colour: true\n", "colour: unknown key; docs/models.md lists all keys"),
         (SPEC + "chanels: bgr\n", r"chanels: unknown key; did you mean channels\?"),
+        (SPEC + "crop_pct: 0.9\n", r"crop_pct: unknown key; set resize to input_size divided by crop_pct"),
+        (SPEC + "input_range: [0, 2]\n", r"input_range\.1: must be 1 or 255"),
+        (SPEC.replace("green,", '"red ",'), "labels has 'red' more than once: name the outputs apart"),
+        (SPEC.replace("green,", '" ",'), r"labels\.1: ' ' is empty, too long, or has a control character"),
+        (SPEC.replace("green,", "yes,"), r"labels\.1: must be text, not True: put it in quotes"),
+        (SPEC.replace("green,", r'"gr\een",'), r"labels\.1: .*has a control character: give each output a name"),
         (SPEC.replace("input_size: 16", "input_size: small"), "input_size: must be an integer$"),
         ("input_size: [", "cannot be read as YAML"),
         ("hello", "must hold keys such as input_size"),
@@ -217,10 +268,122 @@ def test_a_damaged_network_is_refused(network: Path) -> None:
         build_with(network, SPEC)
 
 
-def test_a_torch_network_for_one_size_of_batch_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    write_pt2(tmp_path / "fixed.pt2", MeanColour(), free_batch=False)
-    with pytest.raises(BundleBuildError, match=r"export it with a free batch size: dynamic_shapes"):
+@pytest.mark.parametrize(
+    ("batch", "taken"), [(None, "only batches of 2"), (torch.export.Dim("batch", max=8), "batches of 0 to 8")]
+)
+def test_a_torch_network_for_some_sizes_of_batch_is_refused_with_the_way_out(
+    batch: Any, taken: str, tmp_path: Path
+) -> None:
+    write_pt2(tmp_path / "fixed.pt2", MeanColour(), batch)
+    with pytest.raises(BundleBuildError, match=rf"takes {taken}: export it with a free batch size: dynamic_shapes"):
         build_with(tmp_path / "fixed.pt2", SPEC)
+
+
+GREY = SPEC.replace("[red, green, blue]", "[light, dark]").replace("messages: {red: Mind the paint.}", "")
+GREY = GREY.replace("[0.1, 0.2, 0.3]", "[0.4]").replace("[0.1, 0.1, 0.1]", "[0.2]")
+WHOLE = "input_size: 16\nresize: 20\nlabels: [red, green, blue]\n"
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("layout", "planes", "kind", "ends", "spec"),
+    [
+        ("nhwc", 3, "float32", (), SPEC),
+        ("nhwc", 3, "uint8", ("Softmax",), WHOLE),
+        ("nchw", 3, "float16", (), SPEC),
+        ("nchw", 1, "float32", (), GREY),
+        ("nhwc", 1, "float32", ("Sigmoid",), GREY + "outputs: sigmoid\n"),
+        ("nchw", 3, "float32", (), SPEC + "outputs: sigmoid\n"),
+        ("nchw", 3, "float32", (), SPEC + "mean: [103, 116, 123]\nstd: [50]\ninput_range: [0, 255]\nchannels: bgr\n"),
+    ],
+    ids=["nhwc", "uint8", "float16", "grey", "sigmoid", "logits for sigmoid", "Caffe"],
+)
+def test_a_network_is_fed_as_it_was_trained_by_torchvisions_transforms(
+    suffix: str, layout: str, planes: int, kind: str, ends: tuple[str, ...], spec: str, tmp_path: Path
+) -> None:
+    import_torchvision()
+    from torchvision.transforms import functional
+
+    network = tmp_path / f"net{suffix}"
+    write_network(network, layout, planes, kind, ends)
+    bundle = build_with(network, spec)
+    described = yaml.safe_load(spec)
+    images = [Image.open(BytesIO(sample.data)).convert("RGB") for sample in samples(5, seed=3)]
+    fed = []
+    for image in images:
+        square = functional.center_crop(functional.resize(image, 20), [SIZE, SIZE])
+        pixels = functional.pil_to_tensor(square.convert("L") if planes == 1 else square)
+        if described.get("channels") == "bgr":
+            pixels = pixels.flip(0)
+        if kind != "uint8":
+            pixels = pixels.float() / (1 if described.get("input_range") else 255)
+            pixels = functional.normalize(pixels, described["mean"], described["std"])
+        fed.append(pixels.permute(1, 2, 0) if layout == "nhwc" else pixels)
+    outputs = MeanColour(layout, ends)(torch.stack(fed))
+    if not ends:
+        outputs = outputs.sigmoid() if described.get("outputs") == "sigmoid" else outputs.softmax(1)
+    batch = np.stack([load_pixels(encoded(image), bundle.manifest.preprocess) for image in images])
+    for engine in ("openvino", "torch") if suffix == ".pt2" else ("openvino",):
+        assert np.abs(open_engine(engine, bundle).infer(batch) - outputs.numpy()).max() < 0.02
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("ends", "more", "complaint"),
+    [
+        (("Log",), "", r"answers the picture 'black' with nan, which is no number"),
+        (("Sub",), "", "answers 11 different pictures alike"),
+        (("Softmax",), "outputs: logits\n", "between 0 and 1 and sum to 1: set outputs: probabilities"),
+        ((), "outputs: probabilities\n", r"outputs from -\d.* to \d.* are no probabilities: set outputs: logits"),
+        (("Sigmoid",), "outputs: probabilities\n", r"sum to \d.*, not 1: set outputs: sigmoid if each label"),
+        (("Sigmoid",), "", "do not sum to 1: set outputs: sigmoid if each label"),
+    ],
+)
+def test_outputs_that_are_not_what_the_yaml_says_are_refused(
+    suffix: str, ends: tuple[str, ...], more: str, complaint: str, tmp_path: Path
+) -> None:
+    write_network(tmp_path / f"net{suffix}", "nchw", 3, "float32", ends)
+    with pytest.raises(BundleBuildError, match=complaint):
+        build_with(tmp_path / f"net{suffix}", SPEC + more)
+    assert not (tmp_path / "bundle").exists()
+
+
+@FORMATS
+def test_a_network_that_ends_with_softmax_is_recognised(suffix: str, tmp_path: Path) -> None:
+    write_network(tmp_path / f"net{suffix}", "nchw", 3, "float32", ("Softmax",))
+    bundle = build_with(tmp_path / f"net{suffix}", SPEC)
+    assert bundle.manifest.provenance["outputs"] == "probabilities"
+    pixels = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    pixels[0, 1] = 9
+    assert OpenVinoEngine(bundle).infer(pixels)[0, 1] > 0.99
+
+
+def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
+    write_pt2(tmp_path / "net.pt2", torch.nn.Sequential(torch.nn.BatchNorm2d(3), MeanColour()).train())
+    with pytest.raises(BundleBuildError, match="alone in its batch: export it in evaluation mode"):
+        build_with(tmp_path / "net.pt2", SPEC)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("shape", "more", "complaint"),
+    [
+        (("nchw", 1, "float32"), "", r"takes 1 channel, so mean and std have one number each"),
+        (("nchw", 1, "float32"), "channels: rgb\n", "takes N x 1 x 16 x 16: set layout and channels"),
+        (("nchw", 3, "uint8"), "", "takes uint8, .*: leave out input_range, mean and std"),
+        (
+            ("nchw", 3, "float32"),
+            "input_size: 17\n",
+            r"takes \[16, 16\] pixels \(height, width\), but input_size is 17: set that",
+        ),
+    ],
+)
+def test_a_file_that_says_otherwise_than_the_yaml_is_refused(
+    suffix: str, shape: tuple[str, int, str], more: str, complaint: str, tmp_path: Path
+) -> None:
+    write_network(tmp_path / f"net{suffix}", *shape, ())
+    with pytest.raises(BundleBuildError, match=complaint):
+        build_with(tmp_path / f"net{suffix}", SPEC.replace("resize: 20", "resize: 30") + more)
 
 
 def test_a_network_with_two_outputs_is_refused(tmp_path: Path) -> None:

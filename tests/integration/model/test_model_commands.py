@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -40,6 +41,12 @@ def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyP
     ran = run("verify")
     assert ran.exit_code == 0
     assert "the engines were not compared: ./scripts/setup.sh torch" in ran.output
+
+
+def test_verify_refuses_a_network_that_answers_with_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVinoEngine, "infer", lambda _engine, batch: np.full((len(batch), 30), np.nan))
+    ran = run("verify")
+    assert (ran.exit_code, "answers a grey picture with what is no number" in ran.output) == (1, True)
 
 
 def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:

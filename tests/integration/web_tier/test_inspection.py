@@ -40,7 +40,7 @@ def sandbox() -> Iterator[SandboxPool]:
     pool.close()
 
 
-def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **sizes: int) -> object:
+def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **sizes: tuple[int, int]) -> object:
     try:
         function(data, "u", limits=limits, **sizes)
     except ImageRejectedError as error:
@@ -57,7 +57,7 @@ def test_a_sandboxed_process_gives_each_file_the_verdict_of_its_content(
     expected = verdict(inspect, data, limits)
     assert verdict(sandbox, data, limits) == expected
     if isinstance(expected, tuple):  # a worker rejects it, too
-        assert verdict(central_crop, data, limits, resize=8, crop=8) == expected
+        assert verdict(central_crop, data, limits, resize=(8, 8), crop=(8, 8)) == expected
 
 
 UPLOADS = """

@@ -21,7 +21,7 @@ from app_tier.bundle import (
     load_zip,
     write_file,
 )
-from core.bundle_facts import MANIFEST_NAME, BundleFacts, BundleUnreadableError, manifest_digest, read_facts
+from core.bundle_facts import MANIFEST_NAME, BundleFacts, BundleUnreadableError, facts_in, manifest_digest, read_facts
 from core.bundle_manifest import (
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
@@ -354,13 +354,30 @@ def test_built_bundles_keep_the_digest_that_results_name_them_by() -> None:
     # As people may write it: numbers without a decimal point, and what is a default left out or stated.
     plain = stated | {"preprocess": {"resize": 32.0, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}}
     del plain["digest"]
-    for stated in ({"precision": "fp32", "margin": None, "first": None}, {"precision": "exact", "margin": 1}):
+    former = plain["preprocess"] | {"fit": "crop", "fill": [0, 0, 0], "interpolation": "bilinear"}
+    assert manifest_digest(plain | {"preprocess": former}) == manifest_digest(plain)
+    other = former | {"resize": [48.0, 64], "crop": [48, 64], "fit": "pad", "fill": [1, 2, 3], "mean": [0, 1, 0]}
+    for stated in (
+        {"precision": "fp32", "margin": None, "first": None},
+        {"precision": "exact", "margin": 1},
+        {"preprocess": other},
+    ):
         assert manifest_digest(plain | stated) == parse_manifest("bundle.json", json.dumps(plain | stated)).digest
 
 
 def test_the_digest_of_an_exact_bundle_is_the_same_with_bf16_first_or_no_first_field() -> None:
     older = manifest(precision="exact", margin=0.1)
     assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
+
+
+def test_the_digest_distinguishes_how_a_picture_is_made() -> None:
+    stated = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
+    kinds: tuple[dict[str, Any], ...] = (
+        *({}, {"fit": "stretch"}, {"fit": "pad"}, {"fit": "pad", "fill": [9, 9, 9]}, {"interpolation": "bicubic"}),
+        *({"resize": [32, 40]}, {"resize": [40, 40]}),
+    )
+    digests = {manifest_digest(stated | {"preprocess": stated["preprocess"] | kind}) for kind in kinds}
+    assert len(digests) == len(kinds)
 
 
 def test_the_digest_distinguishes_what_exact_asks_first_and_every_precision() -> None:
@@ -410,6 +427,11 @@ STATED = {
 }
 CONTENTS = json.dumps(STATED)
 FACTS = BundleFacts("d1", ("cat", "dog"), {"dog": "A dog."}, "pets", "exact", 256)
+
+
+def test_the_page_keeps_the_longer_side_of_what_is_not_square() -> None:
+    stated = STATED | {"preprocess": {"resize": [64, 96], "crop": [64, 96], "fit": "stretch"}}
+    assert facts_in(json.dumps(stated).encode()).short_side == 96
 
 
 def nothing(_bucket: str, _key: str) -> bytes:

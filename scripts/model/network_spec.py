@@ -1,0 +1,247 @@
+"""The YAML that says what a user's own network expects and answers, and how it fits the network's file."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self, cast, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from app_tier.bundle import BundleBuildError
+from core.bundle_manifest import (
+    Finite,
+    Fit,
+    Interpolation,
+    Label,
+    Level,
+    Positive,
+    Preprocess,
+    Size,
+    height_and_width,
+)
+from core.config import fault_words
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Channels = Literal["rgb", "bgr", "grey"]
+Layout = Literal["nchw", "nhwc"]
+ElementType = Literal["float32", "float16", "uint8"]
+Outputs = Literal["logits", "probabilities", "sigmoid"]
+Numbers = tuple[float, ...]
+
+_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+_SIZES: Final = (("input_size",), ("resize",), ("crop",))
+
+_HINTS: Final[Mapping[str, str]] = {
+    "crop_pct": "set resize to input_size divided by crop_pct",
+    **dict.fromkeys(("crop_mode", "letterbox", "resize_mode"), "set fit to crop, stretch or pad"),
+    "antialias": "leave it out, since each resize is antialiased",
+    **dict.fromkeys(("image_size", "img_size", "size"), "set input_size, the size of the network's input"),
+    **dict.fromkeys(("image_mean", "image_std", "normalization", "normalize"), "set mean and std"),
+    **dict.fromkeys(("rescale", "rescale_factor", "scale"), "set input_range to [0, 1] or [0, 255]"),
+    **dict.fromkeys(("id2label", "num_classes"), "set labels, one for each output"),
+    **dict.fromkeys(("color_mode", "input_space"), "set channels to rgb, bgr or grey"),
+    **dict.fromkeys(("activation", "multi_label"), "set outputs to logits, probabilities or sigmoid"),
+}
+"""What to do instead of a key that other programs have."""
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """The input of a network's file: its four lengths, None where they are free, and its type of number."""
+
+    dimensions: tuple[int | None, ...]
+    element_type: str
+
+
+@dataclass(frozen=True)
+class NetworkForm:
+    """What a network's file expects in place of the float32 N x 3 x H x W in RGB that a worker feeds.
+
+    Attributes:
+        preprocess: how images become what the worker feeds.
+        classes: how many outputs it has.
+    """
+
+    preprocess: Preprocess
+    channels: Channels
+    layout: Layout
+    element_type: ElementType
+    classes: int
+
+    @property
+    def dimensions(self) -> list[int]:
+        """Lengths of the file's input; -1 for a free number of images."""
+        shape, planes = self.preprocess.input_shape, 1 if self.channels == "grey" else 3
+        return [-1, *shape, planes] if self.layout == "nhwc" else [-1, planes, *shape]
+
+
+class NetworkSpec(BaseModel):
+    """What the YAML says.
+
+    Attributes:
+        name: what people call the model.
+        input_size: height and width of the network's input, in pixels; one number for a square.
+        resize, fit, fill, interpolation: see `Preprocess`; `resize` is the input size where it is left out.
+        crop: always the input size, and may be left out.
+        mean: per channel in the order of `channels`, or one for all; ImageNet's where it is left out.
+        std: as the mean.
+        input_range: values of black and white before mean and std; 0 and 255 for a uint8 network, else 0 and 1.
+        channels: the order in which the network expects them, or ``grey`` for one channel.
+        layout: the order of the input's dimensions; found in the file where it is left out.
+        outputs: ``logits``; ``probabilities`` where the network ends with softmax; ``sigmoid`` where each label is
+            true or false by itself. Softmax is found by looking where it is left out.
+        classes: how many outputs there are; may be left out where there are labels.
+        labels: one per output, in order; ``class 0`` and so on where only `classes` is given.
+        messages: a text shown with a label to the user, by label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, str_strip_whitespace=True)
+
+    name: Name
+    input_size: Size
+    resize: Size | None = None
+    crop: Size | None = None
+    fit: Fit = "crop"
+    fill: tuple[Level, Level, Level] = (0, 0, 0)
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[Finite, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    input_range: tuple[Literal[0], Literal[1, 255]] | None = None
+    channels: Channels | None = None
+    layout: Layout | None = None
+    outputs: Outputs | None = None
+    classes: int | None = Field(default=None, ge=2, le=100_000)
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=2)
+    messages: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_one_or_three_channels(cls, values: Numbers) -> Numbers:
+        if len(values) not in {1, 3}:
+            raise ValueError(f"has {len(values)} numbers: give one for each channel, or one for all")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.crop not in (None, self.input_size):
+            raise ValueError(f"crop {self.crop} is not the input_size {self.input_size}: leave it out")
+        height, width = height_and_width(self.resize or self.input_size)
+        if height < height_and_width(self.input_size)[0] or width < height_and_width(self.input_size)[1]:
+            raise ValueError(
+                f"resize {self.resize} is smaller than input_size {self.input_size}: make it larger or equal"
+            )
+        if self.fit == "pad" and self.resize not in (None, self.input_size):
+            raise ValueError("fit: pad fills what the image leaves of the input: leave resize out")
+        if self.labels is None and self.classes is None:
+            raise ValueError("neither labels nor classes is given: list one label per output")
+        if self.labels is not None and self.classes not in (None, len(self.labels)):
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes: list one label per output")
+        if twice := [label for label, count in Counter(self.labels or ()).items() if count > 1]:
+            raise ValueError(f"labels has {twice[0]!r} more than once: name the outputs apart")
+        unknown = self.messages.keys() - set(self.all_labels)
+        if unknown:
+            raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
+        if self.input_range != (0, 255) and max(map(abs, (*(self.mean or ()), *(self.std or ()))), default=0) > 10:
+            raise ValueError("mean and std are not on a scale of 0 to 1: divide by 255, or set input_range: [0, 255]")
+        return self
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """One label per output."""
+        return self.labels or tuple(f"class {number}" for number in range(self.classes or 0))
+
+    def fitted(self, network: NetworkInput) -> NetworkForm:
+        """Return how the network is fed.
+
+        Raises:
+            ValueError: the file says otherwise; the message names both.
+        """
+        layout, channels = self._order(network)
+        if network.element_type not in get_args(ElementType):
+            raise ValueError(f"takes {network.element_type}: export it with an input of float32 or uint8")
+        element_type = cast("ElementType", network.element_type)
+        is_whole = element_type == "uint8"
+        if is_whole and (self.input_range == (0, 1) or self.mean or self.std):
+            raise ValueError("takes uint8, whole numbers from 0 to 255: leave out input_range, mean and std")
+        if channels == "grey" and not is_whole and not (self.mean and self.std):
+            raise ValueError("takes 1 channel: give mean and std with one number each, as it was trained")
+        white = 255.0 if is_whole or self.input_range == (0, 255) else 1.0
+        mean, std = (self.mean or (0.0,), self.std or (1.0,)) if white > 1 else (self.mean, self.std)
+        preprocess = Preprocess(
+            resize=self.resize or self.input_size,
+            crop=self.input_size,
+            fit=self.fit,
+            fill=self.fill,
+            interpolation=self.interpolation,
+            mean=_in_rgb(mean or _IMAGENET_MEAN, white, channels),
+            std=_in_rgb(std or _IMAGENET_STD, white, channels),
+        )
+        return NetworkForm(preprocess, channels, layout, element_type, len(self.all_labels))
+
+    def _order(self, network: NetworkInput) -> tuple[Layout, Channels]:
+        """Return the layout and the channels, which the file and the YAML must not state differently."""
+        dimensions = network.dimensions
+        if len(dimensions) != 4:
+            raise ValueError(f"takes an input of {len(dimensions)} dimensions: export it for N x 3 x H x W")
+        is_last = dimensions[1] not in {1, 3} and dimensions[3] in {1, 3}
+        layout: Layout = self.layout or ("nhwc" if is_last else "nchw")
+        planes, *sides = dimensions[1:] if layout == "nchw" else (dimensions[3], *dimensions[1:3])
+        channels: Channels = self.channels or ("grey" if planes == 1 else "rgb")
+        shape = " x ".join("N" if length is None else str(length) for length in ("N", *dimensions[1:]))
+        if planes not in {None, 1 if channels == "grey" else 3}:
+            raise ValueError(f"takes {shape}: set layout and channels to what it expects")
+        if any(side not in {None, own} for side, own in zip(sides, height_and_width(self.input_size), strict=True)):
+            raise ValueError(f"takes {sides} pixels (height, width), but input_size is {self.input_size}: set that")
+        return layout, channels
+
+
+def _in_rgb(values: Numbers, white: float, channels: Channels) -> tuple[float, float, float]:
+    """Return `values` of the network's channels as those of red, green and blue, on a scale of 0 to 1."""
+    first, second, third = (each / white for each in (values * 3 if len(values) == 1 else values))
+    if channels == "grey" and len({first, second, third}) > 1:
+        raise ValueError(f"takes 1 channel, so mean and std have one number each, not {list(values)}")
+    return (third, second, first) if channels == "bgr" else (first, second, third)
+
+
+def read_spec(path: Path) -> NetworkSpec:
+    """Read and check the YAML; a model without a name gets that of the file.
+
+    Raises:
+        BundleBuildError: it cannot be read, or does not say what it must; the message names the key.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BundleBuildError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(contents, dict):
+        raise BundleBuildError(f"{path} must hold keys such as input_size and labels, not {contents!r:.60}")
+    try:
+        return NetworkSpec.model_validate({"name": path.stem, **contents})
+    except ValidationError as error:
+        first = error.errors()[0]
+        # Without the kind of size, a number or two, that pydantic has tried.
+        where = ".".join(str(part) for part in first["loc"][: 1 if first["loc"][:1] in _SIZES else None])
+        raise BundleBuildError(f"{path}: {f'{where}: ' if where else ''}{_fault(first)}") from error
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """Return what is wrong with a key, and what to do."""
+    match fault["type"]:
+        case "extra_forbidden":
+            key = str(fault["loc"][-1])
+            near = get_close_matches(key, NetworkSpec.model_fields, n=1)
+            hint = _HINTS.get(key) or (f"did you mean {near[0]}?" if near else "docs/models.md lists all keys")
+            return f"unknown key; {hint}"
+        case "string_type":
+            return f"must be text, not {fault['input']}: put it in quotes"
+        case "string_pattern_mismatch" if fault["loc"][0] == "labels":
+            return f"{fault['input']!r:.60} is empty, too long, or has a control character: give each output a name"
+        case "missing":
+            return "missing; docs/models.md says what it means"
+        case _:
+            return fault_words(fault["msg"])
