@@ -12,11 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, file_digest, load_bundle
 from app_tier.bundle_s3 import fetch_bundle, in_s3
-from app_tier.classify import check_engine
+from app_tier.classify import check_engine, top_labels
 from app_tier.engines import MIN_GAIN, LoadedModel, open_engine
+from app_tier.preprocess import load_square, normalise
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest, Measurement, Precision
 from core.config import load_config
+from core.images import ImageRejectedError
 from fleetsight_client.cli import CommandGroup
 from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS
 from services.clients import Clients
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 MODELS_FOLDER: Final = Path(".fleetsight") / "models"
 """Where built bundles go unless --out says otherwise."""
+
+TRIED_LABELS: Final = 5
+"""Labels that `model try` prints for a photo."""
 
 P = ParamSpec("P")
 
@@ -175,6 +180,37 @@ def build(
         low = exact if target.precision == "exact" else target.precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
+    if target.images is not None:
+        from scripts.model.accuracy import accuracy_lines
+
+        for line in accuracy_lines(bundle, target.images):
+            click.echo(line)
+
+
+@model.command("try")
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.argument("photos", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for what the network saw (PNG)."
+)
+@_one_line_errors
+def try_command(bundle: Path, photos: tuple[Path, ...], out: Path | None) -> None:
+    """Print the best labels of BUNDLE (folder, zip or s3://) for each of PHOTOS."""
+    from PIL import Image
+
+    opened = _open(bundle)
+    engine, spec = open_engine("openvino", opened), opened.manifest.preprocess
+    for number, photo in enumerate(photos, 1):
+        try:
+            picture = load_square(photo.read_bytes(), spec)
+        except ImageRejectedError as error:
+            raise click.ClickException(f"{photo}: {error.message}") from error
+        scores = engine.infer(normalise(picture, spec)[np.newaxis])[0]
+        pairs = top_labels(scores, opened.labels, TRIED_LABELS)
+        click.echo(f"{photo}: {', '.join(f'{each.label} {each.score:.1%}' for each in pairs)}")
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(out / f"{number}-{photo.stem}.png")
 
 
 @model.command()

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image, ImageOps
 
 from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
 from core.bundle_manifest import IR_WEIGHTS_NAME
 from scripts.demo_model.signs import samples
+from scripts.model.accuracy import wilson_interval
 from scripts.model.commands import model
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.onnx_file import colour_network
@@ -115,6 +117,58 @@ def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
     assert "precision           int8" in shown
     assert "calibrated on       30 images" in shown
     assert "measured on         30 images: folder pictures" in shown
+
+
+def colours(folder: Path, sides: int) -> Path:
+    """Make images of three colours in folders of their names; the middle of each is grey unless all of it is seen."""
+    for colour in ("red", "green", "blue"):
+        (folder / colour).mkdir(parents=True)
+        for number in range(4):
+            image = Image.new("RGB", (64, 32 + number), "grey")
+            for left in (0, 64 - sides):
+                image.paste(colour, (left, 0, left + sides, 64))
+            image.save(folder / colour / f"{number}.png")
+    return folder
+
+
+def test_build_says_how_often_it_is_right_and_which_preprocessing_would_be_better(
+    own_network: tuple[str, ...], tmp_path: Path
+) -> None:
+    images = ("--images", str(colours(tmp_path / "colours", sides=12)))
+    ran = run("build", *own_network, *images, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
+    assert ran.exit_code == 0, ran.output
+    assert "33.3% of 12 labelled images are right (95% confidence: 13.8% to 60.9%)" in ran.output
+    assert "fit: stretch would give 66.7 points more" in ran.output
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\nfit: stretch\n")
+    ran = run("build", *own_network, *images, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
+    assert "100.0% of 12 labelled images are right (95% confidence: 75.7% to 100.0%)" in ran.output
+    assert "points more" not in ran.output
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_confidence_interval_is_that_of_newcombes_table(right: int, count: int, low: float, high: float) -> None:
+    """Newcombe, Two-sided confidence intervals for the single proportion, 1998, table I, method 3."""
+    assert wilson_interval(right, count) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_try_prints_labels_and_writes_what_the_network_saw(own_network: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "input_size: [16, 16]\nlabels: [red, green, blue]\nfit: pad\nfill: [1, 2, 3]\n"
+    )
+    assert run("build", *own_network, "--precision", "fp32", "--out", str(tmp_path / "bundle")).exit_code == 0
+    photo, seen = colours(tmp_path / "colours", sides=32) / "blue" / "0.png", tmp_path / "seen"
+    ran = run("try", str(tmp_path / "bundle"), str(photo), "--out", str(seen))
+    assert ran.output.startswith(f"{photo}: blue "), ran.output
+    with Image.open(photo) as image, Image.open(seen / "1-0.png") as written:
+        expected = ImageOps.pad(image, (16, 16), Image.Resampling.BILINEAR, (1, 2, 3))
+        assert written.tobytes() == expected.tobytes()
+    (tmp_path / "text.jpg").write_text("no image")
+    ran = run("try", str(tmp_path / "bundle"), str(tmp_path / "text.jpg"))
+    assert (ran.exit_code, ran.output.count("\n")) == (1, 1)
+    assert f"{tmp_path}/text.jpg: this is not an image" in ran.output
 
 
 def test_a_folder_to_calibrate_on_is_refused_where_nothing_is_calibrated(tmp_path: Path) -> None:
