@@ -61,7 +61,7 @@ def build_named(
         graph = network_graph(model.resnet, parameters, len(names), size)
         import_openvino().save_model(graph, folder / IR_NAME, compress_to_fp16=False)
         if with_torch:
-            export_program(_torchvision_network(name, parameters, len(names)), (size, size), len(names), folder)
+            export_program(_torchvision_network(name, parameters, len(names)), (size, size), folder)
 
     return write_bundle(export, description, out, target)
 

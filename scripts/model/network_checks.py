@@ -11,7 +11,6 @@ from app_tier.engines import Batch
 from app_tier.preprocess import load_pixels, normalise
 from core.bundle_manifest import Preprocess
 from scripts.demo_model.signs import samples
-from scripts.model.build import check_outputs
 from scripts.model.network_spec import Outputs
 
 DRAWN_PICTURES: Final = 8
@@ -48,7 +47,11 @@ def settle_outputs(
         BundleBuildError: they have another shape, are no numbers, the same for all pictures, or not what is stated.
     """
     names, batch = trial_pictures(spec)
-    check_outputs(infer(batch[:2]).shape, classes)
+    if (shape := infer(batch[:2]).shape) != (2, classes):
+        raise BundleBuildError(
+            f"the network answers two images with outputs of shape {shape} but {classes} labels were given: "
+            "it must have one output per image and label"
+        )
     outputs = infer(batch)
     for name, row in zip(names, outputs, strict=True):
         if not np.isfinite(row).all():

@@ -60,18 +60,12 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class NetworkForm:
-    """What a network's file expects in place of the float32 N x 3 x H x W in RGB that a worker feeds.
-
-    Attributes:
-        preprocess: how images become what the worker feeds.
-        classes: how many outputs it has.
-    """
+    """How images become float32 N x 3 x H x W in RGB, which a worker feeds, and what a file expects in its place."""
 
     preprocess: Preprocess
     channels: Channels
     layout: Layout
     element_type: ElementType
-    classes: int
 
     @property
     def dimensions(self) -> list[int]:
@@ -181,7 +175,7 @@ class NetworkSpec(BaseModel):
             mean=_in_rgb(mean or _IMAGENET_MEAN, white, channels),
             std=_in_rgb(std or _IMAGENET_STD, white, channels),
         )
-        return NetworkForm(preprocess, channels, layout, element_type, len(self.all_labels))
+        return NetworkForm(preprocess, channels, layout, element_type)
 
     def _order(self, network: NetworkInput) -> tuple[Layout, Channels]:
         """Return the layout and the channels, which the file and the YAML must not state differently."""

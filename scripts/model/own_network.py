@@ -77,7 +77,7 @@ def build_own(network: Path, spec_file: Path, out: Path | None = None, target: T
         raise BundleBuildError(f"{network} {error}") from error
     with _refused_batches(network, form, opened.input.dimensions[0]):
         fed = opened.feed(form)
-        outputs, are_scores = settle_outputs(fed.infer, form.preprocess, form.classes, spec.outputs)
+        outputs, are_scores = settle_outputs(fed.infer, form.preprocess, len(spec.all_labels), spec.outputs)
     activation: Activation | None = None if are_scores else "sigmoid" if outputs == "sigmoid" else "softmax"
 
     def write(folder: Path) -> None:
@@ -211,7 +211,7 @@ def _feed_pt2(module: Any, form: NetworkForm) -> _FedNetwork:
         return outputs
 
     def write(activation: Activation | None, folder: Path) -> None:
-        export_torch(network, form.preprocess.input_shape, form.classes, folder, activation)
+        export_torch(network, form.preprocess.input_shape, folder, activation)
 
     return _FedNetwork(infer, write)
 

@@ -14,49 +14,15 @@ import torch
 import yaml
 from PIL import Image
 
-from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle
 from app_tier.engines import OpenVinoEngine, open_engine
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import TORCH_NAME
 from scripts.demo_model.signs import samples
-from scripts.model.build import Description, build_bundle
 from scripts.model.own_network import build_own
 from scripts.model.precision import Target
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.onnx_file import FLOAT, FLOAT16, UINT8, colour_network
-
-LABELS = ("red", "green", "blue")
-DEMO = read_manifest(DEMO_BUNDLE)
-
-
-def demo_description(labels: tuple[str, ...] = DEMO.labels) -> Description:
-    return Description("tiny", "one convolution", DEMO.preprocess, labels, messages={labels[0]: "first"})
-
-
-def tiny_network() -> torch.nn.Module:
-    """Return a network for 32 x 32 pixels with the demo model's classes."""
-    convolution, linear = torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.Linear(8, len(DEMO.labels))
-    layers = (convolution, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear)
-    return torch.nn.Sequential(*layers).eval()
-
-
-def test_labels_that_do_not_fit_the_network_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(BundleBuildError, match=r"outputs of shape \(2, 30\) but 3 labels"):
-        build_bundle(tiny_network(), demo_description(LABELS), tmp_path / "tiny")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_bundle_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
-    out = tmp_path / "tiny"
-    out.mkdir()
-    (out / "holiday.jpg").write_bytes(b"dear to me")
-    with pytest.raises(BundleBuildError, match="is not a bundle"):
-        build_bundle(tiny_network(), demo_description(), out)
-    (out / "holiday.jpg").unlink()
-    shutil.copytree(DEMO_BUNDLE, out, dirs_exist_ok=True)
-    built = build_bundle(tiny_network(), demo_description(), out)
-    assert load_bundle().digest != built.digest == load_bundle(out).digest
-
 
 SIZE = 16
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -384,6 +350,19 @@ def test_a_file_that_says_otherwise_than_the_yaml_is_refused(
     write_network(tmp_path / f"net{suffix}", *shape, ())
     with pytest.raises(BundleBuildError, match=complaint):
         build_with(tmp_path / f"net{suffix}", SPEC.replace("resize: 20", "resize: 30") + more)
+
+
+def test_a_bundle_is_replaced_but_nothing_else_is(networks: Path, tmp_path: Path) -> None:
+    network, out = Path(shutil.copy(networks / "colours.onnx", tmp_path)), tmp_path / "bundle"
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"dear to me")
+    with pytest.raises(BundleBuildError, match="is not a bundle"):
+        build_with(network, SPEC)
+    (out / "holiday.jpg").unlink()
+    shutil.copytree(DEMO_BUNDLE, out, dirs_exist_ok=True)
+    built = build_with(network, SPEC)
+    assert load_bundle().digest != built.digest == load_bundle(out).digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "colours.onnx", "paint.yaml"]
 
 
 def test_a_network_with_two_outputs_is_refused(tmp_path: Path) -> None:
