@@ -174,10 +174,8 @@ def build(
     if bundle.manifest.provenance.get("outputs") == "sigmoid":
         click.echo(f"its labels are independent, so it answers in {bundle.manifest.precision}")
     elif bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
-        from scripts.model.precision import can_quantise
-
-        exact = "bf16 or int8" if can_quantise() else "bf16, and int8 needs ./scripts/setup.sh torch"
-        low = exact if target.precision == "exact" else target.precision
+        either = "bf16 or int8, or lacks ./scripts/setup.sh torch for int8"
+        low = either if target.precision == "exact" else target.precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
     if target.images is not None:
@@ -298,10 +296,11 @@ def rows_of(manifest: Manifest) -> list[Row]:
         rows += _against_fp32(manifest.measured, manifest.low_precision)
     elif manifest.measured:
         rows.append(_measured_on(manifest.measured))
+    rows += [(name, str(manifest.provenance[name])) for name in ("url", "licence") if name in manifest.provenance]
     measured = manifest.provenance.get("measured", {})
     rows += [
         (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
-        for name in ("signs", "cifar_test")
+        for name in ("signs", "cifar_test", "photos")
         if name in measured
     ]
     return rows

@@ -51,7 +51,7 @@ def build_named(
     size = model.preprocess.input_size
     description = Description(
         name=name if weights == PUBLISHED else f"{name}-{short}",
-        architecture=model.architecture,
+        architecture=name if model.resnet else "efficientnet-lite0",
         preprocess=model.preprocess,
         labels=names,
         provenance=provenance | {"versions": {"openvino": version("openvino")}},

@@ -17,14 +17,15 @@ from app_tier.bundle import BundleBuildError
 from app_tier.engine_imports import import_openvino
 from scripts.model.pretrained import ResNet
 
+_openvino: Any = import_openvino()
+op: Any = _openvino.opset13
 Node = Any
 """An operation of an OpenVINO graph, or one of its outputs."""
 
 
 def channels_of(x: Node) -> int:
     """Return the channels of an operation's output [N, channels, ...]."""
-    channels: int = (x.output(0) if hasattr(x, "output") else x).get_partial_shape()[1].get_length()
-    return channels
+    return int((x.output(0) if hasattr(x, "output") else x).get_partial_shape()[1].get_length())
 
 
 class Weights:
@@ -44,13 +45,15 @@ class Weights:
         """Return the parameter `name`, float32.
 
         Raises:
-            BundleBuildError: it is missing, or has another shape.
+            BundleBuildError: it is missing, has another shape, or has values that are no finite numbers.
         """
         array = self._left.pop(name, None)
         if not isinstance(array, np.ndarray):
             raise self._misfit(f"{name} is missing")
         if array.shape != shape:
             raise self._misfit(f"{name} has the shape {list(array.shape)} instead of {list(shape)}")
+        if not np.isfinite(array).all():
+            raise self._misfit(f"{name} holds infinity or what is no number")
         self.taken[name] = np.ascontiguousarray(array, np.float32)
         return self.taken[name]
 
@@ -80,10 +83,9 @@ class RandomWeights(Weights):
         if len(shape) == 1:
             array = np.full(shape, float(name.endswith(("weight", "running_var"))), np.float32)
         else:
-            deviation = np.sqrt(2 * shape[1] / np.prod(shape))
-            array = self._random.standard_normal(shape, np.float32) * np.float32(deviation)
-        self.taken[name] = array
-        return array
+            array = self._random.standard_normal(shape, np.float32) * np.sqrt(2 * shape[1] / np.prod(shape))
+        self.taken[name] = array.astype(np.float32, copy=False)
+        return self.taken[name]
 
 
 @dataclass(frozen=True)
@@ -104,25 +106,18 @@ class _Layers:
         self, x: Node, name: str, norm: str, filters: int, kernel: int, *, stride: int = 1, groups: int = 1
     ) -> Node:
         """Return a convolution with its normalisation."""
-        from openvino import opset13 as op
-
         weight = self.weights.take(f"{name}.weight", filters, channels_of(x) // groups, kernel, kernel)
         mean, variance = (self.weights.take(f"{norm}.running_{each}", filters) for each in ("mean", "var"))
         gain = self.weights.take(f"{norm}.weight", filters) / np.sqrt(variance + np.float32(self.epsilon))
         bias = self.weights.take(f"{norm}.bias", filters) - mean * gain
         folded = (weight * gain[:, None, None, None]).reshape(groups, filters // groups, *weight.shape[1:])
+        convolve, kernels = (op.group_convolution, folded) if groups > 1 else (op.convolution, folded[0])
         pads = [kernel // 2] * 2
-        where = ([stride] * 2, pads, pads, [1, 1], self.padding)
-        if groups == 1:
-            x = op.convolution(x, op.constant(folded[0]), *where)
-        else:
-            x = op.group_convolution(x, op.constant(folded), *where)
+        x = convolve(x, op.constant(kernels), [stride] * 2, pads, pads, [1, 1], self.padding)
         return op.add(x, op.constant(bias.reshape(1, -1, 1, 1)))
 
     def probabilities(self, x: Node, name: str, classes: int) -> Node:
         """Return the last layers: mean of each channel, linear layer, softmax."""
-        from openvino import opset13 as op
-
         features = op.reduce_mean(x, op.constant([2, 3]), keep_dims=False)
         weight = self.weights.take(f"{name}.weight", classes, channels_of(x))
         bias = self.weights.take(f"{name}.bias", classes)
@@ -136,21 +131,13 @@ def network_graph(architecture: ResNet | None, weights: Weights, classes: int, s
     Raises:
         BundleBuildError: the weights do not fit.
     """
-    openvino = import_openvino()
-    from openvino import opset13 as op
-
     images = op.parameter([-1, 3, size, size], np.float32, name="images")
-    if architecture is None:
-        answers = _efficientnet_lite0(images, weights, classes)
-    else:
-        answers = _resnet(images, architecture, weights, classes)
+    outputs = _resnet(architecture, weights, images, classes) if architecture else _lite0(weights, images, classes)
     weights.refuse_others()
-    return openvino.Model([answers], [images], "network")
+    return _openvino.Model([outputs], [images], "network")
 
 
-def _resnet(images: Node, architecture: ResNet, weights: Weights, classes: int) -> Node:
-    from openvino import opset13 as op
-
+def _resnet(architecture: ResNet, weights: Weights, images: Node, classes: int) -> Node:
     layers = _Layers(weights, 1e-5, "explicit")
 
     def block(x: Node, name: str, channels: int, stride: int) -> Node:
@@ -188,9 +175,8 @@ _LITE0_STAGES: Final = (
 """Blocks, channels, kernel, stride of the first block, and times as many channels within a block."""
 
 
-def _efficientnet_lite0(images: Node, weights: Weights, classes: int) -> Node:
-    from openvino import opset13 as op
-
+def _lite0(weights: Weights, images: Node, classes: int) -> Node:
+    """Return the answers of EfficientNet-Lite0."""
     layers = _Layers(weights, 1e-3, "same_upper")
 
     def convolution(x: Node, name: str, norm: str, filters: int, kernel: int, **how: int) -> Node:

@@ -8,12 +8,6 @@ import it.
 
 import importlib
 from types import ModuleType
-from typing import Final
-
-_OPERATORS: Final = (
-    ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
-    ("qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
-)
 
 _kept_alive: list[object] = []
 
@@ -31,7 +25,7 @@ def import_torchvision() -> ModuleType:
 
         library = torch.library.Library("torchvision", "FRAGMENT")
         _kept_alive.append(library)  # the declarations end with the object
-        for name, schema in _OPERATORS:
+        for name in ("nms", "qnms"):
             if not hasattr(torch.ops.torchvision, name):
-                library.define(f"{name}{schema}")
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return importlib.import_module("torchvision")

@@ -31,7 +31,7 @@ FORMATS: Mapping[str, Callable[[Any, Path], object]] = {"old": save_old, "zip": 
 TORCH_FORMATS = pytest.mark.parametrize("save", [save_old, torch.save], ids=["old", "zip"])
 KINDS = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    *(torch.int64, torch.int32, torch.uint8, torch.bool),
 )
 
 
@@ -174,7 +174,7 @@ HOSTILE = {
     "a large bytearray": zip_of(b"\x80\x05\x96" + LARGE.to_bytes(8, "little") + b"."),
     "a long text": zip_of(b"\x80\x02X" + HUGE + b"."),
     "another pickle": pickle.dumps({"w": 1}, protocol=2) * 5,
-    "a long header": (2**62).to_bytes(8, "little") + b"{}",
+    "a long header": (2**62).to_bytes(8, "little") + b'{"w":',
     "a nested header": (10**6).to_bytes(8, "little") + b'{"a":' + b"[" * 10**6,
     "a tensor past the end": (64).to_bytes(8, "little")
     + b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(64)
