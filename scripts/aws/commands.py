@@ -20,7 +20,7 @@ from core.ids import new_id
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from scripts.aws import status
-from scripts.aws.bake.bake import DEMO_NAME, BakeOptions, bake, ready_images, select_bundle, source_archive
+from scripts.aws.bake.bake import BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
 from scripts.aws.context import AccountError, AwsAccount, AwsContext, Waiter, explain_error
@@ -30,6 +30,7 @@ from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
 from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
 from scripts.aws.preflight.permissions import deploy_policy
 from scripts.aws.rollout import RolloutOptions, roll_out, roll_session_keys
+from scripts.demo_model import DEMO_NAME
 from services.errors import FleetsightError
 
 P = ParamSpec("P")
@@ -294,7 +295,7 @@ def down_command(
 
 @click.command("bake")
 @click.option("--role", type=click.Choice(ROLES), help="Bake this image only [default: both, side by side]")
-@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake [default: .fleetsight/models/resnet18]")
+@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake [default: .fleetsight/models/photos]")
 @click.option("--demo", "bundle", flag_value=DEMO_NAME, help="Bake the demo bundle: signs and everyday things.")
 @click.option(
     "--engine",

@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from fleetsight_client.console import Console
-from scripts.load.inputs import ALLOW_FLAG, LoadImages, drawn_signs, parse_target, read_expected
+from scripts.demo_model import DEMO_NAME
+from scripts.load.inputs import ALLOW_FLAG, LoadImages, LoadTarget, drawn_signs, parse_target, read_expected
 from scripts.load.metrics import LoadSummary, progress_bar, show_load_summary
 from scripts.load.report import write_report
 from scripts.load.runner import LoadTest, Mode
@@ -150,8 +151,9 @@ def load_test(
     console, target = Console(), parse_target(url, anywhere=anywhere)
     target.check_answers()
     sent = _images(console, options, None if arrivals is None else len(arrivals))
+    sent, model = (sent, None) if options["images"] else _for_the_model_of_signs(sent, target, mode, console)
     default = CONCURRENCY[mode] if arrivals is None else OPEN_LOOP_CONCURRENCY
-    load = LoadTest(target, mode, concurrency or default, patience, arrivals)
+    load = LoadTest(target, mode, concurrency or default, patience, arrivals, model)
     # The usual limit of 1,024 open files is too small for a thousand connections.
     maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
@@ -240,6 +242,19 @@ def _images(console: Console, options: Mapping[str, Any], scheduled: int | None)
             lambda number: progress.update(drawing, completed=number),
         )
     return replace(signs, unique=options["unique"])
+
+
+def _for_the_model_of_signs(
+    signs: LoadImages, target: LoadTarget, mode: Mode, console: Console
+) -> tuple[LoadImages, str | None]:
+    """Return the drawn signs, without labels if they go to a model that does not know them, and what a job names."""
+    default, models = target.models()
+    if default in {None, DEMO_NAME}:
+        return signs, None
+    if mode == "api" and DEMO_NAME in models:
+        return signs, DEMO_NAME
+    console.print(f"The model {default} does not know the drawn signs, so their labels are not compared.")
+    return replace(signs, expected={}), None
 
 
 def _stopped_by_interrupt() -> threading.Event:

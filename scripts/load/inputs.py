@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fleetsight_client.api import (
     ApiClient,
+    ApiError,
     NotRunningError,
     RejectedError,
     UnreachableError,
@@ -132,6 +133,17 @@ class LoadTarget:
                 raise
         finally:
             client.close()
+
+    def models(self) -> tuple[str | None, frozenset[str]]:
+        """Return the name of the model of new jobs, and of all models; nothing of a system of another make."""
+        client = ApiClient(self.base_url, token=token_from_environment())
+        try:
+            answer = client.models()
+        except ApiError:
+            return None, frozenset()
+        finally:
+            client.close()
+        return answer["default"], frozenset(each["name"] for each in answer["models"])
 
 
 def parse_target(url: str, *, anywhere: bool) -> LoadTarget:

@@ -110,6 +110,7 @@ class LoadTest:
     Attributes:
         patience_seconds: an image without an answer for this long is lost.
         arrivals: for an open loop of `classic`, the second of each image; None sends one after the other.
+        model: that the job of `api` names; None for that of new jobs.
     """
 
     target: LoadTarget
@@ -117,6 +118,7 @@ class LoadTest:
     concurrency: int
     patience_seconds: float
     arrivals: Sequence[float] | None = None
+    model: str | None = None
 
     def run(self, images: LoadImages, stopped: threading.Event, progressed: Progressed) -> LoadSummary:
         """Send all images unless `stopped` is set before, and return the summary.
@@ -140,7 +142,7 @@ class LoadTest:
                     self._classic(images, metrics, stopped, progressed, pacer)
                 else:
                     load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
-                    job_id = client.create_job("load test")
+                    job_id = client.create_job("load test", model=self.model)
                     upload = partial(load.upload, job_id)
                     run_concurrently(load.batches(), self.concurrency, upload, stopped)
                     load.collect(job_id, progressed)

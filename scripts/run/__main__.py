@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
+from core.config import DEMO_BUNDLE
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import clean_terminal_output
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
-from scripts.run.model import checked_bundle, model_setting
+from scripts.run.model import PHOTOS, can_serve_photos, checked_bundle, model_setting
 from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
 from scripts.run.state import open_state
@@ -38,7 +39,8 @@ from services.errors import FleetsightError
 @click.option(
     "--model",
     metavar="NAME|PATH",
-    help="Serve with this model: a ResNet such as resnet18, built once with ImageNet's 1,000 classes, or a bundle.",
+    help="Serve with this model alone: demo, photos, a ResNet such as resnet18, built once, or a bundle  "
+    "[default: photos, if it is installed, and demo for the drawn signs]",
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")
 @click.option(
@@ -106,15 +108,26 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         if state is not None:
             console.print(state.sentence, soft_wrap=True)
         system = System(HOME, overrides, switches=switches, state=state)
-        classes = checked_bundle(system.config).labels
+        bundle, offered = checked_bundle(system.config), None
+        if model is None and system.config.worker.bundle == DEMO_BUNDLE and can_serve_photos():
+            system = replace(system, overrides=overrides | model_setting(PHOTOS, console.print, stop))
+            bundle, offered = checked_bundle(system.config), bundle
         images = None
         if folder is not None:
-            images = images_in(folder, classes)
+            images = images_in(folder, bundle.labels)
         elif not no_batch:
-            images = sample_images(HOME / "samples", classes)
+            images = sample_images(HOME / "samples", (offered or bundle).labels)
         if hypervisor == "nspawn":
             system = replace(system, image=worker_image(system.config, HOME / "images"))
-        session = RunSession(system, images, console, stop, instructions=prometheus_instructions if metrics else None)
+        session = RunSession(
+            system,
+            images,
+            console,
+            stop,
+            instructions=prometheus_instructions if metrics else None,
+            offered=offered,
+            is_batch_for_offered=folder is None,
+        )
         sys.exit(session.run(once=once, json_file=json_file, open_page=open_page))
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)

@@ -138,6 +138,7 @@ class Batch:
 
     Attributes:
         keep: whether the system keeps the images after their classification.
+        model: name of the model; None for that of new jobs.
     """
 
     client: ApiClient
@@ -147,6 +148,7 @@ class Batch:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     keep: bool = False
+    model: str | None = None
 
     def run(self) -> BatchSummary:
         """Run the batch and return its summary.
@@ -159,7 +161,9 @@ class Batch:
         progress = BatchProgress(len(self.images.files))
         started = self.clock()
         key = str(uuid.uuid4())
-        job_id = self._call(lambda: self.client.create_job(self.images.title, keep=self.keep, key=key))
+        job_id = self._call(
+            lambda: self.client.create_job(self.images.title, keep=self.keep, key=key, model=self.model)
+        )
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +14,9 @@ from app_tier.bundle import Bundle, load_bundle
 from app_tier.bundle_s3 import in_s3
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import BundleError
-from core.config import Config
-from scripts.model.pretrained import PRETRAINED_MODELS
+from core.config import DEMO_BUNDLE, Config
+from scripts.demo_model import DEMO_NAME
+from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS
 from scripts.run.system import HOME, ROOT, StartError
 
 MODELS_FOLDER: Final = HOME / "models"
@@ -22,12 +24,20 @@ MODELS_FOLDER: Final = HOME / "models"
 
 POLL_SECONDS: Final = 0.1
 
+PHOTOS: Final = "photos"
+"""The model of new jobs if nothing else is asked for: it knows ImageNet's 1,000 classes."""
+
+
+def can_serve_photos() -> bool:
+    """Return whether the model for photos is built, or the optional package with its weights is installed."""
+    return (MODELS_FOLDER / PHOTOS / MANIFEST_NAME).exists() or find_spec(PHOTOS_PACKAGE) is not None
+
 
 def model_setting(model: str, say: Callable[[str], None], stop: threading.Event) -> dict[str, str]:
     """Return the setting that serves `model`, the path of a bundle or the name of a pretrained model.
 
     Args:
-        model: a folder or zip, or a name in `PRETRAINED_MODELS`, also beside a folder of images
+        model: a folder or zip, ``demo``, or a name in `PRETRAINED_MODELS`, also beside a folder of images
             with this name; its bundle is built if it does not exist yet.
         say: shows a sentence.
         stop: ends the build.
@@ -35,11 +45,11 @@ def model_setting(model: str, say: Callable[[str], None], stop: threading.Event)
     Raises:
         StartError: there is no such model, or its bundle could not be built.
     """
-    bundle = Path(model)
+    bundle, names = ROOT / DEMO_BUNDLE if model == DEMO_NAME else Path(model), (DEMO_NAME, *PRETRAINED_MODELS)
     if not bundle.exists() or (model in PRETRAINED_MODELS and not (bundle / MANIFEST_NAME).exists()):
         if model not in PRETRAINED_MODELS:
-            near = get_close_matches(model, PRETRAINED_MODELS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRETRAINED_MODELS)}"
+            near = get_close_matches(model, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
             raise StartError(f"--model {model}: no bundle has this path, and no model this name; {hint}")
         bundle = MODELS_FOLDER / model
         if not (bundle / MANIFEST_NAME).exists():

@@ -8,17 +8,19 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app_tier.bundle import Bundle
 from core.format import plural
 from fleetsight_client.api import ApiClient, ApiError
 from fleetsight_client.console import Console
 from localcloud.clients import CloudUnreachableError
+from scripts.client import FleetClient
 from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
 from scripts.run.images import ImageSet
 from scripts.run.sign_in import MailPrinter, sign_in_instructions
@@ -114,6 +116,8 @@ class RunSession:
 
     Attributes:
         instructions: returns what else to print once the system has started.
+        offered: a bundle that jobs may name beside the configured one.
+        is_batch_for_offered: whether the batch names it.
     """
 
     system: System
@@ -121,8 +125,11 @@ class RunSession:
     console: Console
     stop: threading.Event
     instructions: Callable[[System], str] | None = None
+    offered: Bundle | None = None
+    is_batch_for_offered: bool = False
     client: ApiClient = field(init=False)
     _mails: MailPrinter = field(init=False)
+    _batch_model: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Create the client of the API; with sign-in, `run` replaces it by the operator's client."""
@@ -186,8 +193,22 @@ class RunSession:
             self._print(sign_in_instructions(self.system.sign_in))
         if self.instructions is not None:
             self._print(self.instructions(self.system))
+        if self.offered is not None:
+            self._offer(self.offered)
         if self.system.switches:
             self._print(f"The local cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
+
+    def _offer(self, bundle: Bundle) -> None:
+        """Offer a bundle to jobs beside the model of new jobs."""
+        with closing(FleetClient(self.system.url, token=self.client.token)) as operator:
+            try:
+                name = str(operator.add_model(str(bundle.folder.absolute()), None)["name"])
+                default = operator.models()["default"]
+            except ApiError as error:
+                self._print(f"The model {bundle.name} is not offered: {error}")
+                return
+        self._batch_model = name if self.is_batch_for_offered else None
+        self._print(f"Models: {default} for new jobs, {name} {'for this batch' if self._batch_model else 'by name'}.")
 
     def _print(self, sentence: str) -> None:
         """Print arbitrary text unwrapped, so that it can be copied."""
@@ -197,7 +218,14 @@ class RunSession:
         failed = self.system.supervisor.failed
         with LiveBar(self.console) as bar:
             # The images are kept: else the page of the first batch would show placeholders.
-            batch = Batch(self.client, images, bar.show, lambda: self.stop.is_set() or failed.is_set(), keep=True)
+            batch = Batch(
+                self.client,
+                images,
+                bar.show,
+                lambda: self.stop.is_set() or failed.is_set(),
+                keep=True,
+                model=self._batch_model,
+            )
             try:
                 return batch.run()
             except InterruptedBatchError:

@@ -152,7 +152,18 @@ def test_once_ends_with_1_when_an_image_of_the_users_own_fails(port: int, tmp_pa
     (folder / "torn.jpg").write_bytes(b"no image at all")
     good = next(iter(samples(1, seed=3)))
     (folder / good.filename).write_bytes(good.data)
-    command = [sys.executable, "-m", "scripts.run", "--once", "--port", str(port), "--images", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.run",
+        "--once",
+        "--port",
+        str(port),
+        "--model",
+        "demo",
+        "--images",
+        str(folder),
+    ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "failed: torn.jpg" in ended.stdout

@@ -16,6 +16,7 @@ from app_tier.bundle import DEMO_BUNDLE
 from fleetsight_client.api import ApiClient
 from scripts.home import HOME_VARIABLE
 from tests.conftest import ROOT
+from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
 from tests.support.documents import CommandBlock, code_blocks, command_blocks
 from tests.support.processes import processes_of
@@ -165,9 +166,11 @@ class Reader:
 
 
 def make_checkout(folder: Path) -> Path:
-    """Make a checkout in which ResNet-18 was built, with a network that is smaller."""
+    """Make a checkout in which ResNet-18 and the model for photos were built, with a network that is smaller."""
     link_checkout(folder)
-    shutil.copytree(DEMO_BUNDLE, folder / ".fleetsight" / "models" / "resnet18")
+    models = folder / ".fleetsight" / "models"
+    shutil.copytree(DEMO_BUNDLE, models / "resnet18")
+    relabelled_bundle(models / "photos", "photos", "!")
     return folder
 
 

@@ -40,10 +40,10 @@ MODEL_FIELD = "model"
 EXAMPLE_IMAGES = 100
 """Batch that the page forecasts before any image is chosen, and without JavaScript."""
 
-LOCAL_MODEL_COMMAND = "./scripts/run.sh --model resnet18"
+LOCAL_MODEL_COMMAND = "./scripts/run.sh --model photos"
 """Starts the system on this machine with ImageNet's classes."""
 
-AWS_MODEL_COMMAND = "./scripts/fleetsight model build resnet18"
+AWS_MODEL_COMMAND = "./scripts/fleetsight model build photos"
 """Builds the bundle that the next bake of the workers' image takes."""
 
 FORM_WITHOUT_SESSION = (

@@ -32,15 +32,13 @@ from scripts.aws.bake.builders import (
 )
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
+from scripts.demo_model import DEMO_NAME
 from scripts.model.commands import MODELS_FOLDER
 from services.ec2 import console_of
 
 ROOT = Path(__file__).parents[3]
 
-DEFAULT_BUNDLE = "resnet18"
-
-DEMO_NAME = "demo"
-"""The name of the bundle that is part of the project."""
+DEFAULT_BUNDLE = "photos"
 
 AGENT_KEY = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
 KEY_WARNING = timedelta(days=90)
@@ -91,7 +89,7 @@ def select_bundle(account: AwsAccount, name: str | None, engine: EngineName, mod
             bundle = load_bundle(models / DEFAULT_BUNDLE)
         else:
             raise BakeError(
-                f"there is no bundle in {models / DEFAULT_BUNDLE}: make ImageNet's ResNet-18 with "
+                f"there is no bundle in {models / DEFAULT_BUNDLE}: make the one for photos with "
                 f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
                 f"signs and everyday things by --{DEMO_NAME}"
             )

@@ -12,6 +12,8 @@ import pytest
 import requests
 import yaml
 
+from fleetsight_client.api import ApiClient
+from scripts.demo_model.signs import samples
 from scripts.run.sign_in import OPERATOR
 from tests.support.documents import DOCUMENTS, command_blocks, name_of
 from tests.support.otlp import OtlpCollector, otlp_collector
@@ -43,6 +45,18 @@ def expect_proxied(run: Run) -> None:
     assert "Strict-Transport-Security" in answer.headers
     other = {**proxied, "Host": "other.example.org"}
     assert requests.get(f"{run.url}/readyz", headers=other, timeout=DEADLINE_SECONDS).status_code == 421
+
+
+def expect_both_models(run: Run) -> None:
+    """The drawn signs get the demo model; all other images get the one for photos."""
+    run.expect_batch()
+    run.expect(r"\n100 images, demo@")
+    run.expect(r"\nModels: photos for new jobs, demo for this batch\.\n")
+    models = ApiClient(run.url).models()
+    assert (models["default"], [each["name"] for each in models["models"]]) == ("photos", ["photos", "demo"])
+    sign = next(samples(1, seed=1))
+    answer = requests.post(run.url, files={"f": (sign.filename, sign.data)}, timeout=DEADLINE_SECONDS)
+    assert answer.text.endswith("!"), answer.text
 
 
 def expect_sign_in(run: Run) -> None:
@@ -77,7 +91,7 @@ def expect_switches(*switches: str) -> Callable[[Run], None]:
 SLOW_BOOTS = ("boot_delay_seconds=5", "boot_delay_tail_seconds=20", "stuck_boot_fraction=0.05")
 
 EXPECTED: Mapping[str, Callable[[Run], None]] = {
-    "./scripts/run.sh": Run.expect_batch,
+    "./scripts/run.sh": expect_both_models,
     "./scripts/run.sh --sign-in": expect_sign_in,
     "./scripts/run.sh --metrics": expect_metrics,
     "./scripts/run.sh --model resnet18": Run.expect_batch,

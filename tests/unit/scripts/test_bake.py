@@ -10,23 +10,24 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from app_tier.bundle import DEMO_BUNDLE
-from scripts.aws.bake.bake import DEMO_NAME, select_bundle
+from scripts.aws.bake.bake import select_bundle
 from scripts.aws.bake.spec import BakeError
 from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.aws.deploy.up import available_images, worker_disk_gib
+from scripts.demo_model import DEMO_NAME
 from tests.support.aws_stage import StubbedAccount, Time, stubbed, stubbed_account
 
 ACCOUNT = AwsAccount("us-east-1")
 
 
-def test_the_default_bundle_is_the_built_resnet(tmp_path: Path) -> None:
-    shutil.copytree(DEMO_BUNDLE, tmp_path / "resnet18")
-    assert select_bundle(ACCOUNT, None, "openvino", tmp_path) == tmp_path / "resnet18"
+def test_the_default_bundle_is_the_built_one_for_photos(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_BUNDLE, tmp_path / "photos")
+    assert select_bundle(ACCOUNT, None, "openvino", tmp_path) == tmp_path / "photos"
 
 
 def test_a_missing_default_bundle_names_the_build_command(tmp_path: Path) -> None:
-    with pytest.raises(BakeError, match=r"(?s)model build resnet18`.*--bundle.*--demo"):
+    with pytest.raises(BakeError, match=r"(?s)model build photos`.*--bundle.*--demo"):
         select_bundle(ACCOUNT, None, "openvino", tmp_path)
 
 

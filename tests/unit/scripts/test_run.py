@@ -14,7 +14,7 @@ import pytest
 
 from ami.local import LocalImage
 from app_tier.sizing import HostResources
-from core.config import PATH_VARIABLE
+from core.config import DEMO_BUNDLE, PATH_VARIABLE
 from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError
@@ -300,6 +300,10 @@ def test_a_folder_of_images_does_not_hide_the_model_of_its_name(
     images(models, "photos/bundle.json", "here/photos/cat.jpg")
     monkeypatch.chdir(models / "here")
     assert bundle_of(model_setting("photos", print, threading.Event())) == models / "photos"
+
+
+def test_the_demo_is_a_model_by_name() -> None:
+    assert bundle_of(model_setting("demo", print, threading.Event())) == ROOT / DEMO_BUNDLE
 
 
 def test_an_unknown_model_is_rejected_with_the_nearest_name(models: Path) -> None:

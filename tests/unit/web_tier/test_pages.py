@@ -36,14 +36,14 @@ def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestRespo
 @pytest.mark.parametrize(
     ("endpoint_url", "command"),
     [
-        (None, "./scripts/fleetsight model build resnet18"),
-        ("http://127.0.0.1:4566", "./scripts/run.sh --model resnet18"),
+        (None, "./scripts/fleetsight model build photos"),
+        ("http://127.0.0.1:4566", "./scripts/run.sh --model photos"),
     ],
 )
 def test_the_upload_form_explains_the_demo_model(make_app: AppMaker, endpoint_url: str | None, command: str) -> None:
     aws = {"endpoint_url": endpoint_url}
     assert f">{command}</code>" in make_app(aws=aws).test_client().get("/").text
-    assert "resnet18" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
+    assert "--model photos" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/model", "/nowhere"])
