@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import IO, Final
 
 from core.bundle_facts import MANIFEST_NAME, MAX_MANIFEST_BYTES, check_pin
-from core.bundle_manifest import BundleDigestError, BundleError, BundleFormatError, Manifest, parse_manifest
+from core.bundle_manifest import (
+    TORCH_NAME,
+    BundleDigestError,
+    BundleError,
+    BundleFormatError,
+    Manifest,
+    parse_manifest,
+)
 
 DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
@@ -93,7 +100,8 @@ class Bundle:
         if name in self.unchecked:
             raise BundleDigestError(f"{name} of bundle {self.name} was opened as unused, so its digest is unchecked")
         if name not in self.manifest.files:
-            raise BundleMissingError(f"bundle {self.name} in {self.folder} has no {name}: {_BUILD_AGAIN}")
+            option = ", with --with-torch or of a .pt2 file" if name == TORCH_NAME else ""
+            raise BundleMissingError(f"bundle {self.name} in {self.folder} has no {name}: {_BUILD_AGAIN}{option}")
         return self.folder / name
 
 

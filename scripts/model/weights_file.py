@@ -226,10 +226,9 @@ def _follow(name: str, items: list[Any], stack: list[Any], kinds: dict[str, str]
             stack[-1] = stack[-1](*items[0])
         case "BINPERSID":
             stack.append(_storage_key(items[0], kinds))
-        case "BUILD":
-            pass  # attributes of a dict, as `_metadata`
-        case _:
+        case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
             stack.append(tuple(items))
+        # BUILD sets attributes of a dict, such as `_metadata`, which have no effect here.
 
 
 def _storage_key(reference: Any, kinds: dict[str, str]) -> str:
