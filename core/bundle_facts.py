@@ -6,7 +6,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,9 @@ ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, R
 
 _FORMER: Final[Mapping[str, object]] = {"fit": "crop", "fill": [0, 0, 0], "interpolation": "bilinear"}
 """The only preprocessing that there was before a bundle could state another."""
+
+_MAX_CARD_TEXT: Final = 200
+"""Characters of a text in a model card."""
 
 # One slash, since a `Path`, which the configuration contains, has dropped the other.
 IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+?)/*")
@@ -50,6 +53,7 @@ class BundleFacts:
         precision: how the network computes: fp32, bf16, int8 or exact.
         short_side: pixels to which it scales the shorter side of an image, at most; None if the bundle does not state
             them.
+        card: what else its builder states for people, as names and texts.
     """
 
     digest: str | None = None
@@ -58,6 +62,7 @@ class BundleFacts:
     name: str | None = None
     precision: str = "fp32"
     short_side: int | None = None
+    card: Sequence[tuple[str, str]] = ()
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -140,6 +145,7 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             stated.get("name"),
             stated.get("precision", "fp32"),
             short_side if isinstance(short_side, int) else None,
+            tuple(model_card(stated)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
@@ -156,6 +162,34 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             f"no bundle can be read at {place}: it has a message for {min(unknown)!r}, which is no label"
         )
     return facts
+
+
+def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a ``bundle.json`` states of its model for people: network, input, source, licence and accuracy.
+
+    Nothing of it is checked, and it may lack all of it: it has no part in an answer.
+    """
+    spec = {**_FORMER, **stated["preprocess"]} if isinstance(stated.get("preprocess"), dict) else {}
+    provenance = stated["provenance"] if isinstance(stated.get("provenance"), dict) else {}
+    sizes = [each if isinstance(each, list) else [each, each] for each in (spec.get("crop"), spec.get("resize"))]
+    (height, width), resize = sizes[0][:2], sizes[1]
+    short = f" of {resize[0]}" if spec.get("fit") == "crop" else ""
+    shown = f"{height} x {width} pixels, {spec.get('fit')}{short}, {spec.get('interpolation')}" if spec else ""
+    measured = provenance.get("measured")
+    of_images = [
+        f"{100 * each['accuracy']:.4g}% of {each['images']:,} {name.replace('_', ' ')} images"
+        for name, each in (measured.items() if isinstance(measured, dict) else ())
+        if isinstance(each, dict) and isinstance(each.get("accuracy"), float) and isinstance(each.get("images"), int)
+    ]
+    for name, text in (
+        ("Network", stated.get("architecture")),
+        ("Input", shown),
+        ("Source", provenance.get("url") or provenance.get("source")),
+        ("Licence", provenance.get("licence")),
+        ("Accuracy", ", ".join(of_images)),
+    ):
+        if isinstance(text, str) and text:
+            yield name, " ".join(text.split())[:_MAX_CARD_TEXT]
 
 
 def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> bytes:

@@ -15,7 +15,7 @@ from app_tier.bundle_s3 import fetch_bundle, in_s3
 from app_tier.classify import check_engine, top_labels
 from app_tier.engines import MIN_GAIN, LoadedModel, open_engine
 from app_tier.preprocess import load_square, normalise
-from core.bundle_facts import MANIFEST_NAME
+from core.bundle_facts import MANIFEST_NAME, model_card
 from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest, Measurement, Precision
 from core.config import load_config
 from core.images import ImageRejectedError
@@ -270,12 +270,9 @@ Row = tuple[str, str]
 
 def rows_of(manifest: Manifest) -> list[Row]:
     """Return each row's name and value, in the order in which people read them."""
-    spec = manifest.preprocess
-    height, width = spec.input_shape
     rows = [
         ("name", manifest.name),
-        ("architecture", manifest.architecture),
-        ("input", f"{height} x {width} pixels, {spec.fit} from {spec.resize}, {spec.interpolation}"),
+        *((name.lower(), text) for name, text in model_card(manifest.model_dump(mode="json"))),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:30])}{' …' * (len(manifest.labels) > 30)}"),
     ]
     if "outputs" in manifest.provenance:
@@ -296,13 +293,6 @@ def rows_of(manifest: Manifest) -> list[Row]:
         rows += _against_fp32(manifest.measured, manifest.low_precision)
     elif manifest.measured:
         rows.append(_measured_on(manifest.measured))
-    rows += [(name, str(manifest.provenance[name])) for name in ("url", "licence") if name in manifest.provenance]
-    measured = manifest.provenance.get("measured", {})
-    rows += [
-        (name, f"{measured[name]['accuracy']:.2%} right of {measured[name]['images']}")
-        for name in ("signs", "cifar_test", "photos")
-        if name in measured
-    ]
     return rows
 
 

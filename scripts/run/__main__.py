@@ -126,7 +126,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
             stop,
             instructions=prometheus_instructions if metrics else None,
             offered=offered,
-            is_batch_for_offered=folder is None,
+            is_batch_for_offered=folder is None and not no_batch,
         )
         sys.exit(session.run(once=once, json_file=json_file, open_page=open_page))
     except InvalidSwitchError as error:

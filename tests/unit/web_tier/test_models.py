@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, read_facts
+from core.bundle_facts import MANIFEST_NAME, model_card, read_facts
 from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
@@ -153,6 +153,26 @@ def test_models_are_removed_unless_new_jobs_get_them(client: FlaskClient, other:
     assert "stop (2)" in page
     assert f'<input type="hidden" name="job" value="{job["job_id"]}">' in page
     assert client.get("/model?job=unknown").status_code == 404
+
+
+def test_the_page_of_a_model_shows_its_card(client: FlaskClient) -> None:
+    page = client.get("/model").text
+    assert "<dt>Network</dt><dd><bdi>cifar-resnet20</bdi></dd>" in page
+    assert "<dt>Input</dt><dd><bdi>32 x 32 pixels, crop of 32, bilinear</bdi></dd>" in page
+    assert "88.05% of 10,000 cifar test images, 99.98% of 10,000 signs images" in page
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        {"provenance": 1, "preprocess": [2], "architecture": 3},
+        {"provenance": {"url": 4, "licence": ["MIT"], "measured": {"a": 5, "b": {"accuracy": "6", "images": 7}}}},
+    ],
+)
+def test_a_card_leaves_out_what_is_not_stated_as_expected(stated: dict[str, object]) -> None:
+    assert list(model_card(stated)) == []
+    assert list(model_card({**stated, "architecture": "a\n" * 300})) == [("Network", "a " * 100)]
 
 
 def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
