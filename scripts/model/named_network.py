@@ -69,7 +69,7 @@ def build_named(
 def _parameters(name: str, weights: str | Path, classes: int) -> tuple[Weights, dict[str, Any]]:
     """Return the network's parameters, and what a bundle says of them."""
     if weights == RANDOM:
-        return RandomWeights(), {"weights": "random: answers mean nothing"}
+        return RandomWeights({}, name), {"weights": "random: answers mean nothing"}
     path = pretrained_weights(name) if weights == PUBLISHED else Path(weights)
     parameters = Weights(read_weights(path), f"{name} with {classes} labels")
     published = dict(PRETRAINED_MODELS[name].provenance) if weights == PUBLISHED else {}

@@ -17,8 +17,7 @@ from app_tier.bundle import BundleBuildError
 from app_tier.engine_imports import import_openvino
 from scripts.model.pretrained import ResNet
 
-_openvino: Any = import_openvino()
-op: Any = _openvino.opset13
+op: Any = import_openvino().opset13
 Node = Any
 """An operation of an OpenVINO graph, or one of its outputs."""
 
@@ -74,16 +73,13 @@ class Weights:
 class RandomWeights(Weights):
     """Parameters of any shape, always the same: they compute as long as trained ones, and mean nothing."""
 
-    def __init__(self) -> None:
-        super().__init__({}, "")
-        self._random = np.random.default_rng(0)
-
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
         """Return a start for training: ones and zeros for a normalisation, otherwise He's normal distribution."""
         if len(shape) == 1:
             array = np.full(shape, float(name.endswith(("weight", "running_var"))), np.float32)
         else:
-            array = self._random.standard_normal(shape, np.float32) * np.sqrt(2 * shape[1] / np.prod(shape))
+            deviation = np.sqrt(2 * shape[1] / np.prod(shape))
+            array = deviation * np.random.default_rng(len(self.taken)).standard_normal(shape, np.float32)
         self.taken[name] = array.astype(np.float32, copy=False)
         return self.taken[name]
 
@@ -134,7 +130,7 @@ def network_graph(architecture: ResNet | None, weights: Weights, classes: int, s
     images = op.parameter([-1, 3, size, size], np.float32, name="images")
     outputs = _resnet(architecture, weights, images, classes) if architecture else _lite0(weights, images, classes)
     weights.refuse_others()
-    return _openvino.Model([outputs], [images], "network")
+    return import_openvino().Model([outputs], [images], "network")
 
 
 def _resnet(architecture: ResNet, weights: Weights, images: Node, classes: int) -> Node:
@@ -193,5 +189,4 @@ def _lite0(weights: Weights, images: Node, classes: int) -> Node:
             y = convolution(y, f"{block}_depthwise_conv", f"{block}_bn1", expanded, kernel, **how)
             y = layers.convolution(y, f"{block}_project_conv", f"{block}_bn2", filters, 1)
             x = op.add(x, y) if number else y
-    x = convolution(x, "_conv_head", "_bn1", 1280, 1)
-    return layers.probabilities(x, "_fc", classes)
+    return layers.probabilities(convolution(x, "_conv_head", "_bn1", 1280, 1), "_fc", classes)

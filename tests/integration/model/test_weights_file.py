@@ -1,6 +1,7 @@
 """Weights are read without torch as torch reads them, and a hostile file does nothing but end the build."""
 
 import io
+import json
 import os
 import pickle
 import tracemalloc
@@ -146,6 +147,16 @@ def test_a_view_within_its_storage_is_read(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "weights")["w"].tolist() == [1, 2, 3]
 
 
+def safetensors(tensors: dict[str, tuple[str, int, int, int]], data: bytes) -> bytes:
+    """Return a file of tensors, given by their type, size, begin and end."""
+    header = {
+        name: {"dtype": dtype, "shape": [size], "data_offsets": [begin, end]}
+        for name, (dtype, size, begin, end) in tensors.items()
+    }
+    written = json.dumps(header).encode()
+    return len(written).to_bytes(8, "little") + written + data
+
+
 LARGE = 2**40
 HUGE = b"\xff\xff\xff\x7f"
 """2,147,483,647, as a pickle writes it."""
@@ -176,17 +187,12 @@ HOSTILE = {
     "another pickle": pickle.dumps({"w": 1}, protocol=2) * 5,
     "a long header": (2**62).to_bytes(8, "little") + b'{"w":',
     "a nested header": (10**6).to_bytes(8, "little") + b'{"a":' + b"[" * 10**6,
-    "a tensor past the end": (64).to_bytes(8, "little")
-    + b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(64)
-    + bytes(4),
-    "a tensor before the beginning": (64).to_bytes(8, "little")
-    + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[-8,-4]}}'.ljust(64)
-    + bytes(4),
-    "tensors in one place": (6400).to_bytes(8, "little")
-    + (
-        b"{" + b",".join(b'"%d":{"dtype":"F16","shape":[4000],"data_offsets":[0,8000]}' % n for n in range(99)) + b"}"
-    ).ljust(6400)
-    + bytes(8000),
+    "a tensor past the end": safetensors({"w": ("F32", 2, 0, 8)}, bytes(4)),
+    "a tensor before the beginning": safetensors({"w": ("F32", 1, -8, -4)}, bytes(4)),
+    "tensors in one place": safetensors({str(n): ("F16", 4000, 0, 8000) for n in range(99)}, bytes(8000)),
+    "tensors in one place after one of negative length": safetensors(
+        {"w": ("F16", 0, 10**6, 0), **{str(n): ("F16", 4000, 0, 8000) for n in range(99)}}, bytes(8000)
+    ),
     "an empty file": b"",
     "no weights": b"hello",
 }
