@@ -162,8 +162,6 @@ def _with_rgb_in(model: Any, form: NetworkForm) -> Any:
         steps.custom(
             lambda pixels: opset13.reduce_sum(opset13.multiply(pixels, shares), [1], keep_dims=True).output(0)
         )
-    if form.element_type == "uint8":  # a conversion cuts off what is behind the point
-        steps.custom(lambda pixels: opset13.round(pixels).output(0))
     ends.output().tensor().set_element_type(openvino.Type.f32)
     return ends.build()
 
@@ -235,8 +233,6 @@ def _torch_with_rgb_in(module: Any, form: NetworkForm) -> "nn.Module":
                 pixels = (pixels * torch.tensor(_GREY).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
             if form.layout == "nhwc":
                 pixels = pixels.permute(0, 2, 3, 1)
-            if form.element_type == "uint8":
-                pixels = pixels.round()
             outputs: Tensor = self.program(pixels.to(getattr(torch, form.element_type)))
             return outputs.float()
 

@@ -259,7 +259,15 @@ def test_reduced_decoding_of_a_large_jpeg_hardly_changes_a_pixel(spec: Preproces
     assert difference.mean() < 1
 
 
-@pytest.mark.parametrize(("spec", "short"), [(DEMO_PREPROCESS, 767), (IMAGENET_PREPROCESS, 1279)], ids=["32", "224"])
+@pytest.mark.parametrize(
+    ("spec", "short"),
+    [
+        (DEMO_PREPROCESS, 767),
+        (IMAGENET_PREPROCESS, 1279),
+        (PLAIN.model_copy(update={"resize": (64, 224), "crop": (64, 224), "fit": "stretch"}), 1119),
+    ],
+    ids=["32", "224", "64 x 224"],
+)
 def test_a_jpeg_that_is_not_much_larger_than_needed_is_decoded_in_full(spec: Preprocess, short: int) -> None:
     picture, _ = draw(7, seed=5, size=(short + 100, short))
     data = encode(picture, "JPEG")
