@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import AcceptedCount, Counts, ImageRecord
+from core.messages import LabelScore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -474,6 +475,24 @@ def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., 
     written.finish(1, 3)
     expect(page.locator(".tile.done")).to_have_count(3)
     expect(page.locator("#unlikely")).to_be_hidden()
+
+
+def test_independent_labels_are_all_shown_with_and_without_javascript(
+    page: Page, browser: Browser, system: System, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(1)
+    top = (LabelScore(label="stop", score=0.9), LabelScore(label="parking", score=0.7))
+    found = {"label": "stop", "score": 0.9, "top": top}
+    written.store.put_done([answer_of(written.images[0], 0).model_copy(update=found)])
+    views = {"": ".tile .label", "?view=table": "#list .found"}
+    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
+        plain = context.new_page()
+        for view, text in views.items():
+            page.goto(f"{written.path}{view}")
+            expect_live(page)
+            plain.goto(f"{written.path}{view}")
+            for each in (page, plain):
+                expect(each.locator(text)).to_have_text("stop, parking")
 
 
 def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(

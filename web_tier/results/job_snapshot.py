@@ -51,6 +51,7 @@ class ImageRow(WireModel):
         bytes: size of the file; absent in the same case.
         status: state of the image.
         label, score: of an image that is done; the score from 0 to 1.
+        also: its further labels that are not mere guesses; only independent labels (a sigmoid's) have them.
         failure: why an image failed, in two or three words.
         reason: why it failed, in a sentence.
         final: true if the image itself made the request fail, so that it cannot be retried.
@@ -69,6 +70,7 @@ class ImageRow(WireModel):
     status: ImageState
     label: str | None = None
     score: float | None = None
+    also: str | None = None
     failure: str | None = None
     reason: str | None = None
     final: Literal[True] | None = None
@@ -84,6 +86,11 @@ class ImageRow(WireModel):
     def is_unsure(self) -> bool:
         """Whether the label is a mere guess, as for a picture of something that is not one of the classes."""
         return self.score is not None and self.score < UNSURE
+
+    @property
+    def labels(self) -> str:
+        """The labels of an image that is done; static/job/items.js has the same text."""
+        return ", ".join(filter(None, (self.label, self.also)))
 
     @property
     def retries(self) -> str:
@@ -109,6 +116,7 @@ class ImageRow(WireModel):
         return cls.copied_from(
             response,
             id=response.image_id,
+            also=", ".join(pair.label for pair in response.top[1:] if pair.score > UNSURE) or None,
             failure=FAILURE_WORDS.get(response.error.code, "Failed") if response.error else None,
             reason=response.error.message if response.error else None,
             final=True if is_final(response) else None,

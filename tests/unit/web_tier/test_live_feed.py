@@ -15,7 +15,7 @@ import pytest
 from core.ids import new_id
 from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult
+from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
 from services.table import LAST
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
@@ -236,6 +236,22 @@ def test_a_row_has_how_the_system_retried_its_image(
     assert (
         ImageRow.of_result(ImageResult(IMAGE, response, new_resend(resends) if resends else None)).retries == retries
     )
+
+
+@pytest.mark.parametrize(
+    ("scores", "also", "labels"),
+    [
+        ((0.9, 0.7, 0.2), "b", "a, b"),
+        ((0.9, 0.05, 0.05), None, "a"),
+        ((0.5, 0.5, 0), None, "a"),
+        ((0.3, 0.2, 0), None, "a"),
+    ],
+    ids=["independent", "softmax", "two alike", "a guess"],
+)
+def test_a_row_has_each_independent_label(scores: tuple[float, ...], also: str | None, labels: str) -> None:
+    top = tuple(LabelScore(label=label, score=score) for label, score in zip("abc", scores, strict=True))
+    row = ImageRow.of_response(done(IMAGE).model_copy(update={"label": "a", "score": scores[0], "top": top}))
+    assert (row.also, row.labels) == (also, labels)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ export function gridItems(base) {
             const isDone = row.status === "done";
             const isGuess = row.score < UNSURE;
             const texts = {
-                done: isGuess ? "Unsure" : row.label,
+                done: isGuess ? "Unsure" : labelsOf(row),
                 failed: row.retrying ? "Trying again" : row.failure,
                 waiting: "Waiting",
             };
@@ -92,7 +92,7 @@ export function gridItems(base) {
             updateMarks(tile, row);
             const label = tile.querySelector(".label");
             label.textContent = texts[row.status];
-            label.title = row.label ?? "";
+            label.title = labelsOf(row) ?? "";
             label.classList.toggle("quiet", row.status === "waiting");
             tile.querySelector(".stand-in").textContent = row.label ?? "";
             tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
@@ -108,6 +108,11 @@ export function gridItems(base) {
         cancelPicture: cancelPictures,
         ...spacers("li"),
     };
+}
+
+/** Return the text of an image's labels; several of them are independent. */
+function labelsOf({ label, also }) {
+    return also ? `${label}, ${also}` : label;
 }
 
 /**
@@ -130,7 +135,7 @@ export function tableItems(base) {
         update(element, row) {
             element.className = `image-row ${row.status}${row.retrying ? " retrying" : ""}`;
             updateMarks(element, row);
-            const found = row.label ?? row.reason ?? "";
+            const found = labelsOf(row) ?? row.reason ?? "";
             element.querySelector(".found").textContent = row.score < UNSURE ? `Unsure: ${found}` : found;
             element.querySelector(".score").textContent = row.score === undefined ? "" : formatPercent(row.score);
             element.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;

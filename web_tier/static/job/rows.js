@@ -28,6 +28,7 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} version - counts the changes of the row.
  * @property {string} [label]
  * @property {number} [score] - 0 to 1.
+ * @property {string} [also] - further labels, of a model with independent labels.
  * @property {string} [failure] - why the image failed, in two or three words.
  * @property {string} [reason] - why the image failed, in a sentence.
  * @property {boolean} [final] - whether a retry would fail too.
@@ -104,8 +105,8 @@ export class Rows {
         const bothFailed = update.status === "failed" && row.status === "failed";
         const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
         if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
-        const { status, label, score, failure, reason, final, retrying, cached, at, turn, tries } = update;
-        Object.assign(row, { status, label, score, failure, reason, final, retrying, cached, at, turn, tries });
+        const { status, label, score, also, failure, reason, final, retrying, cached, at, turn, tries } = update;
+        Object.assign(row, { status, label, score, also, failure, reason, final, retrying, cached, at, turn, tries });
         row.version += 1;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
