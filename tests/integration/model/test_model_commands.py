@@ -145,6 +145,15 @@ def test_build_says_how_often_it_is_right_and_which_preprocessing_would_be_bette
     assert "points more" not in ran.output
 
 
+def test_independent_labels_are_built_in_fp32_unless_another_precision_is_asked_for(
+    own_network: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\noutputs: sigmoid\n")
+    ran = run("build", *own_network, "--out", str(tmp_path / "bundle"))
+    assert "its labels are independent, so it answers in fp32" in ran.output
+    assert load_bundle(tmp_path / "bundle").manifest.precision == "fp32"
+
+
 @pytest.mark.parametrize(
     ("right", "count", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
