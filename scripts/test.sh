@@ -111,15 +111,18 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
 case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
+    failed=0
+    at_once setup_torch "format lint imports security_lint own_rules audit" || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end.
     at_once \
-      "setup_torch integration_tests" \
+      integration_tests \
       image_tests \
       "browser_tests chaos_tests" \
-      "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
-      fuzzing
-    report coverage
+      "types covered_unit_tests setup_simulate simulations" \
+      fuzzing || failed=1
+    report coverage || failed=1
     grep "^== audit NOT DONE" "$LOGS/audit" || true
+    exit "$failed"
     ;;
   --fast) at_once "format lint imports security_lint own_rules types" unit_tests ;;
   *)

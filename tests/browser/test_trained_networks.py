@@ -1,0 +1,290 @@
+"""Networks answer in the system as in their framework's own script, by page, command and API."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from playwright.sync_api import Page
+
+from core.bundle_manifest import Preprocess
+from fleetsight_client.api import ApiClient
+from scripts.client import FleetClient
+from scripts.demo_model.signs import samples
+from scripts.load.inputs import new_suffix
+from scripts.model.named_network import build_named
+from scripts.model.own_network import build_own
+from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights
+from scripts.model.torchvision_import import import_torchvision
+from scripts.run.system import System
+from tests.browser.conftest import arrived, classify
+from tests.conftest import ROOT
+from tests.support.seeded_networks import lite0_logits, trained
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
+
+pytestmark = pytest.mark.processes
+
+IMAGES = {sample.filename: sample.data for sample in samples(12, seed=51)}
+LABELS = tuple(f"class {number}" for number in range(6))
+SOFTMAX = partial(torch.softmax, dim=1)
+MAX_DIFFERENCE = 0.02
+MIN_SAME = 0.995
+
+Logits = Callable[[torch.Tensor], torch.Tensor]
+Answers = dict[str, tuple[str, float]]
+"""Label and score by filename."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as its framework has it.
+
+    Attributes:
+        feed: what the framework's own transforms make of an image.
+        network: what a batch becomes: logits.
+        scores: what its logits become.
+        labels: one for each output.
+    """
+
+    feed: Callable[[Image.Image], torch.Tensor]
+    network: Callable[[torch.Tensor], torch.Tensor]
+    scores: Callable[[torch.Tensor], torch.Tensor] = SOFTMAX
+    labels: tuple[str, ...] = LABELS
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits of each image."""
+        opened = [Image.open(io.BytesIO(data)).convert("RGB") for data in IMAGES.values()]
+        with torch.inference_mode():
+            return self.network(torch.stack([self.feed(image) for image in opened]))
+
+    def answers(self) -> Answers:
+        """Return the answer to each image."""
+        outputs: NDArray[np.float32] = self.scores(self.logits()).numpy()
+        return {
+            name: (self.labels[row.argmax()], float(row.max())) for name, row in zip(IMAGES, outputs, strict=True)
+        }
+
+
+class SmallNetwork(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """Two convolutions with seeded weights."""
+
+    def __init__(self, planes: int = 3, *, is_nhwc: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.is_nhwc = is_nhwc
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(planes, 16, 5, 2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, 2), torch.nn.ReLU()
+        )
+        self.last = torch.nn.Linear(32, len(LABELS))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        planes_first = pixels.permute(0, 3, 1, 2) if self.is_nhwc else pixels
+        return self.last(self.layers(planes_first).mean((2, 3)))
+
+
+def tensor_of(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Return planes as torchvision makes them."""
+    functional = import_torchvision().transforms.functional
+    return functional.normalize(functional.to_tensor(image), mean, std)
+
+
+def cropped(
+    resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Image.Image], torch.Tensor]:
+    """Return torchvision's usual transforms."""
+    transforms = import_torchvision().transforms
+    both = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(crop)])
+    return lambda image: tensor_of(both(image), mean, std)
+
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+GREY = (0.5,)
+
+
+def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[int, ...], Trained]]:
+    """Return the YAML, the network, its input's shape, and its framework's script, by name."""
+    functional = import_torchvision().transforms.functional
+    stretched, padded, both, grey, nhwc = (
+        SmallNetwork(),
+        SmallNetwork(),
+        SmallNetwork(),
+        SmallNetwork(1),
+        SmallNetwork(is_nhwc=True),
+    )
+    bicubic = Image.Resampling.BICUBIC
+    crop = cropped(72, 64, MEAN, STD)
+    return {
+        "stretched": (
+            {"input_size": [48, 80], "fit": "stretch"},
+            stretched,
+            (3, 48, 80),
+            Trained(lambda image: tensor_of(functional.resize(image, [48, 80]), MEAN, STD), stretched),
+        ),
+        "padded": (
+            {"input_size": 64, "fit": "pad", "fill": [124, 116, 104], "interpolation": "bicubic"},
+            padded,
+            (3, 64, 64),
+            Trained(
+                lambda image: tensor_of(ImageOps.pad(image, (64, 64), bicubic, (124, 116, 104)), MEAN, STD),
+                padded,
+            ),
+        ),
+        "grey": (
+            {"input_size": 64, "resize": 72, "channels": "grey", "mean": [*GREY], "std": [*GREY]},
+            grey,
+            (1, 64, 64),
+            Trained(
+                lambda image: tensor_of(
+                    functional.center_crop(functional.resize(image, 72), 64).convert("L"), GREY, GREY
+                ),
+                grey,
+            ),
+        ),
+        "nhwc": (
+            {"input_size": 64, "resize": 72, "layout": "nhwc"},
+            nhwc,
+            (64, 64, 3),
+            Trained(lambda image: crop(image).permute(1, 2, 0), nhwc),
+        ),
+        "sigmoid": (
+            {"input_size": 64, "resize": 72, "outputs": "sigmoid"},
+            both,
+            (3, 64, 64),
+            Trained(crop, both, torch.sigmoid),
+        ),
+    }
+
+
+@pytest.fixture
+def networks(own_system: System, tmp_path: Path) -> Mapping[str, Trained]:
+    """The networks, which the system has as models."""
+    found = dict(named_networks(tmp_path))
+    for name, (spec, network, shape, script) in own_networks().items():
+        stated = {"mean": [*MEAN], "std": [*STD], **spec, "name": name, "labels": [*LABELS]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(stated))
+        spread(script, network.last.weight.data, network.last.bias.data)
+        example, batch = torch.zeros(2, *shape), torch.export.Dim("batch")
+        program = torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+        build_own(tmp_path / f"{name}.pt2", tmp_path / f"{name}.yaml", tmp_path / "bundles" / name)
+        found[name] = script
+    with_models = FleetClient(own_system.url)
+    for name in found:
+        with_models.add_model(str(tmp_path / "bundles" / name), name)
+    with_models.close()
+    return found
+
+
+def named_networks(folder: Path) -> Mapping[str, Trained]:
+    """Build the networks that have a name, of seeded weights; return their frameworks' scripts by name."""
+
+    def script(name: str, logits: Logits) -> Trained:
+        spec: Preprocess = PRETRAINED_MODELS[name].preprocess
+        assert isinstance(spec.resize, int)
+        assert isinstance(spec.crop, int)
+        return Trained(cropped(spec.resize, spec.crop, spec.mean, spec.std), logits)
+
+    scripts = {}
+    if find_spec(PHOTOS_PACKAGE) is not None:  # it is optional
+        build_named("photos", folder / "bundles" / "photos")
+        state = torch.load(pretrained_weights("photos"))
+        scripts["photos"] = replace(
+            script("photos", lambda pixels: lite0_logits(state, pixels)), labels=imagenet_labels()
+        )
+    for name in ("resnet18", "resnet50"):
+        network = import_torchvision().models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
+        network.load_state_dict(trained(network.state_dict()))
+        scripts[name] = script(name, network)
+        spread(scripts[name], network.fc.weight.data, network.fc.bias.data)
+        torch.save(network.state_dict(), folder / f"{name}.pth")
+        build_named(name, folder / "bundles" / name, folder / f"{name}.pth", LABELS)
+    return scripts
+
+
+def spread(network: Trained, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Change the last layer so that the images get different labels, as those of trained networks do."""
+    bias.zero_()
+    logits = network.logits()
+    scale = 1 / (logits - logits.mean(0)).std()
+    weight.mul_(scale)
+    bias.copy_(-scale * logits.mean(0))
+
+
+def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api(
+    own_page: Page, own_system: System, networks: Mapping[str, Trained], tmp_path: Path
+) -> None:
+    api = ApiClient(own_system.url)
+    same = compared = 0
+    for name, network in networks.items():
+        expected = network.answers()
+        for way, answers in {
+            "API": by_api(api, name),
+            "command": by_command(own_system, name, tmp_path / name),
+            "page": by_page(own_page, api, name, tmp_path / name),
+        }.items():
+            assert answers.keys() == expected.keys(), (name, way)
+            for file, (label, score) in expected.items():
+                assert abs(answers[file][1] - score) <= MAX_DIFFERENCE, (name, way, file)
+                same, compared = same + (answers[file][0] == label), compared + 1
+        assert len({label for label, _ in expected.values()}) > 1, f"{name} answers all images alike"
+    api.close()
+    assert same >= MIN_SAME * compared, f"{same} of {compared} have the same label"
+
+
+def fresh_images() -> dict[str, bytes]:
+    """Return the images with bytes that the cache does not know, behind their end."""
+    return {name: data + new_suffix() for name, data in IMAGES.items()}
+
+
+def by_api(api: ApiClient, model: str) -> Answers:
+    """Upload the images by the API."""
+    job_id = api.create_job(model, model=model)
+    api.send_images(job_id, list(fresh_images().items()), model)
+    return results_of(api, job_id)
+
+
+def by_command(system: System, model: str, folder: Path) -> Answers:
+    """Classify a folder by the command."""
+    folder.mkdir()
+    for name, data in fresh_images().items():
+        (folder / name).write_bytes(data)
+    out = folder.with_suffix(".csv")
+    options = ("--model", model, "--out", str(out), "--url", system.url)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fleetsight_client", "classify", str(folder), *options],
+        cwd=ROOT, env={**os.environ, "XDG_STATE_HOME": str(folder.with_suffix(".state"))}, capture_output=True,
+        text=True, timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    with out.open(newline="", encoding="utf-8") as lines:
+        return {row["path"]: (row["label"], float(row["score"])) for row in csv.DictReader(lines)}
+
+
+def by_page(page: Page, api: ApiClient, model: str, folder: Path) -> Answers:
+    """Choose the model and the images on the page."""
+    for name, data in fresh_images().items():
+        (folder / name).write_bytes(data)
+    page.goto("/")
+    page.get_by_label("Model", exact=True).select_option(model)
+    page.locator("#images").set_input_files([folder / name for name in IMAGES])
+    classify(page)
+    return results_of(api, arrived(page))
+
+
+def results_of(api: ApiClient, job_id: str) -> Answers:
+    """Wait for the answers of a job."""
+    wait_until(lambda: api.status(job_id)["done"] == len(IMAGES), f"job {job_id} is done")
+    return {str(each["filename"]): (each["label"], each["score"]) for each in api.results(job_id)}
