@@ -179,7 +179,8 @@ def _open_pt2(path: Path) -> _OpenedNetwork:
         ) from error
     signature = program.graph_signature
     _check_ends(path, len(signature.user_inputs), len(signature.user_outputs))
-    pixels = next(node.meta["val"] for node in program.graph.nodes if node.name == signature.user_inputs[0])
+    (first_input, *_) = signature.user_inputs
+    pixels = next(node.meta["val"] for node in program.graph.nodes if node.name == first_input)
     _check_batch(path, pixels.shape[0], program.range_constraints)
     lengths = tuple(each if isinstance(each, int) else None for each in pixels.shape)
     network = NetworkInput(lengths, str(pixels.dtype).removeprefix("torch."))
