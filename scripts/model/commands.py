@@ -131,13 +131,19 @@ for _command in ROLLOUT_COMMANDS:
     help="YAML that describes --network (docs/models.md).",
 )
 @click.option(
+    "--from",
+    "published",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder or JSON file of timm or Hugging Face, for what --spec leaves out.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the bundle [default: .fleetsight/models/NAME]",
 )
 @_target_options
 @_one_line_errors
-def build(
+def build(  # noqa: PLR0913 - click calls it by name
     *,
     name: str | None,
     weights: str,
@@ -145,6 +151,7 @@ def build(
     with_torch: bool,
     network: Path | None,
     spec: Path | None,
+    published: Path | None,
     out: Path | None,
     target: "Target",
 ) -> None:
@@ -155,6 +162,8 @@ def build(
         raise click.UsageError(
             "say what to build: a NAME such as photos or resnet18, or --network FILE with --spec FILE"
         )
+    if published is not None and network is None:
+        raise click.UsageError("--from is for a --network: the settings of a NAME are known")
     if network is not None and (weights != "published" or labels is not None or with_torch):
         raise click.UsageError(
             "--weights, --labels and --with-torch are for a NAME: a --network has its own, and --spec the labels"
@@ -162,7 +171,7 @@ def build(
     if network is not None and spec is not None:
         from scripts.model.own_network import build_own
 
-        bundle = build_own(network, spec, out, target)
+        bundle = build_own(network, spec, out, target, published)
     else:
         from scripts.model.named_network import build_named
 

@@ -202,8 +202,12 @@ def _in_rgb(values: Numbers, white: float, channels: Channels) -> tuple[float, f
     return (third, second, first) if channels == "bgr" else (first, second, third)
 
 
-def read_spec(path: Path) -> NetworkSpec:
+def read_spec(path: Path, published: Mapping[str, object] | None = None) -> NetworkSpec:
     """Read and check the YAML; a model without a name gets that of the file.
+
+    Args:
+        path: of the YAML.
+        published: values of keys that the YAML leaves out (`scripts.model.published_settings`).
 
     Raises:
         BundleBuildError: it cannot be read, or does not say what it must; the message names the key.
@@ -215,7 +219,7 @@ def read_spec(path: Path) -> NetworkSpec:
     if not isinstance(contents, dict):
         raise BundleBuildError(f"{path} must hold keys such as input_size and labels, not {contents!r:.60}")
     try:
-        return NetworkSpec.model_validate({"name": path.stem, **contents})
+        return NetworkSpec.model_validate({"name": path.stem, **(published or {}), **contents})
     except ValidationError as error:
         first = error.errors()[0]
         # Without the kind of size, a number or two, that pydantic has tried.

@@ -17,6 +17,7 @@ from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export
 from scripts.model.network_checks import settle_outputs
 from scripts.model.network_spec import NetworkForm, NetworkInput, read_spec
 from scripts.model.precision import Target
+from scripts.model.published_settings import published_settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +52,13 @@ class _OpenedNetwork:
     feed: Callable[[NetworkForm], _FedNetwork]
 
 
-def build_own(network: Path, spec_file: Path, out: Path | None = None, target: Target = FP32) -> Bundle:
+def build_own(
+    network: Path,
+    spec_file: Path,
+    out: Path | None = None,
+    target: Target = FP32,
+    published: Path | None = None,
+) -> Bundle:
     """Build the bundle of the network in file `network`.
 
     Args:
@@ -60,11 +67,12 @@ def build_own(network: Path, spec_file: Path, out: Path | None = None, target: T
         out: the bundle's folder.
         target: precision of the answers, and images to measure it on; fp32 for independent labels, since ``exact``
             compares the two best of those that exclude each other.
+        published: file or folder of timm or Hugging Face, for what the YAML leaves out.
 
     Raises:
         BundleBuildError: a file cannot be read, or the two do not fit.
     """
-    spec = read_spec(spec_file)
+    spec = read_spec(spec_file, published_settings(published) if published else None)
     opener = {ONNX_SUFFIX: _open_onnx, TORCH_SUFFIX: _open_pt2}.get(network.suffix.lower())
     if opener is None:
         raise BundleBuildError(f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: export the network as one")
