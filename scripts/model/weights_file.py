@@ -84,9 +84,8 @@ def _read(path: Path) -> tuple[Any, dict[str, Array]]:
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return _read_zip(path)
-    data = (
-        path.read_bytes()
-    )  # not mapped: training may be writing the file, and what it cuts off would end this process
+    # Not mapped: training may be writing the file, and what it cuts off would end this process.
+    data = path.read_bytes()
     if data[8:9] == b"{":
         return _read_safetensors(data), {}
     return _read_old_format(data)
