@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel
-from app_tier.storage import refuse
-from app_tier.task import Task
+from app_tier.task import Task, refuse
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 
 DIGITS = 6

@@ -16,8 +16,8 @@ from app_tier.models import LoadedModels
 from app_tier.recovery import FatalError, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
-from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
-from app_tier.task import Task
+from app_tier.storage import answered_before, delete, fetch, respond, store
+from app_tier.task import Task, refuse
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
 from core.telemetry import NO_SPANS, SpanExporter

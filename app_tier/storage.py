@@ -13,26 +13,13 @@ from hashlib import sha256
 
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
-from core.messages import ClassificationResult, Failure, Prediction, failed, response_within
+from core.messages import ClassificationResult, Prediction, response_within
 from core.predictions import store_prediction, stored_prediction
 from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 
 _log = logging.getLogger(__name__)
-
-
-def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
-    """Return the task with the result of an image that cannot be classified."""
-    delivery = task.delivery
-    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.tries)
-    more = {
-        "timings": task.timings,
-        "queued_at": delivery.queued_at,
-        "attempt": delivery.request.attempt,
-        "traceparent": task.traceparent,
-    }
-    return task.with_payload(prediction.model_copy(update=more))
 
 
 def answered_before(task: Task[None], bucket: Bucket) -> Task[ClassificationResult] | None:

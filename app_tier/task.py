@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from app_tier.engines import LoadedModel
-from core.messages import RequestMessage, Timings
+from core.messages import Failure, Prediction, RequestMessage, Timings, failed
 from services.clock import epoch_seconds
 from services.sqs import ReceivedMessage
 
@@ -127,3 +127,16 @@ class Task(Generic[T_co]):
 def new_task(delivery: Delivery) -> Task[None]:
     """Return the task for the first stage."""
     return Task(delivery, None, {"queued": delivery.queued_ms})
+
+
+def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
+    """Return the task with the result of an image that cannot be classified."""
+    delivery = task.delivery
+    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.tries)
+    more = {
+        "timings": task.timings,
+        "queued_at": delivery.queued_at,
+        "attempt": delivery.request.attempt,
+        "traceparent": task.traceparent,
+    }
+    return task.with_payload(prediction.model_copy(update=more))

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import click
 
-from core.config import DEMO_BUNDLE
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import clean_terminal_output
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
-from scripts.run.model import PHOTOS, can_serve_photos, checked_bundle, model_setting
+from scripts.run.model import model_setting, with_photos
 from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
 from scripts.run.state import open_state
@@ -108,10 +107,9 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         if state is not None:
             console.print(state.sentence, soft_wrap=True)
         system = System(HOME, overrides, switches=switches, state=state)
-        bundle, offered = checked_bundle(system.config), None
-        if model is None and system.config.worker.bundle == DEMO_BUNDLE and can_serve_photos():
-            system = replace(system, overrides=overrides | model_setting(PHOTOS, console.print, stop))
-            bundle, offered = checked_bundle(system.config), bundle
+        if folder is not None:
+            images_in(folder)  # before a model is built
+        system, bundle, offered = with_photos(system, console.print, stop)
         images = None
         if folder is not None:
             images = images_in(folder, bundle.labels)

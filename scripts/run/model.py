@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.bundle_manifest import BundleError
 from core.config import DEMO_BUNDLE, Config
 from scripts.demo_model import DEMO_NAME
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS
-from scripts.run.system import HOME, ROOT, StartError
+from scripts.run.system import HOME, ROOT, StartError, System
 
 MODELS_FOLDER: Final = HOME / "models"
 """Where `fleetsight model build NAME` puts bundles, too; one that is there is served as it is."""
@@ -28,9 +29,23 @@ PHOTOS: Final = "photos"
 """The model of new jobs if nothing else is asked for: it knows ImageNet's 1,000 classes."""
 
 
-def can_serve_photos() -> bool:
-    """Return whether the model for photos is built, or the optional package with its weights is installed."""
-    return (MODELS_FOLDER / PHOTOS / MANIFEST_NAME).exists() or find_spec(PHOTOS_PACKAGE) is not None
+def with_photos(
+    system: System, say: Callable[[str], None], stop: threading.Event
+) -> tuple[System, Bundle, Bundle | None]:
+    """Return a system with the model for photos, its bundle, and that of the demo, which it is to offer beside it.
+
+    A system with another bundle than that of config.yaml stays as it is, also with ``--model demo``, which is an
+    absolute path; and so does one if neither the model is built nor the optional package with its weights installed.
+
+    Raises:
+        StartError: the configured bundle is not valid, or that for photos could not be built.
+    """
+    bundle = checked_bundle(system.config)
+    has_photos = (MODELS_FOLDER / PHOTOS / MANIFEST_NAME).exists() or find_spec(PHOTOS_PACKAGE) is not None
+    if system.config.worker.bundle != DEMO_BUNDLE or not has_photos:
+        return system, bundle, None
+    served = replace(system, overrides={**system.overrides, **model_setting(PHOTOS, say, stop)})
+    return served, checked_bundle(served.config), bundle
 
 
 def model_setting(model: str, say: Callable[[str], None], stop: threading.Event) -> dict[str, str]:

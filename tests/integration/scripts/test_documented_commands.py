@@ -229,7 +229,6 @@ PRINTED: Mapping[str, str] = {
     "*: ./scripts/fleetsight fleet scale 5*": r"1\.\.5",
     "*: ./scripts/fleetsight fleet drain *": r"drains",
     "*: ./scripts/fleetsight model show *": rf"(?s)cifar-resnet20.*labels.*{load_bundle().digest}",
-    "docs/models.md: ./scripts/fleetsight model verify BUNDLE": r"(?s)3 files as built.*100\.0% the same label",
     "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",

@@ -463,6 +463,7 @@ def test_models_are_rolled_out_promoted_rolled_back_and_removed(
         (("roll-out", place, "--share", "12.5%"), "New jobs get demo (87.5%) or signs (12.5%).\n"),
         (("promote",), "New jobs get signs (100%).\n"),
         (("roll-back",), "New jobs get demo (100%).\n"),
+        (("remove", "signs"), "New jobs cannot choose the model signs any more.\n"),
         (("add", place, "--name", "signs-2"), f"Jobs may name the model signs-2, digest {digest[:12]}. "),
         (("roll-out", "signs-2", "--share", "0.25"), "New jobs get demo (75%) or signs-2 (25%).\n"),
         (("roll-back",), "New jobs get demo (100%).\n"),

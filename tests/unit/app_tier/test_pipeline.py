@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from app_tier.lifecycle import Lifetime
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.stages import Channel, ChannelClosedError, Stage, StageThreads
-from app_tier.storage import answered_before, delete, fetch, refuse, respond, store
-from app_tier.task import Task, new_task
+from app_tier.storage import answered_before, delete, fetch, respond, store
+from app_tier.task import Task, new_task, refuse
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
