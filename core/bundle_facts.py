@@ -147,7 +147,7 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             short_side if isinstance(short_side, int) else None,
             tuple(model_card(stated)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
     texts = [
         *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),
@@ -171,10 +171,11 @@ def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
     spec = {**_FORMER, **stated["preprocess"]} if isinstance(stated.get("preprocess"), dict) else {}
     provenance = stated["provenance"] if isinstance(stated.get("provenance"), dict) else {}
-    sizes = [each if isinstance(each, list) else [each, each] for each in (spec.get("crop"), spec.get("resize"))]
-    (height, width), resize = sizes[0][:2], sizes[1]
-    short = f" of {resize[0]}" if spec.get("fit") == "crop" else ""
-    shown = f"{height} x {width} pixels, {spec.get('fit')}{short}, {spec.get('interpolation')}" if spec else ""
+    shown = ""
+    if "crop" in spec and "resize" in spec:
+        crop, resize = (each if isinstance(each, list) else [each] * 2 for each in (spec["crop"], spec["resize"]))
+        whole = f" of {resize[0]}" if spec["fit"] == "crop" else ""
+        shown = f"{crop[0]} x {crop[-1]} pixels, {spec['fit']}{whole}, {spec['interpolation']}"
     measured = provenance.get("measured")
     of_images = [
         f"{100 * each['accuracy']:.4g}% of {each['images']:,} {name.replace('_', ' ')} images"

@@ -1,8 +1,10 @@
 """Models: the one that each job gets, their roll-out by operators, and what pages show of them."""
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html import unescape
@@ -15,7 +17,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, model_card, read_facts
+from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, facts_in, model_card, read_facts
 from core.config import Config
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
@@ -173,6 +175,13 @@ def test_the_page_of_a_model_shows_its_card(client: FlaskClient) -> None:
 def test_a_card_leaves_out_what_is_not_stated_as_expected(stated: dict[str, object]) -> None:
     assert list(model_card(stated)) == []
     assert list(model_card({**stated, "architecture": "a\n" * 300})) == [("Network", "a " * 100)]
+
+
+@pytest.mark.parametrize("sizes", [[], {}, "x", None])
+def test_sizes_that_are_none_make_no_facts_or_no_line(sizes: object) -> None:
+    stated = {"labels": ["a", "b"], "preprocess": {"crop": sizes, "resize": 8}}
+    with suppress(BundleUnreadableError):
+        assert facts_in(json.dumps(stated).encode()).labels == ("a", "b")
 
 
 def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
