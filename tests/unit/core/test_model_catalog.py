@@ -210,7 +210,7 @@ def test_a_name_means_one_bundle_for_good_and_a_bundle_has_one_name() -> None:
     with pytest.raises(CatalogRefusedError, match="this bundle is the model 'birds' already"):
         with_model(catalog, renamed)
     assert with_configured(catalog, renamed, NOW).versions == catalog.versions
-    later = version_of("birds").model_copy(update={"place": "s3://elsewhere/birds", "added_by": "somebody"})
+    later = version_of("birds").model_copy(update={"place": "s3://elsewhere/birds", "added_by": "ada"})
     assert with_model(catalog, later) == catalog
     configured = with_configured(catalog, other, NOW)
     assert configured.default_version.name == "birds-ffffffffffff"
