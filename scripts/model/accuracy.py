@@ -12,20 +12,11 @@ from numpy.typing import NDArray
 from app_tier.bundle import Bundle
 from app_tier.engines import open_engine
 from core.bundle_manifest import Preprocess, height_and_width
+from core.confidence import wilson_interval
 from scripts.model.sample_images import decoded, labelled_images
 
 MAX_IMAGES: Final = 300
 """Images that each way of preparing them is tried on, which takes about a minute at 224 pixels."""
-
-Z_95: Final = 1.96
-"""Standard deviations that 95% of a normal distribution lie within."""
-
-
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of a share by Wilson's score, 0 to 1."""
-    share, weight = right / count, Z_95**2 / count
-    half = Z_95 * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return (share + weight / 2 - half) / (1 + weight), (share + weight / 2 + half) / (1 + weight)
 
 
 def other_ways(spec: Preprocess) -> dict[str, Preprocess]:

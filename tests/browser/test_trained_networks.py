@@ -117,7 +117,7 @@ GREY = (0.5,)
 def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[int, ...], Trained]]:
     """Return the YAML, the network, its input's shape, and its framework's script, by name."""
     functional = import_torchvision().transforms.functional
-    stretched, padded, both, grey, nhwc = (
+    stretched, padded, independent, grey, nhwc = (
         SmallNetwork(),
         SmallNetwork(),
         SmallNetwork(),
@@ -161,9 +161,9 @@ def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[
         ),
         "sigmoid": (
             {"input_size": 64, "resize": 72, "outputs": "sigmoid"},
-            both,
+            independent,
             (3, 64, 64),
-            Trained(crop, both, torch.sigmoid),
+            Trained(crop, independent, torch.sigmoid),
         ),
     }
 
@@ -181,10 +181,10 @@ def networks(own_system: System, tmp_path: Path) -> Mapping[str, Trained]:
         torch.export.save(program, tmp_path / f"{name}.pt2")
         build_own(tmp_path / f"{name}.pt2", tmp_path / f"{name}.yaml", tmp_path / "bundles" / name)
         found[name] = script
-    with_models = FleetClient(own_system.url)
+    client = FleetClient(own_system.url)
     for name in found:
-        with_models.add_model(str(tmp_path / "bundles" / name), name)
-    with_models.close()
+        client.add_model(str(tmp_path / "bundles" / name), name)
+    client.close()
     return found
 
 

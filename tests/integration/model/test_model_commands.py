@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
 from core.bundle_manifest import IR_WEIGHTS_NAME
+from core.confidence import wilson_interval
 from scripts.demo_model.signs import samples
-from scripts.model.accuracy import wilson_interval
 from scripts.model.commands import model
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.onnx_file import colour_network
@@ -141,7 +141,7 @@ def test_build_says_how_often_it_is_right_and_which_preprocessing_would_be_bette
     assert "fit: stretch would give 66.7 points more" in ran.output
     (tmp_path / "spec.yaml").write_text("input_size: 16\nlabels: [red, green, blue]\nfit: stretch\n")
     ran = run("build", *own_network, *images, "--precision", "fp32", "--out", str(tmp_path / "bundle"))
-    assert "100.0% of 12 labelled images are right (95% confidence: 75.7% to 100.0%)" in ran.output
+    assert "100.0% of 12 labelled images are right (95% confidence: 75.8% to 100.0%)" in ran.output
     assert "points more" not in ran.output
 
 

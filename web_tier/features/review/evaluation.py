@@ -4,14 +4,12 @@ Only images with both a true label and a label of the model count. An image with
 waits, is neither right nor wrong.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-Z_95 = 1.959964
-"""Two-sided 95 % quantile of the standard normal distribution."""
+from core.confidence import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +102,8 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % Wilson score interval of the accuracy; None without counted images.
-
-        Source: https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
-        """
-        if not self.counted:
-            return None
-        images, share = self.counted, self.correct / self.counted
-        centre = share + Z_95**2 / (2 * images)
-        width = Z_95 * math.sqrt(share * (1 - share) / images + Z_95**2 / (4 * images**2))
-        scale = 1 + Z_95**2 / images
-        # Rounding may leave the accuracy itself out, where every image or none is correct.
-        return max(0.0, min(share, (centre - width) / scale)), min(1.0, max(share, (centre + width) / scale))
+        """The 95 % confidence interval of the accuracy; None without counted images."""
+        return wilson_interval(self.correct, self.counted) if self.counted else None
 
 
 @dataclass(frozen=True, slots=True)
