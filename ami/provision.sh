@@ -227,13 +227,13 @@ install_gpu_driver() {
   say "NVIDIA's driver $(modinfo --set-version "$kernel" --field version nvidia) for the kernel $kernel"
 }
 
-# nginx serves the static files of the web tier and of Bootstrap. Text files also get a gzip copy.
+# nginx serves the static files of the web tier, in a folder of their hash. Text files also get a gzip copy.
 install_static_files() {
   local static=$HOME_DIR/static
   [ "$role" = web ] || return 0
   rm -rf "$static" /etc/nginx/sites-enabled/default
-  cp -r "$HOME_DIR/app/web_tier/static" "$static"
-  cp -r "$HOME_DIR"/venv/lib/python3*/site-packages/flask_bootstrap/static/bootstrap5 "$static/bootstrap"
+  mkdir "$static"
+  cp -r "$HOME_DIR/app/web_tier/static" "$static/$(cd "$HOME_DIR/app" && "$PYTHON" -m web_tier.http.assets)"
   find "$static" -type f '(' -name '*.js' -o -name '*.css' -o -name '*.svg' ')' -exec gzip --keep --best --no-name {} +
 }
 

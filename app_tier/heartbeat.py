@@ -36,6 +36,7 @@ class WorkerStats:
         in_flight: images received and not answered yet.
         end: how it ends; None while it receives.
         models: digests of the models that are loaded, the latest used first.
+        failed_model: digest of the model that could not be loaded lately, if any.
     """
 
     images: int = 0
@@ -43,6 +44,7 @@ class WorkerStats:
     end: WorkerEnd | None = None
     reason: str = ""
     models: Sequence[str] = ()
+    failed_model: str | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -116,6 +118,7 @@ class Heartbeater:
             images_per_second=round((stats.images - last_images) / seconds, 3) if seconds > 0 else 0.0,
             # A fault's reason, which may be long, takes the place of the models, so that the message always fits.
             models=() if is_last and stats.end == "failed" else tuple(stats.models[:MAX_REPORTED_MODELS]),
+            failed_model=None if is_last and stats.end == "failed" else stats.failed_model,
             end=stats.end if is_last else None,
             reason=stats.reason if is_last else "",
         )

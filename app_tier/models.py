@@ -252,6 +252,19 @@ class LoadedModels:
             return list(reversed(self._loaded))[:MAX_REPORTED_MODELS]
 
     @property
+    def failed_digest(self) -> str | None:
+        """Digest of the model that failed to load last; None if that was longer ago than its pause and another.
+
+        A load that failed for a fault of the system, such as an outage of S3, says nothing about the model.
+        """
+        now = self._recovery.clock()
+        with self._lock:
+            failed = reversed(self._failed.items())
+            recent = (each for each in failed if each[1].fault is not LoadFault.SYSTEM)
+            place, load = next(recent, (None, None))
+        return place.digest if place and load and now <= load.until + MAX_PAUSE_SECONDS else None
+
+    @property
     def is_loading(self) -> bool:
         """Whether a thread loads a model."""
         return self._threads > 0

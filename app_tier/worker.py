@@ -97,6 +97,7 @@ class Worker:
                 self.lifetime.ended,
                 self.lifetime.reason,
                 models.digests,
+                models.failed_digest,
             ),
             send_heartbeats,
         )

@@ -41,6 +41,20 @@ class BundleUnreadableError(FleetsightError):
 
 
 @dataclass(frozen=True)
+class SeenPart:
+    """Which part of a picture a network sees, as its bundle states it.
+
+    Attributes:
+        fit: crop, stretch or pad, as of `core.bundle_manifest.Preprocess`.
+        resize, crop: height and width, in pixels.
+    """
+
+    fit: str
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class BundleFacts:
     """What a bundle states about itself.
 
@@ -53,6 +67,7 @@ class BundleFacts:
         precision: how the network computes: fp32, bf16, int8 or exact.
         short_side: pixels to which it scales the shorter side of an image, at most; None if the bundle does not state
             them.
+        seen: which part of a picture the network sees; None if the bundle does not state it.
         card: what else its builder states for people, as names and texts.
     """
 
@@ -62,6 +77,7 @@ class BundleFacts:
     name: str | None = None
     precision: str = "fp32"
     short_side: int | None = None
+    seen: SeenPart | None = None
     card: Sequence[tuple[str, str]] = ()
 
 
@@ -145,6 +161,7 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             stated.get("name"),
             stated.get("precision", "fp32"),
             short_side if isinstance(short_side, int) else None,
+            _seen_part(stated),
             tuple(model_card(stated)),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -164,18 +181,30 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
     return facts
 
 
+def _seen_part(stated: Mapping[str, Any]) -> SeenPart | None:
+    stated_spec = stated.get("preprocess")
+    spec: dict[str, Any] = {**_FORMER, **stated_spec} if isinstance(stated_spec, dict) else {}
+    stated_sizes = (spec.get("resize"), spec.get("crop"))
+    sizes: list[Any] = [each if isinstance(each, list) else [each] * 2 for each in stated_sizes]
+    is_stated = {len(size) for size in sizes} == {2}
+    is_stated = is_stated and all(type(side) is int and side > 0 for size in sizes for side in size)
+    if not is_stated or spec["fit"] not in ("crop", "stretch", "pad"):
+        return None
+    (down, across), (height, width) = sizes
+    return SeenPart(spec["fit"], (down, across), (height, width))
+
+
 def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a ``bundle.json`` states of its model for people: network, input, source, licence and accuracy.
 
     Nothing of it is checked, and it may lack all of it: it has no part in an answer.
     """
-    spec = {**_FORMER, **stated["preprocess"]} if isinstance(stated.get("preprocess"), dict) else {}
     provenance = stated["provenance"] if isinstance(stated.get("provenance"), dict) else {}
     shown = ""
-    if "crop" in spec and "resize" in spec:
-        crop, resize = (each if isinstance(each, list) else [each] * 2 for each in (spec["crop"], spec["resize"]))
-        whole = f" of {resize[0]}" if spec["fit"] == "crop" else ""
-        shown = f"{crop[0]} x {crop[-1]} pixels, {spec['fit']}{whole}, {spec['interpolation']}"
+    if seen := _seen_part(stated):
+        whole = f" of {seen.resize[0]}" if seen.fit == "crop" else ""
+        filter_name = stated["preprocess"].get("interpolation", _FORMER["interpolation"])
+        shown = f"{seen.crop[0]} x {seen.crop[1]} pixels, {seen.fit}{whole}, {filter_name}"
     measured = provenance.get("measured")
     of_images = [
         f"{100 * each['accuracy']:.4g}% of {each['images']:,} {name.replace('_', ' ')} images"

@@ -127,6 +127,11 @@ def bill_of(billed: BillingPeriod | FleetDay | FleetSnapshot) -> Bill:
     return Bill(billed.billed_seconds, billed.cost, billed.saved)
 
 
+def day_dollars(day: FleetDay, prices: PriceSettings) -> float:
+    """Return the cost of a day (UTC): of its instances, and of the requests of its images."""
+    return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
+
+
 def share_of(run: BillingPeriod, answers: int) -> Bill:
     """Return the cost of `answers` of the images of a billing period."""
     # The figures of the period may be one round older than the answers.

@@ -58,6 +58,9 @@ _SORT_KEY: Final = "RECOVERY"
 
 _REVOKED: Final = "REVOKED"
 
+_FIRST: Final = "0"
+"""Below every sort key of a user's partition."""
+
 
 class Scope(StrEnum):
     """An action that a token permits."""
@@ -116,6 +119,13 @@ class Revocations:
         self.table.put_all([_revoked(owner, Revocation(new_id(), int(now)))])
         self.sleep(1 - now % 1)
 
+    def delete_all_of(self, owner: str) -> None:
+        """Revoke and delete every credential of a user; the revocation stays, for what a request stores meanwhile."""
+        self.revoke_all_of(owner)
+        items = list(self.table.query(user_partition(owner), _FIRST, LAST))
+        keys = [(str(item["pk"]), str(item["sk"])) for item in items if item["sk"] != _REVOKED]
+        self.table.delete_all([*((str(item["partition"]), _TOKEN) for item in items if "partition" in item), *keys])
+
     def last_of(self, owner: str) -> Revocation:
         """Return the last revocation of a user."""
         item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock())
@@ -147,6 +157,7 @@ class PersonalToken:
         signed_in: epoch seconds of the sign-in that it was made from.
         made_after: id of the user's last revocation before it.
         last_used: the last day (UTC) on which it was used.
+        second_factor: whether that sign-in included a code of an authenticator app.
     """
 
     token_id: str
@@ -159,6 +170,7 @@ class PersonalToken:
     signed_in: int
     made_after: str = ""
     last_used: date | None = None
+    second_factor: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,12 +182,20 @@ class PersonalTokens:
     clock: Callable[[], datetime] = utc_now
     random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
 
-    def make(
-        self, owner: str, email: str, name: str, scopes: Collection[str], days: int, signed_in: int
+    def make(  # noqa: PLR0917 - what a token has
+        self,
+        owner: str,
+        email: str,
+        name: str,
+        scopes: Collection[str],
+        days: int,
+        signed_in: int,
+        second_factor: bool = False,
     ) -> tuple[str, PersonalToken]:
         """Create a token for `owner`, who signed in at `signed_in`; return its text and its data.
 
-        It expires after `days` days, or once the credentials of that sign-in are revoked.
+        It expires after `days` days, or once the credentials of that sign-in are revoked. With `second_factor` that
+        sign-in included a code.
 
         Raises:
             TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
@@ -199,6 +219,7 @@ class PersonalTokens:
             expires_at=now + timedelta(days=days),
             signed_in=signed_in,
             made_after=self.revocations.last_of(owner).revocation_id,
+            second_factor=second_factor,
         )
         listed = _item(token, user_partition(owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
@@ -273,6 +294,7 @@ def _item(token: PersonalToken, pk: str, sk: str) -> Item:
         "created_at": token.created_at.isoformat(),
         "signed_in": token.signed_in,
         "made_after": token.made_after,
+        "second_factor": int(token.second_factor),
         EXPIRES_AT: int(token.expires_at.timestamp()),
     }
 
@@ -287,9 +309,10 @@ def _token(item: Item) -> PersonalToken:
         scopes=frozenset(json.loads(str(item["scopes"]))),
         created_at=created_at,
         expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
-        # An earlier release stored neither.
+        # An earlier release stored none of these.
         signed_in=int(item.get("signed_in", created_at.timestamp())),
         made_after=str(item.get("made_after", "")),
+        second_factor=bool(item.get("second_factor")),
         last_used=None if used is None else date.fromisoformat(str(used)),
     )
 

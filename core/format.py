@@ -9,6 +9,7 @@ from core.config import PriceSettings
 from core.copying_model import CopyingModel
 from core.fleet.models import (
     CapPeriod,
+    FleetHalt,
     FleetInstance,
     FleetPause,
     FleetSnapshot,
@@ -16,6 +17,7 @@ from core.fleet.models import (
     LimitsOverride,
     OperatorMessage,
     OutageMessage,
+    RollBackMessage,
     WorkerLimits,
 )
 from services.clock import utc_now
@@ -111,6 +113,11 @@ def full_date(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def short_date(moment: datetime) -> str:
+    """Return the day and the minute in UTC: `1 Mar 14:03 UTC`."""
+    return moment.astimezone(UTC).strftime("%-d %b %H:%M UTC")
+
+
 def percent_text(percent: float | None) -> str:
     """Return a percentage for a form field; an empty string for None."""
     return "" if percent is None else f"{percent:g}"
@@ -131,28 +138,62 @@ def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> 
     return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
 
 
-def next_worker_words(*, is_paused: bool, max_workers: int, spending: FleetSpending | None = None) -> str:
-    """Return a sentence on what starts a worker while none runs, in a fleet with these limits and spending caps."""
-    if is_paused:
-        return "Resume the fleet to start workers."
-    if spending is not None and spending.reached is not None:
-        return f"Workers start at {resume_words(spending)}, or once operators allow more dollars."
-    return "The first upload starts one." if max_workers else "The limits allow none."
+_NEXT_WORKER: Mapping[FleetHalt | None, str] = {
+    None: "The first upload starts one.",
+    "paused": "Resume the fleet to start workers.",
+    "cap reached": "Workers start at {end}, or once operators allow more dollars.",
+    "workers fail": "One starts a minute until one answers.",
+    "limit 0": "The limits allow none.",
+    "launches fail": "The controller tries again.",
+}
 
 
-PAUSE_MEANS = "No new workers start; uploads still queue."
+def next_worker_words(halt: FleetHalt | None, spending: FleetSpending | None = None) -> str:
+    """Return a sentence on what starts a worker while none runs, given what keeps workers from starting."""
+    return _NEXT_WORKER[halt].format(end="" if spending is None else resume_words(spending))
+
+
+def peak_words(peak_workers: int) -> str:
+    """Return the most workers at once, and of what time: `2 workers since the fleet was last idle`."""
+    return f"{plural(peak_workers, 'worker')} since the fleet was last idle"
 
 
 def pause_words(pause: FleetPause) -> str:
     """Return a sentence on the pause of the fleet: its start, its reason and its effect."""
     why = f": {pause.reason}" if pause.reason else ""
     since = f"{pause.since:%d %B, %H:%M UTC}".removeprefix("0")
-    return f"Paused by ops since {since}{why}. {PAUSE_MEANS}"
+    return f"Paused by ops since {since}{why}. No new workers start; uploads still queue."
 
 
 def resume_words(spending: FleetSpending) -> str:
     """Return when a spending cap that is reached ends: `00:00 UTC`, or `00:00 UTC on 1 December`; else empty."""
     return "" if spending.reached is None else _end_words(spending, spending.reached)
+
+
+_BLOCKED: Mapping[FleetHalt, str] = {
+    "paused": "paused by ops",
+    "cap reached": "spending cap of {period} reached; goes on at {end}",
+    "workers fail": "workers end without an answer",
+    "limit 0": "the limits allow no workers",
+    "launches fail": "no worker can be started",
+}
+
+
+def blocked_words(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> str | None:
+    """Return why no waiting image can be classified now, for the state `blocked: …`; None if nothing prevents it.
+
+    The controller's report is `silent_seconds` old. Workers that run go on in a fleet that starts no further ones.
+    """
+    if fleet is None:
+        return None
+    if silent_seconds > STALE_SECONDS:
+        return "the controller does not report"
+    works = fleet.running + fleet.pending > 0
+    if fleet.halt is None or (works and fleet.halt != "workers fail"):
+        return None
+    spending = fleet.spending
+    period = "this month" if spending is not None and spending.reached == "month" else "today"
+    return _BLOCKED[fleet.halt].format(period=period, end="" if spending is None else resume_words(spending))
 
 
 def cap_words(spending: FleetSpending) -> str:
@@ -162,6 +203,8 @@ def cap_words(spending: FleetSpending) -> str:
 
 def operator_words(message: OperatorMessage) -> str:
     """Return the sentences of a message to operators."""
+    if isinstance(message, RollBackMessage):
+        return message.text
     if isinstance(message, OutageMessage):
         since = f"{message.since:%d %B, %H:%M UTC}".removeprefix("0")
         if message.is_over:
@@ -170,7 +213,7 @@ def operator_words(message: OperatorMessage) -> str:
     spending, period = message.spending, message.period
     if message.level == "reached":
         return _reached_words(spending, period)
-    used = f"{dollars(spending.used(period))} of {dollars(spending.cap(period) or 0)}"
+    used = f"instances cost {dollars(spending.used(period))} of {dollars(spending.cap(period) or 0)}"
     when = "today" if period == "day" else "this month"
     return (
         f"The {period}'s spending cap is nearly reached: {used} {when}. At the cap no worker starts until "
@@ -183,8 +226,8 @@ def _reached_words(spending: FleetSpending, period: CapPeriod) -> str:
     has_rest = cap is not None and spending.spent(period) < cap
     left = f", and one more worker costs at least {dollars(spending.launch)}" if has_rest else ""
     return (
-        f"The {period}'s spending cap is reached: {_spent_words(spending, period)}{left}. No worker starts until "
-        f"{_end_words(spending, period)}; uploads still queue."
+        f"The {period}'s spending cap is reached: instances cost {_spent_words(spending, period)}{left}. "
+        f"No worker starts until {_end_words(spending, period)}; uploads still queue."
     )
 
 
@@ -270,6 +313,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "dollars": dollars,
     "ago": ago,
     "full_date": full_date,
+    "short_date": short_date,
     "clock": clock,
     "percent_text": percent_text,
 }

@@ -150,7 +150,7 @@ class RequestMessage(_ImageMessage):
 
 
 class LabelScore(WireModel):
-    """A label with its softmax probability, 0 to 1."""
+    """A label with its score, 0 to 1: softmax or sigmoid."""
 
     label: str
     score: float
@@ -294,6 +294,7 @@ class Heartbeat(WireModel):
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
         models: digests of the bundles that are loaded, the latest used first; not in those of older workers.
+        failed_model: digest of the bundle that could not be loaded lately; None if none was.
         end: how the worker has ended, once its state is `ended`; None in those of older workers.
         reason: why it has ended.
     """
@@ -307,6 +308,7 @@ class Heartbeat(WireModel):
     in_hand: int = Field(ge=0)
     images_per_second: float = Field(default=0, ge=0)
     models: tuple[Sha256, ...] = Field(default=(), max_length=MAX_REPORTED_MODELS)
+    failed_model: Sha256 | None = None
     end: WorkerEnd | None = None
     reason: Reason = ""
 

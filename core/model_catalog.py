@@ -106,6 +106,26 @@ class Canary(WireModel):
     share: float = Field(gt=0, lt=1)
 
 
+class Withdrawn(WireModel):
+    """A version that a roll-back took from new jobs.
+
+    Attributes:
+        reason: why it was rolled back by itself; empty if operators did it.
+        moved_at: when operators had the unfinished jobs of before then moved to the default; None if they keep it.
+    """
+
+    name: str
+    digest: Sha256
+    at: AwareDatetime
+    reason: str = ""
+    moved_at: AwareDatetime | None = None
+
+    def words(self, default: str) -> str:
+        """Return what has become of it, and that new jobs get the model called `default`."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"Model {self.name} was rolled back at {self.at:%H:%M} UTC{why}. New jobs get {default}."
+
+
 class ModelCatalog(WireModel):
     """The versions, and which of them new jobs get that name none.
 
@@ -116,6 +136,7 @@ class ModelCatalog(WireModel):
         canary: the version that a share of the new jobs get; None if all get the default.
         configured: digest of the bundle that the configuration named last.
         since: when the default or the canary changed last.
+        withdrawn: the version that was rolled back last; None if there is none, or new jobs get it again.
         edition: number of changes that were stored.
     """
 
@@ -126,6 +147,7 @@ class ModelCatalog(WireModel):
     canary: Canary | None = None
     configured: Sha256
     since: AwareDatetime
+    withdrawn: Withdrawn | None = None
     edition: int = Field(default=0, ge=0)
 
     @classmethod
@@ -148,6 +170,10 @@ class ModelCatalog(WireModel):
     def find(self, digest: str) -> ModelVersion | None:
         """Return the version with this digest, or None."""
         return next((each for each in self.versions if each.digest == digest), None)
+
+    def would_roll_back(self, digest: str) -> bool:
+        """Return whether a roll-back takes this version from new jobs."""
+        return self.canary.digest == digest if self.canary else self.default == digest and self.previous is not None
 
     def called(self, name: str) -> ModelVersion | None:
         """Return the version called `name`, or with `name` as its digest, or None."""
@@ -258,18 +284,33 @@ def promoted(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
     return _with_default(catalog, catalog.canary.digest, at)
 
 
-def rolled_back(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
+def rolled_back(catalog: ModelCatalog, at: datetime, reason: str = "") -> ModelCatalog:
     """Return the catalogue without its canary; if it has none, with the previous default, which takes its place.
+
+    `reason` says why it is rolled back by itself.
 
     Raises:
         CatalogRefusedError: there is neither.
     """
     if catalog.canary is not None:
-        return _changed(catalog, canary=None, since=at)
-    if catalog.previous is None:
+        version, after = catalog.named(catalog.canary.digest), _changed(catalog, canary=None, since=at)
+    elif catalog.previous is not None:
+        version, after = catalog.default_version, _with_default(catalog, catalog.previous, at)
+    else:
         name = catalog.default_version.name
         raise CatalogRefusedError(f"there is no model before {name} to return to: roll out another one by its name")
-    return _with_default(catalog, catalog.previous, at)
+    return _changed(after, withdrawn=Withdrawn(name=version.name, digest=version.digest, at=at, reason=reason))
+
+
+def with_moved_jobs(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
+    """Return the catalogue that has the unfinished jobs of the withdrawn version, if created before `at`, moved.
+
+    Raises:
+        CatalogRefusedError: no version is withdrawn.
+    """
+    if catalog.withdrawn is None:
+        raise CatalogRefusedError("no model was rolled back, so no jobs can be moved: roll back first")
+    return _changed(catalog, withdrawn=catalog.withdrawn.model_copy(update={"moved_at": at}))
 
 
 def with_configured(catalog: ModelCatalog, version: ModelVersion, at: datetime) -> ModelCatalog:
@@ -307,7 +348,11 @@ def _with_default(catalog: ModelCatalog, digest: str, at: datetime) -> ModelCata
 
 
 def _changed(catalog: ModelCatalog, **fields: object) -> ModelCatalog:
-    return ModelCatalog.model_validate({**dict(catalog), **fields})
+    changed = ModelCatalog.model_validate({**dict(catalog), **fields})
+    used = {changed.default, changed.canary.digest if changed.canary else None}
+    if changed.withdrawn is not None and changed.withdrawn.digest in used:
+        return changed.model_copy(update={"withdrawn": None})
+    return changed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import logging
 import re
 import tempfile
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -100,25 +99,25 @@ def publish(
     bucket_named: Callable[[str], Bucket],
     models: Bucket,
     sha256: str | None = None,
-    *,
-    checks_again: bool = False,
+    check: Callable[[Path], object] | None = None,
 ) -> BundleFacts:
     """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its facts.
 
     `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
     damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
-    The files are compared with their digests while they are copied; with `checks_again`, also if they are published.
+    The files are compared with their digests while they are copied. A `check` gets a folder with the compared files
+    before they are published, also if they are published already.
 
     Raises:
         BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states no digest or
-            another one than it has, or is not the pinned one.
+            another one than it has, or is not the pinned one; or by `check`.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     try:
         if (found := IN_S3.fullmatch(str(bundle))) is not None and found["key"].lower().endswith(".zip"):
             with _downloaded(bucket_named(found["bucket"]), found["key"]) as file:
                 try:
-                    return publish(Path(file.name), bucket_named, models, sha256, checks_again=checks_again)
+                    return publish(Path(file.name), bucket_named, models, sha256, check)
                 except BundleUnreadableError as error:
                     raise BundleUnreadableError(str(error).replace(file.name, str(bundle))) from error
         manifest = read_manifest(
@@ -127,19 +126,22 @@ def publish(
         facts, files = facts_in(manifest, str(bundle)), parse_manifest(str(bundle), manifest).files
         if facts.digest is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
+        if check is not None:
+            with tempfile.TemporaryDirectory() as copy:
+                for name, digest in files.items():
+                    with _opened(bundle, name, bucket_named) as file, (Path(copy) / name).open("wb") as target:
+                        target.writelines(_verified(file, digest, f"{bundle}/{name}"))
+                (Path(copy) / MANIFEST_NAME).write_bytes(manifest)
+                check(Path(copy))
+                return publish(Path(copy), bucket_named, models)
         folder = f"{PUBLISHED}/{facts.digest}"
-        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest)
-        if is_published and not checks_again:
+        if _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest):
             return facts
         for name, digest in files.items():
             with _opened(bundle, name, bucket_named) as file:
                 content = _verified(file, digest, f"{bundle}/{name}")
-                if is_published:
-                    deque(content, maxlen=0)
-                else:
-                    models.put_parts(f"{folder}/{name}", content, _CONTENT_TYPE)
-        if not is_published:
-            models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
+                models.put_parts(f"{folder}/{name}", content, _CONTENT_TYPE)
+        models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
     except BundleError as error:
         raise BundleUnreadableError(str(error)) from error
     except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:

@@ -1,10 +1,12 @@
-"""Locations in S3 that users name: `s3://bucket` or `s3://bucket/prefix`, always a whole folder.
+"""Locations in S3 that users name: `s3://bucket` or `s3://bucket/prefix`, a whole folder; and patterns of names.
 
 The prefix ends at a slash, so `s3://photos/data` contains `s3://photos/data/day1` and not `s3://photos/database`.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import AddressValueError, IPv4Address
 
 MAX_PREFIX_BYTES = 900
@@ -12,6 +14,8 @@ MAX_PREFIX_BYTES = 900
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 MAX_LOCATION_CHARACTERS = 1_000
+
+MAX_PATTERN_CHARACTERS = 200
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _RESERVED_STARTS = ("xn--", "sthree-", "amzn-s3-demo-")
@@ -70,3 +74,28 @@ def _is_bucket_name(name: str) -> bool:
     except AddressValueError:
         return True
     return False
+
+
+def matches_pattern(name: str, pattern: str) -> bool:
+    """Return whether a name below a location matches: `*`, `?` and `[…]` stay within a part, `**` is any parts.
+
+    The time grows with the product of the lengths only: all places of the pattern that the parts of the name may have
+    reached are followed at once.
+    """
+    wanted = pattern.split("/")
+    reached = _with_skipped(wanted, {0})
+    for part in name.split("/"):
+        matched = {at for at in reached if at < len(wanted) and fnmatchcase(part, wanted[at])}
+        reached = _with_skipped(wanted, {at if wanted[at] == "**" else at + 1 for at in matched})
+    return len(wanted) in reached
+
+
+def _with_skipped(wanted: list[str], places: Iterable[int]) -> set[int]:
+    """Return places of a pattern, and those after a `**` at them, which may match no part."""
+    found = set[int]()
+    for place in places:
+        stars = 0
+        while wanted[place + stars : place + stars + 1] == ["**"]:
+            stars += 1
+        found.update(range(place, place + stars + 1))
+    return found

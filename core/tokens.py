@@ -197,6 +197,8 @@ class TokenClaims:
         sub: id of the account.
         email: its address; empty for an access token.
         signed_in: epoch seconds of the sign-in that it was made from; a renewed token keeps it.
+        second_factor: whether the pool states that this sign-in included one. Not every pool states that yet:
+            https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-user-pools-step-up-authentication.html
     """
 
     sub: str
@@ -206,6 +208,7 @@ class TokenClaims:
     use: Literal["id", "access"]
     expires_at: datetime
     signed_in: int
+    second_factor: bool = False
 
 
 class _Claims(BaseModel):
@@ -218,6 +221,7 @@ class _Claims(BaseModel):
     auth_time: Moment
     nbf: Moment = 0
     groups: list[Name] = Field(default=[], alias="cognito:groups")
+    amr: list[Name] = []
 
 
 class _IdClaims(_Claims):
@@ -267,8 +271,10 @@ class TokenVerifier:
             raise TokenRefusedError("not good yet; is this machine's clock right?")
         expires_at = datetime.fromtimestamp(claims.exp, UTC)
         email = claims.email if isinstance(claims, _IdClaims) else ""
-        groups = frozenset(claims.groups)
-        return TokenClaims(claims.sub, email, claims.username, groups, claims.token_use, expires_at, claims.auth_time)
+        groups, by_code = frozenset(claims.groups), "mfa" in claims.amr
+        return TokenClaims(
+            claims.sub, email, claims.username, groups, claims.token_use, expires_at, claims.auth_time, by_code
+        )
 
     def _signed_claims(self, text: str, key_id: str) -> _IdClaims | _AccessClaims:
         try:

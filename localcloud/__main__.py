@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localcloud.machines.machine import MachineBackend
     from localcloud.state.folder import StateFolder
 
 LOCK_SECONDS = 10.0
@@ -48,8 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
     hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
-    hypervisor.add_argument("--machines", choices=("process", "nspawn"), default="process", help="of which kind")
-    hypervisor.add_argument("--images", type=Path, help="with nspawn: a root file system for each image id")
     hypervisor.set_defaults(run=_hypervisor)
     guard = commands.add_parser("guard", help="end all instances when the lifeline ends")
     guard.set_defaults(run=_guard)
@@ -117,28 +114,12 @@ def _hypervisor(options: argparse.Namespace) -> None:
     from localcloud.parent_watch import watch_lifeline
 
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    backend = _backend_of(options)
-    hypervisor = Hypervisor(options.endpoint, options.state_dir, backend=backend, grace_seconds=options.grace_seconds)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir, grace_seconds=options.grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hypervisor.stop())
     if options.lifeline_fd is not None:
         watch_lifeline(options.lifeline_fd, hypervisor.stop)
     hypervisor.run()
-
-
-def _backend_of(options: argparse.Namespace) -> "MachineBackend":
-    from localcloud.machines.backends import ProcessBackend
-
-    if options.machines == "process":
-        return ProcessBackend(options.endpoint)
-    from localcloud.machines.backends import NspawnBackend, NspawnMissingError
-
-    if options.images is None:
-        sys.exit("--machines nspawn needs --images DIR, with a root file system for each image id")
-    try:
-        return NspawnBackend(options.endpoint, options.images)
-    except NspawnMissingError as error:
-        sys.exit(str(error))
 
 
 def _guard(options: argparse.Namespace) -> None:

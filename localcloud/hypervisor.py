@@ -1,8 +1,7 @@
 """The compute of the local EC2: runs one machine for each instance and reports its state to the cloud.
 
 One loop reconciles the desired instances of the cloud with the running machines, so that the hypervisor may be killed
-at any instruction and started again. It finds the machines of an earlier hypervisor by their directories. A machine
-backend decides whether a machine is a process or a booted image.
+at any instruction and started again. It finds the machines of an earlier hypervisor by their directories.
 """
 
 import logging
@@ -25,7 +24,6 @@ from localcloud.machines.backends import ProcessBackend
 from localcloud.machines.machine import (
     BootFailedError,
     Machine,
-    MachineBackend,
     Process,
     discard_all,
     end_all,
@@ -64,9 +62,9 @@ class _Instance:
 
 
 class Hypervisor:
-    """Runs the instances of one cloud, each with a folder in the state directory; by default each is a process.
+    """Runs the instances of one cloud, each with a folder in the state directory.
 
-    The grace period is the time from the request to shut down until a machine is killed; each backend has its own.
+    The grace period is the time from the request to shut down until a machine is killed.
     """
 
     def __init__(
@@ -74,12 +72,11 @@ class Hypervisor:
         endpoint_url: str,
         state_dir: Path,
         *,
-        backend: MachineBackend | None = None,
         grace_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint_url, self._state_dir = endpoint_url, state_dir
-        self._backend = backend or ProcessBackend(endpoint_url)
+        self._backend = ProcessBackend(endpoint_url)
         self._grace = self._backend.grace_seconds if grace_seconds is None else grace_seconds
         self._clock = clock
         self._client = ControlClient(endpoint_url)

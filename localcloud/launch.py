@@ -36,8 +36,6 @@ class LocalCloud:
         state_dir: folder of logs and instances; created if necessary.
         port: on 127.0.0.1; 0 for any free port.
         hypervisor: whether each instance has a machine; otherwise instances run at once and compute nothing.
-        images: folder with a root file system for each image id, from which instances boot, see `NspawnBackend`;
-            None runs the user data as a process. Needs root and systemd-nspawn.
         switches: initial values of `options.Switches`.
         start_seconds: time limit until the server answers.
         state: folder in which the server keeps everything; None loses it when the server ends.
@@ -50,14 +48,13 @@ class LocalCloud:
         port: int = 0,
         *,
         hypervisor: bool = True,
-        images: Path | None = None,
         switches: Mapping[str, Any] | None = None,
         start_seconds: float = 30.0,
         state: Path | None = None,
         extensions: Sequence[str] = (),
     ) -> None:
         self.state_dir, self._port, self._with_hypervisor = state_dir.absolute(), port, hypervisor
-        self._images, self._state, self._extensions = images, state, extensions
+        self._state, self._extensions = state, extensions
         self._switches, self._start_seconds = dict(switches or {}), start_seconds
         self._lifeline = Lifeline()
         self._cloud: subprocess.Popen[bytes] | None = None
@@ -124,7 +121,6 @@ class LocalCloud:
             *("--endpoint", self.endpoint_url),
             *("--state-dir", str(self.state_dir)),
             *("--lifeline-fd", str(self._lifeline.read_end)),
-            *machines(self._images),
         ]
 
     def set_switches(self, **switches: Any) -> dict[str, Any]:
@@ -188,10 +184,12 @@ class LocalCloud:
             lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
 
-    def _spawn(self, name: str, arguments: list[str], *descriptors: int) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, name: str, arguments: list[str], *descriptors: int, program: Sequence[str] = ("-m", "localcloud")
+    ) -> subprocess.Popen[bytes]:
         with (self.state_dir / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "localcloud", *arguments],
+                [sys.executable, *program, *arguments],
                 pass_fds=[self._lifeline.read_end, *descriptors],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -219,11 +217,6 @@ class LocalCloud:
                 time.sleep(0.02)
             else:
                 return
-
-
-def machines(images: Path | None) -> list[str]:
-    """Return the hypervisor's arguments for machines that boot these images, or for processes if it is None."""
-    return [] if images is None else ["--machines", "nspawn", "--images", str(images.absolute())]
 
 
 def _reap(process: subprocess.Popen[bytes] | None, deadline: float) -> None:

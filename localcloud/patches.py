@@ -180,22 +180,21 @@ _applied: set[str] = set()
 _applying = threading.RLock()
 
 
-def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
-    """Return the patches of one of moto's services; empty for a service that stock moto serves.
-
-    The files that botocore loads meanwhile are cached: moto's EC2 makes it parse the same megabytes for each list of
-    regions.
-    """
+@functools.cache
+def parse_files_once() -> None:
+    """Let botocore parse each of its files once: moto's EC2 reads the same megabytes for each list of regions."""
     from botocore.loaders import JSONFileLoader
 
     loader: Any = JSONFileLoader
     load_file = loader.load_file
     cached = functools.cache(lambda path: load_file(loader(), path))
     loader.load_file = lambda _self, file_path: cached(file_path)
-    try:
-        modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
-    finally:
-        loader.load_file = load_file
+
+
+def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
+    """Return the patches of one of moto's services; empty for a service that stock moto serves."""
+    parse_files_once()
+    modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
     return tuple(patch for module in modules for patch in module.PATCHES)
 
 

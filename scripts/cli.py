@@ -1,8 +1,6 @@
 """The `fleetsight` command: one group of subcommands for each task of a user."""
 
 import os
-import re
-import shlex
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,9 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
 
-from core.config import load_config
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from fleetsight_client.cli import CommandGroup
@@ -21,11 +17,6 @@ from scripts.doctor.command import HELP as DOCTOR_HELP
 from scripts.doctor.command import main as run_doctor
 from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
 from services.errors import FleetsightError
-
-COMPLETE_VARIABLE: Final = "_FLEETSIGHT_COMPLETE"
-"""The environment variable by which a shell asks for completions; the wrapper reads it, too."""
-
-WRAPPER: Final = Path(__file__).resolve().parent / "fleetsight"
 
 
 class _SectionedGroup(CommandGroup):
@@ -98,7 +89,8 @@ def simulate(
     Traces by NAME: batch-100, batch-1000, batch-10000, flash-crowd, mmpp, nys-day, twitter-day; they are scaled to
     the configured maximum of workers. A FILE is a CSV; its first column is the seconds at which images come.
     """
-    # Imported here: it needs packages that other commands do not need.
+    # Imported here: other commands do not need them.
+    from core.config import load_config
     from scripts.simulation import SimulationRequest, run_simulation
 
     request = SimulationRequest(trace_name, seed, deadline_seconds)
@@ -127,23 +119,6 @@ def docs(*, serve: bool, options: tuple[str, ...]) -> None:
     os.execv(command[0], command)  # nosec B606 # noqa: S606 (mkdocs takes over the terminal)
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script of a SHELL.
-
-    For bash: source <(./scripts/fleetsight completion bash). It completes `./scripts/fleetsight` and `fleetsight`,
-    from any folder, and installs nothing.
-    """
-    found = get_completion_class(shell)
-    if found is None:
-        raise click.ClickException(f"there is no completion for {shell}")
-    script = found(fleetsight, {}, "fleetsight", COMPLETE_VARIABLE).source()
-    # Click's scripts call what was typed, or look for the command in PATH. This one has its own path.
-    call = re.compile(rf"({COMPLETE_VARIABLE}={shell}_complete.*?) (?:\$1|fleetsight)\)")
-    click.echo(call.sub(lambda match: f"{match[1]} {shlex.quote(str(WRAPPER))})", script))
-
-
 SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
     "This machine": {
         "run": "scripts.run.__main__:main",
@@ -170,7 +145,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
         "restore": "scripts.restore:restore_command",
         "down": "scripts.aws.commands:down_command",
     },
-    "Documents, and your shell": {"docs": docs, "completion": completion},
+    "Documents": {"docs": docs},
 }
 """The commands by section of the help; a text is the `module:name` of a command that is imported when it is used."""
 

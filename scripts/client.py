@@ -2,21 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Final
 from urllib.parse import quote
 
-from core.config import WebSettings
-from fleetsight_client.api import ApiClient, NotRunningError, UnreachableError
+from fleetsight_client.api import ApiClient
 
 WILDCARD_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 (what is listened at, not where)
 """Addresses that listen at all interfaces, and the ones to call instead."""
 
+BUNDLE_SECONDS: Final = 150.0
+"""The longest wait for an answer about a bundle, which the web tier copies, and tries for two minutes to load."""
 
-def web_url(web: WebSettings) -> str:
-    """Return the address of the configured web tier on its own machine."""
-    host = WILDCARD_ADDRESSES.get(web.host, web.host)
-    return f"http://[{host}]:{web.port}" if ":" in host else f"http://{host}:{web.port}"
+
+def web_url(host: str, port: int) -> str:
+    """Return the address of the web tier that listens at `host`, on its own machine."""
+    host = WILDCARD_ADDRESSES.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @dataclass
@@ -24,7 +27,8 @@ class FleetClient(ApiClient):
     """A client of operators' endpoints: the fleet, models and dead letters; methods return the body of the answer.
 
     Raises:
-        NotRunningError: nothing answers, or another server does.
+        UnreachableError: nothing answers.
+        NotRunningError: another server does.
         ApiError: the API rejects the call; the message says why.
     """
 
@@ -77,7 +81,7 @@ class FleetClient(ApiClient):
 
     def add_model(self, place: str, name: str | None) -> dict[str, Any]:
         """Add the bundle at a place as a model that jobs may name."""
-        return self._call("POST", "/models", json={"place": place, "name": name})
+        return self._send_bundle("/models", {"place": place, "name": name})
 
     def remove_model(self, name: str) -> None:
         """Remove a model; its jobs go on."""
@@ -85,7 +89,11 @@ class FleetClient(ApiClient):
 
     def roll_out_model(self, model: str, share: float) -> dict[str, Any]:
         """Give a share of the new jobs the model with this name or at this place."""
-        return self._call("POST", "/models/roll-out", json={"model": model, "share": share})
+        return self._send_bundle("/models/roll-out", {"model": model, "share": share})
+
+    def _send_bundle(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        with closing(replace(self, timeout_seconds=(self.timeout_seconds[0], BUNDLE_SECONDS))) as patient:
+            return patient._call("POST", path, json=body)
 
     def promote_model(self) -> dict[str, Any]:
         """Give all new jobs the model that a share of them gets."""
@@ -94,6 +102,10 @@ class FleetClient(ApiClient):
     def roll_back_model(self) -> dict[str, Any]:
         """Undo the last roll-out."""
         return self._call("POST", "/models/roll-back")
+
+    def move_jobs(self) -> dict[str, Any]:
+        """Move the unfinished jobs of the model that was rolled back last to the default."""
+        return self._call("POST", "/models/move-jobs", allowed=(202,))
 
     def dead_letters(self) -> Iterator[dict[str, Any]]:
         """Yield the dead letters of all jobs, those of the newest jobs first."""
@@ -128,15 +140,6 @@ class FleetClient(ApiClient):
     def discard(self, job_id: str, image_id: str) -> None:
         """Discard the dead letter of an image, if there is one."""
         self._call("DELETE", _letter_path(job_id, image_id), allowed=(204,))
-
-    def _call(self, method: str, path: str, allowed: tuple[int, ...] = (200, 201), **options: Any) -> dict[str, Any]:
-        try:
-            return super()._call(method, path, allowed, **options)
-        except UnreachableError as error:
-            raise NotRunningError(
-                f"nothing answers at {self.base_url}: start Fleetsight with ./scripts/run.sh, "
-                f"or say where it is with --url ({str(error).partition(': ')[2]})"
-            ) from error
 
 
 def _letter_path(job_id: str, image_id: str) -> str:

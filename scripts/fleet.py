@@ -14,7 +14,7 @@ import click
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.format import dollars as dollar_words
-from fleetsight_client.api import ApiError, NotRunningError, RejectedError, token_from_environment
+from fleetsight_client.api import ApiError, NotRunningError, RejectedError, UnreachableError, token_from_environment
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
@@ -39,6 +39,11 @@ def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Ca
             command(client, *args, **kwargs)
         except NotRunningError as error:
             raise NoSystemError(str(error)) from error
+        except UnreachableError as error:
+            raise NoSystemError(
+                f"nothing answers at {url}: start Fleetsight with ./scripts/run.sh, "
+                f"or say where it is with --url ({str(error).partition(': ')[2]})"
+            ) from error
         except RejectedError as error:
             raise click.ClickException(error.detail) from error
         except ApiError as error:

@@ -17,6 +17,7 @@ from core.format import (
     limits_words,
     next_worker_words,
     pause_words,
+    peak_words,
     plural,
     spending_words,
 )
@@ -37,9 +38,7 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
     for name, words in status_rows(status, now):
         figures.add_row(Text(name, style="bold"), words)
     console.print(figures)
-    first = next_worker_words(
-        is_paused=status.paused is not None, max_workers=status.max_workers, spending=status.spending
-    )
+    first = next_worker_words(status.halt, status.spending)
     listed = FleetInstancesBody.model_validate(instances)
     console.print(instance_table(listed, status.at, first))
     for ended in listed.ended[:MAX_ENDED]:
@@ -50,7 +49,8 @@ def show_fleet(fleet: Mapping[str, Any], instances: Mapping[str, Any], console: 
 def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the fleet's status."""
     stopped = f", {fleet.stopped} stopped" if fleet.stopped else ""
-    yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}; {fleet.peak_workers} at the peak"
+    yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}"
+    yield "peak", peak_words(fleet.peak_workers)
     waiting = fleet.visible + fleet.delayed
     yield "queue", f"{waiting:,} waiting, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
     in_force = fleet.limits_order or WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
@@ -60,15 +60,18 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
     yield "now", fleet_sentence(fleet, fleet.silent_seconds)
     if fleet.problem:
         yield "problem", fleet.problem
+    if fleet.failed_models:
+        yield "models", f"no worker can load {', '.join(digest[:12] for digest in fleet.failed_models)}"
     if fleet.paused:
         yield "paused", pause_words(fleet.paused)
     if fleet.spending:
-        yield "spending", spending_words(fleet.spending)
+        yield "spending", f"instances {spending_words(fleet.spending)}"
         if words := cap_words(fleet.spending):
             yield "cap", words
-    yield "billed", f"{fleet.billed_seconds:,.0f} s, {dollars(fleet.cost)}"
-    if fleet.today:
-        yield "today", f"{dollars(fleet.today.cost)} for instances, {plural(fleet.today.images, 'image')} (UTC)"
+    yield "instances", f"{dollars(fleet.cost)} since the first launch, for {fleet.billed_seconds:,.0f} s"
+    if fleet.today and fleet.today_dollars is not None:
+        images = plural(fleet.today.images, "image")
+        yield "today", f"{dollars(fleet.today_dollars)} for instances and requests, {images} (UTC)"
     instances, requests = fleet.instances_dollars_per_1000_images, fleet.requests_dollars_per_1000_images
     if instances is not None and requests is not None:
         each = f"instances {dollars(instances)}, requests {dollars(requests)}"

@@ -1,5 +1,6 @@
 """The folder of logs, samples, models and states of running systems; also found where no package is installed."""
 
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,18 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 HOME_VARIABLE: Final = "FLEETSIGHT_HOME"
 """Names the folder where it is not the checkout's: a container cannot write to that one."""
 
+POOL_FILE: Final = "user-pool"
+JOB_TABLE_FILE: Final = "job-table"
+"""Files in the folder of a system with sign-in, with the id of its user pool and the name of its job table."""
+
 
 def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
     """Return the folder of a checkout."""
     return Path(environment.get(HOME_VARIABLE) or checkout / ".fleetsight")
+
+
+HOME: Final = home_of(Path(__file__).resolve().parents[1], os.environ)
+"""The folder of this checkout."""
 
 
 class AddressError(ValueError):

@@ -10,7 +10,6 @@ from typing import Any
 import click
 from ulid import ULID
 
-from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
 from core.logs import LEVELS, log_line_time, parse_log_line
 from core.tracing import TRACE_ID_PATTERN
@@ -26,6 +25,7 @@ from scripts.aws.logs import (
 )
 from scripts.named_system import NamedStack, named_system_command
 from scripts.run.log_files import older_files
+from services.ec2 import INSTANCE_ID_PATTERN
 
 DEFAULT_SINCE = "10m"
 

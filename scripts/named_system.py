@@ -13,10 +13,8 @@ from typing import Concatenate, Final, ParamSpec
 import click
 from click.core import ParameterSource
 
-from scripts.aws.commands import aws_command
-from scripts.aws.context import AwsAccount
-from scripts.home import AddressError, run_folder
-from scripts.run.system import HOME
+from scripts.aws.context import AwsAccount, aws_command
+from scripts.home import HOME, AddressError, run_folder
 from scripts.standard_options import url_option
 from services.errors import FleetsightError
 

@@ -14,8 +14,8 @@ import click
 from botocore.exceptions import ClientError
 
 from core.config import RESTORED_SUFFIX
-from scripts.aws.commands import aws_command, dry_run_option
-from scripts.aws.context import AwsAccount, Waiter
+from scripts.aws.commands import dry_run_option
+from scripts.aws.context import AwsAccount, Waiter, aws_command
 from scripts.aws.deploy.stack import find_stack
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT

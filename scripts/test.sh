@@ -106,7 +106,7 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
   return "$failed"
 }
 
-./scripts/setup.sh run photos test docs
+./scripts/setup.sh photos run test docs
 
 case "${1:-}" in
   "")

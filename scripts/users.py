@@ -19,8 +19,8 @@ from fleetsight_client.console import Console
 from localcloud.access_keys import AccessKey
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.stack import find_stack
+from scripts.home import JOB_TABLE_FILE, POOL_FILE
 from scripts.named_system import NamedStack, named_system_command
-from scripts.run.sign_in import JOB_TABLE_FILE, POOL_FILE
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 from services.table import Table

@@ -97,8 +97,9 @@ class Accounts:
         for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
             for user in page["Users"]:
                 attributes = {each["Name"]: each.get("Value", "") for each in user["Attributes"]}
-                sub = attributes["sub"]
-                yield Account(sub, attributes.get("email", ""), user["Enabled"], frozenset(groups[sub]))
+                sub, is_verified = attributes["sub"], attributes.get("email_verified") == "true"
+                email = attributes.get("email", "")
+                yield Account(sub, email, user["Enabled"], frozenset(groups[sub]), is_verified=is_verified)
 
     @contextmanager
     def _found(self, email: str) -> Iterator[str]:

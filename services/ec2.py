@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import TagTypeDef
 
 ALIVE = ("pending", "running")
+INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
 """Session tokens only; and instances see their tags, by which workers are asked to end."""
 ShutdownBehavior = Literal["terminate", "stop"]

@@ -38,7 +38,8 @@ class Tenure:
         holder: who holds the lease.
         token: the fencing token of the writes.
         table_since: since when the job table is used instead of another one; None if no other ever was.
-        active: returns whether the holder may still act; asked before each write. Once not, never again.
+        active: returns whether the holder may still act; asked before each write, and waits while a renewal is late.
+            Once not, never again.
     """
 
     holder: str = ""
@@ -76,6 +77,7 @@ class Lease:
     clock: Callable[[], float] = boot_seconds
     now: Callable[[], float] = epoch_seconds
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
+    _is_last_holder: bool = field(default=False, init=False, repr=False)
     _version: int = field(default=0, init=False, repr=False)
     _token: int = field(default=0, init=False, repr=False)
     _seen: tuple[tuple[str, int], float] | None = field(default=None, init=False, repr=False)
@@ -92,6 +94,14 @@ class Lease:
         return self.clock() < self._held_until
 
     @property
+    def is_last_holder(self) -> bool:
+        """Whether this contender took the lease, and no call has shown since that it is another's.
+
+        Its tenure goes on with the next renewal, however late that is.
+        """
+        return self._is_last_holder
+
+    @property
     def token(self) -> int:
         """The fencing token of this contender's last tenure: the version with which it took the lease."""
         return self._token
@@ -102,17 +112,20 @@ class Lease:
         return datetime.fromtimestamp(int(self._moves["moved_at"]), UTC) if self._moves else None
 
     def take_or_renew(self) -> bool:
-        """Renew the lease if held; else acquire it if it is free or its holder is silent; return whether held."""
-        if not self.held:
+        """Renew the lease unless another contender has taken it since; else acquire it if it is free or abandoned.
+
+        It is abandoned if its holder has been silent for its length. Return whether it is held.
+        """
+        if not self._is_last_holder:
             return self._take()
         before = self.clock()
-        renewed = self._write(self.holder, "#holder = :was", {"was": self.holder})
-        self._held_until = before + self.length_seconds if renewed else float("-inf")
+        self._is_last_holder = self._write(self.holder, "#holder = :was", {"was": self.holder})
+        self._held_until = before + self.length_seconds if self._is_last_holder else float("-inf")
         return self.held
 
     def release(self) -> None:
         """Give the lease up, so that a standby takes over at once."""
-        self._held_until = float("-inf")
+        self._held_until, self._is_last_holder = float("-inf"), False
         self._write(_NO_HOLDER, "#holder = :was", {"was": self.holder})
 
     def _take(self) -> bool:
@@ -138,6 +151,7 @@ class Lease:
             self._version = found[1]
             taken = self._write(self.holder, "#holder = :was AND #version = :at", {"was": found[0], "at": found[1]})
         if taken:
+            self._is_last_holder = True
             self._held_until = before + self.length_seconds
             self._token = self._version
         return taken

@@ -41,7 +41,13 @@ class WrongSecondFactorError(WrongCredentialsError):
     )
 
 
-class WrongRecoveryCodeError(WrongCredentialsError):
+class WrongMailedCodeError(WrongCredentialsError):
+    """Raised when a code does not sign in to a new account for the first time."""
+
+    default_message = "The code is wrong, or has expired. Ask for another one; with an account, sign in instead."
+
+
+class WrongRecoveryCodeError(WrongSecondFactorError):
     """Raised when a recovery code is not one of the account's."""
 
     default_message = "That is none of your recovery codes."

@@ -2,8 +2,9 @@
 
 An account is created by AdminCreateUser, never by SignUp. SignUp takes a password from a person who has not shown
 that the address is theirs, and that password counts once the address's owner confirms it. AdminCreateUser mails a
-temporary password to the address instead, and the first sign-in with it sets the real password
-(https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminCreateUser.html).
+temporary password to the address instead, the code of the sign-up page, and the first sign-in with it sets the real
+password (https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminCreateUser.html). This
+works in every tier; the session of ConfirmSignUp signs in by USER_AUTH only, which the tier Lite does not have.
 
 The web tier sends the password to the pool over TLS (USER_PASSWORD_AUTH). It sees the password in any case, so the
 secure remote password protocol would prove nothing. Passwords and the pool's messages are never logged or shown: the
@@ -11,7 +12,9 @@ messages may disclose whether an address has an account.
 """
 
 import re
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +36,7 @@ from services.user_errors import (
     SignedOutError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongMailedCodeError,
     WrongSecondFactorError,
     translated_errors,
 )
@@ -57,6 +61,9 @@ MAX_TOKEN_CHARACTERS = 16_384
 
 _TOTP_CHALLENGE: Final = "SOFTWARE_TOKEN_MFA"
 """Cognito's name of the challenge, and of the setting of an account, for codes of an authenticator app (RFC 6238)."""
+
+CODE_DIGITS: Final = 12
+"""Digits of a mailed temporary password: too many to guess at the attempts that the pool allows in its three days."""
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _CODE = re.compile(r"\d{6}", re.ASCII)
@@ -93,6 +100,7 @@ class Account:
         sub: its id, which is never given to another.
         enabled: whether it may sign in.
         second_factor: whether it signs in with a second factor; a list of accounts does not say.
+        is_verified: whether the pool has verified the address.
     """
 
     sub: str
@@ -100,6 +108,7 @@ class Account:
     enabled: bool
     groups: frozenset[str]
     second_factor: bool = False
+    is_verified: bool = False
 
 
 class UserPool:
@@ -114,9 +123,9 @@ class UserPool:
         self._client, self._pool_id, self._client_id = client, pool_id, client_id
 
     def invite(self, email: str) -> None:
-        """Create an account if the address has none, and have the pool mail a temporary password to the address.
+        """Create an account if the address has none, and have the pool mail a code to the address, for `accept`.
 
-        Can be repeated until the first sign-in: each mail brings a new temporary password. Does nothing for an
+        Can be repeated until the first sign-in: each mail brings a new code. Does nothing for an
         account that is in use. The pool gets the same two calls either way, so the time that they
         take discloses little about the account.
 
@@ -134,8 +143,25 @@ class UserPool:
             )
         with translated_errors(INVITING):
             self._client.admin_create_user(
-                UserPoolId=self._pool_id, Username=name, MessageAction="RESEND", DesiredDeliveryMediums=["EMAIL"]
+                UserPoolId=self._pool_id,
+                Username=name,
+                TemporaryPassword=_temporary_password(f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"),
+                MessageAction="RESEND",
+                DesiredDeliveryMediums=["EMAIL"],
             )
+
+    def accept(self, email: str, code: str, password: str) -> PoolTokens | CodeRequired:
+        """Set the first password of an account by the code of `invite`, or a temporary password, which signs in.
+
+        Raises:
+            WrongMailedCodeError: the code is wrong or has expired, or the account is in use.
+            PasswordRefusedError: choose another; the code is still good.
+        """
+        with suppress(WrongCredentialsError):
+            outcome = self.sign_in(email, _temporary_password(code))
+            if isinstance(outcome, NewPasswordRequired):
+                return self.set_first_password(email, outcome.session, password)
+        raise WrongMailedCodeError
 
     def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
         """Sign in.
@@ -167,7 +193,7 @@ class UserPool:
             WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
         name, username, pools_session = _challenge_parts(email, session)
-        _check_new_password(password, name)
+        check_new_password(password, name)
         with translated_errors(SETTING_THE_FIRST_PASSWORD):
             answers = {"USERNAME": username, "NEW_PASSWORD": password}
             reply = self._answer("NEW_PASSWORD_REQUIRED", pools_session, answers)
@@ -225,11 +251,20 @@ class UserPool:
             PasswordRefusedError: choose another new one.
             WrongCredentialsError: `password` is wrong, or the token has expired or was revoked.
         """
-        _check_new_password(new_password, email)
+        check_new_password(new_password, email)
         with translated_errors(SIGNING_IN):
             self._client.change_password(
                 AccessToken=access_token, PreviousPassword=password, ProposedPassword=new_password
             )
+
+    def delete_account(self, access_token: str) -> None:
+        """Delete the account of a token, which has just signed in, for good.
+
+        Raises:
+            WrongCredentialsError: the token has expired or was revoked: sign in again.
+        """
+        with translated_errors(SIGNING_IN):
+            self._client.delete_user(AccessToken=access_token)
 
     def sign_out_everywhere(self, sub: str) -> None:
         """Revoke every refresh token of an account, and every access token for the pool's own calls.
@@ -284,7 +319,7 @@ class UserPool:
         name, digits = normalise_email(email), _digits(code)
         if name is None or digits is None:
             raise WrongCodeError
-        _check_new_password(password, name)
+        check_new_password(password, name)
         with translated_errors(PROVING):
             self._client.confirm_forgot_password(
                 ClientId=self._client_id, Username=name, ConfirmationCode=digits, Password=password
@@ -309,6 +344,7 @@ class UserPool:
             user["Enabled"],
             groups,
             _TOTP_CHALLENGE in user.get("UserMFASettingList", ()),
+            attributes.get("email_verified") == "true",
         )
 
     def _answer(
@@ -360,13 +396,19 @@ def _challenge_parts(email: str, session: str) -> tuple[str, str, str]:
     return name, parts[1], parts[2]
 
 
+def _temporary_password(code: str) -> str:
+    """Return the temporary password that a code stands for, which every policy for passwords of a pool accepts."""
+    is_code = re.fullmatch(rf"(fleet)?([\s-]*\d){{{CODE_DIGITS}}}", code.strip(), re.ASCII | re.IGNORECASE)
+    return "-".join(["Fleet", *re.findall("....", re.sub(r"\D", "", code))]) if is_code else code.strip()
+
+
 def _digits(code: str) -> str | None:
     """Return the six digits of a code as people type it, None if it is no code."""
     digits = re.sub(r"[\s-]", "", code[:32])
     return digits if _CODE.fullmatch(digits) else None
 
 
-def _check_new_password(password: str, email: str) -> None:
+def check_new_password(password: str, email: str) -> None:
     """Raise PasswordRefusedError for a weak password.
 
     It is checked before the pool is asked, so that the order of the pool's own checks cannot disclose whether an

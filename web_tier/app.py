@@ -1,15 +1,13 @@
 """The web application: `gunicorn -c web_tier/gunicorn.py 'web_tier.app:create_app()'`."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
-from flask import Blueprint, Flask
+from flask import Flask
 
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
 from core.jobs.store import JobStore
-from services.errors import ConfigError, NotFoundError
+from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import Queue
 from web_tier.api.classify import classic, classify, predictions
@@ -26,7 +24,6 @@ from web_tier.features.audit_trail.pages import audit_pages
 from web_tier.features.consoles.api import consoles_api
 from web_tier.features.consoles.pages import console_pages
 from web_tier.features.costs.api import costs_api
-from web_tier.features.costs.pages import cost_pages
 from web_tier.features.dead_letters.api import dead_letters_api
 from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
@@ -37,11 +34,14 @@ from web_tier.features.models.pages import model_facts, model_pages
 from web_tier.features.notifications.api import notifications_api
 from web_tier.features.review.api import review_api
 from web_tier.features.review.pages import review_pages
+from web_tier.features.sharing.api import sharing_api
+from web_tier.features.sharing.pages import share_pages
+from web_tier.http.assets import WebApp
 from web_tier.http.backend import Backend, install_backend
+from web_tier.http.compression import install_compression
 from web_tier.http.middleware import BehindProxy, Middleware
 from web_tier.http.problems import answer_problems
 from web_tier.http.rate_limits import install_rate_limiter
-from web_tier.http.routes import RoutedApp
 from web_tier.pages.account import account_pages, visitor
 from web_tier.pages.image import image_pages
 from web_tier.pages.job import job_not_found, job_pages, live
@@ -51,7 +51,7 @@ from web_tier.pages.upload import upload_pages
 from web_tier.results.progress import waiting_sentence
 from web_tier.results.services import install_result_services
 
-SHOW_JOBS = (upload_pages, job_pages, image_pages, model_pages)
+SHOW_JOBS = (upload_pages, job_pages, image_pages, model_pages, share_pages)
 """Pages of jobs and images, which may not exist any more."""
 for _routes in SHOW_JOBS:
     _routes.register_error_handler(NotFoundError, job_not_found)
@@ -65,7 +65,6 @@ PAGES = (
     review_pages,
     fleet_pages,
     console_pages,
-    cost_pages,
     audit_pages,
     dead_letter_pages,
     api_docs,
@@ -80,6 +79,7 @@ PAGES = (
 API = (
     api,
     review_api,
+    sharing_api,
     fleet_api,
     consoles_api,
     audit_api,
@@ -96,8 +96,6 @@ API = (
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
-
-STATIC_SECONDS = 3600
 
 
 def create_app(
@@ -122,8 +120,8 @@ def create_app(
     Raises:
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
     """
-    app = RoutedApp(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=SMALL_BODY_BYTES, SEND_FILE_MAX_AGE_DEFAULT=STATIC_SECONDS)
+    app = WebApp(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = SMALL_BODY_BYTES
     config = config or load_config()
     backend = Backend(config, store, input_bucket, request_queue, inspect)
     install_backend(app, backend)
@@ -134,6 +132,7 @@ def create_app(
     install_rate_limiter(app, backend)
     install_guard(app)
     record_audit_events(app)
+    install_compression(app)
     answer_problems(app)
     app.jinja_env.filters.update(
         FILTERS,
@@ -141,7 +140,6 @@ def create_app(
         waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
     app.jinja_env.globals.update(visitor=visitor, model_facts=model_facts, model_comparison=current_comparison)
-    app.register_blueprint(bootstrap_files())
     for blueprint in PAGES:
         app.register_blueprint(blueprint)
     for blueprint in API:
@@ -150,18 +148,3 @@ def create_app(
     if config.web.behind_proxy:
         app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]
     return app
-
-
-def bootstrap_files() -> Blueprint:
-    """Return the blueprint that serves Bootstrap 5 at `/static/bootstrap/…`, so that pages load it from this host.
-
-    Only the package's files are used: importing its code would load its forms into every web process.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    found = find_spec("flask_bootstrap")
-    if found is None or found.origin is None:
-        raise ConfigError("Bootstrap is not installed: run ./scripts/setup.sh run")
-    folder = Path(found.origin).parent / "static" / "bootstrap5"
-    return Blueprint("bootstrap", __name__, static_folder=folder, static_url_path="/static/bootstrap")

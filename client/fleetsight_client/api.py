@@ -191,15 +191,20 @@ class ApiClient:
         source: str | None = None,
         results: str | None = None,
         model: str | None = None,
+        source_pattern: str | None = None,
+        max_failed_percent: float | None = None,
     ) -> str:
         """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
 
-        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others. With `results`,
-        all results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished. `model` is one of
-        `models`; by default the server chooses it.
+        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others;
+        `source_pattern`, such as `**/*.jpg`, leaves out images with other names. With `results`, all
+        results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished. `model` is one of
+        `models`; by default the server chooses it. The server stops the job if more than `max_failed_percent` of its
+        results are failures.
         """
-        texts = {"source": source, "results": results, "model": model}
-        body = {"name": name, "keep": keep} | {field: text for field, text in texts.items() if text is not None}
+        further: dict[str, Any] = {"source": source, "source_pattern": source_pattern, "results": results}
+        further |= {"model": model, "max_failed_percent": max_failed_percent}
+        body = {"name": name, "keep": keep} | {field: value for field, value in further.items() if value is not None}
         return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
     def jobs(self, page: int = 50) -> Iterator[dict[str, Any]]:
@@ -264,6 +269,11 @@ class ApiClient:
     def limits(self) -> dict[str, Any]:
         """Return the limits of the user and of a request, and what is left of the day's quotas."""
         return self._call("GET", "/limits")
+
+    def forecast(self, images: int) -> dict[str, Any] | None:
+        """Return when so many images would have results and what they would cost, or None without a forecast."""
+        reply = self._call("GET", "/forecast", params={"images": str(images)}, allowed=(200, 404))
+        return reply if "text" in reply else None
 
     def fleet(self) -> dict[str, Any] | None:
         """Return the last snapshot of the fleet, or None before the first one."""

@@ -1,6 +1,7 @@
 """One classification of folders: list, upload, wait, write results; and the watch for new files."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,10 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, ApiError, RejectedError
-from fleetsight_client.folders import FolderError, FolderWalk
+from fleetsight_client.estimates import note_upload_rate
+from fleetsight_client.events import Events
+from fleetsight_client.folders import MISSING_SIZE, FolderError, FolderWalk
+from fleetsight_client.formats import CamtrapPackage
 from fleetsight_client.journal import MAX_POSITION, Journal, Outcome
-from fleetsight_client.output import ResultRow, ResultRowsFile, row_of
+from fleetsight_client.lists import FileList
+from fleetsight_client.output import ResultRowsFile
+from fleetsight_client.photos import PhotoReader
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
+from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout, row_of
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
 from fleetsight_client.uploader import (
@@ -47,8 +54,8 @@ MAX_PAGE: Final = 500
 SPARSE_PAGE: Final = 20
 """Results that are read at a time, and so many if most of the images around them have their row already."""
 
-STATUSES: Final = ("done", "failed", "rejected", "waiting", "missing")
-"""What a file ends as: with a label, without one, never accepted, without a result yet, or without its job."""
+STATUSES: Final = ("done", "failed", "refused", "waiting")
+"""What a file ends as: with a label, without one, never accepted, or without a result yet."""
 
 
 @dataclass
@@ -66,6 +73,8 @@ class Progress:
     """Accepted images without a result."""
     note: str = ""
     """Why the command waits, or empty."""
+    blocked: str = ""
+    """Why the server classifies no image at the moment, or empty."""
 
 
 @dataclass
@@ -75,7 +84,7 @@ class Summary:
     Attributes:
         statuses: files by status, of `STATUSES`; without waiting for results, accepted files are `waiting`.
         labels: images by label.
-        codes: failed and rejected files by code.
+        codes: failed and refused files by code.
         skipped: files and folders that were left out, by reason.
         examples: paths of the first ones of each reason.
         replaced: files that a watch has sent again since another one has their name.
@@ -92,8 +101,13 @@ class Summary:
     replaced: int = 0
     missed: int = 0
     renamed: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows that the format of the results cannot have, by the reason."""
     accuracy: Accuracy | None = None
+    files: FileList | None = None
     sorted: SortedFolder | None = None
+    photos: PhotoReader | None = None
+    events: Events | None = None
 
     @property
     def total(self) -> int:
@@ -126,7 +140,14 @@ class Classification:
         own: files and folders that the command writes, never uploaded.
         name: of the job.
         model: name of the model, or None for the server's choice.
+        max_failed: percent of failures beyond which the server stops the job, or None.
         out: file of the results, `-` for the standard output, or None.
+        layout: the columns of that file.
+        package: of Camtrap DP, if that file is to be one.
+        shrink: returns what is sent of a file's content.
+        files: the files to classify, all below the one folder; None finds the images in the folders.
+        photos: reads further columns from the files.
+        events: groups the rows, unless they are written while it watches.
         show: receives the progress.
     """
 
@@ -138,7 +159,14 @@ class Classification:
     name: str
     keep: bool = False
     model: str | None = None
+    max_failed: float | None = None
     out: str | None = None
+    layout: RowLayout = field(default_factory=RowLayout)
+    package: CamtrapPackage | None = None
+    shrink: Callable[[bytes], bytes] = bytes
+    files: FileList | None = None
+    photos: PhotoReader | None = None
+    events: Events | None = None
     sorted: SortedFolder | None = None
     truth: Truth | None = None
     show: Callable[[Progress], None] = lambda _progress: None
@@ -163,10 +191,14 @@ class Classification:
             GaveUpError, ApiError: the server does not answer or rejects the job.
         """
         self._prepare()
-        walk = FolderWalk(self.folders, self.own)
+        base = json.dumps(str(self.folders[0]))
+        if self.journal.is_started and self.journal.fact("base") not in {None, base}:
+            raise FolderError("the list names other files than before: begin anew with --restart")
+        walk = self.files or FolderWalk(self.folders, self.own)
         if not self.journal.is_started:
             self.journal.clear()
             self.journal.list_files(self._counted(walk))
+            self.journal.set_fact("base", base)
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
             self.journal.set_facts(
                 {f"left out {reason}": json.dumps(found) for reason, found in walk.examples.items()}
@@ -180,12 +212,13 @@ class Classification:
         summary = self._summary()
         if waits:
             self._await_results()
-            self._write(summary, self.rows(self.journal.outcomes()))
+            rows = self.rows(self.journal.outcomes())
+            self._write(summary, rows if self.events is None else self.events.group(rows))
             for job_id in summary.job_ids:
                 self._send_truth(job_id, self.journal.outcomes(job_id=job_id), self.calls)
         else:
             counts = self.journal.counts()
-            summary.statuses.update(waiting=counts["accepted"], rejected=counts["rejected"])
+            summary.statuses.update(waiting=counts["accepted"], refused=counts["rejected"])
             summary.codes.update(self.journal.rejections())
         return summary
 
@@ -251,7 +284,7 @@ class Classification:
         progress.phase, progress.replaced = "watching", summary.replaced
         progress.classified = summary.statuses["done"] + summary.statuses["failed"]
         progress.waiting = self.journal.counts()["accepted"]
-        if progress.waiting and not progress.note:
+        if progress.waiting and not (progress.note or progress.blocked):
             progress.note = self._reason_to_wait()
         self.show(progress)
 
@@ -276,7 +309,7 @@ class Classification:
         if self.sorted is not None:
             self.sorted.prepare(tuple(self.folders))
 
-    def _counted(self, walk: FolderWalk) -> Iterator[Any]:
+    def _counted(self, walk: FolderWalk | FileList) -> Iterator[Any]:
         """Yield the found files, and show their number while they are listed."""
         for number, found in enumerate(walk, 1):
             if number % 1_000 == 0:
@@ -296,7 +329,16 @@ class Classification:
         examples = {reason: json.loads(found) for reason, found in self.journal.facts("left out ").items()}
         accuracy = None if self.truth is None else Accuracy(self.truth)
         job_ids = [job_id for job_id, _ in self.journal.jobs()]
-        return Summary(job_ids, skipped=skipped, examples=examples, accuracy=accuracy, sorted=self.sorted)
+        return Summary(
+            job_ids,
+            skipped=skipped,
+            examples=examples,
+            accuracy=accuracy,
+            files=self.files,
+            sorted=self.sorted,
+            photos=self.photos,
+            events=self.events,
+        )
 
     # Upload
 
@@ -316,8 +358,11 @@ class Classification:
             keep=self.keep,
             model=self.model,
             progressed=partial(self._count, watched),
+            shrink=self.shrink,
             watches=watched is not None,
+            max_failed=self.max_failed,
         )
+        begun = calls.clock()
         try:
             uploader.run()
         except JobClosedError as error:
@@ -332,6 +377,8 @@ class Classification:
         finally:
             if watched is not None:
                 watched.missed += uploader.missed
+        if self.shrink is bytes:
+            note_upload_rate(self.client.base_url, uploader.sent_bytes, calls.clock() - begun)
         self.progress.note = ""
 
     def _note(self, reason: str) -> None:
@@ -342,7 +389,7 @@ class Classification:
     def _count(self, watched: Summary | None = None) -> None:
         """Show how many files are sent; the journal of a watch has forgotten those in its summary."""
         counts, written = self.journal.counts(), watched or Summary()
-        total, rejected = sum(counts.values()) + written.total, counts["rejected"] + written.statuses["rejected"]
+        total, rejected = sum(counts.values()) + written.total, counts["rejected"] + written.statuses["refused"]
         sent = total - rejected - counts["listed"] - counts["sent"]
         if sent + rejected != self.progress.sent + self.progress.rejected:
             self.progress.note = ""
@@ -365,10 +412,14 @@ class Classification:
                     if error.status == 404:
                         break
                     raise
+                if status.get("stopped"):  # older servers do not say
+                    raise JobClosedError(job_id, f"stopped: {status['stopped']}")
                 classified = int(status["done"]) + int(status["failed"])
                 self.progress.classified = before + min(classified, images)
                 self.progress.waiting = images - min(classified, images)
-                self.progress.note = self._reason_to_wait() if self.progress.waiting else ""
+                self.progress.blocked = status.get("blocked") or ""  # older servers do not say
+                asks = self.progress.waiting and not self.progress.blocked
+                self.progress.note = self._reason_to_wait() if asks else ""
                 self.show(self.progress)
                 if classified >= images and not status["waiting"]:
                     break
@@ -390,22 +441,21 @@ class Classification:
             file, job_id = outcome.file, outcome.job_id
             truth = None if self.truth is None else self.truth.label(file)
             if outcome.rejected is not None:
-                rejected = outcome.rejected
-                row = ResultRow(
-                    file.name, "rejected", error_code=rejected.code, error_message=rejected.message, truth=truth
-                )
+                row = _unlabelled(outcome, truth, "refused", outcome.rejected.code, outcome.rejected.message)
             elif not outcome.image_id:
-                row = ResultRow(file.name, "missing", error_code="not_sent", error_message="it was not sent")
+                row = _unlabelled(outcome, truth, "refused", NOT_SENT, "it was not sent")
             else:
                 if job_id not in results:
                     results[job_id] = _JobResults(self.client, calls or self.calls, job_id, page)
                 found = results[job_id].find(outcome.image_id)
                 if found is None:
                     gone = "the server has no such image any more"
-                    row = ResultRow(file.name, "missing", None, None, "not_found", gone, outcome.image_id, job_id)
+                    row = _unlabelled(outcome, truth, "failed", NOT_FOUND, gone)
                 else:
                     row = row_of(file.name, job_id, found, truth)
-            yield outcome, row
+            cells = {} if self.files is None else self.files.cells(os.fsencode(file.path))
+            found_in_photo = {} if self.photos is None else self.photos.read(file)
+            yield outcome, replace(row, further={**cells, **found_in_photo})
 
     def _write(
         self, summary: Summary, rows: Iterator[tuple[Outcome, ResultRow]], end_of_file: int | None = None
@@ -418,17 +468,19 @@ class Classification:
             for outcome, row in rows:
                 self._finish(summary, outcome, row)
             return 0
-        with ResultRowsFile(self.out, end_of_file) as file:
+        with ResultRowsFile(self.out, end_of_file, self.layout, self.package) as file:
             for outcome, row in rows:
                 file.write(row)
                 self._finish(summary, outcome, row)
+        summary.left_out.update(file.left_out)
         return file.end_of_file
 
     def _finish(self, summary: Summary, outcome: Outcome, row: ResultRow) -> None:
         summary.add(row)
         summary.renamed += outcome.file.is_renamed
-        if self.sorted is not None and row.status in {"done", "failed", "rejected"}:
-            self.sorted.add(outcome.file, row.label if row.status == "done" else None)
+        if self.sorted is not None and row.status != "waiting" and row.error_code not in {NOT_FOUND, NOT_SENT}:
+            label = row.label if self.events is None else row.further["event_label"]
+            self.sorted.add(outcome.file, label if row.status == "done" else None)
 
     def _collect(self, summary: Summary) -> None:
         """Append the rows of rejected files, and of images that have a result by now."""
@@ -436,6 +488,7 @@ class Classification:
             self._append(summary, rejected)
         jobs = {job_id: images for job_id, images in self.journal.jobs() if images}
         self._answered = {job_id: each for job_id, each in self._answered.items() if job_id in jobs}
+        self.progress.blocked = ""
         for job_id, images in jobs.items():
             try:
                 self._collect_job(summary, job_id, images)
@@ -455,6 +508,7 @@ class Classification:
                 raise
             status = {"done": 0, "failed": 0, "waiting": 0}  # the job is gone, and so are its images
         answers, waiting = int(status["done"]) + int(status["failed"]), int(status["waiting"])
+        self.progress.blocked = status.get("blocked") or self.progress.blocked
         before, after = self._answered.get(job_id, (-1, -1))
         if answers == before and after < 0 and images <= waiting:
             return  # no image of this command has a new result
@@ -465,7 +519,7 @@ class Classification:
             rows = [
                 (outcome, row)
                 for outcome, row in self.rows(sorted(outcomes, key=lambda each: each.file.job_position), once, page)
-                if row.status != "waiting" and not (row.status == "missing" and waiting)
+                if row.status != "waiting" and not (row.error_code == NOT_FOUND and waiting)
             ]
             self._send_truth(job_id, (outcome for outcome, _ in rows), once)
             self._append(summary, rows)
@@ -503,6 +557,20 @@ class Classification:
             label = self.truth.label(outcome.file) if self.truth is not None and outcome.image_id else None
             if label is not None:
                 yield outcome.image_id, label
+
+
+def _unlabelled(outcome: Outcome, truth: str | None, status: str, code: str, message: str) -> ResultRow:
+    """Return the row of a file without an image on the server."""
+    return ResultRow(
+        image_id=outcome.image_id or None,
+        filename=outcome.file.name,
+        status=status,
+        error_code=code,
+        error_message=message,
+        bytes=None if outcome.file.size == MISSING_SIZE else outcome.file.size,
+        truth=truth,
+        job_id=outcome.job_id or None,
+    )
 
 
 class _JobResults:

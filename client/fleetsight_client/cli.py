@@ -1,7 +1,7 @@
 """The command `fleetsight`: classify folders, and manage jobs.
 
-Exit status: 0 if every image has a label, 1 if an image was rejected, failed or has no result, 2 for wrong use or if
-the server refuses or does not answer, 130 if the command was interrupted.
+Exit status: 0 if every image has a label, 1 if a file was refused, or an image failed or has no result, 2 for wrong
+use or if the server refuses or does not answer, 130 if the command was interrupted.
 """
 
 import json
@@ -12,8 +12,9 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
@@ -36,15 +37,31 @@ from fleetsight_client.api import (
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.console import Console
 from fleetsight_client.display import ProgressDisplay
-from fleetsight_client.folders import checked_folders
+from fleetsight_client.estimates import estimate_files, upload_rate
+from fleetsight_client.events import EVENT_COLUMNS, TIME_COLUMN, Events, Grouping
+from fleetsight_client.folders import FolderWalk, checked_folders
+from fleetsight_client.formats import CamtrapPackage
 from fleetsight_client.journal import Journal, JournalError, journal_file, state_folder
-from fleetsight_client.output import OutputError, ResultRowsFile, check_output, format_of, row_of
+from fleetsight_client.lists import FileList, further_columns, listed_files, read_manifest, split_source
+from fleetsight_client.output import (
+    APPENDED,
+    SIZED,
+    TIMED,
+    Format,
+    OutputError,
+    ResultRowsFile,
+    check_output,
+    format_of,
+)
+from fleetsight_client.photos import PHOTO_COLUMNS, PhotoReader, photo_columns
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
+from fleetsight_client.rows import SCHEMAS, RowLayout, row_of
+from fleetsight_client.shrinking import Shrinker
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.sources import SourceClassification
 from fleetsight_client.terminal import clean_terminal_output, one_line
 from fleetsight_client.truth import Truth
-from fleetsight_client.uploader import JobClosedError
+from fleetsight_client.uploader import JobClosedError, UploadLimits
 
 P = ParamSpec("P")
 
@@ -58,7 +75,7 @@ SHOWN: Final = 10
 EXIT_STATUSES: Final = """\
 Exit status:
   0    every image has a label
-  1    an image was rejected, failed or has no result
+  1    a file was refused, or an image failed or has no result
   2    wrong use, or the server refuses or does not answer
   130  interrupted"""
 
@@ -95,6 +112,22 @@ class CommandGroup(click.Group):
         formatter.write_dl([(str(each.name), each.get_short_help_str(SENTENCE_CHARACTERS)) for each in commands])
 
 
+class _Percent(click.ParamType[float]):
+    """A share of 0.1% to 99%."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a number."""
+        with suppress(ValueError):
+            if 0.1 <= (percent := float(str(value).removesuffix("%"))) <= 99:
+                return percent
+        raise click.BadParameter(f"{value!r} is no share from 0.1% to 99%, such as 5%", ctx, param)
+
+
+PERCENT: Final = _Percent()
+
+
 class _EpilogCommand(click.Command):
     """A command with the exit statuses, its epilog, at the end of its help."""
 
@@ -103,6 +136,15 @@ class _EpilogCommand(click.Command):
         formatter.write_paragraph()
         for line in (self.epilog or "").splitlines():
             formatter.write(f"{line}\n")
+
+
+schema_option = click.option(
+    "--schema",
+    type=click.Choice([str(each) for each in SCHEMAS]),
+    default=str(SCHEMAS[0]),
+    show_default=True,
+    help="Version of the columns; 1 is that of earlier releases (path, right), and ends with the next one.",
+)
 
 
 def api_command(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[P, None]:
@@ -183,18 +225,48 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 @click.command(cls=_EpilogCommand, epilog=EXIT_STATUSES)
-@click.argument(
-    "folders",
-    nargs=-1,
-    metavar="FOLDER...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+@click.argument("folders", nargs=-1, metavar="FOLDER...", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CSV",
+    help="Classify the files of a CSV, and give its columns to their results.",
 )
-@click.option("--source", metavar="S3", help="Classify the images in s3://BUCKET/FOLDER instead, where they are.")
+@click.option(
+    "--source",
+    metavar="S3",
+    help="Classify the images in s3://BUCKET/FOLDER instead, where they are, or in s3://BUCKET/FOLDER/**/*.jpg.",
+)
 @click.option("--results", metavar="S3", help="Copy the results of --source to s3://BUCKET/PREFIX, as JOB.jsonl.")
 @click.option("--name", help="Name of the job [default: of the first folder]")
 @click.option("--keep", is_flag=True, help="Keep the images on the server after their classification.")
+@click.option("--shrink", is_flag=True, help="Send large JPEGs smaller and without EXIF, as the page does.")
 @click.option("--model", metavar="NAME", help="Classify with this model [default: the server's choice]")
-@click.option("--out", metavar="FILE", help="Results: FILE.csv, .jsonl or .parquet; - writes CSV to the output.")
+@click.option(
+    "--max-failed",
+    type=PERCENT,
+    metavar="PERCENT",
+    help="Stop the job if more of its results are failures, such as 5%; fleetsight retry goes on.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Results: FILE.csv, .jsonl, .parquet, .md.json, .coco.json, .labelstudio.json, .camtrap-dp.zip; - is CSV.",
+)
+@schema_option
+@click.option("--columns", metavar="NAMES", help=f"Add columns from the photos' EXIF: {', '.join(PHOTO_COLUMNS)}.")
+@click.option(
+    "--camtrap-package",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="With --out NAME.camtrap-dp.zip: a folder with your datapackage.json and deployments.csv.",
+)
+@click.option("--timezone", metavar="ZONE", help="Of times without one in that package, such as +02:00.")
+@click.option(
+    "--group-by",
+    metavar="HOW",
+    help="Give images of an event its label: by folder, a time as in folder,60s, or a column of --manifest.",
+)
 @click.option(
     "--sort-into",
     type=click.Path(file_okay=False, path_type=Path),
@@ -220,7 +292,9 @@ def _interruptible() -> Iterator[threading.Event]:
 def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any) -> None:
     """Classify the images in folders and below, or with --source in a folder of S3.
 
-    Hidden files, other files and links to folders are left out, and counted. The first Ctrl-C ends the command in an
+    In place of folders, name files, patterns such as 'photos/**/*.jpg', or lists.txt with a path on each line.
+
+    Hidden files, other files and links to folders are not sent, only counted. The first Ctrl-C ends the command in an
     orderly way; the same command with --resume continues.
     """
     wanted = _Options(**options)
@@ -228,9 +302,12 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
     if wanted.source is not None:
         _classify_source(client, wanted.source, wanted)
         return
-    absolute, state, out = checked_folders(folders), state_folder(), wanted.out
-    file = journal_file(client.base_url, absolute, state)
+    state, out = state_folder(), wanted.out
     own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
+    if wanted.watch and not all(folder.is_dir() for folder in folders):
+        raise click.UsageError("--watch goes with folders only.")
+    files, absolute, identity = _chosen_files(folders, wanted.manifest, own, wanted.reserved)
+    file = journal_file(client.base_url, identity, state)
     # Stderr: the standard output has nothing but results.
     console = Console(stderr=True)
     with _interruptible() as stop, _opened(file, absolute, wanted) as journal:
@@ -244,7 +321,14 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
                 wanted.name or absolute[0].name or "images",
                 keep=wanted.keep,
                 model=wanted.model,
+                max_failed=wanted.max_failed,
                 out=out,
+                layout=wanted.layout(files),
+                package=wanted.package,
+                files=files,
+                shrink=Shrinker.of_server(client, wanted.model).shrunk if wanted.shrink else bytes,
+                events=wanted.events(files),
+                photos=PhotoReader(photo_columns(wanted.columns)) if wanted.columns else None,
                 sorted=SortedFolder(wanted.sort_into, links=not wanted.copies) if wanted.sort_into else None,
                 truth=Truth(journal, absolute, wanted.truth_file) if wanted.has_truth else None,
                 show=display.show,
@@ -254,18 +338,38 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
             console.print(one_line(line), soft_wrap=True)
         journal.remove()
     if not summary.total:
-        raise CommandError("no image was found in " + ", ".join(map(str, folders)))
-    sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["rejected"]) else 1)
+        raise CommandError("no image was found in " + ", ".join(map(str, folders or identity)))
+    sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["refused"]) else 1)
+
+
+def _chosen_files(
+    folders: Sequence[Path], manifest: Path | None, own: Sequence[Path] = (), reserved: Sequence[str] = ()
+) -> tuple[FileList | None, tuple[Path, ...], tuple[Path, ...]]:
+    """Return the list that arguments or a manifest name, the folders, and what names the journal."""
+    if manifest is None and all(folder.is_dir() for folder in folders):
+        absolute = checked_folders(folders)
+        return None, absolute, absolute
+    files = listed_files(folders, own) if manifest is None else read_manifest(manifest, reserved)
+    named = folders if manifest is None else (manifest,)
+    return files, (files.base,), tuple(each.absolute() for each in named)
 
 
 def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None:
     """Classify the images at a location in S3; the job goes on if the command is stopped."""
     console = Console(stderr=True)
     with _interruptible() as stop, ProgressDisplay(console) as display:
+        source, pattern = split_source(source)
         name = wanted.name or source.rstrip("/").rpartition("/")[2]
+        manifest = None if wanted.manifest is None else read_manifest(wanted.manifest, wanted.reserved, source)
         work = SourceClassification(
             *(client, PatientCalls(stop), source, name, wanted.keep, wanted.out, wanted.results),
             model=wanted.model,
+            max_failed=wanted.max_failed,
+            pattern=pattern,
+            manifest=manifest,
+            events=wanted.events(manifest),
+            layout=wanted.layout(manifest),
+            package=wanted.package,
             show=display.show,
         )
         try:
@@ -292,12 +396,20 @@ def _whereabouts(job_id: str | None) -> str:
 class _Options:
     """The options of `classify`."""
 
+    manifest: Path | None
     source: str | None
     results: str | None
     name: str | None
     keep: bool
+    shrink: bool
     model: str | None
+    max_failed: float | None
     out: str | None
+    schema: str
+    columns: str | None
+    camtrap_package: Path | None
+    timezone: str | None
+    group_by: str | None
     sort_into: Path | None
     copies: bool
     truth_file: Path | None
@@ -306,6 +418,43 @@ class _Options:
     restart: bool
     watch: bool
     waits: bool
+
+    def _check_format(self, wanted: Format) -> None:
+        """Check that there is what the format of the results needs."""
+        columns = photo_columns(self.columns or "")
+        if self.watch and wanted not in APPENDED:
+            raise click.UsageError(f"--watch appends results, which .{wanted} does not allow: use .csv or .jsonl.")
+        if wanted in SIZED and not {"width", "height"} <= {*columns}:
+            raise click.UsageError("COCO has the sizes of images: add --columns width,height.")
+        if (wanted in TIMED) is not (self.camtrap_package is not None):
+            raise click.UsageError("--out NAME.camtrap-dp.zip and --camtrap-package go together.")
+        if self.package is not None:
+            self.package.description()
+            if TIME_COLUMN not in columns and self.manifest is None:
+                raise click.UsageError(f"Camtrap DP has the times of images: add --columns {TIME_COLUMN}.")
+
+    def layout(self, files: FileList | None) -> RowLayout:
+        """Return the columns of the file of results, those of a manifest and of photos last."""
+        schema = int(self.schema)
+        further = {**further_columns(files, schema), **photo_columns(self.columns or "")}
+        return RowLayout(schema, {**further, **({} if self.group_by is None else EVENT_COLUMNS)})
+
+    @property
+    def package(self) -> CamtrapPackage | None:
+        """The package of Camtrap DP that the results are added to."""
+        return None if self.camtrap_package is None else CamtrapPackage(self.camtrap_package, self.timezone)
+
+    def events(self, files: FileList | None) -> Events | None:
+        """Return what groups the results into events, if that is wanted."""
+        if self.group_by is None:
+            return None
+        return Events(Grouping.parse(self.group_by, {*self.layout(files).further} - {*EVENT_COLUMNS}))
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names that no column of a manifest may have."""
+        task = ("image",) if self.out is not None and format_of(self.out) == "labelstudio.json" else ()
+        return (*photo_columns(self.columns or ""), *(EVENT_COLUMNS if self.group_by is not None else ()), *task)
 
     @property
     def has_truth(self) -> bool:
@@ -319,24 +468,65 @@ class _Options:
             UsageError: they do not.
             OutputError: the results cannot be written.
         """
-        if bool(folders) is (self.source is not None):
-            raise click.UsageError("Give folders, or --source with a location in S3.")
-        if self.source is not None and (
-            self.sort_into or self.has_truth or self.watch or self.resume or self.restart
+        source, has_results = self.source is not None, self.out or self.sort_into or self.has_truth
+        for is_wrong, reason in (
+            (
+                bool(folders) is (source or self.manifest is not None),
+                "Give folders, --manifest with a CSV, or --source with a location in S3.",
+            ),
+            (
+                self.manifest is not None and (self.watch or (source and not self.waits)),
+                "--manifest does not go with --watch, nor with --source and --no-wait.",
+            ),
+            (
+                source
+                and (
+                    self.sort_into
+                    or self.has_truth
+                    or self.watch
+                    or self.resume
+                    or self.restart
+                    or self.columns
+                    or self.shrink
+                ),
+                "--source goes with --manifest, --results, --name, --keep, --model, --out and --no-wait only.",
+            ),
+            (
+                self.results is not None and not source,
+                "--results goes with --source only: write results of folders with --out.",
+            ),
+            (
+                self.truth_file is not None and self.truth_from_folders,
+                "--truth and --truth-from-folders exclude each other.",
+            ),
+            (
+                self.max_failed is not None and self.watch,
+                "--max-failed does not go with --watch, which begins another job when one is stopped.",
+            ),
+            (self.resume and self.restart, "--resume and --restart exclude each other."),
+            (
+                not self.waits and (has_results or self.watch),
+                "--no-wait has no results: leave out --out, --sort-into, --truth and --watch.",
+            ),
+            (
+                self.columns is not None and not (self.out or self.group_by),
+                "--columns goes with --out or --group-by.",
+            ),
+            (
+                (self.camtrap_package or self.timezone) and not (self.camtrap_package and self.out),
+                "--camtrap-package, --timezone and --out NAME.camtrap-dp.zip go together.",
+            ),
+            (
+                self.group_by is not None and (self.watch or not (self.out or self.sort_into)),
+                "--group-by goes with --out or --sort-into, and not with --watch.",
+            ),
         ):
-            raise click.UsageError("--source goes with --results, --name, --keep, --model, --out and --no-wait only.")
-        if self.results is not None and self.source is None:
-            raise click.UsageError("--results goes with --source only: write results of folders with --out.")
-        if self.truth_file is not None and self.truth_from_folders:
-            raise click.UsageError("--truth and --truth-from-folders exclude each other.")
-        if self.resume and self.restart:
-            raise click.UsageError("--resume and --restart exclude each other.")
-        if not self.waits and (self.out or self.sort_into or self.has_truth or self.watch):
-            raise click.UsageError("--no-wait has no results: leave out --out, --sort-into, --truth and --watch.")
+            if is_wrong:
+                raise click.UsageError(reason)
+        photo_columns(self.columns or "")
         if self.out is not None:
             check_output(self.out)
-            if self.watch and format_of(self.out) == "parquet":
-                raise click.UsageError("--watch appends results, which Parquet does not allow: use .csv or .jsonl.")
+            self._check_format(format_of(self.out))
 
 
 def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
@@ -347,7 +537,9 @@ def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
         click.echo(f"fleetsight: {error}; continue with the same command and --resume", err=True)
         sys.exit(INTERRUPTED)
     except JobClosedError as error:
-        raise CommandError(f"{error}. Begin anew with --restart, or retry a cancelled job and --resume.") from error
+        raise CommandError(
+            f"{error}. Begin anew with --restart, or fleetsight retry {error.job_id} and --resume."
+        ) from error
     except (GaveUpError, ApiError, OutputError) as error:
         if not work.journal.is_started:
             raise
@@ -382,28 +574,29 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
     """Yield in words what became of the files."""
     statuses = summary.statuses
     if waits:
-        without = statuses["waiting"] + statuses["missing"]
-        counts = {"with a label": statuses["done"], "failed": statuses["failed"], "rejected": statuses["rejected"]}
-        counts["without a result"] = without
+        counts = {"with a label": statuses["done"], "failed": statuses["failed"], "refused": statuses["refused"]}
+        counts["without a result"] = statuses["waiting"]
     else:
-        counts = {"accepted": statuses["waiting"], "rejected": statuses["rejected"]}
+        counts = {"accepted": statuses["waiting"], "refused": statuses["refused"]}
     shown = [f"{count:,} {words}" for at, (words, count) in enumerate(counts.items()) if count or not at]
     yield f"{summary.total:,} images: {', '.join(shown)}."
     yield from (f"{count:>9,}  {label}" for label, count in summary.labels.most_common(SHOWN))
     if len(summary.labels) > SHOWN:
         yield f"and {len(summary.labels) - SHOWN:,} more labels"
-    yield from (f"Not classified ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
+    yield from (f"No label ({code}): {count:,}." for code, count in summary.codes.most_common(SHOWN))
     for reason, count in sorted(summary.skipped.items()):
         named = summary.examples.get(reason, ())
-        yield f"Left out ({reason}): {count:,}." + (f" The first: {', '.join(named)}." if named else "")
+        yield f"Not sent ({reason}): {count:,}." + (f" The first: {', '.join(named)}." if named else "")
     further = {
         "Replaced under their names, and classified again": summary.replaced,
         "Replaced or removed before they were sent": summary.missed,
         "Shown without the backslashes, invisible characters or invalid UTF-8 of their names": summary.renamed,
     }
     yield from (f"{words}: {count:,}." for words, count in further.items() if count)
-    if summary.accuracy is not None:
-        yield from summary.accuracy.sentences()
+    yield from (f"Not in the file of results ({reason}): {count:,}." for reason, count in summary.left_out.items())
+    if waits:
+        for part in (summary.accuracy, summary.files, summary.photos, summary.events):
+            yield from () if part is None else part.sentences()
     if summary.sorted is not None:
         placed, problems = summary.sorted.counts, summary.sorted.problems
         yield f"Sorted into {summary.sorted.folder}: {placed['sorted'] + placed['there']:,}."
@@ -414,6 +607,30 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
         yield f"Job: {url}/jobs/{job_id}"
         if not waits:
             yield f"Results: fleetsight results {job_id} --out results.csv"
+
+
+@click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
+@click.argument("folders", nargs=-1, metavar="FOLDER...", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV", help="Files of a CSV."
+)
+@api_command
+def estimate(client: ApiClient, /, *, folders: tuple[Path, ...], manifest: Path | None) -> None:
+    """Say what a classification would take: files, duplicates, dates, minutes and dollars; nothing is sent."""
+    if bool(folders) is (manifest is not None):
+        raise click.UsageError("Give folders, or --manifest with a CSV.")
+    limits = UploadLimits.from_response(client.limits())
+    files, absolute, _ = _chosen_files(folders, manifest)
+    walk = FolderWalk(absolute) if files is None else files
+    found = estimate_files(walk, absolute, limits.max_image_bytes, datetime.now(UTC))
+    try:
+        forecast = client.forecast(found.files) if found.files else None
+    except RejectedError:  # more than it plays forward
+        forecast = None
+    for line in found.sentences(upload_rate(client.base_url), forecast):
+        click.echo(one_line(line))
+    for reason, count in sorted(walk.skipped.items()):
+        click.echo(f"Would not be sent ({reason}): {count:,}.")
 
 
 @click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
@@ -441,7 +658,8 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
             continue
         figures = (f"{status[each]:,}" for each in ("accepted", "done", "failed", "waiting"))
         created = status["created_at"][:16].replace("T", " ")
-        table.add_row(status["job_id"], status["name"], created, status["state"], *figures)
+        state = f"blocked: {status['blocked']}" if status.get("blocked") else status["state"]
+        table.add_row(status["job_id"], status["name"], created, state, *figures)
     if not as_json:
         # Ids must be whole in a pipe, which has no width.
         width = None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns)
@@ -450,14 +668,23 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
 
 @click.command(cls=_EpilogCommand, epilog=EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
-@click.option("--out", metavar="FILE", default="-", show_default=True, help="FILE.csv, .jsonl or .parquet; - is CSV.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    default="-",
+    show_default=True,
+    help="FILE.csv, .jsonl, .parquet, .md.json or .labelstudio.json; - is CSV.",
+)
+@schema_option
 @api_command
-def results(client: ApiClient, *, job: str, out: str) -> None:
+def results(client: ApiClient, *, job: str, out: str, schema: str) -> None:
     """Write the results of a job, in the order of its images."""
     check_output(out)
+    if format_of(out) in SIZED | TIMED:
+        raise click.UsageError("This format has data of the photos: write it with fleetsight classify.")
     client.status(job)
     is_complete = True
-    with ResultRowsFile(out) as file:
+    with ResultRowsFile(out, layout=RowLayout(int(schema))) as file:
         for result in client.results(job):
             is_complete &= result["status"] == "done"
             file.write(row_of(str(result["filename"]), job, result, result.get("truth")))
@@ -494,7 +721,7 @@ def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
 @click.argument("job", metavar="JOB")
 @api_command
 def retry(client: ApiClient, *, job: str) -> None:
-    """Request the failed images of a job again; resume a cancelled job."""
+    """Request the failed images of a job again; resume a cancelled or stopped job."""
     counts = client.retry(job)
     parts = [f"{counts['sent']:,} images were requested again"]
     parts += [f"{counts['running']:,} are being retried already"] if counts["running"] else []
@@ -504,7 +731,7 @@ def retry(client: ApiClient, *, job: str) -> None:
     click.echo("; ".join(parts) + ".")
 
 
-COMMANDS: Final = (classify, jobs, results, cancel, delete, retry)
+COMMANDS: Final = (classify, estimate, jobs, results, cancel, delete, retry)
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

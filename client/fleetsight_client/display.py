@@ -22,6 +22,7 @@ class ProgressDisplay:
         self._console = console
         self._clock = clock
         self._next_line = clock() + LINE_SECONDS
+        self._blocked = ""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -45,8 +46,12 @@ class ProgressDisplay:
         self._bar.stop()
 
     def show(self, state: State) -> None:
-        """Show a state."""
+        """Show a state; a line says why the server classifies nothing, and another when that has changed."""
         counts = words(state)
+        if state.blocked != self._blocked:
+            self._blocked = state.blocked
+            reason = f"blocked: {one_line(state.blocked)}" if state.blocked else "no longer blocked"
+            self._console.print(reason, soft_wrap=True)
         if self._console.is_terminal:
             total = max(1, 2 * state.total) if state.phase != "listing" else None
             completed = state.sent + state.rejected * 2 + state.classified
@@ -60,8 +65,9 @@ def words(state: State) -> str:
     """Return the counts in words."""
     if state.phase == "listing":
         return f"{state.total:,} images found"
-    others = {"replaced": state.replaced, "rejected": state.rejected}
+    others = {"replaced": state.replaced, "refused": state.rejected}
     more = "".join(f", {name} {count:,}" for name, count in others.items() if count)
     waiting = f", without a result {state.waiting:,}" if state.waiting else ""
     note = f" (waiting: {one_line(state.note)})" if state.note else ""
+    note = f" (blocked: {one_line(state.blocked)})" if state.blocked else note
     return f"sent {state.sent:,} of {state.total:,}{more}, classified {state.classified:,}{waiting}{note}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.systems import SYSTEM_FOLDERS, extended_path, length_of_root
 
 SUFFIXES: Final = frozenset(
     {
@@ -30,6 +31,10 @@ MAX_EXAMPLES: Final = 3
 
 MAX_DEPTH: Final = 200
 """Folders in folders; each level keeps one of them open."""
+
+
+MISSING_SIZE: Final = -1
+"""The size of a file that a list names and that does not exist."""
 
 
 class SkipReason(StrEnum):
@@ -87,7 +92,7 @@ class FolderWalk:
             yield from self._walk(root, os.fsencode(folder), own)
 
     def _walk(self, root: int, folder: bytes, own: set[tuple[int, int]]) -> Iterator[FoundFile]:
-        start = len(folder.rstrip(b"/")) + 1
+        start = length_of_root(folder)
         levels: list[Any] = []
         self._enter(folder, levels)
         try:
@@ -125,7 +130,7 @@ class FolderWalk:
             examples.append(os.fsdecode(path))
 
     def _reason_to_skip(self, entry: "os.DirEntry[bytes]", own: set[tuple[int, int]]) -> SkipReason | None:
-        if entry.name.startswith(b".") or entry.name == b"@eaDir":  # thumbnails of Synology's servers
+        if entry.name.startswith(b".") or os.fsdecode(entry.name).lower() in SYSTEM_FOLDERS:
             return SkipReason.HIDDEN
         try:
             found = entry.stat()
@@ -165,10 +170,12 @@ def checked_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
     Raises:
         FolderError: one of them is in another one, so that its images would be classified twice.
     """
-    absolute = tuple(folder.resolve() for folder in folders)
+    absolute = tuple(extended_path(folder.resolve()) for folder in folders)
     for at, inner in enumerate(absolute):
+        # By identity: where case does not matter, one folder has several names.
+        above = {_identity(folder) for folder in (inner, *inner.parents)} - {None}
         for other, outer in enumerate(absolute):
-            if at != other and inner.is_relative_to(outer):
+            if at != other and _identity(outer) in above:
                 raise FolderError(f"{folders[at]} is in {folders[other]}: name only one of them")
     return absolute
 

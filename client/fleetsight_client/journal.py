@@ -27,6 +27,7 @@ from typing import Any, Final
 from fleetsight_client.api import FleetsightClientError, RejectedFile
 from fleetsight_client.folders import FoundFile, shown_prefixes
 from fleetsight_client.names import shown_name
+from fleetsight_client.systems import SEPARATORS, shown_separators, state_home
 
 VERSION: Final = "2"
 CHANGED: Final = "changed"
@@ -167,9 +168,8 @@ class Outcome:
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of journals: `$XDG_STATE_HOME/fleetsight`, by default `~/.local/state/fleetsight`."""
-    home = environment.get("XDG_STATE_HOME", "")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "fleetsight"
+    """Return the folder of journals: `fleetsight` in `$XDG_STATE_HOME`, `~/.local/state` or `%LOCALAPPDATA%`."""
+    return state_home(environment, Path.home()) / "fleetsight"
 
 
 def journal_file(url: str, folders: Sequence[Path], state: Path) -> Path:
@@ -191,7 +191,7 @@ class Journal:
 
     def __init__(self, file: Path, folders: Sequence[Path]) -> None:
         self.file = file
-        self._folders = [os.fsencode(folder) for folder in folders]
+        self._folders = [os.fsencode(folder).rstrip(SEPARATORS) for folder in folders]
         self._prefixes = shown_prefixes(folders)
         # Counting all files after each slice would take longer than to send them.
         self._counts: dict[str, int] | None = None
@@ -458,8 +458,8 @@ class Journal:
         position, root, path, size, mtime, tries = row
         # A name that is no UTF-8 is shown with replacement characters.
         name = shown_name(self._prefixes[root] + path.decode(errors="replace"))
-        is_renamed = name != self._prefixes[root] + os.fsdecode(path)
-        whole = Path(os.fsdecode(self._folders[root] + b"/" + path))
+        is_renamed = name != self._prefixes[root] + shown_separators(os.fsdecode(path))
+        whole = Path(os.fsdecode(self._folders[root] + os.fsencode(os.sep) + path))
         return ListedFile(position, whole, name, size, mtime, tries, is_renamed=is_renamed)
 
     # Jobs and slices

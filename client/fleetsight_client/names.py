@@ -21,7 +21,7 @@ def shown_name(raw: str) -> str:
     It has no control characters, overrides of the direction, white space at the ends of parts, or backslashes. Of an
     absolute path, and of one with `..`, the last part is left. Of a long path, the last 700 bytes are left.
     """
-    parts = [_printable(part) for part in raw.replace("\\", "/").split("/")]
+    parts = [printable(part) for part in raw.replace("\\", "/").split("/")]
     if not parts[-1]:
         return "unnamed"
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):
@@ -40,6 +40,7 @@ def matched_name(path: str) -> str:
     return unicodedata.normalize("NFC", path if path.startswith("/") else shown_name(path))
 
 
-def _printable(raw: str) -> str:
+def printable(raw: str) -> str:
+    """Return a text without control characters, overrides of the direction, and white space at its ends."""
     kept = (each for each in raw if each not in _DROPPED and unicodedata.category(each) not in _DROPPED_CATEGORIES)
     return "".join(kept).strip()

@@ -1,4 +1,4 @@
-"""Files of results: CSV, JSON Lines and Parquet, written as a whole or not at all."""
+"""Files of results, written as a whole or not at all: CSV, JSON Lines, Parquet, and the formats of other tools."""
 
 import csv
 import io
@@ -7,121 +7,47 @@ import os
 import re
 import sys
 import tempfile
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, get_args
 
 from fleetsight_client.api import FleetsightClientError
-
-FURTHER_LABELS: Final = 4
-"""Labels of a row after the best one."""
+from fleetsight_client.formats import (
+    CamtrapPackage,
+    RowWriter,
+    camtrap_writer,
+    coco_writer,
+    label_studio_writer,
+    megadetector_writer,
+)
+from fleetsight_client.rows import EARLIER_COLUMNS, SCHEMAS, ResultRow, RowLayout, safe_cell
 
 PARQUET_ROWS: Final = 5_000
 """Rows that are written together."""
 
-Format = Literal["csv", "jsonl", "parquet"]
+Format = Literal["csv", "jsonl", "parquet", "md.json", "coco.json", "labelstudio.json", "camtrap-dp.zip"]
 
-_START, _FORMULA = r"(?:^|(?<=[;\t\r\n]))", r'(?="*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])'
-"""The start of a cell, or where a spreadsheet may split it; and the place before a formula's first character."""
+APPENDED: Final = frozenset({"csv", "jsonl"})
+"""Formats with files to which rows can be appended."""
+
+BINARY: Final = frozenset({"parquet", "camtrap-dp.zip"})
+
+SIZED: Final = frozenset({"coco.json"})
+"""Formats that have the sizes of images, which are columns of the photos."""
+
+TIMED: Final = frozenset({"camtrap-dp.zip"})
+"""Formats that have the times of images."""
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class OutputError(FleetsightClientError):
     """Raised when results cannot be written; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResultRow:
-    """One file with its result.
-
-    Attributes:
-        path: the shown name of the file.
-        status: `done`, `failed`, `rejected` (never accepted) or `waiting`.
-        right: whether `label` is `truth`; None if one of them is unknown.
-    """
-
-    path: str
-    status: str
-    label: str | None = None
-    score: float | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    image_id: str | None = None
-    job_id: str | None = None
-    model: str | None = None
-    model_digest: str | None = None
-    accepted_at: str | None = None
-    recorded_at: str | None = None
-    cached: bool | None = None
-    label_2: str | None = None
-    score_2: float | None = None
-    label_3: str | None = None
-    score_3: float | None = None
-    label_4: str | None = None
-    score_4: float | None = None
-    label_5: str | None = None
-    score_5: float | None = None
-    truth: str | None = None
-    right: bool | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the columns by name."""
-        return {name: getattr(self, name) for name in COLUMNS}
-
-
-COLUMNS: Final = tuple(each.name for each in fields(ResultRow))
-
-
-def row_of(path: str, job_id: str, result: Mapping[str, Any], truth: str | None = None) -> ResultRow:
-    """Return the row of an image as the API answers it."""
-    label, error, model = result.get("label"), result.get("error") or {}, result.get("model") or {}
-    further = dict[str, Any]()
-    for place, pair in enumerate(list(result.get("top") or ())[1 : 1 + FURTHER_LABELS], 2):
-        further |= {f"label_{place}": str(pair["label"]), f"score_{place}": float(pair["score"])}
-    return ResultRow(
-        path,
-        str(result["status"]),
-        label,
-        result.get("score"),
-        error_code=error.get("code"),
-        error_message=error.get("message"),
-        image_id=str(result["image_id"]),
-        job_id=job_id,
-        model=model.get("name"),
-        model_digest=model.get("digest"),
-        accepted_at=result.get("accepted_at"),
-        recorded_at=result.get("recorded_at"),
-        cached=result.get("cached"),
-        truth=truth,
-        right=None if truth is None or label is None else same_label(label, truth),
-        **further,
-    )
-
-
-def same_label(label: str, truth: str) -> bool:
-    """Return whether two labels are the same but for case, `_` and `-`: `Stop_Sign` is `stop sign`."""
-    return _plain(label) == _plain(truth)
-
-
-def _plain(label: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", label).casefold()).strip()
-
-
-def safe_cell(cell: str) -> str:
-    """Return `cell` escaped so that no spreadsheet executes it as a formula, as in the server's own CSV.
-
-    Source: https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    return re.sub(_START + _FORMULA, "'", cell)
-
-
-def unescaped_cell(cell: str) -> str:
-    """Return a cell without what `safe_cell` has added, or as it is."""
-    plain = re.sub(f"{_START}'{_FORMULA}", "", cell)
-    return plain if safe_cell(plain) == cell else cell
 
 
 def format_of(out: str) -> Format:
@@ -130,12 +56,13 @@ def format_of(out: str) -> Format:
     Raises:
         OutputError: the suffix is another one.
     """
-    suffix = ".csv" if out == "-" else Path(out).suffix.lower()
+    name = ".csv" if out == "-" else out.lower()
     for known in get_args(Format):
-        if suffix == f".{known}":
+        if name.endswith(f".{known}"):
             result: Format = known
             return result
-    raise OutputError(f"--out {out}: write to a file that ends with .csv, .jsonl or .parquet, or to - for CSV")
+    endings = ", ".join(f".{known}" for known in get_args(Format))
+    raise OutputError(f"--out {out}: write to a file that ends with one of {endings}, or to - for CSV")
 
 
 def check_output(out: str) -> None:
@@ -159,10 +86,22 @@ class ResultRowsFile:
         out: the file, or `-` for the standard output.
         end_of_file: with it, the file is continued from this byte on, after the rows of an earlier context; its
             header is not repeated.
+        layout: the columns.
+        package: of Camtrap DP.
     """
 
-    def __init__(self, out: str, end_of_file: int | None = None) -> None:
+    def __init__(
+        self,
+        out: str,
+        end_of_file: int | None = None,
+        layout: RowLayout | None = None,
+        package: CamtrapPackage | None = None,
+    ) -> None:
         self.out = out
+        self.layout = layout or RowLayout()
+        self.package = package
+        self.left_out = Counter[str]()
+        """Rows that the format cannot have, by the reason."""
         self.end_of_file = 0
         """The size of the file when the context has ended."""
         self._continues_at = end_of_file
@@ -173,17 +112,23 @@ class ResultRowsFile:
         """Open the file."""
         try:
             self._open()
-        except OSError as error:
-            raise OutputError(f"--out {self.out} cannot be written: {error.strerror}") from error
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, OSError):
+                raise OutputError(f"--out {self.out} cannot be written: {error.strerror}") from error
+            raise
         return self
 
     def _open(self) -> None:
         if self.out == "-":
-            self._write = _row_writer("csv", sys.stdout, header=self._continues_at is None)
+            self._write = _row_writer("csv", sys.stdout, self.layout, header=self._continues_at is None)
             self._close = sys.stdout.flush
             return
         target, kind = Path(self.out).absolute(), format_of(self.out)
         if self._continues_at is not None:
+            if self._continues_at:
+                with target.open(encoding="utf-8", errors="replace", newline="") as begun:
+                    self._check_columns(kind, begun.readline())
             file: IO[Any] = target.open("r+", encoding="utf-8", newline="")
             file.truncate(self._continues_at)
             file.seek(0, io.SEEK_END)
@@ -194,7 +139,7 @@ class ResultRowsFile:
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(name, 0o666 & ~mask)  # noqa: PTH101 (of a descriptor's name)
-            is_text = kind != "parquet"
+            is_text = kind not in BINARY
             file = os.fdopen(
                 number,
                 "w" if is_text else "wb",
@@ -202,18 +147,48 @@ class ResultRowsFile:
                 newline="" if is_text else None,
             )
         self._file = file
-        if kind == "parquet":
-            self._write, finish = _parquet_writer(file)
-        else:
-            self._write, finish = _row_writer(kind, file, header=not self._continues_at), file.flush
+        self._write, finish = self._writer(kind, file)
 
         def close() -> None:
             finish()
             file.flush()
             os.fsync(file.fileno())
             self.end_of_file = file.tell()
+            file.close()  # Windows does not rename an open file
 
         self._close = close
+
+    def _writer(self, kind: Format, file: IO[Any]) -> RowWriter:
+        """Return a function that writes a row, and one that completes the file."""
+        match kind:
+            case "parquet":
+                return _parquet_writer(file, self.layout)
+            case "md.json":
+                return megadetector_writer(file)
+            case "coco.json":
+                return coco_writer(file)
+            case "labelstudio.json":
+                return label_studio_writer(file)
+            case "camtrap-dp.zip":
+                return camtrap_writer(file, self.package or CamtrapPackage(Path()), self.left_out)
+            case _:
+                return _row_writer(kind, file, self.layout, header=not self._continues_at), file.flush
+
+    def _check_columns(self, kind: Format, first_line: str) -> None:
+        """Check that a file that is continued has these columns.
+
+        Raises:
+            OutputError: it was begun with other ones, such as by an earlier release.
+        """
+        if kind == "jsonl":
+            is_same = not first_line
+            with suppress(ValueError, TypeError):  # it is no JSON, or no object
+                is_same = is_same or ("right" in json.loads(first_line)) == (self.layout.schema != SCHEMAS[0])
+        else:
+            is_same = not first_line or next(csv.reader([first_line])) == [*map(safe_cell, self.layout.columns)]
+        if not is_same:
+            schema = ", or add --schema 1 if an earlier release began it" if self.layout.schema == SCHEMAS[0] else ""
+            raise OutputError(f"--out {self.out} has other columns: name another file{schema}")
 
     def write(self, row: ResultRow) -> None:
         """Write a row.
@@ -241,31 +216,45 @@ class ResultRowsFile:
         except OSError as failure:
             raise OutputError(f"--out {self.out} cannot be written: {failure.strerror}") from failure
         finally:
-            if self._file is not None:
-                with suppress(OSError):
-                    self._file.close()
-            if self._partial is not None:
-                with suppress(OSError):
-                    self._partial.unlink()
+            self._discard()
+
+    def _discard(self) -> None:
+        """Close the file, and remove what was written of one that is not complete."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        if self._partial is not None:
+            with suppress(OSError):
+                self._partial.unlink()
 
 
-def _row_writer(kind: Format, file: IO[str], *, header: bool) -> Callable[[ResultRow], None]:
+def _row_writer(kind: Format, file: IO[str], layout: RowLayout, *, header: bool) -> Callable[[ResultRow], None]:
     if kind == "jsonl":
-        return lambda row: print(json.dumps(row.as_dict(), ensure_ascii=False), file=file)
+        return lambda row: print(json.dumps(layout.body(row), ensure_ascii=False), file=file)
     writer = csv.writer(file, lineterminator="\r\n" if file is not sys.stdout else "\n")
     if header:
-        writer.writerow(COLUMNS)
-    return lambda row: writer.writerow([_cell(value) for value in row.as_dict().values()])
+        writer.writerow(safe_cell(name) for name in layout.columns)
+
+    def write(row: ResultRow) -> None:
+        cells = layout.cells(row)
+        writer.writerow([_cell(value, is_own=name not in layout.further) for name, value in cells.items()])
+
+    return write
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, *, is_own: bool) -> str:
+    """Return the text of a cell; a number of a manifest, such as -4.5, stays one: no spreadsheet executes it."""
     match value:
+        case str() if not is_own and _NUMBER.fullmatch(value):
+            return value
         case None:
             return ""
         case bool():
             return "true" if value else "false"
         case float():
             return f"{value:.6f}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"  # UTC, as every spreadsheet reads it
         case _:
             return safe_cell(str(value))
 
@@ -281,11 +270,15 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _parquet_writer(file: IO[bytes]) -> tuple[Callable[[ResultRow], None], Callable[[], None]]:
+def _parquet_writer(file: IO[bytes], layout: RowLayout) -> RowWriter:
     """Return a function that writes a row, and one that completes the file."""
     arrow = _pyarrow()
-    types: Mapping[object, Any] = {float | None: arrow.float64(), bool | None: arrow.bool_()}
-    schema = arrow.schema([(each.name, types.get(each.type, arrow.string())) for each in fields(ResultRow)])
+    kinds = {int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_(), datetime: arrow.timestamp("us", "UTC")}
+    types = {each.name: (*get_args(each.type), str)[0] for each in fields(ResultRow)}
+    names = {name: types.get(EARLIER_COLUMNS.get(name, name), str) for name in layout.columns} | {**layout.further}
+    if layout.schema != SCHEMAS[0]:
+        names |= dict.fromkeys(("accepted_at", "recorded_at"), str)
+    schema = arrow.schema([(name, kinds.get(kind, arrow.string())) for name, kind in names.items()])
     writer = arrow.parquet.ParquetWriter(file, schema)
     rows = list[dict[str, Any]]()
 
@@ -295,7 +288,7 @@ def _parquet_writer(file: IO[bytes]) -> tuple[Callable[[ResultRow], None], Calla
             rows.clear()
 
     def write(row: ResultRow) -> None:
-        rows.append(row.as_dict())
+        rows.append(layout.cells(row))
         if len(rows) == PARQUET_ROWS:
             flush()
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.journal import ListedFile
+from fleetsight_client.systems import extended_path, plain_path
 
 FAILED_FOLDER: Final = "_failed"
 """The folder of images without a label."""
@@ -23,7 +24,9 @@ MAX_NAME_BYTES: Final = 200
 """Bytes of a folder's or file's name; file systems allow 255."""
 
 _NOT_IN_NAMES: Final = re.compile(r'[/\\:*?"<>|]')
-_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_RESERVED: Final = re.compile(
+    r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])\s*(\..*)?", re.DOTALL
+)
 """Names that Windows gives to devices."""
 
 
@@ -55,7 +58,7 @@ class SortedFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.folder = self.folder.resolve()
+            self.folder = extended_path(self.folder.resolve())
             device = self.folder.stat().st_dev
             others = [source for source in sources if source.stat().st_dev != device]
         except OSError as error:
@@ -124,6 +127,7 @@ class SortedFolder:
 
     def _problem(self, file: ListedFile, why: str) -> None:
         self.counts["problem"] += 1
+        why = why.replace(str(self.folder), plain_path(self.folder))
         if len(self.problems) < 10:
             self.problems.append(f"{file.name} was not sorted: {why}")
 
@@ -146,5 +150,6 @@ def safe_name(text: str) -> str:
         stem, dot, suffix = name.rpartition(".")
         suffix = dot + suffix if dot and len(suffix) <= 8 else ""
         stem = stem if suffix else name
-        name = stem.encode()[: MAX_NAME_BYTES - len(suffix.encode())].decode(errors="ignore") + suffix
+        kept = stem.encode()[: MAX_NAME_BYTES - len(suffix.encode())].decode(errors="ignore")
+        name = (kept + suffix).rstrip(". ")
     return name or "_"

@@ -1,24 +1,29 @@
 """A job of images that are in S3: the server lists and copies them, and the command waits for their results."""
 
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError
 from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
-from fleetsight_client.output import ResultRowsFile, row_of
+from fleetsight_client.events import Events
+from fleetsight_client.formats import CamtrapPackage
+from fleetsight_client.lists import FileList
+from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.retries import PatientCalls, StoppedError
+from fleetsight_client.rows import ResultRow, RowLayout, row_of
 
-NO_IMAGE: Final = "not_an_image"
-"""The server's reason to skip an object that is not meant to be an image; objects with other reasons are images that
-are not classified."""
+NOT_CHOSEN: Final = frozenset({"not_an_image", "not_matched"})
+"""The server's reasons to skip an object that is not meant to be classified; objects with other reasons are images
+that are not classified."""
 
 SKIPPED: Final = {
-    NO_IMAGE: "no image by its name",
+    "not_an_image": "no image by its name",
     "empty": "empty",
+    "not_matched": "name does not match",
     "too_large": "too large",
     "archived": "archived",
     "gone": "deleted before it was copied",
@@ -40,6 +45,12 @@ class SourceClassification:
         out: file of the results, `-` for the standard output, or None.
         results: location in S3 to which the server copies the results, or None.
         model: name of the model, or None for the server's choice.
+        max_failed: percent of failures beyond which the server stops the job, or None.
+        pattern: of the names of images below the source, such as `**/*.jpg`; others are left out.
+        manifest: gives further columns to the images.
+        events: groups the rows.
+        layout: the columns of the file of results.
+        package: of Camtrap DP, if that file is to be one.
         show: receives the progress.
         job_id: of the job, as soon as the server has created it.
     """
@@ -52,6 +63,12 @@ class SourceClassification:
     out: str | None = None
     results: str | None = None
     model: str | None = None
+    max_failed: float | None = None
+    pattern: str | None = None
+    manifest: FileList | None = None
+    events: Events | None = None
+    layout: RowLayout = field(default_factory=RowLayout)
+    package: CamtrapPackage | None = None
     show: Callable[[Progress], None] = lambda _progress: None
     job_id: str | None = field(default=None, init=False)
     progress: Progress = field(default_factory=lambda: Progress("importing"), init=False)
@@ -81,12 +98,14 @@ class SourceClassification:
             key=uuid.uuid4().hex,
             source=self.source,
             results=self.results,
+            source_pattern=self.pattern,
+            max_failed_percent=self.max_failed,
         )
         # Not repeated: a wrong address is reported at once.
         with suppress(RejectedError):
             self.client.limits()
         self.job_id = self.calls.call(create)
-        summary = Summary(job_ids=[self.job_id])
+        summary = Summary(job_ids=[self.job_id], files=self.manifest, events=self.events)
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)
@@ -103,7 +122,8 @@ class SourceClassification:
             note = "the quota of the day" if status["source"]["paused_until"] else ""
             total = int(status["accepted"])
             phase = "classifying" if is_listed else "importing"
-            self.progress = Progress(phase, total, sent=total, classified=done, note=note)
+            blocked = status.get("blocked") or ""
+            self.progress = Progress(phase, total, sent=total, classified=done, note=note, blocked=blocked)
             self.show(self.progress)
             if is_listed and not status["waiting"]:
                 return status
@@ -120,23 +140,35 @@ class SourceClassification:
         if copy["state"] != "written":
             raise SourceFailedError(f"the results were not copied to {copy['uri']}: {copy['error']} (job {job_id})")
 
+    def _rows(self, job_id: str) -> Iterator[tuple[None, ResultRow]]:
+        for result in self.client.results(job_id):
+            row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
+            if self.manifest is not None:
+                row = replace(row, further=self.manifest.cells(row.filename.encode()))
+            yield None, row
+
     def _read(self, summary: Summary, status: dict[str, Any]) -> None:
         job_id, source = summary.job_ids[0], status["source"]
         for code, count in source["skipped"].items():
-            if code == NO_IMAGE:
-                summary.skipped = {SKIPPED[code]: count}
+            if code in NOT_CHOSEN:
+                summary.skipped = {**summary.skipped, SKIPPED[code]: count}
             else:
-                summary.statuses["rejected"] += count
+                summary.statuses["refused"] += count
                 summary.codes[SKIPPED.get(code, code)] += count
-        if self.out is None:
-            for result in self.client.results(job_id):
-                summary.add(row_of(str(result["filename"]), job_id, result, result.get("truth")))
-        else:
-            with ResultRowsFile(self.out) as file:
-                for result in self.client.results(job_id):
-                    row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
+        with (
+            nullcontext()
+            if self.out is None
+            else ResultRowsFile(self.out, layout=self.layout, package=self.package) as file
+        ):
+            rows = self._rows(job_id)
+            for _, row in rows if self.events is None else self.events.group(rows):
+                if file is not None:
                     file.write(row)
-                    summary.add(row)
-        if source["state"] != "complete":
-            reason = source["error"] or "the job was cancelled"
+                summary.add(row)
+        if file is not None:
+            summary.left_out.update(file.left_out)
+        stopped = status.get("stopped")  # older servers do not say
+        if source["state"] != "complete" or stopped:
+            remedy = f"stopped: {stopped}; fleetsight retry {job_id} goes on" if stopped else "the job was cancelled"
+            reason = source["error"] or remedy
             raise SourceFailedError(f"not all images of {self.source} were classified: {reason} (job {job_id})")

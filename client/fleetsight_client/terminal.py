@@ -3,6 +3,7 @@
 This module needs no package, so that `fleetsight doctor` can use it.
 """
 
+import codecs
 import io
 import re
 import sys
@@ -54,8 +55,13 @@ class CleanedTerminal(io.TextIOWrapper):
 def clean_terminal_output() -> None:
     """Clean what this process prints on a terminal from now on; every command begins with this.
 
-    Files and pipes get each byte as it is: programs read them.
+    Files and pipes get each byte as it is: programs read them, as UTF-8 also on Windows, where Python would write
+    them in a code page that does not have every label.
     """
+    for stream in (sys.stdout, sys.stderr):
+        is_code_page = codecs.lookup(stream.encoding or "utf-8").name.startswith("cp")
+        if is_code_page and isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
     if sys.stdout.isatty():
         sys.stdout = CleanedTerminal(sys.stdout)
     if sys.stderr.isatty():

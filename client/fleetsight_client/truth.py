@@ -2,17 +2,16 @@
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.journal import Journal, ListedFile
 from fleetsight_client.names import matched_name
-from fleetsight_client.output import ResultRow, same_label, unescaped_cell
+from fleetsight_client.rows import ResultRow, same_label
+from fleetsight_client.tables import FILE_COLUMNS, TableError, place_of, read_table
 
 MAX_PART_LINES: Final = 10_000
 MAX_PART_BYTES: Final = 2**20
@@ -25,13 +24,8 @@ SHOWN_CONFUSIONS: Final = 5
 SHOWN_LINES: Final = 5
 """Lines of a file that are named if they set no label."""
 
-_FILE_COLUMNS: Final = ("filename", "file name", "path", "file path", "filepath", "file", "image", "name")
 _LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
 """As on the server (`web_tier/features/review/truth.py`)."""
-
-
-class TruthError(FleetsightClientError):
-    """Raised when a file with true labels cannot be read; the message says what to do."""
 
 
 @dataclass
@@ -53,7 +47,7 @@ class Truth:
         """Read the file; call it after the files have been listed.
 
         Raises:
-            TruthError: it is not such a file.
+            TableError: it is not such a file.
         """
         if self.file is not None:
             self.journal.set_truths(read_truths(self.file))
@@ -83,41 +77,21 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
     A header names its columns; without one they are the first two.
 
     Raises:
-        TruthError: it cannot be read, is no UTF-8 or UTF-16, or has fewer than two columns.
+        TableError: it cannot be read, is no UTF-8 or UTF-16, or has fewer than two columns.
     """
-    try:
-        with file.open("rb") as start:
-            encoding = "utf-16" if start.read(2) in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-        with file.open(encoding=encoding, newline="") as lines:
-            separator = max(",;\t", key=lines.readline().count)
-            lines.seek(0)
-            reader, columns = csv.reader(lines, delimiter=separator), None
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
-                if columns is None:
-                    columns = _columns(cells)
-                    if columns is not None:
-                        continue
-                    columns = (0, 1)
-                if len(cells) < 2:
-                    raise TruthError(f"{file}, line {reader.line_num}: write a filename and its label")
-                name, label = (cells[at] if at < len(cells) else "" for at in columns)
-                if label:
-                    yield matched_name(unescaped_cell(name)), unescaped_cell(label)
-    except (UnicodeError, csv.Error) as error:
-        raise TruthError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
-    except OSError as error:
-        raise TruthError(f"{file} cannot be read: {error.strerror}") from error
-
-
-def _columns(header: Sequence[str]) -> tuple[int, int] | None:
-    """Return the places of file and label in a header, or None if the line is no header."""
-    names = [re.sub(r"[\s_-]+", " ", cell.casefold()) for cell in header]
-    files = [names.index(name) for name in _FILE_COLUMNS if name in names]
-    labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]
-    return (files[0], labels[0]) if files and labels and files[0] != labels[0] else None
+    columns: tuple[int, int] | None = None
+    for number, cells in read_table(file):
+        if columns is None:
+            places = place_of(cells, FILE_COLUMNS), place_of(cells, _LABEL_COLUMNS)
+            if places[0] is not None and places[1] is not None and places[0] != places[1]:
+                columns = places[0], places[1]
+                continue
+            columns = (0, 1)
+        if len(cells) < 2:
+            raise TableError(f"{file}, line {number}: write a filename and its label")
+        name, label = (cells[at] if at < len(cells) else "" for at in columns)
+        if label:
+            yield matched_name(name), label
 
 
 def truth_parts(rows: Iterator[tuple[str, str]]) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError, RejectedFile
+from fleetsight_client.folders import MISSING_SIZE
 from fleetsight_client.journal import CHANGED, UNFINISHED, Journal, ListedFile, Slice
 from fleetsight_client.retries import PatientCalls, StoppedError
 
@@ -88,7 +89,9 @@ class Uploader:
         name: of the job, if one is created.
         keep: whether the job keeps its images.
         model: name of the job's model, or None for the server's choice.
+        max_failed: percent of failures beyond which the server stops the job, or None.
         progressed: called twice a second and after each slice.
+        shrink: returns what is sent of a file's content.
         watches: whether files that changed since they were listed are listed again.
         missed: number of these files.
     """
@@ -101,8 +104,12 @@ class Uploader:
     keep: bool = False
     model: str | None = None
     progressed: Callable[[], None] = lambda: None
+    shrink: Callable[[bytes], bytes] = bytes
     watches: bool = False
+    max_failed: float | None = None
     missed: int = field(default=0, init=False)
+    sent_bytes: int = field(default=0, init=False)
+    """Size of the files that were sent, but for refused ones, of which some were only too large or missing."""
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
     _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
@@ -163,7 +170,9 @@ class Uploader:
         if job_id is None:
             try:
                 job_id = self.calls.call(
-                    lambda: self.client.create_job(self.name, keep=self.keep, key=key, model=self.model)
+                    lambda: self.client.create_job(
+                        self.name, keep=self.keep, key=key, model=self.model, max_failed_percent=self.max_failed
+                    )
                 )
             except RejectedError as error:
                 if error.status == 422:  # such as for an unknown model: nothing to resume
@@ -176,6 +185,8 @@ class Uploader:
         """Record the outcome of a slice; return the slices that replace one that was too large."""
         if sent.is_too_large:
             return self.journal.halve(sent.slice)
+        refused = {position for position, found in sent.outcome.items() if isinstance(found, RejectedFile)}
+        self.sent_bytes += sum(file.size for file in sent.slice.files if file.position not in refused)
         self.missed += self.journal.settle(sent.slice, sent.outcome, sent.again, sent.digests, relist=self.watches)
         return []
 
@@ -187,7 +198,7 @@ class Uploader:
         }
         files = [file for file in part.files if file.position not in unsent]
         positions = [file.position for file in files]
-        form = [(file.name, content) for file, content in contents.items() if isinstance(content, bytes)]
+        form = [(file.name, self.shrink(content)) for file, content in contents.items() if isinstance(content, bytes)]
         digests = {
             file.position: sha256(content).digest()
             for file, content in contents.items()
@@ -280,6 +291,8 @@ def is_cut(content: bytes) -> bool:
 
 def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
     """Return the content of a file, or why it cannot be sent: it changed since it was listed, or is too large."""
+    if file.size == MISSING_SIZE:
+        return RejectedFile("no_file", "there is no such file")
     if file.size > max_bytes:
         return RejectedFile(
             "too_large", f"{file.size / 1e6:.1f} MB is more than the {max_bytes / 1e6:.1f} MB allowed: shrink it"

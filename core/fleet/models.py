@@ -17,6 +17,9 @@ Span = Literal["hour", "day"]
 CapPeriod = Literal["day", "month"]
 CapLevel = Literal["near", "reached"]
 
+FleetHalt = Literal["paused", "cap reached", "workers fail", "limit 0", "launches fail"]
+"""What keeps workers from starting, in the words of the header."""
+
 NEAR_CAP = 0.8
 """Share of a spending cap from which on it counts as nearly reached."""
 
@@ -217,15 +220,39 @@ class OutageMessage(WireModel):
         return f"outage-{self.since.astimezone(UTC):%Y%m%dT%H%M%SZ}-{'over' if self.is_over else 'began'}"
 
 
-OperatorMessage = CapMessage | OutageMessage
+class RollBackMessage(WireModel):
+    """A message to operators on a model that was rolled back by itself.
+
+    Attributes:
+        at: when it was rolled back.
+        model: its name.
+        reason: why, in words.
+        text: the sentences for people.
+        sent: names of the receivers that have accepted it.
+    """
+
+    at: AwareDatetime
+    model: str
+    reason: str
+    text: str
+    sent: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id of the message, which each controller makes alike: `roll-back-20261126T141500Z`."""
+        return f"roll-back-{self.at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+OperatorMessage = CapMessage | OutageMessage | RollBackMessage
 
 
 class CapMessages(WireModel):
-    """The last messages to operators: on spending caps, and on the last outage; each in the order of their events."""
+    """The last messages to operators: on spending caps, the last outage and roll-backs; each in order of events."""
 
     version: Literal[1] = 1
     messages: tuple[CapMessage, ...] = ()
     outages: tuple[OutageMessage, ...] = ()
+    roll_backs: tuple[RollBackMessage, ...] = ()
 
 
 class ControllerStatus(WireModel):
@@ -345,7 +372,8 @@ class FleetSnapshot(WireModel):
         images: answered by workers since then.
         run: the current or last billing period; None before the first.
         reason: the last decision in words.
-        problem: why the last launch failed, in words; None if it succeeded.
+        problem: what operators must know, such as why the last launch failed, in words; None if there is nothing.
+        launch_error: why the last launch failed, in words; None if it succeeded.
         paused: the pause of the fleet, or None.
         image_seconds: measured time that one worker takes for an image; None if it is not known yet.
         boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
@@ -355,6 +383,7 @@ class FleetSnapshot(WireModel):
         failed_boots: `circuit.failed_runs`, for older readers.
         circuit: whether workers end one after another without an answer, and why.
         images_per_second: answers of all workers in the last seconds.
+        failed_models: digests of the models that some worker could not load lately and none has loaded.
         today: images and cost of the day of `at`; None in reports of an older release.
         spending: cost of day and month beside the spending caps; None if no cap is configured.
     """
@@ -378,6 +407,7 @@ class FleetSnapshot(WireModel):
     run: BillingPeriod | None = None
     reason: str
     problem: str | None = None
+    launch_error: str | None = None
     paused: FleetPause | None = None
     image_seconds: float | None = None
     boot_seconds: float | None = None
@@ -390,6 +420,7 @@ class FleetSnapshot(WireModel):
     failed_boots: int = 0
     circuit: FleetCircuit = FleetCircuit()
     images_per_second: float = 0.0
+    failed_models: tuple[str, ...] = ()
     today: FleetDay | None = None
     spending: FleetSpending | None = None
 
@@ -397,6 +428,19 @@ class FleetSnapshot(WireModel):
     def is_capped(self) -> bool:
         """Whether a spending cap is reached, so that nothing is launched."""
         return self.spending is not None and self.spending.reached is not None
+
+    @property
+    def halt(self) -> FleetHalt | None:
+        """What keeps workers from starting, or None if nothing is known to."""
+        if self.paused is not None:
+            return "paused"
+        if self.is_capped:
+            return "cap reached"
+        if not self.circuit.is_closed:
+            return "workers fail"
+        if not self.max_workers:
+            return "limit 0"
+        return "launches fail" if self.launch_error else None
 
 
 class FleetInstance(WireModel):

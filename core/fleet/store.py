@@ -50,7 +50,7 @@ from core.fleet.models import (
 )
 from core.messages import WireModel
 from core.model_results import ModelResultsReport
-from services.ec2 import ALIVE
+from services.ec2 import ALIVE, INSTANCE_ID_PATTERN
 from services.errors import FleetsightError, NotFoundError
 from services.table import LAST, Item, Table
 
@@ -59,8 +59,6 @@ FLEET = "FLEET"
 
 CONTROLLER_LEASE = "controller"
 """Name of the controllers' lease."""
-
-INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
 
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"

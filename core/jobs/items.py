@@ -1,7 +1,8 @@
 """Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import cast
@@ -18,6 +19,7 @@ from core.jobs.models import (
     Resend,
     ResultsCopy,
     ResultSummary,
+    Share,
     SourceListing,
     TrueLabel,
     TruthSource,
@@ -35,6 +37,9 @@ LISTING = "SOURCE"
 COPIED = "TARGET"
 """Sorts after `LISTING`, for the same reason."""
 
+RESUMED = "UNLIMITED"
+"""Sorts after `COPIED`: processes of earlier versions would read it as an accepted count."""
+
 LISTINGS = "LISTINGS"
 """Partition of the jobs with a source that may not be listed yet."""
 
@@ -48,6 +53,12 @@ MARKED_AGAIN = "marked_again"
 
 REVIEWED = "reviewed"
 """Attribute of a job: images of it may have true labels."""
+
+SHARES = "shares"
+"""Attribute of a job: who else may read it, as JSON; in the item of `JOBS` only, which every read of a job reads."""
+
+MAX_FAILED = "max_failed_percent"
+"""Attribute of a job, as text: a limit of its failures."""
 
 FIRST_ID = "0"
 """Sorts before every id."""
@@ -81,7 +92,12 @@ def jobs_partition(owner: str) -> str:
 
 
 def job_item(job: Job, partition_key: str = JOBS) -> Item:
-    """Return the item of a job in a partition."""
+    """Return the item of a job in a partition.
+
+    Its source ends with its pattern: a controller of an older version, which knows no pattern, finds no such folder
+    and takes no image, rather than all.
+    """
+    source = "/".join(filter(None, (job.source, job.source_pattern)))
     return {
         "pk": partition_key,
         "sk": job.job_id,
@@ -89,7 +105,8 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
         "created_at": job.created_at.isoformat(),
         "keep": int(job.keep),
         **stated({"single": int(job.is_single), REVIEWED: int(job.is_reviewed), "owner": job.owner}),
-        **stated({"source": job.source, "results": job.results}),
+        **stated({"source": source, "source_pattern": job.source_pattern, "results": job.results}),
+        **stated({MAX_FAILED: str(job.max_failed_percent or "")}),
         **job_model_attributes(job.model),
     }
 
@@ -131,6 +148,7 @@ def single_job_of(item: Item) -> Job:
 
 def job_of(item: Item) -> Job:
     """Return the job of an item."""
+    pattern = str(item.get("source_pattern", ""))
     return Job(
         job_id=str(item["sk"]),
         name=str(item["name"]),
@@ -139,25 +157,49 @@ def job_of(item: Item) -> Job:
         owner=str(item.get("owner", "")),
         is_single="single" in item,
         is_reviewed=REVIEWED in item,
-        source=str(item.get("source", "")),
+        source=str(item.get("source", "")).removesuffix(f"/{pattern}" if pattern else ""),
+        source_pattern=pattern,
         results=str(item.get("results", "")),
         model=job_model_in(item),
+        shares=shares_in(item),
+        max_failed_percent=float(item[MAX_FAILED]) if MAX_FAILED in item else None,
     )
+
+
+def shares_as_text(shares: Sequence[Share]) -> str:
+    """Return the shares of a job as one attribute; empty without any."""
+    return json.dumps([asdict(share) for share in shares]) if shares else ""
+
+
+def shares_in(item: Item) -> tuple[Share, ...]:
+    """Return the shares of `shares_as_text` in an item, without what a later release has added to them."""
+    if not item.get(SHARES):
+        return ()
+    found, names = json.loads(str(item[SHARES])), {each.name for each in fields(Share)}
+    return tuple(Share(**{name: each[name] for name in names & each.keys()}) for each in found)
+
+
+def shared_partition(email: str) -> str:
+    """Return the partition that lists the jobs which are shared with an address."""
+    return f"SHARED#{email}"
 
 
 def deleted_item(job: Job) -> Item:
     """Return the mark of a deleted job."""
-    return {"pk": DELETED, "sk": job.job_id, **stated({"owner": job.owner})}
+    attributes = stated({"owner": job.owner, SHARES: shares_as_text(job.shares)})
+    return {"pk": DELETED, "sk": job.job_id, **attributes}
 
 
 def deleted_of(item: Item) -> DeletedJob:
     """Return the deleted job of a mark."""
-    return DeletedJob(str(item["sk"]), str(item.get("owner", "")), str(item.get(MARKED_AGAIN, "")))
+    owner, marked_again = str(item.get("owner", "")), str(item.get(MARKED_AGAIN, ""))
+    return DeletedJob(str(item["sk"]), owner, marked_again, shares_in(item))
 
 
-def keys_of_job(job_id: str, owner: str) -> list[tuple[str, str]]:
-    """Return the keys of the items that make a job exist, for its owner and for the controller."""
-    return [(key, job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, jobs_partition(owner)))]
+def keys_of_job(job: Job | DeletedJob) -> list[tuple[str, str]]:
+    """Return the keys of the items that make a job exist, for its owner, its readers and the controller."""
+    shared = (shared_partition(share.email) for share in job.shares if share.email)
+    return [(key, job.job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, jobs_partition(job.owner), *shared))]
 
 
 def image_item(image: ImageRecord) -> Item:

@@ -85,9 +85,13 @@ class ListingStore:
             TableBusyError: it could not be recorded; recording it again is safe.
         """
         # The job last: each job that exists is listed. Open from now on, so that it does not expire meanwhile.
-        self.store.table.put_all([{"pk": LISTINGS, "sk": job.job_id, "caller": caller}])
+        self.put_pending(job.job_id, caller)
         self.store.reopen(job.job_id, at)
         self.store.create(job)
+
+    def put_pending(self, job_id: str, caller: str) -> None:
+        """Record that the controller goes on with the source of the job."""
+        self.store.table.put_all([{"pk": LISTINGS, "sk": job_id, "caller": caller}])
 
     def pending(self) -> list[PendingListing]:
         """Return the jobs with sources that may not be listed, oldest first."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from core.ids import ImageRef
@@ -25,6 +25,30 @@ MAX_RUNS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The right to read one job, which its owner has given to the holder of a link, or to the user of an address.
+
+    Attributes:
+        until: when it ends, in epoch seconds.
+        digest: SHA-256 of the link's token, which is stored nowhere; empty for an address.
+        email: the address, as `normalise_email` returns it; empty for a link.
+        signed_in, made_after: of the credential that made it, as `Revocation.covers` takes them.
+    """
+
+    share_id: str
+    until: int
+    signed_in: int
+    made_after: str
+    digest: str = ""
+    email: str = ""
+
+    @property
+    def until_at(self) -> datetime:
+        """`until` as a date."""
+        return datetime.fromtimestamp(self.until, UTC)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A batch of images that belong together.
 
@@ -35,9 +59,12 @@ class Job:
             the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
+        source_pattern: of the names below `source` that it takes; empty for all.
         results: location in S3 to which the controller copies its results file; empty for none.
         model: classifies all its images; None for the bundle of the worker's configuration, as in jobs of older
             versions.
+        shares: who else may read it; some may be over.
+        max_failed_percent: of its results may be failures before the controller stops it; None for no limit.
     """
 
     job_id: str
@@ -48,8 +75,11 @@ class Job:
     is_single: bool = False
     is_reviewed: bool = False
     source: str = ""
+    source_pattern: str = ""
     results: str = ""
     model: JobModel | None = None
+    shares: tuple[Share, ...] = ()
+    max_failed_percent: float | None = None
 
     @property
     def requested_model(self) -> RequestedModel | None:
@@ -256,6 +286,7 @@ class JobStatus:
         cancelled_at: when it was cancelled, unless a retry has resumed it.
         listing: of its source; None if its images are uploaded.
         copy: the last copy of the results file to the location that the user chose, if there is one.
+        stopped: why the controller cancelled it; empty if it did not.
     """
 
     job: Job
@@ -266,6 +297,7 @@ class JobStatus:
     cancelled_at: datetime | None = None
     listing: SourceListing | None = None
     copy: ResultsCopy | None = None
+    stopped: str = ""
 
     @property
     def is_listing(self) -> bool:
@@ -291,8 +323,10 @@ class JobStatus:
 
     @property
     def words(self) -> str:
-        """The state for people: `cancelling` until a cancelled job has all results."""
+        """The state for people: `cancelling` until a cancelled job has all results; `stopped` by the controller."""
         is_over = not (self.waiting or self.is_listing)
+        if self.stopped:
+            return "stopped" if is_over else "stopping"
         return "cancelling" if self.cancelled_at is not None and not is_over else self.state
 
     @property
@@ -326,11 +360,13 @@ class DeletedJob:
 
     Attributes:
         marked_again: identifies the last write that may have happened after its removal; empty if there was none.
+        shares: those of the job when it was deleted.
     """
 
     job_id: str
     owner: str = ""
     marked_again: str = ""
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,19 @@
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single, source, results,   | web        |
-|                  |                    | model, digest, place: list of all jobs;                   |            |
-|                  |                    | `reviewed`: its images may have true labels               |            |
+| `JOBS`           | job id             | name, created_at, keep, owner, single, source,            | web        |
+|                  |                    | source_pattern, results, model, digest, place,            |            |
+|                  |                    | max_failed_percent: all jobs;                             |            |
+|                  |                    | `reviewed`: its images may have true labels;              |            |
+|                  |                    | `shares`: who else may read it, `core/jobs/shares.py`     |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
 |                  | `JOBS`             | of a user at present                                      |            |
+| `SHARED#` email  | job id             | expires_at: the job is shared with that address           | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
-| `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it        | web        |
+| `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
+|                  |                    | reason: why the controller did so                         |            |
+| `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
 | `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
 |                  |                    | system_retried, resends, cancelled                        |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
@@ -27,7 +32,7 @@
 | `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
 | `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
-| `DELETED`        | job id             | owner: the rest of this job must be removed;              | both       |
+| `DELETED`        | job id             | owner, shares: the rest of this job must be removed;      | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |
 | `DEADLETTERS`    | ids, attempt       | images that were given up: `core/jobs/dead_letters.py`    | both       |
@@ -75,6 +80,7 @@ from core.jobs.items import (
     OPEN,
     RESENT,
     RESULT,
+    RESUMED,
     RETRIED,
     REVIEWED,
     SINGLE,
@@ -89,6 +95,7 @@ from core.jobs.items import (
     image_item,
     image_of,
     job_item,
+    job_model_attributes,
     job_of,
     jobs_partition,
     keys_of_job,
@@ -102,6 +109,7 @@ from core.jobs.items import (
     runs_as_text,
     single_job_item,
     single_job_of,
+    stated,
     times_as_text,
     truth_item,
     truth_of,
@@ -123,6 +131,7 @@ from core.jobs.models import (
 )
 from core.jobs.reader import JobReader
 from core.messages import ClassificationResult
+from core.model_catalog import JobModel
 from services.errors import NotFoundError
 from services.table import EXPIRES_AT, LAST, Item
 
@@ -162,8 +171,8 @@ class JobStore(JobReader):
             raise no_job(job_id)
         return job_of(item)
 
-    def job_and_cancelled(self, job_id: str) -> tuple[Job, bool]:
-        """Return a job, and whether it is cancelled, in one read.
+    def job_and_cancelled(self, job_id: str) -> tuple[Job, str | None]:
+        """Return a job, and why it is cancelled, in one read: None if it is not, an empty text if by its user.
 
         Raises:
             NotFoundError: it does not exist.
@@ -173,7 +182,13 @@ class JobStore(JobReader):
         found = next((item for item in items if item["pk"] == JOBS), None)
         if found is None:
             raise no_job(job_id)
-        return job_of(found), len(items) > 1
+        reasons = (str(item.get("reason", "")) for item in items if item["pk"] != JOBS)
+        return job_of(found), next(reasons, None)
+
+    def put_model(self, job: Job, model: JobModel) -> None:
+        """Give a job another model, for images that it gets from now on; a deleted job is not made again."""
+        for partition_key in dict.fromkeys((JOBS, jobs_partition(job.owner))):
+            self.table.set(partition_key, job.job_id, job_model_attributes(model), "attribute_exists( #pk )")
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user.
@@ -247,12 +262,15 @@ class JobStore(JobReader):
             cancelled_at=moment_in(cancelled, "at") if cancelled else None,
             listing=(listing_of(listing) if listing else SourceListing()) if job.source else None,
             copy=copy_of(copy) if copy else None,
+            stopped=str(cancelled.get("reason", "")) if cancelled else "",
         )
 
     # Cancelling
 
-    def put_cancelled(self, job_id: str, at: datetime) -> None:
+    def put_cancelled(self, job_id: str, at: datetime, reason: str = "") -> None:
         """Mark a job as cancelled `at` that time, and as open; the mark of an earlier cancelling stays.
+
+        The controller gives a `reason`, the job's user none.
 
         Raises:
             TableBusyError: it could not be marked; marking it again is safe.
@@ -260,7 +278,7 @@ class JobStore(JobReader):
         """
         # Open first: the controller finds the mark in the open jobs.
         self.reopen(job_id, at)
-        item = {"pk": counts_partition(job_id), "sk": CANCELLED, "at": at.isoformat()}
+        item = {"pk": counts_partition(job_id), "sk": CANCELLED, "at": at.isoformat(), **stated({"reason": reason})}
         self.table.put_if(item, "attribute_not_exists( #pk )")
 
     def delete_cancelled(self, job_id: str) -> None:
@@ -270,6 +288,14 @@ class JobStore(JobReader):
             TableBusyError: it could not be deleted; deleting it again is safe.
         """
         self.table.delete_all([(counts_partition(job_id), CANCELLED)])
+
+    def put_resumed(self, job_id: str) -> None:
+        """Record that a job goes on which the controller cancelled: it does not do so again."""
+        self.table.put_all([{"pk": counts_partition(job_id), "sk": RESUMED}])
+
+    def is_resumed(self, job_id: str) -> bool:
+        """Return whether the job went on after the controller cancelled it."""
+        return self.table.get(counts_partition(job_id), RESUMED) is not None
 
     def cancelled_jobs(self, job_ids: Collection[str]) -> set[str]:
         """Return those of `job_ids`, each once, that are cancelled.
@@ -318,15 +344,15 @@ class JobStore(JobReader):
 
     # Deletion
 
-    def delete(self, job: Job) -> None:
-        """Delete a job: it no longer exists, and the controller removes its remaining items and objects.
+    def delete(self, *jobs: Job) -> None:
+        """Delete jobs: they no longer exist, and the controller removes their remaining items and objects.
 
         Raises:
-            TableBusyError: it could not be deleted; deleting again is safe.
+            TableBusyError: some could not be deleted; deleting again is safe.
         """
-        # The mark first: if a process dies in between, the controller deletes the job.
-        self.table.put_all([deleted_item(job)])
-        self.table.delete_all(keys_of_job(job.job_id, job.owner))
+        # The marks first: if a process dies in between, the controller deletes the jobs.
+        self.table.put_all([deleted_item(job) for job in jobs])
+        self.table.delete_all([key for job in jobs for key in keys_of_job(job)])
 
     def expire(self, job: Job, is_due: Callable[[], bool]) -> bool:
         """Delete a job unless it is open or being deleted; return whether it was deleted.
@@ -355,7 +381,7 @@ class JobStore(JobReader):
                 and is_due()
                 and self.table.put_if(mark, is_marked, ours)
             ):
-                self.table.delete_all(keys_of_job(job.job_id, job.owner))
+                self.table.delete_all(keys_of_job(job))
                 return True
         finally:
             # Also if the mark was refused: a put with a lost reply is repeated, and the repeat is refused. Until the
@@ -385,7 +411,7 @@ class JobStore(JobReader):
             for partition_key, low, high in places
             for item in self.table.query(partition_key, low, high, limit=max_items)
         ][:max_items]
-        self.table.delete_all([*keys, *keys_of_job(job.job_id, job.owner)])
+        self.table.delete_all([*keys, *keys_of_job(job)])
         return len(keys)
 
     def mark_if_removed(self, job_id: str) -> None:
@@ -518,12 +544,12 @@ class JobStore(JobReader):
         return image_of(ref.job_id, item)
 
     def whole_image(
-        self, ref: ImageRef, owner: str
+        self, ref: ImageRef, may_read: Callable[[Job], bool]
     ) -> tuple[Job, ImageRecord, ClassificationResult | None, Resend | None, TrueLabel | None]:
         """Return an image's job, its record, and its result, resend and true label if they exist, in one read.
 
         Raises:
-            NotFoundError: `owner` has no such job, or it has no such image.
+            NotFoundError: there is no such job, or `may_read` returns False for it, or it has no such image.
             TableBusyError: they could not be read.
         """
         partition_key = partition(ref.job_id)
@@ -531,7 +557,7 @@ class JobStore(JobReader):
         items = self.table.get_all([(JOBS, ref.job_id), *((partition_key, kind) for kind in kinds)])
         found = {str(item["sk"]): item for item in items}
         job, record, result, resend, truth = (found.get(key) for key in (ref.job_id, *kinds))
-        if job is None or job_of(job).owner != owner:
+        if job is None or not may_read(job_of(job)):
             raise no_job(ref.job_id)
         if record is None:
             raise no_image(ref)

@@ -10,6 +10,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from joserfc.util import urlsafe_b64decode
 from moto.cognitoidp.exceptions import NotAuthorizedError, ResourceNotFoundError
 from moto.cognitoidp.models import cognitoidp_backends
 from moto.core.exceptions import JsonRESTError
@@ -23,6 +24,9 @@ PATCHES = Patches()
 ALGORITHM = "RS256"
 
 _NAMES = {"id": "IdToken", "access": "AccessToken"}
+
+_WITH_CODE = ".mfa"
+"""End of the id of a sign-in that included a code: accounts with an authenticator app have no other ones."""
 
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
 
@@ -162,6 +166,7 @@ def create_jwt(
         "token_use": token_use,
         "iat": now,
         "auth_time": _signed_in_at((extra_data or {}).get("origin_jti", ""), now),
+        "amr": ["pwd", "otp", "mfa"] if (extra_data or {}).get("origin_jti", "").endswith(_WITH_CODE) else ["pwd"],
         "exp": now + lifetime,
         "jti": str(uuid.uuid4()),
     }
@@ -169,11 +174,13 @@ def create_jwt(
 
 
 @PATCHES.replace(
-    "moto.cognitoidp.models:CognitoIdpUserPool.create_refresh_token", "does not remember when its user signed in"
+    "moto.cognitoidp.models:CognitoIdpUserPool.create_refresh_token",
+    "does not know when and how its user signed in",
 )
 def create_refresh_token(self: Any, client_id: str, username: str) -> tuple[str, str]:
-    """Return a new refresh token and the id of the sign-in, which begins with its time."""
-    refresh_token, origin_jti = str(uuid.uuid4()), f"{int(wall_seconds())}.{uuid.uuid4()}"
+    """Return a new refresh token and the id of the sign-in: its time, and whether it included a code."""
+    by = _WITH_CODE if self._get_user(username).software_token_mfa_enabled else ""
+    refresh_token, origin_jti = str(uuid.uuid4()), f"{int(wall_seconds())}.{uuid.uuid4()}{by}"
     self.refresh_tokens[refresh_token] = (client_id, username, origin_jti)
     return refresh_token, origin_jti
 
@@ -205,7 +212,7 @@ def sign_out(original: Any, self: Any, username: str) -> None:
 
 @PATCHES.add("moto.cognitoidp.responses:CognitoIdpResponse.revoke_token", "has no way to end one refresh token")
 def revoke_token(self: Any) -> Any:
-    """End one refresh token; an unknown token is no error (RFC 7009)."""
+    """End one refresh token, and the access tokens made with it; an unknown token is no error (RFC 7009)."""
     client_id, token = self._get_param("ClientId"), self._get_param("Token")
     _, pool, client = pool_of(client_id)
     if not client.extended_config["EnableTokenRevocation"]:
@@ -213,4 +220,23 @@ def revoke_token(self: Any) -> Any:
     issued = pool.refresh_tokens.get(token)
     if issued is not None and issued[0] == client_id:
         pool.refresh_tokens[token] = None
+        for text, owner in list(pool.access_tokens.items()):
+            claims = json.loads(urlsafe_b64decode(text.split(".")[1].encode())) if owner == issued[:2] else {}
+            if claims.get("origin_jti") == issued[2]:
+                pool.access_tokens.pop(text, None)
     return EmptyResult()
+
+
+@PATCHES.add("moto.cognitoidp.responses:CognitoIdpResponse.delete_user", "lets no account delete itself")
+def delete_user(self: Any) -> Any:
+    """Delete the account of an access token, with all its tokens."""
+    token = str(self._get_param("AccessToken"))
+    for regions in list(cognitoidp_backends.values()):
+        for backend in list(regions.values()):
+            for pool in list(backend.user_pools.values()):
+                if token in pool.access_tokens:
+                    username = pool.access_tokens[token][1]
+                    pool.sign_out(username)
+                    backend.admin_delete_user(pool.id, username)
+                    return EmptyResult()
+    raise NotAuthorizedError("Invalid Access Token")

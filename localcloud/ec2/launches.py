@@ -277,6 +277,16 @@ def _check_refused() -> None:
 PATCHES = Patches()
 
 
+@PATCHES.replace("moto.ec2.models.amis:load_resource", "makes 1,300 images with disks, in a third of a second")
+def load_published_images(resource: str) -> Any:
+    """Leave out the images that AWS has published, which nothing launches here; moto has 44 others.
+
+    Raises:
+        FileNotFoundError: always, which moto takes for a region without published images.
+    """
+    raise FileNotFoundError(resource)
+
+
 @PATCHES.wrap(
     "moto.ec2.responses.instances:InstanceResponse.run_instances",
     "starts a second instance for the same client token, MinCount, not MaxCount, and half of a launch template",

@@ -1,1 +1,1 @@
-"""The machines of instances, processes or booted images: how they start, are found again, and end."""
+"""The machines of instances, which are processes: how they start, are found again, and end."""

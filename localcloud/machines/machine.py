@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -63,19 +63,6 @@ class Process:
         if Process.with_pid(self.pid) in {None, self}:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the process numbers of the children of a process."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text()
-        except OSError:
-            continue  # the process ended meanwhile
-        if int(stat.rpartition(")")[2].split()[1]) == pid:
-            found.append(int(entry.name))
-    return found
 
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -178,41 +165,6 @@ class Machine:
         """Remove the disk and control groups of a machine that will not start again."""
         shutil.rmtree(self.disk, ignore_errors=True)
         remove_cgroups(self.directory.name)
-
-
-class MachineBackend(Protocol):
-    """Starts machines and shuts them down, for the hypervisor.
-
-    Attributes:
-        grace_seconds: time for a shutdown before the machine is killed.
-        shutdown_retry_seconds: interval between requests to shut down; infinite if one request is enough.
-    """
-
-    grace_seconds: float
-    shutdown_retry_seconds: float
-
-    def boot(
-        self, machine: Machine, identity: Mapping[str, Any]
-    ) -> tuple[subprocess.Popen[bytes], contextlib.ExitStack]:
-        """Start a prepared machine; return the process that leads it, and its services, which the caller closes.
-
-        `control.describe_identity` describes the instance. The services are the metadata service and, in a network of
-        its own, the connection to the cloud.
-
-        Raises:
-            BootFailedError: the machine cannot be started; its console has the reason, too.
-            OSError: its services cannot be started.
-        """
-
-    def attach(self, machine: Machine, process: Process) -> contextlib.ExitStack:
-        """Start the services of a running machine after its hypervisor died.
-
-        Raises:
-            OSError: the services cannot be started.
-        """
-
-    def request_shutdown(self, process: Process) -> None:
-        """Request an orderly shutdown; a machine that has just started may lose the request."""
 
 
 def machines_in(state_dir: Path) -> list[Machine]:

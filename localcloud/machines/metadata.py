@@ -20,8 +20,9 @@ from urllib.parse import unquote
 
 from localcloud.clients import CloudUnreachableError, ControlClient, NotLaunchedError
 from localcloud.clock import wall_seconds
-from localcloud.machines.network import METADATA_ADDRESS
 from localcloud.page_guard import is_from_a_page, is_local_host
+
+METADATA_ADDRESS = "169.254.169.254"
 
 TOKEN_HEADER = "x-aws-ec2-metadata-token"  # nosec B105 # noqa: S105 - a header's name
 

@@ -3,15 +3,11 @@
 import ipaddress
 import json
 import os
-import re
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Concatenate, ParamSpec, get_args
+from typing import Any, get_args
 
-import botocore.exceptions
 import click
 from rich.console import RenderableType
 
@@ -23,20 +19,14 @@ from scripts.aws import status
 from scripts.aws.bake.bake import BakeOptions, bake, ready_images, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
-from scripts.aws.context import AccountError, AwsAccount, AwsContext, Waiter, explain_error
+from scripts.aws.context import AwsAccount, AwsContext, Waiter, aws_command
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.up import Prompts, UpOptions, check_account, up
 from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
 from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
-from scripts.aws.preflight.permissions import deploy_policy
+from scripts.aws.preflight.permissions import deploy_template
 from scripts.aws.rollout import RolloutOptions, roll_out, roll_session_keys
 from scripts.demo_model import DEMO_NAME
-from services.errors import FleetsightError
-
-P = ParamSpec("P")
-
-PREFIX_PATTERN = r"[a-z][a-z0-9-]{1,14}[a-z0-9]"
-"""The pattern of the stack's parameter `Prefix`."""
 
 EVERYBODY = "0.0.0.0/0"
 
@@ -52,54 +42,6 @@ _PARAMETERS = {
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what the command would do, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
-
-
-class NoAccountError(click.ClickException):
-    """Raised when no account can be called: there are no credentials or no region."""
-
-    exit_code = 2
-
-
-def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Callable[P, None]:
-    """Give a command `--region`, `--profile` and `--prefix`, and call it with the account and the prefix.
-
-    An error becomes one line, and status 1, or 2 if no account can be called.
-    """
-
-    @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
-    @click.option("--profile", help="Profile of the AWS configuration [default: the default one]")
-    @click.option(
-        "--prefix",
-        default="fleetsight",
-        show_default=True,
-        callback=_parse_prefix,
-        help="Beginning of the names of all resources.",
-    )
-    @click.option("--endpoint-url", hidden=True, help="Of a local cloud.")
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        region, profile, prefix, url = (kwargs.pop(name) for name in ("region", "profile", "prefix", "endpoint_url"))
-        account = AwsAccount(_text(region), _text(profile), _text(url))
-        try:
-            command(account, str(prefix), *args, **kwargs)
-        except AccountError as error:
-            raise NoAccountError(str(error)) from error
-        except (FleetsightError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise click.ClickException(explain_error(error)) from error
-
-    return run
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _parse_prefix(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not re.fullmatch(PREFIX_PATTERN, value):
-        raise click.BadParameter(
-            f"{value!r}: 3 to 16 small letters, digits and dashes, a letter first and no dash last"
-        )
-    return value
 
 
 def console_context(account: AwsAccount, prefix: str) -> AwsContext:
@@ -177,7 +119,11 @@ def aws() -> None:
 @_subnets
 @_set
 @_config
-@click.option("--policy", is_flag=True, help="Print the IAM policy of the person who deploys, and check nothing.")
+@click.option(
+    "--policy",
+    is_flag=True,
+    help="Print a CloudFormation template with the IAM policies of the person who deploys, without a call of AWS.",
+)
 @aws_command
 def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **arguments: Any) -> None:
     """Find what the account lacks for a stack: rights, quotas, instance types, a network, and what else stops `up`.
@@ -186,7 +132,7 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
     """
     settings = StackSettings(arguments["parameters"], arguments["config"])
     if policy:
-        click.echo(json.dumps(deploy_policy(account, prefix), indent=2))
+        click.echo(json.dumps(deploy_template(prefix), indent=2))
     else:
         check_account(console_context(account, prefix), UpOptions(settings, arguments["vpc"], arguments["subnets"]))
 
@@ -210,7 +156,12 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @_set
 @_config
 @click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake into missing images.")
-@click.option("--demo", "bundle", flag_value="demo", help="Bake the demo bundle: signs and everyday things.")
+@click.option(
+    "--demo",
+    "bundle",
+    flag_value=DEMO_NAME,
+    help="Offer the models of the first job: photos, baked into missing images, and demo by its name.",
+)
 @click.option("--bake/--no-bake", default=True, help="Whether to bake images that are missing.")
 @yes_option
 @dry_run_option

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar
 
 import click
 from botocore.config import Config as BotoConfig
@@ -51,6 +51,10 @@ DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"
 """Error codes of a denied call; S3's answer to a HEAD request has only the status 403."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
+PREFIX_PATTERN = r"[a-z][a-z0-9-]{1,14}[a-z0-9]"
+"""The pattern of the stack's parameter `Prefix`."""
+
 REPORT_SECONDS = 30.0
 """How often a long wait reports that it continues."""
 
@@ -279,3 +283,51 @@ class AwsContext:
     def image_parameter(self, role: str) -> str:
         """Return the name of the parameter that holds the id of a role's image."""
         return f"/{self.prefix}/image/{role}"
+
+
+class NoAccountError(click.ClickException):
+    """Raised when no account can be called: there are no credentials or no region."""
+
+    exit_code = 2
+
+
+def aws_command(command: Callable[Concatenate[AwsAccount, str, P], None]) -> Callable[P, None]:
+    """Give a command `--region`, `--profile` and `--prefix`, and call it with the account and the prefix.
+
+    An error becomes one line, and status 1, or 2 if no account can be called.
+    """
+
+    @click.option("--region", help="AWS region, such as us-east-1 [default: the profile's]")
+    @click.option("--profile", help="Profile of the AWS configuration [default: the default one]")
+    @click.option(
+        "--prefix",
+        default="fleetsight",
+        show_default=True,
+        callback=_parse_prefix,
+        help="Beginning of the names of all resources.",
+    )
+    @click.option("--endpoint-url", hidden=True, help="Of a local cloud.")
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        region, profile, prefix, url = (kwargs.pop(name) for name in ("region", "profile", "prefix", "endpoint_url"))
+        account = AwsAccount(_text(region), _text(profile), _text(url))
+        try:
+            command(account, str(prefix), *args, **kwargs)
+        except AccountError as error:
+            raise NoAccountError(str(error)) from error
+        except (FleetsightError, BotoCoreError, ClientError) as error:
+            raise click.ClickException(explain_error(error)) from error
+
+    return run
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _parse_prefix(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(PREFIX_PATTERN, value):
+        raise click.BadParameter(
+            f"{value!r}: 3 to 16 small letters, digits and dashes, a letter first and no dash last"
+        )
+    return value

@@ -16,7 +16,8 @@ from rich.text import Text
 from core.config import PriceSettings
 from scripts.aws.buckets import bucket_exists, empty_bucket
 from scripts.aws.context import TAG, AwsAccount, AwsContext, DeclinedError, TimedOutError
-from scripts.aws.deploy.change_set import delete_stack
+from scripts.aws.deploy.change_set import NEVER_COMPLETE, delete_stack
+from scripts.aws.deploy.kept_settings import keep_settings
 from scripts.aws.deploy.stack import (
     StackDescription,
     StackEvents,
@@ -279,6 +280,8 @@ def _delete_all(context: AwsContext, stack: StackDescription | None, options: Do
             there = kind == BUCKET_TYPE and name not in kept and bucket_exists(context.account, name)
             if there and (count := empty_bucket(context.account, name)):
                 context.report_change(f"emptied the bucket {name} of {count:,} objects")
+        if not options.delete_data and stack.status not in NEVER_COMPLETE:
+            keep_settings(context, stack)
         delete_stack(context, stack)
     for resource_type in RESOURCE_TYPES:
         if options.delete_data or not resource_type.data:

@@ -9,7 +9,6 @@ the demo model answers, are those of the configuration at the time: publish agai
 
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,14 +28,11 @@ from scripts.aws.deploy.settings import CONFIG_PATH
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from services.errors import FleetsightError
 from services.table import Item, Table
-from web_tier.app import STATIC_SECONDS, create_app
+from web_tier.app import create_app
 from web_tier.pages.account import UNKNOWN
 
 PAGES = {"/": "index.html", "/api": "api"}
 """Files of the site's pages by their addresses. The web tier serves all other pages."""
-
-STATIC = "/static/"
-_BOOTSTRAP = re.compile(r"'bootstrap\.static',\s*filename='([^']+)'")
 
 EDGE_SECONDS = 86_400
 """How long CloudFront caches a page; browsers ask for it each time, and publishing invalidates it."""
@@ -105,18 +101,20 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
 
 
 def _render(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
-    """Yield the pages, all static files of the web tier, and the Bootstrap files that its templates use."""
-    own, templates = Path(str(app.static_folder)), Path(app.root_path) / str(app.template_folder)
-    found = [f"{STATIC}{path.relative_to(own).as_posix()}" for path in own.rglob("*") if path.is_file()]
-    named = {name for path in templates.rglob("*.html") for name in _BOOTSTRAP.findall(path.read_text())}
-    client = app.test_client()
-    for address in [*PAGES, *sorted([*found, *(f"{STATIC}bootstrap/{name}" for name in named)])]:
+    """Yield the pages and all static files of the web tier."""
+    folder, client = Path(str(app.static_folder)), app.test_client()
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for address in [*PAGES, *sorted(f"{app.static_url_path}/{name}" for name in found)]:
         answer = client.get(address, base_url=site, buffered=True)
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")
-        name = PAGES.get(address, address.lstrip("/"))
-        max_age = f"0, s-maxage={EDGE_SECONDS}" if address in PAGES else str(STATIC_SECONDS)
-        yield SiteFile(name, address, str(answer.content_type), f"public, max-age={max_age}"), answer.data
+        cached = (
+            f"public, max-age=0, s-maxage={EDGE_SECONDS}" if address in PAGES else answer.headers["Cache-Control"]
+        )
+        yield (
+            SiteFile(PAGES.get(address, address.lstrip("/")), address, str(answer.content_type), cached),
+            answer.data,
+        )
 
 
 @dataclass(frozen=True, slots=True)

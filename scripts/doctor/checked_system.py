@@ -67,7 +67,7 @@ class CheckedSystem:
         try:
             from scripts.client import web_url
 
-            return web_url(self.config.web)
+            return web_url(self.config.web.host, self.config.web.port)
         except Exception:  # noqa: BLE001 (the checks of packages and of the configuration report it)
             return "http://{}:{}".format(*DEFAULT_ADDRESS)
 

@@ -35,7 +35,7 @@ CHECKS: Final[Mapping[str, Callable[[CheckedSystem], Iterable[Diagnosis]]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command; `scripts/cli.py` has the same options for its help and completions."""
+    """Return the parser of the command; `scripts/cli.py` has the same options for its help."""
     found = argparse.ArgumentParser("fleetsight doctor", description=HELP)
     found.add_argument(
         "--url",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class ClassicClient:
             metrics.record_verdict("lost", f"{file.name}: {error!r}")
             return
         metrics.record_time(time.monotonic() - started)
-        metrics.record_verdict(*judge_answer(answer, file.name, images.expected.get(file.name)))
+        metrics.record_verdict(*judge_answer(answer, file.name, images))
 
     def post(self, name: str, data: bytes) -> ClassicAnswer:
         """Send one image on a connection of its own; return the answer.
@@ -77,16 +78,22 @@ class ClassicClient:
             return ClassicAnswer(reply.status, reply.headers.get("Content-Type", ""), reply.data)
 
 
-def judge_answer(answer: ClassicAnswer, name: str, expected: str | None) -> tuple[ImageVerdict, str]:
-    """Return the verdict of an answer, and its problem if it has one; without `expected` any label is right."""
+def judge_answer(answer: ClassicAnswer, name: str, images: LoadImages) -> tuple[ImageVerdict, str]:
+    """Return the verdict of an answer, and its problem if it has one; without an expected label any is right."""
     text = answer.body.decode(errors="replace")
     if answer.status != 200:
         return "failed", f"{name}: {answer.status} {text[:200]}"
     if fault := contract_violation(answer.content_type, text):
         return "failed", f"{name}: {fault}: {text[:200]!r}"
-    if expected is None:
+    return judge_label(text, name, images)
+
+
+def judge_label(label: str, name: str, images: LoadImages) -> tuple[ImageVerdict, str]:
+    """Return the verdict of a label, and its problem if it has one."""
+    if name not in images.expected:
         return "answered", ""
-    return ("right", "") if text == expected.replace(":", " ") else ("wrong", f"{name}: {text!r}, not {expected!r}")
+    is_right = images.is_right(name, label)
+    return ("right", "") if is_right else ("wrong", f"{name}: {label!r}, not {images.expected[name]!r}")
 
 
 def contract_violation(content_type: str, text: str) -> str | None:
@@ -126,13 +133,11 @@ class JobLoad:
     def upload(self, job_id: str, files: Sequence[Path]) -> None:
         """Upload one batch; images that are not accepted have failed."""
         content = [(file.name, self.images.content(file)) for file in files]
-        started = self.clock()
         try:
             result = self.client.add_images(job_id, content)
         except ApiError as error:
             self.metrics.record_verdict("failed", f"a slice of {len(files)}: {error}", len(files))
             return
-        self.metrics.record_time(self.clock() - started)
         self._accepted.update(result.accepted)
         for name, reason in result.rejected:
             self.metrics.record_verdict("failed", f"{name}: {reason}")
@@ -171,14 +176,12 @@ class JobLoad:
         if result["status"] == "waiting" or self._accepted.pop(result["image_id"], None) is None:
             return
         name, label = result["filename"], result["label"]
+        accepted, recorded = (datetime.fromisoformat(result[key]) for key in ("accepted_at", "recorded_at"))
+        ended_ago = (datetime.now(UTC) - recorded).total_seconds()
+        self.metrics.record_time((recorded - accepted).total_seconds(), ended_ago)
         if result.get("cached"):
             self.metrics.record_cached()
-        expected = self.images.expected.get(name)
         if result["status"] == "failed":
             self.metrics.record_verdict("failed", f"{name}: {result['error']['message']}")
-        elif expected is None:
-            self.metrics.record_verdict("answered")
-        elif label == expected:
-            self.metrics.record_verdict("right")
         else:
-            self.metrics.record_verdict("wrong", f"{name}: {label!r}, not {expected!r}")
+            self.metrics.record_verdict(*judge_label(label, name, self.images))

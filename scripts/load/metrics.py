@@ -53,11 +53,11 @@ class LoadMetrics:
         with self._lock:
             self.cached += 1
 
-    def record_time(self, seconds: float) -> None:
-        """Record the duration of a request."""
+    def record_time(self, seconds: float, ended_ago: float = 0.0) -> None:
+        """Record how long an image, or a request, has taken until a moment that is `ended_ago` seconds past."""
         with self._lock:
             self._seconds.append(seconds)
-            self._moments.append(self.clock())
+            self._moments.append(self.clock() - ended_ago)
 
     @property
     def images(self) -> int:
@@ -247,13 +247,14 @@ def summary_rows(summary: LoadSummary) -> list[tuple[str, str]]:
     is_priced = summary.images - summary.lost - summary.cached >= MIN_PRICED_IMAGES
     per_thousand = summary.dollars_per_1000_images if is_priced else None
     times = (summary.p50_s, summary.p95_s, summary.p99_s, summary.slowest_s)
+    timed = "upload to label" if summary.mode == "api" else "request"
     return [
         *((name, str(count)) for name, count in counts),
         *([("from the cache", str(summary.cached))] if summary.cached else []),
         ("seconds", f"{summary.seconds:.2f}"),
         ("images/s", f"{summary.images_per_second:.1f}"),
         *(
-            (f"request, {name}", "-" if seconds is None else f"{seconds:.3f} s")
+            (f"{timed}, {name}", "-" if seconds is None else f"{seconds:.3f} s")
             for name, seconds in zip(("p50", "p95", "p99", "slowest"), times, strict=True)
         ),
         *([("meanwhile, the fleet cost", str(summary.cost))] if summary.cost else []),

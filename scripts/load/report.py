@@ -9,6 +9,7 @@ from typing import Final
 from jinja2 import Environment
 from markupsafe import Markup
 
+from core.format import plural
 from scripts.load.metrics import LoadSummary, summary_rows
 from scripts.load.thresholds import ThresholdResult
 
@@ -103,6 +104,15 @@ def plots_of(summary: LoadSummary) -> list[Markup]:
     ]
 
 
+def verdict(summary: LoadSummary, results: Sequence[ThresholdResult]) -> str:
+    """Return whether the test has passed, and what decides it, in a sentence."""
+    if missed := sum(not each.is_reached for each in results):
+        return f"Failed: {missed} of {plural(len(results), 'threshold')} missed."
+    if summary.ok:
+        return f"Passed: all {plural(summary.images, 'image')} have the right answer."
+    return f"Passed: {summary.not_right:,} of {summary.images:,} images are not right, as the thresholds allow."
+
+
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 
 
@@ -113,6 +123,7 @@ def render_report(summary: LoadSummary, results: Sequence[ThresholdResult]) -> s
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
             title=f"Load test: {summary.images:,} images, {summary.mode}",
+            verdict=verdict(summary, results),
             figures=[*summary_rows(summary), ("started late", f"{summary.late:,}")],
             thresholds=results,
             problems=summary.problems,

@@ -23,6 +23,8 @@ def compare_command(client: FleetClient, *, as_json: bool) -> None:
         print_json(answer)
     else:
         show_comparison(answer["models"], Console())
+        if warning := answer.get("warning"):  # not from a server of an earlier release
+            click.echo(warning)
 
 
 def show_comparison(models: list[dict[str, Any]], console: Console) -> None:

@@ -233,13 +233,13 @@ def _fault(fault: ErrorDetails) -> str:
         case "extra_forbidden":
             key = str(fault["loc"][-1])
             near = get_close_matches(key, NetworkSpec.model_fields, n=1)
-            hint = _HINTS.get(key) or (f"did you mean {near[0]}?" if near else "docs/models.md lists all keys")
+            hint = _HINTS.get(key) or (f"did you mean {near[0]}?" if near else "examples/README.md lists all keys")
             return f"unknown key; {hint}"
         case "string_type":
             return f"must be text, not {fault['input']}: put it in quotes"
         case "string_pattern_mismatch" if fault["loc"][0] == "labels":
             return f"{fault['input']!r:.60} is empty, too long, or has a control character: give each output a name"
         case "missing":
-            return "missing; docs/models.md says what it means"
+            return "missing; examples/README.md says what it means"
         case _:
             return fault_words(fault["msg"])

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import numpy as np
 
 from app_tier.bundle import Bundle, BundleBuildError, file_digest
@@ -67,12 +68,18 @@ def build_own(
         out: the bundle's folder.
         target: precision of the answers, and images to measure it on; fp32 for independent labels, since ``exact``
             compares the two best of those that exclude each other.
-        published: file or folder of timm or Hugging Face, for what the YAML leaves out.
+        published: place for `published_settings`, for what the YAML leaves out.
 
     Raises:
         BundleBuildError: a file cannot be read, or the two do not fit.
     """
     spec = read_spec(spec_file, published_settings(published) if published else None)
+    if published and (unsaid := [key for key in ("fit", "mean", "std") if key not in spec.model_fields_set]):
+        click.echo(
+            f"warning: {published} does not state {' and '.join(unsaid)}: set it in {spec_file} as the network was "
+            "trained, or let --images with labels compare",
+            err=True,
+        )
     opener = {ONNX_SUFFIX: _open_onnx, TORCH_SUFFIX: _open_pt2}.get(network.suffix.lower())
     if opener is None:
         raise BundleBuildError(f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: export the network as one")

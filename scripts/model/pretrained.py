@@ -137,8 +137,8 @@ def pretrained_weights(name: str, folder: Path | None = None) -> Path:
                     part.rename(path)
     except (OSError, HTTPException) as error:
         raise BundleBuildError(
-            f"the published weights cannot be downloaded from {model.weights} ({error}): "
-            "try again with a network, or give a file with --weights"
+            f"the published weights cannot be downloaded from {model.weights} ({error}): try again with a network, "
+            f"or put that file at {path}; its SHA-256 begins with {model.sha256}"
         ) from error
     return path
 

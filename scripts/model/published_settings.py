@@ -1,16 +1,20 @@
-"""How a network was trained to see images, as timm and Hugging Face publish it beside the weights.
+"""How a network was trained to see images, as others publish it: beside the weights, or in the file of the network.
 
-The files are timm's ``config.json`` (`pretrained_cfg`, https://huggingface.co/docs/timm), and transformers'
-``preprocessor_config.json`` and ``config.json`` (https://huggingface.co/docs/transformers).
+The files are timm's ``config.json`` (`pretrained_cfg`, https://huggingface.co/docs/timm), transformers'
+``preprocessor_config.json`` and ``config.json`` (https://huggingface.co/docs/transformers), an ``.onnx`` with
+metadata, and the ``.keras`` that an ``.onnx`` was exported from. Of these two, only what is certain is read.
 """
 
+import ast
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from app_tier.bundle import BundleBuildError
+from app_tier.engine_imports import import_openvino
 
 _FILES: Final = ("config.json", "preprocessor_config.json")
 _RESAMPLE: Final = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -18,6 +22,20 @@ _RESAMPLE: Final = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 _WARPED_FROM: Final = 384
 """Pixels from which transformers stretches images for ConvNeXt, and ignores `crop_pct`."""
+
+_MAX_CHARACTERS: Final = 8 * 2**20
+"""Of the class names in an ``.onnx``, and of the ``config.json`` in a ``.keras``: no more is read."""
+
+_PIXEL_FORMATS: Final = {"rgb8": "rgb", "bgr8": "bgr", "gray8": "grey"}
+_PIXEL_RANGES: Final = {
+    "nominalrange_0_255": (255, 0, 1),
+    "normalized_0_1": (1, 0, 1),
+    "normalized_1_1": (1, 0.5, 0.5),
+}
+"""White, mean and std by ONNX's names of formats (https://github.com/onnx/onnx/blob/main/docs/MetadataProps.md)."""
+
+_PIXEL_SCALES: Final = (1 / 255, 1 / 127.5, 1 / 128)
+"""What the layer Rescaling multiplies pixels from 0 to 255 by; others may be of any range."""
 
 
 def published_settings(place: Path) -> dict[str, Any]:
@@ -32,14 +50,14 @@ def published_settings(place: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for path in files:
         try:
-            stated = json.loads(path.read_text(encoding="utf-8"))
-            settings |= dict(_settings_in(stated))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
-            raise BundleBuildError(f"{path} cannot be read: {type(error).__name__} {error}") from error
+            settings |= dict(_READERS.get(path.suffix.lower(), _of_json)(path))
         except _UnsupportedError as error:
             raise BundleBuildError(
                 f"{path} states {error}, which a bundle cannot: leave out --from, and describe the network in --spec"
             ) from error
+        except Exception as error:  # a damaged or hostile file raises errors of all kinds
+            reason = " ".join(str(error).split())[:200]
+            raise BundleBuildError(f"{path} cannot be read: {type(error).__name__} {reason}") from error
     return settings
 
 
@@ -47,7 +65,8 @@ class _UnsupportedError(Exception):
     """Raised for a value that has no counterpart in a bundle; the message is the key with the value."""
 
 
-def _settings_in(stated: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _of_json(path: Path) -> Iterator[tuple[str, Any]]:
+    stated = json.loads(path.read_text(encoding="utf-8"))
     if labels := stated.get("id2label"):
         yield "labels", [labels[str(number)] for number in range(len(labels))]
     if labels := stated.get("label_names"):
@@ -100,3 +119,50 @@ def _of_transformers(stated: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         ("mean", stated["image_mean"] if is_normal else [0]),
         ("std", stated["image_std"] if is_normal else [1]),
     )
+
+
+def _of_onnx(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield what an ONNX file states by ONNX's own names, as Custom Vision does, and by those of Ultralytics."""
+    model = import_openvino().Core().read_model(path)
+
+    def text(key: str) -> str:
+        return str(model.get_rt_info(["framework", key]).astype(str)) if model.has_rt_info(["framework", key]) else ""
+
+    if (task := text("task") or "classify") != "classify":
+        raise _UnsupportedError(f"task {task}")
+    if names := text("names"):  # as Python writes a dictionary or a list
+        labels = ast.literal_eval(names[:_MAX_CHARACTERS])
+        yield "labels", [labels[number] for number in range(len(labels))]
+    if text("author") == "Ultralytics":  # https://docs.ultralytics.com/reference/data/augment/ has its transforms
+        yield from (("fit", "crop"), ("mean", [0]), ("std", [1]), ("input_size", json.loads(text("imgsz"))))
+    if (channels := _PIXEL_FORMATS.get(text("Image.BitmapPixelFormat").lower())) is not None:
+        yield "channels", channels
+    if (levels := _PIXEL_RANGES.get(text("Image.NominalPixelRange").lower())) is not None:
+        white, mean, std = levels
+        yield from (("input_range", [0, white]), ("mean", [mean]), ("std", [std]))
+
+
+def _of_keras(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the input's size, and its range if the network begins with the layer that scales it."""
+    with zipfile.ZipFile(path) as archive, archive.open("config.json") as file:
+        layers = list(_layers(json.loads(file.read(_MAX_CHARACTERS))))
+    for kind, config in layers:
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        if kind == "InputLayer" and shape and len(shape) == 4 and None not in shape[1:3]:
+            yield "input_size", shape[1:3]
+            break
+    first = next(((kind, config) for kind, config in layers if not kind.startswith(("InputLayer", "Random"))), None)
+    if first is not None and first[0] == "Rescaling" and first[1]["scale"] in _PIXEL_SCALES:
+        yield from (("input_range", [0, 255]), ("mean", [0]), ("std", [1]))
+
+
+def _layers(model: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield class and configuration of each layer, those of a network within it in its place."""
+    for layer in model["config"]["layers"]:
+        if "layers" in layer["config"]:
+            yield from _layers(layer)
+        else:
+            yield layer["class_name"], layer["config"]
+
+
+_READERS: Final = {".onnx": _of_onnx, ".keras": _of_keras}

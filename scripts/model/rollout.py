@@ -116,6 +116,14 @@ def roll_back_command(client: FleetClient, *, as_json: bool) -> None:
     print_result(answer, _sentence(answer), as_json=as_json)
 
 
+@click.command("move-jobs")
+@operator_command
+def move_jobs_command(client: FleetClient, *, as_json: bool) -> None:
+    """Move the unfinished jobs of the model that was rolled back last to the default; results stay."""
+    answer = client.move_jobs()
+    print_result(answer, f"Its unfinished jobs move to {answer['default']} within seconds.", as_json=as_json)
+
+
 @click.command("remove")
 @click.argument("name")
 @operator_command
@@ -138,5 +146,6 @@ COMMANDS: Final = (
     compare_command,
     promote_command,
     roll_back_command,
+    move_jobs_command,
     remove_command,
 )

@@ -4,7 +4,6 @@ import logging
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,25 +12,26 @@ from fleetsight_client import FleetsightClientError
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import clean_terminal_output
 from localcloud.options import InvalidSwitchError, format_switches, load_scenario, parse_switches
+from scripts.home import HOME
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import images_in, sample_images
 from scripts.run.model import model_setting, with_photos
 from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
 from scripts.run.state import open_state
-from scripts.run.system import HOME, System, free_port, worker_image
+from scripts.run.system import System, free_port
 from scripts.standard_options import CONTEXT, version_option
 from services.errors import FleetsightError
 
 
 @click.command("run", context_settings=CONTEXT)
-@click.option("--once", is_flag=True, help="End after the batch; status 1 when any image is lost or failed.")
+@click.option("--once", is_flag=True, help="End after the job; status 1 when any image is lost or failed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the summary to this file.")
 @click.option(
     "--images",
     "folder",
     type=click.Path(path_type=Path),
-    help="Classify the images in this folder. Sub-folders named like classes are the truth.",
+    help="Classify the images in this folder. Sub-folders named like classes are true labels.",
 )
 @click.option("--no-batch", is_flag=True, help="Just serve: classify nothing first.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in your browser.")
@@ -63,13 +63,6 @@ from services.errors import FleetsightError
     type=click.Path(path_type=Path),
     help="Set the switches in this YAML file; --switch counts before it.",
 )
-@click.option(
-    "--hypervisor",
-    type=click.Choice(["process", "nspawn"]),
-    default="process",
-    show_default=True,
-    help="What an instance is: a process, or a machine that boots the workers' image (Linux, root).",
-)
 @version_option
 def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     once: bool,
@@ -84,13 +77,12 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     metrics: bool,
     switches: tuple[str, ...],
     scenario: Path | None,
-    hypervisor: str,
 ) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
     if no_batch and (once or json_file is not None or folder is not None):
         raise click.UsageError("--no-batch classifies nothing: leave out --once, --json and --images")
     if once and open_page:
-        raise click.UsageError("--once ends with the batch: leave out --open")
+        raise click.UsageError("--once ends with the job: leave out --open")
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop, console = _stop_on_signals(), Console()
     try:
@@ -115,8 +107,6 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
             images = images_in(folder, bundle.labels)
         elif not no_batch:
             images = sample_images(HOME / "samples", (offered or bundle).labels)
-        if hypervisor == "nspawn":
-            system = replace(system, image=worker_image(system.config, HOME / "images"))
         session = RunSession(
             system,
             images,

@@ -179,7 +179,7 @@ class Batch:
         try:
             return calls.call(action)
         except StoppedError as error:
-            raise InterruptedBatchError("the batch was interrupted") from error
+            raise InterruptedBatchError("the job was interrupted") from error
 
     def _pause(self, seconds: float) -> bool:
         """Pause for up to `seconds`; return whether the run is to stop."""
@@ -206,7 +206,7 @@ class Batch:
 
     def _poll(self, job_id: str, progress: BatchProgress) -> None:
         if self.interrupted():
-            raise InterruptedBatchError("the batch was interrupted")
+            raise InterruptedBatchError("the job was interrupted")
         try:
             status, fleet = self.client.status(job_id), self.client.fleet()
         except ApiError:

@@ -19,9 +19,18 @@ from app_tier.bundle import Bundle
 from core.format import plural
 from fleetsight_client.api import ApiClient, ApiError
 from fleetsight_client.console import Console
+from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
 from localcloud.clients import CloudUnreachableError
 from scripts.client import FleetClient
-from scripts.run.batch import AwsCost, Batch, BatchProgress, BatchSummary, InterruptedBatchError, job_cost
+from scripts.run.batch import (
+    PATIENCE_SECONDS,
+    AwsCost,
+    Batch,
+    BatchProgress,
+    BatchSummary,
+    InterruptedBatchError,
+    job_cost,
+)
 from scripts.run.images import ImageSet
 from scripts.run.sign_in import MailPrinter, sign_in_instructions
 from scripts.run.system import ROOT, StartError, System
@@ -70,7 +79,7 @@ class LiveBar(Progress):
 
 def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_source: str = "") -> None:
     """Print a table of the batch's results, then its first wrong and failed images."""
-    title = f"{summary.images} images, {summary.model}{truth_source and f', truth from {truth_source}'}"
+    title = f"{summary.images} images, {summary.model}{truth_source and f', true labels from {truth_source}'}"
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -79,7 +88,7 @@ def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_s
     else:
         verdicts = [("right", str(summary.right)), ("wrong", str(summary.wrong))]
     if summary.no_truth:
-        verdicts.append(("no truth", str(summary.no_truth)))
+        verdicts.append(("no true label", str(summary.no_truth)))
     for row in (
         *verdicts,
         ("failed", str(summary.failed)),
@@ -146,7 +155,7 @@ class RunSession:
 
         Raises:
             StartError: the system does not start, or ends by itself.
-            InterruptedBatchError: the command was stopped during the batch.
+            InterruptedBatchError: the command was stopped before the end of the batch.
             ApiError: the API rejects the batch at every attempt.
         """
         try:
@@ -165,7 +174,7 @@ class RunSession:
                     return 0 if summary.ok else 1
                 page = f"{self.system.url}/jobs/{summary.job_id}"
                 self._print(f"The page is at {self.system.url}")
-                self._print(f"This batch is at {page}")
+                self._print(f"This job is at {page}")
             state = self.system.state
             kept = "nothing is saved" if state is None else f"everything stays in {state.folder.path}"
             self._print(f"Press Ctrl-C to stop; {kept}.")
@@ -199,16 +208,27 @@ class RunSession:
             self._print(f"The local cloud is at {self.system.endpoint_url}: {', '.join(self.system.switches)}")
 
     def _offer(self, bundle: Bundle) -> None:
-        """Offer a bundle to jobs beside the model of new jobs."""
+        """Offer a bundle to jobs beside the model of new jobs.
+
+        Raises:
+            InterruptedBatchError: the command was stopped.
+            StartError: the batch needs it, and the API rejects it or does not answer for `PATIENCE_SECONDS`.
+        """
+        calls = PatientCalls(self.stop, patience_seconds=PATIENCE_SECONDS)
         with closing(FleetClient(self.system.url, token=self.client.token)) as operator:
             try:
-                name = str(operator.add_model(str(bundle.folder.absolute()), None)["name"])
-                default = operator.models()["default"]
-            except ApiError as error:
-                self._print(f"The model {bundle.name} is not offered: {error}")
+                name = str(calls.call(lambda: operator.add_model(str(bundle.folder.absolute()), None))["name"])
+                default = calls.call(operator.models)["default"]
+            except StoppedError as error:
+                raise InterruptedBatchError("the start was interrupted") from error
+            except (ApiError, GaveUpError) as error:
+                problem = f"the model {bundle.name} is not offered: {error}"
+                if self.is_batch_for_offered:  # another model would answer the batch wrongly
+                    raise StartError(problem) from error
+                self._print(f"fleetsight: {problem}")
                 return
         self._batch_model = name if self.is_batch_for_offered else None
-        self._print(f"Models: {default} for new jobs, {name} {'for this batch' if self._batch_model else 'by name'}.")
+        self._print(f"Models: {default} for new jobs, {name} {'for this job' if self._batch_model else 'by name'}.")
 
     def _print(self, sentence: str) -> None:
         """Print arbitrary text unwrapped, so that it can be copied."""

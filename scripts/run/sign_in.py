@@ -11,8 +11,9 @@ from core.credentials import PersonalTokens, Revocations, Scope
 from core.provision import provision_user_pool
 from fleetsight_client.api import TOKEN_VARIABLE
 from localcloud.access_keys import write_private
-from localcloud.cognito.mailbox import Mail, Purpose
+from localcloud.cognito.mailbox import Mail
 from localcloud.state.folder import SESSION_KEYS_FILE
+from scripts.home import JOB_TABLE_FILE, POOL_FILE
 from services.accounts import Accounts, random_password
 from services.clients import Clients
 from services.clock import epoch_seconds
@@ -29,8 +30,6 @@ SENDER = "fleetsight@example.org"
 
 POOL = "fleetsight"
 TOKEN_DAYS = 1
-
-POOL_FILE, JOB_TABLE_FILE = "user-pool", "job-table"
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,8 @@ def prepare_sign_in(
         app = Authenticator(secret=b32decode(app_key))
         pool.confirm_second_factor(access_token, app.code(int(app.clock() // STEP_SECONDS)))
     table = Table(clients.dynamodb, job_table)
-    token, _ = PersonalTokens(table, Revocations(table)).make(
-        accounts.sub_of(OPERATOR), OPERATOR, "scripts/run.sh", list(Scope), TOKEN_DAYS, int(epoch_seconds())
-    )
+    tokens, sub, now = PersonalTokens(table, Revocations(table)), accounts.sub_of(OPERATOR), int(epoch_seconds())
+    token, _ = tokens.make(sub, OPERATOR, "scripts/run.sh", list(Scope), TOKEN_DAYS, now, second_factor)
     keys = folder / SESSION_KEYS_FILE
     if not keys.exists():
         write_private(keys, secrets.token_urlsafe(48) + "\n")
@@ -123,13 +121,6 @@ def sign_in_instructions(sign_in: LocalSignIn) -> str:
     )
 
 
-_TEXTS: Mapping[Purpose, str] = {
-    "invitation": "your temporary password is ",
-    "reset": "your code is ",
-    "message": "",
-}
-
-
 @dataclass
 class MailPrinter:
     """Shows each mail that the user pool or SES would have sent, once."""
@@ -143,4 +134,5 @@ class MailPrinter:
         for mail in self.mails():
             if mail.number > self._shown:
                 self._shown = mail.number
-                self.show(f"Mail to {mail.to}: {_TEXTS[mail.purpose]}{mail.content}")
+                words = "" if mail.purpose == "message" else "your code is "
+                self.show(f"Mail to {mail.to}: {words}{mail.content}")

@@ -52,7 +52,6 @@ class ManagedProcess:
         log: file to which the output is appended.
         essential: whether the end of this process ends the whole system.
         inherited: file descriptors that it inherits.
-        umask: of its files; by default only their owner may read them.
     """
 
     name: str
@@ -61,7 +60,6 @@ class ManagedProcess:
     log: Path
     essential: bool = False
     inherited: tuple[int, ...] = ()
-    umask: int = 0o077
 
 
 class Supervisor:
@@ -91,7 +89,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=managed.inherited,
-                umask=managed.umask,
+                umask=0o077,
                 start_new_session=True,  # Ctrl-C reaches only this command, which stops the others
             )
 

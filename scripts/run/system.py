@@ -16,7 +16,6 @@ from threading import Event, Thread
 
 import urllib3
 
-from ami.local import ImageToolMissingError, LocalImage, build_image
 from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
 from core.format import file_size, plural
@@ -26,12 +25,10 @@ from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key, write_private
 from localcloud.clients import CloudUnreachableError, ControlClient, mails
 from localcloud.cognito.mailbox import Mail
-from localcloud.launch import machines
-from localcloud.machines.backends import NspawnMissingError, check_tools
 from localcloud.parent_watch import Lifeline
 from localcloud.state.folder import LOGS
 from scripts.client import web_url
-from scripts.home import HOME_VARIABLE, home_of
+from scripts.home import HOME_VARIABLE
 from scripts.run import log_files
 from scripts.run.sign_in import LocalSignIn, prepare_sign_in
 from scripts.run.state import OpenState
@@ -41,7 +38,6 @@ from services.errors import FleetsightError
 from web_tier.http.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME = home_of(ROOT, os.environ)
 READY_SECONDS = 300.0
 """Longest wait until a process answers. A first start compiles packages, which may take minutes on a busy machine."""
 RESTORE_SECONDS = 600.0
@@ -49,9 +45,6 @@ RESTORE_SECONDS = 600.0
 
 _PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
 """Before the first measurement, forecasts take a process for an instance that boots in no more than seconds."""
-
-_IMAGE_SETTINGS = {PATH_VARIABLE, "FLEETSIGHT__WORKER__BUNDLE"}
-"""Settings that an image contains itself."""
 
 
 class StartError(FleetsightError):
@@ -65,7 +58,6 @@ class System:
     Attributes:
         overrides: configuration that overrides the environment's, as `FLEETSIGHT__SECTION__KEY`.
         switches: of the local cloud, each ``NAME=VALUE``; the cloud does not start with an invalid one.
-        image: that each instance boots, as a machine of its own; None runs workers as processes.
         state: in which the local cloud keeps everything; None keeps it until the end of the system.
     """
 
@@ -74,7 +66,6 @@ class System:
     supervisor: Supervisor = field(default_factory=Supervisor)
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
-    image: LocalImage | None = None
     state: OpenState | None = None
     sign_in: LocalSignIn | None = field(default=None, init=False)
     """Set when the system has started with sign-in."""
@@ -86,11 +77,10 @@ class System:
         config_file = str((ROOT / os.environ.get(PATH_VARIABLE, "config.yaml")).resolve())
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
-        image = {} if self.image is None else {"FLEETSIGHT__FLEET__IMAGE_ID": self.image.image_id}
-        defaults = {} if self.image is not None else dict(_PROCESSES)
+        defaults = dict(_PROCESSES)
         if collector := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             defaults["FLEETSIGHT__TRACING__ENDPOINT"] = collector  # workers do not inherit this environment
-        settings = {**defaults, **ours, **self.overrides, **endpoint, **image, PATH_VARIABLE: config_file}
+        settings = {**defaults, **ours, **self.overrides, **endpoint, PATH_VARIABLE: config_file}
         # Limits that config.yaml gives itself are read again while the system runs, so only `auto` is set here.
         config = load_config(Path(config_file), settings)
         settings[AUTO_WORKERS_VARIABLE] = str(max(config.fleet.min_workers, _fitting(config.worker, this_machine())))
@@ -138,7 +128,7 @@ class System:
     @property
     def url(self) -> str:
         """Address of the page."""
-        return web_url(self.config.web)
+        return web_url(self.config.web.host, self.config.web.port)
 
     @cached_property
     def clients(self) -> Clients:
@@ -153,15 +143,8 @@ class System:
         Raises:
             ConfigError: the configuration is not valid.
             MissingLimitsError: this system cannot limit processes that open images, and must.
-            StartError: the port is in use, its folder cannot be made, a part does not start in time, or the
-                image has another configuration.
+            StartError: the port is in use, its folder cannot be made, or a part does not start in time.
         """
-        config_file = Path(self._settings[PATH_VARIABLE])
-        if self.image is not None and config_file != ROOT / "config.yaml":
-            raise StartError(
-                f"{PATH_VARIABLE} is {config_file}, and in the image is {ROOT / 'config.yaml'}: change that, or set "
-                f"single keys as {PREFIX}SECTION__KEY"
-            )
         check_port_free(self.config.web.host, self.config.web.port)
         try:
             log_files.prepare(self.state_dir, self.logs)
@@ -187,8 +170,7 @@ class System:
             self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, keys, second_factor=required)
             self.sign_in.write_names(self.state_dir)
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
-        images = None if self.image is None else self.image.root.parent
-        self._start("hypervisor", "-m", "localcloud", "hypervisor", *where, *machines(images))
+        self._start("hypervisor", "-m", "localcloud", "hypervisor", *where)
         self._start("controller", "-m", "web_tier.controller")
         self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
         self._await(self._page_answers, "the web tier", "web")
@@ -224,22 +206,15 @@ class System:
                 self.logs / f"{name}.log",
                 essential=name == "cloud" and self.state is None,
                 inherited=((self.lifeline.read_end,) if is_local_cloud else ()) + lock,
-                # The users in a booted machine read the folder that is its root.
-                umask=0o022 if self.image is not None and name == "hypervisor" else 0o077,
             )
         )
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
-        # The user data of an instance starts its worker; an image has a start script, as on AWS.
-        excluded = set() if self.image is None else _IMAGE_SETTINGS
-        settings = sorted((name, value) for name, value in self._settings.items() if name not in excluded)
-        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings)
-        if self.image is None:
-            checkout, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
-            user_data = f"#!/bin/sh\ncd {checkout}\n{exports}exec {python} -m app_tier\n"
-        else:
-            user_data = f"#!/bin/sh\n{exports}exec /opt/fleetsight/start worker\n"
+        # The user data of an instance starts its worker.
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self._settings.items()))
+        checkout, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
+        user_data = f"#!/bin/sh\ncd {checkout}\n{exports}exec {python} -m app_tier\n"
         # The value is read as YAML, where the script's first line would be a comment; JSON is part of YAML.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(user_data)}
         sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
@@ -302,29 +277,3 @@ def check_port_free(host: str, port: int) -> None:
                     f"port {port} is in use: stop what uses it, or choose another with --port {port + 1}"
                 ) from error
             raise StartError(f"cannot listen on {host}:{port} (web.host, web.port): {error.strerror}") from error
-
-
-def worker_image(config: Config, images: Path) -> LocalImage:
-    """Return the workers' image with the configured bundle; build it if necessary, and report the time.
-
-    Raises:
-        ImageToolMissingError: this machine cannot boot or build images.
-        ImageBuildError: the image could not be built.
-    """
-    try:
-        check_tools()
-    except NspawnMissingError as error:
-        raise ImageToolMissingError(str(error)) from error
-    started, is_building = time.monotonic(), False
-
-    def report(line: str) -> None:
-        nonlocal is_building
-        if not is_building:
-            print("fleetsight: making the workers' image, about a minute the first time")
-        is_building = True
-        print(f"fleetsight: {line}")
-
-    image = build_image("worker", images, bundle=ROOT / config.worker.bundle, say=report)
-    if is_building:
-        print(f"fleetsight: the workers' image is {image.root}, made in {time.monotonic() - started:.0f} s")
-    return image

@@ -24,6 +24,7 @@ from fleetsight_client.api import ApiClient
 from scripts.aws.context import TAG, AwsAccount, Waiter
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
+from scripts.demo_model import DEMO_NAME
 from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
@@ -123,7 +124,7 @@ def life() -> Iterator[Life]:
 
 def classify(client: ApiClient, images: ImageSet) -> str:
     """Send images and wait for their results; return the job's id."""
-    summary = Batch(client, images, lambda _: None).run()
+    summary = Batch(client, images, lambda _: None, model=DEMO_NAME).run()
     assert summary.ok, summary
     assert summary.right is not None
     assert summary.right >= 0.99 * summary.images
@@ -164,7 +165,7 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     for name in ("input", "output"):
         life.account.s3.head_bucket(Bucket=f"{life.prefix}-{name}-{life.account.id}-{life.account.region_name}")
 
-    client = life.sign_in(life.up())
+    client = life.sign_in(life.up("--demo"))
     kept = list(client.results(first_job))
     assert len(kept) == len(images.files)
     assert all(each["status"] == "done" for each in kept)

@@ -80,7 +80,8 @@ JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
 
 Options = dict[str, object]
 Files = Sequence[tuple[str, bytes]]
-FaultsOf = Callable[[Page], list[str]]
+FaultsOf = Callable[..., list[str]]
+"""`faults_of(page)`, or `faults_of(page, part)` for what a selector finds in a page without faults."""
 
 
 @dataclass
@@ -265,7 +266,7 @@ def faults_of() -> FaultsOf:
     """
     first, again = Axe(), Axe("0")  # the script is injected once a page
 
-    def check(page: Page) -> list[str]:
+    def check(page: Page, part: str | None = None) -> list[str]:
         usual = page.viewport_size
         assert usual is not None
         faults: list[str] = []
@@ -274,7 +275,8 @@ def faults_of() -> FaultsOf:
             page.set_viewport_size(size or usual)
             rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if style == "dark" else {}
             checker = first if style == "light" else again
-            violations = checker.run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
+            options = {"resultTypes": ["violations"], **rules}
+            violations = checker.run(page, part, options).response["violations"]
             faults += [
                 f"{style}: {violation['id']}: {violation['help']}: {node['html']}"
                 for violation in violations
@@ -333,6 +335,21 @@ def arrived(page: Page) -> str:
     match = JOB_PAGE.search(page.url)
     assert match is not None
     return match[1]
+
+
+def sent(page: Page) -> str:
+    """Wait for the job's page until every file was sent or refused; return the job's id."""
+    job_id = arrived(page)
+    wait_until_sent(page)
+    return job_id
+
+
+def wait_until_sent(page: Page) -> None:
+    """Wait until every file was sent or refused, on the page of the job.
+
+    A test that intercepts requests waits here first: it handles them only while it waits for the page.
+    """
+    expect(page.locator("#adding:not([aria-busy='true'])")).to_be_visible()
 
 
 def try_it(page: Page, operation: str) -> str:
@@ -394,10 +411,13 @@ def answer_of(image: ImageRecord, index: int) -> ClassificationResult:
 
 
 @pytest.fixture
-def write_job(system: System, page_faults: PageFaults) -> Iterator[Callable[..., WrittenJob]]:
+def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[Callable[..., WrittenJob]]:
     """Make jobs of records only; they are deleted afterwards, so that no controller searches for their images."""
-    # A page asks for some thumbnails before its script takes over the list. There are no images to draw them from.
+    # There are no images to draw thumbnails from. Hundreds of requests for them would take seconds of CPU time.
     page_faults.expect("/thumbnail)")
+    debugger = page.context.new_cdp_session(page)
+    debugger.send("Network.enable")
+    debugger.send("Network.setBlockedURLs", {"urls": ["*/thumbnail"]})
     store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
     made: list[str] = []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from core.ids import new_id
 from scripts.run.sign_in import OPERATOR
@@ -46,23 +46,22 @@ def fill(page: Page, button: str, **fields: str) -> None:
 
 
 @pytest.mark.parametrize("page_options", [COPYING])
-def test_a_user_makes_an_account_signs_in_makes_a_token_and_signs_out(
+def test_a_user_makes_an_account_with_one_form_and_one_code_makes_a_token_and_signs_out(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
     page_faults.expect("401")
     email = f"ada-{new_id().lower()}@example.org"
     page.goto("/jobs")
     page.get_by_role("link", name="Create an account").click()
-    fill(page, "Mail me a temporary password", email=email)
-    expect(page.get_by_role("status")).to_contain_text("Check your email for a temporary password")
-    expect(page.get_by_label("E-mail")).to_have_value(email)
-    fill(page, "Sign in", password=PASSWORD)
-    expect(page.get_by_role("alert")).to_contain_text("The e-mail address or the password is wrong")
+    fill(page, "Mail me a code", email=email, password=PASSWORD)
+    expect(page.get_by_role("heading", name="Check your e-mail")).to_be_visible()
     assert faults_of(page) == []
-    fill(page, "Sign in", password=sign_in_system.mailed(email)[-1])
-    expect(page.get_by_role("heading", name="Choose a password")).to_be_visible()
+    fill(page, "Create the account", code="0000 0000 0000")
+    expect(page.get_by_role("alert")).to_contain_text("The code is wrong")
     assert faults_of(page) == []
-    fill(page, "Set the password and sign in", password=PASSWORD)
+    page.get_by_role("button", name="Mail me another code").click()
+    expect(page.get_by_role("status")).to_contain_text("Only its new code is good")
+    fill(page, "Create the account", code=sign_in_system.mailed(email)[-1])
     page.wait_for_url("**/jobs")
 
     page.get_by_role("link", name=email).click()
@@ -121,6 +120,7 @@ def test_e7_a_user_changes_the_password_and_sees_and_ends_sessions(
     expect(page.get_by_role("status")).to_contain_text("have ended")
 
 
+@pytest.mark.parametrize("page_options", [COPYING])
 def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
@@ -140,20 +140,46 @@ def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lo
     expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
     assert faults_of(page) == []
     codes = page.locator("main li").all_inner_texts()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.path().read_text().split() == codes
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
     page.get_by_role("link", name="I have saved them").click()
+    expect(page.locator("main")).to_contain_text("On · Change it")
+    page.get_by_role("button", name="Sign out").click()
     fill(page, "Sign in", email=email, password=password)
     expect(page.get_by_role("heading", name="Enter a code")).to_be_visible()
     assert faults_of(page) == []
     fill(page, "Sign in", code=app.code())
-    expect(page.locator("main")).to_contain_text("On · Change it")
+    page.get_by_role("link", name=email).click()
     page.get_by_role("link", name="Change it").click()
     expect(page.locator("main")).to_contain_text("You have recovery codes")
     assert faults_of(page) == []
     page.get_by_role("button", name="Sign out").click()
-    page.goto("/sign-in/recovery")
+    fill(page, "Sign in", email=email, password=password)
+    page.get_by_text("Use a recovery code").click()
     assert faults_of(page) == []
-    fill(page, "Sign in", email=email, password=password, recovery_code=codes[0].lower())
+    fill(page, "Sign in", recovery_code=codes[0].lower())
     expect(page.locator("main")).to_contain_text("It is off")
+
+
+def test_a_user_downloads_their_data_and_deletes_the_account(
+    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    page_faults.expect("401")
+    email, password = person(sign_in_system, "radia")
+    signed_in(page, email, password)
+    page.goto("/account")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download it").click()
+    assert email in download.value.path().read_text()
+    page.get_by_role("link", name="Delete my account").click()
+    assert faults_of(page) == []
+    fill(page, "Delete my account", password=password)
+    expect(page.get_by_role("status")).to_have_text("Your account and your jobs are deleted.")
+    fill(page, "Sign in", email=email, password=password)
+    expect(page.get_by_role("alert")).to_contain_text("The e-mail address or the password is wrong")
 
 
 def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
@@ -210,8 +236,8 @@ def test_chosen_files_are_kept_when_the_session_ends_and_sent_after_the_next_sig
     drop(page, "#drop", signs(3, seed=31)[0])
     page.context.clear_cookies()
     classify(page)
-    expect(page.locator("#said")).to_contain_text("Your session ended.")
-    expect(page.locator("#said")).to_contain_text("Your files stay selected.")
+    expect(page.locator("#note")).to_contain_text("Your session ended.")
+    expect(page.locator("#note")).to_contain_text("Your files stay selected.")
     assert faults_of(page) == []
     with page.expect_popup() as opened:
         page.locator("#signIn").click()
@@ -233,18 +259,24 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     drop(page, "#drop", signs(60, seed=32)[0])
     refused: list[str] = []
 
-    def refuse(route: object) -> None:
+    def end_the_session(route: Route) -> None:
         refused.append("")
-        route.fulfill(status=401, body="{}", content_type="application/problem+json")  # type: ignore[attr-defined]
+        page.context.clear_cookies()
+        route.fulfill(status=401, body="{}", content_type="application/problem+json")
 
-    page.route(re.compile(r"/images$"), refuse)
+    page.route(re.compile(r"/images$"), end_the_session)
     classify(page)
     expect(page.locator("#said")).to_contain_text("60 images were not sent.")
-    expect(page.locator("#signIn")).to_be_visible()
     assert 1 <= len(refused) <= 3  # each concurrent request learns it once, and sends no more
     page.unroute(re.compile(r"/images$"))
+    with page.expect_popup() as opened:
+        page.locator("#signIn").click()
+    fill(opened.value, "Sign in", email=email, password=password)
+    expect(opened.value.get_by_role("heading", name="Account")).to_be_visible()
+    opened.value.close()
     page.get_by_role("button", name="Retry 60 images").click()
-    arrived(page)
+    expect(page.locator("#list .tile.file")).to_have_count(0)
+    page.reload()
     expect(page.locator("#main")).to_contain_text("60 images")
 
 
@@ -307,6 +339,15 @@ def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
         expect(page.locator(MADE)).to_be_visible()
         token = page.locator(MADE).input_value()
         [cookie] = [each["value"] for each in context.cookies() if each["name"] == COOKIE]
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        job = page.request.post("/api/v1/jobs", headers=headers).json()["job_id"]
+        page.goto(f"/jobs/{job}/share")
+        page.get_by_role("button", name="Make a link").click()
+        link = page.get_by_label("Link", exact=True).input_value()
+    with browser.new_context(base_url=sign_in_system.url) as context:
+        viewer = context.new_page()
+        viewer.goto(link)
+        expect(viewer.get_by_text("Shared with you")).to_be_visible()
     found = sign_in_system.sign_in
     pool_tokens = UserPool(sign_in_system.clients.cognito_idp, found.pool_id, found.client_id)
     of_the_pool = pool_tokens.sign_in(email, password)
@@ -314,6 +355,7 @@ def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
         "password": password,
         "personal token": token,
         "cookie": cookie,
+        "token of a link": link.rpartition(".")[2],
         "id of the session": cookie.split(".")[1],
         "token of the pool": of_the_pool.id_token,  # type: ignore[union-attr]  # no first sign-in
         "refresh token": of_the_pool.refresh_token,  # type: ignore[union-attr]
@@ -383,6 +425,7 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     headers = {"Origin": sign_in_system.url, "X-CSRF-Token": token}
     made = page.request.post("/api/v1/jobs", data={"name": "holiday"}, headers=headers).json()
     page.goto(made["links"]["page"])
+    page.locator("#more > summary").click()
     page.get_by_text("Notify me").click()
     page.get_by_label(re.compile("In this browser")).check()
     assert faults_of(page) == []
@@ -403,5 +446,6 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     assert [mail.content.splitlines()[0] for mail in mails] == ["Job done: holiday"]
     assert made["links"]["page"] in mails[0].content
     page.reload()
+    page.locator("#more > summary").click()
     page.get_by_text("Notify me").click()
     expect(page.locator("#notify")).to_contain_text(f"E-mail sent: {email}")

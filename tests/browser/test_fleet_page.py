@@ -14,15 +14,17 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import crashed_worker
+from core.model_catalog import CatalogStore, ModelCatalog, ModelVersion, rolled_back, rolled_out, with_model
 from core.model_results import ModelResults, ModelResultsReport
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
+from services.clock import utc_now
 from services.ec2 import console_of
 from services.table import Table
 from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
 from tests.support.jobs import LATEST_TOKEN, NOW, done, failed, record
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -88,6 +90,28 @@ def test_a_batch_is_followed_live_from_its_launch_to_its_results(
     expect(chart).to_have_attribute("aria-label", re.compile("Last hour: at most [12] workers? and"))
 
 
+def test_the_alarm_of_a_rolled_back_model_says_why_and_moves_its_jobs(page: Page, fleet: FleetStore) -> None:
+    catalogs, at, reason = CatalogStore(fleet.table), utc_now(), "workers cannot load it"
+    page.goto("/fleet")
+    alarm = page.locator("#failed_model")
+    expect(alarm).to_be_hidden()
+    wait_until(lambda: catalogs.find() is not None, "the controller has recorded the configured model")
+
+    def roll_back(catalog: ModelCatalog) -> ModelCatalog:
+        broken = ModelVersion(name="broken", digest="b" * 64, place="s3://models/broken", added_at=at)
+        return rolled_back(rolled_out(with_model(catalog, broken), "broken", 0.1, at), at, reason)
+
+    catalogs.change(roll_back, lambda: pytest.fail("it is recorded"))
+    expect(alarm).to_contain_text(f"Model broken was rolled back at {at:%H:%M} UTC: {reason}. New jobs get demo.")
+    expect(alarm.get_by_role("button", name="Roll back")).to_be_hidden()
+    alarm.get_by_role("button", name="Move its jobs to demo").click()
+    expect(page.locator("#failed_model")).to_be_hidden()
+    catalog = catalogs.find()
+    assert catalog is not None
+    assert catalog.withdrawn is not None
+    assert catalog.withdrawn.moved_at is not None
+
+
 def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page: Page, api: ApiClient, fleet: FleetStore, system: System
 ) -> None:
@@ -101,13 +125,15 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("(<b>new</b> model): 30 images waiting")
     page.goto(f"/jobs/{job_id}")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
-    expect(page.locator('[data-slot="problem"]')).to_contain_text("No new workers start; uploads still queue.")
+    expect(page.locator('[data-slot="problem"]')).to_be_hidden()
     expect(page.get_by_role("link", name="0 workers · paused")).to_be_visible()
 
-    page.goto("/fleet")
-    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_have_text("blocked: paused by ops")
+    expect(page.get_by_role("link", name="See the fleet")).to_be_hidden()
+    page.get_by_role("button", name="Resume the fleet").click()
     expect(page.get_by_role("link", name="Pause", exact=True)).to_be_visible()
     page.goto(f"/jobs/{job_id}")
+    expect(page.get_by_role("button", name="Resume the fleet")).to_be_hidden()
     expect(page.locator("#state")).to_have_text("finished")
     assert api.status(job_id)["done"] == 30
 
@@ -162,6 +188,8 @@ def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: Flee
     assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"
     tops = {round(page.locator(".tiles .card").nth(index).bounding_box()["y"]) for index in range(6)}  # type: ignore[index]
     assert len(tops) == 1, "the tiles are in one row"
+    widths = page.locator(".facts dd").evaluate_all("all => all.map(each => each.clientWidth)")
+    assert min(widths) > 100, "no figure is a column of characters"
     assert faults_of(page) == []
     pause(page)
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
@@ -245,28 +273,26 @@ def test_without_javascript_everything_is_there(page: Page, fleet: FleetStore) -
 
 
 @pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
-def test_the_console_of_an_instance_is_opened_from_the_fleet_page_and_refreshed(
+def test_the_console_of_an_instance_is_opened_from_the_fleet_page_and_goes_on(
     page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf, page_options: dict[str, object]
 ) -> None:
     submit(api, 10)
     page.goto("/fleet")
     page.locator("#instances tbody tr th a").first.click()
     expect(page.get_by_role("heading", name=re.compile("^Console of i-[0-9a-f]+$"))).to_be_visible()
-    address, console = page.url, page.get_by_role("region", name="Console output")
-
-    def has_started() -> bool:
-        page.get_by_role("button", name="Refresh").click()
-        return console.is_visible() and "info started worker=i-" in console.inner_text()
-
-    wait_until(has_started, "the worker has written its first line")
-    if not page_options:
-        assert faults_of(page) == []
-    page.get_by_role("link", name="Raw").click()
-    expect(console).to_contain_text('"message": "started"')
-    page.get_by_role("button", name="Refresh").click()
-    expect(console).to_contain_text('"message": "started"')
-    page.get_by_role("link", name="Readable").click()
-    expect(page).to_have_url(address)
+    started = page.locator("#lines li").filter(has_text="info started").first
+    expect(started).to_be_visible(timeout=DEADLINE_SECONDS * 1_000)  # by itself: the page reads the console again
+    expect(started.get_by_text("worker=i-")).to_be_hidden()
+    started.locator("summary").click()
+    expect(started.get_by_text("worker=i-")).to_be_visible()
+    if page_options:
+        return
+    assert faults_of(page) == []
+    page.get_by_role("searchbox").fill("no such words")
+    expect(started).to_be_hidden()
+    expect(page.get_by_text("No line matches.")).to_be_visible()
+    page.get_by_role("searchbox").fill("worker=i-")
+    expect(started).to_be_visible()
 
 
 def test_the_newest_lines_of_a_long_console_are_in_view(
@@ -290,7 +316,7 @@ def test_the_newest_lines_of_a_long_console_are_in_view(
         wait_until(lambda: "the last line" in console_of(ec2, instance_id), "it has written all")
         page.goto(f"/fleet/instances/{instance_id}/console")
         expect(page.get_by_text("the last line")).to_be_visible()
-        bottom = page.locator(".console pre").bounding_box()
+        bottom = page.locator("#lines").bounding_box()
         viewport = page.viewport_size
         assert bottom is not None
         assert viewport is not None

@@ -1,4 +1,4 @@
-"""The review of labels on a job's page: by keyboard, many at once, and by a file with true labels."""
+"""The review of labels on a job's page: one by one, many at once, and by a file with true labels."""
 
 import re
 from collections.abc import Callable
@@ -67,26 +67,65 @@ def opened(page: Page) -> Locator:
     return page.locator("#viewed:has(form.truth) .name bdi")
 
 
-def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_once(
-    page: Page, api: ApiClient, answered: Callable[..., WrittenJob], faults_of: FaultsOf
+def test_unsure_labels_are_reviewed_one_by_one(
+    page: Page, answered: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     job = answered("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")
     page.goto(job.path)
     expect(page.locator(".tile .pick")).to_have_count(6)
-    page.keyboard.press("n")
-    expect(opened(page)).to_have_text("b.jpg")  # the lowest score
+    dialog, note = page.get_by_role("dialog"), page.locator("#review-note")
+    page.get_by_role("link", name="Review 1 unsure").click()
+    expect(opened(page)).to_have_text("b.jpg")
+    expect(dialog.locator("#position")).to_have_text("1 of 1")
     page.keyboard.press("a")
-    expect(opened(page)).to_have_text("c.jpg")
+    expect(dialog).to_be_hidden()
+    expect(note).to_contain_text("You have reviewed all 1 image.")
+    page.get_by_role("link", name="Review", exact=True).click()
+    expect(opened(page)).to_have_text("c.jpg")  # the lowest score
+    expect(dialog.locator("#position")).to_have_text("1 of 5")
+    expect(dialog.locator("#accuracy")).to_have_text("1 reviewed, 100.0% right (95% interval 21\N{EN DASH}100%)")
+    expect(dialog.get_by_role("button", name="dog 60.0%")).to_be_focused()
+    assert faults_of(page) == []
     page.keyboard.press("2")
     expect(opened(page)).to_have_text("d.jpg")
-    expect(page.locator("#review-note")).to_contain_text("True label set: “frog”.")
+    expect(note).to_contain_text("True label set: “frog”.")
+    expect(note).to_be_visible()
+    expect(dialog.locator("#accuracy")).to_have_text("2 reviewed, 50.0% right (95% interval 9\N{EN DASH}91%)")
     wait_until(lambda: marks(page) == {"b.jpg": "✓ accepted", "c.jpg": "✎ frog"}, "both images are marked")
     page.keyboard.press("z")
-    expect(page.locator("#review-note")).to_contain_text("Undone.")
+    expect(note).to_contain_text("Undone.")
+    expect(opened(page)).to_have_text("c.jpg")
     wait_until(lambda: marks(page) == {"b.jpg": "✓ accepted"}, "the mark is taken back")
+    page.keyboard.press("ArrowRight")
+    expect(opened(page)).to_have_text("d.jpg")
     page.keyboard.press("Escape")
-    expect(page.locator("#panel")).to_be_hidden()
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".truth-mark")).to_have_count(1)
 
+
+@pytest.mark.parametrize("page_options", [{"viewport": {"width": 390, "height": 844}, "has_touch": True}])
+def test_on_a_phone_labels_are_reviewed_by_thumb(page: Page, answered: Callable[..., WrittenJob]) -> None:
+    page.goto(answered("a.jpg", "b.jpg").path)
+    expect(page.locator(".tile .pick")).to_have_count(2)
+    page.get_by_role("link", name="Review 1 unsure").tap()
+    dialog = page.get_by_role("dialog")
+    expect(opened(page)).to_have_text("b.jpg")
+    for name in ("cat", "frog"):
+        box = dialog.get_by_role("button", name=name).bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+        assert 844 / 2 <= box["y"] <= box["y"] + box["height"] <= 844
+    dialog.get_by_role("button", name="frog").tap()
+    expect(dialog).to_be_hidden()
+    expect(tile(page, "b.jpg").locator(".truth-mark")).to_have_text("✎ frog")
+
+
+def test_labels_are_accepted_and_corrected_many_at_once_and_on_the_panel(
+    page: Page, api: ApiClient, answered: Callable[..., WrittenJob], faults_of: FaultsOf
+) -> None:
+    job = answered("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")
+    page.clock.install()
+    page.goto(job.path)
     page.get_by_label("Select c.jpg").click()
     page.get_by_label("Select e.jpg").click(modifiers=["Shift"])
     expect(page.locator("#selection")).to_contain_text("3 images selected")
@@ -99,38 +138,32 @@ def test_labels_are_accepted_and_corrected_by_keyboard_one_by_one_and_many_at_on
     tile(page, "a.jpg").get_by_role("link").focus()
     page.keyboard.press("x")
     page.get_by_label("True label of the selected images").fill("none  of them")
-    page.clock.install()
     page.keyboard.press("Enter")
     expect(tile(page, "a.jpg").locator(".truth-mark")).to_have_text("✎ none of them")
-    expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6 · 4 correct (80.0%")
     expect(page.locator("#review-note")).to_be_visible()
     page.clock.fast_forward(11_000)
     expect(page.locator("#review-note")).to_be_hidden()
 
     page.reload()
     expect(page.locator(".tile .pick")).to_have_count(6)  # before that, links lead to pages of their own
-    expect(page.locator(".truth-mark")).to_have_count(5)
-    expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6")
+    expect(page.locator(".truth-mark")).to_have_count(4)
     tile(page, "f.jpg").get_by_role("link").click()
     expect(opened(page)).to_have_text("f.jpg")
     page.get_by_label("Other true label").fill("boat")
     page.locator("#viewed").get_by_role("button", name="Set", exact=True).click()
     expect(page.locator("#viewed .truth-now")).to_have_text("Corrected: boat")
     assert faults_of(page) == []
-    page.locator("#viewed").get_by_role("button", name="Remove").click()
+    page.locator("#viewed").get_by_role("button", name="Remove the true label").click()
     expect(page.locator("#viewed .truth-now")).to_have_text("Not reviewed")
-    expect(page.locator("#review-summary")).to_contain_text("Reviewed 5 of 6")
     truths = [item["truth"] for item in api.results(job.path.rpartition("/")[2])]
-    assert truths == ["none of them", "cat", "dog", "dog", "ship", None]
+    assert truths == ["none of them", None, "dog", "dog", "ship", None]
 
 
 def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list(
     page: Page, answered: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:
     job = answered("day1/a.jpg", "day2/a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
-    page.goto(job.path)
-    expect(page.locator(".tile .pick")).to_have_count(6)
-    page.locator("#review summary").click()
+    page.goto(f"{job.path}/evaluation")
     text = "\ufefffile;label\nday1/a.jpg;cat\nday2/a.jpg;dog\nb.jpg;dog\nc.jpg;cat\nd.jpg;ship\na.jpg;cat\n"
     text += "e.jpg;end of all limits\n"
     page.get_by_label("True labels as CSV").set_input_files(
@@ -139,18 +172,19 @@ def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list
     page.get_by_role("button", name="Upload").click()
     expect(page.locator("#truth-outcome")).to_contain_text("6 true labels set. 1 line set nothing:")
     expect(page.locator("#truth-outcome")).to_contain_text("Line 7, a.jpg: several images have this name")
-    expect(page.locator("#review-summary")).to_contain_text("Reviewed 6 of 6 · 3 correct (50.0%")
-    expect(page.locator(".truth-mark")).to_have_count(6)
-    assert page.evaluate(WRAPPED_TEXTS, ".confusion :is(thead bdi, td)") == []
+    expect(page.locator("#evaluation")).to_contain_text("50.0% of the model's labels are right: 3 of 6")
+    assert page.evaluate(WRAPPED_TEXTS, ".confusion :is(thead bdi, td a)") == []
     assert faults_of(page) == []
     page.get_by_role("link", name="1 image: true label dog, model's label cat").click()
     expect(page.locator(".tile .filename")).to_have_count(1)
     expect(page.locator(".tile .filename")).to_have_attribute("title", "day2/a.jpg")
-    expect(page).to_have_url(re.compile(r"\?label=cat&truth=dog$"))
+    expect(page).to_have_url(re.compile(r"\?truth=dog&label=cat$"))
     expect(page.locator("#review-filter")).to_contain_text("True label: dog")
-    page.go_back()
+    page.get_by_role("link", name="All 6").click()
     expect(page.locator(".tile .filename")).to_have_count(6)
     expect(page.locator("#review-filter")).to_be_hidden()
+    page.locator("#more > summary").click()
+    page.get_by_role("link", name="Accuracy and true labels").click()
     page.get_by_role("button", name="Use folder names as true labels").click()
     expect(page.locator("#truth-outcome")).to_contain_text("2 true labels set. 4 without a label.")
     expect(page.locator("#truth-outcome")).to_contain_text("Not classes of the model: day1, day2.")
@@ -168,12 +202,13 @@ def test_labels_are_reviewed_without_javascript(page: Page, answered: Callable[.
     expect(page.locator(".truth-now")).to_have_text("Accepted: cat")
     page.get_by_role("link", name="Back to").click()
     expect(page.locator(".truth-mark")).to_have_text("✓ accepted")
-    page.locator("#review summary").click()
+    page.locator("#more > summary").click()
+    page.get_by_role("link", name="Accuracy and true labels").click()
     page.get_by_label("True labels as CSV").set_input_files(
         {"name": "truth.csv", "mimeType": "text/csv", "buffer": b"b.jpg,dog\n"}
     )
     page.get_by_role("button", name="Upload").click()
-    expect(page.locator("#evaluation")).to_contain_text("Reviewed 2 of 2 · 1 correct (50.0%")
+    expect(page.locator("#evaluation")).to_contain_text("50.0% of the model's labels are right: 1 of 2")
     page.get_by_role("link", name="1 image: true label dog, model's label cat").click()
     expect(page.locator("#list .filename")).to_have_text("b.jpg")
     page.get_by_role("link", name="Clear", exact=True).click()

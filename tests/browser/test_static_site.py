@@ -29,8 +29,11 @@ from tests.browser.conftest import (
 )
 from tests.support.bundles import relabelled_bundle
 from tests.support.stack_template import RESOURCES
+from web_tier.http.assets import STATIC, assets_hash
 
 pytestmark = pytest.mark.processes
+
+ASSETS = f"{STATIC}{assets_hash()}"
 
 NOT_HANDED_ON = frozenset({"connection", "host", "keep-alive", "transfer-encoding"})
 ANSWER_SECONDS = 60.0
@@ -159,7 +162,7 @@ def test_choosing_files_on_the_static_page_leads_to_the_jobs_page_with_every_ans
     for label in set(truth.values()):
         expect(page.locator("#main")).to_contain_text(label)
     expect(page.locator("#main")).to_contain_text("3 images")
-    assert {"/", "/static/upload/main.js", "/static/job/main.js"} <= set(static_site.served)
+    assert {"/", f"{ASSETS}/upload/main.js", f"{ASSETS}/job/main.js"} <= set(static_site.served)
 
 
 def test_the_static_page_asks_what_the_fleet_does_when_it_is_opened(page: Page) -> None:
@@ -258,7 +261,7 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
         page.goto("/")
         expect(page.locator("#headerSignIn")).to_be_visible()
         expect(page.locator("#account")).to_be_hidden()
-    assert {"/", "/static/visitor.js"} <= set(site_with_sign_in.served)
+    assert {"/", f"{ASSETS}/visitor.js"} <= set(site_with_sign_in.served)
 
 
 def test_an_operator_finds_the_way_to_the_fleet_on_the_static_page(

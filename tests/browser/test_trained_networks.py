@@ -29,7 +29,7 @@ from scripts.model.own_network import build_own
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights
 from scripts.model.torchvision_import import import_torchvision
 from scripts.run.system import System
-from tests.browser.conftest import arrived, classify
+from tests.browser.conftest import classify, sent
 from tests.conftest import ROOT
 from tests.support.seeded_networks import lite0_logits, trained
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -270,7 +270,7 @@ def by_command(system: System, model: str, folder: Path) -> Answers:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     with out.open(newline="", encoding="utf-8") as lines:
-        return {row["path"]: (row["label"], float(row["score"])) for row in csv.DictReader(lines)}
+        return {row["filename"]: (row["label"], float(row["score"])) for row in csv.DictReader(lines)}
 
 
 def by_page(page: Page, api: ApiClient, model: str, folder: Path) -> Answers:
@@ -281,7 +281,7 @@ def by_page(page: Page, api: ApiClient, model: str, folder: Path) -> Answers:
     page.get_by_label("Model", exact=True).select_option(model)
     page.locator("#images").set_input_files([folder / name for name in IMAGES])
     classify(page)
-    return results_of(api, arrived(page))
+    return results_of(api, sent(page))
 
 
 def results_of(api: ApiClient, job_id: str) -> Answers:

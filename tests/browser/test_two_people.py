@@ -1,5 +1,6 @@
 """Two people, each in a browser of their own, at the same system (rows 31 and 40)."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scripts.run.system import System
-from tests.browser.conftest import PageFaults, person, signed_in
+from tests.browser.conftest import FaultsOf, PageFaults, person, signed_in
 from tests.support.jobs import picture
 
 FILENAME = "my-holiday.png"
@@ -24,8 +25,8 @@ class Person:
     page: Page
     job: str = ""
 
-    def upload(self, name: str) -> None:
-        """Send the picture as a job of this name, and wait for its result."""
+    def send(self, name: str) -> None:
+        """Send the picture as a job of this name, and wait for the job's page."""
         self.page.goto("/")
         self.page.get_by_label("Name").fill(name)
         self.page.get_by_label("Keep my images").check()
@@ -33,6 +34,10 @@ class Person:
         self.page.locator("#images").set_input_files(file)  # type: ignore[arg-type]
         self.page.get_by_role("button", name="Classify").click()
         self.page.wait_for_url("**/jobs/*")
+
+    def upload(self, name: str) -> None:
+        """Send the picture, and wait for its result."""
+        self.send(name)
         self.job = urlsplit(self.page.url).path
         expect(self.page.get_by_text("finished")).to_be_visible()
 
@@ -73,6 +78,51 @@ def test_each_sees_their_own_job_and_never_the_others(people: tuple[Person, Pers
         someone.page.goto("/jobs?q=album")
         expect(someone.page.get_by_text(f"the album of {others}")).to_have_count(0)
         expect(someone.page.get_by_role("banner")).to_contain_text(someone.email)
+
+
+def test_a_link_shows_a_job_to_anybody_until_its_owner_ends_it(
+    people: tuple[Person, Person], browser: Browser, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    ada, _ = people
+    ada.page.goto(ada.job)
+    ada.page.get_by_role("link", name="Share", exact=True).click()
+    dialog = ada.page.get_by_role("dialog", name="Share the album of ada")
+    dialog.get_by_role("button", name="Make a link").click()
+    link = dialog.get_by_label("Link").input_value()
+    assert faults_of(ada.page) == []
+    with browser.new_context(base_url=sign_in_system.url) as context:
+        faults, page = PageFaults(sign_in_system.url), context.new_page()
+        faults.watch(page)
+        page.goto(link)
+        expect(page.get_by_text("Shared with you, read-only")).to_be_visible()
+        assert urlsplit(page.url)[2:] == (ada.job, "", "")
+        expect(page.locator("#list .label")).to_be_visible()
+        page.locator("#list a.open").click()
+        expect(page.locator("#viewed h1")).to_contain_text(FILENAME)
+        page.keyboard.press("a")
+        expect(page.locator("#review-note")).to_be_hidden()
+        writing = page.get_by_role("button", name=re.compile("Retry|Cancel|Set|Accept|Sign out"))
+        expect(writing.or_(page.get_by_role("link", name=re.compile("Review|Share|Delete|Accuracy")))).to_have_count(
+            0
+        )
+        assert page.request.delete(f"/api/v1{ada.job}").status == 401
+        assert faults_of(page) == []
+        dialog.get_by_role("button", name="End the share with a link").click()
+        expect(dialog.get_by_role("button", name="End the share")).to_have_count(0)
+        expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
+        page.goto(link)
+        expect(page.get_by_role("heading", name="This link opens nothing")).to_be_visible()
+        assert faults_of(page) == []
+        _nothing_went_wrong(faults)
+
+
+def test_share_opens_over_the_page_before_the_modules_of_the_job_are_loaded(people: tuple[Person, Person]) -> None:
+    _, ben = people
+    ben.page.route("**/job/main.js", lambda _: None)  # it never arrives
+    ben.send("a second album")
+    ben.page.get_by_role("link", name="Share", exact=True).click()
+    expect(ben.page.get_by_role("dialog", name="Share a second album")).to_be_visible()
+    ben.page.unroute("**/job/main.js")
 
 
 def test_who_signs_out_is_out_in_every_tab_and_with_every_copy_of_the_cookie(

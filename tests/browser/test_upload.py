@@ -22,7 +22,18 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.s3 import Bucket
 from services.table import Table
-from tests.browser.conftest import JOB_PAGE, FaultsOf, Options, PageFaults, arrived, classify, drop, signs
+from tests.browser.conftest import (
+    FaultsOf,
+    Files,
+    Options,
+    PageFaults,
+    arrived,
+    classify,
+    drop,
+    sent,
+    signs,
+    wait_until_sent,
+)
 from tests.support.bundles import relabelled_bundle
 from tests.support.hostile_images import FOREIGN, box, encoded
 from tests.support.waiting import wait_until
@@ -120,8 +131,7 @@ def test_a_folder_is_taken_with_the_folders_in_it(page: Page, api: ApiClient, tm
     expect(page.locator("#list .tile")).to_have_count(3)
     csv = page.request.get(f"/api/v1/jobs/{job_id}/results.csv").text()
     assert all(path in csv for path in paths)
-    expect(page.locator("#skipped summary")).to_have_text("1 file skipped")
-    expect(page.locator("#skipped li")).to_contain_text("1 hidden or system file")
+    expect(page.locator("#hiddenFiles")).to_have_text("1 system file not sent")
 
 
 def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
@@ -209,6 +219,7 @@ def test_a_model_is_chosen_where_there_are_several(
         [result] = finished(ApiClient(own_system.url), job_id, 1)
         assert result["label"] == f"{truth[name]} (2)"
         page.goto(f"/jobs/{job_id}")
+        page.locator("summary", has_text="Details").click()
         page.get_by_role("link", name="other").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Model · other")
         expect(page.locator("#classes")).to_contain_text("stop (2)")
@@ -226,9 +237,9 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
     page.goto("/")
     drop(page, "#drop", [("2026.zip", archive.getvalue())])
     expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
-    expect(page.locator("#facts")).to_contain_text("2 skipped")
-    # A mark without the border and the padding of the messages of a page, which would leave no room for it.
-    expect(page.locator(".thumb.rejected .state svg >> visible=true")).to_have_css("border-top-width", "0px")
+    expect(page.locator("#refusedCount")).to_have_text("1 file refused")
+    expect(page.locator("#hiddenFiles")).to_have_text("1 system file not sent")
+    expect(page.locator(".thumb")).to_have_count(6)
     classify(page)
     results = finished(api, arrived(page), 6)
     assert sum(result["label"] == truth[str(result["filename"]).removeprefix("photos/")] for result in results) >= 5
@@ -240,21 +251,22 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     page.goto("/")
     drop(page, "#drop", [*files[:2], *bad, *files[2:]])
     expect(page.locator("#reasons li")).to_have_count(3)
-    reasons = page.locator("#reasons li").all_inner_texts()
+    reasons = page.locator("#reasons li").all_text_contents()
     classify(page)
     assert [reason.partition(": ")[0] for reason in reasons] == [name for name, _ in bad]
     assert "not an image" in reasons[0]
     assert "empty" in reasons[1]
     assert "not a zip" in reasons[2]
-    job_id = arrived(page)
-    expect(page.locator("#skipped summary")).to_have_text("3 files skipped")
-    assert page.locator("#skipped li").all_inner_texts() == ["", "", ""], "closed"
-    page.locator("#skipped summary").click()
-    assert page.locator("#skipped li").all_inner_texts() == reasons
+    job_id = sent(page)
+    expect(page.locator("#refusedCount")).to_have_text("3 files refused")
+    assert page.locator("#reasons li").all_inner_texts() == ["", "", ""], "closed"
+    page.locator("#refusedCount").click()
+    assert page.locator("#reasons li").all_inner_texts() == reasons
     page.reload()
-    page.locator("#skipped").get_by_role("button", name="Close").click()
+    expect(page.locator("#refusedCount")).to_have_text("3 files refused")
+    page.get_by_role("button", name="Dismiss").click()
     page.reload()
-    expect(page.locator("#skipped")).to_be_hidden()
+    expect(page.locator("#refused")).to_be_hidden()
     assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
 
 
@@ -291,12 +303,10 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
         expect(page.locator("#reasons li").filter(has_text=name)).to_contain_text(reason)
     for name in sent:
         expect(page.locator(".thumb").filter(has_text=name).get_by_text("No preview")).to_be_visible()
-    for tile in page.locator(".thumb").all():
-        assert top_of(tile.locator(".state")) - top_of(tile) > 80, "below the picture"
     classify(page)
     results = finished(api, arrived(page), 2)
-    page.locator("#skipped summary").click()
-    expect(page.locator("#skipped li").filter(has_text="NIKON.NEF")).to_contain_text("this is a camera raw file")
+    page.locator("#refusedCount").click()
+    expect(page.locator("#reasons li").filter(has_text="NIKON.NEF")).to_contain_text("this is a camera raw file")
     assert {result["filename"]: result["label"] for result in results} == dict(zip(sent, truth, strict=True))
     shown = "[...document.querySelectorAll('main img')].filter((image) => image.naturalWidth > 0).length"
     wait_until(lambda: page.evaluate(shown) == len(sent), "the page has a thumbnail of each image")
@@ -314,7 +324,7 @@ def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, pag
     page.route(SENDS_IMAGES, refuse)
     classify(page)
     expect(page.locator("#reasons")).to_contain_text("the server cannot read it")
-    expect(page.get_by_role("link", name="Go to the results")).to_be_hidden()
+    expect(page.locator("#list .tile")).to_have_count(0)
 
 
 def test_a_large_photo_is_shrunk_the_right_way_up_and_a_small_one_is_sent_as_it_is(
@@ -381,8 +391,7 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    page.wait_for_url(JOB_PAGE)
-    results = finished(api, arrived(page), 60)
+    results = finished(api, sent(page), 60)
     assert len(attempts) == len(set(attempts)) + 3
     assert len({trace_id(each or "") for each in traces} - {""}) == 1, "all requests of an upload are in one trace"
     assert None not in traces
@@ -393,7 +402,7 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
 def test_a_file_that_is_gone_before_it_is_sent_costs_no_other_file(
     page: Page, api: ApiClient, page_faults: PageFaults, tmp_path: Path, change: str
 ) -> None:
-    files, _ = signs(30, seed=13)
+    files = [(name, content) for name, content in signs(60, seed=13)[0] if len(content) < 30_000][:30]  # one request
     for name, content in files:
         (tmp_path / name).write_bytes(content)
     gone = tmp_path / files[7][0]
@@ -421,13 +430,13 @@ def test_a_file_that_is_gone_before_it_is_sent_costs_no_other_file(
     else:
         page.route(SENDS_IMAGES, lose_the_answer)
     classify(page)
-    job_id = arrived(page)
+    job_id = sent(page)
     if change == "deleted after an answer was lost":
         assert len(finished(api, job_id, 30)) == 30
         return
-    page.locator("#skipped summary").click()
+    page.locator("#refusedCount").click()
     reason = f"{tmp_path.name}/{gone.name}: it was deleted or changed since it was chosen"
-    assert page.locator("#skipped li").all_inner_texts() == [reason]
+    assert page.locator("#reasons li").all_inner_texts() == [reason]
     assert len(finished(api, job_id, 29)) == 29
 
 
@@ -461,8 +470,9 @@ def test_what_could_not_be_sent_is_tried_again_with_the_same_choice(
     box = page.get_by_role("checkbox", name="Keep my images")
     box.check()
     classify(page)
-    try_again_when_it_is_offered(page, "Retry 5 images", lambda: expect(box).to_be_disabled())
-    job_id = arrived(page)
+    said = page.locator("#said")
+    try_again_when_it_is_offered(page, "Retry 5 images", lambda: expect(said).to_have_text("5 images were not sent."))
+    job_id = sent(page)
     assert api.status(job_id)["keep"] is True
     assert {result["filename"] for result in finished(api, job_id, 5)} == set(truth)
 
@@ -487,8 +497,7 @@ def test_leaving_while_images_are_being_sent_warns(page: Page) -> None:
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    expect(page.locator(".thumb.sending")).to_have_count(3)
-    expect(page.locator("#fleetNow")).to_be_hidden()  # it is not updated
+    expect(page.locator(".tile.sending")).to_have_count(3)
     warnings: list[str] = []
 
     def leave(dialog: Dialog) -> None:
@@ -549,10 +558,7 @@ def test_files_are_removed_by_mouse_and_keyboard_and_the_rest_keeps_its_order(pa
     shown = [name for name, _ in reversed(files)]  # not in the order of their names
     page.goto("/")
     drop(page, "#drop", [*reversed(files), ("notes.txt", b"text")])
-    expect(page.locator("#facts")).to_contain_text("1 skipped")
-    page.get_by_role("button", name="Remove notes.txt").click()
-    expect(page.locator("#facts")).not_to_contain_text("skipped")
-    expect(page.locator("#refused")).to_be_hidden()
+    expect(page.locator("#refusedCount")).to_have_text("1 file refused")
     expect(page.locator(".thumb.ready")).to_have_count(9)  # nothing moves the tiles any more
     page.locator(".thumb").first.hover()
     page.get_by_role("button", name=f"Remove {shown[0]}").click()
@@ -569,59 +575,141 @@ def test_files_are_removed_by_mouse_and_keyboard_and_the_rest_keeps_its_order(pa
     classify(page)
     job_id = arrived(page)
     assert [result["filename"] for result in finished(api, job_id, 6)] == left
-    assert api.status(job_id)["name"] == f"{Path(left[0]).stem} and 5 more"
+    assert re.fullmatch(r"6 images, \d+ [A-Z][a-z]{2} \d\d:\d\d UTC", str(api.status(job_id)["name"]))
 
 
 def test_results_are_in_the_order_in_which_the_files_were_chosen(page: Page, api: ApiClient) -> None:
     files, _ = signs(160, seed=21)  # four slices in three lanes
     random.Random(21).shuffle(files)
-    sent: list[Route] = []
+    routes: list[Route] = []
 
     def hold_the_first(route: Route) -> None:
-        sent.append(route)
-        if len(sent) == 4:
-            sent[0].continue_()  # the first slice arrives last
-        if len(sent) > 1:
+        routes.append(route)
+        if len(routes) == 4:
+            routes[0].continue_()  # the first slice arrives last
+        if len(routes) > 1:
             route.continue_()
 
     page.route(SENDS_IMAGES, hold_the_first)
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    job_id = arrived(page)
+    job_id = sent(page)
     assert [result["filename"] for result in finished(api, job_id, 160)] == [name for name, _ in files]
     expect(page.locator("#list .tile .filename").first).to_have_text(files[0][0])
 
 
 def test_an_upload_that_is_stopped_keeps_what_was_sent(page: Page, api: ApiClient) -> None:
     files, _ = signs(120, seed=22)
-    sent: list[Route] = []
+    job_id = label_the_first(page, files)
+    page.get_by_role("button", name="Stop uploading").click()
+    count = int(api.status(job_id)["accepted"])
+    assert 0 < count < 120, "one request"
+    expect(page.locator("#said")).to_have_text(f"Upload stopped. {count} images sent.")
+    assert len(finished(api, job_id, count)) == count
+    expect(page.locator(".tile.file")).to_have_count(0)
 
-    def send_the_first(route: Route) -> None:
-        sent.append(route)
-        if len(sent) == 1:
+
+def hold_all_but_the_first(page: Page) -> None:
+    """Let the first request with images through, and hold the others until `page.unroute(SENDS_IMAGES)`."""
+    seen: list[Route] = []
+
+    def handle(route: Route) -> None:
+        seen.append(route)
+        if len(seen) == 1:
             route.continue_()
 
-    page.route(SENDS_IMAGES, send_the_first)
+    page.route(SENDS_IMAGES, handle)
+
+
+def chip(page: Page, state: str) -> Locator:
+    """Return the filter of a state on the page of a job; the empty one shows all images."""
+    return page.locator(f".chip[data-state='{state}']")
+
+
+def wait_until_labelled(page: Page) -> None:
+    """Show only the images with a label, and wait for the first one."""
+    chip(page, "done").click()
+    expect(page.locator("#list .tile.done").first).to_be_visible()
+
+
+def label_the_first(page: Page, files: Files) -> str:
+    """Send files and wait for the labels of the first request, while the others are held; return the job's id."""
+    hold_all_but_the_first(page)
     page.goto("/")
     drop(page, "#drop", files)
     classify(page)
-    expect(page.locator("#progressText")).to_contain_text("41%")  # one request of 50
-    page.get_by_role("button", name="Stop uploading").click()
-    assert len(finished(api, arrived(page), 50)) == 50
+    job_id = arrived(page)
+    wait_until_labelled(page)
+    return job_id
+
+
+def test_labels_appear_at_their_files_while_others_are_still_being_sent(page: Page, api: ApiClient) -> None:
+    files, truth = signs(120, seed=23)
+    job_id = label_the_first(page, files)
+    tiles = page.locator("#list .tile")
+    name = tiles.first.locator(".filename").inner_text()
+    expect(tiles.first.locator(".label")).to_have_text(re.compile(f"Unsure|{truth[name]}"))
+    expect(tiles.first.locator("img")).to_have_attribute("src", re.compile("^data:"))
+    chip(page, "waiting").click()
+    expect(tiles.first.locator(".label")).to_have_text(re.compile("In line|Sending"))
+    expect(chip(page, "")).to_contain_text("120")
+    page.unroute(SENDS_IMAGES)  # the held requests continue
+    wait_until_sent(page)
+    assert [result["filename"] for result in finished(api, job_id, 120)] == [name for name, _ in files]
+    expect(tiles).to_have_count(0)
+    page.evaluate("history.go(-3)")  # two filters and the click
+    expect(page.get_by_text("Drop images")).to_be_visible()
+
+
+def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(
+    page: Page, api: ApiClient, tmp_path: Path
+) -> None:
+    files, _ = signs(120, seed=24)
+    for name, content in files:
+        (tmp_path / name).write_bytes(content)
+    hold_all_but_the_first(page)
+    page.goto("/")
+    page.locator("#folder-input").set_input_files(tmp_path)
+    classify(page)
+    job_id = arrived(page)
+    wait_until_labelled(page)
+    left = 120 - int(api.status(job_id)["accepted"])
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.unroute(SENDS_IMAGES)
+    expect(page.locator("#said")).to_have_text(re.compile(f"^{left} images of your upload were not sent. Choose the"))
+    page.locator("#folder-input").set_input_files(tmp_path)
+    names = [f"{tmp_path.name}/{name}" for name in sorted(name for name, _ in files)]
+    assert [result["filename"] for result in finished(api, job_id, 120)] == names
+    expect(page.locator("#said")).to_have_text("")
+
+
+def test_more_images_are_added_to_a_finished_job(page: Page, api: ApiClient) -> None:
+    files, _ = signs(6, seed=25)
+    page.goto("/")
+    drop(page, "#drop", files[:3])
+    classify(page)
+    job_id = arrived(page)
+    finished(api, job_id, 3)
+    page.goto(f"/jobs/{job_id}")
+    expect(page.locator("#list .tile.done")).to_have_count(3)
+    drop(page, "#adding", files[3:])
+    assert [result["filename"] for result in finished(api, job_id, 6)] == [name for name, _ in files]
+    expect(page.locator("#list .tile.done")).to_have_count(6)
 
 
 def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
     page.goto("/")
     page.get_by_role("button", name="Classify").click()
-    expect(page.locator("#said")).to_have_text("Choose one or more images first.")
+    expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     drop(page, "#drop", [("notes.txt", b"no image")])
-    expect(page.locator("#facts")).to_contain_text("1 skipped")
+    expect(page.locator("#refusedCount")).to_have_text("1 file refused")
     page.get_by_role("button", name="Classify").click()  # makes no empty job, which would end the page
-    expect(page.locator("#said")).to_have_text("Choose one or more images first.")
+    expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     expect(page.get_by_role("button", name="Clear the list")).to_be_visible()
     drop(page, "#drop", [("a.jpg", photo(32, 32))])
-    expect(page.locator("#said")).to_have_text("")
+    expect(page.locator("#note")).to_have_text("")
 
 
 @pytest.mark.parametrize("page_options", [PHONE])
@@ -635,7 +723,7 @@ def test_on_a_phone_the_button_stays_in_sight_and_the_files_are_counted_above(pa
     expect(page.locator("#count")).to_have_text("50 images")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     button = page.get_by_role("button", name="Classify 50 images")
-    expect(page.locator("#add")).to_have_text("50 images · Add more")
+    expect(page.locator("#add")).to_have_text("50 images Add more", use_inner_text=True)
     for place in ("0", "document.documentElement.scrollHeight"):
         page.evaluate(f"scrollTo(0, {place})")
         expect(button).to_be_in_viewport(ratio=1)
@@ -692,10 +780,8 @@ def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
     pid = own_system.supervisor.pid("web")
     assert pid is not None
     os.killpg(pid, signal.SIGKILL)
-    for route in held:
-        route.continue_()
-    own_page.wait_for_url(JOB_PAGE)
-    job_id = arrived(own_page)
+    own_page.unroute(SENDS_IMAGES)  # the held requests continue
+    job_id = sent(own_page)
     results = finished(api, job_id, 120)
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
     assert sum(result["label"] == truth[str(result["filename"])] for result in results) >= 119

@@ -24,7 +24,7 @@ from playwright.sync_api import Page, expect
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from tests.browser.conftest import SOURCE, PageFaults, arrived, classify
+from tests.browser.conftest import SOURCE, PageFaults, classify, sent
 from tests.conftest import ROOT
 from tests.support.picture_cases import Files, picture_cases
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -136,10 +136,10 @@ def by_command(system: System, folder: Path, tmp_path: Path) -> Answers:
     ended = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2 * DEADLINE_SECONDS, check=False
     )
-    assert "Left out" not in ended.stderr + ended.stdout
+    assert "Not sent" not in ended.stderr + ended.stdout
     with out.open(newline="", encoding="utf-8") as lines:
         return {
-            row["path"]: Answer(
+            row["filename"]: Answer(
                 row["label"], float(row["score"] or 0), row["error_code"] or "", row["error_message"] or ""
             )
             for row in csv.DictReader(lines)
@@ -181,9 +181,9 @@ def by_page(page: Page, api: ApiClient, folder: Path) -> Answers:
     page.goto("/")
     page.locator("#folder-input").set_input_files(folder)
     classify(page)
-    job_id = arrived(page)
-    page.locator("#skipped summary").click()
-    lines = page.locator("#skipped li")
+    job_id = sent(page)
+    page.locator("#refusedCount").click()
+    lines = page.locator("#reasons li")
     expect(lines).not_to_have_count(0)
     skipped = [line.partition(": ") for line in lines.all_inner_texts()]
     count = api.status(job_id)["accepted"]

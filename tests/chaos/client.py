@@ -1,5 +1,6 @@
 """The client of a campaign sends every file until it is acknowledged."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from fleetsight_client.api import ApiClient, ApiError, UploadResult
+from fleetsight_client.api import ApiClient, ApiError, RejectedFile
 
 BATCH_FILES = 20
 """Images in one request."""
@@ -71,15 +72,24 @@ class ChaosClient:
             first += JOB_IMAGES
 
     def _send_batch(self, job_id: str, numbers: Sequence[int]) -> None:
-        files = [(f"{number}.jpg", self.images[number % len(self.images)][0]) for number in numbers]
-        result: UploadResult = self._retry_until_answered(
-            lambda: self.api.add_images(job_id, files, key=f"slice-{numbers[0]}")
-        )
-        with self._lock:
-            for image_id, name in result.accepted:
-                number = int(name.removesuffix(".jpg")) % len(self.images)
-                self.acknowledged[image_id] = (job_id, name, number)
-            self.rejected.update(result.rejected)
+        """Send files; those that could not be stored just now are sent again under another key, as by users."""
+        unsent, ends = list(numbers), time.monotonic() + self.patience_seconds
+        for attempt in itertools.count():
+            files = [(f"{number}.jpg", self.images[number % len(self.images)][0]) for number in unsent]
+            key = f"slice-{numbers[0]}-{attempt}"
+            sent = self._retry_until_answered(partial(self.api.send_images, job_id, files, key))
+            outcome = {unsent[index]: each for index, each in sent.items()}
+            with self._lock:
+                for number, each in outcome.items():
+                    if isinstance(each, RejectedFile):
+                        self.rejected[f"{number}.jpg"] = each.message
+                    else:
+                        self.acknowledged[each] = (job_id, f"{number}.jpg", number % len(self.images))
+                        self.rejected.pop(f"{number}.jpg", None)
+            unsent = [number for number, each in outcome.items() if isinstance(each, RejectedFile) and each.may_pass]
+            if not unsent or time.monotonic() > ends:
+                return
+            time.sleep(PAUSE_SECONDS)
 
     def _retry_until_answered(self, call: Callable[[], T]) -> T:
         """Repeat a call until it is answered; its idempotency key makes that safe."""

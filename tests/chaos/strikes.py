@@ -19,8 +19,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal
 
-from localcloud.machines.machine import Machine, Process, children_of
+from localcloud.machines.machine import Machine, Process
 from scripts.run.system import System
+from tests.support.processes import children_of
 
 Victim = Literal["worker", "decoder", "controller", "web", "hypervisor"]
 Action = Literal["kill", "freeze", "no_memory", "disk_full"]

@@ -39,6 +39,7 @@ from core.fleet.models import (
     LaunchJournal,
     LimitsOverride,
     OutageMessage,
+    RollBackMessage,
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
@@ -53,11 +54,13 @@ from core.jobs.models import (
     MergedFile,
     Resend,
     ResultsCopy,
+    Share,
     SourceListing,
     TrueLabel,
 )
 from core.jobs.notifications import NotificationStore
 from core.jobs.put_intents import PutIntent, PutIntents
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.messages import (
     CANCELLED,
@@ -80,8 +83,10 @@ from core.model_catalog import (
     JobModel,
     ModelCatalog,
     ModelVersion,
+    rolled_back,
     rolled_out,
     with_model,
+    with_moved_jobs,
 )
 from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
@@ -201,6 +206,10 @@ def _fill_jobs(store: JobStore) -> None:
     store.put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
     store.put_retried(JOB, NOW)
     store.put_cancelled(JOB, NOW)
+    store.put_resumed(JOB)
+    now = int(NOW.timestamp())
+    for share in (Share("link", now + 9, now, "revoked", "digest"), Share("to", now + 9, now, "", "", EMAIL)):
+        ShareStore(store.table).add(JOB, share, now)
     single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True, model=JOB_MODEL)
     store.make_current_single_job(single, NOW, NOW + timedelta(hours=1), "")
     store.delete(deleted)
@@ -260,7 +269,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_day(day)
     message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
     outage = OutageMessage(since=NOW, is_over=False, at=NOW, reason="access denied", sent=("topic",))
-    fleet.put_cap_messages(CapMessages(messages=(message,), outages=(outage,)), 3)
+    back = RollBackMessage(at=NOW, model="other", reason="workers cannot load it", text="It was rolled back.")
+    fleet.put_cap_messages(CapMessages(messages=(message,), outages=(outage,), roll_backs=(back,)), 3)
     results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
     results.count(_result(DONE))
     results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())
@@ -271,12 +281,15 @@ def _fill_fleet(fleet: FleetStore) -> None:
 def _fill_models(catalogs: CatalogStore) -> None:
     versions = [
         ModelVersion(name=name, digest=digest, place=f"s3://outputs/models/{digest}", added_at=NOW, added_by=EMAIL)
-        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256))
+        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256), ("broken", "b" * 64))
     ]
-    catalogs.change(
-        lambda catalog: rolled_out(with_model(catalog, versions[1]), "other", 0.25, NOW),
-        lambda: ModelCatalog.only(versions[0]),
-    )
+
+    def change(catalog: ModelCatalog) -> ModelCatalog:
+        known = with_model(with_model(catalog, versions[1]), versions[2])
+        rolled = rolled_back(rolled_out(known, "broken", 0.5, NOW), NOW, "workers cannot load it")
+        return rolled_out(with_moved_jobs(rolled, NOW), "other", 0.25, NOW)
+
+    catalogs.change(change, lambda: ModelCatalog.only(versions[0]))
 
 
 def _fill_users(table: MemoryTable) -> None:
@@ -362,11 +375,12 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "summaries": dict(store.summaries(JOB)),
         "resends": store.resends(JOB),
         "truths": store.truths(JOB),
-        "image": store.whole_image(DONE, OWNER),
+        "image": store.whole_image(DONE, lambda job: job.owner == OWNER),
         "counts": store.counts(JOB),
         "single job": store.current_single_jobs([OWNER], NOW),
         "open jobs": store.open_jobs(),
         "deleted jobs": store.deleted_jobs(),
+        "shared jobs": ShareStore(store.table).shared_with(EMAIL, 9),
         "pending listings": listings.pending(),
         "listing": listings.find(SOURCED),
         "listed page": listings.page(SOURCED, 0),

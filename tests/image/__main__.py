@@ -1,7 +1,7 @@
 """`python -m tests.image`: makes the images before any test asks for them, while others have the machine."""
 
-from ami.local import ImageToolMissingError, build_image
 from tests.image.conftest import IMAGES
+from tests.support.booted.images import ImageToolMissingError, build_image
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from ami.local import ROOT, ImageToolMissingError, LocalImage, Role, build_image
+from tests.support.booted.images import ROOT, ImageToolMissingError, LocalImage, Role, build_image
 
 IMAGES = ROOT / ".fleetsight" / "images"
 

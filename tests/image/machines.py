@@ -5,7 +5,7 @@ from pathlib import Path
 
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, cgroup_folders
-from localcloud.machines.network import in_network_of
+from tests.support.booted.network import in_network_of
 from tests.support.processes import processes_with
 from tests.support.waiting import wait_until
 

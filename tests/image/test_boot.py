@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from ami.local import LocalImage
 from fleetsight_client.api import ApiClient
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, Process
@@ -26,10 +25,12 @@ from localcloud.tests.support.cloud_clients import (
     state_of_instance,
     wait_for_state,
 )
-from scripts.run.system import System, free_port
+from scripts.run.system import free_port
 from services.ec2 import Fleet
 from tests.chaos.conftest import RunningSystem, signs
 from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
+from tests.support.booted.images import LocalImage
+from tests.support.booted.machines import BootedCloud, BootedSystem
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -65,7 +66,7 @@ POWERS_OFF = "#!/bin/sh\nsystemctl --no-block poweroff\n"
 @pytest.fixture(scope="module")
 def cloud(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud whose instances boot the workers' image."""
-    with LocalCloud(tmp_path_factory.mktemp("boot"), images=worker_image.root.parent) as started:
+    with BootedCloud(tmp_path_factory.mktemp("boot"), worker_image.root.parent) as started:
         yield started
     assert traces_of(started.state_dir) == []
 
@@ -85,7 +86,7 @@ def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselve
         "FLEETSIGHT__FLEET__MAX_WORKERS": "5",
     }
     before = content_of(worker_image.root)
-    system = System(tmp_path, overrides, image=worker_image)
+    system = BootedSystem(tmp_path, overrides, image=worker_image)
     try:
         system.start()
         fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
@@ -204,7 +205,7 @@ def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, work
     uptime = re.search(r"up for (\d+) seconds", console_of(machine))
     assert uptime is not None
     seconds_since_launch = time.monotonic() - launched_at
-    # Its clock begins with a whole second, at most two ahead: `_back` in localcloud/machines/backends.py.
+    # Its clock begins with a whole second, at most two ahead: `_back` in tests/support/booted/machines.py.
     assert int(uptime[1]) <= seconds_since_launch + 2, "the clock began before the launch"
     ec2.terminate_instances(InstanceIds=[instance_id])
 
@@ -218,7 +219,7 @@ def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, 
 
 
 def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: LocalImage, tmp_path: Path) -> None:
-    with LocalCloud(tmp_path / "state", images=worker_image.root.parent) as cloud:
+    with BootedCloud(tmp_path / "state", worker_image.root.parent) as cloud:
         ec2 = CloudClients(cloud.endpoint_url)("ec2")
         (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
         machine = machine_of(cloud, instance_id)
@@ -243,8 +244,8 @@ def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: Loca
 COMMAND = """
 import sys, time
 from pathlib import Path
-from localcloud.launch import LocalCloud
-cloud = LocalCloud(Path(sys.argv[1]), images=Path(sys.argv[2])).start()
+from tests.support.booted.machines import BootedCloud
+cloud = BootedCloud(Path(sys.argv[1]), Path(sys.argv[2])).start()
 print(cloud.endpoint_url, flush=True)
 time.sleep(600)
 """

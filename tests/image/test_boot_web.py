@@ -15,12 +15,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from ami.local import LocalImage
 from core.config import Config, parse_config
 from core.provision import provision
-from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine
-from localcloud.machines.network import in_network_of
 from localcloud.tests.support.cloud_clients import CloudClients as Apis
 from localcloud.tests.support.cloud_clients import launch_instances, wait_for_state
 from scripts.demo_model.signs import samples
@@ -28,6 +25,9 @@ from services.clients import Clients
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.support.account import ACCOUNT_APIS
+from tests.support.booted.images import LocalImage
+from tests.support.booted.machines import BootedCloud
+from tests.support.booted.network import in_network_of
 from tests.support.operator_account import EMAIL, PASSWORD, Operator
 from tests.support.waiting import wait_until
 
@@ -151,7 +151,7 @@ def web(
     web_image: LocalImage, worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebMachine]:
     """The web instance, ready."""
-    with LocalCloud(tmp_path_factory.mktemp("web"), images=web_image.root.parent, extensions=ACCOUNT_APIS) as cloud:
+    with BootedCloud(tmp_path_factory.mktemp("web"), web_image.root.parent, extensions=ACCOUNT_APIS) as cloud:
         config = config_of(cloud.endpoint_url)
         clients, apis = Clients(config.aws.endpoint()), Apis(cloud.endpoint_url)
         provision(clients, config)

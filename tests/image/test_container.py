@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ami.local import ImageToolMissingError, LocalImage
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.image.conftest import IMAGES, skip_without
+from tests.support.booted.images import ImageToolMissingError, LocalImage
 from tests.support.container import copy_context, docker_by_podman, has_docker, stages
 from tests.support.documents import command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until

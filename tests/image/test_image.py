@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from ami.archive import bundle_digest
-from ami.local import ROOT, LocalImage, build_image, image_id, inside_of
 from core.config import DEMO_BUNDLE
+from tests.support.booted.images import ROOT, LocalImage, build_image, image_id, inside_of
 from tests.support.pins import sections
 from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.http.assets import IMMUTABLE, assets_hash
 
 HOME = "opt/fleetsight"
 OURS = {
@@ -218,14 +219,15 @@ def ask(path, method="GET", headers={}, secure=True):
     return [answer.status, headers, answer.read(4000).decode("latin-1")]
 for _ in range(200):
     try:
-        ask("/static/fleetsight.css"); break
+        ask("/static/HASH/fleetsight.css"); break
     except OSError:
         time.sleep(0.05)
 answers = {
     "http": ask("/jobs?name=x", secure=False),
     "http api": ask("/api/v1/jobs", secure=False),
-    "static": ask("/static/fleetsight.css"),
-    "packed": ask("/static/bootstrap/css/bootstrap.min.css", headers={"Accept-Encoding": "gzip"}),
+    "static": ask("/static/HASH/fleetsight.css"),
+    "packed": ask("/static/HASH/fleetsight.css", headers={"Accept-Encoding": "gzip"}),
+    "other release": ask("/static/0123456789abcdef/fleetsight.css"),
     "down": ask("/api/v1/jobs"),
     "down page": ask("/"),
     "too large": ask("/api/v1/classify", "POST", {"Content-Length": str(2**40)}),
@@ -241,7 +243,9 @@ print(json.dumps(answers))
 def answers(web_image: LocalImage) -> dict[str, tuple[int, dict[str, str], str]]:
     """What nginx answers while the web tier does not run."""
     ready = f"FLEETSIGHT__AUTH__OPEN=true /{HOME}/venv/bin/python /{HOME}/prepare_web.py && mkdir -p /run/nginx"
-    said = inside(web_image, "sh", "-c", f'{ready} && exec python3 -c "$1"', "sh", _ASK)
+    said = inside(
+        web_image, "sh", "-c", f'{ready} && exec python3 -c "$1"', "sh", _ASK.replace("HASH", assets_hash())
+    )
     found: dict[str, tuple[int, dict[str, str], str]] = json.loads(
         next(line for line in said.splitlines() if line.startswith("{"))
     )
@@ -263,10 +267,11 @@ def test_nginx_serves_static_files_with_the_web_tiers_headers(
     status, headers, _ = answers["static"]
     assert status == 200
     assert headers["content-type"] == "text/css; charset=utf-8"
-    assert headers["cache-control"] == "public, max-age=3600"
+    assert headers["cache-control"] == IMMUTABLE
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["strict-transport-security"] == "max-age=31536000"
     assert answers["packed"][1]["content-encoding"] == "gzip"
+    assert answers["other release"][0] == 503  # from the web tier, which is down
     assert answers["outside"][0] in {400, 404, 503}
     assert "input_bucket" not in answers["outside"][2]
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -320,6 +321,34 @@ def test_where_no_zone_has_room_the_remedy_is_named(bakery: Bakery, base: BaseIm
     assert bakery.left() == {}
 
 
+def test_a_quota_for_one_builder_makes_both_images_one_after_the_other(bakery: Bakery, base: BaseImage) -> None:
+    """EC2 "measures usage towards each limit based on the total number of vCPUs that are assigned to the running
+    On-Demand instances": https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
+    """
+    bakery.roles, at_once = ROLES, list[int]()
+
+    def limit(**_: Any) -> Any:
+        at_once.append(len(instances(bakery.observer, bakery.prefix, "pending", "running", "stopping")))
+        refusal = {"Error": {"Code": "VcpuLimitExceeded", "Message": "more than your current vCPU limit of 5 allows"}}
+        return (SimpleNamespace(status_code=400), refusal) if at_once[-1] else None
+
+    events = bakery.account.ec2.meta.events
+    events.register("before-call.ec2.RunInstances", limit)
+    try:
+        assert set(bake(bakery.context, bakery.options(), bakery.source(), base)) == set(ROLES)
+    finally:
+        events.unregister("before-call.ec2.RunInstances", limit)
+    assert at_once == [0, 1, 0]
+    assert bakery.left() == {}
+
+
+def test_a_quota_that_stays_used_up_is_named_with_its_remedy(bakery: Bakery, base: BaseImage) -> None:
+    bakery.account.refusals["RunInstances"], bakery.clock.pace = ["VcpuLimitExceeded"] * 200, 20
+    with pytest.raises(TimedOutError, match=r"vCPUs to have room for a c7a\.large.*`fleetsight aws check`"):
+        bake(bakery.context, bakery.options(), bakery.source(), base)
+    assert bakery.left() == {}
+
+
 @pytest.mark.parametrize(
     "call", ["CreateBucket", "PutBucketPolicy", "CreateSecurityGroup", "RunInstances", "CreateImage", "PutParameter"]
 )
@@ -352,7 +381,7 @@ def test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images(
 
 def test_the_command_reports_a_denial_in_one_line(bakery: Bakery, monkeypatch: pytest.MonkeyPatch) -> None:
     bakery.account.refusals["DescribeImages"] = ["UnauthorizedOperation"]
-    monkeypatch.setattr("scripts.aws.commands.AwsAccount", lambda *_: bakery.account)
+    monkeypatch.setattr("scripts.aws.context.AwsAccount", lambda *_: bakery.account)
     ran = typed(bakery, "--demo", "--dry-run")
     assert ran.exit_code == 1, ran.exception
     assert ran.output.splitlines()[-1].startswith("Error: AWS does not allow you to call DescribeImages: ")

@@ -92,7 +92,7 @@ def test_a_command_killed_at_random_moments_sends_each_image_once(
     assert api.status(job["job_id"])["accepted"] == IMAGES
     with out.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    assert [row["path"] for row in rows] == expected
+    assert [row["filename"] for row in rows] == expected
     assert {row["status"] for row in rows} == {"done"}
     assert not list(state.iterdir())
 
@@ -127,4 +127,4 @@ def test_a_folder_of_s3_gets_its_results(system: System, photos: Path, tmp_path:
     status, errors = finish(start(system, tmp_path, "classify", "--source", "s3://photos/incoming", "--out", out))
     assert status == 0, errors
     with out.open(newline="", encoding="utf-8") as lines:
-        assert [row["path"] for row in csv.DictReader(lines)] == sorted(file.name for file in files)
+        assert [row["filename"] for row in csv.DictReader(lines)] == sorted(file.name for file in files)

@@ -86,7 +86,7 @@ def later_item(item: dict[str, Any]) -> dict[str, Any]:
     """Return an item as a later release may write it."""
     found = dict(item)
     for name, value in item.items():
-        if name in {"response", "body", "snapshot"} and str(value).startswith("{"):
+        if name in {"response", "body", "snapshot", "shares"} and str(value).startswith(("{", "[{")):
             found[name] = json.dumps(with_later_fields(json.loads(value)))
         elif name in POSITIONAL and str(value).startswith("[["):
             found[name] = json.dumps([[*row, LATER] for row in json.loads(value)])

@@ -541,7 +541,14 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
         calls = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
         return [PermissionCheck(call, place.format(group)) for call in calls for group in LOG_GROUPS[role]]
     if sid == "MailUsers":
-        return [PermissionCheck("ses:SendEmail", SENDER, {"ses:FromAddress": "me@example.org"})]
+        # SES authorizes the recipient's identity too while it is verified, and the configuration set of the sender:
+        # https://github.com/aws/aws-sdk-js-v3/issues/2061, https://github.com/aws/aws-cdk/issues/34402.
+        resources = (
+            SENDER,
+            SENDER.replace("me@", "you@"),
+            SENDER.replace("identity/me@example.org", "configuration-set/a"),
+        )
+        return [PermissionCheck("ses:SendEmail", each, {"ses:FromAddress": "me@example.org"}) for each in resources]
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from app_tier.bundle import DEMO_BUNDLE, load_bundle
+from core.bundle_manifest import IR_NAME
 from core.config import PATH_VARIABLE
 from scripts.cli import fleetsight
 from scripts.client import FleetClient
@@ -19,7 +20,7 @@ from scripts.run.state import OpenState, open_state
 from scripts.run.system import System
 from services.s3 import Bucket
 from tests.conftest import keys_in, shipped_values
-from tests.support.bundles import relabelled_bundle
+from tests.support.bundles import broken_bundle, relabelled_bundle
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -108,6 +109,43 @@ def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
         assert run("roll-back") == "New jobs get demo (100%).\n"
         events = [each["words"] for each in client.decisions()["decisions"]]
         assert "worker.bundle has changed: new jobs get the model third" in events
+
+
+def test_a_broken_model_is_refused_or_rolled_back_and_its_jobs_move_to_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo, other = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "other", "other", SUFFIX)
+    broken_bundle(tmp_path / "broken", "broken", IR_NAME, b"<net>")
+    with running(tmp_path, monkeypatch) as (system, _):
+        client = FleetClient(system.url)
+
+        def run(*arguments: str) -> tuple[int, str]:
+            done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
+            return done.exit_code, done.output
+
+        for command in ("add", "roll-out"):
+            code, said = run(command, str(tmp_path / "broken"))
+            assert (code, "OpenVINO cannot run bundle broken" in said) == (1, True), said
+        client.pause("a test")
+        assert run("roll-out", str(tmp_path / "other"))[0] == 0
+        job_id, truth = create_job(client, "moved", 1)
+        models = Bucket.named(system.clients, shipped_values()["names"]["model_bucket"])
+        models.delete_all(keys_in(models, f"models/{other}"))
+        client.resume()
+        wait_until(lambda: client.models()["default"] == "demo", "the model is rolled back")
+        assert run("move-jobs") == (0, "Its unfinished jobs move to demo within seconds.\n")
+        wait_until(lambda: client.status(job_id)["model"]["digest"] == demo, "the job is moved")
+
+        def is_classified() -> bool:
+            client.retry(job_id)  # images that had failed before their job moved
+            return bool(client.status(job_id)["done"] == IMAGES)
+
+        wait_until(is_classified, "each image is classified")
+        results = list(client.results(job_id))
+        assert {each["filename"]: each["label"] for each in results} == truth
+        assert {each["model"]["digest"] for each in results} == {demo}
+        events = [each["words"] for each in client.decisions()["decisions"]]
+        assert any("Model other was rolled back" in each and "workers cannot load it" in each for each in events)
 
 
 def test_an_upgraded_system_keeps_the_models_that_were_among_the_results(

@@ -233,7 +233,7 @@ def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either
 
 
 def test_a_tombstone_that_a_retry_leaves_is_deleted_by_the_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "resume_job", lambda ingest, job_id: ingest.store.delete_cancelled(job_id))
+    monkeypatch.setattr(retry, "resume_job", lambda ingest, job, _: ingest.store.delete_cancelled(job.job_id))
     monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
 
     def act(world: World) -> None:

@@ -65,6 +65,7 @@ class Stage:
     Attributes:
         steps: the reported changes.
         builders: the configurations of builders.
+        baked: the bundle of each bake.
         crash_at: the step of a run at which the command crashes; None for no crash.
     """
 
@@ -72,6 +73,7 @@ class Stage:
     prefix: str = field(default_factory=lambda: f"t{new_id()[-12:].lower()}")
     steps: list[str] = field(default_factory=list)
     builders: list[BuilderConfig] = field(default_factory=list)
+    baked: list[str | None] = field(default_factory=list)
     crash_at: int | None = None
     time: Time = field(default_factory=Time)
     _shown: io.StringIO = field(default_factory=io.StringIO)
@@ -117,11 +119,12 @@ class Stage:
         self,
         _operation: AwsContext,
         roles: Sequence[Role],
-        _bundle: str | None,
+        bundle: str | None,
         _engine: str,
         builder_config: BuilderConfig,
     ) -> None:
         self.builders.append(builder_config)
+        self.baked.append(bundle)
         self.store_images(roles)
 
     def _done(self, sentence: str) -> None:

@@ -4,8 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-from app_tier.bundle import DEMO_BUNDLE, read_manifest
+from app_tier.bundle import DEMO_BUNDLE, file_digest, read_manifest
 from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import Manifest
 
 
 def relabelled_bundle(folder: Path, name: str, suffix: str) -> str:
@@ -14,7 +15,20 @@ def relabelled_bundle(folder: Path, name: str, suffix: str) -> str:
     demo = read_manifest(folder)
     labels = tuple(f"{label}{suffix}" for label in demo.labels)
     messages = {f"{label}{suffix}": message for label, message in demo.messages.items()}
-    manifest = demo.model_copy(update={"name": name, "labels": labels, "messages": messages})
+    return _write(folder, demo.model_copy(update={"name": name, "labels": labels, "messages": messages}))
+
+
+def broken_bundle(folder: Path, name: str, file: str, content: bytes) -> str:
+    """Make a copy of the demo bundle called `name` in which `file` has other content; return its digest."""
+    shutil.copytree(DEMO_BUNDLE, folder)
+    demo = read_manifest(folder)
+    (folder / file).write_bytes(content)
+    return _write(
+        folder, demo.model_copy(update={"name": name, "files": {**demo.files, file: file_digest(folder / file)}})
+    )
+
+
+def _write(folder: Path, manifest: Manifest) -> str:
     stated = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
     (folder / MANIFEST_NAME).write_text(json.dumps(stated), encoding="utf-8")
     return manifest.digest

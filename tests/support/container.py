@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ami.local import ImageToolMissingError, debian, need_tools, wheels
 from tests.conftest import ROOT
+from tests.support.booted.images import ImageToolMissingError, debian, need_tools, wheels
 
 DOCKERFILE = ROOT / "Dockerfile"
 
@@ -158,7 +158,7 @@ def docker_by_podman(cache: Path) -> Iterator[Mapping[str, str]]:
     ulimits = [f"{name}={limit}:{limit}" for name, limit in limits.items()]
     (folder / "containers.conf").write_text(
         f"[containers]\ndefault_ulimits = {json.dumps(ulimits)}\n"
-        f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
         f'tmp_dir = "{folder}/engine"\n'
         f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
     )

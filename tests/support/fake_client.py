@@ -37,6 +37,8 @@ class FakeUploads(ApiClient):
         source: str | None = None,
         results: str | None = None,
         model: str | None = None,
+        source_pattern: str | None = None,
+        max_failed_percent: float | None = None,
     ) -> str:
         """Return the id of the only job."""
         self.keeps = keep

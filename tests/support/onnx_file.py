@@ -3,6 +3,8 @@
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
+from collections.abc import Mapping
+
 FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10
 
 
@@ -15,6 +17,7 @@ def colour_network(
     layout: str = "nchw",
     element_type: int = FLOAT,
     batch: int = 1,
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return a network of which the logits are the means of its channels; of one channel, also their negatives.
 
@@ -26,6 +29,7 @@ def colour_network(
         layout: ``nchw`` or ``nhwc``.
         element_type: of its input.
         batch: number of images that the file states.
+        metadata: what it states about itself, by name.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (batch, height, width, planes) if layout == "nhwc" else (batch, planes, height, width)
@@ -44,7 +48,8 @@ def colour_network(
     results = [_value(f"end{len(ends)}", (batch, classes)), _value("pooled", (batch, planes, 1, 1))][:outputs]
     graph = b"".join(_part(1, node) for node in nodes) + _part(2, b"colours")
     graph += _part(11, _value("pixels", shape, element_type)) + b"".join(_part(12, result) for result in results)
-    return _number(1, 8) + _part(7, graph) + _part(8, _number(2, 13))
+    stated = [_part(1, name.encode()) + _part(2, text.encode()) for name, text in (metadata or {}).items()]
+    return _number(1, 8) + _part(7, graph) + _part(8, _number(2, 13)) + b"".join(_part(14, each) for each in stated)
 
 
 def _node(operator: str, sources: list[str], target: str, attribute: bytes = b"") -> bytes:

@@ -68,7 +68,7 @@ class Operator:
 
     def invites(self, url: str, email: str) -> None:
         """Create an account for `email` at the web tier, and check that a mail was sent."""
-        requests.post(f"{url}/sign-up", data={"email": email}, timeout=120).raise_for_status()
+        requests.post(f"{url}/sign-up", data={"email": email, "password": PASSWORD}, timeout=120).raise_for_status()
         assert self.clients.endpoint.url is not None
         assert [mail.purpose for mail in mails(self.clients.endpoint.url) if mail.to == email] == ["invitation"]
 
@@ -89,8 +89,13 @@ class Operator:
         app = App(self._pool.begin_second_factor(tokens.access_token))
         self._pool.confirm_second_factor(tokens.access_token, app.code())
         code = RecoveryCodes(Table(self.clients.dynamodb, job_table)).replace(account.sub)[0]
-        wanted = {"email": EMAIL, "password": NEW_PASSWORD, "recovery_code": code}
-        answer = requests.post(f"{url}/sign-in/recovery", data=wanted, timeout=120, allow_redirects=False)
+        known = {"email": EMAIL, "password": NEW_PASSWORD}
+        asked = requests.post(f"{url}/sign-in", data=known, timeout=120).text
+        wanted = {
+            "challenge": asked.partition('name="challenge" value="')[2].partition('"')[0],
+            "recovery_code": code,
+        }
+        answer = requests.post(f"{url}/sign-in/code", data=wanted, timeout=120, allow_redirects=False)
         assert answer.status_code == 303, answer.text
         assert isinstance(self._pool.sign_in(EMAIL, NEW_PASSWORD), PoolTokens)
 

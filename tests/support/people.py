@@ -24,6 +24,7 @@ from services.user_errors import (
     TooManyAttemptsError,
     WrongCodeError,
     WrongCredentialsError,
+    WrongMailedCodeError,
     WrongSecondFactorError,
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
@@ -72,7 +73,7 @@ class Clock:
 
 @dataclass
 class PlayedPool:
-    """The user pool: its tokens are `x.SUB.TIME`, with the time of the sign-in, and good as long as the account is.
+    """The user pool: its tokens are `x.SUB.TIME`, with the time of the sign-in, and `.mfa` if that included a code.
 
     `away` is raised by each call; `asked` are the accounts and refresh tokens that it was asked for.
     """
@@ -84,7 +85,7 @@ class PlayedPool:
     signed_out: list[str] = field(default_factory=list)
 
     def add(self, sub: str, *groups: str) -> Account:
-        self.accounts[sub] = Account(sub, f"{sub}@example.org", True, frozenset(groups))
+        self.accounts[sub] = Account(sub, f"{sub}@example.org", True, frozenset(groups), is_verified=True)
         return self.accounts[sub]
 
     def tokens(self, sub: str) -> PoolTokens:
@@ -131,10 +132,17 @@ class PlayedPool:
             raise TokenRefusedError("not signed by the pool")
         email = account.email if use == "id" else ""
         return TokenClaims(
-            account.sub, email, account.email, account.groups, cast(Any, use), BEGIN, int(signed_in or 0)
+            account.sub,
+            email,
+            account.email,
+            account.groups,
+            cast(Any, use),
+            BEGIN,
+            int(signed_in or 0),
+            text.endswith(".mfa"),
         )
 
-    def renew(self, refresh_token: str) -> RenewedTokens:
+    def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
         tokens = self.refresh(refresh_token)
         return RenewedTokens(self.verify(tokens.id_token), tokens.refresh_token)
 
@@ -179,6 +187,15 @@ class MemoryPool:
         if self.people.setdefault(required_email(email), Person(TEMPORARY, first=True)).first:
             self.people[email].password = TEMPORARY
             self.mailed.append(email)
+
+    def accept(self, email: str, code: str, password: str) -> PoolTokens:
+        self._attempt()
+        if self.people.get(email) != Person(code, first=True):
+            raise WrongMailedCodeError
+        return self.set_first_password(email, f"session of {email}", password)
+
+    def delete_account(self, access_token: str) -> None:
+        del self.people[access_token.removeprefix("access of ")]
 
     def send_reset_code(self, email: str) -> None:
         self._attempt()
@@ -252,7 +269,7 @@ class MemoryPool:
         groups, until = self.people[email].groups, self.clock.at + timedelta(hours=1)
         return TokenClaims(f"sub of {email}", email, email, groups, "id", until, int(self.clock.seconds()))
 
-    def renew(self, refresh_token: str) -> RenewedTokens:
+    def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
         return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
 
     def _attempt(self) -> None:

@@ -81,7 +81,7 @@ class Run:
         self.expect(r"failed +│ +0\b")
         self.expect(r"lost +│ +0\b")
         self.expect(rf"The page is at {self.url}\n")
-        job = self.expect(rf"This batch is at {self.url}/jobs/(\S+)")
+        job = self.expect(rf"This job is at {self.url}/jobs/(\S+)")
         status = ApiClient(self.url, token=token).status(job)
         assert (status["state"], status["done"]) == ("finished", 100), status
 

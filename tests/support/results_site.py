@@ -98,11 +98,17 @@ class ResultsSite:
         self.counts.write(at_once=True)
 
     def add_job(
-        self, images: int, *, request: bool = True, keep: bool = True, spread: bool = False
+        self,
+        images: int,
+        *,
+        request: bool = True,
+        keep: bool = True,
+        spread: bool = False,
+        max_failed_percent: float | None = None,
     ) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does."""
         job_id = new_job_id(spread=spread)
-        self.store.create(Job(job_id, "job", EPOCH, keep=keep))
+        self.store.create(Job(job_id, "job", EPOCH, keep=keep, max_failed_percent=max_failed_percent))
         return self.add_images(job_id, images, request=request)
 
     def add_images(

@@ -128,9 +128,8 @@ classify = Routes("classify")
 
 
 class SingleImageBody(ImageBody):
-    """An image that was sent alone: with its prediction, or `waiting`, to be asked for again at `location`."""
+    """An image that was sent alone: with its label, or `waiting`, to be asked for again at `location`."""
 
-    job_id: str
     location: str = Field(description="Path of the image on this server; also in the `Location` header.")
 
     @classmethod
@@ -138,7 +137,7 @@ class SingleImageBody(ImageBody):
         """Return the body of an accepted image, with its result if it has one."""
         body = ImageBody.from_result(ImageResult(record, response))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
-        return cls(**dict(body), job_id=record.ref.job_id, location=location)
+        return cls(**dict(body), location=location)
 
 
 _ONE_FILE = {"type": "object", "properties": {"image": FILE}, "required": ["image"]}
@@ -230,7 +229,7 @@ def classic_answer(parts: Parts) -> Response | HTTPException:
     settings, fields = current_backend().config.classic, list[str]()
     if not settings.enabled:
         return refuse_in_text(
-            NotFound("single images are not classified here: switched off by the configuration (classic.enabled)")
+            NotFound("single images have no result here: switched off by the configuration (classic.enabled)")
         )
     try:
         record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)

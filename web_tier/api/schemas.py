@@ -16,7 +16,7 @@ from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
 from core.messages import Model
-from core.s3_locations import MAX_LOCATION_CHARACTERS
+from core.s3_locations import MAX_LOCATION_CHARACTERS, MAX_PATTERN_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
 from web_tier.http.bodies import ApiBody
 from web_tier.http.parameters import MAX_JOB_NAME
@@ -44,6 +44,13 @@ class CreateJob(ApiBody):
         description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. The "
         "configuration (`imports.sources`) says which are allowed.",
     )
+    source_pattern: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_PATTERN_CHARACTERS,
+        description="Of the names below `source` that are taken, such as `**/*.jpg`: `**` stands for any folders, "
+        "`*` and `?` for characters of one name. By default all are taken.",
+    )
     results: str | None = Field(
         default=None,
         min_length=1,
@@ -57,6 +64,13 @@ class CreateJob(ApiBody):
         max_length=64,
         description="Name or digest of the model that classifies the images, of those that `GET /models` lists; by "
         "default the system chooses it.",
+    )
+    max_failed_percent: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=99,
+        description="Percent of the job's results, of at least 100, that may be failures; when more are, the system "
+        "cancels the job. By default there is no limit.",
     )
 
     @property
@@ -116,6 +130,7 @@ class JobBody(ApiBody):
         description="The bundle that classifies the images; null if it is that of each worker's configuration, as in "
         "jobs of older versions before their first result."
     )
+    max_failed_percent: float | None = Field(description="Limit of its failures; null for none.")
     links: JobLinks
 
     @classmethod
@@ -180,9 +195,10 @@ class JobCostBody(ApiBody):
 
 
 class SourceBody(ApiBody):
-    """How far the source of a job is listed: `listed` objects = `accepted` images + those that were skipped."""
+    """How far the source of a job is listed: `listed` objects = `accepted` images + `skipped` objects."""
 
     uri: str
+    pattern: str | None = Field(description="Of the names below it that are taken; null for all.")
     state: ListingState = Field(
         description="Of the listing. After `complete`, `failed` and `cancelled` the job gets no more images."
     )
@@ -190,7 +206,7 @@ class SourceBody(ApiBody):
     accepted: int
     skipped: dict[str, int] = Field(
         description="Other objects by the reason: `not_an_image` by the name, `empty`, `too_large`, `archived`, "
-        "`gone` before it was copied, or `not_readable`."
+        "`gone` before it was copied, `not_readable`, or `not_matched` by the pattern."
     )
     error: str | None = Field(description="Why the listing failed, and what to do.")
     paused_until: datetime | None = Field(
@@ -203,7 +219,9 @@ class SourceBody(ApiBody):
         listing = status.listing
         if listing is None:
             return None
-        return cls.copied_from(listing, uri=status.job.source, error=listing.error or None)
+        return cls.copied_from(
+            listing, uri=status.job.source, pattern=status.job.source_pattern or None, error=listing.error or None
+        )
 
 
 class ResultsCopyBody(ApiBody):
@@ -229,6 +247,9 @@ class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
     state: JobState
+    blocked: str | None = Field(
+        description="Why no waiting image can be classified, such as `paused by ops`; null if nothing prevents it."
+    )
     accepted: int
     done: int
     cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
@@ -236,19 +257,28 @@ class JobStatusBody(JobBody):
     cancelled: int = Field(description="Of `failed`: images without a label because the job was cancelled.")
     waiting: int
     cancelled_at: datetime | None = Field(description="Null unless the state is `cancelled`.")
+    stopped: str | None = Field(
+        description="Why the system cancelled the job: `max_failed_percent`, and the most common code of failures; "
+        "null if it did not. A retry resumes the job, and ends the limit."
+    )
     system_retried: int = Field(
         description="Images that the system retried: received more than once, or requested again."
     )
     first_result_at: datetime | None
     last_result_at: datetime | None
-    images_per_second: float | None = Field(description="From the first to the last result of a worker.")
+    images_per_second: float | None = Field(
+        description="Of a finished job, from its creation to its last result; before, from the first to the last "
+        "result of a worker."
+    )
     results_file: ResultsFile | None = Field(description="All results as one file; null until the job is finished.")
     cost: JobCostBody | None = Field(description="What the job has cost so far; null when that is not known.")
     source: SourceBody | None = Field(description="Where its images come from in S3; null if they are uploaded.")
     results: ResultsCopyBody | None = Field(description="Where its results are copied in S3; null if nowhere.")
 
     @classmethod
-    def of_status(cls, status: JobStatus, answered: Model | None, output_bucket: str, cost: JobCost | None) -> Self:
+    def of_status(
+        cls, status: JobStatus, answered: Model | None, output_bucket: str, cost: JobCost | None, blocked: str | None
+    ) -> Self:
         """Return the body of a job's status.
 
         Args:
@@ -256,6 +286,7 @@ class JobStatusBody(JobBody):
             answered: the model of its first results, for a job without a model.
             output_bucket: where its results stand as one file.
             cost: of the job so far.
+            blocked: why its images wait.
         """
         job = JobBody.from_job(status.job)
         return cls.copied_from(
@@ -263,6 +294,7 @@ class JobStatusBody(JobBody):
             status,
             status.counts,
             model=job.model or answered,
+            blocked=blocked,
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,
             images_per_second=images_per_second(status),
@@ -270,6 +302,7 @@ class JobStatusBody(JobBody):
             cost=None if cost is None else JobCostBody.from_cost(cost),
             source=SourceBody.from_status(status),
             results=ResultsCopyBody.from_status(status),
+            stopped=status.stopped or None,
         )
 
 
@@ -376,11 +409,11 @@ class ImageRetryOutcome(ApiBody):
 
 
 class ForecastBody(ApiBody):
-    """When a batch would have its results, and its cost, by the fleet as it is now."""
+    """When images would have their results, and their cost, by the fleet as it is now."""
 
     images: int
     workers: int = Field(description="Workers that run or start already.")
-    launches: int = Field(description="Workers that will start for the queue and the batch.")
+    launches: int = Field(description="Workers that will start for the queue and these images.")
     max_workers: int
     first_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")
     last_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")

@@ -35,7 +35,7 @@ from web_tier.api.schemas import (
 from web_tier.auth.audit import audit_details
 from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
-from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.job_access import UserJobs, bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -62,7 +62,7 @@ from web_tier.http.routes import Routes
 from web_tier.results.archive import label_of, truth_of, zip_parts
 from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
 from web_tier.results.file_names import attachment
-from web_tier.results.progress import job_cost
+from web_tier.results.progress import blocked_reason, job_cost
 from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
@@ -138,7 +138,19 @@ def wanted_job(wanted: CreateJob, job_id: str, at: datetime, owner: str, model: 
     """Return the job that a request wants, with its model."""
     name = clean_job_name(wanted.name, job_name_of_time(at))
     source, results = wanted.source or "", wanted.results or ""
-    return Job(job_id, name, at, wanted.keep, owner, source=source, results=results, model=model)
+    pattern = wanted.source_pattern or ""
+    return Job(
+        job_id,
+        name,
+        at,
+        wanted.keep,
+        owner,
+        source=source,
+        source_pattern=pattern,
+        results=results,
+        model=model,
+        max_failed_percent=wanted.max_failed_percent,
+    )
 
 
 def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:
@@ -193,8 +205,9 @@ def new_job() -> ResponseReturnValue:
     request with that key is refused. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
     one user.
 
-    With `source` the images of the job come from S3. They are listed and copied in the background: `source` in the
-    job's status shows the progress. Such a job takes no uploads (409, `job-takes-no-images`).
+    With `source` the images of the job come from S3, those whose names match `source_pattern`. They are listed and
+    copied in the background: `source` in the job's status shows the progress. Such a job takes no uploads (409,
+    `job-takes-no-images`).
 
     With `model` its images are classified by the model of that name; the models are listed by `GET /models`. A job
     keeps its model when another one is rolled out.
@@ -206,6 +219,8 @@ def new_job() -> ResponseReturnValue:
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     source = granted_location("source", wanted.source, config.imports.sources, SOURCE_REFUSAL)
     results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
+    if wanted.source_pattern is not None and (source is None or not wanted.source_pattern.isprintable()):
+        raise UnprocessableEntity("source_pattern goes with source, and has characters that can be printed only")
     wanted = wanted.model_copy(update={"source": source, "results": results})
     if key is None:
         job_id = new_job_id(spread=config.web.spread_keys)
@@ -238,9 +253,10 @@ def job_status(job_id: str) -> Response:
 
 def _status_response(jobs: UserJobs, job_id: str) -> Response:
     backend, status = current_backend(), jobs.status(job_id)
-    model = backend.models.find(jobs, status)
-    cost = job_cost(status.counts, backend.fleet.snapshot(), backend.fleet, backend.config.prices)
-    return json_response(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost))
+    model, fleet = backend.models.find(jobs, status), backend.fleet.snapshot()
+    cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
+    blocked = blocked_reason(status, fleet, backend.reports.silent_seconds(fleet))
+    return json_response(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost, blocked))
 
 
 @api.post("/jobs/<job_id>/cancel", right=Right.CLASSIFY, audit="job cancelled")
@@ -335,12 +351,12 @@ def retry_one(job_id: str, image_id: str) -> Response:
     the day's images like an upload.
     """
     ref = known_ref(job_id, image_id)
-    _, item = user_jobs().image(ref)
-    retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
+    job, item = user_jobs().image(ref)
+    retried = retry_image(current_backend().intake, job, item.record, item.response, current_quota_scope())
     return json_response(ImageRetryOutcome.from_retried(ref, retried))
 
 
-@api.get("/jobs/<job_id>/results", right=Right.READ)
+@api.get("/jobs/<job_id>/results", right=Right.READ, reads_shared_jobs=True)
 @operation(
     ApiResponse(200, "Images with their results, in the order of their ids.", ResultsBody),
     tag="Results",
@@ -354,7 +370,7 @@ def job_results(job_id: str) -> Response:
     return json_response(ResultsBody.from_page(job_id, page))
 
 
-@api.get("/jobs/<job_id>/results.csv", right=Right.READ)
+@api.get("/jobs/<job_id>/results.csv", right=Right.READ, reads_shared_jobs=True)
 @operation(
     ApiResponse(200, "A header and a line for each image (RFC 4180).", "text/csv"), tag="Results", query=CsvQuery
 )
@@ -372,7 +388,7 @@ def job_results_csv(job_id: str) -> Response:
     return answer
 
 
-@api.get("/jobs/<job_id>/results.jsonl", right=Right.READ)
+@api.get("/jobs/<job_id>/results.jsonl", right=Right.READ, reads_shared_jobs=True)
 @operation(
     ApiResponse(200, "A line for each image, each an `ImageBody`.", JSON_LINES), tag="Results", query=FilterQuery
 )
@@ -400,7 +416,7 @@ def job_results_json(job_id: str) -> Response:
     return answer
 
 
-@api.get("/jobs/<job_id>/images.zip", right=Right.READ)
+@api.get("/jobs/<job_id>/images.zip", right=Right.READ, reads_shared_jobs=True)
 @operation(
     ApiResponse(200, "A zip of the images in a folder for each label.", ZIP), tag="Results", query=ArchiveQuery
 )
@@ -409,7 +425,7 @@ def job_images_zip(job_id: str) -> Response:
 
     An image is at `LABEL/NAME` without its own folders; equal names get numbers. Images without a label are in
     `_failed` and `_waiting`. Images that are no longer stored are named in `missing.txt`. With `by=truth` the folders
-    are true labels, and images without one are left out.
+    are true labels, and images without one are not in the zip.
     """
     query = parse_query(ArchiveQuery)
     is_training_set = query.by == "truth"
@@ -422,14 +438,15 @@ def job_images_zip(job_id: str) -> Response:
             "Create a job with `keep`, and upload them again"
         )
     archives, original = current_backend().bulkheads.archives, current_result_services().objects.original
-    if not archives.enter(job.owner):
+    caller = bulkhead_caller(job)
+    if not archives.enter(caller):
         raise ServiceUnavailable(
             f"too many downloads of images are running just now; try again in {ARCHIVE_RETRY_SECONDS} s",
             retry_after=ARCHIVE_RETRY_SECONDS,
         )
     answer = _download(job, zip_parts(results, original, truth_of if is_training_set else label_of), "zip", ZIP)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would write what a slow client has not read to its disk
-    answer.call_on_close(lambda: archives.leave(job.owner))
+    answer.call_on_close(lambda: archives.leave(caller))
     return answer
 
 
@@ -448,7 +465,7 @@ def job_results_file(job_id: str) -> Response:
     return _download(status.job, lines, "jsonl", JSON_LINES)
 
 
-@api.get("/jobs/<job_id>/images/<image_id>", right=Right.READ)
+@api.get("/jobs/<job_id>/images/<image_id>", right=Right.READ, reads_shared_jobs=True)
 @operation(ApiResponse(200, "The image, with its result as far as there is one.", ImageBody), tag="Results")
 def job_image(job_id: str, image_id: str) -> Response:
     """Read one image's result."""
@@ -465,7 +482,7 @@ def job_image(job_id: str, image_id: str) -> Response:
     problems=(404,),
 )
 def forecast() -> Response:
-    """Forecast a batch before it is sent.
+    """Forecast images before they are sent.
 
     The autoscaler's own decisions are played forward from the fleet as it is now, with the measured times of a boot
     and of an image. All images count as sent at once.
@@ -507,6 +524,10 @@ class LimitsBody(BaseModel):
     max_request_bytes: int = Field(description="Of all files of a request.")
     max_files: int = Field(description="Of a request.")
     max_files_with_key: int = Field(description="Of a request with an `Idempotency-Key`.")
+    shrink_above_pixels: int = Field(
+        description="Longest side of a JPEG above which a client may send a smaller one, with at least twice the "
+        "`short_side` of each model; 0 if none should."
+    )
 
 
 @limits_api.get("/limits", right=Right.READ)
@@ -520,6 +541,7 @@ def limits_left() -> Response:
         max_request_bytes=web.max_request_bytes,
         max_files=web.max_files_per_request,
         max_files_with_key=MAX_FILES_WITH_KEY,
+        shrink_above_pixels=web.shrink_above_pixels,
     )
     if still is None:
         return json_response(of_request)
@@ -611,7 +633,7 @@ def make_token() -> ResponseReturnValue:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
     try:
         text, token = current_auth().personal_tokens.make(
-            who.owner, who.email, wanted.name, wanted.scopes, wanted.days, who.signed_in
+            who.owner, who.email, wanted.name, wanted.scopes, wanted.days, who.signed_in, who.second_factor
         )
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error

@@ -43,7 +43,7 @@ _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
 
 SIGN_IN, FAILED_SIGN_IN = "sign-in", "failed sign-in"
-PASSWORD_CHANGED, PASSWORD_RESET = "password changed", "password reset"
+PASSWORD_CHANGED, PASSWORD_RESET, ACCOUNT_DELETED = "password changed", "password reset", "account deleted"
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
 SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
     "second factor on",

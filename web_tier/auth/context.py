@@ -13,12 +13,12 @@ from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
-from core.tokens import TokenVerifier, issuer_of, jwks_url, keys_at
+from core.tokens import TokenClaims, TokenVerifier, issuer_of, jwks_url, keys_at
 from services.clock import utc_now
 from services.errors import ConfigError
 from services.made_once import made_once
 from services.recent_dict import RecentDict
-from services.user_errors import UserPoolError
+from services.user_errors import SignedOutError, UserPoolError
 from services.users import Account, PoolTokens, UserPool
 from web_tier.auth.devices import describe_device, remember_device
 from web_tier.auth.identity import Identity, set_identity, set_session
@@ -28,6 +28,9 @@ from web_tier.http.backend import Backend
 
 COOKIE: Final = "__Host-fleetsight"
 """The session cookie. With this prefix, browsers accept it only from its own host, over TLS, and for every path."""
+
+LINK_COOKIE: Final = "__Secure-fleetsight-link"
+"""The cookie with the token of a link to a shared job. Its path is that of the job; it is sent for no other."""
 
 _EXTENSION = "fleetsight-auth"
 
@@ -106,10 +109,17 @@ class AuthServices:
             TokenRefusedError: the tokens are not of this pool, for instance if `auth` names another one.
         """
         claims = self.verifier.verify(tokens.id_token)
+        return self.begin_session(claims, tokens.refresh_token, answer, second_factor=second_factor)
+
+    def begin_session(
+        self, claims: TokenClaims, refresh_token: str, answer: _Answer, *, second_factor: bool = False
+    ) -> _Answer:
+        """Begin a session as `begin`; an empty refresh token means that the pool has no sign-in for it."""
         self._end_current()
-        cookie = self.sessions.begin(claims, tokens.refresh_token, describe_device(), second_factor=second_factor)
+        cookie = self.sessions.begin(claims, refresh_token, describe_device(), second_factor=second_factor)
         set_cookie(answer, cookie)
-        set_identity(Identity(claims.sub, claims.email, claims.groups, by="session", signed_in=claims.signed_in))
+        set_session(self.sessions.open(cookie))
+        set_identity(Identity(claims.sub, claims.email, claims.groups, "session", claims.signed_in, second_factor))
         remember_device(self.sessions.keys, claims.email, answer, second_factor=second_factor)
         return answer
 
@@ -220,7 +230,12 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
         longest=timedelta(hours=auth.session_hours).total_seconds(),
     )
 
-    def renew(refresh_token: str) -> RenewedTokens:
+    def renew(owner: str, refresh_token: str) -> RenewedTokens:
+        if not refresh_token:
+            account = pool.account(owner)
+            if account is None or not account.enabled:
+                raise SignedOutError
+            return RenewedTokens(account, "")
         tokens = pool.refresh(refresh_token)
         return RenewedTokens(verifier.verify(tokens.id_token), tokens.refresh_token)
 

@@ -28,9 +28,10 @@ from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from services.users import Account
-from web_tier.auth.context import COOKIE, AuthServices, current_auth, set_cookie, signs_in
+from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
+    VIEWER,
     Identity,
     known_identity,
     known_session,
@@ -88,8 +89,10 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
         if token is None:
             raise InvalidCredentialsError("there is no such personal token, or no longer")
         account = _account(auth, token.owner)
-        scopes = scopes_named(token.scopes)
-        return Identity(token.owner, account.email, account.groups, scopes, "personal_token", token.signed_in)
+        scopes, by_code = scopes_named(token.scopes), token.second_factor and account.second_factor
+        return Identity(
+            token.owner, account.email, account.groups, "personal_token", token.signed_in, by_code, scopes
+        )
     try:
         claims = auth.verifier.verify(text)
     except TokenUncheckedError:
@@ -99,7 +102,8 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
     if auth.revocations.last_of(claims.sub).covers(claims.signed_in):
         raise InvalidCredentialsError("the pool's token comes from a sign-in before the last revocation")
     account = _account(auth, claims.sub)
-    return Identity(claims.sub, account.email, account.groups, by="pool_token", signed_in=claims.signed_in)
+    by_code = claims.second_factor and account.second_factor
+    return Identity(claims.sub, account.email, account.groups, "pool_token", claims.signed_in, by_code)
 
 
 def _account(auth: AuthServices, owner: str) -> Account:
@@ -150,6 +154,9 @@ def _guard() -> ResponseReturnValue | None:
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
     # A browser opens a page; a fetch of an open page would read the sign-in page as its answer, as a program would.
     is_opened = is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+    if identity is None and route.reads_shared_jobs and LINK_COOKIE in request.cookies:
+        set_identity(VIEWER)  # `UserJobs` decides by the token whether there is anything to read
+        return None
     if identity is None and right is not Right.PUBLIC:
         if is_opened:
             return redirect(sign_in_for(request), 303)
@@ -159,7 +166,8 @@ def _guard() -> ResponseReturnValue | None:
         if is_opened:
             return redirect(page, 303)
         raise Forbidden(
-            f"this site requires a second factor of you: sign in on the page, set one up at {page}, try again"
+            f"this site requires a second factor of you, and this sign-in does not show one: set one up at {page}, "
+            "sign in there with a code, and make a personal token for programs"
         )
     check_request()
     return None
@@ -201,7 +209,7 @@ def _authenticate_request(auth: AuthServices) -> Identity | None:
         return None
     set_session(opened)
     record = opened.record
-    return Identity(record.owner, record.email, record.groups, by="session", signed_in=record.signed_in)
+    return Identity(record.owner, record.email, record.groups, "session", record.signed_in, record.second_factor)
 
 
 def credentials_check() -> Callable[[], bool]:
@@ -209,7 +217,7 @@ def credentials_check() -> Callable[[], bool]:
 
     For streams, which outlive the check of their request. While that is unknown, they are valid.
     """
-    if not signs_in():
+    if not signs_in() or known_identity() is VIEWER:
         return lambda: True
     auth, header, cookie = current_auth(), request.headers.get("Authorization"), request.cookies.get(COOKIE)
 

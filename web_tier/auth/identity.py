@@ -13,7 +13,7 @@ from web_tier.auth.sessions import OpenSession
 FRESH_SECONDS: Final = 5 * 60
 """Seconds after a sign-in during which a credential may make a personal token."""
 
-Credential = Literal["nothing", "session", "pool_token", "personal_token"]
+Credential = Literal["nothing", "session", "pool_token", "personal_token", "link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,16 @@ class Identity:
         groups: of the user; an account of the pool needs no group to be a user.
         by: the kind of credential.
         signed_in: epoch seconds of the sign-in that the credential was made from.
+        second_factor: whether that sign-in is known to have included a second factor.
     """
 
     owner: str
     email: str = ""
     groups: frozenset[str] = frozenset()
-    scopes: frozenset[Scope] = frozenset(Scope)
     by: Credential = "nothing"
     signed_in: int = 0
+    second_factor: bool = False
+    scopes: frozenset[Scope] = frozenset(Scope)
 
     @property
     def operates(self) -> bool:
@@ -52,6 +54,10 @@ class Identity:
 
 LOCAL: Final = Identity("", groups=frozenset({OPERATORS}))
 """The identity of every sender without sign-in."""
+
+
+VIEWER: Final = Identity("a link", scopes=frozenset(), by="link")
+"""The identity of an anonymous sender who has a link's cookie: it owns nothing, and no account can have this id."""
 
 
 def set_identity(identity: Identity | None) -> None:

@@ -1,24 +1,34 @@
 """Access to the jobs of the current user: the only way in which a route reads a job and its images.
 
 A job of another user is answered exactly like a missing one: with the same text and status, and as many calls of the
-job table.
+job table. Routes that declare `reads_shared_jobs` also read a job that its owner shares with the sender.
 """
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from flask import request
+
+from core.credentials import Revocation
 from core.ids import ImageRef
 from core.jobs.listings import ListingStore
-from core.jobs.models import Job, JobStatus, TrueLabel
+from core.jobs.models import Job, JobStatus, Share, TrueLabel
 from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.reader import JobReader
+from core.jobs.shares import ShareStore, digest_of
 from core.jobs.store import JobStore, no_job
 from services.clock import utc_now
-from services.table import LAST
-from web_tier.auth.identity import current_identity
+from services.errors import NotFoundError
+from services.table import CLOUD_ERRORS, LAST
+from services.users import normalise_email
+from web_tier.auth.context import LINK_COOKIE, AuthServices, current_auth, signs_in
+from web_tier.auth.guard import credentials_check
+from web_tier.auth.identity import VIEWER, current_identity
 from web_tier.http.backend import current_backend
 from web_tier.http.problems import JobCancelledError, JobTakesNoImagesError
+from web_tier.http.routes import current_route
 from web_tier.results.query import MAX_EXAMINED, PAGE, ImageResult
 from web_tier.uploads.idempotency import Claims
 
@@ -32,14 +42,53 @@ class JobsFound:
 
 
 @dataclass(frozen=True)
+class Viewer:
+    """Who reads jobs of others: the user of a verified address, or the holder of a link, or both.
+
+    Attributes:
+        owner: id of the user.
+        email: address of the user, or empty.
+        token: of the link, or empty.
+    """
+
+    auth: AuthServices
+    owner: str
+    email: str | None
+    token: str = field(default="", repr=False)
+
+    def share_of(self, job: Job) -> Share | None:
+        """Return the share by which the viewer may read a job, or None."""
+        shares = [share for share in job.shares if self._is_given(share)]
+        return next(iter(shares_in_force(self.auth, job.owner, shares)), None)
+
+    def _is_given(self, share: Share) -> bool:
+        if share.digest:
+            return hmac.compare_digest(share.digest, digest_of(self.token))
+        return share.email == self.email and self._is_verified
+
+    @cached_property
+    def _is_verified(self) -> bool:
+        account = self.auth.accounts.find(self.owner)
+        return account is not None and account.is_verified and normalise_email(account.email) == self.email
+
+
+def shares_in_force(auth: AuthServices, owner: str, shares: Sequence[Share]) -> list[Share]:
+    """Return those shares of a job of `owner` that have not expired, nor ended with what they were made from."""
+    now, revoked = auth.sessions.clock(), auth.revocations.last_of(owner) if shares else Revocation()
+    return [each for each in shares if each.until > now and not revoked.covers(each.signed_in, each.made_after)]
+
+
+@dataclass(frozen=True)
 class UserJobs(JobReader):
     """The jobs of one user, for one request: every method raises NotFoundError for a job that the user does not have.
 
     Attributes:
         owner: of these jobs; empty without sign-in, for the jobs without an owner.
+        viewer: reads shared jobs, too; None on routes that read none.
     """
 
     owner: str
+    viewer: Viewer | None = None
     _read: dict[str, Job] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -52,7 +101,30 @@ class UserJobs(JobReader):
 
     def job(self, job_id: str) -> Job:
         """Return a job."""
-        return self._own(self._store.job(job_id))
+        return self._checked(self._store.job(job_id))
+
+    def share_of(self, job: Job) -> Share | None:
+        """Return the share by which the user reads a job that is another's; None for a job of the user."""
+        return self.viewer.share_of(job) if self.viewer and job.owner != self.owner else None
+
+    def access_check(self, job: Job) -> Callable[[], bool]:
+        """Return a function that returns whether the user may still read a job; for streams, as `credentials_check`.
+
+        A share that the owner ends ends the stream, too.
+        """
+        are_valid = credentials_check()
+        if job.owner == self.owner:
+            return are_valid
+
+        def may_read() -> bool:
+            try:
+                return are_valid() and self.job(job.job_id) is not None
+            except NotFoundError:
+                return False
+            except CLOUD_ERRORS:
+                return True  # unknown: the stream goes on until it is known
+
+        return may_read
 
     def job_for_images(self, job_id: str) -> Job:
         """Return a job that takes images.
@@ -61,10 +133,11 @@ class UserJobs(JobReader):
             JobCancelledError: it is cancelled.
             JobTakesNoImagesError: its images come from S3.
         """
-        job, is_cancelled = self._store.job_and_cancelled(job_id)
-        self._own(job)
-        if is_cancelled:
-            raise JobCancelledError("the job is cancelled: retry its failed images to resume it, or make another job")
+        job, reason = self._store.job_and_cancelled(job_id)
+        self._checked(job)
+        if reason is not None:
+            remedy = "retry its failed images to resume it, or make another job"
+            raise JobCancelledError(f"the job is {f'stopped: {reason};' if reason else 'cancelled:'} {remedy}")
         if job.source:
             raise JobTakesNoImagesError("the images of this job come from S3: make another job for these")
         return job
@@ -99,9 +172,9 @@ class UserJobs(JobReader):
             NotFoundError: it has another owner.
         """
         if job.source:
-            ListingStore(self._store).create_job(self._own(job), caller, utc_now())
+            ListingStore(self._store).create_job(self._checked(job), caller, utc_now())
         else:
-            self._store.create(self._own(job))
+            self._store.create(self._checked(job))
 
     def delete(self, job_id: str) -> None:
         """Delete a job.
@@ -111,6 +184,19 @@ class UserJobs(JobReader):
         """
         self._store.delete(self.job(job_id))
 
+    def pages(self) -> Iterator[tuple[Job, ...]]:
+        """Yield all jobs, newest first, page by page."""
+        found = self.find(limit=PAGE)
+        yield found.jobs
+        while found.next_before is not None:
+            found = self.find(before=found.next_before, limit=PAGE)
+            yield found.jobs
+
+    def delete_all(self) -> None:
+        """Delete all jobs; raises as `delete`."""
+        for jobs in self.pages():
+            self._store.delete(*jobs)
+
     def image(self, ref: ImageRef) -> tuple[Job, ImageResult]:
         """Return a job and an image of it with its result, in one read.
 
@@ -118,7 +204,7 @@ class UserJobs(JobReader):
             NotFoundError: also if the image does not exist.
             TableBusyError: it could not be read.
         """
-        job, record, response, resend, truth = self._store.whole_image(ref, self.owner)
+        job, record, response, resend, truth = self._store.whole_image(ref, self._may_read)
         return job, ImageResult(record, response, resend, truth)
 
     def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
@@ -155,6 +241,21 @@ class UserJobs(JobReader):
         self._store.mark_if_removed(job_id)
         return notifications.find(job_id)
 
+    def shares(self, job_id: str) -> list[Share]:
+        """Return the shares of a job that are in force; only where people sign in."""
+        job = self.job(job_id)
+        return shares_in_force(current_auth(), job.owner, job.shares)
+
+    def share(self, job_id: str, share: Share) -> None:
+        """Share a job, as `ShareStore.add`."""
+        self._known(job_id)
+        ShareStore(self.table).add(job_id, share, current_auth().sessions.clock())
+
+    def end_share(self, job_id: str, share_id: str) -> Share:
+        """End a share of a job, as `ShareStore.end`."""
+        self._known(job_id)
+        return ShareStore(self.table).end(job_id, share_id)
+
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: of all users, and of this user."""
         if not self.owner:
@@ -168,8 +269,11 @@ class UserJobs(JobReader):
         """The jobs that the user's idempotency keys have created."""
         return Claims(self.table, self.owner)
 
-    def _own(self, job: Job) -> Job:
-        if job.owner != self.owner:
+    def _may_read(self, job: Job) -> bool:
+        return job.owner == self.owner or self.share_of(job) is not None
+
+    def _checked(self, job: Job) -> Job:
+        if not self._may_read(job):
             raise no_job(job.job_id)
         self._read[job.job_id] = job
         return job
@@ -181,4 +285,38 @@ class UserJobs(JobReader):
 
 def user_jobs() -> UserJobs:
     """Return the jobs of the user who sent the current request."""
-    return UserJobs(current_backend().store.table, current_identity().owner)
+    viewer = _viewer(request.cookies.get(LINK_COOKIE, "")) if current_route().reads_shared_jobs else None
+    return UserJobs(current_backend().store.table, current_identity().owner, viewer)
+
+
+def bulkhead_caller(job: Job) -> str:
+    """Return the name under which a bulkhead counts the current request: holders of an owner's links share one."""
+    owner = current_identity().owner
+    return f"viewers of {job.owner}" if owner == VIEWER.owner else owner
+
+
+def job_of_link(job_id: str, token: str) -> Job:
+    """Return the job that a link opens, for any sender of the current request.
+
+    Raises:
+        NotFoundError: there is no such job, or the token opens it no longer, or never did.
+    """
+    viewer = Viewer(current_auth(), VIEWER.owner, None, token)
+    return UserJobs(current_backend().store.table, VIEWER.owner, viewer).job(job_id)
+
+
+def jobs_shared_with_user(limit: int) -> list[tuple[Job, Share]]:
+    """Return up to `limit` jobs of others that are shared with the address of the current user, newest first."""
+    viewer, table = _viewer(""), current_backend().store.table
+    if viewer is None or not viewer.email:
+        return []
+    job_ids = ShareStore(table).shared_with(viewer.email, limit)
+    jobs = JobStore(table).jobs_of(job_ids)
+    found = ((job, viewer.share_of(job)) for job_id in job_ids if (job := jobs.get(job_id)))
+    return [(job, share) for job, share in found if share]
+
+
+def _viewer(token: str) -> Viewer | None:
+    """Return the current user as a reader of shared jobs; None without sign-in."""
+    identity = current_identity()
+    return Viewer(current_auth(), identity.owner, normalise_email(identity.email), token) if signs_in() else None

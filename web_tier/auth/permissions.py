@@ -4,8 +4,7 @@ from enum import StrEnum
 
 from core.credentials import Scope
 from services.accounts import OPERATORS
-from web_tier.auth.context import current_auth
-from web_tier.auth.identity import Identity, known_session
+from web_tier.auth.identity import Identity
 from web_tier.http.backend import current_backend
 
 
@@ -57,13 +56,7 @@ def is_required_of(identity: Identity) -> bool:
 def lacks_second_factor(identity: Identity) -> bool:
     """Return whether a second factor is required of a user, and their credential does not prove one.
 
-    A session proves one if its sign-in included a code. A token proves one if its account has one now: the pool
-    issues no token for such an account without a code, and earlier credentials ended when it was set up.
+    A credential proves one if the sign-in that it was made from did, and a token only while its account has one. So
+    no token that was made from a password alone counts once its account has a second factor.
     """
-    if not is_required_of(identity):
-        return False
-    session = known_session() if identity.by == "session" else None
-    if session is not None:
-        return not session.record.second_factor
-    account = current_auth().accounts.find(identity.owner)
-    return account is None or not account.second_factor
+    return is_required_of(identity) and not identity.second_factor

@@ -26,6 +26,7 @@ from core.tokens import TokenClaims, TokenRefusedError
 from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, LAST, Item, Table
 from services.user_errors import SignedOutError, UserPoolError
+from services.users import Account
 from web_tier.auth.session_keys import SessionId, SessionKeys, owner_of
 
 _SESSION = "SESSION#"
@@ -56,7 +57,7 @@ class SessionRecord:
     Attributes:
         family: identifies the session under all its ids.
         owner, email, groups: of the user, as the pool last reported them.
-        refresh_token: of the pool, encrypted.
+        refresh_token: of the pool, encrypted; empty if the session has gone on since its second factor was set up.
         begun: time at which it began here.
         signed_in: time of the sign-in, by the pool.
         made_after: id of the user's last revocation before it.
@@ -216,7 +217,7 @@ class SessionTimes:
 class RenewedTokens:
     """The pool's reply at a rotation."""
 
-    claims: TokenClaims
+    claims: TokenClaims | Account
     refresh_token: str = field(repr=False)
 
 
@@ -237,14 +238,14 @@ class Sessions:
     """The sessions of all processes.
 
     Attributes:
-        renew: exchanges a refresh token for new tokens at the pool; raises SignedOutError if the pool has ended the
-            sign-in.
+        renew: exchanges a user's refresh token for new tokens at the pool, or without one reads their account; raises
+            SignedOutError if the pool has ended the sign-in.
     """
 
     store: SessionStore
     keys: SessionKeys
     times: SessionTimes
-    renew: Callable[[str], RenewedTokens]
+    renew: Callable[[str, str], RenewedTokens]
     revocations: Revocations
     clock: Callable[[], float] = epoch_seconds
 
@@ -378,7 +379,7 @@ class Sessions:
         """Return the session with the pool's current data, or None if the pool has ended the sign-in."""
         refresh_token = self.keys.decrypt(record.refresh_token)
         try:
-            renewed = self.renew(refresh_token) if refresh_token is not None else None
+            renewed = self.renew(record.owner, refresh_token) if refresh_token is not None else None
         except SignedOutError:
             return None
         if renewed is None or renewed.claims.sub != record.owner:

@@ -218,6 +218,11 @@ class AnswerRateMeter:
         return (answers - before) / max(MAX_STEP_SECONDS, now - since)
 
 
+FAILED_MODEL_SECONDS = 120.0
+"""How long a worker's report counts that it cannot load a model, also after its end: without other images it ends
+soon, and the next one starts within a minute."""
+
+
 @dataclass
 class MetricsCollector:
     """Measures the workers in each round; it starts with the estimates of the previous controller."""
@@ -248,7 +253,10 @@ class MetricsCollector:
         unregistered = self.tracker.unregistered(available)
         registered = available - unregistered
         self._throughput.update(registry.answers, min(len(registered), fleet.requests.in_flight), now)
-        idle = {worker for worker in registered if worker in statuses and statuses[worker].state == "ready"}
+        known = {worker: statuses[worker] for worker in registered if worker in statuses}
+        idle = {worker for worker, each in known.items() if each.state == "ready"}
+        lately = (each for each in statuses.values() if now - each.last_heartbeat_at < FAILED_MODEL_SECONDS)
+        failed = {each.failed_model for each in lately if each.failed_model}
         return FleetMetrics(
             image_seconds=self._throughput.seconds,
             boot_seconds=self._boots.seconds,
@@ -263,4 +271,5 @@ class MetricsCollector:
                 images=fleet.requests.total,
             ),
             images_per_second=self._rate.update(registry.answers, now),
+            failed_models=tuple(sorted(failed.difference(*(each.models for each in known.values())))),
         )

@@ -125,4 +125,4 @@ def _unregistered(metrics: FleetMetrics) -> str:
     """Return how many workers are still booting, and how long a boot takes."""
     boot_time = "" if metrics.boot_seconds is None else f"{seconds_in_words(metrics.boot_seconds)} to boot"
     count = len(metrics.unregistered)
-    return joined(f"{count} still booting", boot_time) if count else ""
+    return joined(f"{workers_in_words(count)} still booting", boot_time) if count else ""

@@ -64,7 +64,7 @@ class FleetConfigWatcher:
             try:
                 config = self.load(self.path)
             except ConfigError as error:
-                self.problem = f"the last good limits stay in force: {error}"
+                self.problem = f"the last good limits stay in force until config.yaml is corrected: {error}"
                 message = "the changed configuration is not valid; the last good limits stay"
                 _log.error(message, extra={"error": str(error)})
             else:

@@ -84,7 +84,7 @@ class Forecast:
         else:
             first, last = _rounded(self.first_seconds), _rounded(self.last_seconds, up=True)
             yield f"First results in about {first}, all within {last}."
-        yield f"The batch costs about {dollars(self.dollars)}."
+        yield f"These images cost about {dollars(self.dollars)}."
         if not self.is_measured:
             yield "These are estimates until the first workers have been measured."
 

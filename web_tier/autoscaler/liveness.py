@@ -60,6 +60,7 @@ class WorkerStatus:
         first_heartbeat_at: monotonic time of its first heartbeat; None if another controller received that.
         last_heartbeat_at: monotonic time of its last heartbeat.
         images_per_second: its speed by its last heartbeat; None before that.
+        models, failed_model: digests of what it has loaded, and could not load, by its last heartbeat.
         end, end_reason: how and why it has ended, by its last heartbeat.
         sent_at: time of its last heartbeat by the worker's own clock; None if another controller received that.
     """
@@ -71,6 +72,8 @@ class WorkerStatus:
     first_heartbeat_at: float | None
     last_heartbeat_at: float
     images_per_second: float | None = None
+    models: tuple[str, ...] = ()
+    failed_model: str | None = None
     end: WorkerEnd | None = None
     end_reason: str = ""
     sent_at: datetime | None = None
@@ -157,6 +160,8 @@ class WorkerRegistry:
             state=beat.state,
             in_flight=beat.in_hand,
             images_per_second=beat.images_per_second,
+            models=beat.models,
+            failed_model=beat.failed_model,
             end=beat.end,
             end_reason=beat.reason,
             sent_at=beat.at,

@@ -4,7 +4,7 @@ A fleet at rest has no workers, no messages and nothing to start. Its next round
 once after a demand signal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,7 +22,7 @@ from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.observe import FleetDescription, Observation, Observer
-from web_tier.autoscaler.reporting import Reporter, SpendingWatcher
+from web_tier.autoscaler.reporting import FleetEvent, Reporter, SpendingWatcher
 
 ROUND_CPU_FACTOR = 40.0
 """The next round begins after at least so many times the CPU time of this one: rounds use 2.5% of a core at most.
@@ -45,6 +45,7 @@ class Autoscaler:
         signals: demand signals, or None if there are none.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
         on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
+        on_failed_models: called in each round with the digests of models that workers cannot load; returns events.
     """
 
     config: FleetConfigWatcher
@@ -59,6 +60,7 @@ class Autoscaler:
     signals: DemandListener | None = None
     on_spending: Callable[[FleetSpending | None], object] = lambda _: None
     on_outage: Callable[[str | None], object] = lambda _: None
+    on_failed_models: Callable[[Sequence[str]], Sequence[FleetEvent]] = lambda _: ()
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
@@ -137,7 +139,9 @@ class Autoscaler:
         others = (outage, health.last_error, config.problem, self.controller_problem())
         status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
-        reporter.snapshots.write(observation, reason, settings, meter, status, limits)
+        reporter.snapshots.write(
+            observation, reason, settings, meter, status, limits, launch_error=self.launcher.last_error
+        )
         reporter.metrics.update(observation, settings, meter)
         # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
         command_events = self._commands.carry_out_drains(observation)
@@ -147,7 +151,8 @@ class Autoscaler:
         self.on_spending(observation.spending)
         is_stuck = observation.requests.total > 0 and not observation.capacity
         self.on_outage(outage or (self.launcher.last_error if is_stuck else None))
-        events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
+        model_events = self.on_failed_models(observation.metrics.failed_models)
+        events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events(), *model_events]
         reporter.report(
             observation,
             plan,

@@ -113,7 +113,7 @@ class ControllerMetrics:
         self.launch_calls = self._counter(
             "launch_calls",
             "Calls that launch or start instances; EC2 has refused those that end with no_capacity, not_startable or "
-            "rejected.",
+            "`rejected`.",
             "outcome",
             LAUNCH_OUTCOMES,
         )

@@ -73,6 +73,7 @@ class FleetMetrics:
         past_lifetime: ids of workers that have run for `fleet.max_lifetime_seconds`; oldest first.
         circuit: whether workers end one after another without an answer.
         images_per_second: answers of all workers in the last seconds; only displayed.
+        failed_models: digests of what some worker could not load lately and none has loaded; only displayed.
     """
 
     image_seconds: float | None = None
@@ -82,6 +83,7 @@ class FleetMetrics:
     past_lifetime: tuple[str, ...] = ()
     circuit: FleetCircuit = field(default_factory=FleetCircuit)
     images_per_second: float = 0.0
+    failed_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,15 @@ ERROR_SCOPE: dict[str, Scope] = {
     "VcpuLimitExceeded": "type",
     "InstanceLimitExceeded": "type",
     "MaxSpotInstanceCountExceeded": "market",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "market",
 }
 """Error codes that concern an offering. Any other refusal, such as throttling, would meet every offering.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 
 An invalid parameter usually means a type that the account or the image does not allow: one that an account on AWS's
 Free plan may not launch (https://github.com/aws-samples/eks-workshop-v2/issues/1644), or one of another architecture.
+The first Spot launch of an account makes a service-linked role, which the organization or a boundary may deny:
+https://github.com/aws/karpenter-provider-aws/pull/7998.
 """
 
 AMBIGUOUS_CODES = frozenset({"InvalidParameterCombination", "InvalidParameterValue", "UnsupportedOperation"})

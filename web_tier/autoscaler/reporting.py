@@ -105,10 +105,13 @@ class SnapshotWriter:
         meter: BillingMeter,
         problem: str | None,
         limits: tuple[LimitsOverride | None, WorkerLimits],
+        *,
+        launch_error: str | None = None,
     ) -> None:
         """Store the snapshot of one round, and the billing periods that have ended.
 
-        `reason` and `problem` are in words. `limits` are those that operators have set, or None, and of config.yaml.
+        `reason`, `problem` and `launch_error` are in words. `limits` are those that operators have set, or None, and
+        of config.yaml.
         """
         attribution = meter.attribution
         current = attribution.current  # read first, so that all periods before it are stored before the snapshot
@@ -139,6 +142,7 @@ class SnapshotWriter:
                 run=current,
                 reason=reason,
                 problem=problem,
+                launch_error=launch_error,
                 paused=observation.pause,
                 image_seconds=_two_digits(observation.metrics.image_seconds),
                 boot_seconds=_two_digits(observation.metrics.boot_seconds),
@@ -151,6 +155,7 @@ class SnapshotWriter:
                 failed_boots=observation.metrics.circuit.failed_runs,
                 circuit=observation.metrics.circuit,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
+                failed_models=observation.metrics.failed_models,
                 today=_rounded(meter.daily.today),
                 spending=_rounded_spending(observation.spending),
             )

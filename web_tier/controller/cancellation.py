@@ -1,5 +1,7 @@
 """The canceller: gives the images of cancelled jobs their results, so that such a job ends within seconds.
 
+It also cancels a job itself, and says why, when more of its images failed than its user allows. A retry resumes it.
+
 `web_tier/uploads/cancellation.py` describes marks and tombstones. A cancelled image has a failed result like any
 other: first the object in the output bucket, unless one exists, then the item in the job table. A worker may still
 classify an image that it received before. Its label replaces the failure when its response arrives; `is_done_with`
@@ -7,7 +9,7 @@ finds the labels with lost responses.
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from services.lease import Tenure
 from services.s3 import Bucket
 from web_tier.controller.job_images import JobImages
 from web_tier.controller.reconciler import ResultRecovery, isolated
-from web_tier.uploads.cancellation import align_tombstone
+from web_tier.uploads.cancellation import align_tombstone, mark_cancelled
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +35,16 @@ the checks cost some 0.2 dollars a month."""
 PAGE = 100
 """Images of a job that are failed before the next job has its turn."""
 
+SAMPLE = 1_000
+"""Failed images of a hopeless job, of which the errors are counted."""
+
 CONCURRENCY = 16
 """Calls to the output bucket at a time."""
 
 
 @dataclass
 class JobCanceller:
-    """Fails the images of cancelled jobs that have no result of their last attempt."""
+    """Cancels hopeless jobs; fails the images of cancelled jobs that have no result of their last attempt."""
 
     store: JobStore
     images: JobImages
@@ -54,11 +59,18 @@ class JobCanceller:
     """The cancelled jobs that were read from the table, each with its `touched_at` of then."""
     _left: dict[str, deque[str]] = field(default_factory=dict, init=False)
     """Images of cancelled jobs that may have no result. Each was read once, since a job may have 100,000 of them."""
+    _resumed: set[str] = field(default_factory=set, init=False)
+    """Open jobs that went on after they were stopped."""
 
     def tick(self) -> float:
         """Fail some images of each cancelled job; return the seconds until the next round, 0 if some are left."""
         opened = {job.job_id: job.touched_at for job in self.store.open_jobs()}
         cancelled = sorted(self.store.cancelled_jobs(opened))
+        self._resumed.intersection_update(opened)
+        # Others are not locked: one that is being read would delay all cancellings.
+        for job_id in self.images.jobs.with_limit(sorted(opened.keys() - set(cancelled) - self._resumed)):
+            with isolated(job_id):
+                self._stop_if_hopeless(job_id)
         self._read = {job_id: at for job_id, at in self._read.items() if job_id in cancelled}
         self._left = {job_id: left for job_id, left in self._left.items() if job_id in cancelled and left}
         is_complete = True
@@ -94,6 +106,22 @@ class JobCanceller:
                 self.recovery.results.record(late)
                 return False
         return True
+
+    def _stop_if_hopeless(self, job_id: str) -> None:
+        """Cancel a job of which too many images failed; its images fail in the next round."""
+        if (hopeless := self.images.hopeless(job_id, SAMPLE)) is None:
+            return
+        if self.store.is_resumed(job_id):
+            self._resumed.add(job_id)
+            return
+        reason, failed = hopeless
+        errors = Counter(each.error.code for each in self.store.results_of(failed).values() if each.error is not None)
+        for code, _ in errors.most_common(1):
+            reason = f"{reason}, most as {code}"
+        if self.tenure.active():
+            with self.images.jobs.marking_removed([job_id]):
+                mark_cancelled(self.store, self.inputs, job_id, self.now(), reason)
+            _log.warning("stopped a hopeless job", extra={"job": job_id, "reason": reason})
 
     def _fail_some(self, job_id: str) -> bool:
         """Fail up to `PAGE` images of a job; return whether these were all."""

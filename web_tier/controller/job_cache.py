@@ -180,6 +180,12 @@ class JobCache:
                 known = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
             yield known
 
+    def with_limit(self, job_ids: Iterable[str]) -> list[str]:
+        """Return those of `job_ids` that are known and have a limit of failures; this waits for no job."""
+        with self._lock:
+            known = ((job_id, self._jobs.get(job_id)) for job_id in job_ids)
+            return [job_id for job_id, job in known if job is not None and job.max_failed_percent is not None]
+
     def evict(self, job_id: str) -> None:
         """Forget a job that was deleted; what still comes for it belongs to no job."""
         with self.locks.hold(job_id), self._lock:
@@ -273,7 +279,7 @@ class JobCache:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
         model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
-        job_counts = JobCounts(Counts(), job.keep, job.owner, model)
+        job_counts = JobCounts(Counts(), job.keep, job.owner, model, max_failed_percent=job.max_failed_percent)
         results, cached_at = self.store.summaries(job_id), list[datetime]()
         result_id, result = next(results, ("", None))
         # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.

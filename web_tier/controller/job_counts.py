@@ -18,6 +18,9 @@ ID_BYTES: Final = 26
 MIN_RECENT: Final = 1_000
 """New images before they are packed; of a large job an eighth of its images."""
 
+MIN_HOPELESS: Final = 100
+"""Results of a job before it may be hopeless: the first ones say little about the others."""
+
 _STATUSES: Final[tuple[Status | None, ...]] = (None, "done", "failed")
 _CODES: Final = {status: code for code, status in enumerate(_STATUSES)}
 _REMOVED: Final = len(_STATUSES)
@@ -167,6 +170,7 @@ class JobCounts:
         redelivered: images with a request that was received more than once until the result that they have.
         resends: of images with a request that the controller sent again.
         cancelled: images that failed because the job was cancelled.
+        max_failed_percent: of the job.
     """
 
     counts: Counts
@@ -179,6 +183,7 @@ class JobCounts:
     redelivered: set[str] = field(default_factory=set)
     resends: dict[str, Resend] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    max_failed_percent: float | None = None
     _observed_until: str = ""
     """The last image when `observe_missing` was called last."""
     _late: list[str] = field(default_factory=list)
@@ -290,6 +295,16 @@ class JobCounts:
             resends=sum(resend.times for resend in self.resends.values()),
             cancelled=len(self.cancelled),
         )
+
+    @property
+    def hopeless(self) -> str | None:
+        """How many images failed, if these are too many and others are missing; else None."""
+        failed = self.counts.failed - len(self.cancelled)
+        answered, limit = self.counts.done + failed, self.max_failed_percent
+        if limit is None or answered < MIN_HOPELESS or 100 * failed <= limit * answered:
+            return None
+        is_unfinished = self.statuses.count(None) or self._retrying()
+        return f"{failed:,} of {answered:,} images failed, more than {limit:g}%" if is_unfinished else None
 
     def _retrying(self) -> dict[str, int]:
         return {image_id: attempt for image_id, attempt in self.retries.items() if self._is_retrying(image_id)}

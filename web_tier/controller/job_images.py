@@ -128,6 +128,15 @@ class JobImages:
         with self.jobs.hold(job_id) as job:
             return [] if job is None else sorted(job.cancelled)
 
+    def hopeless(self, job_id: str, limit: int) -> tuple[str, list[ImageRef]] | None:
+        """Return how many images of a known job failed, and up to `limit` of them, if these are too many."""
+        with self.jobs.hold_known([job_id]) as known:
+            job = known.get(job_id)
+            if job is None or (words := job.hopeless) is None:
+                return None
+            failed = (each for each in job.statuses.ids("failed") if each not in job.cancelled)
+            return words, [ImageRef(job_id, image_id) for image_id in islice(failed, limit)]
+
     def _records(self, refs: Sequence[ImageRef]) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs` that are accepted images, after one try: the caller holds a lock."""
         records, unread = self.jobs.store.find_images(refs)

@@ -1,12 +1,15 @@
 """Leader election: the controller that holds the lease runs the loops; any others stand by.
 
 The main thread does nothing but renew the lease, so no slow round of a loop can lose it. Every loop asks `lease.held`
-before it acts, which turns false by itself when a renewal is late.
+before it acts, which turns false by itself when a renewal is late. Then the loops wait. If the renewal succeeds after
+all, no other controller has acted meanwhile, and they go on. If they began anew each time, a machine that is too busy
+to renew in time would never finish their work.
 
 | State   | Event                                         | Next    | Action                                     |
 |---------|-----------------------------------------------|---------|--------------------------------------------|
 | standby | the lease is acquired                         | leading | start the loops                            |
-| leading | the lease is lost                             | standby | stop the loops; exit with 1 if they hang   |
+| leading | a renewal is late                             | leading | the loops wait for it                      |
+| leading | another contender has taken the lease         | standby | stop the loops; exit with 1 if they hang   |
 | leading | a loop has died                               | (exit)  | exit with 1; the supervisor restarts it    |
 | leading | SIGTERM or SIGINT                             | (exit)  | stop the loops, release the lease          |
 | standby | SIGTERM or SIGINT                             | (exit)  |                                            |
@@ -35,6 +38,10 @@ MAX_STOP_SECONDS = 5.0
 MAX_HANG_SECONDS = 45
 """Time in which all loops must end their present round after the lease was lost, in whole seconds: longer than all
 attempts of a call, since a service that does not answer for a while is why a lease is lost. They act no more."""
+
+
+LATE_RENEWAL_CHECK_SECONDS = 0.05
+"""Time between two looks of a loop at the lease while a renewal is late."""
 
 
 class LoopWork(Protocol):
@@ -112,13 +119,16 @@ class LoopGroup:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the loops must not act any more: they were stopped, or the lease was not held for a moment."""
+        """Whether the loops must not act any more: they were stopped, or another contender has taken the lease."""
         return self._stopped.is_set()
 
     def active(self) -> bool:
-        """Return whether the loops may act. Once the lease was not held, they never may again."""
-        if not self._lease.held:
-            self._stopped.set()
+        """Return whether the loops may act; wait while a renewal is late. Once they may not, they never may again."""
+        while not (self._lease.held or self.is_stopped):
+            if self._lease.is_last_holder:
+                self._stopped.wait(LATE_RENEWAL_CHECK_SECONDS)
+            else:
+                self._stopped.set()
         return not self.is_stopped
 
     def start(self) -> None:
@@ -128,7 +138,7 @@ class LoopGroup:
 
     def dead(self) -> list[str]:
         """Return the names of loops that have ended although they should run."""
-        return [thread.name for thread in self._threads if self.active() and not thread.is_alive()]
+        return [thread.name for thread in self._threads if not (self.is_stopped or thread.is_alive())]
 
     def stop(self, within_seconds: float = MAX_STOP_SECONDS) -> bool:
         """Stop every loop after its present round; return whether all have ended."""
@@ -153,16 +163,15 @@ def run_elected(lease: Lease, new_loops: Callable[[], LoopGroup], wait: Callable
     loops: LoopGroup | None = None
     while True:
         try:
-            is_held = lease.take_or_renew()
+            lease.take_or_renew()
         except (BotoCoreError, ClientError) as error:
             _log.warning("the lease could not be renewed or taken", extra={"error": str(error)})
-            is_held = lease.held
-        if loops is not None and (loops.is_stopped or not is_held):
+        if loops is not None and (loops.is_stopped or not lease.is_last_holder):
             _log.warning("the lease was lost: this controller stops acting")
             if (status := _end_tenure(loops, wait)) is not None:
                 return status
             loops = None
-        if is_held and loops is None:
+        if loops is None and lease.held:
             _log.info("this controller holds the lease and acts")
             loops = new_loops()
             loops.start()

@@ -28,6 +28,7 @@ from web_tier.controller.collector import HELPERS, Collector, CollectorHelper
 from web_tier.controller.counts_store import CountsStore
 from web_tier.controller.job_cache import JobCache
 from web_tier.controller.job_images import JobImages
+from web_tier.controller.job_mover import JobMover
 from web_tier.controller.leader import Loop
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -38,6 +39,7 @@ from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.costs.rows import CostRowWriter
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
 from web_tier.features.models.results import ModelResultsWriter
+from web_tier.features.models.roll_out_guard import RollOutGuard
 from web_tier.features.notifications.cap_notifier import CapNotifier
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
@@ -90,6 +92,7 @@ def controller_loops(
         signals=services.signals,
         on_spending=caps.observe,
         on_outage=caps.observe_outage,
+        on_failed_models=RollOutGuard(catalogs, model_results, tenure, caps.observe_roll_back).check,
     )
     collector = Collector(
         replace(services.responses, pool=services.calls),
@@ -132,6 +135,7 @@ def controller_loops(
         fleet_config,
         tenure,
     )
+    mover = JobMover(catalogs, images, services.requests)
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
     notifier = Notifier(store, NotificationStore(store.table), services.send, results_files, tenure)
@@ -163,7 +167,8 @@ def controller_loops(
             writes="requests, results, counts of jobs, open jobs",
             on_failure="lost images wait",
         ),
-        Loop("canceller", canceller, "2 s", "cancelled jobs", "predictions, results", "jobs stay open"),
+        Loop("canceller", canceller, "2 s", "open jobs, results", "marks, predictions, results", "jobs stay open"),
+        Loop("job_mover", mover, "10 s", "catalogue, open jobs", "models of jobs, requests", "jobs keep their model"),
         Loop(
             "configured_model", configured_model, "10 s", "bundle", "published bundles, catalogue", "old model stays"
         ),

@@ -13,7 +13,8 @@ sends it. The content of an object is validated by the worker that decodes it: a
 
 Each job has a turn of one page, so a long listing does not delay a short one. An error of a service delays its job
 with a backoff. If S3 refuses to list the source, the listing has failed: an operator must change the rights or the
-configuration, and the user creates another job. A cancelled job is not listed any further, also after a retry.
+configuration, and the user creates another job. A cancelled job is not listed any further, also after a retry, except
+if the controller had cancelled it.
 
 Images count towards the quota of the caller who created the job. When it is used up, the listing pauses until the
 next day.
@@ -43,7 +44,7 @@ from core.jobs.listings import (
     SourceObject,
 )
 from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
-from core.s3_locations import S3Location
+from core.s3_locations import S3Location, matches_pattern
 from core.telemetry import NO_SPANS, SpanExporter
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
@@ -175,16 +176,16 @@ class SourceImporter:
     def _import(self, pending: PendingListing, turns: ImportTurns) -> bool:
         job_id = pending.job_id
         try:
-            job, is_cancelled = self.ingest.store.job_and_cancelled(job_id)
+            job, reason = self.ingest.store.job_and_cancelled(job_id)
         except NotFoundError:
             if self.clock() - turns.first_seen >= ORPHAN_SECONDS:
                 self._listings.end(job_id)
             return False
-        listing = self._listings.find(job_id)
-        if listing.state == "listing" and is_cancelled:
-            listing = self._put(job_id, replace(listing, state="cancelled", paused_until=None))
+        listing = self._cancelled_or_resumed(job_id, reason)
         if listing.state != "listing":
-            self._listings.end(job_id)
+            # A web process that resumes the job records that first, and deletes the mark last.
+            if not (reason and self.ingest.store.is_resumed(job_id)):
+                self._listings.end(job_id)
             return False
         page, is_first_try = self._listings.page(job_id, listing.listed), False
         is_stored = page is not None
@@ -205,6 +206,15 @@ class SourceImporter:
             return self._accept(job, pending, listing, page, turns, is_first_try=is_first_try)
         except NotFoundError:
             return False  # the job is being deleted
+
+    def _cancelled_or_resumed(self, job_id: str, reason: str | None) -> SourceListing:
+        """Return the listing of a job after it was cancelled, or resumed after the controller had cancelled it."""
+        listing = self._listings.find(job_id)
+        if listing.state == "listing" and reason is not None:
+            return self._put(job_id, replace(listing, state="cancelled", paused_until=None))
+        if listing.state == "cancelled" and reason is None and self.ingest.store.is_resumed(job_id):
+            return self._put(job_id, replace(listing, state="listing"))
+        return listing
 
     def _check_granted(self, location: S3Location) -> None:
         """Check that the location may be read, also if a stored page has waited for the quota of the next day.
@@ -236,7 +246,11 @@ class SourceImporter:
             if code in REFUSALS and (not listing.listed or turns.failures + 1 >= MAX_REFUSALS):
                 raise _SourceRefusedError(f"{location}: {REFUSALS[code]} ({code})") from error
             raise
-        return page_of(listing, found, self._max_bytes, is_last=not is_truncated)
+
+        def is_chosen(key: str) -> bool:
+            return not job.source_pattern or matches_pattern(key.removeprefix(location.prefix), job.source_pattern)
+
+        return page_of(listing, found, self._max_bytes, is_chosen, is_last=not is_truncated)
 
     @property
     def _max_bytes(self) -> int:
@@ -389,8 +403,15 @@ class _SourceRefusedError(Exception):
         super().__init__(message[:MAX_SOURCE_ERROR_CHARACTERS])
 
 
-def page_of(listing: SourceListing, found: Sequence[ListedObject], max_bytes: int, *, is_last: bool) -> ListedPage:
-    """Return the page of the objects that were `found` after those of `listing`.
+def page_of(
+    listing: SourceListing,
+    found: Sequence[ListedObject],
+    max_bytes: int,
+    is_chosen: Callable[[str], bool],
+    *,
+    is_last: bool,
+) -> ListedPage:
+    """Return the page of the objects that were `found` after those of `listing`; others than chosen keys are skipped.
 
     An object may be an image if its key ends like the name of one, and it has 1 to `max_bytes` bytes. If the keys are
     too long for one page, it has only the first ones.
@@ -401,7 +422,7 @@ def page_of(listing: SourceListing, found: Sequence[ListedObject], max_bytes: in
         if stored_bytes > MAX_PAGE_BYTES:
             is_last = False
             break
-        if reason := skip_reason(each, max_bytes):
+        if reason := skip_reason(each, max_bytes) if is_chosen(each.key) else "not_matched":
             skipped[reason] += 1
         else:
             objects.append(SourceObject(listing.listed + listed, each.key, each.size))

@@ -17,8 +17,8 @@ from flask import Flask, Response, url_for
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from core.fleet.store import INSTANCE_ID_PATTERN
 from core.ids import ULID_PATTERN
+from services.ec2 import INSTANCE_ID_PATTERN
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import Right
 from web_tier.http.problems import CONTENT_TYPE as PROBLEM
@@ -62,7 +62,7 @@ SECURITY_SCHEMES: Mapping[str, Any] = {
         "type": "http",
         "scheme": "bearer",
         "description": "Where people sign in (`auth.mode: cognito`): a token of the user pool, or a personal token "
-        "(`fst_...`), which signed-in users make on the account page. `Bearer` may be left out.",
+        "(`fst_...`), which signed-in users make on the account page. `Bearer` may be omitted.",
     }
 }
 

@@ -13,6 +13,7 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from core.fleet.models import MAX_REASON_CHARACTERS
+from core.format import short_date
 from core.ids import ImageRef, is_id
 from services.errors import NotFoundError
 
@@ -110,16 +111,14 @@ def clean_job_name(raw: str, default: str) -> str:
     return (printable(raw) or default)[:MAX_JOB_NAME]
 
 
-def job_name_of_files(filenames: Sequence[str]) -> str:
-    """Return the default name of a job: the folder of all files, or the first file and the number of the others.
-
-    `static/upload/batch.js` makes the same name.
-    """
+def job_name_of_files(filenames: Sequence[str], at: datetime) -> str:
+    """Return the default name of a job: the folder of all files, the only file, or their number and the time."""
     folders = {filename.partition("/")[0] if "/" in filename else "" for filename in filenames}
     if len(folders) == 1 and (folder := folders.pop()):
         return folder
-    first, others = PurePosixPath(filenames[0]).stem[:60], len(filenames) - 1
-    return f"{first} and {others:,} more" if others else first
+    if len(filenames) > 1:
+        return f"{len(filenames):,} images, {short_date(at)}"
+    return PurePosixPath(filenames[0]).stem[:60]
 
 
 def job_name_of_time(at: datetime) -> str:

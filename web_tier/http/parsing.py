@@ -72,13 +72,13 @@ class CsvOptions(Query):
 
 
 class ForecastQuery(Query):
-    """The batch to forecast."""
+    """The images to forecast."""
 
-    images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images in the batch.")
+    images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images that will be sent.")
 
 
 class FilterQuery(Query):
-    """Which images are wanted; what is left out asks for nothing."""
+    """Which images are wanted; an omitted parameter sets no condition."""
 
     state: ImageState | None = Field(default=None, description="Where the image stands.")
     label: str | None = Field(default=None, min_length=1, max_length=MAX_LABEL, description="Its label, whole.")
@@ -114,8 +114,8 @@ class ArchiveQuery(FilterQuery):
 
     by: Literal["label", "truth"] = Field(
         default="label",
-        description="What the folders are named after. With `truth`, images without a true label are left out: the "
-        "zip is a training set.",
+        description="What the folders are named after. With `truth`, the zip is a training set: it has the images "
+        "with a true label.",
     )
 
 

@@ -122,8 +122,8 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
     code: str = Field(
-        description="Stable, for programs: of a rejected or failed image, or else of the type or the status, such "
-        "as `not_found`."
+        description="Stable, for programs: of a refused file or failed image, or else of the type or the status, "
+        "such as `not_found`."
     )
     request_id: str = Field(description="Names the request in the log.")
     trace_id: str = Field(description="Name it when you ask for help: `fleetsight logs --trace` finds it.")

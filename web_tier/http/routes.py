@@ -51,9 +51,10 @@ class Route(Rule):
         is_automatic: whether open pages send its requests by themselves, so that they keep no session alive.
         checks_csrf: whether its function calls `check_csrf`, since it reads the form as it arrives.
         needs_sign_in: whether it exists only where people sign in.
+        reads_shared_jobs: whether it also reads a job that is shared with the sender, who may be anonymous.
 
     Raises:
-        ConfigError: it has no right.
+        ConfigError: it has no right, or it reads shared jobs and does more than read.
     """
 
     def __init__(  # noqa: PLR0913 (each is something that holds for a route)
@@ -69,6 +70,7 @@ class Route(Rule):
         is_automatic: bool = False,
         checks_csrf: bool = False,
         needs_sign_in: bool = False,
+        reads_shared_jobs: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(string, **options)
@@ -79,9 +81,12 @@ class Route(Rule):
             raise ConfigError(
                 f"the route {string} has no right: declare it beside its function (web_tier/http/routes.py)"
             )
+        if reads_shared_jobs and (right, (self.methods or set()) - {"HEAD", "OPTIONS"}) != (Right.READ, {"GET"}):
+            raise ConfigError(f"the route {string} does more than read: viewers of a shared job must not reach it")
         self.right, self.audit, self.attempt = right, audit, attempt
         self.is_counted, self.is_quiet, self.is_authenticated = is_counted, is_quiet, is_authenticated
         self.is_automatic, self.checks_csrf, self.needs_sign_in = is_automatic, checks_csrf, needs_sign_in
+        self.reads_shared_jobs: Final = reads_shared_jobs
 
 
 NO_ROUTE: Final = Route("/", endpoint="no_route", right=Right.PUBLIC)

@@ -1,7 +1,11 @@
 """The account page with personal tokens, and what all account pages share: rendering, redirects, and the visitor."""
 
+import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,10 +17,12 @@ from services.errors import FleetsightError
 from services.table import CLOUD_ERRORS
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
 from services.users import CodeRequired, PoolTokens
-from web_tier.auth.audit import PASSWORD_CHANGED, audit_as, audit_details
+from web_tier.api.schemas import JobBody
+from web_tier.auth.audit import ACCOUNT_DELETED, PASSWORD_CHANGED, audit_as, audit_details
 from web_tier.auth.context import current_auth, signs_in
 from web_tier.auth.guard import FIRST_PAGE, csrf_token, safe_redirect
 from web_tier.auth.identity import Identity, current_identity, known_identity, known_session
+from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.rate_limits import count_code, remaining_quota
@@ -39,8 +45,8 @@ SCOPE_TEXTS: Final = {
 MAX_DAYS_DIGITS: Final = 6
 
 NOT_ENDED: Final = (
-    "Your new password is set, but sessions and tokens of your account could not be ended. End all of them on the "
-    "page Account in a minute."
+    "Your new password is set, but sessions and personal tokens of your account could not be ended. "
+    "Set a new password once more in a minute."
 )
 
 _log = logging.getLogger(__name__)
@@ -112,7 +118,7 @@ def visitor() -> Visitor:
     """Return the visitor of the current request."""
     identity, has_sign_in = known_identity(), signs_in()
     may_sign_up = has_sign_in and current_backend().config.auth.sign_up
-    if identity is None:
+    if identity is None or identity.by == "link":
         return Visitor(has_sign_in, False, may_sign_up=may_sign_up)
     return Visitor(has_sign_in, not identity.is_local, identity.email, identity.operates, may_sign_up)
 
@@ -139,8 +145,12 @@ class Proof:
     by_code: bool
 
 
-def prove_identity() -> Proof:
+@contextmanager
+def proven_identity() -> Iterator[Proof]:
     """Check the password of the current user, and the code if the account has a second factor, as the form has them.
+
+    The pool's tokens end with the context: revoking the refresh token ends the access token as well
+    (https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_RevokeToken.html).
 
     Raises:
         UserPoolError: the password or the code is wrong, or the pool accepts no more attempts.
@@ -153,8 +163,10 @@ def prove_identity() -> Proof:
         outcome = access.pool.answer_code(email, outcome.session, form_field("code"))
     if not isinstance(outcome, PoolTokens):  # an operator has set a temporary password meanwhile
         raise PasswordResetError
-    access.revoke(outcome.refresh_token)
-    return Proof(outcome.access_token, access.verifier.verify(outcome.id_token).signed_in, by_code)
+    try:
+        yield Proof(outcome.access_token, access.verifier.verify(outcome.id_token).signed_in, by_code)
+    finally:
+        access.revoke(outcome.refresh_token)
 
 
 @account_pages.get("/account", right=Right.ACCOUNT)
@@ -174,20 +186,63 @@ class ChangePasswordPage(MethodView):
     def post(self) -> Response:
         """Set the new password, and end all sessions and tokens, this session too."""
         try:
-            proof, email = prove_identity(), current_identity().email
-            current_auth().pool.change_password(
-                email, proof.access_token, form_field("password"), form_field("new_password")
-            )
+            email = current_identity().email
+            with proven_identity() as proof:
+                current_auth().pool.change_password(
+                    email, proof.access_token, form_field("password"), form_field("new_password")
+                )
         except UserPoolError as error:
             return render_error("password", error, **_second_factor())
         audit_as(PASSWORD_CHANGED, email)
         try:
             return _end_everything("changed")
         except CLOUD_ERRORS as error:
-            _log.error(
-                "could not end sessions and tokens of %s after a new password: %s", current_identity().owner, error
-            )
+            _log.error("could not end sessions and tokens of %s: %s", current_identity().owner, error)
             return render_page("password", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED, **_second_factor())
+
+
+@account_pages.get("/account/data", right=Right.ACCOUNT)
+def export() -> Response:
+    """Return the user's data as a file: account, sessions, tokens, and jobs with links to images and results."""
+    who, access = current_identity(), current_auth()
+    sessions, tokens = access.sessions.list_of(who.owner), access.personal_tokens.list(who.owner)
+    data = {
+        "account": {"id": who.owner, "email": who.email, "groups": sorted(who.groups)},
+        "sessions": [
+            {"browser": each.device, "signed_in": each.begun_at, "last_used": each.seen_at} for each in sessions
+        ],
+        "tokens": [
+            {"name": each.name, "scopes": sorted(each.scopes), "created": each.created_at, "expires": each.expires_at}
+            for each in tokens
+        ],
+        "jobs": [JobBody.from_job(job).model_dump(mode="json") for jobs in user_jobs().pages() for job in jobs],
+    }
+    answer = Response(json.dumps(data, default=datetime.isoformat, indent=1), mimetype="application/json")
+    answer.headers.set("Content-Disposition", "attachment", filename="fleetsight-data.json")
+    return answer
+
+
+@account_pages.view("/account/delete", "delete", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD)
+class DeleteAccountPage(MethodView):
+    """The page on which a user deletes the account."""
+
+    def get(self) -> Response:
+        """Show the form."""
+        return render_page("password", is_deletion=True, **_second_factor())
+
+    def post(self) -> Response:
+        """Delete the user's credentials, jobs, and last the account, so that a failed deletion can be repeated."""
+        access, who = current_auth(), current_identity()
+        try:
+            with proven_identity() as proof:
+                access.revocations.delete_all_of(who.owner)
+                user_jobs().delete_all()
+                access.pool.delete_account(proof.access_token)
+        except UserPoolError as error:
+            return render_error("password", error, is_deletion=True, **_second_factor())
+        access.accounts.evict(who.owner)
+        audit_as(ACCOUNT_DELETED, who.email)
+        return access.end(redirect_to(url_for("sign_in.sign_in", told="deleted")))
 
 
 @account_pages.post("/account/sessions/end", right=Right.CREDENTIALS, audit="sign-out everywhere")
@@ -219,8 +274,10 @@ def make_token() -> Response:
         fault = TokenNotMadeError(f"write after how many days the token expires: a whole number from 1 to {MAX_DAYS}")
         return render_error("account", fault, **_context())
     try:
-        signed_in = prove_identity().signed_in
-        text, token = tokens.make(who.owner, who.email, form_field("name"), scopes, int(days), signed_in)
+        with proven_identity() as proof:
+            text, token = tokens.make(
+                who.owner, who.email, form_field("name"), scopes, int(days), proof.signed_in, proof.by_code
+            )
     except (TokenNotMadeError, UserPoolError) as error:
         return render_error("account", error, **_context())
     audit_details(token_id=token.token_id, name=token.name, scopes=" ".join(sorted(token.scopes)))

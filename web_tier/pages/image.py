@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from flask import Response, redirect, request, url_for
+from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -22,7 +22,7 @@ from core.jobs.models import Job, Resend
 from core.messages import CRASHED_WORKER, ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
-from web_tier.auth.job_access import user_jobs
+from web_tier.auth.job_access import bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
@@ -31,13 +31,16 @@ from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
 from web_tier.pages.job import job_page_after
 from web_tier.results.job_snapshot import UNSURE
-from web_tier.results.query import ImageResult, is_final
+from web_tier.results.query import ImageResult, is_final, results_page
 from web_tier.results.services import current_result_services
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
 from web_tier.uploads.retry import retry_image
 
 image_pages = Routes("image")
 
+
+PICTURE_CANDIDATES = 20
+"""First images of a job, one of which the list of jobs shows."""
 
 THUMBNAIL_SECONDS = 3_600
 """How long a browser caches a thumbnail; the image at an address never changes."""
@@ -65,19 +68,24 @@ _WORKER_STEPS = (
 )
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>", right=Right.READ)
+@image_pages.get("/jobs/<job_id>/images/<image_id>", right=Right.READ, reads_shared_jobs=True)
 def image_page(job_id: str, image_id: str) -> str:
     """Show one image: its label, its scores, and its timeline."""
-    services = current_result_services()
-    job, result = user_jobs().image(known_ref(job_id, image_id))
+    services, jobs = current_result_services(), user_jobs()
+    job, result = jobs.image(known_ref(job_id, image_id))
+    share = jobs.share_of(job)
     response = result.response
-    labels = services.class_labels(job.model)
+    labels, facts = services.class_labels(job.model), current_backend().served.facts(job.model)
+    model = response.model if response else None
+    is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
-    return render_with_fleet(
+    return (render_template if share else render_with_fleet)(
         "image.html",
+        share=share,
         job=job,
         item=result,
-        model=response.model if response else None,
+        model=model,
+        seen=facts.seen if is_of_model else None,
         message=labels.messages.get(response.label or "") if response else None,
         scores=labels.all_scores(prediction) if prediction else [],
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
@@ -92,32 +100,33 @@ def image_page(job_id: str, image_id: str) -> str:
 @image_pages.post("/jobs/<job_id>/images/<image_id>/retry", right=Right.CLASSIFY)
 def retry_one(job_id: str, image_id: str) -> ResponseReturnValue:
     """Request one failed image again, then redirect to the page with the form."""
-    _, item = user_jobs().image(known_ref(job_id, image_id))
-    retried = retry_image(current_backend().intake, item.record, item.response, current_quota_scope())
+    job, item = user_jobs().image(known_ref(job_id, image_id))
+    retried = retry_image(current_backend().intake, job, item.record, item.response, current_quota_scope())
     if request.form.get("from") == "job":
         return redirect(job_page_after(job_id, retried), 303)
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id, retried=retried.of_one()), 303)
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail", right=Right.READ)
+@image_pages.get("/jobs/<job_id>/images/<image_id>/thumbnail", right=Right.READ, reads_shared_jobs=True)
 def image_thumbnail(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the thumbnail of an image for a list."""
     return _thumbnail(known_ref(job_id, image_id), TILE)
 
 
-@image_pages.get("/jobs/<job_id>/images/<image_id>/preview", right=Right.READ)
+@image_pages.get("/jobs/<job_id>/images/<image_id>/preview", right=Right.READ, reads_shared_jobs=True)
 def image_preview(job_id: str, image_id: str) -> ResponseReturnValue:
     """Return the thumbnail of an image for its own page."""
     return _thumbnail(known_ref(job_id, image_id), PREVIEW)
 
 
-@image_pages.get("/jobs/<job_id>/picture", right=Right.READ)
+@image_pages.get("/jobs/<job_id>/picture", right=Right.READ, reads_shared_jobs=True)
 def job_picture(job_id: str) -> ResponseReturnValue:
-    """Redirect to the thumbnail of a job's first image, for the list of jobs."""
-    first = next(user_jobs().images(known_id("job", job_id), limit=1), None)
-    if first is None:
+    """Redirect to the thumbnail of one of a job's first images, for the list of jobs: of one that has not failed."""
+    page = results_page(user_jobs(), known_id("job", job_id), after=None, limit=PICTURE_CANDIDATES)
+    shown = next((each.record.ref for each in page.items if each.state != "failed"), None)
+    if shown is None:
         return redirect(url_for("static", filename="no-picture.svg"))
-    answer = redirect(url_for("image.image_thumbnail", job_id=job_id, image_id=first.ref.image_id))
+    answer = redirect(url_for("image.image_thumbnail", job_id=job_id, image_id=shown.image_id))
     answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_SECONDS}"
     return answer
 
@@ -154,7 +163,7 @@ def _drawn(job: Job, result: ImageResult, side: int) -> bytes:
     was_too_costly = response is not None and response.error is not None and response.error.code == "too_costly"
     if was_too_costly or services.thumbnails.is_unavailable(ref):
         raise NoThumbnailError("it cannot be drawn")
-    with services.render_limiter.slot(job.owner) as may_draw:
+    with services.render_limiter.slot(bulkhead_caller(job)) as may_draw:
         if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
@@ -16,17 +17,20 @@ from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEntity
 
 from core.cost import JobCost
-from core.format import dollars, duration, percent_text, plural
+from core.format import dollars, duration, joined, percent_text, plural
 from core.ids import is_id
-from core.jobs.models import JobStatus
+from core.jobs.models import JobStatus, Share
 from core.messages import Model
-from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.auth.audit import audit_details
-from web_tier.auth.guard import credentials_check
-from web_tier.auth.job_access import UserJobs, user_jobs
+from web_tier.auth.job_access import UserJobs, bulkhead_caller, jobs_shared_with_user, user_jobs
 from web_tier.auth.permissions import Right
-from web_tier.features.notifications.api import NotificationWanted, notification_form, request_notification
+from web_tier.features.notifications.api import (
+    NotificationForm,
+    NotificationWanted,
+    notification_form,
+    request_notification,
+)
 from web_tier.http.backend import current_backend
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
 from web_tier.http.page_header import render_with_fleet
@@ -42,10 +46,11 @@ from web_tier.http.parameters import (
 from web_tier.http.parsing import EventsHeader
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
+from web_tier.pages.upload import AddingText
 from web_tier.results.export import BOOLEAN_TEXTS
 from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
-from web_tier.results.live_feed import event_stream
-from web_tier.results.progress import JobProgress, ProgressBody, has_cost, job_costs
+from web_tier.results.live_feed import FeedEvent, event_stream
+from web_tier.results.progress import JobProgress, ProgressBody, blocked_reason, has_cost, job_costs
 from web_tier.results.query import (
     MAX_SORTED,
     ORDERS,
@@ -62,12 +67,15 @@ from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.retry import Retried, retry_all_failed
 
 job_pages = Routes("jobs")
-live = Routes("live", right=Right.READ, is_automatic=True)
+live = Routes("live", right=Right.READ, is_automatic=True, reads_shared_jobs=True)
 
 
 JOBS_PER_PAGE = 25
 RETRY_SECONDS = 10.0
 """A request to retry a job begins no further portion of failed images after this long."""
+
+MAX_SHARED = 50
+"""Jobs of others in the list of jobs, the newest ones."""
 
 MAX_SELECTED = 100
 """Jobs that one request cancels or deletes."""
@@ -75,8 +83,11 @@ MAX_SELECTED = 100
 IMAGES_PER_PAGE = 200
 MAX_PAGES = 1_000
 
-UNSURE_PERCENT: Final = "75"
-"""Score up to which the filter for low scores goes."""
+UNSURE_PERCENT: Final = percent_text(100 * UNSURE)
+"""Score up to which the filter for unsure images goes."""
+
+MAX_NAMED_LABELS = 3
+"""Labels that the sentence on a finished job names."""
 
 MAX_LABELS = 20
 """Labels in the histogram before it is expanded: the most frequent ones."""
@@ -94,7 +105,7 @@ SEND_SECONDS = 20.0
 """A stream is closed if its browser accepts no data for this long."""
 
 _RETRY_NOTES: Final = {
-    "refused": "{count} rejected by the queue: try again in a moment",
+    "refused": "{count} refused by the queue: try again in a moment",
     "gone": "{count} no longer stored: upload them again",
     "final": "{count} cannot be classified, so a retry would fail",
     "running": "{count} being tried again already",
@@ -113,9 +124,13 @@ def jobs_page() -> str:
     backend, statuses = current_backend(), _statuses(jobs, [job.job_id for job in found.jobs])
     fleet, cancelled = backend.fleet.snapshot(), request.args.get("cancelled", default=0, type=int)
     costs = job_costs([status.counts for status in statuses], fleet, backend.fleet, backend.config.prices)
+    silent_seconds = backend.reports.silent_seconds(fleet)
     return render_template(
         "jobs.html",
-        rows=[JobRow(status, cost) for status, cost in zip(statuses, costs, strict=True)],
+        rows=[
+            JobRow(status, cost, blocked_reason(status, fleet, silent_seconds))
+            for status, cost in zip(statuses, costs, strict=True)
+        ],
         name=name,
         next_before=found.next_before,
         is_first_page=before is None,
@@ -123,15 +138,17 @@ def jobs_page() -> str:
         if 0 < cancelled <= MAX_SELECTED
         else None,
         fleet=fleet,
+        shared=jobs_shared_with_user(MAX_SHARED) if before is None and not name else (),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job in the list of jobs; `job_cost` is None if it is not known."""
+    """A job in the list of jobs; `job_cost` is None if it is not known, `blocked` if nothing holds up its images."""
 
     status: JobStatus
     job_cost: JobCost | None
+    blocked: str | None
 
     @property
     def words(self) -> str:
@@ -202,6 +219,11 @@ class JobPageQuery:
             correct=_BOOLEANS.get(args.get("correct", "")),
             reviewed=_BOOLEANS.get(args.get("reviewed", "")),
         )
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the scores are those of the unsure images."""
+        return self.low is None and self.high == 100 * UNSURE
 
     @property
     def filter(self) -> ResultsFilter:
@@ -307,7 +329,7 @@ class JobView:
     Attributes:
         classes: number of classes of the job's model; None if it is not known.
         image: id of the image that the address opens, or None.
-        age_seconds: time since the job was created, by the web tier's clock.
+        share: what lets the user read the job of another; None for a job of the user, who may change it.
     """
 
     progress: JobProgress
@@ -321,7 +343,7 @@ class JobView:
     note: str | None
     classes: int | None
     image: str | None
-    age_seconds: float
+    share: Share | None
 
     @classmethod
     def read(cls, jobs: UserJobs, job_id: str, limit: int) -> "JobView":
@@ -335,7 +357,7 @@ class JobView:
         rows = tuple(ImageRow.of_result(item) for item in page.found.items)
         counted = Counter(row.label for row in rows if row.label is not None).most_common()
         whole = max(counted[0][1], WHOLE_BAR * sum(images for _, images in counted)) if counted else 1
-        progress, body = current_result_services().progress(status)
+        (progress, body), share = current_result_services().progress(status), jobs.share_of(status.job)
         facts, model = current_backend().served.facts(status.job.model), page.found.model
         not_sorted = None
         if query.sort and not can_sort(status):
@@ -351,7 +373,7 @@ class JobView:
             note = "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
         return cls(
             progress=progress,
-            body=body,
+            body=body.for_viewers() if share else body,
             query=query,
             page=page,
             rows=rows,
@@ -361,7 +383,7 @@ class JobView:
             note=note,
             classes=len(facts.labels) if model and model.digest.removeprefix("sha256:") == facts.digest else None,
             image=valid_parameters(request.args).get("image"),
-            age_seconds=(utc_now() - status.job.created_at).total_seconds(),
+            share=share,
         )
 
     @property
@@ -372,10 +394,23 @@ class JobView:
         return len(self.rows) if self.page.is_first and self.page.next is None else None
 
     @property
+    def unsure(self) -> int | None:
+        """The number of unsure images of the job, or None if this page does not show all images."""
+        is_whole = self.query.filter.is_empty and self.matching == len(self.rows)
+        return sum(row.is_unsure for row in self.rows) if is_whole else None
+
+    @property
+    def found(self) -> str | None:
+        """What was found in a finished job, or None while it runs, or if this page does not show all images."""
+        if self.unsure is None or self.progress.status.state != "finished" or not self.labels:
+            return None
+        labels = [(each.label, each.images) for each in self.labels]
+        return found_sentence(labels, {"unsure": self.unsure, self.body.failed_words: self.body.failed})
+
+    @property
     def is_mostly_unsure(self) -> bool:
-        """Whether the model is unsure about more than half of the results on this page."""
-        scores = [row.score for row in self.rows if row.score is not None]
-        return sum(score < UNSURE for score in scores) * 2 > len(scores)
+        """Whether the model is known to be unsure about more than half of the images."""
+        return (self.unsure or 0) * 2 > self.body.accepted
 
     @property
     def is_mostly_cached(self) -> bool:
@@ -394,7 +429,26 @@ class JobView:
         return f"{page}?{parameters}" if parameters else page
 
 
-@job_pages.get("/jobs/<job_id>", right=Right.READ)
+def found_sentence(labels: Sequence[tuple[str, int]], others: Mapping[str, int]) -> str:
+    """Return what was found in a job, as static/job/facets.js has it.
+
+    Args:
+        labels: each with its number of images, the most frequent first.
+        others: numbers of images that need a look, by the word for them.
+    """
+    largest = labels[:MAX_NAMED_LABELS]
+    named = [f"{label} ({images:,})" for label, images in largest]
+    is_most = 2 * sum(images for _, images in largest) > sum(images for _, images in labels)
+    words = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    if more := len(labels) - len(named):
+        words = f"{words}, and {plural(more, 'more label')}"
+    counts = joined(*(f"{images:,} {word}" for word, images in others.items() if images))
+    is_even = labels[0][1] == labels[-1][1]
+    verb = "Found" if not more or is_even else "Mostly" if is_most else "Most often"
+    return f"{verb} {words}{f'; {counts}' if counts else ''}."
+
+
+@job_pages.get("/jobs/<job_id>", right=Right.READ, reads_shared_jobs=True)
 def job_page(job_id: str) -> ResponseReturnValue:
     """Show a job: its progress, and a page of its images.
 
@@ -405,14 +459,17 @@ def job_page(job_id: str) -> ResponseReturnValue:
         return redirect(url_for("jobs.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     job = view.progress.status.job
-    return render_with_fleet(
+    return (render_template if view.share else render_with_fleet)(
         "job.html",
         view=view,
         max_labels=MAX_LABELS,
+        unsure_percent=UNSURE_PERCENT,
         job=job,
         model=view.model or job.model,
         class_labels=current_result_services().class_labels(job.model).labels,
-        notification=notification_form(job_id),
+        notification=NotificationForm(False, ()) if view.share else notification_form(job_id),
+        adding=AddingText.from_config(current_backend().config),
+        takes_images=not job.source and not view.share and view.progress.status.cancelled_at is None,
     )
 
 
@@ -437,19 +494,27 @@ def job_events(job_id: str) -> Response:
     new stream replaces the earlier one of that id, should it still be open.
     `resync` means that the client must read the results again.
     """
-    services = current_result_services()
-    owner = user_jobs().job(known_id("job", job_id)).owner
+    services, jobs = current_result_services(), user_jobs()
+    job = jobs.job(known_id("job", job_id))
     last = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     connection = request.environ.get("gunicorn.socket")
-    stream = services.feeds.join(job_id, owner, last[:MAX_CURSOR_CHARACTERS], connection)
+    stream = services.feeds.join(job_id, bulkhead_caller(job), last[:MAX_CURSOR_CHARACTERS], connection)
     if stream is None:
         raise ServiceUnavailable("too many pages follow their jobs just now; ask for the job's status now and then")
     if connection is not None:
         connection.settimeout(SEND_SECONDS)
-    answer = Response(event_stream(stream, services.is_stopping, is_allowed=credentials_check()), mimetype=EVENTS)
+    data_of = _data_for_viewers if jobs.share_of(job) else attrgetter("data")
+    events = event_stream(stream, services.is_stopping, is_allowed=jobs.access_check(job), data_of=data_of)
+    answer = Response(events, mimetype=EVENTS)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would buffer events
     answer.call_on_close(lambda: services.feeds.leave(stream))
     return answer
+
+
+def _data_for_viewers(event: FeedEvent) -> str:
+    if event.kind not in {"progress", "end"}:
+        return event.data
+    return ProgressBody.model_validate_json(event.data).for_viewers().model_dump_json()
 
 
 @live.get("/jobs/<job_id>/rows")
@@ -465,8 +530,11 @@ def job_rows(job_id: str) -> Response:
 @live.get("/jobs/<job_id>/progress")
 def job_progress(job_id: str) -> Response:
     """Return the progress of a job, as the events have it: for browsers without a stream."""
-    status = user_jobs().status(known_id("job", job_id))
-    return Response(current_result_services().progress(status)[1].model_dump_json(), mimetype="application/json")
+    jobs = user_jobs()
+    status = jobs.status(known_id("job", job_id))
+    body = current_result_services().progress(status)[1]
+    shown = body.for_viewers() if jobs.share_of(status.job) else body
+    return Response(shown.model_dump_json(), mimetype="application/json")
 
 
 @job_pages.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)

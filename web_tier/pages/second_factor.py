@@ -5,33 +5,40 @@ to lock out its user.
 """
 
 from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import segno
-from flask import Response, url_for
+from flask import Response, make_response, url_for
 from flask.views import MethodView
 from markupsafe import Markup
 from werkzeug.exceptions import BadRequest, Forbidden
 
 from core.tokens import TokenRefusedError
-from services.user_errors import UserPoolError, WrongRecoveryCodeError, WrongSecondFactorError
-from services.users import CodeRequired, PoolTokens, required_email
+from services.user_errors import (
+    UserPoolError,
+    WrongCredentialsError,
+    WrongRecoveryCodeError,
+    WrongSecondFactorError,
+)
+from services.users import PoolTokens, required_email
 from web_tier.auth.audit import (
     FAILED_SIGN_IN,
     RECOVERY_CODE_USED,
     RECOVERY_CODES_MADE,
     SECOND_FACTOR_OFF,
     SECOND_FACTOR_ON,
-    SIGN_IN,
     audit_as,
 )
 from web_tier.auth.context import AuthServices, current_auth
-from web_tier.auth.identity import current_identity, set_identity, set_session
+from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right, is_required_of, lacks_second_factor
+from web_tier.http.rate_limits import count_code
 from web_tier.http.routes import Attempt, Routes
-from web_tier.pages.account import form_field, prove_identity, redirect_to, render_error, render_page
-from web_tier.pages.sign_in import continue_sign_in, sign_in_with
+from web_tier.pages.account import form_field, next_path, proven_identity, redirect_to, render_error, render_page
+from web_tier.pages.sign_in import CODE_CHALLENGE, continue_sign_in, open_challenge, sign_in_with
 
 ISSUER: Final = "Fleetsight"
 """Name that authenticator apps show with the account."""
@@ -40,6 +47,7 @@ REQUIRED: Final = "This site requires a second factor of you. Set it up to conti
 SIGN_IN_AGAIN: Final = (
     "This site requires a second factor of you. Sign out, and sign in again with a code of your app."
 )
+CODE_TOO_LATE: Final = "That took longer than a few minutes. Sign in again."
 IS_OFF: Final = "Your second factor is off."
 
 SETUP: Final = "second factor"
@@ -81,7 +89,8 @@ class SecondFactorPage(MethodView):
 def confirm_second_factor() -> Response:
     """Turn on the second factor if the code is of the key that was shown; then show recovery codes once.
 
-    Every session and token of the account ends, here and in the pool: it was made from the password alone.
+    Every session and token of the account ends, here and in the pool: it was made from the password alone. This
+    browser goes on in a new session: its user has just shown the password and a code.
     """
     access, identity = current_auth(), current_identity()
     secret, access_token = _setup(access, identity.owner)
@@ -99,9 +108,11 @@ def confirm_second_factor() -> Response:
         return _redirect_to_state()
     access.end_all_of(identity.owner)
     codes = access.recovery_codes.replace(identity.owner)
-    set_identity(None)
-    set_session(None)
-    return access.end(render_page("recovery_codes", codes=codes))
+    claims, now = access.verifier.verify(access_token), int(access.sessions.clock())
+    claims = replace(claims, email=account.email, groups=account.groups, signed_in=now)
+    answer = access.begin_session(claims, "", make_response(), second_factor=True)
+    answer.set_data(render_page("recovery_codes", codes=codes).get_data())
+    return answer
 
 
 @second_factor_pages.post("/account/second-factor/off", right=Right.CREDENTIALS, attempt=Attempt.PASSWORD)
@@ -127,35 +138,45 @@ def new_recovery_codes() -> Response:
     return render_page("recovery_codes", codes=access.recovery_codes.replace(identity.owner))
 
 
-@second_factor_pages.view("/sign-in/recovery", "recovery", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
-class RecoveryPage(MethodView):
-    """The page on which a user without the authenticator app signs in with a recovery code."""
+@second_factor_pages.view("/sign-in/code", "code", right=Right.PUBLIC, attempt=Attempt.CODE)
+class CodePage(MethodView):
+    """The page on which a user with a second factor enters a code of the authenticator app, or a recovery code."""
 
     def get(self) -> Response:
-        """Show the form."""
-        return render_page("recovery")
+        """Redirect to the sign-in: this page follows it."""
+        return redirect_to(url_for("sign_in.sign_in"))
 
     def post(self) -> Response:
-        """Turn off the second factor if the code is valid, and sign in; sign in if there is no second factor."""
-        access, email, password = current_auth(), form_field("email"), form_field("password")
-        action = SIGN_IN
+        """Sign in with the code; a recovery code turns off the second factor."""
+        access, challenge = current_auth(), open_challenge(CODE_CHALLENGE)
+        if challenge is None:
+            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+        email, session, password = challenge
         try:
-            outcome = access.pool.sign_in(email, password)
-            if isinstance(outcome, CodeRequired):
-                audit_as(FAILED_SIGN_IN, email)
-                account = access.pool.account(required_email(email))
-                if account is None or not access.recovery_codes.has(account.sub, form_field("recovery_code")):
-                    raise WrongRecoveryCodeError
-                action = RECOVERY_CODE_USED
-                audit_as(action, email)
-                _remove(access, account.sub)  # if the pool fails, the codes stay valid
-                access.end_all_of(account.sub)  # who has the lost app may have a session
-                outcome = access.pool.sign_in(email, password)
+            if form_field("recovery_code"):
+                return _recover(access, email, password)
+            count_code(email)
+            audit_as(FAILED_SIGN_IN, email)
+            tokens = access.pool.answer_code(email, session, form_field("code"))
         except UserPoolError as error:
-            return render_error("recovery", error)
-        if not isinstance(outcome, PoolTokens):
-            return continue_sign_in(outcome, email)
-        return sign_in_with(outcome, _redirect_to_state(), action=action)
+            if isinstance(error, WrongCredentialsError) and not isinstance(error, WrongSecondFactorError):
+                return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
+            return render_error("code", error, challenge=form_field("challenge"))
+        return sign_in_with(tokens, redirect_to(next_path()), second_factor=True)
+
+
+def _recover(access: AuthServices, email: str, password: str) -> Response:
+    audit_as(FAILED_SIGN_IN, email)
+    account = access.pool.account(required_email(email))
+    if account is None or not access.recovery_codes.has(account.sub, form_field("recovery_code")):
+        raise WrongRecoveryCodeError
+    audit_as(RECOVERY_CODE_USED, email)
+    _remove(access, account.sub)  # if the pool fails, the codes stay valid
+    access.end_all_of(account.sub)  # who has the lost app may have a session
+    outcome = access.pool.sign_in(email, password)
+    if isinstance(outcome, PoolTokens):
+        return sign_in_with(outcome, _redirect_to_state(), action=RECOVERY_CODE_USED)
+    return continue_sign_in(outcome, email, password)
 
 
 def _remove(access: AuthServices, owner: str) -> None:
@@ -171,7 +192,8 @@ def _refusal_of_user() -> Response | None:
         None if both are right; else the answer: what was wrong, or the state if there is no second factor to change.
     """
     try:
-        return None if prove_identity().by_code else _redirect_to_state()
+        with proven_identity() as proof:
+            return None if proof.by_code else _redirect_to_state()
     except UserPoolError as error:
         return render_error("second_factor", error, **_context())
 

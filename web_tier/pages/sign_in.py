@@ -1,8 +1,8 @@
 """Sign-in pages: sign-in and sign-out, sign-up, and passwords.
 
 Besides the password, the user pool may ask for a new password or for a code of an authenticator app. No page shows
-whether an address has an account. Sign-up sends a temporary password by mail and asks for none: a password that was
-chosen here would count before the address is verified.
+whether an address has an account. Sign-up mails a code. The password that is chosen there waits in the form,
+encrypted, until the code is entered: otherwise it would count before the address is verified.
 """
 
 import logging
@@ -14,36 +14,33 @@ from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
 from services.table import CLOUD_ERRORS
-from services.user_errors import UserPoolError, WrongCredentialsError, WrongSecondFactorError
-from services.users import CodeRequired, NewPasswordRequired, PoolTokens, required_email
-from web_tier.auth.audit import CODE_ASKED_FOR, FAILED_SIGN_IN, PASSWORD_RESET, SIGN_IN, audit_as
+from services.user_errors import UserPoolError
+from services.users import CodeRequired, NewPasswordRequired, PoolTokens, check_new_password, required_email
+from web_tier.auth.audit import CODE_ASKED_FOR, PASSWORD_RESET, SIGN_IN, audit_as
 from web_tier.auth.context import current_auth
 from web_tier.auth.devices import remember_device
 from web_tier.auth.guard import FIRST_PAGE
 from web_tier.auth.identity import current_identity, known_identity
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
-from web_tier.http.rate_limits import count_code
 from web_tier.http.routes import Attempt, Routes
-from web_tier.pages.account import form_field, next_path, redirect_to, render_error, render_page
+from web_tier.pages.account import NOT_ENDED, form_field, next_path, redirect_to, render_error, render_page
 
 MESSAGES: Final = {
     "out": "You are signed out.",
     "ended": "You were signed out meanwhile. Sign in to continue where you were.",
     "changed": "Your new password is set. All sessions and personal tokens of your account have ended. Sign in.",
+    "deleted": "Your account and your jobs are deleted.",
     "everywhere": "All sessions and personal tokens of your account have ended.",
 }
 """Message of the page by the query parameter `told`."""
 
 TO_GO_ON: Final = "Sign in to see the page that you asked for."
 
-TOO_LATE: Final = (
-    "That took longer than a few minutes. Sign in again with the temporary password. "
-    "If it is refused, ask for another one."
-)
+TOO_LATE: Final = "That took too long. Sign in with the code of the mail or the temporary password, or start again."
 
-CODE_CHALLENGE, PASSWORD_CHALLENGE = "challenge", "new password"
-"""Purposes of the sealed value that the browser gets after the right password: account, and session of the pool.
+CODE_CHALLENGE, PASSWORD_CHALLENGE, SIGN_UP_CHALLENGE = "code challenge", "new password", "sign-up"
+"""Purposes of the sealed value in a form: the account, and what it has shown, or chosen at the sign-up.
 
 So only a person who knows the password can try codes of an account, or exhaust its attempts, and an answer counts for
 that account alone.
@@ -52,20 +49,12 @@ that account alone.
 CHALLENGE_SECONDS: Final = 15 * 60
 """Longest validity of such a session in Cognito (`AuthSessionValidity`)."""
 
-CODE_TOO_LATE: Final = "That took longer than a few minutes. Sign in again."
+SIGN_UP_SECONDS: Final = 60 * 60
+"""Validity of the form in which the chosen password waits for the code."""
 
-
-INVITED: Final = (
-    "Check your email for a temporary password, and sign in with it. An address with an account gets no email."
-)
-
+ANOTHER_CODE: Final = "The mail is sent once more. Only its new code is good."
 
 CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
-
-NOT_ENDED: Final = (
-    "Your new password is set, but sessions and personal tokens of your account could not be ended. "
-    "Ask for another code, and set the password once more."
-)
 
 _log = logging.getLogger(__name__)
 
@@ -90,77 +79,48 @@ class SignInPage(MethodView):
             outcome = current_auth().pool.sign_in(form_field("email"), form_field("password"))
         except UserPoolError as error:
             return render_error("sign_in", error)
-        return continue_sign_in(outcome, form_field("email"))
+        return continue_sign_in(outcome, form_field("email"), form_field("password"))
 
 
-@sign_in_pages.view("/new-password", "new_password", right=Right.PUBLIC, attempt=Attempt.CODE)
-class NewPasswordPage(MethodView):
-    """The page on which a user with a temporary password chooses a new one."""
+@sign_in_pages.view("/new-password", "new_password", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
+class FirstPasswordPage(MethodView):
+    """The page on which a new user enters the mailed code, or a password in place of a temporary one."""
 
     def get(self) -> Response:
-        """Redirect to the sign-in: this page follows it."""
+        """Redirect to the sign-in: this page follows it, or the sign-up."""
         return redirect_to(url_for("sign_in.sign_in"))
 
     def post(self) -> Response:
-        """Set the password, and sign in with it."""
-        challenge = _challenge(PASSWORD_CHALLENGE)
-        if challenge is None:
+        """Set the first password, and sign in with it."""
+        chosen, temporary = open_challenge(SIGN_UP_CHALLENGE, SIGN_UP_SECONDS), open_challenge(PASSWORD_CHALLENGE)
+        email, sealed = chosen or temporary or ("", "")
+        if not email or email != form_field("email"):  # attempts are counted by that
             return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
-        email, session = challenge
+        code, password = (form_field("code"), sealed) if chosen else (sealed, form_field("password"))
         try:
-            outcome = current_auth().pool.set_first_password(email, session, form_field("password"))
-        except WrongCredentialsError:
-            audit_as(FAILED_SIGN_IN, email)
-            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
+            outcome = current_auth().pool.accept(email, code, password)
         except UserPoolError as error:
-            return render_error("new_password", error, email=email, challenge=form_field("challenge"))
-        return continue_sign_in(outcome, email)
+            return render_error(
+                "new_password", error, email=email, challenge=form_field("challenge"), by_code=bool(chosen)
+            )
+        return continue_sign_in(outcome, email, password)
 
 
-@sign_in_pages.view("/sign-in/code", "code", right=Right.PUBLIC, attempt=Attempt.CODE)
-class CodePage(MethodView):
-    """The page on which a user with a second factor enters a code of the authenticator app."""
-
-    def get(self) -> Response:
-        """Redirect to the sign-in: this page follows it."""
-        return redirect_to(url_for("sign_in.sign_in"))
-
-    def post(self) -> Response:
-        """Sign in with the code."""
-        access, challenge = current_auth(), _challenge(CODE_CHALLENGE)
-        if challenge is None:
-            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
-        email, session = challenge
-        count_code(email)
-        audit_as(FAILED_SIGN_IN, email)
-        try:
-            tokens = access.pool.answer_code(email, session, form_field("code"))
-        except WrongSecondFactorError as error:
-            return render_error("code", error, challenge=form_field("challenge"))
-        except WrongCredentialsError:
-            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=CODE_TOO_LATE)
-        except UserPoolError as error:
-            return render_error("code", error, challenge=form_field("challenge"))
-        return sign_in_with(tokens, redirect_to(next_path()), second_factor=True)
+def open_challenge(purpose: str, seconds: int = CHALLENGE_SECONDS) -> list[str] | None:
+    """Return what is sealed in the form's challenge for a purpose; None if it is not valid."""
+    return current_auth().sessions.keys.unseal(form_field("challenge"), purpose, seconds=seconds)
 
 
-def _challenge(purpose: str) -> tuple[str, str] | None:
-    """Return the account and the session of the pool that the form's challenge is for; None if it is not valid."""
-    keys = current_auth().sessions.keys
-    sealed = keys.unseal(form_field("challenge"), purpose, seconds=CHALLENGE_SECONDS)
-    return None if sealed is None else (sealed[0], sealed[1])
-
-
-def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired, email: str) -> Response:
+def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired, email: str, password: str) -> Response:
     """Sign in, or show the form for what the pool requires besides the password of `email`, which it has accepted."""
     keys = current_auth().sessions.keys
     match outcome:
         case NewPasswordRequired():
-            challenge = keys.seal(PASSWORD_CHALLENGE, email, outcome.session)
+            challenge = keys.seal(PASSWORD_CHALLENGE, email, password)
             return render_page("new_password", email=email, challenge=challenge)
         case CodeRequired():
             audit_as(CODE_ASKED_FOR, email)
-            return render_page("code", challenge=keys.seal(CODE_CHALLENGE, email, outcome.session))
+            return render_page("code", challenge=keys.seal(CODE_CHALLENGE, email, outcome.session, password))
         case PoolTokens():
             return sign_in_with(outcome, redirect_to(next_path()))
 
@@ -185,7 +145,7 @@ def sign_out() -> Response:
 
 @sign_in_pages.view("/sign-up", "sign_up", right=Right.PUBLIC, attempt=Attempt.MAIL)
 class SignUpPage(MethodView):
-    """The page that creates an account; 404 if `auth.sign_up` is false."""
+    """The page that creates an account: address and password; 404 if `auth.sign_up` is false."""
 
     def get(self) -> Response:
         """Show the form."""
@@ -193,13 +153,19 @@ class SignUpPage(MethodView):
         return render_page("sign_up")
 
     def post(self) -> Response:
-        """Let the pool mail a temporary password, and show the sign-in."""
+        """Let the pool mail a code, or another one, and show its form, whether or not the address has an account."""
         _require_sign_up()
+        access, chosen = current_auth(), open_challenge(SIGN_UP_CHALLENGE, SIGN_UP_SECONDS)
         try:
-            current_auth().pool.invite(form_field("email"))
+            email = required_email(form_field("email"))
+            password = chosen[1] if chosen and chosen[0] == email else form_field("password")
+            check_new_password(password, email)
+            access.pool.invite(email)
         except UserPoolError as error:
             return render_error("sign_up", error)
-        return render_page("sign_in", message=INVITED)
+        challenge = access.sessions.keys.seal(SIGN_UP_CHALLENGE, email, password)
+        message = ANOTHER_CODE if chosen else None
+        return render_page("new_password", email=email, challenge=challenge, by_code=True, message=message)
 
 
 def _require_sign_up() -> None:

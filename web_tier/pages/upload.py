@@ -1,6 +1,7 @@
 """The upload page: its form, the texts and limits that it shows, and the upload itself."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -9,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from werkzeug.exceptions import Forbidden, HTTPException, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
+from core.format import file_size
 from core.ids import new_job_id
 from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
@@ -67,10 +69,8 @@ def upload_form(fault: str | None = None) -> str:
     )
     return render_template(
         "upload.html",
-        limits=backend.config.web,
-        format_names=format_names("or"),
+        adding=AddingText.from_config(backend.config),
         accepted_files=[*(accepted.content_type for accepted in FORMATS.values()), *sorted(SUFFIXES)],
-        browser_limits=BrowserLimits.from_config(backend.config).model_dump(by_alias=True),
         example=backend.forecast(EXAMPLE_IMAGES) if fleet else None,
         keeping=keep_sentence(backend.config.retention.unkept_days),
         fleet=fleet,
@@ -110,7 +110,7 @@ def upload() -> ResponseReturnValue:
     if not outcomes:
         raise UnprocessableEntity("no file was chosen; go back and choose one or more images")
     if filenames := [outcome.filename for outcome in outcomes if isinstance(outcome, ImageRecord)]:
-        job = replace(job, name=clean_job_name(fields.get("name", ""), job_name_of_files(filenames)))
+        job = replace(job, name=clean_job_name(fields.get("name", ""), job_name_of_files(filenames, job.created_at)))
         with backend.intake.quota_reservation(outcomes, current_quota_scope()) as reservation:
             jobs.create(job)
             outcomes = reservation.commit(backend.intake.commit(outcomes))
@@ -133,6 +133,29 @@ def keep_sentence(unkept_days: float) -> str:
         return f"{start} stay."
     days = "1 day" if unkept_days == 1 else f"{unkept_days:g} days"
     return f"{start} after {days}."
+
+
+@dataclass(frozen=True, slots=True)
+class AddingText:
+    """What `_adding.html` shows, and gives to its script.
+
+    Attributes:
+        takes: which files are accepted, without the full stop.
+        max_files: files in one request.
+        limits: the `BrowserLimits`.
+    """
+
+    takes: str
+    max_files: int
+    limits: Mapping[str, object]
+
+    @classmethod
+    def from_config(cls, config: Config) -> "AddingText":
+        """Return the text of a configuration."""
+        takes = f"{format_names('or')}, up to {file_size(config.web.max_image_bytes)} each"
+        return cls(
+            takes, config.web.max_files_per_request, BrowserLimits.from_config(config).model_dump(by_alias=True)
+        )
 
 
 class _ScriptData(BaseModel):

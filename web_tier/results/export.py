@@ -42,8 +42,12 @@ CSV_HEADER = (
     *(f"{column}_{place}" for place in range(2, 2 + FURTHER_LABELS) for column in ("label", "score")),
     "truth",
     "correct",
+    "job_id",
 )
-"""Columns of a CSV. Clients read them by name or by place: add new ones at the end."""
+"""Columns of a CSV: schema 2, which the command `fleetsight classify --out` writes as well.
+
+Clients read them by name or by place: add new ones at the end.
+"""
 
 BOOLEAN_TEXTS: Final[Mapping[bool | None, str]] = {True: "true", False: "false", None: ""}
 """Texts of a cell, and of a parameter of a page's address."""
@@ -77,6 +81,7 @@ class ImageBody(ApiBody):
     """An accepted image and its result, as far as there is one; `bytes` is the size of the file."""
 
     image_id: str
+    job_id: str
     filename: str
     bytes: int
     accepted_at: datetime
@@ -199,6 +204,7 @@ def _csv_cells(result: ImageResult) -> dict[str, str]:
         "accepted_at": _csv_time(record.accepted_at),
         "truth": "" if result.truth is None else result.truth.label,
         "correct": BOOLEAN_TEXTS[result.is_correct],
+        "job_id": record.ref.job_id,
     }
     if response is None:
         return cells

@@ -26,7 +26,7 @@ MAX_RETRIES_PER_POLL = 400
 """Failed images that one poll checks for a retry, and retried images that it checks for a new result."""
 
 UNSURE = 0.5
-"""Score below which a label is shown as a guess: the model believes more in the other classes together."""
+"""Score up to which a label is unsure: the model believes as much in the other classes together, or more."""
 
 FAILURE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(CODES, "Not readable"),
@@ -85,7 +85,7 @@ class ImageRow(WireModel):
     @property
     def is_unsure(self) -> bool:
         """Whether the label is a mere guess, as for a picture of something that is not one of the classes."""
-        return self.score is not None and self.score < UNSURE
+        return self.score is not None and self.score <= UNSURE
 
     @property
     def labels(self) -> str:

@@ -375,6 +375,7 @@ def event_stream(
     is_stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     is_allowed: Callable[[], bool] = lambda: True,
+    data_of: Callable[[FeedEvent], str] = lambda event: event.data,
 ) -> Iterator[str]:
     """Yield the text of a stream: the events after its cursor, until it or the job ends, or for `STREAM_SECONDS`.
 
@@ -383,6 +384,7 @@ def event_stream(
         is_stopping: returns whether this process is stopping; the browser then reconnects to another process.
         clock: monotonic seconds.
         is_allowed: returns whether the viewer may still read the job; checked once per `HEARTBEAT_SECONDS`.
+        data_of: returns what the viewer may see of an event.
     """
     feed, cursor = stream.feed, stream.cursor
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
@@ -402,7 +404,7 @@ def event_stream(
             return
         for event_cursor, event in events:
             cursor = event_cursor
-            yield f"id: {cursor}.{stream.viewer}\nevent: {event.kind}\ndata: {event.data}\n\n"
+            yield f"id: {cursor}.{stream.viewer}\nevent: {event.kind}\ndata: {data_of(event)}\n\n"
             if event.kind == "end":
                 return
         if not events and clock() - sent_at < HEARTBEAT_SECONDS:

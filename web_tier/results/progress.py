@@ -3,12 +3,22 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from core.config import PriceSettings
 from core.cost import MIN_PRICED_IMAGES, JobCost
 from core.fleet.models import BillingPeriod, FleetSnapshot
 from core.fleet.store import FleetStore
-from core.format import PAUSE_MEANS, STALE_SECONDS, dollars, duration, fleet_sentence, plural, rate_words
+from core.format import (
+    STALE_SECONDS,
+    blocked_words,
+    dollars,
+    duration,
+    fleet_sentence,
+    joined,
+    plural,
+    rate_words,
+)
 from core.jobs.models import Counts, JobState, JobStatus, SourceListing
 from services.clock import utc_now
 from web_tier.http.bodies import ApiBody
@@ -21,7 +31,7 @@ SETTLED_SECONDS = 10.0
 MAX_SETTLING_SECONDS = 60.0
 """How long a page waits for images that are being retried."""
 
-QUEUED = "Queued. Workers start within seconds."
+WAITING = "Waiting. Workers start within seconds."
 
 OPEN_CIRCUIT_MEANS = "No worker can classify images at the moment. Yours wait, and go on once the fault is repaired."
 
@@ -81,20 +91,14 @@ class JobProgress:
             return None
         return (self.answered_at - self.status.job.created_at).total_seconds()
 
-    @property
-    def whole_rate(self) -> float | None:
-        """Rate of the whole job, which is right beside `took_seconds`, or None if it is not known."""
-        counts, took = self.status.counts, self.took_seconds
-        images = counts.done + counts.failed - counts.cancelled
-        return images / took if took and took > 0 and images > 1 else None
-
 
 class ProgressBody(ApiBody):
     """A job's progress as a page shows it; figures with a unit are texts.
 
     Attributes:
         state: state of the job.
-        words: the state in words: `cancelling` until a cancelled job has all results.
+        words: the state in words, such as `blocked: paused by ops`, or `cancelling` until all images are answered.
+        blocked: why no waiting image can be classified now; None if nothing prevents it.
         accepted, done, failed, waiting: images.
         cancelled: those of the failed images that were cancelled.
         failed_words: what the failed images are: failed, cancelled, or both.
@@ -102,7 +106,7 @@ class ProgressBody(ApiBody):
         rate, left: images/s such as `46`, of a finished job over its whole time, and time left such as `3 s`; None
             if they are not known.
         workers: workers that run or start.
-        paused: whether the fleet is paused.
+        halt: what keeps workers from starting, in the words of the header; None if nothing does.
         sentence: what happens at the moment, and why.
         problem: what prevents a launch, if anything does.
         settled: whether the job will not change any more.
@@ -116,6 +120,7 @@ class ProgressBody(ApiBody):
 
     state: JobState
     words: str
+    blocked: str | None
     accepted: int
     done: int
     failed: int
@@ -126,7 +131,7 @@ class ProgressBody(ApiBody):
     rate: str | None
     left: str | None
     workers: int
-    paused: bool
+    halt: str | None
     sentence: str
     problem: str | None
     settled: bool
@@ -156,16 +161,17 @@ class ProgressBody(ApiBody):
             minimum_billed_seconds: what EC2 bills for an instance at least.
         """
         status = progress.status
+        blocked = blocked_reason(status, fleet, silent_seconds)
         if not has_cost(status.counts):
             cost = None
         cached, retried = status.counts.cached, status.counts.system_retried
         sentence, problem = _finished_sentence(progress), None
         left = _left_seconds(progress, None if silent_seconds > STALE_SECONDS else fleet)
-        rate = progress.whole_rate if status.is_answered else progress.rate
         if status.cancelled_at is not None:
             sentence = cancelled_sentence(status)
         elif status.listing is not None and (status.is_listing or status.accepted == 0 or status.listing.error):
-            sentence = listing_sentence(status.job.source, status.listing)
+            source = "/".join(filter(None, (status.job.source, status.job.source_pattern)))
+            sentence = listing_sentence(source, status.listing)
         elif not status.is_answered:
             describe = waiting_sentence if status.waiting else fleet_sentence
             sentence = describe(fleet, silent_seconds)
@@ -176,12 +182,14 @@ class ProgressBody(ApiBody):
             progress,
             status,
             status.counts,
+            words=f"blocked: {blocked}" if blocked else status.words,
+            blocked=blocked,
             failed_words=failed_words(status.counts),
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),
-            rate=rate_words(rate) if rate else None,
+            rate=rate_words(progress.rate) if progress.rate else None,
             left=duration(left) if left else None,
             workers=fleet.running + fleet.pending if fleet else 0,
-            paused=fleet is not None and fleet.paused is not None,
+            halt=None if fleet is None else fleet.halt,
             sentence=sentence,
             problem=problem,
             repeats=f"{cached:,} of {status.accepted:,} images came from the cache: they were classified before."
@@ -195,11 +203,34 @@ class ProgressBody(ApiBody):
             price=None if cost is None else _price_text(cost),
         )
 
+    def for_viewers(self) -> Self:
+        """Return what viewers of a shared job see: nothing of the fleet, of S3 or of the cost."""
+        sentence = f"{self.done + self.failed:,} of {plural(self.accepted, 'image')} done."
+        words = self.state if self.blocked else self.words
+        hidden = dict.fromkeys(("blocked", "halt", "problem", "cost", "price", "left"))
+        return self.model_copy(update={**hidden, "in_flight": 0, "workers": 0, "words": words, "sentence": sentence})
+
+
+def blocked_reason(status: JobStatus, fleet: FleetSnapshot | None, silent_seconds: float) -> str | None:
+    """Return why no waiting image of a job can be classified now, and no further one added; None if nothing does."""
+    if status.state != "running":
+        return None
+    model = status.job.model
+    if status.waiting and fleet and model and model.digest in fleet.failed_models:
+        return f"workers cannot load the model {model.name}"
+    if status.waiting:
+        return blocked_words(fleet, silent_seconds)
+    paused_until = status.listing and status.listing.paused_until
+    return f"quota of today used up; goes on at {paused_until:%H:%M} UTC" if paused_until else None
+
 
 def _problem(fleet: FleetSnapshot) -> str | None:
-    """Return what keeps the images of a job waiting, for its owner; None if nothing is known to."""
+    """Return what keeps the images of a job waiting, for its owner; None if nothing is known to, or the pause is.
+
+    The sentence on the fleet says that it is paused, and why.
+    """
     if fleet.paused is not None:
-        return PAUSE_MEANS
+        return None
     return fleet.problem if fleet.circuit.is_closed else OPEN_CIRCUIT_MEANS
 
 
@@ -213,6 +244,8 @@ def failed_words(counts: Counts) -> str:
 def cancelled_sentence(status: JobStatus) -> str:
     """Return what became of the images of a cancelled job, or what happens to them."""
     done, others = f"{status.counts.done:,} classified", status.accepted - status.counts.done
+    if status.stopped:
+        return f"Stopped: {status.stopped}. {done.capitalize()}, {others:,} not. A retry resumes the job."
     if status.waiting:
         return f"Cancelling: {done}, {others:,} not yet answered."
     return f"Cancelled: {done}, {others:,} not." if others else "Cancelled after every image had its label."
@@ -220,8 +253,10 @@ def cancelled_sentence(status: JobStatus) -> str:
 
 def listing_sentence(source: str, listing: SourceListing) -> str:
     """Return how far the source of a job is listed."""
-    skipped = sum(listing.skipped.values())
-    found = f"{plural(listing.listed, 'object')}{f', {skipped:,} skipped' if skipped else ''}"
+    others, unmatched = (listing.skipped.get(reason, 0) for reason in ("not_an_image", "not_matched"))
+    refused = sum(listing.skipped.values()) - others - unmatched
+    parts = ((refused, "refused"), (others, "no images"), (unmatched, "with other names"))
+    found = joined(plural(listing.listed, "object"), *(f"{count:,} {words}" for count, words in parts if count))
     if listing.error:
         return f"Could not list {listing.error}. So far: {found}."
     if listing.state != "listing":
@@ -271,14 +306,12 @@ def _left_seconds(progress: JobProgress, fleet: FleetSnapshot | None) -> float |
 
 def waiting_sentence(fleet: FleetSnapshot | None, silent_seconds: float) -> str:
     """Return what happens to waiting images: the sentence on the fleet, or that they are not yet counted."""
-    return QUEUED if _is_unaware(fleet, silent_seconds) else fleet_sentence(fleet, silent_seconds)
+    return WAITING if _is_unaware(fleet, silent_seconds) else fleet_sentence(fleet, silent_seconds)
 
 
 def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:
     """Return whether the controller has not counted the waiting images of a job yet: it calls the fleet idle."""
-    if fleet is None or silent_seconds > STALE_SECONDS:
-        return False
-    if fleet.paused is not None or fleet.is_capped or not fleet.max_workers:
+    if fleet is None or silent_seconds > STALE_SECONDS or fleet.halt:
         return False
     return fleet.running + fleet.pending + fleet.visible + fleet.in_flight + fleet.delayed == 0
 

@@ -230,16 +230,21 @@ def sorted_page(
 
 
 def images_per_second(status: JobStatus) -> float | None:
-    """Return the rate of workers from their first result to their last, or None if it is not known.
+    """Return the speed of a job, or None if it is not known: of a finished one from its creation to its last answer.
 
-    Images that were answered from the cache do not count: their times are by the clock of a web process.
+    Before, it is the speed of the workers from their first result to their last. Images that were answered from the
+    cache do not count in it: their times are by the clock of a web process.
     """
     counts = status.counts
-    first, last = counts.first_result_at, counts.last_result_at
-    answered = counts.done - counts.cached + counts.failed - counts.cancelled
-    if first is None or last is None or last <= first or answered < 2:
+    images = answered = counts.done + counts.failed - counts.cancelled
+    begin, end = counts.first_result_at, counts.last_result_at
+    if status.is_answered:
+        begin, end = status.job.created_at, counts.last_at
+    else:
+        images -= counts.cached + 1
+    if begin is None or end is None or end <= begin or min(images, answered - 1) < 1:
         return None
-    return (answered - 1) / (last - first).total_seconds()
+    return images / (end - begin).total_seconds()
 
 
 class JobModels:

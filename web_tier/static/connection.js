@@ -1,4 +1,6 @@
-// The banner that says that a page which keeps itself up to date has lost its server, and how old its figures are.
+// Pages that keep themselves up to date: polling, and the banner that says that the server is lost, and how old all is.
+
+import { goToSignIn, needsSignIn } from "./sign_in.js";
 
 /** A page has lost its connection when nothing has succeeded for this long after the first failure, in milliseconds. */
 const GRACE_MS = 5_000;
@@ -55,4 +57,35 @@ export class Connection {
         this.#banner.textContent = `Connection lost. Retrying… Figures are from ${timeFormat.format(this.#updatedAt)}.`;
         this.#onChange(true);
     }
+}
+
+/**
+ * Fetch an address again and again while the page is visible.
+ *
+ * @param {string} address
+ * @param {(response: Response) => void | Promise<void>} show - shows what the server has returned.
+ * @param {() => number} interval - returns the time until the next poll, in milliseconds.
+ */
+export function keepPolling(address, show, interval) {
+    const connection = new Connection();
+    let timer = null;
+    const poll = async () => {
+        try {
+            const response = await fetch(address, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+            if (needsSignIn(response)) goToSignIn();
+            if (!response.ok) throw new Error(`${address} returned ${response.status}`);
+            await show(response);
+            connection.succeeded();
+        } catch {
+            connection.failed(); // the next poll may succeed
+        }
+        schedule();
+    };
+    const schedule = () => {
+        clearTimeout(timer);
+        if (document.hidden) connection.paused();
+        else timer = setTimeout(poll, interval());
+    };
+    document.addEventListener("visibilitychange", () => (document.hidden ? schedule() : poll()));
+    schedule();
 }

@@ -1,41 +1,25 @@
 // The list of jobs: it keeps itself up to date while it is visible, and counts the selected jobs.
 
-import { Connection, POLL_TIMEOUT_MS } from "./connection.js";
-import { goToSignIn, needsSignIn } from "./sign_in.js";
+import { keepPolling } from "./connection.js";
 
 /** Time between two polls while a job runs, and while none does, in milliseconds. */
 const POLL_INTERVAL_MS = 2_000;
 const REST_INTERVAL_MS = 5_000;
 
-const connection = new Connection();
 const list = document.getElementById("jobs");
-let pollTimer = null;
 
 const tableBody = (root) => root.querySelector("tbody");
 const selected = () => [...list.querySelectorAll("[name=job]:checked")];
 
-async function poll() {
-    try {
-        const response = await fetch(location.href, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
-        if (needsSignIn(response)) goToSignIn();
-        if (!response.ok) throw new Error(`the list returned ${response.status}`);
-        const page = new DOMParser().parseFromString(await response.text(), "text/html");
-        if (!document.hidden) {
-            show(document.adoptNode(page.getElementById("jobs")));
-            showPill(document.adoptNode(page.getElementById("workersPill")));
-        }
-        connection.succeeded();
-    } catch {
-        connection.failed(); // the next poll may succeed
-    }
-    schedule();
+async function showPage(response) {
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    show(document.adoptNode(page.getElementById("jobs")));
+    showPill(document.adoptNode(page.getElementById("workersPill")));
 }
 
-function schedule() {
-    clearTimeout(pollTimer);
-    if (document.hidden) return;
+function interval() {
     const isRunning = [...list.querySelectorAll("[data-state]")].some(({ dataset }) => dataset.state === "running");
-    pollTimer = setTimeout(poll, isRunning ? POLL_INTERVAL_MS : REST_INTERVAL_MS);
+    return isRunning ? POLL_INTERVAL_MS : REST_INTERVAL_MS;
 }
 
 /** Show the list that the server has rendered. */
@@ -93,14 +77,6 @@ list.addEventListener("change", ({ target }) => {
     if (target.id === "all") for (const box of list.querySelectorAll("[name=job]")) box.checked = target.checked;
     showSelection();
 });
-document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) {
-        poll();
-        return;
-    }
-    clearTimeout(pollTimer);
-    connection.paused();
-});
 
 showSelection();
-schedule();
+keepPolling(location.href, showPage, interval);

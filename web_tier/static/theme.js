@@ -19,11 +19,11 @@ function chooseTheme(theme) {
     } catch {
         // The browser's storage is off: the theme applies to this page only.
     }
-    root.dataset.bsTheme = theme;
+    root.dataset.theme = theme;
 }
 
 function applyTheme() {
-    root.dataset.bsTheme = storedTheme() ?? (systemDark.matches ? "dark" : "light");
+    root.dataset.theme = storedTheme() ?? (systemDark.matches ? "dark" : "light");
 }
 
 root.classList.add("js");
@@ -32,5 +32,5 @@ systemDark.addEventListener("change", applyTheme);
 document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     button.hidden = false;
-    button.addEventListener("click", () => chooseTheme(root.dataset.bsTheme === "dark" ? "light" : "dark"));
+    button.addEventListener("click", () => chooseTheme(root.dataset.theme === "dark" ? "light" : "dark"));
 });

@@ -1,22 +1,10 @@
 // Shows the signed-in user in the header of a static page, as the web tier's own pages do.
 
-const TIMEOUT_MS = 10_000;
+import { fetchState } from "./fetch_state.js";
 
 /** The visitor; null if the server does not respond in time. */
-export const visitor = await fetchVisitor();
+export const visitor = await fetchState("/account/visitor");
 if (visitor?.signed_in) showVisitor(visitor);
-
-async function fetchVisitor() {
-    try {
-        const response = await fetch("/account/visitor", {
-            cache: "no-store",
-            signal: AbortSignal.timeout(TIMEOUT_MS),
-        });
-        return response.ok ? await response.json() : null;
-    } catch {
-        return null;
-    }
-}
 
 function showVisitor({ email, operates, csrf_token }) {
     const [account, signOut, signIn, fleetLink] = ["account", "signOut", "headerSignIn", "fleetLink"].map((id) =>

@@ -2,10 +2,10 @@
 
 import { plural } from "./upload/format.js";
 
-/** Show how many workers run or start, and whether the fleet is paused. */
-export function showWorkersPill(workers, isPaused) {
+/** Show how many workers run or start, and what keeps further ones from starting, or null. */
+export function showWorkersPill(workers, halted) {
     const pill = document.getElementById("workersPill");
-    const text = plural(workers, "worker") + (isPaused ? " · paused" : "");
+    const text = plural(workers, "worker") + (halted ? ` · ${halted}` : "");
     const label = pill.querySelector("span");
     if (label.textContent !== text) label.textContent = text;
     pill.classList.toggle("on", workers > 0);

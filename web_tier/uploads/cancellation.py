@@ -10,10 +10,16 @@ would fail the images of a job that is not cancelled. A cancelling and a retry a
 deletes the tombstone before and after the mark, and a cancelling deletes its tombstone if the mark is gone. If a
 process ends in between, the controller deletes the tombstone before it closes the job. Since the job may be cancelled
 at that moment, `align_tombstone` then reads the mark again.
+
+The controller cancels a job in the same way when too many of its images failed, with the reason in the mark. A retry
+then also goes on with the source of the job, and the limit has no more effect.
 """
 
+from datetime import datetime
+
 from core.ids import cancelled_key
-from core.jobs.models import JobStatus
+from core.jobs.listings import ListingStore
+from core.jobs.models import Job, JobStatus
 from core.jobs.store import JobStore
 from services.s3 import Bucket
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
@@ -34,8 +40,18 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     # While images are retried, the counts have their earlier results.
     if status.state == "finished" and not (status.retried_at and store.is_open(job_id)):
         return
-    store.put_cancelled(job_id, ingest.clock())
-    align_tombstone(store, ingest.bucket, job_id, is_cancelled=True)
+    mark_cancelled(store, ingest.bucket, job_id, ingest.clock())
+
+
+def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, reason: str = "") -> None:
+    """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone.
+
+    Raises:
+        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: cancelling again is safe.
+        NotFoundError: the job is being deleted.
+    """
+    store.put_cancelled(job_id, at, reason)
+    align_tombstone(store, inputs, job_id, is_cancelled=True)
 
 
 def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelled: bool) -> None:
@@ -57,13 +73,24 @@ def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelle
             return
 
 
-def resume_job(ingest: ImageIngest, job_id: str) -> None:
+def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     """End the cancelling of a job, if it is cancelled; images that have failed meanwhile stay failed.
+
+    If the controller had cancelled it, further images of its source count towards the quota of `caller`.
 
     Raises:
         TableBusyError, botocore.exceptions.BotoCoreError, ClientError: resuming again is safe.
+        NotFoundError: the job is being deleted.
     """
+    job_id, store = job.job_id, ingest.store
     ingest.bucket.delete(cancelled_key(job_id))
-    if ingest.store.cancelled_jobs([job_id]):
-        ingest.store.delete_cancelled(job_id)
+    _, reason = store.job_and_cancelled(job_id)
+    if reason is not None:
+        if reason:
+            # Before the mark is deleted, so that a process that ends here leaves a job that can be resumed again.
+            store.reopen(job_id, ingest.clock())
+            store.put_resumed(job_id)
+            if job.source:
+                ListingStore(store).put_pending(job_id, caller)
+        store.delete_cancelled(job_id)
         ingest.bucket.delete(cancelled_key(job_id))

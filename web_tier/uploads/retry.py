@@ -125,9 +125,9 @@ def retry_failed(
     records, results = ingest.store.images_of(refs), ingest.store.results_of(refs)
     # A record is missing while the job is being deleted.
     found = [(records[ref], results[ref]) for ref in refs if ref in records and ref in results]
-    retried = retry_images(ingest, job.job_id, found, quota)
+    retried = retry_images(ingest, job, found, quota)
     if not retried.sent:
-        resume_job(ingest, job.job_id)  # no image has failed yet, or none is stored
+        resume_job(ingest, job, quota.caller)  # no image has failed yet, or none is stored
     return replace(retried, next_after=failed[max_images - 1] if len(failed) > max_images else None)
 
 
@@ -157,29 +157,33 @@ def retry_all_failed(
 
 
 def retry_image(
-    ingest: ImageIngest, record: ImageRecord, result: ClassificationResult | None, quota: QuotaScope = UNLIMITED
+    ingest: ImageIngest,
+    job: Job,
+    record: ImageRecord,
+    result: ClassificationResult | None,
+    quota: QuotaScope = UNLIMITED,
 ) -> Retried:
-    """Request one image again if it failed.
+    """Request one image of a job again if it failed.
 
     Raises:
         QuotaExceededError: the `quota` is used up.
     """
-    return retry_images(ingest, record.ref.job_id, [] if result is None else [(record, result)], quota)
+    return retry_images(ingest, job, [] if result is None else [(record, result)], quota)
 
 
 def retry_images(
     ingest: ImageIngest,
-    job_id: str,
+    job: Job,
     found: Iterable[tuple[ImageRecord, ClassificationResult]],
     quota: QuotaScope = UNLIMITED,
 ) -> Retried:
-    """Request those images of a job again that failed, each given with its result.
+    """Request those images of a job again that failed, each given with its result, for the model that it has now.
 
     Raises:
         QuotaExceededError: they exceed the `quota`; nothing is sent.
         NotFoundError: the job is being deleted.
     """
-    at, retries, final, running = ingest.clock(), list[_Retry](), 0, 0
+    job_id, at, retries, final, running = job.job_id, ingest.clock(), list[_Retry](), 0, 0
     for record, result in found:
         if result.status != "failed":
             continue
@@ -189,14 +193,15 @@ def retry_images(
             running += 1
         else:
             attempt = max(record.attempt, result.attempt) + 1
-            retries.append(_Retry(record, replace(record, attempt=attempt, retried_at=at)))
+            after = replace(record, attempt=attempt, retried_at=at, model=job.requested_model or record.model)
+            retries.append(_Retry(record, after))
     exists = list(ingest.pool.map(ingest.bucket.exists, [retry.before.key for retry in retries]))
     stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]
     missing = tuple(retry.before for retry, is_stored in zip(retries, exists, strict=True) if not is_stored)
     with quota.reserve([retry.before for retry in stored]) as reservation:
         if stored:
             # Before the requests: workers classify no image of a cancelled job.
-            resume_job(ingest, job_id)
+            resume_job(ingest, job, quota.caller)
             # Before the records, so that the controller watches the claimed images, and the job does not expire.
             ingest.store.reopen(job_id, at)
         claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
@@ -215,7 +220,7 @@ def redrive(ingest: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> Red
     letter = letters.find(ref)
     if letter is None:
         return "no_dead_letter"
-    match retry_image(ingest, letter.record, letter.result).of_one():
+    match retry_image(ingest, letter.job, letter.record, letter.result).of_one():
         case "sent" | "refused" | "gone" | "running" as outcome:
             return outcome
         case _:
@@ -225,9 +230,9 @@ def redrive(ingest: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> Red
 def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Redriven:
     """Request the images of up to `MAX_REDRIVEN` dead letters again, from the cursor `before` on."""
     page, retried = letters.page(before, limit=MAX_REDRIVEN), list[Retried]()
-    for job_id, of_job in groupby(page.letters, lambda letter: letter.job.job_id):
+    for job, of_job in groupby(page.letters, lambda letter: letter.job):
         try:
-            retried.append(retry_images(ingest, job_id, [(letter.record, letter.result) for letter in of_job]))
+            retried.append(retry_images(ingest, job, [(letter.record, letter.result) for letter in of_job]))
         except NotFoundError:
             continue  # the job is being deleted, and its dead letters with it
     return Redriven(

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from pydantic import ValidationError
 
 from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
@@ -29,10 +29,11 @@ from core.model_catalog import (
     with_model,
 )
 from core.published_bundles import publish, published_place
+from core.sandbox.bundle_program import check_network
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
-from services.s3 import Bucket
+from services.s3 import Bucket, is_refusal
 
 FRESH_SECONDS: Final = 5.0
 """Maximum age of the bundle's facts: a bundle that is built again in its place is known after so long."""
@@ -204,6 +205,7 @@ class ServedModels:
 
         Raises:
             CatalogRefusedError: the bundle cannot be read, or the catalogue does not take it; the message says why.
+            botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached, or refuses only for a time.
         """
         version = self._published(place, name, added_by)
         catalog = self._add(version, is_named=name is not None)
@@ -244,8 +246,12 @@ class ServedModels:
     def _published(self, place: str, name: str | None, added_by: str) -> ModelVersion:
         try:
             models = self._bucket_named(self._model_bucket)
-            facts = publish(Path(place), self._bucket_named, models, checks_again=True)
-        except (BundleUnreadableError, BotoCoreError, ClientError) as error:
+            facts = publish(Path(place), self._bucket_named, models, check=check_network)
+        except (BundleUnreadableError, ParamValidationError) as error:
+            raise CatalogRefusedError(str(error)) from error
+        except ClientError as error:
+            if not is_refusal(error):  # the same bundle may be added in a moment
+                raise
             raise CatalogRefusedError(str(error)) from error
         return _version(facts, self._model_bucket, name, self._now(), added_by)
 

@@ -1,7 +1,7 @@
 """Ingest of single images, each sent in its own request: a group commit of all that arrive at the same moment.
 
 A job for each image would flood the list of jobs, and three calls for each would load the job table. So the single
-images of a user go into one job at a time, which all processes share. Each process has one thread that records and
+images of a user go into one job an hour, which all processes share. Each process has one thread that records and
 enqueues all waiting images together, of all users.
 
 The first process that needs a job makes it the user's current one, by a conditional write, and creates it. The others
@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from core.format import short_date
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
@@ -39,8 +40,8 @@ from web_tier.uploads.ingest import (
 from web_tier.uploads.multipart import Upload
 
 JOB_NAME = "Single images"
-MAX_JOB_IMAGES = 1_000
-MAX_JOB_AGE = timedelta(minutes=1)
+MAX_JOB_IMAGES = 10_000
+MAX_JOB_AGE = timedelta(hours=1)
 """Limits of a job of single images: beyond them the next image goes into a new job."""
 
 MAX_OPEN_JOBS = 1_000
@@ -158,7 +159,8 @@ class SingleImages:
             ):
                 before = "" if found is None else found.job.job_id
                 job_id = new_job_id(spread=self.spread_keys)
-                job = Job(job_id, JOB_NAME, now, self.keep, owner, is_single=True, model=model_of(job_id))
+                name = f"{JOB_NAME}, {short_date(now)}"
+                job = Job(job_id, name, now, self.keep, owner, is_single=True, model=model_of(job_id))
                 found = _OpenJob(job, before)
             self._open[owner] = found  # the latest one that was used
             found.images += 1

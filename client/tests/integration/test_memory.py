@@ -35,7 +35,7 @@ def peak_kb(folder: Path, tmp_path: Path) -> int:
     """Classify a folder; return the peak of the command's resident memory."""
     api = ResultsApi()
     with served(api.app()) as url:
-        options = ("--url", url, "--out", str(tmp_path / "r.jsonl"), "--truth-from-folders")
+        options = ("--url", url, "--out", str(tmp_path / "r.jsonl"), "--truth-from-folders", "--group-by", "folder")
         done = subprocess.run(
             [sys.executable, "-c", PEAK, "classify", str(folder), *options],
             cwd=PACKAGE,

@@ -35,6 +35,8 @@ class ApiJob:
     slices: dict[str, tuple[str, Any]] = field(default_factory=dict)
     source: str = ""
     results: str = ""
+    pattern: str = ""
+    max_failed_percent: float | None = None
     polls: int = 0
     order: list[str] = field(default_factory=list)
     """The ids of the images, sorted for a page of results."""
@@ -85,10 +87,14 @@ class ResultsApi:
     """Other objects of each source, by the reason."""
     source_error: str | None = None
     """Why sources cannot be listed."""
+    stopped: str | None = None
+    """Why the server has stopped its jobs; a retry ends it."""
     copy_error: str | None = None
     """Why results cannot be copied; else they are copied when the status is read a third time."""
     is_holding: bool = False
     """Whether images have no results for now."""
+    blocked: list[str | None] = field(default_factory=list)
+    """Why no image is classified, by each read of a status; the results are there after the last."""
     _unavailable: set[str] = field(default_factory=set)
     _keys: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -99,8 +105,16 @@ class ResultsApi:
         app.config["MAX_FORM_PARTS"] = None
         root = "/api/v1"
         app.add_url_rule(
-            f"{root}/limits", view_func=lambda: {"max_image_bytes": 1_000_000, "max_files_with_key": 250}
+            f"{root}/limits",
+            view_func=lambda: {"max_image_bytes": 1_000_000, "max_files_with_key": 250, "shrink_above_pixels": 100},
         )
+        models = {
+            "default": "demo",
+            "models": [{"name": "demo", "short_side": 32}, {"name": "fine", "short_side": 64}],
+        }
+        app.add_url_rule(f"{root}/models", "models", lambda: models)
+        forecast = {"text": "Soon.", "last_result_seconds": 240.0, "dollars": 0.414}
+        app.add_url_rule(f"{root}/forecast", "forecast", lambda: forecast | {"images": int(request.args["images"])})
         app.add_url_rule(f"{root}/jobs", "create", self._create, methods=["POST"])
         app.add_url_rule(f"{root}/jobs", "list", self._list)
         app.add_url_rule(f"{root}/jobs/<job_id>", "status", self._status)
@@ -128,6 +142,8 @@ class ResultsApi:
             return problem(403, f"images of {source} may not be classified", "forbidden")
         job = self.jobs.setdefault(job_id, ApiJob(request.get_json()["name"], source=source))
         job.results = request.get_json().get("results", "")
+        job.pattern = request.get_json().get("source_pattern", "")
+        job.max_failed_percent = request.get_json().get("max_failed_percent")
         for position, (name, content) in enumerate(self.sources.get(source, {}).items()):
             image_id = image_id_of(job_id, position)
             job.images[image_id] = result_of(image_id, name, content)
@@ -141,7 +157,9 @@ class ResultsApi:
         if job is None:
             return problem(404, f"there is no job {job_id!r}", "not-found")
         done = sum(image["status"] == "done" for image in job.images.values())
-        waiting = len(job.images) if self.is_holding else 0
+        blocked = self.blocked.pop(0) if self.blocked else None
+        is_holding = self.is_holding or bool(self.blocked)
+        waiting = len(job.images) if is_holding else 0
         source = {
             "uri": job.source, "state": "failed" if self.source_error else "complete",
             "listed": len(job.images) + sum(self.skipped.values()), "accepted": len(job.images),
@@ -156,8 +174,9 @@ class ResultsApi:
         return {
             "source": source if job.source else None, "results": results if job.results else None,
             "job_id": job_id, "name": job.name, "created_at": "2026-11-24T00:00:00+00:00", "state": "finished",
-            "accepted": len(job.images), "done": 0 if self.is_holding else done,
-            "failed": 0 if self.is_holding else len(job.images) - done, "waiting": waiting,
+            "stopped": self.stopped,
+            "accepted": len(job.images), "done": 0 if is_holding else done, "blocked": blocked,
+            "failed": 0 if is_holding else len(job.images) - done, "waiting": waiting,
         }  # fmt: skip
 
     def _delete(self, job_id: str) -> ResponseReturnValue:
@@ -165,6 +184,7 @@ class ResultsApi:
         return "", 204
 
     def _retry(self, job_id: str) -> ResponseReturnValue:
+        self.stopped = None
         return {"job_id": job_id, "sent": 2, "refused": 0, "gone": [], "final": 1, "running": 0, "next": None}
 
     def _truth(self, job_id: str) -> ResponseReturnValue:

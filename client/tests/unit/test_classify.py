@@ -4,18 +4,20 @@ import csv
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from client.tests.support.results_api import FAILED, REJECTED, UNAVAILABLE, Command, Photos, ResultsApi, problem
-from fleetsight_client.output import COLUMNS
+from fleetsight_client.output import OutputError, ResultRowsFile
+from fleetsight_client.rows import COLUMNS, ResultRow, RowLayout
 
 
 def rows(file: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a CSV by path."""
     with file.open(newline="", encoding="utf-8") as lines:
-        return {row["path"]: row for row in csv.DictReader(lines)}
+        return {row["filename"]: row for row in csv.DictReader(lines)}
 
 
 def test_each_image_gets_a_row_in_the_order_of_the_names(
@@ -42,12 +44,12 @@ def test_rejected_and_failed_images_have_their_reason_and_status_1(
     done = command("classify", folder, "--out", tmp_path / "r.jsonl")
     assert done.exit_code == 1
     found = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    codes = [(row["path"], row["status"], row["error_code"]) for row in found]
+    codes = [(row["filename"], row["status"], row["error"] and row["error"]["code"]) for row in found]
     assert codes[0] == ("a.jpg", "done", None)
-    assert codes[1] == ("b.jpg", "rejected", "not_an_image")
+    assert codes[1] == ("b.jpg", "refused", "not_an_image")
     assert codes[2] == ("c.jpg", "failed", "truncated")
-    assert codes[4] == ("e.jpg", "rejected", "too_large")
-    assert "5 images: 2 with a label, 1 failed, 2 rejected." in done.stderr
+    assert codes[4] == ("e.jpg", "refused", "too_large")
+    assert "5 images: 2 with a label, 1 failed, 2 refused." in done.stderr
 
 
 def test_standard_output_has_nothing_but_results(command: Command, photos: Photos) -> None:
@@ -75,8 +77,8 @@ def test_what_is_left_out_is_counted_by_reason_and_loops_end(
     assert done.exit_code == 0, done.output
     assert api.names == {"a.jpg": 1, "link.jpg": 1}
     for line in (
-        "Left out (hidden): 2.", "Left out (not an image by name): 1.", "Left out (link to a folder): 1.",
-        "Left out (not readable): 1.", "Left out (no regular file): 1.", "Left out (written by this command): 1.",
+        "Not sent (hidden): 2.", "Not sent (not an image by name): 1.", "Not sent (link to a folder): 1.",
+        "Not sent (not readable): 1.", "Not sent (no regular file): 1.", "Not sent (written by this command): 1.",
     ):  # fmt: skip
         assert line in done.stderr
 
@@ -89,8 +91,8 @@ def test_a_file_is_an_image_by_its_suffix_or_without_one_by_its_start(
     folder = photos(dict.fromkeys(names, jpeg) | {"README": b"text", "@eaDir/a.jpg/thumb.jpg": jpeg})
     done = command("classify", folder)
     assert api.names == dict.fromkeys(names, 1)
-    assert f"Left out (not an image by name): 1. The first: {folder / 'README'}." in done.stderr
-    assert "Left out (hidden): 1.\n" in done.stderr
+    assert f"Not sent (not an image by name): 1. The first: {folder / 'README'}." in done.stderr
+    assert "Not sent (hidden): 1.\n" in done.stderr
 
 
 def test_a_folder_in_another_one_is_refused(command: Command, photos: Photos) -> None:
@@ -136,8 +138,10 @@ def test_no_wait_ends_when_all_images_are_accepted(api: ResultsApi, command: Com
         (("--out", "no/such/folder/r.csv"), "there is no folder"),
         (("--no-wait", "--out", "r.csv"), "--no-wait has no results"),
         (("--resume", "--restart"), "exclude each other"),
-        (("--watch", "--out", "r.parquet"), "Parquet"),
+        (("--watch", "--out", "r.parquet"), "which .parquet does not allow"),
         (("--truth-from-folders", "--no-wait"), "--no-wait has no results"),
+        (("--max-failed", "5%", "--watch"), "--max-failed does not go with --watch"),
+        *((("--max-failed", share), "is no share from 0.1% to 99%") for share in ("100%", "0", "nan", "5 images")),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_sent(
@@ -181,10 +185,64 @@ def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photo
     assert command("classify", photos({"a.jpg": b"cat", "b.jpg": REJECTED}), "--out", out).exit_code == 1
     found = parquet.read_table(out).to_pylist()
     assert tuple(found[0]) == COLUMNS
-    assert [(row["path"], row["score"], row["cached"], row["error_code"]) for row in found] == [
+    assert [(row["filename"], row["score"], row["cached"], row["error_code"]) for row in found] == [
         ("a.jpg", 0.9, False, None),
         ("b.jpg", None, None, "not_an_image"),
     ]
+
+
+def test_schema_1_has_the_columns_of_earlier_releases(command: Command, photos: Photos, tmp_path: Path) -> None:
+    folder, truth = photos({"a.jpg": b"cat", "b.jpg": REJECTED}), tmp_path / "truth.csv"
+    truth.write_text("a.jpg,cat\n")
+    options = ("--truth", truth, "--schema", "1")
+    assert command("classify", folder, "--out", tmp_path / "r.csv", *options).exit_code == 1
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as lines:
+        found = list(csv.DictReader(lines))
+    before = (
+        "path,status,label,score,error_code,error_message,image_id,job_id,model,model_digest,accepted_at,recorded_at"
+    )
+    assert ",".join(found[0]).startswith(f"{before},cached,label_2,score_2,")
+    assert list(found[0])[-2:] == ["truth", "right"]
+    assert [(row["path"], row["status"], row["right"]) for row in found] == [
+        ("a.jpg", "done", "true"),
+        ("b.jpg", "rejected", ""),
+    ]
+    assert found[0]["accepted_at"] == "2026-11-24T00:00:00+00:00"
+    assert command("classify", folder, "--out", tmp_path / "r.jsonl", *options).exit_code == 1
+    lines_of_json = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines_of_json] == [list(found[0])] * 2
+
+
+def test_json_lines_have_the_images_of_the_api_and_times_are_those_of_the_servers_csv(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder = photos({"a.jpg": b"cat", "b.jpg": FAILED, "c.jpg": REJECTED})
+    command("classify", folder, "--out", tmp_path / "r.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    own = {"job_id": next(iter(api.jobs)), "correct": None}
+    assert written[:2] == [image | own for _, image in sorted(api.job.images.items())]
+    assert {*written[1], "bytes", "worker", "attempts"} - {"recorded_at"} >= {*written[2]} - {"recorded_at"}
+    assert (written[2]["error"]["code"], written[2]["bytes"]) == ("not_an_image", len(REJECTED))
+    command("classify", folder, "--out", tmp_path / "r.csv")
+    assert rows(tmp_path / "r.csv")["a.jpg"]["recorded_at"] == "2026-11-24 00:00:01"
+
+
+@pytest.mark.parametrize(("first", "second"), [("1", "2"), ("2", "1")])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_file_of_results_is_not_continued_with_other_columns(
+    first: str, second: str, suffix: str, tmp_path: Path
+) -> None:
+    out, row = str(tmp_path / f"r.{suffix}"), ResultRow(filename="a.jpg", status="done")
+    with ResultRowsFile(out, layout=RowLayout(int(first))) as file:
+        file.write(row)
+    with (
+        pytest.raises(OutputError, match="has other columns"),
+        ResultRowsFile(out, file.end_of_file, RowLayout(int(second))),
+    ):
+        pass
+    with ResultRowsFile(out, file.end_of_file, RowLayout(int(first))) as again:
+        again.write(row)
+    assert again.end_of_file > file.end_of_file
 
 
 def test_parquet_without_pyarrow_is_refused_before_anything_is_sent(
@@ -218,9 +276,9 @@ def test_images_in_s3_are_classified_where_they_are(api: ResultsApi, command: Co
     ended = command("classify", "--source", "s3://photos/day1", "--out", tmp_path / "r.csv")
     assert ended.exit_code == 0, ended.output
     assert "2 images: 2 with a label." in ended.output
-    assert "Left out (no image by its name): 2." in ended.output
+    assert "Not sent (no image by its name): 2." in ended.output
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
-    assert [(row["path"], row["label"]) for row in rows] == [("a.jpg", "cat"), ("b/c.jpg", "dog")]
+    assert [(row["filename"], row["label"]) for row in rows] == [("a.jpg", "cat"), ("b/c.jpg", "dog")]
     assert api.job.name == "day1"
     assert command("classify", "--source", "s3://photos/day1", "--no-wait").exit_code == 0
 
@@ -233,8 +291,8 @@ def test_an_image_in_s3_that_is_not_copied_counts_as_rejected(
     api.skipped = {"not_an_image": 5, "not_readable": 2, "too_large": 1}
     ended = command("classify", "--source", "s3://photos/day1", "--results", "s3://photos/labels")
     assert ended.exit_code == 1
-    assert f"{3 + len(names)} images: {len(names)} with a label, 3 rejected." in ended.output
-    assert "Not classified (not readable by Fleetsight): 2." in ended.output
+    assert f"{3 + len(names)} images: {len(names)} with a label, 3 refused." in ended.output
+    assert "No label (not readable by Fleetsight): 2." in ended.output
 
 
 def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reason(
@@ -246,6 +304,32 @@ def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reaso
     ended = command("classify", "--source", "s3://photos")
     assert ended.exit_code == 2
     assert "this bucket does not exist" in ended.output
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_a_stopped_job_ends_the_command_with_the_reason_and_goes_on_after_retry_and_resume(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path, is_sent: bool
+) -> None:
+    api.stopped = "6 of 100 images failed"
+    if not is_sent:
+        api.faults = [partial(problem, 409, "the job is stopped: 6 of 100 images failed", "job-cancelled")]
+    arguments = ("classify", photos({"a.jpg": b"cat"}), "--out", tmp_path / "r.csv", "--max-failed", "5%")
+    ended = command(*arguments)
+    assert (ended.exit_code, api.job.max_failed_percent) == (2, 5.0)
+    [job_id] = api.jobs
+    assert "stopped: 6 of 100 images failed" in ended.output
+    assert f"fleetsight retry {job_id} and --resume" in ended.output
+    assert command("retry", job_id).exit_code == 0
+    assert command(*arguments, "--resume").exit_code == 0
+    assert rows(tmp_path / "r.csv")["a.jpg"]["label"] == "cat"
+    assert len(api.jobs) == 1
+
+
+def test_a_stopped_job_of_a_source_is_status_2_with_the_reason(api: ResultsApi, command: Command) -> None:
+    api.sources["s3://photos"], api.stopped = {"a.jpg": b"cat"}, "6 of 100 images failed"
+    ended = command("classify", "--source", "s3://photos", "--max-failed", "0.5%")
+    assert (ended.exit_code, api.job.max_failed_percent) == (2, 0.5)
+    assert f"stopped: 6 of 100 images failed; fleetsight retry {next(iter(api.jobs))} goes on" in ended.output
 
 
 def test_results_of_a_source_are_copied_to_s3_before_the_command_ends(api: ResultsApi, command: Command) -> None:
@@ -270,3 +354,17 @@ def test_folders_and_a_source_exclude_each_other(command: Command, more: tuple[s
     ended = command("classify", *more)
     assert ended.exit_code == 2
     assert "--source" in ended.output
+
+
+@pytest.mark.parametrize("arguments", [("photos",), ("--source", "s3://photos/day1")])
+def test_a_wait_says_its_reason_once_and_again_when_it_changes(
+    arguments: tuple[str, ...], api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos({"a.jpg": b"cat"}).parent)
+    api.sources["s3://photos/day1"] = {"a.jpg": b"cat"}
+    cap = "spending cap of today reached; goes on at 00:00 UTC"
+    api.blocked = ["paused by ops", "paused by ops", cap, cap, None]
+    shown = command("classify", *arguments)
+    assert shown.exit_code == 0
+    lines = [line for line in shown.stderr.splitlines() if "blocked" in line]
+    assert lines == ["blocked: paused by ops", f"blocked: {cap}", "no longer blocked"]

@@ -29,12 +29,17 @@ def test_jobs_are_listed_with_their_counts(job_id: str, command: Command) -> Non
     assert json.loads(command("jobs", "--json").output)["accepted"] == 2
 
 
+def test_a_blocked_job_is_listed_with_its_reason(job_id: str, api: ResultsApi, command: Command) -> None:
+    api.blocked = ["paused by ops"]
+    assert "blocked: paused by ops" in next(each for each in command("jobs").output.splitlines() if job_id in each)
+
+
 def test_results_are_written_with_status_1_if_an_image_has_no_label(
     job_id: str, command: Command, tmp_path: Path
 ) -> None:
     shown = command("results", job_id)
     rows = list(csv.DictReader(shown.stdout.splitlines()))
-    assert [(row["path"], row["status"]) for row in rows] == [("a.jpg", "done"), ("b.jpg", "failed")]
+    assert [(row["filename"], row["status"]) for row in rows] == [("a.jpg", "done"), ("b.jpg", "failed")]
     assert shown.exit_code == 1
     assert command("results", job_id, "--out", tmp_path / "r.jsonl").exit_code == 1
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
@@ -96,7 +101,8 @@ def test_the_help_warns_of_tokens_on_the_command_line_and_has_the_exit_statuses(
     assert "all users of a machine can read command lines" in " ".join(shown.split())
     assert "FLEETSIGHT_URL" in shown
     assert "\n  2    wrong use, or the server refuses or does not answer\n  130  interrupted\n" in shown
-    assert ("\n  1    an image was rejected, failed or has no result\n" in shown) is (name in {"classify", "results"})
+    words = "\n  1    a file was refused, or an image failed or has no result\n"
+    assert (words in shown) is (name in {"classify", "results"})
 
 
 @pytest.mark.parametrize("name", ["results", "cancel", "retry"])

@@ -346,6 +346,13 @@ def begun(folder: Path) -> Begun:
     return Begun(journal, job, sent)
 
 
+def test_a_file_below_the_root_has_its_own_path(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.journal", [Path("/")])
+    journal.list_files([FoundFile(0, b"data/1.jpg", 1, 1)])
+    assert [str(each.file.path) for each in journal.outcomes()] == ["/data/1.jpg"]
+    journal.close()
+
+
 @pytest.mark.skipif(not CAN_FAIL_SYNCS, reason="a disk that fails can be had on Linux only")
 @pytest.mark.parametrize(
     "act",

@@ -10,7 +10,8 @@ from typing import Literal
 import pytest
 
 from client.tests.support.results_api import REJECTED, Command, Photos, ResultsApi
-from fleetsight_client.truth import MAX_PART_BYTES, TruthError, read_truths, truth_parts
+from fleetsight_client.tables import TableError
+from fleetsight_client.truth import MAX_PART_BYTES, read_truths, truth_parts
 
 FILES = {
     "cat/1.jpg": b"cat a", "cat/2.jpg": b"dog b", "Stop_Sign/3.jpg": b"stop-sign c", "dog/4.jpg": b"cat d",
@@ -20,7 +21,7 @@ FILES = {
 
 def found(file: Path) -> dict[str, tuple[str | None, bool | None]]:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return {row["path"]: (row["truth"], row["right"]) for row in rows}
+    return {row["filename"]: (row["truth"], row["correct"]) for row in rows}
 
 
 def test_folders_are_true_labels(api: ResultsApi, command: Command, photos: Photos, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_files_have_the_names_of_the_server_and_it_is_said_when_they_differ(
 def test_another_file_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "truth.csv"
     file.write_bytes(content)
-    with pytest.raises(TruthError, match=reason):
+    with pytest.raises(TableError, match=reason):
         list(read_truths(file))
 
 

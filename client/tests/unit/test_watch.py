@@ -25,8 +25,9 @@ from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.display import words
 from fleetsight_client.folders import FolderWalk, FoundFile
 from fleetsight_client.journal import Journal, Slice
-from fleetsight_client.output import ResultRow, ResultRowsFile, row_of
+from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.retries import PatientCalls, StoppedError
+from fleetsight_client.rows import ResultRow, row_of
 from fleetsight_client.uploader import Uploader
 
 Steps = Sequence[Callable[[], object]]
@@ -64,7 +65,7 @@ def nothing() -> None:
 
 def labels(tmp_path: Path) -> list[tuple[str, str]]:
     with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as lines:
-        return [(row["path"], row["label"]) for row in csv.DictReader(lines)]
+        return [(row["filename"], row["label"]) for row in csv.DictReader(lines)]
 
 
 def test_a_file_that_still_grows_waits_until_it_is_complete(

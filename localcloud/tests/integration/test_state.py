@@ -19,10 +19,10 @@ import requests
 from botocore.exceptions import BotoCoreError
 
 from localcloud.launch import LocalCloud
-from localcloud.machines.machine import children_of
 from localcloud.state.folder import DATABASE
 from localcloud.state.store import connect, load
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
+from localcloud.tests.support.processes import children_of
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from ami.archive import write_archive
@@ -23,6 +24,7 @@ from scripts.aws.bake.builders import (
     MAX_LOG_LINES,
     Builder,
     BuilderConfig,
+    QuotaUsedError,
     delete_security_group,
     describe_builder,
     launch_builder,
@@ -33,16 +35,18 @@ from scripts.aws.bake.builders import (
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.demo_model import DEMO_NAME
+from scripts.model.built_once import PHOTOS
 from scripts.model.commands import MODELS_FOLDER
 from services.ec2 import console_of
 
 ROOT = Path(__file__).parents[3]
 
-DEFAULT_BUNDLE = "photos"
-
 AGENT_KEY = ROOT / "ami" / "keys" / "amazon-ssm-agent.asc"
 KEY_WARNING = timedelta(days=90)
 """How long before the key expires each bake warns of it."""
+
+QUOTA_SECONDS = 900.0
+"""The longest wait for vCPUs of a builder: a worker ends once it has been idle."""
 
 BUILD_SECONDS = (MAX_LIFE_MINUTES + 10) * 60.0
 POLL_SECONDS = 10.0
@@ -85,12 +89,12 @@ def select_bundle(account: AwsAccount, name: str | None, engine: EngineName, mod
         elif name is not None:
             address = in_s3(name)
             bundle = load_bundle(Path(name)) if address is None else fetch_bundle(account.s3, address)
-        elif (models / DEFAULT_BUNDLE).is_dir():
-            bundle = load_bundle(models / DEFAULT_BUNDLE)
+        elif (models / PHOTOS).is_dir():
+            bundle = load_bundle(models / PHOTOS)
         else:
             raise BakeError(
-                f"there is no bundle in {models / DEFAULT_BUNDLE}: make the one for photos with "
-                f"`./scripts/fleetsight model build {DEFAULT_BUNDLE}`, name another by --bundle, or take the one of "
+                f"there is no bundle in {models / PHOTOS}: make the one for photos with "
+                f"`./scripts/fleetsight model build {PHOTOS}`, name another by --bundle, or take the one of "
                 f"signs and everyday things by --{DEMO_NAME}"
             )
     except BundleError as error:
@@ -171,12 +175,31 @@ def clean_up(context: AwsContext, roles: Sequence[Role]) -> None:
 def _build_images(
     context: AwsContext, options: BakeOptions, specs: Sequence[ImageSpec], failures: list[BuilderError]
 ) -> dict[Role, str]:
-    """Build the images of these specs side by side, and add the builders that failed to `failures`."""
+    """Build the images of these specs side by side, or one after the other where the quota holds no more builders.
+
+    The builders that failed are added to `failures`.
+    """
     buckets.ensure_bucket(context)
     buckets.upload_source(context, specs[0].source)
-    builders = [(spec, _resume_or_launch(context, options, spec)) for spec in specs]
+    builders: dict[Role, Builder] = {}
+
+    def launch(spec: ImageSpec) -> bool:
+        with suppress(QuotaUsedError):
+            builders[spec.role] = _resume_or_launch(context, options, spec)
+        return spec.role in builders
+
+    for spec in specs:
+        launch(spec)
     created: dict[Role, str] = {}
-    for spec, builder in builders:
+    for spec in sorted(specs, key=lambda each: each.role not in builders):
+        if spec.role not in builders:
+            what = (
+                f"the account's vCPUs to have room for a {options.builder_config.instance_type}: let workers end, or "
+                "ask for more vCPUs as `fleetsight aws check` shows"
+            )
+            context.report(f"The {spec.role}'s image waits for {what}.")
+            context.waiter.until(partial(launch, spec), what, seconds=QUOTA_SECONDS, every=POLL_SECONDS)
+        builder = builders[spec.role]
         try:
             seconds = _await_build(context, options, spec, builder)
         except BuilderError as failure:

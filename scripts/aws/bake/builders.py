@@ -58,6 +58,12 @@ UNAVAILABLE = {"InsufficientInstanceCapacity", "InvalidParameterCombination", "U
 or the account may not launch it, as on AWS's Free plan.
 """
 
+QUOTA_CODES = {"VcpuLimitExceeded", "InstanceLimitExceeded"}
+"""Error codes of a launch for which the vCPUs of running instances leave no room, in whichever zone.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+"""
+
 BUILDER_STATES = ("pending", "running", "stopping", "stopped")
 MAX_LOG_LINES = 20
 
@@ -144,6 +150,10 @@ def _allow_https_only(context: AwsContext, group: "SecurityGroupTypeDef") -> Non
         context.report_change(f"let {group_id} send by HTTPS")
 
 
+class QuotaUsedError(BakeError):
+    """Raised when the account's running instances leave no vCPUs for a builder."""
+
+
 @dataclass(frozen=True)
 class Builder:
     """An existing builder; `run` identifies its report."""
@@ -193,6 +203,7 @@ def launch_builder(context: AwsContext, spec: ImageSpec, builder_config: Builder
     """Launch a builder for `spec` in the first zone that has capacity.
 
     Raises:
+        QuotaUsedError: running instances use up the account's vCPUs.
         BakeError: no zone has capacity, or there is no network to launch it in.
     """
     vpc_id, subnet_ids = builder_subnets(context, builder_config.subnet_ids)
@@ -202,6 +213,8 @@ def launch_builder(context: AwsContext, spec: ImageSpec, builder_config: Builder
         try:
             builder = _run_instance(context, spec, builder_config, group_id, subnet_id)
         except ClientError as error:
+            if error.response["Error"]["Code"] in QUOTA_CODES:
+                raise QuotaUsedError(str(error)) from error
             if error.response["Error"]["Code"] not in UNAVAILABLE:
                 raise
             refused = str(error)

@@ -101,11 +101,18 @@ class ProposedChangeSet:
 
 
 def create_change_set(
-    context: AwsContext, kind: ChangeSetType, template_url: str, parameters: Sequence["ParameterTypeDef"]
+    context: AwsContext,
+    kind: ChangeSetType,
+    template_url: str,
+    parameters: Sequence["ParameterTypeDef"],
+    *,
+    reverts_drift: bool = False,
 ) -> ProposedChangeSet | None:
     """Create a change set and return it, or None if there is nothing to change.
 
-    The buckets and the table that an earlier stack of this prefix has left become part of the new stack.
+    The buckets and the table that an earlier stack of this prefix has left become part of the new stack. A change set
+    that reverts drift compares the template with what exists instead, and imports nothing.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html
 
     Raises:
         StackError: CloudFormation rejects the change; the message says why.
@@ -119,7 +126,7 @@ def create_change_set(
         Parameters=parameters,
         Capabilities=["CAPABILITY_IAM"],
         Tags=[{"Key": TAG, "Value": context.prefix}],
-        ImportExistingResources=True,
+        **({"DeploymentMode": "REVERT_DRIFT"} if reverts_drift else {"ImportExistingResources": True}),
     )
     created = _wait_until_created(context, reply["Id"])
     proposed = ProposedChangeSet(reply["Id"], reply["StackId"], kind, _read_changes(account, reply["Id"]))
@@ -127,21 +134,22 @@ def create_change_set(
         return proposed
     reason = created["StatusReason"] or "it gives no reason"
     is_empty = any(text in reason for text in NO_CHANGES)
-    details = [] if is_empty else _validation_errors(account, reply["Id"])
+    details = [] if is_empty else _validation_errors(account, ChangeSetName=reply["Id"])
     delete_change_set(account, proposed)
     if is_empty:
         return None
     raise StackFailedError("\n".join([f"CloudFormation refuses the change: {reason}", *details]))
 
 
-def _validation_errors(account: AwsAccount, change_set_id: str) -> list[str]:
-    """Return the errors of CloudFormation's early validation, one per resource; DescribeChangeSet omits them.
+def _validation_errors(account: AwsAccount, **operation: str) -> list[str]:
+    """Return the errors of CloudFormation's validation of a change set, or of its execution, one per resource.
+
+    DescribeChangeSet and DescribeStackEvents omit them.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html
     """
-    pages = account.cloudformation.get_paginator("describe_events").paginate(
-        ChangeSetName=change_set_id, Filters={"FailedEvents": True}
-    )
+    paginator = account.cloudformation.get_paginator("describe_events")
+    pages = paginator.paginate(**operation, Filters={"FailedEvents": True})  # type: ignore[arg-type]
     try:
         events = [event for page in pages for event in page["OperationEvents"]]
     except ClientError as error:
@@ -269,6 +277,8 @@ def deploy(context: AwsContext, proposed: ProposedChangeSet) -> StackDescription
     stack = follow_stack(context, events, LaunchFailureReporter(context).report)
     if stack.status not in SUCCEEDED:
         remedy = "see to it and run this again"
+        if any("DescribeEvents" in each for each in (*events.failures, stack.reason)):
+            events.failures += _validation_errors(context.account, StackName=stack.stack_id)
         if stack.status.endswith("ROLLBACK_COMPLETE"):
             remedy = f"CloudFormation took everything back; {remedy}"
         if any(f"({AUTO_SCALING_GROUP})" in each for each in events.failures):

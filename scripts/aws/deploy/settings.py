@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEMPLATE_PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
 _NAME_PROPERTY = re.compile(r'^( +(?:BucketName|TableName): )!Sub "([^"]+)"$', re.MULTILINE)
+_BUDGET = re.compile("^  MonthlyCost:\n(?:    .*\n)+", re.MULTILINE)
 CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 
 MAX_BYTES = 4_096
@@ -197,17 +198,25 @@ def pseudo_values(context: AwsContext) -> dict[str, str]:
     return {"Prefix": context.prefix, "AWS::AccountId": account.id, "AWS::Region": account.region_name}
 
 
-def upload_template(context: AwsContext, wanted: StackTemplate) -> str:
-    """Upload the template to the bake's bucket, which deletes it after a day, and return its URL.
+def without_budget(body: str) -> str:
+    """Return a template without the budget: some regions have no such type, and refuse a template that names it.
+
+    https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2177
+    """
+    return _BUDGET.sub("", body)
+
+
+def upload_template(context: AwsContext, body: str) -> str:
+    """Upload a template to the bake's bucket, which deletes it after a day, and return its URL.
 
     The template is larger than the 51,200 bytes that a call may contain.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
     """
     ensure_bucket(context)
     bucket, region = context.bake_bucket, context.account.region_name
-    body = with_static_names(wanted.body, pseudo_values(context)).encode()
-    key = f"stack/{hashlib.sha256(body).hexdigest()}.yaml"
-    context.account.s3.put_object(Bucket=bucket, Key=key, Body=body)
+    static = with_static_names(body, pseudo_values(context)).encode()
+    key = f"stack/{hashlib.sha256(static).hexdigest()}.yaml"
+    context.account.s3.put_object(Bucket=bucket, Key=key, Body=static)
     context.report_change(f"uploaded the template to the bucket {bucket}")
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return f"https://{bucket}.s3.{region}.{suffix}/{key}"
@@ -259,6 +268,8 @@ def change_set_parameters(
     for name, each in template.parameters.items():
         if name in wanted:
             found.append({"ParameterKey": name, "ParameterValue": wanted[name]})
+        elif stack is not None and stack.is_deleted and name in stack.parameters:
+            found.append({"ParameterKey": name, "ParameterValue": stack.parameters[name]})
         elif stack is not None and name in stack.parameters:
             found.append({"ParameterKey": name, "UsePreviousValue": True})
         elif each.default is None:

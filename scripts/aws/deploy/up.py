@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config import Config, EngineName
@@ -39,6 +40,8 @@ from scripts.aws.deploy.change_set import (
     prepare_stack,
     set_termination_protection,
 )
+from scripts.aws.deploy.demo import demo_bundles, offer_bundles
+from scripts.aws.deploy.kept_settings import deleted_stack
 from scripts.aws.deploy.network import NETWORK_PARAMETERS, NetworkError, find_network
 from scripts.aws.deploy.settings import (
     StackSettings,
@@ -53,9 +56,11 @@ from scripts.aws.deploy.settings import (
     unkept_days,
     upload_template,
     validated_config,
+    without_budget,
 )
 from scripts.aws.deploy.stack import (
     StackDescription,
+    StackFailedError,
     find_stack,
     page_answers,
     stack_resources,
@@ -66,9 +71,10 @@ from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import NETWORK_CHECKS
-from scripts.aws.resources import job_tables
+from scripts.aws.preflight.permissions import OFF
+from scripts.demo_model import DEMO_NAME
 from services.errors import FleetsightError
-from services.lease import move_lease, work_table_of
+from services.lease import move_lease
 from services.table import Table
 
 if TYPE_CHECKING:
@@ -137,7 +143,8 @@ class UpOptions:
 
     Attributes:
         vpc_id, subnet_ids: the new network of the stack; empty for the present one, or the default VPC.
-        bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`.
+        bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`. With `DEMO_NAME` it is that
+            for photos, and the demo's own is offered beside it.
         dry_run: report what would be done, and change nothing.
     """
 
@@ -171,13 +178,16 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
         AccountError: AWS cannot be called.
         DeclinedError: the user declined.
         NotReadyError: the account lacks something, which was reported.
-        NetworkError, SettingError, BakeError, StackError: the stack cannot be created; the message says why.
+        NetworkError, SettingError, ModelNotBuiltError, BakeError, StackError: the stack cannot be created; the
+            message says why.
         TimedOutError: the stack or the page took too long.
     """
     account, prefix = context.account, context.prefix
     context.report(f"Account {account.id}, {account.region_name}: the stack {prefix}.")
     # All checks come before the first change.
-    stack = find_stack(account, prefix)
+    stack = find_stack(account, prefix) or deleted_stack(context)
+    if stack is not None and stack.is_deleted:
+        context.report("The settings that the last `down` kept are used again, unless you give others.")
     config = _validate(options, stack)
     network = _find_network(context, options, stack)
     plan = _plan(context, options, config, stack, network)
@@ -186,10 +196,12 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     if options.dry_run:
         _dry_run(plan, options, stack, lacking)
         return None
+    offered = demo_bundles(config.worker.engine, context.report) if options.bundle == DEMO_NAME else ()
     if lacking:
+        options = replace(options, bundle=str(offered[0])) if offered else options
         _bake_missing(plan, options, prompts, lacking)
-    kind = prepare_stack(context)
-    stack = find_stack(account, prefix) if kind == "UPDATE" else None  # it may have changed meanwhile
+    prepare_stack(context)
+    stack = find_stack(account, prefix) or deleted_stack(context)  # it may have changed meanwhile
     proposed = _create_change_set(plan, options, stack)
     if proposed is not None:
         context.report(change_table(proposed.changes))
@@ -201,11 +213,13 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     try:
         if proposed is not None:
             deploy(context, proposed)
+            if any(each.action == "Import" for each in proposed.changes):
+                _revert_drift(plan, options)
         else:
             context.report(f"The stack {prefix} is as it should be.")
     finally:  # also of a stack that has returned to the table of before
         move_controllers(context)
-    return _finish(context, config, prompts)
+    return _finish(context, config, prompts, offered)
 
 
 def check_account(context: AwsContext, options: UpOptions) -> None:
@@ -237,7 +251,8 @@ def _plan(
     network: Mapping[str, str],
 ) -> StackPlan:
     wanted = parameter_values(options.settings, stack)
-    return StackPlan(context, network, config, wanted, available_images(context), is_new=stack is None)
+    is_new = stack is None or stack.is_deleted
+    return StackPlan(context, network, config, wanted, available_images(context), is_new)
 
 
 def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
@@ -259,9 +274,11 @@ def _validate(options: UpOptions, stack: StackDescription | None) -> Config:
 
 def _find_network(context: AwsContext, options: UpOptions, stack: StackDescription | None) -> dict[str, str]:
     """Return the parameters of the stack's network: a new one, or the present one."""
-    if stack is None or stack.status in NEVER_COMPLETE or options.vpc_id or options.subnet_ids:
+    has_network = stack is not None and stack.status not in NEVER_COMPLETE and "VpcId" in stack.parameters
+    if stack is None or not has_network or options.vpc_id or options.subnet_ids:
         return find_network(context.account, context.prefix, options.vpc_id, options.subnet_ids).parameters()
-    if any(name not in stack.parameters for name in NETWORK_PARAMETERS):  # an earlier version created it with fewer
+    # A deleted stack had gateway endpoints of its own; an earlier version created a stack with fewer parameters.
+    if stack.is_deleted or any(name not in stack.parameters for name in NETWORK_PARAMETERS):
         vpc_id, subnet_ids = stack.parameters["VpcId"], stack.parameters["SubnetIds"].split(",")
         return find_network(context.account, context.prefix, vpc_id, subnet_ids).parameters()
     return {name: stack.parameters[name] for name in NETWORK_PARAMETERS}
@@ -281,14 +298,35 @@ def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: 
 
 
 def _create_change_set(
-    plan: StackPlan, options: UpOptions, stack: StackDescription | None
+    plan: StackPlan, options: UpOptions, stack: StackDescription | None, *, reverts_drift: bool = False
 ) -> ProposedChangeSet | None:
     context, wanted = plan.context, _wanted_parameters(plan, options, stack)
-    url = upload_template(context, load_template())
-    if stack is not None:
+    body = load_template().body
+    url = upload_template(context, without_budget(body) if plan.parameters["MonthlyBudget"] in OFF else body)
+    kind: ChangeSetType = "CREATE" if stack is None or stack.is_deleted else "UPDATE"
+    if stack is not None and kind == "UPDATE":
         delete_stale_change_sets(context.account, stack.stack_id)
-    kind: ChangeSetType = "CREATE" if stack is None else "UPDATE"
-    return create_change_set(context, kind, url, change_set_parameters(load_template(), wanted, stack))
+    parameters = change_set_parameters(load_template(), wanted, stack)
+    return create_change_set(context, kind, url, parameters, reverts_drift=reverts_drift)
+
+
+def _revert_drift(plan: StackPlan, options: UpOptions) -> None:
+    """Give adopted buckets and tables the settings of the template, which their import does not change.
+
+    "After the import is complete and before performing subsequent stack operations, we recommend running drift
+    detection on imported resources": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+    """
+    context = plan.context
+    try:
+        stack = find_stack(context.account, context.prefix)
+        if proposed := _create_change_set(plan, options, stack, reverts_drift=True):
+            context.report(change_table(proposed.changes))
+            deploy(context, proposed)
+    except StackFailedError as error:
+        context.report(
+            f"Adopted buckets and tables may keep settings of the last stack ({error}): see its drift in the console "
+            "of CloudFormation."
+        )
 
 
 def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescription | None) -> dict[str, str]:
@@ -303,7 +341,6 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescript
         **source_parameters(config, context.account.caller_arn.split(":")[1]),
         "UnkeptDays": unkept_days(config.retention, options.settings, stack),
         "SignInHours": str(ceil(config.auth.session_hours)),
-        **_restored_table(context, stack),
         **kept_pool_parameters(context.account, prefix, options.settings, stack),
         **plan.network,
         **options.settings.parameters,
@@ -328,7 +365,7 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
     had_bucket = bucket_exists(account, context.bake_bucket)
     try:
         proposed = _create_change_set(plan, options, stack)
-        kinds = [] if stack is None else [kind for _, kind, _ in stack_resources(account, stack)]
+        kinds = [] if plan.is_new or stack is None else [kind for _, kind, _ in stack_resources(account, stack)]
         if proposed is None:
             context.report(f"The stack {context.prefix} is as it should be: nothing would be done.")
         else:
@@ -344,15 +381,6 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
             delete_bucket(account, context.bake_bucket)
 
 
-def _restored_table(context: AwsContext, stack: StackDescription | None) -> dict[str, str]:
-    """Return the parameter with the restored table that an earlier stack used last, for a new stack."""
-    own = f"{context.prefix}-jobs"
-    if stack is not None or own not in (tables := job_tables(context.account, context.prefix)):
-        return {}
-    used = work_table_of(Table(context.account.dynamodb, own), CONTROLLER_LEASE)
-    return {"RestoredJobTable": used} if used != own and used in tables else {}
-
-
 def move_controllers(context: AwsContext) -> None:
     """Let the controllers of the stack's present job table work, if they are not those that worked last.
 
@@ -366,7 +394,7 @@ def move_controllers(context: AwsContext) -> None:
         context.report_change(f"moved the lease of the controllers to the table {used}")
 
 
-def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
+def _finish(context: AwsContext, config: Config, prompts: Prompts, offered: Sequence[Path]) -> str:
     stack = find_stack(context.account, context.prefix)
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
     set_termination_protection(context, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
@@ -377,6 +405,8 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts) -> str:
 
         publish_site(context.account, context.prefix, context.report_change)
     address = wait_for_page(context, stack, prompts.answers)
+    if offered:
+        offer_bundles(context, stack, offered)
     kinds = [kind for _, kind, _ in stack_resources(context.account, stack)]
     context.report(idle_cost.cost_table(_idle_cost(context, config, kinds, {}, stack)))
     versions = template_versions(context.account, stack)

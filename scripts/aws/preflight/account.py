@@ -17,6 +17,8 @@ from scripts.aws.preflight.permissions import OFF, denials, needed_permissions, 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
+BUDGET_TYPE = "AWS::Budgets::Budget"
+
 CONDITION_PARAMETERS = {"HasSite": "StaticSite", "HasBudget": "MonthlyBudget"}
 """The parameters of the template's conditions on resources with names."""
 
@@ -122,8 +124,10 @@ def check_region(plan: StackPlan) -> Iterable[Finding]:
     It refuses a template that holds one, if a condition leaves it out, too.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ValidateTemplate.html
     """
-    kinds = sorted({each["Type"] for each in load_template().resources.values()})
-    body = json.dumps({"Resources": {f"R{number}": {"Type": kind} for number, kind in enumerate(kinds)}})
+    kinds = {each["Type"] for each in load_template().resources.values()}
+    if plan.parameters["MonthlyBudget"] in OFF:
+        kinds.discard(BUDGET_TYPE)  # which `up` takes out of the template
+    body = json.dumps({"Resources": {f"R{number}": {"Type": kind} for number, kind in enumerate(sorted(kinds))}})
     region = plan.account.region_name
     try:
         plan.account.cloudformation.validate_template(TemplateBody=body)
@@ -131,7 +135,8 @@ def check_region(plan: StackPlan) -> Iterable[Finding]:
         _, _, lacking = error.response["Error"].get("Message", "").partition("Unrecognized resource types: ")
         if not lacking:
             raise
-        yield Finding(Level.STOP, f"CloudFormation in {region} does not have {lacking}", "Give another --region")
+        remedy = "Give --budget 0" if lacking == f"[{BUDGET_TYPE}]" else "Give another --region"
+        yield Finding(Level.STOP, f"CloudFormation in {region} does not have {lacking}", remedy)
     else:
         yield Finding(Level.OK, f"CloudFormation in {region} has all types of resources")
 
@@ -190,7 +195,8 @@ def check_mail(plan: StackPlan) -> Iterable[Finding]:
         return
     region = sender.split(":")[3]
     if region != plan.account.region_name:
-        yield Finding(Level.WARNING, f"unknown: SES of the sender is in {region}, another region")
+        words = f"mails of finished jobs are sent by SES in {plan.account.region_name}, and the sender is in {region}"
+        yield Finding(Level.WARNING, words, f"Verify the sender in {plan.account.region_name}, too")
     elif plan.account.ses.get_account()["ProductionAccessEnabled"]:
         yield Finding(Level.OK, f"SES in {region} sends to every address")
     else:

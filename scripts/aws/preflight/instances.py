@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError
 from scripts.aws.bake.spec import (
     DEBIAN_OWNER,
     ENGINE_TAG,
-    ROLES,
     BakeError,
     disk_gib,
     newest_debian,
@@ -21,6 +20,7 @@ from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 STANDARD = {"on_demand": "L-1216C47A", "spot": "L-34B43A08"}
 
@@ -117,13 +117,14 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
             refused[kind] = refusal
     for kind, refusal in refused.items():
         code = refusal.response["Error"]["Code"]
-        level = Level.WARNING if code in TRANSIENT_CODES else _launch_level(plan, kind, list(refused))
+        is_unknown = code in TRANSIENT_CODES or "default security group" in str(refusal)  # the stack has its own
+        level = Level.WARNING if is_unknown else _launch_level(plan, kind, list(refused))
         remedy = f"Name another type: {OTHER_TYPE}"
         if code == "InvalidParameterCombination":
             remedy = f"On AWS's Free plan name a type of it, such as c7i-flex.large: {OTHER_TYPE}"
         elif code in TRANSIENT_CODES:
             remedy = "Try again"
-        elif code in DENIED_CODES or "architecture" in str(refusal):
+        elif code in DENIED_CODES or "architecture" in str(refusal) or is_unknown:
             remedy = ""  # which the explanation, or the finding of `check_images`, holds
         yield Finding(level, f"EC2 would not launch {kind}: {explain_error(refusal)}", remedy)
     if launched := [kind for kind in plan.types if kind not in refused]:
@@ -217,8 +218,8 @@ def _launch_level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
 def check_quota(plan: StackPlan) -> Iterable[Finding]:
     """Find quotas that are too small for the web instances, the builders, or the largest fleet.
 
-    A quota counts the vCPUs of all instances of the account in the region. The check does not subtract other
-    instances.
+    A quota counts the vCPUs of all instances of the account in the region. Only for a stack that exists, the check
+    reads which instances run.
     """
     fleet, web = plan.fleet, plan.web_type
     cpus = {name: kind.vcpus for name, kind in plan.instance_types.items()}
@@ -232,12 +233,17 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.WARNING, f"unknown: which quota counts the vCPUs of {kind} ({market})")
     web_code = quotas.get((web, "on_demand"))
     if web_code:
-        # An update of the stack launches the first new web instance before it ends an old one.
-        at_once = cpus[web] * max(plan.web_instances + (not plan.is_new), len(ROLES) - len(plan.images))
+        # An update of the stack launches the first new web instance before it ends an old one; a bake on a small
+        # quota builds one image after the other.
+        at_once = cpus[web] * (plan.web_instances + (not plan.is_new))
         if limits[web_code] < at_once:
-            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or the builders need {at_once} at once"
+            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or a builder needs {at_once} at once"
             yield Finding(Level.STOP, words, _increase_command(web_code, at_once))
             return
+        if not plan.is_new and (used := _used_vcpus(plan, web_code)) + cpus[web] > limits[web_code]:
+            words = f"{used} of {limits[web_code]} vCPUs are in use, so no new web instance can replace an old one"
+            increase = _increase_command(web_code, used + cpus[web])
+            yield Finding(Level.WARNING, words, f"Let workers end before a change that replaces it. {increase}")
         limits[web_code] -= cpus[web] * plan.web_instances
     workers = {
         (kind, market): limits[quotas[kind, market]] // cpus[kind]
@@ -255,6 +261,19 @@ def check_quota(plan: StackPlan) -> Iterable[Finding]:
     level = Level.WARNING if max(workers.values()) > 0 else Level.STOP
     vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] * plan.web_instances if quotas[first] == web_code else 0)
     yield Finding(level, words, _increase_command(quotas[first], vcpus))
+
+
+def _used_vcpus(plan: StackPlan, code: str) -> int:
+    """Return the vCPUs of the account's running on-demand instances that a quota counts."""
+    running: FilterTypeDef = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    pages = plan.account.ec2.get_paginator("describe_instances").paginate(Filters=[running])
+    instances = (each for page in pages for group in page["Reservations"] for each in group["Instances"])
+    return sum(
+        cpu.get("CoreCount", 0) * cpu.get("ThreadsPerCore", 0)
+        for each in instances
+        for cpu in [each.get("CpuOptions", {})]
+        if "InstanceLifecycle" not in each and quota_code(each["InstanceType"], "on_demand") == code
+    )
 
 
 def quota_code(instance_type: str, market: str) -> str | None:

@@ -1,7 +1,9 @@
 """The permissions that the user who deploys needs: one list, for the preflight and for the policy that it prints."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 
 OFF = {"", "0", "false"}
 """Values of a parameter that turn its part of the stack off."""
+
+MAX_STATEMENTS_CHARACTERS = 6_144 - 50
+"""The largest list of statements, in JSON without white space: a managed policy is limited to 6,144 characters.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+"""
 
 PERMISSIONS_PATH = Path(__file__).parents[3] / "infra" / "permissions.yaml"
 
@@ -37,10 +45,9 @@ class Permission:
     more: str = ""
     part: str = ""
 
-    def arns(self, account: AwsAccount, prefix: str) -> list[str]:
+    def arns(self, prefix: str, partition: str, region: str, account_id: str) -> list[str]:
         """Return the ARNs of the resources."""
-        partition = account.caller_arn.split(":")[1]
-        values = {"prefix": prefix, "region": account.region_name, "account": account.id}
+        values = {"prefix": prefix, "region": region, "account": account_id}
         return [each if each == "*" else f"arn:{partition}:{each.format_map(values)}" for each in self.resources]
 
 
@@ -56,18 +63,52 @@ def needed_permissions(parameters: Mapping[str, str]) -> list[Permission]:
     return [each for each in all_permissions() if not each.part or parameters.get(each.part, "") not in OFF]
 
 
-def deploy_policy(account: AwsAccount, prefix: str) -> dict[str, Any]:
-    """Return the IAM policy that allows `fleetsight up` with all parts that a stack can have."""
+def deploy_policies(
+    prefix: str,
+    partition: str = "${AWS::Partition}",
+    region: str = "${AWS::Region}",
+    account_id: str = "${AWS::AccountId}",
+) -> list[dict[str, Any]]:
+    """Return the IAM policies that together allow `fleetsight up` with all parts that a stack can have.
+
+    Each fits into a managed policy. No region, partition or account is longer than CloudFormation's name for it.
+    """
+    policies: list[dict[str, Any]] = []
+    for each in all_permissions():
+        allowed = {*each.actions.split(), *each.more.split()}
+        # The size of a policy is limited: no action is named beside a pattern that it matches.
+        actions = [one for one in sorted(allowed) if not any(fnmatchcase(one, other) for other in allowed - {one})]
+        resources = each.arns(prefix, partition, region, account_id)
+        statement = {"Sid": each.name, "Effect": "Allow", "Action": actions, "Resource": resources}
+        with_it = [*policies[-1]["Statement"], statement] if policies else []
+        if with_it and len(json.dumps(with_it, separators=(",", ":"))) <= MAX_STATEMENTS_CHARACTERS:
+            policies[-1]["Statement"] = with_it
+        else:
+            policies.append({"Version": "2012-10-17", "Statement": [statement]})
+    return policies
+
+
+def deploy_template(prefix: str) -> dict[str, Any]:
+    """Return a CloudFormation template with the policies of the user who deploys, for any account and region."""
+    policies = {f"Deploy{number}": policy for number, policy in enumerate(deploy_policies(prefix), 1)}
+    resources = {
+        name: {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": _substituted(policy)}}
+        for name, policy in policies.items()
+    }
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"The IAM policies of the person who deploys {prefix}",
+        "Resources": resources,
+        "Outputs": {name: {"Value": {"Ref": name}} for name in resources},
+    }
+
+
+def _substituted(policy: dict[str, Any]) -> dict[str, Any]:
     statements = [
-        {
-            "Sid": each.name,
-            "Effect": "Allow",
-            "Action": sorted({*each.actions.split(), *each.more.split()}),
-            "Resource": each.arns(account, prefix),
-        }
-        for each in all_permissions()
+        {**each, "Resource": [one if one == "*" else {"Fn::Sub": one} for one in each["Resource"]]}
+        for each in policy["Statement"]
     ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    return {**policy, "Statement": statements}
 
 
 def policy_source(account: AwsAccount) -> str | None:
@@ -99,13 +140,14 @@ def denials(account: AwsAccount, prefix: str, source: str, permissions: list[Per
             "ContextKeyValues": [account.region_name],
         }
     ]
+    where = (prefix, account.caller_arn.split(":")[1], account.region_name, account.id)
     paginator = account.iam.get_paginator("simulate_principal_policy")
     found: dict[str, bool] = {}
     for permission in (each for each in permissions if each.actions):
         # `check_launch` asks EC2 itself about launches.
         actions = [each for each in permission.actions.split() if each != "ec2:RunInstances"]
         # A name that the pattern matches: the simulation accepts resources, not patterns.
-        arns = [each if each == "*" else each.replace("*", "check") for each in permission.arns(account, prefix)]
+        arns = [each if each == "*" else each.replace("*", "check") for each in permission.arns(*where)]
         pages = paginator.paginate(
             PolicySourceArn=source, ActionNames=actions, ResourceArns=arns, ContextEntries=region
         )

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ami import local
 from ami.archive import ArchiveError, main, write_archive
-from ami.local import (
+from tests.conftest import ROOT
+from tests.support.booted import images as local
+from tests.support.booted.images import (
     ImageBuildError,
     ImageToolMissingError,
     build_image,
@@ -27,7 +28,6 @@ from ami.local import (
     need_tools,
     run,
 )
-from tests.conftest import ROOT
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -128,7 +128,6 @@ def test_what_no_image_needs_is_not_packed(project: Path, bundle: Path, tmp_path
         ("ami/provision.sh", {"worker", "web"}),
         ("ami/files/web/etc/nginx/nginx.conf", {"worker", "web"}),
         ("../bundle/model.xml", {"worker", "web"}),
-        ("ami/local.py", set()),
         ("ami/README.md", set()),
         ("localcloud/server.py", set()),
     ],

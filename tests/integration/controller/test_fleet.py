@@ -60,7 +60,7 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
         "the history has three workers and 65 images",
     )
     assert len(stored(scene).blocks()) <= sum(each.blocks for each in RESOLUTIONS)
-    reason = "3 workers, the limit: 65 images left, 3 still booting"
+    reason = "3 workers, the limit: 65 images left, 3 workers still booting"
     wait_until(
         lambda: (seen := scene.snapshot()) and (seen.running, seen.visible) == (3, 65), "three workers are shown"
     )

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -98,6 +99,21 @@ def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMa
     wait_until(lambda: "the lease was lost" in scene.log(0), "the thawed controller notices")
     wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows it")
     assert scene.workers() == 5
+
+
+def test_a_holder_that_was_too_slow_to_renew_goes_on_if_nobody_has_replaced_it(make_scene: SceneMaker) -> None:
+    """Beginning anew each time, a controller on a machine that is too busy would never record a result."""
+    scene = make_scene(controller={"lease_seconds": 1})
+    slow = scene.start_controller()
+    wait_until(lambda: scene.acts(0), "it acts")
+    refs = scene.add_job(2)
+    slow.send_signal(signal.SIGSTOP)
+    scene.respond([done(ref) for ref in refs])
+    time.sleep(1.5)  # beyond its lease
+    slow.send_signal(signal.SIGCONT)
+    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
+    assert scene.log(0).count("holds the lease") == 1
+    assert "lease was lost" not in scene.log(0)
 
 
 @pytest.mark.parametrize("token", [7, 11])

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from core.config import TracingSettings
-from core.telemetry import MAX_WAITING_SPANS, NO_SPANS, Span, SpanExporter
+from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, new_traceparent, span_id, trace_id
 from scripts.aws.logs import LogQuery
 from scripts.logs import LocalLogs
@@ -23,6 +23,8 @@ from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 START = 1_770_000_000.25
+MAX_WAITING = 512
+"""Spans that wait for a collector in a test: an export takes as many."""
 
 
 @pytest.fixture
@@ -92,13 +94,14 @@ def test_the_standard_variables_for_collector_and_headers_override_the_setting(
     assert collector.headers[0]["x-key"] == "secret"
 
 
-def test_nothing_waits_for_a_collector_that_does_not_answer() -> None:
+def test_nothing_waits_for_a_collector_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The collector accepts connections and does not answer before the spans were taken and the exporter closed."""
+    monkeypatch.setattr("core.telemetry.MAX_WAITING_SPANS", MAX_WAITING)
     release = threading.Event()
     with otlp_collector() as collector:
         collector.receive = lambda *_: (release.wait(DEADLINE_SECONDS), 200)[1]  # type: ignore[method-assign]
         spans = exporter(collector.url)
-        for _ in range(2 * MAX_WAITING_SPANS):
+        for _ in range(2 * MAX_WAITING):
             spans.export(Span("x", new_traceparent(is_sampled=True), None, START, START))
         spans.close()
         exporting = [thread for thread in threading.enumerate() if thread.name == "last-spans"]

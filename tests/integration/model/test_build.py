@@ -161,6 +161,19 @@ def test_a_network_that_expects_bgr_gets_it_with_mean_and_std_in_its_own_order(n
     assert bundle.manifest.preprocess.mean == (0.3, 0.2, 0.1)
 
 
+def test_an_onnx_file_describes_itself_but_for_what_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stated = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "Normalized_1_1"}
+    network, spec = tmp_path / "colours.onnx", tmp_path / "paint.yaml"
+    network.write_bytes(colour_network(SIZE, metadata={"names": "['blue', 'green', 'red']", **stated}))
+    spec.write_text(f"input_size: {SIZE}\n")
+    bundle = build_own(network, spec, tmp_path / "bundle", published=network)
+    assert answers(bundle) == list(COLOURS)
+    assert bundle.manifest.preprocess.mean == bundle.manifest.preprocess.std == (0.5, 0.5, 0.5)
+    assert capsys.readouterr().err.startswith(f"warning: {network} does not state fit: set it in {spec}")
+
+
 @pytest.mark.parametrize("suffix", [".pt2"])
 def test_a_network_that_ends_with_softmax_is_not_given_a_second_one(network: Path) -> None:
     write_pt2(network, MeanColour(ends=("Softmax",)))
@@ -200,7 +213,7 @@ def test_an_onnx_network_is_measured_and_not_compared_with_torch(network: Path, 
         (SPEC + "fit: letterbox\n", "fit: must be 'crop', 'stretch' or 'pad'"),
         (SPEC + "letterbox: true\n", "letterbox: unknown key; set fit to crop, stretch or pad"),
         (SPEC + "crop: 12\n", "crop 12 is not the input_size 16"),
-        (SPEC + "colour: true\n", "colour: unknown key; docs/models.md lists all keys"),
+        (SPEC + "colour: true\n", "colour: unknown key; examples/README.md lists all keys"),
         (SPEC + "chanels: bgr\n", r"chanels: unknown key; did you mean channels\?"),
         (SPEC + "crop_pct: 0.9\n", r"crop_pct: unknown key; set resize to input_size divided by crop_pct"),
         (SPEC + "input_range: [0, 2]\n", r"input_range\.1: must be 1 or 255"),
@@ -293,24 +306,23 @@ def test_a_network_is_fed_as_it_was_trained_by_torchvisions_transforms(
         assert np.abs(open_engine(engine, bundle).infer(batch) - outputs.numpy()).max() < 0.02
 
 
-@FORMATS
 @pytest.mark.parametrize(
-    ("ends", "more", "complaint"),
+    ("suffix", "ends", "outputs", "complaint"),
     [
-        (("Log",), "", r"answers the picture 'black' with nan, which is no number"),
-        (("Sub",), "", "answers 11 different pictures alike"),
-        (("Softmax",), "outputs: logits\n", "between 0 and 1 and sum to 1: set outputs: probabilities"),
-        ((), "outputs: probabilities\n", r"outputs from -\d.* to \d.* are no probabilities: set outputs: logits"),
-        (("Sigmoid",), "outputs: probabilities\n", r"sum to \d.*, not 1: set outputs: sigmoid if each label"),
-        (("Sigmoid",), "", "do not sum to 1: set outputs: sigmoid if each label"),
+        (".pt2", ("Log",), "", r"answers the picture 'black' with nan, which is no number"),
+        (".onnx", ("Sub",), "", "answers 11 different pictures alike"),
+        (".onnx", ("Softmax",), "logits", "between 0 and 1 and sum to 1: set outputs: probabilities"),
+        (".onnx", (), "probabilities", r"outputs from -\d.* to \d.* are no probabilities: set outputs: logits"),
+        (".onnx", ("Sigmoid",), "probabilities", r"sum to \d.*, not 1: set outputs: sigmoid if each label"),
+        (".onnx", ("Sigmoid",), "", "do not sum to 1: set outputs: sigmoid if each label"),
     ],
 )
 def test_outputs_that_are_not_what_the_yaml_says_are_refused(
-    suffix: str, ends: tuple[str, ...], more: str, complaint: str, tmp_path: Path
+    suffix: str, ends: tuple[str, ...], outputs: str, complaint: str, tmp_path: Path
 ) -> None:
     write_network(tmp_path / f"net{suffix}", "nchw", 3, "float32", ends)
     with pytest.raises(BundleBuildError, match=complaint):
-        build_with(tmp_path / f"net{suffix}", SPEC + more)
+        build_with(tmp_path / f"net{suffix}", SPEC + (f"outputs: {outputs}\n" if outputs else ""))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -330,14 +342,14 @@ def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
         build_with(tmp_path / "net.pt2", SPEC)
 
 
-@FORMATS
 @pytest.mark.parametrize(
-    ("shape", "more", "complaint"),
+    ("suffix", "shape", "more", "complaint"),
     [
-        (("nchw", 1, "float32"), "", r"takes 1 channel, so mean and std have one number each"),
-        (("nchw", 1, "float32"), "channels: rgb\n", "takes N x 1 x 16 x 16: set layout and channels"),
-        (("nchw", 3, "uint8"), "", "takes uint8, .*: leave out input_range, mean and std"),
+        (".onnx", ("nchw", 1, "float32"), "", r"takes 1 channel, so mean and std have one number each"),
+        (".onnx", ("nchw", 1, "float32"), "channels: rgb\n", "takes N x 1 x 16 x 16: set layout and channels"),
+        (".onnx", ("nchw", 3, "uint8"), "", "takes uint8, .*: leave out input_range, mean and std"),
         (
+            ".pt2",
             ("nchw", 3, "float32"),
             "input_size: 17\n",
             r"takes \[16, 16\] pixels \(height, width\), but input_size is 17: set that",

@@ -1,5 +1,6 @@
 """``fleetsight model``: what people type, and what they read."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from PIL import Image, ImageOps
 
 from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
-from core.bundle_manifest import IR_WEIGHTS_NAME
+from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME
 from core.confidence import wilson_interval
 from scripts.demo_model.signs import samples
 from scripts.model.commands import model
 from scripts.model.torchvision_import import import_torchvision
+from tests.support.bundles import broken_bundle
 from tests.support.onnx_file import colour_network
 
 
@@ -45,10 +47,31 @@ def test_verify_without_torch_still_checks_the_files(monkeypatch: pytest.MonkeyP
     assert "the engines were not compared: ./scripts/setup.sh torch" in ran.output
 
 
-def test_verify_refuses_a_network_that_answers_with_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpenVinoEngine, "infer", lambda _engine, batch: np.full((len(batch), 30), np.nan))
-    ran = run("verify")
-    assert (ran.exit_code, "answers a grey picture with what is no number" in ran.output) == (1, True)
+def weights_without_numbers() -> bytes:
+    """Return the demo bundle's weights with NaN in each tensor of floating-point numbers."""
+    weights = bytearray((DEMO_BUNDLE / IR_WEIGHTS_NAME).read_bytes())
+    network = (DEMO_BUNDLE / IR_NAME).read_text(encoding="utf-8")
+    for bits, at, size in re.findall(r'element_type="f(\d\d)" shape="[^"]*" offset="(\d+)" size="(\d+)"', network):
+        number = np.full(int(size) * 8 // int(bits), np.nan, f"float{bits}").tobytes()
+        weights[int(at) : int(at) + int(size)] = number
+    return bytes(weights)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        (IR_WEIGHTS_NAME, weights_without_numbers(), "is no number"),
+        (IR_WEIGHTS_NAME, b"short", "OpenVINO cannot run bundle broken"),
+        (IR_NAME, b"<net>", "OpenVINO cannot run bundle broken"),
+    ],
+)
+def test_verify_refuses_a_network_that_cannot_be_loaded_or_answers_with_no_numbers(
+    tmp_path: Path, file: str, content: bytes, reason: str
+) -> None:
+    broken_bundle(tmp_path / "broken", "broken", file, content)
+    ran = run("verify", str(tmp_path / "broken"))
+    assert (ran.exit_code, ran.output.count("\n")) == (1, 2), ran.output
+    assert reason in ran.output
 
 
 def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:

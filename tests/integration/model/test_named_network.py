@@ -1,6 +1,7 @@
 """Bundles of networks by name: they answer as torch does, and published weights are downloaded once and whole."""
 
 import math
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -14,7 +15,7 @@ import openvino
 import pytest
 import torch
 
-from app_tier.bundle import BundleBuildError
+from app_tier.bundle import BundleBuildError, file_digest
 from app_tier.engines import OpenVinoEngine
 from core.bundle_manifest import TORCH_NAME, BundleError
 from scripts.model import pretrained
@@ -221,19 +222,25 @@ def test_half_a_download_or_another_file_is_never_used_and_the_next_try_succeeds
     (tmp_path / "resnet18.pth").write_bytes(whole[:-1])  # damaged
     (tmp_path / "resnet18.pth.part").write_bytes(whole[:100])  # of a process that was killed
     weights_server.contents, weights_server.length = sent, length
-    with pytest.raises(
-        BundleBuildError, match=f"{complaint}.*try again with a network, or give a file with --weights"
-    ):
+    with pytest.raises(BundleBuildError, match=f"{complaint}.*try again with a network, or put that file at "):
         pretrained_weights("resnet18", tmp_path)
     weights_server.contents, weights_server.length = whole, len(whole)
     assert pretrained_weights("resnet18", tmp_path).read_bytes() == whole
 
 
-def test_without_a_network_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    row = replace(PRETRAINED_MODELS["resnet18"], weights="http://127.0.0.1:9/models/resnet18.pth")
+def test_without_a_network_the_error_names_a_place_for_the_file_and_one_put_there_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "copied.pth").write_bytes(b"weights")
+    digest = file_digest(tmp_path / "copied.pth")[:8]
+    row = replace(PRETRAINED_MODELS["resnet18"], weights="http://127.0.0.1:9/models/resnet18.pth", sha256=digest)
     monkeypatch.setattr(pretrained, "PRETRAINED_MODELS", {"resnet18": row})
-    with pytest.raises(BundleBuildError, match=r"cannot be downloaded from http://127.*refused.*--weights"):
-        pretrained_weights("resnet18", tmp_path)
+    with pytest.raises(BundleBuildError, match=r"cannot be downloaded from http://127.*refused") as raised:
+        pretrained_weights("resnet18", tmp_path / "weights")
+    place = re.search(rf"put that file at (\S+); its SHA-256 begins with {digest}$", str(raised.value))
+    assert place is not None
+    (tmp_path / "copied.pth").rename(place[1])
+    assert pretrained_weights("resnet18", tmp_path / "weights").read_bytes() == b"weights"
 
 
 def test_without_its_package_the_model_for_photos_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scripts.cli import SECTIONS, commands_by_section, fleetsight
+from scripts.model.built_once import ModelNotBuiltError
 from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
-from scripts.run.system import StartError
+from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,7 +64,8 @@ def clone_of_setup(tmp_path: Path) -> Path:
     ("arguments", "installed"),
     [
         ("model build resnet18", "run"),
-        ("model build photos", "run photos"),
+        ("model build photos", "photos run"),
+        ("up --region us-east-1 --demo", "photos run"),
         ("model build --network net.onnx --spec net.yaml", "run"),
         ("model build --network net.pt2 --spec net.yaml", "run torch"),
         ("model build resnet18 --precision int8 --images cats", "run torch"),
@@ -109,6 +111,11 @@ def test_an_older_name_of_a_command_leads_to_it(older: str, name: str, tmp_path:
     assert (ended.returncode, ended.stdout.splitlines()) == (3, [name, "--serve", "two words"])
 
 
+def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
+    program = "import sys, scripts.cli, scripts.logs, scripts.users; print(*sys.modules)"
+    assert {"boto3", "core.config", "numpy"} & {*run_python(program).stdout.split()} == set()
+
+
 def url_options(command: click.Command) -> Iterator[click.Option]:
     if isinstance(command, click.Group):
         for each in command.commands.values():
@@ -119,7 +126,7 @@ def url_options(command: click.Command) -> Iterator[click.Option]:
 def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "8123")
     talking = (
-        *("classify", "jobs", "results", "cancel", "delete", "retry"),
+        *("classify", "estimate", "jobs", "results", "cancel", "delete", "retry"),
         *("fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
     )
     commands = {str(each.name): each for listed in commands_by_section().values() for each in listed}
@@ -148,42 +155,6 @@ def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None
     assert "fleetsight fleet status" in ended.stderr
 
 
-@pytest.fixture(scope="module")
-def bash_completion() -> str:
-    return run(sys.executable, "-m", "scripts.cli", "completion", "bash").stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [("fle", ["fleet"]), ("model build --prec", ["--precision"])],
-)
-def test_bash_completes_the_commands_from_any_folder(
-    bash_completion: str, tmp_path: Path, words: str, offered: list[str]
-) -> None:
-    (tmp_path / "completion").write_text(bash_completion)
-    typed = ["./scripts/fleetsight", *words.split()]
-    asked = (
-        f"cd / && source {tmp_path}/completion && COMP_WORDS=({' '.join(typed)}) COMP_CWORD={len(typed) - 1} && "
-        "_fleetsight_completion ./scripts/fleetsight && printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    assert run("bash", "-c", asked).stdout.split() == offered
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_completion_of_other_shells_calls_this_checkout(shell: str) -> None:
-    script = run(sys.executable, "-m", "scripts.cli", "completion", shell).stdout
-    assert f"{shell}_complete" in script
-    assert str(ROOT / "scripts" / "fleetsight") in script
-
-
-def test_a_completion_installs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "fleetsight", tmp_path / "scripts")
-    ended = run(tmp_path / "scripts" / "fleetsight", _FLEETSIGHT_COMPLETE="bash_complete")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
-
-
 SWITCH = "--once --switch count_factor=2 --switch "
 
 
@@ -210,7 +181,7 @@ def test_what_a_system_cannot_start_with_is_named_before_the_start(
 
 
 @pytest.mark.parametrize(
-    ("program", "reason"), [("false", "could not be built.* --weights FILE"), ("sleep 60", "interrupted")]
+    ("program", "reason"), [("false", "could not be built: do what the line above says"), ("sleep 60", "interrupted")]
 )
 def test_a_build_that_fails_or_is_stopped_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, reason: str
@@ -220,11 +191,11 @@ def test_a_build_that_fails_or_is_stopped_says_what_to_do(
     python.write_text(f"#!/bin/sh\n{program}\n")
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
-    monkeypatch.setattr("scripts.run.model.MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
     stop = threading.Event()
     if "sleep" in program:
         stop.set()
-    with pytest.raises(StartError, match=f"resnet18.*{reason}"):
+    with pytest.raises(ModelNotBuiltError, match=f"resnet18.*{reason}"):
         model_setting("resnet18", said.append, stop)
     assert "45 MB" in said[0]
 
@@ -346,4 +317,4 @@ def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) ->
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ended = run(setup, "everything")
     assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: run photos torch simulate telemetry test docs" in ended.stderr
+    assert "unknown section 'everything'; there are: photos run torch simulate telemetry test docs" in ended.stderr

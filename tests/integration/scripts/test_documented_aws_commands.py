@@ -10,7 +10,6 @@ a dry run, too: the local Auto Scaling refreshes no instances.
 import os
 import re
 import shlex
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -24,16 +23,17 @@ from click.testing import CliRunner
 from flask import Flask
 from werkzeug.serving import make_server
 
-from app_tier.bundle import DEMO_BUNDLE
 from localcloud.launch import LocalCloud
-from scripts.aws.bake.bake import DEFAULT_BUNDLE, select_bundle
+from scripts.aws.bake.bake import select_bundle
 from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
+from scripts.model.built_once import PHOTOS
 from services.accounts import OPERATORS, Accounts
 from services.metadata import DRAIN_TAG
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
+from tests.support.bundles import relabelled_bundle
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
 
@@ -151,10 +151,11 @@ def reader(
     account_cloud: LocalCloud, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
-    shutil.copytree(DEMO_BUNDLE, tmp_path / DEFAULT_BUNDLE)
+    relabelled_bundle(tmp_path / PHOTOS, PHOTOS, " in a photo")
+    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
     for module in ("scripts.aws.commands", "scripts.aws.deploy.up"):
         monkeypatch.setattr(f"{module}.select_bundle", partial(select_bundle, models=tmp_path))
-    monkeypatch.setattr("scripts.aws.commands.AwsAccount", shared_accounts)
+    monkeypatch.setattr("scripts.aws.context.AwsAccount", shared_accounts)
     with ExitStack() as pages:
         made = Reader(account_cloud, pages)
         waiter = Waiter(lambda: made.now, made.sleep, lambda _: None)

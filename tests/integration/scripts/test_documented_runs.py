@@ -51,7 +51,7 @@ def expect_both_models(run: Run) -> None:
     """The drawn signs get the demo model; all other images get the one for photos."""
     run.expect_batch()
     run.expect(r"\n100 images, demo@")
-    run.expect(r"\nModels: photos for new jobs, demo for this batch\.\n")
+    run.expect(r"\nModels: photos for new jobs, demo for this job\.\n")
     models = ApiClient(run.url).models()
     assert (models["default"], [each["name"] for each in models["models"]]) == ("photos", ["photos", "demo"])
     sign = next(samples(1, seed=1))

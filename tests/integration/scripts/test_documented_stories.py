@@ -108,12 +108,12 @@ def test_a_network_of_ones_own_is_exported_built_checked_and_served(reader: Read
             image = Image.new("RGB", (64, 48), colour)
             image.save(reader.folder / "colour-photos" / label / f"{number}.jpg")
     with reader.running(COLOURS[0]) as run:
-        run.expect(r"no truth +│ +100\b")
+        run.expect(r"no true label +│ +100\b")
         run.expect(r"lost +│ +0\b")
         run.expect(r"100 images, colours@")
     with reader.running(COLOURS[1]) as run:
         run.expect(r"right +│ +12\b")
-        run.expect(r"12 images, colours@\w+, truth from folder names")
+        run.expect(r"12 images, colours@\w+, true labels from folder names")
 
 
 def test_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet(reader: Reader, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from core.fleet.store import CONTROLLER_LEASE
 from localcloud.launch import LocalCloud
 from scripts.aws import down
 from scripts.aws.context import TAG, DeclinedError
+from scripts.aws.deploy import change_set
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import StackFailedError, find_stack
 from scripts.aws.deploy.up import move_controllers
@@ -114,15 +115,52 @@ def test_delete_data_deletes_everything_and_repeats_harmlessly(whole: Stage) -> 
     assert len(whole.steps) == steps
 
 
-def parameters_of_next_stack(stage: Stage) -> dict[str, str]:
-    """Return the given parameters of the next stack; the local cloud cannot create it over a table that was kept."""
+@contextmanager
+def change_sets(stage: Stage) -> Iterator[list[Any]]:
+    """Yield the requests of change sets, as they are made."""
     events, requests = stage.account.cloudformation.meta.events, list[Any]()
     event = "provide-client-params.cloudformation.CreateChangeSet"
     events.register(event, lambda params, **_: requests.append(params))
-    with pytest.raises(StackFailedError, match="Table already exists"):
-        stage.up()
+    yield requests
     events.unregister(event)
+
+
+def parameters_of_next_stack(stage: Stage, **settings: Any) -> dict[str, str]:
+    """Return the given parameters of the next stack; the local cloud cannot create it over a table that was kept."""
+    with change_sets(stage) as requests, pytest.raises(StackFailedError, match="Table already exists"):
+        stage.up(**settings)
     return {each["ParameterKey"]: each["ParameterValue"] for each in requests[-1]["Parameters"]}
+
+
+def test_the_next_stack_has_the_settings_of_the_deleted_one_unless_others_are_given(stage: Stage) -> None:
+    given = {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60", "MonthlyBudget": "70"}
+    stage.up(settings=StackSettings(given, {"fleet.max_workers": "5"}))
+    before = find_stack(stage.account, stage.prefix)
+    assert before is not None
+    for _ in range(2):  # the second deletes a stack that was never complete, and has no settings of its own
+        stage.down()
+        found = parameters_of_next_stack(stage, settings=StackSettings({"MonthlyBudget": "80"}))
+        others = {"MonthlyBudget": "80", "KeptUserPool": found["KeptUserPool"]}
+        assert found == {**{name: before.parameters[name] for name in found}, **others}
+        assert {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60"}.items() <= found.items()
+        assert "MAX_WORKERS='5'" in found["WebSettings"]
+    assert "The settings that the last `down` kept are used again" in stage.seen
+    stage.down(delete_data=True)
+
+
+def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import does not apply the template; a drift-aware change set "brings actual resource states in line with
+    template definitions": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html
+    """
+    adopted = (change_set.ResourceChange("Import", "JobTable", "AWS::DynamoDB::Table"),)
+    monkeypatch.setattr(change_set, "_read_changes", lambda *_: adopted)
+    with change_sets(stage) as requests:
+        stage.up()
+    modes = [(each.get("DeploymentMode"), each.get("ImportExistingResources")) for each in requests]
+    assert modes == [(None, True), ("REVERT_DRIFT", None)]
+    stage.down(delete_data=True)
 
 
 def test_up_moves_the_controllers_to_the_table_of_the_stack(stage: Stage) -> None:

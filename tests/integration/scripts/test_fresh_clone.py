@@ -104,4 +104,4 @@ def test_a_system_runs_and_is_used_with_the_packages_of_run(clone: FreshClone) -
             assert ended == 0, output
             assert printed in output
     assert len((clone.folder / "results.csv").read_text().splitlines()) == 4
-    assert (clone.folder / "installed").read_text().split() == ["run", "photos", "run", "run", "run"]
+    assert (clone.folder / "installed").read_text().split() == ["photos", "run", "run", "run", "run"]

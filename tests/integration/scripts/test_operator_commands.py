@@ -11,6 +11,7 @@ from typing import Any, cast
 from unittest.mock import ANY
 
 import pytest
+import urllib3
 from click.testing import CliRunner, Result
 
 from core.config import Config
@@ -19,6 +20,7 @@ from core.fleet.models import (
     Decisions,
     EndedInstance,
     EndedInstances,
+    FleetDay,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -27,6 +29,7 @@ from core.fleet.models import (
     LimitsOverride,
 )
 from core.fleet.store import FleetStore
+from core.format import dollars
 from core.jobs.store import JobStore
 from fleetsight_client.api import ApiError
 from fleetsight_client.console import Console
@@ -36,7 +39,6 @@ from scripts.fleet import follow_events
 from scripts.model.comparison import show_comparison
 from services.clients import Clients
 from services.table import Table
-from tests.conftest import ConfigMaker
 from tests.support.api import DeadLetterDesk
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
@@ -108,7 +110,13 @@ def test_models_are_compared_by_two_figures_without_control_characters() -> None
 
 def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) -> None:
     problem = "the last good limits stay in force: config.yaml is not valid:\n  fleet.max_workers = -1: too little"
-    limits = {"min_workers": 1, "max_workers": 5, "limits_order": ORDER, "paused": FleetPause(since=NOON)}
+    limits = {
+        "failed_models": ("b" * 64,),
+        "min_workers": 1,
+        "max_workers": 5,
+        "limits_order": ORDER,
+        "paused": FleetPause(since=NOON),
+    }
     FleetStore(store.table).put_snapshot(snapshot(problem=problem, stopped=3, **limits))
     fleet.put_instances(FleetInstances(total=7, instances=(instance(), instance("i-0f3a", "stopped"))))
     done = run_fleet("status", "--url", url)
@@ -116,14 +124,15 @@ def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) ->
     assert max(len(line) for line in done.output.splitlines()) <= 80
     shown = " ".join(done.output.split())
     for words in (
-        "2 running, 1 starting, 3 stopped; 6 at the peak",
+        "2 running, 1 starting, 3 stopped",
         "112,000 waiting, 23 in flight, 1 dead letter",
         "1..5, set by ops on 1 March, 12:00 UTC ([red]<b>budget</b>); config.yaml says 0..19",
         "deadline",
         "Three workers, enough.",
         "fleet.max_workers = -1: too little",
         "Paused by ops since 1 March, 12:00 UTC.",
-        "billed 3,325 s, $0.095",
+        "no worker can load bbbbbbbbbbbb",
+        "instances $0.095 since the first launch, for 3,325 s",
         "1,000 images $0.0",
         INSTANCE,
         "123,456",
@@ -162,6 +171,17 @@ def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
     assert run_fleet("status", "--url", url, "--json").exit_code == 1
 
 
+def test_today_and_the_peak_are_the_same_by_page_api_and_command(url: str, store: JobStore) -> None:
+    today = FleetDay(day=datetime.now(UTC).date(), images=212_000, cost=0.25)
+    FleetStore(store.table).put_snapshot(snapshot(today=today))
+    page = urllib3.request("GET", f"{url}/fleet/now").json()
+    shown = " ".join(run_fleet("status", "--url", url).output.split())
+    assert dollars(cast(Any, FleetClient(url).fleet())["today_dollars"]) == page["today"] == "$3.25"
+    assert f"today {page['today']} for instances and requests, 212,000 images (UTC)" in shown
+    assert page["peak"] == "6 workers since the fleet was last idle"
+    assert f"peak {page['peak']}" in shown
+
+
 def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
     FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
     assert "No workers are running" in run_fleet("status", "--url", f"{url}/").output
@@ -174,7 +194,7 @@ def test_dollars_beyond_a_reached_cap_are_allowed_and_withdrawn(url: str, fleet:
     reached = FleetSpending(day=day, today=1.2, month=1.2, launch=0.006, dollars_per_day=1.0)
     fleet.put_snapshot(fleet_snapshot(datetime.now(UTC), spending=reached))
     shown = " ".join(run_fleet("status", "--url", url).output.split())
-    assert "spending $1.20 of $1.00 today" in shown
+    assert "spending instances $1.20 of $1.00 today" in shown
     assert "No worker starts until 00:00 UTC" in shown
     little = run_fleet("allow", "0.1", "--url", url)
     words = " ".join(little.output.split())
@@ -348,9 +368,8 @@ def test_the_default_url_is_the_configured_one(url: str, store: JobStore, monkey
     ("host", "address"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("web.example", "web.example")],
 )
-def test_the_configured_address_can_be_called(host: str, address: str, make_config: ConfigMaker) -> None:
-    config = make_config(web={"host": host, "port": 8001}, auth={"open": True})
-    assert web_url(config.web) == f"http://{address}:8001"
+def test_the_configured_address_can_be_called(host: str, address: str) -> None:
+    assert web_url(host, 8001) == f"http://{address}:8001"
 
 
 def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:

@@ -96,7 +96,7 @@ def test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again(cl
             "98.7.6",
             "CHANGELOG.md has no change below",
         ),
-        ("rm localcloud/pyproject.toml; git commit -qam broken", "98.7.6", "pip wheel"),
+        ("rm localcloud/pyproject.toml; git commit -qam broken", "98.7.6", "uv build"),
         ("git config user.signingkey KEY; git config gpg.program false", "98.7.6", "git tag --sign"),
     ],
 )

@@ -34,7 +34,7 @@ def where(stage: Stage) -> list[str]:
 
 def typed(stage: Stage, command: str, *arguments: str, answer_typed: str | None = None) -> Result:
     with pytest.MonkeyPatch.context() as patch:  # the clients are shared, since making them takes longer than a test
-        patch.setattr("scripts.aws.commands.AwsAccount", lambda *_: stage.account)
+        patch.setattr("scripts.aws.context.AwsAccount", lambda *_: stage.account)
         patch.setattr("scripts.aws.commands.Waiter", lambda: stage.time.waiter)
         return CliRunner().invoke(fleetsight, [command, *where(stage), *arguments], input=answer_typed)
 

@@ -5,12 +5,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import MANIFEST_NAME
+from core.model_catalog import CatalogStore
 from localcloud.launch import LocalCloud
 from scripts.aws.context import TAG, AwsAccount, DeclinedError, TimedOutError
 from scripts.aws.deploy import up as ups
@@ -20,7 +24,9 @@ from scripts.aws.deploy.settings import SettingError, StackSettings
 from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
 from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
+from services.table import Table
 from tests.support.aws_stage import CrashError, Stage, account_at, left, stubbed
+from tests.support.bundles import relabelled_bundle
 from web_tier.auth.session_keys import SessionKeys
 
 DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
@@ -124,6 +130,54 @@ def test_images_of_another_architecture_are_baked_on_the_worker_type(stage: Stag
     assert sorted(each.instance_type for each in stage.builders) == ["c7a.large", "c7g.large"]
 
 
+@pytest.mark.parametrize(
+    ("engine", "is_built", "names", "why"),
+    [
+        ("openvino", True, ["photos", "demo"], "Models: photos for new jobs, demo by name."),
+        ("openvino", False, ["demo"], "photos is not installed. To offer both: ./scripts/setup.sh photos"),
+        ("torch", True, ["demo"], "photos has no network for the engine torch"),
+    ],
+)
+def test_the_demo_is_photos_for_new_jobs_and_the_drawn_signs_by_name(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    is_built: bool,
+    names: list[str],
+    why: str,
+) -> None:
+    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr("scripts.model.built_once.PHOTOS_PACKAGE", "no_such_package")
+    if is_built:
+        relabelled_bundle(tmp_path / "photos", "photos", " in a photo")
+    settings = StackSettings({}, {"worker.engine": engine, "fleet.instance_types": "[g4dn.xlarge]"})
+    stage.up(bundle="demo", settings=settings if engine == "torch" else StackSettings())
+    assert set(stage.baked) == {str(tmp_path / "photos") if len(names) == 2 else str(DEMO_BUNDLE)}
+    assert why in stage.seen
+    outputs = stack(stage).outputs
+    catalogs = CatalogStore(Table(stage.account.dynamodb, outputs["JobTableName"]))
+    catalog = catalogs.find()
+    assert catalog is not None
+    assert ([each.name for each in catalog.versions], catalog.default_version.name) == (names, names[0])
+    for version in catalog.versions:  # workers can load it, and the controller finds what it would record
+        key = f"models/{version.digest}/{MANIFEST_NAME}"
+        stage.account.s3.head_object(Bucket=outputs["ModelBucketName"], Key=key)
+    assert catalog.configured == catalog.default
+    stage.up(bundle="demo")
+    assert catalogs.find() == catalog, "the same command again changes nothing"
+
+
+def test_a_demo_that_cannot_be_offered_is_said_and_the_page_works(deployed: Stage) -> None:
+    outputs = stack(deployed).outputs
+    deployed.account.s3.delete_bucket(Bucket=outputs["ModelBucketName"])
+    try:
+        assert deployed.up(bundle="demo") == outputs["PageAddress"]
+    finally:
+        deployed.account.s3.create_bucket(Bucket=outputs["ModelBucketName"])
+    assert re.search(r"Jobs cannot name the demo's models: .*NoSuchBucket.*; repeat the command", deployed.seen)
+
+
 def test_missing_images_with_no_bake_are_an_error(stage: Stage) -> None:
     with pytest.raises(DeclinedError, match="fleetsight bake"):
         stage.up(bake=False)
@@ -189,7 +243,7 @@ def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud
     assert "no subnet that gives instances a public address" in result.output
     assert "ok       names: " in result.output, "what can be found out without a place is"
     result = checked("--policy")
-    assert {each["Effect"] for each in json.loads(result.output)["Statement"]} == {"Allow"}
+    assert {each["Type"] for each in json.loads(result.output)["Resources"].values()} == {"AWS::IAM::ManagedPolicy"}
     assert find_stack(stage.account, stage.prefix) is None
 
 

@@ -131,9 +131,36 @@ def test_a_person_signs_in_with_the_mailed_password_and_sets_their_own(stage: St
     claims, access = (stage.verifier.verify(text) for text in (tokens.id_token, tokens.access_token))
     assert (claims.email, claims.groups, claims.use) == (email, frozenset(), "id")
     assert (access.sub, access.username, access.use) == (claims.sub, claims.username, "access")
+    assert not claims.second_factor
     account = stage.pool.account(claims.sub)
     assert account is not None
     assert (account.sub, account.email, account.enabled, account.groups) == (claims.sub, email, True, frozenset())
+
+
+@pytest.mark.parametrize("typed", [str, str.lower, lambda code: code.removeprefix("Fleet-").replace("-", " ")])
+def test_a_person_signs_in_with_the_mailed_code_and_the_password_they_have_chosen(
+    stage: Stage, typed: Callable[[str], str]
+) -> None:
+    email = new_email()
+    stage.pool.invite(email)
+    (code,) = stage.mailed(email)
+    for wrong_code in ("", "123456", "0000-0000-0000", code[:-1]):
+        with pytest.raises(WrongCredentialsError):
+            stage.pool.accept(email, wrong_code, PASSWORD)
+    assert stage.pool.accept(email, typed(code), PASSWORD)
+    for used in (code, PASSWORD):  # nor is the password of an account in use a code
+        with pytest.raises(WrongCredentialsError):
+            stage.pool.accept(email, used, OTHER_PASSWORD)
+    assert stage.sign_in(email)
+
+
+def test_an_account_deletes_itself_and_no_other(stage: Stage) -> None:
+    email, neighbour = stage.signed_up(), stage.signed_up()
+    stage.pool.delete_account(stage.sign_in(email).access_token)
+    assert stage.pool.account(email) is None
+    assert stage.sign_in(neighbour)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.delete_account("made-up")
 
 
 def test_an_address_is_the_same_in_capitals_and_with_blanks_around_it(stage: Stage) -> None:
@@ -321,7 +348,10 @@ def test_signing_out_ends_one_sign_in_and_may_be_done_twice(stage: Stage) -> Non
     stage.pool.sign_out("made-up")
     with pytest.raises(SignedOutError):
         stage.pool.refresh(here.refresh_token)
+    with pytest.raises(WrongCredentialsError):
+        stage.pool.change_password(email, here.access_token, PASSWORD, OTHER_PASSWORD)
     assert stage.pool.refresh(there.refresh_token)
+    stage.pool.change_password(email, there.access_token, PASSWORD, OTHER_PASSWORD)
 
 
 def test_the_session_of_one_account_sets_no_other_accounts_password(stage: Stage) -> None:
@@ -377,6 +407,9 @@ def test_an_account_with_an_app_signs_in_with_a_code_that_is_good_once(stage: St
     account = stage.pool.account(stage.verifier.verify(tokens.id_token).sub)
     assert account is not None
     assert account.second_factor
+    for each in (tokens, stage.pool.refresh(tokens.refresh_token)):
+        assert stage.verifier.verify(each.id_token).second_factor
+        assert stage.verifier.verify(each.access_token).second_factor
     with pytest.raises(WrongSecondFactorError):
         stage.pool.answer_code(email, stage.asked_for_a_code(email).session, code)
     with pytest.raises(WrongCredentialsError):

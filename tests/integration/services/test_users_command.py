@@ -154,6 +154,10 @@ def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
     assert found.app_key is not None
     assert found.app_key in sign_in_instructions(found)
     assert found.app_key not in repr(found)
+    table = Table(provisioned.dynamodb, names)
+    token = PersonalTokens(table, Revocations(table)).find(found.token)
+    assert token is not None
+    assert token.second_factor
 
 
 def test_ops_turn_a_lost_second_factor_off(users: Command, pool: UserPool) -> None:
@@ -180,4 +184,4 @@ def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:
     pool.invite("eve@example.org")
     slot.print_new()
     slot.print_new()
-    assert shown == [f"Mail to eve@example.org: your temporary password is {ours()[0].content}"]
+    assert shown == [f"Mail to eve@example.org: your code is {ours()[0].content}"]

@@ -1,9 +1,6 @@
 """The tiers as processes over the emulator: nothing of our own stands for AWS between an upload and its result."""
 
 import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +15,10 @@ from scripts.demo_model.signs import samples
 from services.ec2 import Fleet
 from services.s3 import Bucket
 from services.sqs import Queue
-from tests.conftest import ROOT, keys_in
+from tests.conftest import keys_in
 from tests.integration.services.conftest import WirePlace
 from tests.integration.web_tier.conftest import serving, two_processes
+from tests.support.forked import ForkedPython
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -30,20 +28,15 @@ IMAGES, RIGHT = 100, 99
 
 
 @contextmanager
-def program(module: str, config_file: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def program(module: str, config_file: Path, log: Path) -> Iterator[ForkedPython]:
     """Run a tier as a process while the context lasts; it is no EC2 instance."""
     own = {PATH_VARIABLE: str(config_file), "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/"}
-    with (
-        log.open("wb") as lines,
-        subprocess.Popen(
-            [sys.executable, "-m", module], cwd=ROOT, env=os.environ | own, stdout=lines, stderr=lines
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(DEADLINE_SECONDS)
+    process = ForkedPython(("-m", module), os.environ | own, log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(DEADLINE_SECONDS)
 
 
 def configured(emulator: WirePlace, kind: str) -> Config:
@@ -76,7 +69,7 @@ def test_every_image_gets_one_right_result_over_the_emulator_when_a_worker_is_ki
             job_id = api.create_job("judged")
             accepted = [*api.add_images(job_id, files[:60]).accepted]
             wait_until(lambda: api.status(job_id)["done"] >= 5, "the first images are classified")
-            os.kill(killed.pid, signal.SIGKILL)
+            killed.kill()
             accepted += api.add_images(job_id, files[60:]).accepted
             wait_until(lambda: api.status(job_id)["state"] == "finished", "every image has a result")
             results = list(api.results(job_id))

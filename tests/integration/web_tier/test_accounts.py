@@ -3,10 +3,12 @@
 import io
 import logging
 import re
+import time
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from typing import cast
 
 import pytest
 from flask import Flask
@@ -14,10 +16,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import Config
+from core.credentials import user_partition
+from core.ids import new_id
+from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.accounts import OPERATORS
 from services.clients import Clients
-from services.table import Table, TableBusyError
+from services.table import LAST, Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.fixtures import memory_table, sign_in_access, sign_in_app, sign_in_config
 from tests.support.jobs import UNKNOWN_ID, picture
@@ -47,7 +52,7 @@ UNKNOWN_EMAIL = "nobody@example.org"
 PAGES = ("/sign-in", "/sign-up", "/forgot", "/reset", "/account")
 POSTS = (
     "/sign-in", "/new-password", "/sign-up", "/forgot", "/reset", "/sign-out",
-    "/account/tokens", "/account/tokens/x/revoke",
+    "/account/delete", "/account/tokens", "/account/tokens/x/revoke",
 )  # fmt: skip
 
 
@@ -98,7 +103,8 @@ def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
 @pytest.mark.parametrize(
     ("path", "fields", "words"),
     [
-        ("/sign-up", {"email": "no address"}, "no e-mail address"),
+        ("/sign-up", {"email": "no address", "password": PASSWORD}, "no e-mail address"),
+        ("/sign-up", {"password": "password1234"}, "harder to guess"),
         ("/forgot", {"email": ""}, "no e-mail address"),
         ("/reset", {"code": "999999", "password": PASSWORD}, "The code is wrong"),
         ("/reset", {"code": CODE, "password": "short"}, "harder to guess"),
@@ -134,37 +140,69 @@ def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: Flask
     status, known = send(anonymous, path, email=ADA, password=ANOTHER)
     other, unknown = send(anonymous, path, email=UNKNOWN_EMAIL, password=ANOTHER)
     assert status == other == 200
-    assert known.replace(ADA, "") == unknown.replace(UNKNOWN_EMAIL, "")
+    assert same_for(ADA, known) == same_for(UNKNOWN_EMAIL, unknown)
 
 
-def test_s4_a_new_account_signs_in_by_the_mailed_password_alone(client: FlaskClient, pool: MemoryPool) -> None:
-    _, page = send(client, "/sign-up", email=UNKNOWN_EMAIL, password=PASSWORD, next="/jobs")
-    assert (f'value="{UNKNOWN_EMAIL}"' in page, 'action="/sign-in"' in page) == (True, True)
-    assert "Check your email for a temporary password" in page
-    assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, (
-        "nothing typed at the sign-up counts"
-    )
-    assert send(client, "/sign-up", email=UNKNOWN_EMAIL)[0] == 200
-    assert pool.mailed == [UNKNOWN_EMAIL, UNKNOWN_EMAIL]
-    status, page = send(client, "/sign-in", email=UNKNOWN_EMAIL, password=TEMPORARY, next="/jobs")
-    assert (status, 'action="/new-password"' in page, 'name="next" value="/jobs"' in page) == (200, True, True)
+def same_for(email: str, page: str) -> str:
+    """Return a page without what differs between two addresses."""
+    return re.sub(r'(name="challenge" value=")[^"]+', r"\1", page.replace(email, ""))
 
 
-def test_s8_a_wrong_password_after_sign_up_is_the_same_for_new_and_known_addresses(
-    anonymous: FlaskClient,
+def sign_up(client: FlaskClient, email: str, **fields: str) -> str:
+    """Send the sign-up form; return what waits in the form for the code."""
+    status, page = send(client, "/sign-up", email=email, password=PASSWORD, **fields)
+    challenge = re.search(r'name="challenge" value="([^"]+)"', page)
+    assert (status, 'action="/new-password"' in page, PASSWORD in page) == (200, True, False)
+    assert challenge is not None
+    return challenge[1]
+
+
+def test_s4_the_password_of_a_new_account_counts_from_its_mailed_code_on(
+    client: FlaskClient, pool: MemoryPool, table: Table
 ) -> None:
+    challenge = sign_up(client, UNKNOWN_EMAIL, next="/jobs")
+    assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, "nothing typed counts yet"
+    form = {"email": UNKNOWN_EMAIL, "challenge": challenge, "next": "/jobs"}
+    status, page = send(client, "/new-password", **form, code="Fleet-0000-0000-0000")
+    assert (status, "The code is wrong" in page, f'value="{challenge}"' in page) == (401, True, True)
+    status, page = send(client, "/sign-up", **form)
+    assert (status, "sent once more" in page) == (200, True), "the password is typed once"
+    answer = client.post("/new-password", data={**form, "code": TEMPORARY}, headers=BROWSER)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
+    assert client.get("/jobs").status_code == 200, "the code has signed in"
+    assert pool.mailed == [UNKNOWN_EMAIL] * 2
+    found = [
+        (event.action, event.user or event.details["account"]) for event in AuditTrail(table).find(limit=9).events
+    ]
+    assert found == [("sign-in", UNKNOWN_EMAIL), *[("failed sign-in", UNKNOWN_EMAIL)] * 2]
+
+
+@pytest.mark.parametrize(
+    ("email", "hours"), [(ADA, 0), (UNKNOWN_EMAIL, 2)], ids=["another account's form", "after an hour"]
+)
+def test_a_code_counts_for_the_form_of_its_account_and_for_an_hour(
+    anonymous: FlaskClient, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, email: str, hours: int
+) -> None:
+    form, later = {"challenge": sign_up(anonymous, UNKNOWN_EMAIL), "code": TEMPORARY}, time.time() + hours * 3_600
+    monkeypatch.setattr("cryptography.fernet.time.time", lambda: later)
+    status, page = send(anonymous, "/new-password", **form, email=email)
+    assert (status, 'action="/sign-in"' in page) == (401, True)
+    assert pool.people[UNKNOWN_EMAIL].first
+
+
+def test_s8_a_code_is_refused_in_the_same_way_for_new_and_known_addresses(anonymous: FlaskClient) -> None:
     pages = set()
     for email in (ADA, UNKNOWN_EMAIL):
-        send(anonymous, "/sign-up", email=email)
-        status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
-        pages.add((status, page.replace(email, "")))
+        form = {"email": email, "challenge": sign_up(anonymous, email)}
+        status, page = send(anonymous, "/new-password", **form, code=CODE)
+        pages.add((status, same_for(email, page)))
     assert len(pages) == 1
 
 
 def test_a_first_sign_in_after_the_session_has_expired_starts_again(anonymous: FlaskClient) -> None:
     status, page = send(anonymous, "/new-password", challenge="of long ago", password=ANOTHER)
     assert (status, 'action="/sign-in"' in page) == (401, True)
-    assert "took longer than a few minutes" in page
+    assert "took too long" in page
     assert anonymous.get("/new-password").headers["Location"] == "/sign-in"
 
 
@@ -261,6 +299,36 @@ def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> No
     assert client.get("/jobs").status_code == 303
 
 
+def test_a_user_downloads_the_data_and_deletes_the_account_with_all_jobs_and_credentials(
+    app: Flask, pool: MemoryPool, table: Table
+) -> None:
+    client, other, jobs = signed_in(app, ADA), signed_in(app, ADA), JobStore(table)
+    token = {"Authorization": f"Bearer {made_token(send_token_form(client)[1])}"}
+    for owner, name in ((ADA, "hers"), (OPS, "of another")):
+        jobs.create(Job(new_id(), name, BEGIN, owner=f"sub of {owner}"))
+    data = client.get("/account/data")
+    assert data.headers["Content-Disposition"] == "attachment; filename=fleetsight-data.json"
+    found = data.get_json()
+    assert found["account"] == {"id": f"sub of {ADA}", "email": ADA, "groups": []}
+    assert [len(found["sessions"]), *(each["name"] for each in found["tokens"] + found["jobs"])] == [
+        2, "nightly", "hers",
+    ]  # fmt: skip
+    form = {"csrf_token": csrf_of(client.get("/account/delete").text)}
+    wrong = client.post("/account/delete", data={**form, "password": "Wrong-horse-9"}, headers=BROWSER)
+    assert (wrong.status_code, ADA in pool.people, len(jobs.jobs(9, None, f"sub of {ADA}"))) == (401, True, 1)
+    deleted = client.post("/account/delete", data={**form, "password": PASSWORD}, headers=BROWSER)
+    assert "Your account and your jobs are deleted." in client.get(deleted.headers["Location"]).text
+    assert [each.get("/jobs").status_code for each in (client, other)] == [303, 303]
+    assert client.get("/api/v1/jobs", headers=token).status_code == sign_in(client, ADA).status_code == 401
+    assert [job.name for job in jobs.jobs(9, None, f"sub of {OPS}")] == ["of another"]
+    assert not jobs.jobs(9, None, f"sub of {ADA}")
+    left = {item["sk"] for item in table.query(user_partition(f"sub of {ADA}"), "0", LAST)}
+    assert left == {"REVOKED"}
+    assert not any(str(key).startswith("('TOKEN#") for key in cast(MemoryTable, table).items)
+    [event] = [each for each in AuditTrail(table).find(limit=99).events if each.action == "account deleted"]
+    assert event.user == ADA
+
+
 def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
     anonymous: FlaskClient, table: Table
 ) -> None:
@@ -268,10 +336,14 @@ def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
     challenge = re.search(r'name="challenge" value="([^"]+)"', page)
     assert status == 200
     assert challenge is not None
-    assert send(anonymous, "/new-password", challenge=challenge[1], password="short")[0] == 422
-    send(anonymous, "/new-password", email=ADA, challenge=challenge[1], password=ANOTHER)
-    [event] = AuditTrail(table).find(limit=10).events
-    assert (event.action, event.user) == ("sign-in", NEW)
+    form = {"challenge": challenge[1], "password": ANOTHER}
+    assert send(anonymous, "/new-password", **form | {"email": NEW, "password": "short"})[0] == 422
+    statuses = [send(anonymous, "/new-password", **form | {"email": email})[0] for email in (ADA, "", NEW)]
+    assert statuses == [401, 401, 303]
+    assert send(anonymous, "/new-password", **form, email=NEW)[0] == 401, "its temporary password has been used"
+    events = AuditTrail(table).find(limit=10).events
+    assert [event.user for event in events if event.action == "sign-in"] == [NEW]
+    assert not any(event.user for event in events if event.action != "sign-in")
 
 
 def test_sign_out_clears_thumbnails_in_the_browser_and_needs_no_session(anonymous: FlaskClient) -> None:
@@ -319,7 +391,7 @@ def test_fields_have_autocomplete_hints_for_password_managers(anonymous: FlaskCl
         return set(re.findall(r'autocomplete="([^"]+)"', anonymous.get(path).text))
 
     assert fills("/sign-in") == {"username", "current-password"}
-    assert fills("/sign-up") == {"username"}
+    assert fills("/sign-up") == {"username", "new-password"}
     assert fills("/reset") == {"username", "one-time-code", "new-password"}
 
 

@@ -206,7 +206,8 @@ def test_s12_an_image_without_a_picture_is_not_drawn_again(
     store.put_failed(failed(store.image(ImageRef(job_id, image_id)), code="too_costly"))
     for path in (first, first, first.replace("preview", "thumbnail"), costly, costly):
         answer = site.anonymous().get(path, headers=ann)
-        assert (answer.status_code, answer.headers["Location"]) == (302, "/static/no-picture.svg")
+        assert answer.status_code == 302
+        assert answer.headers["Location"].endswith("/no-picture.svg")
     assert drawn == [first.split("/")[-2].encode()]
 
 

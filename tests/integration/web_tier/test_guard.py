@@ -56,20 +56,27 @@ def test_an_anonymous_user_is_never_sent_anywhere_by_what_programs_call(
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
 
 
-def test_a_token_of_an_account_without_a_required_second_factor_is_refused(
-    make_config: ConfigMaker, site: SignInSite, table: Table
+@pytest.mark.parametrize("by", ["pool", "personal"])
+def test_a_token_shows_a_required_second_factor_if_its_sign_in_did_and_the_account_has_one(
+    make_config: ConfigMaker, site: SignInSite, table: Table, by: str
 ) -> None:
+    """A factor that is set up directly at the pool does not raise what was made from the password alone."""
     config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
     strict = create_app(config, store=JobStore(table), auth=site.access).test_client()
     site.pool.add("ops", "operators")
     site.pool.add("ada")
-    headers = {"Authorization": "Bearer id.ops.1"}
-    assert status(strict, headers=headers) == 403
-    assert status(strict, headers={"Authorization": "Bearer id.ada.1"}) == 200
+
+    def token(sub: str, second_factor: bool = False) -> dict[str, str]:
+        made = site.access.personal_tokens.make(sub, "", "x", ["read"], 1, 1, second_factor)[0]
+        text = made if by == "personal" else f"id.{sub}.1{'.mfa' * second_factor}"
+        return {"Authorization": f"Bearer {text}"}
+
+    by_password, by_code = token("ops"), token("ops", True)
+    assert [status(strict, headers=each) for each in (by_password, by_code, token("ada"))] == [403, 403, 200]
     site.pool.accounts["ops"] = replace(site.pool.accounts["ops"], second_factor=True)
-    assert status(strict, headers=headers) == 403, "the pool is asked once a minute"
+    assert status(strict, headers=by_code) == 403, "the pool is asked once a minute"
     site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
-    assert status(strict, headers=headers) == 200
+    assert [status(strict, headers=each) for each in (by_password, by_code)] == [403, 200]
 
 
 def test_a_script_of_a_page_gets_an_error_and_is_not_sent_to_the_sign_in(site: SignInSite) -> None:

@@ -34,6 +34,7 @@ from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
 from tests.support.result_path import ResultPath
 from web_tier.app import create_app
+from web_tier.auth.context import LINK_COOKIE
 from web_tier.http.backend import current_backend
 
 PICTURE = picture()
@@ -126,7 +127,7 @@ class Belongings:
 
     def path(self, rule: Rule) -> str:
         """Return the address of one of them."""
-        ids = {"job_id": self.job_id, "image_id": self.image_id, "upload_id": self.upload_id}
+        ids = {"job_id": self.job_id, "image_id": self.image_id, "upload_id": self.upload_id, "share_id": UNKNOWN_ID}
         _, path = rule.build(ids | {"uuid": f"{self.job_id}-{self.image_id}"}) or ("", "")
         return path
 
@@ -140,7 +141,7 @@ NOTHING = Belongings(UNKNOWN_ID, UNKNOWN_ID, UNKNOWN_ID)
 
 @pytest.fixture
 def hers(anna: Person, site: SignInSite, store: JobStore, config: Config, provisioned: Clients) -> Belongings:
-    job_id = anna.makes_a_job()
+    job_id = anna.asks("POST", "/api/v1/jobs", json={"keep": True}).get_json()["job_id"]
     image = ImageRef(job_id, anna.sends(job_id)["image_id"])
     upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
     store.put_done([done(store.image(image))])
@@ -188,6 +189,37 @@ def test_a_job_of_another_user_is_answered_exactly_like_a_missing_one(
         assert (answers[0][0], calls[0]) == (refusal, calls[1]), (method, rule.rule)
     assert (store.status(hers.job_id), list(store.images(hers.job_id))) == before
     assert requests_queue.counts() == asked
+
+
+READ_BY_VIEWERS = frozenset({
+    "jobs.job_page", "live.job_rows", "live.job_progress", "live.job_events",
+    "image.image_page", "image.image_thumbnail", "image.image_preview", "image.job_picture",
+    "api_v1.job_results", "api_v1.job_results_csv", "api_v1.job_results_jsonl", "api_v1.job_images_zip",
+    "api_v1.job_image",
+})  # fmt: skip
+"""Routes that a share opens."""
+
+
+@pytest.mark.parametrize("email", [None, "bert@example.org"], ids=["link", "address"])
+def test_a_share_opens_what_reads_the_job_and_nothing_else(
+    site: SignInSite, anna: Person, bert: Person, hers: Belongings, store: JobStore, email: str | None
+) -> None:
+    made = anna.asks("POST", f"/api/v1/jobs/{hers.job_id}/shares", json={"email": email}).get_json()
+    viewer = site.anonymous()
+    if email is None:
+        viewer.set_cookie(LINK_COOKIE, made["path"].partition(".")[2])  # for all addresses
+    ask = bert.asks if email else lambda method, path, **sent: viewer.open(path, method=method, **sent)
+    before = store.status(hers.job_id), list(store.images(hers.job_id)), anna.jobs()
+    opened = set()
+    for method, rule in routes_to_belongings(site.app):
+        answer = ask(method, hers.path(rule), **sent_to(rule))
+        if answer.status_code < 400 and not answer.headers.get("Location", "").startswith("/sign-in"):
+            assert method in {"GET", "HEAD"}, rule.rule
+            opened.add(rule.endpoint)
+        elif email:
+            assert answer.status_code == (403 if FOR_OPERATORS in rule.rule else 404), (method, rule.rule)
+    assert opened == READ_BY_VIEWERS
+    assert (store.status(hers.job_id), list(store.images(hers.job_id)), anna.jobs()) == before
 
 
 def test_lists_show_each_user_their_own_jobs_page_by_page(anna: Person, bert: Person) -> None:
@@ -339,7 +371,9 @@ ROUTE_FILES = (
 WITHOUT_JOBS = "flask."
 """Modules with routes that are no rooms of ours; they serve files."""
 
-PAST_THE_OWNER = frozenset({"JobStore", "UploadManifests", "Claims", "UploadCounts", "ResultCache", "Table"})
+PAST_THE_OWNER = frozenset(
+    {"JobStore", "ShareStore", "UploadManifests", "Claims", "UploadCounts", "ResultCache", "Table"}
+)
 """What reads and writes jobs, whosever they are."""
 
 

@@ -205,7 +205,7 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
         assert client.post("/api/v1/classify?wait=0", **sent).status_code == 202
     limits = client.get("/api/v1/limits").get_json()
     assert {name for name, value in limits.items() if value is not None} == {
-        *("max_image_bytes", "max_request_bytes", "max_files", "max_files_with_key")
+        *("max_image_bytes", "max_request_bytes", "max_files", "max_files_with_key", "shrink_above_pixels")
     }
     items = cast(MemoryTable, table).items
     assert items
@@ -214,7 +214,7 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
 
 def challenge_of(site: SignInSite, email: str) -> str:
     """Return what the browser keeps of a sign-in of which the password was right."""
-    return site.access.sessions.keys.seal(CODE_CHALLENGE, email, "session")
+    return site.access.sessions.keys.seal(CODE_CHALLENGE, email, "session", "password")
 
 
 def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_site: SignInSiteMaker) -> None:
@@ -253,10 +253,10 @@ def test_anonymous_users_without_the_password_use_up_no_codes(make_site: SignInS
     assert tries[-1] == 429, "an address has its own attempts"
 
 
-def test_the_page_for_recovery_codes_gives_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
+def test_the_page_for_a_first_password_gives_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
     site = make_site(requests_per_minute=0)
     site.pool.add("ann")
-    pages = ["sign-in", "sign-in/recovery"] * 3
+    pages = ["sign-in", "new-password"] * 3
     tries = [try_to(site.anonymous(), page, "ann@example.org").status_code for page in pages]
     assert tries == [401] * 3 + [429] * 3
 

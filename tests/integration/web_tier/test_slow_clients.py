@@ -143,7 +143,7 @@ def test_clients_that_trickle_their_heads_hold_no_thread(hurried: WebTier) -> No
 
 
 def test_a_client_that_takes_nothing_of_its_answer_holds_no_thread(hurried: WebTier) -> None:
-    page = b"GET /static/bootstrap/css/bootstrap.min.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    page = b"GET /static/fonts/inter-latin-ext-wght-normal.woff2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with ExitStack() as open_connections:
         for _ in range(2 * THREADS):
             connection = socket.socket()

@@ -33,6 +33,7 @@ from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
 from web_tier.auth.permissions import Right
+from web_tier.http.assets import assets_hash
 from web_tier.http.routes import RoutedApp, Routes
 
 OWNER, OTHER, OPERATOR = "owner", "other", "operator"
@@ -91,7 +92,7 @@ FILE = {"name": "a.png", "bytes": 100, "content_type": "image/png"}
 ROUTES = (
     # For everybody
     Route("GET", "/static/fleetsight.css", everybody(200)),
-    Route("GET", "/static/bootstrap/css/bootstrap.min.css", everybody(200)),
+    Route("GET", f"/static/{assets_hash()}/fleetsight.css", everybody(200)),
     Route("GET", "/healthz", everybody(200)),
     Route("GET", "/readyz", everybody(200)),
     Route("GET", "/api/v1/healthz", everybody(200)),
@@ -108,8 +109,6 @@ ROUTES = (
     Route("POST", "/new-password", public(401)),
     Route("GET", "/sign-in/code", public(303)),
     Route("POST", "/sign-in/code", public(401)),
-    Route("GET", "/sign-in/recovery", public(200)),
-    Route("POST", "/sign-in/recovery", public(401)),
     Route("GET", "/sign-up", public(200)),
     Route("POST", "/sign-up", public(422)),
     Route("GET", "/forgot", public(200)),
@@ -119,6 +118,9 @@ ROUTES = (
     Route("POST", "/sign-out", public(303)),
     Route("GET", "/account", page(200, 200)),
     Route("GET", "/account/visitor", public(200)),
+    Route("GET", "/account/data", page(200, 200)),
+    Route("GET", "/account/delete", page(403, 403)),
+    Route("POST", "/account/delete", program(403, 403)),
     Route("GET", "/account/password", page(403, 403)),
     Route("POST", "/account/password", program(403, 403)),
     Route("POST", "/account/sessions/end", program(403, 403)),
@@ -149,6 +151,15 @@ ROUTES = (
     Route("POST", "/jobs/cancel", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete/confirm", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete", program(400, 400)),  # no job is selected
+    # Sharing; no link is sent, and the owner has made no share that could end
+    Route("GET", "/shared", public(200)),
+    Route("POST", "/shared", public(404)),
+    Route("GET", f"{JOB}/share", page()),
+    Route("POST", f"{JOB}/share", program(422)),  # for no days
+    Route("POST", f"{JOB}/shares/{{token}}/end", program(404)),
+    Route("GET", f"{API_JOB}/shares", program()),
+    Route("POST", f"{API_JOB}/shares", program(201)),
+    Route("DELETE", f"{API_JOB}/shares/{{token}}", program(404)),
     Route("GET", f"{JOB}/evaluation", page()),
     Route("POST", f"{JOB}/truth/csv", program(422), form(file="{file}")),  # it is an image
     Route("POST", f"{JOB}/truth/folders", program()),
@@ -208,6 +219,7 @@ ROUTES = (
     Route("POST", "/api/v1/models/roll-out", program(403, 403, 200), {"json": {"model": "demo"}}),
     Route("POST", "/api/v1/models/promote", program(403, 403, 422)),
     Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
+    Route("POST", "/api/v1/models/move-jobs", program(403, 403, 422)),
     Route("GET", "/audit", page(403, 403, 200)),
     Route("GET", "/api/v1/audit", program(403, 403, 200)),
     # Dead letters; the image of the owner has a label, so it is none
@@ -221,7 +233,6 @@ ROUTES = (
     Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
     Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
     # Costs: users see those of their own jobs, operators all
-    Route("GET", "/costs", page(200, 200)),
     Route("GET", "/api/v1/costs", program(200, 200)),
     Route("GET", "/api/v1/costs.csv", program(200, 200)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
@@ -229,6 +240,8 @@ ROUTES = (
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),
+    Route("POST", "/models/roll-back", program(403, 403, 422)),
+    Route("POST", "/models/move-jobs", program(403, 403, 422)),
     Route("GET", "/fleet/limits", page(403, 403, 200)),
     Route("POST", "/fleet/limits", program(403, 403, 422)),
     Route("POST", "/fleet/limits/reset", program(403, 403, 303)),
@@ -416,6 +429,12 @@ def test_every_route_has_its_line(stage: Stage) -> None:
 def test_a_route_without_a_right_stops_the_web_tier_at_start() -> None:
     with pytest.raises(ConfigError, match="the route /new has no right"):
         RoutedApp("tier").add_url_rule("/new", view_func=lambda: "")
+
+
+@pytest.mark.parametrize("options", [{"right": Right.CLASSIFY}, {"right": Right.READ, "methods": ["GET", "POST"]}])
+def test_a_route_that_changes_shared_jobs_stops_the_web_tier_at_start(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="the route /new does more than read"):
+        RoutedApp("tier").add_url_rule("/new", view_func=lambda: "", reads_shared_jobs=True, **options)
 
 
 def test_a_form_without_a_page_stops_the_web_tier_at_start() -> None:

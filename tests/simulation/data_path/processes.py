@@ -1,6 +1,7 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, partial, reduce
 from hashlib import sha256
@@ -178,13 +179,11 @@ class Controller:
         """Lead while the lease is held; end when it is lost, so that another process contends."""
         is_leading = False
         while True:
-            try:
-                is_held = self.lease.take_or_renew()
-            except CLOUD_ERRORS:
-                is_held = self.lease.held
-            if is_leading and not (is_held and self.active()):
+            with suppress(*CLOUD_ERRORS):
+                self.lease.take_or_renew()
+            if is_leading and not self.lease.is_last_holder:
                 break
-            if is_held and not is_leading:
+            if self.lease.held and not is_leading:
                 is_leading = True
                 try:
                     self._start_loops(Tenure(self.process.name, self.lease.token, self.lease.moved_at, self.active))
@@ -270,8 +269,10 @@ class Controller:
         return self.world.clock_of(self.process).now()
 
     def active(self) -> bool:
-        """Return True while this process holds the lease; once it did not, it never acts again."""
-        self._is_stopped |= not self.lease.held
+        """Return whether this process may act, as `LoopGroup.active` does: wait while a renewal is late."""
+        while not (self.lease.held or self._is_stopped):
+            self._is_stopped |= not self.lease.is_last_holder
+            self.world.scheduler.sleep(0)
         return not self._is_stopped
 
     def _spawn(self, name: str, run: Callable[[], None]) -> None:

@@ -204,7 +204,7 @@ class World:
     @property
     def leader(self) -> Process | None:
         """The controller that holds the lease of the job table and is not frozen."""
-        found = (process for process in self.processes("controller") if self.controllers[process].active())
+        found = (process for process in self.processes("controller") if self.controllers[process].lease.held)
         return next(found, None)
 
     def processes(self, kind: str) -> list[Process]:
@@ -330,6 +330,7 @@ class World:
         self.skew_seconds.clear()
         self._set_habits(Habits())
         self.thaw()
+        self.run(1, 3)  # a controller that was frozen learns by its next renewal that another leads
         self.end_replaced_controllers()
         self.pause(on=False)
         for worker in self.workers.values():

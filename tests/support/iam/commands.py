@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scripts.aws.context import AwsAccount
-from scripts.aws.preflight.permissions import deploy_policy
+from scripts.aws.preflight.permissions import deploy_policies
 from tests.support.iam.checks import ACCOUNT
 from tests.support.iam.judge import PermissionCheck, Verdict, judge
 
@@ -128,5 +128,5 @@ class PrintedPolicy:
         return [check for check, verdict in zip(others, self._judge(others), strict=True) if verdict.allowed]
 
     def _judge(self, checks: list[PermissionCheck]) -> list[Verdict]:
-        user, policy = f"arn:aws:iam::{ACCOUNT}:user/ann", deploy_policy(self.account, self.prefix)
-        return judge(user, {"printed": policy}, checks)
+        printed = deploy_policies(self.prefix, "aws", self.account.region_name, ACCOUNT)
+        return judge(f"arn:aws:iam::{ACCOUNT}:user/ann", {str(n): each for n, each in enumerate(printed)}, checks)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ami.files.web.opt.fleetsight.prepare_web import limits
-from ami.local import packages
 from ami.used_files import imported, mapped
 from tests.conftest import ROOT
+from tests.support.booted.images import packages
 from tests.support.pins import normal, sections
+from web_tier.http.assets import IMMUTABLE
 from web_tier.http.middleware import HEADERS, PROXY, TLS_ONLY
 from web_tier.http.problems import ProblemType
 
@@ -120,10 +121,8 @@ def test_what_nginx_refuses_is_of_the_kinds_that_the_web_tier_knows() -> None:
     assert {kind: ProblemType.from_name(title) for kind, title in kinds} == {kind: kind for kind, _ in kinds}
 
 
-def test_nginx_and_the_web_tier_cache_static_files_equally_long() -> None:
-    from web_tier.app import STATIC_SECONDS
-
-    assert f'Cache-Control "public, max-age={STATIC_SECONDS}"' in (NGINX / "nginx.conf").read_text()
+def test_nginx_and_the_web_tier_let_static_files_be_cached_equally_long() -> None:
+    assert f'Cache-Control "{IMMUTABLE}"' in (NGINX / "nginx.conf").read_text()
 
 
 def test_nginx_closes_idle_connections_to_the_web_tier_before_that_does() -> None:

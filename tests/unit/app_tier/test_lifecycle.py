@@ -132,10 +132,12 @@ def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
     post = Post(beats=2)
-    samples = iter([WorkerStats(), WorkerStats(3, 2), WorkerStats(5, 0, "failed", "no room left", ["a" * 64])])
+    broken = WorkerStats(3, 2, failed_model="b" * 64)
+    samples = iter([WorkerStats(), broken, WorkerStats(5, 0, "failed", "no room left", ["a" * 64])])
     heart(post, lambda: next(samples)).run(post.wait)
     beats = [((beat.at - NOON).total_seconds(), beat.state, beat.images, beat.in_hand) for beat in post.taken]
     assert beats == [(0, "ready", 0, 0), (10, "busy", 3, 2), (20, "ended", 5, 0)]
+    assert [beat.failed_model for beat in post.taken] == [None, "b" * 64, None]
     ends = [(beat.end, beat.reason, beat.models) for beat in post.taken]
     assert ends == [(None, "", ())] * 2 + [("failed", "no room left", ())]
     assert {beat.worker for beat in post.taken} == {"i-1"}

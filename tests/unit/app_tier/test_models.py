@@ -339,6 +339,27 @@ def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(ben
     assert not bench.lifetime.over
 
 
+def test_a_worker_reports_the_model_that_it_cannot_load_until_it_can_or_nobody_wants_it(bench: Bench) -> None:
+    def reported() -> str | None:
+        return bench.models.failed_digest
+
+    assert reported() is None
+    for _ in range(2):
+        bench.opener.errors["a"] = [EngineError("cannot run")]
+        bench.admit("a")
+        bench.load()
+        assert reported() == BUNDLES["a"].digest
+        bench.clock.advance(FIRST_PAUSE_SECONDS + MAX_PAUSE_SECONDS - 1)
+    bench.opener.errors.clear()
+    assert reported() == BUNDLES["a"].digest
+    bench.clock.advance(MAX_PAUSE_SECONDS)
+    assert reported() is None
+    bench.opener.errors["a"] = [refusal("SlowDown")]
+    bench.admit("a")
+    bench.load()
+    assert reported() is None, "S3 is slow for every model"
+
+
 @pytest.mark.parametrize("fifo", [False, True])
 def test_images_that_arrive_in_the_pause_after_a_failed_load_lose_no_try(fifo: bool) -> None:
     bench = Bench(fifo=fifo)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from core.ids import ImageRef, input_key, new_id, output_key
+from core.jobs.items import job_item, job_of
 from core.jobs.models import (
     AcceptedCount,
     Counts,
@@ -18,14 +19,17 @@ from core.jobs.models import (
     Job,
     OpenJob,
     Resend,
+    Share,
     TrueLabel,
 )
+from core.jobs.shares import ShareStore
 from core.jobs.store import SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
 from core.result_cache import MARGIN, ResultCache, repeated
+from core.s3_locations import S3Location
 from services.errors import NotFoundError
 from services.table import LAST, Table
-from tests.support.memory_aws.calls import failing_writes, meeting
+from tests.support.memory_aws.calls import failing_writes, meeting, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.waiting import ManualClock
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
@@ -61,6 +65,13 @@ def test_a_job_is_found_by_its_id_and_others_are_not(store: JobStore, job: Job) 
         store.job(new_id())
     with pytest.raises(NotFoundError):
         store.status(new_id())
+
+
+def test_a_controller_that_knows_no_patterns_takes_none_of_the_images_of_a_job_with_one() -> None:
+    job = Job(new_id(), "day 1", NOW, source="s3://photos/day1", source_pattern="**/*.jpg")
+    item = job_item(job)
+    assert job_of(item) == job
+    assert S3Location.parse(str(item["source"])).prefix == "day1/**/*.jpg/"
 
 
 def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
@@ -375,6 +386,58 @@ def test_who_dies_over_a_deletion_leaves_what_the_controller_takes_away(store: J
         assert items_of(store, job) == ["DELETED"]
 
 
+def a_share(email: str = "") -> Share:
+    return Share(new_id(), int(NOW.timestamp()) + 60, 1, "", "" if email else "digest", email)
+
+
+def test_shares_that_are_changed_at_the_same_time_are_all_changed(table: MemoryTable, store: JobStore) -> None:
+    shares, job, now = ShareStore(table), a_job("anna"), NOW.timestamp()
+    store.create(job)
+    first, second, third = a_share(), a_share(), a_share("bert@example.org")
+    shares.add(job.job_id, first, now)
+    others: list[Callable[[], object]] = [
+        lambda: shares.add(job.job_id, second, now),
+        lambda: shares.end(job.job_id, first.share_id),
+    ]
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem" and others:
+            others.pop()()
+        return effect()
+
+    table.call = call
+    shares.add(job.job_id, third, now)
+    assert store.job(job.job_id).shares == (second, third)
+    assert shares.shared_with(third.email, 9) == [job.job_id]
+
+
+@pytest.mark.parametrize("when", ["later", "dying", "meanwhile"])
+def test_no_share_is_left_of_a_deleted_job(table: MemoryTable, store: JobStore, when: str) -> None:
+    shares, job, share = ShareStore(table), a_job("anna"), a_share("bert@example.org")
+    store.create(job)
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "BatchWriteItem" and store.existing([job.job_id]):  # before the job is listed
+            table.call = run_effect
+            store.delete(store.job(job.job_id))
+        return effect()
+
+    if when == "meanwhile":
+        table.call = call
+    shares.add(job.job_id, share, NOW.timestamp())
+    if when == "later":
+        store.delete(store.job(job.job_id))
+    if when == "dying":
+        with pytest.raises(CrashError):
+            dying(store, 2).delete(store.job(job.job_id))
+        [deleted] = store.deleted_jobs()
+        store.remove_items(deleted, 100)
+    assert shares.shared_with(share.email, 9) == []
+    with pytest.raises(NotFoundError):
+        shares.add(job.job_id, share, NOW.timestamp())
+    assert shares.shared_with(share.email, 9) == []
+
+
 def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: JobStore) -> None:
     job, other = a_job("anna"), a_job("anna")
     store.create_all([job, other])
@@ -393,29 +456,33 @@ def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(
     assert (store.jobs(9, owner="anna"), items_of(store, job)) == ([], ["DELETED"])
 
 
+def owned_by(owner: str) -> Callable[[Job], bool]:
+    return lambda job: job.owner == owner
+
+
 def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: JobStore) -> None:
     job = a_job("anna")
     ref = ImageRef(job.job_id, new_id())
     image = ImageRecord(ref, "cat.jpg", input_key(ref, "jpg"), 10, NOW)
     store.create(job)
     with pytest.raises(NotFoundError, match="no image"):
-        store.whole_image(ref, "anna")
+        store.whole_image(ref, owned_by("anna"))
     store.record_images([image], NOW)
-    assert store.whole_image(ref, "anna") == (job, image, None, None, None)
+    assert store.whole_image(ref, owned_by("anna")) == (job, image, None, None, None)
     result = ClassificationResult(
         job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
     )
     store.put_done([result])
-    assert store.whole_image(ref, "anna") == (job, image, result, None, None)
+    assert store.whole_image(ref, owned_by("anna")) == (job, image, result, None, None)
     resend = Resend(0, NOW, NOW, waited_seconds=60)
     store.put_resends(job.job_id, {ref.image_id: resend})
     truth = TrueLabel("dog", NOW)
     store.set_truths(job, {ref.image_id: truth})
-    assert store.whole_image(ref, "anna") == (replace(job, is_reviewed=True), image, result, resend, truth)
+    assert store.whole_image(ref, owned_by("anna")) == (replace(job, is_reviewed=True), image, result, resend, truth)
     said = []
     for unknown, owner in ((ref, "bert"), (ref, ""), (replace(ref, image_id=new_id()), "bert")):
         with pytest.raises(NotFoundError) as refused:
-            store.whole_image(unknown, owner)
+            store.whole_image(unknown, owned_by(owner))
         said.append(str(refused.value))
     assert said == [f"there is no job {job.job_id!r}"] * 3
 

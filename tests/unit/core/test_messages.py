@@ -186,7 +186,7 @@ def test_requests_and_heartbeats_fit_into_the_smallest_messages(
     request = RequestMessage.about(REF, key, at, number, model=model).model_copy(update={"crashes": number})
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
-        models=("f" * 64,) * MAX_REPORTED_MODELS,
+        models=("f" * 64,) * MAX_REPORTED_MODELS, failed_model="f" * 64,
     )  # fmt: skip
     for message in (request, heartbeat):
         assert len(message.to_json().encode()) <= MIN_MESSAGE_BYTES

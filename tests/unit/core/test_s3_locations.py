@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.s3_locations import MAX_PREFIX_BYTES, S3Location
+from core.s3_locations import MAX_PREFIX_BYTES, S3Location, matches_pattern
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,28 @@ def test_any_other_text_is_refused_with_the_reason(text: str) -> None:
 def test_a_location_contains_whole_folders_only(outer: str, inner: str, is_inside: bool) -> None:
     names = [each.replace("s3://b", "s3://bucket", 1) for each in (outer, inner)]
     assert S3Location.parse(names[0]).contains(S3Location.parse(names[1])) is is_inside
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "x/a.jpg", "x/y/a.jpg"]),
+        ("x/**", ["x/a.jpg", "x/b.png", "x/y/a.jpg"]),
+        ("x/**/a.jpg", ["x/a.jpg", "x/y/a.jpg"]),
+        ("**/y/**", ["x/y/a.jpg"]),
+        ("?/[ab].*", ["x/a.jpg", "x/b.png"]),
+        ("**", ["a.jpg", "x/a.jpg", "x/b.png", "x/y/a.jpg"]),
+        ("x", []),
+        ("x/y/a.jpg/**/z", []),
+        ("X/*", []),
+    ],
+)
+def test_a_pattern_matches_names_part_by_part(pattern: str, matched: list[str]) -> None:
+    names = ["a.jpg", "x/a.jpg", "x/b.png", "x/y/a.jpg"]
+    assert [name for name in names if matches_pattern(name, pattern)] == matched
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("a/" * 400 + "b", "**/a/" * 40 + "c"), ("a" * 900, "*a" * 99 + "b")])
+def test_a_hostile_pattern_does_not_take_exponential_time(name: str, pattern: str) -> None:
+    assert not matches_pattern(name, pattern)

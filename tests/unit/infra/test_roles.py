@@ -107,7 +107,8 @@ def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None
         "ControllerRole": {
             ("sns:Publish", GIVEN["FinishedJobs"]),
             ("sns:Publish", GIVEN["Alerts"]),
-            ("ses:SendEmail", identity),
+            ("ses:SendEmail", "arn:aws:ses:*:*:identity/*"),
+            ("ses:SendEmail", "arn:aws:ses:*:*:configuration-set/*"),
         },
         "WorkerRole": set(),
     }

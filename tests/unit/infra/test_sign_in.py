@@ -45,7 +45,9 @@ def test_s4_the_page_creates_accounts_if_it_may_and_the_pool_lets_no_person_do_s
     monkeypatch: pytest.MonkeyPatch, is_open: str
 ) -> None:
     monkeypatch.setitem(GIVEN, "OpenSignUp", is_open)
-    assert value_of(POOL["AdminCreateUserConfig"]) == {"AllowAdminCreateUserOnly": True}
+    accounts = value_of(POOL["AdminCreateUserConfig"])
+    assert accounts["AllowAdminCreateUserOnly"] is True
+    assert {"{####}", "{username}"} <= set(re.findall(r"{.*?}", accounts["InviteMessageTemplate"]["EmailMessage"]))
     assert of_this_stack().auth.sign_up is (is_open == "true")
     created_by, condition = statements("WebRole")["CreateAccounts"], RESOURCES["SignUpPolicy"]["Condition"]
     assert created_by["Action"] == "cognito-idp:AdminCreateUser"

@@ -12,7 +12,7 @@ from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS, embedded_metr
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.down import MAX_GROUP_SIZE
-from scripts.aws.site import PAGES, STATIC
+from scripts.aws.site import PAGES
 from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
 from tests.conftest import ROOT, shipped_values
@@ -32,6 +32,7 @@ from web_tier.auth.permissions import Right
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Demand, Observation
 from web_tier.autoscaler.reporting import METRICS_SECONDS, MetricsLogger
+from web_tier.http.assets import STATIC
 from web_tier.http.metrics import WebMetrics
 from web_tier.http.middleware import Middleware
 from web_tier.http.routes import RoutedApp
@@ -484,9 +485,17 @@ def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests
 
 
 def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() -> None:
-    assert BY_PATTERN.keys() == {*PAGES, f"{STATIC}*"}
-    assert {each["TargetOriginId"] for each in BY_PATTERN.values()} == {"files"}
+    origins = {pattern: each["TargetOriginId"] for pattern, each in BY_PATTERN.items()}
+    assert origins == dict.fromkeys(PAGES, "files") | {f"{STATIC}*": "static"}
     assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
+
+
+def test_static_files_of_another_release_than_the_published_one_come_from_the_web_tier() -> None:
+    (group,) = DISTRIBUTION["OriginGroups"]["Items"]
+    assert [each["OriginId"] for each in group["Members"]["Items"]] == ["files", "web"]
+    assert group["FailoverCriteria"]["StatusCodes"]["Items"] == [403, 404]
+    # CloudFront fails over for these methods only; the behaviour's default is GET and HEAD.
+    assert "AllowedMethods" not in BY_PATTERN[f"{STATIC}*"]
 
 
 def test_the_cdn_caches_no_web_tier_response_and_forwards_all_but_the_host_header() -> None:

@@ -81,7 +81,7 @@ def test_an_invalid_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixtu
 
 
 def test_both_forms_of_the_command_have_the_same_options() -> None:
-    """The one of the standard library runs; the one of click is in the help, the completions and the reference."""
+    """The one of the standard library runs; the one of click is in the help and the reference."""
     of_click = {option for each in doctor.params for option in each.opts}
     assert {f"--{name}" for name in vars(parser().parse_args([]))} == of_click
 

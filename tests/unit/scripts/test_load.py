@@ -21,13 +21,16 @@ from PIL import Image
 from core.image_open import inspect, open_image
 from fleetsight_client.api import ApiError, UploadResult
 from scripts.cli import main as run_fleetsight
+from scripts.demo_model.signs import samples
 from scripts.load import command
 from scripts.load.clients import (
     BATCH_FILES,
     ClassicAnswer,
     JobLoad,
     judge_answer,
+    judge_label,
 )
+from scripts.load.demo_model import DemoModel
 from scripts.load.inputs import (
     ExpectationError,
     LoadImages,
@@ -193,7 +196,22 @@ def test_without_a_valid_token_nothing_is_sent(
 def test_answers_are_verified_against_the_contract(
     answer: ClassicAnswer, expected: str | None, outcome: ImageVerdict
 ) -> None:
-    assert judge_answer(answer, "a.b.jpg", expected)[0] == outcome
+    images = LoadImages([Path("a.b.jpg")], 1, {} if expected is None else {"a.b.jpg": expected})
+    assert judge_answer(answer, "a.b.jpg", images)[0] == outcome
+
+
+def test_a_label_that_the_model_itself_gives_is_right_though_something_else_was_drawn() -> None:
+    images = LoadImages([Path("a.jpg")], 1, {"a.jpg": "stop"}, model_label=lambda _: "airplane")
+    verdicts = [judge_label(label, "a.jpg", images)[0] for label in ("stop", "airplane", "cat")]
+    assert verdicts == ["right", "right", "wrong"]
+
+
+def test_the_demo_model_in_this_process_knows_a_drawn_sign(tmp_path: Path) -> None:
+    [sample] = samples(1, seed=3)
+    (tmp_path / "a").write_bytes(sample.data)
+    (tmp_path / "b").write_bytes(b"no image")
+    model = DemoModel()
+    assert [model.label(tmp_path / "a"), model.label(tmp_path / "b")] == [sample.label, None]
 
 
 @dataclass
@@ -224,6 +242,8 @@ class FakeApi(FakeUploads):
                 "status": states.get(label, "done"),
                 "label": label,
                 "error": {"message": "ends early"},
+                "accepted_at": "2026-11-24T00:00:01+00:00",
+                "recorded_at": "2026-11-24T00:00:03+00:00",
             }
 
 
@@ -272,6 +292,7 @@ def test_a_job_is_sent_by_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
     summary = LoadTest(HERE, "api", 1, 30).run(sent, threading.Event(), results.append)
     assert (summary.mode, summary.ok, results[-1]) == ("api", True, 1)
+    assert ("upload to label, p95", "2.000 s") in summary_rows(summary)
 
 
 @pytest.mark.parametrize(

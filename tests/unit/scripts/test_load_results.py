@@ -119,6 +119,7 @@ def test_a_report_has_plots_and_runs_nothing() -> None:
 
 def test_a_report_of_a_test_whose_fleet_was_not_sampled_says_so() -> None:
     page = render_report(summary_of(), ())
+    assert "<strong>Passed: all " in page
     assert Elements(page).names.count("svg") == 3
     assert page.count("Nothing was measured.") == 2
 

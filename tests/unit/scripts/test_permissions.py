@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cfnlint.api import ManualArgs, lint  # type: ignore[import-untyped]
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
+from click.testing import CliRunner
 
 from scripts.aws import context as accounts
+from scripts.aws.commands import check_command
 from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import (
     all_permissions,
     denials,
-    deploy_policy,
+    deploy_policies,
+    deploy_template,
     needed_permissions,
     policy_source,
 )
@@ -41,7 +45,11 @@ UNUSED = [
     *("s3:PutA*Configuration", "s3:PutBucketLogging", "s3:PutBucketNotification", "s3:PutBucketVersioning"),
     *("s3:PutBucketAbac", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketReplication", "s3:PutBucketWebsite"),
     *("s3:PutI*Configuration", "s3:PutMetricsConfiguration", "s3:PutObject*", "s3:PutReplicationConfiguration"),
-    *("ec2:AcceptAddressTransfer", "ec2:AssociateAddress", "ec2:DisassociateAddress"),
+    *("ec2:AcceptAddressTransfer", "ec2:AssociateAddress", "cognito-idp:AddCustomAttributes"),
+    *("autoscaling:*LoadBalancers", "autoscaling:*LifecycleHook", "autoscaling:CancelInstanceRefresh"),
+    *("autoscaling:DeleteNotificationConfiguration", "dynamodb:DeleteResourcePolicy", "logs:*KmsKey"),
+    *("logs:DeleteIndexPolicy", "logs:DeleteRetentionPolicy", "logs:PutLogGroupDeletionProtection"),
+    "s3:UpdateBucketMetadata*",
     *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
 ]
 """What schemas name for properties that the template does not use."""
@@ -54,7 +62,11 @@ def is_allowed(action: str) -> bool:
 @pytest.mark.parametrize("kind", sorted({each["Type"] for each in load_template().resources.values()}))
 def test_the_policy_has_the_calls_of_cloudformation_for_each_resource(kind: str) -> None:
     handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
-    wanted = {each for name in ("create", "read", "delete") for each in handlers.get(name, {}).get("permissions", [])}
+    wanted = {
+        each
+        for name in ("create", "read", "update", "delete")
+        for each in handlers.get(name, {}).get("permissions", [])
+    }
     used = {each for each in wanted if not any(fnmatchcase(each, pattern) for pattern in UNUSED)}
     assert not sorted(each for each in used if not is_allowed(each))
 
@@ -81,18 +93,39 @@ def test_the_policy_has_the_calls_of_the_commands() -> None:
     assert not sorted(each for each in found if not is_allowed(each))
 
 
-def test_the_policy_fits_into_a_role_and_is_limited_to_the_prefix() -> None:
-    with stubbed_account(caller="arn:aws-cn:iam::123456789012:user/ann") as at:
-        reported = deploy_policy(at.account, "fs")
-    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-    assert len(json.dumps(reported, separators=(",", ":"))) <= 10_240
-    by_name = {each["Sid"]: each for each in reported["Statement"]}
-    assert len(by_name) == len(all_permissions())
-    assert by_name["Roles"]["Resource"] == ["arn:aws-cn:iam::123456789012:role/fs-*"]
-    assert by_name["Queues"]["Resource"][0] == "arn:aws-cn:sqs:us-east-1:123456789012:fs-requests"
-    everywhere = {action for each in reported["Statement"] if "*" in each["Resource"] for action in each["Action"]}
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("aws-us-gov", "us-gov-west-1", "123456789012"),
+        ("aws", "ap-southeast-2", "123456789012"),
+        ("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}"),
+    ],
+)
+def test_each_policy_fits_into_a_managed_one_and_is_limited_to_the_prefix(where: tuple[str, str, str]) -> None:
+    """A user, a group or a role takes ten managed policies of at most 6,144 characters without white space each, a
+    user inline 2,048 in all: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html.
+    """
+    prefix = "a-long-prefix-16"
+    policies = deploy_policies(prefix, *where)
+    assert all(len(json.dumps(each, separators=(",", ":"))) <= 6_144 for each in policies)
+    assert len(policies) <= 3
+    statements = [each for policy in policies for each in policy["Statement"]]
+    by_name = {each["Sid"]: each for each in statements}
+    assert len(by_name) == len(statements) == len(all_permissions())
+    partition, region, account_id = where
+    assert by_name["Roles"]["Resource"] == [f"arn:{partition}:iam::{account_id}:role/{prefix}-*"]
+    assert by_name["Queues"]["Resource"][0] == f"arn:{partition}:sqs:{region}:{account_id}:{prefix}-requests"
+    everywhere = {action for each in statements if "*" in each["Resource"] for action in each["Action"]}
     harmless = ("iam:Get", "iam:List", "iam:SimulatePrincipalPolicy")
     assert not [each for each in everywhere if each.startswith("iam:") and not each.startswith(harmless)]
+
+
+def test_the_printed_template_of_the_policies_is_valid_in_every_region_and_needs_no_account() -> None:
+    printed = CliRunner().invoke(check_command, ["--policy", "--prefix", "fleet"], env={"AWS_PROFILE": "missing"})
+    template = json.loads(printed.output)
+    assert template == deploy_template("fleet")
+    for region in ("us-east-1", "us-gov-west-1", "cn-north-1"):
+        assert lint(printed.output, config=ManualArgs(regions=[region])) == []
 
 
 def test_disabled_parts_of_a_stack_need_no_permissions() -> None:

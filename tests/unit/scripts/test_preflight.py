@@ -98,8 +98,13 @@ def test_a_region_without_a_resource_type_is_a_stop() -> None:
         # As it was met in eu-central-2: https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2177
         message = "Template format error: Unrecognized resource types: [AWS::Budgets::Budget]"
         stub.add_client_error("validate_template", "ValidationError", message)
-        ((level, words, _),) = at.found(check_region)
+        ((level, words, remedy),) = at.found(check_region)
         assert (level, words) == ("stop", "CloudFormation in us-east-1 does not have [AWS::Budgets::Budget]")
+        assert remedy == "Give --budget 0"
+        at.parameters = {"MonthlyBudget": "0"}
+        stub.add_response("validate_template", {})
+        assert [level for level, _, _ in at.found(check_region)] == ["ok"]
+        assert "AWS::Budgets::Budget" not in request[-1]["TemplateBody"]
         stub.add_client_error("validate_template", "ValidationError", "something else")
         assert [level for level, _, _ in at.found(check_region)] == ["warning"]
 
@@ -366,6 +371,12 @@ def answers(at: StubbedAccount, *codes: tuple[str, str]) -> None:
         at.stubs["ec2"].add_client_error("run_instances", code, message)
 
 
+SHARED_VPC = "You do not have access to a default security group in VPC vpc-1. Specify a security group"
+"""EC2's refusal of a dry run without a security group in the VPC of another account; the stack makes its own.
+
+https://github.com/aws/aws-parallelcluster/issues/1779.
+"""
+
 DRY = ("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
 
@@ -379,6 +390,7 @@ DRY = ("DryRunOperation", "Request would have succeeded, but DryRun flag is set.
         ([("UnauthorizedOperation", IN_SCP)], "stop", "explicit deny in a service control policy"),
         ([("PendingVerification", "please allow up to 4 hours")], "stop", "please allow up to 4 hours"),
         ([("RequestLimitExceeded", "Request limit exceeded.")], "warning", "Request limit exceeded."),
+        ([("UnauthorizedOperation", SHARED_VPC)], "warning", SHARED_VPC),
     ],
 )  # fmt: skip
 def test_a_dry_run_checks_whether_the_account_may_launch(
@@ -510,7 +522,7 @@ ON_DEMAND, SPOT, GRAPHICS = "L-1216C47A", "L-34B43A08", "L-DB2E81BA"
         ({}, {ON_DEMAND: 40.0}, "ok", "enough for 19 of 19 workers"),
         ({}, {ON_DEMAND: 5.0}, "warning", "enough for 1 of 19 workers"),
         ({}, {ON_DEMAND: 3.0}, "stop", "enough for 0 of 19 workers"),
-        ({}, {ON_DEMAND: 1.0}, "stop", "1 vCPUs may run on demand; the web tier or the builders need 2"),
+        ({}, {ON_DEMAND: 1.0}, "stop", "1 vCPUs may run on demand; the web tier or a builder needs 2"),
         ({"market": "spot"}, {ON_DEMAND: 5.0, SPOT: 38.0}, "ok", "enough for 19 of 19 workers"),
         ({"market": "spot"}, {ON_DEMAND: 5.0, SPOT: 0.0}, "warning", "enough for 0 of 19 workers"),
         ({"instance_types": ("g4dn.xlarge",)}, {ON_DEMAND: 5.0, GRAPHICS: 0.0}, "stop", "0 of 19"),
@@ -537,18 +549,31 @@ def test_every_web_instance_is_counted() -> None:
         with stubbed_account("ec2", "service-quotas", parameters={"WebInstances": "3"}, is_new=is_new) as at:
             limits(at, {ON_DEMAND: 5.0})
             ((level, words, _),) = at.found(check_quota)
-        assert (level, f"the web tier or the builders need {vcpus} at once" in words) == ("stop", True)
+        assert (level, f"the web tier or a builder needs {vcpus} at once" in words) == ("stop", True)
 
 
-def test_the_quota_must_cover_both_builders() -> None:
+def test_five_vcpus_suffice_while_both_images_are_missing() -> None:
     with stubbed_account("ec2", "service-quotas", images={}) as at:
-        limits(at, {ON_DEMAND: 3.0})
-        ((level, _, remedy),) = at.found(check_quota)
-        assert (level, "--desired-value 4`" in remedy) == ("stop", True)
+        limits(at, {ON_DEMAND: 5.0})
+        ((level, words, _),) = at.found(check_quota)
+    assert (level, "enough for 1 of 19 workers" in words) == ("warning", True)
     with stubbed_account("ec2", "service-quotas") as at:
         limits(at, {ON_DEMAND: 5.0})
         ((_, _, remedy),) = at.found(check_quota)
     assert "--quota-code L-1216C47A --desired-value 40`" in remedy
+
+
+@pytest.mark.parametrize(("worker", "warned"), [("c7a.large", True), ("g4dn.xlarge", False), ("spot", False)])
+def test_an_update_warns_of_workers_that_leave_no_vcpus_for_a_new_web_instance(worker: str, warned: bool) -> None:
+    two = {"CpuOptions": {"CoreCount": 2, "ThreadsPerCore": 1}}
+    web = {"InstanceType": "c7a.large", **two}
+    other = {**web, "InstanceLifecycle": "spot"} if worker == "spot" else {"InstanceType": worker, **two}
+    with stubbed_account("ec2", "service-quotas", is_new=False) as at:
+        limits(at, {ON_DEMAND: 5.0})
+        at.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [web, other]}]})
+        found = [words for _, words, _ in at.found(check_quota)]
+    assert ("4 of 5 vCPUs are in use, so no new web instance can replace an old one" in found) == warned
+    assert len(found) == 1 + warned
 
 
 def test_an_unknown_quota_is_a_warning() -> None:

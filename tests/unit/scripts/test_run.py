@@ -8,17 +8,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from ami.local import LocalImage
 from app_tier.sizing import HostResources
 from core.config import DEMO_BUNDLE, PATH_VARIABLE
-from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
+from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
-from fleetsight_client.retries import GaveUpError
+from fleetsight_client.retries import GaveUpError, PatientCalls
 from scripts.load.metrics import LoadMetrics, summary_rows
+from scripts.run import session
 from scripts.run.batch import (
     STALLED_SECONDS,
     AwsCost,
@@ -187,6 +189,63 @@ def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
         interrupted.run()
 
 
+class Operator(FakeUploads):
+    """Adds a model at the third try, or rejects it, and ends the run then."""
+
+    def __init__(self, stop: threading.Event, error: ApiError | None) -> None:
+        super().__init__()
+        self.stop, self.error, self.tries = stop, error, 0
+
+    def add_model(self, _place: str, _name: str | None) -> dict[str, Any]:
+        self.tries += 1
+        if self.tries < 3:
+            raise RejectedError("add", 503, "busy") if self.tries == 1 else UnreachableError("read timed out")
+        self.stop.set()
+        if self.error is not None:
+            raise self.error
+        return {"name": "demo"}
+
+    def models(self) -> dict[str, Any]:
+        return {"default": "photos"}
+
+
+@pytest.mark.parametrize(
+    ("has_batch", "error", "said"),
+    [
+        (False, None, "Models: photos for new jobs, demo by name."),
+        (
+            False,
+            RejectedError("add", 422, "torn"),
+            "fleetsight: the model demo is not offered: add answered 422: torn",
+        ),
+        (True, RejectedError("add", 422, "torn"), "the model demo is not offered: add answered 422: torn"),
+    ],
+)
+def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
+    has_batch: bool,
+    error: ApiError | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop = threading.Event()
+    operator = Operator(stop, error)
+    monkeypatch.setattr(session, "FleetClient", lambda _url, *, token: operator)
+    monkeypatch.setattr(PatientCalls, "wait", lambda _self, _seconds: False)
+    system: Any = MagicMock(sign_in=None, switches=(), state=None)
+    bundle: Any = SimpleNamespace(name="demo", folder=Path("demo"))
+    images = ImageSet("signs", [Path("sign.png")], {}) if has_batch else None
+    run = session.RunSession(system, images, Console(), stop, offered=bundle, is_batch_for_offered=has_batch)
+    if has_batch:
+        with pytest.raises(StartError, match=said):
+            run.run()
+    else:
+        assert run.run() == 0
+        assert said in capsys.readouterr().out
+    assert operator.tries == 3
+    system.stop.assert_called_once_with()
+
+
 def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
     first = sample_images(tmp_path / "samples")
@@ -263,8 +322,8 @@ def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> Non
     console = Console(record=True, width=100)
     show_summary(console, summary, AwsCost(), found.truth_source)
     shown = console.export_text()
-    assert re.search(r"no truth\W+1\b", shown)
-    assert "truth from folder names" in shown
+    assert re.search(r"no true label\W+1\b", shown)
+    assert "true labels from folder names" in shown
 
 
 def test_drawn_signs_have_no_truth_for_a_model_of_other_classes(
@@ -278,7 +337,7 @@ def test_drawn_signs_have_no_truth_for_a_model_of_other_classes(
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("scripts.run.model.MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
     return tmp_path
 
 
@@ -370,9 +429,6 @@ def test_a_load_test_shows_the_cost_of_1000_images_if_known() -> None:
     assert "1,000 images" not in few, "99 images of workers pay for a whole minute"
 
 
-IMAGE = LocalImage("ami-0123456789abcdef0", Path("/images/ami-0123456789abcdef0"))
-
-
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.delenv(PATH_VARIABLE, raising=False)
@@ -432,32 +488,6 @@ def test_the_workers_share_the_memory_for_models(
     monkeypatch.setattr("scripts.run.system.this_machine", lambda: HostResources(8, 16 * GIB))
     started = replace(system, overrides={**system.overrides, **settings})
     assert started.config.worker.model_megabytes == megabytes
-
-
-def test_an_instance_with_an_image_gets_the_systems_settings(system: System) -> None:
-    machines = replace(system, image=IMAGE)
-    script = machines.config.fleet.user_data
-    assert script.endswith("\nexec /opt/fleetsight/start worker\n")
-    assert "export FLEETSIGHT__WORKER__IDLE_SECONDS=7\n" in script
-    assert f"export FLEETSIGHT__AWS__ENDPOINT_URL={machines.endpoint_url}\n" in script
-    assert machines.config.fleet.image_id == IMAGE.image_id
-    assert machines.config.fleet.boot_seconds == 42
-
-
-def test_an_instance_with_an_image_gets_no_local_path(system: System) -> None:
-    script = replace(system, image=IMAGE).config.fleet.user_data
-    assert str(ROOT) not in script
-    assert "my/bundle" not in script
-
-
-def test_a_configuration_file_that_is_not_in_the_image_is_rejected(
-    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.yaml"
-    other.write_text((ROOT / "config.yaml").read_text())
-    monkeypatch.setenv(PATH_VARIABLE, str(other))
-    with pytest.raises(StartError, match=r"other\.yaml, and in the image is"):
-        replace(system, image=IMAGE).start()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from scripts.aws.commands import site_plan
 from scripts.aws.context import AwsAccount
 from scripts.aws.site import (
     DIGEST_KEY,
-    STATIC,
     SiteError,
     SiteFile,
     export_site,
@@ -28,9 +27,11 @@ from tests.conftest import shipped_values
 from tests.support.site_links import addresses_in, dead_links
 from tests.support.stack_template import RESOURCES
 from web_tier.app import create_app
+from web_tier.http.assets import IMMUTABLE, STATIC, assets_hash
 from web_tier.http.middleware import HEADERS
 
 ADDRESS = "https://images.example.org"
+ASSETS = f"{STATIC}{assets_hash()}"
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 def test_the_site_has_two_pages_and_all_static_files(site: Export) -> None:
     files = site.files
-    own = {f"/static/{path.relative_to('web_tier/static')}" for path in Path("web_tier/static").rglob("*.*")}
-    assert files.keys() == {"/", "/api", "/static/bootstrap/css/bootstrap.min.css"} | own
+    own = {f"{ASSETS}/{path.relative_to('web_tier/static')}" for path in Path("web_tier/static").rglob("*.*")}
+    assert files.keys() == {"/", "/api"} | own
     assert all((site.folder / file.name).stat().st_size for file in files.values())
 
 
 def test_files_have_their_content_type_and_cache_control(site: Export) -> None:
     files = site.files
     assert files["/"].content_type == files["/api"].content_type == "text/html; charset=utf-8"
-    assert files["/static/upload/main.js"].content_type.startswith("text/javascript")
-    assert files["/static/mark.svg"].content_type.startswith("image/svg+xml")
-    assert files["/static/fonts/inter-latin-wght-normal.woff2"].content_type == "font/woff2"
+    assert files[f"{ASSETS}/upload/main.js"].content_type.startswith("text/javascript")
+    assert files[f"{ASSETS}/mark.svg"].content_type.startswith("image/svg+xml")
+    assert files[f"{ASSETS}/fonts/inter-latin-wght-normal.woff2"].content_type == "font/woff2"
     assert files["/"].cache_control == "public, max-age=0, s-maxage=86400"
-    assert files["/static/fleetsight.css"].cache_control == "public, max-age=3600"
+    assert files[f"{ASSETS}/fleetsight.css"].cache_control == IMMUTABLE
 
 
 def test_the_pages_have_the_deployed_settings_and_address_and_load_changing_data(site: Export) -> None:
@@ -123,6 +124,7 @@ def test_cloudfront_sends_the_headers_of_the_web_tier() -> None:
 
 
 BUCKET = "fleetsight-site"
+THEME = f"{ASSETS}/theme.js".lstrip("/")
 
 
 @dataclass
@@ -206,7 +208,7 @@ def test_site_files_are_published_then_invalidated_and_not_again_if_unchanged(
         "public, max-age=0, s-maxage=86400",
     )
     assert "up to 4 KB each" in page["Body"].read().decode()  # as the stack says, not as config.yaml does
-    assert account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["CacheControl"] == "public, max-age=3600"
+    assert account.s3.get_object(Bucket=BUCKET, Key=THEME)["CacheControl"] == IMMUTABLE
     assert invalidations(account) == 1
     assert steps[-1] == "CloudFront's cache is invalidated."
     assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
@@ -231,10 +233,10 @@ def test_after_a_crash_the_next_run_publishes_the_whole_site_without_obsolete_fi
         with pytest.raises(CrashError):
             publish_site(account, "fleetsight", done)
         # As another release would have left it there.
-        account.s3.put_object(Bucket=BUCKET, Key="static/theme.js", Body=b"of another release")
+        account.s3.put_object(Bucket=BUCKET, Key=THEME, Body=b"of another release")
         reported = invalidations(account)
         publish_site(account, "fleetsight", print)
-        theme = account.s3.get_object(Bucket=BUCKET, Key="static/theme.js")["Body"].read()
+        theme = account.s3.get_object(Bucket=BUCKET, Key=THEME)["Body"].read()
         assert theme != b"of another release"
         assert invalidations(account) == reported + 1
         assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}

@@ -374,6 +374,22 @@ def test_a_rollback_is_an_error_with_the_reason_of_each_failure(
     assert "InputBucket (AWS::S3::Bucket)" in on.seen
 
 
+def test_a_validation_that_fails_while_a_change_set_is_executed_is_reported_with_its_reasons(
+    cloudformation: Stubber,
+) -> None:
+    """Then the stack's events only name DescribeEvents. It returns "Validation errors - Failures from CloudFormation
+    Early Validations": https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeEvents.html.
+    """
+    failed = "Validation failed with 1 error(s). Call DescribeEvents to retrieve the full list"
+    stack = ("fs", "AWS::CloudFormation::Stack")
+    add_failure(cloudformation, "ROLLBACK_COMPLETE", event(1, *stack, "CREATE_FAILED", failed))
+    reason = {"LogicalResourceId": "InputBucket", "ValidationStatusReason": BUCKET_EXISTS}
+    request = {"StackName": "arn", "Filters": {"FailedEvents": True}}
+    cloudformation.add_response("describe_events", {"OperationEvents": [reason]}, request)
+    with pytest.raises(StackFailedError, match=f"{re.escape(failed)}\n  InputBucket: {re.escape(BUCKET_EXISTS)}"):
+        deploy(stubbed_stage(cloudformation=cloudformation).context, ProposedChangeSet("change", "arn", "CREATE", ()))
+
+
 DEPLOYED = StackDescription("fs", STACK, "CREATE_COMPLETE")
 QUOTA = (
     "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the "

@@ -26,6 +26,7 @@ from scripts.aws.deploy.settings import (
     unkept_days,
     validated_config,
     with_static_names,
+    without_budget,
 )
 from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
@@ -205,6 +206,14 @@ def test_nothing_else_of_the_template_changes() -> None:
     before, after = load_template().body.splitlines(), with_static_names(load_template().body, VALUES).splitlines()
     changed = [old for old, new in zip(before, after, strict=True) if old != new]
     assert len(changed) == len(names(load_template().body))
+
+
+def test_a_template_without_the_budget_has_all_else() -> None:
+    found, left = load_template().resources, parse_template(without_budget(load_template().body))["Resources"]
+    assert set(found) - set(left) == {"MonthlyCost"} == {
+        name for name, each in found.items() if each["Type"] == "AWS::Budgets::Budget"
+    }  # fmt: skip
+    assert all(left[name] == found[name] for name in left)
 
 
 def retention(days: float) -> RetentionSettings:

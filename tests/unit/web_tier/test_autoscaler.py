@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import cast, get_args
 
@@ -29,6 +30,7 @@ from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.billing import BillingMeter
+from web_tier.autoscaler.estimators import FAILED_MODEL_SECONDS
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.launch_journal import ControllerJournal
@@ -175,6 +177,38 @@ def test_a_problem_of_the_controller_is_shown_to_operators_while_it_lasts(bench:
     assert bench.shown.problem is None
 
 
+@pytest.mark.parametrize(("loaded", "shown"), [((), ("b" * 64,)), (("b" * 64,), ())])
+def test_a_model_that_workers_cannot_load_is_shown_unless_one_has_it(
+    bench: Bench, loaded: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    bench.tick()
+    first, second = bench.ec2.alive()
+    failing = heartbeat(first).model_copy(update={"failed_model": "b" * 64})
+    bench.registry.record([failing, heartbeat(second).model_copy(update={"models": loaded})])
+    bench.tick()
+    assert bench.shown.failed_models == shown
+    end = {"state": "ended", "end": "idle", "at": failing.at + timedelta(seconds=1)}
+    bench.registry.record([failing.model_copy(update=end)])
+    bench.tick()
+    assert bench.shown.failed_models == shown, "a worker that can load nothing ends soon"
+    bench.clock.now += FAILED_MODEL_SECONDS
+    bench.tick()
+    assert bench.shown.failed_models == ()
+
+
+def test_a_failed_launch_is_shown_with_its_reason_until_one_succeeds(bench: Bench) -> None:
+    failures = ["InsufficientInstanceCapacity"] * 20
+    bench.ec2.fail = lambda: failures.pop() if failures else None
+    bench.tick()
+    shown = [(bench.shown.launch_error, bench.shown.halt)]
+    failures.clear()
+    bench.clock.now += 600
+    bench.tick()
+    shown.append((bench.shown.launch_error, bench.shown.halt))
+    error = "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
+    assert shown == [(error, "launches fail"), (None, None)]
+
+
 def test_costly_rounds_are_rarer_but_descriptions_have_a_bound_of_their_own(bench: Bench) -> None:
     bench.ec2.describe_cpu = 0.5
     assert bench.tick() == 0.1
@@ -268,7 +302,7 @@ def test_problems_of_a_launch_and_of_the_configuration_are_shown_together(bench:
     problem = str(bench.shown.problem)
     assert "InsufficientInstanceCapacity" in problem
     assert "InsufficientInstanceCapacity" in str(bench.outage), "no worker runs and images wait"
-    assert "the last good limits stay in force" in problem
+    assert "the last good limits stay in force until config.yaml is corrected" in problem
     assert bench.shown.max_workers == 19
 
 
@@ -319,7 +353,7 @@ def test_a_broken_or_missing_file_changes_nothing_and_is_logged_once(
     caplog.set_level(logging.INFO)
     watcher.path.unlink() if broken is None else watcher.path.write_text(broken)
     assert [watcher.current().max_workers for _ in range(3)] == [19] * 3
-    assert "the last good limits stay in force" in str(watcher.problem)
+    assert "the last good limits stay in force until config.yaml is corrected" in str(watcher.problem)
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     assert watcher.current(ORDER).max_workers == 5
     watcher.drain_events()

@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeou
 
 from fleetsight_client.names import shown_name
 from tests.support import fixtures
+from tests.support.jobs import NOW
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
 from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
@@ -213,15 +214,16 @@ def test_any_name_becomes_short_printable_text_that_can_be_stored(sent: str) -> 
     ("filenames", "name"),
     [
         (["holiday/a.jpg", "holiday/inner/b.jpg"], "holiday"),
-        (["holiday/a.jpg", "work/b.jpg"], "a and 1 more"),
-        (["holiday/a.jpg", "b.jpg"], "a and 1 more"),
+        (["holiday/a.jpg", "work/b.jpg"], "2 images, 1 Mar 12:00 UTC"),
+        (["holiday/a.jpg", "b.jpg"], "2 images, 1 Mar 12:00 UTC"),
         (["IMG_0001.jpg"], "IMG_0001"),
-        ([f"{'x' * 80}.jpg"] * 1_001, f"{'x' * 60} and 1,000 more"),
+        ([f"{'x' * 80}.jpg"], "x" * 60),
+        (["a.jpg"] * 1_001, "1,001 images, 1 Mar 12:00 UTC"),
     ],
 )
 def test_a_job_without_a_name_is_named_after_its_files(filenames: list[str], name: str) -> None:
-    assert clean_job_name(" \t", job_name_of_files(filenames)) == name
-    assert clean_job_name("mine", job_name_of_files(filenames)) == "mine"
+    assert clean_job_name(" \t", job_name_of_files(filenames, NOW)) == name
+    assert clean_job_name("mine", job_name_of_files(filenames, NOW)) == "mine"
 
 
 def positions_of(*parts: Upload | FormField) -> list[int | None]:

@@ -1,6 +1,6 @@
 """Cancelling a job keeps what is done, gives the other images a result, and a retry goes on with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -9,8 +9,9 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
+from markupsafe import escape
 
-from core.ids import cancelled_key, new_id, parse_key
+from core.ids import ImageRef, cancelled_key, new_id, parse_key
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -154,7 +155,7 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
     ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket
 ) -> None:
     add_images(store, job, "a.jpg")
-    between_the_calls_of(input_bucket, "put", lambda: resume_job(ingest, job.job_id))
+    between_the_calls_of(input_bucket, "put", lambda: resume_job(ingest, job, ""))
     cancel_job(ingest, store.status(job.job_id))
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
@@ -171,7 +172,7 @@ def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
         delete(store, job_id)
 
     monkeypatch.setattr(JobStore, "delete_cancelled", delete_late)
-    resume_job(ingest, job.job_id)
+    resume_job(ingest, job, "")
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
 
@@ -325,9 +326,131 @@ def test_a_cancelled_job_is_read_again_only_when_it_was_touched(
     assert resync.call_count == 2
 
 
+# Jobs that the controller stops
+
+
+def answer(site: ResultsSite, results: Iterable[ClassificationResult]) -> None:
+    """Send responses and record all of them: a collector receives ten at a time."""
+    site.respond(*results)
+    while site.responses.counts().total:
+        site.collector.tick()
+    site.counts.write(at_once=True)
+
+
+@pytest.mark.parametrize(
+    ("failures", "answered", "missing", "limit", "is_stopped"),
+    [
+        (6, 100, 1, 5, True),
+        (5, 100, 1, 5, False),
+        (99, 99, 1, 5, False),
+        (6, 100, 0, 5, False),
+        (99, 100, 1, None, False),
+    ],
+)
+def test_a_job_is_stopped_when_more_of_its_results_are_failures_than_it_allows_and_images_are_missing(
+    site: ResultsSite, failures: int, answered: int, missing: int, limit: float | None, is_stopped: bool
+) -> None:
+    refs, [other] = site.add_job(answered + missing, max_failed_percent=limit), site.add_job(1)
+    answer(site, [*map(refused, refs[:failures]), *map(labelled, refs[failures:answered])])
+    for _ in range(3):
+        site.canceller.tick()
+    status = site.store.status(refs[0].job_id)
+    assert (status.state == "cancelled", site.inputs.exists(cancelled_key(refs[0].job_id))) == (is_stopped,) * 2
+    stopped = "6 of 100 images failed, more than 5%, most as crashed_worker"
+    assert (status.stopped, status.counts.cancelled) == ((stopped, missing) if is_stopped else ("", 0))
+    assert not site.store.cancelled_jobs([other.job_id])
+
+
+def stop_on(site: ResultsSite, missing: int = 2) -> list[ImageRef]:
+    """Let the controller stop a job with 50 labels, 50 failures and missing images; return its images."""
+    refs = site.add_job(100 + missing, max_failed_percent=5)
+    answer(site, [*map(refused, refs[:50]), *map(labelled, refs[50:100])])
+    for _ in range(3):
+        site.canceller.tick()
+    assert site.store.status(refs[0].job_id).stopped
+    return refs
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_stopped_job_goes_on_after_a_retry_and_is_not_stopped_again(site: ResultsSite, restarts: bool) -> None:
+    refs = stop_on(site)
+    ingest = ImageIngest(Mock(), site.inputs, site.store, site.requests, inspect)
+    job = site.store.job(refs[0].job_id)
+    assert retry_failed(ingest, job).sent == 52, "also the images that a worker has not answered"
+    if restarts:
+        site.start()
+    site.reconciler.tick()
+    for _ in range(3):
+        site.canceller.tick()
+    status = site.store.status(job.job_id)
+    assert (status.stopped, status.state, site.inputs.exists(cancelled_key(job.job_id))) == ("", "finished", False)
+    more = site.add_images(job.job_id, 200)
+    answer(site, map(refused, more[:199]))
+    site.canceller.tick()
+    assert site.store.status(job.job_id).state == "running"
+    cancel_on(site, job.job_id)
+    site.canceller.tick()
+    assert site.result(more[-1]).error == CANCELLED, "its user may still cancel it"
+
+
+def test_a_stop_that_ends_between_two_writes_is_whole_in_the_next_round(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = site.add_job(101, max_failed_percent=5)
+    answer(site, map(refused, refs[:100]))
+    with monkeypatch.context() as patched:
+        patched.setattr(JobStore, "put_cancelled", Mock(side_effect=TimeoutError))
+        site.canceller.tick()
+    assert site.store.status(refs[0].job_id).state == "running"
+    site.inputs.fails = lambda _body: HTTPClientError(error="lost")
+    site.canceller.tick()
+    site.inputs.fails = lambda _body: None
+    site.canceller.tick()
+    assert site.store.status(refs[0].job_id).stopped
+    assert site.result(refs[-1]).error == CANCELLED
+
+
+def test_jobs_without_a_limit_or_being_read_delay_no_cancelling(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, _ = site.add_job(2), site.add_job(1, max_failed_percent=5)
+    site.respond(labelled(known[0]))
+    hold = Mock(wraps=site.jobs.locks.hold)
+    monkeypatch.setattr(site.jobs.locks, "hold", hold)
+    site.canceller.tick()
+    assert not hold.called
+
+
+def test_a_controller_that_no_longer_acts_stops_no_job(site: ResultsSite) -> None:
+    refs = site.add_job(101, max_failed_percent=5)
+    answer(site, map(refused, refs[:100]))
+    site.active = False
+    site.canceller.tick()
+    assert site.store.status(refs[0].job_id).state == "running"
+
+
+def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_more(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
+    reason = "6 of 100 images failed, more than 5%, most as <bad>"
+    store.put_cancelled(job.job_id, NOW, reason)
+    put_results(store, job, done(one), cancelled(two))
+    status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
+    assert (status["state"], status["stopped"]) == ("cancelled", reason)
+    page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
+    shown = f"Stopped: {escape(reason)}. 1 classified, 1 not. A retry resumes the job."
+    assert shown in page
+    assert ">stopped</span>" in page
+    assert f"stopped: {reason}; retry its failed images" in problem(upload(client, job, ("c.jpg", picture())), 409)
+    client.post(f"/api/v1/jobs/{job.job_id}/retry")
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["stopped"] is None
+    assert store.is_resumed(job.job_id)
+
+
 def test_cancelled_images_do_not_count_in_the_rate_or_the_cost(store: JobStore, job: Job) -> None:
     counts = Counts(100, 50, 150, NOW, NOW + timedelta(seconds=9), cancelled=50)
-    assert images_per_second(JobStatus(job, 150, counts)) == 11
+    assert images_per_second(JobStatus(job, 151, counts)) == 11
     assert [has_cost(replace(counts, done=done)) for done in (0, 1)] == [False, True]
 
 

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.config import MAX_OPERATOR_EMAILS, NotificationSettings, parse_config
-from core.fleet.models import CapMessages, FleetSpending, SpendingAllowance
+from core.fleet.models import CapMessages, FleetSpending, RollBackMessage, SpendingAllowance
 from core.fleet.store import FleetStore
 from core.jobs.notifications import DeliveryFailedError
 from services.errors import ConfigError
@@ -25,6 +25,7 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.features.notifications.cap_notifier import (
     CHECK_SECONDS,
     MAX_AGE,
+    MAX_ROLL_BACKS,
     SECRET_FILE_VARIABLE,
     SETTLE_SECONDS,
     CapNotifier,
@@ -171,6 +172,38 @@ def test_an_outage_is_announced_once_and_once_when_it_is_over_by_any_controller(
     assert len(scene.store.cap_messages().outages) == 1, "only the last outage is kept"
 
 
+def test_a_roll_back_is_announced_once_to_each_receiver_by_any_controller() -> None:
+    scene = Scene()
+
+    def message(hours: int) -> RollBackMessage:
+        at = EVENING - timedelta(hours=hours)
+        return RollBackMessage(
+            at=at, model="signs", reason="workers cannot load it", text="Model signs was rolled back."
+        )
+
+    for _ in range(2):
+        scene.notifier.observe_roll_back(message(1))
+        scene.notifier.observe_roll_back(message(24))
+        scene.notifier.observe_outage(REASON)  # the second time it has lasted long enough for a message of its own
+        scene.clock.now += SETTLE_SECONDS
+    expected = ["webhook roll-back-20260301T225900Z", "topic roll-back-20260301T225900Z"]
+    assert scene.round(spent(1.0))[:2] == expected
+    assert len(scene.sent) == 4
+    scene.start()
+    scene.notifier.observe_roll_back(message(1))
+    assert scene.round(None) == []
+    sent = scene.sent[0][1]
+    assert (sent.subject, sent.text.partition("\n")[0]) == (
+        "Fleetsight: the model signs was rolled back",
+        "Model signs was rolled back.",
+    )
+    body = json.loads(sent.body)
+    assert (body["type"], body["data"]["model"]) == ("fleet.model_rolled_back", "signs")
+    for minutes in range(2 * MAX_ROLL_BACKS):
+        scene.notifier.observe_roll_back(message(1).model_copy(update={"at": EVENING + timedelta(minutes=minutes)}))
+    assert len(scene.round(None)) == 2 * MAX_ROLL_BACKS, "the last ones are kept for two receivers"
+
+
 def test_a_new_controller_repeats_nothing_and_sends_what_the_last_one_did_not() -> None:
     scene = Scene(failures={"topic": [DeliveryFailedError("no answer")]})
     assert scene.round(spent(10.0)) == REACHED[:1]
@@ -290,8 +323,8 @@ def test_the_message_says_what_was_used_and_until_when() -> None:
         "id": "cap-day-2026-03-01-near",
         "timestamp": EVENING.isoformat(),
         "data": {
-            "text": "The day's spending cap is nearly reached: $8.50 of $10.50 today. At the cap no worker starts "
-            "until 00:00 UTC.",
+            "text": "The day's spending cap is nearly reached: instances cost $8.50 of $10.50 today. At the cap no "
+            "worker starts until 00:00 UTC.",
             "period": "day",
             "start": "2026-03-01",
             "ends_at": "2026-03-02T00:00:00+00:00",
@@ -305,8 +338,8 @@ def test_the_message_says_what_was_used_and_until_when() -> None:
     reached = scene.sent[-1][1]
     assert reached.subject == "Fleetsight: the month's spending cap is reached"
     assert reached.text.startswith(
-        "The month's spending cap is reached: $100.00 of $100.00 this month. No worker starts until 00:00 UTC on "
-        "1 April; uploads still queue.\n"
+        "The month's spending cap is reached: instances cost $100.00 of $100.00 this month. No worker starts "
+        "until 00:00 UTC on 1 April; uploads still queue.\n"
     )
     assert "cap-month-2026-03-01-reached" in reached.text
 

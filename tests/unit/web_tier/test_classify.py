@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from core.config import ClassicSettings
+from core.format import short_date
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
@@ -361,7 +362,8 @@ def test_single_images_share_a_job_with_a_clear_name(asking: FlaskClient, store:
     for _ in range(3):
         post(asking, "/", "myfile", picture())
     [job] = store.jobs(10)
-    assert (job.name, job.is_single, store.status(job.job_id).accepted) == ("Single images", True, 3)
+    assert (job.is_single, store.status(job.job_id).accepted) == (True, 3)
+    assert job.name == f"Single images, {short_date(job.created_at)}"
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -113,12 +113,12 @@ def test_a_decision_says_why_in_words(seen: Observation, reason: str) -> None:
         (
             FleetMetrics(boot_seconds=0.6, unregistered=booting(*"abcde")),
             ("pending",) * 5,
-            "5 workers are enough for 100 images, 5 still booting, 0.6 s to boot",
+            "5 workers are enough for 100 images, 5 workers still booting, 0.6 s to boot",
         ),
         (
             FleetMetrics(image_seconds=1.5, unregistered=booting("a")),
             ("running",) * 5,
-            "5 workers are enough for 100 images, 1 still booting",
+            "5 workers are enough for 100 images, 1 worker still booting",
         ),
     ],
 )

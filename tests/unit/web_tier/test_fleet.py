@@ -138,6 +138,10 @@ def test_a_fleet_without_workers_says_what_starts_one(client: FlaskClient, fleet
     fleet.pause(NOW, "holiday")
     assert client.get("/fleet/now").get_json()["next_worker"] == "Resume the fleet to start workers."
     assert NO_WORKERS.format("Resume the fleet to start workers.") in client.get("/fleet").text
+    fleet.resume()
+    fleet.put_snapshot(SNAPSHOT.model_copy(update={"launch_error": "EC2 has no room"}))
+    fleet.reset_limits()
+    assert client.get("/fleet/now").get_json()["next_worker"] == "The controller tries again."
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
@@ -146,7 +150,7 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     )
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
     page = " ".join(page.split())
-    assert "Compute since start $0.099 for 3,457 s" in page
+    assert "Instances $0.099 since the first launch for 3,457 s" in page
     assert "1,000 images $0.034" in page
     assert "for 1,000 images: instances $0.020, requests $0.014" in page
     body = client.get("/fleet/now").get_json()
@@ -285,15 +289,23 @@ def test_a_reason_is_one_line_and_is_cut_if_it_is_too_long(client: FlaskClient, 
 def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     client: FlaskClient, fleet: FleetStore, store: JobStore, job: Job
 ) -> None:
-    pause = fleet.pause(NOW, "new model")
-    FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"paused": pause, "problem": "no capacity"}))
+    pause, blocked = fleet.pause(NOW, "new model"), "blocked: paused by ops"
+    paused = SNAPSHOT.model_copy(update={"paused": pause, "problem": "no capacity"})
+    FleetStore(store.table).put_snapshot(paused)
     add_images(store, job, "a.jpg")
+    assert blocked not in client.get("/jobs").text, "workers still run"
+    FleetStore(store.table).put_snapshot(paused.model_copy(update={"running": 0, "pending": 0}))
+    assert blocked in client.get("/jobs").text
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["blocked"] == "paused by ops"
+    assert client.get("/fleet/now").get_json()["halt"] == "paused"
     page = client.get(f"/jobs/{job.job_id}").text
-    assert "3 workers · paused" in page
-    assert "No new workers start; uploads still queue." in page
+    assert "0 workers · paused" in page
+    assert blocked in page
+    assert "No new workers start" not in page, "the sentence says that it is paused"
     assert "no capacity" not in page
     shown = client.get("/fleet").text
-    assert re.search(r'<p class="caution"[^>]* id="paused">', shown), "a warning, not a success"
+    alarm = r'<div class="caution"[^>]* id="paused" data-if="paused">(?s:.)*?action="/fleet/resume"'
+    assert re.search(alarm, shown), "has its button"
     assert re.search(r"Paused by ops since \d+ \w+, \d\d:\d\d UTC: new model\. No new workers start;", shown)
 
 
@@ -349,13 +361,14 @@ def test_a_reached_cap_is_shown_everywhere_with_the_time_of_its_end(
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=reason),)))
     body = client.get("/fleet/now").get_json()
     assert body["capped"] == (
-        "The day's spending cap is reached: $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
+        "The day's spending cap is reached: instances cost $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
         "uploads still queue."
     )
     assert (body["spending"], body["is_latest"]) == ("$1.20 of $1.00 today", True)
     assert body["next_worker"] == "Workers start at 00:00 UTC, or once operators allow more dollars."
     page = unescape(client.get("/fleet").text)
-    assert re.search(r'<p class="caution"[^>]* id="capped">', page)
+    alarm = r'<div class="caution"[^>]* id="capped" data-if="capped">(?s:.)*?href="/fleet/allowance"'
+    assert re.search(alarm, page), "has its button"
     assert "<strong>The day's spending cap is reached</strong>" in page
     assert client.get("/api/v1/fleet").get_json()["spending"]["today"] == 1.2
     add_images(store, job, "a.jpg")
@@ -370,7 +383,7 @@ def test_without_a_cap_the_page_shows_none_and_no_dollars_can_be_allowed(
     fleet.put_snapshot(fleet_snapshot(NOW))
     page = client.get("/fleet").text
     assert 'id="capped" hidden' in page
-    assert '<div id="spending" hidden>' in page
+    assert 'id="spending" hidden' in page
     refused = client.put("/api/v1/fleet/allowance", json={"dollars": 5})
     assert (refused.status_code, "set fleet.dollars_per_day" in refused.get_json()["detail"]) == (422, True)
     assert client.post("/fleet/allowance", data={"dollars": "5"}, headers=SAME_SITE).status_code == 422
@@ -388,7 +401,7 @@ def test_operators_allow_more_dollars_today_and_withdraw_them(client: FlaskClien
     assert order is not None
     assert (order.dollars, order.reason, order.day) == (5, "<b>release</b>", datetime.now(UTC).date())
     shown = client.get("/fleet/now").get_json()
-    assert (shown["capped"], shown["is_allowed"]) == (None, True), "before the controller has applied it"
+    assert shown["capped"] is None, "before the controller has applied it"
     assert re.fullmatch(
         r"\$1\.20 of \$6\.00 today, with \$5\.00 allowed by ops at \d\d:\d\d UTC \(<b>release</b>\)",
         shown["spending"],

@@ -74,7 +74,7 @@ class Tags(HTMLParser):
 def is_harmless(page: str) -> bool:
     """Return whether a page has no script of its own, no handler, and no character that turns text around."""
     tags = Tags(page.partition("<template")[0])
-    ours = re.compile(r"/static/[a-z/_-]+\.(js|svg)|/jobs/\w{26}/(images/\w{26}/(thumbnail|preview)|picture)")
+    ours = re.compile(r"/static/[0-9a-z/_-]+\.(js|svg)|/jobs/\w{26}/(images/\w{26}/(thumbnail|preview)|picture)")
     foreign = [each for each in tags.sources if each is None or not ours.fullmatch(each)]
     scripted = [name for name in tags.attributes if name.startswith("on") or name == "style"]
     return (

@@ -20,6 +20,7 @@ from core.messages import failed as failed_prediction
 from services.s3 import Bucket
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.pages.image import ImageTimeline
+from web_tier.pages.job import found_sentence
 from web_tier.results.query import ImageResult
 
 
@@ -77,8 +78,8 @@ def test_images_are_filtered_by_state_label_and_name(
         ("from=nan", ""),
         ("sort=name&page=0", "?sort=name"),
         ("after=1", ""),
-        ("state=unsure", "?to=75"),
-        ("state=unsure&to=50", "?to=50"),
+        ("state=unsure", "?to=50"),
+        ("state=unsure&to=60", "?to=60"),
     ],
 )
 def test_an_address_with_an_invalid_filter_leads_to_the_page_without_it(
@@ -147,25 +148,51 @@ def test_labels_are_counted_and_link_to_their_images(client: FlaskClient, store:
     found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
     page = client.get(f"/jobs/{job.job_id}").text
-    assert re.findall(r'class="number">(\d)</td></tr>', page) == ["2", "1"]
+    facets = page.partition('id="histogram"')[2].partition("</ul>")[0]
+    assert re.findall(r'class="count">(\d)</span>', facets) == ["2", "1"]
     assert f"/jobs/{job.job_id}?label=cat+%26+dog" in page
 
 
-@pytest.mark.parametrize(("unsure", "is_said"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("unsure", "sure", "is_said"), [(1, 2, False), (2, 1, True), (1, 0, False)])
 def test_a_page_says_that_most_images_are_none_of_the_classes(
-    client: FlaskClient, store: JobStore, job: Job, config: Config, unsure: int, is_said: bool
+    client: FlaskClient, store: JobStore, job: Job, config: Config, unsure: int, sure: int, is_said: bool
 ) -> None:
     manifest = json.loads((config.worker.bundle / "bundle.json").read_text(encoding="utf-8"))
     model = Model(name="demo", digest=f"sha256:{manifest['digest']}")
     found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    scores = [0.2] * unsure + [0.9] * (3 - unsure)
-    results = [done(image, "ship", score) for image, score in zip(found, scores, strict=True)]
+    scores = [0.2] * unsure + [0.9] * sure
+    results = [done(image, "ship", score) for image, score in zip(found, scores, strict=False)]
     put_results(store, job, *(result.model_copy(update={"model": model}) for result in results))
     page = client.get(f"/jobs/{job.job_id}").text
-    [sentence] = re.findall(r'<p class="sentence" id="unlikely"([^>]*)>', page)
+    [sentence] = re.findall(r'<p id="unlikely"([^>]*)>', page)
     assert ("hidden" not in sentence) is is_said
-    assert f"Fewer than half of the images match one of the model's {len(manifest['labels'])} classes." in page
-    assert page.partition("<template")[0].count("Best guess: ship") == unsure
+    assert f"unsure about most of the images: they may be none of its {len(manifest['labels'])} classes." in page
+    assert page.partition("<template")[0].count("Unsure: ship") == unsure
+    assert (f">Found ship (3); {unsure} unsure.<" in page) is (unsure + sure == len(found))
+
+
+FOUND = [("red fox", 1_412), ("roe deer", 377), ("empty", 301), ("hare", 1), ("owl", 1)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "others", "sentence"),
+    [
+        (FOUND[:1], {"unsure": 0, "failed": 0}, "Found red fox (1,412)."),
+        ([(name, 2) for name in "abcdef"], {}, "Found a (2), b (2) and c (2), and 3 more labels."),
+        ([("a", 3), *((name, 2) for name in "bcdefg")], {}, "Most often a (3), b (2) and c (2), and 4 more labels."),
+        (FOUND[:2], {"unsure": 0, "failed": 4}, "Found red fox (1,412) and roe deer (377); 4 failed."),
+        (FOUND[:4], {"unsure": 0}, "Mostly red fox (1,412), roe deer (377) and empty (301), and 1 more label."),
+        (
+            FOUND,
+            {"unsure": 61, "failed": 4},
+            "Mostly red fox (1,412), roe deer (377) and empty (301), and 2 more labels; 61 unsure, 4 failed.",
+        ),
+    ],
+)
+def test_a_finished_job_says_in_one_sentence_what_was_found(
+    labels: list[tuple[str, int]], others: dict[str, int], sentence: str
+) -> None:
+    assert found_sentence(labels, others) == sentence
 
 
 def test_a_bar_stands_for_a_share_of_the_images_where_no_label_is_frequent(
@@ -173,9 +200,9 @@ def test_a_bar_stands_for_a_share_of_the_images_where_no_label_is_frequent(
 ) -> None:
     found = add_images(store, job, *(f"{number}.jpg" for number in range(40)))
     put_results(store, job, *(done(image, f"label {number}") for number, image in enumerate(found)))
-    page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</table>")[0]
+    page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</ul>")[0]
     assert set(re.findall(r'class="share" width="([^"]*)%"', page)) == {"10.00"}
-    assert page.count('<tr class="more">') == 20
+    assert page.count('<li class="more">') == 20
     assert "and 20 more" in client.get(f"/jobs/{job.job_id}").text
 
 

@@ -26,6 +26,7 @@ from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.people import BROWSER
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.backend import current_backend
@@ -84,7 +85,8 @@ def test_new_jobs_have_spread_keys_if_so_configured(
     client = app.test_client()
     made = [create(client, "k").get_json()["job_id"], client.post("/api/v1/jobs").get_json()["job_id"]]
     for path in ("/", *(f"/api/v1/jobs/{job_id}/images" for job_id in made)):
-        client.post(path, data={"images": (BytesIO(picture()), "a.jpg")}, content_type="multipart/form-data")
+        form = {"images": (BytesIO(picture()), "a.jpg")}
+        client.post(path, data=form, content_type="multipart/form-data", headers=BROWSER)
     with app.app_context():
         current_backend().singles.ingest_one("", [Upload("a.jpg", picture(), len(picture()))])
     job_ids = [job.job_id for job in store.jobs(9)]
@@ -358,8 +360,8 @@ def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobSto
             inspect,
             clock=lambda: datetime.now(UTC) + skew,  # noqa: B023
         )
-        assert retry_image(intake, store.image(image.ref), store.result(image.ref)).sent == 1
-        assert retry_image(intake, store.image(image.ref), store.result(image.ref)).running == 1
+        assert retry_image(intake, shop.job, store.image(image.ref), store.result(image.ref)).sent == 1
+        assert retry_image(intake, shop.job, store.image(image.ref), store.result(image.ref)).running == 1
         attempts.append(RequestMessage.from_json(shop.queue.bodies[-1]).attempt)
         again = failed(image, attempt=attempts[-1]).model_copy(update={"recorded_at": datetime.now(UTC)})
         assert store.put_failed(again)

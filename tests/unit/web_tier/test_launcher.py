@@ -350,6 +350,7 @@ def test_each_launch_begins_with_the_next_subnet_and_keeps_market_and_type_in_or
         ("InvalidParameterValue", 6),
         ("UnsupportedOperation", 6),
         ("MaxSpotInstanceCountExceeded", 4),
+        ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", 4),
     ],
 )
 def test_a_refusal_makes_each_offering_unavailable_that_it_is_true_of(code: str, left: int) -> None:

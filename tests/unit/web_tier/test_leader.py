@@ -21,21 +21,27 @@ def failures() -> Counter:
 
 
 class FakeLease(Lease):
-    """A lease with renewals that succeed (True), fail (False), or get no answer (None)."""
+    """A lease with renewals that succeed (True), fail (False), or get no answer in time (None)."""
 
     def __init__(self, answers: Iterator[bool | None]) -> None:
         super().__init__(MemoryTable(), "controller", length_seconds=6.0)
         self.answers, self.is_held, self.released = answers, False, False
+        self.is_last = False
 
     @property
     def held(self) -> bool:
         return self.is_held
 
+    @property
+    def is_last_holder(self) -> bool:
+        return self.is_last
+
     def take_or_renew(self) -> bool:
         answer = next(self.answers)
+        self.is_held = bool(answer)
         if answer is None:
             raise EndpointConnectionError(endpoint_url="table")
-        self.is_held = answer
+        self.is_last = answer
         return answer
 
     def release(self) -> None:
@@ -112,8 +118,8 @@ class Run:
         "the holder works and releases the lease at the end",
         "a standby that acquires the lease works",
         "a lost lease ends the work, and a regained one begins new work",
-        "a renewal without an answer changes nothing while the lease is held",
-        "loops that have stopped since a renewal was late are started again",
+        "a renewal that gets no answer in time ends nothing",
+        "loops that have stopped are started again",
         "a dead loop ends the process",
         "the lease is not released while a loop may act",
         "loops that do not end after the lease was lost end the process",
@@ -167,7 +173,7 @@ def one_loop(tick: Callable[[], float]) -> tuple[Loop]:
 def group(tick: Callable[[], float]) -> LoopGroup:
     """A group of one loop, with the lease."""
     lease = FakeLease(iter([]))
-    lease.is_held = True
+    lease.is_held = lease.is_last = True
     return LoopGroup(lease, lambda _tenure: one_loop(tick), failures())
 
 
@@ -186,15 +192,31 @@ def test_a_group_stops_its_loops_at_once_however_long_they_would_wait() -> None:
     assert loops.is_stopped
 
 
-def test_loops_without_the_lease_for_a_moment_never_act_again() -> None:
+def test_loops_never_act_again_once_another_has_the_lease() -> None:
     loops = group(lambda: 0.001)
     lease = cast(FakeLease, loops._lease)
     loops.start()
-    lease.is_held = False
+    lease.is_held = lease.is_last = False
     assert not loops.active()
-    lease.is_held = True
+    lease.is_held = lease.is_last = True
     assert not loops.active()
     assert loops.stop(PATIENCE)
+
+
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_loops_wait_for_a_late_renewal_and_go_on_if_nobody_else_has_the_lease(is_renewed: bool) -> None:
+    loops = group(lambda: 0.001)
+    lease = cast(FakeLease, loops._lease)
+    lease.is_held = False
+    answers = list[bool]()
+    waiting = threading.Thread(target=lambda: answers.append(loops.active()))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert (loops.dead(), loops.is_stopped) == (["loop"], False), "which was not started"
+    lease.is_held = lease.is_last = is_renewed
+    waiting.join(PATIENCE)
+    assert answers == [is_renewed]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -2,26 +2,42 @@
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from botocore.exceptions import ParamValidationError, ReadTimeoutError
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, facts_in, model_card, read_facts
+from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, SeenPart, facts_in, model_card, read_facts
 from core.config import Config
+from core.fleet.models import RollBackMessage
+from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore, rolled_back
+from core.model_catalog import (
+    MAX_EDITOR_CHARACTERS,
+    CatalogStore,
+    ModelVersion,
+    model_for_job,
+    rolled_back,
+    rolled_out,
+    with_model,
+)
 from core.published_bundles import copies_first, publish
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
@@ -29,8 +45,9 @@ from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
-from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
+from tests.support.jobs import NOW, client_error, done, failed, picture, put_results, record
 from tests.support.memory_aws.calls import Call, run_effect
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -38,11 +55,19 @@ from tests.support.people import BROWSER
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.features.models.configured_model import TICKS_BETWEEN_COPIES, ConfiguredModelRecorder
+from web_tier.features.models.results import ModelResultsWriter
+from web_tier.features.models.roll_out_guard import CHECK_SECONDS, NEW_FOR, RollOutGuard
 from web_tier.http.backend import Backend
 from web_tier.http.quotas import QuotaScope
 from web_tier.uploads.served_models import RECENT_SECONDS
 
 MODELS = "/api/v1/models"
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no network of a bundle that is added."""
+    monkeypatch.setattr("web_tier.uploads.served_models.check_network", lambda _folder: None)
 
 
 @pytest.fixture
@@ -107,6 +132,78 @@ def test_a_share_of_the_new_jobs_gets_a_canary_until_it_is_promoted(client: Flas
     assert "none can be promoted" in problem(client.post(f"{MODELS}/promote"), 422)
 
 
+def test_a_roll_back_by_operators_leaves_an_alarm_only_while_images_wait(
+    client: FlaskClient, store: JobStore, other: Path
+) -> None:
+    roll_out(client, other)
+    assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
+    for waiting, is_shown in ((0, False), (3, True)):
+        FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, visible=waiting))
+        body = client.get("/fleet/now").get_json()
+        assert (body["failed_model"] is not None, body["movable_to"] is not None) == (is_shown, is_shown)
+
+
+def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
+    client: FlaskClient, store: JobStore, other: Path
+) -> None:
+    [digest] = [each["digest"] for each in roll_out(client, other)["models"] if each["name"] == "other"]
+    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, failed_models=(digest,)))
+    body = client.get("/fleet/now").get_json()
+    assert body["failed_model"] == "Workers cannot load the model other: its images wait or fail."
+    assert body["can_roll_back"] is True
+    assert 'action="/models/roll-back"' in client.get("/fleet").text
+    assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
+    assert names(client)[0] == "demo"
+    body = client.get("/fleet/now").get_json()
+    assert (body["can_roll_back"], body["movable_to"]) == (False, "demo")
+    assert re.fullmatch(
+        r"Model other was rolled back at \d\d:\d\d UTC\. New jobs get demo\. "
+        r"Its unfinished jobs keep it until you move them\.",
+        body["failed_model"],
+    )
+    assert "Move its jobs to <span" in client.get("/fleet").text
+    assert client.post("/models/move-jobs", headers=BROWSER).headers["Location"] == "/fleet"
+    catalog = CatalogStore(store.table).find()
+    assert catalog is not None
+    assert catalog.withdrawn is not None
+    assert catalog.withdrawn.moved_at is not None, "the controller moves them"
+    body = client.get("/fleet/now").get_json()
+    assert (body["movable_to"], body["failed_model"]) == (
+        None,
+        "Workers cannot load the model other: its images wait or fail.",
+    )
+
+
+def test_jobs_move_only_after_a_roll_back_and_not_from_a_model_that_new_jobs_get_again(
+    client: FlaskClient, other: Path
+) -> None:
+    for _ in range(2):
+        assert "no model was rolled back" in problem(client.post(f"{MODELS}/move-jobs"), 422)
+        roll_out(client, other, 0.5)
+        client.post(f"{MODELS}/roll-back")
+        roll_out(client, "other", 0.1)
+    client.post(f"{MODELS}/roll-back")
+    assert client.post(f"{MODELS}/move-jobs").status_code == 202
+
+
+def test_a_bundle_with_a_network_that_cannot_be_loaded_is_not_added(
+    client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch, output_bucket: MemoryBucket
+) -> None:
+    seen = list[Path]()
+
+    def refuse(folder: Path) -> None:
+        seen.extend(folder.iterdir())
+        raise BundleUnreadableError("OpenVINO cannot run bundle other")
+
+    monkeypatch.setattr("web_tier.uploads.served_models.check_network", refuse)
+    for call in ("", "/roll-out"):
+        body = {"model": str(other)} if call else {"place": str(other)}
+        assert "cannot run bundle other" in problem(client.post(f"{MODELS}{call}", json=body), 422)
+    assert {each.name for each in seen} == {each.name for each in other.iterdir()}
+    assert names(client) == ("demo", ["demo"])
+    assert output_bucket.objects == {}
+
+
 def test_users_see_names_and_only_operators_see_places_and_shares(
     client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +239,23 @@ def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
     assert names(client) == ("demo", ["demo"])
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (client_error(503, "ServiceUnavailable"), 503),
+        (ReadTimeoutError(endpoint_url="s3"), 503),
+        (client_error(403, "AccessDenied"), 422),
+        (ParamValidationError(report="invalid bucket name"), 422),
+    ],
+)
+@pytest.mark.parametrize(("call", "field"), [("", "place"), ("/roll-out", "model")])
+def test_a_bundle_is_refused_for_good_only_if_s3_would_refuse_it_again(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, call: str, field: str
+) -> None:
+    monkeypatch.setattr("web_tier.uploads.served_models.publish", MagicMock(side_effect=error))
+    problem(client.post(f"{MODELS}{call}", json={field: "s3://bucket/model"}), status)
+
+
 def test_models_are_removed_unless_new_jobs_get_them(client: FlaskClient, other: Path) -> None:
     answer = client.post(MODELS, json={"place": str(other)})
     assert (answer.status_code, answer.get_json()["name"]) == (201, "other")
@@ -175,6 +289,22 @@ def test_the_page_of_a_model_shows_its_card(client: FlaskClient) -> None:
 def test_a_card_leaves_out_what_is_not_stated_as_expected(stated: dict[str, object]) -> None:
     assert list(model_card(stated)) == []
     assert list(model_card({**stated, "architecture": "a\n" * 300})) == [("Network", "a " * 100)]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "seen"),
+    [
+        ({"resize": 256, "crop": 224}, SeenPart("crop", (256, 256), (224, 224))),
+        ({"resize": [64, 96], "crop": [60, 90], "fit": "pad"}, SeenPart("pad", (64, 96), (60, 90))),
+        ({"resize": 256}, None),
+        ({"resize": [8], "crop": 8}, None),
+        ({"resize": 8, "crop": 8, "fit": "other"}, None),
+    ],
+)
+def test_a_bundle_states_which_part_of_a_picture_the_network_sees(
+    preprocess: dict[str, object], seen: SeenPart | None
+) -> None:
+    assert facts_in(json.dumps({"labels": ["a"], "preprocess": preprocess}).encode()).seen == seen
 
 
 @pytest.mark.parametrize("sizes", [[], {}, "x", None])
@@ -314,7 +444,7 @@ def test_pages_show_the_model_of_the_job(
     assert job.model is not None
     assert (job.model.name, job.model.digest) == ("other", digest_of(other))
     page = client.get(f"/jobs/{job.job_id}").text
-    assert f'Model: <a href="/model?job={job.job_id}"' in page
+    assert f'<dt>Model</dt><dd><a href="/model?job={job.job_id}"' in page
     assert "by other" in page
     # The classes to choose from in a review, and the scores of an image, are those of the job's model.
     assert "stop (2)" in page
@@ -383,6 +513,13 @@ class Recording:
         path.write_text("0")
         self.watcher = FleetConfigWatcher(path, self.config.fleet, lambda _path: self.config)
         self.recorder = self.start()
+        self.messages = list[RollBackMessage]()
+
+    def guard(self, **more: Any) -> RollOutGuard:
+        """Return the guard of a new tenure, whose messages to operators are in `messages`."""
+        tenure = Tenure(active=lambda: self.is_active)
+        results = ModelResultsWriter(FleetStore(self.catalogs.table), tenure, self.catalogs)
+        return RollOutGuard(self.catalogs, results, tenure, self.messages.append, **more)
 
     def start(self) -> ConfiguredModelRecorder:
         """Return the recorder of a new tenure."""
@@ -447,6 +584,76 @@ def test_a_bundle_that_cannot_be_read_changes_nothing_and_is_reported_once(
         recording.recorder.tick()
     assert recording.names() == ("demo", None, ["demo"])
     assert [each.levelname for each in caplog.records if "not offered" in each.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_a_new_model_that_workers_cannot_load_is_rolled_back_by_itself(
+    recording: Recording, other: Path, share: float
+) -> None:
+    recording.recorder.tick()
+    bad, good = digest_of(other), digest_of(DEMO_BUNDLE)
+    version = ModelVersion(name="other", digest=bad, place=str(other), added_at=NOW)
+    rolling = rolled_out(with_model(recording.catalogs.find(), version), "other", share, NOW)  # type: ignore[arg-type]
+    recording.catalogs.change(lambda _: rolling, lambda: pytest.fail("it is stored"))
+    clock = partial(next, itertools.count(step=CHECK_SECONDS))
+    guard = recording.guard(now=lambda: NOW, clock=clock)
+    assert guard.check(()) == guard.check([good]) == guard.check([good, bad]) == []
+    recording.is_active = False
+    assert guard.check([bad]) == []
+    recording.is_active = True
+    [event] = guard.check([bad])
+    words = "Model other was rolled back at 12:00 UTC: workers cannot load it. New jobs get demo."
+    assert event.words == words
+    assert guard.check([bad]) == []
+    assert {(each.text, each.reason) for each in recording.messages} == {(words, "workers cannot load it")}
+    recording.messages.clear()
+    assert recording.guard().check(()) == [], "the controller may have died before it stored the message"
+    assert [each.text for each in recording.messages] == [words]
+    catalog = recording.catalogs.find()
+    assert catalog is not None
+    assert (catalog.default, catalog.canary) == (good, None)
+
+
+def test_a_canary_whose_jobs_clearly_fail_more_is_rolled_back_by_itself(recording: Recording, other: Path) -> None:
+    recording.recorder.tick()
+    version = ModelVersion(name="other", digest=digest_of(other), place=str(other), added_at=NOW)
+    catalog = recording.catalogs.change(
+        lambda before: rolled_out(with_model(before, version), "other", 0.1, NOW), lambda: pytest.fail("it is stored")
+    )
+    guard = recording.guard(clock=partial(next, itertools.count(step=CHECK_SECONDS)))
+    model = Model(name="other", digest=version.digest)
+    drawn = (each for each in iter(new_id, "") if model_for_job(catalog, None, each).digest == version.digest)
+    for number, job_id in enumerate(itertools.islice(drawn, 5)):
+        assert guard.check(()) == [], f"{number} jobs are too few"
+        images = [record(Job(job_id, "signs", NOW)) for _ in range(10)]
+        guard.results.add([failed(each).model_copy(update={"model": model}) for each in images])
+        guard.results.tick()
+    [event] = guard.check(())
+    reason = "50 of 50 images ended their workers or got no scores, in 5 of its jobs and 0 of the default's"
+    assert f" UTC: {reason}. New jobs get demo." in event.words
+    assert [each.reason for each in recording.messages] == [reason]
+
+
+def test_the_catalogue_is_read_rarely_while_a_model_cannot_be_loaded(recording: Recording, other: Path) -> None:
+    recording.recorder.tick()
+    times = [0.0]
+    guard = recording.guard(clock=lambda: times[0])
+    assert guard.check([digest_of(other)]) == []
+    recording.configure(other)
+    recording.recorder.tick()
+    times[0] = CHECK_SECONDS - 1
+    assert guard.check([digest_of(other)]) == []
+    times[0] = CHECK_SECONDS
+    assert len(guard.check([digest_of(other)])) == 1
+
+
+def test_a_model_that_served_for_long_is_not_rolled_back_by_itself(recording: Recording, other: Path) -> None:
+    recording.recorder.tick()
+    recording.configure(other)
+    recording.recorder.tick()
+    guard = recording.guard(now=lambda: datetime.now(UTC) + NEW_FOR)
+    assert guard.check([digest_of(other)]) == []
+    assert recording.names()[0] == "other"
 
 
 def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) -> None:

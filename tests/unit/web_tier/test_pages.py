@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from core.fleet.models import BillingPeriod
 from core.fleet.store import FleetStore
+from core.format import short_date
 from core.ids import new_id
 from core.images import FORMATS
 from core.jobs.items import deleted_item
@@ -51,7 +52,7 @@ def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: 
     page = client.get(path).text
     pill = re.search(r'<a class="pill" href="/model".*?</a>', page)
     assert pill
-    assert "demo · 30 classes · fp32" in re.sub(r"<[^>]*>", "", pill[0])
+    assert "demo · 30 classes" in re.sub(r"<[^>]*>", "", pill[0])
 
 
 def test_the_model_page_searches_the_classes_without_a_script(client: FlaskClient) -> None:
@@ -73,7 +74,7 @@ def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
     answer = post(client, "holiday", ("good.jpg", picture()), ("<b>bad</b>.jpg", b"text"))
     assert answer.status_code == 200
-    assert "<h1>1 image accepted, 1 file skipped</h1>" in answer.text
+    assert "<h1>1 image accepted, 1 file refused</h1>" in answer.text
     assert escape(["<b>bad<", "b>.jpg"][-1]) in answer.text
     assert "this is not an image" in answer.text
     [job] = store.jobs(5)
@@ -122,19 +123,23 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
     # A cancelled image leaves a gap in the bar; it did not fail.
     assert '<rect class="failed" x="25.00%" width="25.00%"' in page
     assert re.search(r"<td[^>]*>\$0\.00\d+</td>", page)
-    assert f'title="{job.created_at:%Y-%m-%d %H:%M:%S} UTC"' in page
+    assert f'title="{job.created_at:%Y-%m-%d %H:%M:%S} UTC">{short_date(job.created_at)}<br>' in page
     assert page.count("sent one by one") == 1
 
 
-def test_a_job_has_the_picture_of_its_first_image(client: FlaskClient, store: JobStore, job: Job) -> None:
+def test_a_job_has_the_picture_of_its_first_image_that_has_not_failed(
+    client: FlaskClient, store: JobStore, job: Job
+) -> None:
     address = f"/jobs/{job.job_id}/picture"
     assert client.get(address).headers["Location"].endswith("/no-picture.svg")
     assert address not in client.get("/jobs").text
-    first, _ = add_images(store, job, "a.jpg", "b.jpg")
+    first, second = add_images(store, job, "a.jpg", "b.jpg")
     answer = client.get(address)
     assert answer.headers["Location"] == f"/jobs/{job.job_id}/images/{first.ref.image_id}/thumbnail"
     assert "max-age" in answer.headers["Cache-Control"]
     assert address in client.get("/jobs").text
+    put_results(store, job, failed(first))
+    assert client.get(address).headers["Location"] == f"/jobs/{job.job_id}/images/{second.ref.image_id}/thumbnail"
     assert client.get(f"/jobs/{UNKNOWN_ID}/picture").status_code == 404
 
 

@@ -1,5 +1,6 @@
 """Progress and cost of a job: when a page stops to refresh, and the texts of figures, cost and retries."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,15 +8,17 @@ from flask.testing import FlaskClient
 
 from core.config import Config
 from core.cost import JobCost, requests_of
-from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot
+from core.fleet.models import BillingPeriod, CircuitState, FleetCircuit, FleetPause, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
-from core.jobs.models import Counts, Job, JobStatus
+from core.jobs.models import Counts, Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
+from core.model_catalog import JobModel
 from services.table import Table
 from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW, add_images
 from web_tier.results.progress import JobProgress, ProgressBody, next_worker_sentence
+from web_tier.results.query import images_per_second
 
 JOB = Job("01", "holiday", NOW)
 FLEET = FleetSnapshot(
@@ -75,6 +78,24 @@ def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits
         "$0.026",
         "$0.026: compute $0.012 + requests $0.014 ($0.026 per 1,000 images)",
     )
+
+
+def test_viewers_of_a_shared_job_see_nothing_of_the_fleet_the_cost_or_s3() -> None:
+    found, pause = progress(2_000, 1_000, 0), FleetPause(since=NOW, reason="no money")
+    paused = FLEET.model_copy(
+        update={"running": 0, "visible": 900, "in_flight": 50, "paused": pause, "problem": "no"}
+    )
+    cost = cost_of(Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),)))
+    source = replace(
+        found.status, job=replace(JOB, source="s3://photos"), listing=SourceListing(error="no s3://photos")
+    )
+    seen = [
+        ProgressBody.from_progress(each, fleet, price).for_viewers()
+        for each, fleet, price in ((found, None, None), (found, FLEET, cost), (found, paused, cost))
+    ]
+    assert seen[1:] == seen[:1] * 2
+    from_s3 = ProgressBody.from_progress(replace(found, status=source), FLEET, None).for_viewers()
+    assert "s3://" not in from_s3.model_dump_json()
 
 
 @pytest.mark.parametrize(("answers", "has_rate"), [(99, False), (100, True)])
@@ -172,6 +193,7 @@ def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:
     counts = Counts(40, 0, 40, NOW + timedelta(seconds=3.9), NOW + timedelta(seconds=4))
     finished = ProgressBody.from_progress(JobProgress.from_status(JobStatus(JOB, 40, counts)), FLEET, None)
     assert (finished.sentence, finished.rate) == ("All 40 images done in 4 s.", "10")
+    assert images_per_second(JobStatus(JOB, 40, counts)) == 10, "the API's"
 
 
 def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images() -> None:
@@ -181,12 +203,65 @@ def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images
     def sentence(fleet: FleetSnapshot) -> str:
         return ProgressBody.from_progress(progress(5, 0, 0), fleet, None).sentence
 
-    assert sentence(idle) == "Queued. Workers start within seconds."
+    assert sentence(idle) == "Waiting. Workers start within seconds."
     assert (
         ProgressBody.from_progress(progress(0, 0, 0), idle, None).sentence == "Idle. Workers start when you upload."
     )
     assert sentence(paused) == "Paused."
     assert sentence(idle.model_copy(update={"pending": 1, "reason": "1 worker is enough"})) == "1 worker is enough."
+
+
+CAPPED = FleetSpending(day=NOW.date(), today=2, month=2, launch=0.1, dollars_per_day=2)
+CAP_OF_MONTH = CAPPED.model_copy(update={"dollars_per_day": None, "dollars_per_month": 2})
+OPEN = FleetCircuit(state=CircuitState.OPEN, failed_runs=3, reason="the bundle is gone", since=NOW)
+HALF_OPEN = OPEN.model_copy(update={"state": CircuitState.HALF_OPEN})
+
+
+@pytest.mark.parametrize(
+    ("changes", "halt", "blocked"),
+    [
+        ({}, None, None),
+        ({"paused": FleetPause(since=NOW)}, "paused", "paused by ops"),
+        ({"paused": FleetPause(since=NOW), "pending": 1}, "paused", None),
+        ({"spending": CAPPED}, "cap reached", "spending cap of today reached; goes on at 00:00 UTC"),
+        ({"spending": CAPPED, "running": 1}, "cap reached", None),
+        ({"spending": CAP_OF_MONTH}, "cap reached", "spending cap of this month reached; goes on at 00:00 UTC on 1 "),
+        ({"circuit": OPEN}, "workers fail", "workers end without an answer"),
+        ({"circuit": HALF_OPEN, "running": 1}, "workers fail", "workers end without an answer"),
+        ({"max_workers": 0}, "limit 0", "the limits allow no workers"),
+        ({"launch_error": "EC2 has no room"}, "launches fail", "no worker can be started"),
+        ({"problem": "config.yaml: fleet.max_worker is unknown"}, None, None),
+    ],
+)
+def test_a_running_job_is_blocked_with_the_reason_while_none_of_its_images_can_be_classified(
+    changes: dict[str, object], halt: str | None, blocked: str | None
+) -> None:
+    fleet = FLEET.model_copy(update={"running": 0, **changes})
+    body = ProgressBody.from_progress(progress(5, 2, 0), fleet, None)
+    assert (fleet.halt, body.halt, body.state) == (halt, halt, "running")
+    assert body.words.startswith("running" if blocked is None else f"blocked: {blocked}")
+    assert ProgressBody.from_progress(progress(5, 5, 0), fleet, None).words == "finished"
+    cancelled = JobProgress.from_status(JobStatus(JOB, 5, Counts(), cancelled_at=NOW))
+    assert ProgressBody.from_progress(cancelled, fleet, None).words == "cancelling"
+    silent = ProgressBody.from_progress(progress(5, 2, 0), fleet, None, silent_seconds=60)
+    assert silent.words == "blocked: the controller does not report"
+
+
+@pytest.mark.parametrize(("failed", "words"), [("b", "blocked: workers cannot load the model toy"), ("c", "running")])
+def test_a_job_is_blocked_while_workers_cannot_load_its_model(failed: str, words: str) -> None:
+    job = replace(JOB, model=JobModel("toy", "b" * 64, "s3://bundles/toy"))
+    fleet = FLEET.model_copy(update={"failed_models": (failed * 64,)})
+    assert (
+        ProgressBody.from_progress(JobProgress.from_status(JobStatus(job, 5, Counts())), fleet, None).words == words
+    )
+
+
+def test_a_job_from_s3_is_blocked_by_the_quota_of_the_day_once_no_image_waits() -> None:
+    listing = SourceListing(paused_until=NOW.replace(hour=0, minute=0))
+    found = JobProgress.from_status(JobStatus(JOB, 5, Counts(5), listing=listing))
+    assert ProgressBody.from_progress(found, FLEET, None).blocked == "quota of today used up; goes on at 00:00 UTC"
+    waiting = JobProgress.from_status(JobStatus(JOB, 5, Counts(4), listing=listing))
+    assert ProgressBody.from_progress(waiting, FLEET, None).blocked is None
 
 
 CURRENT = BillingPeriod(number=2, images=4, billed_seconds=120, cost=0.004)

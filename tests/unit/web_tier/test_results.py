@@ -80,7 +80,7 @@ def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: p
 
 def status(job: Job, results: int, seconds: float | None) -> JobStatus:
     last = None if seconds is None else NOW + timedelta(seconds=seconds)
-    return JobStatus(job, 100, Counts(results, 0, 100, None if last is None else NOW, last))
+    return JobStatus(job, 2_000, Counts(results, 0, 2_000, None if last is None else NOW, last))
 
 
 @pytest.mark.parametrize(("results", "seconds", "rate"), [(0, None, None), (1, 0, None), (10, 0, None), (41, 2, 20)])
@@ -204,7 +204,7 @@ def test_every_image_has_a_row_in_each_state() -> None:
 
 
 def test_the_api_shows_every_field_of_a_result_but_those_for_the_system() -> None:
-    internal = {"version", "job_id", "key", "sha256", "source", "queued_at", "attempt", "repeated", "traceparent"}
+    internal = {"version", "key", "sha256", "source", "queued_at", "attempt", "repeated", "traceparent"}
     assert ClassificationResult.model_fields.keys() - ImageBody.model_fields.keys() == internal
 
 

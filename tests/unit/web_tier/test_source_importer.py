@@ -28,7 +28,7 @@ from web_tier.api.schemas import ResultsCopyBody
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
-from web_tier.uploads.cancellation import cancel_job
+from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import UNKEPT, ImageIngest
 
 BUCKET = "photos"
@@ -77,8 +77,9 @@ class Site:
         keep: bool = False,
         caller: str = "",
         model: JobModel | None = None,
+        pattern: str = "",
     ) -> Job:
-        job = Job(new_id(), "day 1", NOW, keep, source=source, model=model)
+        job = Job(new_id(), "day 1", NOW, keep, source=source, source_pattern=pattern, model=model)
         ListingStore(self.store).create_job(job, caller, NOW)
         return job
 
@@ -171,6 +172,16 @@ def test_objects_that_are_no_images_are_counted_by_the_reason(site: Site) -> Non
         "not_readable": 1,
     }
     assert listing.listed == listing.accepted + sum(listing.skipped.values()) == 9
+
+
+def test_objects_with_names_that_do_not_match_the_pattern_are_neither_copied_nor_refused(site: Site) -> None:
+    site.put("day1/a.jpg", "day1/x/b.jpg", "day1/x/y/c.jpg", "day1/x/d.png", "day1/n.txt")
+    job = site.job(pattern="x/**/*.jpg")
+    site.run()
+    assert site.filenames(job) == ["x/b.jpg", "x/y/c.jpg"]
+    assert dict(site.listing(job).skipped) == {"not_matched": 3}
+    assert len(site.inputs.objects) == 2
+    assert listing_sentence("it", site.listing(job)) == "Listed it: 5 objects, 3 with other names."
 
 
 def test_an_object_without_a_suffix_is_taken_by_its_first_bytes(site: Site) -> None:
@@ -415,8 +426,34 @@ def test_a_cancelled_job_is_listed_no_further_also_after_a_retry(site: Site) -> 
     site.run()
     assert (site.listing(job).state, len(site.filenames(job))) == ("cancelled", 3)
     site.store.delete_cancelled(job.job_id)
+    ListingStore(site.store).put_pending(job.job_id, "")  # the controller died before it ended it
     site.run()
-    assert len(site.filenames(job)) == 3
+    assert (len(site.filenames(job)), site.is_pending(job)) == (3, False)
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_job_that_the_controller_stopped_is_listed_further_after_a_retry(site: Site, is_noticed: bool) -> None:
+    site.put(*(f"day1/{number}.jpg" for number in range(7)))
+    job = site.job()
+    site.importer.tick()
+    site.store.put_cancelled(job.job_id, NOW, "6 of 100 images failed")
+    if is_noticed:
+        site.run()
+        assert (site.listing(job).state, len(site.filenames(job)), site.is_pending(job)) == ("cancelled", 3, False)
+    delete, pending = JobStore.delete_cancelled, list[bool]()
+
+    def delete_late(store: JobStore, job_id: str) -> None:
+        site.run()
+        pending.append(site.is_pending(job))
+        delete(store, job_id)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JobStore, "delete_cancelled", delete_late)
+        resume_job(site.ingest, job, "u1")
+    assert pending == [True], "the importer waits for the last write"
+    site.run()
+    assert (site.listing(job).state, len(site.filenames(job))) == ("complete", 7)
+    assert not site.is_pending(job)
 
 
 def test_a_deleted_job_is_listed_no_further(site: Site) -> None:

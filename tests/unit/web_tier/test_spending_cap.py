@@ -411,11 +411,11 @@ def test_the_words_name_what_was_spent_both_caps_and_the_allowance() -> None:
     )
     assert cap_words(spending) == ""
     assert cap_words(spent(1.2)) == (
-        "The day's spending cap is reached: $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
+        "The day's spending cap is reached: instances cost $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
         "uploads still queue."
     )
     assert "$1.00 of $1.00 today, and one more worker costs at least $0.0060." in cap_words(spent(0.999))
-    words = next_worker_words(is_paused=False, max_workers=5, spending=spent(1.2))
+    words = next_worker_words("cap reached", spent(1.2))
     assert words == "Workers start at 00:00 UTC, or once operators allow more dollars."
 
 

@@ -37,11 +37,26 @@ SOURCES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("limit", "status"), [(0.5, 201), (99, 201), (None, 201), (0, 422), (100, 422), ("NaN", 422)]
+)
+def test_a_job_has_the_limit_of_its_failures_that_was_wanted(
+    make_app: AppMaker, store: JobStore, limit: float | str | None, status: int
+) -> None:
+    client = make_app().test_client()
+    made = client.post("/api/v1/jobs", json={"max_failed_percent": limit})
+    assert made.status_code == status
+    if status == 201:
+        job_id = made.get_json()["job_id"]
+        assert store.job(job_id).max_failed_percent == limit
+        assert client.get(f"/api/v1/jobs/{job_id}").get_json()["max_failed_percent"] == limit
+
+
 def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
     make_app: AppMaker, store: JobStore
 ) -> None:
     client = make_app(imports=SOURCES).test_client()
-    wanted = {"name": "day 1", "source": "s3://photos/incoming/day1/"}
+    wanted = {"name": "day 1", "source": "s3://photos/incoming/day1/", "source_pattern": "<b>/*.jpg"}
     answers = [client.post("/api/v1/jobs", json=wanted, headers={"Idempotency-Key": "k"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].get_json() == answers[1].get_json()
@@ -50,6 +65,7 @@ def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
     assert (status["state"], status["accepted"]) == ("running", 0)
     assert status["source"] == {
         "uri": "s3://photos/incoming/day1",
+        "pattern": "<b>/*.jpg",
         "state": "listing",
         "listed": 0,
         "accepted": 0,
@@ -59,7 +75,8 @@ def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
     }
     assert [each.job_id for each in ListingStore(store).pending()] == [job.job_id]
     assert store.is_open(job.job_id)
-    assert "Listing s3://photos/incoming/day1: 0 objects so far." in client.get(f"/jobs/{job.job_id}").text
+    sentence = "Listing s3://photos/incoming/day1/&lt;b&gt;/*.jpg: 0 objects so far."
+    assert sentence in client.get(f"/jobs/{job.job_id}").text
     answer = upload(client, job, ("a.jpg", picture()))
     assert "come from S3" in problem(answer, 409)
     assert answer.get_json()["type"] == "urn:fleetsight:problem:job-takes-no-images"
@@ -77,10 +94,12 @@ def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
         ),
         ({"results": "s3://photos/labels/../secret"}, 422, "results: the prefix"),
         *(({"results": place}, 422, "results: ") for place in ("https://photos/labels", "")),
+        ({"source": None, "source_pattern": "*.jpg"}, 422, "source_pattern goes with source"),
+        *(({"source_pattern": text}, 422, "source_pattern") for text in ("a\n.jpg", "*" * 201, "")),
     ],
 )
 def test_a_location_that_is_not_allowed_makes_no_job(
-    make_app: AppMaker, store: JobStore, wanted: dict[str, str], status: int, words: str
+    make_app: AppMaker, store: JobStore, wanted: dict[str, str | None], status: int, words: str
 ) -> None:
     client = make_app(imports=SOURCES).test_client()
     body = {"source": "s3://photos/incoming", **wanted}

@@ -1,7 +1,5 @@
 """The page with the console of an instance, for operators."""
 
-from flask import request
-
 from core.fleet.models import FleetInstance
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
@@ -15,7 +13,7 @@ console_pages = Routes("consoles", right=Right.OPERATE)
 
 @console_pages.get("/fleet/instances/<instance_id>/console")
 def console_page(instance_id: str) -> str:
-    """Show the newest lines of an instance's console; with the parameter `raw` as the instance has written them."""
+    """Show the newest lines of an instance's console."""
     backend = current_backend()
     instance = backend.fleet.known_instance(instance_id)
     return render_with_fleet(
@@ -23,5 +21,4 @@ def console_page(instance_id: str) -> str:
         instance=instance,
         state=instance.state if isinstance(instance, FleetInstance) else "ended",
         console=current_consoles().read(instance, current_identity().owner),
-        is_raw="raw" in request.args,
     )

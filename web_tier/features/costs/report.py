@@ -16,7 +16,7 @@ from core.config import PriceSettings
 from core.cost import WHOLE_IMAGE, Bill, bill_of, share_of, total
 from core.fleet.costs import MAX_DAY_ROWS, CostRow, CostStore
 from core.fleet.models import BillingPeriod, FleetDay
-from core.fleet.store import KEPT_DAYS, FleetStore
+from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from services.user_errors import UserPoolError
 from web_tier.auth.context import current_auth, signs_in
@@ -244,11 +244,6 @@ def visible_reports() -> CostReports:
     backend, identity = current_backend(), current_identity()
     owner = None if identity.operates else identity.owner
     return CostReports(backend.fleet, backend.store, backend.config.prices, owner)
-
-
-def oldest_day(today: date) -> date:
-    """Return the first day of which costs are kept."""
-    return today - timedelta(days=KEPT_DAYS - 1)
 
 
 def csv_lines(lines: Iterable[CostLine]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from werkzeug.exceptions import NotFound
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
-from core.cost import ThousandCost
+from core.cost import ThousandCost, day_dollars
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
     Decisions,
@@ -55,10 +55,15 @@ class FleetStatusBody(FleetSnapshot):
         default=None, description="For S3, SQS and DynamoDB; the same."
     )
 
+    today_dollars: float | None = Field(
+        default=None, description="For instances and requests since 00:00 UTC; null before the first report of a day."
+    )
+
     @classmethod
     def from_fleet(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
         fields = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}
+        fields["today_dollars"] = fleet.today and round(day_dollars(fleet.today, prices), 6)
         cost = ThousandCost.from_snapshot(fleet, prices)
         if cost is None:
             return cls(**fields)
@@ -205,7 +210,7 @@ def decisions() -> Response:
     query=HistoryQuery,
 )
 def history() -> Response:
-    """Get the number of workers and of queued images over time."""
+    """Get the number of workers, and of images waiting or in flight, over time."""
     span = parse_query(HistoryQuery).span
     start = utc_now() - SPAN_LENGTHS[span]
     points = points_since(current_backend().fleet.blocks(span), start)

@@ -6,14 +6,14 @@ Operators pause and resume the fleet, set the limits of the number of workers, a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, Self
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
-from core.cost import WHOLE_IMAGE, ThousandCost
+from core.cost import ThousandCost, day_dollars
 from core.fleet.models import Decision, EndedInstance, FleetDay, FleetSnapshot, FleetSpending, WorkerLimits
 from core.fleet.store import FleetState
 from core.format import (
@@ -25,10 +25,12 @@ from core.format import (
     limits_words,
     next_worker_words,
     pause_words,
+    peak_words,
     plural,
     rate_words,
     spending_words,
 )
+from core.model_catalog import ModelCatalog
 from services.clock import utc_now
 from services.ec2 import ALIVE
 from web_tier.auth.permissions import Right
@@ -47,6 +49,9 @@ MAX_DECISIONS_SHOWN = 12
 
 MAX_COUNTED_LETTERS = 100
 """Dead letters that the page counts; each costs three reads of the job table."""
+
+WITHDRAWN_SHOWN = timedelta(days=1)
+"""How long a model that was rolled back is shown with the button that moves its jobs."""
 
 MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
@@ -96,11 +101,10 @@ class FleetBody(ApiBody):
 
     Attributes:
         known: whether the controller has reported; all figures are zero otherwise.
-        running, pending, stopped, draining: instances.
         workers: running and pending ones; `workers_of` says how many of them boot or drain.
         waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
         min_workers, max_workers: the limits in force.
-        peak_workers: most workers at once since the fleet was last at zero.
+        peak: most workers at once, and of what time, as a text.
         rate: answers of all workers, in images/s, as a text without the unit.
         today, today_of: cost of instances and requests since midnight UTC, and its images, as texts.
         month: the same cost since the first of the month.
@@ -111,20 +115,20 @@ class FleetBody(ApiBody):
         next_worker: what starts a worker while none runs.
         problem: what prevents a launch, if anything does.
         paused: since when and why the fleet is paused; None if it is not.
+        halt: what keeps workers from starting, in the words of the header; None if nothing does.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
+        failed_model: that workers cannot load a model, or that one was rolled back lately and its unfinished jobs
+            were not moved; None if neither.
+        can_roll_back: whether new jobs get the model that cannot be loaded, and got another one before.
+        movable_to: the model to which the jobs of the one that was rolled back can be moved; None if they were.
         spending: cost of the instances beside the spending caps; None if no cap is configured.
         capped: that a spending cap is reached, and until when; None if none is.
-        is_allowed: whether operators have raised the caps today.
         instances: newest first; `unlisted` is a text with the number of older ones, if there are any.
         ended: those that ended in the last hour, newest first, by id, with the time of the day (UTC) and images.
         decisions: the last ones, newest first.
     """
 
     known: bool = False
-    running: int = 0
-    pending: int = 0
-    stopped: int = 0
-    draining: int = 0
     workers: int = 0
     workers_of: str = "workers"
     waiting: int = 0
@@ -132,7 +136,7 @@ class FleetBody(ApiBody):
     dead_letters: int = 0
     min_workers: int = 0
     max_workers: int = 0
-    peak_workers: int = 0
+    peak: str = peak_words(0)
     rate: str = "0"
     today: str = dollars(0)
     today_of: str = "today"
@@ -146,10 +150,13 @@ class FleetBody(ApiBody):
     is_latest: bool = False
     problem: str | None = None
     paused: str | None = None
+    halt: str | None = None
     limits_set: str | None = None
+    failed_model: str | None = None
+    can_roll_back: bool = False
+    movable_to: str | None = None
     spending: str | None = None
     capped: str | None = None
-    is_allowed: bool = False
     instances: tuple[InstanceRow, ...] = ()
     unlisted: str | None = None
     ended: tuple[EndedRow, ...] = ()
@@ -157,17 +164,39 @@ class FleetBody(ApiBody):
 
     @classmethod
     def from_state(
-        cls, state: FleetState, config: Config, days: Sequence[FleetDay], *, silent_seconds: float
+        cls,
+        state: FleetState,
+        config: Config,
+        days: Sequence[FleetDay],
+        catalog: ModelCatalog | None,
+        *,
+        silent_seconds: float,
     ) -> Self:
         """Return the body of the controller's last report, which is `silent_seconds` old; `days` are over."""
         now, listed = utc_now(), state.instances
         seen_at = now if state.snapshot is None else state.snapshot.at
         older = listed.total - len(listed.instances)
-        limits = state.limits_in_force(WorkerLimits(min_workers=0, max_workers=0))
+        limits = state.limits_in_force(WorkerLimits.configured(config.fleet))
         configured = None if state.snapshot is None else state.snapshot.configured
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = tuple(DecisionRow.from_decision(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
         allowance, spending = config.fleet.boot_allowance_seconds, state.spending
+        # With the commands that operators gave last, also if the controller has not applied them yet.
+        commands = {"paused": state.pause, "max_workers": limits.max_workers, "spending": spending}
+        halt = state.snapshot.model_copy(update=commands).halt if state.snapshot else None
+        digest = next(iter(state.snapshot.failed_models if state.snapshot else ()), "")
+        failed = catalog.find(digest) if catalog else None
+        failed_model = digest and (
+            f"Workers cannot load the model {failed.name if failed else digest[:12]}: its images wait or fail."
+        )
+        movable_to, withdrawn = None, catalog.withdrawn if catalog else None
+        is_recent = withdrawn is not None and not withdrawn.moved_at and now - withdrawn.at < WITHDRAWN_SHOWN
+        queued = state.snapshot and state.snapshot.visible + state.snapshot.delayed + state.snapshot.in_flight
+        # Operators who rolled back a model themselves need no alarm once no image waits.
+        may_matter = withdrawn is not None and bool(digest or withdrawn.reason or queued)
+        if catalog and withdrawn and is_recent and may_matter and digest in {"", withdrawn.digest}:
+            movable_to = catalog.default_version.name
+            failed_model = f"{withdrawn.words(movable_to)} Its unfinished jobs keep it until you move them."
         return cls.copied_from(
             state.snapshot,
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
@@ -176,14 +205,13 @@ class FleetBody(ApiBody):
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             problem=state.problem,
-            next_worker=next_worker_words(
-                is_paused=state.pause is not None,
-                max_workers=limits.max_workers if state.snapshot is not None else config.fleet.max_workers,
-                spending=spending,
-            ),
+            next_worker=next_worker_words(halt, spending),
+            halt=halt,
+            failed_model=failed_model or None,
+            movable_to=movable_to,
+            can_roll_back=catalog is not None and catalog.would_roll_back(digest),
             spending=spending and spending_words(spending),
             capped=(spending and cap_words(spending)) or None,
-            is_allowed=spending is not None and bool(allowance_words(spending)),
             is_latest=any(f"{each.lead}{each.words}." == sentence for each in decisions[:1]),
             paused=None if state.pause is None else pause_words(state.pause),
             instances=tuple(
@@ -205,13 +233,13 @@ def _figures(
     today = fleet.today or FleetDay(day=fleet.at.astimezone(UTC).date())
     figures: dict[str, Any] = {
         "known": True,
-        "draining": draining,
         "workers": workers,
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
         "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0",
-        "today": dollars(_day_dollars(today, prices)),
+        "today": dollars(day_dollars(today, prices)),
         "today_of": f"today, {plural(today.images, 'image')}",
         "month": dollars(month_dollars(today, days, prices)),
+        "peak": peak_words(fleet.peak_workers),
         "waiting": fleet.visible + fleet.delayed,
         "billed": f"{fleet.billed_seconds:,.0f} s",
         "cost": dollars(fleet.cost),
@@ -223,15 +251,11 @@ def _figures(
     return figures
 
 
-def _day_dollars(day: FleetDay, prices: PriceSettings) -> float:
-    return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
-
-
 def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSettings) -> float:
     """Return the cost of the current month (UTC): of `today`, and of the days `before` in the same month."""
     first = today.day.replace(day=1)
     days = [today, *(each for each in before if first <= each.day < today.day)]
-    return sum(_day_dollars(each, prices) for each in days)
+    return sum(day_dollars(each, prices) for each in days)
 
 
 @fleet_pages.get("/fleet")
@@ -261,7 +285,8 @@ def fleet_now() -> Response:
 def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
     backend = current_backend()
     silent_seconds = backend.reports.silent_seconds(state.snapshot)
-    return FleetBody.from_state(state, backend.config, days, silent_seconds=silent_seconds)
+    catalog = backend.served.recent_catalog()
+    return FleetBody.from_state(state, backend.config, days, catalog, silent_seconds=silent_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from core.model_catalog import (
     UnknownModelError,
     promoted,
     rolled_back,
+    with_moved_jobs,
     without_model,
 )
 from services.clock import utc_now
@@ -24,13 +25,14 @@ from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
 from web_tier.features.models.comparison import ModelComparison, current_comparison
+from web_tier.features.models.pages import model_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import json_response, parse_body
 from web_tier.http.routes import Routes
 
-models_api = Routes("models_api")
+models_api = Routes("models_api", pages=model_pages, back="fleet.fleet_page")
 
 
 class ModelBody(ApiBody):
@@ -201,7 +203,7 @@ def promote() -> Response:
     return json_response(ModelsBody.from_catalog(catalog))
 
 
-@models_api.post("/models/roll-back", right=Right.OPERATE, audit="model rolled back")
+@models_api.post("/models/roll-back", form="/models/roll-back", right=Right.OPERATE, audit="model rolled back")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
 def roll_back() -> Response:
     """Undo the last roll-out.
@@ -212,6 +214,18 @@ def roll_back() -> Response:
     catalog = current_backend().served.change(lambda before: rolled_back(before, utc_now()))
     _record(catalog)
     return json_response(ModelsBody.from_catalog(catalog))
+
+
+@models_api.post("/models/move-jobs", form="/models/move-jobs", right=Right.OPERATE, audit="jobs moved")
+@operation(ApiResponse(202, "The models.", ModelsBody), name="move_jobs", tag="Models", problems=(422,))
+def move_jobs() -> ResponseReturnValue:
+    """Move the unfinished jobs of the model that was rolled back last to the default.
+
+    Within seconds their images without a result are requested again. Results stay, and name their model.
+    """
+    catalog = current_backend().served.change(lambda before: with_moved_jobs(before, utc_now()))
+    _record(catalog, model=catalog.withdrawn and catalog.withdrawn.name)
+    return json_response(ModelsBody.from_catalog(catalog), 202)
 
 
 def _editor() -> str:

@@ -6,8 +6,9 @@ reviewed images and compare models that classify different images. `GET /jobs/ID
 job, which has one model, where users have reviewed images.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
@@ -17,6 +18,10 @@ from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 
 Role = Literal["default", "canary"]
+
+MIN_SCORED: Final = 100
+LOWER_SCORE: Final = 0.1
+"""A canary's mean score is clearly lower if it is so much below that of the default, with so many labels of each."""
 
 
 class ComparedModel(ApiBody):
@@ -48,6 +53,9 @@ class ModelComparison(ApiBody):
         description="When the count began: with the last roll-out to a share of the new jobs; null without one."
     )
     models: tuple[ComparedModel, ...]
+    warning: str | None = Field(
+        default=None, description="That the canary's mean score is clearly lower. Other images may cause it, too."
+    )
 
     @classmethod
     def from_report(cls, report: ModelResultsReport, catalog: ModelCatalog | None) -> Self:
@@ -67,8 +75,20 @@ class ModelComparison(ApiBody):
             if each.done or each.failed
         ]
         models.sort(key=lambda each: (roles.get(each.digest) != "default", -each.done - each.failed))
-        compared = (ComparedModel.from_model(each, roles.get(each.digest)) for each in models)
-        return cls(since=report.since, models=tuple(compared))
+        compared = tuple(ComparedModel.from_model(each, roles.get(each.digest)) for each in models)
+        return cls(since=report.since, models=compared, warning=_score_warning(compared))
+
+
+def _score_warning(models: Sequence[ComparedModel]) -> str | None:
+    scored = {each.role: each for each in models if each.done >= MIN_SCORED}
+    default, canary = scored.get("default"), scored.get("canary")
+    if default is None or canary is None:
+        return None
+    points = (default.mean_score or 0) - (canary.mean_score or 0)
+    if points < LOWER_SCORE:
+        return None
+    lower = f"The mean score of {canary.name} is {100 * points:.0f} points below that of {default.name}"
+    return f"{lower}. Check its labels before you promote it."
 
 
 def current_comparison() -> ModelComparison:

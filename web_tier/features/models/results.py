@@ -34,6 +34,7 @@ class ModelResultsWriter:
     """The results by model of one tenure. The collector adds results, and a loop of its own stores the counts.
 
     Attributes:
+        stored: the counts that were stored last; those of an earlier tenure are in them from the first result on.
         catalogs: says since when a share of the new jobs gets another model, if not all get the same one. Read before
             each write.
     """
@@ -42,6 +43,7 @@ class ModelResultsWriter:
     tenure: Tenure
     catalogs: CatalogStore
     now: Callable[[], datetime] = utc_now
+    stored: ModelResultsReport = field(default_factory=ModelResultsReport, init=False)
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
     """Results that are not counted yet."""
     _models: dict[str, ModelResults] = field(default_factory=dict, init=False)
@@ -83,7 +85,9 @@ class ModelResultsWriter:
             is_stored = self.store.put_model_results(report, self.tenure.token)
         finally:
             self._is_changed |= not is_stored
-        if not is_stored:
+        if is_stored:
+            self.stored = report
+        else:
             _log.warning("a later controller has stored results by model")
         return WRITE_SECONDS
 

@@ -50,7 +50,7 @@ class WebhookWanted(ApiBody):
 
 
 class NotificationWanted(ApiBody):
-    """What to send when the job is done; a channel that is left out is off."""
+    """What to send when the job is done; an omitted channel is off."""
 
     email: bool = Field(default=False, description="Send an e-mail to the address of your account.")
     webhook: WebhookWanted | None = None

@@ -1,7 +1,8 @@
-"""Messages to operators on spending caps and outages, to each receiver in `notifications` of the configuration.
+"""Messages to operators on spending caps, outages and roll-backs, to each receiver in `notifications`.
 
 On a cap there is one when 80% of it are used, and one when it is reached, once in its day or month (UTC). On an
-outage, in which the fleet cannot work, there is one when it has begun and one when it is over.
+outage, in which the fleet cannot work, there is one when it has begun and one when it is over. On a model that was
+rolled back by itself there is one.
 
 | State of a message | Event                                          | Next state                                |
 |--------------------|------------------------------------------------|-------------------------------------------|
@@ -12,8 +13,9 @@ outage, in which the fleet cannot work, there is one when it has begun and one w
 | waiting            | the receiver refuses it for good               | given up until the next controller starts |
 | any                | its day or month ended `MAX_AGE` ago           | removed                                   |
 | any                | the next outage begins                         | removed                                   |
+| any                | `MAX_ROLL_BACKS` later roll-backs              | removed                                   |
 
-At most ten messages are kept: two levels for each of two days and two months, and two of the last outage.
+At most 15 messages are kept: two levels for each of two days and two months, two of the last outage, and roll-backs.
 
 A message is stored before it is sent, so the next controller sends it if this one dies. A controller may die between
 the sending and the record of it: the message is then sent again, with the same id. The next controller also looks at
@@ -33,7 +35,15 @@ from pathlib import Path
 from typing import Final, get_args
 
 from core.config import NotificationSettings
-from core.fleet.models import CapMessage, CapMessages, CapPeriod, FleetSpending, OperatorMessage, OutageMessage
+from core.fleet.models import (
+    CapMessage,
+    CapMessages,
+    CapPeriod,
+    FleetSpending,
+    OperatorMessage,
+    OutageMessage,
+    RollBackMessage,
+)
 from core.fleet.store import FleetStore
 from core.format import operator_words
 from services.backoff import pause_seconds
@@ -66,6 +76,9 @@ At most a day, so that a message is of the current period or of the one before i
 SETTLE_SECONDS: Final = 30.0
 """How long an outage has lasted, or has been over, before operators get a message: less is no outage."""
 
+MAX_ROLL_BACKS: Final = 5
+"""Messages on roll-backs that are kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -78,6 +91,10 @@ def outgoing_message(message: OperatorMessage, target: str, secret: str, at: dat
         data |= {"since": message.since.isoformat(), "reason": message.reason}
         subject = f"Fleetsight: the fleet {'works again' if message.is_over else 'cannot work'}"
         lines = [words, last]
+    elif isinstance(message, RollBackMessage):
+        kind, subject = "fleet.model_rolled_back", f"Fleetsight: the model {message.model} was rolled back"
+        data |= {"model": message.model, "reason": message.reason}
+        lines = [words, "The Fleet page can move its unfinished jobs to the model before.", last]
     else:
         kind, spending = f"fleet.spending_cap_{message.level}", message.spending
         allowance = spending.allowance
@@ -134,7 +151,7 @@ class CapNotifier:
     def __post_init__(self) -> None:
         """Continue with the messages of the previous controller."""
         stored = self.store.cap_messages()
-        self._messages = self._stored = (*stored.messages, *stored.outages)
+        self._messages = self._stored = (*stored.messages, *stored.outages, *stored.roll_backs)
 
     def observe_outage(self, reason: str | None) -> None:
         """Take over why the fleet cannot work, or None if it can; add a message once this has lasted long enough."""
@@ -153,7 +170,16 @@ class CapNotifier:
                 self._messages = (*self._messages, over)
             else:
                 message = OutageMessage(since=since, is_over=False, at=since, reason=reason or "")
-                self._messages = (*(each for each in self._messages if isinstance(each, CapMessage)), message)
+                self._messages = (*(each for each in self._messages if not isinstance(each, OutageMessage)), message)
+
+    def observe_roll_back(self, message: RollBackMessage) -> None:
+        """Add a message on a roll-back of the last `MAX_AGE`, unless it is known."""
+        with self._lock:
+            known = [each for each in self._messages if isinstance(each, RollBackMessage)]
+            is_new = message.id not in {each.id for each in known} and self.now() - message.at < MAX_AGE
+            if self.receivers and is_new:
+                others = (each for each in self._messages if not isinstance(each, RollBackMessage))
+                self._messages = (*others, *[*known, message][-MAX_ROLL_BACKS:])
 
     def observe(self, spending: FleetSpending | None) -> None:
         """Take over the cost and the caps of a round; add the messages that follow from them."""
@@ -200,7 +226,7 @@ class CapNotifier:
             self._messages = tuple(
                 each
                 for each in self._messages
-                if isinstance(each, OutageMessage) or not _is_over(each.spending, each.period, now)
+                if not isinstance(each, CapMessage) or not _is_over(each.spending, each.period, now)
             )
 
     def _store(self) -> None:
@@ -208,6 +234,7 @@ class CapNotifier:
         item = CapMessages(
             messages=tuple(each for each in messages if isinstance(each, CapMessage)),
             outages=tuple(each for each in messages if isinstance(each, OutageMessage)),
+            roll_backs=tuple(each for each in messages if isinstance(each, RollBackMessage)),
         )
         if messages != self._stored and self.tenure.active() and self.store.put_cap_messages(item, self.tenure.token):
             self._stored = messages

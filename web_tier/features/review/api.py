@@ -122,7 +122,7 @@ class ClassBody(ApiBody):
 
 
 class ConfusionBody(ApiBody):
-    """A cell of the confusion matrix; cells that are left out are 0."""
+    """A cell of the confusion matrix; omitted cells are 0."""
 
     truth: str
     label: str

@@ -1,22 +1,28 @@
-// The steps of an action (pause, limits, drain) as dialogs over the fleet page. Each is a page of its own, which works
+// The steps of an action (pause, limits, drain, share) as dialogs over a page. Each is a page of its own, which works
 // without JavaScript; its content is shown here, and its form is sent as from there.
 
+import "../copy.js";
 import { plural } from "../upload/format.js";
 
-const dialog = document.getElementById("dialog");
-
-/** Open the page of a link with `data-dialog` as a dialog; if that fails, the browser follows the link. */
-async function open(link) {
+/**
+ * Open the page of a link with `data-dialog` as a dialog.
+ *
+ * @param {string} address
+ * @param {RequestInit} [request]
+ * @param {() => void} onFailure - opens the page instead, which says what is wrong.
+ */
+async function open(address, request, onFailure) {
+    const dialog = document.getElementById("dialog");
     let content = null;
     try {
-        const response = await fetch(link.href);
+        const response = await fetch(address, request);
         const page = new DOMParser().parseFromString(await response.text(), "text/html");
         content = response.ok ? page.querySelector("[data-dialog-content]") : null;
     } catch {
-        // The page that the browser opens instead says what is wrong.
+        // The browser opens the page.
     }
     if (!content) {
-        location.assign(link.href);
+        onFailure();
         return;
     }
     const title = content.querySelector("h1");
@@ -29,7 +35,8 @@ async function open(link) {
     });
     const preview = dialog.querySelector("[data-preview]");
     if (preview) preview.closest("form").addEventListener("input", () => showPreview(preview));
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal();
+    else dialog.querySelector("[autofocus], button").focus();
 }
 
 /** What limits mean for the workers that run or start now, as in features/fleet_control/pages.py. */
@@ -49,10 +56,14 @@ function showPreview(preview) {
 document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-dialog]");
     const isPlainClick = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
-    if (!link || !isPlainClick) return;
+    if (!link || !isPlainClick || event.defaultPrevented) return;
     event.preventDefault();
-    open(link);
+    open(link.href, undefined, () => location.assign(link.href));
 });
-dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // beside it
+document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("#dialog [data-stays]") || event.defaultPrevented) return;
+    event.preventDefault();
+    open(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) }, () => form.submit());
 });
+document.addEventListener("click", ({ target }) => target.id === "dialog" && target.close()); // beside it

@@ -1,8 +1,7 @@
 // The fleet page: polls the state of the fleet every second while the page is visible, and updates the page.
 
-import { Connection, POLL_TIMEOUT_MS } from "../connection.js";
-import { goToSignIn, needsSignIn } from "../sign_in.js";
-import { plural } from "../upload/format.js";
+import { keepPolling, POLL_TIMEOUT_MS } from "../connection.js";
+import { showSlots } from "../slots.js";
 import { showWorkersPill } from "../workers_pill.js";
 import { Chart } from "./chart.js";
 import "./dialogs.js";
@@ -10,54 +9,25 @@ import "./dialogs.js";
 const POLL_INTERVAL_MS = 1_000;
 /** The controller stores the results by model so often. */
 const MODELS_INTERVAL_MS = 10_000;
-/** Names of the fields of `/fleet/now` that the page shows as counts. */
-const COUNTS = ["workers", "waiting", "in_flight", "dead_letters", "min_workers", "max_workers"];
-/** Names of those that it shows as they are. */
-const TEXTS = ["workers_of", "rate", "today", "today_of", "month", "cost", "billed", "sentence", "next_worker"];
 
-const numberFormat = new Intl.NumberFormat("en-US");
-const connection = new Connection();
 const chart = new Chart(
     document.getElementById("chart"),
     document.getElementById("chart-title"),
     document.getElementById("chart-value"),
 );
 
-const findSlot = (name) => document.querySelector(`[data-slot="${name}"]`);
-
 function setText(element, text) {
     if (element.textContent !== text) element.textContent = text;
 }
 
-function setTextOrHide(name, text) {
-    setText(findSlot(name), text ?? "");
-    findSlot(name).hidden = !text;
-}
-
-function setBanner(name, text) {
-    setText(findSlot(name), text ?? "");
-    document.getElementById(name).hidden = !text;
-}
-
 function showFleet(fleet) {
-    for (const name of COUNTS) setText(findSlot(name), numberFormat.format(fleet[name]));
-    for (const name of TEXTS) setText(findSlot(name), fleet[name]);
-    setText(findSlot("per_thousand"), fleet.per_thousand ?? "–");
-    setText(findSlot("peak"), plural(fleet.peak_workers, "worker"));
-    findSlot("sentence").hidden = fleet.is_latest;
-    for (const name of ["paused", "capped", "problem"]) setBanner(name, fleet[name]);
-    setText(findSlot("spending"), fleet.spending ?? "");
-    document.getElementById("spending").hidden = !fleet.spending;
-    for (const name of ["unlisted", "per_thousand_of"]) setTextOrHide(name, fleet[name]);
-    setText(findSlot("limits_set"), fleet.limits_set ?? "");
-    document.getElementById("limits-set").hidden = !fleet.limits_set;
-    document.getElementById("pause").hidden = Boolean(fleet.paused);
-    document.getElementById("resume").hidden = !fleet.paused;
+    const { per_thousand, paused, is_latest } = fleet;
+    showSlots({ ...fleet, per_thousand: per_thousand ?? "–", not_paused: !paused, is_news: !is_latest });
     showInstances(fleet.instances);
     showEnded(fleet.ended);
     showDecisions(fleet.decisions);
     if (!fleet.known) return;
-    showWorkersPill(fleet.workers, Boolean(fleet.paused));
+    showWorkersPill(fleet.workers, fleet.halt);
     chart.add(fleet.workers, fleet.waiting + fleet.in_flight);
 }
 
@@ -137,45 +107,19 @@ function createDecision({ at, time, lead, words }) {
     return item;
 }
 
-async function poll() {
+/** Show the comparison of models that the server has rendered; the poll of the fleet shows that the connection is lost. */
+async function showModels() {
+    if (document.hidden) return;
     try {
-        const response = await fetch("/fleet/now", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
-        if (needsSignIn(response)) goToSignIn();
-        if (!response.ok) throw new Error(response.statusText);
-        showFleet(await response.json());
-        connection.succeeded();
+        const response = await fetch("/fleet/models", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+        if (!response.ok) return;
+        const page = new DOMParser().parseFromString(await response.text(), "text/html");
+        const [shown, fresh] = [document, page].map((each) => each.getElementById("models"));
+        if (shown.innerHTML !== fresh.innerHTML) shown.replaceWith(document.adoptNode(fresh));
     } catch {
-        // The next poll may succeed. The page keeps the last state, and says how old it is.
-        connection.failed();
+        // The next one may succeed.
     }
 }
 
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function pollForever() {
-    for (;;) {
-        if (document.hidden) connection.paused();
-        else await poll();
-        await pause(POLL_INTERVAL_MS);
-    }
-}
-
-/** Show the comparison of models that the server has rendered; `poll` shows that the connection is lost. */
-async function pollModels() {
-    for (;;) {
-        await pause(MODELS_INTERVAL_MS);
-        if (document.hidden) continue;
-        try {
-            const response = await fetch("/fleet/models", { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
-            if (!response.ok) continue;
-            const page = new DOMParser().parseFromString(await response.text(), "text/html");
-            const [shown, fresh] = [document, page].map((each) => each.getElementById("models"));
-            if (shown.innerHTML !== fresh.innerHTML) shown.replaceWith(document.adoptNode(fresh));
-        } catch {
-            // The next poll may succeed.
-        }
-    }
-}
-
-pollForever();
-pollModels();
+keepPolling("/fleet/now", async (response) => showFleet(await response.json()), () => POLL_INTERVAL_MS);
+setInterval(showModels, MODELS_INTERVAL_MS);

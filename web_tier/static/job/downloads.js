@@ -1,9 +1,10 @@
 // The menu of a job's downloads: its links carry the filters of the page, as the API's parameters.
 
+import { formatCount } from "../upload/format.js";
+
 const menu = document.getElementById("downloads");
 const note = document.getElementById("downloaded");
 const FILTERS = ["state", "label", "min_score", "max_score", "filename", "truth", "correct", "reviewed"];
-const numberFormat = new Intl.NumberFormat("en-US");
 
 /** Return the API's parameters for a query of the page; see main.js. `/api` describes them. */
 function filtersOf({ state, label, low, high, name, truth, correct, reviewed }) {
@@ -21,7 +22,7 @@ function filtersOf({ state, label, low, high, name, truth, correct, reviewed }) 
  */
 export function showDownloads(query, shown, total) {
     const filters = filtersOf(query);
-    const count = numberFormat.format(filters.length ? shown : total);
+    const count = formatCount(filters.length ? shown : total);
     const matching = `${count} ${shown === 1 ? "image that matches" : "images that match"} the filters`;
     note.textContent = filters.length ? matching : `All ${count} images`;
     for (const link of menu.querySelectorAll("a")) {
@@ -32,12 +33,15 @@ export function showDownloads(query, shown, total) {
     }
 }
 
-// A menu closes when the user does something else.
-document.addEventListener("click", ({ target }) => {
-    if (!menu.contains(target) || target.closest("a")) menu.open = false;
-});
-menu.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !menu.open) return;
-    menu.open = false;
-    menu.querySelector("summary").focus();
-});
+// The menus of the page close when the user does something else.
+for (const each of document.querySelectorAll("details.menu")) {
+    document.addEventListener("click", ({ target }) => {
+        if (!each.contains(target) || target.closest("a")) each.open = false;
+    });
+    each.addEventListener("keydown", (event) => {
+        if (event.key !== "Escape" || !each.open) return;
+        event.preventDefault(); // an open image stays open
+        each.open = false;
+        each.querySelector("summary").focus();
+    });
+}

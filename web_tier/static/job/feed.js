@@ -30,6 +30,8 @@ export class Feed {
         this.connection = connection;
         this.lastEventId = "";
         this.hasEnded = false;
+        this.isAwaited = false; // whether this page still has images to send
+        this.hasReadAll = false; // at least once
         this.reading = null;
         this.mustReadAgain = false;
         document.addEventListener("visibilitychange", () => this.#onVisibilityChange());
@@ -71,6 +73,7 @@ export class Feed {
             this.listener.rows(page.rows);
             after = page.next;
         } while (after);
+        this.hasReadAll = true;
     }
 
     async #fetchJson(url, signal) {
@@ -80,8 +83,7 @@ export class Feed {
             this.listener.gone();
         }
         if (needsSignIn(response)) {
-            this.#end();
-            goToSignIn();
+            if (!this.isAwaited) this.#leave();
             throw new Error(`${url} requires a sign-in`);
         }
         if (!response.ok) throw new Error(`${url} returned ${response.status}`);
@@ -92,11 +94,11 @@ export class Feed {
     #onVisibilityChange() {
         if (document.hidden) this.#pause();
         else if (!this.hasEnded) this.#openStream();
-        else this.#checkEnded();
+        else this.checkEnded();
     }
 
-    /** Another tab may have retried images of the job, or deleted it. */
-    #checkEnded() {
+    /** Another tab may have retried images of the job, or deleted it; its owner may have ended the share. */
+    checkEnded() {
         this.hasEnded = false;
         this.#startPolling();
     }
@@ -111,6 +113,15 @@ export class Feed {
     #pause() {
         this.#close();
         this.connection.paused();
+    }
+
+    get #mayEnd() {
+        return !this.isAwaited && performance.now() > this.followUntil;
+    }
+
+    #leave() {
+        this.#end();
+        goToSignIn();
     }
 
     #end() {
@@ -139,7 +150,7 @@ export class Feed {
         on("end", (progress) => {
             this.counts = countsOf(progress);
             this.listener.progress(progress, true);
-            if (performance.now() > this.followUntil) this.#end();
+            if (this.#mayEnd) this.#end();
             else this.#startPolling();
         });
         on("gone", () => {
@@ -183,9 +194,10 @@ export class Feed {
             const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
             const counts = countsOf(progress);
             if (counts !== this.counts || progress.retried) await this.readAll();
+            if (counts !== this.counts && this.isAwaited) reopenAt = 0;
             this.counts = counts;
             this.connection.succeeded();
-            if (progress.settled && performance.now() > this.followUntil) this.#end();
+            if (progress.settled && this.#mayEnd) this.#end();
             this.listener.progress(progress, progress.settled);
         } catch {
             if (!this.hasEnded && !document.hidden) this.connection.failed(); // the next poll may succeed

@@ -1,11 +1,12 @@
-// What the page of a job does when the job has been deleted, such as in another tab.
+// What the page of a job does when the job has been deleted, such as in another tab, or is no longer shared.
 
 /** Return true if a response says that the job no longer exists: its images are deleted only with it. */
 export function isGone(response) {
     return response.status === 404;
 }
 
-/** Go to the list of jobs, which says that the job was deleted. */
+/** Go to the list of jobs, which says that the job was deleted; of a shared job, show what the server says now. */
 export function goToJobs() {
-    location.assign("/jobs?deleted=1");
+    if ("shared" in document.getElementById("job").dataset) location.reload();
+    else location.assign("/jobs?deleted=1");
 }

@@ -1,29 +1,45 @@
 // The items of the grid and of the table: clones of the templates in job.html, filled as _image.html does.
 
-import { LOW_SCORE, retriesText, UNSURE } from "./rows.js";
+import { dataUrl } from "../upload/batch.js";
+import { fileSize } from "../upload/format.js";
+import { isUnsure, retriesText } from "./rows.js";
 
 const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
 
 const formatPercent = (score) => (score >= 1 ? "100%" : `${Math.min(99, Math.round(score * 100))}%`);
 
-function formatSize(bytes) {
-    if (bytes < 2 ** 20) return `${Math.max(1, Math.round(bytes / 1024))} KB`;
-    return `${Number((bytes / 2 ** 20).toPrecision(3))} MB`;
+/** What becomes of a file before its image is there. */
+const FILE_WORDS = { checking: "Being checked", ready: "In line", sending: "Sending", unsent: "Not sent", accepted: "Sent" };
+
+/** Return what a waiting image, or a file that is not accepted yet, waits for. */
+function waitingWords({ item }) {
+    if (!item) return "Waiting";
+    return item.state === "sending" ? `Sending ${Math.floor(item.request.share * 100)}%` : FILE_WORDS[item.state];
 }
 
-/** Set what never changes: the links, the name and the picture's URL. */
+/** Set what never changes: the links, the name and the picture's URL. A file has no page yet. */
 function initializeItem(element, base, row) {
     const link = element.querySelector("a.open");
     const image = element.querySelector("img");
-    link.href = `${base}/images/${row.id}`;
-    link.dataset.id = row.id;
-    image.dataset.src = `${base}/images/${row.id}/thumbnail`;
+    if (!row.item) {
+        link.href = `${base}/images/${row.id}`;
+        link.dataset.id = row.id;
+        image.dataset.src = `${base}/images/${row.id}/thumbnail`;
+    }
+    showOwnPicture(image, row);
     for (const name of element.querySelectorAll("form bdi")) name.textContent = row.name;
     element.querySelector("form").action = `${base}/images/${row.id}/retry`;
     return element;
 }
 
+/** Show the picture of a file that this page sends, or has sent. */
+function showOwnPicture(image, { item, picture = item?.picture }) {
+    if (picture && !image.dataset.src?.startsWith("data:")) image.dataset.src = dataUrl(picture);
+}
+
 function updateMarks(element, row) {
+    if (row.item) showOwnPicture(element.querySelector("img"), row);
+
     element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
     element.querySelector(".at-once").hidden = !row.cached;
     element.querySelector(".retries").textContent = retriesText(row);
@@ -39,7 +55,7 @@ export function markOpened(element, isOpened) {
 /** Load the picture of an item. */
 function loadPicture(element) {
     const image = element.querySelector("img");
-    if (!image.src) image.src = image.dataset.src;
+    if (!image.src && image.dataset.src) image.src = image.dataset.src;
 }
 
 /** Unload the pictures in an element, and cancel their loading. */
@@ -82,13 +98,15 @@ export function gridItems(base) {
         },
         update(tile, row) {
             const isDone = row.status === "done";
-            const isGuess = row.score < UNSURE;
+            const hasLanded = isDone && tile.classList.contains("waiting");
             const texts = {
-                done: isGuess ? "Unsure" : labelsOf(row),
+                done: foundOf(row),
                 failed: row.retrying ? "Trying again" : row.failure,
-                waiting: "Waiting",
+                waiting: waitingWords(row),
             };
-            tile.className = `tile ${row.status}${isGuess ? " guess" : ""}${row.retrying ? " retrying" : ""}`;
+            const isOther = { unsure: isUnsure(row), retrying: row.retrying, landed: hasLanded, file: row.item };
+            const marks = Object.keys(isOther).filter((mark) => isOther[mark]);
+            tile.className = ["tile", row.status, ...marks, row.item?.state ?? ""].join(" ").trim();
             updateMarks(tile, row);
             const label = tile.querySelector(".label");
             label.textContent = texts[row.status];
@@ -97,11 +115,9 @@ export function gridItems(base) {
             tile.querySelector(".stand-in").textContent = row.label ?? "";
             tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
             const reason = tile.querySelector(".reason");
-            reason.textContent = isGuess ? `Best guess: ${row.label}` : (row.reason ?? "");
-            reason.title = row.reason ?? "";
+            reason.textContent = reason.title = row.reason ?? "";
             const bar = tile.querySelector(".confidence");
             bar.toggleAttribute("hidden", !isDone);
-            bar.classList.toggle("unsure", isDone && row.score <= LOW_SCORE);
             bar.lastElementChild.setAttribute("width", isDone ? `${row.score * 100}%` : "0");
         },
         loadPicture,
@@ -113,6 +129,11 @@ export function gridItems(base) {
 /** Return the text of an image's labels; several of them are independent. */
 function labelsOf({ label, also }) {
     return also ? `${label}, ${also}` : label;
+}
+
+/** Return what the list says of an image's labels. */
+function foundOf(row) {
+    return isUnsure(row) ? `Unsure: ${labelsOf(row)}` : labelsOf(row);
 }
 
 /**
@@ -135,11 +156,14 @@ export function tableItems(base) {
         update(element, row) {
             element.className = `image-row ${row.status}${row.retrying ? " retrying" : ""}`;
             updateMarks(element, row);
-            const found = labelsOf(row) ?? row.reason ?? "";
-            element.querySelector(".found").textContent = row.score < UNSURE ? `Unsure: ${found}` : found;
+            element.querySelector(".found").textContent = foundOf(row) ?? row.reason ?? "";
             element.querySelector(".score").textContent = row.score === undefined ? "" : formatPercent(row.score);
-            element.querySelector(".state .words").textContent = row.retrying ? "trying again" : row.status;
-            element.querySelector(".size").textContent = formatSize(row.bytes);
+            element.querySelector(".state .words").textContent = row.retrying
+                ? "trying again"
+                : row.item
+                  ? waitingWords(row).toLowerCase()
+                  : row.status;
+            element.querySelector(".size").textContent = fileSize(row.bytes);
         },
         loadPicture,
         cancelPicture: cancelPictures,

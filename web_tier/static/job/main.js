@@ -1,16 +1,20 @@
 // The page of a job: the server renders it once, and this module keeps it up to date.
 
 import { Connection } from "../connection.js";
+import "../copy.js";
+import { Adding } from "../upload/adding.js";
+import { formatCount } from "../upload/format.js";
 import { showDownloads } from "./downloads.js";
+import { Facets, foundSentence } from "./facets.js";
 import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
 import { cancelPictures, gridItems, markOpened, tableItems } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
-import { Labels } from "./labels.js";
-import { showAge, showLowScores, showProgress, showRetriable, showState } from "./progress.js";
+import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
 import { Review } from "./review.js";
-import { LOW_SCORE, Rows } from "./rows.js";
+import { Rows, UNSURE } from "./rows.js";
+import { listenForSizes } from "./sizes.js";
 import { Viewer } from "./viewer.js";
 import { VirtualList } from "./virtual_list.js";
 
@@ -24,6 +28,8 @@ const RETRY_FOLLOW_MS = 60_000;
 const STATES = ["done", "failed", "waiting"];
 const BOOLEANS = ["true", "false"];
 const IMAGE_ID = /^[0-9A-Z]{26}$/;
+/** How often the page of a shared job checks whether it is still shared, once the job has finished. */
+const CHECK_INTERVAL_MS = 10_000;
 /** The part of a query that shows all images. */
 const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", truth: "", correct: "", reviewed: "" };
 
@@ -45,10 +51,11 @@ const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", trut
  */
 
 const job = document.getElementById("job").dataset;
+const isShared = "shared" in job; // by another user: nothing can be changed
 const base = `/jobs/${job.job}`;
 const filters = document.getElementById("filters");
 const announcement = document.getElementById("announcement");
-const rows = new Rows();
+const rows = new Rows(job.job);
 const query = queryFromUrl();
 
 let list = null;
@@ -56,6 +63,8 @@ let selectedRows = [];
 let places = new Map(); // id → place in `selectedRows`
 let lastId = null; // of the image that had the focus, or was open
 let progress = null; // the last one that arrived
+let shownProgress = null; // with the files that this page still sends
+let shownSize = 0; // rows when the figures were shown
 let mustReveal = query.image !== ""; // the page's URL has opened an image
 let refreshTimer = null;
 let nextRefreshAt = 0;
@@ -105,13 +114,14 @@ function refresh() {
     selectedRows = rows.select(query);
     places = new Map(selectedRows.map((row, index) => [row.id, index]));
     const focused = list ? null : document.activeElement?.closest("#list a.open"); // of the list that the server rendered
+    const isFirst = list === null;
     list ??= createList();
     list.show(selectedRows);
+    if (isFirst) list.draw(); // in the frame in which the former list goes
     if (focused) reveal(focused.pathname.split("/").pop())?.focus({ preventScroll: true });
-    labels.show(rows, query.label);
-    showLowScores(rows.lowScores);
-    showRetriable(rows.retriable);
-    document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.done;
+    if (shownSize === rows.size) showNumbers();
+    else showFigures();
+    document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.size;
     document.getElementById("list").classList.toggle("mostly-cached", rows.cached * 2 > rows.done);
     showListNotes(selectedRows.length, rows.size);
     showDownloads(query, selectedRows.length, rows.size);
@@ -121,6 +131,18 @@ function refresh() {
     if (mustReveal && reveal(query.image)) mustReveal = false;
     const took = performance.now() - startedAt;
     nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
+}
+
+/** Show what the rows add up to; some of it only once the page has all rows, since it would look final before. */
+function showNumbers() {
+    const areAllRead = feed.hasReadAll && rows.size - rows.files.size >= (progress?.accepted ?? 0);
+    const { state, sentence } = shownProgress ?? {};
+    if (state === "finished" && areAllRead && rows.done) showFound(foundSentence(rows, shownProgress), true);
+    else if (state && state !== "finished") showFound(sentence, state === "cancelled");
+    if (!rows.size) return; // the server's are shown
+    facets.show(rows, query, areAllRead);
+    showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
+    if (areAllRead) showRetriable(rows.retriable);
 }
 
 function showListNotes(shown, total) {
@@ -142,7 +164,7 @@ function createList() {
     };
     renderer.update = (element, row) => {
         update(element, row);
-        review.decorate(element, row);
+        if (!row.item) review.decorate(element, row);
     };
     const { root, list: container } = renderer.createContainer();
     const parent = document.getElementById("list");
@@ -192,8 +214,10 @@ function showImage(previousId) {
         lastId = query.image;
         const row = rows.byId.get(query.image);
         viewer.show(query.image, row);
+        reveal(query.image); // the panel has made the list narrower
         if (row) announcement.textContent = [row.name, row.label ?? row.failure ?? row.status].join(": ");
     } else {
+        review.stop();
         viewer.hide();
         reveal(lastId)?.focus({ preventScroll: true });
     }
@@ -218,10 +242,24 @@ function closeImage() {
 let isGoingBack = false;
 addEventListener("popstate", () => {
     isGoingBack = false;
+    if (location.pathname !== base) {
+        leave();
+        return;
+    }
     const before = { ...query };
     Object.assign(query, queryFromUrl());
     showChange(before);
 });
+
+/** Go back to the upload page, which became this page without a navigation. */
+function leave() {
+    if (adding?.uploader.isRunning && !confirm("Images are still being sent. Leave this page all the same?")) {
+        history.forward();
+        return;
+    }
+    if (adding) adding.mayLeave = true;
+    location.reload();
+}
 
 function markCurrent(elements, isCurrent) {
     for (const element of elements) {
@@ -233,24 +271,24 @@ function markCurrent(elements, isCurrent) {
 /** Show the query in the filters. */
 function showQuery() {
     const isFiltered = Object.entries(NO_FILTERS).some(([name, value]) => query[name] !== value);
-    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => (state ? state === query.state : !isFiltered));
+    const isUnsure = query.low === null && query.high === 100 * UNSURE;
+    const isCurrent = { "": !isFiltered, unsure: isUnsure, [query.state || "none"]: true };
+    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => isCurrent[state] === true);
     markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
-    const isLow = query.low === null && query.high === 100 * LOW_SCORE;
-    markCurrent(filters.querySelectorAll("[data-to]"), () => isLow);
-    const { label, sort, from, to, q } = filters.elements;
+    const { sort, from, to, q } = filters.elements;
     if (q.value.trim() !== query.name) q.value = query.name;
     for (const [field, value] of [[from, query.low], [to, query.high]]) {
         if (parsePercent(field.value) !== value) field.value = value ?? "";
     }
-    const hasOption = [...label.options].some((option) => option.value === query.label);
-    if (query.label && !hasOption) label.add(new Option(query.label));
-    label.value = query.label;
     sort.value = query.sort;
     review.showFilter(query);
 }
 
+/** Return the image that is `step` places after another; the files behind the images have no page yet. */
 function neighbour(id, step) {
-    return places.has(id) ? selectedRows[places.get(id) + step] : undefined;
+    if (review.queue) return rows.byId.get(review.queue[review.queue.indexOf(id) + step]);
+    const row = places.has(id) ? selectedRows[places.get(id) + step] : undefined;
+    return row?.item ? undefined : row;
 }
 
 /** Scroll the list to an image, and return its link. */
@@ -263,7 +301,7 @@ function move(step) {
     const focusedId = document.activeElement?.closest("#list a.open")?.dataset.id;
     const id = query.image || focusedId || lastId;
     const next = places.has(id) ? neighbour(id, step) : selectedRows[0];
-    if (!next) return false;
+    if (!next || next.item) return false;
     lastId = next.id;
     const link = reveal(next.id);
     if (query.image) openImage(next.id);
@@ -276,13 +314,17 @@ function merge(updates) {
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
 }
 
-const labels = new Labels((label) => navigate({ label: query.label === label ? "" : label }));
+const facets = new Facets(
+    (label) => navigate({ label: query.label === label ? "" : label }),
+    (name) => navigate({ name: query.name === name ? "" : name }),
+);
 const viewer = new Viewer(base, {
     neighbour,
     position(id) {
-        const [place, count] = [places.get(id) + 1, selectedRows.length].map((value) => value.toLocaleString("en-US"));
-        return places.has(id) ? `${place} of ${count}` : "";
+        const place = 1 + (review.queue ? review.queue.indexOf(id) : (places.get(id) ?? -1));
+        return place ? `${formatCount(place)} of ${formatCount((review.queue ?? selectedRows).length)}` : "";
     },
+    isReviewing: () => review.queue !== null,
     onStep(step) {
         const next = neighbour(query.image, step);
         if (!next) return;
@@ -291,7 +333,7 @@ const viewer = new Viewer(base, {
     },
     onClose: closeImage,
 });
-const connection = new Connection((isLost) => showState(progress ?? { words: "unknown" }, isLost));
+const connection = new Connection((isLost) => showState(shownProgress ?? { words: "unknown" }, isLost));
 const feed = new Feed(
     job.job,
     {
@@ -302,11 +344,7 @@ const feed = new Feed(
         progress(update, hasEnded) {
             progress = update;
             document.getElementById("state").classList.toggle("live", !hasEnded);
-            showProgress(progress);
-            showState(progress, connection.isLost);
-            if (["finished", "cancelled"].includes(progress.state)) announcement.textContent = progress.sentence;
-            const counts = ` · ${progress.done + progress.failed} of ${progress.accepted} · `;
-            document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
+            showFigures();
         },
         gone: goToJobs,
     },
@@ -314,17 +352,15 @@ const feed = new Feed(
 );
 
 filters.addEventListener("click", (event) => {
-    const link = event.target.closest("a");
+    const link = event.target.closest("[data-view], [data-state]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    const { view, state, to } = link.dataset;
+    const { view, state } = link.dataset;
     if (view) navigate({ view });
-    else if (state !== undefined) navigate(state ? { state } : NO_FILTERS);
-    else navigate({ low: null, high: link.hasAttribute("aria-current") ? null : Number(to) });
+    else if (state === "unsure") navigate({ state: "", low: null, high: 100 * UNSURE });
+    else navigate(state ? { state, low: null, high: null } : NO_FILTERS);
 });
-filters.addEventListener("change", ({ target }) => {
-    if (target.name === "label" || target.name === "sort") navigate({ [target.name]: target.value });
-});
+filters.elements.sort.addEventListener("change", ({ target }) => navigate({ sort: target.value }));
 filters.elements.q.addEventListener("input", ({ target }) => navigateTyping("q", { name: target.value.trim() }));
 for (const [field, bound] of [["from", "low"], ["to", "high"]]) {
     filters.elements[field].addEventListener("input", ({ target }) => {
@@ -354,20 +390,22 @@ listenForListKeys({
 });
 
 const review = new Review(base, {
+    isReadOnly: isShared,
     rows,
-    shown: () => selectedRows,
+    shown: () => selectedRows.filter((row) => !row.item),
     openedId: () => query.image,
     focusedId: () => document.activeElement?.closest(".tile, .image-row")?.querySelector("a.open").dataset.id,
     elements: () => list?.elements ?? new Map(),
     open(id) {
         reveal(id);
-        openImage(id);
+        if (id === query.image) viewer.place();
+        else openImage(id);
     },
+    close: closeImage,
     merge(updates) {
         merge(updates);
         refresh();
     },
-    readAll: () => feed.readAll(),
     navigate,
 });
 
@@ -378,23 +416,63 @@ interceptRetryForms(base, (id) => {
     feed.resume(RETRY_FOLLOW_MS);
 });
 
-for (const button of document.querySelectorAll("[data-copy]")) {
-    button.hidden = !navigator.clipboard; // missing without TLS
-    button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(button.dataset.copy || location.href);
-        button.querySelector("span").textContent = "Copied";
-        button.classList.add("copied");
-    });
-}
-
 // The list scrolls to the image that has the focus; the browser would scroll to where the list was before.
 history.scrollRestoration = "manual";
 addEventListener("pagehide", () => {
     history.scrollRestoration = "auto";
 });
 
-document.getElementById("apply").hidden = true;
-showAge();
+/** Show the last progress; the files that this page still sends wait, too. */
+function showFigures() {
+    shownSize = rows.size;
+    if (!progress) {
+        showNumbers();
+        return;
+    }
+    const files = Math.max(0, rows.size - progress.accepted);
+    const [accepted, waiting] = [progress.accepted + files, progress.waiting + files];
+    const sentence = progress.waiting ? progress.sentence : "Images are still being sent.";
+    const ofFiles = { accepted, waiting, sentence, state: "running", words: "running", left: null, unsent: files };
+    const shown = files ? { ...progress, ...ofFiles } : progress;
+    shownProgress = shown;
+    showProgress(shown);
+    showState(shown, connection.isLost);
+    showNumbers();
+    if (["finished", "cancelled"].includes(shown.state)) announcement.textContent = shown.sentence;
+    const counts = ` · ${shown.done + shown.failed} of ${shown.accepted} · `;
+    document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
+}
+
+/** Show the files that are being sent, and follow the job while they are. */
+function showFiles({ batch, uploader }) {
+    const followUpload = () => {
+        feed.isAwaited = uploader.isRunning || batch.counts.unsent > 0;
+        if (uploader.isRunning && feed.hasEnded) feed.resume(0);
+    };
+    for (const item of batch.items) rows.setFile(item);
+    batch.addEventListener("change", ({ detail: item }) => {
+        if (item) rows.setFile(item);
+        scheduleRefresh();
+    });
+    uploader.addEventListener("change", () => {
+        for (const { items } of uploader.requestsInFlight) for (const item of items) rows.setFile(item);
+        followUpload();
+        scheduleRefresh();
+    });
+    followUpload();
+    if (batch.items.length) scheduleRefresh(); // without files, the list of the server stays until the rows are here
+}
+
+async function readRows() {
+    await feed.readAll();
+    return rows;
+}
+
+const section = document.getElementById("adding");
+const adding = section && (section.adding ?? new Adding(section, { job_id: job.job }, readRows));
+if (adding) showFiles(adding);
+listenForSizes(() => list?.resized());
 showQuery();
 if (query.image) viewer.show(query.image);
 feed.follow(job.followRetry === "true" ? RETRY_FOLLOW_MS : 0);
+if (isShared) setInterval(() => feed.hasEnded && !document.hidden && feed.checkEnded(), CHECK_INTERVAL_MS);

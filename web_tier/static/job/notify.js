@@ -1,5 +1,7 @@
 // The choice to be notified in this browser: one notification when the job is done, while its page is open.
 
+import { store, stored } from "../storage.js";
+
 const STORAGE_KEY = "fleetsight-notify";
 
 const menu = document.getElementById("notify");
@@ -16,27 +18,11 @@ function isDone(state) {
     return state === "finished" || state === "cancelled";
 }
 
-function isWanted() {
-    try {
-        return localStorage.getItem(STORAGE_KEY) === "on";
-    } catch {
-        return false; // the browser stores nothing
-    }
-}
-
-function store(isOn) {
-    try {
-        localStorage.setItem(STORAGE_KEY, isOn ? "on" : "off");
-    } catch {
-        // Then the choice holds for this page only.
-    }
-}
-
 async function onChange() {
     const permission = checkbox.checked ? await Notification.requestPermission() : Notification.permission;
     if (permission !== "granted") checkbox.checked = false;
     blocked.hidden = permission !== "denied";
-    store(checkbox.checked);
+    store(STORAGE_KEY, checkbox.checked ? "on" : "off");
 }
 
 function onProgress({ detail: progress }) {
@@ -65,12 +51,12 @@ function show({ done, failed }) {
 
 // The form has been saved: show what was saved. A reload does not open the menu again.
 if (location.hash === "#notify") {
-    menu.open = true;
+    menu.open = menu.parentElement.closest("details").open = true;
     history.replaceState(history.state, "", location.pathname + location.search);
 }
 if ("Notification" in window) {
     showChoice();
-    checkbox.checked = isWanted() && Notification.permission === "granted";
+    checkbox.checked = stored(STORAGE_KEY) === "on" && Notification.permission === "granted";
     checkbox.addEventListener("change", onChange);
     document.addEventListener("job-progress", onProgress);
 }

@@ -1,74 +1,33 @@
-// The progress section at the top of the job's page.
+// The progress at the top of the job's page, and the numbers in its filters.
 
+import { formatCount } from "../upload/format.js";
+import { showSlots } from "../slots.js";
 import { showWorkersPill } from "../workers_pill.js";
 
-const numberFormat = new Intl.NumberFormat("en-US");
-
-const findSlot = (name) => document.querySelector(`[data-slot="${name}"]`);
-
-function setText(name, text) {
-    const element = findSlot(name);
-    if (element.textContent !== text) element.textContent = text;
-}
-
-function setTextOrHide(name, text) {
-    setText(name, text ?? "");
-    findSlot(name).closest("div, p").hidden = !text;
-}
-
-/** Return how long ago a time was, as `ago` of core/format.py does. */
-function ago(milliseconds) {
-    const seconds = milliseconds / 1_000;
-    if (seconds < 1) return "just now";
-    for (const [limit, length, unit] of [[120, 1, "s"], [7_200, 60, "min"], [172_800, 3_600, "h"]]) {
-        if (seconds < limit) return `${Math.max(1, Math.round(seconds / length))} ${unit} ago`;
-    }
-    return `${Math.round(seconds / 86_400)} days ago`;
-}
-
-/** Keep the age of the job up to date. The server has measured it, since this machine's clock may be wrong. */
-export function showAge() {
-    const element = document.getElementById("started");
-    const startedAt = Date.now() - 1_000 * Number(element.dataset.age);
-    element.title = new Date(element.dateTime).toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
-    const show = () => {
-        const text = ago(Date.now() - startedAt);
-        if (element.textContent !== text) element.textContent = text;
-    };
-    show();
-    setInterval(show, 1_000);
-}
-
 /** Show whether the page is live, or the state of the job. */
-export function showState({ state, words }, isLost) {
+export function showState({ state, words, blocked }, isLost) {
     const pill = document.getElementById("state");
-    const isLive = state === "running" && !isLost;
+    const isLive = state === "running" && !blocked && !isLost;
     const text = isLost ? "Connection lost, retrying" : isLive ? "live" : words;
-    if (pill.textContent !== text) pill.textContent = text;
+    if (pill.textContent !== text) pill.textContent = pill.title = text;
+    pill.classList.toggle("blocked", Boolean(blocked) && !isLost);
     pill.classList.toggle("on", isLive);
     pill.classList.toggle("lost", isLost);
 }
 
 /** @param {object} progress - the body of `/jobs/ID/progress`. */
 export function showProgress(progress) {
-    for (const name of ["accepted", "done", "failed", "waiting", "workers"]) {
-        setText(name, numberFormat.format(progress[name]));
+    const { accepted, unsent } = progress; // of the accepted ones, this page still sends these
+    const sent = unsent ? `${formatCount(accepted - unsent)} sent` : null;
+    showSlots({ ...progress, sent, is_running: progress.state === "running" });
+    for (const remedy of document.querySelectorAll("[data-ends]")) {
+        remedy.hidden = !progress.blocked || (remedy.dataset.ends === "pause") !== (progress.halt === "paused");
     }
-    for (const name of ["rate", "left", "cost", "repeats", "system_retries", "price"]) {
-        setTextOrHide(name, progress[name]);
-    }
-    findSlot("problem").hidden = !progress.problem;
-    setText("problem", progress.problem ?? "");
-    setText("sentence", progress.sentence);
-    findSlot("workers").previousElementSibling.textContent = progress.workers === 1 ? "worker" : "workers";
-    findSlot("workers").parentElement.hidden = progress.waiting === 0; // the fleet's, and of no interest afterwards
-    findSlot("cost").previousElementSibling.textContent = progress.waiting ? "so far" : "cost";
-    document.getElementById("cancel").hidden = progress.state !== "running";
-    showWorkersPill(progress.workers, progress.paused);
+    showWorkersPill(progress.workers, progress.halt);
     showFailedWords(progress.failed_words);
     showBar(progress);
     const counts = { "": progress.accepted, done: progress.done, failed: progress.failed, waiting: progress.waiting };
-    for (const [name, count] of Object.entries(counts)) showCount(name, count);
+    for (const [state, count] of Object.entries(counts)) showCount(state, count);
     document.dispatchEvent(new CustomEvent("job-progress", { detail: progress }));
 }
 
@@ -78,38 +37,48 @@ function showFailedWords(words) {
     document.querySelector(".chip[data-state='failed'] .title").textContent = words[0].toUpperCase() + words.slice(1);
 }
 
-function showBar({ accepted, done, failed, cancelled, waiting, in_flight: inFlight, failed_words: words }) {
+function showBar({ accepted, unsent = 0, done, failed, cancelled, waiting, in_flight: inFlight, failed_words: words }) {
     const bar = document.getElementById("bar");
     const percentage = (images) => `${(100 * images) / Math.max(1, accepted)}%`;
+    bar.querySelector(".accepted").setAttribute("width", percentage(accepted - unsent - cancelled));
     bar.querySelector(".done").setAttribute("width", percentage(done));
     bar.querySelector(".failed").setAttribute("x", percentage(done));
     bar.querySelector(".failed").setAttribute("width", percentage(failed - cancelled));
-    bar.querySelector(".in-flight").setAttribute("x", percentage(done + failed - cancelled));
-    bar.querySelector(".in-flight").setAttribute("width", percentage(inFlight));
-    const figures = `${done} done, ${failed} ${words}, ${inFlight} in flight, ${waiting - inFlight} queued`;
+    const figures = `${done} labelled, ${failed} ${words}, ${inFlight} in flight, ${waiting - inFlight} waiting`;
     bar.setAttribute("aria-label", figures);
     bar.querySelector("title").textContent = figures;
 }
 
 /** Show the number of images of a state in its filter, which hides while it has none and is not chosen. */
 function showCount(state, count) {
-    showChip(document.querySelector(`.chip[data-state="${state}"]`), count);
-}
-
-/** Show the number of images with a low score in its filter. */
-export function showLowScores(count) {
-    showChip(document.querySelector(".chip[data-to]"), count);
-}
-
-function showChip(chip, count) {
+    const chip = document.querySelector(`.chip[data-state="${state}"]`);
     const element = chip.querySelector(".count");
-    const text = numberFormat.format(count);
+    const text = count === null ? "" : formatCount(count);
     if (element.textContent !== text) element.textContent = text;
-    chip.hidden = count === 0 && chip.dataset.state !== "" && !chip.hasAttribute("aria-current");
+    chip.hidden = count === 0 && state !== "" && !chip.hasAttribute("aria-current");
+}
+
+/**
+ * Show the number of unsure images in its filter, and that of those to review on their button.
+ *
+ * @param {number | null} count - null while the page has not read all rows, since a part of it would look final.
+ * @param {number | null} unreviewed
+ */
+export function showUnsure(count, unreviewed) {
+    showCount("unsure", count);
+    const text = unreviewed ? `Review ${formatCount(unreviewed)} unsure` : "Review";
+    const button = document.getElementById("start-review");
+    if (button.textContent !== text) button.textContent = text;
+}
+
+/** Show what was found in a finished job, or what happens at the moment. */
+export function showFound(text, isOver) {
+    const element = document.getElementById("found");
+    if (element.textContent !== text) element.textContent = element.title = text;
+    element.classList.toggle("one-line", !isOver);
 }
 
 /** Offer to retry the failed images, except for those that would fail again. */
 export function showRetriable(count) {
-    document.getElementById("retry").hidden = count === 0;
-    setText("retriable", numberFormat.format(count));
+    showSlots({ retriable: count });
 }

@@ -1,25 +1,22 @@
-// The review of labels: accept or correct them one by one or many at once, and show the evaluation.
+// The review of labels: accept or correct them one by one or many at once.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
+import { formatCount, plural } from "../upload/format.js";
 import { goToJobs, isGone } from "./gone.js";
+import { isUnsure } from "./rows.js";
 import { addShortcut } from "./shortcuts.js";
 
 /** Images of one request; the API takes no more. */
 const MAX_CHANGES = 1_000;
-/** The evaluation is read this long after the last change at least, so that many changes read it once. */
-const MIN_EVALUATION_DELAY_MS = 600;
-/** The delay is at least this many times as long as the last reading took: a large job has many true labels. */
-const EVALUATION_DELAY_FACTOR = 4;
-
+/** The accuracy is read this long after the last change, so that many changes read it once. */
+const ACCURACY_DELAY_MS = 1_000;
 /** A message goes after this long, unless the user points at it or its button has the focus. */
 const MESSAGE_MS = 10_000;
 
-const numberFormat = new Intl.NumberFormat("en-US");
-const images = (count) => `${numberFormat.format(count)} ${count === 1 ? "image" : "images"}`;
-const labels = (count) => `${numberFormat.format(count)} ${count === 1 ? "label" : "labels"}`;
 
 /**
  * @typedef {object} ReviewList
+ * @property {boolean} isReadOnly - whether the user may change no label.
  * @property {Rows} rows
  * @property {() => Row[]} shown - returns the rows that match the filters, in their order.
  * @property {() => string} openedId - returns the id of the open image, or an empty string.
@@ -27,7 +24,7 @@ const labels = (count) => `${numberFormat.format(count)} ${count === 1 ? "label"
  * @property {() => Map<string, HTMLElement>} elements - returns the drawn items by id.
  * @property {(id: string) => void} open - opens an image.
  * @property {(updates: Partial<Row>[]) => void} merge - changes rows and draws them.
- * @property {() => Promise<void>} readAll - reads all rows again.
+ * @property {() => void} close - closes the open image.
  * @property {(changes: Partial<Query>) => void} navigate - changes the filters.
  */
 
@@ -35,10 +32,10 @@ export class Review {
     #selected = new Set();
     #lastPicked = null; // id; Shift selects from it on
     #previous = null; // truths before the last change, by id
-    #uncertainId = null; // image that "next uncertain" has opened: a decision goes on to the next one
-    #evaluationTimer = null;
+    #accuracyTimer = null;
     #messageTimer = null;
-    #evaluationDelay = MIN_EVALUATION_DELAY_MS;
+    /** Ids of the images that the user reviews one by one, in order, or null. */
+    queue = null;
 
     /**
      * @param {string} base - the job's path.
@@ -47,26 +44,26 @@ export class Review {
     constructor(base, list) {
         this.base = base;
         this.list = list;
-        this.card = document.getElementById("review");
         this.note = document.getElementById("review-note");
         this.bar = document.getElementById("selection");
         this.pickTemplate = document.getElementById("pick-template").content.firstElementChild;
-        this.card.querySelector(".with-keys").hidden = !matchMedia("(any-pointer: fine)").matches;
         this.note.querySelector("button").addEventListener("click", () => this.#undo());
         document.addEventListener("submit", (event) => this.#onSubmit(event));
         document.getElementById("list").addEventListener("click", (event) => this.#onPick(event));
-        this.card.addEventListener("click", (event) => this.#onFilterLink(event));
+        document.addEventListener("image-shown", ({ detail }) => this.#focusChoice(detail.article));
         document.getElementById("review-filter").addEventListener("click", (event) => this.#onFilterLink(event));
+        document.getElementById("start-review").addEventListener("click", (event) => {
+            event.preventDefault();
+            this.#start();
+        });
         this.bar.querySelector("[data-accept]").addEventListener("click", () => this.#acceptSelected());
         this.bar.querySelector("[data-all]").addEventListener("click", () => this.#selectShown());
         this.bar.querySelector("[data-clear]").addEventListener("click", () => this.#clearSelection());
-        this.#listenForKeys();
-        if (this.card.dataset.reviewed === "true") this.#loadEvaluation();
-        else document.getElementById("review-figures").hidden = true;
+        if (!list.isReadOnly) this.#listenForKeys();
     }
 
     #listenForKeys() {
-        addShortcut({ keys: ["n"], shown: "N", words: "Next uncertain image", run: () => this.#openUncertain() });
+        addShortcut({ keys: ["n"], shown: "N", words: "Review labels, next unsure image", run: () => this.#openNext() });
         addShortcut({ keys: ["a"], shown: "A", words: "Accept the label, or those selected", run: () => this.#accept() });
         addShortcut({
             keys: [..."123456789"],
@@ -151,8 +148,8 @@ export class Review {
         const accept = this.bar.querySelector("[data-accept]");
         this.bar.hidden = this.#selected.size === 0;
         document.getElementById("list").classList.toggle("picking", this.#selected.size > 0);
-        this.bar.querySelector("[data-count]").textContent = `${images(this.#selected.size)} selected`;
-        accept.textContent = `Accept ${labels(acceptable)}`;
+        this.bar.querySelector("[data-count]").textContent = `${plural(this.#selected.size, "image")} selected`;
+        accept.textContent = `Accept ${plural(acceptable, "label")}`;
         accept.disabled = acceptable === 0;
     }
 
@@ -173,7 +170,7 @@ export class Review {
     #acceptSelected() {
         const ids = this.#acceptable();
         if (!ids.length) return false;
-        this.#set(new Map(ids.map((id) => [id, this.list.rows.byId.get(id).label])), `Accepted ${labels(ids.length)}.`);
+        this.#set(new Map(ids.map((id) => [id, this.list.rows.byId.get(id).label])), `Accepted ${plural(ids.length, "label")}.`);
         this.#clearSelection();
     }
 
@@ -190,23 +187,81 @@ export class Review {
         const row = this.list.rows.byId.get(id);
         const set = label === row?.label ? `Accepted “${label}”.` : `True label set: “${label}”.`;
         this.#set(new Map([[id, label]]), label ? set : "True label removed.");
-        if (id === this.#uncertainId) this.#openUncertain();
+        if (this.queue) this.#openNext();
     }
 
-    #openUncertain() {
+    // One image after the other
+
+    /** Return the number of unsure images without a true label, of those that the list shows. */
+    countUnsure() {
+        return this.list.shown().filter((row) => isUnsure(row) && !row.truth).length;
+    }
+
+    /** Review the unsure images, or else all labels, those of the lowest score first. */
+    #start() {
         const open = this.list.shown().filter((row) => row.status === "done" && !row.truth);
-        const opened = this.list.openedId();
-        const others = open.length > 1 ? open.filter((row) => row.id !== opened) : open;
-        const next = others.reduce((best, row) => (!best || row.score < best.score ? row : best), undefined);
-        this.#uncertainId = next?.id ?? null;
-        if (next) this.list.open(next.id);
-        else this.#say("All shown labels are reviewed.");
+        const unsure = open.filter(isUnsure);
+        const rows = (unsure.length ? unsure : open).sort((a, b) => a.score - b.score);
+        if (!rows.length) return this.#end("All shown labels are reviewed.");
+        this.queue = rows.map((row) => row.id);
+        this.list.open(this.queue[0]);
+        this.#loadAccuracy();
+    }
+
+    /** Open the next image of the review that has no true label; begin a review if there is none. */
+    #openNext() {
+        if (!this.queue) return this.#start();
+        const at = this.queue.indexOf(this.list.openedId());
+        const others = [...this.queue.slice(at + 1), ...this.queue.slice(0, at)];
+        const next = others.find((id) => !this.list.rows.byId.get(id).truth);
+        if (next) this.list.open(next);
+        else this.#end(`You have reviewed all ${plural(this.queue.length, "image")}.`);
+    }
+
+    #end(text) {
+        this.stop();
+        this.list.close();
+        this.#say(text, this.#previous !== null);
+    }
+
+    /** The user goes back to the list. */
+    stop() {
+        this.queue = null;
+        document.getElementById("accuracy").textContent = "";
+        document.getElementById("images").append(this.note);
+    }
+
+    /** The most probable label gets the focus: Enter accepts it. */
+    #focusChoice(article) {
+        if (this.queue) article.querySelector(".truth-choices button")?.focus({ preventScroll: true });
+    }
+
+    #scheduleAccuracy() {
+        clearTimeout(this.#accuracyTimer);
+        this.#accuracyTimer = setTimeout(() => this.#loadAccuracy(), ACCURACY_DELAY_MS);
+    }
+
+    async #loadAccuracy() {
+        try {
+            const response = await fetch(`/api/v1${this.base}/evaluation`);
+            if (response.ok) this.#showAccuracy(await response.json());
+        } catch {
+            // The next change reads it.
+        }
+    }
+
+    #showAccuracy({ reviewed, correct, accuracy_low: low, accuracy_high: high }) {
+        const interval = `95% interval ${Math.round(100 * low)}–${Math.round(100 * high)}%`;
+        const share = `${((100 * correct) / reviewed).toFixed(1)}%`;
+        const text = reviewed ? `${formatCount(reviewed)} reviewed, ${share} right (${interval})` : "";
+        document.getElementById("accuracy").textContent = text;
     }
 
     #undo() {
         if (!this.#previous) return false;
         const previous = this.#previous;
         this.#set(previous, "Undone.");
+        if (this.queue && previous.size === 1) this.list.open([...previous.keys()][0]);
         this.#previous = null;
         this.note.querySelector("button").hidden = true;
     }
@@ -229,11 +284,11 @@ export class Review {
             const unsent = entries.slice(start).map(([id]) => [id, before.get(id)]);
             this.#show(new Map(unsent));
             this.#previous = null;
-            this.#say(`${images(unsent.length)} could not be changed. Try again in a moment.`);
+            this.#say(`${plural(unsent.length, "image")} could not be changed. Try again in a moment.`);
             break;
         }
         this.#reloadOpened(truths);
-        this.#scheduleEvaluation();
+        if (this.queue) this.#scheduleAccuracy();
     }
 
     // The viewer may have loaded the page of the image before the server had the change.
@@ -265,6 +320,7 @@ export class Review {
     }
 
     #say(text, canUndo = false) {
+        document.querySelector("dialog:modal")?.append(this.note); // what is outside of a dialog is covered
         this.note.hidden = false;
         this.note.firstElementChild.textContent = text;
         this.note.querySelector("button").hidden = !canUndo;
@@ -282,7 +338,7 @@ export class Review {
 
     // Forms and links
 
-    async #onSubmit(event) {
+    #onSubmit(event) {
         const form = event.target;
         if (form.matches("form.truth") && this.list.rows.byId.has(form.dataset.id)) {
             event.preventDefault();
@@ -295,48 +351,17 @@ export class Review {
             const label = cleaned(form.elements.label.value);
             if (!label) return;
             const ids = [...this.#selected];
-            this.#set(new Map(ids.map((id) => [id, label])), `Set “${label}” for ${images(ids.length)}.`);
+            this.#set(new Map(ids.map((id) => [id, label])), `Set “${label}” for ${plural(ids.length, "image")}.`);
             form.reset();
             this.#clearSelection();
-        } else if (form.matches("form.truth-file")) {
-            event.preventDefault();
-            await this.#sendForm(form);
         }
-    }
-
-    /** Send the form with a file or for folders; its answer is the page of the evaluation. */
-    async #sendForm(form) {
-        const button = form.querySelector("button");
-        button.disabled = true;
-        try {
-            const response = await fetch(form.action, { method: "POST", body: new FormData(form) });
-            if (needsSignIn(response)) goToSignIn();
-            if (isGone(response)) goToJobs();
-            const page = parsed(await response.text());
-            if (response.ok) {
-                this.#previous = null; // an undo would take back some of these labels
-                this.note.hidden = true;
-                this.#showEvaluation(page);
-                await this.list.readAll();
-                form.reset();
-            } else {
-                this.#say(page.querySelector(".problem .detail")?.textContent ?? "The file could not be read.");
-            }
-        } catch {
-            this.#say("The true labels could not be sent. Try again in a moment.");
-        }
-        button.disabled = false;
     }
 
     #onFilterLink(event) {
         const link = event.target.closest("a");
-        if (!link || link.pathname !== this.base || event.ctrlKey || event.metaKey || event.shiftKey) return;
+        if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
-        const params = new URLSearchParams(link.search);
-        const [label, truth, correct, reviewed] = ["label", "truth", "correct", "reviewed"].map((name) => params.get(name) ?? "");
-        const isClearing = link.closest("#review-filter") !== null;
-        this.list.navigate(isClearing ? { truth, correct, reviewed } : { label, truth, correct, reviewed, state: "", image: "" });
-        document.getElementById("images").scrollIntoView({ block: "start" });
+        this.list.navigate({ truth: "", correct: "", reviewed: "" });
     }
 
     /** @param {Query} query */
@@ -350,36 +375,7 @@ export class Review {
         filter.hidden = text === "";
         filter.querySelector("bdi").textContent = text;
     }
-
-    // Evaluation
-
-    #scheduleEvaluation() {
-        clearTimeout(this.#evaluationTimer);
-        this.#evaluationTimer = setTimeout(() => this.#loadEvaluation(), this.#evaluationDelay);
-    }
-
-    async #loadEvaluation() {
-        const startedAt = performance.now();
-        try {
-            const response = await fetch(`${this.base}/evaluation`);
-            if (response.ok) this.#showEvaluation(parsed(await response.text()));
-        } catch {
-            // The next change loads it. The card keeps the last figures.
-        }
-        const took = performance.now() - startedAt;
-        this.#evaluationDelay = Math.max(MIN_EVALUATION_DELAY_MS, EVALUATION_DELAY_FACTOR * took);
-    }
-
-    #showEvaluation(page) {
-        const figures = document.adoptNode(page.getElementById("evaluation"));
-        const target = document.getElementById("review-figures");
-        target.replaceChildren(figures);
-        target.hidden = false;
-        document.getElementById("review-summary").textContent = figures.dataset.summary;
-        this.card.querySelector(".truth-downloads").hidden = false;
-    }
 }
 
 const idOf = (element) => element.closest(".tile, .image-row").querySelector("a.open").dataset.id;
 const cleaned = (text) => text.trim().replace(/\s+/g, " ");
-const parsed = (text) => new DOMParser().parseFromString(text, "text/html");

@@ -2,16 +2,40 @@
 
 import { compareNames, ORDERS } from "./orders.js";
 
-/** Labels up to this score have a bar of another colour, and a filter. */
-export const LOW_SCORE = 0.75;
-/** A label with a lower score is a guess: the model believes more in the other classes together. */
+/** A label with a score up to this is unsure: the model believes as much in the other classes together, or more. */
 export const UNSURE = 0.5;
+
+/** Return whether the label of an image is a mere guess. */
+export const isUnsure = (row) => row.score <= UNSURE;
 
 /** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
 export function retriesText({ tries, again }) {
     const received = tries ? `Tried ${tries} times: a worker failed` : "";
     const requested = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";
     return [received, requested].filter(Boolean).join("\n");
+}
+
+// The id of an image with a place that the upload chose: the time of its job, then the place (core/ids.py), in base 32.
+const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const TIME_DIGITS = 10;
+const PLACE_DIGITS = 7; // 35 bits, of which the first 32 are the place
+
+/** Return the place of an image in the upload of its job, or null if the upload chose none. */
+function positionOf(id, jobId) {
+    if (!id.startsWith(jobId.slice(0, TIME_DIGITS))) return null;
+    const digits = [...id.slice(TIME_DIGITS, TIME_DIGITS + PLACE_DIGITS)];
+    return Math.floor(digits.reduce((sum, digit) => 32 * sum + DIGITS.indexOf(digit), 0) / 8);
+}
+
+/** Return an id for the row of a file at a place of the upload; it sorts as the image's id will. */
+function idAt(position, jobId) {
+    let rest = 8 * position;
+    let digits = "";
+    for (let count = 0; count < PLACE_DIGITS; count += 1) {
+        digits = DIGITS[rest % 32] + digits;
+        rest = Math.floor(rest / 32);
+    }
+    return jobId.slice(0, TIME_DIGITS) + digits;
 }
 
 const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
@@ -39,15 +63,22 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} [tries] - how many times a worker received the image, if more than once.
  * @property {number} [again] - how many times the system has requested the image again.
  * @property {string} [truth] - the true label that the user has set; in an update, empty removes it.
+ * @property {BatchItem} [item] - of a file that is not accepted yet, so that it has no page; see ../upload/batch.js.
+ * @property {Thumbnail} [picture] - of a file that this page has sent.
  */
 
 export class Rows {
-    constructor() {
+    /** @param {string} jobId */
+    constructor(jobId) {
+        this.jobId = jobId;
+        this.files = new Map(); // place in the upload → row of a file that is not accepted yet
+        this.positions = new Set(); // places of the images
+        this.nextPosition = 0; // the place after those of all images
         this.byId = new Map();
         this.all = []; // sorted by id
         this.pendingUpdates = new Map(); // id → updates that arrived before the image's name
         this.labels = new Map(); // label → number of images
-        this.lowScores = 0;
+        this.directories = new Map(); // path without the file name → number of images
         this.unsure = 0;
         this.cached = 0;
     }
@@ -63,6 +94,7 @@ export class Rows {
      */
     merge(updates) {
         let isSorted = true;
+        const files = this.files.size;
         for (const update of updates) {
             const row = this.byId.get(update.id);
             if (row) {
@@ -73,16 +105,68 @@ export class Rows {
                 isSorted = this.#add(update) && isSorted;
             }
         }
-        if (!isSorted) this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
+        if (files !== this.files.size) this.#dropFiles();
+        if (!isSorted) this.#sort();
+    }
+
+    #sort() {
+        this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
+    }
+
+    /**
+     * Show a file of the upload until its image is there; one that is refused or removed leaves the list.
+     *
+     * @param {BatchItem} item - see ../upload/batch.js.
+     */
+    setFile(item) {
+        const { position, name, size, state } = item;
+        const row = this.files.get(position);
+        if (this.positions.has(position)) return;
+        if (state === "refused" || state === "removed") {
+            if (this.files.delete(position)) this.#dropFiles();
+        } else if (row) {
+            row.version += 1;
+        } else {
+            const id = idAt(position, this.jobId);
+            const isSorted = this.#append({ id, name, bytes: size, status: "waiting", version: 0, item });
+            this.files.set(position, this.byId.get(id));
+            if (!isSorted) this.#sort();
+        }
+    }
+
+    hasPosition(position) {
+        return this.positions.has(position);
+    }
+
+    /** Remove the rows of files that are not in the upload any more. */
+    #dropFiles() {
+        const isOver = (row) => row.item && this.files.get(row.item.position) !== row;
+        for (const row of this.all) if (isOver(row)) this.byId.delete(row.id);
+        this.all = this.all.filter((row) => !isOver(row));
     }
 
     /** Add a row at the end; return true if the rows are still sorted. */
-    #add(update) {
-        const row = { id: update.id, name: update.name, bytes: update.bytes, status: "waiting", version: 0 };
+    #append(row) {
         row.folded = row.name.toLowerCase();
         const isSorted = this.size === 0 || this.all[this.size - 1].id < row.id;
         this.byId.set(row.id, row);
         this.all.push(row);
+        return isSorted;
+    }
+
+    /** Add the row of an image, in place of that of its file. Return true if the rows are still sorted. */
+    #add(update) {
+        const row = { id: update.id, name: update.name, bytes: update.bytes, status: "waiting", version: 0 };
+        const position = positionOf(row.id, this.jobId);
+        if (position !== null) {
+            this.positions.add(position);
+            this.nextPosition = Math.max(this.nextPosition, position + 1);
+            row.picture = this.files.get(position)?.item.picture;
+            this.files.delete(position);
+        }
+        const isSorted = this.#append(row);
+        const directory = row.name.slice(0, Math.max(0, row.name.lastIndexOf("/")));
+        this.directories.set(directory, (this.directories.get(directory) ?? 0) + 1);
         this.#update(row, update);
         for (const pending of this.pendingUpdates.get(row.id) ?? []) this.#update(row, pending);
         this.pendingUpdates.delete(row.id);
@@ -110,8 +194,7 @@ export class Rows {
         row.version += 1;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
-            if (row.score <= LOW_SCORE) this.lowScores += 1;
-            if (row.score < UNSURE) this.unsure += 1;
+            if (isUnsure(row)) this.unsure += 1;
             if (row.cached) this.cached += 1;
         }
     }
@@ -149,8 +232,27 @@ export class Rows {
         return this.all.filter((row) => row.status === "failed" && !row.final && !row.retrying).length;
     }
 
+    /** Return the folders of the first level that has several: [path, number of images] each, most images first. */
+    folders() {
+        const paths = [...this.directories].map(([directory, images]) => [directory.split("/"), images]);
+        const depths = Math.max(0, ...paths.map(([parts]) => parts.length));
+        for (let depth = 1; depth <= depths; depth += 1) {
+            const folders = new Map();
+            for (const [parts, images] of paths) {
+                const path = parts.slice(0, depth).join("/");
+                folders.set(path, (folders.get(path) ?? 0) + images);
+            }
+            if (folders.size > 1) return sortedCounts(folders).filter(([path]) => path.split("/").length === depth && path);
+        }
+        return [];
+    }
+
     /** Return the labels: [label, number of images] each, most frequent first. */
     histogram() {
-        return [...this.labels].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
+        return sortedCounts(this.labels);
     }
+}
+
+function sortedCounts(counts) {
+    return [...counts].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
 }

@@ -1,5 +1,7 @@
 // Keyboard shortcuts of one key, and the dialog that lists them. Each module adds its own.
 
+import { store, stored } from "../storage.js";
+
 /** Users who dictate, or use the keys for other commands, can turn the shortcuts off (WCAG 2.1.4). */
 const STORAGE_KEY = "fleetsight-shortcuts";
 const FIELDS = "input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]";
@@ -14,7 +16,7 @@ const FIELDS = "input:not([type=checkbox], [type=radio]), textarea, select, [con
 
 /** @type {Shortcut[]} */
 const shortcuts = [];
-let isEnabled = storedSetting() !== "off";
+let isEnabled = stored(STORAGE_KEY) !== "off";
 
 /** @param {Shortcut} shortcut - of keys that no other shortcut has. */
 export function addShortcut(shortcut) {
@@ -54,17 +56,5 @@ addShortcut({ keys: ["?"], shown: "?", words: "Show this list", run: showList })
 
 setting.addEventListener("change", () => {
     isEnabled = setting.checked;
-    try {
-        localStorage.setItem(STORAGE_KEY, isEnabled ? "on" : "off");
-    } catch {
-        // The browser's storage is off: the setting applies to this page only.
-    }
+    store(STORAGE_KEY, isEnabled ? "on" : "off");
 });
-
-function storedSetting() {
-    try {
-        return localStorage.getItem(STORAGE_KEY);
-    } catch {
-        return null;
-    }
-}

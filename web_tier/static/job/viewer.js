@@ -1,4 +1,5 @@
-// Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both.
+// Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both,
+// and while the user reviews labels.
 
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { goToJobs, isGone } from "./gone.js";
@@ -15,6 +16,7 @@ const MAX_CACHED = 12;
  * @property {(id: string, step: number) => Row | undefined} neighbour - returns the row that is `step` places after
  *     an image in the list.
  * @property {(id: string) => string} position - returns the place of an image in the list in words.
+ * @property {() => boolean} isReviewing - returns whether the user reviews image after image.
  * @property {(step: number) => void} onStep - called when the user wants another image.
  * @property {() => void} onClose - called when the user wants to close the image.
  */
@@ -41,12 +43,12 @@ export class Viewer {
         });
         // A second Escape closes a dialog even if its cancel event was prevented.
         this.dialog.addEventListener("close", () => this.id && !this.isBeside && options.onClose());
-        wide.addEventListener("change", () => this.id && this.#place());
+        wide.addEventListener("change", () => this.id && this.place());
     }
 
     /** Whether the image is beside the list, not over it. */
     get isBeside() {
-        return wide.matches;
+        return wide.matches && !this.options.isReviewing();
     }
 
     /**
@@ -63,7 +65,7 @@ export class Viewer {
         this.id = id;
         this.key = key;
         document.getElementById("own-page").href = `${this.base}/images/${id}`;
-        this.#place();
+        this.place();
         this.updateSteps();
         if (isOther && !this.#pages.has(key)) {
             this.#showSkeleton(row);
@@ -107,7 +109,9 @@ export class Viewer {
         document.getElementById("position").textContent = this.options.position(this.id);
     }
 
-    #place() {
+    /** Put the image beside the list or into the dialog, whichever is right now. */
+    place() {
+        this.dialog.classList.toggle("reviewing", this.options.isReviewing());
         const parent = this.isBeside ? this.panel : this.dialog;
         if (this.detail.parentElement !== parent) parent.append(this.detail);
         this.panel.hidden = !this.isBeside;

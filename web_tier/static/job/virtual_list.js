@@ -53,16 +53,23 @@ export class VirtualList {
         this.scheduleDraw();
     }
 
+    /** Draw again: the items have another size. */
+    resized() {
+        this.pitch = undefined;
+        this.scheduleDraw();
+    }
+
     /** Draw before the next frame. Several calls share one draw. */
-    scheduleDraw = oncePerFrame(() => this.#draw());
+    scheduleDraw = oncePerFrame(() => this.draw());
 
     /** Scroll so that the row at `index` is drawn, and return its element. */
     reveal(index) {
         this.#measure();
         const listTop = this.container.getBoundingClientRect().top + scrollY;
         const top = listTop + Math.floor(index / this.columns) * this.pitch;
-        if (top < scrollY || top + this.pitch > scrollY + innerHeight) scrollTo({ top: top - innerHeight / 3 });
-        this.#draw();
+        const covered = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0; // by the filters
+        if (top < scrollY + covered || top + this.pitch > scrollY + innerHeight) scrollTo({ top: top - innerHeight / 3 });
+        this.draw();
         return this.elements.get(this.rows[index]?.id);
     }
 
@@ -82,7 +89,7 @@ export class VirtualList {
         if (first) this.pitch = first.getBoundingClientRect().height + this.gap;
     }
 
-    #draw() {
+    draw() {
         if (this.pitch === undefined) {
             if (this.elements.size === 0) this.#place(this.rows.slice(0, 1)); // `#measure` needs an item
             this.#measure();

@@ -3,7 +3,6 @@
 const RESPONSE_TIMEOUT_MS = 120_000;
 /** An upload that sends no bytes for this long, in milliseconds, is aborted. */
 const STALL_TIMEOUT_MS = 45_000;
-const STATE_TIMEOUT_MS = 10_000;
 const READY_TIMEOUT_MS = 5_000;
 
 const REUSED_KEY = "urn:fleetsight:problem:idempotency-key-reused";
@@ -33,21 +32,14 @@ export class StoppedError extends ApiError {
     }
 }
 
-/** Return random bytes as hexadecimal digits. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS. */
-function randomHex(bytes) {
+/**
+ * Return random bytes as hexadecimal digits: by default a key, or the id of a trace, which the log lines about all calls
+ * of an upload have. Unlike `randomUUID`, `getRandomValues` also works on pages without TLS.
+ */
+export function randomHex(bytes = 16) {
     return [...crypto.getRandomValues(new Uint8Array(bytes))]
         .map((byte) => byte.toString(16).padStart(2, "0"))
         .join("");
-}
-
-/** Return a random key. */
-export function newIdempotencyKey() {
-    return randomHex(16);
-}
-
-/** Return the id of a new trace, which the log lines about all calls of an upload have. */
-export function newTraceId() {
-    return randomHex(16);
 }
 
 /** Return the headers of a call that may be repeated: see https://www.w3.org/TR/trace-context/. */
@@ -92,25 +84,6 @@ export async function isReady() {
         return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(READY_TIMEOUT_MS) })).ok;
     } catch {
         return false;
-    }
-}
-
-/** Return the current state of the fleet, or null if the server does not respond in time. */
-export function fetchFleet() {
-    return fetchState("/fleet/now");
-}
-
-/** Return the models that the user's jobs may name, or null if the server does not respond in time. */
-export function fetchModels() {
-    return fetchState("/api/v1/models");
-}
-
-async function fetchState(url) {
-    try {
-        const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(STATE_TIMEOUT_MS) });
-        return response.ok ? await response.json() : null;
-    } catch {
-        return null;
     }
 }
 

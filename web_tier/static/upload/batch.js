@@ -1,53 +1,67 @@
 // The batch: every file that the user added, its state, and the totals.
 //
 //   checking ─▶ ready ─▶ sending ─▶ accepted
-//       │                  │  ▲└──▶ rejected (by the server, with its reason)
-//       └──▶ rejected      ▼  │
+//       │                  │  ▲└──▶ refused (by the server, with its reason)
+//       └──▶ refused       ▼  │
 //           (here)        unsent (the upload failed; the user can retry it)
 //
-// The user can remove an item that is checking, ready or rejected: its state is `removed`.
+// The user can remove an item that is checking or ready: its state is `removed`.
 
 import { formatCount } from "./format.js";
 
 /** @typedef {{type: string, bytes: ArrayBuffer}} Thumbnail - a small picture, with its media type. */
 
 /**
- * The outcome of a file's check: a file to send, or the reason why it is rejected. `blob` is the photo that the page has
+ * The outcome of a file's check: a file to send, or the reason why it is refused. `blob` is the photo that the page has
  * redrawn smaller, or null where the file itself is sent; `picture` is null if the browser cannot decode the file.
  *
  * @typedef {{blob: Blob | null, picture: Thumbnail | null}} AcceptedFile
- * @typedef {{reason: string}} RejectedFile
- * @typedef {AcceptedFile | RejectedFile} CheckOutcome
+ * @typedef {{reason: string}} RefusedFile
+ * @typedef {AcceptedFile | RefusedFile} CheckOutcome
  */
 
 /**
  * @typedef {object} BatchItem
  * @property {Source} source - see sources.js.
  * @property {string} name - with the path within its folder or zip.
- * @property {number} position - the place among all files that the user added.
+ * @property {number} position - of its image among those of the job.
  * @property {number} size - bytes.
- * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "rejected" | "removed"} state
+ * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "refused" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
  * @property {boolean} [shrunk] - set by the check.
  * @property {Thumbnail | null} [picture] - set by the check.
- * @property {string} reason - why the item is rejected or unsent, else empty.
+ * @property {string} reason - why the item is refused or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
  * @property {number} [storeFailures] - how many times the server could not store the item.
  */
 
-const REMOVABLE_STATES = ["checking", "ready", "rejected"];
+const REMOVABLE_STATES = ["checking", "ready"];
 const MAX_NAME_CHARACTERS = 60;
-/** Skipped files that are listed with their reasons. */
-const MAX_SKIPPED_LISTED = 200;
 
 /** The last part of a path. */
 export function baseName(path) {
     return path.slice(path.lastIndexOf("/") + 1);
 }
 
+/** A time such as `5 Nov 17:09 UTC`: see `short_date` of core/format.py. */
+function shortDate(date) {
+    const [, day, month, , time] = date.toUTCString().split(" ");
+    return `${Number(day)} ${month} ${time.slice(0, 5)} UTC`;
+}
+
 /** The first characters of a name; a pair of surrogates is one. */
 function cut(name) {
     return [...name].slice(0, MAX_NAME_CHARACTERS).join("");
+}
+
+/**
+ * Return a thumbnail's URL: `data:`, since the browser's main process handles each `blob:` URL, which delays scrolling
+ * through thousands of images, and a `blob:` URL has to be revoked.
+ *
+ * @param {Thumbnail} picture
+ */
+export function dataUrl({ type, bytes }) {
+    return `data:${type};base64,${btoa(String.fromCharCode(...new Uint8Array(bytes)))}`;
 }
 
 export function isRemovable(item) {
@@ -57,28 +71,32 @@ export function isRemovable(item) {
 export class Batch extends EventTarget {
     constructor() {
         super();
+        this.nextPosition = 0;
         this.clear();
     }
 
     /** Remove all items. Callers must not clear a batch while its items are being sent. */
     clear() {
         for (const item of this.items ?? []) item.state = "removed";
-        this.items = [];
+        this.items = []; // without the refused ones
+        this.refused = [];
         this.unchecked = [];
-        this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, rejected: 0 };
-        this.bytes = this.shrunk = 0;
+        this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, refused: 0 };
+        this.bytes = this.acceptedBytes = this.shrunk = 0;
         this.hidden = 0; // hidden files and system files: counted, not listed
-        this.rejections = 0; // counts the changes of the rejected items
-        this.folders = new Map(); // outermost folder, or "" → number of items that are not rejected
-        this.added = 0;
+        this.folders = new Map(); // outermost folder, or "" → number of items
         this.#changed(null);
     }
 
-    /** Add a source (see sources.js). Its state is `checking` until `recordCheck`. */
-    add(source) {
+    /**
+     * Add a source (see sources.js). Its state is `checking` until `recordCheck`.
+     *
+     * @param {number} [position] - of its image in the job, if an earlier upload has chosen it.
+     */
+    add(source, position = this.nextPosition) {
         const { name, size } = source;
-        const item = { source, name, size, position: this.added, state: "checking", blob: null, reason: "" };
-        this.added += 1;
+        const item = { source, name, size, position, state: "checking", blob: null, reason: "" };
+        this.nextPosition = Math.max(this.nextPosition, position + 1);
         this.items.push(item);
         this.unchecked.push(item);
         this.counts.checking += 1;
@@ -90,7 +108,6 @@ export class Batch extends EventTarget {
     /** Count a file that is left out without being listed. */
     addHidden() {
         this.hidden += 1;
-        this.rejections += 1;
         this.#changed(null);
     }
 
@@ -98,12 +115,19 @@ export class Batch extends EventTarget {
     remove(item) {
         if (!isRemovable(item)) return;
         this.counts[item.state] -= 1;
-        if (item.state === "rejected") this.rejections += 1;
-        else this.#countIn(item, -1);
-        this.shrunk -= item.shrunk ?? false;
         item.state = "removed";
-        this.items.splice(this.items.indexOf(item), 1);
-        this.#changed(null);
+        this.#takeOut(item);
+        this.#changed(item);
+    }
+
+    /** Take out every item that is not sent; none is being sent. */
+    discardUnsent() {
+        for (const item of this.items.filter(({ state }) => state !== "accepted")) {
+            this.counts[item.state] -= 1;
+            item.state = "removed";
+            this.#takeOut(item);
+            this.#changed(item);
+        }
     }
 
     /** Return the next item to check, or undefined. */
@@ -123,7 +147,7 @@ export class Batch extends EventTarget {
     recordCheck(item, { reason, blob, picture }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         if (reason) {
-            this.setState(item, "rejected", reason);
+            this.setState(item, "refused", reason);
             return;
         }
         const content = blob ?? file;
@@ -136,47 +160,32 @@ export class Batch extends EventTarget {
     setState(item, state, reason = "") {
         this.counts[item.state] -= 1;
         this.counts[state] += 1;
-        if (state === "rejected") {
-            this.#countIn(item, -1);
-            this.rejections += 1;
-        }
+        if (state === "accepted") this.acceptedBytes += item.size;
         Object.assign(item, { state, reason });
+        if (state === "refused") {
+            this.#takeOut(item);
+            this.refused.push(item);
+        }
         this.#changed(item);
     }
 
+    /** The number of items that are not refused. */
     get total() {
         return this.items.length;
     }
 
-    /** The number of items that are not rejected. */
-    get sendable() {
-        return this.total - this.counts.rejected;
-    }
-
-    /** The number of files that are left out. */
-    get skipped() {
-        return this.counts.rejected + this.hidden;
-    }
-
     get isFinished() {
-        return this.counts.accepted + this.counts.rejected === this.total;
-    }
-
-    /** @returns {SkippedFiles} see ../job/skipped.js. */
-    skippedFiles() {
-        const rejected = this.items.filter((item) => item.state === "rejected");
-        const files = rejected.slice(0, MAX_SKIPPED_LISTED).map(({ name, reason }) => ({ name, reason }));
-        return { files, others: rejected.length - files.length, hidden: this.hidden };
+        return this.counts.accepted === this.total;
     }
 
     /** The name of a job without a name: see `job_name_of_files` of web_tier/http/parameters.py. */
     get defaultName() {
-        const first = this.items.find((item) => item.state !== "rejected");
+        const [first] = this.items;
         if (!first) return "";
         const [folder] = this.folders.keys();
         if (this.folders.size === 1 && folder) return cut(folder);
-        const stem = cut(baseName(first.name).replace(/(?<=.)\.[^.]*$/, ""));
-        return this.sendable > 1 ? `${stem} and ${formatCount(this.sendable - 1)} more` : stem;
+        if (this.total > 1) return `${formatCount(this.total)} images, ${shortDate(new Date())}`;
+        return cut(baseName(first.name).replace(/(?<=.)\.[^.]*$/, ""));
     }
 
     /** Set the state of up to `maxFiles` ready items of up to `maxBytes` in all, at least one, to `sending`. */
@@ -194,7 +203,13 @@ export class Batch extends EventTarget {
         return items;
     }
 
-    /** Add an item to the totals of those that are not rejected, or take it out again (`step` is 1 or -1). */
+    #takeOut(item) {
+        this.items.splice(this.items.indexOf(item), 1);
+        this.shrunk -= item.shrunk ?? false;
+        this.#countIn(item, -1);
+    }
+
+    /** Add an item to the totals, or take it out again (`step` is 1 or -1). */
     #countIn(item, step) {
         this.bytes += step * item.size;
         const folder = item.name.includes("/") ? item.name.slice(0, item.name.indexOf("/")) : "";

@@ -8,7 +8,8 @@ export class CheckPool {
     /**
      * @param {object} limits - the server's: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off), `formats`.
      * @param {number} thumbnailSide - longest side of the thumbnails, in pixels.
-     * @param {Promise<number | null>} modelSide - pixels of the shorter side that the models see; null if unknown.
+     * @param {() => Promise<number | null>} modelSide - returns how many pixels of the shorter side the models see, or
+     *     null if that is not known.
      */
     constructor(limits, thumbnailSide, modelSide) {
         Object.assign(this, { limits: { ...limits, thumbnailSide }, modelSide });
@@ -24,7 +25,7 @@ export class CheckPool {
      * @returns {Promise<CheckOutcome>} see batch.js. Never rejects.
      */
     async check(file) {
-        this.limits.modelSide = await this.modelSide;
+        this.limits.modelSide = await this.modelSide();
         return new Promise((resolve) => {
             this.queue.push({ file, resolve });
             this.#runNext();

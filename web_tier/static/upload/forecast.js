@@ -1,5 +1,7 @@
 // The forecast of the chosen images: when their results come, and what they cost. The server computes it.
 
+import { fetchState } from "../fetch_state.js";
+
 /** The number of images must stay the same for this long before the page asks for its forecast. */
 const SETTLE_MS = 300;
 /** An unchanged batch gets a new forecast so often, since the fleet changes. */
@@ -28,7 +30,7 @@ export class Forecast {
 
     async #ask() {
         const images = this.#images;
-        const forecast = document.hidden ? null : await fetchForecast(images);
+        const forecast = document.hidden ? null : await fetchState(`/api/v1/forecast?images=${images}`);
         if (images !== this.#images) return;
         if (forecast) this.#show(forecast.text);
         this.#timer = setTimeout(() => this.#ask(), RENEW_MS);
@@ -37,15 +39,5 @@ export class Forecast {
     #show(text) {
         this.text.textContent = text;
         this.fleet.hidden = text !== "";
-    }
-}
-
-/** @returns {Promise<object | null>} null if the server has none, or cannot be reached. */
-async function fetchForecast(images) {
-    try {
-        const response = await fetch(`/api/v1/forecast?images=${images}`);
-        return response.ok ? await response.json() : null;
-    } catch {
-        return null;
     }
 }

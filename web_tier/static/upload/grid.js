@@ -1,32 +1,14 @@
-// The grid of thumbnails. Only the visible rows are in the page, so that it scrolls smoothly with 10,000 files.
+// The grid of thumbnails before the job is there. Only the visible rows are in the page, so that it scrolls smoothly with 10,000 files.
 //
 // The buttons that remove a file are one tab stop: the arrow keys move between them.
 
 import { oncePerFrame } from "../frames.js";
-import { baseName, isRemovable } from "./batch.js";
-
-/**
- * Return a thumbnail's URL: `data:`, since the browser's main process handles each `blob:` URL, which delays scrolling
- * through thousands of images, and a `blob:` URL has to be revoked.
- *
- * @param {Thumbnail} picture - see batch.js.
- */
-function dataUrl({ type, bytes }) {
-    return `data:${type};base64,${btoa(String.fromCharCode(...new Uint8Array(bytes)))}`;
-}
+import { baseName, dataUrl, isRemovable } from "./batch.js";
 
 /** Rows drawn above and below the window. */
 const OVERSCAN_ROWS = 3;
 /** An item that gets one of these states changes the number of tiles. `undefined`: some were removed. */
-const LAYOUT_STATES = [undefined, "checking", "rejected"];
-const STATE_TEXTS = {
-    checking: "being checked",
-    ready: "ready",
-    sending: "being sent",
-    unsent: "not sent",
-    accepted: "sent",
-    rejected: "skipped",
-};
+const LAYOUT_STATES = [undefined, "checking", "refused", "removed"];
 
 export class Grid {
     #renderSoon = oncePerFrame(() => this.#render());
@@ -34,24 +16,31 @@ export class Grid {
     /**
      * @param {HTMLElement} list - the list that gets the tiles.
      * @param {Batch} batch
-     * @param {Uploader} uploader
      */
-    constructor(list, batch, uploader) {
+    constructor(list, batch) {
         this.list = list;
         this.batch = batch;
         this.template = document.getElementById("thumb-template").content.firstElementChild;
-        this.tiles = new Map(); // item → {element, image, badge, remove, state}
+        this.tiles = new Map(); // item → {element, image, remove, state}
+        this.closing = new AbortController();
         this.active = null; // the item with the button that is the tab stop
         this.columns = 1;
         this.rowHeight = 0; // pixels, with the gap
         this.layoutChanged = true;
         this.visibleRange = [0, 0];
-        batch.addEventListener("change", ({ detail }) => this.#schedule(LAYOUT_STATES.includes(detail?.state)));
-        uploader.addEventListener("change", () => this.#schedule(false));
+        const { signal } = this.closing;
+        batch.addEventListener("change", ({ detail }) => this.#schedule(LAYOUT_STATES.includes(detail?.state)), { signal });
         list.addEventListener("click", (event) => this.#onClick(event));
         list.addEventListener("keydown", (event) => this.#onKeyDown(event));
-        addEventListener("scroll", () => this.#schedule(true), { passive: true });
-        new ResizeObserver(() => this.#schedule(true)).observe(list);
+        addEventListener("scroll", () => this.#schedule(true), { passive: true, signal });
+        this.observer = new ResizeObserver(() => this.#schedule(true));
+        this.observer.observe(list);
+    }
+
+    /** Draw no more: the page of the job shows the files. */
+    close() {
+        this.closing.abort();
+        this.observer.disconnect();
     }
 
     #schedule(layoutChanged) {
@@ -100,8 +89,7 @@ export class Grid {
         const element = this.template.cloneNode(true);
         const find = (selector) => element.querySelector(selector);
         for (const name of element.querySelectorAll("bdi")) name.textContent = baseName(item.name);
-        const tile = { element, image: find("img"), badge: find(".state"), remove: find(".remove"), state: "" };
-        tile.percent = tile.badge.querySelector(".percent");
+        const tile = { element, image: find("img"), remove: find(".remove"), state: "" };
         this.tiles.set(item, tile);
         return tile;
     }
@@ -110,14 +98,11 @@ export class Grid {
         tile.element.ariaPosInSet = String(index + 1);
         tile.element.ariaSetSize = String(this.batch.items.length);
         tile.remove.tabIndex = item === this.active ? 0 : -1;
-        if (item.state === "sending") tile.percent.textContent = `${Math.floor(item.request.share * 100)}%`;
         if (tile.state === item.state) return;
         tile.state = item.state;
         tile.element.className = `thumb ${item.state}`;
         tile.element.classList.toggle("without-picture", item.picture === null); // as for a TIFF in most browsers
-        tile.element.title = item.reason ? `${item.name}: ${item.reason}` : item.name;
-        tile.badge.ariaLabel = STATE_TEXTS[item.state];
-        tile.remove.hidden = !isRemovable(item);
+        tile.element.title = item.name;
         if (item.picture && !tile.image.src) tile.image.src = dataUrl(item.picture);
     }
 

@@ -1,20 +1,18 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import {
-    ApiError,
-    SignedOutError,
-    StoppedError,
-    addImages,
-    createJob,
-    isReady,
-    newIdempotencyKey,
-    newTraceId,
-} from "./api.js";
+import { ApiError, SignedOutError, StoppedError, addImages, createJob, isReady, randomHex } from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
 const MAX_REQUEST_BYTES = 8 * 2 ** 20;
+/** A request holds what the line sends in this time: so much is sent again after a lost connection. */
+const REQUEST_SECONDS = 10;
+/** The first requests, before the rate of the line is known. */
+const FIRST_REQUEST_BYTES = 2 ** 20;
+/** The rate is that of the last seconds; it is known after the first one. */
+const RATE_SECONDS = 10;
+const MIN_RATE_SECONDS = 1;
 /** While files are still being checked, a request waits for this many ready files. */
 const MIN_REQUEST_FILES = 10;
 const MAX_ATTEMPTS = 6;
@@ -24,7 +22,7 @@ const MAX_BACKOFF_MS = 15_000;
 const MAX_OUTAGE_MS = 10 * 60_000;
 const READY_POLL_MS = 1_000;
 const UNREADABLE_REASON = "it was deleted or changed since it was chosen";
-/** A file that the server could not store this many times is rejected. */
+/** A file that the server could not store this many times is refused. */
 const MAX_STORE_FAILURES = 3;
 
 /**
@@ -32,6 +30,7 @@ const MAX_STORE_FAILURES = 3;
  * @property {BatchItem[]} items
  * @property {BatchItem[]} unreadable - items that are not sent, since the browser can no longer read their files.
  * @property {string} key - the idempotency key.
+ * @property {number} bytes - of the items.
  * @property {number} share - how much of the body is sent, 0 to 1.
  */
 
@@ -39,37 +38,45 @@ export class Uploader extends EventTarget {
     /**
      * @param {Batch} batch
      * @param {{maxFiles: number, maxRequestBytes: number}} limits - the server's, of one request.
+     * @param {object | null} job - to add to, as the API has it; null until `create`.
      */
-    constructor(batch, limits) {
+    constructor(batch, limits, job) {
         super();
         this.batch = batch;
         this.maxFiles = Math.min(MAX_REQUEST_FILES, limits.maxFiles);
         this.maxBytes = Math.min(MAX_REQUEST_BYTES, limits.maxRequestBytes * 0.9);
-        this.job = null;
+        this.job = job;
         this.isRunning = false;
         this.isServerDown = false;
         this.isSignedOut = false;
         this.stopping = new AbortController(); // of the current run
         this.requestsInFlight = new Set();
         this.failedRequests = []; // the next run retries them with the same key
-        this.traceId = newTraceId();
+        this.traceId = randomHex();
+        this.progress = []; // [time in milliseconds, bytes sent until then] of the last seconds
     }
 
     /**
-     * Upload every ready item. Resolves when nothing is left to send, or when the user has stopped it; throws ApiError if
-     * the job cannot be created.
-     * A second run adds to the job of the first one and ignores the options.
+     * Create the job. Throws ApiError if that fails.
      *
      * @param {string} name - of the job.
      * @param {boolean} keep - whether the server keeps the images after they are classified.
      * @param {string} model - the name of the model, or "" for the one that the server chooses.
      */
-    async run(name, keep, model) {
-        this.#update({ isRunning: true, isSignedOut: false, stopping: new AbortController() });
-        const key = newIdempotencyKey();
+    async create(name, keep, model) {
+        this.#start();
+        const key = randomHex();
         try {
-            this.job ??= await this.#retry(() => createJob(name, keep, model, key, this.traceId));
-            this.#update({});
+            this.job = await this.#retry(() => createJob(name, keep, model, key, this.traceId));
+        } finally {
+            this.#update({ isRunning: false });
+        }
+    }
+
+    /** Upload every ready item to the job. Resolves when nothing is left to send, or when the user has stopped it. */
+    async run() {
+        this.#start();
+        try {
             const retries = this.failedRequests.splice(0);
             for (const request of retries) this.#setStates(request, "sending");
             const senders = Array.from({ length: MAX_CONCURRENT_REQUESTS }, () => this.#sendRequests(retries));
@@ -77,6 +84,11 @@ export class Uploader extends EventTarget {
         } finally {
             this.#update({ isRunning: false });
         }
+    }
+
+    #start() {
+        this.progress = [];
+        this.#update({ isRunning: true, isSignedOut: false, stopping: new AbortController() });
     }
 
     /**
@@ -94,12 +106,34 @@ export class Uploader extends EventTarget {
         return this.stopping.signal.aborted;
     }
 
-    /** The share of the batch that is sent, 0 to 1; requests in flight count by their progress. */
+    /** Bytes that are sent; those of requests in flight count by their progress. */
+    get sentBytes() {
+        return [...this.requestsInFlight].reduce((sum, { bytes, share }) => sum + bytes * share, this.batch.acceptedBytes);
+    }
+
+    /** The share of the batch that is sent, 0 to 1. */
     get share() {
-        const { counts, sendable } = this.batch;
-        let sent = counts.accepted;
-        for (const request of this.requestsInFlight) sent += request.share * request.items.length * 0.95;
-        return sendable ? Math.min(1, sent / sendable) : 0;
+        return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.bytes) : 0;
+    }
+
+    /** Bytes per second that were sent in the last seconds; 0 while that is not known. */
+    get rate() {
+        const [first] = this.progress;
+        const last = this.progress.at(-1);
+        const seconds = first ? (last[0] - first[0]) / 1_000 : 0;
+        return seconds < MIN_RATE_SECONDS ? 0 : Math.max(0, (last[1] - first[1]) / seconds);
+    }
+
+    #noteProgress() {
+        const now = performance.now();
+        this.progress.push([now, this.sentBytes]);
+        while (this.progress[0][0] < now - RATE_SECONDS * 1_000) this.progress.shift();
+    }
+
+    /** The size of the next request. */
+    get #requestBytes() {
+        const bytes = (this.rate * REQUEST_SECONDS) / MAX_CONCURRENT_REQUESTS || FIRST_REQUEST_BYTES;
+        return Math.min(bytes, this.maxBytes);
     }
 
     async #sendRequests(retries) {
@@ -118,7 +152,7 @@ export class Uploader extends EventTarget {
             const { counts } = this.batch;
             if (this.isStopped) return null;
             if (counts.ready && (!counts.checking || counts.ready >= MIN_REQUEST_FILES)) {
-                return newRequest(this.batch.startSending(this.maxFiles, this.maxBytes));
+                return newRequest(this.batch.startSending(this.maxFiles, this.#requestBytes));
             }
             if (!counts.checking && !counts.ready) return null;
             await new Promise((resolve) => this.batch.addEventListener("change", resolve, { once: true }));
@@ -138,6 +172,7 @@ export class Uploader extends EventTarget {
     async #send(request) {
         const onProgress = (share) => {
             request.share = share;
+            this.#noteProgress();
             this.#update({});
         };
         try {
@@ -148,7 +183,7 @@ export class Uploader extends EventTarget {
             // An attempt without an answer was accepted, with files that are unreadable now: the job's page shows them.
             if (error.isReusedKey) this.#setStates(request, "accepted");
             else if (error.canRetry) this.#setUnsent(request, error.message);
-            else this.#setStates(request, "rejected", error.message);
+            else this.#setStates(request, "refused", error.message);
         }
     }
 
@@ -170,13 +205,13 @@ export class Uploader extends EventTarget {
     #recordResult({ items, unreadable }, { accepted, rejected }) {
         // Without a file nothing is sent again, so no answer shows if an earlier attempt was accepted.
         const reason = `${UNREADABLE_REASON}${items.length ? "" : "; the job's page shows whether it was sent"}`;
-        for (const item of unreadable) this.batch.setState(item, "rejected", reason);
+        for (const item of unreadable) this.batch.setState(item, "refused", reason);
         for (const { index } of accepted) this.batch.setState(items[index], "accepted");
         for (const { index, code, message } of rejected) {
             const item = items[index];
             item.storeFailures = (item.storeFailures ?? 0) + 1;
             const canRetry = code === "unavailable" && item.storeFailures < MAX_STORE_FAILURES;
-            this.batch.setState(item, canRetry ? "ready" : "rejected", message);
+            this.batch.setState(item, canRetry ? "ready" : "refused", message);
         }
     }
 
@@ -226,7 +261,8 @@ export class Uploader extends EventTarget {
 
 /** @returns {UploadRequest} */
 function newRequest(items) {
-    const request = { items, unreadable: [], key: newIdempotencyKey(), share: 0 };
+    const bytes = items.reduce((sum, { size }) => sum + size, 0);
+    const request = { items, unreadable: [], key: randomHex(), bytes, share: 0 };
     for (const item of items) item.request = request;
     return request;
 }

@@ -24,7 +24,7 @@ from ami.archive import contents, write_archive
 from core.config import DEMO_BUNDLE, load_config
 from services.errors import FleetsightError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ROOT / "ami" / "packages.txt"
 RELEASE = "bookworm"
 PYTHON_OF_DEBIAN = "3.11"
@@ -38,7 +38,7 @@ KEPT_SECONDS = 86_400.0
 """An image, Debian or wheels that were not asked for in a day are removed when an image is made."""
 
 OF_THE_IMAGE = frozenset({"files", "keys", "packages.txt", "provision.sh", "used_files.py"})
-"""What of this folder goes into an image, or decides what does."""
+"""What of the folder `ami` goes into an image, or decides what does."""
 
 TOOLS = ("debootstrap", "systemd-nspawn", "unshare")
 

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-METADATA_ADDRESS = "169.254.169.254"
+from localcloud.machines.metadata import METADATA_ADDRESS
 
 METADATA_PORT = 80
 

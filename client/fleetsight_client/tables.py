@@ -1,0 +1,48 @@
+"""CSV files of users: true labels and manifests, as spreadsheets save them."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.rows import unescaped_cell
+
+FILE_COLUMNS: Final = ("filename", "file name", "path", "file path", "filepath", "file", "image", "name")
+"""Names of a column of files, the likeliest first; as on the server (`web_tier/features/review/truth.py`)."""
+
+
+class TableError(FleetsightClientError):
+    """Raised when a file of the user cannot be read as CSV; the message says where, and what to do."""
+
+
+def read_table(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line of a CSV that is not empty, without a spreadsheet's escapes.
+
+    It may be UTF-8 or UTF-16, with commas, semicolons or tabs.
+
+    Raises:
+        TableError: it cannot be read, or is no such CSV.
+    """
+    try:
+        with file.open("rb") as start:
+            encoding = "utf-16" if start.read(2) in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+        with file.open(encoding=encoding, newline="") as lines:
+            separator = max(",;\t", key=lines.readline().count)
+            lines.seek(0)
+            reader = csv.reader(lines, delimiter=separator)
+            for row in reader:
+                cells = [unescaped_cell(cell.strip()) for cell in row]
+                if any(cells):
+                    yield reader.line_num, cells
+    except (UnicodeError, csv.Error) as error:
+        raise TableError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
+    except OSError as error:
+        raise TableError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def place_of(header: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """Return the place of the first of the wanted names in a header, in any case and with `_` for a space."""
+    names = [re.sub(r"[\s_-]+", " ", cell.casefold()) for cell in header]
+    return next((names.index(name) for name in wanted if name in names), None)

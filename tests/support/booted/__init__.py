@@ -1,0 +1,1 @@
+"""Images of the instances made on this machine, and machines that boot them."""

@@ -1,0 +1,74 @@
+// The options of a new job beside its images, the forecast, and the button that sends them.
+
+import { oncePerFrame } from "../frames.js";
+import { Forecast } from "./forecast.js";
+import { plural } from "./format.js";
+
+const CHOOSE_FIRST = "Choose one or more images first.";
+const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then classify. Your files stay selected.";
+
+export class Options {
+    /**
+     * @param {HTMLFormElement} form
+     * @param {Adding} adding
+     */
+    constructor(form, { batch, uploader }) {
+        this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
+        this.forecast = new Forecast(this.elements.forecast, this.elements.fleetNow);
+        Object.assign(this, { form, batch, uploader });
+        this.emptyName = this.elements.name.placeholder;
+        const renderSoon = oncePerFrame(() => this.#render());
+        for (const source of [batch, uploader]) source.addEventListener("change", renderSoon);
+    }
+
+    /** What the user has chosen for the job. */
+    get chosen() {
+        const { name, keep, model } = this.elements;
+        return [name.value.trim() || this.batch.defaultName, keep.checked, model?.value ?? ""];
+    }
+
+    /** Show a message and announce it to screen readers. It stays until the next message. */
+    announce(message) {
+        this.elements.note.textContent = message;
+    }
+
+    /** Show that there is nothing to send. The message goes when there is. */
+    announceEmpty() {
+        this.announce(CHOOSE_FIRST);
+    }
+
+    /** Announce that nothing was sent, and why. */
+    announceFailure(error) {
+        this.announce(`Nothing was sent${this.uploader.isSignedOut ? `. ${SIGN_IN_FIRST}` : `: ${error.message}. Try again.`}`);
+    }
+
+    /** Show what the fleet does at the moment. */
+    setFleet(fleet) {
+        this.elements.fleetNow.textContent = fleet.sentence;
+    }
+
+    /** Offer a choice of the models if there are several. */
+    setModels({ default: defaultName, models }) {
+        const { model, modelChoice } = this.elements;
+        model.replaceChildren(new Option(`Default: ${defaultName}`, ""));
+        for (const { name } of models) if (name !== defaultName) model.append(new Option(name));
+        modelChoice.hidden = models.length < 2;
+    }
+
+    #render() {
+        const { batch, uploader, elements } = this;
+        if (uploader.job) {
+            elements.send.textContent = "Sending …"; // until the page of the job takes over
+            return;
+        }
+        if (batch.total && elements.note.textContent === CHOOSE_FIRST) this.announce("");
+        this.form.classList.toggle("has-batch", batch.total > 0);
+        elements.batch.hidden = batch.total === 0;
+        elements.name.placeholder = batch.defaultName || this.emptyName;
+        elements.clear.hidden = uploader.isRunning || batch.total + batch.refused.length + batch.hidden === 0;
+        elements.send.disabled = uploader.isRunning;
+        if (uploader.isRunning) elements.send.textContent = "Creating the job …";
+        else elements.send.textContent = batch.total ? `Classify ${plural(batch.total, "image")}` : "Classify";
+        this.forecast.update(batch.total);
+    }
+}
