@@ -19,7 +19,7 @@ from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import TagTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, TagTypeDef
 
 ALIVE = ("pending", "running")
 INSTANCE_ID_PATTERN = r"^i-[0-9a-f]{8,17}$"
@@ -28,6 +28,10 @@ METADATA_OPTIONS = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
 ShutdownBehavior = Literal["terminate", "stop"]
 Market = Literal["on_demand", "spot"]
 TEMPLATE_VERSION = "$Default"
+
+TEMPLATE_TAG = "aws:ec2launchtemplate:id"
+VERSION_TAG = "aws:ec2launchtemplate:version"
+"""EC2 sets these tags on each instance that it launches from a template."""
 
 STACK_TAG = "fleetsight"
 """Tag of everything that a stack has; its value is the stack's prefix."""
@@ -64,6 +68,7 @@ class Instance:
         protected: whether its worker is protected from scale-in: it stays when it is idle.
         client_token: of the call that launched it; empty when that had none.
         failed_to_start: whether EC2 has ended it because it could not start it.
+        template_version: id and version of the launch template that it was launched from, as `lt-1:2`; or empty.
     """
 
     instance_id: str
@@ -76,6 +81,7 @@ class Instance:
     spot: bool = False
     client_token: str = ""
     failed_to_start: bool = False
+    template_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,12 @@ class Fleet:
             for described in reservation["Instances"]
         ]
         return sorted(found, key=lambda instance: (instance.launched_at, instance.instance_id))
+
+    def default_version(self, template: str) -> str:
+        """Return id and default version of this launch template, as `lt-1:2`; empty if it does not exist."""
+        by_name: FilterTypeDef = {"Name": "launch-template-name", "Values": [template]}
+        found = self.client.describe_launch_templates(Filters=[by_name])["LaunchTemplates"]
+        return _version(found[0]["LaunchTemplateId"], str(found[0]["DefaultVersionNumber"])) if found else ""
 
     def launch(self, spec: LaunchSpec, count: int, token: str) -> list[Instance]:
         """Launch up to `count` instances, at least one.
@@ -259,16 +271,22 @@ def _refusal(error: ClientError) -> LaunchError:
     return LaunchError(details["Code"], details.get("Message", ""), retries)
 
 
+def _version(template_id: str, version: str) -> str:
+    return f"{template_id}:{version}" if template_id and version else ""
+
+
 def _instance(described: Any) -> Instance:
+    tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
     return Instance(
         instance_id=described["InstanceId"],
         state=described["State"]["Name"],
         instance_type=described["InstanceType"],
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         launched_at=described["LaunchTime"],
-        draining=any(tag["Key"] == DRAIN_TAG for tag in described.get("Tags", [])),
-        protected=any(tag["Key"] == PROTECTED_TAG for tag in described.get("Tags", [])),
+        draining=DRAIN_TAG in tags,
+        protected=PROTECTED_TAG in tags,
         spot=described.get("InstanceLifecycle") == "spot",
         client_token=described.get("ClientToken", ""),
         failed_to_start=described.get("StateReason", {}).get("Code") in FAILED_STARTS,
+        template_version=_version(tags.get(TEMPLATE_TAG, ""), tags.get(VERSION_TAG, "")),
     )

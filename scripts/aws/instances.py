@@ -7,17 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from scripts.aws.context import TAG, AwsAccount
-from services.ec2 import WORKER_SUFFIX
+from services.ec2 import TEMPLATE_TAG, VERSION_TAG, WORKER_SUFFIX
 from services.errors import FleetsightError
 from services.metadata import DRAIN_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeInfoTypeDef
-
-TEMPLATE_TAG = "aws:ec2launchtemplate:id"
-VERSION_TAG = "aws:ec2launchtemplate:version"
-"""EC2 sets these tags on each instance that it launches from a template."""
 
 EXISTING_STATES = ("pending", "running", "stopping", "stopped", "shutting-down")
 """All states except `terminated`: EC2 lists a terminated instance for about an hour."""

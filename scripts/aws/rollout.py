@@ -1,11 +1,11 @@
-"""``fleetsight roll``: replaces instances by new ones of another template version, or with a new session key.
+"""``fleetsight roll``: another version of the workers' template, or a new session key for the web instances.
 
-Every step reads the present state first, so the command continues where an earlier run ended. Two tags on the
-workers' template record the direction of a rollout before anything else is done: a rollout that was cut short
-continues in the same direction, and a complete one can be undone.
+The controller replaces the workers: `web_tier/autoscaler/drift.py`. Every step reads the present state first, so the
+command continues where an earlier run ended. Two tags on the workers' template record the direction of a rollout
+before anything else is done: a rollout that was cut short continues in the same direction, and a complete one can be
+undone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
@@ -15,7 +15,6 @@ from scripts.aws.context import TAG, AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
 from scripts.aws.deploy.stack import find_launch_template
 from scripts.aws.instances import StackInstance, instances_named, worker_name
-from services.ec2 import Fleet
 from services.errors import FleetsightError
 
 PREVIOUS_TAG = f"{TAG}-before"
@@ -32,11 +31,8 @@ REFRESH_RUNNING = {"Pending", "InProgress", "Baking", "RollbackInProgress", "Can
 NOT_TERMINATED = ("pending", "running", "stopping", "stopped")
 """States of an instance that still exists, or can be started again."""
 
-DRAIN_SHARES = 4
-"""One of so many shares of the old workers is drained at a time; the others continue to work."""
-
 WORKER_SECONDS = 600.0
-"""The longest wait for a share: a worker drains in less than a minute, and its instance ends within another."""
+"""The longest wait for an old worker to end: the next is drained once a new one works in the place of the last."""
 
 
 class RolloutError(FleetsightError):
@@ -231,57 +227,22 @@ def old_workers(context: AwsContext, template: WorkerTemplate, version: int) -> 
     return [worker for worker in workers if worker.template != (template.template_id, str(version))]
 
 
-def replace_workers(context: AwsContext, template: WorkerTemplate, version: int, *, wait: bool) -> None:
-    """Drain the fleet's old workers share by share, and terminate stopped ones, which would start again unchanged.
-
-    A draining worker finishes its images first, and the autoscaler launches new workers as needed. Without `wait` all
-    old workers drain at once, and the fleet is smaller until new ones have booted.
+def wait_for_controller(context: AwsContext, template: WorkerTemplate, version: int) -> None:
+    """Wait until the controller has replaced the fleet's old workers, some at a time.
 
     Raises:
-        TimedOutError: some workers do not end.
+        TimedOutError: no worker has ended for ten minutes.
     """
-    old = old_workers(context, template, version)
-    share = -(-len(old) // DRAIN_SHARES) if wait else len(old)
-    while old:
-        draining = _drain_share(context, old, share)
-        if not wait:
-            return
+    left = len(old_workers(context, template, version))
+    while left:
         context.waiter.until(
-            lambda: (
-                not any(
-                    worker.instance_id in draining and worker.state != "stopped"  # noqa: B023 (called before the next round)
-                    for worker in old_workers(context, template, version)
-                )
-            ),
-            f"{', '.join(sorted(draining))} to finish and end; see to them, or end them, and run this again",
+            lambda: len(old_workers(context, template, version)) < left,  # noqa: B023 (called before the next round)
+            f"the controller to replace {left} workers: it does not while the fleet is paused, a spending cap is "
+            "reached or new workers cannot work, as the Fleet page says; or run this again",
             seconds=WORKER_SECONDS,
         )
-        old = old_workers(context, template, version)
-        context.report(f"{len(old)} workers of other versions are left")
-
-
-def _drain_share(context: AwsContext, old: Sequence[StackInstance], share: int) -> frozenset[str]:
-    """Drain so many workers, count those that already drain, and return the ids of all of them."""
-    fleet = Fleet(context.account.ec2, worker_name(context.prefix))
-    if stopped := [worker.instance_id for worker in old if worker.state == "stopped"]:
-        fleet.terminate(stopped)
-        context.report_change(f"ended {len(stopped)} stopped workers")
-    alive = [worker for worker in old if worker.state != "stopped"]
-    chosen = sorted(alive, key=lambda worker: (not worker.draining, worker.instance_id))[:share]
-    ec2 = context.account.ec2
-    for worker in chosen:  # the autoscaler would start a stopped one unchanged
-        behavior = ec2.describe_instance_attribute(
-            InstanceId=worker.instance_id, Attribute="instanceInitiatedShutdownBehavior"
-        )
-        if behavior["InstanceInitiatedShutdownBehavior"].get("Value") == "stop":
-            ec2.modify_instance_attribute(
-                InstanceId=worker.instance_id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
-            )
-            context.report_change(f"{worker.instance_id} is to end rather than stop")
-    if new := [worker.instance_id for worker in chosen if not worker.draining]:
-        fleet.request_drain(new)
-        context.report_change(f"asked {len(new)} workers to finish what they have and end: {', '.join(new)}")
-    return frozenset(worker.instance_id for worker in chosen)
+        left = len(old_workers(context, template, version))
+        context.report(f"{left} workers of other versions are left")
 
 
 def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None:
@@ -342,7 +303,7 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
         f"{template.name}: workers are launched from version {template.default} "
         f"({template_image(context, template, template.default)}); it shall be version {version} ({image})."
     )
-    context.report(f"{len(old)} workers are of other versions, and are replaced a few at a time.")
+    context.report(f"{len(old)} workers are of other versions: the controller replaces a few at a time.")
     for group in groups:
         context.report(f"{group.name} launches version {group.version}: {', '.join(group.old)} is replaced.")
     newest = None if workers_only else stored_image(context, "worker")
@@ -354,10 +315,10 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
     if options.dry_run:
         return
     set_default_version(context, template, version, back=options.back)
-    replace_workers(context, template, version, wait=options.wait)
-    for group in groups:
+    for group in groups:  # first: a controller of an earlier release would not replace workers
         refresh_web_group(context, group, wait=options.wait)
     if options.wait:
+        wait_for_controller(context, template, version)
         template = worker_template(context)
         clear_rollback_tag(context, template)
         hint = "" if template.before is None else "; `fleetsight roll --back` is the way back"

@@ -1,5 +1,6 @@
 """The decision: how many workers to start, drain or protect, and why. Pure: equal input gives an equal plan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +12,9 @@ from web_tier.autoscaler.policies import POLICIES, DesiredCapacity
 ROTATED_FRACTION = 10
 """One worker in so many, or one, is replaced for its age at a time."""
 
+DRIFTED_FRACTION = 4
+"""One worker in so many, or one, is replaced at a time because its launch template has another default version."""
+
 DecisionKind = Literal[
     "paused",
     "capped",
@@ -19,6 +23,7 @@ DecisionKind = Literal[
     "failing",
     "draining",
     "rotating",
+    "replacing",
     "too_many",
     "at_maximum",
     "idle",
@@ -36,6 +41,7 @@ class Plan:
         rule: the policy's rule, or the minimum, that makes the fleet so large; if idle, why workers are kept.
         missing: workers to start within `max_workers`; the spending caps or the launch rate may allow fewer.
         unprotect: ids of workers that need this protection no longer.
+        discard: ids of stopped instances to terminate, because they would start again as an earlier version.
         max_launches: how many launches the spending caps, and failed runs, leave room for; None for no limit.
     """
 
@@ -47,6 +53,7 @@ class Plan:
     drain: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     unprotect: tuple[str, ...] = ()
+    discard: tuple[str, ...] = ()
     max_launches: int | None = None
 
     @property
@@ -77,8 +84,12 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
         plan = Plan(0, (), "capped", drain=drain)
     else:
         plan = _size(observation, settings, desired, always_on, keep)
+        # While new workers cannot work, those that do are not replaced.
+        if not (plan.missing or plan.drain) and observation.metrics.circuit.is_closed:
+            plan = _replace_some(plan, observation)
     protect = tuple(each for each in keep if each not in observation.protected)
-    return replace(plan, protect=protect, unprotect=tuple(sorted(observation.protected.difference(keep))))
+    unprotect = tuple(sorted(observation.protected.difference(keep)))
+    return replace(plan, protect=protect, unprotect=unprotect, discard=_stopped_drifted(observation))
 
 
 def workers_to_protect(observation: Observation, count: int) -> tuple[str, ...]:
@@ -113,11 +124,12 @@ def _size(
         allowed = affordable = min(allowed, 0 if observation.available else 1)
     a_minute = 1 if is_probing else settings.launches_per_minute
     launching = min(allowed, max(0, a_minute - observation.recent_launches))
+    unfit = {*observation.launching, *observation.drifted}
     start = tuple(
         each.instance_id
         for each in observation.instances
         # A worker that was drained before it stopped would end again at once.
-        if each.state == "stopped" and not each.draining and each.instance_id not in observation.launching
+        if each.state == "stopped" and not each.draining and each.instance_id not in unfit
     )[:launching]
     kind: DecisionKind
     if is_probing and (shortfall or observation.requests.total):
@@ -136,8 +148,6 @@ def _size(
     keep = max(minimum, min(settings.max_workers, desired.maximum))
     if drain := _surplus(observation, keep, protected):
         kind = "draining"
-    if not shortfall and not drain and (drain := _workers_to_rotate(observation)):
-        kind = "rotating"
     return Plan(launching - len(start), start, kind, rule, missing, drain, max_launches=affordable)
 
 
@@ -160,13 +170,28 @@ def _surplus(observation: Observation, keep: int, protected: tuple[str, ...]) ->
     return tuple(spare[: max(0, observation.ready - keep)])
 
 
-def _workers_to_rotate(observation: Observation) -> tuple[str, ...]:
-    """Return the workers to drain for their age, oldest first.
+def _replace_some(plan: Plan, observation: Observation) -> Plan:
+    """Return the plan with the workers to drain because of their launch template, or else for their age."""
+    if drain := _workers_to_replace(observation, observation.drifted, DRIFTED_FRACTION):
+        return replace(plan, drain=drain, kind="replacing")
+    if drain := _workers_to_replace(observation, observation.metrics.past_lifetime, ROTATED_FRACTION):
+        return replace(plan, drain=drain, kind="rotating")
+    return plan
+
+
+def _stopped_drifted(observation: Observation) -> tuple[str, ...]:
+    drifted = {*observation.drifted} - observation.launching
+    stopped = (each.instance_id for each in observation.instances if each.state == "stopped")
+    return tuple(instance_id for instance_id in stopped if instance_id in drifted)
+
+
+def _workers_to_replace(observation: Observation, candidates: Sequence[str], fraction: int) -> tuple[str, ...]:
+    """Return the workers among `candidates` to drain now, in their order: one in `fraction`, or one, at a time.
 
     Draining, unhealthy and booting workers count towards the number that is replaced at a time. So the next worker is
     drained when the one before has ended and another one works in its place.
     """
     available = observation.available_ids
     changing = len(observation.capacity_ids - available) + len(observation.metrics.unregistered)
-    room = max(1, len(available) // ROTATED_FRACTION) - changing
-    return tuple(each for each in observation.metrics.past_lifetime if each in available)[: max(0, room)]
+    room = max(1, len(available) // fraction) - changing
+    return tuple(each for each in candidates if each in available)[: max(0, room)]

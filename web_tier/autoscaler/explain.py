@@ -98,6 +98,12 @@ def _rotating(plan: Plan, _observation: Observation, settings: FleetSettings) ->
     return f"draining {plural(len(plan.drain), 'worker')}: {have} run for {longest}, the limit; {others} place"
 
 
+def _replacing(plan: Plan, _observation: Observation, _settings: FleetSettings) -> str:
+    count, others = len(plan.drain), "another takes its" if len(plan.drain) == 1 else "others take their"
+    version = "another version of the launch template than the default"
+    return f"draining {plural(count, 'worker')} of {version}: {others} place"
+
+
 _EXPLANATIONS: Mapping[DecisionKind, Callable[[Plan, Observation, FleetSettings], str]] = {
     "failing": _failing,
     "limited": _limited,
@@ -108,6 +114,7 @@ _EXPLANATIONS: Mapping[DecisionKind, Callable[[Plan, Observation, FleetSettings]
     "enough": _enough,
     "draining": _draining,
     "rotating": _rotating,
+    "replacing": _replacing,
 }
 
 

@@ -18,7 +18,7 @@ States of an instance:
 | terminating | still alive after `REPEAT_SECONDS`              | terminating | TerminateInstances again             |
 | terminating | EC2 does not describe it as alive               | (gone)      |                                      |
 
-Nothing else terminates instances: workers stop by themselves.
+Nothing else terminates running instances: workers stop by themselves.
 """
 
 import logging

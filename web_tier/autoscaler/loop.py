@@ -16,6 +16,7 @@ from services.demand_signal import DemandListener
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import OperatorCommands, WorkerTags
+from web_tier.autoscaler.drift import DriftDetector
 from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollector
 from web_tier.autoscaler.explain import circuit_problem, explain
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -66,6 +67,7 @@ class Autoscaler:
     _metrics: MetricsCollector = field(init=False)
     _tags: WorkerTags = field(init=False)
     _commands: OperatorCommands = field(init=False)
+    _drift: DriftDetector = field(init=False)
     _spending: SpendingWatcher = field(default_factory=SpendingWatcher, init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class Autoscaler:
         self._arrivals = ArrivalRateEstimator()
         self._metrics = MetricsCollector(self.health.tracker, self.meter)
         self._tags = WorkerTags(fleet, self.health.tenure, clock)
+        self._drift = DriftDetector(fleet, self.health.tenure, clock)
         self._commands = OperatorCommands(self.store, self._tags)
 
     def tick(self) -> float:
@@ -102,6 +105,7 @@ class Autoscaler:
         self._tags.drain(plan.drain, reason)
         self._tags.untag_stopped(observation.instances)
         self._tags.protect(plan.protect, plan.unprotect)
+        self._drift.terminate_stopped(plan.discard)
         self.health.terminate_confirmed()
         self._report(plan, reason, observation, settings)
         pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))
@@ -130,6 +134,7 @@ class Autoscaler:
             demand=self._arrivals.update(fleet.requests, registry.answers, registry.clock()),
             metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
             pause=commands.pause,
+            drifted=self._drift.drifted(fleet.instances, settings.launch_template),
             spending=self.meter.spending(fleet, settings, commands.allowance),
         )
 

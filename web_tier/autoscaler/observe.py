@@ -131,6 +131,8 @@ class Observation(FleetDescription):
         unhealthy: ids of instances that run but do not work, and are replaced.
         demand: images in the queue and images to come.
         pause: the pause that operators have set, or None.
+        drifted: ids of instances that were launched from another version of the launch template than its default;
+            oldest first.
         spending: the instances' cost beside the spending caps; None if no cap is configured.
     """
 
@@ -140,6 +142,7 @@ class Observation(FleetDescription):
     demand: Demand = Demand()
     metrics: FleetMetrics = field(default_factory=FleetMetrics)
     pause: FleetPause | None = None
+    drifted: tuple[str, ...] = ()
     spending: FleetSpending | None = None
 
     @cached_property

@@ -82,7 +82,7 @@ METRICS_SECONDS = 60.0
 """Time between two metrics lines: CloudWatch's shortest period of an alarm at the standard price."""
 
 _NOT_LOGGED_BEFORE_ENOUGH: frozenset[DecisionKind] = frozenset(
-    {"starting", "rotating", "at_maximum", "idle", "enough"}
+    {"starting", "rotating", "replacing", "at_maximum", "idle", "enough"}
 )
 """Kinds of decisions after which "enough workers" is no event."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 from botocore.exceptions import ReadTimeoutError
 
-from services.ec2 import Fleet
+from services.ec2 import TEMPLATE_TAG, VERSION_TAG, Fleet
 from services.metadata import DRAIN_TAG
 from tests.support.memory_aws.calls import Call, refusal, run_effect
 
@@ -45,6 +45,7 @@ class MemoryEC2:
         consoles: console output by instance id; of other instances it cannot be read.
         tags: keys of the tags that instances got after their launch.
         terminated: the ids of each call that terminated instances.
+        default_version: of each launch template; its launches have this version.
     """
 
     room: int = 1_000_000
@@ -69,6 +70,8 @@ class MemoryEC2:
     consoles: dict[str, str] = field(default_factory=dict)
     terminated: list[list[str]] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
+    default_version: int = 1
+    versions: dict[str, int] = field(default_factory=dict)
 
     def fleet(self, name: str = "worker") -> Fleet:
         """The fleet that has this EC2 as its client."""
@@ -99,6 +102,14 @@ class MemoryEC2:
     def delete_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 (EC2's names)
         """Remove tags."""
         self._make("DeleteTags", lambda: self._untag(Resources, [tag["Key"] for tag in Tags]))
+
+    def describe_launch_templates(self, Filters: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (EC2's name)
+        """Describe the templates of these names."""
+        self._before("DescribeLaunchTemplates")
+        if self._is_refused("DescribeLaunchTemplates"):
+            raise refusal("UnauthorizedOperation", "DescribeLaunchTemplates")
+        [name] = Filters[0]["Values"]
+        return {"LaunchTemplates": [{"LaunchTemplateId": f"lt-{name}", "DefaultVersionNumber": self.default_version}]}
 
     def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803 (EC2's name)
         """Terminate instances; if one of them is protected, EC2 refuses the whole call."""
@@ -195,6 +206,7 @@ class MemoryEC2:
     def _create(self, _call: dict[str, Any], count: int) -> list[str]:
         ids = [f"i-{len(self.states) + number}" for number in range(count)]
         self.states |= dict.fromkeys(ids, "pending")
+        self.versions |= dict.fromkeys(ids, self.default_version)
         return ids
 
     def _count_alive(self) -> None:
@@ -252,6 +264,10 @@ class MemoryEC2:
             if key in ids:
                 described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}
                 described |= {"InstanceLifecycle": "spot"} if "InstanceMarketOptions" in call else {}
+                if "LaunchTemplate" in call:
+                    template = f"lt-{call['LaunchTemplate']['LaunchTemplateName']}"
+                    tags.append({"Key": TEMPLATE_TAG, "Value": template})
+                    tags.append({"Key": VERSION_TAG, "Value": str(self.versions[key])})
         return described
 
 

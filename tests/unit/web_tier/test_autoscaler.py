@@ -407,3 +407,45 @@ def test_every_policy_of_the_configuration_has_a_function_and_a_comment() -> Non
     assert names == POLICIES.keys()
     comments = (ROOT / "config.yaml").read_text()
     assert [name for name in names if f"\n  # {name}: " not in comments] == []
+
+
+def run_until_drained(bench: Bench, *, rounds: int = 60, ended: str = "terminated") -> list[str]:
+    """Run rounds, in which each worker reports and a drained one ends; return the ids that were drained."""
+    for _ in range(rounds):
+        for key in bench.ec2.alive():
+            bench.ec2.states[key] = ended if key in bench.ec2.drained else "running"
+        bench.registry.record([heartbeat(key) for key in bench.ec2.alive()])
+        bench.tick()
+    return list(dict.fromkeys(bench.ec2.drained))
+
+
+def test_workers_are_replaced_after_the_default_version_of_their_template_has_changed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, min_workers=2, max_workers=3, launch_template="worker")
+    assert run_until_drained(bench) == []
+    first = bench.ec2.alive()
+    bench.ec2.default_version = 2
+    assert run_until_drained(bench, rounds=120) == first
+    assert {bench.ec2.versions[key] for key in bench.ec2.alive()} == {2}
+
+
+def test_no_worker_is_replaced_by_a_version_that_was_read_once_or_cannot_be_read(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, min_workers=2, max_workers=3, launch_template="worker")
+    run_until_drained(bench)
+    bench.ec2.default_version = 2
+    run_until_drained(bench, rounds=16)
+    bench.ec2.default_version = 1
+    assert run_until_drained(bench) == [], "another reply showed the former version"
+    bench.ec2.default_version, bench.ec2.refuses = 2, True
+    run_until_drained(bench)
+    assert not any("draining" in each for each in bench.decisions)
+    bench.ec2.refuses = False
+    assert len(run_until_drained(bench, rounds=120)) == 2
+
+
+def test_a_worker_of_an_earlier_version_that_stops_is_terminated_and_not_started_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, min_workers=2, max_workers=3, launch_template="worker", scale_in="stop")
+    run_until_drained(bench)
+    bench.ec2.default_version = 2
+    old = run_until_drained(bench, rounds=120, ended="stopped")
+    assert sorted(key for call in bench.ec2.terminated for key in call) == sorted(old)
+    assert not bench.ec2.starts

@@ -269,6 +269,37 @@ def test_the_next_worker_goes_when_the_last_has_ended_and_another_works_in_its_p
     assert decide(replace(ended, metrics=FleetMetrics(past_lifetime=NAMES[:3])), fleet_settings()).drain == ("i-1",)
 
 
+def drifted(workers: int, count: int, *states: str) -> Observation:
+    """So many workers that have enough to do, and others in `states`; the first `count` and those have drifted."""
+    seen = observation(20 * workers, states=("running",) * workers + states)
+    return replace(seen, drifted=(*NAMES[:count], *NAMES[workers : workers + len(states)]))
+
+
+def test_a_quarter_of_the_workers_is_replaced_for_another_template_version_at_a_time() -> None:
+    plan = decide(drifted(8, 8), fleet_settings())
+    assert (plan.drain, plan.kind, plan.launch) == (("i-0", "i-1"), "replacing", 0)
+    words = explained(drifted(8, 8), fleet_settings())
+    assert words == (
+        "draining 2 workers of another version of the launch template than the default: others take their place"
+    )
+    first = replace(drifted(8, 8), draining=frozenset({"i-0", "i-1"}))
+    assert (decide(first, fleet_settings(max_workers=8)).drain, decide(first, fleet_settings()).launch) == ((), 2)
+    booted = replace(drifted(8, 6), metrics=FleetMetrics(unregistered=booting("i-6", "i-7")))
+    assert decide(booted, fleet_settings()).drain == (), "the replacements do not work yet"
+    assert decide(replace(booted, metrics=FleetMetrics()), fleet_settings()).drain == ("i-0", "i-1")
+
+
+def test_working_workers_of_an_earlier_version_stay_while_those_of_the_new_one_cannot_work() -> None:
+    broken = FleetMetrics(circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=7), past_lifetime=NAMES[:2])
+    assert decide(replace(drifted(4, 4), metrics=broken), fleet_settings()).drain == ()
+    assert decide(replace(drifted(4, 4), pause=FleetPause(since=EPOCH)), fleet_settings()).drain == ()
+
+
+def test_a_stopped_worker_of_an_earlier_version_is_terminated_and_never_started() -> None:
+    plan = decide(drifted(0, 0, "stopped", "running"), fleet_settings(min_workers=2))
+    assert (plan.start, plan.launch, plan.discard) == ((), 1, ("i-0",))
+
+
 def test_nobody_is_asked_for_age_while_the_fleet_is_paused_or_too_small() -> None:
     paused = replace(old(4, 3), pause=FleetPause(since=EPOCH))
     assert decide(paused, fleet_settings()).drain == ()
