@@ -109,6 +109,14 @@ _config = click.option(
 )
 
 
+_service_role = click.option(
+    "--service-role",
+    default="",
+    metavar="ARN",
+    help="Role with whose rights CloudFormation works [default: the stack's, or your own rights]",
+)
+
+
 @click.group("aws", cls=CommandGroup)
 def aws() -> None:
     """Check an AWS account."""
@@ -119,6 +127,7 @@ def aws() -> None:
 @_subnets
 @_set
 @_config
+@_service_role
 @click.option(
     "--policy",
     is_flag=True,
@@ -132,9 +141,11 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
     """
     settings = StackSettings(arguments["parameters"], arguments["config"])
     if policy:
-        click.echo(json.dumps(deploy_template(prefix), indent=2))
-    else:
-        check_account(console_context(account, prefix), UpOptions(settings, arguments["vpc"], arguments["subnets"]))
+        boundary = arguments["parameters"].get("PermissionsBoundaryArn", "")
+        click.echo(json.dumps(deploy_template(prefix, boundary), indent=2))
+        return
+    network, role = (arguments["vpc"], arguments["subnets"]), arguments["service_role"]
+    check_account(console_context(account, prefix), UpOptions(settings, *network, service_role=role))
 
 
 @click.command("up")
@@ -155,6 +166,7 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @_subnets
 @_set
 @_config
+@_service_role
 @click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake into missing images.")
 @click.option(
     "--demo",
@@ -182,6 +194,7 @@ def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: A
         bundle=arguments["bundle"],
         bake=arguments["bake"],
         dry_run=arguments["dry_run"],
+        service_role=arguments["service_role"],
     )
     up(console_context(account, prefix), options, Prompts(lambda question: yes or click.confirm(question)))
 
@@ -321,7 +334,7 @@ def _report_dry_run(context: AwsContext, options: BakeOptions, source: SourceArc
     help="Version of the workers' launch template [default: newest]",
 )
 @click.option("--back", is_flag=True, help="Roll back to the version before the last roll.")
-@click.option("--wait/--no-wait", default=True, help="Wait until all old workers are gone, or replace all at once.")
+@click.option("--wait/--no-wait", default=True, help="Wait until all old workers are gone.")
 @click.option("--new-session-key", is_flag=True, help="Only replace the key of sessions on the web instance.")
 @dry_run_option
 @aws_command
@@ -330,7 +343,7 @@ def roll_command(
 ) -> None:
     """Roll out a new image or new settings: new workers replace old ones, a few at a time.
 
-    Old workers finish their images; no image is lost. After a crash, run the command again: it continues.
+    The controller replaces them; old workers finish their images. After a crash, run the command again: it continues.
     """
     if back and to is not None:
         raise click.UsageError("--back and --to each name a version: give one of them")

@@ -120,8 +120,8 @@ def _log_groups(account: AwsAccount, prefix: str) -> list[str]:
 
 
 def kept_buckets(account: AwsAccount, prefix: str) -> list[str]:
-    """Return the names that the stack gives to the buckets of images, results and models."""
-    return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output", "models")]
+    """Return the names that the stack gives to the buckets of images, results, models and access logs."""
+    return [f"{prefix}-{each}-{account.id}-{account.region_name}" for each in ("input", "output", "models", "logs")]
 
 
 def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
@@ -195,7 +195,7 @@ RESOURCE_TYPES = (
     ResourceType("parameter", _parameters, lambda account, one: account.ssm.delete_parameter(Name=one)),
     ResourceType("log group", _log_groups, lambda account, one: account.logs.delete_log_group(logGroupName=one)),
     ResourceType("bucket", partial(_buckets, data=False), delete_bucket),
-    ResourceType("bucket of images, results or models", partial(_buckets, data=True), delete_bucket, data=True),
+    ResourceType("bucket of data", partial(_buckets, data=True), delete_bucket, data=True),
     ResourceType("job table", job_tables, _delete_table, data=True),
     ResourceType(
         "user pool",

@@ -22,7 +22,7 @@ from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.ec2 import Fleet
+from services.ec2 import STACK_TAG, VERSION_TAG, Fleet
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
@@ -32,7 +32,15 @@ from tests.support.bundles import relabelled_bundle
 from tests.support.iam.checks import Account, checks_of
 from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
-from tests.support.least_privilege import DENIED_CALLS, IMAGE, NAME, DeployedStack, web_command, worker_command
+from tests.support.least_privilege import (
+    DENIED_CALLS,
+    IMAGE,
+    KEY_POLICY,
+    NAME,
+    DeployedStack,
+    web_command,
+    worker_command,
+)
 from tests.support.operator_account import Operator
 from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, of_this_stack, statements
 from tests.support.waiting import wait_until
@@ -256,7 +264,8 @@ def on_demand(calls: list[RecordedCall]) -> list[RecordedCall]:
 
 def launch_an_idle_instance(deployed: Deployed) -> str:
     """Launch an instance of the fleet by hand that never works; return its id."""
-    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": deployed.fleet.name}]}]
+    own = [{"Key": "Name", "Value": deployed.fleet.name}, {"Key": STACK_TAG, "Value": NAME}]
+    tags = [{"ResourceType": "instance", "Tags": own}]
     reply = deployed.clients.ec2.run_instances(
         ImageId="ami-12c6146b",
         MinCount=1,
@@ -497,19 +506,6 @@ KEY_CALLS = {
 }  # fmt: skip
 """Services that call KMS in a role's name, and their calls, by the statement."""
 
-KEY_POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
-            "Action": "kms:*",
-            "Resource": "*",
-        }
-    ],
-}
-"""The policy that KMS gives a key by default, which lets the account's IAM policies decide."""
-
 LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
 
 
@@ -648,7 +644,8 @@ def test_instances_are_those_of_the_stacks_group_and_templates(lived: Deployed) 
     assert (tags["aws:autoscaling:groupName"], tags[NAME]) == (outputs["WebGroupName"], NAME)
     assert web["IamInstanceProfile"]["Arn"].endswith(f"/{stack.ids['WebProfile']}")
     assert web["MetadataOptions"]["HttpTokens"] == "required"
-    workers = [each for each in stack.instances(outputs["WorkerInstanceName"]) if len(each["Tags"]) > 1]
+    launched = stack.instances(outputs["WorkerInstanceName"])
+    workers = [each for each in launched if any(tag["Key"] == VERSION_TAG for tag in each["Tags"])]
     assert workers
     assert {each["InstanceType"] for each in workers} == {"c7a.large"}
     assert all({"Key": NAME, "Value": NAME} in each["Tags"] for each in workers)

@@ -24,11 +24,13 @@ from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_par
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.logs import CloudWatchLogs, LogQuery
+from scripts.aws.preflight.permissions import boundary_policy
 from scripts.aws.resources import user_pools
 from scripts.aws.status import read_status
 from scripts.run.system import ROOT
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.support.account import ACCOUNT_APIS
+from tests.support.aws_record import AwsRecord
 from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
 from tests.support.iam.commands import PrintedPolicy
 from tests.support.iam.judge import PermissionCheck
@@ -87,7 +89,7 @@ def written(path: Path) -> set[Call]:
 
 
 def test_each_aws_call_in_the_source_is_made_from_up_to_down_and_nothing_is_left(
-    own_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+    own_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("scripts.aws.deploy.demo.photos_once", lambda *_: None)  # the demo serves alone
     account, made = AwsAccount("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
@@ -98,7 +100,15 @@ def test_each_aws_call_in_the_source_is_made_from_up_to_down_and_nothing_is_left
         made.add((model.service_model.service_name, model.name))
 
     account._session.events.register("before-call", note)
-    use_the_stack(stage)
+    record = AwsRecord(tmp_path / "record.jsonl")
+    with record.calls(), record.step("up and down"):
+        use_the_stack(stage)
+    *recorded, last = record.lines()
+    assert {(each["service"], each["operation"]) for each in recorded} >= made
+    assert ("cloudformation", "DeleteStack", "ValidationError") in {
+        (each["service"], each["operation"], each["error"]) for each in recorded
+    }
+    assert (last["step"], PASSWORD in record.path.read_text()) == ("up and down", False)
     assert not left(stage)
     assert find_stack(account, "fsx") is None
     for name, method in sorted(set().union(*(written(path) for path in OWN)) - WITH_STUBS):
@@ -143,6 +153,12 @@ class RunningStage(Stage):
 def use_the_stack(stage: RunningStage) -> None:
     account = stage.account
     stage.store_images()
+    document = json.dumps(
+        boundary_policy("fsx", {"partition": "aws", "region": "us-east-1", "account": "123456789012"})
+    )
+    boundary = account.iam.create_policy(PolicyName="fsx-us-east-1-boundary", PolicyDocument=document)["Policy"][
+        "Arn"
+    ]
     assert stage.up(dry_run=True) is None
     wanted = {"LogRetentionDays": "7", "DeletionProtection": "true", **WITH_SITE}
     settings = StackSettings(wanted, {"fleet.max_workers": "5"})
@@ -153,6 +169,9 @@ def use_the_stack(stage: RunningStage) -> None:
     assert (status.stack, status.page, status.template) == ("CREATE_COMPLETE", address, (1, 1))
     assert json.dumps(asdict(status))
     sign_in_as_a_new_user(stage, "a@example.org")
+    roles = [each["RoleName"] for each in account.iam.list_roles()["Roles"] if each["RoleName"].startswith("fsx-")]
+    bounds = [account.iam.get_role(RoleName=each)["Role"]["PermissionsBoundary"] for each in roles]
+    assert [each["PermissionsBoundaryArn"] for each in bounds] == [boundary] * 3
 
     steps = len(stage.steps)
     assert stage.up() == address

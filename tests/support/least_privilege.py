@@ -15,6 +15,7 @@ import boto3
 from botocore.awsrequest import AWSPreparedRequest
 
 from localcloud.launch import REGION, LocalCloud
+from scripts.aws.preflight.permissions import OTHER_RESOURCES, boundary_policy
 from tests.conftest import ROOT
 from tests.support.iam.checks import ACCOUNT
 from tests.support.iam.judge import PermissionCheck, Verdict, judge
@@ -25,6 +26,23 @@ IMAGE = "ami-12c6146b"
 """An image that moto has from the start."""
 
 NAME = "fleetsight"
+
+OUTSIDE = ["arn:aws:s3:::photos", "arn:aws:s3:::photos/*", "arn:aws:s3:::models/*"]
+"""What the administrator has named for the boundary: the bucket of sources, and that of a bundle."""
+
+
+KEY_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Action": "kms:*",
+            "Resource": "*",
+        }
+    ],
+}
+"""The policy that KMS gives a key by default, which lets the account's IAM policies decide."""
 
 
 @dataclass
@@ -116,9 +134,11 @@ class DeployedStack:
         return {name: dict(iam.get_role_policy(**named, PolicyName=name)["PolicyDocument"]) for name in names}
 
     def verdicts(self, role: str, checks: Sequence[PermissionCheck]) -> list[Verdict]:
-        """Return what iam-simulate decides about the checks, for a session of a role of the template."""
+        """Return what iam-simulate decides about the checks, for a session of a role with the printed boundary."""
         session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.ids[role]}/session"
-        return judge(session, self.policies(role), checks)
+        bound = boundary_policy(NAME, {"partition": "aws", "region": REGION, "account": ACCOUNT})
+        bound["Statement"].append({**OTHER_RESOURCES, "Resource": OUTSIDE})
+        return judge(session, self.policies(role), checks, bound)
 
 
 def worker_command(endpoint_url: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
@@ -107,6 +107,7 @@ def create_change_set(
     parameters: Sequence["ParameterTypeDef"],
     *,
     reverts_drift: bool = False,
+    service_role: str = "",
 ) -> ProposedChangeSet | None:
     """Create a change set and return it, or None if there is nothing to change.
 
@@ -118,6 +119,11 @@ def create_change_set(
         StackError: CloudFormation rejects the change; the message says why.
     """
     account = context.account
+    options: dict[str, Any] = (
+        {"DeploymentMode": "REVERT_DRIFT"} if reverts_drift else {"ImportExistingResources": True}
+    )
+    if service_role:
+        options["RoleARN"] = service_role
     reply = account.cloudformation.create_change_set(
         StackName=context.prefix,
         ChangeSetName=f"{CHANGE_SET_PREFIX}{new_id()}",
@@ -126,7 +132,7 @@ def create_change_set(
         Parameters=parameters,
         Capabilities=["CAPABILITY_IAM"],
         Tags=[{"Key": TAG, "Value": context.prefix}],
-        **({"DeploymentMode": "REVERT_DRIFT"} if reverts_drift else {"ImportExistingResources": True}),
+        **options,
     )
     created = _wait_until_created(context, reply["Id"])
     proposed = ProposedChangeSet(reply["Id"], reply["StackId"], kind, _read_changes(account, reply["Id"]))

@@ -71,7 +71,7 @@ from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import NETWORK_CHECKS
-from scripts.aws.preflight.permissions import OFF
+from scripts.aws.preflight.permissions import OFF, existing_boundary
 from scripts.demo_model import DEMO_NAME
 from services.errors import FleetsightError
 from services.lease import move_lease
@@ -146,6 +146,7 @@ class UpOptions:
         bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`. With `DEMO_NAME` it is that
             for photos, and the demo's own is offered beside it.
         dry_run: report what would be done, and change nothing.
+        service_role: ARN of the role with whose rights CloudFormation works; empty for the stack's present one.
     """
 
     settings: StackSettings = field(default_factory=StackSettings)
@@ -154,6 +155,7 @@ class UpOptions:
     bundle: str | None = None
     bake: bool = True
     dry_run: bool = False
+    service_role: str = ""
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,10 @@ def _plan(
     network: Mapping[str, str],
 ) -> StackPlan:
     wanted = parameter_values(options.settings, stack)
+    if not wanted["PermissionsBoundaryArn"] and "PermissionsBoundaryArn" not in options.settings.parameters:
+        wanted["PermissionsBoundaryArn"] = existing_boundary(context.account, context.prefix)
     is_new = stack is None or stack.is_deleted
-    return StackPlan(context, network, config, wanted, available_images(context), is_new)
+    return StackPlan(context, network, config, wanted, available_images(context), is_new, options.service_role)
 
 
 def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
@@ -307,7 +311,8 @@ def _create_change_set(
     if stack is not None and kind == "UPDATE":
         delete_stale_change_sets(context.account, stack.stack_id)
     parameters = change_set_parameters(load_template(), wanted, stack)
-    return create_change_set(context, kind, url, parameters, reverts_drift=reverts_drift)
+    role = options.service_role
+    return create_change_set(context, kind, url, parameters, reverts_drift=reverts_drift, service_role=role)
 
 
 def _revert_drift(plan: StackPlan, options: UpOptions) -> None:
@@ -343,6 +348,7 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescript
         "SignInHours": str(ceil(config.auth.session_hours)),
         **kept_pool_parameters(context.account, prefix, options.settings, stack),
         **plan.network,
+        "PermissionsBoundaryArn": plan.parameters["PermissionsBoundaryArn"],
         **options.settings.parameters,
     }
 

@@ -101,14 +101,14 @@ def existing_names(account: AwsAccount, kind: str, prefix: str, names: Sequence[
 
 def check_rights(plan: StackPlan) -> Iterable[Finding]:
     """Find actions that the caller may not call, by IAM's policy simulator."""
-    account = plan.account
-    source = policy_source(account)
+    account, prefix = plan.account, plan.context.prefix
+    source, boundary = plan.service_role or policy_source(account), plan.parameters["PermissionsBoundaryArn"]
     if account.caller_arn.endswith(":root"):
         words = f"{account.caller_arn} may do everything"
         yield Finding(Level.WARNING, words, "Use a role with the policy of `fleetsight aws check --policy`")
     elif source is None:
         yield Finding(Level.WARNING, f"unknown: IAM simulates users and roles, and not {account.caller_arn}")
-    elif denied := denials(account, plan.context.prefix, source, needed_permissions(plan.parameters)):
+    elif denied := denials(account, prefix, source, needed_permissions(plan.parameters), boundary):
         remedy = "Have it allowed; `fleetsight aws check --policy` prints the policy for `up`"
         if certain := ", ".join(sorted(action for action, is_certain in denied.items() if is_certain)):
             yield Finding(Level.STOP, f"{source} may not call {certain}", remedy)

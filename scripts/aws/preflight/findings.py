@@ -61,6 +61,7 @@ class StackPlan:
         network: the stack's parameters of its network; empty if no network was found.
         config: of its web instance.
         images: ids of the existing images, by role.
+        service_role: ARN of the role with whose rights CloudFormation works; empty for those of the caller.
     """
 
     context: AwsContext
@@ -69,6 +70,7 @@ class StackPlan:
     parameters: Mapping[str, str]
     images: Mapping[Role, str]
     is_new: bool
+    service_role: str = ""
 
     @property
     def account(self) -> AwsAccount:

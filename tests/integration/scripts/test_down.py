@@ -80,12 +80,12 @@ def test_a_down_that_dies_after_every_step_leaves_only_data(whole: Stage) -> Non
             break
     assert crashes >= 12
     assert find_stack(whole.account, whole.prefix) is None
-    assert left(whole) == {"bucket of images, results or models", "job table", "user pool"}
+    assert left(whole) == {"bucket of data", "job table", "user pool"}
     shown = whole.seen
     assert "is left, but data." in shown
     assert "A GB of objects costs $0.023 a month" in shown
     for bucket in data_buckets(whole):
-        assert f"bucket of images, results or models {bucket}" in shown
+        assert f"bucket of data {bucket}" in shown
         assert whole.account.s3.get_object(Bucket=bucket, Key="job/image.jpg")["Body"].read() == b"image"
 
 
@@ -228,7 +228,7 @@ def test_a_declined_or_dry_run_deletes_nothing_and_lists_everything(stage: Stage
         stage.down(says_yes=False)
     shown = stage.seen
     assert f"/{stage.prefix}/image/worker" in shown
-    assert len(re.findall(r"(?:bucket of images, results or models|job table|user pool) .*kept", shown)) == 10
+    assert len(re.findall(r"(?:bucket of data|job table|user pool) .*kept", shown)) == 10
     assert (len(stage.steps), left(stage)) == (steps, there)
 
 

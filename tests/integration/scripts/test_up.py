@@ -243,7 +243,8 @@ def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud
     assert "no subnet that gives instances a public address" in result.output
     assert "ok       names: " in result.output, "what can be found out without a place is"
     result = checked("--policy")
-    assert {each["Type"] for each in json.loads(result.output)["Resources"].values()} == {"AWS::IAM::ManagedPolicy"}
+    types = {each["Type"] for each in json.loads(result.output)["Resources"].values()}
+    assert types == {"AWS::IAM::ManagedPolicy", "AWS::IAM::Role"}
     assert find_stack(stage.account, stage.prefix) is None
 
 

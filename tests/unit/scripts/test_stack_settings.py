@@ -197,6 +197,7 @@ def test_retained_buckets_and_tables_have_literal_names() -> None:
         "InputBucket": "fs-input-123456789012-eu-west-1",
         "OutputBucket": "fs-output-123456789012-eu-west-1",
         "ModelBucket": "fs-models-123456789012-eu-west-1",
+        "LogBucket": "fs-logs-123456789012-eu-west-1",
         "SiteBucket": "fs-site-123456789012-eu-west-1",
         "JobTable": "fs-jobs",
     }
