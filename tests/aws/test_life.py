@@ -4,8 +4,9 @@
 
 The network is that of this machine, since the test asks the page. It takes about an hour and costs about one US
 dollar, an estimate from the prices in config.yaml: two builders, a web instance for an hour, and two or three workers
-for some minutes. All that it makes carries the tag `fleetsight` with a prefix of its own, and is deleted at the end,
-also if a step fails. If the test itself is killed, run the command that it prints first.
+for some minutes. The calls, and the seconds of each step, are in the file that it names. All that it makes carries
+the tag `fleetsight` with a prefix of its own, and is deleted at the end, also if a step fails. If the test itself is
+killed, run the command that it prints first.
 """
 
 import os
@@ -29,6 +30,7 @@ from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, sample_images
 from services.accounts import Accounts
 from services.users import NewPasswordRequired, PoolTokens, UserPool
+from tests.support.aws_record import AwsRecord
 
 EMAIL: Final = "fleetsight-test@example.org"
 SPOT_SECONDS: Final = 900.0
@@ -56,6 +58,7 @@ class Life:
     account: AwsAccount
     prefix: str
     password: str
+    record: AwsRecord
 
     @property
     def where(self) -> list[str]:
@@ -71,7 +74,8 @@ class Life:
         """Run a command."""
         whole = [*arguments, *self.where]
         click.echo(" ".join(["fleetsight", *whole]))
-        result = CliRunner().invoke(fleetsight, whole)
+        with self.record.step(" ".join(arguments)):
+            result = CliRunner().invoke(fleetsight, whole)
         click.echo(result.output)
         assert result.exit_code == 0, result.output
         return result.output
@@ -111,15 +115,18 @@ class Life:
 
 
 @pytest.fixture
-def life() -> Iterator[Life]:
+def life(tmp_path: Path) -> Iterator[Life]:
     account = AwsAccount(os.environ.get("FLEETSIGHT_AWS_REGION"), os.environ.get("AWS_PROFILE"))
-    made = Life(account, f"fs-{new_id()[-8:].lower()}", f"A-passw0rd-{new_id()}")
+    record = AwsRecord(tmp_path / "record.jsonl")
+    made = Life(account, f"fs-{new_id()[-8:].lower()}", f"A-passw0rd-{new_id()}", record)
+    click.echo(f"The record is in {record.path}")
     undo = ["down", "--yes", "--delete-data"]
     click.echo(" ".join(["\nIf this is killed, run: ./scripts/fleetsight", *undo, *made.where]))
-    try:
-        yield made
-    finally:
-        made.run(*undo)
+    with record.calls():
+        try:
+            yield made
+        finally:
+            made.run(*undo)
 
 
 def classify(client: ApiClient, images: ImageSet) -> str:

@@ -1,6 +1,7 @@
 """ministack, an emulator of AWS by other people, as a process on a free port of loopback.
 
-It judges our two stand-ins for AWS: `tests/integration/services` says where it differs from them.
+It judges our two stand-ins for AWS, and the stack: `tests/integration/services` and
+`tests/integration/test_stack_elsewhere.py` say where it differs from them.
 """
 
 import asyncio
@@ -24,15 +25,18 @@ SERVICES = "s3,sqs,dynamodb,ec2,iam,sts"
 
 
 @contextmanager
-def running_emulator(folder: Path) -> Iterator[str]:
-    """Run the emulator, which keeps its files in `folder`; yield its endpoint. It ends with this process."""
+def running_emulator(folder: Path, services: str = SERVICES) -> Iterator[str]:
+    """Run the emulator, which keeps its files in `folder`; yield its endpoint. It ends with this process.
+
+    Without a name, `services` are all.
+    """
     lifeline, listener = Lifeline(), socket.create_server((HOST, 0), backlog=1024)
     port = listener.getsockname()[1]
     own = {
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": HOST,
         "MINISTACK_REGION": REGION,
-        "SERVICES": SERVICES,
+        "SERVICES": services,
         "IOT_MTLS_ENABLED": "0",
         "DOCKER_HOST": f"unix://{folder}/no-docker",
         "HOME": str(folder),
