@@ -139,7 +139,17 @@ HANDBOOK = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAX_WORDS = 20_000
 """Words of the handbook and of the introductions of the reference, so that it can be read from beginning to end."""
 
-OPERATORS_PAGES = ("first-batch", "classify", "models", "fleet", "operate", "aws", "security", "measurements")
+OPERATORS_PAGES = (
+    "first-batch",
+    "classify",
+    "models",
+    "fleet",
+    "operate",
+    "aws-first-hour",
+    "aws",
+    "security",
+    "measurements",
+)
 SOURCES = ("app_tier/", "core/", "localcloud/", "scripts/", "services/", "simulator/", "web_tier/")
 
 

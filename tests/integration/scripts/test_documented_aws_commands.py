@@ -2,7 +2,7 @@
 
 Only the environment names the local cloud. A shell's rules split a command into words, and this process runs it:
 `test_documented_commands.py` starts the wrapper in a shell. The test plays the instances whenever a command waits:
-builders build, the web instance answers, and workers that are asked to drain end. The local CloudFormation makes no
+builders build, the web instance answers, and the controller replaces workers. The local CloudFormation makes no
 updates, so a command that changes a stack runs as a dry run, in an account without one. `roll --new-session-key` is
 a dry run, too: the local Auto Scaling refreshes no instances.
 """
@@ -30,7 +30,7 @@ from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.cli import fleetsight
 from scripts.model.built_once import PHOTOS
 from services.accounts import OPERATORS, Accounts
-from services.metadata import DRAIN_TAG
+from services.ec2 import VERSION_TAG
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
 from tests.support.bundles import relabelled_bundle
@@ -57,9 +57,9 @@ TYPED = {"up": "y\n", "down": f"{PREFIX}\n"}
 """What the reader answers to the questions of a command."""
 
 
-PAGE = "docs/aws.md"
-CHECK, CREATE, CONFIGURE, DELETE = "Prepare the account", "Create a stack", "Configure it", "Delete a stack"
-"""The sections of `PAGE` with commands about AWS."""
+PAGE, FIRST_HOUR, STACK = "docs/aws.md", "docs/aws-first-hour.md", "infra/README.md"
+CHECK, CREATE, DELETE = "Prepare the account", "Create a stack", "Delete a stack"
+"""The sections of `FIRST_HOUR` with commands about AWS."""
 
 
 def commands_of(document: str, *sections: str) -> list[tuple[CommandBlock, str]]:
@@ -111,13 +111,17 @@ class Reader:
         self.builders.work()
         for address in self.account.ec2.describe_addresses()["Addresses"]:
             self._serve(address["PublicIp"])
-        drained = [
-            each["InstanceId"]
-            for each in instances(self.account, PREFIX, "running")
-            if any(tag["Key"] == DRAIN_TAG for tag in each["Tags"])
-        ]
-        if drained:
-            self.account.ec2.terminate_instances(InstanceIds=drained)
+        self._replace_workers()
+
+    def _replace_workers(self) -> None:
+        """End a worker of another version than the default of the workers' template, as the controller would."""
+        by_name = [{"Name": "launch-template-name", "Values": [f"{PREFIX}-worker"]}]
+        for template in self.account.ec2.describe_launch_templates(Filters=by_name)["LaunchTemplates"]:  # type: ignore[arg-type]
+            default = {"Key": VERSION_TAG, "Value": str(template["DefaultVersionNumber"])}
+            running = instances(self.account, PREFIX, "running")
+            workers = [each for each in running if {"Key": "Name", "Value": f"{PREFIX}-worker"} in each["Tags"]]
+            if drifted := [each["InstanceId"] for each in workers if default not in each["Tags"]]:
+                self.account.ec2.terminate_instances(InstanceIds=drifted[:1])
 
     def _serve(self, address: str) -> None:
         """Serve the health check of the page at the address of the stack."""
@@ -165,8 +169,8 @@ def reader(
 
 
 def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(reader: Reader) -> None:
-    check, _ = commands_of(PAGE, CHECK)
-    for block, command in [check, *commands_of(PAGE, CREATE, DELETE)]:
+    check, _ = commands_of(FIRST_HOUR, CHECK)
+    for block, command in [check, *commands_of(FIRST_HOUR, CREATE, DELETE)]:
         assert block.output or "users operator" in command, f"{command} has no output below it"
         if "users operator" in command:
             accounts = Accounts(reader.account.cognito, reader.stack.outputs["UserPoolId"])
@@ -186,7 +190,7 @@ def test_the_page_prints_what_it_shows_from_the_check_until_nothing_is_left(read
             case "users":
                 assert [account.groups for account in accounts.list()] == [{OPERATORS}]
             case "down":
-                kept = {"bucket of images, results or models", "job table", "user pool"}
+                kept = {"bucket of data", "job table", "user pool"}
                 assert left(reader.stage) == kept
 
 
@@ -211,11 +215,11 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     assert printed["up --dry-run"].count("as it should be: nothing would be done.") == 1
     assert printed["up"].endswith(f"Fleetsight is at {address}")
     assert "it shall be version 2" in printed["roll"]
-    assert "3 workers are of other versions, and are replaced a few at a time." in printed["roll"]
-    assert "asked 1 workers to finish what they have and end" in printed["roll"]
+    assert "3 workers are of other versions: the controller replaces a few at a time." in printed["roll"]
+    assert "1 workers of other versions are left" in printed["roll"]
     assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
 
-    [new_key] = [command for _, command in commands_of(PAGE, CONFIGURE) if " roll " in command]
+    [new_key] = [command for _, command in commands_of(PAGE) if " roll " in command]
     printed_of_key = reader.run(f"{new_key} --dry-run")
     assert (
         "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
@@ -224,7 +228,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
 
 
 def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
-    default, free_plan = (command for _, command in commands_of(PAGE, CHECK))
+    default, free_plan = (command for _, command in commands_of(FIRST_HOUR, CHECK))
     assert "ok launch: EC2 would launch c7a.large" in reader.run(default)
     assert "ok launch: EC2 would launch c7i-flex.large" in reader.run(free_plan)
     assert not left(reader.stage)
@@ -246,7 +250,7 @@ VARIANTS = {
 @pytest.mark.parametrize("part", VARIANTS)
 def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) -> None:
     given, expected = VARIANTS[part]
-    (block,) = {block for block, command in commands_of(PAGE, CONFIGURE) if part in command}
+    (block,) = {block for page in (PAGE, STACK) for block, command in commands_of(page) if part in command}
     for command in block.commands:
         if " bake " in command:
             assert "worker ami-" in reader.run(command)
@@ -256,7 +260,7 @@ def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) ->
 
 
 def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
-    assert {block.document for block, _ in COMMANDS} == {"README.md", PAGE, "docs/operate.md"}
-    assert {block.section for block, _ in commands_of(PAGE)} == {CHECK, CREATE, CONFIGURE, DELETE}
-    for block, command in commands_of(PAGE, CONFIGURE):
+    assert {block.document for block, _ in COMMANDS} == {"README.md", FIRST_HOUR, PAGE, STACK, "docs/operate.md"}
+    assert {block.section for block, _ in commands_of(FIRST_HOUR)} == {CHECK, CREATE, DELETE}
+    for block, command in [*commands_of(PAGE), *commands_of(STACK)]:
         assert " roll " in command or any(part in each for part in VARIANTS for each in block.commands), command

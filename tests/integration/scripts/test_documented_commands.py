@@ -231,7 +231,7 @@ PRINTED: Mapping[str, str] = {
     "docs/operate.md: curl https://photos.example.org/*": r'"ready": ?true',
     "docs/first-batch.md: ./scripts/fleetsight load-test *": r"right +│ +200",
     "docs/operate.md: ./scripts/fleetsight dead-letters list": r"There are no dead letters",
-    "docs/aws.md: curl -k *": r'"image_id"',
+    "docs/aws-first-hour.md: curl -k *": r'"image_id"',
     "examples/README.md: python3 examples/upload.py *": "(?s)" + ".*".join(f"{name}: " for name in PHOTOS),
     "examples/README.md: python3 examples/watch.py *": r"(?m)^end ",
     "examples/README.md: examples/presigned.sh *": r"photo\.jpg",
