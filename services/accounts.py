@@ -96,10 +96,7 @@ class Accounts:
                     groups[sub_in(member["Attributes"])].add(name)
         for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
             for user in page["Users"]:
-                attributes = {each["Name"]: each.get("Value", "") for each in user["Attributes"]}
-                sub, is_verified = attributes["sub"], attributes.get("email_verified") == "true"
-                email = attributes.get("email", "")
-                yield Account(sub, email, user["Enabled"], frozenset(groups[sub]), is_verified=is_verified)
+                yield Account.of_attributes(user["Attributes"], user["Enabled"], groups[sub_in(user["Attributes"])])
 
     @contextmanager
     def _found(self, email: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ messages may disclose whether an address has an account.
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -109,6 +109,19 @@ class Account:
     groups: frozenset[str]
     second_factor: bool = False
     is_verified: bool = False
+
+    @classmethod
+    def of_attributes(
+        cls,
+        attributes: "Sequence[AttributeTypeTypeDef]",
+        enabled: bool,
+        groups: Collection[str],
+        second_factor: bool = False,
+    ) -> "Account":
+        """Return the account with these attributes in the pool."""
+        found = {each["Name"]: each.get("Value", "") for each in attributes}
+        is_verified = found.get("email_verified") == "true"
+        return cls(found["sub"], found.get("email", ""), enabled, frozenset(groups), second_factor, is_verified)
 
 
 class UserPool:
@@ -334,18 +347,11 @@ class UserPool:
             pages = self._client.get_paginator("admin_list_groups_for_user").paginate(
                 UserPoolId=self._pool_id, Username=name
             )
-            groups = frozenset(group["GroupName"] for page in pages for group in page["Groups"])
+            groups = {group["GroupName"] for page in pages for group in page["Groups"]}
         except self._client.exceptions.UserNotFoundException:
             return None
-        attributes = {each["Name"]: each.get("Value", "") for each in user["UserAttributes"]}
-        return Account(
-            attributes.get("sub", name),
-            attributes.get("email", ""),
-            user["Enabled"],
-            groups,
-            _TOTP_CHALLENGE in user.get("UserMFASettingList", ()),
-            attributes.get("email_verified") == "true",
-        )
+        second_factor = _TOTP_CHALLENGE in user.get("UserMFASettingList", ())
+        return Account.of_attributes(user["UserAttributes"], user["Enabled"], groups, second_factor)
 
     def _answer(
         self, challenge: "ChallengeNameTypeType", session: str, answers: dict[str, str]

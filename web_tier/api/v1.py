@@ -13,7 +13,6 @@ from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job
-from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.clock import utc_now
 from services.errors import NotFoundError
@@ -102,8 +101,8 @@ def index() -> Response:
     return json_response(Index())
 
 
-def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config, quota: QuotaScope) -> Job:
-    """Return the job of the user's first request with the idempotency key `key`; this request may be the first.
+def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Config, quota: QuotaScope) -> Job:
+    """Create the wanted job; with an idempotency key, return that of the user's first request with the key.
 
     Raises:
         IdempotencyKeyReusedError: if the first request was different.
@@ -113,13 +112,14 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         UnknownModelError: if there is no such job yet, and no model has the wanted name.
     """
     claims, request = jobs.claims, wanted.digest
-    claim = claims.find(key, utc_now())
+    claim = None if key is None else claims.find(key, utc_now())
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
-        claim = claims.acquire(key, Claim(job_id, request, utc_now(), model=model))
+        claim = Claim(job_id, request, utc_now(), model=model)
+        claim = claim if key is None else claims.acquire(key, claim)
     if claim.request != request:
         raise IdempotencyKeyReusedError("this Idempotency-Key came with another request before; use a new key")
     if claim.stored:
@@ -128,29 +128,22 @@ def create_job_once(jobs: UserJobs, wanted: CreateJob, key: str, config: Config,
         except NotFoundError as error:
             raise NotFoundError("the job of this Idempotency-Key has been deleted; use a new key") from error
     # This is the first request, or it repeats one that crashed here: both store the same item.
-    job = wanted_job(wanted, claim.job_id, claim.at, jobs.owner, claim.model)
-    jobs.create(job, quota.caller)
-    claims.mark_stored(key)
-    return job
-
-
-def wanted_job(wanted: CreateJob, job_id: str, at: datetime, owner: str, model: JobModel | None) -> Job:
-    """Return the job that a request wants, with its model."""
-    name = clean_job_name(wanted.name, job_name_of_time(at))
-    source, results = wanted.source or "", wanted.results or ""
-    pattern = wanted.source_pattern or ""
-    return Job(
-        job_id,
-        name,
-        at,
+    job = Job(
+        claim.job_id,
+        clean_job_name(wanted.name, job_name_of_time(claim.at)),
+        claim.at,
         wanted.keep,
-        owner,
-        source=source,
-        source_pattern=pattern,
-        results=results,
-        model=model,
+        jobs.owner,
+        source=wanted.source or "",
+        source_pattern=wanted.source_pattern or "",
+        results=wanted.results or "",
+        model=claim.model,
         max_failed_percent=wanted.max_failed_percent,
     )
+    jobs.create(job, quota.caller)
+    if key is not None:
+        claims.mark_stored(key)
+    return job
 
 
 def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:
@@ -222,16 +215,7 @@ def new_job() -> ResponseReturnValue:
     if wanted.source_pattern is not None and (source is None or not wanted.source_pattern.isprintable()):
         raise UnprocessableEntity("source_pattern goes with source, and has characters that can be printed only")
     wanted = wanted.model_copy(update={"source": source, "results": results})
-    if key is None:
-        job_id = new_job_id(spread=config.web.spread_keys)
-        model = current_backend().served.model_for_job(wanted.model, job_id)
-        job = wanted_job(wanted, job_id, utc_now(), jobs.owner, model)
-        check_open_jobs_limit(jobs, config)
-        quota.charge_job()
-        jobs.create(job, quota.caller)
-    else:
-        job = create_job_once(jobs, wanted, key, config, quota)
-    body = JobBody.from_job(job)
+    body = JobBody.from_job(create_job(jobs, wanted, key, config, quota))
     return json_response(body, 201), {"Location": body.links.self}
 
 

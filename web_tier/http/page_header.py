@@ -5,6 +5,6 @@ from flask import render_template
 from web_tier.http.backend import current_backend
 
 
-def render_with_fleet(template: str, **context: object) -> str:
-    """Return the rendered page with the state of the fleet in its header."""
-    return render_template(template, fleet=current_backend().fleet.snapshot(), **context)
+def render_with_fleet(template: str, *, for_viewer: bool = False, **context: object) -> str:
+    """Return the rendered page with the state of the fleet in its header, which viewers of shared jobs do not see."""
+    return render_template(template, fleet=None if for_viewer else current_backend().fleet.snapshot(), **context)

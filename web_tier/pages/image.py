@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -79,8 +79,9 @@ def image_page(job_id: str, image_id: str) -> str:
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
-    return (render_template if share else render_with_fleet)(
+    return render_with_fleet(
         "image.html",
+        for_viewer=share is not None,
         share=share,
         job=job,
         item=result,

@@ -459,8 +459,9 @@ def job_page(job_id: str) -> ResponseReturnValue:
         return redirect(url_for("jobs.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
     job = view.progress.status.job
-    return (render_template if view.share else render_with_fleet)(
+    return render_with_fleet(
         "job.html",
+        for_viewer=view.share is not None,
         view=view,
         max_labels=MAX_LABELS,
         unsure_percent=UNSURE_PERCENT,
