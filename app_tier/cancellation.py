@@ -33,11 +33,7 @@ class CancelledJobs:
         self._asking = tuple(threading.Lock() for _ in range(LOCKS))
 
     def has(self, job_id: str) -> bool:
-        """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago.
-
-        Raises:
-            botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
-        """
+        """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago."""
         now = self._clock()
         if self._was_checked(job_id, now):
             return False

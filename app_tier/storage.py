@@ -3,6 +3,7 @@
 In this order a deleted request has left a result, even if the worker is killed between two steps. If it is killed
 before the prediction is stored, nothing has happened. After that, the image is received again and answered with the
 stored prediction. One prediction of an image is valid (`core/predictions.py`), and every response repeats it.
+botocore's errors pass through once its retries are spent.
 """
 
 import logging
@@ -26,9 +27,6 @@ def answered_before(task: Task[None], bucket: Bucket) -> Task[ClassificationResu
     """Return the task with the response of an earlier delivery if that one's prediction is stored and has a label.
 
     The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
-
-    Raises:
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     earlier = stored_prediction(task.delivery.request.ref, bucket)
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
@@ -40,9 +38,6 @@ def store(
     """Store the prediction unless one stands that it may not replace; return the task with the response.
 
     The response alone knows how long storing took.
-
-    Raises:
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     before = clock()
     standing = store_prediction(task.payload, bucket)
@@ -56,9 +51,6 @@ def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> li
     """Send up to ten responses; return the deliveries that have been answered by it.
 
     A response that is too large for the queue loses its last labels, or refers to the stored prediction.
-
-    Raises:
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     fitting = [response_within(task.payload, responses.max_message_bytes) for task in tasks]
     messages = [
@@ -70,11 +62,7 @@ def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> li
 
 
 def delete(answered: Sequence[Delivery], requests: Queue) -> None:
-    """Delete the requests that have been answered; one that stays comes again, which is harmless.
-
-    Raises:
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
-    """
+    """Delete the requests that have been answered; one that stays comes again, which is harmless."""
     kept = requests.delete([delivery.receipt for delivery in answered])  # nosec B113 # a queue of that name
     if kept:
         _log.warning("requests were not deleted and come again", extra={"messages": len(kept)})
@@ -95,7 +83,6 @@ def fetch(
     Raises:
         NotFoundError: the object is gone.
         ImageRejectedError: it is larger than an image may be, and was not read.
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     before = clock()
     try:

@@ -2,7 +2,7 @@
 
 The first that is `done` remains: it replaces a `failed` one, and nothing replaces it. A `failed` prediction replaces
 one of an earlier attempt. Every write is conditional, so this also holds if several processes write at the same
-time.
+time. botocore's errors pass through once its retries are spent.
 """
 
 import logging
@@ -28,7 +28,6 @@ def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
 
     Raises:
         PredictionConflictError: it is unknown which one is stored.
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
     """
     key, body = output_key(prediction.ref), prediction.to_json().encode()
     for _ in range(MAX_WRITES):
@@ -48,11 +47,7 @@ def store_prediction(prediction: Prediction, bucket: Bucket) -> Prediction:
 
 
 def stored_prediction(ref: ImageRef, bucket: Bucket) -> Prediction | None:
-    """Return the stored prediction of an image, or None if there is none that can be read.
-
-    Raises:
-        botocore.exceptions.BotoCoreError, ClientError: once the retries are spent.
-    """
+    """Return the stored prediction of an image, or None if there is none that can be read."""
     try:
         return _read(ref, bucket)[0]
     except NotFoundError:

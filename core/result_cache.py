@@ -58,11 +58,7 @@ class ResultCache:
     def find(
         self, owner: str, digests: Collection[str], model_digest: str, now: datetime
     ) -> Mapping[str, ClassificationResult]:
-        """Return `owner`'s results that are valid at `now` for those of `digests` in the cache, by the SHA-256.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return `owner`'s results that are valid at `now` for those of `digests` in the cache, by the SHA-256."""
         if not self.lifetime:
             return {}
         items = self.table.get_all([(_partition(digest, owner), model_digest) for digest in set(digests)])

@@ -25,11 +25,7 @@ class Accounts:
         self._client, self._pool_id = client, pool_id
 
     def add(self, email: str) -> str:
-        """Make an account and return its temporary password, which its first sign-in replaces. No mail is sent.
-
-        Raises:
-            EmailRefusedError, EmailTakenError: as they say.
-        """
+        """Make an account and return its temporary password, which its first sign-in replaces. No mail is sent."""
         name, password = required_email(email), random_password()
         try:
             self._client.admin_create_user(

@@ -74,16 +74,12 @@ class ListedPage:
 
 @dataclass(frozen=True)
 class ListingStore:
-    """The listings in the job table."""
+    """The listings in the job table. TableBusyError passes through; each call may be repeated."""
 
     store: JobStore
 
     def create_job(self, job: Job, caller: str, at: datetime) -> None:
-        """Record a new job with a source, so that the controller lists it.
-
-        Raises:
-            TableBusyError: it could not be recorded; recording it again is safe.
-        """
+        """Record a new job with a source, so that the controller lists it."""
         # The job last: each job that exists is listed. Open from now on, so that it does not expire meanwhile.
         self.put_pending(job.job_id, caller)
         self.store.reopen(job.job_id, at)

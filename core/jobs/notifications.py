@@ -109,9 +109,6 @@ class NotificationStore:
             at: the present.
             is_bounded: whether the request counts towards `MAX_REQUESTS`, unless it only cancels.
             shared: attributes of `Notification`: page, secret.
-
-        Raises:
-            TooManyNotificationsError: as it says.
         """
         attributes: dict[str, str | int] = dict(shared)
         for channel, target in targets.items():

@@ -22,7 +22,7 @@ from services.table import LAST, Table
 
 @dataclass(frozen=True)
 class JobReader:
-    """Reads what any job holds.
+    """Reads what any job holds; a method may raise TableBusyError if DynamoDB does not return all of it.
 
     A subclass that overrides `_partition` checks there whether the job may be read: no read can omit the check.
     """
@@ -34,11 +34,7 @@ class JobReader:
         return partition(job_id)
 
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
-        """Return the records of those of `refs`, each once, that are accepted images.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return the records of those of `refs`, each once, that are accepted images."""
         items = self.table.get_all([(self._partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
         found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
         return {record.ref: record for record in found}
@@ -59,11 +55,7 @@ class JobReader:
         return None if item is None else ClassificationResult.from_json(str(item["response"]))
 
     def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
-        """Return the results of those of `refs`, each once and of any jobs, that have one.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return the results of those of `refs`, each once and of any jobs, that have one."""
         items = self.table.get_all([(self._partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
         found = (ClassificationResult.from_json(str(item["response"])) for item in items)
         return {response.ref: response for response in found}

@@ -43,7 +43,7 @@ def digest_of(token: str) -> str:
 
 @dataclass(frozen=True)
 class ShareStore:
-    """The shares of jobs in the job table. botocore's errors pass through."""
+    """The shares of jobs in the job table. botocore's errors and TableBusyError pass through."""
 
     table: Table
 
@@ -52,7 +52,6 @@ class ShareStore:
 
         Raises:
             NotFoundError: there is no such job.
-            TooManySharesError, TableBusyError: as they say.
         """
 
         def added(shares: Sequence[Share]) -> list[Share]:

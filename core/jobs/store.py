@@ -141,7 +141,10 @@ SLOW_RECORD_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class JobStore(JobReader):
-    """Reads and writes the job table."""
+    """Reads and writes the job table.
+
+    Any method may raise TableBusyError: some items were not read or written, and calling it again is safe.
+    """
 
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
 
@@ -152,11 +155,7 @@ class JobStore(JobReader):
         self.create_all([job])
 
     def create_all(self, jobs: Sequence[Job]) -> None:
-        """Record new jobs.
-
-        Raises:
-            TableBusyError: some could not be recorded; recording all again is safe.
-        """
+        """Record new jobs."""
         self.table.put_all([job_item(job) for job in jobs])
         self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])
 
@@ -176,7 +175,6 @@ class JobStore(JobReader):
 
         Raises:
             NotFoundError: it does not exist.
-            TableBusyError: it could not be read.
         """
         items = self.table.get_all([(JOBS, job_id), (counts_partition(job_id), CANCELLED)])
         found = next((item for item in items if item["pk"] == JOBS), None)
@@ -191,21 +189,13 @@ class JobStore(JobReader):
             self.table.set(partition_key, job.job_id, job_model_attributes(model), "attribute_exists( #pk )")
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
-        """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""
         return {
             str(item["sk"]) for item in self.table.get_all([(jobs_partition(owner), job_id) for job_id in job_ids])
         }
 
     def jobs_of(self, job_ids: Collection[str]) -> dict[str, Job]:
-        """Return the jobs with these ids, each once, that exist, by id.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return the jobs with these ids, each once, that exist, by id."""
         return {str(item["sk"]): job_of(item) for item in self.table.get_all([(JOBS, each) for each in job_ids])}
 
     def jobs(self, limit: int, before: str | None = None, owner: str = "") -> list[Job]:
@@ -273,7 +263,6 @@ class JobStore(JobReader):
         The controller gives a `reason`, the job's user none.
 
         Raises:
-            TableBusyError: it could not be marked; marking it again is safe.
             NotFoundError: the job is being deleted.
         """
         # Open first: the controller finds the mark in the open jobs.
@@ -282,11 +271,7 @@ class JobStore(JobReader):
         self.table.put_if(item, "attribute_not_exists( #pk )")
 
     def delete_cancelled(self, job_id: str) -> None:
-        """Delete the mark of `put_cancelled`, if there is one.
-
-        Raises:
-            TableBusyError: it could not be deleted; deleting it again is safe.
-        """
+        """Delete the mark of `put_cancelled`, if there is one."""
         self.table.delete_all([(counts_partition(job_id), CANCELLED)])
 
     def put_resumed(self, job_id: str) -> None:
@@ -298,20 +283,12 @@ class JobStore(JobReader):
         return self.table.get(counts_partition(job_id), RESUMED) is not None
 
     def cancelled_jobs(self, job_ids: Collection[str]) -> set[str]:
-        """Return those of `job_ids`, each once, that are cancelled.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return those of `job_ids`, each once, that are cancelled."""
         found = self.table.get_all([(counts_partition(job_id), CANCELLED) for job_id in job_ids])
         return {str(item["pk"]).partition("#")[2] for item in found}
 
     def taking_images(self, job_ids: Collection[str]) -> set[str]:
-        """Return those of `job_ids`, each once, that exist and are not cancelled, in one read.
-
-        Raises:
-            TableBusyError: some could not be read.
-        """
+        """Return those of `job_ids`, each once, that exist and are not cancelled, in one read."""
         keys = [key for job_id in job_ids for key in ((JOBS, job_id), (counts_partition(job_id), CANCELLED))]
         items = self.table.get_all(keys)
         existing = {str(item["sk"]) for item in items if item["pk"] == JOBS}
@@ -323,9 +300,6 @@ class JobStore(JobReader):
         """Return the current jobs for the single images of these users, by user; not all users have one.
 
         A current job may not exist yet, and may have been deleted or cancelled since.
-
-        Raises:
-            TableBusyError: some could not be read.
         """
         items = self.table.get_all([(SINGLE, jobs_partition(owner)) for owner in dict.fromkeys(owners)])
         jobs = [single_job_of(item) for item in items if int(item[EXPIRES_AT]) > now.timestamp()]
@@ -367,9 +341,6 @@ class JobStore(JobReader):
         Args:
             job: the job to delete.
             is_due: returns whether the job may expire, by its current items, and this process may still act.
-
-        Raises:
-            TableBusyError: it could not be deleted; expiring it again is safe.
         """
         if self.is_open(job.job_id):
             return False
@@ -438,7 +409,6 @@ class JobStore(JobReader):
         are then marked again, as touched later.
 
         Raises:
-            TableBusyError: some could not be recorded; recording all again is safe.
             NotFoundError: one of the jobs is being deleted.
         """
         job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
@@ -454,7 +424,6 @@ class JobStore(JobReader):
         """Mark a job as open: it may have images without a result.
 
         Raises:
-            TableBusyError: it could not be recorded; recording it again is safe.
             NotFoundError: the job is being deleted.
         """
         self.table.put_all([_open_item(job_id, touched_at)])
@@ -485,11 +454,7 @@ class JobStore(JobReader):
         return self.table.put_if(image_item(after), "attribute_exists( #pk ) AND attribute_not_exists( #attempt )")
 
     def put_retried(self, job_id: str, at: datetime) -> None:
-        """Record when failed images of a job were last retried, and mark it as open; after the images themselves.
-
-        Raises:
-            TableBusyError: it could not be recorded; recording it again is safe.
-        """
+        """Record when failed images of a job were last retried, and mark it as open; after the images themselves."""
         self.table.put_all(
             [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, _open_item(job_id, at)]
         )
@@ -500,11 +465,7 @@ class JobStore(JobReader):
         return None if item is None else moment_in(item, "at")
 
     def delete_images(self, refs: Sequence[ImageRef]) -> None:
-        """Delete the records of images that were not accepted, and the results of cached ones.
-
-        Raises:
-            TableBusyError: some could not be deleted; deleting all again is safe.
-        """
+        """Delete the records of images that were not accepted, and the results of cached ones."""
         keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
         self.table.delete_all(
             [(partition_key, f"{kind}{image_id}") for partition_key, image_id in keys for kind in (IMAGE, RESULT)]
@@ -520,11 +481,7 @@ class JobStore(JobReader):
         )
 
     def put_accepted_counts(self, counts: Mapping[str, tuple[str, AcceptedCount]]) -> None:
-        """Record the counts of several jobs, by their ids; no other process may write under these writer ids.
-
-        Raises:
-            TableBusyError: some could not be recorded; recording all again is safe.
-        """
+        """Record the counts of several jobs, by their ids; no other process may write under these writer ids."""
         self.table.put_all(
             [
                 {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", **accepted_attributes(count)}
@@ -550,7 +507,6 @@ class JobStore(JobReader):
 
         Raises:
             NotFoundError: there is no such job, or `may_read` returns False for it, or it has no such image.
-            TableBusyError: they could not be read.
         """
         partition_key = partition(ref.job_id)
         kinds = [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT, TRUTH)]
@@ -573,11 +529,7 @@ class JobStore(JobReader):
     # Results
 
     def put_done(self, responses: Sequence[ClassificationResult]) -> None:
-        """Store results with status `done`, replacing existing ones.
-
-        Raises:
-            TableBusyError: some could not be stored; storing all again is safe.
-        """
+        """Store results with status `done`, replacing existing ones."""
         self.table.put_all([result_item(response) for response in responses])
 
     def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
@@ -596,11 +548,7 @@ class JobStore(JobReader):
     # Requests that were sent again
 
     def put_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
-        """Store how often the requests of images of a job were sent again, by image id; absolute figures.
-
-        Raises:
-            TableBusyError: some could not be stored; storing all again is safe.
-        """
+        """Store how often the requests of images of a job were sent again, by image id; absolute figures."""
         self.table.put_all([resend_item(job_id, image_id, resend) for image_id, resend in resends.items()])
 
     # True labels
@@ -609,7 +557,6 @@ class JobStore(JobReader):
         """Set true labels of images of a job that has just been read, by image id; None removes one.
 
         Raises:
-            TableBusyError: some could not be set; setting all again is safe.
             NotFoundError: the job was deleted; what was written is removed.
         """
         if not job.is_reviewed:

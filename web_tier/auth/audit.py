@@ -87,16 +87,12 @@ class AuditPage:
 
 @dataclass(frozen=True)
 class AuditTrail:
-    """The audit trail in the job table. botocore's errors pass through."""
+    """The audit trail in the job table. botocore's errors and `TableBusyError` pass through."""
 
     table: Table
 
     def record(self, event: AuditEvent) -> None:
-        """Record an event; recording it again changes nothing.
-
-        Raises:
-            TableBusyError: it could not be recorded.
-        """
+        """Record an event; recording it again changes nothing."""
         concerned = event.user or event.details.get("account", "")
         self.table.put_all([_item(event, _ALL), _item(event, _of_user(concerned))])
 

@@ -177,11 +177,7 @@ class UserJobs(JobReader):
             self._store.create(self._checked(job))
 
     def delete(self, job_id: str) -> None:
-        """Delete a job.
-
-        Raises:
-            TableBusyError: it could not be deleted; deleting again is safe.
-        """
+        """Delete a job."""
         self._store.delete(self.job(job_id))
 
     def pages(self) -> Iterator[tuple[Job, ...]]:
@@ -202,7 +198,6 @@ class UserJobs(JobReader):
 
         Raises:
             NotFoundError: also if the image does not exist.
-            TableBusyError: it could not be read.
         """
         job, record, response, resend, truth = self._store.whole_image(ref, self._may_read)
         return job, ImageResult(record, response, resend, truth)
@@ -216,7 +211,6 @@ class UserJobs(JobReader):
 
         Raises:
             NotFoundError: also if the job was deleted meanwhile.
-            TableBusyError: some could not be set; setting all again is safe.
         """
         job = self._known(job_id)
         self._store.set_truths(job, truths)
@@ -230,11 +224,7 @@ class UserJobs(JobReader):
     def request_notification(
         self, job_id: str, targets: Mapping[Channel, str], *, page: str, secret: str
     ) -> Notification:
-        """Request messages for the end of a job, as `NotificationStore.request`, and return all of them.
-
-        Raises:
-            TooManyNotificationsError: as it says.
-        """
+        """Request messages for the end of a job, as `NotificationStore.request`, and return all of them."""
         self._known(job_id)
         notifications = NotificationStore(self.table)
         notifications.request(job_id, targets, utc_now(), page=page, secret=secret)

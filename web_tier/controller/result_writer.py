@@ -129,7 +129,6 @@ class ResultWriter:
         no record claims more than was sent.
 
         Raises:
-            TableBusyError: when some could not be put.
             StaleTokenError: when another controller has taken over.
         """
         with self.jobs.hold(job_id) as job:

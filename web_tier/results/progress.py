@@ -348,11 +348,7 @@ def has_cost(counts: Counts) -> bool:
 
 
 def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings) -> JobCost | None:
-    """Return the cost of a job so far, or None if it is not known, as for jobs from before the first billing period.
-
-    Raises:
-        TableBusyError: if an earlier billing period could not be read.
-    """
+    """Return the cost of a job so far, or None if it is not known, as for jobs before the first billing period."""
     return job_costs([counts], fleet, store, prices)[0]
 
 

@@ -13,6 +13,8 @@ at that moment, `align_tombstone` then reads the mark again.
 
 The controller cancels a job in the same way when too many of its images failed, with the reason in the mark. A retry
 then also goes on with the source of the job, and the limit has no more effect.
+
+Errors of S3 and of the table pass through; each function may be called again.
 """
 
 from datetime import datetime
@@ -33,7 +35,6 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     A repeat does nothing more.
 
     Raises:
-        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: cancelling again is safe.
         NotFoundError: the job is being deleted.
     """
     store, job_id = ingest.store, status.job.job_id
@@ -47,7 +48,6 @@ def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, r
     """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone.
 
     Raises:
-        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: cancelling again is safe.
         NotFoundError: the job is being deleted.
     """
     store.put_cancelled(job_id, at, reason)
@@ -58,9 +58,6 @@ def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelle
     """Store the tombstone of a job that `is_cancelled`, as its mark said last, or delete it.
 
     Repeat this if the mark has changed meanwhile: the job was resumed, or cancelled, by another process.
-
-    Raises:
-        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: calling again is safe.
     """
     key = cancelled_key(job_id)
     while True:
@@ -79,7 +76,6 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     If the controller had cancelled it, further images of its source count towards the quota of `caller`.
 
     Raises:
-        TableBusyError, botocore.exceptions.BotoCoreError, ClientError: resuming again is safe.
         NotFoundError: the job is being deleted.
     """
     job_id, store = job.job_id, ingest.store

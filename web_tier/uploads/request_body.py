@@ -58,7 +58,6 @@ def request_parts(limits: WebSettings) -> Parts:
         UnsupportedMediaType: the body is not multipart/form-data.
         BadRequest: the form is malformed or ends early.
         RequestEntityTooLarge: it has too many files or is too large.
-        RequestTimeout: the client is too slow.
         BusyError: the bodies that are being read fill the memory.
     """
     if request.mimetype != "multipart/form-data":
@@ -147,7 +146,6 @@ def raw_image(name: str, limits: WebSettings, memory: MemoryLimiter) -> Iterator
     Raises:
         ImageRefusedError, RequestEntityTooLarge: the body is larger than an image may be; the first if the client
             declares its size.
-        RequestTimeout: the client is too slow.
     """
     if (length := request.content_length or 0) > limits.max_image_bytes:
         refusal = too_large(length, limits.image_limits)
@@ -163,7 +161,6 @@ def json_image(limits: WebSettings, memory: MemoryLimiter) -> Iterator[Upload]:
     Raises:
         UnprocessableEntity: the body is not JSON with base64 in `data`.
         RequestEntityTooLarge: the body is larger than an image may be.
-        RequestTimeout: the client is too slow.
     """
     max_bytes = int(limits.max_image_bytes * _BASE64_GROWTH) + _SPARE_BYTES
     with memory.acquired(_JSON_COPIES * _expected_bytes(max_bytes)):

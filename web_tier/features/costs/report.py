@@ -120,11 +120,7 @@ class CostReports:
     owner: str | None
 
     def report(self, day: date, days: int, by: Grouping) -> CostReport:
-        """Return the report of `days` days until `day`, from 1 to `MAX_REPORT_DAYS`.
-
-        Raises:
-            TableBusyError: some items could not be read.
-        """
+        """Return the report of `days` days until `day`, from 1 to `MAX_REPORT_DAYS`."""
         wanted = tuple(day - timedelta(days=back) for back in range(days))
         billed = self._fleet_days(wanted) if self.owner is None else []
         if self.owner is None and by == "day":
@@ -145,11 +141,7 @@ class CostReports:
         return CostReport(wanted, by, lines, whole_sum, rest, unknown, is_complete)
 
     def named(self, lines: Sequence[CostLine]) -> list[CostLine]:
-        """Return lines with the names of their jobs, and of their users as far as they are known.
-
-        Raises:
-            TableBusyError: the jobs could not be read.
-        """
+        """Return lines with the names of their jobs, and of their users as far as they are known."""
         job_ids = {line.job_id for line in lines if line.job_id}
         jobs = self.jobs.jobs_of(job_ids) if job_ids else {}
         users = _user_names([line.owner for line in lines])

@@ -77,11 +77,7 @@ class WebhookAddress:
 
 
 def parse_webhook(url: str, settings: NotificationSettings) -> WebhookAddress:
-    """Return the parts of a URL to which webhooks may go by the configuration.
-
-    Raises:
-        WebhookRefusedError: as it says.
-    """
+    """Return the parts of a URL to which webhooks may go by the configuration."""
     if not settings.webhook_hosts:
         raise WebhookRefusedError("webhooks are off here; an operator can allow hosts (notifications.webhook_hosts)")
     schemes = ("https", "http") if settings.webhook_private else ("https",)

@@ -257,7 +257,6 @@ def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: T
 
     Raises:
         NotFoundError: the job was deleted.
-        TableBusyError: some could not be set; setting all again is safe.
     """
     before, now = jobs.truths(job_id), utc_now()
     changed = {
