@@ -71,7 +71,6 @@ class Bundle:
 
     Attributes:
         manifest: the contents of its ``bundle.json``.
-        digest: of the manifest.
         unchecked: names of files that cannot be used, since nothing was to use them and their digests are unchecked.
     """
 

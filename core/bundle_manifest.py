@@ -165,7 +165,6 @@ class Manifest(BaseModel):
     """The contents of ``bundle.json``.
 
     Attributes:
-        format_version: of this file.
         name: what people call the model; part of every result.
         architecture: the network's own name, such as ``resnet18`` or ``cifar-resnet20``.
         files: SHA-256 of each file of the bundle but this one, by name.

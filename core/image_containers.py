@@ -565,9 +565,6 @@ def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int
     """Check that the first page is a picture, not the preview of a camera raw file, and that all of it is here.
 
     Yields 0 for each tag of its parts: many parts may be the same large directory.
-
-    Raises:
-        ImageRejectedError: it is not.
     """
     interpretations = {*page.get(_PHOTOMETRIC, ())}
     for place in page.get(_SUB_DIRECTORIES, ()):

@@ -26,7 +26,6 @@ class ModelResults(WireModel, frozen=False):
     Attributes:
         last_at: when the last result was recorded, by the controller's clock.
         done: images with a label.
-        failed: images that failed.
         score_sum: sum of the scores of the images with a label.
         faulty: those of the failed images that the network may have caused: its scores were no numbers, or each
             worker that had the image ended.

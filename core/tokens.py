@@ -308,11 +308,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _key_id(text: str) -> str:
-    """Return the key id in a token's header, which must be like Cognito's.
-
-    Raises:
-        TokenRefusedError: the header has another algorithm, or fields about keys or extensions.
-    """
+    """Return the key id in a token's header, which must be like Cognito's."""
     try:
         header = json.loads(urlsafe_b64decode(text.partition(".")[0].encode()), cls=_StrictDecoder)
     except (ValueError, RecursionError):

@@ -87,7 +87,6 @@ class FleetSpending(WireModel):
     bills from its first second on.
 
     Attributes:
-        day: the current day.
         today, month: metered cost of the instances since midnight, and since the first of the month.
         committed: minimum cost of the instances that are starting, which are not metered yet.
         launch: the most that one more launch costs at least.
@@ -225,7 +224,6 @@ class RollBackMessage(WireModel):
 
     Attributes:
         at: when it was rolled back.
-        model: its name.
         reason: why, in words.
         text: the sentences for people.
         sent: names of the receivers that have accepted it.
@@ -374,7 +372,6 @@ class FleetSnapshot(WireModel):
         reason: the last decision in words.
         problem: what operators must know, such as why the last launch failed, in words; None if there is nothing.
         launch_error: why the last launch failed, in words; None if it succeeded.
-        paused: the pause of the fleet, or None.
         image_seconds: measured time that one worker takes for an image; None if it is not known yet.
         boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
         arrival_rate: estimated arrivals, in images/s.

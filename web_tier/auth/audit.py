@@ -64,7 +64,6 @@ class AuditEvent:
         action: the action, such as `sign-in` or `job deleted`.
         user: the user's e-mail address, or their id if the address is unknown; empty if nothing shows who it is.
         address: IP address of the request.
-        request_id: id of the request in the log.
         details: further data, such as the job's id; `account` is the one that a failed sign-in named.
     """
 

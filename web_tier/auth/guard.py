@@ -174,11 +174,7 @@ def _guard() -> ResponseReturnValue | None:
 
 
 def _check_right(right: Right, identity: Identity) -> None:
-    """Check that a user has a right.
-
-    Raises:
-        Forbidden: the user has not; the message depends on what is missing.
-    """
+    """Check that a user has a right."""
     if right.is_granted_to(identity):
         return
     if right is Right.OPERATE and OPERATORS not in identity.groups:

@@ -24,7 +24,6 @@ class Identity:
         owner: id of the user (the pool's `sub`), who owns jobs; empty without sign-in.
         email: name of the user on pages; may be empty.
         groups: of the user; an account of the pool needs no group to be a user.
-        by: the kind of credential.
         signed_in: epoch seconds of the sign-in that the credential was made from.
         second_factor: whether that sign-in is known to have included a second factor.
     """

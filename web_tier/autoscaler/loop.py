@@ -43,7 +43,6 @@ class Autoscaler:
 
     Attributes:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
-        signals: demand signals, or None if there are none.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
         on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
         on_failed_models: called in each round with the digests of models that workers cannot load; returns events.

@@ -83,7 +83,6 @@ class Collector:
     """The consumer of the response queue; its ticks may be called from several threads.
 
     Attributes:
-        responses: the response queue.
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         jobs: what is known of jobs.
         cache: remembers results for images with the same bytes.

@@ -98,7 +98,6 @@ class JobCache:
     """What is known of jobs. Its methods may be called from several threads.
 
     Attributes:
-        store: the job table.
         readers: reads jobs that are not known yet.
         max_images: bound of what is remembered; the jobs that were used last stay.
         max_answered: the same for jobs in which every image has its result.

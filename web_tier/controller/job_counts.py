@@ -170,7 +170,6 @@ class JobCounts:
         redelivered: images with a request that was received more than once until the result that they have.
         resends: of images with a request that the controller sent again.
         cancelled: images that failed because the job was cancelled.
-        max_failed_percent: of the job.
     """
 
     counts: Counts

@@ -174,7 +174,6 @@ class JobWatch:
         unknown_at: a time at which images were not requested yet that are not known.
         missing: number of images without a result of their last attempt.
         waits: since when each of them has been missing.
-        group: their message group.
         is_counted: whether images and retries were read after the last added ones must have been recorded.
     """
 

@@ -109,10 +109,8 @@ class SourceImporter:
     """Imports the images of jobs with a source.
 
     Attributes:
-        sources: the buckets of the sources.
         ingest: records and enqueues images; its bucket is the input bucket.
         config: the configuration: which sources are allowed, and the limits of an image and of a day.
-        page_objects: objects of a page.
         spans: says whether spans of the next page are exported.
     """
 
@@ -217,21 +215,13 @@ class SourceImporter:
         return listing
 
     def _check_granted(self, location: S3Location) -> None:
-        """Check that the location may be read, also if a stored page has waited for the quota of the next day.
-
-        Raises:
-            _SourceRefusedError: the configuration does not allow it any more.
-        """
+        """Check that the location may be read, also if a stored page has waited for the quota of the next day."""
         # A user who was an operator when the job was created has the right to its rest.
         if not is_granted(self.config.imports.sources, location, to_operator=True):
             raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
 
     def _next_page(self, job: Job, listing: SourceListing, turns: ImportTurns) -> ListedPage:
-        """List the objects after those that are listed.
-
-        Raises:
-            _SourceRefusedError: the source cannot be listed, now and later.
-        """
+        """List the objects after those that are listed."""
         location = S3Location.parse(job.source)
         if listing.listed + self.page_objects > MAX_POSITION:
             raise _SourceRefusedError(
@@ -381,11 +371,7 @@ class SourceImporter:
         return chosen, left.renewed_at
 
     def _put(self, job_id: str, listing: SourceListing) -> SourceListing:
-        """Record how far a source is listed; return it.
-
-        Raises:
-            OutdatedTenureError: a later controller has recorded it.
-        """
+        """Record how far a source is listed; return it."""
         self._check_active()
         if not self._listings.put_listing(job_id, listing, self.tenure.token):
             raise OutdatedTenureError

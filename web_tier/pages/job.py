@@ -581,7 +581,6 @@ def _selected() -> list[str]:
     """Return the ids of the selected jobs of the list, each once.
 
     Raises:
-        BadRequest: none is selected, or more than a page has.
         NotFoundError: one is no id.
     """
     chosen = [known_id("job", text) for text in dict.fromkeys(request.form.getlist("job"))]

@@ -230,11 +230,7 @@ def _setup_context(access: AuthServices, secret: str, access_token: str) -> dict
 
 
 def _setup(access: AuthServices, owner: str) -> tuple[str, str]:
-    """Return the key and the access token of the setup form.
-
-    Raises:
-        BadRequest: if they are forged, another user's, or more than an hour old.
-    """
+    """Return the key and the access token of the setup form."""
     sealed = access.sessions.keys.unseal(form_field("setup"), SETUP, seconds=SETUP_SECONDS)
     if sealed is not None:
         secret, access_token = sealed

@@ -141,8 +141,6 @@ class AddingText:
 
     Attributes:
         takes: which files are accepted, without the full stop.
-        max_files: files in one request.
-        limits: the `BrowserLimits`.
     """
 
     takes: str
@@ -198,8 +196,6 @@ class BrowserLimits(_ScriptData):
         max_bytes: size of a file.
         max_pixels: width times height of an image.
         shrink_above: longest side in pixels of an image that is sent unchanged; with 0 every image is.
-        max_files: files in one request.
-        max_request_bytes: size of one request.
         formats: that are accepted as they are.
         other_files: kinds of files that are not accepted.
         unknown_reason: why a file of no known kind is not accepted.

@@ -49,7 +49,6 @@ class ImageRow(WireModel):
         id: the image's id.
         name: its filename; absent from a row that has only a result.
         bytes: size of the file; absent in the same case.
-        status: state of the image.
         label, score: of an image that is done; the score from 0 to 1.
         also: its further labels that are not mere guesses; only independent labels (a sigmoid's) have them.
         failure: why an image failed, in two or three words.

@@ -96,10 +96,8 @@ class ProgressBody(ApiBody):
     """A job's progress as a page shows it; figures with a unit are texts.
 
     Attributes:
-        state: state of the job.
         words: the state in words, such as `blocked: paused by ops`, or `cancelling` until all images are answered.
         blocked: why no waiting image can be classified now; None if nothing prevents it.
-        accepted, done, failed, waiting: images.
         cancelled: those of the failed images that were cancelled.
         failed_words: what the failed images are: failed, cancelled, or both.
         in_flight: images that a worker has for certain; they wait for their results, too.

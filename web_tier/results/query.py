@@ -91,7 +91,6 @@ class ResultsFilter:
     """Conditions that an image must meet; None is no condition.
 
     Attributes:
-        label: its whole label.
         min_score, max_score: lowest and highest score of its label, 0 to 1.
         filename: part of its filename, in any case.
         truth: its whole true label.

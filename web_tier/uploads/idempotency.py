@@ -54,7 +54,6 @@ class Claim:
 
     Attributes:
         job_id: the job that the first request with the key creates.
-        request: digest of that request.
         at: when it arrived.
         model: of the job, so that a repeat creates the same one after a roll-out.
     """

@@ -49,7 +49,6 @@ class Upload:
 
     Attributes:
         data: empty when its `size` (bytes) is more than allowed.
-        field: name of its field.
         position: of its image among those of the job, if the client chose one.
     """
 

@@ -73,7 +73,6 @@ class PresignedUploads:
     """Accepts images that their owners put into the input bucket themselves.
 
     Attributes:
-        bucket: the input bucket.
         seconds: lifetime of a form.
         copies: copies objects within the input bucket.
     """

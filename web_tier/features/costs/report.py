@@ -91,7 +91,6 @@ class CostReport:
     Attributes:
         days: the days of the report, newest first.
         lines: dearest first; grouped by day, newest first.
-        total: all lines and `rest`.
         rest: for operators, what the fleet was billed and no line has: idle time, and answers that no row counts.
         unknown_images: images of billing periods that are too old to be known; they are in no line's cost.
     """

@@ -90,11 +90,7 @@ def redrive_letters() -> ResponseReturnValue:
 
 
 def _before() -> str | None:
-    """Return the cursor in the address of the current request.
-
-    Raises:
-        BadRequest: if it is not valid: without it, more images would be requested than the operator meant.
-    """
+    """Return the cursor in the address; refuse a wrong one, by which more images than the operator meant would go."""
     before = _before_or_none()
     if before is None and "before" in request.args:
         raise BadRequest(f"before={request.args['before'][:40]!r} is not a cursor; take it from the page before")

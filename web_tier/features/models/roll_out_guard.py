@@ -58,7 +58,6 @@ class RollOutGuard:
     """Rolls back the model of a new roll-out, to a share of the jobs or to all, if it is broken.
 
     Attributes:
-        results: counts the results by model.
         on_roll_back: notifies operators; called with the last automatic roll-back also when a tenure begins, since
             the controller before may have died in between.
     """

@@ -145,7 +145,6 @@ class WebhookMessage:
     Attributes:
         id: the same for each try, so that a receiver recognises a repetition.
         timestamp: epoch seconds of this try.
-        body: JSON.
     """
 
     id: str

@@ -182,11 +182,7 @@ def change_truth(job_id: str) -> Response:
 
 
 def _true_label(text: str | None, now: datetime) -> TrueLabel | None:
-    """Return a label of the API as a true label, None to remove it.
-
-    Raises:
-        UnprocessableEntity: nothing of the text can be shown.
-    """
+    """Return a label of the API as a true label, None to remove it."""
     label = None if text is None else clean_label(text)
     if label == "":
         raise UnprocessableEntity("labels: a true label has no visible character; send null to remove it")

@@ -124,11 +124,7 @@ def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
 
 
 def _columns(header: Sequence[str]) -> tuple[int, int] | None:
-    """Return the places of the image and of the label in a header, or None if this line is no header.
-
-    Raises:
-        TruthFileError: a column is missing.
-    """
+    """Return the places of the image and of the label in a header, or None if this line is no header."""
     names = [_WORDS.sub(" ", cell.strip().casefold()) for cell in header[:MAX_TRUTH_COLUMNS]]
     ids = [at for at, name in enumerate(names) if name.replace(" ", "_") in _ID_COLUMNS]
     files = [at for at, name in enumerate(names) if name in _FILE_COLUMNS]
