@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image
 
 from core.image_open import DECODER_ERRORS, ends_early, lacks_memory, open_image
-from core.images import FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, sniff
+from core.images import FORMATS, MAX_THUMBNAIL_BYTES, Framing, ImageLimits, ImageRejectedError, sniff
 from core.thumbnails import FROM_BOTTOM, FROM_RIGHT, SIDEWAYS, as_rgb, orientation_of, thumbnail, turned
 
 DRAFT_MARGIN: Final = 2.5
@@ -28,15 +28,11 @@ THUMBNAIL_QUALITY: Final = 60
 """Photos of 160 pixels then have about 5 KB."""
 
 
-def central_crop(  # noqa: PLR0913 (a reply of the sandbox has one function, and JSON for its arguments)
+def central_crop(
     data: bytes,
-    resize: Sequence[int],
-    crop: Sequence[int],
+    framing: Framing,
     limits: tuple[int, int, int],
     *,
-    fit: str = "crop",
-    fill: Sequence[int] = (0, 0, 0),
-    interpolation: str = "bilinear",
     full_resolution: bool = False,
     thumbnail_side: int = 0,
 ) -> bytes:
@@ -46,12 +42,8 @@ def central_crop(  # noqa: PLR0913 (a reply of the sandbox has one function, and
 
     Args:
         data: the image's file.
-        resize: height and width that the resized image covers (`fit` crop), has (stretch), or fits into (pad).
-        crop: height and width of what is cut out of its middle, or of the padded picture.
+        framing: the fields of a `Framing`: the sandbox gets them as JSON.
         limits: the fields of an `ImageLimits`.
-        fit: see `core.bundle_manifest.Preprocess`, as for the following.
-        fill: colour of what the image does not cover.
-        interpolation: filter of the resize.
         full_resolution: never at a reduced scale.
         thumbnail_side: pixels of the thumbnail's short side.
 
@@ -59,6 +51,7 @@ def central_crop(  # noqa: PLR0913 (a reply of the sandbox has one function, and
         ImageRejectedError: the data cannot be classified; the message is for the image's owner.
         MemoryError: this process may not have enough for it.
     """
+    resize, crop, fit, fill, interpolation = framing
     with open_image(data, ImageLimits(*limits)) as image:
         width, height = image.size
         try:

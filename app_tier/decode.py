@@ -55,7 +55,7 @@ def decode(
         ImageRejectedError: the image is not accepted; the message is for its owner.
         PoolUnavailableError: it cannot be decoded now.
     """
-    before, how = clock(), {**spec.decoding, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
+    before, how = clock(), {"framing": spec.framing, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
     try:
         square, thumbnail = _split(decoder(task.payload, task.delivery.owner, **how), spec)
     except (TooCostlyError, CrashedError, ValueError) as error:

@@ -44,7 +44,7 @@ def load_square(
     """
     from app_tier.central_crop import central_crop
 
-    return to_array(central_crop(data, limits=limits, full_resolution=full_resolution, **spec.decoding), spec)
+    return to_array(central_crop(data, spec.framing, limits, full_resolution=full_resolution), spec)
 
 
 def to_array(rows: bytes | bytearray | memoryview, spec: Preprocess) -> NDArray[np.uint8]:

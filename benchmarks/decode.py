@@ -134,7 +134,7 @@ def least_memory(data: bytes, pixels: int) -> float:
         allowance = Allowance(_DECODE_SECONDS, bytes_a_pixel * pixels, 3 * IMAGENET.input_size**2)
         pool = SandboxPool(zygote, allowance, max_processes=1)
         try:
-            pool(data, "", limits=_LIMITS, **IMAGENET.decoding)
+            pool(data, "", limits=_LIMITS, framing=IMAGENET.framing)
         except (TooCostlyError, CrashedError):
             return False
         return True

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.bundle_facts import manifest_digest
+from core.images import Framing
 
 FORMAT_VERSION: Final = 1
 IR_NAME: Final = "model.xml"
@@ -91,10 +92,9 @@ class Preprocess(BaseModel):
         return max(self.input_shape)
 
     @property
-    def decoding(self) -> dict[str, Any]:
-        """The parameters of `app_tier.central_crop.central_crop`, as JSON can hold them."""
-        shapes = {"resize": height_and_width(self.resize), "crop": self.input_shape}
-        return {**shapes, "fit": self.fit, "fill": self.fill, "interpolation": self.interpolation}
+    def framing(self) -> Framing:
+        """What `app_tier.central_crop` needs of it; sizes are height and width."""
+        return Framing(height_and_width(self.resize), self.input_shape, self.fit, self.fill, self.interpolation)
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -60,6 +60,16 @@ def cut_short(name: str, size: int) -> ImageRejectedError:
     )
 
 
+class Framing(NamedTuple):
+    """What a network sees of an image; the fields are those of `core.bundle_manifest.Preprocess`."""
+
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+    fit: str = "crop"
+    fill: tuple[int, int, int] = (0, 0, 0)
+    interpolation: str = "bilinear"
+
+
 class ImageLimits(NamedTuple):
     """How large an image may be.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.images import ImageLimits, ImageRejectedError, sniff
+from core.images import Framing, ImageLimits, ImageRejectedError, sniff
 from core.sandbox.pool import SandboxPool
 from core.sandbox.process import MissingLimitsError
 from scripts.run.system import System, free_port
@@ -40,9 +40,9 @@ def sandbox() -> Iterator[SandboxPool]:
     pool.close()
 
 
-def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **sizes: tuple[int, int]) -> object:
+def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **more: Framing) -> object:
     try:
-        function(data, "u", limits=limits, **sizes)
+        function(data, "u", limits=limits, **more)
     except ImageRejectedError as error:
         return error.code, error.message
     return sniff(data)
@@ -57,7 +57,7 @@ def test_a_sandboxed_process_gives_each_file_the_verdict_of_its_content(
     expected = verdict(inspect, data, limits)
     assert verdict(sandbox, data, limits) == expected
     if isinstance(expected, tuple):  # a worker rejects it, too
-        assert verdict(central_crop, data, limits, resize=(8, 8), crop=(8, 8)) == expected
+        assert verdict(central_crop, data, limits, framing=Framing((8, 8), (8, 8))) == expected
 
 
 UPLOADS = """
