@@ -25,6 +25,9 @@ def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
 HOME: Final = home_of(Path(__file__).resolve().parents[1], os.environ)
 """The folder of this checkout."""
 
+MODELS_FOLDER: Final = HOME / "models"
+"""Where `fleetsight model build` puts bundles, unless it is told where, and `run.sh --model NAME` looks for them."""
+
 
 class AddressError(ValueError):
     """Raised when a text is no address of a web server, or an address is not on this machine."""

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from core.bundle_facts import MANIFEST_NAME
-from scripts.home import HOME
+from scripts.home import MODELS_FOLDER
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS
 from services.errors import FleetsightError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-
-MODELS_FOLDER: Final = HOME / "models"
-"""Where `fleetsight model build NAME` puts bundles, too."""
 
 POLL_SECONDS: Final = 0.1
 

@@ -21,15 +21,13 @@ from core.config import load_config
 from core.images import ImageRejectedError
 from core.sandbox.bundle_program import check_network
 from fleetsight_client.cli import CommandGroup
+from scripts.home import MODELS_FOLDER
 from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS
 from services.clients import Clients
 from services.errors import FleetsightError
 
 if TYPE_CHECKING:
     from scripts.model.precision import Target
-
-MODELS_FOLDER: Final = Path(".fleetsight") / "models"
-"""Where built bundles go unless --out says otherwise."""
 
 TRIED_LABELS: Final = 5
 """Labels that `model try` prints for a photo."""

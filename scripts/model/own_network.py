@@ -14,6 +14,7 @@ from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
 from app_tier.engines import Batch
 from core.bundle_manifest import IR_NAME, BundleError
+from scripts.home import MODELS_FOLDER
 from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export_torch, write_bundle
 from scripts.model.network_checks import settle_outputs
 from scripts.model.network_spec import NetworkForm, NetworkInput, read_spec
@@ -109,7 +110,7 @@ def build_own(
     )
     if outputs == "sigmoid" and target.precision == "exact":
         target = replace(target, precision="fp32")
-    return write_bundle(write, description, out or Path(".fleetsight") / "models" / spec.name, target)
+    return write_bundle(write, description, out or MODELS_FOLDER / spec.name, target)
 
 
 @contextmanager

@@ -35,8 +35,8 @@ from scripts.aws.bake.builders import (
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.demo_model import DEMO_NAME
+from scripts.home import MODELS_FOLDER
 from scripts.model.built_once import PHOTOS
-from scripts.model.commands import MODELS_FOLDER
 from services.ec2 import console_of
 
 ROOT = Path(__file__).parents[3]
