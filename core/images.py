@@ -3,7 +3,7 @@
 `core.image_containers` checks the structure of a file, and `core.image_open` decides whether it is accepted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 CODES: Final = (
@@ -63,10 +63,10 @@ def cut_short(name: str, size: int) -> ImageRejectedError:
 class Framing(NamedTuple):
     """What a network sees of an image; the fields are those of `core.bundle_manifest.Preprocess`."""
 
-    resize: tuple[int, int]
-    crop: tuple[int, int]
+    resize: Sequence[int]
+    crop: Sequence[int]
     fit: str = "crop"
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: Sequence[int] = (0, 0, 0)
     interpolation: str = "bilinear"
 
 

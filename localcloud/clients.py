@@ -1,13 +1,10 @@
-"""Clients of the local cloud: of its control endpoint, and of its own AWS services.
+"""The client of the local cloud's control endpoint.
 
-The control client needs only the standard library: the hypervisor must start faster than an SDK can be imported.
-CloudFormation and Auto Scaling call the other services by loopback, with the owner's key, as any client does.
+It needs only the standard library: the hypervisor must start faster than an SDK can be imported.
 """
 
-import functools
 import http.client
 import json
-import threading
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -91,51 +88,3 @@ def mails(endpoint_url: str) -> list[Mail]:
     """
     with closing(ControlClient(endpoint_url)) as client:
         return [Mail(**mail) for mail in client.get("mail")["mail"]]
-
-
-class Loopback:
-    """Creates clients of this cloud's services."""
-
-    def __init__(self) -> None:
-        self._address: str | None = None
-        self._lock = threading.Lock()
-
-    def learn_address(self, environ: dict[str, Any]) -> None:
-        """Store the address of the cloud, from the first request."""
-        if self._address is None:
-            self._address = f"http://{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-
-    @property
-    def address(self) -> str:
-        """The URL of this cloud.
-
-        Raises:
-            RuntimeError: the cloud has not received a request yet.
-        """
-        if self._address is None:
-            raise RuntimeError("the local cloud does not know its address before its first request")
-        return self._address
-
-    def client(self, service: str, region: str) -> Any:
-        """Return a client of a service, without retries: each call is made once."""
-        with self._lock:
-            return _client(self.address, service, region)
-
-
-@functools.cache
-def _client(address: str, service: str, region: str) -> Any:
-    import botocore.session
-    from botocore.config import Config
-
-    return botocore.session.Session().create_client(
-        service,
-        region_name=region,
-        endpoint_url=address,
-        aws_access_key_id=owner_key().id,
-        aws_secret_access_key=owner_key().secret,
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
-    )
-
-
-loopback = Loopback()
-"""The loopback of this process; one cloud is one process."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from localcloud.clients import loopback
 from localcloud.control import ControlApplication
 from localcloud.dispatch import (
     CachedDispatcher,
@@ -54,7 +53,6 @@ class LocalCloudApplication:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        loopback.learn_address(environ)
         own = environ.get("PATH_INFO", "").startswith("/_embedded/")
         return (self._control if own else self._aws)(environ, start_response)
 

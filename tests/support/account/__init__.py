@@ -22,8 +22,9 @@ It has an account of its own, so that its CloudFormation cannot create the resou
 
 from typing import Any
 
-from localcloud.extensions import APPLICATIONS
+from localcloud.extensions import APPLICATIONS, MIDDLEWARE
 from localcloud.patches import MODULES
+from tests.support.account.loopback import learning_the_address
 
 ACCOUNT_APIS = (__name__,)
 """For `LocalCloud`: the extensions with which it is an account that stacks can be rehearsed in."""
@@ -36,6 +37,7 @@ def _stacks() -> Any:
 
 
 APPLICATIONS["cloudformation"] = _stacks
+MIDDLEWARE.append(learning_the_address)
 for _service, _module in {
     "autoscaling": "autoscaling", "cognitoidp": "cognito", "dynamodb": "dynamodb", "ec2": "ec2", "s3": "s3"
 }.items():  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 
 from moto.autoscaling.models import InstanceState
 
-from localcloud.clients import loopback
 from localcloud.patches import Patches
+from tests.support.account import loopback
 
 PATCHES = Patches()
 

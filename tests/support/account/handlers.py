@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from localcloud.clients import loopback
+from tests.support.account import loopback
 from tests.support.account.template import Resource
 
 SUFFIX_LENGTH = 12

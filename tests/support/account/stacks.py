@@ -14,8 +14,8 @@ from moto.core.request import Request
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from werkzeug.wrappers import Response
 
-from localcloud.clients import loopback
 from services.cloudformation import parse_template
+from tests.support.account import loopback
 from tests.support.account.handlers import StackServices, create, delete
 from tests.support.account.template import Evaluation, Resource, StackError, complete_parameters, resolve_parameters
 
