@@ -151,11 +151,6 @@ def total(bills: Iterable[Bill]) -> Bill:
     return sum(bills, Bill())
 
 
-def by_workers(counts: Counts) -> int:
-    """Return the number of a job's images that workers have answered; not those that were cancelled."""
-    return max(0, counts.done - counts.cached + counts.failed - counts.cancelled)
-
-
 @dataclass(frozen=True, slots=True)
 class JobCost:
     """The cost of a job so far: of `images` that workers answered, without the cost of cached ones."""
@@ -170,7 +165,7 @@ class JobCost:
         cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings
     ) -> "JobCost | None":
         """Return the cost of a job, or None if it is unknown."""
-        images = by_workers(counts)
+        images = max(0, counts.done - counts.cached + counts.failed - counts.cancelled)  # answered by workers
         bill = instances_bill(counts, runs)
         if bill is None or bool(images) != bool(counts.runs):
             return None  # an answer of an unknown billing period

@@ -121,14 +121,6 @@ class AuditTrail:
         return AuditPage(tuple(found[:limit]), found[limit - 1].event_id if len(found) > limit else None)
 
 
-def new_event(
-    action: str, user: str, *, at: datetime, address: str, request_id: str, details: Mapping[str, str]
-) -> AuditEvent:
-    """Return a new event, with long details cut."""
-    cut = {name: value[:MAX_DETAIL_CHARACTERS] for name, value in details.items()}
-    return AuditEvent(new_id(), at, action, user.strip().lower(), address, request_id, cut)
-
-
 def _of_user(user: str) -> str:
     return f"AUDIT#{user.strip().lower()}"
 
@@ -210,11 +202,7 @@ def _event(status: int) -> AuditEvent | None:
         audit_details(by=identity.by)
     else:
         return None
-    return new_event(
-        action,
-        user,
-        at=utc_now(),
-        address=request.remote_addr or "",
-        request_id=request_id(),
-        details={**(request.view_args or {}), **g.get("audit_details", {})},
-    )
+    details = {**(request.view_args or {}), **g.get("audit_details", {})}
+    cut = {name: value[:MAX_DETAIL_CHARACTERS] for name, value in details.items()}
+    address = request.remote_addr or ""
+    return AuditEvent(new_id(), utc_now(), action, user.strip().lower(), address, request_id(), cut)

@@ -41,13 +41,6 @@ UNEXPLAINED: Final = "a worker failed and gave no reason"
 _log = logging.getLogger(__name__)
 
 
-def next_state(failed_runs: int, workers: int) -> CircuitState:
-    """Return the state after so many failed runs in a row, while so many workers run or start."""
-    if failed_runs < MAX_FAILED_RUNS:
-        return CircuitState.CLOSED
-    return CircuitState.HALF_OPEN if workers else CircuitState.OPEN
-
-
 def failure_of(run: InstanceRecord) -> str | None:
     """Return why the run of an instance has failed; None if it has not, or goes on.
 
@@ -121,7 +114,9 @@ class CircuitBreaker:
 
     def _change(self, failed_runs: int, failures: Sequence[str], workers: int) -> None:
         """Take over the state after so many failed runs; `failures` are those of the last ones that are known."""
-        before, state = self.circuit, next_state(failed_runs, workers)
+        before, state = self.circuit, CircuitState.CLOSED
+        if failed_runs >= MAX_FAILED_RUNS:
+            state = CircuitState.HALF_OPEN if workers else CircuitState.OPEN
         own_words = [each for each in failures if each not in {SILENT, IDLE}]
         known = (*own_words[-1:], before.reason, *failures[-1:])
         reason = next((each for each in known if each), "") if failed_runs else ""

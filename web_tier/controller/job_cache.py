@@ -63,7 +63,7 @@ class JobLocks:
 
     @contextmanager
     def using(self, job_ids: Iterable[str]) -> Iterator[None]:
-        """Mark jobs as in use, without waiting for their locks."""
+        """Mark jobs as in use, without waiting for their locks: the cache forgets none of them meanwhile."""
         used = set(job_ids)
         with self._guard:
             self._users.update(used)
@@ -160,10 +160,6 @@ class JobCache:
         existing, _ = self.load(dict.fromkeys(job_ids))
         with self._lock:
             return {job_id: self._jobs[job_id].owner for job_id in existing if job_id in self._jobs}
-
-    def using(self, job_ids: Iterable[str]) -> AbstractContextManager[None]:
-        """Forget none of these jobs meanwhile, although no lock is held."""
-        return self.locks.using(job_ids)
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[JobCounts | None]:

@@ -105,7 +105,7 @@ class ResultWriter:
         predictions are deleted.
         """
         by_job, errors = grouped(responses), dict[ImageRef, Exception]()
-        with self.jobs.using(by_job):
+        with self.jobs.locks.using(by_job):
             existing, unread = self.jobs.load(by_job)
             absent = [each for job_id in by_job if job_id not in {*existing, *unread} for each in by_job[job_id]]
             errors |= _try(self._drop, absent)
