@@ -315,7 +315,7 @@ class ImageIngest:
         return [rejected.get(result.ref, result) if isinstance(result, ImageRecord) else result for result in results]
 
     def complete(self, records: Sequence[ImageRecord], *, count: bool) -> None:
-        """Record and enqueue images that are accepted already, and count them if `count`; the rest may be repeated."""
+        """Record and enqueue images that are accepted already, and count them if `count`; it may be repeated."""
         for batch in _batches(records, BATCH_IMAGES):
             self._record(batch)
             self.enqueue(batch)

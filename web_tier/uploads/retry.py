@@ -16,6 +16,7 @@ A retry of failed images of a cancelled job resumes the job (`web_tier/uploads/c
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The outcome of a retry of some images.
+    """The outcome of a retry of some images, or of a redrive of some dead letters.
 
     Attributes:
         sent: number of images that were requested again.
@@ -53,7 +54,7 @@ class Retried:
         missing: images that are no longer stored; only a new upload helps.
         final: number of images that failed because of their content, and would fail again.
         running: number of images that are being retried already.
-        next_after: the image id to continue after if there are more failed images, else None.
+        next_after: where to continue if there are more: an image id, or a cursor of dead letters; else None.
     """
 
     sent: int = 0
@@ -62,6 +63,17 @@ class Retried:
     final: int = 0
     running: int = 0
     next_after: str | None = None
+
+    def __add__(self, later: "Retried") -> "Retried":
+        """Return both outcomes as one, to be continued after the later one."""
+        return Retried(
+            self.sent + later.sent,
+            self.rejected + later.rejected,
+            (*self.missing, *later.missing),
+            self.final + later.final,
+            self.running + later.running,
+            later.next_after,
+        )
 
     @property
     def counts(self) -> dict[RetriedOutcome, int]:
@@ -77,25 +89,6 @@ class Retried:
     def of_one(self) -> RetriedOutcome:
         """Return the outcome of a retry of at most one image."""
         return next((outcome for outcome, count in self.counts.items() if count), "not_failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Redriven:
-    """The outcome of a redrive of many dead letters, in images.
-
-    Attributes:
-        sent: requested again.
-        rejected: rejected by the queue; the dead letters stay.
-        missing: no longer stored; the dead letters stay.
-        running: being retried already.
-        next_before: the cursor to continue with if there are more dead letters, else None.
-    """
-
-    sent: int
-    rejected: int
-    missing: int
-    running: int
-    next_before: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +135,9 @@ def retry_all_failed(
     whole = retry_failed(ingest, job, quota)
     while whole.next_after is not None and may_continue():
         try:
-            part = retry_failed(ingest, job, quota, after=whole.next_after)
+            whole += retry_failed(ingest, job, quota, after=whole.next_after)
         except QuotaExceededError:
             break
-        whole = Retried(
-            whole.sent + part.sent,
-            whole.rejected + part.rejected,
-            (*whole.missing, *part.missing),
-            whole.final + part.final,
-            whole.running + part.running,
-            part.next_after,
-        )
     return whole
 
 
@@ -227,21 +212,13 @@ def redrive(ingest: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> Red
             return "no_dead_letter"
 
 
-def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Redriven:
+def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Retried:
     """Request the images of up to `MAX_REDRIVEN` dead letters again, from the cursor `before` on."""
-    page, retried = letters.page(before, limit=MAX_REDRIVEN), list[Retried]()
+    page, retried = letters.page(before, limit=MAX_REDRIVEN), Retried()
     for job, of_job in groupby(page.letters, lambda letter: letter.job):
-        try:
-            retried.append(retry_images(ingest, job, [(letter.record, letter.result) for letter in of_job]))
-        except NotFoundError:
-            continue  # the job is being deleted, and its dead letters with it
-    return Redriven(
-        sent=sum(each.sent for each in retried),
-        rejected=sum(each.rejected for each in retried),
-        missing=sum(len(each.missing) for each in retried),
-        running=sum(each.running for each in retried),
-        next_before=page.next_before,
-    )
+        with suppress(NotFoundError):  # the job is being deleted, and its dead letters with it
+            retried += retry_images(ingest, job, [(letter.record, letter.result) for letter in of_job])
+    return replace(retried, next_after=page.next_before)
 
 
 def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:

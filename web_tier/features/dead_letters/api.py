@@ -17,7 +17,7 @@ from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_ref
 from web_tier.http.parsing import MAX_JOBS, Query, json_response, parse_query
 from web_tier.http.routes import Routes
-from web_tier.uploads.retry import Redriven, RedriveOutcome, redrive, redrive_all
+from web_tier.uploads.retry import RedriveOutcome, Retried, redrive, redrive_all
 
 dead_letters_api = Routes("dead_letters_api", right=Right.OPERATE)
 
@@ -99,15 +99,10 @@ class RedriveAllBody(ApiBody):
     next: str | None = Field(description="Call again with it as `before`; null when these were all.")
 
     @classmethod
-    def from_redriven(cls, redriven: Redriven) -> Self:
+    def from_redriven(cls, redriven: Retried) -> Self:
         """Return the body of the outcome."""
-        return cls(
-            sent=redriven.sent,
-            refused=redriven.rejected,
-            gone=redriven.missing,
-            running=redriven.running,
-            next=redriven.next_before,
-        )
+        counts = redriven.counts
+        return cls.copied_from(redriven, refused=counts["refused"], gone=counts["gone"], next=redriven.next_after)
 
 
 @dead_letters_api.get("/dead-letters")

@@ -83,10 +83,8 @@ def redrive_letters() -> ResponseReturnValue:
     backend = current_backend()
     redriven = redrive_all(backend.intake, backend.dead_letters, _before())
     audit_details(sent=redriven.sent)
-    counts = {"refused": redriven.rejected, "gone": redriven.missing, "running": redriven.running}
-    return _redirect_to_list(
-        redriven.next_before, sent=redriven.sent, **{name: count for name, count in counts.items() if count}
-    )
+    others: dict[str, Any] = {name: count for name, count in redriven.counts.items() if count and name != "sent"}
+    return _redirect_to_list(redriven.next_after, sent=redriven.sent, **others)
 
 
 def _before() -> str | None:
