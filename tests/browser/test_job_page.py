@@ -889,7 +889,7 @@ def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(
     assert faults_of(page) == []
     page.get_by_role("button", name="Cancel 2 jobs").click()
     expect(page.get_by_role("status")).to_contain_text("2 jobs cancelled.")
-    row = page.locator(f'[data-job="{first.job.job_id}"]')
+    row = page.locator(f"tr[id='{first.job.job_id}']")
     expect(row).to_contain_text("0 of 2 images · 2 cancelled")
     for written in (first, second):
         page.get_by_role("checkbox", name=f"Select {written.job.name}").check()

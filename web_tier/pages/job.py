@@ -610,7 +610,7 @@ def ask_to_delete_jobs() -> ResponseReturnValue:
     statuses = _statuses(user_jobs(), _selected())
     if not statuses:
         return redirect(url_for("jobs.jobs_page"), 303)
-    return render_with_fleet("delete_jobs.html", statuses=statuses)
+    return render_with_fleet("delete.html", statuses=statuses)
 
 
 @job_pages.post("/jobs/delete", right=Right.CLASSIFY, audit="jobs deleted")
@@ -645,7 +645,7 @@ def job_not_found(_: NotFoundError) -> ResponseReturnValue:
 def ask_to_delete(job_id: str) -> str:
     """Show the form that confirms the deletion of a job."""
     status = user_jobs().status(known_id("job", job_id))
-    return render_with_fleet("delete.html", status=status)
+    return render_with_fleet("delete.html", statuses=[status])
 
 
 @job_pages.post("/jobs/<job_id>/delete", right=Right.CLASSIFY, audit="job deleted")

@@ -1,16 +1,20 @@
-// What this browser remembers of the user's choices. Without storage, a choice applies to the open page only.
+// What this browser remembers: of the user's choices for good, and of an upload as long as its tab is open. Without
+// storage, a choice applies to the open page only, and a reload forgets the upload.
 
-export function stored(key) {
+/** @param {"localStorage" | "sessionStorage"} [area] */
+export function stored(key, area = "localStorage") {
     try {
-        return localStorage.getItem(key);
+        return window[area].getItem(key);
     } catch {
         return null;
     }
 }
 
-export function store(key, value) {
+/** Store a text; null removes it. */
+export function store(key, value, area = "localStorage") {
     try {
-        localStorage.setItem(key, value);
+        if (value === null) window[area].removeItem(key);
+        else window[area].setItem(key, value);
     } catch {
         // The browser's storage is off or full.
     }

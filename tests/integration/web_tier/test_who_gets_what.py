@@ -236,7 +236,7 @@ ROUTES = (
     Route("GET", "/api/v1/costs", program(200, 200)),
     Route("GET", "/api/v1/costs.csv", program(200, 200)),
     Route("GET", "/fleet/now", page(403, 403, 200)),
-    Route("GET", "/fleet/models", page(403, 403, 200)),
+    Route("GET", "/fleet/live", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),

@@ -161,7 +161,7 @@ def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
         r"Its unfinished jobs keep it until you move them\.",
         body["failed_model"],
     )
-    assert "Move its jobs to <span" in client.get("/fleet").text
+    assert "Move its jobs to demo</button>" in client.get("/fleet").text
     assert client.post("/models/move-jobs", headers=BROWSER).headers["Location"] == "/fleet"
     catalog = CatalogStore(store.table).find()
     assert catalog is not None

@@ -1,8 +1,7 @@
 """The chart of the fleet page: workers and queue over time.
 
-The server draws it, and `static/fleet/chart.js` draws the same, live. Workers and queue each have a scale from zero
-to a round figure. The lines are steps, since a point holds until the next one. Unless the user chooses a span, the
-chart begins shortly before the first activity.
+Workers and queue each have a scale from zero to a round figure. The lines are steps, since a point holds until the
+next one. Unless the user chooses a span, the chart begins shortly before the first activity.
 """
 
 import json
@@ -17,7 +16,7 @@ from core.format import duration, plural
 from services.clock import utc_now
 
 LEFT, RIGHT, TOP, BOTTOM = 36, 684, 26, 200
-"""Edges of the drawing in the viewBox of 720 by 230, as in chart.js."""
+"""Edges of the drawing in the viewBox of 720 by 230, as in static/fleet/chart.js."""
 
 LINES = 3
 
@@ -72,13 +71,13 @@ CHIPS = {"recent": "Fit", "two": "2 min", "minutes": "10 min", "hour": "Hour", "
 FIRST_WINDOW = "recent"
 
 FITTED_SECONDS = (60, 120, 180, 300, 600)
-"""Lengths of a fitted window, as in chart.js."""
+"""Lengths of a fitted window."""
 
 FITTED_SHARE = 0.9
 """Largest share of a fitted window that is after the first activity."""
 
 TICK_SECONDS = {60: 15, 120: 30, 180: 60, 300: 60, 600: 120, 3_600: 600, 86_400: 14_400}
-"""Seconds between two ticks of the time axis, by the seconds of the window, as in chart.js."""
+"""Seconds between two ticks of the time axis, by the seconds of the window."""
 
 
 @dataclass(frozen=True, slots=True)

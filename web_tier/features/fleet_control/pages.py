@@ -30,6 +30,7 @@ from core.format import (
     rate_words,
     spending_words,
 )
+from core.jobs.dead_letters import DeadLetterPage
 from core.model_catalog import ModelCatalog
 from services.clock import utc_now
 from services.ec2 import ALIVE
@@ -261,23 +262,32 @@ def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSett
 @fleet_pages.get("/fleet")
 def fleet_page() -> str:
     """Show the fleet and its history."""
-    span = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
+    return _fleet_page(current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS))
+
+
+@fleet_pages.get("/fleet/live", is_automatic=True)
+def fleet_live() -> str:
+    """Return the page for one that is open, without the number of dead letters; `static/fleet/main.js` shows it."""
+    return _fleet_page(None)
+
+
+def _fleet_page(dead_letters: DeadLetterPage | None) -> str:
     store = current_backend().fleet
     state = store.state()
-    chart = fleet_chart(store, state.snapshot, span)
+    window = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
     return render_template(
         "fleet.html",
         body=_fleet_body(state, store.days()),
-        chart=chart,
+        chart=fleet_chart(store, state.snapshot, window),
         chips=CHIPS,
-        dead_letters=current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS),
+        dead_letters=dead_letters,
         fleet=state.snapshot,
     )
 
 
 @fleet_pages.get("/fleet/now", is_automatic=True)
 def fleet_now() -> Response:
-    """Return the fleet without its history; the page polls it."""
+    """Return the fleet without its history, for the upload page and for programs."""
     store = current_backend().fleet
     return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
 
@@ -413,7 +423,7 @@ def _configured() -> WorkerLimits:
 
 
 def limits_preview(workers: int, low: int, high: int) -> str:
-    """Return what limits mean for the workers that run or start now, as in dialogs.js."""
+    """Return what limits mean for the workers that run or start now, as in static/dialogs.js."""
     now = f"{plural(workers, 'worker')} now"
     if workers > high:
         return f"{now}: {workers - high:,} will end when idle."

@@ -1,6 +1,6 @@
 """The model page: what a model is, its classes, and the other models."""
 
-from flask import render_template, request
+from flask import request
 
 from core.bundle_facts import BundleFacts
 from web_tier.auth.job_access import user_jobs
@@ -48,9 +48,3 @@ def model_page() -> str:
         search=search,
         matching={label for label in facts.labels if search.casefold() in label.casefold()},
     )
-
-
-@model_pages.get("/fleet/models", right=Right.OPERATE, is_automatic=True)
-def fleet_models() -> str:
-    """Return the part of the fleet's page that compares models; the page polls it."""
-    return render_template("_models.html")

@@ -52,35 +52,10 @@ export function markOpened(element, isOpened) {
     else link?.removeAttribute("aria-current");
 }
 
-/** Load the picture of an item. */
-function loadPicture(element) {
-    const image = element.querySelector("img");
-    if (!image.src && image.dataset.src) image.src = image.dataset.src;
-}
-
-/** Unload the pictures in an element, and cancel their loading. */
-export function cancelPictures(element) {
-    for (const image of element.querySelectorAll("img")) image.removeAttribute("src");
-}
-
-function spacers(tag) {
-    return {
-        createSpacer() {
-            const spacer = document.createElement(tag);
-            spacer.className = "space";
-            spacer.setAttribute("aria-hidden", "true");
-            return spacer;
-        },
-        setSpacerHeight(spacer, pixels) {
-            spacer.hidden = pixels === 0;
-            spacer.style.height = `${pixels}px`;
-        },
-    };
-}
-
 /**
  * @param {string} base - the job's path.
- * @returns {ItemRenderer} see virtual_list.js.
+ * @returns {ItemRenderer & {createContainer: () => {root: HTMLElement, list: HTMLElement}}} see ../virtual_list.js; `list`
+ *     is inside `root`, or is `root`.
  */
 export function gridItems(base) {
     const template = findTemplate("tile-template");
@@ -120,9 +95,6 @@ export function gridItems(base) {
             bar.toggleAttribute("hidden", !isDone);
             bar.lastElementChild.setAttribute("width", isDone ? `${row.score * 100}%` : "0");
         },
-        loadPicture,
-        cancelPicture: cancelPictures,
-        ...spacers("li"),
     };
 }
 
@@ -136,10 +108,7 @@ function foundOf(row) {
     return isUnsure(row) ? `Unsure: ${labelsOf(row)}` : labelsOf(row);
 }
 
-/**
- * @param {string} base - the job's path.
- * @returns {ItemRenderer} see virtual_list.js.
- */
+/** As `gridItems`. */
 export function tableItems(base) {
     const template = findTemplate("row-template");
     return {
@@ -165,8 +134,5 @@ export function tableItems(base) {
                   : row.status;
             element.querySelector(".size").textContent = fileSize(row.bytes);
         },
-        loadPicture,
-        cancelPicture: cancelPictures,
-        ...spacers("tr"),
     };
 }

@@ -4,11 +4,12 @@ import { Connection } from "../connection.js";
 import "../copy.js";
 import { Adding } from "../upload/adding.js";
 import { formatCount } from "../upload/format.js";
+import { cancelPictures, VirtualList } from "../virtual_list.js";
 import { showDownloads } from "./downloads.js";
 import { Facets, foundSentence } from "./facets.js";
 import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
-import { cancelPictures, gridItems, markOpened, tableItems } from "./items.js";
+import { gridItems, markOpened, tableItems } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
 import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
@@ -16,7 +17,6 @@ import { Review } from "./review.js";
 import { Rows, UNSURE } from "./rows.js";
 import { listenForSizes } from "./sizes.js";
 import { Viewer } from "./viewer.js";
-import { VirtualList } from "./virtual_list.js";
 
 /** Least time between two refreshes of the list. */
 const MIN_REFRESH_INTERVAL_MS = 250;

@@ -1,8 +1,33 @@
 // The progress at the top of the job's page, and the numbers in its filters.
 
-import { formatCount } from "../upload/format.js";
-import { showSlots } from "../slots.js";
-import { showWorkersPill } from "../workers_pill.js";
+import { formatCount, plural } from "../upload/format.js";
+
+/**
+ * Show values by name: each element with `data-slot` shows its value, one with `data-if` hides while it is empty or 0.
+ *
+ * @param {Record<string, number | string | boolean | null>} values - a name that is missing changes nothing.
+ */
+function showSlots(values) {
+    for (const element of document.querySelectorAll("[data-slot]")) {
+        const value = values[element.dataset.slot];
+        const text = typeof value === "number" ? formatCount(value) : (value ?? "");
+        if (value !== undefined && element.textContent !== text) element.textContent = text;
+    }
+    for (const element of document.querySelectorAll("[data-if]")) {
+        const value = values[element.dataset.if];
+        if (value !== undefined) element.hidden = !value;
+    }
+}
+
+/** Show in the header how many workers run or start, and what keeps further ones from starting, or null. */
+function showWorkersPill(workers, halted) {
+    const pill = document.getElementById("workersPill");
+    const text = plural(workers, "worker") + (halted ? ` · ${halted}` : "");
+    const label = pill.querySelector("span");
+    if (label.textContent !== text) label.textContent = text;
+    pill.classList.toggle("on", workers > 0);
+    pill.hidden = false;
+}
 
 /** Show whether the page is live, or the state of the job. */
 export function showState({ state, words, blocked }, isLost) {

@@ -3,12 +3,12 @@
 // job_page.js), which goes on with the same `Adding`.
 
 import { fetchState } from "../fetch_state.js";
+import { store, stored } from "../storage.js";
 import { Batch } from "./batch.js";
 import { CheckPool } from "./check_pool.js";
 import { StatusLine } from "./status_line.js";
 import { fileSources, transferSources } from "./sources.js";
 import { Uploader } from "./uploader.js";
-import { forget, recall, remember } from "./upload_memory.js";
 
 const MAX_CONCURRENT_CHECKS = 32;
 /** After adding files for this long, in milliseconds, the page yields to other tasks. */
@@ -177,20 +177,24 @@ export class Adding {
         this.#remember();
     }
 
-    // After a reload the browser has the names of the files only: the user chooses the files again.
+    // What this tab remembers of the upload, so that it can go on after a reload. The browser has the names of the files
+    // only: the user chooses the files again.
 
     #remember() {
         const { batch, uploader } = this;
         const unsent = batch.items.filter(({ state }) => state !== "accepted");
-        remember(uploader.job.job_id, {
+        const memory = {
             unsent: [...this.unsent, ...unsent.map((item) => [keyOf(item.source), item.position])],
             refused: batch.refused.map(({ name, reason, position }) => ({ name, reason, position })),
             hidden: batch.hidden,
-        });
+        };
+        const isEmpty = !(memory.unsent.length + memory.refused.length + memory.hidden);
+        store(memoryKey(uploader.job), isEmpty ? null : JSON.stringify(memory), "sessionStorage");
     }
 
     #recall() {
-        const memory = this.uploader.job && recall(this.uploader.job.job_id);
+        const { job } = this.uploader;
+        const memory = job && JSON.parse(stored(memoryKey(job), "sessionStorage"));
         if (!memory) return;
         this.unsent = new Map(memory.unsent);
         this.batch.refused.push(...memory.refused);
@@ -201,13 +205,14 @@ export class Adding {
 
     /** Forget what the earlier visit has not sent, and the refused files. */
     forget() {
-        forget(this.uploader.job.job_id);
         this.unsent.clear();
         this.batch.refused.length = this.batch.hidden = 0;
+        this.#remember();
         this.batch.wake();
     }
 }
 
+const memoryKey = ({ job_id }) => `upload:${job_id}`;
 const keyOf = ({ name, size }) => `${size} ${name}`;
 
 function fileInput(properties) {

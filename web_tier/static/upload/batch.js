@@ -22,6 +22,8 @@ import { formatCount } from "./format.js";
 
 /**
  * @typedef {object} BatchItem
+ * @property {number} id - as `position`; items and rows of a job are entries of the same lists (see ../virtual_list.js).
+ * @property {number} version - counts the changes of the state.
  * @property {Source} source - see sources.js.
  * @property {string} name - with the path within its folder or zip.
  * @property {number} position - of its image among those of the job.
@@ -64,10 +66,6 @@ export function dataUrl({ type, bytes }) {
     return `data:${type};base64,${btoa(String.fromCharCode(...new Uint8Array(bytes)))}`;
 }
 
-export function isRemovable(item) {
-    return REMOVABLE_STATES.includes(item.state);
-}
-
 export class Batch extends EventTarget {
     constructor() {
         super();
@@ -95,7 +93,7 @@ export class Batch extends EventTarget {
      */
     add(source, position = this.nextPosition) {
         const { name, size } = source;
-        const item = { source, name, size, position, state: "checking", blob: null, reason: "" };
+        const item = { id: position, version: 0, source, name, size, position, state: "checking", blob: null, reason: "" };
         this.nextPosition = Math.max(this.nextPosition, position + 1);
         this.items.push(item);
         this.unchecked.push(item);
@@ -113,7 +111,7 @@ export class Batch extends EventTarget {
 
     /** Remove an item that has not been sent. */
     remove(item) {
-        if (!isRemovable(item)) return;
+        if (!REMOVABLE_STATES.includes(item.state)) return;
         this.counts[item.state] -= 1;
         item.state = "removed";
         this.#takeOut(item);
@@ -161,7 +159,7 @@ export class Batch extends EventTarget {
         this.counts[item.state] -= 1;
         this.counts[state] += 1;
         if (state === "accepted") this.acceptedBytes += item.size;
-        Object.assign(item, { state, reason });
+        Object.assign(item, { state, reason, version: item.version + 1 });
         if (state === "refused") {
             this.#takeOut(item);
             this.refused.push(item);

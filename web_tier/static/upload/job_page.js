@@ -1,6 +1,6 @@
 // Turns the upload page into the page of its job, without a navigation, so that sending goes on.
 
-import "../fleet/dialogs.js"; // "Share" must not leave the page while its modules are loading
+import "../dialogs.js"; // "Share" must not leave the page while its modules are loading
 
 /**
  * Show the page of a job in place of this one. Its scripts go on with the upload: see `Adding`.

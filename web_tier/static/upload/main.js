@@ -61,7 +61,7 @@ async function send() {
     const { page } = uploader.job.links;
     const sending = adding.send();
     try {
-        grid.close();
+        grid.stop();
         await showJobPage(page, adding.section);
     } catch (error) {
         console.error(error);

@@ -1,6 +1,6 @@
 // A list of any length of which only the visible items, and a few more, are in the page.
 
-import { oncePerFrame } from "../frames.js";
+import { oncePerFrame } from "./frames.js";
 
 /** Rows above and below the window, so that scrolling and the tab key find items. */
 const OVERSCAN_ROWS = 3;
@@ -8,21 +8,23 @@ const OVERSCAN_ROWS = 3;
 const SETTLE_MS = 120;
 
 /**
- * How a virtual list draws its items; see items.js.
+ * An entry of the list: a `Row` of a job, or a `BatchItem` of an upload. `version` counts its changes.
+ *
+ * @typedef {{id: string | number, version: number}} Entry
+ */
+
+/**
+ * How a virtual list draws its items. A picture whose address is in `data-src` is loaded once its item has stayed in the
+ * page for a while.
  *
  * @typedef {object} ItemRenderer
- * @property {() => {root: HTMLElement, list: HTMLElement}} createContainer - `list` is inside `root`, or is `root`.
- * @property {(row: Row) => HTMLElement} createItem
- * @property {(element: HTMLElement, row: Row) => void} update - show the current state of the row.
- * @property {(element: HTMLElement) => void} loadPicture - called once the element has stayed in the page for a while.
- * @property {(element: HTMLElement) => void} cancelPicture - called when the element leaves the page.
- * @property {() => HTMLElement} createSpacer - an element that takes the place of the items that are not drawn.
- * @property {(spacer: HTMLElement, pixels: number) => void} setSpacerHeight
+ * @property {(entry: Entry) => HTMLElement} createItem
+ * @property {(element: HTMLElement, entry: Entry) => void} update - show the current state of the entry.
  */
 
 export class VirtualList {
     /**
-     * @param {HTMLElement} container - holds the items. Only the page scrolls.
+     * @param {HTMLElement} container - holds the items: a list or the body of a table. Only the page scrolls.
      * @param {ItemRenderer} renderer
      */
     constructor(container, renderer) {
@@ -30,8 +32,9 @@ export class VirtualList {
         this.renderer = renderer;
         this.rows = [];
         this.elements = new Map(); // id → element in the page
-        this.topSpacer = renderer.createSpacer();
-        this.bottomSpacer = renderer.createSpacer();
+        this.isTable = container.matches("tbody");
+        this.topSpacer = this.#createSpacer();
+        this.bottomSpacer = this.#createSpacer();
         container.replaceChildren(this.topSpacer, this.bottomSpacer);
         this.abort = new AbortController();
         addEventListener("scroll", () => this.scheduleDraw(), { passive: true, signal: this.abort.signal });
@@ -40,14 +43,27 @@ export class VirtualList {
         this.observer.observe(document.body); // what is above the list moves it when it grows or shrinks
     }
 
-    close() {
+    /** An element that takes the place of the items that are not drawn. */
+    #createSpacer() {
+        const spacer = document.createElement(this.isTable ? "tr" : "li");
+        spacer.className = "space";
+        spacer.setAttribute("aria-hidden", "true");
+        return spacer;
+    }
+
+    /** Draw no more; what is drawn stays in the page. */
+    stop() {
         this.abort.abort();
         this.observer.disconnect();
         clearTimeout(this.pictureTimer);
-        for (const element of this.elements.values()) this.renderer.cancelPicture(element);
     }
 
-    /** @param {Row[]} rows - all rows of the list, in order. */
+    close() {
+        this.stop();
+        cancelPictures(this.container);
+    }
+
+    /** @param {Entry[]} rows - all entries of the list, in order. */
     show(rows) {
         this.rows = rows;
         this.scheduleDraw();
@@ -85,42 +101,44 @@ export class VirtualList {
         const style = getComputedStyle(this.container);
         this.columns = style.display === "grid" ? style.gridTemplateColumns.split(" ").length : 1;
         this.gap = parseFloat(style.rowGap) || 0;
-        const first = this.elements.values().next().value;
-        if (first) this.pitch = first.getBoundingClientRect().height + this.gap;
+        const height = this.elements.values().next().value?.getBoundingClientRect().height;
+        if (height) this.pitch = height + this.gap; // none while the list is hidden
     }
 
     draw() {
         if (this.pitch === undefined) {
-            if (this.elements.size === 0) this.#place(this.rows.slice(0, 1)); // `#measure` needs an item
+            if (this.elements.size === 0) this.#place(0, 1); // `#measure` needs an item
             this.#measure();
         }
-        if (this.pitch === undefined || this.pitch === 0) return;
+        if (this.pitch === undefined) return;
         const lines = Math.ceil(this.rows.length / this.columns);
         const scrolled = -this.container.getBoundingClientRect().top;
         const firstVisible = Math.floor(scrolled / this.pitch);
         const lastVisible = Math.ceil((scrolled + innerHeight) / this.pitch);
         const first = Math.min(Math.max(0, firstVisible - OVERSCAN_ROWS), Math.max(0, lines - 1));
         const last = Math.min(lines, Math.max(first + 1, lastVisible + OVERSCAN_ROWS));
-        this.#place(this.rows.slice(first * this.columns, last * this.columns));
-        this.renderer.setSpacerHeight(this.topSpacer, Math.max(0, first * this.pitch - this.gap));
-        this.renderer.setSpacerHeight(this.bottomSpacer, Math.max(0, (lines - last) * this.pitch - this.gap));
+        this.#place(first * this.columns, last * this.columns);
+        setHeight(this.topSpacer, Math.max(0, first * this.pitch - this.gap));
+        setHeight(this.bottomSpacer, Math.max(0, (lines - last) * this.pitch - this.gap));
     }
 
-    /** Show the items of `rows` and no others. Elements that stay are not touched, so they keep focus and picture. */
-    #place(rows) {
+    /** Show the items from `first` to before `last` and no others. Elements that stay keep their focus and picture. */
+    #place(first, last) {
+        const rows = this.rows.slice(first, last);
         const ids = new Set(rows.map((row) => row.id));
         for (const [id, element] of this.elements) {
             if (!ids.has(id)) {
                 element.remove();
-                this.renderer.cancelPicture(element);
+                cancelPictures(element);
                 this.elements.delete(id);
             }
         }
         clearTimeout(this.pictureTimer);
         this.pictureTimer = setTimeout(() => this.#loadPictures(), SETTLE_MS);
         let next = this.topSpacer.nextSibling;
-        for (const row of rows) {
+        for (const [index, row] of rows.entries()) {
             const element = this.#updatedElement(row);
+            if (!this.isTable) setPlace(element, first + index + 1, this.rows.length);
             if (element === next) next = next.nextSibling;
             else this.container.insertBefore(element, next);
         }
@@ -128,7 +146,7 @@ export class VirtualList {
 
     // Delayed, so that fast scrolling through thousands of images does not request all their pictures.
     #loadPictures() {
-        for (const element of this.elements.values()) this.renderer.loadPicture(element);
+        for (const image of this.container.querySelectorAll("img[data-src]:not([src])")) image.src = image.dataset.src;
     }
 
     #updatedElement(row) {
@@ -144,4 +162,20 @@ export class VirtualList {
         }
         return element;
     }
+}
+
+/** Unload the pictures in an element, and cancel their loading. */
+export function cancelPictures(element) {
+    for (const image of element.querySelectorAll("img")) image.removeAttribute("src");
+}
+
+function setHeight(spacer, pixels) {
+    spacer.hidden = pixels === 0;
+    spacer.style.height = `${pixels}px`;
+}
+
+/** Tell screen readers the place of an item among all, of which most are not in the page. */
+function setPlace(element, place, size) {
+    if (element.ariaPosInSet !== String(place)) element.ariaPosInSet = String(place);
+    if (element.ariaSetSize !== String(size)) element.ariaSetSize = String(size);
 }

@@ -1,8 +1,14 @@
 // The steps of an action (pause, limits, drain, share) as dialogs over a page. Each is a page of its own, which works
 // without JavaScript; its content is shown here, and its form is sent as from there.
 
-import "../copy.js";
-import { plural } from "../upload/format.js";
+import "./copy.js";
+import { plural } from "./upload/format.js";
+
+const dialog = document.createElement("dialog");
+dialog.id = "dialog";
+dialog.className = "small-dialog";
+dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close()); // beside it
+document.body.append(dialog);
 
 /**
  * Open the page of a link with `data-dialog` as a dialog.
@@ -12,7 +18,6 @@ import { plural } from "../upload/format.js";
  * @param {() => void} onFailure - opens the page instead, which says what is wrong.
  */
 async function open(address, request, onFailure) {
-    const dialog = document.getElementById("dialog");
     let content = null;
     try {
         const response = await fetch(address, request);
@@ -66,4 +71,3 @@ document.addEventListener("submit", (event) => {
     event.preventDefault();
     open(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) }, () => form.submit());
 });
-document.addEventListener("click", ({ target }) => target.id === "dialog" && target.close()); // beside it
