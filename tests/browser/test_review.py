@@ -154,7 +154,7 @@ def test_labels_are_accepted_and_corrected_many_at_once_and_on_the_panel(
     expect(page.locator("#viewed .truth-now")).to_have_text("Corrected: boat")
     assert faults_of(page) == []
     page.locator("#viewed").get_by_role("button", name="Remove the true label").click()
-    expect(page.locator("#viewed .truth-now")).to_have_text("Not reviewed")
+    expect(page.locator("#viewed .truth-now")).to_have_text("Not reviewed: choose the true label.")
     truths = [item["truth"] for item in api.results(job.path.rpartition("/")[2])]
     assert truths == ["none of them", None, "dog", "dog", "ship", None]
 

@@ -55,6 +55,27 @@ def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: 
     assert "demo · 30 classes" in re.sub(r"<[^>]*>", "", pill[0])
 
 
+@pytest.mark.parametrize(
+    ("path", "area"),
+    [
+        ("/", "Classify"),
+        ("/upload", "Classify"),
+        ("/jobs", "Jobs"),
+        ("/jobs/{}/delete", "Jobs"),
+        ("/jobs/{}/evaluation", "Jobs"),
+        ("/fleet/pause", "Fleet"),
+        ("/dead-letters", "Fleet"),
+        ("/audit", "Fleet"),
+        ("/api", "API"),
+        ("/model", None),
+    ],
+)
+def test_every_page_marks_its_area_in_the_header(client: FlaskClient, job: Job, path: str, area: str | None) -> None:
+    page = client.get(path.format(job.job_id)).text
+    navigation = page[page.index("<nav") : page.index("</nav>")]
+    assert re.findall(r'aria-current="page">(\w+)<', navigation) == ([area] if area else [])
+
+
 def test_the_model_page_searches_the_classes_without_a_script(client: FlaskClient) -> None:
     def shown(path: str) -> list[str]:
         return re.findall(r"<li><bdi>(.*?)</bdi>", client.get(path).text)

@@ -60,8 +60,7 @@ export class Facets {
             const item = list.children[index] ?? list.appendChild(this.template.cloneNode(true));
             const [text, parameter, value, isCurrent] = describe(key);
             const link = item.firstElementChild;
-            if (isCurrent) link.setAttribute("aria-current", "true");
-            else link.removeAttribute("aria-current");
+            link.ariaCurrent = isCurrent ? "true" : null;
             if (link.title !== value) {
                 link.title = value;
                 link.href = `?${new URLSearchParams({ [parameter]: value })}`;

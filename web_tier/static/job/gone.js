@@ -1,4 +1,7 @@
-// What the page of a job does when the job has been deleted, such as in another tab, or is no longer shared.
+// What the page of a job does when the session has ended, or when the job has been deleted, such as in another tab, or is
+// no longer shared.
+
+import { goToSignIn, needsSignIn } from "../sign_in.js";
 
 /** Return true if a response says that the job no longer exists: its images are deleted only with it. */
 export function isGone(response) {
@@ -9,4 +12,10 @@ export function isGone(response) {
 export function goToJobs() {
     if ("shared" in document.getElementById("job").dataset) location.reload();
     else location.assign("/jobs?deleted=1");
+}
+
+/** Leave the page if a response says that it shows nothing any more. */
+export function leaveIfOver(response) {
+    if (needsSignIn(response)) goToSignIn();
+    if (isGone(response)) goToJobs();
 }

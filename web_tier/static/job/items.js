@@ -39,7 +39,6 @@ function showOwnPicture(image, { item, picture = item?.picture }) {
 
 function updateMarks(element, row) {
     if (row.item) showOwnPicture(element.querySelector("img"), row);
-
     element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
     element.querySelector(".at-once").hidden = !row.cached;
     element.querySelector(".retries").textContent = retriesText(row);
@@ -48,8 +47,7 @@ function updateMarks(element, row) {
 /** Mark the image that is open. */
 export function markOpened(element, isOpened) {
     const link = element?.querySelector("a.open");
-    if (isOpened) link?.setAttribute("aria-current", "true");
-    else link?.removeAttribute("aria-current");
+    if (link) link.ariaCurrent = isOpened ? "true" : null;
 }
 
 /**

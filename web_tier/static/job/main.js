@@ -11,7 +11,7 @@ import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
 import { gridItems, markOpened, tableItems } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
-import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
+import { showFound, showProgress, showSlots, showState, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
 import { Review } from "./review.js";
 import { Rows, UNSURE } from "./rows.js";
@@ -142,7 +142,7 @@ function showNumbers() {
     if (!rows.size) return; // the server's are shown
     facets.show(rows, query, areAllRead);
     showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
-    if (areAllRead) showRetriable(rows.retriable);
+    if (areAllRead) showSlots({ retriable: rows.retriable }); // without those that would fail again
 }
 
 function showListNotes(shown, total) {
@@ -262,10 +262,7 @@ function leave() {
 }
 
 function markCurrent(elements, isCurrent) {
-    for (const element of elements) {
-        if (isCurrent(element.dataset)) element.setAttribute("aria-current", "true");
-        else element.removeAttribute("aria-current");
-    }
+    for (const element of elements) element.ariaCurrent = isCurrent(element.dataset) ? "true" : null;
 }
 
 /** Show the query in the filters. */

@@ -7,7 +7,7 @@ import { formatCount, plural } from "../upload/format.js";
  *
  * @param {Record<string, number | string | boolean | null>} values - a name that is missing changes nothing.
  */
-function showSlots(values) {
+export function showSlots(values) {
     for (const element of document.querySelectorAll("[data-slot]")) {
         const value = values[element.dataset.slot];
         const text = typeof value === "number" ? formatCount(value) : (value ?? "");
@@ -101,9 +101,4 @@ export function showFound(text, isOver) {
     const element = document.getElementById("found");
     if (element.textContent !== text) element.textContent = element.title = text;
     element.classList.toggle("one-line", !isOver);
-}
-
-/** Offer to retry the failed images, except for those that would fail again. */
-export function showRetriable(count) {
-    showSlots({ retriable: count });
 }

@@ -1,7 +1,6 @@
 // Retries a failed image without leaving the page.
 
-import { goToSignIn, needsSignIn } from "../sign_in.js";
-import { goToJobs, isGone } from "./gone.js";
+import { leaveIfOver } from "./gone.js";
 
 /** Messages by the `outcome` of the API's response. */
 const MESSAGES = {
@@ -41,8 +40,7 @@ export function interceptRetryForms(base, onRequested) {
 async function retry(base, id) {
     try {
         const response = await fetch(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
-        if (needsSignIn(response)) goToSignIn();
-        if (isGone(response)) goToJobs();
+        leaveIfOver(response);
         return response.ok ? (await response.json()).outcome : "refused";
     } catch {
         return "refused";

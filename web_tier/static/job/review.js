@@ -1,8 +1,7 @@
 // The review of labels: accept or correct them one by one or many at once.
 
-import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { formatCount, plural } from "../upload/format.js";
-import { goToJobs, isGone } from "./gone.js";
+import { leaveIfOver } from "./gone.js";
 import { isUnsure } from "./rows.js";
 import { addShortcut } from "./shortcuts.js";
 
@@ -12,7 +11,6 @@ const MAX_CHANGES = 1_000;
 const ACCURACY_DELAY_MS = 1_000;
 /** A message goes after this long, unless the user points at it or its button has the focus. */
 const MESSAGE_MS = 10_000;
-
 
 /**
  * @typedef {object} ReviewList
@@ -306,8 +304,7 @@ export class Review {
                 headers: { "Content-Type": "application/json" },
                 body: JSON.stringify({ labels: Object.fromEntries(entries.map(([id, label]) => [id, label || null])) }),
             });
-            if (needsSignIn(response)) goToSignIn();
-            if (isGone(response)) goToJobs();
+            leaveIfOver(response);
             return response.ok;
         } catch {
             return false;
