@@ -152,8 +152,11 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(page.locator("#list .tile")).to_have_count(7)
     order = open_menu(page, "Order and score")
     order.get_by_label("Order").select_option("sure")
-    scores = [int(text.rstrip("%")) for text in page.locator("#list .score").all_inner_texts()]
-    assert scores == sorted(scores, reverse=True)
+
+    def scores() -> list[int]:
+        return [int(text.rstrip("%")) for text in page.locator("#list .score").all_inner_texts()]
+
+    wait_until(lambda: scores() == sorted(scores(), reverse=True), "the list is drawn in its order")
     facets.get_by_role("link", name="parking 7").click()
     facets.get_by_role("link", name="day 1 20").click()
     expect(shown).to_have_text("20 of 50 images")

@@ -165,7 +165,7 @@ export class VirtualList {
 }
 
 /** Unload the pictures in an element, and cancel their loading. */
-export function cancelPictures(element) {
+function cancelPictures(element) {
     for (const image of element.querySelectorAll("img")) image.removeAttribute("src");
 }
 

@@ -4,7 +4,7 @@ import { Connection } from "../connection.js";
 import "../copy.js";
 import { Adding } from "../upload/adding.js";
 import { formatCount } from "../upload/format.js";
-import { cancelPictures, VirtualList } from "../virtual_list.js";
+import { VirtualList } from "../virtual_list.js";
 import { showDownloads } from "./downloads.js";
 import { Facets, foundSentence } from "./facets.js";
 import { Feed } from "./feed.js";
@@ -118,7 +118,7 @@ function refresh() {
     list ??= createList();
     list.show(selectedRows);
     if (isFirst) list.draw(); // in the frame in which the former list goes
-    if (focused) reveal(focused.pathname.split("/").pop())?.focus({ preventScroll: true });
+    if (focused) reveal(idOf(focused))?.focus({ preventScroll: true });
     if (shownSize === rows.size) showNumbers();
     else showFigures();
     document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.size;
@@ -154,11 +154,23 @@ function showListNotes(shown, total) {
     document.getElementById("shown").textContent = shown === total ? "" : countText;
 }
 
+/** Return the id of the image of an element in the list. */
+function idOf(element) {
+    return element.closest(".tile, .image-row").querySelector("a.open").pathname.split("/").pop();
+}
+
 function createList() {
     const renderer = query.view === "table" ? tableItems(base) : gridItems(base);
     const { createItem, update } = renderer;
+    const parent = document.getElementById("list");
+    // The pictures that the list of the server has loaded, or begins to load, move into this one.
+    const pictures = new Map([...parent.querySelectorAll("img[src]")].map((picture) => [idOf(picture), picture]));
     renderer.createItem = (row) => {
         const element = createItem(row);
+        const picture = pictures.get(row.id);
+        const isBroken = picture?.complete && !picture.naturalWidth;
+        if (picture && !isBroken) element.querySelector("img").replaceWith(picture);
+        pictures.delete(row.id);
         markOpened(element, row.id === query.image);
         return element;
     };
@@ -167,8 +179,6 @@ function createList() {
         if (!row.item) review.decorate(element, row);
     };
     const { root, list: container } = renderer.createContainer();
-    const parent = document.getElementById("list");
-    cancelPictures(parent);
     parent.replaceChildren(root);
     document.getElementById("pager").hidden = true;
     return new VirtualList(container, renderer);
