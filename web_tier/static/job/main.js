@@ -438,7 +438,8 @@ function showFigures() {
     }
     const files = Math.max(0, rows.size - progress.accepted);
     const [accepted, waiting] = [progress.accepted + files, progress.waiting + files];
-    const sentence = progress.waiting ? progress.sentence : "Images are still being sent.";
+    const advice = "Keep this page open until all images are sent.";
+    const sentence = progress.waiting ? `${advice} ${progress.sentence}` : advice;
     const ofFiles = { accepted, waiting, sentence, state: "running", words: "running", left: null, unsent: files };
     const shown = files ? { ...progress, ...ofFiles } : progress;
     shownProgress = shown;
