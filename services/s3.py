@@ -73,7 +73,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket. botocore's errors are raised once the retries are spent."""
+    """One bucket. botocore's errors are raised once the retries are spent, NotFoundError where there is no object."""
 
     store: "S3Store"
     name: str
@@ -159,7 +159,6 @@ class Bucket:
         """Return the content of the object at `key`.
 
         Raises:
-            NotFoundError: there is no object.
             ObjectTooLargeError: it has more than `max_bytes`; its content is not read.
         """
         with self._missing(key), _botocore_errors("GetObject"):
@@ -170,11 +169,7 @@ class Bucket:
         raise ObjectTooLargeError(key, size, max_bytes)
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """Return the object at `key` and its ETag, for `put_over`.
-
-        Raises:
-            NotFoundError: there is no object.
-        """
+        """Return the object at `key` and its ETag, for `put_over`."""
         with self._missing(key), _botocore_errors("GetObject"):
             answer = obstore.get(self.store, key)
             return bytes(answer.bytes()), answer.meta["e_tag"] or ""
@@ -254,8 +249,8 @@ MAX_EMPTY_PAGES = 100
 class SourceBuckets:
     """Copies of objects within S3, and listings of the buckets of others.
 
-    botocore's errors are raised. botocore follows a bucket to its region, and its keys may be any text: obstore does
-    neither.
+    botocore's errors are raised, NotFoundError where there is no object. botocore follows a bucket to its region, and
+    its keys may be any text: obstore does neither.
     """
 
     client: "S3Client"
@@ -290,18 +285,11 @@ class SourceBuckets:
         The copy has the given content type and tags, and nothing else of the object: metadata, tags and storage class
         are replaced (https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html). S3 may also report a
         failure after it has answered 200; botocore raises that like any other.
-
-        Raises:
-            NotFoundError: there is no such object any more.
         """
         self._copy(bucket, key, to.name, to_key, content_type, tags)
 
     def copy_out(self, of: Bucket, key: str, bucket: str, to_key: str, content_type: str) -> None:
-        """Copy an object of the system to the `bucket` of another, as `copy` does; an object at `to_key` is replaced.
-
-        Raises:
-            NotFoundError: there is no such object any more.
-        """
+        """Copy an object of the system to the `bucket` of another, as `copy` does; one at `to_key` is replaced."""
         self._copy(of.name, key, bucket, to_key, content_type, None)
 
     def copy_new(
@@ -312,9 +300,6 @@ class SourceBuckets:
         An object may also be copied to itself, which replaces its tags. False is returned if a condition does not
         hold, or if the reply was lost and botocore repeated the call, which finds its own copy
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
-
-        Raises:
-            NotFoundError: there is no such object any more.
         """
         condition = {} if key == to_key else {"IfNoneMatch": "*"}
         try:

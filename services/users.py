@@ -129,7 +129,9 @@ class UserPool:
 
     `invite`, `account`, `reset_password`, `sign_out_everywhere` and `remove_second_factor` need a role.
 
-    Every method may raise TooManyAttemptsError, and botocore's errors when the pool cannot be asked.
+    Every method may raise TooManyAttemptsError, and botocore's errors when the pool cannot be asked. A weak new
+    password raises PasswordRefusedError, and code or session stay good. A token or session that has expired, was
+    revoked or is another account's raises WrongCredentialsError.
     """
 
     def __init__(self, client: "CognitoIdentityProviderClient", pool_id: str, client_id: str) -> None:
@@ -168,7 +170,6 @@ class UserPool:
 
         Raises:
             WrongMailedCodeError: the code is wrong or has expired, or the account is in use.
-            PasswordRefusedError: choose another; the code is still good.
         """
         with suppress(WrongCredentialsError):
             outcome = self.sign_in(email, _temporary_password(code))
@@ -199,12 +200,7 @@ class UserPool:
         return _tokens(reply.get("AuthenticationResult"))
 
     def set_first_password(self, email: str, session: str, password: str) -> PoolTokens | CodeRequired:
-        """Answer `NewPasswordRequired`, which signs in.
-
-        Raises:
-            PasswordRefusedError: choose another; the session is still good.
-            WrongCredentialsError: the session has expired or is another account's: sign in again.
-        """
+        """Answer `NewPasswordRequired`, which signs in."""
         name, username, pools_session = _challenge_parts(email, session)
         check_new_password(password, name)
         with translated_errors(SETTING_THE_FIRST_PASSWORD):
@@ -219,7 +215,6 @@ class UserPool:
 
         Raises:
             WrongSecondFactorError: the code is wrong or has been used; the session is still good.
-            WrongCredentialsError: the session has expired or is another account's: sign in again.
         """
         (_, username, pools_session), digits = _challenge_parts(email, session), _digits(code)
         if digits is None:
@@ -236,7 +231,6 @@ class UserPool:
         (https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AssociateSoftwareToken.html).
 
         Raises:
-            WrongCredentialsError: the token has expired or was revoked: sign in again.
             NoSecondFactorsError: the pool has none.
         """
         with translated_errors(BEGINNING_A_SECOND_FACTOR):
@@ -261,7 +255,6 @@ class UserPool:
         """Replace the password of an account, which has just signed in.
 
         Raises:
-            PasswordRefusedError: choose another new one.
             WrongCredentialsError: `password` is wrong, or the token has expired or was revoked.
         """
         check_new_password(new_password, email)
@@ -271,11 +264,7 @@ class UserPool:
             )
 
     def delete_account(self, access_token: str) -> None:
-        """Delete the account of a token, which has just signed in, for good.
-
-        Raises:
-            WrongCredentialsError: the token has expired or was revoked: sign in again.
-        """
+        """Delete the account of a token, which has just signed in, for good."""
         with translated_errors(SIGNING_IN):
             self._client.delete_user(AccessToken=access_token)
 
@@ -326,7 +315,6 @@ class UserPool:
         """Set a new password by the code that was sent; return the account's `sub`.
 
         Raises:
-            PasswordRefusedError: choose another; the code is still good.
             WrongCodeError: wrong, expired, used, or there is no such account.
         """
         name, digits = normalise_email(email), _digits(code)

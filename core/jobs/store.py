@@ -143,7 +143,8 @@ SLOW_RECORD_SECONDS = 10.0
 class JobStore(JobReader):
     """Reads and writes the job table.
 
-    Any method may raise TableBusyError: some items were not read or written, and calling it again is safe.
+    Any method may raise TableBusyError: some items were not read or written, and calling it again is safe. What names
+    a job or an image raises NotFoundError if it does not exist, and what adds to a job also if it is being deleted.
     """
 
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
@@ -160,22 +161,14 @@ class JobStore(JobReader):
         self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])
 
     def job(self, job_id: str) -> Job:
-        """Return a job.
-
-        Raises:
-            NotFoundError: it does not exist.
-        """
+        """Return a job."""
         item = self.table.get(JOBS, job_id)
         if item is None:
             raise no_job(job_id)
         return job_of(item)
 
     def job_and_cancelled(self, job_id: str) -> tuple[Job, str | None]:
-        """Return a job, and why it is cancelled, in one read: None if it is not, an empty text if by its user.
-
-        Raises:
-            NotFoundError: it does not exist.
-        """
+        """Return a job, and why it is cancelled, in one read: None if it is not, an empty text if by its user."""
         items = self.table.get_all([(JOBS, job_id), (counts_partition(job_id), CANCELLED)])
         found = next((item for item in items if item["pk"] == JOBS), None)
         if found is None:
@@ -224,11 +217,7 @@ class JobStore(JobReader):
             yield job_of(item)
 
     def status(self, job_id: str) -> JobStatus:
-        """Return a job and its counts; costs the same however many images it has.
-
-        Raises:
-            NotFoundError: it does not exist.
-        """
+        """Return a job and its counts; costs the same however many images it has."""
         return self.status_of(self.job(job_id))
 
     def status_of(self, job: Job) -> JobStatus:
@@ -261,9 +250,6 @@ class JobStore(JobReader):
         """Mark a job as cancelled `at` that time, and as open; the mark of an earlier cancelling stays.
 
         The controller gives a `reason`, the job's user none.
-
-        Raises:
-            NotFoundError: the job is being deleted.
         """
         # Open first: the controller finds the mark in the open jobs.
         self.reopen(job_id, at)
@@ -319,11 +305,7 @@ class JobStore(JobReader):
     # Deletion
 
     def delete(self, *jobs: Job) -> None:
-        """Delete jobs: they no longer exist, and the controller removes their remaining items and objects.
-
-        Raises:
-            TableBusyError: some could not be deleted; deleting again is safe.
-        """
+        """Delete jobs: they no longer exist, and the controller removes their remaining items and objects."""
         # The marks first: if a process dies in between, the controller deletes the jobs.
         self.table.put_all([deleted_item(job) for job in jobs])
         self.table.delete_all([key for job in jobs for key in keys_of_job(job)])
@@ -407,9 +389,6 @@ class JobStore(JobReader):
 
         If that takes long, the controller may have closed a job meanwhile without having seen all images: the jobs
         are then marked again, as touched later.
-
-        Raises:
-            NotFoundError: one of the jobs is being deleted.
         """
         job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
         opened = [_open_item(job_id, touched_at) for job_id in job_ids]
@@ -421,11 +400,7 @@ class JobStore(JobReader):
         self._check_not_deleted(job_ids)
 
     def reopen(self, job_id: str, touched_at: datetime) -> None:
-        """Mark a job as open: it may have images without a result.
-
-        Raises:
-            NotFoundError: the job is being deleted.
-        """
+        """Mark a job as open: it may have images without a result."""
         self.table.put_all([_open_item(job_id, touched_at)])
         self._check_not_deleted([job_id])
 
@@ -490,11 +465,7 @@ class JobStore(JobReader):
         )
 
     def image(self, ref: ImageRef) -> ImageRecord:
-        """Return the record of one image.
-
-        Raises:
-            NotFoundError: it does not exist.
-        """
+        """Return the record of one image."""
         item = self.table.get(partition(ref.job_id), f"{IMAGE}{ref.image_id}")
         if item is None:
             raise no_image(ref)

@@ -96,7 +96,8 @@ class JobFeed:
     """The feed of one job.
 
     A viewer's cursor is `run-number` of its last event. A cursor of another run (of another process, or from before
-    results were withdrawn) or one that is older than the history gets `resync`.
+    results were withdrawn) or one that is older than the history gets `resync`. Once the job is deleted, methods
+    raise NotFoundError.
 
     Args:
         max_history: characters of events that are kept.
@@ -137,9 +138,6 @@ class JobFeed:
             cursor: of the last event that the viewer received.
             seconds: the longest wait.
             is_over: returns whether to wait no longer; `wake` lets every waiting thread check it.
-
-        Raises:
-            NotFoundError: if the job was deleted.
         """
         until = self._clock() + seconds
         while True:
@@ -182,11 +180,7 @@ class JobFeed:
         return [*events, self._progress] if self._progress.number > number else events
 
     def poll(self) -> None:
-        """Read what has changed in the table and publish it; one thread at a time.
-
-        Raises:
-            NotFoundError: if the job was deleted.
-        """
+        """Read what has changed in the table and publish it; one thread at a time."""
         status = self._store.status(self.job_id)
         results = status.counts.done + status.counts.failed
         if self._snapshot is None or results < self._counts.done + self._counts.failed:  # results were withdrawn

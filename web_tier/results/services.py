@@ -70,11 +70,7 @@ class ImageObjects:
         return found.thumbnail
 
     def results_file(self, key: str) -> Iterator[bytes]:
-        """Return the results file of a job in parts; the first part has been read.
-
-        Raises:
-            NotFoundError: if there is no such file.
-        """
+        """Return the results file of a job in parts; the first part has been read."""
         parts = self._buckets[1].stream(key)
         return chain([next(parts, b"")], parts)
 

@@ -14,7 +14,8 @@ at that moment, `align_tombstone` then reads the mark again.
 The controller cancels a job in the same way when too many of its images failed, with the reason in the mark. A retry
 then also goes on with the source of the job, and the limit has no more effect.
 
-Errors of S3 and of the table pass through; each function may be called again.
+Errors of S3 and of the table pass through; each function may be called again. NotFoundError: the job
+is being deleted.
 """
 
 from datetime import datetime
@@ -33,9 +34,6 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     """Cancel a job, so that images without a result fail; a job that has finished stays as it is.
 
     A repeat does nothing more.
-
-    Raises:
-        NotFoundError: the job is being deleted.
     """
     store, job_id = ingest.store, status.job.job_id
     # While images are retried, the counts have their earlier results.
@@ -45,11 +43,7 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
 
 
 def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, reason: str = "") -> None:
-    """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone.
-
-    Raises:
-        NotFoundError: the job is being deleted.
-    """
+    """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone."""
     store.put_cancelled(job_id, at, reason)
     align_tombstone(store, inputs, job_id, is_cancelled=True)
 
@@ -74,9 +68,6 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     """End the cancelling of a job, if it is cancelled; images that have failed meanwhile stay failed.
 
     If the controller had cancelled it, further images of its source count towards the quota of `caller`.
-
-    Raises:
-        NotFoundError: the job is being deleted.
     """
     job_id, store = job.job_id, ingest.store
     ingest.bucket.delete(cancelled_key(job_id))

@@ -118,7 +118,6 @@ def request_notification(job_id: str, wanted: NotificationWanted) -> Notificatio
     """Request notifications of a job of the current user; return them.
 
     Raises:
-        NotFoundError: there is no such job.
         UnprocessableEntity: the user cannot be sent what is wanted; the message says why.
         TooManyRequests: the notification of the job was requested too often.
     """

@@ -271,7 +271,6 @@ def apply_truth_file(jobs: UserJobs, job_id: str, data: bytes) -> tuple[TruthOut
 
     Raises:
         UnprocessableEntity: it is not such a file.
-        NotFoundError: the user has no such job.
     """
     try:
         return _apply(jobs, job_id, partial(match_rows, parse_truth_file(data)), "csv")
@@ -280,11 +279,7 @@ def apply_truth_file(jobs: UserJobs, job_id: str, data: bytes) -> tuple[TruthOut
 
 
 def apply_folders(jobs: UserJobs, job_id: str) -> tuple[TruthOutcome, int]:
-    """Set the names of folders as true labels; return them, and how many true labels changed.
-
-    Raises:
-        NotFoundError: the user has no such job.
-    """
+    """Set the names of folders as true labels; return them, and how many true labels changed."""
     return _apply(jobs, job_id, match_folders, "folder")
 
 

@@ -72,7 +72,6 @@ def make_share(job_id: str, wanted: CreateShare) -> NewShareBody:
     """Share a job of the current user.
 
     Raises:
-        NotFoundError: the user has no such job.
         UnprocessableEntity: the address cannot be one, or is the user's own, or the job has too many shares.
     """
     who, auth = current_identity(), current_auth()
