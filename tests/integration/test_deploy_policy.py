@@ -72,6 +72,7 @@ WAYS_TO_MORE_RIGHTS = {
 NEEDED = {
     "a role": PermissionCheck("iam:CreateRole", OWN, BOUND),
     "its rights": PermissionCheck("iam:PutRolePolicy", OWN, BOUND),
+    "the end of its rights": PermissionCheck("iam:DeleteRolePolicy", OWN, BOUND),
     "the boundary for a role of before": PermissionCheck("iam:PutRolePermissionsBoundary", OWN, BOUND),
     "the role for an instance": PermissionCheck("iam:PassRole", OWN),
     "the boundary": PermissionCheck("iam:GetPolicy", BOUNDARY),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -17,6 +18,7 @@ from scripts.aws.bake.spec import (
 from scripts.aws.context import DENIED_CODES, TAG, explain_error
 from scripts.aws.deploy.network import route_tables
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan
+from services.clock import utc_now
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
@@ -131,8 +133,12 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
         yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
 
 
+MAX_IMAGE_DAYS = 30
+"""Age of a machine image above which the check recommends a new one: an instance installs no fixes of its kernel."""
+
+
 def check_images(plan: StackPlan) -> Iterable[Finding]:
-    """Find images with another architecture than their instance types, or another engine than the configuration."""
+    """Find images with another architecture than their types, with another engine than configured, and old ones."""
     ids = list(plan.images.values())
     there = plan.account.ec2.describe_images(ImageIds=ids)["Images"] if ids else []
     of_image = {each["ImageId"]: each.get("Architecture", "") for each in there}
@@ -157,6 +163,13 @@ def check_images(plan: StackPlan) -> Iterable[Finding]:
             f"the configuration has the engine torch, and the workers' image {worker_image} was baked without torch"
         )
         wrong.append(Finding(level, words, "Bake one: `fleetsight bake --role worker --engine torch`"))
+    by_id = {image_id: role for role, image_id in plan.images.items()}
+    for image in there:
+        created = image.get("CreationDate")
+        days = (utc_now() - datetime.fromisoformat(created)).days if created else 0
+        if days > MAX_IMAGE_DAYS:
+            words = f"the {by_id[image['ImageId']]}'s image {image['ImageId']} is {days} days old"
+            wrong.append(Finding(Level.WARNING, words, "`fleetsight bake` takes the security fixes since"))
     yield from wrong or [
         Finding(Level.OK, "images are for the architecture of their instance types and for the engine")
     ]

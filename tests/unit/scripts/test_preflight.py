@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from scripts.aws.preflight.instances import (
     quota_code,
 )
 from scripts.aws.preflight.permissions import needed_permissions
+from services.clock import utc_now
 from tests.support.aws_stage import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
@@ -480,6 +482,22 @@ def test_the_engine_torch_needs_an_image_with_torch(engine: str, tags: list[dict
         described(at)
         ((reported, _, remedy),) = at.found(check_images)
     assert (reported, "bake --role worker --engine torch" in remedy) == (level, level != "ok")
+
+
+@pytest.mark.parametrize(("days", "level"), [(30, "ok"), (31, "warning")])
+def test_an_image_of_more_than_a_month_is_a_warning(days: int, level: str) -> None:
+    """The form of the date: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Image.html."""
+    created = (utc_now() - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    images = [{"ImageId": "ami-1", "Architecture": "x86_64"}]
+    images.append({"ImageId": "ami-2", "Architecture": "x86_64", "CreationDate": created})
+    with stubbed_account("ec2") as at:
+        at.stubs["ec2"].add_response("describe_images", {"Images": images})
+        described(at)
+        ((reported, words, remedy),) = at.found(check_images)
+    assert reported == level
+    if level == "warning":
+        assert words == "the worker's image ami-2 is 31 days old"
+        assert "fleetsight bake" in remedy
 
 
 @pytest.mark.parametrize(
