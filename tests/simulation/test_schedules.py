@@ -17,6 +17,7 @@ from tests.simulation.faults.schedules import BrokenError, play
 from tests.simulation.faults.world import CrashPlan, World, settings_of
 from tests.support.autoscaler import POLICY_SETTINGS
 from tests.support.memory_aws.ec2 import EPOCH
+from web_tier.autoscaler.drift import DriftDetector
 from web_tier.autoscaler.health import UnhealthyTerminator
 from web_tier.autoscaler.observe import RecentLaunches
 from web_tier.autoscaler.policies import POLICIES
@@ -281,10 +282,18 @@ def _never(self: UnhealthyTerminator) -> None:
     return None
 
 
+def _none_drifted(self: DriftDetector, _instances: object, _template: object) -> tuple[str, ...]:
+    return ()
+
+
 @pytest.mark.parametrize(
     ("broken", "method", "by"),
-    [(RecentLaunches, "launching", _forget), (UnhealthyTerminator, "terminate_confirmed", _never)],
-    ids=["launches are forgotten", "unhealthy instances are left"],
+    [
+        (RecentLaunches, "launching", _forget),
+        (UnhealthyTerminator, "terminate_confirmed", _never),
+        (DriftDetector, "drifted", _none_drifted),
+    ],
+    ids=["launches are forgotten", "unhealthy instances are left", "workers of earlier versions are left"],
 )
 def test_a_product_that_breaks_a_promise_is_noticed(
     monkeypatch: pytest.MonkeyPatch, broken: type, method: str, by: Callable[..., object]

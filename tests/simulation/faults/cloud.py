@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from services.ec2 import TEMPLATE_TAG, VERSION_TAG
 from tests.simulation.faults.machines import FailureMode, Shown, SimulatedInstance, SimulatedQueues
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import ENDED, EPOCH, MemoryEC2
@@ -18,6 +19,7 @@ OPERATIONS: Final = {
     "RunInstances": "run",
     "StartInstances": "start",
     "DescribeInstances": "describe",
+    "DescribeLaunchTemplates": "describe",
     "CreateTags": "tag",
     "DeleteTags": "tag",
     "TerminateInstances": "end",
@@ -127,6 +129,10 @@ class Cloud(MemoryEC2):
 
     def _create(self, call: dict[str, Any], count: int) -> list[str]:
         ids = [f"i-{len(self.instances) + number:05d}" for number in range(count)]
+        version = {}
+        if "LaunchTemplate" in call:
+            template = f"lt-{call['LaunchTemplate']['LaunchTemplateName']}"
+            version = {TEMPLATE_TAG: template, VERSION_TAG: str(self.default_version)}
         for key in ids:
             self.instances[key] = SimulatedInstance(
                 instance_id=key,
@@ -137,7 +143,8 @@ class Cloud(MemoryEC2):
                 launched_at=self.now(),
                 image_seconds=self.image_seconds,
                 idle_seconds=self.idle_seconds,
-                tags={tag["Key"]: tag["Value"] for each in call["TagSpecifications"] for tag in each["Tags"]},
+                tags=version
+                | {tag["Key"]: tag["Value"] for each in call["TagSpecifications"] for tag in each["Tags"]},
                 client_token=call["ClientToken"],
             )
         return ids

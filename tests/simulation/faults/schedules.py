@@ -64,7 +64,7 @@ class Schedule(RuleBasedStateMachine):
         """A fleet that has nothing to do yet."""
         market = "on_demand" if scale_in == "stop" else market
         changes = {**POLICY_SETTINGS.get(policy, {}), "policy": policy, "scale_in": scale_in, "market": market}
-        changes["max_lifetime_seconds"] = lifetime
+        changes |= {"max_lifetime_seconds": lifetime, "launch_template": "worker"}
         changes |= {"max_workers": most, "min_workers": min(least, most), "instance_types": TYPES}
         self.world = World(settings_of(**changes), seed)
         self.world.run(3)
@@ -160,6 +160,12 @@ class Schedule(RuleBasedStateMachine):
     def ops_change_the_limits(self, most: int, least: int, passing: int) -> None:
         """Other limits are in force from now on."""
         self.world.set_limits(max_workers=most, min_workers=min(least, most))
+        self.world.run(passing)
+
+    @rule(version=st.sampled_from((1, 2, 3)), passing=spans)
+    def ops_roll_to_a_version(self, version: int, passing: int) -> None:
+        """The launch template has another default version from now on."""
+        self.world.cloud.default_version = version
         self.world.run(passing)
 
     @rule(passing=spans)

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
 from core.fleet.models import FleetPause
+from services.ec2 import VERSION_TAG
 from services.errors import FleetsightError
 from simulator.engine import kept_without_work
 from tests.conftest import shipped_values
@@ -176,6 +177,9 @@ class World:
         if len(left) != wanted or any(each.worker.silent for each in left):
             names = [each.instance_id for each in left]
             self._note("left or never answered", f"{names} are left, {wanted} wanted")
+        version = str(self.cloud.default_version)
+        if drifted := [each.instance_id for each in left if each.tags.get(VERSION_TAG, version) != version]:
+            self._note("left or never answered", f"{drifted} are not of the template's version {version}")
 
     def heal(self) -> None:
         """End every fault; let there be at least one worker, and let workers run for a day."""
@@ -220,7 +224,9 @@ class World:
             self._note("beyond the maximum", f"{alive} workers, {allowed} allowed")
 
     def _check_end(self, instance: SimulatedInstance) -> None:
-        worker = instance.worker
+        worker, version = instance.worker, str(self.cloud.default_version)
+        if instance.state == "stopped" and instance.tags.get(VERSION_TAG, version) != version:
+            return  # it would start again unchanged
         has_booted = worker.ready_at <= self.now
         boots_in_time = self.now - instance.booted_at < self.settings.boot_allowance_seconds
         if not worker.silent and (has_booted or boots_in_time):
