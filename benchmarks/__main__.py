@@ -28,6 +28,7 @@ BENCHMARKS: Final = {
     "fleet": "the policies of the fleet in the simulator, with the bars of their costs",
     "growth": "jobs of 1,000, 10,000 and 100,000 images: time, CPU and memory of an image",
     "idle": "CPU time and AWS requests of a system with nothing to do",
+    "photos": "photos through API, command and browser, beside a bare pipeline and a torchvision script",
 }
 """What each benchmark measures, by its module."""
 
@@ -36,6 +37,7 @@ OPTIONAL_PACKAGES: Final = {
     "decode": ("torch", ("torch", "torchvision")),
     "engine": ("torch", ("torch", "torchvision", "nncf")),
     "fleet": ("simulate", ("scipy",)),
+    "photos": ("torch test", ("torch", "torchvision", "playwright")),
 }
 """The section of requirements/ that a benchmark needs beside `run`, and the packages of that section."""
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,13 @@ class Bench:
         accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
         latency_s = latencies(accepted, result_moments(samples, len(accepted)))
         return measured(summary, latency_s, before, after, others / took)
+
+    def used_during(self, action: Callable[[], None]) -> tuple[float, dict[str, float]]:
+        """Return how many seconds an action takes, and the CPU seconds that each process uses meanwhile."""
+        before, began = self._usages(), time.monotonic()
+        action()
+        took, after = time.monotonic() - began, self._usages()
+        return took, {name: cpu_seconds_between(before.get(name, {}), used) for name, used in after.items()}
 
     def _usages(self) -> ByProcess:
         found = {name: usages([pid]) for name in SERVICES if (pid := self.system.supervisor.pid(name)) is not None}
