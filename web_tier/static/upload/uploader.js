@@ -8,8 +8,8 @@ const MAX_REQUEST_FILES = 50;
 const MAX_REQUEST_BYTES = 8 * 2 ** 20;
 /** A request holds what the line sends in this time: so much is sent again after a lost connection. */
 const REQUEST_SECONDS = 10;
-/** The first requests, before the rate of the line is known. */
-const FIRST_REQUEST_BYTES = 2 ** 20;
+/** The first requests, before the rate of the line is known. They are small, since their labels are the first to come. */
+const FIRST_REQUEST_BYTES = 2 ** 18;
 /** The rate is that of the last seconds; it is known after the first one. */
 const RATE_SECONDS = 10;
 const MIN_RATE_SECONDS = 1;
