@@ -513,6 +513,10 @@ def is_granted(grants: Sequence[S3Grant], location: S3Location, *, to_operator: 
     )
 
 
+HOURS_A_MONTH = 730
+"""The hours of AWS's own calculator: 8,760 a year divided by twelve. https://calculator.aws/"""
+
+
 class PriceSettings(_Section):
     """Prices in US dollars, for the displayed cost; AWS's list prices of the region.
 
@@ -520,6 +524,8 @@ class PriceSettings(_Section):
         instance_hour: On-Demand price by instance type.
         spot_hour: Spot price by instance type; by default the On-Demand price, which Spot never exceeds.
         minimum_billed_seconds: billed minimum of each start of an instance.
+        fair_queue_million: added to `sqs_million` for requests of messages with a group, as in a fair queue.
+        worker_disk_gb: the disk of a worker; a stack on AWS sets it.
     """
 
     instance_hour: dict[InstanceType, Dollars] = Field(min_length=1)
@@ -528,9 +534,11 @@ class PriceSettings(_Section):
     s3_put_thousand: Dollars
     s3_get_thousand: Dollars
     sqs_million: Dollars
+    fair_queue_million: Dollars = 0.10
     dynamodb_write_million: Dollars
     dynamodb_read_million: Dollars
     disk_gb_month: Dollars
+    worker_disk_gb: float = Field(default=8.0, ge=0)
     snapshot_gb_month: Dollars
     public_address_hour: Dollars
     load_balancer_hour: Dollars
@@ -550,9 +558,18 @@ class PriceSettings(_Section):
         on_demand = self.instance_hour.get(instance_type, max(self.instance_hour.values()))
         return self.spot_hour.get(instance_type, on_demand) if spot else on_demand
 
+    def worker_hour(self, instance_type: str, *, spot: bool = False) -> float:
+        """Return the price of an hour of a worker: its instance, public address and disk.
+
+        EC2 bills all three by the second, at least `minimum_billed_seconds`:
+        https://aws.amazon.com/vpc/pricing/, https://aws.amazon.com/ebs/pricing/.
+        """
+        disk = self.worker_disk_gb * self.disk_gb_month / HOURS_A_MONTH
+        return self.hourly(instance_type, spot=spot) + self.public_address_hour + disk
+
     def launch_dollars(self, instance_types: Iterable[str]) -> float:
         """Return the most that one launch of any of these types is billed for the minimum time."""
-        dearest = max((self.hourly(each) for each in instance_types), default=0.0)
+        dearest = max((self.worker_hour(each) for each in instance_types), default=0.0)
         return dearest * self.minimum_billed_seconds / 3_600
 
 

@@ -29,6 +29,7 @@ class Requests:
     Attributes:
         s3_put, s3_get: requests to S3 that put, copy or list, and those that get; deletes are free.
         sqs: requests to SQS, of up to ten messages and 64 KB each.
+        sqs_fair: those of them with messages of a group, which cost more in a standard queue.
         table_write, table_read: request units of DynamoDB: one for each KB of an item written, and for each 4 KB read
             consistently.
     """
@@ -36,6 +37,7 @@ class Requests:
     s3_put: float = 0.0
     s3_get: float = 0.0
     sqs: float = 0.0
+    sqs_fair: float = 0.0
     table_write: float = 0.0
     table_read: float = 0.0
 
@@ -52,7 +54,7 @@ class Requests:
         return (
             self.s3_put * prices.s3_put_thousand / 1e3
             + self.s3_get * prices.s3_get_thousand / 1e3
-            + self.sqs * prices.sqs_million / 1e6
+            + (self.sqs * prices.sqs_million + self.sqs_fair * prices.fair_queue_million) / 1e6
             + self.table_write * prices.dynamodb_write_million / 1e6
             + self.table_read * prices.dynamodb_read_million / 1e6
         )
@@ -67,6 +69,7 @@ IMAGE = Requests(
     s3_put=2,  # the image, and its prediction
     s3_get=1,  # the worker reads the image
     sqs=0.7,  # request and response: each sent, received and deleted in tens, of which some are not full
+    sqs_fair=0.35,  # requests are of their user's group
     # Its record, its result and its cache entry, each below 1 KB; and shares of the job's items, for each request of
     # twenty images and for each batch of responses.
     table_write=3.15,

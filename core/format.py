@@ -402,4 +402,4 @@ def _billed_so_far(instance: FleetInstance, now: datetime, prices: PriceSettings
     if instance.billed_since is None:
         return dollars(0)
     seconds = max(prices.minimum_billed_seconds, (now - instance.billed_since).total_seconds())
-    return dollars(seconds * prices.hourly(instance.instance_type, spot=instance.spot) / 3_600)
+    return dollars(seconds * prices.worker_hour(instance.instance_type, spot=instance.spot) / 3_600)

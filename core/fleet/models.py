@@ -34,10 +34,14 @@ MAX_REASON_CHARACTERS = 200
 
 
 class FleetPause(WireModel):
-    """A pause of the fleet: no instance is launched or started since that time; `reason` may be empty."""
+    """A pause of the fleet: no instance is launched or started since that time; `reason` may be empty.
+
+    It ends at `until`, if not before; None for a pause that lasts until it is ended.
+    """
 
     version: Literal[1] = 1
     since: AwareDatetime
+    until: AwareDatetime | None = None
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 

@@ -22,7 +22,7 @@ History, billing periods and days have a fixed number of items, used in turn, so
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -50,6 +50,7 @@ from core.fleet.models import (
 )
 from core.messages import WireModel
 from core.model_results import ModelResultsReport
+from services.clock import utc_now
 from services.ec2 import ALIVE, INSTANCE_ID_PATTERN
 from services.errors import FleetsightError, NotFoundError
 from services.table import LAST, Item, Table
@@ -151,15 +152,16 @@ class FleetStore:
     """Reads and writes the fleet's items. botocore's errors pass through, as does `TableBusyError`."""
 
     table: Table
+    now: Callable[[], datetime] = utc_now
 
     # Operators' commands
 
-    def pause(self, now: datetime, reason: str) -> FleetPause:
-        """Pause the fleet; if it is paused already, only a new reason replaces the old one."""
+    def pause(self, now: datetime, reason: str, until: datetime | None = None) -> FleetPause:
+        """Pause the fleet; if it is paused already, only a new reason and its end replace the old ones."""
         current = self.paused()
         if current is not None and not reason:
             return current
-        pause = FleetPause(since=current.since if current else now, reason=reason)
+        pause = FleetPause(since=current.since if current else now, reason=reason, until=until)
         self._put(_PAUSE, pause.to_json())
         return pause
 
@@ -169,7 +171,7 @@ class FleetStore:
 
     def paused(self) -> FleetPause | None:
         """Return the pause, or None."""
-        return self._read(_PAUSE, FleetPause)
+        return self._unless_over(self._read(_PAUSE, FleetPause))
 
     def set_limits(self, limits: LimitsOverride) -> None:
         """Set limits that override those of config.yaml, and any set before."""
@@ -244,7 +246,7 @@ class FleetStore:
         """Return the operators' commands, in one read."""
         found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
         return Commands(
-            pause=FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None,
+            pause=self._unless_over(FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None),
             limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
             drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
             allowance=SpendingAllowance.from_json(found[_ALLOWANCE]) if _ALLOWANCE in found else None,
@@ -373,7 +375,7 @@ class FleetStore:
             snapshot=FleetSnapshot.from_json(bodies[_SNAPSHOT]) if _SNAPSHOT in bodies else None,
             instances=FleetInstances.from_json(bodies.get(_INSTANCES, "{}")),
             decisions=Decisions.from_json(bodies.get(_DECISIONS, "{}")),
-            pause=FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None,
+            pause=self._unless_over(FleetPause.from_json(bodies[_PAUSE]) if _PAUSE in bodies else None),
             limits=LimitsOverride.from_json(bodies[_LIMITS]) if _LIMITS in bodies else None,
             allowance=SpendingAllowance.from_json(bodies[_ALLOWANCE]) if _ALLOWANCE in bodies else None,
             ended=EndedInstances.from_json(bodies.get(_ENDED, "{}")),
@@ -383,6 +385,9 @@ class FleetStore:
     def _put(self, key: str, body: str) -> None:
         item: Item = {"pk": FLEET, "sk": key, _BODY: body}
         self.table.put_all([item])
+
+    def _unless_over(self, pause: FleetPause | None) -> FleetPause | None:
+        return None if pause is None or (pause.until is not None and pause.until <= self.now()) else pause
 
     def _read(self, key: str, model: type[_ModelT]) -> _ModelT | None:
         item = self.table.get(FLEET, key)

@@ -121,7 +121,7 @@ def ensure_bucket(context: AwsContext) -> None:
             ]
         },
     )
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only_policy(bucket)))
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(_tls_only_policy(context.account.partition, bucket)))
     context.report_change(f"closed the bucket {bucket} to everybody else")
 
 
@@ -139,8 +139,8 @@ def _create_bucket(context: AwsContext, asked: "CreateBucketRequestTypeDef") -> 
     return True
 
 
-def _tls_only_policy(bucket: str) -> dict[str, object]:
-    everything = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+def _tls_only_policy(partition: str, bucket: str) -> dict[str, object]:
+    everything = [f"arn:{partition}:s3:::{bucket}", f"arn:{partition}:s3:::{bucket}/*"]
     refused = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": everything}
     return {
         "Version": "2012-10-17",

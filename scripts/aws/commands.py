@@ -21,7 +21,7 @@ from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, BaseImage, ImageSpec, Role, SourceArchive, base_image
 from scripts.aws.context import AwsAccount, AwsContext, Waiter, aws_command
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.up import Prompts, UpOptions, check_account, up
+from scripts.aws.deploy.up import Prompts, UpOptions, check_account, check_builders, up
 from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
 from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
 from scripts.aws.preflight.permissions import deploy_template
@@ -306,6 +306,7 @@ def bake_command(
             f"Fleetsight {facts.version} ({facts.commit[:12]}), bundle {facts.bundle_digest[:12]}, {engine}, "
             f"on {base.name}"
         )
+        check_builders(context, builder_config, verbose=dry_run)
         if dry_run:
             _report_dry_run(context, options, source, base)
             return

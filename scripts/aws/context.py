@@ -50,6 +50,12 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
 """Error codes of a denied call; S3's answer to a HEAD request has only the status 403."""
 
+HOME_REGIONS = {"freetier": "us-east-1"}
+"""The region of services that have only one.
+
+https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/Welcome.html
+"""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 PREFIX_PATTERN = r"[a-z][a-z0-9-]{1,14}[a-z0-9]"
@@ -92,7 +98,6 @@ class AwsAccount:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     autoscaling: "ClassVar[ServiceClient[AutoScalingClient]]" = ServiceClient("autoscaling")
-    budgets: "ClassVar[ServiceClient[Any]]" = ServiceClient("budgets")
     cloudformation: "ClassVar[ServiceClient[CloudFormationClient]]" = ServiceClient("cloudformation")
     cloudfront: "ClassVar[ServiceClient[CloudFrontClient]]" = ServiceClient("cloudfront")
     cloudwatch: "ClassVar[ServiceClient[CloudWatchClient]]" = ServiceClient("cloudwatch")
@@ -100,6 +105,7 @@ class AwsAccount:
     dynamodb: "ClassVar[ServiceClient[DynamoDBClient]]" = ServiceClient("dynamodb")
     ec2: "ClassVar[ServiceClient[EC2Client]]" = ServiceClient("ec2")
     elbv2: "ClassVar[ServiceClient[Any]]" = ServiceClient("elbv2")
+    freetier: "ClassVar[ServiceClient[Any]]" = ServiceClient("freetier")
     iam: "ClassVar[ServiceClient[IAMClient]]" = ServiceClient("iam")
     kms: "ClassVar[ServiceClient[Any]]" = ServiceClient("kms")
     logs: "ClassVar[ServiceClient[CloudWatchLogsClient]]" = ServiceClient("logs")
@@ -129,6 +135,11 @@ class AwsAccount:
             AccountError: there are no credentials, or they are not valid.
         """
         return self._caller["Arn"]
+
+    @property
+    def partition(self) -> str:
+        """The partition of the caller, such as aws, aws-cn or aws-us-gov."""
+        return self.caller_arn.split(":")[1]
 
     @cached_property
     def _caller(self) -> "GetCallerIdentityResponseTypeDef":
@@ -181,7 +192,7 @@ class AwsAccount:
             if service not in self._clients:
                 self._clients[service] = self._session.client(
                     service,  # type: ignore[call-overload]  # any of them
-                    region_name=self.region_name,
+                    region_name=HOME_REGIONS.get(service, self.region_name),
                     endpoint_url=self.endpoint_url,
                     config=config,
                 )

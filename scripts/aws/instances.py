@@ -98,12 +98,14 @@ class InstanceType:
         name: such as c7a.large.
         architecture: x86_64, arm64 (AWS's Graviton), or another name of EC2's.
         gpus: its number of NVIDIA GPUs.
+        is_in_free_plan: whether accounts on AWS's Free plan can launch it.
     """
 
     name: str
     architecture: str
     vcpus: int
     gpus: int
+    is_in_free_plan: bool = False
 
 
 def describe_instance_types(ec2: "EC2Client", names: Sequence[str]) -> dict[str, InstanceType]:
@@ -125,6 +127,7 @@ def _parse_instance_type(described: "InstanceTypeInfoTypeDef") -> InstanceType:
         next((each for each in ("x86_64", "arm64") if each in supported), ", ".join(supported)),
         described.get("VCpuInfo", {}).get("DefaultVCpus", 0),
         sum(gpu.get("Count", 0) for gpu in gpus if gpu.get("Manufacturer") == "NVIDIA"),
+        described.get("FreeTierEligible", False),
     )
 
 

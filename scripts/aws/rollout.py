@@ -6,6 +6,8 @@ before anything else is done: a rollout that was cut short continues in the same
 undone.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
@@ -13,8 +15,9 @@ from botocore.exceptions import ClientError
 from scripts.aws.bake.images import stored_image
 from scripts.aws.context import TAG, AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
+from scripts.aws.deploy.room import room_for_web_instance
 from scripts.aws.deploy.stack import find_launch_template
-from scripts.aws.instances import StackInstance, instances_named, worker_name
+from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 from services.errors import FleetsightError
 
 PREVIOUS_TAG = f"{TAG}-before"
@@ -211,6 +214,14 @@ def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every
         context.report(f"{group.name} runs version {group.version}")
 
 
+def _refresh_all(context: AwsContext, groups: Sequence[WebGroup], *, wait: bool, every: bool = False) -> None:
+    """Refresh these groups; while that is awaited, workers make room for a new instance if the quota has none."""
+    types = [each.instance_type for each in instances_named(context.account, web_name(context.prefix))]
+    with room_for_web_instance(context, types[0]) if groups and wait and types else nullcontext():
+        for group in groups:
+            refresh_web_group(context, group, wait=wait, every=every)
+
+
 def _is_refreshed(context: AwsContext, group: WebGroup) -> bool:
     refreshes = context.account.autoscaling.describe_instance_refreshes(AutoScalingGroupName=group.name)
     last = refreshes["InstanceRefreshes"][0]
@@ -264,8 +275,7 @@ def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None
         context.report(", ".join(group.name for group in groups))
         return
     rotate_session_key(context)
-    for group in groups:
-        refresh_web_group(context, group, wait=wait, every=True)
+    _refresh_all(context, groups, wait=wait, every=True)
 
 
 @dataclass(frozen=True)
@@ -315,8 +325,8 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
     if options.dry_run:
         return
     set_default_version(context, template, version, back=options.back)
-    for group in groups:  # first: a controller of an earlier release would not replace workers
-        refresh_web_group(context, group, wait=options.wait)
+    # First: a controller of an earlier release would not replace workers.
+    _refresh_all(context, groups, wait=options.wait)
     if options.wait:
         wait_for_controller(context, template, version)
         template = worker_template(context)

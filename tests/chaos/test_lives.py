@@ -158,5 +158,5 @@ def check_costs(running: RunningSystem) -> None:
     assert cost["billed_seconds"] == pytest.approx(fleet["billed_seconds"], abs=0.2)
     assert cost["instances_dollars"] == pytest.approx(fleet["cost"], abs=1e-6)
     assert fleet["billed_seconds"] >= 60
-    assert fleet["cost"] == pytest.approx(fleet["billed_seconds"] / 3600 * prices.hourly("c7a.large"), rel=1e-3)
+    assert fleet["cost"] == pytest.approx(fleet["billed_seconds"] / 3600 * prices.worker_hour("c7a.large"), rel=1e-3)
     assert (fleet["images"], fleet["run"]["images"], fleet["run"]["is_open"]) == (IMAGES, IMAGES, False)

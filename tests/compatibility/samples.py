@@ -226,7 +226,7 @@ def _fill_jobs(store: JobStore) -> None:
 
 def _fill_fleet(fleet: FleetStore) -> None:
     limits = LimitsOverride(min_workers=0, max_workers=5, since=NOW, reason="a test")
-    pause = fleet.pause(NOW, "new model")
+    pause = fleet.pause(NOW, "new model", NOW + timedelta(days=36_500))
     fleet.set_limits(limits)
     fleet.request_drain("i-0123456789abcdef0", NOW)
     run = BillingPeriod(number=2, images=3, billed_seconds=60.0, cost=0.01, is_open=False)

@@ -110,7 +110,7 @@ def test_a_batch_for_a_fleet_at_rest(policy: str, images: int) -> None:
     # A worker that stays is billed to the batch for its idle time and the minimum; the simulator ends it at once.
     stay = ConfiguredDecision(config.fleet).kept * (IDLE_SECONDS + config.prices.minimum_billed_seconds)
     assert outcome.billed_seconds * 5 / 6 <= found.bill.seconds <= (outcome.billed_seconds + stay) * 7 / 6
-    hourly = config.prices.hourly(config.fleet.instance_types[0])
+    hourly = config.prices.worker_hour(config.fleet.instance_types[0])
     assert found.bill.dollars == pytest.approx(found.bill.seconds * hourly / 3_600)
     assert found.dollars > found.bill.dollars
 

@@ -90,7 +90,7 @@ def test_1000_images_cost_their_instances_and_their_requests(
     hours = (images / IMAGES_A_SECOND if is_stream else batch_seconds(config, images)) / SECONDS_AN_HOUR
     instance_type, prices = config.fleet.instance_types[0], config.prices
     expected = [
-        (hours * prices.hourly(instance_type, spot=spot) + requests_of(images).dollars(prices)) / images * 1_000
+        (hours * prices.worker_hour(instance_type, spot=spot) + requests_of(images).dollars(prices)) / images * 1_000
         for spot in (False, True)
     ]
     assert figures(first_cell) == pytest.approx(expected, abs=0.00005)

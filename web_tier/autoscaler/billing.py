@@ -251,7 +251,7 @@ class BilledInstance:
     Attributes:
         launched_at: its last start, by EC2's clock.
         since: when its billing began, in monotonic seconds.
-        hourly: its price for an hour in US dollars.
+        hourly: its price for an hour in US dollars, with its public address and disk.
         began_at: as `since`, by the wall clock.
         saved_hourly: how much less that is than its type's On-Demand price.
     """
@@ -380,7 +380,7 @@ class BillingMeter:
 
     def _begun(self, instance: Instance, since: float, began_at: datetime) -> BilledInstance:
         hourly = self._hourly(instance)
-        saved = max(0.0, self.prices.hourly(instance.instance_type) - hourly)
+        saved = max(0.0, self.prices.worker_hour(instance.instance_type) - hourly)
         return BilledInstance(instance.launched_at, since, hourly, began_at, saved)
 
     def _is_unbilled(self, instance: Instance) -> bool:
@@ -391,7 +391,7 @@ class BillingMeter:
         return self._inherited_starts >= 0
 
     def _hourly(self, instance: Instance) -> float:
-        return self.prices.hourly(instance.instance_type, spot=instance.spot)
+        return self.prices.worker_hour(instance.instance_type, spot=instance.spot)
 
     def _minimum_dollars(self, instance: Instance) -> float:
         return self._hourly(instance) * self.prices.minimum_billed_seconds / SECONDS_AN_HOUR

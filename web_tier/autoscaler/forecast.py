@@ -284,7 +284,7 @@ class _BatchPlayback:
         billed = max(minimum, self._times.billed(worker.launched_at, end))
         if worker.instance_id in self._present:
             billed -= max(minimum, self._times.billed(worker.launched_at, 0.0))
-        hourly = self._config.prices.hourly(worker.instance_type, spot=worker.spot)
+        hourly = self._config.prices.worker_hour(worker.instance_type, spot=worker.spot)
         return Bill(billed, billed * hourly / SECONDS_AN_HOUR)
 
     def _all_workers(self) -> Iterator[PlayedWorker]:

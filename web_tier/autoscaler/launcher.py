@@ -322,7 +322,7 @@ class Launcher:
             if problem is not None:
                 offering = str(Offering.from_spec(spec)) if spec else "stopped instances"
                 _log.warning("EC2 refused an offering", extra={"offering": offering, "problem": problem})
-            problem = f"EC2 has no room for workers: {self._unavailable.in_words(options)}"
+            problem = f"EC2 refuses launches: {self._unavailable.in_words(options)}"
             if not self._unavailable.has_none_of(options):
                 self.last_error, self._pause_seconds = problem, 0.0
                 return

@@ -16,8 +16,8 @@ from core.config import FleetSettings
 from services.backoff import Jitter, pause_seconds
 from services.ec2 import LaunchSpec, Market
 
-Scope = Literal["offering", "subnet", "type", "market"]
-"""What a refusal applies to: the offering alone, its subnet, its type on its market, or its market."""
+Scope = Literal["offering", "subnet", "type", "market", "account"]
+"""What a refusal applies to: the offering alone, its subnet, its type on its market, its market, or all of them."""
 
 ERROR_SCOPE: dict[str, Scope] = {
     "InsufficientInstanceCapacity": "offering",
@@ -32,6 +32,10 @@ ERROR_SCOPE: dict[str, Scope] = {
     "InstanceLimitExceeded": "type",
     "MaxSpotInstanceCountExceeded": "market",
     "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "market",
+    "UnauthorizedOperation": "market",
+    "PendingVerification": "account",
+    "OptInRequired": "account",
+    "Blocked": "account",
 }
 """Error codes that concern an offering. Any other refusal, such as throttling, would meet every offering.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -39,11 +43,14 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 An invalid parameter usually means a type that the account or the image does not allow: one that an account on AWS's
 Free plan may not launch (https://github.com/aws-samples/eks-workshop-v2/issues/1644), or one of another architecture.
 The first Spot launch of an account makes a service-linked role, which the organization or a boundary may deny:
-https://github.com/aws/karpenter-provider-aws/pull/7998.
+https://github.com/aws/karpenter-provider-aws/pull/7998. An organization may also deny Spot Instances alone.
 """
 
-AMBIGUOUS_CODES = frozenset({"InvalidParameterCombination", "InvalidParameterValue", "UnsupportedOperation"})
-"""Error codes with many meanings: only the message says which it is."""
+AMBIGUOUS_CODES = frozenset(
+    {"InvalidParameterCombination", "InvalidParameterValue", "UnauthorizedOperation", "UnsupportedOperation"}
+    | {code for code, scope in ERROR_SCOPE.items() if scope == "account"}
+)
+"""Error codes with many meanings: only the message says which it is, or what to do."""
 
 FIRST_PAUSE_SECONDS = 60.0
 """How long a refused offering is unavailable: doubled with each refusal in a row, of which half is random."""
@@ -116,6 +123,8 @@ def affects(refused: Offering, scope: Scope, other: Offering) -> bool:
             return (other.market, other.instance_type) == (refused.market, refused.instance_type)
         case "market":
             return other.market == refused.market
+        case "account":
+            return True
 
 
 @dataclass(frozen=True, slots=True)

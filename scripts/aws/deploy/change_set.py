@@ -1,6 +1,6 @@
 """Change sets: what an update of the stack would do, shown to the user, and executed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -267,12 +267,14 @@ def _check_not_stuck(stack: StackDescription) -> None:
         )
 
 
-def deploy(context: AwsContext, proposed: ProposedChangeSet) -> StackDescription:
+def deploy(
+    context: AwsContext, proposed: ProposedChangeSet, make_room: Callable[[], None] | None = None
+) -> StackDescription:
     """Execute a change set, report its events, and return the stack.
 
     If the operation fails, CloudFormation also deletes the new resources that the template retains: they are empty,
     and would block the next attempt. A user pool stays, since it is protected from deletion; `prepare_stack` deletes
-    it before the next attempt.
+    it before the next attempt. `make_room` is called when the quota has no vCPUs for a new web instance.
 
     Raises:
         StackError: the operation failed; the message names each failure with CloudFormation's reason.
@@ -280,7 +282,7 @@ def deploy(context: AwsContext, proposed: ProposedChangeSet) -> StackDescription
     events = StackEvents(context.account, proposed.stack_id)
     context.account.cloudformation.execute_change_set(ChangeSetName=proposed.change_set_id, RetainExceptOnCreate=True)
     context.report_change("CloudFormation has begun")
-    stack = follow_stack(context, events, LaunchFailureReporter(context).report)
+    stack = follow_stack(context, events, LaunchFailureReporter(context, make_room).report)
     if stack.status not in SUCCEEDED:
         remedy = "see to it and run this again"
         if any("DescribeEvents" in each for each in (*events.failures, stack.reason)):

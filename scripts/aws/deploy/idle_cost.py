@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from core.config import Config
+from core.config import HOURS_A_MONTH, Config
 from core.cost import at_rest
 from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS
 from scripts.aws.bake.spec import disk_gib
-
-HOURS_A_MONTH = 730
-"""The hours of AWS's own calculator: 8,760 a year divided by twelve. https://calculator.aws/"""
 
 WEB_DISK_GB = 16
 """The disk of a web instance in the stack's launch template. A worker's disk is as large as its image's."""

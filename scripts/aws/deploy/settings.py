@@ -35,6 +35,13 @@ CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 MAX_BYTES = 4_096
 """The largest value of a parameter."""
 
+MAX_RIGHTS_CHARACTERS = 1_780
+"""The most that the rights to import sources and destinations may take of the controller's role.
+
+The inline policies of a role are limited to 10,240 characters, and those of a stack with all its parts take the rest.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+"""
+
 STACK_KEYS = {
     "fleet.launch_template": "the stack makes it",
     "fleet.subnet_ids": "give --subnets",
@@ -353,16 +360,27 @@ def source_parameters(config: Config, partition: str) -> dict[str, str]:
     """Return the parameters with the controller's rights to sources and destinations; a prefix ends with a slash.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-policies-s3.html
+
+    Raises:
+        SettingError: the inline policies of the controller's role would be larger than IAM allows.
     """
     locations = [S3Location.parse(grant.location) for grant in config.imports.sources]
     arns = {each: f"arn:{partition}:s3:::{each.bucket}" for each in locations}
     destinations = [S3Location.parse(grant.location) for grant in config.imports.destinations]
-    return {
-        "SourceBuckets": ",".join(dict.fromkeys(arns.values())),
-        "SourcePrefixes": ",".join(dict.fromkeys(f"{each.prefix}*" for each in locations)),
-        "SourceObjects": ",".join(f"{arn}/{each.prefix}*" for each, arn in arns.items()),
-        "DestinationObjects": ",".join(f"arn:{partition}:s3:::{each.bucket}/{each.prefix}*" for each in destinations),
+    rights = {
+        "SourceBuckets": list(dict.fromkeys(arns.values())),
+        "SourcePrefixes": list(dict.fromkeys(f"{each.prefix}*" for each in locations)),
+        "SourceObjects": [f"{arn}/{each.prefix}*" for each, arn in arns.items()],
+        "DestinationObjects": [f"arn:{partition}:s3:::{each.bucket}/{each.prefix}*" for each in destinations],
     }
+    size = sum(len(one) + len('"",') for each in rights.values() for one in each)
+    room = MAX_RIGHTS_CHARACTERS - 45 * (len(partition) - len("aws"))  # some 45 other ARNs name the partition
+    if size > room:
+        raise SettingError(
+            f"imports.sources and imports.destinations take {size:,} characters of the controller's policies, which "
+            f"leave {room:,}: name fewer locations, such as one folder or bucket that holds several"
+        )
+    return {name: ",".join(each) for name, each in rights.items()}
 
 
 def unkept_days(retention: RetentionSettings, settings: StackSettings, stack: StackDescription | None) -> str:

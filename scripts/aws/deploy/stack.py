@@ -32,6 +32,9 @@ CONSOLE_LINES = 15
 MAX_ACTIVITIES = 10
 """The number of scaling activities that are read: those in progress first, then the newest."""
 
+VCPU_WORDS = "vCPU limit"
+"""Part of EC2's message about a launch for which the quota has no vCPUs left."""
+
 PAGE_SECONDS = 600.0
 """The longest wait for the page: launch, boot, nginx, and the load balancer's health checks."""
 
@@ -222,9 +225,14 @@ def failed_launch(account: AwsAccount, stack: StackDescription) -> str:
 
 @dataclass
 class LaunchFailureReporter:
-    """Reports each reason for which Auto Scaling could not launch the web instance, once."""
+    """Reports each reason for which Auto Scaling could not launch the web instance, once.
+
+    Attributes:
+        make_room: called for each reason that is a quota of vCPUs.
+    """
 
     context: AwsContext
+    make_room: Callable[[], None] | None = None
     _reported: set[str] = field(default_factory=set)
 
     def report(self, stack: StackDescription) -> None:
@@ -233,6 +241,8 @@ class LaunchFailureReporter:
         if reason and reason not in self._reported:
             self._reported.add(reason)
             self.context.report(f"Auto Scaling could not launch the web instance, and tries again: {reason}")
+            if self.make_room is not None and VCPU_WORDS in reason:
+                self.make_room()
 
 
 def web_console_lines(account: AwsAccount, prefix: str) -> list[str]:

@@ -5,16 +5,17 @@ Every step reads the present state and does what is missing, so the command cont
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config import Config, EngineName
+from core.config import Config, EngineName, load_config
 from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
-from scripts.aws.bake.builders import BuilderConfig
+from scripts.aws.bake.builders import BuilderConfig, builder_subnets
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
 from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
@@ -41,8 +42,9 @@ from scripts.aws.deploy.change_set import (
     set_termination_protection,
 )
 from scripts.aws.deploy.demo import demo_bundles, offer_bundles
-from scripts.aws.deploy.kept_settings import deleted_stack
+from scripts.aws.deploy.kept_settings import begin_adoption, deleted_stack, end_adoption, is_adopting
 from scripts.aws.deploy.network import NETWORK_PARAMETERS, NetworkError, find_network
+from scripts.aws.deploy.room import release_workers, room_for_web_instance
 from scripts.aws.deploy.settings import (
     StackSettings,
     change_set_parameters,
@@ -59,6 +61,7 @@ from scripts.aws.deploy.settings import (
     without_budget,
 )
 from scripts.aws.deploy.stack import (
+    AUTO_SCALING_GROUP,
     StackDescription,
     StackFailedError,
     find_stack,
@@ -70,7 +73,7 @@ from scripts.aws.deploy.stack import (
 from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
-from scripts.aws.preflight.instances import NETWORK_CHECKS
+from scripts.aws.preflight.instances import BUILDER_CHECKS, NETWORK_CHECKS
 from scripts.aws.preflight.permissions import OFF, existing_boundary
 from scripts.demo_model import DEMO_NAME
 from services.errors import FleetsightError
@@ -190,7 +193,7 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     stack = find_stack(account, prefix) or deleted_stack(context)
     if stack is not None and stack.is_deleted:
         context.report("The settings that the last `down` kept are used again, unless you give others.")
-    config = _validate(options, stack)
+    config = _validate(context, options, stack)
     network = _find_network(context, options, stack)
     plan = _plan(context, options, config, stack, network)
     _report_findings(context, run_checks(plan, {**ACCOUNT_CHECKS, **NETWORK_CHECKS}), verbose=options.dry_run)
@@ -214,11 +217,14 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
         ensure_session_key(context)  # before an instance reads it
     try:
         if proposed is not None:
-            deploy(context, proposed)
-            if any(each.action == "Import" for each in proposed.changes):
-                _revert_drift(plan, options)
+            if adopts := any(each.action == "Import" for each in proposed.changes):
+                begin_adoption(context)
+            _deploy(plan, proposed)
         else:
             context.report(f"The stack {prefix} is as it should be.")
+            adopts = False
+        if adopts or is_adopting(context):  # an earlier run may have died before it
+            _revert_drift(plan, options, None if adopts else prompts)
     finally:  # also of a stack that has returned to the table of before
         move_controllers(context)
     return _finish(context, config, prompts, offered)
@@ -234,7 +240,7 @@ def check_account(context: AwsContext, options: UpOptions) -> None:
     """
     context.report(f"Account {context.account.id}, {context.account.region_name}: the stack {context.prefix}.")
     stack = find_stack(context.account, context.prefix)
-    config, found, network = _validate(options, stack), [], {}
+    config, found, network = _validate(context, options, stack), [], {}
     try:
         network = _find_network(context, options, stack)
     except NetworkError as error:
@@ -242,6 +248,33 @@ def check_account(context: AwsContext, options: UpOptions) -> None:
     checks = {**ACCOUNT_CHECKS, **NETWORK_CHECKS} if network else ACCOUNT_CHECKS
     _report_findings(
         context, found + run_checks(_plan(context, options, config, stack, network), checks), verbose=True
+    )
+
+
+def check_builders(context: AwsContext, builder_config: BuilderConfig, *, verbose: bool) -> None:
+    """Report what keeps the account from launching builders, and change nothing.
+
+    Raises:
+        BakeError: there is no network for builders.
+        NotReadyError: the account lacks something that builders require.
+    """
+    kind, config = builder_config.instance_type, load_config()
+    vpc_id, subnet_ids = builder_subnets(context, builder_config.subnet_ids)
+    fleet = config.fleet.model_copy(update={"instance_types": (kind,), "market": "on_demand", "max_workers": 0})
+    plan = StackPlan(
+        context,
+        {"VpcId": vpc_id, "SubnetIds": ",".join(subnet_ids)},
+        config.model_copy(update={"fleet": fleet}),
+        parameter_values(StackSettings({"WebInstanceType": kind}), None),
+        images={},
+        is_new=True,
+        type_option="--instance-type TYPE",
+        subnet_option="--subnet",
+    )
+    found = run_checks(plan, BUILDER_CHECKS)
+    # A builder needs no address that others reach.
+    _report_findings(
+        context, [each for each in found if each[0] != "network" or each[1].level == Level.STOP], verbose=verbose
     )
 
 
@@ -268,10 +301,11 @@ def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]
         raise NotReadyError("the account is not ready, as the lines above that begin with stop say: nothing was made")
 
 
-def _validate(options: UpOptions, stack: StackDescription | None) -> Config:
+def _validate(context: AwsContext, options: UpOptions, stack: StackDescription | None) -> Config:
     check_parameters(options.settings, stack)
     config = validated_config(merge_config(stack_config(stack), options.settings.config))
     unkept_days(config.retention, options.settings, stack)
+    source_parameters(config, context.account.partition)
     check_sender(options.settings, stack)
     return config
 
@@ -315,8 +349,17 @@ def _create_change_set(
     return create_change_set(context, kind, url, parameters, reverts_drift=reverts_drift, service_role=role)
 
 
-def _revert_drift(plan: StackPlan, options: UpOptions) -> None:
+def _deploy(plan: StackPlan, proposed: ProposedChangeSet) -> None:
+    """Execute a change set, with room for the new web instance if one is replaced."""
+    replaced = any(each.kind == AUTO_SCALING_GROUP and each.action != "Add" for each in proposed.changes)
+    with room_for_web_instance(plan.context, plan.web_type) if replaced else nullcontext(None) as make_room:
+        deploy(plan.context, proposed, make_room)
+
+
+def _revert_drift(plan: StackPlan, options: UpOptions, prompts: Prompts | None) -> None:
     """Give adopted buckets and tables the settings of the template, which their import does not change.
+
+    With `prompts` the user is asked first: an earlier run has adopted them, and other resources may differ by now.
 
     "After the import is complete and before performing subsequent stack operations, we recommend running drift
     detection on imported resources": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
@@ -326,7 +369,13 @@ def _revert_drift(plan: StackPlan, options: UpOptions) -> None:
         stack = find_stack(context.account, context.prefix)
         if proposed := _create_change_set(plan, options, stack, reverts_drift=True):
             context.report(change_table(proposed.changes))
-            deploy(context, proposed)
+            if prompts is not None and not prompts.confirm(
+                f"Give the stack {context.prefix} its template's settings?"
+            ):
+                delete_change_set(context.account, proposed)
+                return
+            _deploy(plan, proposed)
+        end_adoption(context)
     except StackFailedError as error:
         context.report(
             f"Adopted buckets and tables may keep settings of the last stack ({error}): see its drift in the console "
@@ -343,7 +392,7 @@ def _wanted_parameters(plan: StackPlan, options: UpOptions, stack: StackDescript
         "WebImage": f"/{prefix}/image/web",
         **config_parameters(merge_config(stack_config(stack), options.settings.config)),
         "WorkerDiskGiB": str(worker_disk_gib(context, config.worker.engine)),
-        **source_parameters(config, context.account.caller_arn.split(":")[1]),
+        **source_parameters(config, context.account.partition),
         "UnkeptDays": unkept_days(config.retention, options.settings, stack),
         "SignInHours": str(ceil(config.auth.session_hours)),
         **kept_pool_parameters(context.account, prefix, options.settings, stack),
@@ -405,6 +454,7 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts, offered: Sequ
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
     set_termination_protection(context, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
     restart_web_tier(context, stack)
+    release_workers(context, stack)  # which a run that died has held back
     if "SiteBucketName" in stack.outputs:
         # Imported here: it loads the whole web tier, which only stacks with a site need.
         from scripts.aws.site import publish_site

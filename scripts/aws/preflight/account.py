@@ -11,15 +11,15 @@ from scripts.aws.buckets import bucket_exists
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import load_template, pseudo_values, substitute
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan, guarded
-from scripts.aws.preflight.instances import check_quota
 from scripts.aws.preflight.permissions import OFF, denials, needed_permissions, policy_source
+from scripts.aws.preflight.quotas import check_addresses, check_quota
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 BUDGET_TYPE = "AWS::Budgets::Budget"
 
-CONDITION_PARAMETERS = {"HasSite": "StaticSite", "HasBudget": "MonthlyBudget"}
+CONDITION_PARAMETERS = {"HasSite": "StaticSite"}
 """The parameters of the template's conditions on resources with names."""
 
 
@@ -49,15 +49,12 @@ def stack_names(plan: StackPlan) -> dict[str, set[str]]:
         is_left_out = part is not None and plan.parameters[part] in OFF
         if each["Type"] not in NAME_PROPERTIES or logical_name in load_template().retained or is_left_out:
             continue
-        value: Any = each["Properties"]
-        for key in NAME_PROPERTIES[each["Type"]].split("."):
-            value = value[key]
+        value: Any = each["Properties"][NAME_PROPERTIES[each["Type"]]]
         names.setdefault(each["Type"], set()).add(substitute(value["Fn::Sub"], pseudo_values(plan.context)))
     return names
 
 
 NAME_PROPERTIES: Mapping[str, str] = {
-    "AWS::Budgets::Budget": "Budget.BudgetName",
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::EC2::LaunchTemplate": "LaunchTemplateName",
     "AWS::Logs::LogGroup": "LogGroupName",
@@ -72,9 +69,6 @@ NAME_PROPERTIES: Mapping[str, str] = {
 def existing_names(account: AwsAccount, kind: str, prefix: str, names: Sequence[str]) -> Iterator[str]:
     """Yield existing names of resources of a type: at least those among `names`, which begin with the prefix."""
     match kind:
-        case "AWS::Budgets::Budget":
-            budgets = account.budgets.get_paginator("describe_budgets").paginate(AccountId=account.id)
-            yield from (each["BudgetName"] for page in budgets for each in page.get("Budgets", []))
         case "AWS::CloudWatch::Dashboard":
             dashboards = account.cloudwatch.get_paginator("list_dashboards").paginate(DashboardNamePrefix=prefix)
             yield from (each["DashboardName"] for page in dashboards for each in page["DashboardEntries"])
@@ -208,6 +202,7 @@ ACCOUNT_CHECKS: Mapping[str, PreflightCheck] = {
     "rights": check_rights,
     "region": check_region,
     "quota": check_quota,
+    "addresses": check_addresses,
     "disk key": check_disk_key,
     "public access": check_public_access,
     "names": check_names,

@@ -62,6 +62,7 @@ class StackPlan:
         config: of its web instance.
         images: ids of the existing images, by role.
         service_role: ARN of the role with whose rights CloudFormation works; empty for those of the caller.
+        type_option, subnet_option: the options by which the user names other instance types, and other subnets.
     """
 
     context: AwsContext
@@ -71,6 +72,8 @@ class StackPlan:
     images: Mapping[Role, str]
     is_new: bool
     service_role: str = ""
+    type_option: str = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
+    subnet_option: str = "--subnets"
 
     @property
     def account(self) -> AwsAccount:

@@ -1,6 +1,5 @@
 """Checks whether web instances, workers and builders can be launched in the network of the stack."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,33 +17,20 @@ from scripts.aws.bake.spec import (
 from scripts.aws.context import DENIED_CODES, TAG, explain_error
 from scripts.aws.deploy.network import route_tables
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan
+from scripts.aws.preflight.quotas import check_quota
 from services.clock import utc_now
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
-    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
-STANDARD = {"on_demand": "L-1216C47A", "spot": "L-34B43A08"}
-
-GRAPHICS = {"on_demand": "L-DB2E81BA", "spot": "L-3819A6DF"}
-"""Codes of EC2's quotas, which count vCPUs, by market.
-
-https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
-"""
-
-FAMILIES = {
-    **dict.fromkeys(("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"), STANDARD),
-    **dict.fromkeys(("g", "gr", "vt"), GRAPHICS),
-}
-"""The quotas of an instance type, by the first letters of its name."""
+ACCOUNT_CODES = {"Blocked", "OptInRequired", "PendingVerification"}
+"""Error codes of an account that EC2 does not allow to launch anything yet, or any more; the message says why."""
 
 TRANSIENT_CODES = {"InsufficientInstanceCapacity", "InternalError", "RequestLimitExceeded", "Unavailable"}
 """Error codes of EC2 that may disappear a moment later."""
 
 DISK_GIB = disk_gib("worker", "torch")
 """Disk of a trial launch, in GiB: EC2 rejects a disk that is smaller than the image, and this is our largest."""
-
-OTHER_TYPE = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
 
 
 def check_network(plan: StackPlan) -> Iterable[Finding]:
@@ -67,8 +53,8 @@ def check_network(plan: StackPlan) -> Iterable[Finding]:
             answer = Level.OK, "a route to an internet gateway"
         by_answer.setdefault(answer, []).append(subnet_id)
     for (level, words), subnet_ids in by_answer.items():
-        remedy = "" if level == Level.OK else "Name subnets with a route to an internet gateway by --subnets"
-        yield Finding(level, f"{', '.join(subnet_ids)}: {words}", remedy)
+        remedy = f"Name subnets with a route to an internet gateway by {plan.subnet_option}"
+        yield Finding(level, f"{', '.join(subnet_ids)}: {words}", "" if level == Level.OK else remedy)
 
 
 def check_types(plan: StackPlan) -> Iterable[Finding]:
@@ -93,44 +79,87 @@ def check_types(plan: StackPlan) -> Iterable[Finding]:
                 if offering
                 else _launch_level(plan, kind, [each for each in offered if not offered[each]])
             )
-            yield Finding(level, words, f"Name another type or other subnets: {OTHER_TYPE}, --subnets")
+            yield Finding(
+                level, words, f"Name another type or other subnets: {plan.type_option}, {plan.subnet_option}"
+            )
 
 
 def check_launch(plan: StackPlan) -> Iterable[Finding]:
     """Find types that the account may not launch, by dry runs of launches.
 
-    EC2 answers DryRunOperation if it would launch. AWS promises that such a launch checks the caller's rights, which
-    an organisation's policy may limit. EC2 also refuses images and types that it does not allow the account.
+    EC2 answers DryRunOperation to a valid request of a caller with the rights, which an organisation's policy may
+    limit. Such an answer promises neither capacity nor room in a quota.
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
     """
-    ec2, images = plan.account.ec2, plan.images
-    refused = {}
-    for kind in plan.types:
-        image_id = images.get("web" if kind == plan.web_type else "worker")
-        if image_id is None:
-            try:
-                image_id = newest_debian(ec2, plan.instance_types[kind]).image_id
-            except BakeError as error:
-                yield Finding(
-                    Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {DEBIAN_OWNER}"
-                )
-                return
-        if refusal := _launch_error(plan, kind, image_id):
-            refused[kind] = refusal
+    try:
+        images = _launch_images(plan)
+    except BakeError as error:
+        yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {DEBIAN_OWNER}")
+        return
+    refused = {kind: refusal for kind in plan.types if (refusal := _launch_error(plan, kind, images[kind]))}
     for kind, refusal in refused.items():
         code = refusal.response["Error"]["Code"]
         is_unknown = code in TRANSIENT_CODES or "default security group" in str(refusal)  # the stack has its own
         level = Level.WARNING if is_unknown else _launch_level(plan, kind, list(refused))
-        remedy = f"Name another type: {OTHER_TYPE}"
-        if code == "InvalidParameterCombination":
-            remedy = f"On AWS's Free plan name a type of it, such as c7i-flex.large: {OTHER_TYPE}"
-        elif code in TRANSIENT_CODES:
+        remedy = f"Name another type: {plan.type_option}"
+        if code in TRANSIENT_CODES:
             remedy = "Try again"
-        elif code in DENIED_CODES or "architecture" in str(refusal) or is_unknown:
+        elif "Free Tier" in str(refusal):
+            remedy = _free_plan_remedy(plan)
+        elif code in {*DENIED_CODES, *ACCOUNT_CODES} or "architecture" in str(refusal) or is_unknown:
             remedy = ""  # which the explanation, or the finding of `check_images`, holds
-        yield Finding(level, f"EC2 would not launch {kind}: {explain_error(refusal)}", remedy)
+        yield Finding(level, f"EC2 refuses a dry run of {kind}: {explain_error(refusal)}", remedy)
     if launched := [kind for kind in plan.types if kind not in refused]:
-        yield Finding(Level.OK, f"EC2 would launch {', '.join(launched)}")
+        words = f"EC2 accepts a dry run of {', '.join(launched)}, which promises neither capacity nor quota"
+        yield Finding(Level.OK, words)
+
+
+def check_free_plan(plan: StackPlan) -> Iterable[Finding]:
+    """Find instance types and images that AWS's Free plan does not allow, if the account is on it.
+
+    EC2 refuses both: "The specified instance type is not eligible for Free Tier", or "image".
+    https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_freetier_GetAccountPlanState.html
+    """
+    if plan.account.partition != "aws":  # other partitions have no such plan
+        return
+    try:
+        is_free = plan.account.freetier.get_account_plan_state()["accountPlanType"] == "FREE"
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        is_free = False
+    if not is_free:
+        yield Finding(Level.OK, "the account is not on AWS's Free plan, which limits types and images")
+        return
+    lost = [kind for kind in plan.types if not plan.instance_types[kind].is_in_free_plan]
+    for kind in lost:
+        words = f"AWS's Free plan does not have {kind}"
+        yield Finding(_launch_level(plan, kind, lost), words, _free_plan_remedy(plan))
+    ids = sorted(set(_launch_images(plan).values()))
+    images = plan.account.ec2.describe_images(ImageIds=ids)["Images"]
+    if refused := [each["ImageId"] for each in images if not each.get("FreeTierEligible")]:
+        words = f"EC2 does not list {', '.join(refused)} as eligible for AWS's Free plan, and may refuse to launch it"
+        yield Finding(Level.WARNING, words, "If so, leave the plan in the console of Billing")
+    if not lost and not refused:
+        yield Finding(Level.OK, "AWS's Free plan has the instance types and images")
+
+
+def _free_plan_remedy(plan: StackPlan) -> str:
+    types = f"name one of its types, such as c7i-flex.large: {plan.type_option}"
+    return f"Leave AWS's Free plan in the console of Billing, or {types}"
+
+
+def _launch_images(plan: StackPlan) -> dict[str, str]:
+    """Return the id of the image that each type launches: that of its role, or Debian's for its builder.
+
+    Raises:
+        BakeError: Debian has no image for a type.
+    """
+    stored = {kind: plan.images.get("web" if kind == plan.web_type else "worker") for kind in plan.types}
+    return {
+        kind: image_id or newest_debian(plan.account.ec2, plan.instance_types[kind]).image_id
+        for kind, image_id in stored.items()
+    }
 
 
 MAX_IMAGE_DAYS = 30
@@ -228,83 +257,21 @@ def _launch_level(plan: StackPlan, kind: str, lost: Sequence[str]) -> Level:
     return Level.STOP if is_needed else Level.WARNING
 
 
-def check_quota(plan: StackPlan) -> Iterable[Finding]:
-    """Find quotas that are too small for the web instances, the builders, or the largest fleet.
-
-    A quota counts the vCPUs of all instances of the account in the region. Only for a stack that exists, the check
-    reads which instances run.
-    """
-    fleet, web = plan.fleet, plan.web_type
-    cpus = {name: kind.vcpus for name, kind in plan.instance_types.items()}
-    codes = {(web, "on_demand"), *((kind, market) for kind in fleet.instance_types for market in plan.markets)}
-    quotas = {each: code for each in codes if (code := quota_code(*each))}
-    limits = {
-        code: int(plan.account.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
-        for code in sorted(set(quotas.values()))
-    }
-    for kind, market in sorted(codes - set(quotas)):
-        yield Finding(Level.WARNING, f"unknown: which quota counts the vCPUs of {kind} ({market})")
-    web_code = quotas.get((web, "on_demand"))
-    if web_code:
-        # An update of the stack launches the first new web instance before it ends an old one; a bake on a small
-        # quota builds one image after the other.
-        at_once = cpus[web] * (plan.web_instances + (not plan.is_new))
-        if limits[web_code] < at_once:
-            words = f"{limits[web_code]} vCPUs may run on demand; the web tier or a builder needs {at_once} at once"
-            yield Finding(Level.STOP, words, _increase_command(web_code, at_once))
-            return
-        if not plan.is_new and (used := _used_vcpus(plan, web_code)) + cpus[web] > limits[web_code]:
-            words = f"{used} of {limits[web_code]} vCPUs are in use, so no new web instance can replace an old one"
-            increase = _increase_command(web_code, used + cpus[web])
-            yield Finding(Level.WARNING, words, f"Let workers end before a change that replaces it. {increase}")
-        limits[web_code] -= cpus[web] * plan.web_instances
-    workers = {
-        (kind, market): limits[quotas[kind, market]] // cpus[kind]
-        for kind in fleet.instance_types
-        for market in plan.markets
-        if (kind, market) in quotas
-    }
-    first = (fleet.instance_types[0], fleet.market)
-    if first not in workers or not fleet.max_workers:
-        return
-    words = f"enough for {workers[first]} of {fleet.max_workers} workers (fleet.max_workers) of the type {first[0]}"
-    if workers[first] >= fleet.max_workers:
-        yield Finding(Level.OK, words)
-        return
-    level = Level.WARNING if max(workers.values()) > 0 else Level.STOP
-    vcpus = fleet.max_workers * cpus[first[0]] + (cpus[web] * plan.web_instances if quotas[first] == web_code else 0)
-    yield Finding(level, words, _increase_command(quotas[first], vcpus))
-
-
-def _used_vcpus(plan: StackPlan, code: str) -> int:
-    """Return the vCPUs of the account's running on-demand instances that a quota counts."""
-    running: FilterTypeDef = {"Name": "instance-state-name", "Values": ["pending", "running"]}
-    pages = plan.account.ec2.get_paginator("describe_instances").paginate(Filters=[running])
-    instances = (each for page in pages for group in page["Reservations"] for each in group["Instances"])
-    return sum(
-        cpu.get("CoreCount", 0) * cpu.get("ThreadsPerCore", 0)
-        for each in instances
-        for cpu in [each.get("CpuOptions", {})]
-        if "InstanceLifecycle" not in each and quota_code(each["InstanceType"], "on_demand") == code
-    )
-
-
-def quota_code(instance_type: str, market: str) -> str | None:
-    """Return the code of the quota that counts the vCPUs of a type, or None if it is unknown."""
-    letters = re.match("[a-z]*", instance_type)
-    return FAMILIES.get(letters[0] if letters else "", {}).get(market)
-
-
-def _increase_command(code: str, vcpus: int) -> str:
-    command = "aws service-quotas request-service-quota-increase --service-code ec2"
-    return f"Ask for more: `{command} --quota-code {code} --desired-value {vcpus}`"
-
-
 NETWORK_CHECKS: Mapping[str, PreflightCheck] = {
     "network": check_network,
     "types": check_types,
     "images": check_images,
     "gpus": check_gpus,
     "launch": check_launch,
+    "free plan": check_free_plan,
 }
 """The checks that need the network of the stack."""
+
+BUILDER_CHECKS: Mapping[str, PreflightCheck] = {
+    "quota": check_quota,
+    "network": check_network,
+    "types": check_types,
+    "launch": check_launch,
+    "free plan": check_free_plan,
+}
+"""The checks whether builders can be launched."""

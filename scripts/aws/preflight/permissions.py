@@ -289,7 +289,7 @@ def denials(
         {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value]}
         for key, value in known.items()
     ]
-    values = {"partition": account.caller_arn.split(":")[1], "region": account.region_name, "account": account.id}
+    values = {"partition": account.partition, "region": account.region_name, "account": account.id}
     values["prefix"] = prefix
     paginator = account.iam.get_paginator("simulate_principal_policy")
     found: dict[str, bool] = {}

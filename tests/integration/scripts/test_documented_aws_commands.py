@@ -229,14 +229,14 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
 
 def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
     default, free_plan = (command for _, command in commands_of(FIRST_HOUR, CHECK))
-    assert "ok launch: EC2 would launch c7a.large" in reader.run(default)
-    assert "ok launch: EC2 would launch c7i-flex.large" in reader.run(free_plan)
+    assert "ok launch: EC2 accepts a dry run of c7a.large" in reader.run(default)
+    assert "ok launch: EC2 accepts a dry run of c7i-flex.large" in reader.run(free_plan)
     assert not left(reader.stage)
 
 
 VARIANTS = {
     "TlsParameter=": ("", "add TlsPolicy IAM::Policy"),
-    "fleet.instance_types=[c7g.large,": ("", "ok launch: EC2 would launch c7a.large, c7g.large, m7g.large"),
+    "fleet.instance_types=[c7g.large,": ("", "ok launch: EC2 accepts a dry run of c7a.large, c7g.large, m7g.large"),
     "worker.engine=torch": ("", "gpus: the engine torch"),
     "StaticSite=true": (
         " --open-to everybody --domain images.example.org --zone Z1 --certificate arn:aws:acm:us-east-1:123456789012:"

@@ -20,6 +20,8 @@ from localcloud.launch import LocalCloud
 from scripts.aws import down
 from scripts.aws.context import TAG, DeclinedError
 from scripts.aws.deploy import change_set
+from scripts.aws.deploy import up as ups
+from scripts.aws.deploy.kept_settings import begin_adoption, is_adopting
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import StackFailedError, find_stack
 from scripts.aws.deploy.up import move_controllers
@@ -155,11 +157,49 @@ def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
     template definitions": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html
     """
     adopted = (change_set.ResourceChange("Import", "JobTable", "AWS::DynamoDB::Table"),)
-    monkeypatch.setattr(change_set, "_read_changes", lambda *_: adopted)
-    with change_sets(stage) as requests:
+
+    def modes(**options: Any) -> list[tuple[str | None, bool | None]]:
+        with change_sets(stage) as requests:
+            stage.up(**options)
+        return [(each.get("DeploymentMode"), each.get("ImportExistingResources")) for each in requests]
+
+    as_usual, reverts_drift = (None, True), ("REVERT_DRIFT", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(change_set, "_read_changes", lambda *_: adopted)
+        assert modes() == [as_usual, reverts_drift]
+    assert modes() == [as_usual]
+    begin_adoption(stage.context)  # and the run died while CloudFormation imported
+    assert modes() == [as_usual, reverts_drift], "the next run continues"
+    assert modes() == [as_usual], "once"
+    stage.down(delete_data=True)
+
+
+def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_reverted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.up()
+    adopted = (change_set.ResourceChange("Import", "JobTable", "AWS::DynamoDB::Table"),)
+    proposed = change_set.ProposedChangeSet("id", "stack", "UPDATE", adopted)
+    monkeypatch.setattr(ups, "create_change_set", lambda *_, **__: proposed)
+
+    def dies(*_: object) -> None:
+        assert is_adopting(stage.context)
+        raise CrashError("it died")
+
+    monkeypatch.setattr(ups, "deploy", dies)
+    with pytest.raises(CrashError):
         stage.up()
-    modes = [(each.get("DeploymentMode"), each.get("ImportExistingResources")) for each in requests]
-    assert modes == [(None, True), ("REVERT_DRIFT", None)]
+    monkeypatch.setattr(ups, "deploy", lambda *_: None)
+    monkeypatch.setattr(ups, "delete_change_set", lambda *_: None)
+    monkeypatch.setattr(
+        ups, "create_change_set", lambda *_, **options: proposed if options["reverts_drift"] else None
+    )
+    assert stage.up(says_yes=False), "the page serves; what may have drifted besides is not touched without a yes"
+    assert is_adopting(stage.context)
+    stage.up()
+    assert not is_adopting(stage.context)
+    stage.down()
+    assert is_adopting(stage.context), "the next stack adopts it again"
     stage.down(delete_data=True)
 
 

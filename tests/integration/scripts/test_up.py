@@ -219,7 +219,7 @@ def test_a_finding_stops_up_and_its_dry_run(stage: Stage) -> None:
         shown = stage.seen
         assert f"stop     names: {stage.prefix}-requests (AWS::SQS::Queue) exists" in shown
         assert "warning  quota: unknown" in shown
-        assert ("ok       launch: EC2 would launch c7a.large" in shown) == dry_run
+        assert ("ok       launch: EC2 accepts a dry run of c7a.large" in shown) == dry_run
     assert not stage.steps
     assert not stage.builders
     assert find_stack(stage.account, stage.prefix) is None
@@ -237,7 +237,7 @@ def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud
     for name in ("network", "types", "launch", "region", "disk key", "names"):
         assert f"ok       {name}: " in result.output
     instances = ["--config", "fleet.instance_types=[c7a.large, g4dn.xlarge]"]
-    assert "EC2 would launch c7a.large, g4dn.xlarge" in checked(*instances).output
+    assert "EC2 accepts a dry run of c7a.large, g4dn.xlarge" in checked(*instances).output
     result = checked("--vpc", stage.account.ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"])
     assert result.exit_code == 1
     assert "no subnet that gives instances a public address" in result.output
@@ -246,6 +246,20 @@ def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud
     types = {each["Type"] for each in json.loads(result.output)["Resources"].values()}
     assert types == {"AWS::IAM::ManagedPolicy", "AWS::IAM::Role"}
     assert find_stack(stage.account, stage.prefix) is None
+
+
+def test_a_bake_makes_nothing_where_no_builder_can_work(stage: Stage, cloud: LocalCloud) -> None:
+    ec2, buckets = stage.account.ec2, stage.account.s3.list_buckets()["Buckets"]
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
+    account = ["--region", "us-east-1", "--prefix", stage.prefix, "--endpoint-url", cloud.endpoint_url]
+    result = CliRunner().invoke(fleetsight, ["bake", "--demo", "--subnet", subnet, *account])
+    assert result.exit_code == 1
+    assert f"stop     network: {subnet}: no route to the internet, by which instances call AWS" in result.output
+    assert "Name subnets with a route to an internet gateway by --subnet\n" in result.output
+    assert "the account is not ready" in result.output
+    assert not ec2.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["SecurityGroups"][1:]
+    assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
 def test_settings_stay_until_they_are_changed(stage: Stage) -> None:

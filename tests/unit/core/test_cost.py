@@ -49,9 +49,22 @@ def test_an_hour_costs_what_is_asked_for_the_type_on_its_market() -> None:
     assert PRICES.hourly("m5.large") == 0.72, "an unknown price is not shown too low"
 
 
+def test_a_worker_costs_its_instance_its_public_address_and_its_disk() -> None:
+    """A list price of us-east-1: 0.10264 + 0.005 + 8 GB of gp3 at 0.08 a month."""
+    prices = parse_config(shipped_values()).prices
+    assert prices.worker_hour("c7a.large") == pytest.approx(0.10852, abs=1e-5)
+    assert prices.worker_hour("c7a.large", spot=True) == pytest.approx(0.04688, abs=1e-5)
+    assert prices.launch_dollars(["c7a.large"]) == pytest.approx(0.10852 / 60, abs=1e-6)
+    larger = prices.model_copy(update={"worker_disk_gb": 24.0})
+    assert larger.worker_hour("c7a.large") == pytest.approx(0.11027, abs=1e-5)
+
+
 def test_requests_cost_what_each_service_asks_for_its_units() -> None:
     asked = Requests(s3_put=1_000, s3_get=1_000, sqs=1e6, table_write=1e6, table_read=1e6)
     assert asked.dollars(PRICES) == pytest.approx(0.005 + 0.0004 + 0.4 + 0.625 + 0.125)
+    in_groups = Requests(sqs=1e6, sqs_fair=1e6)
+    assert in_groups.dollars(PRICES) == pytest.approx(0.5), "fair queues cost a quarter more"
+    assert in_groups.total == 1e6
     assert (asked + asked).dollars(PRICES) == pytest.approx((asked * 2).dollars(PRICES))
 
 

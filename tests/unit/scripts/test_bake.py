@@ -1,5 +1,6 @@
 """The bake: bundles, its bucket, and the images that a stack launches."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,10 +44,11 @@ def test_a_given_bundle_must_be_complete(tmp_path: Path) -> None:
         select_bundle(ACCOUNT, str(own), "openvino")
 
 
-def context(s3: Stubber, done: list[str]) -> AwsContext:
+def context(s3: Stubber, done: list[str], partition: str = "aws") -> AwsContext:
     """Return a context of an account with a stub of S3 and a known id."""
     account = AwsAccount("us-east-1", _clients={"s3": s3.client})
     account.__dict__["id"] = "123456789012"  # without a call of STS
+    account.__dict__["_caller"] = {"Arn": f"arn:{partition}:iam::123456789012:user/ann"}
     return AwsContext(account, "fs", done.append, lambda _: None, Time(pause=0).waiter)
 
 
@@ -77,6 +79,26 @@ def test_the_bake_waits_an_hour_for_a_bucket_name_that_s3_has_not_released(
             s3.add_response(call, {})
         ensure_bucket(context(s3, done))
     assert done[0] == "made the bucket fs-bake-123456789012-us-east-1"
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-us-gov", "aws-cn"])
+def test_the_policy_of_the_bakes_bucket_names_it_in_the_accounts_partition(partition: str) -> None:
+    """S3 refuses a policy with the ARN of another partition as malformed:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html.
+    """
+    requests: list[Any] = []
+    with stubbed("s3") as s3:
+        s3.client.meta.events.register(
+            "provide-client-params.s3.PutBucketPolicy", lambda params, **_: requests.append(params)
+        )
+        for call in ("head_bucket", "put_bucket_tagging", "put_public_access_block", "put_bucket_encryption"):
+            s3.add_response(call, {})
+        for call in ("put_bucket_lifecycle_configuration", "put_bucket_policy"):
+            s3.add_response(call, {})
+        ensure_bucket(context(s3, [], partition))
+    resources = [each["Resource"] for each in json.loads(requests[0]["Policy"])["Statement"]]
+    bucket = f"arn:{partition}:s3:::fs-bake-123456789012-us-east-1"
+    assert resources == [[bucket, f"{bucket}/*"]] * 2
 
 
 ROOT_DISK = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 24, "SnapshotId": "snap-1"}}

@@ -98,7 +98,7 @@ def calls() -> Iterator[str]:
 
 def test_the_policy_has_the_calls_of_the_commands() -> None:
     found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
-    assert {"ec2:RunInstances", "budgets:ViewBudget", "tag:GetResources"} <= found
+    assert {"ec2:RunInstances", "freetier:GetAccountPlanState", "tag:GetResources"} <= found
     assert not sorted(each for each in found if not is_allowed(each))
 
 

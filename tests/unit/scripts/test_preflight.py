@@ -26,15 +26,15 @@ from scripts.aws.preflight.account import (
 )
 from scripts.aws.preflight.findings import Finding, Level, run_checks
 from scripts.aws.preflight.instances import (
+    check_free_plan,
     check_gpus,
     check_images,
     check_launch,
     check_network,
-    check_quota,
     check_types,
-    quota_code,
 )
 from scripts.aws.preflight.permissions import needed_permissions
+from scripts.aws.preflight.quotas import check_addresses, check_quota, quota_code
 from services.clock import utc_now
 from tests.support.aws_stage import StubbedAccount, stubbed_account
 
@@ -233,17 +233,15 @@ def test_a_finding_is_one_line_with_its_remedy() -> None:
     assert len(line) < 700
 
 
-SERVICES = ("budgets", "cloudwatch", "ec2", "logs", "sns", "sqs", "ssm")
-BUDGET = {"TimeUnit": "MONTHLY", "BudgetType": "COST"}
+SERVICES = ("cloudwatch", "ec2", "logs", "sns", "sqs", "ssm")
 ARN = "arn:aws:sns:us-east-1:123456789012:"
 
 
 def listed(at: StubbedAccount, **found: Any) -> None:
     """Have each service answer in the order of the template; by default it has nothing of this prefix."""
     stubs = at.stubs
-    if (budgets := found.get("budgets", [])) is not None:
-        stubs["budgets"].add_response("describe_budgets", {"Budgets": budgets})
-    stubs["cloudwatch"].add_response("list_dashboards", {"DashboardEntries": found.get("dashboards", [])})
+    if (dashboards := found.get("dashboards", [])) is not None:
+        stubs["cloudwatch"].add_response("list_dashboards", {"DashboardEntries": dashboards})
     stubs["ec2"].add_response("describe_launch_templates", {"LaunchTemplates": found.get("templates", [])})
     stubs["logs"].add_response("describe_log_groups", {"logGroups": found.get("groups", [])})
     stubs["sns"].add_response("list_topics", {"Topics": found.get("topics", [])})
@@ -256,17 +254,14 @@ def test_checked_names_exclude_adopted_and_disabled_resources() -> None:
         names = stack_names(at.plan())
         assert set(names) == set(NAME_PROPERTIES) - {"AWS::S3::Bucket"}
         assert names["AWS::SQS::Queue"] == {"fs-requests", "fs-responses", "fs-dead-letters"}
-        assert names["AWS::Budgets::Budget"] == {"fs-us-east-1-monthly"}
-        at.parameters = {"StaticSite": "true", "MonthlyBudget": "0"}
+        at.parameters = {"StaticSite": "true"}
         names = stack_names(at.plan())
     assert names["AWS::S3::Bucket"] == {"fs-site-123456789012-us-east-1"}
-    assert "AWS::Budgets::Budget" not in names
 
 
 @pytest.mark.parametrize(
     ("found", "name"),
     [
-        ({"budgets": [{**BUDGET, "BudgetName": "fs-us-east-1-monthly"}]}, "fs-us-east-1-monthly"),
         ({"dashboards": [{"DashboardName": "fs-us-east-1"}]}, "fs-us-east-1"),
         ({"templates": [{"LaunchTemplateName": "fs-worker"}]}, "fs-worker"),
         ({"groups": [{"logGroupName": "/fs/worker"}]}, "/fs/worker"),
@@ -298,8 +293,8 @@ def test_names_with_the_same_prefix_are_different() -> None:
 
 def test_an_unavailable_service_is_a_warning_and_others_are_checked() -> None:
     with stubbed_account(*SERVICES) as at:
-        listed(at, queues=["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests"], budgets=None)
-        at.stubs["budgets"].add_client_error("describe_budgets", "AccessDeniedException", "no")
+        listed(at, queues=["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests"], dashboards=None)
+        at.stubs["cloudwatch"].add_client_error("list_dashboards", "AccessDeniedException", "no")
         found = sorted(level for level, _, _ in at.found(check_names))
     assert found == ["stop", "warning"]
 
@@ -400,11 +395,12 @@ DRY = ("DryRunOperation", "Request would have succeeded, but DryRun flag is set.
 @pytest.mark.parametrize(
     ("codes", "level", "words"),
     [
-        ([DRY], "ok", "EC2 would launch c7a.large"),
-        ([("Unsupported", "not in your requested Availability Zone"), DRY], "ok", "EC2 would launch c7a.large"),
-        ([("Unsupported", "no")] * 2, "stop", "EC2 would not launch c7a.large"),
+        ([DRY], "ok", "a dry run of c7a.large, which promises neither capacity nor quota"),
+        ([("Unsupported", "not in your requested Availability Zone"), DRY], "ok", "accepts a dry run of c7a.large"),
+        ([("Unsupported", "no")] * 2, "stop", "EC2 refuses a dry run of c7a.large"),
         ([("InvalidParameterCombination", FREE_PLAN)], "stop", FREE_PLAN),
         ([("UnauthorizedOperation", IN_SCP)], "stop", "explicit deny in a service control policy"),
+        ([("InvalidParameterCombination", "Something else")], "stop", "Something else"),
         ([("PendingVerification", "please allow up to 4 hours")], "stop", "please allow up to 4 hours"),
         ([("RequestLimitExceeded", "Request limit exceeded.")], "warning", "Request limit exceeded."),
         ([("UnauthorizedOperation", SHARED_VPC)], "warning", SHARED_VPC),
@@ -419,6 +415,70 @@ def test_a_dry_run_checks_whether_the_account_may_launch(
     assert reported == level
     assert words in found
     assert ("c7i-flex.large" in remedy) == (FREE_PLAN in words)
+    assert ("type" in remedy) == (level == "stop" and codes[0][0] in {"Unsupported", "InvalidParameterCombination"})
+
+
+FREE_TYPE, PAID_TYPE = "c7i-flex.large", "c7a.large"
+
+
+@pytest.mark.parametrize(
+    ("plan", "web", "workers", "images", "levels"),
+    [
+        ("PAID", PAID_TYPE, (PAID_TYPE,), None, ["ok"]),
+        ("ResourceNotFoundException", PAID_TYPE, (PAID_TYPE,), None, ["ok"]),
+        ("AccessDeniedException", PAID_TYPE, (PAID_TYPE,), None, ["warning"]),
+        ("FREE", FREE_TYPE, (FREE_TYPE,), True, ["ok"]),
+        ("FREE", FREE_TYPE, (PAID_TYPE,), True, ["stop"]),
+        ("FREE", PAID_TYPE, (FREE_TYPE,), True, ["stop"]),
+        ("FREE", FREE_TYPE, (FREE_TYPE, PAID_TYPE), True, ["warning"]),
+        ("FREE", FREE_TYPE, (FREE_TYPE,), False, ["warning"]),
+    ],
+)
+def test_types_and_images_that_the_free_plan_does_not_allow_are_found_by_what_ec2_says_of_them(
+    plan: str, web: str, workers: tuple[str, ...], images: bool | None, levels: list[str]
+) -> None:
+    with stubbed_account(
+        "ec2", "freetier", fleet={"instance_types": workers}, parameters={"WebInstanceType": web}
+    ) as at:
+        if plan in {"FREE", "PAID"}:
+            at.stubs["freetier"].add_response(
+                "get_account_plan_state",
+                {"accountId": "1" * 12, "accountPlanType": plan, "accountPlanStatus": "ACTIVE"},
+            )
+        else:
+            at.stubs["freetier"].add_client_error("get_account_plan_state", plan)
+        if images is not None:
+            described(at)
+            listed = [{"ImageId": each, "FreeTierEligible": images} for each in at.images.values()]
+            at.stubs["ec2"].add_response("describe_images", {"Images": listed})
+        found = at.found(check_free_plan)
+    assert [level for level, _, _ in found] == levels
+    assert ("ami-1, ami-2" in found[0][1]) == (images is False)
+
+
+def test_no_free_plan_is_asked_for_in_other_partitions() -> None:
+    with stubbed_account("freetier", caller="arn:aws-us-gov:iam::123456789012:user/ann") as at:
+        assert at.found(check_free_plan) == []
+
+
+def test_the_plan_of_the_account_is_asked_for_where_the_service_is() -> None:
+    account = AwsAccount("eu-west-1")
+    assert (account.freetier.meta.region_name, account.ec2.meta.region_name) == ("us-east-1", "eu-west-1")
+
+
+@pytest.mark.parametrize(("used", "level"), [(4, "ok"), (5, "stop")])
+def test_the_address_of_a_new_page_must_fit_into_the_quota(used: int, level: str) -> None:
+    with stubbed_account("ec2", "service-quotas") as at:
+        at.stubs["ec2"].add_response("describe_addresses", {"Addresses": [{"PublicIp": "192.0.2.1"}] * used})
+        asked = {"ServiceCode": "ec2", "QuotaCode": "L-0263D0A3"}
+        at.stubs["service-quotas"].add_response("get_service_quota", {"Quota": {"Value": 5.0}}, asked)
+        ((reported, words, remedy),) = at.found(check_addresses)
+        assert (reported, f"{used} of 5" in words) == (level, True)
+        assert ("--quota-code L-0263D0A3 --desired-value 6`" in remedy) == (level == "stop")
+        at.parameters = {"CertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1"}
+        assert at.found(check_addresses) == []
+        at.parameters, at.is_new = {}, False  # it has one
+        assert at.found(check_addresses) == []
 
 
 def test_one_rejected_worker_type_of_several_is_a_warning() -> None:
@@ -437,6 +497,7 @@ def described(at: StubbedAccount) -> None:
             "InstanceType": kind,
             "ProcessorInfo": {"SupportedArchitectures": ["arm64"] if "g." in kind else ["i386", "x86_64"]},
             "VCpuInfo": {"DefaultVCpus": CPUS.get(kind, 2)},
+            "FreeTierEligible": kind == FREE_TYPE,
             "GpuInfo": {"Gpus": [{"Manufacturer": GPUS[kind], "Count": 1}] if kind in GPUS else []},
         }
         for kind in kinds
@@ -599,13 +660,14 @@ def test_five_vcpus_suffice_while_both_images_are_missing() -> None:
 @pytest.mark.parametrize(("worker", "warned"), [("c7a.large", True), ("g4dn.xlarge", False), ("spot", False)])
 def test_an_update_warns_of_workers_that_leave_no_vcpus_for_a_new_web_instance(worker: str, warned: bool) -> None:
     two = {"CpuOptions": {"CoreCount": 2, "ThreadsPerCore": 1}}
-    web = {"InstanceType": "c7a.large", **two}
+    web = {"InstanceId": "i-1", "InstanceType": "c7a.large", **two}
     other = {**web, "InstanceLifecycle": "spot"} if worker == "spot" else {"InstanceType": worker, **two}
+    other = {**other, "InstanceId": "i-2"}
     with stubbed_account("ec2", "service-quotas", is_new=False) as at:
         limits(at, {ON_DEMAND: 5.0})
         at.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [web, other]}]})
         found = [words for _, words, _ in at.found(check_quota)]
-    assert ("4 of 5 vCPUs are in use, so no new web instance can replace an old one" in found) == warned
+    assert ("4 of 5 vCPUs are in use: workers end while a web instance is replaced" in found) == warned
     assert len(found) == 1 + warned
 
 

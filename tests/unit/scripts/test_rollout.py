@@ -140,8 +140,10 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     ssm.add_response("put_parameter", {"Version": 2}, stored)
     add_start(autoscaling, skips_matching=False)
     add_statuses(autoscaling, "Successful")
-    on = stubbed_stage(autoscaling=autoscaling, ssm=ssm)
-    roll_session_keys(on.context, wait=True, dry_run=False)
+    with stubbed("ec2") as ec2:
+        ec2.add_response("describe_instances", {"Reservations": []})
+        on = stubbed_stage(autoscaling=autoscaling, ssm=ssm, ec2=ec2)
+        roll_session_keys(on.context, wait=True, dry_run=False)
     assert [step.split(",")[0] for step in on.steps] == [
         "put a new key for sessions first",
         "started an instance refresh of fs-web: version 2 replaces every instance",

@@ -466,9 +466,11 @@ def test_a_stack_without_a_group_has_no_failed_launch() -> None:
 def test_a_launch_failure_is_reported_once() -> None:
     failed = [activity("Failed", QUOTA)]
     with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as stage:
-        report = LaunchFailureReporter(stage.context)
+        made_room: list[str] = []
+        report = LaunchFailureReporter(stage.context, lambda: made_room.append("once"))
         for _ in range(4):
             report.report(DEPLOYED)
+    assert made_room == ["once"], "for the quota"
     reported = stage.seen
     assert reported.count("vCPU limit of 0") == 1
     assert "no default VPC" in reported

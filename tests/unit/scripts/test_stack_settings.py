@@ -1,5 +1,6 @@
 """The stack's template, its parameters, and the keys of config.yaml that it overrides."""
 
+import json
 import re
 from typing import Any
 
@@ -31,7 +32,7 @@ from scripts.aws.deploy.settings import (
 from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
 from tests.conftest import ROOT, shipped_values
-from tests.support.stack_template import TEMPLATE, user_data
+from tests.support.stack_template import GIVEN, RESOURCES, TEMPLATE, of_type, user_data, value_of
 from tests.support.stack_template import settings as settings_in
 
 SMALL = StackTemplate(
@@ -272,6 +273,44 @@ def test_unkept_days_of_the_shipped_configuration_is_the_default() -> None:
 def test_unkept_days_before_the_expiry_of_jobs_are_rejected(given: str, days: float, reported: str) -> None:
     with pytest.raises(SettingError, match=reported):
         unkept_days(retention(days), StackSettings({"UnkeptDays": given}), None)
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])
+def test_as_many_locations_are_accepted_as_the_controllers_role_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, partition: str
+) -> None:
+    """The inline policies of a role have 10,240 characters in all, without white space:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html.
+    """
+    prefix, region, account_id, values = "a" * 16, "ap-southeast-2", "1" * 12, shipped_values()
+
+    def rights(count: int) -> dict[str, str]:
+        sources = [{"location": f"s3://{'b' * 20}-{number:03}/in"} for number in range(count)]
+        values["imports"] = {"sources": sources, "destinations": [{"location": "s3://results"}]}
+        return source_parameters(parse_config(values), partition)
+
+    accepted = 0
+    with pytest.raises(SettingError, match="name fewer locations"):
+        while rights(accepted + 1):
+            accepted += 1
+    given = {
+        "Prefix": prefix, "AWS::Region": region, "AWS::Partition": partition,
+        "RestoredJobTable": f"{prefix}-jobs-restored-20260101T000000Z",
+        "SenderArn": f"arn:{partition}:ses:{region}:{account_id}:identity/{'c' * 40}",
+        **{name: each.split(",") for name, each in rights(accepted).items()},
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setitem(GIVEN, name, value)
+    policies = [each["PolicyDocument"] for each in RESOURCES["ControllerRole"]["Properties"]["Policies"]]
+    policies += [
+        each["PolicyDocument"]
+        for each in of_type("IAM::Policy").values()
+        if {"Ref": "ControllerRole"} in each["Roles"]
+    ]
+    text = json.dumps([value_of(each) for each in policies], separators=(",", ":"))
+    # What only AWS knows: an ARN has at most 80 characters, an id 20.
+    size = len(re.sub("<[^>]*>", "i" * 20, re.sub("<[^>]*[.]Arn>", "A" * 80, text)))
+    assert 10_240 - 400 < size <= 10_240
 
 
 def test_the_controller_may_use_the_locations_of_the_configuration_and_nothing_else() -> None:

@@ -205,7 +205,7 @@ def test_a_failed_launch_is_shown_with_its_reason_until_one_succeeds(bench: Benc
     bench.clock.now += 600
     bench.tick()
     shown.append((bench.shown.launch_error, bench.shown.halt))
-    error = "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
+    error = "EC2 refuses launches: c7a.large: InsufficientInstanceCapacity"
     assert shown == [(error, "launches fail"), (None, None)]
 
 
@@ -309,7 +309,7 @@ def test_problems_of_a_launch_and_of_the_configuration_are_shown_together(bench:
 def test_when_a_launch_is_tried_next_is_shown_and_no_decision(bench: Bench) -> None:
     bench.ec2.room = 0
     bench.tick()
-    problem = "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
+    problem = "EC2 refuses launches: c7a.large: InsufficientInstanceCapacity"
     assert str(bench.shown.problem).startswith(f"{problem}; next try in ")
     for _ in range(60):
         bench.tick()

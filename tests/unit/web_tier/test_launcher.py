@@ -72,7 +72,7 @@ def test_a_lost_launch_whose_instances_have_ended_is_over(failure: str, calls: l
 def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
     scaler = Scaler(failing("InsufficientInstanceCapacity", "RequestLimitExceeded"))
     scaler.round(20)
-    assert scaler.problem() == "EC2 has no room for workers: c7a.large: InsufficientInstanceCapacity"
+    assert scaler.problem() == "EC2 refuses launches: c7a.large: InsufficientInstanceCapacity"
     scaler.round(20, after=0.1)
     assert len(scaler.ec2.calls) == 1, "it is backing off"
     scaler.round(0)
@@ -250,7 +250,7 @@ def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() 
     for _ in range(5):
         scaler.round(20, fleet, after=0.1)
     assert [call["InstanceType"] for call in scaler.ec2.calls] == ["c7a.large", "c6a.large"]
-    problem = "EC2 has no room for workers: c7a.large: VcpuLimitExceeded, c6a.large: VcpuLimitExceeded"
+    problem = "EC2 refuses launches: c7a.large: VcpuLimitExceeded, c6a.large: VcpuLimitExceeded"
     assert scaler.problem() == problem
     assert scaler.launcher.status_text == f"{problem}; next try in 1 s"
     scaler.ec2.offer = lambda _call: None
@@ -260,7 +260,7 @@ def test_when_all_choices_rest_it_is_backed_off_and_said_which_and_until_when() 
     assert scaler.launcher.status_text is None
 
 
-@pytest.mark.parametrize("code", ["RequestLimitExceeded", "UnauthorizedOperation", "InvalidAMIID.NotFound"])
+@pytest.mark.parametrize("code", ["RequestLimitExceeded", "AuthFailure", "InvalidAMIID.NotFound"])
 def test_what_would_meet_every_choice_backs_off_without_another_one(code: str) -> None:
     scaler = Scaler(failing(code))
     fleet = fleet_settings(**SPOT)
@@ -351,12 +351,16 @@ def test_each_launch_begins_with_the_next_subnet_and_keeps_market_and_type_in_or
         ("UnsupportedOperation", 6),
         ("MaxSpotInstanceCountExceeded", 4),
         ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", 4),
+        ("UnauthorizedOperation", 4),
+        ("PendingVerification", 0),
+        ("OptInRequired", 0),
+        ("Blocked", 0),
     ],
 )
 def test_a_refusal_makes_each_offering_unavailable_that_it_is_true_of(code: str, left: int) -> None:
     found = unavailable(Clock())
     found.mark_refused(OPTIONS[0], code, OPTIONS)
-    assert found.best(OPTIONS) != OPTIONS[0]
+    assert (found.best(OPTIONS) == OPTIONS[0]) == (left == 0)
     assert sum(not found.has_none_of([each]) for each in OPTIONS) == left
 
 

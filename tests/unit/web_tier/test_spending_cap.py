@@ -440,7 +440,7 @@ def test_reaching_a_cap_and_its_end_are_logged_once_and_an_allowance_is_an_event
     ("caps", "words"),
     [
         ({"dollars_per_day": 0}, "fleet.dollars_per_day = 0: must be greater than 0"),
-        ({"dollars_per_day": 1e-4}, "one launch is billed 0.0017 dollars at least"),
+        ({"dollars_per_day": 1e-4}, "one launch is billed 0.0018 dollars at least"),
         ({"dollars_per_day": 5, "dollars_per_month": 2}, "dollars_per_day (5) must be at most dollars_per_month (2)"),
         ({"dollars_per_month": float("inf")}, "fleet.dollars_per_month = inf"),
     ],
