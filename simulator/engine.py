@@ -20,7 +20,7 @@ from simulator.traces import Floats, Trace
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.estimators import MAX_BOOTS, MIN_IMAGES, ArrivalRateEstimator
-from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.playback import NEVER, InstanceTimes, Lots, Playback
 from web_tier.autoscaler.policies import POLICIES
 
@@ -244,9 +244,7 @@ class Simulation:
             if requests.visible:
                 self._check_progress(requests.visible)
             plan = self._decide(
-                playback.observe(
-                    now, requests, self._demand.update(requests, answered, now), self._measured(answered)
-                )
+                playback.observe(now, requests, self._demand_for(requests, answered), self._measured(answered))
             )
             room = conditions.max_workers - len(playback.workers)
             if plan.starts > room:
@@ -262,6 +260,13 @@ class Simulation:
             peak=peak,
             beyond_maximum=beyond,
         )
+
+    def _demand_for(self, requests: QueueCounts, answered: int) -> Demand:
+        """Return the demand as the controller sees it, which knows what may be finished later."""
+        finish = self._trace.finish_seconds
+        if finish is None:
+            return self._demand.update(requests, answered, self._now)
+        return Demand(later=((finish - self._now, requests.waiting),))
 
     def _measured(self, answered: int) -> FleetMetrics:
         """Return what the controller has measured so far; like it, nothing before the first answers and boots."""

@@ -42,12 +42,14 @@ class Trace:
     Attributes:
         arrivals: seconds since its begin, ascending, float64 [images].
         deadline_seconds: an image that is answered later than this after it came counts as missed.
+        finish_seconds: when all images may be answered at the latest; None for as soon as possible.
     """
 
     name: str
     arrivals: Floats
     seconds: float
     deadline_seconds: float
+    finish_seconds: float | None = None
 
 
 TraceOf = Callable[[int], Trace]

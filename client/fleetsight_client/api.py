@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
@@ -132,6 +132,30 @@ class FormOffer:
     rejected: Sequence[tuple[str, str]]
 
 
+class JobFields(TypedDict, total=False):
+    """Further fields of a new job; None leaves one out.
+
+    Attributes:
+        source: its images come from this folder of S3, and it takes no others.
+        source_pattern: of the names there, such as `**/*.jpg`.
+        results: folder of S3 to which all results are copied as `JOB_ID.jsonl` when the job is finished.
+        model: one of `ApiClient.models`; by default the server chooses it.
+        max_failed_percent: of its results may be failures before the server stops it.
+        min_score: from which a label counts, 0 to 1; below, its image is `unsure`.
+        label_min_scores: the same by label.
+        finish_by: when it may be finished at the latest, as ISO 8601 with a zone, so that it costs less.
+    """
+
+    source: str | None
+    source_pattern: str | None
+    results: str | None
+    model: str | None
+    max_failed_percent: float | None
+    min_score: float | None
+    label_min_scores: dict[str, float] | None
+    finish_by: str | None
+
+
 @dataclass
 class ApiClient:
     """Calls `/api/v1` at `base_url`; threads may share it.
@@ -188,22 +212,9 @@ class ApiClient:
         *,
         keep: bool = False,
         key: str | None = None,
-        source: str | None = None,
-        results: str | None = None,
-        model: str | None = None,
-        source_pattern: str | None = None,
-        max_failed_percent: float | None = None,
+        **further: Unpack[JobFields],
     ) -> str:
-        """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable.
-
-        With `source`, such as `s3://bucket/folder`, its images come from S3, and it takes no others;
-        `source_pattern`, such as `**/*.jpg`, leaves out images with other names. With `results`, all
-        results are copied to that folder of S3 as `JOB_ID.jsonl` when the job is finished. `model` is one of
-        `models`; by default the server chooses it. The server stops the job if more than `max_failed_percent` of its
-        results are failures.
-        """
-        further: dict[str, Any] = {"source": source, "source_pattern": source_pattern, "results": results}
-        further |= {"model": model, "max_failed_percent": max_failed_percent}
+        """Create a job, which may `keep` its images; return its id. An idempotency `key` makes it repeatable."""
         body = {"name": name, "keep": keep} | {field: value for field, value in further.items() if value is not None}
         return str(self._call("POST", "/jobs", json=body, key=key)["job_id"])
 
@@ -270,9 +281,10 @@ class ApiClient:
         """Return the limits of the user and of a request, and what is left of the day's quotas."""
         return self._call("GET", "/limits")
 
-    def forecast(self, images: int) -> dict[str, Any] | None:
+    def forecast(self, images: int, finish_by: str | None = None) -> dict[str, Any] | None:
         """Return when so many images would have results and what they would cost, or None without a forecast."""
-        reply = self._call("GET", "/forecast", params={"images": str(images)}, allowed=(200, 404))
+        query = {"images": str(images)} | ({} if finish_by is None else {"finish_by": finish_by})
+        reply = self._call("GET", "/forecast", params=query, allowed=(200, 404))
         return reply if "text" in reply else None
 
     def fleet(self) -> dict[str, Any] | None:

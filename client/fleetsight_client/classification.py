@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from fleetsight_client.api import ApiClient, ApiError, RejectedError
+from fleetsight_client.api import ApiClient, ApiError, JobFields, RejectedError
+from fleetsight_client.decisions import MinScores, OnlyLabels
 from fleetsight_client.estimates import note_upload_rate
 from fleetsight_client.events import Events
 from fleetsight_client.folders import MISSING_SIZE, FolderError, FolderWalk
@@ -108,6 +109,7 @@ class Summary:
     sorted: SortedFolder | None = None
     photos: PhotoReader | None = None
     events: Events | None = None
+    only: OnlyLabels | None = None
 
     @property
     def total(self) -> int:
@@ -123,8 +125,8 @@ class Summary:
     def add(self, row: ResultRow) -> None:
         """Count a row."""
         self.statuses[row.status] += 1
-        if row.label is not None:
-            self.labels[row.label] += 1
+        if row.decision is not None:
+            self.labels[row.decision] += 1
         if row.error_code is not None:
             self.codes[row.error_code] += 1
         if self.accuracy is not None:
@@ -140,13 +142,14 @@ class Classification:
         own: files and folders that the command writes, never uploaded.
         name: of the job.
         model: name of the model, or None for the server's choice.
-        max_failed: percent of failures beyond which the server stops the job, or None.
+        fields: further fields of the job.
         out: file of the results, `-` for the standard output, or None.
         layout: the columns of that file.
         package: of Camtrap DP, if that file is to be one.
         shrink: returns what is sent of a file's content.
         files: the files to classify, all below the one folder; None finds the images in the folders.
         photos: reads further columns from the files.
+        only: the labels that can occur, or None for all of the model.
         events: groups the rows, unless they are written while it watches.
         show: receives the progress.
     """
@@ -159,13 +162,14 @@ class Classification:
     name: str
     keep: bool = False
     model: str | None = None
-    max_failed: float | None = None
+    fields: JobFields = field(default_factory=JobFields)
     out: str | None = None
     layout: RowLayout = field(default_factory=RowLayout)
     package: CamtrapPackage | None = None
     shrink: Callable[[bytes], bytes] = bytes
     files: FileList | None = None
     photos: PhotoReader | None = None
+    only: OnlyLabels | None = None
     events: Events | None = None
     sorted: SortedFolder | None = None
     truth: Truth | None = None
@@ -338,6 +342,7 @@ class Classification:
             sorted=self.sorted,
             photos=self.photos,
             events=self.events,
+            only=self.only,
         )
 
     # Upload
@@ -360,7 +365,7 @@ class Classification:
             progressed=partial(self._count, watched),
             shrink=self.shrink,
             watches=watched is not None,
-            max_failed=self.max_failed,
+            fields=self.fields,
         )
         begun = calls.clock()
         try:
@@ -412,6 +417,7 @@ class Classification:
                     if error.status == 404:
                         break
                     raise
+                self._set_scores(status)
                 if status.get("stopped"):  # older servers do not say
                     raise JobClosedError(job_id, f"stopped: {status['stopped']}")
                 classified = int(status["done"]) + int(status["failed"])
@@ -428,6 +434,11 @@ class Classification:
                 if (self.calls.wait or self.calls.stop.wait)(pause):
                     raise StoppedError("stopped")
             before += images
+
+    def _set_scores(self, job: Mapping[str, Any]) -> None:
+        for part in (self.events, self.only):
+            if part is not None:
+                part.scores = MinScores.of_job(job)
 
     def rows(
         self, outcomes: Iterable[Outcome], calls: PatientCalls | None = None, page: int = MAX_PAGE
@@ -452,7 +463,7 @@ class Classification:
                     gone = "the server has no such image any more"
                     row = _unlabelled(outcome, truth, "failed", NOT_FOUND, gone)
                 else:
-                    row = row_of(file.name, job_id, found, truth)
+                    row = row_of(file.name, job_id, found if self.only is None else self.only.applied(found), truth)
             cells = {} if self.files is None else self.files.cells(os.fsencode(file.path))
             found_in_photo = {} if self.photos is None else self.photos.read(file)
             yield outcome, replace(row, further={**cells, **found_in_photo})
@@ -479,8 +490,8 @@ class Classification:
         summary.add(row)
         summary.renamed += outcome.file.is_renamed
         if self.sorted is not None and row.status != "waiting" and row.error_code not in {NOT_FOUND, NOT_SENT}:
-            label = row.label if self.events is None else row.further["event_label"]
-            self.sorted.add(outcome.file, label if row.status == "done" else None)
+            decision = row.decision if self.events is None else row.further["event_decision"]
+            self.sorted.add(outcome.file, decision if row.status == "done" else None)
 
     def _collect(self, summary: Summary) -> None:
         """Append the rows of rejected files, and of images that have a result by now."""
@@ -507,6 +518,7 @@ class Classification:
             if error.status != 404:
                 raise
             status = {"done": 0, "failed": 0, "waiting": 0}  # the job is gone, and so are its images
+        self._set_scores(status)
         answers, waiting = int(status["done"]) + int(status["failed"]), int(status["waiting"])
         self.progress.blocked = status.get("blocked") or self.progress.blocked
         before, after = self._answered.get(job_id, (-1, -1))

@@ -6,6 +6,7 @@ use or if the server refuses or does not answer, 130 if the command was interrup
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
@@ -30,12 +31,14 @@ from fleetsight_client.api import (
     ApiClient,
     ApiError,
     FleetsightClientError,
+    JobFields,
     NotRunningError,
     RejectedError,
     UnreachableError,
 )
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.console import Console
+from fleetsight_client.decisions import OnlyLabels, learn_min_scores, read_min_scores
 from fleetsight_client.display import ProgressDisplay
 from fleetsight_client.estimates import estimate_files, upload_rate
 from fleetsight_client.events import EVENT_COLUMNS, TIME_COLUMN, Events, Grouping
@@ -126,6 +129,27 @@ class _Percent(click.ParamType[float]):
 
 
 PERCENT: Final = _Percent()
+
+
+class _Time(click.ParamType[datetime]):
+    """A time of the next 24 hours on this machine's clock, or of a day, as ISO 8601 has it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return it with its zone."""
+        now, text = datetime.now().astimezone(), str(value)
+        with suppress(ValueError):
+            is_time = re.fullmatch(r"\d\d:\d\d", text) is not None
+            found = datetime.fromisoformat(f"{now.date()}T{text}" if is_time else text).astimezone()
+            if is_time and found <= now:
+                found = datetime.fromisoformat(f"{now.date() + timedelta(days=1)}T{text}").astimezone()
+            if found > now:
+                return found
+        raise click.BadParameter(f"{value!r} is no time to come: write 08:00 or 2026-11-29T08:00", ctx, param)
+
+
+TIME: Final = _Time()
 
 
 class _EpilogCommand(click.Command):
@@ -249,6 +273,23 @@ def _interruptible() -> Iterator[threading.Event]:
     help="Stop the job if more of its results are failures, such as 5%; fleetsight retry goes on.",
 )
 @click.option(
+    "--only",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Labels that can occur, one on each line: results have no others, and scores grow.",
+)
+@click.option(
+    "--finish-by",
+    type=TIME,
+    metavar="TIME",
+    help="When the job may be finished at the latest, such as 08:00, so that it costs less. [default: soon]",
+)
+@click.option(
+    "--min-score",
+    metavar="SCORE",
+    help="Images with a lower score are unsure, such as 0.8; or a YAML file with scores by label. [default: 0.5]",
+)
+@click.option(
     "--out",
     metavar="FILE",
     help="Results: FILE.csv, .jsonl, .parquet, .md.json, .coco.json, .labelstudio.json, .camtrap-dp.zip; - is CSV.",
@@ -271,7 +312,7 @@ def _interruptible() -> Iterator[threading.Event]:
     "--sort-into",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Put each image into DIR/LABEL/PATH; images without a label into DIR/_failed.",
+    help="Put each image into DIR/LABEL/PATH, unsure ones into DIR/_unsure, those without a label into DIR/_failed.",
 )
 @click.option(
     "--copy/--link", "copies", default=True, help="Copy the sorted images, or make hard links. [default: copy]"
@@ -303,6 +344,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
         _classify_source(client, wanted.source, wanted)
         return
     state, out = state_folder(), wanted.out
+    only = None if wanted.only is None else OnlyLabels.read(wanted.only)
     own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
     if wanted.watch and not all(folder.is_dir() for folder in folders):
         raise click.UsageError("--watch goes with folders only.")
@@ -321,12 +363,13 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
                 wanted.name or absolute[0].name or "images",
                 keep=wanted.keep,
                 model=wanted.model,
-                max_failed=wanted.max_failed,
+                fields=wanted.fields,
                 out=out,
                 layout=wanted.layout(files),
                 package=wanted.package,
                 files=files,
                 shrink=Shrinker.of_server(client, wanted.model).shrunk if wanted.shrink else bytes,
+                only=only,
                 events=wanted.events(files),
                 photos=PhotoReader(photo_columns(wanted.columns)) if wanted.columns else None,
                 sorted=SortedFolder(wanted.sort_into, links=not wanted.copies) if wanted.sort_into else None,
@@ -364,9 +407,10 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
         work = SourceClassification(
             *(client, PatientCalls(stop), source, name, wanted.keep, wanted.out, wanted.results),
             model=wanted.model,
-            max_failed=wanted.max_failed,
+            fields=wanted.fields,
             pattern=pattern,
             manifest=manifest,
+            only=None if wanted.only is None else OnlyLabels.read(wanted.only),
             events=wanted.events(manifest),
             layout=wanted.layout(manifest),
             package=wanted.package,
@@ -404,6 +448,9 @@ class _Options:
     shrink: bool
     model: str | None
     max_failed: float | None
+    min_score: str | None
+    finish_by: datetime | None
+    only: Path | None
     out: str | None
     schema: str
     columns: str | None
@@ -438,6 +485,13 @@ class _Options:
         schema = int(self.schema)
         further = {**further_columns(files, schema), **photo_columns(self.columns or "")}
         return RowLayout(schema, {**further, **({} if self.group_by is None else EVENT_COLUMNS)})
+
+    @property
+    def fields(self) -> JobFields:
+        """Further fields of the job."""
+        scores: JobFields = {} if self.min_score is None else read_min_scores(self.min_score).fields
+        finish_by = None if self.finish_by is None else self.finish_by.isoformat()
+        return {**scores, "max_failed_percent": self.max_failed, "finish_by": finish_by}
 
     @property
     def package(self) -> CamtrapPackage | None:
@@ -524,6 +578,7 @@ class _Options:
             if is_wrong:
                 raise click.UsageError(reason)
         photo_columns(self.columns or "")
+        _ = self.fields
         if self.out is not None:
             check_output(self.out)
             self._check_format(format_of(self.out))
@@ -595,7 +650,7 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
     yield from (f"{words}: {count:,}." for words, count in further.items() if count)
     yield from (f"Not in the file of results ({reason}): {count:,}." for reason, count in summary.left_out.items())
     if waits:
-        for part in (summary.accuracy, summary.files, summary.photos, summary.events):
+        for part in (summary.accuracy, summary.files, summary.photos, summary.events, summary.only):
             yield from () if part is None else part.sentences()
     if summary.sorted is not None:
         placed, problems = summary.sorted.counts, summary.sorted.problems
@@ -614,8 +669,11 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
 @click.option(
     "--manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV", help="Files of a CSV."
 )
+@click.option("--finish-by", type=TIME, metavar="TIME", help="Also of a job that may be finished so late.")
 @api_command
-def estimate(client: ApiClient, /, *, folders: tuple[Path, ...], manifest: Path | None) -> None:
+def estimate(
+    client: ApiClient, /, *, folders: tuple[Path, ...], manifest: Path | None, finish_by: datetime | None
+) -> None:
     """Say what a classification would take: files, duplicates, dates, minutes and dollars; nothing is sent."""
     if bool(folders) is (manifest is not None):
         raise click.UsageError("Give folders, or --manifest with a CSV.")
@@ -623,11 +681,14 @@ def estimate(client: ApiClient, /, *, folders: tuple[Path, ...], manifest: Path 
     files, absolute, _ = _chosen_files(folders, manifest)
     walk = FolderWalk(absolute) if files is None else files
     found = estimate_files(walk, absolute, limits.max_image_bytes, datetime.now(UTC))
-    try:
-        forecast = client.forecast(found.files) if found.files else None
-    except RejectedError:  # more than it plays forward
-        forecast = None
-    for line in found.sentences(upload_rate(client.base_url), forecast):
+
+    def forecast(by: datetime | None) -> dict[str, Any] | None:
+        with suppress(RejectedError):  # more than it plays forward
+            return client.forecast(found.files, None if by is None else by.isoformat()) if found.files else None
+        return None
+
+    later = {} if finish_by is None else {f"{finish_by:%H:%M}": forecast(finish_by)}
+    for line in found.sentences(upload_rate(client.base_url), forecast(None), later):
         click.echo(one_line(line))
     for reason, count in sorted(walk.skipped.items()):
         click.echo(f"Would not be sent ({reason}): {count:,}.")
@@ -691,6 +752,19 @@ def results(client: ApiClient, *, job: str, out: str, schema: str) -> None:
     sys.exit(0 if is_complete else 1)
 
 
+@click.command("min-scores", cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
+@click.argument("job", metavar="JOB")
+@click.option("--precision", type=PERCENT, default="95%", show_default=True, help="Share of right labels to reach.")
+@api_command
+def min_scores(client: ApiClient, *, job: str, precision: float) -> None:
+    """Learn from a reviewed job from which scores on labels are right; print a file for classify --min-score."""
+    learned = learn_min_scores(client.results(job), precision / 100)
+    for line in learned.scores.yaml():
+        click.echo(line)
+    for sentence in learned.sentences():
+        click.echo(one_line(sentence), err=True)
+
+
 @click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @api_command
@@ -731,7 +805,7 @@ def retry(client: ApiClient, *, job: str) -> None:
     click.echo("; ".join(parts) + ".")
 
 
-COMMANDS: Final = (classify, estimate, jobs, results, cancel, delete, retry)
+COMMANDS: Final = (classify, estimate, jobs, results, min_scores, cancel, delete, retry)
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

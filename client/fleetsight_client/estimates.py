@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,8 +76,10 @@ class Estimate:
     undated: int | None = None
     doubtful: int = 0
 
-    def sentences(self, rate: float | None, forecast: dict[str, Any] | None) -> Iterator[str]:
-        """Yield the estimate in words."""
+    def sentences(
+        self, rate: float | None, forecast: dict[str, Any] | None, later: Mapping[str, dict[str, Any] | None]
+    ) -> Iterator[str]:
+        """Yield the estimate in words, with the forecasts of jobs that may be finished later, by their time."""
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in self.suffixes.most_common(SHOWN_SUFFIXES))
         yield f"Images: {self.files:,} with {self.bytes / 1e6:,.1f} MB{f' ({kinds})' if kinds else ''}."
         for count, words in (
@@ -100,13 +102,15 @@ class Estimate:
             yield "Upload: unknown, since no upload to this server was measured yet."
         else:
             yield f"Upload: about {minutes(self.bytes / rate)} at {rate / 1e6:,.1f} MB/s, as last time."
-        if forecast is None:
-            yield "Classification: unknown, since the server has no forecast of so many images at the moment."
-        elif forecast["last_result_seconds"] is None:
-            yield f"Classification: {forecast['text']}"
-        else:
-            seconds, dollars = float(forecast["last_result_seconds"]), float(forecast["dollars"])
-            yield f"Classification: about {minutes(seconds)}, if sent at once, for {dollars:,.2f} US dollars."
+        for when, by_then in {"": forecast, **later}.items():
+            words = f"Classification{when and f' by {when}'}"
+            if by_then is None:
+                yield f"{words}: unknown, since the server has no forecast of so many images at the moment."
+            elif by_then["last_result_seconds"] is None:
+                yield f"{words}: {by_then['text']}"
+            else:
+                seconds, dollars = float(by_then["last_result_seconds"]), float(by_then["dollars"])
+                yield f"{words}: about {minutes(seconds)}, if sent at once, for {dollars:,.2f} US dollars."
 
 
 def minutes(seconds: float) -> str:

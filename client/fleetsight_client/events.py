@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.decisions import MinScores
 from fleetsight_client.rows import ResultRow
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ EVENT_COLUMNS: Final[Mapping[str, type]] = {  # `n` is the number of images of t
     "event_label": str,
     "event_score": float,
     "n": int,
+    "event_decision": str,
 }
 
 FOLDER: Final = "folder"
@@ -112,11 +114,12 @@ class Event:
         for label, score in top:
             self.sums[label] = self.sums.get(label, 0.0) + score
 
-    def columns(self) -> dict[str, object]:
-        """Return the event's columns."""
+    def columns(self, scores: MinScores) -> dict[str, object]:
+        """Return the event's columns, by the scores from which labels count."""
         label = min(self.sums, key=lambda each: (-self.sums[each], each), default=None)
         score = None if label is None else round(self.sums[label] / self.labelled, 6)
-        return dict(zip(EVENT_COLUMNS, (self.id, label, score, self.images), strict=True))
+        decision = scores.decision(label, score)
+        return dict(zip(EVENT_COLUMNS, (self.id, label, score, self.images, decision), strict=True))
 
 
 def seconds_of(row: ResultRow) -> float | None:
@@ -133,10 +136,12 @@ class Events:
 
     Attributes:
         count: events.
-        labels: events by label.
+        labels: events by decision.
+        scores: from which labels count.
     """
 
     grouping: Grouping
+    scores: MinScores = field(default_factory=MinScores)
     count: int = 0
     labels: Counter[str] = field(default_factory=Counter)
 
@@ -178,11 +183,11 @@ class Events:
 
     def _finish(self, base: sqlite3.Connection, event: Event | None) -> None:
         if event is not None:
-            columns = event.columns()
+            columns = event.columns(self.scores)
             base.execute("INSERT INTO events VALUES (?, ?)", (self.count, json.dumps(columns)))
             self.count += 1
-            if columns["event_label"] is not None:
-                self.labels[str(columns["event_label"])] += 1
+            if columns["event_decision"] is not None:
+                self.labels[str(columns["event_decision"])] += 1
 
     def sentences(self) -> Iterator[str]:
         """Yield the number of events, and their most frequent labels."""

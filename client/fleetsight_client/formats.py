@@ -20,7 +20,7 @@ from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from fleetsight_client.api import FleetsightClientError
-from fleetsight_client.rows import ResultRow, safe_cell
+from fleetsight_client.rows import UNSURE, ResultRow, safe_cell
 from fleetsight_client.tables import place_of, read_table
 
 RowWriter = tuple[Callable[[ResultRow], None], Callable[[], None]]
@@ -33,13 +33,13 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Kinds of labels that camera traps distinguish, by label; any other one is an animal."""
 
-DETECTIONS: Final = {"1": "animal", "2": "person", "3": "vehicle"}
+DETECTIONS: Final = {"1": "animal", "2": "person", "3": "vehicle", "4": UNSURE}
 """Categories of detections as MegaDetector has them (https://lila.science/megadetector-output-format)."""
 
 SHOWN_ABOVE: Final = 0.01
 """Scores from which tools show the box of an image: that of its best label, however sure."""
 
-_CATEGORY_OF: Final = {"animal": "1", "human": "2", "vehicle": "3"}
+_CATEGORY_OF: Final = {"animal": "1", "human": "2", "vehicle": "3", UNSURE: "4"}
 
 CAMTRAP: Final = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2/"
 """Where the schemas of Camtrap DP are published (https://camtrap-dp.tdwg.org)."""
@@ -88,9 +88,9 @@ def megadetector_writer(file: IO[str]) -> RowWriter:
     def write(row: ResultRow) -> None:
         nonlocal separator
         image: dict[str, Any] = {"file": row.filename}
-        if row.status != "done" or row.label is None:
+        if row.status != "done" or row.decision is None:
             image |= {"failure": reason_of(row), "detections": None}
-        elif (kind := kind_of(row.label)) == "blank":
+        elif (kind := UNSURE if row.decision == UNSURE else kind_of(row.decision)) == "blank":
             image["detections"] = []
         else:
             pairs = [[categories.setdefault(label, str(len(categories))), score] for label, score in scores_of(row)]
@@ -126,14 +126,14 @@ def coco_writer(file: IO[str]) -> RowWriter:
         image = {"id": counts["images"], "file_name": row.filename, "width": width or 0, "height": height or 0}
         if row.further.get("taken_at"):
             image["date_captured"] = row.further["taken_at"]
-        if row.label is None:
+        if row.decision is None:
             image["failure"] = reason_of(row)
         else:
             counts["annotations"] += 1
             annotation = {
                 "id": counts["annotations"],
                 "image_id": counts["images"],
-                "category_id": categories.setdefault(row.label, len(categories) + 1),
+                "category_id": categories.setdefault(row.decision, len(categories) + 1),
                 "bbox": [0, 0, width or 0, height or 0],
                 "area": (width or 0) * (height or 0),
                 "iscrowd": 0,
@@ -173,7 +173,9 @@ def label_studio_writer(file: IO[str]) -> RowWriter:
         nonlocal separator
         image = f"/data/local-files/?d={quote(row.filename)}"
         further = {name: value for name, value in row.further.items() if name != "image"}
-        task: dict[str, Any] = {"data": {**further, "image": image, "filename": row.filename}}
+        task: dict[str, Any] = {
+            "data": {**further, "image": image, "filename": row.filename, "decision": row.decision}
+        }
         if row.label is not None:
             predicted = {"model_version": row.model, "score": row.score, "result": choice(row.label)}
             task["predictions"] = [predicted]
@@ -272,7 +274,8 @@ def camtrap_writer(file: IO[bytes], package: CamtrapPackage, left_out: Counter[s
 
     def _write_image(row: ResultRow, deployment: str, time: str) -> None:
         media_id = row.image_id or f"file {row.filename}"
-        kind = "unclassified" if row.label is None else kind_of(row.label)
+        kind = "unclassified" if row.decision is None else kind_of(row.decision)
+        kind = "unknown" if row.decision == UNSURE else kind
         if kind == "animal" and row.label is not None:
             names.add(row.label)
         medium: dict[str, Any] = {
@@ -283,7 +286,7 @@ def camtrap_writer(file: IO[bytes], package: CamtrapPackage, left_out: Counter[s
             "filePublic": "false",
             "fileName": row.filename.rpartition("/")[2],
             "fileMediatype": _media_type(row.filename),
-            "mediaComments": None if row.label is not None else reason_of(row),
+            "mediaComments": None if row.decision is not None else reason_of(row),
         }
         observation: dict[str, Any] = {
             "observationID": media_id,
@@ -299,6 +302,7 @@ def camtrap_writer(file: IO[bytes], package: CamtrapPackage, left_out: Counter[s
             "classifiedBy": row.model,
             "classificationTimestamp": f"{row.recorded_at:%Y-%m-%dT%H:%M:%SZ}" if row.recorded_at else None,
             "classificationProbability": None if row.score is None else f"{row.score:.6f}",
+            "observationComments": f"{UNSURE}: {row.label or 'no label'}" if kind == "unknown" else None,
         }
         for table, columns, values in (
             (media, MEDIA_COLUMNS, medium),

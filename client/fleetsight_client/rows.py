@@ -22,6 +22,7 @@ class ResultRow:
         status: `done`, `failed`, `refused` (it never became an image) or `waiting`.
         bytes: the size of the file.
         correct: whether `label` is `truth`; None if one of them is unknown.
+        decision: the label, or `UNSURE` if its score is below that which the job asks for.
         further: columns that the command adds, such as those of a manifest, by name.
         body: the image as the API answers it, of which JSON Lines are made.
     """
@@ -52,6 +53,7 @@ class ResultRow:
     truth: str | None = None
     correct: bool | None = None
     job_id: str | None = None
+    decision: str | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,6 +75,9 @@ BODY_NAMES: Final = ("top", "error", "timings", "retrying", "requested_again")
 
 SCHEMAS: Final = (2, 1)
 """Versions of the columns, the present one first."""
+
+UNSURE: Final = "unsure"
+"""The decision on an image whose label has too low a score."""
 
 NOT_FOUND: Final = "not_found"
 NOT_SENT: Final = "not_sent"
@@ -109,7 +114,9 @@ class RowLayout:
             return self.cells(row)
         own = {name: getattr(row, name) for name in ("filename", "status", "truth", "correct", "job_id")}
         if not row.body:
-            nothing = dict.fromkeys(("accepted_at", "recorded_at", "label", "score", "model", "worker", "attempts"))
+            nothing = dict.fromkeys(
+                ("accepted_at", "recorded_at", "label", "score", "decision", "model", "worker", "attempts")
+            )
             error = {"code": row.error_code, "message": row.error_message}
             own |= nothing | {"image_id": row.image_id, "bytes": row.bytes, "top": [], "error": error}
         return {**row.body, **own, **{name: row.further.get(name) for name in self.further}}
@@ -140,6 +147,7 @@ def row_of(filename: str, job_id: str, result: Mapping[str, Any], truth: str | N
         truth=truth,
         correct=None if truth is None or label is None else same_label(label, truth),
         job_id=job_id,
+        decision=result.get("decision") or label,  # older servers do not say
         body=result,
         **places,
     )

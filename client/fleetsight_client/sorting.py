@@ -15,10 +15,14 @@ from typing import Final
 
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.journal import ListedFile
+from fleetsight_client.rows import UNSURE
 from fleetsight_client.systems import extended_path, plain_path
 
 FAILED_FOLDER: Final = "_failed"
 """The folder of images without a label."""
+
+UNSURE_FOLDER: Final = "_unsure"
+"""The folder of images with too low a score."""
 
 MAX_NAME_BYTES: Final = 200
 """Bytes of a folder's or file's name; file systems allow 255."""
@@ -66,10 +70,10 @@ class SortedFolder:
         if self.links and others:
             raise SortError(f"{others[0]} is in another file system than {self.folder}: use --copy")
 
-    def add(self, file: ListedFile, label: str | None) -> None:
-        """Put a file into the folder of its label, or of failed images; a different file is never overwritten."""
+    def add(self, file: ListedFile, decision: str | None) -> None:
+        """Put a file into the folder of its label, of unsure or of failed images; no other file is overwritten."""
         parts = [safe_name(part) for part in file.name.split("/")]
-        target = self.folder.joinpath(FAILED_FOLDER if label is None else label_folder(label), *parts)
+        target = self.folder.joinpath(decision_folder(decision), *parts)
         try:
             now = file.path.stat()
             if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
@@ -132,10 +136,14 @@ class SortedFolder:
             self.problems.append(f"{file.name} was not sorted: {why}")
 
 
-def label_folder(label: str) -> str:
-    """Return the name of the folder of a label; none is that of failed images."""
-    name = safe_name(label)
-    return f"{name}_" if name.casefold() == FAILED_FOLDER else name
+def decision_folder(decision: str | None) -> str:
+    """Return the name of the folder of a label, which is never that of unsure or failed images, or of these."""
+    if decision is None:
+        return FAILED_FOLDER
+    name = safe_name(decision)
+    if decision == UNSURE:
+        return UNSURE_FOLDER
+    return f"{name}_" if name.casefold() in {FAILED_FOLDER, UNSURE_FOLDER} else name
 
 
 def safe_name(text: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError
+from fleetsight_client.api import ApiClient, FleetsightClientError, JobFields, RejectedError
 from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
+from fleetsight_client.decisions import MinScores, OnlyLabels
 from fleetsight_client.events import Events
 from fleetsight_client.formats import CamtrapPackage
 from fleetsight_client.lists import FileList
@@ -45,9 +46,10 @@ class SourceClassification:
         out: file of the results, `-` for the standard output, or None.
         results: location in S3 to which the server copies the results, or None.
         model: name of the model, or None for the server's choice.
-        max_failed: percent of failures beyond which the server stops the job, or None.
+        fields: further fields of the job.
         pattern: of the names of images below the source, such as `**/*.jpg`; others are left out.
         manifest: gives further columns to the images.
+        only: the labels that can occur, or None for all of the model.
         events: groups the rows.
         layout: the columns of the file of results.
         package: of Camtrap DP, if that file is to be one.
@@ -63,9 +65,10 @@ class SourceClassification:
     out: str | None = None
     results: str | None = None
     model: str | None = None
-    max_failed: float | None = None
+    fields: JobFields = field(default_factory=JobFields)
     pattern: str | None = None
     manifest: FileList | None = None
+    only: OnlyLabels | None = None
     events: Events | None = None
     layout: RowLayout = field(default_factory=RowLayout)
     package: CamtrapPackage | None = None
@@ -90,22 +93,14 @@ class SourceClassification:
             SourceFailedError: the source could not be listed, the job was cancelled, or its results cannot be copied.
             StoppedError: the user has stopped the command; the job goes on.
         """
-        create = partial(
-            self.client.create_job,
-            self.name,
-            keep=self.keep,
-            model=self.model,
-            key=uuid.uuid4().hex,
-            source=self.source,
-            results=self.results,
-            source_pattern=self.pattern,
-            max_failed_percent=self.max_failed,
-        )
+        where: JobFields = {"source": self.source, "results": self.results, "source_pattern": self.pattern}
+        fields: JobFields = {**self.fields, **where, "model": self.model}
+        create = partial(self.client.create_job, self.name, keep=self.keep, key=uuid.uuid4().hex, **fields)
         # Not repeated: a wrong address is reported at once.
         with suppress(RejectedError):
             self.client.limits()
         self.job_id = self.calls.call(create)
-        summary = Summary(job_ids=[self.job_id], files=self.manifest, events=self.events)
+        summary = Summary(job_ids=[self.job_id], files=self.manifest, events=self.events, only=self.only)
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)
@@ -142,13 +137,17 @@ class SourceClassification:
 
     def _rows(self, job_id: str) -> Iterator[tuple[None, ResultRow]]:
         for result in self.client.results(job_id):
-            row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
+            found = result if self.only is None else self.only.applied(result)
+            row = row_of(str(result["filename"]), job_id, found, result.get("truth"))
             if self.manifest is not None:
                 row = replace(row, further=self.manifest.cells(row.filename.encode()))
             yield None, row
 
     def _read(self, summary: Summary, status: dict[str, Any]) -> None:
         job_id, source = summary.job_ids[0], status["source"]
+        for part in (self.events, self.only):
+            if part is not None:
+                part.scores = MinScores.of_job(status)
         for code, count in source["skipped"].items():
             if code in NOT_CHOSEN:
                 summary.skipped = {**summary.skipped, SKIPPED[code]: count}

@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from fleetsight_client.api import ApiClient, FleetsightClientError, RejectedError, RejectedFile
+from fleetsight_client.api import ApiClient, FleetsightClientError, JobFields, RejectedError, RejectedFile
 from fleetsight_client.folders import MISSING_SIZE
 from fleetsight_client.journal import CHANGED, UNFINISHED, Journal, ListedFile, Slice
 from fleetsight_client.retries import PatientCalls, StoppedError
@@ -89,7 +89,7 @@ class Uploader:
         name: of the job, if one is created.
         keep: whether the job keeps its images.
         model: name of the job's model, or None for the server's choice.
-        max_failed: percent of failures beyond which the server stops the job, or None.
+        fields: further fields of the job.
         progressed: called twice a second and after each slice.
         shrink: returns what is sent of a file's content.
         watches: whether files that changed since they were listed are listed again.
@@ -106,7 +106,7 @@ class Uploader:
     progressed: Callable[[], None] = lambda: None
     shrink: Callable[[bytes], bytes] = bytes
     watches: bool = False
-    max_failed: float | None = None
+    fields: JobFields = field(default_factory=JobFields)
     missed: int = field(default=0, init=False)
     sent_bytes: int = field(default=0, init=False)
     """Size of the files that were sent, but for refused ones, of which some were only too large or missing."""
@@ -168,12 +168,9 @@ class Uploader:
     def _job(self) -> tuple[int, str]:
         number, job_id, key = self.journal.job() or self.journal.begin_job()
         if job_id is None:
+            fields: JobFields = {**self.fields, "model": self.model}
             try:
-                job_id = self.calls.call(
-                    lambda: self.client.create_job(
-                        self.name, keep=self.keep, key=key, model=self.model, max_failed_percent=self.max_failed
-                    )
-                )
+                job_id = self.calls.call(lambda: self.client.create_job(self.name, keep=self.keep, key=key, **fields))
             except RejectedError as error:
                 if error.status == 422:  # such as for an unknown model: nothing to resume
                     self.journal.forget_job(number)

@@ -16,6 +16,7 @@ from core.jobs.models import (
     Job,
     ListingState,
     MergedFile,
+    MinScores,
     Resend,
     ResultsCopy,
     ResultSummary,
@@ -60,6 +61,12 @@ SHARES = "shares"
 MAX_FAILED = "max_failed_percent"
 """Attribute of a job, as text: a limit of its failures."""
 
+MIN_SCORES = "min_scores"
+"""Attribute of a job: the scores below which labels are unsure, as JSON; absent where they are the usual ones."""
+
+FINISH_BY = "finish_by"
+"""Attribute of a job: when it may be finished at the latest."""
+
 FIRST_ID = "0"
 """Sorts before every id."""
 
@@ -98,6 +105,7 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     and takes no image, rather than all.
     """
     source = "/".join(filter(None, (job.source, job.source_pattern)))
+    min_scores = "" if job.min_scores == MinScores() else json.dumps(asdict(job.min_scores))
     return {
         "pk": partition_key,
         "sk": job.job_id,
@@ -106,7 +114,7 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
         "keep": int(job.keep),
         **stated({"single": int(job.is_single), REVIEWED: int(job.is_reviewed), "owner": job.owner}),
         **stated({"source": source, "source_pattern": job.source_pattern, "results": job.results}),
-        **stated({MAX_FAILED: str(job.max_failed_percent or "")}),
+        **stated({MAX_FAILED: str(job.max_failed_percent or ""), MIN_SCORES: min_scores, FINISH_BY: job.finish_by}),
         **job_model_attributes(job.model),
     }
 
@@ -163,6 +171,8 @@ def job_of(item: Item) -> Job:
         model=job_model_in(item),
         shares=shares_in(item),
         max_failed_percent=float(item[MAX_FAILED]) if MAX_FAILED in item else None,
+        finish_by=moment_in(item, FINISH_BY),
+        min_scores=MinScores(**json.loads(str(item.get(MIN_SCORES, "{}")))),
     )
 
 

@@ -49,6 +49,28 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class MinScores:
+    """A job's border of doubt: below the lowest score that counts, an image's label is `unsure`.
+
+    Attributes:
+        every: lowest score that counts, 0 to 1, of labels that `labels` does not name.
+        labels: by label, as the model writes it.
+    """
+
+    every: float = 0.5
+    labels: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def words(self) -> str:
+        """The border in words, for pages."""
+        return f"below {100 * self.every:g}%{'; some labels have their own' if self.labels else ''}"
+
+    def is_unsure(self, label: str | None, score: float | None) -> bool:
+        """Return whether a label with this score is a mere guess; False for an image without a label."""
+        return label is not None and score is not None and score < self.labels.get(label, self.every)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A batch of images that belong together.
 
@@ -65,6 +87,8 @@ class Job:
             versions.
         shares: who else may read it; some may be over.
         max_failed_percent: of its results may be failures before the controller stops it; None for no limit.
+        min_scores: below which a label is unsure.
+        finish_by: when it may be finished at the latest, so that it costs less; None for as soon as possible.
     """
 
     job_id: str
@@ -80,6 +104,13 @@ class Job:
     model: JobModel | None = None
     shares: tuple[Share, ...] = ()
     max_failed_percent: float | None = None
+    min_scores: MinScores = field(default_factory=MinScores)
+    finish_by: datetime | None = None
+
+    @property
+    def group(self) -> str:
+        """The message group of its images: a job that may be finished later must not delay others of its user."""
+        return self.owner if self.owner and self.finish_by is None else self.job_id
 
     @property
     def requested_model(self) -> RequestedModel | None:
@@ -101,6 +132,7 @@ class ImageRecord:
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
         model: of its job, which every request of the image names; None as in `Job`.
         traceparent: of the request in which this value was made, if any; the job table does not have it.
+        group: `Job.group`; the job table does not have it either.
     """
 
     ref: ImageRef
@@ -114,17 +146,18 @@ class ImageRecord:
     owner: str = ""
     model: RequestedModel | None = None
     traceparent: str | None = field(default_factory=current_traceparent, compare=False)
+    group: str = field(default="", compare=False)
 
     def request(self, submitted_at: datetime) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
-        Users share the fleet fairly: the message group is the user, or the job if the user is unknown.
+        Users share the fleet fairly: the message group is `group`, the user, or the job if the user is unknown.
         """
         traceparent = self.traceparent or current_traceparent() or new_traceparent()
         message = RequestMessage.about(
             self.ref, self.key, submitted_at, self.attempt, model=self.model, traceparent=traceparent
         )
-        return OutgoingMessage(self.ref.image_id, message.to_json(), self.owner or self.ref.job_id)
+        return OutgoingMessage(self.ref.image_id, message.to_json(), self.group or self.owner or self.ref.job_id)
 
 
 @dataclass(frozen=True, slots=True)

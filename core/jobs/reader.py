@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from core.ids import ImageRef
 from core.jobs.items import (
     IMAGE,
+    JOBS,
     RESENT,
     RESULT,
     TRUTH,
     image_of,
+    job_of,
     partition,
     resend_of,
     result_summary_of,
     truth_of,
 )
-from core.jobs.models import ImageRecord, Resend, ResultSummary, TrueLabel
+from core.jobs.models import ImageRecord, MinScores, Resend, ResultSummary, TrueLabel
 from core.messages import ClassificationResult, Status
 from services.table import LAST, Table
 
@@ -79,6 +81,12 @@ class JobReader:
         """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
         found = self.table.query(self._partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
         return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
+
+    def min_scores(self, job_id: str) -> MinScores:
+        """Return the scores below which labels of the job are unsure."""
+        self._partition(job_id)
+        item = self.table.get(JOBS, job_id)
+        return MinScores() if item is None else job_of(item).min_scores
 
     def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
         """Return true labels by image id, from the image id `first` to `last`, both included."""

@@ -140,7 +140,7 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
         page.get_by_role("link", name=name).click()
         expect(shown).to_have_text(f"{count} of 50 images")
     page.get_by_role("link", name="Unsure 1").click()
-    expect(page).to_have_url(re.compile(r"\?to=50$"))
+    expect(page).to_have_url(re.compile(r"\?state=unsure$"))
     expect(page.locator("#list .label")).to_have_text("Unsure: stop")
     page.get_by_role("link", name="All 50").click()
     expect(shown).to_be_empty()
@@ -1087,3 +1087,20 @@ def settled(page: Page, address: str) -> Page:
 
     wait_until(has_settled, "the image is not being tried again")
     return page
+
+
+def test_a_stopped_job_without_an_image_to_retry_can_be_resumed(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(4)
+    written.finish(0, 4, failures=4)
+    for image in written.images:
+        written.store.put_failed(failed(image, code="undecodable", attempt=1))
+    reason = "4 of 4 images failed, more than 5%, most as undecodable"
+    written.store.put_cancelled(written.job.job_id, datetime.now(UTC), reason)
+    open_live(page, written.path)
+    expect(page.locator("#state")).to_have_text("stopped")
+    expect(page.locator("#retry button")).to_have_text("Resume the job")
+    page.get_by_role("button", name="Resume the job").click()
+    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#retry")).to_be_hidden()

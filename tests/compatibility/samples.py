@@ -52,6 +52,7 @@ from core.jobs.models import (
     ImageRecord,
     Job,
     MergedFile,
+    MinScores,
     Resend,
     ResultsCopy,
     Share,
@@ -170,7 +171,8 @@ def _result(ref: ImageRef) -> ClassificationResult:
 
 
 def _fill_jobs(store: JobStore) -> None:
-    job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER, model=JOB_MODEL)
+    scores = MinScores(0.8, {"yield": 0.9})
+    job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER, model=JOB_MODEL, min_scores=scores, finish_by=NOW)
     sourced = Job(SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out")
     deleted = Job(DELETED_JOB, "gone", NOW, owner=OWNER)
     store.create_all([job, Job(OTHER, "without a user", NOW), deleted])

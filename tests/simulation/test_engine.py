@@ -289,3 +289,19 @@ def test_the_default_policy_is_the_cheaper_one_on_aws_and_the_faster_one_locally
     on_this_machine = outcomes(batch(1_000, 180.0), local_fleet, two_cores)
     assert on_this_machine["backlog"].p95 <= on_this_machine["deadline"].p95
     assert (stack.fleet.policy, local.fleet.policy) == ("deadline", "backlog")
+
+
+@pytest.mark.parametrize("images", [200, 1_000, 10_000])
+@pytest.mark.parametrize("hours", [1.0, 8.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_that_may_be_finished_later_is_done_by_then_and_costs_less(
+    images: int, hours: float, seed: int
+) -> None:
+    settings = fleet_settings("deadline", target_seconds=30)
+    soon = batch(images, 30.0)
+    later = replace(soon, finish_seconds=3_600 * hours)
+    now, then = (simulate_fleet(trace, settings, Conditions(), seed) for trace in (soon, later))
+    assert then.latencies.max() <= later.finish_seconds
+    assert then.billed_seconds < now.billed_seconds
+    assert then.cost < 1.1 + 180 / now.work_seconds  # the work itself, and about one boot
+    assert then.peak < now.peak

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Unpack
 
-from fleetsight_client.api import ApiClient, RejectedFile, UnreachableError, UploadResult
+from fleetsight_client.api import ApiClient, JobFields, RejectedFile, UnreachableError, UploadResult
 
 
 @dataclass
@@ -34,11 +35,7 @@ class FakeUploads(ApiClient):
         *,
         keep: bool = False,
         key: str | None = None,
-        source: str | None = None,
-        results: str | None = None,
-        model: str | None = None,
-        source_pattern: str | None = None,
-        max_failed_percent: float | None = None,
+        **further: Unpack[JobFields],
     ) -> str:
         """Return the id of the only job."""
         self.keeps = keep

@@ -7,25 +7,31 @@ image, since the results file consists of such bodies.
 from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
-from typing import Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from core.cost import JobCost
 from core.ids import ImageRef
 from core.images import CODES
-from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
+from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState, MinScores
 from core.messages import Model
 from core.s3_locations import MAX_LOCATION_CHARACTERS, MAX_PATTERN_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
 from web_tier.http.bodies import ApiBody
 from web_tier.http.parameters import MAX_JOB_NAME
+from web_tier.http.parsing import Label
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
 from web_tier.uploads.ingest import RejectedUpload, UploadResult
 from web_tier.uploads.retry import Retried, RetriedOutcome
 
 ROOT = "/api/v1"
+
+MAX_LABEL_SCORES: Final = 200
+"""Labels with a lowest score of their own: every read of the job reads them."""
+
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class CreateJob(ApiBody):
@@ -72,6 +78,27 @@ class CreateJob(ApiBody):
         description="Percent of the job's results, of at least 100, that may be failures; when more are, the system "
         "cancels the job. By default there is no limit.",
     )
+
+    min_score: Score | None = Field(
+        default=None, description="Score from which a label counts, by default 0.5; below, the image is `unsure`."
+    )
+    label_min_scores: dict[Label, Score] | None = Field(
+        default=None,
+        max_length=MAX_LABEL_SCORES,
+        description="The same by label, as the model writes it, for some labels.",
+    )
+
+    finish_by: AwareDatetime | None = Field(
+        default=None,
+        description="When the job may be finished at the latest, such as `2026-11-29T08:00:00+01:00`: the policies "
+        "`deadline` and `schedule` then use the fewest workers. By default it is as soon as possible.",
+    )
+
+    @property
+    def min_scores(self) -> MinScores:
+        """The scores below which labels are unsure."""
+        every = MinScores().every if self.min_score is None else self.min_score
+        return MinScores(every, self.label_min_scores or {})
 
     @property
     def digest(self) -> str:
@@ -131,6 +158,9 @@ class JobBody(ApiBody):
         "jobs of older versions before their first result."
     )
     max_failed_percent: float | None = Field(description="Limit of its failures; null for none.")
+    min_score: float = Field(description="Score from which a label counts; below, the image is `unsure`.")
+    label_min_scores: dict[str, float] = Field(description="The same for labels that have their own.")
+    finish_by: datetime | None = Field(description="When it may be finished at the latest; null for soon.")
     links: JobLinks
 
     @classmethod
@@ -138,7 +168,10 @@ class JobBody(ApiBody):
         """Return the body of a job."""
         links = JobLinks.for_job(job.job_id)
         model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
-        return cls.copied_from(job, model=model, links=links)
+        scores = job.min_scores
+        return cls.copied_from(
+            job, model=model, links=links, min_score=scores.every, label_min_scores=dict(scores.labels)
+        )
 
 
 class JobsPage(ApiBody):

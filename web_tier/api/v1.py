@@ -110,12 +110,16 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
         QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
         UnknownModelError: if there is no such job yet, and no model has the wanted name.
+        UnprocessableEntity: as before, if the job names labels that are no classes of its model.
     """
     claims, request = jobs.claims, wanted.digest
     claim = None if key is None else claims.find(key, utc_now())
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
+        classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
+        if classes and (unknown := sorted(set(wanted.label_min_scores or ()).difference(classes))):
+            raise UnprocessableEntity(f"label_min_scores: the model has no class {unknown[0]!r}")
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         claim = Claim(job_id, request, utc_now(), model=model)
@@ -139,6 +143,8 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         results=wanted.results or "",
         model=claim.model,
         max_failed_percent=wanted.max_failed_percent,
+        min_scores=wanted.min_scores,
+        finish_by=wanted.finish_by,
     )
     jobs.create(job, quota.caller)
     if key is not None:
@@ -471,7 +477,8 @@ def forecast() -> Response:
     The autoscaler's own decisions are played forward from the fleet as it is now, with the measured times of a boot
     and of an image. All images count as sent at once.
     """
-    found = current_backend().forecast(parse_query(ForecastQuery).images)
+    query = parse_query(ForecastQuery)
+    found = current_backend().forecast(query.images, query.finish_by)
     if found is None:
         raise NotFound("the controller has not reported the fleet just now; try again in a few seconds")
     return json_response(ForecastBody.from_forecast(found))

@@ -14,7 +14,7 @@ from flask import request
 from core.credentials import Revocation
 from core.ids import ImageRef
 from core.jobs.listings import ListingStore
-from core.jobs.models import Job, JobStatus, Share, TrueLabel
+from core.jobs.models import Job, JobStatus, MinScores, Share, TrueLabel
 from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.reader import JobReader
 from core.jobs.shares import ShareStore, digest_of
@@ -200,7 +200,11 @@ class UserJobs(JobReader):
             NotFoundError: also if the image does not exist.
         """
         job, record, response, resend, truth = self._store.whole_image(ref, self._may_read)
-        return job, ImageResult(record, response, resend, truth)
+        return job, ImageResult(record, response, resend, truth, job.min_scores)
+
+    def min_scores(self, job_id: str) -> MinScores:
+        """Return the scores below which labels are unsure, as `JobReader.min_scores`; costs nothing."""
+        return self._known(job_id).min_scores
 
     def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
         """Return true labels as `JobReader.truths`; costs nothing for a job without any."""

@@ -31,33 +31,49 @@ CATCH_UP_SHARE = 0.3
 IGNORED_SHARE = 0.3
 """Share of one worker's work that is left to the running workers instead of launching another."""
 
+LATER_SHARE = 0.9
+"""Share of the time that a job leaves by its `finish_by` in which it is planned to be finished; the rest is for boots
+that take long, and for images that take longer than others."""
+
 OVERDUE_SECONDS = 2.0
 """A booting worker that is so much later than usual is not counted on, though it remains in the fleet."""
 
 
-def desired_range(observation: Observation, settings: FleetSettings) -> tuple[int, int]:
-    """Return the workers that the deadline needs, and how many to keep while no image waits."""
+def desired_range(observation: Observation, settings: FleetSettings) -> tuple[int, int, int]:
+    """Return the workers needed, those for images that may not wait, and how many to keep while none waits."""
     image_seconds = observation.metrics.image_seconds or settings.image_seconds
     boot = observation.metrics.boot_seconds or settings.boot_seconds
     arrivals = Arrivals(observation.demand.rate, image_seconds, settings.target_seconds, boot)
     needed = workers_for(arrivals, LAUNCH_DEVIATIONS, settings.max_workers)
     in_flight_seconds = observation.requests.in_flight * image_seconds / 2  # on average, half of an image is done
     keep = workers_for(arrivals, KEEP_DEVIATIONS, settings.max_workers, in_flight_seconds)
-    more = _more_for_backlog(observation, settings, image_seconds, boot) if observation.requests.waiting else 0
     max_useful = math.ceil(observation.requests.total + arrivals.rate * settings.target_seconds)
-    backlog = min(observation.available + more, max_useful) if more else 0
-    return max(needed, backlog), keep
+
+    def minimum(later: tuple[tuple[float, int], ...]) -> int:
+        is_waiting = observation.requests.waiting > 0
+        more = _more_for_backlog(observation, later, settings, image_seconds, boot) if is_waiting else 0
+        return max(needed, min(observation.available + more, max_useful) if more else 0)
+
+    return minimum(observation.demand.later), minimum(()), keep
 
 
-def _more_for_backlog(observation: Observation, settings: FleetSettings, image_seconds: float, boot: float) -> int:
-    """Return how many workers the backlog needs in addition to the available ones."""
+def _more_for_backlog(
+    observation: Observation,
+    later: tuple[tuple[float, int], ...],
+    settings: FleetSettings,
+    image_seconds: float,
+    boot: float,
+) -> int:
+    """Return how many workers the backlog and the images of `later` need in addition to the available ones."""
     demand, booting = observation.demand, observation.metrics.unregistered.values()
     catch_up = max(image_seconds, CATCH_UP_SHARE * settings.target_seconds)
     remaining_boots = [max(0.0, boot - age) for age in booting if age < boot + OVERDUE_SECONDS]
+    waiting = [(settings.target_seconds - age, images) for age, images in (*demand.waiting, (-boot, 0))]
+    waiting += [(LATER_SHARE * seconds, images) for seconds, images in later]
     due_by, due = dict[float, int](), 0
-    for age, images in (*demand.waiting, (-boot, 0)):
+    for seconds, images in sorted(waiting):
         due += images
-        due_by[max(settings.target_seconds - age, boot + catch_up)] = due
+        due_by[max(seconds, boot + catch_up)] = due
     missing = 0.0
     for horizon, images in due_by.items():
         arriving = demand.rate * max(0.0, horizon - settings.target_seconds)

@@ -43,6 +43,7 @@ class Plan:
         unprotect: ids of workers that need this protection no longer.
         discard: ids of stopped instances to terminate, because they would start again as an earlier version.
         max_launches: how many launches the spending caps, and failed runs, leave room for; None for no limit.
+        is_patient: whether what is launched may wait for Spot capacity, if the fleet is of Spot Instances.
     """
 
     launch: int
@@ -55,6 +56,7 @@ class Plan:
     unprotect: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
     max_launches: int | None = None
+    is_patient: bool = False
 
     @property
     def starts(self) -> int:
@@ -148,7 +150,10 @@ def _size(
     keep = max(minimum, min(settings.max_workers, desired.maximum))
     if drain := _surplus(observation, keep, protected):
         kind = "draining"
-    return Plan(launching - len(start), start, kind, rule, missing, drain, max_launches=affordable)
+    is_patient = desired.is_patient and observation.available >= always_on
+    return Plan(
+        launching - len(start), start, kind, rule, missing, drain, max_launches=affordable, is_patient=is_patient
+    )
 
 
 def _why(desired: DesiredCapacity, settings: FleetSettings, always_on: int) -> str:

@@ -8,6 +8,7 @@ takes the measured time, and all images of the batch arrive at once.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain, repeat
 
 from core.config import Config
@@ -105,13 +106,14 @@ def _rounded(seconds: float, *, up: bool = False) -> str:
     return duration(whole * step)
 
 
-def forecast(images: int, state: FleetState, config: Config) -> Forecast | None:
+def forecast(images: int, state: FleetState, config: Config, finish_by: datetime | None = None) -> Forecast | None:
     """Return the forecast of a batch of `images`.
 
     Args:
         images: from 1 to `MAX_IMAGES`.
         state: what the controller reported last.
         config: `fleet` has the settings in force.
+        finish_by: as of a job.
 
     Returns:
         None if the controller has not reported yet, or decides by another policy than that of `config`.
@@ -122,14 +124,18 @@ def forecast(images: int, state: FleetState, config: Config) -> Forecast | None:
     limits = state.limits or fleet
     settings = {"min_workers": limits.min_workers, "max_workers": limits.max_workers}
     config = config.model_copy(update={"fleet": config.fleet.model_copy(update=settings)})
-    return _BatchPlayback(images, fleet, state, config).run()
+    finish_seconds = None if finish_by is None else (finish_by - fleet.at).total_seconds()
+    return _BatchPlayback(images, fleet, state, config, finish_seconds).run()
 
 
 class _BatchPlayback:
     """One forecast under way."""
 
-    def __init__(self, images: int, fleet: FleetSnapshot, state: FleetState, config: Config) -> None:
+    def __init__(
+        self, images: int, fleet: FleetSnapshot, state: FleetState, config: Config, finish_seconds: float | None
+    ) -> None:
         self._images, self._fleet, self._state, self._config = images, fleet, state, config
+        self._finish_seconds = finish_seconds
         self._image_seconds = fleet.image_seconds or config.fleet.image_seconds
         self._boot_seconds = fleet.boot_seconds or config.fleet.boot_seconds
         self._measured = FleetMetrics(fleet.image_seconds, fleet.boot_seconds, circuit=fleet.circuit)
@@ -236,12 +242,15 @@ class _BatchPlayback:
         """Return what the controller will observe: the playback, and what it has reported last."""
         fleet, requests = self._fleet, self._playback.requests(now)
         batch = min(self._images, requests.visible)
-        arrived = ((now + fleet.waiting_seconds, requests.visible - batch), (now, batch))
+        arrived = [(now + fleet.waiting_seconds, requests.visible - batch)]
+        later = () if self._finish_seconds is None else ((self._finish_seconds - now, batch),)
+        if not later:
+            arrived.append((now, batch))
         self._spending = self._spent(now)
         return self._playback.observe(
             now,
             requests,
-            Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate),
+            Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate, later),
             self._measured,
             launched_before=fleet.recent_launches if now < RECENT_SECONDS else 0,
             pause=self._state.pause,

@@ -221,7 +221,7 @@ class Launcher:
         if call is None:
             self.journal.flush()
         else:
-            self._call(call, offerings(settings), is_repeated=bool(uncertain))
+            self._call(call, offerings(settings, is_patient=plan.is_patient), is_repeated=bool(uncertain))
 
     def _next_call(
         self, uncertain: Sequence[JournalEntry], plan: Plan, observation: Observation, settings: FleetSettings
@@ -253,7 +253,8 @@ class Launcher:
                 starts=tuple(each.instance_id for each in stopped),
                 launched=tuple(each.launched_at for each in stopped),
             )
-        offering = self._unavailable.best(offerings(settings, self._successful_launches))
+        options = offerings(settings, self._successful_launches, is_patient=plan.is_patient)
+        offering = self._unavailable.best(options)
         return JournalEntry(token=token, count=missing, at=now, spec=offering.spec(settings))
 
     def _call(self, entry: JournalEntry, options: Sequence[Offering], *, is_repeated: bool) -> None:

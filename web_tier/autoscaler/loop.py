@@ -5,7 +5,7 @@ once after a demand signal.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -13,6 +13,7 @@ from core.config import FleetSettings
 from core.fleet.models import FleetSpending
 from core.fleet.store import Commands, FleetStore
 from services.demand_signal import DemandListener
+from services.sqs import QueueCounts
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.drain import OperatorCommands, WorkerTags
@@ -21,8 +22,10 @@ from web_tier.autoscaler.estimators import ArrivalRateEstimator, MetricsCollecto
 from web_tier.autoscaler.explain import circuit_problem, explain
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.later import LaterJobs
 from web_tier.autoscaler.launcher import Launcher
-from web_tier.autoscaler.observe import FleetDescription, Observation, Observer
+from web_tier.autoscaler.observe import Demand, FleetDescription, Observation, Observer
+from web_tier.autoscaler.policies import PLANNING_POLICIES
 from web_tier.autoscaler.reporting import FleetEvent, Reporter, SpendingWatcher
 
 ROUND_CPU_FACTOR = 40.0
@@ -55,6 +58,7 @@ class Autoscaler:
     launcher: Launcher
     meter: BillingMeter
     reporter: Reporter
+    later: LaterJobs
     interval_seconds: float
     controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
@@ -130,12 +134,18 @@ class Autoscaler:
             draining=draining,
             protected=self._tags.protected(fleet.instances),
             unhealthy=unhealthy,
-            demand=self._arrivals.update(fleet.requests, registry.answers, registry.clock()),
+            demand=self._demand(fleet.requests, settings, registry.answers, registry.clock()),
             metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
             pause=commands.pause,
             drifted=self._drift.drifted(fleet.instances, settings.launch_template),
             spending=self.meter.spending(fleet, settings, commands.allowance),
         )
+
+    def _demand(self, requests: QueueCounts, settings: FleetSettings, answers: int, now: float) -> Demand:
+        if settings.policy not in PLANNING_POLICIES:
+            return self._arrivals.update(requests, answers, now)
+        others = self.later.others(requests)  # the estimates are theirs alone
+        return replace(self._arrivals.update(others, answers - self.later.arrived, now), later=self.later.due)
 
     def _report(self, plan: Plan, reason: str, observation: Observation, settings: FleetSettings) -> None:
         config, health, meter, reporter = self.config, self.health, self.meter, self.reporter

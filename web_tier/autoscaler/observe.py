@@ -54,10 +54,12 @@ class Demand:
     Attributes:
         waiting: waiting images by arrival: pairs of age in seconds and number of images, oldest first.
         rate: estimated arrivals, in images/s.
+        later: other images, of jobs that say when they may be finished: pairs of seconds from now and their number.
     """
 
     waiting: tuple[tuple[float, int], ...] = ()
     rate: float = 0.0
+    later: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

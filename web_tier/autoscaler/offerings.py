@@ -94,15 +94,17 @@ class Offering:
         )
 
 
-def offerings(settings: FleetSettings, launches: int = 0) -> tuple[Offering, ...]:
+def offerings(settings: FleetSettings, launches: int = 0, *, is_patient: bool = False) -> tuple[Offering, ...]:
     """Return the configured offerings, the preferred one first.
 
     Args:
         settings: markets, types in the order of preference, and subnets.
         launches: number of launches so far. Each one starts with the next subnet, which spreads the fleet over the
             Availability Zones: a failure of one zone, or of its Spot capacity, concerns only a part of the fleet.
+        is_patient: whether a fleet of Spot Instances waits for Spot capacity.
     """
     markets: tuple[Market, ...] = ("spot", "on_demand") if settings.market == "spot" else ("on_demand",)
+    markets = markets[:1] if is_patient else markets
     configured: Sequence[str | None] = tuple(dict.fromkeys(settings.subnet_ids)) or (None,)
     first = launches % len(configured)
     subnets = (*configured[first:], *configured[:first])

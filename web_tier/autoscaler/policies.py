@@ -6,7 +6,7 @@ waits, or the image waits forever. `CONTRIBUTING.md` shows how to add one.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from core.config import FleetSettings
@@ -29,6 +29,8 @@ class DesiredCapacity:
         maximum: while no image waits, spare workers above this are drained.
         always_on: workers that are kept also without work, if more than `min_workers`.
         always_on_rule: why, in words; empty if the policy keeps none.
+        is_patient: whether missing workers are only for images that may be finished later, and half of the fleet
+            would do, so that there is time to wait for Spot capacity.
     """
 
     minimum: int
@@ -36,6 +38,7 @@ class DesiredCapacity:
     maximum: int = KEEP_ALL
     always_on: int = 0
     always_on_rule: str = ""
+    is_patient: bool = False
 
     def kept_without_work(self, settings: FleetSettings) -> int:
         """Return how many workers are kept also without work, within the limits."""
@@ -62,8 +65,13 @@ def fixed(_observation: Observation, settings: FleetSettings) -> DesiredCapacity
 
 def deadline(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
     """The fewest workers that answer each image within `target_seconds`; see the module `deadline`."""
-    minimum, maximum = desired_range(observation, settings)
-    return DesiredCapacity(minimum, f"to be answered within {seconds_in_words(settings.target_seconds)}", maximum)
+    minimum, soon, maximum = desired_range(observation, settings)
+    rule = f"to be answered within {seconds_in_words(settings.target_seconds)}"
+    if minimum > soon:
+        first = observation.at + timedelta(seconds=min(observation.demand.later)[0])
+        rule = f"to be finished by {first:%H:%M UTC}"
+    is_patient = observation.available >= soon and 2 * minimum <= settings.max_workers
+    return DesiredCapacity(minimum, rule, maximum, is_patient=is_patient)
 
 
 def schedule(observation: Observation, settings: FleetSettings) -> DesiredCapacity:
@@ -76,7 +84,7 @@ def schedule(observation: Observation, settings: FleetSettings) -> DesiredCapaci
     always_on = max(settings.min_workers, scheduled_minimum(settings.schedule, settings.zone, observation.at, boot))
     always_on = min(settings.max_workers, always_on)
     rule = f"at least {always_on} at this time of day" if always_on else ""
-    return DesiredCapacity(desired.minimum, joined(desired.rule, rule), desired.maximum, always_on, rule)
+    return replace(desired, rule=joined(desired.rule, rule), always_on=always_on, always_on_rule=rule)
 
 
 POLICIES: Mapping[str, Callable[[Observation, FleetSettings], DesiredCapacity]] = {
@@ -85,3 +93,6 @@ POLICIES: Mapping[str, Callable[[Observation, FleetSettings], DesiredCapacity]] 
     "fixed": fixed,
     "schedule": schedule,
 }
+
+PLANNING_POLICIES = frozenset({"deadline", "schedule"})
+"""Policies for which it matters when jobs may be finished; under the others they are as soon as possible."""

@@ -16,6 +16,7 @@ from services.lease import Tenure
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.later import LaterJobs
 from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
@@ -87,6 +88,7 @@ def controller_loops(
         launcher=Launcher(services.launching, launches, journal, tenure, metrics=metrics),
         meter=meter,
         reporter=Reporter(fleet_store, registry, namespace=config.metrics.cloudwatch_namespace, counts=metrics),
+        later=LaterJobs(store),
         interval_seconds=config.controller.interval_seconds,
         controller_problem=jobs.problem,
         signals=services.signals,
@@ -147,7 +149,7 @@ def controller_loops(
             "autoscaler",
             autoscaler,
             "`controller.interval_seconds`; 1 s at rest",
-            reads="queues, instances, heartbeats, commands of operators",
+            reads="queues, instances, heartbeats, open jobs, commands of operators",
             writes="instances and their tags, launch journal, figures of the fleet",
             on_failure="no worker starts or ends",
         ),

@@ -338,7 +338,8 @@ class SourceImporter:
         prefix = S3Location.parse(job.source).prefix
         filename = clean_filename(found.key.removeprefix(prefix))
         key, now = input_key(ref, format_.extension), self.now()
-        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
+        model, group = job.requested_model, job.group
+        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=model, group=group)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""

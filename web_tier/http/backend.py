@@ -192,7 +192,7 @@ class Backend:
         """Where a request waits for the result of its image."""
         return ResultWaiter(self.store)
 
-    def forecast(self, images: int) -> Forecast | None:
+    def forecast(self, images: int, finish_by: datetime | None = None) -> Forecast | None:
         """Return when a batch of `images` would have its results, and its cost; None while the fleet is unknown.
 
         It follows config.yaml as the controller does, which reads its fleet settings again when the file changes.
@@ -201,7 +201,7 @@ class Backend:
         if self.reports.silent_seconds(state.snapshot) > STALE_SECONDS:
             return None
         config = self.config.model_copy(update={"fleet": self._fleet_config.current()})
-        return forecast(images, state, config)
+        return forecast(images, state, config, finish_by)
 
     def bucket_named(self, name: str) -> Bucket:
         """Return a bucket, with the clients of this process."""

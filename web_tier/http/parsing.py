@@ -10,14 +10,14 @@ from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Response, request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.http.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
 from web_tier.results.export import BYTE_ORDER_MARK, Separator, with_separator
-from web_tier.results.query import ImageState, ResultsFilter
+from web_tier.results.query import FilterState, ResultsFilter
 
 MAX_PAGE = 1_000
 
@@ -27,6 +27,7 @@ _ESCAPES = re.compile(r"(\\\\|\\u(?i:d[89ab][0-9a-f]{2})\\u(?i:d[c-f][0-9a-f]{2}
 """Escapes of a backslash and of a surrogate pair, and of half a pair, which is no character (RFC 8259, 8.2)."""
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 
 
 class Query(BaseModel):
@@ -75,12 +76,15 @@ class ForecastQuery(Query):
     """The images to forecast."""
 
     images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images that will be sent.")
+    finish_by: AwareDatetime | None = Field(default=None, description="As of a job.")
 
 
 class FilterQuery(Query):
     """Which images are wanted; an omitted parameter sets no condition."""
 
-    state: ImageState | None = Field(default=None, description="Where the image stands.")
+    state: FilterState | None = Field(
+        default=None, description="Where the image stands; `unsure` are those with the `decision` of that name."
+    )
     label: str | None = Field(default=None, min_length=1, max_length=MAX_LABEL, description="Its label, whole.")
     min_score: float | None = Field(default=None, ge=0, le=1, description="The least score of its label.")
     max_score: float | None = Field(default=None, ge=0, le=1, description="The greatest score of its label.")

@@ -30,7 +30,6 @@ from web_tier.http.parameters import known_id, known_ref
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
 from web_tier.pages.job import job_page_after
-from web_tier.results.job_snapshot import UNSURE
 from web_tier.results.query import ImageResult, is_final, results_page
 from web_tier.results.services import current_result_services
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
@@ -92,7 +91,6 @@ def image_page(job_id: str, image_id: str) -> str:
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
-        unsure=UNSURE,
         note=RETRY_NOTES.get(request.args.get("retried", "")),
         classes=labels.labels,
     )

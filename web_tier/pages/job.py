@@ -48,12 +48,14 @@ from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
 from web_tier.pages.upload import AddingText
 from web_tier.results.export import BOOLEAN_TEXTS
-from web_tier.results.job_snapshot import UNSURE, ImageRow, ImageRows
+from web_tier.results.job_snapshot import ImageRow, ImageRows
 from web_tier.results.live_feed import FeedEvent, event_stream
 from web_tier.results.progress import JobProgress, ProgressBody, blocked_reason, has_cost, job_costs
 from web_tier.results.query import (
     MAX_SORTED,
     ORDERS,
+    UNSURE,
+    FilterState,
     ImageState,
     ResultsFilter,
     ResultsPage,
@@ -83,8 +85,8 @@ MAX_SELECTED = 100
 IMAGES_PER_PAGE = 200
 MAX_PAGES = 1_000
 
-UNSURE_PERCENT: Final = percent_text(100 * UNSURE)
-"""Score up to which the filter for unsure images goes."""
+STATES: Final[tuple[FilterState, ...]] = (*get_args(ImageState), UNSURE)
+"""Of the filter."""
 
 MAX_NAMED_LABELS = 3
 """Labels that the sentence on a finished job names."""
@@ -191,7 +193,7 @@ class JobPageQuery:
         correct, reviewed: whether the label is the true label, and whether there is one; None is no condition.
     """
 
-    state: ImageState | None
+    state: FilterState | None
     label: str
     low: float | None
     high: float | None
@@ -208,7 +210,7 @@ class JobPageQuery:
         args = valid_parameters(request.args)
         low, high = (float(args[name]) if name in args else None for name in ("from", "to"))
         return cls(
-            state=next((each for each in get_args(ImageState) if each == args.get("state")), None),
+            state=next((each for each in STATES if each == args.get("state")), None),
             label=args.get("label", "")[:MAX_LABEL],
             low=low,
             high=high,
@@ -219,11 +221,6 @@ class JobPageQuery:
             correct=_BOOLEANS.get(args.get("correct", "")),
             reviewed=_BOOLEANS.get(args.get("reviewed", "")),
         )
-
-    @property
-    def is_unsure(self) -> bool:
-        """Whether the scores are those of the unsure images."""
-        return self.low is None and self.high == 100 * UNSURE
 
     @property
     def filter(self) -> ResultsFilter:
@@ -261,13 +258,8 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def valid_parameters(args: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a job page's address without the empty ones and those that are not valid.
-
-    The state `unsure` of earlier versions is a range of scores.
-    """
+    """Return the parameters of a job page's address without the empty ones and those that are not valid."""
     given = {name: text.strip() for name, text in args.items() if text.strip()}
-    if given.get("state") == "unsure":
-        given = {"to": UNSURE_PERCENT, **given}
     return {name: text for name, text in given.items() if name not in _IS_VALID or _IS_VALID[name](text)}
 
 
@@ -279,7 +271,7 @@ def _is_percentage(text: str) -> bool:
 
 
 _IS_VALID: Final[Mapping[str, Callable[[str], bool]]] = {
-    "state": lambda text: text in get_args(ImageState),
+    "state": lambda text: text in STATES,
     "sort": lambda text: text in ORDERS,
     "from": _is_percentage,
     "to": _is_percentage,
@@ -397,7 +389,7 @@ class JobView:
     def unsure(self) -> int | None:
         """The number of unsure images of the job, or None if this page does not show all images."""
         is_whole = self.query.filter.is_empty and self.matching == len(self.rows)
-        return sum(row.is_unsure for row in self.rows) if is_whole else None
+        return sum(row.unsure or False for row in self.rows) if is_whole else None
 
     @property
     def found(self) -> str | None:
@@ -464,7 +456,6 @@ def job_page(job_id: str) -> ResponseReturnValue:
         for_viewer=view.share is not None,
         view=view,
         max_labels=MAX_LABELS,
-        unsure_percent=UNSURE_PERCENT,
         job=job,
         model=view.model or job.model,
         class_labels=current_result_services().class_labels(job.model).labels,

@@ -20,6 +20,7 @@ from web_tier.api.v1 import check_open_jobs_limit
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
+from web_tier.autoscaler.policies import PLANNING_POLICIES
 from web_tier.http.backend import current_backend
 from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_job_name, job_name_of_files
@@ -79,6 +80,7 @@ def upload_form(fault: str | None = None) -> str:
         default_model=None if catalog is None else catalog.default_version,
         model_command=LOCAL_MODEL_COMMAND if backend.config.aws.endpoint_url else AWS_MODEL_COMMAND,
         fault=fault,
+        plans=backend.config.fleet.policy in PLANNING_POLICIES,
     )
 
 

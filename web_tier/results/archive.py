@@ -17,7 +17,7 @@ from web_tier.results.query import ImageResult, ImageState
 MISSING: Final = "missing.txt"
 """File of the zip that names the images that are no longer stored."""
 
-FOLDERS: Final[dict[ImageState, str]] = {"failed": "_failed", "waiting": "_waiting", "done": "_other"}
+FOLDERS: Final[dict[ImageState, str]] = {"failed": "_failed", "waiting": "_waiting", "done": "_unsure"}
 """Folders of images for which the folder function returns None, by state."""
 
 PIECE_BYTES: Final = 262_144
@@ -31,8 +31,8 @@ FolderOf = Callable[[ImageResult], str | None]
 
 
 def label_of(result: ImageResult) -> str | None:
-    """Return the label of an image."""
-    return result.response.label if result.response else None
+    """Return the label of an image; None if it is unsure."""
+    return result.response.label if result.response and not result.is_unsure else None
 
 
 def truth_of(result: ImageResult) -> str | None:

@@ -43,6 +43,7 @@ CSV_HEADER = (
     "truth",
     "correct",
     "job_id",
+    "decision",
 )
 """Columns of a CSV: schema 2, which the command `fleetsight classify --out` writes as well.
 
@@ -93,6 +94,10 @@ class ImageBody(ApiBody):
     recorded_at: datetime | None = Field(default=None, description="When the result became visible.")
     label: str | None = None
     score: float | None = None
+    decision: str | None = Field(
+        default=None,
+        description="`label`, or `unsure` where `score` is below the job's `min_score`; null without a label.",
+    )
     top: tuple[LabelScore, ...] = ()
     model: Model | None = None
     worker: str | None = None
@@ -126,6 +131,7 @@ class ImageBody(ApiBody):
             requested_again=result.resend and RequestedAgain.copied_from(result.resend),
             truth=None if result.truth is None else result.truth.label,
             correct=result.is_correct,
+            decision=result.decision,
         )
 
 
@@ -210,6 +216,7 @@ def _csv_cells(result: ImageResult) -> dict[str, str]:
         return cells
     cells |= {
         "label": response.label or "",
+        "decision": result.decision or "",
         "score": _csv_number(response.score),
         "worker": response.worker,
         "attempts": str(response.attempts),

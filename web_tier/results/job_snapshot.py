@@ -8,11 +8,11 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from core.ids import ImageRef
 from core.images import CODES
-from core.jobs.models import ImageRecord, Resend
+from core.jobs.models import ImageRecord, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, CRASHED_WORKER, GONE, MODEL_FAILED, ClassificationResult, WireModel
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
@@ -25,8 +25,8 @@ MAX_BLOCKS_PER_POLL = 4
 MAX_RETRIES_PER_POLL = 400
 """Failed images that one poll checks for a retry, and retried images that it checks for a new result."""
 
-UNSURE = 0.5
-"""Score up to which a label is unsure: the model believes as much in the other classes together, or more."""
+INDEPENDENT: Final = 0.5
+"""Score above which two labels of an image can only be independent of each other."""
 
 FAILURE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(CODES, "Not readable"),
@@ -50,6 +50,7 @@ class ImageRow(WireModel):
         name: its filename; absent from a row that has only a result.
         bytes: size of the file; absent in the same case.
         label, score: of an image that is done; the score from 0 to 1.
+        unsure: true if the label is a mere guess.
         also: its further labels that are not mere guesses; only independent labels (a sigmoid's) have them.
         failure: why an image failed, in two or three words.
         reason: why it failed, in a sentence.
@@ -69,6 +70,7 @@ class ImageRow(WireModel):
     status: ImageState
     label: str | None = None
     score: float | None = None
+    unsure: Literal[True] | None = None
     also: str | None = None
     failure: str | None = None
     reason: str | None = None
@@ -80,11 +82,6 @@ class ImageRow(WireModel):
     tries: int | None = None
     again: int | None = None
     truth: str | None = None
-
-    @property
-    def is_unsure(self) -> bool:
-        """Whether the label is a mere guess, as for a picture of something that is not one of the classes."""
-        return self.score is not None and self.score <= UNSURE
 
     @property
     def labels(self) -> str:
@@ -110,12 +107,17 @@ class ImageRow(WireModel):
         return cls(id=image_id, status="waiting", again=resend.times)
 
     @classmethod
-    def of_response(cls, response: ClassificationResult) -> Self:
-        """Return the row that has only a result."""
+    def of_response(cls, response: ClassificationResult, scores: MinScores) -> Self:
+        """Return the row that has only a result, with the scores below which labels of its job are unsure."""
+        further = [(each.label, each.score) for each in response.top[1:]]
         return cls.copied_from(
             response,
             id=response.image_id,
-            also=", ".join(pair.label for pair in response.top[1:] if pair.score > UNSURE) or None,
+            unsure=scores.is_unsure(response.label, response.score) or None,
+            also=", ".join(
+                label for label, score in further if score > INDEPENDENT and not scores.is_unsure(label, score)
+            )
+            or None,
             failure=FAILURE_WORDS.get(response.error.code, "Failed") if response.error else None,
             reason=response.error.message if response.error else None,
             final=True if is_final(response) else None,
@@ -135,7 +137,8 @@ class ImageRow(WireModel):
             row = row.model_copy(update={"truth": result.truth.label})
         if result.response is None:
             return row
-        row = row.model_copy(update=cls.of_response(result.response).model_dump(exclude_none=True))
+        own = cls.of_response(result.response, result.min_scores)
+        row = row.model_copy(update=own.model_dump(exclude_none=True))
         if not result.retrying:
             return row
         return row.model_copy(update={"retrying": True, "turn": 2 * result.record.attempt - 1})

@@ -182,7 +182,7 @@ class JobFeed:
     def poll(self) -> None:
         """Read what has changed in the table and publish it; one thread at a time."""
         status = self._store.status(self.job_id)
-        results = status.counts.done + status.counts.failed
+        results, scores = status.counts.done + status.counts.failed, status.job.min_scores
         if self._snapshot is None or results < self._counts.done + self._counts.failed:  # results were withdrawn
             snapshot = self._snapshot = JobSnapshot.read(self._store, self.job_id)
             with self._changed:
@@ -194,12 +194,14 @@ class JobFeed:
             if status.counts.failed < self._counts.failed:
                 snapshot.recheck_failed()
             if len(snapshot.answered) < results:
-                self._publish_rows("results", [ImageRow.of_response(each) for each in snapshot.new_results()])
+                new = snapshot.new_results()
+                self._publish_rows("results", [ImageRow.of_response(each, scores) for each in new])
         resends = snapshot.new_resends(status.counts.resends)
         self._publish_rows("results", [ImageRow.of_resend(*each) for each in resends.items()])
         snapshot.set_retried_at(status.retried_at)
         self._publish_rows("results", [ImageRow.of_result(each) for each in snapshot.new_retries()])
-        self._publish_rows("results", [ImageRow.of_response(each) for each in snapshot.new_retry_results()])
+        retried = snapshot.new_retry_results()
+        self._publish_rows("results", [ImageRow.of_response(each, scores) for each in retried])
         self._counts = status.counts
         data, has_ended = self._read_progress(status)
         is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries

@@ -7,13 +7,13 @@ again. All functions read through a `JobReader`, so a route that passes `UserJob
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from core.images import CODES
-from core.jobs.models import ImageRecord, JobStatus, Resend, TrueLabel
+from core.jobs.models import ImageRecord, JobStatus, MinScores, Resend, TrueLabel
 from core.jobs.reader import JobReader
 from core.messages import ClassificationResult, Model
 from services.recent_dict import RecentDict
@@ -35,15 +35,35 @@ _MODEL_IMAGES = 25
 
 ImageState = Literal["waiting", "done", "failed"]
 
+FilterState = Literal[ImageState, "unsure"]
+"""A state of images, or those that are done and unsure."""
+
+UNSURE: Final = "unsure"
+"""The decision on an image whose label has too low a score."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """An accepted image with its result, its requests that were sent again and its true label, if they exist."""
+    """An accepted image with its result, its requests that were sent again and its true label, if they exist.
+
+    `min_scores` is that of its job.
+    """
 
     record: ImageRecord
     response: ClassificationResult | None
     resend: Resend | None = None
     truth: TrueLabel | None = None
+    min_scores: MinScores = field(default_factory=MinScores)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether its label is a mere guess, as of a picture of something that is not one of the classes."""
+        return self.response is not None and self.min_scores.is_unsure(self.response.label, self.response.score)
+
+    @property
+    def decision(self) -> str | None:
+        """What users take the image for: its label, or `UNSURE`; None without a label."""
+        return UNSURE if self.is_unsure else self.response.label if self.response else None
 
     @property
     def retrying(self) -> bool:
@@ -97,7 +117,7 @@ class ResultsFilter:
         is_correct: whether its label is its true label; an image without one of them never matches.
     """
 
-    state: ImageState | None = None
+    state: FilterState | None = None
     label: str | None = None
     min_score: float | None = None
     max_score: float | None = None
@@ -115,7 +135,7 @@ class ResultsFilter:
         """Return whether an image meets all conditions."""
         label, score = (result.response.label, result.response.score) if result.response else (None, None)
         return (
-            self.state in {None, result.state}
+            (self.state in {None, result.state} or (self.state == UNSURE and result.is_unsure))
             and self.label in {None, label}
             and (self.min_score is None or (score is not None and score >= self.min_score))
             and (self.max_score is None or (score is not None and score <= self.max_score))
@@ -138,8 +158,9 @@ def results_page(
     ids = [record.ref.image_id for record in records]
     results, resends = jobs.results(job_id, ids[0], ids[-1]), jobs.resends(job_id, ids[0], ids[-1])
     truths = jobs.truths(job_id, ids[0], ids[-1]) if with_truths else {}
+    scores = jobs.min_scores(job_id)
     items = tuple(
-        ImageResult(record, results.get(image_id), resends.get(image_id), truths.get(image_id))
+        ImageResult(record, results.get(image_id), resends.get(image_id), truths.get(image_id), scores)
         for image_id, record in zip(ids, records, strict=True)
     )
     return ResultsPage(items, ids[-1] if more else None)

@@ -436,9 +436,8 @@ class ImageIngest:
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
                 return self._cached_image(job, ref, upload, key, cached)
-            return ImageRecord(
-                ref, upload.filename, key, upload.size, self.clock(), owner=job.owner, model=job.requested_model
-            )
+            owner, model, group, now = job.owner, job.requested_model, job.group, self.clock()
+            return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model, group=group)
         except CLOUD_ERRORS:
             _log.warning(
                 "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True

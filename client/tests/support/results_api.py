@@ -37,6 +37,7 @@ class ApiJob:
     results: str = ""
     pattern: str = ""
     max_failed_percent: float | None = None
+    wanted: dict[str, Any] = field(default_factory=dict)
     polls: int = 0
     order: list[str] = field(default_factory=list)
     """The ids of the images, sorted for a page of results."""
@@ -89,6 +90,8 @@ class ResultsApi:
     """Why sources cannot be listed."""
     stopped: str | None = None
     """Why the server has stopped its jobs; a retry ends it."""
+    unsure: set[str] = field(default_factory=set)
+    """Filenames of images with too low a score."""
     copy_error: str | None = None
     """Why results cannot be copied; else they are copied when the status is read a third time."""
     is_holding: bool = False
@@ -113,8 +116,7 @@ class ResultsApi:
             "models": [{"name": "demo", "short_side": 32}, {"name": "fine", "short_side": 64}],
         }
         app.add_url_rule(f"{root}/models", "models", lambda: models)
-        forecast = {"text": "Soon.", "last_result_seconds": 240.0, "dollars": 0.414}
-        app.add_url_rule(f"{root}/forecast", "forecast", lambda: forecast | {"images": int(request.args["images"])})
+        app.add_url_rule(f"{root}/forecast", "forecast", self._forecast)
         app.add_url_rule(f"{root}/jobs", "create", self._create, methods=["POST"])
         app.add_url_rule(f"{root}/jobs", "list", self._list)
         app.add_url_rule(f"{root}/jobs/<job_id>", "status", self._status)
@@ -132,6 +134,11 @@ class ResultsApi:
         (job,) = self.jobs.values()
         return job
 
+    def _forecast(self) -> ResponseReturnValue:
+        is_later = "finish_by" in request.args
+        forecast = {"last_result_seconds": 24_000.0 if is_later else 240.0, "dollars": 0.11 if is_later else 0.414}
+        return {"text": "Soon.", "images": int(request.args["images"]), **forecast}
+
     def _create(self) -> ResponseReturnValue:
         key = request.headers.get("Idempotency-Key", f"none {len(self._keys)}")
         job_id = self._keys.setdefault(key, str(ULID()))
@@ -144,6 +151,7 @@ class ResultsApi:
         job.results = request.get_json().get("results", "")
         job.pattern = request.get_json().get("source_pattern", "")
         job.max_failed_percent = request.get_json().get("max_failed_percent")
+        job.wanted = request.get_json()
         for position, (name, content) in enumerate(self.sources.get(source, {}).items()):
             image_id = image_id_of(job_id, position)
             job.images[image_id] = result_of(image_id, name, content)
@@ -174,7 +182,8 @@ class ResultsApi:
         return {
             "source": source if job.source else None, "results": results if job.results else None,
             "job_id": job_id, "name": job.name, "created_at": "2026-11-24T00:00:00+00:00", "state": "finished",
-            "stopped": self.stopped,
+            "stopped": self.stopped, **{name: job.wanted.get(name, 0.5) for name in ("min_score",)},
+            "label_min_scores": job.wanted.get("label_min_scores", {}),
             "accepted": len(job.images), "done": 0 if is_holding else done, "blocked": blocked,
             "failed": 0 if is_holding else len(job.images) - done, "waiting": waiting,
         }  # fmt: skip
@@ -226,7 +235,8 @@ class ResultsApi:
             else:
                 image_id = image_id_of(job_id, place)
                 self.names[name] += 1
-                job.images[image_id] = result_of(image_id, name, content)
+                unsure = {"decision": "unsure"} if name in self.unsure else {}
+                job.images[image_id] = result_of(image_id, name, content) | unsure
                 accepted.append({"index": index, "image_id": image_id, "filename": name, "cached": False})
         answer = {"job_id": job_id, "accepted": accepted, "rejected": rejected}, 200 if accepted else 422
         job.slices[key] = digest, answer
@@ -272,10 +282,16 @@ def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
     body: dict[str, Any] = {
         "image_id": image_id, "filename": name, "accepted_at": "2026-11-24T00:00:00+00:00",
         "recorded_at": "2026-11-24T00:00:01+00:00", "cached": False, "truth": None,
-        "status": "done", "label": None, "score": None, "top": [], "model": None, "error": None,
+        "status": "done", "label": None, "score": None, "decision": None, "top": [], "model": None, "error": None,
     }  # fmt: skip
     if content == FAILED:
         return body | {"status": "failed", "error": {"code": "truncated", "message": "the file ends early"}}
     label = content.decode(errors="replace").partition(" ")[0]
     top = [{"label": label, "score": 0.9}, {"label": "=second", "score": 0.1}]
-    return body | {"label": label, "score": 0.9, "top": top, "model": {"name": "demo", "digest": "abc"}}
+    return body | {
+        "label": label,
+        "score": 0.9,
+        "decision": label,
+        "top": top,
+        "model": {"name": "demo", "digest": "abc"},
+    }

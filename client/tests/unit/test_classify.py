@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -368,3 +369,22 @@ def test_a_wait_says_its_reason_once_and_again_when_it_changes(
     assert shown.exit_code == 0
     lines = [line for line in shown.stderr.splitlines() if "blocked" in line]
     assert lines == ["blocked: paused by ops", f"blocked: {cap}", "no longer blocked"]
+
+
+@pytest.mark.parametrize("minutes", [-1, 1])
+def test_a_time_of_day_is_the_next_one_on_this_machine(
+    api: ResultsApi, command: Command, photos: Photos, minutes: int
+) -> None:
+    wanted = datetime.now().astimezone() + timedelta(minutes=minutes)
+    done = command("classify", photos({"a.jpg": b"cat"}), "--finish-by", f"{wanted:%H:%M}")
+    assert done.exit_code == 0, done.output
+    sent = datetime.fromisoformat(api.job.wanted["finish_by"])
+    assert sent.utcoffset() is not None
+    assert sent.replace(second=0) == (wanted + timedelta(days=minutes < 0)).replace(second=0, microsecond=0)
+
+
+@pytest.mark.parametrize("time", ["8", "25:00", "2020-01-01T08:00", "noon"])
+def test_a_time_that_is_none_or_over_is_refused(api: ResultsApi, command: Command, photos: Photos, time: str) -> None:
+    refused = command("classify", photos({"a.jpg": b"cat"}), "--finish-by", time)
+    assert (refused.exit_code, api.jobs) == (2, {})
+    assert "is no time to come" in refused.output

@@ -39,6 +39,11 @@ def test_an_estimate_counts_files_duplicates_and_dates_and_sends_nothing(
         "Would not be sent (hidden): 1.",
         "Would not be sent (not an image by name): 1.",
     ]
+    by = command("estimate", folder, "--finish-by", "08:00").stdout.splitlines()
+    assert by[5:7] == [
+        "Classification: about 4 min, if sent at once, for 0.41 US dollars.",
+        "Classification by 08:00: about 6.7 h, if sent at once, for 0.11 US dollars.",
+    ]
     note_upload_rate(url, 10_000_000, 5.0)
     assert "Upload: about 1 s at 2.0 MB/s, as last time." in command("estimate", folder).stdout
 

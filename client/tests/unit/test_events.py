@@ -106,7 +106,7 @@ def test_bursts_stay_together_in_the_folders_of_labels(command: Command, photos:
     with out.open(newline="", encoding="utf-8") as lines:
         found = list(csv.DictReader(lines))
     assert [(each["event_id"], each["n"]) for each in found] == [("0.jpg", "2"), ("0.jpg", "2"), ("2.jpg", "1")]
-    assert [*found[0]][-4:] == ["event_id", "event_label", "event_score", "n"]
+    assert [*found[0]][-5:] == ["event_id", "event_label", "event_score", "n", "event_decision"]
     assert "Events: 2." in done.stderr
     assert len(list((tmp_path / "s").rglob("*.jpg"))) == 3
 

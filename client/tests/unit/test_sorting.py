@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.tests.support.results_api import FAILED, REJECTED, Command, Photos
 from fleetsight_client.journal import ListedFile
-from fleetsight_client.sorting import FAILED_FOLDER, SortedFolder, label_folder, safe_name
+from fleetsight_client.sorting import FAILED_FOLDER, SortedFolder, decision_folder, safe_name
 
 
 def listed(file: Path, name: str = "") -> ListedFile:
@@ -108,7 +108,7 @@ def test_a_link_into_another_file_system_is_a_clear_error(tmp_path: Path, monkey
 
 @given(label=st.text(), name=st.text(min_size=1))
 def test_labels_and_names_are_never_paths(label: str, name: str) -> None:
-    for safe in (label_folder(label), safe_name(name)):
+    for safe in (decision_folder(label), safe_name(name)):
         assert safe not in {"", ".", "..", FAILED_FOLDER} or safe == name == FAILED_FOLDER
         assert not set(safe) & set('/\\:*?"<>|\0\n')
         assert not safe.startswith(".")
@@ -123,4 +123,4 @@ def test_labels_and_names_are_never_paths(label: str, name: str) -> None:
     ],
 )  # fmt: skip
 def test_folders_of_hostile_labels(label: str, folder: str) -> None:
-    assert label_folder(label) == folder
+    assert decision_folder(label) == folder

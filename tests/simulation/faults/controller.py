@@ -20,6 +20,7 @@ from core.fleet.models import (
     Span,
 )
 from core.fleet.store import Commands, FleetStore
+from core.jobs.store import JobStore
 from services.backoff import Backoff
 from services.ec2 import Fleet
 from services.lease import Tenure
@@ -28,10 +29,12 @@ from tests.simulation.faults.cloud import Cloud
 from tests.simulation.faults.machines import SimulatedQueues
 from tests.support.autoscaler import flat_prices
 from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.later import LaterJobs
 from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
@@ -193,6 +196,7 @@ class SimulatedController:
             ),
             meter=BillingMeter(flat_prices(site.hourly), before, clock, self._now),
             reporter=SnapshotReporter(store, self._registry),
+            later=LaterJobs(JobStore(MemoryTable()), clock),
             interval_seconds=1.0,
         )
 

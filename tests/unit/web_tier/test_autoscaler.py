@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from core.config import FleetSettings, load_config
 from core.fleet.models import CircuitState, FleetSnapshot, LimitsOverride
 from core.fleet.store import Commands, FleetStore
+from core.jobs.store import JobStore
 from services.demand_signal import DemandListener
 from services.lease import Tenure
 from tests.conftest import ROOT, shipped_values
@@ -33,6 +34,7 @@ from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.estimators import FAILED_MODEL_SECONDS
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
+from web_tier.autoscaler.later import LaterJobs
 from web_tier.autoscaler.launch_journal import ControllerJournal
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
@@ -81,6 +83,7 @@ class Bench:
             launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
             meter=BillingMeter(flat_prices(hourly), before, clock=self.clock),
             reporter=Reporter(self.store, self.registry),
+            later=LaterJobs(JobStore(self.table), self.clock),
             interval_seconds=0.1,
             signals=Listener(self.clock),
             on_outage=self.set_outage,

@@ -1,13 +1,17 @@
 """The fewest workers with which images are answered in time: cases that can be checked by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.config import FleetSettings
 from services.sqs import QueueCounts
+from simulator.engine import BEGIN
 from tests.support.autoscaler import explained, fleet_settings, instance
 from web_tier.autoscaler.deadline import Arrivals, desired_range, workers_for
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+from web_tier.autoscaler.offerings import offerings
 
 
 def by_deadline(target: float = 90.0, **changes: object) -> FleetSettings:
@@ -169,9 +173,9 @@ def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
 
 
 def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
-    assert desired_range(view(rate=5.26), by_deadline(4.0)) == (8, 9)
+    assert desired_range(view(rate=5.26), by_deadline(4.0)) == (8, 8, 9)
     # Half of the time of the images in flight is left: 15.75 s and 16.5 s of work, where nine workers can leave 16.4.
-    assert [desired_range(view(rate=5.26, in_flight=images), by_deadline(4.0))[1] for images in (21, 22)] == [
+    assert [desired_range(view(rate=5.26, in_flight=images), by_deadline(4.0))[2] for images in (21, 22)] == [
         9,
         10,
     ]
@@ -190,3 +194,31 @@ def test_what_was_measured_is_believed_before_the_configuration() -> None:
     seen = view((0.0, 100))
     fast = Observation(seen.requests, 0, (), demand=seen.demand, metrics=FleetMetrics(0.15, 1.0))
     assert desired_range(fast, by_deadline(20.0))[0] == 1
+
+
+def test_images_that_may_be_finished_later_need_the_fewest_workers_and_add_to_those_due_at_once() -> None:
+    hour = view()
+    later = replace(hour, requests=QueueCounts(4_000, 0, 0), demand=Demand(later=((7_200.0, 4_000),)))
+    # 6,000 s of work in nine tenths of two hours, less a boot: one worker does it.
+    assert plan(later).launch == 1
+    assert plan(replace(later, demand=Demand(later=((3_600.0, 4_000),)))).launch == 2
+    assert plan(replace(later, demand=Demand(later=((60.0, 4_000),)))).launch == 19
+    both = replace(later, requests=QueueCounts(4_100, 0, 0), demand=Demand(((0.0, 100),), 0.0, ((7_200.0, 4_000),)))
+    assert plan(both).launch == plan(view((0.0, 100))).launch == 4
+
+
+def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_do() -> None:
+    later = replace(view(), requests=QueueCounts(4_000, 0, 0), demand=Demand(later=((7_200.0, 4_000),)))
+    assert plan(later).is_patient
+    assert not plan(replace(later, demand=Demand(later=((600.0, 4_000),)))).is_patient
+    assert not plan(replace(later, demand=Demand(((0.0, 100),), 0.0, ((7_200.0, 4_000),)))).is_patient
+    assert not plan(later, policy="schedule", min_workers=2).is_patient
+    spot = by_deadline(market="spot", instance_types=["c7a.large", "c7i.large"])
+    assert {each.market for each in offerings(spot, is_patient=True)} == {"spot"}
+    assert {each.market for each in offerings(by_deadline(), is_patient=True)} == {"on_demand"}
+
+
+def test_the_reason_names_the_time_by_which_images_are_to_be_finished() -> None:
+    later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=BEGIN)
+    expected = "starting 1 worker (0 \N{RIGHTWARDS ARROW} 1, limit 19): 40 images left, to be finished by 02:00 UTC"
+    assert explained(later, by_deadline()) == expected

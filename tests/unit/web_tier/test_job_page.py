@@ -78,8 +78,6 @@ def test_images_are_filtered_by_state_label_and_name(
         ("from=nan", ""),
         ("sort=name&page=0", "?sort=name"),
         ("after=1", ""),
-        ("state=unsure", "?to=50"),
-        ("state=unsure&to=60", "?to=60"),
     ],
 )
 def test_an_address_with_an_invalid_filter_leads_to_the_page_without_it(

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from core.ids import new_id
-from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, Resend
+from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
@@ -250,7 +250,9 @@ def test_a_row_has_how_the_system_retried_its_image(
 )
 def test_a_row_has_each_independent_label(scores: tuple[float, ...], also: str | None, labels: str) -> None:
     top = tuple(LabelScore(label=label, score=score) for label, score in zip("abc", scores, strict=True))
-    row = ImageRow.of_response(done(IMAGE).model_copy(update={"label": "a", "score": scores[0], "top": top}))
+    row = ImageRow.of_response(
+        done(IMAGE).model_copy(update={"label": "a", "score": scores[0], "top": top}), MinScores()
+    )
     assert (row.also, row.labels) == (also, labels)
 
 

@@ -34,7 +34,7 @@ from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import MAX_LABEL, clean_label, known_id
-from web_tier.http.parsing import json_response, parse_body
+from web_tier.http.parsing import Label, json_response, parse_body
 from web_tier.http.routes import Routes
 from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
@@ -48,7 +48,6 @@ MAX_CHANGES: Final = 1_000
 CSV: Final = "text/csv"
 
 ImageId = Annotated[str, Field(pattern=ULID_PATTERN)]
-Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 
 
 class ChangeTruth(ApiBody):

@@ -2,7 +2,7 @@
 
 import { dataUrl } from "../upload/batch.js";
 import { fileSize } from "../upload/format.js";
-import { isUnsure, retriesText } from "./rows.js";
+import { retriesText } from "./rows.js";
 
 const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
 
@@ -77,7 +77,7 @@ export function gridItems(base) {
                 failed: row.retrying ? "Trying again" : row.failure,
                 waiting: waitingWords(row),
             };
-            const isOther = { unsure: isUnsure(row), retrying: row.retrying, landed: hasLanded, file: row.item };
+            const isOther = { unsure: row.unsure, retrying: row.retrying, landed: hasLanded, file: row.item };
             const marks = Object.keys(isOther).filter((mark) => isOther[mark]);
             tile.className = ["tile", row.status, ...marks, row.item?.state ?? ""].join(" ").trim();
             updateMarks(tile, row);
@@ -103,7 +103,7 @@ function labelsOf({ label, also }) {
 
 /** Return what the list says of an image's labels. */
 function foundOf(row) {
-    return isUnsure(row) ? `Unsure: ${labelsOf(row)}` : labelsOf(row);
+    return row.unsure ? `Unsure: ${labelsOf(row)}` : labelsOf(row);
 }
 
 /** As `gridItems`. */

@@ -11,10 +11,10 @@ import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
 import { gridItems, markOpened, tableItems } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
-import { showFound, showProgress, showSlots, showState, showUnsure } from "./progress.js";
+import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
 import { Review } from "./review.js";
-import { Rows, UNSURE } from "./rows.js";
+import { Rows } from "./rows.js";
 import { listenForSizes } from "./sizes.js";
 import { Viewer } from "./viewer.js";
 
@@ -25,7 +25,7 @@ const REFRESH_INTERVAL_FACTOR = 8;
 /** How long the page follows a finished job after a retry. */
 const RETRY_FOLLOW_MS = 60_000;
 
-const STATES = ["done", "failed", "waiting"];
+const STATES = ["done", "failed", "waiting", "unsure"];
 const BOOLEANS = ["true", "false"];
 const IMAGE_ID = /^[0-9A-Z]{26}$/;
 /** How often the page of a shared job checks whether it is still shared, once the job has finished. */
@@ -37,7 +37,7 @@ const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", trut
  * The filters, the order and the view of the list, and the open image; the page's URL has them as parameters.
  *
  * @typedef {object} Query
- * @property {string} state - "done", "failed", "waiting", or empty for all.
+ * @property {string} state - "done", "failed", "waiting", "unsure", or empty for all.
  * @property {string} label - or empty for all.
  * @property {number | null} low - lowest score, in percent.
  * @property {number | null} high - highest score, in percent.
@@ -142,7 +142,7 @@ function showNumbers() {
     if (!rows.size) return; // the server's are shown
     facets.show(rows, query, areAllRead);
     showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
-    if (areAllRead) showSlots({ retriable: rows.retriable }); // without those that would fail again
+    if (areAllRead) showRetriable(rows.retriable, state === "cancelled");
 }
 
 function showListNotes(shown, total) {
@@ -278,8 +278,7 @@ function markCurrent(elements, isCurrent) {
 /** Show the query in the filters. */
 function showQuery() {
     const isFiltered = Object.entries(NO_FILTERS).some(([name, value]) => query[name] !== value);
-    const isUnsure = query.low === null && query.high === 100 * UNSURE;
-    const isCurrent = { "": !isFiltered, unsure: isUnsure, [query.state || "none"]: true };
+    const isCurrent = { "": !isFiltered, [query.state || "none"]: true };
     markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => isCurrent[state] === true);
     markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
     const { sort, from, to, q } = filters.elements;
@@ -364,7 +363,6 @@ filters.addEventListener("click", (event) => {
     event.preventDefault();
     const { view, state } = link.dataset;
     if (view) navigate({ view });
-    else if (state === "unsure") navigate({ state: "", low: null, high: 100 * UNSURE });
     else navigate(state ? { state, low: null, high: null } : NO_FILTERS);
 });
 filters.elements.sort.addEventListener("change", ({ target }) => navigate({ sort: target.value }));

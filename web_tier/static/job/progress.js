@@ -102,3 +102,8 @@ export function showFound(text, isOver) {
     if (element.textContent !== text) element.textContent = element.title = text;
     element.classList.toggle("one-line", !isOver);
 }
+
+/** Offer to retry the failed images, except for those that would fail again, and to resume a job without others. */
+export function showRetriable(count, isCancelled) {
+    showSlots({ retriable: count, resumable: isCancelled && !count, retry: isCancelled || count });
+}

@@ -2,7 +2,6 @@
 
 import { formatCount, plural } from "../upload/format.js";
 import { leaveIfOver } from "./gone.js";
-import { isUnsure } from "./rows.js";
 import { addShortcut } from "./shortcuts.js";
 
 /** Images of one request; the API takes no more. */
@@ -192,13 +191,13 @@ export class Review {
 
     /** Return the number of unsure images without a true label, of those that the list shows. */
     countUnsure() {
-        return this.list.shown().filter((row) => isUnsure(row) && !row.truth).length;
+        return this.list.shown().filter((row) => row.unsure && !row.truth).length;
     }
 
     /** Review the unsure images, or else all labels, those of the lowest score first. */
     #start() {
         const open = this.list.shown().filter((row) => row.status === "done" && !row.truth);
-        const unsure = open.filter(isUnsure);
+        const unsure = open.filter((row) => row.unsure);
         const rows = (unsure.length ? unsure : open).sort((a, b) => a.score - b.score);
         if (!rows.length) return this.#end("All shown labels are reviewed.");
         this.queue = rows.map((row) => row.id);

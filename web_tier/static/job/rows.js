@@ -2,12 +2,6 @@
 
 import { compareNames, ORDERS } from "./orders.js";
 
-/** A label with a score up to this is unsure: the model believes as much in the other classes together, or more. */
-export const UNSURE = 0.5;
-
-/** Return whether the label of an image is a mere guess. */
-export const isUnsure = (row) => row.score <= UNSURE;
-
 /** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
 export function retriesText({ tries, again }) {
     const received = tries ? `Tried ${tries} times: a worker failed` : "";
@@ -52,6 +46,7 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} version - counts the changes of the row.
  * @property {string} [label]
  * @property {number} [score] - 0 to 1.
+ * @property {boolean} [unsure] - whether the score is below that which the job asks for.
  * @property {string} [also] - further labels, of a model with independent labels.
  * @property {string} [failure] - why the image failed, in two or three words.
  * @property {string} [reason] - why the image failed, in a sentence.
@@ -189,12 +184,13 @@ export class Rows {
         const bothFailed = update.status === "failed" && row.status === "failed";
         const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
         if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
-        const { status, label, score, also, failure, reason, final, retrying, cached, at, turn, tries } = update;
-        Object.assign(row, { status, label, score, also, failure, reason, final, retrying, cached, at, turn, tries });
+        const { status, label, score, unsure, also, failure, reason, final, retrying, cached, at, turn, tries } = update;
+        const found = { status, label, score, unsure, also, failure, reason, final, retrying, cached, at, turn, tries };
+        Object.assign(row, found);
         row.version += 1;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
-            if (isUnsure(row)) this.unsure += 1;
+            if (row.unsure) this.unsure += 1;
             if (row.cached) this.cached += 1;
         }
     }
@@ -207,7 +203,7 @@ export class Rows {
     select({ state, label, low, high, name, sort, truth, correct, reviewed }) {
         const folded = name.toLowerCase();
         const matches = (row) =>
-            (!state || row.status === state) &&
+            (!state || row.status === state || (state === "unsure" && row.unsure)) &&
             (!label || row.label === label) &&
             (low === null || row.score >= low / 100) &&
             (high === null || row.score <= high / 100) &&

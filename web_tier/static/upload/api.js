@@ -50,15 +50,13 @@ function repeatableHeaders(key, traceId) {
 /**
  * Create a job. A second call with the same key returns the same job.
  *
- * @param {string} name
- * @param {boolean} keep - whether the server keeps the images after they are classified.
- * @param {string} model - the name of the model, or "" for the one that the server chooses.
+ * @param {object} job - its fields, as the API takes them.
  * @param {string} key - the idempotency key.
  * @param {string} traceId - of the upload.
  */
-export function createJob(name, keep, model, key, traceId) {
+export function createJob(job, key, traceId) {
     const headers = { "Content-Type": "application/json", ...repeatableHeaders(key, traceId) };
-    return post("/api/v1/jobs", headers, JSON.stringify(model ? { name, keep, model } : { name, keep }), () => {});
+    return post("/api/v1/jobs", headers, JSON.stringify(job), () => {});
 }
 
 /**

@@ -9,6 +9,7 @@ const RENEW_MS = 15_000;
 
 export class Forecast {
     #images = 0;
+    #finishBy = null;
     #timer;
 
     /**
@@ -19,20 +20,24 @@ export class Forecast {
         Object.assign(this, { text, fleet });
     }
 
-    /** Show the forecast of so many images; with 0 show none. */
-    update(images) {
-        if (images === this.#images) return;
+    /** Show the forecast of so many images, with a time also of a job that may be finished then; with 0 show none. */
+    update(images, finishBy) {
+        if (images === this.#images && finishBy?.getTime() === this.#finishBy?.getTime()) return;
         this.#images = images;
+        this.#finishBy = finishBy;
         clearTimeout(this.#timer);
         if (images) this.#timer = setTimeout(() => this.#ask(), SETTLE_MS);
         else this.#show("");
     }
 
     async #ask() {
-        const images = this.#images;
-        const forecast = document.hidden ? null : await fetchState(`/api/v1/forecast?images=${images}`);
-        if (images !== this.#images) return;
-        if (forecast) this.#show(forecast.text);
+        const [images, finishBy] = [this.#images, this.#finishBy];
+        const url = `/api/v1/forecast?images=${images}`;
+        const laterUrl = finishBy && `${url}&finish_by=${encodeURIComponent(finishBy.toISOString())}`;
+        const [now, later] = document.hidden ? [] : await Promise.all([url, laterUrl].map((each) => each && fetchState(each)));
+        if (images !== this.#images || finishBy !== this.#finishBy) return;
+        const time = finishBy?.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+        if (now) this.#show(later ? `Now: ${now.text}\nBy ${time}: ${later.text}` : now.text);
         this.#timer = setTimeout(() => this.#ask(), RENEW_MS);
     }
 

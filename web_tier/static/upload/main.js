@@ -52,7 +52,7 @@ function onSubmit(event) {
 async function send() {
     options.announce("");
     try {
-        await uploader.create(...options.chosen);
+        await uploader.create(options.chosen);
     } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         options.announceFailure(error);

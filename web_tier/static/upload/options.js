@@ -19,12 +19,28 @@ export class Options {
         this.emptyName = this.elements.name.placeholder;
         const renderSoon = oncePerFrame(() => this.#render());
         for (const source of [batch, uploader]) source.addEventListener("change", renderSoon);
+        this.elements.finishBy?.addEventListener("input", renderSoon);
     }
 
-    /** What the user has chosen for the job. */
+    /** What the user has chosen for the job, as the API takes it. */
     get chosen() {
-        const { name, keep, model } = this.elements;
-        return [name.value.trim() || this.batch.defaultName, keep.checked, model?.value ?? ""];
+        const { name, keep, model, minScore } = this.elements;
+        const finishBy = this.#finishBy;
+        const job = { name: name.value.trim() || this.batch.defaultName, keep: keep.checked };
+        if (model?.value) job.model = model.value;
+        if (minScore.value) job.min_score = Number(minScore.value) / 100;
+        if (finishBy) job.finish_by = finishBy.toISOString();
+        return job;
+    }
+
+    /** When the job may be finished at the latest, the next time that clocks here show what was chosen, or null. */
+    get #finishBy() {
+        const [hours, minutes] = (this.elements.finishBy?.value ?? "").split(":").map(Number);
+        if (!Number.isInteger(minutes)) return null;
+        const time = new Date();
+        time.setHours(hours, minutes, 0, 0);
+        if (time <= Date.now()) time.setDate(time.getDate() + 1);
+        return time;
     }
 
     /** Show a message and announce it to screen readers. It stays until the next message. */
@@ -69,6 +85,6 @@ export class Options {
         elements.send.disabled = uploader.isRunning;
         if (uploader.isRunning) elements.send.textContent = "Creating the job …";
         else elements.send.textContent = batch.total ? `Classify ${plural(batch.total, "image")}` : "Classify";
-        this.forecast.update(batch.total);
+        this.forecast.update(batch.total, this.#finishBy);
     }
 }

@@ -59,15 +59,13 @@ export class Uploader extends EventTarget {
     /**
      * Create the job. Throws ApiError if that fails.
      *
-     * @param {string} name - of the job.
-     * @param {boolean} keep - whether the server keeps the images after they are classified.
-     * @param {string} model - the name of the model, or "" for the one that the server chooses.
+     * @param {object} job - its fields, as the API takes them.
      */
-    async create(name, keep, model) {
+    async create(job) {
         this.#start();
         const key = randomHex();
         try {
-            this.job = await this.#retry(() => createJob(name, keep, model, key, this.traceId));
+            this.job = await this.#retry(() => createJob(job, key, this.traceId));
         } finally {
             this.#update({ isRunning: false });
         }

@@ -1,0 +1,238 @@
+"""The border of doubt: the scores below which an image is `unsure`, from the command line, a file, or a review."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fleetsight_client.api import FleetsightClientError, JobFields
+from fleetsight_client.rows import UNSURE
+
+USUAL: Final = 0.5
+
+MIN_REVIEWED: Final = 20
+"""Reviewed images that a precision is learned from at least."""
+
+ROUNDING: Final = 0.001
+"""What the scores of an image may exceed 1 by, since each is rounded."""
+
+NEVER: Final = 1.0
+"""The score of a label that has no score with the wanted precision."""
+
+_LINE: Final = re.compile(
+    r'(?P<indent>\s*)(?P<name>"(?:[^"\\]|\\.)*"|[^"#:][^:]*?)\s*:\s*(?P<value>[^\s#]*)\s*(#.*)?'
+)
+
+
+class MinScoreError(FleetsightClientError):
+    """Raised when scores cannot be read or learned; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinScores:
+    """Scores from which labels count.
+
+    Attributes:
+        every: of labels that `labels` does not name.
+        labels: by label.
+    """
+
+    every: float = USUAL
+    labels: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_job(cls, job: Mapping[str, Any]) -> "MinScores":
+        """Return those of a job as the API answers it; older servers do not say."""
+        return cls(float(job.get("min_score", USUAL)), dict(job.get("label_min_scores") or {}))
+
+    @property
+    def fields(self) -> JobFields:
+        """The fields of a job with these scores."""
+        return {"min_score": self.every, "label_min_scores": dict(self.labels)}
+
+    def decision(self, label: str | None, score: float | None) -> str | None:
+        """Return a label, or `unsure`; None without a label."""
+        is_unsure = label is not None and score is not None and score < self.labels.get(label, self.every)
+        return UNSURE if is_unsure else label
+
+    def yaml(self) -> Iterator[str]:
+        """Yield the lines of a file that `read_min_scores` reads."""
+        yield f"min_score: {self.every:g}"
+        if self.labels:
+            yield "labels:"
+            yield from (f"  {json.dumps(name, ensure_ascii=False)}: {each:g}" for name, each in self.labels.items())
+
+
+@dataclass
+class OnlyLabels:
+    """The labels that can occur: others are left out of results, and the scores of the rest grow.
+
+    A result has an image's best labels, not all. So the best label that can occur is exact if it is among them, and
+    its score is the least that it may be, since the classes that are not listed may occur, too.
+
+    Attributes:
+        labels: that can occur.
+        scores: from which labels count.
+        without: images of which no listed label can occur: they are unsure, and have no label.
+    """
+
+    labels: frozenset[str]
+    scores: MinScores = field(default_factory=MinScores)
+    without: int = 0
+
+    @classmethod
+    def read(cls, file: Path) -> "OnlyLabels":
+        """Return the labels of a file with one on each line.
+
+        Raises:
+            MinScoreError: it cannot be read, or has none.
+        """
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise MinScoreError(f"--only {file} cannot be read: write a label on each line, in UTF-8") from error
+        if not (labels := frozenset(filter(None, map(str.strip, lines)))):
+            raise MinScoreError(f"--only {file} has no label: write one on each line")
+        return cls(labels)
+
+    def applied(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an image as the API answers it, with these labels only."""
+        if result.get("label") is None:
+            return result
+        top = list(result.get("top") or [{"label": result["label"], "score": result["score"]}])
+        kept = [pair for pair in top if pair["label"] in self.labels]
+        total, possible = sum(pair["score"] for pair in top), sum(pair["score"] for pair in kept)
+        # Independent labels may add up to more than 1. They have nothing to share.
+        whole = 1.0 if total > 1 + ROUNDING else possible + max(0.0, 1 - total)
+        kept = [{"label": pair["label"], "score": round(pair["score"] / whole, 6)} for pair in kept if whole]
+        if not kept:
+            self.without += 1
+            return {**result, "label": None, "score": None, "top": [], "decision": UNSURE, "correct": None}
+        label, score = kept[0]["label"], kept[0]["score"]
+        decided = {"label": label, "score": score, "decision": self.scores.decision(label, score)}
+        return {**result, **decided, "top": kept}
+
+    def sentences(self) -> Iterator[str]:
+        """Yield in words how many images have no label of these."""
+        if self.without:
+            yield f"Unsure, since none of their best labels is in --only: {self.without:,}."
+
+
+def read_min_scores(text: str) -> MinScores:
+    """Return the scores of `0.8`, of `80%`, or of a YAML file with `min_score` and below `labels` a line for each.
+
+    Every name is text: YAML would read a label such as `no` as a truth value.
+
+    Raises:
+        MinScoreError: it is neither.
+    """
+    if (score := _score_or_none(text)) is not None:
+        return MinScores(score)
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise MinScoreError(f"--min-score {text} is no score from 0 to 1, and no file that can be read") from error
+    every, labels, is_in_labels = USUAL, dict[str, float](), False
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#") or line.strip() == "---":
+            continue
+        indent, name, value = _parts(line)
+        score = _score_or_none(value)
+        if name == "labels" and not value and not indent:
+            is_in_labels = True
+        elif indent and is_in_labels and name and score is not None:
+            labels[name] = score
+        elif name == "min_score" and not indent and score is not None:
+            every, is_in_labels = score, False
+        else:
+            raise MinScoreError(
+                f"{text}, line {number}: write 'min_score: 0.8', 'labels:', or below that '  LABEL: 0.9'"
+            )
+    return MinScores(every, labels)
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """Return indentation, name and value of a line; empty ones for another line."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return "", "", ""
+    name = found["name"]
+    with suppress(ValueError):
+        name = json.loads(name) if name.startswith('"') else name.strip("'")
+    return found["indent"], name, found["value"]
+
+
+def _score_or_none(text: str) -> float | None:
+    """Return a score of `0.8` or `80%`; None if it is none."""
+    with suppress(ValueError):
+        score = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if 0 <= score <= 1:
+            return score
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What was learned from a review.
+
+    Attributes:
+        reviewed: images with a label and a true label.
+        sure: of these, how many have a score that counts, and `correct`, how many of those are right.
+    """
+
+    scores: MinScores
+    reviewed: int
+    sure: int
+    correct: int
+
+    def sentences(self) -> Iterator[str]:
+        """Yield it in words."""
+        share = f", {self.correct / self.sure:.1%} of them right" if self.sure else ""
+        yield f"Reviewed images: {self.reviewed:,}; sure: {self.sure:,}{share}."
+        if never := [name for name, score in self.scores.labels.items() if score >= NEVER]:
+            yield f"No score of these labels is right often enough: {', '.join(never)}."
+        yield "These figures hold for all images only if a random sample was reviewed."
+
+
+def learn_min_scores(results: Iterable[Mapping[str, Any]], precision: float) -> Learned:
+    """Return the lowest scores from which the share `precision` of reviewed images is right, overall and by label.
+
+    A label with fewer than `MIN_REVIEWED` images has the score of all labels together.
+
+    Args:
+        results: images as the API answers them; those without a label or a true label do not count.
+        precision: wanted share, 0 to 1.
+
+    Raises:
+        MinScoreError: too few images were reviewed.
+    """
+    by_label = defaultdict[str, list[tuple[float, bool]]](list)
+    for result in results:
+        if result.get("correct") is not None and result.get("score") is not None:
+            by_label[str(result["label"])].append((float(result["score"]), bool(result["correct"])))
+    reviewed = [each for found in by_label.values() for each in found]
+    if len(reviewed) < MIN_REVIEWED:
+        raise MinScoreError(f"only {len(reviewed)} images have a true label: review at least {MIN_REVIEWED}")
+    own = {name: found for name, found in sorted(by_label.items()) if len(found) >= MIN_REVIEWED}
+    scores = MinScores(
+        _lowest_score(reviewed, precision), {name: _lowest_score(found, precision) for name, found in own.items()}
+    )
+    sure = [
+        right for name, found in by_label.items() for score, right in found if scores.decision(name, score) == name
+    ]
+    return Learned(scores, len(reviewed), len(sure), sum(sure))
+
+
+def _lowest_score(found: Iterable[tuple[float, bool]], precision: float) -> float:
+    """Return the lowest score from which the share `precision` is right, of `MIN_REVIEWED` images or more."""
+    ordered, lowest, correct = sorted(found, reverse=True), NEVER, 0
+    for count, (score, is_correct) in enumerate(ordered, 1):
+        correct += is_correct
+        is_last_of_score = count == len(ordered) or ordered[count][0] < score
+        if is_last_of_score and count >= MIN_REVIEWED and correct >= precision * count:
+            lowest = score
+    return lowest

@@ -1,0 +1,169 @@
+"""The border of doubt: read from a number or a file, learned from a review, and the same in every output."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.tests.support.results_api import Command, Photos, ResultsApi
+from fleetsight_client.decisions import (
+    MIN_REVIEWED,
+    MinScoreError,
+    MinScores,
+    OnlyLabels,
+    learn_min_scores,
+    read_min_scores,
+)
+
+FILE = """\
+# learned
+min_score: 0.8
+labels:
+  red fox: 95%   # often wrong
+  'no': 0.6
+  "a: \\"b\\"": 0.7
+"""
+SCORES = MinScores(0.8, {"red fox": 0.95, "no": 0.6, 'a: "b"': 0.7})
+
+
+def test_scores_are_read_from_a_number_and_from_a_file_that_is_written_alike(tmp_path: Path) -> None:
+    file = tmp_path / "scores.yaml"
+    assert read_min_scores("0.8") == read_min_scores("80%") == MinScores(0.8)
+    for text in (FILE, "\n".join(SCORES.yaml())):
+        file.write_text(text, encoding="utf-8")
+        assert read_min_scores(str(file)) == SCORES
+
+
+@pytest.mark.parametrize(
+    "line", ["fox: 0.9", "labels: fox", "labels:\n fox", "labels:\n fox: 2", "min_score: x", "- a"]
+)
+def test_a_file_with_another_line_is_refused_with_its_number(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "scores.yaml"
+    file.write_text(f"# scores\n{line}\n", encoding="utf-8")
+    with pytest.raises(MinScoreError, match=rf"scores.yaml, line {2 + line.count(chr(10))}: write 'min_score: 0.8'"):
+        read_min_scores(str(file))
+
+
+REVIEW = st.lists(
+    st.tuples(st.sampled_from(["fox", "hare", "owl"]), st.integers(0, 10), st.booleans()), min_size=MIN_REVIEWED
+)
+
+
+@given(REVIEW, st.sampled_from([0.5, 0.8, 0.95]))
+def test_the_wanted_share_of_a_review_is_right_from_the_learned_score_on_and_no_lower_one_does(
+    found: list[tuple[str, int, bool]], precision: float
+) -> None:
+    review = [{"label": label, "score": score / 10, "correct": right} for label, score, right in found]
+    learned = learn_min_scores([*review, {"label": "fox", "score": 0.9, "correct": None}], precision)
+    groups = {label: [each for each in found if each[0] == label] for label in ("fox", "hare", "owl")}
+    own = {label: each for label, each in groups.items() if len(each) >= MIN_REVIEWED}
+    assert {*learned.scores.labels} == {*own}
+    for border, images in [
+        (learned.scores.every, found),
+        *((learned.scores.labels[each], own[each]) for each in own),
+    ]:
+
+        def is_reached(score: float, images: list[tuple[str, int, bool]] = images) -> bool:
+            right = [each[2] for each in images if each[1] / 10 >= score]
+            return len(right) >= MIN_REVIEWED and sum(right) >= precision * len(right)
+
+        assert border == 1.0 or is_reached(border)
+        assert not any(is_reached(each[1] / 10) for each in images if each[1] / 10 < border)
+
+
+def test_too_few_reviewed_images_teach_nothing() -> None:
+    review = [{"label": "fox", "score": 0.9, "correct": True}] * (MIN_REVIEWED - 1)
+    with pytest.raises(MinScoreError, match=f"only {MIN_REVIEWED - 1} images have a true label"):
+        learn_min_scores(review, 0.9)
+
+
+def test_a_review_gives_the_file_that_a_classification_takes(
+    api: ResultsApi, command: Command, tmp_path: Path
+) -> None:
+    api.sources["s3://photos"] = {f"{at}.jpg": b"cat" for at in range(MIN_REVIEWED)}
+    command("classify", "--source", "s3://photos")
+    for image in api.job.images.values():
+        image["correct"] = True
+    learned = command("min-scores", *api.jobs, "--precision", "90%")
+    assert (learned.exit_code, learned.stdout) == (0, 'min_score: 0.9\nlabels:\n  "cat": 0.9\n')
+    assert "Reviewed images: 20; sure: 20, 100.0% of them right." in learned.stderr
+
+
+def test_unsure_is_a_label_of_its_own_in_every_output(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    folder, scores = photos({"day/a.jpg": b"cat", "day/b.jpg": b"fox"}), tmp_path / "scores.yaml"
+    scores.write_text("labels:\n  fox: 0.95\n")
+    api.unsure = {"day/b.jpg"}
+    for kind in ("csv", "jsonl", "md.json", "labelstudio.json"):
+        sorted_into = tmp_path / kind
+        done = command(
+            *("classify", folder, "--min-score", scores, "--sort-into", sorted_into, "--out", tmp_path / f"r.{kind}")
+        )
+        assert done.exit_code == 0, done.output
+        assert "        1  unsure" in done.stderr
+        files = {file.relative_to(sorted_into).as_posix() for file in sorted_into.rglob("*.jpg")}
+        assert files == {"cat/day/a.jpg", "_unsure/day/b.jpg"}
+    assert all(each.wanted["label_min_scores"] == {"fox": 0.95} for each in api.jobs.values())
+    with (tmp_path / "r.csv").open(newline="") as lines:
+        assert [(each["label"], each["decision"]) for each in csv.DictReader(lines)] == [
+            ("cat", "cat"),
+            ("fox", "unsure"),
+        ]
+    objects = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [each["decision"] for each in objects] == ["cat", "unsure"]
+    boxes = [each["detections"][0] for each in json.loads((tmp_path / "r.md.json").read_text())["images"]]
+    assert [each["category"] for each in boxes] == ["1", "4"]
+    tasks = json.loads((tmp_path / "r.labelstudio.json").read_text())
+    assert [each["data"]["decision"] for each in tasks] == ["cat", "unsure"]
+    options = ("--group-by", "folder", "--min-score", "0.95", "--sort-into", tmp_path / "events")
+    assert "Events with unsure: 1." in command("classify", folder, *options).stderr
+    assert {each.name for each in (tmp_path / "events").iterdir()} == {"_unsure"}
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=6, max_size=12), st.sets(st.integers(0, 11)))
+def test_of_the_labels_that_can_occur_the_best_is_found_and_its_score_is_never_too_high(
+    weights: list[float], chosen: set[int]
+) -> None:
+    shares = sorted((each / sum(weights) for each in weights), reverse=True)
+    top = [{"label": f"{at}", "score": share} for at, share in enumerate(shares[:5])]
+    only = OnlyLabels(frozenset(f"{at}" for at in chosen))
+    found = only.applied({"label": "0", "score": shares[0], "top": top, "decision": "0"})
+    possible = [(share, f"{at}") for at, share in enumerate(shares) if at in chosen]
+    if not any(int(label) < 5 for _, label in possible):
+        assert (found["label"], found["decision"], only.without) == (None, "unsure", 1)
+        return
+    whole = sum(share for share, _ in possible)
+    assert found["label"] == possible[0][1]
+    assert shares[int(found["label"])] - 1e-6 <= found["score"] <= possible[0][0] / whole + 1e-6
+    if len(shares) <= 5 or chosen >= {*range(len(shares))}:
+        assert found["score"] == pytest.approx(possible[0][0] / whole, abs=1e-5)
+    assert found["decision"] == (found["label"] if found["score"] >= 0.5 else "unsure")
+
+
+def test_independent_labels_share_nothing() -> None:
+    top = [{"label": "fox", "score": 0.9}, {"label": "hare", "score": 0.7}]
+    found = OnlyLabels(frozenset({"hare"})).applied({"label": "fox", "score": 0.9, "top": top})
+    assert (found["label"], found["score"]) == ("hare", 0.7)
+
+
+def test_labels_that_cannot_occur_are_in_no_output(command: Command, photos: Photos, tmp_path: Path) -> None:
+    folder, only = photos({"a.jpg": b"cat", "b.jpg": b"fox"}), tmp_path / "only.txt"
+    only.write_text("cat\nowl\n")
+    for kind in ("csv", "md.json", "labelstudio.json"):
+        sorted_into, out = tmp_path / kind, tmp_path / f"r.{kind}"
+        done = command("classify", folder, "--only", only, "--sort-into", sorted_into, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert "Unsure, since none of their best labels is in --only: 1." in done.stderr
+        assert {each.name for each in sorted_into.iterdir()} == {"cat", "_unsure"}
+        assert "fox" not in out.read_text()
+    with (tmp_path / "r.csv").open(newline="") as lines:
+        found = [(each["label"], each["score"], each["decision"]) for each in csv.DictReader(lines)]
+    assert found == [("cat", "1.000000", "cat"), ("", "", "unsure")]
+    boxes = [each["detections"][0] for each in json.loads((tmp_path / "r.md.json").read_text())["images"]]
+    assert [(each["category"], each["conf"]) for each in boxes] == [("1", 1.0), ("4", 0.0)]
+    only.write_text("\n")
+    assert "has no label: write one on each line" in command("classify", folder, "--only", only).output

@@ -1,0 +1,79 @@
+"""Images of jobs with a `finish_by` are told from others, though SQS counts only messages."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from flask.testing import FlaskClient
+
+from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.models import Job
+from core.jobs.store import JobStore
+from services.clock import utc_now
+from services.sqs import QueueCounts
+from tests.support.api import AppMaker
+from tests.support.autoscaler import fleet_snapshot
+from tests.support.jobs import NOW, add_images, done, put_results
+from tests.support.waiting import ManualClock
+from web_tier.autoscaler.later import LaterJobs
+
+HOUR = timedelta(hours=1)
+
+
+def opened(store: JobStore, images: int, finish_by: datetime | None) -> Job:
+    job = Job(new_id(), "a", NOW, owner="ada", finish_by=finish_by)
+    store.create(job)
+    add_images(store, job, *(f"{at}.jpg" for at in range(images)))
+    return store.job(job.job_id)
+
+
+def queue(waiting: int, in_flight: int = 0) -> QueueCounts:
+    return QueueCounts(waiting, in_flight, 0)
+
+
+def test_only_other_images_need_workers_at_once(store: JobStore) -> None:
+    clock = ManualClock()
+    later = LaterJobs(store, clock, lambda: NOW)
+    night, noon = opened(store, 30, NOW + 8 * HOUR), opened(store, 20, NOW + 2 * HOUR)
+    assert later.others(queue(50)).waiting == 0
+    assert later.due == ((7_200.0, 20), (28_800.0, 30))
+    opened(store, 4, None)
+    assert (later.others(queue(54)).waiting, later.others(queue(44, 10)).waiting) == (4, 4)
+    assert later.others(queue(54)).total == 54
+    put_results(store, noon, *(done(image) for image in store.images(noon.job_id)))
+    later.others(queue(34))
+    assert later.due[0] == (7_200.0, 20), "read again only after a while"
+    clock.now += 2
+    assert later.others(queue(34)).waiting == 4
+    assert later.due == ((7_200.0, 0), (28_800.0, 30))
+    assert later.arrived == 50, "what has been answered is no arrival either"
+    assert later.others(queue(0)).total == 0
+    assert night.group == night.job_id, "another job of the user does not wait behind it"
+
+
+def test_images_that_are_not_counted_yet_are_those_of_the_only_jobs(store: JobStore) -> None:
+    opened(store, 2, NOW + HOUR)
+    later = LaterJobs(store, ManualClock(), lambda: NOW)
+    assert (later.others(queue(12)).waiting, later.due) == (0, ((3_600.0, 12),))
+
+
+def test_a_job_keeps_its_time_and_an_earlier_one_has_none(client: FlaskClient, store: JobStore) -> None:
+    made = client.post("/api/v1/jobs", json={"finish_by": "2026-11-29T08:00:00+01:00"}).get_json()
+    assert store.job(made["job_id"]).finish_by == datetime.fromisoformat("2026-11-29T07:00:00+00:00")
+    assert datetime.fromisoformat(made["finish_by"]) == store.job(made["job_id"]).finish_by
+    assert "Finish by" in client.get(f"/jobs/{made['job_id']}").text
+    assert client.post("/api/v1/jobs", json={"finish_by": "2026-11-29T08:00:00"}).status_code == 422
+    assert client.post("/api/v1/jobs", json={}).get_json()["finish_by"] is None
+
+
+@pytest.mark.parametrize("policy", ["deadline", "backlog"])
+def test_the_forecast_has_the_price_of_now_and_of_then(make_app: AppMaker, store: JobStore, policy: str) -> None:
+    app = make_app(fleet={"policy": policy, "image_seconds": 1.5, "max_workers": 19})
+    client, now = app.test_client(), utc_now()
+    FleetStore(store.table).put_snapshot(fleet_snapshot(now, policy=policy))
+    soon = client.get("/api/v1/forecast?images=1000").get_json()
+    by = (now + 8 * HOUR).isoformat().replace("+", "%2B")
+    then = client.get(f"/api/v1/forecast?images=1000&finish_by={by}").get_json()
+    assert then["last_result_seconds"] < 8 * 3_600
+    assert (then["dollars"] < soon["dollars"], then["launches"] < soon["launches"]) == ((policy == "deadline"),) * 2
+    assert ('id="finishBy"' in client.get("/").text) is (policy == "deadline")

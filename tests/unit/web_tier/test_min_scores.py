@@ -1,0 +1,96 @@
+"""A job's border of doubt is the same on its page, in the API, in every download and in the live feed."""
+
+import csv
+import io
+import json
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+from flask.testing import FlaskClient
+
+from core.jobs.models import MinScores
+from core.jobs.store import JobStore
+from tests.support.jobs import add_images, done, failed, picture, put_results
+from tests.support.memory_aws.s3 import MemoryBucket
+from web_tier.results.live_feed import JobFeed
+
+
+def new_job(client: FlaskClient, **wanted: Any) -> str:
+    made = client.post("/api/v1/jobs", json={"name": "a", "keep": True, **wanted})
+    assert made.status_code == 201, made.text
+    return str(made.get_json()["job_id"])
+
+
+def test_unsure_is_a_label_of_its_own_wherever_a_job_is_read(
+    client: FlaskClient, store: JobStore, input_bucket: MemoryBucket
+) -> None:
+    job_id = new_job(client, min_score=0.8, label_min_scores={"stop": 0.3})
+    job = store.job(job_id)
+    assert job.min_scores == MinScores(0.8, {"stop": 0.3})
+    body = client.get(f"/api/v1/jobs/{job_id}").get_json()
+    assert (body["min_score"], body["label_min_scores"]) == (0.8, {"stop": 0.3})
+    images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
+    found = [("stop", 0.3), ("stop", 0.29), ("yield", 0.8), ("yield", 0.79)]
+    responses = [done(image, *each) for image, each in zip(images, found, strict=False)]
+    put_results(store, job, *responses, failed(images[4]))
+    for image in images:
+        input_bucket.put(image.key, picture(), "image/jpeg")
+    decisions = ["stop", "unsure", "yield", "unsure", None]
+
+    api = f"/api/v1/jobs/{job_id}"
+    assert [each["decision"] for each in client.get(f"{api}/results").get_json()["results"]] == decisions
+    lines = client.get(f"{api}/results.jsonl").text.splitlines()
+    assert [json.loads(line)["decision"] for line in lines] == decisions
+    table = list(csv.DictReader(io.StringIO(client.get(f"{api}/results.csv").text)))
+    assert [each["decision"] or None for each in table] == decisions
+    assert [each["label"] for each in table] == ["stop", "stop", "yield", "yield", ""]
+    unsure = client.get(f"{api}/results?state=unsure").get_json()["results"]
+    assert [each["filename"] for each in unsure] == ["b.jpg", "d.jpg"]
+    archive = ZipFile(io.BytesIO(client.get(f"{api}/images.zip").data))
+    assert {name for name in archive.namelist() if name.startswith("_")} == {
+        *("_unsure/b.jpg", "_unsure/d.jpg", "_failed/e.jpg")
+    }
+
+    page = client.get(f"/jobs/{job_id}").text.partition("<template")[0]
+    assert [page.count(f"Unsure: {label}") for label in ("stop", "yield")] == [1, 1]
+    assert "below 80%; some labels have their own" in page
+    filtered = client.get(f"/jobs/{job_id}?state=unsure").text.partition("<template")[0]
+    assert [name in filtered for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")] == [False, True, False, True]
+    [unsure_page, sure_page] = [client.get(f"/jobs/{job_id}/images/{images[at].ref.image_id}").text for at in (1, 0)]
+    assert ("Unsure: " in unsure_page, "Unsure: " in sure_page) == (True, False)
+    rows = client.get(f"/jobs/{job_id}/rows").get_json()["rows"]
+    assert [row.get("unsure", False) for row in rows] == [False, True, False, True, False]
+
+
+def test_live_rows_have_the_border_of_their_job(client: FlaskClient, store: JobStore) -> None:
+    job = store.job(new_job(client, min_score=0.95))
+    [image] = add_images(store, job, "a.jpg")
+    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=lambda: 0.0)
+    feed.poll()
+    [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
+    put_results(store, job, done(image, "stop", 0.93))
+    feed.poll()
+    results = [json.loads(event.data) for _, event in feed.wait(cursor, 0.0) if event.kind == "results"]
+    assert [row["unsure"] for each in results for row in each["rows"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"min_score": 1.1}, "min_score"),
+        ({"label_min_scores": {"": 0.5}}, "label_min_scores"),
+        ({"label_min_scores": {f"{at}": 0.5 for at in range(201)}}, "label_min_scores"),
+        ({"label_min_scores": {"stop": 0.5, "no such sign": 0.5}}, "the model has no class 'no such sign'"),
+    ],
+)
+def test_a_border_that_cannot_be_meant_is_refused(client: FlaskClient, wanted: dict[str, Any], words: str) -> None:
+    refused = client.post("/api/v1/jobs", json=wanted)
+    assert refused.status_code == 422
+    assert words in refused.text
+
+
+def test_a_job_of_an_earlier_release_has_the_usual_border(store: JobStore, client: FlaskClient) -> None:
+    job_id = new_job(client)
+    assert "min_scores" not in (store.table.get("JOBS", job_id) or {})
+    assert store.job(job_id).min_scores == MinScores()

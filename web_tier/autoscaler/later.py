@@ -1,0 +1,70 @@
+"""The waiting images of jobs that say when they may be finished (`finish_by`): they need fewer workers than others.
+
+SQS counts messages, not jobs. So the autoscaler reads the open jobs, and the counts of those with a `finish_by`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from core.jobs.models import Job
+from core.jobs.store import JobStore
+from services.clock import utc_now
+from services.sqs import QueueCounts
+
+READ_SECONDS = 2.0
+"""How long what was read is used while no images are added."""
+
+MAX_COUNTED = 50
+"""Jobs with a `finish_by` of which counts are read, the first ones; the images of others need workers at once."""
+
+
+@dataclass
+class LaterJobs:
+    """Reads which images may be finished later.
+
+    Attributes:
+        due: pairs of seconds from now and number of images without a result, when the table was read last.
+    """
+
+    store: JobStore
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = utc_now
+    due: tuple[tuple[float, int], ...] = field(default=(), init=False)
+    _jobs: dict[str, Job] = field(default_factory=dict, init=False)
+    _arrived: dict[str, int] = field(default_factory=dict, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+    _total: int = field(default=0, init=False)
+
+    @property
+    def arrived(self) -> int:
+        """All images of such jobs that workers were to classify so far."""
+        return sum(self._arrived.values())
+
+    def others(self, requests: QueueCounts) -> QueueCounts:
+        """Return the queue's counts with only the other images as waiting, at most some too many.
+
+        Raises:
+            BotoCoreError, ClientError: when the table could not be read.
+        """
+        if requests.total and (requests.total > self._total or self.clock() - self._read_at >= READ_SECONDS):
+            self._read(requests.total)
+            self._read_at = self.clock()
+        self._total = requests.total
+        waiting = max(0, min(requests.waiting, requests.total - sum(images for _, images in self.due)))
+        return QueueCounts(waiting, requests.total - waiting, 0)
+
+    def _read(self, total: int) -> None:
+        opened = [each.job_id for each in self.store.open_jobs()]
+        found = self.store.jobs_of([each for each in opened if each not in self._jobs])
+        self._jobs = {job_id: job for job_id, job in (self._jobs | found).items() if job_id in opened}
+        later = [(job.finish_by, job) for job in self._jobs.values() if job.finish_by is not None]
+        due = list[tuple[float, int]]()
+        for finish_by, job in sorted(later, key=lambda each: each[0])[:MAX_COUNTED]:
+            status = self.store.status_of(job)
+            self._arrived[job.job_id] = status.accepted - status.counts.cached
+            due.append(((finish_by - self.now()).total_seconds(), status.waiting))
+        if due and len(due) == len(self._jobs):  # all messages are theirs, also those that are not counted yet
+            due[0] = due[0][0], due[0][1] + max(0, total - sum(images for _, images in due))
+        self.due = tuple(due)
