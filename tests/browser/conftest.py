@@ -244,7 +244,8 @@ def own_page(browser: Browser, own_system: System, page_options: Options) -> Ite
 
 
 def _context(browser: Browser, url: str, options: Options) -> BrowserContext:
-    context = browser.new_context(base_url=url, **options)  # type: ignore[arg-type]
+    # Chromium draws each step of an animation: skeletons cost a sixth of a core or more as long as a page has them.
+    context = browser.new_context(**{"base_url": url, "reduced_motion": "reduce"} | options)  # type: ignore[arg-type]
     context.set_default_timeout(ACTION_MS)
     return context
 
@@ -271,7 +272,7 @@ def faults_of() -> FaultsOf:
         assert usual is not None
         faults: list[str] = []
         for style, (scheme, size) in STYLES.items():
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # or axe measures colours that change
+            page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size or usual)
             rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if style == "dark" else {}
             checker = first if style == "light" else again
@@ -284,7 +285,7 @@ def faults_of() -> FaultsOf:
             ]
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
                 faults.append(f"{style}: the page is wider than the screen: {page.evaluate(_WIDE_ELEMENTS)}")
-        page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+        page.emulate_media(color_scheme="light")
         page.set_viewport_size(usual)
         return faults
 

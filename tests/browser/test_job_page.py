@@ -954,6 +954,15 @@ def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+def test_nothing_moves_for_users_who_want_less_motion(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    open_live(page, write_job(3).path)
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p class=skeleton>loading</p>')")
+    moving = "document.getAnimations().map((each) => each.animationName)"
+    assert page.evaluate(moving) == []
+    page.emulate_media(reduced_motion="no-preference")
+    assert {"pulse", "skeleton"} <= set(page.evaluate(moving))
+
+
 def test_a_job_of_10000_images_scrolls_and_updates_with_few_tiles_in_the_page(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
