@@ -3,15 +3,16 @@
 In the parameters of a call ``{…}`` stands for a value that only the test knows.
 """
 
-import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
 from localcloud.launch import REGION, LocalCloud
@@ -45,6 +46,12 @@ KEY_POLICY = {
 """The policy that KMS gives a key by default, which lets the account's IAM policies decide."""
 
 
+@cache
+def _client(service: str, region: str, endpoint_url: str) -> Any:
+    """Make a client once: making it costs more than most calls."""
+    return boto3.client(service, region, endpoint_url=endpoint_url)  # type: ignore[call-overload]
+
+
 @dataclass
 class DeployedStack:
     """The stack in the account of a local cloud.
@@ -58,14 +65,9 @@ class DeployedStack:
     stack: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
-    def client(self, service: str, region: str = REGION, **credentials: str) -> Any:
-        """Return a client of the cloud, which may do everything unless it has a role's credentials."""
-        return boto3.client(
-            service,  # type: ignore[call-overload]
-            endpoint_url=self.cloud.endpoint_url,
-            region_name=region,
-            **credentials,
-        )
+    def client(self, service: str) -> Any:
+        """Return a client of the cloud, which may do everything."""
+        return _client(service, REGION, self.cloud.endpoint_url)
 
     def create(self, parameters: Mapping[str, str]) -> None:
         """Create the stack in the default VPC."""
@@ -200,7 +202,19 @@ _FLEETS_OWN, _WEB = {"InstanceIds": ["{worker}"]}, {"InstanceIds": ["{web}"]}
 
 
 class _NotSentError(Exception):
-    """Raised instead of sending a request."""
+    """Raised instead of sending a request.
+
+    Attributes:
+        request: the request, as it would have been sent.
+    """
+
+    def __init__(self, request: AWSPreparedRequest) -> None:
+        super().__init__(request.url)
+        self.request = request
+
+
+def _refuse_to_send(request: AWSPreparedRequest, **_: Any) -> None:
+    raise _NotSentError(request)
 
 
 @dataclass(frozen=True)
@@ -220,24 +234,11 @@ class Attempt:
 
     def call(self, role_arn: str, known: Mapping[str, str]) -> RecordedCall:
         """Return the request as the local cloud would record it."""
-        client = boto3.client(
-            self.service,  # type: ignore[call-overload]
-            endpoint_url="http://127.0.0.1",
-            region_name=self.region,
-            aws_access_key_id="AKIAEXAMPLE",
-            aws_secret_access_key="example",
-        )
-        sent: list[AWSPreparedRequest] = []
-
-        def keep(request: AWSPreparedRequest, **_: Any) -> None:
-            sent.append(request)
-            raise _NotSentError
-
-        client.meta.events.register("before-send", keep)
-        with contextlib.suppress(_NotSentError):
+        client = _client(self.service, self.region, "http://127.0.0.1")
+        client.meta.events.register("before-send", _refuse_to_send)
+        with pytest.raises(_NotSentError) as refused:
             getattr(client, self.method)(**self.filled(known))
-        (request,) = sent
-        return as_recorded(request, role_arn, self.service, self.region, status=403)
+        return as_recorded(refused.value.request, role_arn, self.service, self.region, status=403)
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:
