@@ -1,4 +1,4 @@
-"""A season of camera traps: 1,500 photos in 60 folders with bursts, damage and a manifest, killed and resumed."""
+"""A season of camera traps: 5,000 photos in 60 folders with bursts, damage and a manifest, killed and resumed."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from client.tests.support.results_api import DEADLINE_SECONDS, FAILED, REJECTED,
 pytestmark = pytest.mark.processes
 
 PACKAGE = Path(__file__).parents[2]
-FOLDERS, PHOTOS = 60, 1_500
+FOLDERS, PHOTOS = 60, 5_000
 BURST = 3
 """Photos of a burst, two seconds apart; bursts are ten minutes apart."""
 
@@ -30,10 +30,10 @@ def name_of(number: int) -> str:
 
 
 def content_of(number: int) -> bytes:
-    """Return a photo, or every 250th time a damaged file and every 350th time none; each has bytes of its own."""
-    if number % 250 == 7:
+    """Return a photo, or every 500th time a damaged file and every 700th time none; each has bytes of its own."""
+    if number % 500 == 7:
         return FAILED
-    if number % 350 == 9:
+    if number % 700 == 9:
         return REJECTED
     at = number // FOLDERS
     minute, second = at // BURST * 10, at % BURST * 2
