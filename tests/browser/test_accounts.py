@@ -109,6 +109,7 @@ def test_e7_a_user_changes_the_password_and_sees_and_ends_sessions(
     signed_in(page, email, password)
     page.goto("/account")
     page.get_by_role("link", name="Change the password").click()
+    expect(page.get_by_role("button", name="Change it")).to_be_visible()
     assert faults_of(page) == []
     fill(page, "Change it", password=password, new_password=ANOTHER)
     expect(page.get_by_role("status")).to_contain_text("Your new password is set.")
@@ -129,6 +130,7 @@ def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lo
     signed_in(page, email, password)
     page.goto("/account")
     page.get_by_role("link", name="Set it up").click()
+    expect(page.get_by_role("button", name="Set it up")).to_be_visible()
     assert faults_of(page) == []
     fill(page, "Set it up", password=password)
     expect(page.get_by_role("img", name="QR code of the key below").locator("svg path")).to_be_visible()
@@ -175,6 +177,7 @@ def test_a_user_downloads_their_data_and_deletes_the_account(
         page.get_by_role("link", name="Download it").click()
     assert email in download.value.path().read_text()
     page.get_by_role("link", name="Delete my account").click()
+    expect(page.get_by_role("button", name="Delete my account")).to_be_visible()
     assert faults_of(page) == []
     fill(page, "Delete my account", password=password)
     expect(page.get_by_role("status")).to_have_text("Your account and your jobs are deleted.")
