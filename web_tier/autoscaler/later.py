@@ -34,13 +34,16 @@ class LaterJobs:
     due: tuple[tuple[float, int], ...] = field(default=(), init=False)
     _jobs: dict[str, Job] = field(default_factory=dict, init=False)
     _arrived: dict[str, int] = field(default_factory=dict, init=False)
+    """Images of each such job that is open."""
+    _closed: int = field(default=0, init=False)
+    """Images of those that were open before."""
     _read_at: float = field(default=float("-inf"), init=False)
     _total: int = field(default=0, init=False)
 
     @property
     def arrived(self) -> int:
         """All images of such jobs that workers were to classify so far."""
-        return sum(self._arrived.values())
+        return self._closed + sum(self._arrived.values())
 
     def others(self, requests: QueueCounts) -> QueueCounts:
         """Return the queue's counts with only the other images as waiting, at most some too many.
@@ -59,6 +62,8 @@ class LaterJobs:
         opened = [each.job_id for each in self.store.open_jobs()]
         found = self.store.jobs_of([each for each in opened if each not in self._jobs])
         self._jobs = {job_id: job for job_id, job in (self._jobs | found).items() if job_id in opened}
+        for job_id in self._arrived.keys() - self._jobs.keys():
+            self._closed += self._arrived.pop(job_id)
         later = [(job.finish_by, job) for job in self._jobs.values() if job.finish_by is not None]
         due = list[tuple[float, int]]()
         for finish_by, job in sorted(later, key=lambda each: each[0])[:MAX_COUNTED]:
