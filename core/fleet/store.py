@@ -157,9 +157,12 @@ class FleetStore:
     # Operators' commands
 
     def pause(self, now: datetime, reason: str, until: datetime | None = None) -> FleetPause:
-        """Pause the fleet; if it is paused already, only a new reason and its end replace the old ones."""
+        """Pause the fleet; if it is paused already, a new reason and its end replace the old ones.
+
+        Without a reason nothing changes, unless the present pause would end by itself.
+        """
         current = self.paused()
-        if current is not None and not reason:
+        if current is not None and current.until is None and not reason:
             return current
         pause = FleetPause(since=current.since if current else now, reason=reason, until=until)
         self._put(_PAUSE, pause.to_json())

@@ -52,6 +52,15 @@ def test_a_pause_lasts_from_its_first_moment_until_the_fleet_is_resumed(fleet: F
     assert fleet.pause(later, "").since == later
 
 
+def test_a_pause_of_operators_lasts_also_if_they_pause_a_fleet_whose_pause_would_end_by_itself(table: Table) -> None:
+    until = NOW + timedelta(minutes=45)
+    fleet, later = FleetStore(table, lambda: NOW), FleetStore(table, lambda: until)
+    fleet.pause(NOW, "a new web instance", until)
+    assert later.paused() is None
+    fleet.pause(NOW, "")
+    assert later.paused() == FleetPause(since=NOW)
+
+
 def test_everything_but_the_history_comes_in_one_read(fleet: FleetStore) -> None:
     empty = fleet.state()
     assert (empty.snapshot, empty.instances, empty.decisions, empty.pause) == (
