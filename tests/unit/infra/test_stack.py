@@ -347,11 +347,17 @@ UNFINISHED = {
 
 def test_unfinished_uploads_expire_after_a_day_and_besides_only_unkept_images() -> None:
     versions = {"Id": "deleted-bundles", "Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 30}}
+    deleted = {
+        "Id": "deleted-objects",
+        "Status": "Enabled",
+        "ExpiredObjectDeleteMarker": True,
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},  # those from before `UndeleteDays` was set to 0
+    }
     rules = {name: value_of(RESOURCES[name]["Properties"]["LifecycleConfiguration"]["Rules"]) for name in KEPT[:3]}
-    assert rules["OutputBucket"] == [UNFINISHED]
+    assert rules["OutputBucket"] == [UNFINISHED, deleted]
     assert rules["ModelBucket"] == [UNFINISHED, versions]
-    unfinished, rule = rules["InputBucket"]
-    assert unfinished == UNFINISHED
+    *others, rule = rules["InputBucket"]
+    assert others == [UNFINISHED, deleted]
     assert rule == {
         "Id": "unkept-images",
         "Status": "Enabled",
@@ -397,7 +403,7 @@ def test_access_logs_go_to_a_bucket_that_only_s3_and_the_load_balancer_write_to(
     https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html.
     """
     balancer = RESOURCES["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]
-    assert len(value_of(balancer)) == 2
+    assert {"Key": "access_logs.s3.enabled", "Value": "false"} in value_of(balancer)
     assert all("LoggingConfiguration" not in value_of(RESOURCES[name]["Properties"]) for name in KEPT)
     monkeypatch.setitem(GIVEN, "AccessLogDays", "90")
     bucket = value_of(RESOURCES["LogBucket"]["Properties"]["BucketName"])
@@ -406,6 +412,7 @@ def test_access_logs_go_to_a_bucket_that_only_s3_and_the_load_balancer_write_to(
     assert [each["LogFilePrefix"] for each in logged] == ["input/", "output/", "models/"]
     found = {each["Key"]: each["Value"] for each in value_of(balancer)}
     assert (found["access_logs.s3.bucket"], found["access_logs.s3.prefix"]) == (bucket, "load-balancer")
+    assert found["access_logs.s3.enabled"] == "true"
     allowed = {
         each["Principal"]["Service"]: value_of(each["Resource"])
         for each in RESOURCES["LogBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
