@@ -58,6 +58,7 @@ class StackDescription:
         reason: of the status, or empty.
         parameters, outputs: by name.
         is_protected: whether CloudFormation refuses to delete it.
+        service_role: ARN of the role with whose rights CloudFormation works; empty for those of the caller.
     """
 
     name: str
@@ -67,6 +68,7 @@ class StackDescription:
     parameters: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     is_protected: bool = False
+    service_role: str = ""
 
     @property
     def is_busy(self) -> bool:
@@ -95,6 +97,7 @@ def find_stack(account: AwsAccount, name: str) -> StackDescription | None:
         parameters={each["ParameterKey"]: each["ParameterValue"] for each in described.get("Parameters", [])},
         outputs={each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])},
         is_protected=described.get("EnableTerminationProtection", False),
+        service_role=described.get("RoleARN", ""),
     )
 
 

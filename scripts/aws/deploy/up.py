@@ -289,7 +289,8 @@ def _plan(
     if not wanted["PermissionsBoundaryArn"] and "PermissionsBoundaryArn" not in options.settings.parameters:
         wanted["PermissionsBoundaryArn"] = existing_boundary(context.account, context.prefix)
     is_new = stack is None or stack.is_deleted
-    return StackPlan(context, network, config, wanted, available_images(context), is_new, options.service_role)
+    role = options.service_role or ("" if stack is None else stack.service_role)  # which the stack keeps
+    return StackPlan(context, network, config, wanted, available_images(context), is_new, role)
 
 
 def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:

@@ -13,6 +13,7 @@ from botocore.stub import ANY
 
 from scripts.aws.bake.spec import DEBIAN_OWNER
 from scripts.aws.context import AccountError, AwsAccount
+from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.account import (
     NAME_PROPERTIES,
@@ -24,7 +25,7 @@ from scripts.aws.preflight.account import (
     check_rights,
     stack_names,
 )
-from scripts.aws.preflight.findings import Finding, Level, run_checks
+from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import (
     check_free_plan,
     check_gpus,
@@ -39,6 +40,7 @@ from services.clock import utc_now
 from tests.support.aws_stage import StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
+GIVEN_ROLE, STACKS_ROLE = (f"arn:aws:iam::123456789012:role/{name}" for name in ("given", "of-the-stack"))
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
@@ -188,6 +190,24 @@ def test_the_rights_of_a_service_role_are_checked_in_place_of_the_callers() -> N
             at.stubs["iam"].add_response("simulate_principal_policy", allowed, request)
         findings = list(check_rights(replace(at.plan(), service_role=role)))
     assert [(each.level, each.found) for each in findings] == [(Level.OK, f"{role} may do what `up` does")]
+
+
+@pytest.mark.parametrize(("given", "checked"), [("", STACKS_ROLE), (GIVEN_ROLE, GIVEN_ROLE)])
+def test_the_role_that_a_stack_has_is_checked_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, given: str, checked: str
+) -> None:
+    """CloudFormation keeps it: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html"""
+    plans: list[StackPlan] = []
+    monkeypatch.setattr(ups, "run_checks", lambda plan, _: plans.append(plan) or [])
+    monkeypatch.setattr(ups, "_find_network", lambda *_: {})
+    monkeypatch.setattr(ups, "available_images", lambda *_: {})
+    monkeypatch.setattr(ups, "existing_boundary", lambda *_: "")
+    described = {"StackName": "fs", "CreationTime": utc_now(), "StackStatus": "UPDATE_COMPLETE"}
+    described |= {"StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "RoleARN": STACKS_ROLE}
+    with stubbed_account("cloudformation") as at:
+        at.stubs["cloudformation"].add_response("describe_stacks", {"Stacks": [described]})
+        ups.check_account(at.plan().context, ups.UpOptions(service_role=given))
+    assert [each.service_role for each in plans] == [checked]
 
 
 def test_a_denied_simulation_is_a_warning() -> None:
