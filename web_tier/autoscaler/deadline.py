@@ -57,6 +57,18 @@ def desired_range(observation: Observation, settings: FleetSettings) -> tuple[in
     return minimum(observation.demand.later), minimum(()), keep
 
 
+def can_wait(observation: Observation, settings: FleetSettings) -> bool:
+    """Return whether each image that may be finished later leaves time for two launches, one after the other."""
+    image_seconds = observation.metrics.image_seconds or settings.image_seconds
+    boot = observation.metrics.boot_seconds or settings.boot_seconds
+    launch_seconds = boot + _catch_up_seconds(image_seconds, settings)
+    return all(LATER_SHARE * seconds > 2 * launch_seconds for seconds, _ in observation.demand.later)
+
+
+def _catch_up_seconds(image_seconds: float, settings: FleetSettings) -> float:
+    return max(image_seconds, CATCH_UP_SHARE * settings.target_seconds)
+
+
 def _more_for_backlog(
     observation: Observation,
     later: tuple[tuple[float, int], ...],
@@ -66,7 +78,7 @@ def _more_for_backlog(
 ) -> int:
     """Return how many workers the backlog and the images of `later` need in addition to the available ones."""
     demand, booting = observation.demand, observation.metrics.unregistered.values()
-    catch_up = max(image_seconds, CATCH_UP_SHARE * settings.target_seconds)
+    catch_up = _catch_up_seconds(image_seconds, settings)
     remaining_boots = [max(0.0, boot - age) for age in booting if age < boot + OVERDUE_SECONDS]
     waiting = [(settings.target_seconds - age, images) for age, images in (*demand.waiting, (-boot, 0))]
     waiting += [(LATER_SHARE * seconds, images) for seconds, images in later]

@@ -72,4 +72,4 @@ class LaterJobs:
             due.append(((finish_by - self.now()).total_seconds(), status.waiting))
         if due and len(due) == len(self._jobs):  # all messages are theirs, also those that are not counted yet
             due[0] = due[0][0], due[0][1] + max(0, total - sum(images for _, images in due))
-        self.due = tuple(due)
+        self.due = tuple(each for each in due if each[1])

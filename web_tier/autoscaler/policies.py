@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from core.config import FleetSettings
 from core.format import joined, seconds_in_words, workers_in_words
-from web_tier.autoscaler.deadline import desired_range
+from web_tier.autoscaler.deadline import can_wait, desired_range
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.schedule import scheduled_minimum
 
@@ -71,6 +71,7 @@ def deadline(observation: Observation, settings: FleetSettings) -> DesiredCapaci
         first = observation.at + timedelta(seconds=min(observation.demand.later)[0])
         rule = f"to be finished by {first:%H:%M UTC}"
     is_patient = observation.available >= soon and 2 * minimum <= settings.max_workers
+    is_patient = is_patient and can_wait(observation, settings)
     return DesiredCapacity(minimum, rule, maximum, is_patient=is_patient)
 
 

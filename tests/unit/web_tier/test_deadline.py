@@ -213,6 +213,9 @@ def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_
     assert not plan(replace(later, demand=Demand(later=((600.0, 4_000),)))).is_patient
     assert not plan(replace(later, demand=Demand(((0.0, 100),), 0.0, ((7_200.0, 4_000),)))).is_patient
     assert not plan(later, policy="schedule", min_workers=2).is_patient
+    few = replace(later, requests=QueueCounts(4, 0, 0), demand=Demand(later=((7_200.0, 4),)))
+    for seconds, waits in ((7_200.0, True), (160.0, True), (150.0, False), (-7_200.0, False)):
+        assert plan(replace(few, demand=Demand(later=((seconds, 4),)))).is_patient is waits, "one worker does it"
     spot = by_deadline(market="spot", instance_types=["c7a.large", "c7i.large"])
     assert {each.market for each in offerings(spot, is_patient=True)} == {"spot"}
     assert {each.market for each in offerings(by_deadline(), is_patient=True)} == {"on_demand"}
