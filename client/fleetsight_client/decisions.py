@@ -133,7 +133,7 @@ def read_min_scores(text: str) -> MinScores:
     if (score := _score_or_none(text)) is not None:
         return MinScores(score)
     try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
+        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise MinScoreError(f"--min-score {text} is no score from 0 to 1, and no file that can be read") from error
     every, labels, is_in_labels = USUAL, dict[str, float](), False

@@ -33,8 +33,9 @@ def test_scores_are_read_from_a_number_and_from_a_file_that_is_written_alike(tmp
     file = tmp_path / "scores.yaml"
     assert read_min_scores("0.8") == read_min_scores("80%") == MinScores(0.8)
     for text in (FILE, "\n".join(SCORES.yaml())):
-        file.write_text(text, encoding="utf-8")
-        assert read_min_scores(str(file)) == SCORES
+        for encoding in ("utf-8", "utf-8-sig"):  # Windows' editors begin a file with a mark
+            file.write_text(text, encoding=encoding)
+            assert read_min_scores(str(file)) == SCORES
 
 
 @pytest.mark.parametrize(
