@@ -67,7 +67,7 @@ class JobMover:
         for start in range(0, len(missing), PAGE):
             if not jobs.tenure.active():
                 return
-            sent += self._request(job.job_id, missing[start : start + PAGE], digest, model)
+            sent += self._request(job, missing[start : start + PAGE], digest, model)
         if jobs.tenure.active():
             jobs.store.put_model(job, model)
             with jobs.hold(job.job_id) as counts:
@@ -75,12 +75,12 @@ class JobMover:
                     counts.model = Model(name=model.name, digest=model.digest)
             _log.warning("a job was moved to another model", extra={"job": job.job_id, "images": sent})
 
-    def _request(self, job_id: str, image_ids: list[str], digest: str, model: JobModel) -> int:
+    def _request(self, job: Job, image_ids: list[str], digest: str, model: JobModel) -> int:
         """Request those of these images again that miss a result and have the old model; return their number."""
-        store, still_missing = self.images.jobs.store, self.images.still_missing(job_id, image_ids)
-        records = self.images.read_again(job_id, still_missing)
+        store, still_missing = self.images.jobs.store, self.images.still_missing(job.job_id, image_ids)
+        records = self.images.read_again(job.job_id, still_missing)
         olds = [each for each in records if each.model is not None and each.model.digest == digest]
-        news = [replace(each, attempt=each.attempt + 1, model=model.requested) for each in olds]
+        news = [replace(each, attempt=each.attempt + 1, model=model.requested, group=job.group) for each in olds]
         pairs = zip(olds, news, strict=True)
         moved = list(compress(news, side_by_side(store.table.pool, lambda pair: store.replace_image(*pair), pairs)))
         # A request that is not sent is missed by the reconciler, like one that is lost.

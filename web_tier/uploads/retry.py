@@ -178,7 +178,8 @@ def retry_images(
             running += 1
         else:
             attempt = max(record.attempt, result.attempt) + 1
-            after = replace(record, attempt=attempt, retried_at=at, model=job.requested_model or record.model)
+            model = job.requested_model or record.model
+            after = replace(record, attempt=attempt, retried_at=at, model=model, group=job.group)
             retries.append(_Retry(record, after))
     exists = list(ingest.pool.map(ingest.bucket.exists, [retry.before.key for retry in retries]))
     stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]

@@ -62,7 +62,9 @@ class MoverSite(ResultsSite):
             self.store.create(Job(job_id, "job", EPOCH, keep=True, owner="ann", model=model))
         refs = [ImageRef(job_id, new_id()) for _ in range(images)]
         requested = None if model is None else model.requested
-        records = [ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, EPOCH, model=requested) for ref in refs]
+        records = [
+            ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, EPOCH, owner="ann", model=requested) for ref in refs
+        ]
         self.store.record_images(records, utc_now())
         for record in records:
             self.inputs.put(record.key, b"pixels", "image/jpeg")
@@ -104,6 +106,19 @@ def test_a_retry_of_a_failed_image_asks_for_the_model_that_its_job_has_now() -> 
     ingest = ImageIngest(ImageLimits(1, 1), site.inputs, site.store, site.requests, inspect)
     assert retry_failed(ingest, site.store.job(ref.job_id)).sent == 1
     assert site.requested() == [(ref.image_id, "good", 1)]
+
+
+def test_images_that_may_be_finished_later_keep_their_message_group_in_a_move_and_a_retry() -> None:
+    site = MoverSite()
+    job = Job(new_id(), "job", EPOCH, owner="ann", model=BAD, finish_by=EPOCH)
+    site.store.create(job)
+    failed, _ = site.add(BAD, 2, job.job_id)
+    site.respond(refused(failed))
+    site.order()
+    site.mover.tick()
+    ingest = ImageIngest(ImageLimits(1, 1), site.inputs, site.store, site.requests, inspect)
+    assert retry_failed(ingest, site.store.job(job.job_id)).sent == 1
+    assert site.requests.groups == {job.job_id: 2}, "they delay no other job of the user"
 
 
 @pytest.mark.parametrize("is_label", [True, False])
