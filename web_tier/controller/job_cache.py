@@ -274,7 +274,9 @@ class JobCache:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
         model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
-        job_counts = JobCounts(Counts(), job.keep, job.owner, model, max_failed_percent=job.max_failed_percent)
+        job_counts = JobCounts(
+            Counts(), job.keep, job.owner, model, job.group, max_failed_percent=job.max_failed_percent
+        )
         results, cached_at = self.store.summaries(job_id), list[datetime]()
         result_id, result = next(results, ("", None))
         # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.

@@ -136,7 +136,7 @@ class ImageStatuses:
 
 
 MessageGroup = tuple[str, str]
-"""Images that queues deliver roughly in the order of their requests: their user, or job without one, and model."""
+"""Images that queues deliver roughly in the order of their requests: `Job.group` and model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,7 @@ class JobCounts:
     Attributes:
         keep: whether its images stay once they have a label.
         model: the model of its requests; None in jobs of older versions.
+        group: `Job.group`.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
         redelivered: images with a request that was received more than once until the result that they have.
@@ -176,6 +177,7 @@ class JobCounts:
     keep: bool
     owner: str
     model: Model | None = None
+    group: str = ""
     statuses: ImageStatuses = field(default_factory=ImageStatuses)
     retries: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
@@ -278,7 +280,7 @@ class JobCounts:
         self._late, self._observed_until = [], max(self._observed_until, self.statuses.last(1))
         answered, self._answered = self._answered, ""
         count = self.statuses.count(None) + len(retrying)
-        group = self.owner or job_id, "" if self.model is None else self.model.digest
+        group = self.group or job_id, "" if self.model is None else self.model.digest
         return MissingImages(count, self._observed_until, dict.fromkeys(waiting, 0) | retrying, answered, group)
 
     def is_missing(self, image_id: str) -> bool:

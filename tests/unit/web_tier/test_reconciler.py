@@ -13,7 +13,7 @@ import pytest
 
 from core.ids import ImageRef, new_id, output_key, parse_key
 from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.models import Counts, Resend
+from core.jobs.models import Counts, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
@@ -145,6 +145,22 @@ def test_repairs_of_groups_that_are_passed_over_have_a_total_limit(
     assert (len(set(marked)), len(site.requests.sent)) == (2, 3)
     site.reconciler.tick()
     assert (len(set(marked)), len(site.requests.sent)) == (len(refs), 6)
+
+
+def test_images_that_may_be_finished_later_are_not_overtaken_by_others_of_their_user(site: ResultsSite) -> None:
+    later, soon = (Job(new_id(), "job", EPOCH, owner="ann", finish_by=at) for at in (EPOCH, None))
+    for job in (later, soon):
+        site.store.create(job)
+    waiting = site.add_images(later.job_id, 99)
+    for _ in range(60):
+        [new] = site.add_images(soon.job_id, 1)
+        site.pass_time(60)
+        site.respond(done(new), done(waiting.pop()))
+    assert len(site.requests.sent) == 99 + 60
+    site.lose_messages()
+    site.requests.groups.clear()
+    site.pass_time(2 * LOST_AFTER)
+    assert site.requests.groups == {later.job_id: len(waiting)}, "they keep their group if they are lost"
 
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:
