@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
-from services.errors import LaunchError
+from services.errors import LaunchError, readable
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def console_of(client: "EC2Client", instance_id: str) -> str:
 def _refusal(error: ClientError) -> LaunchError:
     details = error.response["Error"]
     retries = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-    return LaunchError(details["Code"], details.get("Message", ""), retries)
+    return LaunchError(details["Code"], readable(details.get("Message", "")), retries)
 
 
 def _version(template_id: str, version: str) -> str:

@@ -1,5 +1,7 @@
 """The base of Fleetsight's errors, and the errors of services that callers can handle."""
 
+import re
+
 
 class FleetsightError(Exception):
     """Base of every error that Fleetsight raises itself."""
@@ -46,3 +48,8 @@ class LaunchError(FleetsightError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.retries = retries
+
+
+def readable(message: str) -> str:
+    """Return AWS's message about a denied call without its encoded part, which is a thousand characters long."""
+    return re.sub(r"\s*Encoded authorization failure message: \S+", "", message)

@@ -15,7 +15,7 @@ import click
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
-from services.errors import FleetsightError
+from services.errors import FleetsightError, readable
 
 if TYPE_CHECKING:
     import boto3
@@ -214,7 +214,7 @@ def explain_error(error: Exception) -> str:
     if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in DENIED_CODES:
         return str(error)
     # The message of most services names the caller; S3's does not.
-    message = re.sub(r"\s*Encoded authorization failure message: \S+", "", error.response["Error"].get("Message", ""))
+    message = readable(error.response["Error"].get("Message", ""))
     return (
         f"AWS does not allow you to call {error.operation_name}: have your user or role allowed that, or use another "
         f"--profile ({message or error.response['Error']['Code']})"

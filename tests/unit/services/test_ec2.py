@@ -67,6 +67,14 @@ def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
     assert caught.value.retries == 2
 
 
+def test_a_denied_launch_has_the_words_of_its_reason_without_the_encoded_ones() -> None:
+    """The Fleet page names them for several offerings: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html"""
+    message = f"You may not. Encoded authorization failure message: {'x' * 1_000}"
+    client = Client(ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": message}}, "RunInstances"))
+    with pytest.raises(LaunchError, match=r"^UnauthorizedOperation: You may not\.$"):
+        Fleet(cast(Any, client), "worker").launch(LaunchSpec("c7a.large", "terminate", "ami-1", "#!"), 1, "t")
+
+
 def test_the_console_output_is_the_boot_output_if_the_type_supports_no_latest_output() -> None:
     with stubbed("ec2") as stub:
         output = {"InstanceId": "i-1", "Output": base64.b64encode(b"at its boot").decode()}
