@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 READ_SECONDS = 15.0
 """Time between two reads of the default version."""
 
+UNKNOWN_SECONDS = 60.0
+"""The time after a read that failed: a missing right stays missing for long."""
+
 
 @dataclass
 class DriftDetector:
@@ -33,7 +36,7 @@ class DriftDetector:
     clock: Callable[[], float] = time.monotonic
     _versions: tuple[str, str] = field(default=("", ""), init=False)
     """The default version by the last two reads; empty if it is unknown."""
-    _read_at: float = field(default=float("-inf"), init=False)
+    _read_again_at: float = field(default=float("-inf"), init=False)
     _terminated_at: float = field(default=float("-inf"), init=False)
 
     def drifted(self, instances: Sequence[Instance], template: str | None) -> tuple[str, ...]:
@@ -45,9 +48,9 @@ class DriftDetector:
         """
         if template is None or not instances:
             return ()
-        if self.clock() - self._read_at >= READ_SECONDS:
-            self._read_at = self.clock()
+        if self.clock() >= self._read_again_at:
             self._versions = (self._versions[1], self._read(template))
+            self._read_again_at = self.clock() + (READ_SECONDS if self._versions[1] else UNKNOWN_SECONDS)
         before, version = self._versions
         if not version or before != version:
             return ()

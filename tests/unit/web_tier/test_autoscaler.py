@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import cast, get_args
 
@@ -15,6 +16,7 @@ from core.fleet.models import CircuitState, FleetSnapshot, LimitsOverride
 from core.fleet.store import Commands, FleetStore
 from core.jobs.store import JobStore
 from services.demand_signal import DemandListener
+from services.ec2 import Fleet
 from services.lease import Tenure
 from tests.conftest import ROOT, shipped_values
 from tests.support.autoscaler import (
@@ -443,6 +445,22 @@ def test_no_worker_is_replaced_by_a_version_that_was_read_once_or_cannot_be_read
     assert not any("draining" in each for each in bench.decisions)
     bench.ec2.refuses = False
     assert len(run_until_drained(bench, rounds=120)) == 2
+
+
+def test_a_default_version_that_may_not_be_read_is_asked_for_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, asked = Bench(tmp_path, min_workers=2, max_workers=3, launch_template="worker"), list[float]()
+
+    def denied(_: Fleet, _template: str) -> str:
+        asked.append(bench.clock.now)
+        raise refusal("UnauthorizedOperation", "DescribeLaunchTemplates")
+
+    monkeypatch.setattr(Fleet, "default_version", denied)
+    run_until_drained(bench, rounds=300)
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert len(pauses) > 1
+    assert min(pauses) >= 60
 
 
 def test_a_worker_of_an_earlier_version_that_stops_is_terminated_and_not_started_again(tmp_path: Path) -> None:
