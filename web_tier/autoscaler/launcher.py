@@ -221,7 +221,8 @@ class Launcher:
         if call is None:
             self.journal.flush()
         else:
-            self._call(call, offerings(settings, is_patient=plan.is_patient), is_repeated=bool(uncertain))
+            # Of all offerings: what a patient plan waits for must not keep others from being launched.
+            self._call(call, offerings(settings), is_repeated=bool(uncertain))
 
     def _next_call(
         self, uncertain: Sequence[JournalEntry], plan: Plan, observation: Observation, settings: FleetSettings
@@ -254,6 +255,8 @@ class Launcher:
                 launched=tuple(each.launched_at for each in stopped),
             )
         options = offerings(settings, self._successful_launches, is_patient=plan.is_patient)
+        if plan.is_patient and self._unavailable.has_none_of(options):
+            return None
         offering = self._unavailable.best(options)
         return JournalEntry(token=token, count=missing, at=now, spec=offering.spec(settings))
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.errors import LaunchError
+from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
+from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launcher import (
     MAX_BACKOFF_SECONDS,
     TRANSITIONS,
@@ -21,7 +23,7 @@ from web_tier.autoscaler.launcher import (
     state_after_refusal,
 )
 from web_tier.autoscaler.metrics import total_of
-from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
+from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation
 from web_tier.autoscaler.offerings import (
     ERROR_SCOPE,
     FIRST_PAUSE_SECONDS,
@@ -232,6 +234,21 @@ def test_the_rest_of_a_partial_launch_goes_to_the_next_choice_at_the_next_round(
     scaler.round(1_000, fleet, after=0.1)
     assert requested(scaler) == [(True, "c7a.large", "subnet-1", 19), (True, "c7a.large", "subnet-2", 7)]
     assert len(scaler.ec2.alive()) == 19
+
+
+def test_a_wait_for_spot_capacity_asks_each_choice_once_and_delays_no_other_launch() -> None:
+    choices = product((True,), SPOT["instance_types"], SPOT["subnet_ids"])
+    scaler = Scaler(offering_ec2(dict.fromkeys(choices, "InsufficientInstanceCapacity")))
+    fleet, seen = fleet_settings(**SPOT), Observation(QueueCounts(4, 0, 0), 0, ())
+    for _ in range(9):
+        scaler.clock.now += 0.1
+        scaler.launcher.sync_from_store()
+        scaler.launcher.apply(Plan(1, (), "starting", "", 1, is_patient=True), seen, fleet)
+    assert [call[0] for call in requested(scaler)] == [True] * 4
+    assert "c7a.large (Spot) in subnet-1: InsufficientInstanceCapacity" in str(scaler.problem())
+    scaler.round(100, fleet, after=0.1)
+    assert requested(scaler)[4:] == [(False, "c7a.large", "subnet-1", 5)]
+    assert len(scaler.ec2.alive()) == 5
 
 
 def test_launches_are_spread_over_the_subnets() -> None:
