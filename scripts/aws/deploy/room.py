@@ -72,9 +72,9 @@ def room_for_web_instance(context: AwsContext, web_type: str) -> Iterator[Callab
     same. The pause ends with the block, or by itself if the command dies.
     """
     room = read_room(context, web_type)
-    if room is not None and room.free < 2 * room.needed:
-        _make_room(context, web_type)
     try:
+        if room is not None and room.free < 2 * room.needed:
+            _make_room(context, web_type)
         yield lambda: _make_room(context, web_type)
     finally:
         stack = find_stack(context.account, context.prefix)

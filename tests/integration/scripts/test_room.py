@@ -209,6 +209,21 @@ def test_workers_work_on_where_the_quota_has_room_and_the_pause_of_operators_sta
     world.store.resume()
 
 
+def test_workers_are_released_if_the_wait_for_room_is_interrupted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.stage is not None
+
+    def interrupted(*_: object) -> bool:
+        assert world.store.paused() is not None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "_has_room", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.stage.up()
+    assert world.store.paused() is None
+
+
 def test_workers_are_released_after_a_failure_by_the_next_run_or_by_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
