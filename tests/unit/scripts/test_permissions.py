@@ -184,6 +184,28 @@ def test_disabled_parts_of_a_stack_need_no_permissions() -> None:
     assert not {"Budget", "StubbedAccount", "SiteFiles", "LoadBalancer", "Names"} & names
 
 
+def test_the_rights_for_what_every_stack_sets_at_its_buckets_are_simulated() -> None:
+    """Without one of them CloudFormation fails in the middle of a creation or an update."""
+    actions = {
+        "BucketEncryption": "s3:PutEncryptionConfiguration",
+        "LifecycleConfiguration": "s3:PutLifecycleConfiguration",
+        "OwnershipControls": "s3:PutBucketOwnershipControls",
+        "PublicAccessBlockConfiguration": "s3:PutBucketPublicAccessBlock",
+        "Tags": "s3:PutBucketTagging",
+        "VersioningConfiguration": "s3:PutBucketVersioning",
+    }
+    buckets = [each for each in load_template().resources.values() if each["Type"] == "AWS::S3::Bucket"]
+    always = {
+        name
+        for each in buckets
+        if "Condition" not in each
+        for name, value in each["Properties"].items()
+        if name != "BucketName" and not (isinstance(value, dict) and "Fn::If" in value)
+    }
+    simulated = {action for each in needed_permissions({}) for action in each.actions.split()}
+    assert {actions[name] for name in always} <= simulated
+
+
 def test_the_simulation_uses_the_role_of_a_session() -> None:
     session = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_1/ann@example.org"
     arn = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"
