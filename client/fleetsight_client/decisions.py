@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,19 +182,21 @@ class Learned:
     Attributes:
         reviewed: images with a label and a true label.
         sure: of these, how many have a score that counts, and `correct`, how many of those are right.
+        never: labels that have no score with the wanted precision.
     """
 
     scores: MinScores
     reviewed: int
     sure: int
     correct: int
+    never: Sequence[str]
 
     def sentences(self) -> Iterator[str]:
         """Yield it in words."""
         share = f", {self.correct / self.sure:.1%} of them right" if self.sure else ""
         yield f"Reviewed images: {self.reviewed:,}; sure: {self.sure:,}{share}."
-        if never := [name for name, score in self.scores.labels.items() if score >= NEVER]:
-            yield f"No score of these labels is right often enough: {', '.join(never)}."
+        if self.never:
+            yield f"No score of these labels is right often enough: {', '.join(self.never)}."
         yield "These figures hold for all images only if a random sample was reviewed."
 
 
@@ -217,19 +219,27 @@ def learn_min_scores(results: Iterable[Mapping[str, Any]], precision: float) -> 
     reviewed = [each for found in by_label.values() for each in found]
     if len(reviewed) < MIN_REVIEWED:
         raise MinScoreError(f"only {len(reviewed)} images have a true label: review at least {MIN_REVIEWED}")
-    own = {name: found for name, found in sorted(by_label.items()) if len(found) >= MIN_REVIEWED}
-    scores = MinScores(
-        _lowest_score(reviewed, precision), {name: _lowest_score(found, precision) for name, found in own.items()}
-    )
+    own = {
+        name: _lowest_score(found, precision)
+        for name, found in sorted(by_label.items())
+        if len(found) >= MIN_REVIEWED
+    }
+    scores = MinScores(_or_never(_lowest_score(reviewed, precision)), {name: _or_never(own[name]) for name in own})
     sure = [
         right for name, found in by_label.items() for score, right in found if scores.decision(name, score) == name
     ]
-    return Learned(scores, len(reviewed), len(sure), sum(sure))
+    never = [name for name, score in own.items() if score is None]
+    return Learned(scores, len(reviewed), len(sure), sum(sure), never)
 
 
-def _lowest_score(found: Iterable[tuple[float, bool]], precision: float) -> float:
-    """Return the lowest score from which the share `precision` is right, of `MIN_REVIEWED` images or more."""
-    ordered, lowest, correct = sorted(found, reverse=True), NEVER, 0
+def _or_never(score: float | None) -> float:
+    return NEVER if score is None else score
+
+
+def _lowest_score(found: Iterable[tuple[float, bool]], precision: float) -> float | None:
+    """Return the lowest score from which the share `precision` is right, of `MIN_REVIEWED` images or more, if any."""
+    ordered, correct = sorted(found, reverse=True), 0
+    lowest: float | None = None
     for count, (score, is_correct) in enumerate(ordered, 1):
         correct += is_correct
         is_last_of_score = count == len(ordered) or ordered[count][0] < score

@@ -75,6 +75,15 @@ def test_the_wanted_share_of_a_review_is_right_from_the_learned_score_on_and_no_
         assert not any(is_reached(each[1] / 10) for each in images if each[1] / 10 < border)
 
 
+def test_a_label_that_is_always_right_with_the_highest_score_is_not_one_that_never_is() -> None:
+    review = [
+        {"label": label, "score": 1.0, "correct": right} for label, right in (("fox", True), ("hare", False))
+    ] * MIN_REVIEWED
+    learned = learn_min_scores(review, 0.9)
+    assert learned.scores.labels == {"fox": 1.0, "hare": 1.0}
+    assert "No score of these labels is right often enough: hare." in [*learned.sentences()]
+
+
 def test_too_few_reviewed_images_teach_nothing() -> None:
     review = [{"label": "fox", "score": 0.9, "correct": True}] * (MIN_REVIEWED - 1)
     with pytest.raises(MinScoreError, match=f"only {MIN_REVIEWED - 1} images have a true label"):
