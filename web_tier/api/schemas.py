@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from core.cost import JobCost
 from core.ids import ImageRef
@@ -20,7 +20,7 @@ from core.s3_locations import MAX_LOCATION_CHARACTERS, MAX_PATTERN_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
 from web_tier.http.bodies import ApiBody
 from web_tier.http.parameters import MAX_JOB_NAME
-from web_tier.http.parsing import Label
+from web_tier.http.parsing import FinishBy, Label
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ResultsPage, images_per_second
 from web_tier.uploads.ingest import RejectedUpload, UploadResult
@@ -88,7 +88,7 @@ class CreateJob(ApiBody):
         description="The same by label, as the model writes it, for some labels.",
     )
 
-    finish_by: AwareDatetime | None = Field(
+    finish_by: FinishBy | None = Field(
         default=None,
         description="When the job may be finished at the latest, such as `2026-11-29T08:00:00+01:00`: the policies "
         "`deadline` and `schedule` then use the fewest workers. By default it is as soon as possible.",

@@ -6,11 +6,12 @@ The models also describe the parameters in the OpenAPI document.
 import json
 import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Response, request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, UnprocessableEntity
 
 from core.ids import ULID_PATTERN
@@ -28,6 +29,18 @@ _ESCAPES = re.compile(r"(\\\\|\\u(?i:d[89ab][0-9a-f]{2})\\u(?i:d[c-f][0-9a-f]{2}
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+
+
+def _countable(time: datetime) -> datetime:
+    """Refuse a time near the ends of the calendar: seconds after it, or its time in another zone, do not exist."""
+    if not _FIRST_TIME <= time < _LAST_TIME:
+        raise ValueError(f"a time from {_FIRST_TIME.year} to before {_LAST_TIME.year} is wanted")
+    return time
+
+
+_FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+
+FinishBy = Annotated[AwareDatetime, AfterValidator(_countable)]
 
 
 class Query(BaseModel):
@@ -76,7 +89,7 @@ class ForecastQuery(Query):
     """The images to forecast."""
 
     images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images that will be sent.")
-    finish_by: AwareDatetime | None = Field(default=None, description="As of a job.")
+    finish_by: FinishBy | None = Field(default=None, description="As of a job.")
 
 
 class FilterQuery(Query):

@@ -66,6 +66,13 @@ def test_a_job_keeps_its_time_and_an_earlier_one_has_none(client: FlaskClient, s
     assert client.post("/api/v1/jobs", json={}).get_json()["finish_by"] is None
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_time_that_no_clock_can_count_to_is_refused(client: FlaskClient, store: JobStore, time: str) -> None:
+    refused = client.post("/api/v1/jobs", json={"finish_by": time})
+    assert (refused.status_code, "finish_by" in refused.text) == (422, True)
+    assert client.get("/api/v1/forecast", query_string={"finish_by": time}).status_code == 400
+
+
 @pytest.mark.parametrize("policy", ["deadline", "backlog"])
 def test_the_forecast_has_the_price_of_now_and_of_then(make_app: AppMaker, store: JobStore, policy: str) -> None:
     app = make_app(fleet={"policy": policy, "image_seconds": 1.5, "max_workers": 19})
