@@ -127,7 +127,7 @@ def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest
     monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "8123")
     talking = (
         *("classify", "estimate", "jobs", "results", "cancel", "delete", "retry"),
-        *("fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
+        *("min-scores", "fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
     )
     commands = {str(each.name): each for listed in commands_by_section().values() for each in listed}
     options = {name: list(url_options(commands[name])) for name in talking}

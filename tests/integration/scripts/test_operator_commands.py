@@ -176,7 +176,7 @@ def test_today_and_the_peak_are_the_same_by_page_api_and_command(url: str, store
     FleetStore(store.table).put_snapshot(snapshot(today=today))
     page = urllib3.request("GET", f"{url}/fleet/now").json()
     shown = " ".join(run_fleet("status", "--url", url).output.split())
-    assert dollars(cast(Any, FleetClient(url).fleet())["today_dollars"]) == page["today"] == "$3.25"
+    assert dollars(cast(Any, FleetClient(url).fleet())["today_dollars"]) == page["today"] == "$3.26"
     assert f"today {page['today']} for instances and requests, 212,000 images (UTC)" in shown
     assert page["peak"] == "6 workers since the fleet was last idle"
     assert f"peak {page['peak']}" in shown

@@ -198,7 +198,12 @@ def test_the_role_that_a_stack_has_is_checked_where_none_is_given(
 ) -> None:
     """CloudFormation keeps it: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html"""
     plans: list[StackPlan] = []
-    monkeypatch.setattr(ups, "run_checks", lambda plan, _: plans.append(plan) or [])
+
+    def run_checks(plan: StackPlan, _: object) -> list[Finding]:
+        plans.append(plan)
+        return []
+
+    monkeypatch.setattr(ups, "run_checks", run_checks)
     monkeypatch.setattr(ups, "_find_network", lambda *_: {})
     monkeypatch.setattr(ups, "available_images", lambda *_: {})
     monkeypatch.setattr(ups, "existing_boundary", lambda *_: "")

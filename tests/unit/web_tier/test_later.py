@@ -36,7 +36,7 @@ def test_only_other_images_need_workers_at_once(store: JobStore) -> None:
     later = LaterJobs(store, clock, lambda: NOW)
     night, noon = opened(store, 30, NOW + 8 * HOUR), opened(store, 20, NOW + 2 * HOUR)
     assert later.others(queue(50)).waiting == 0
-    assert later.due == ((7_200.0, 20), (28_800.0, 30))
+    assert list(later.due) == [(7_200.0, 20), (28_800.0, 30)]
     opened(store, 4, None)
     assert (later.others(queue(54)).waiting, later.others(queue(44, 10)).waiting) == (4, 4)
     assert later.others(queue(54)).total == 54
