@@ -90,8 +90,8 @@ class CreateJob(ApiBody):
 
     finish_by: FinishBy | None = Field(
         default=None,
-        description="When the job may be finished at the latest, such as `2026-11-29T08:00:00+01:00`: the policies "
-        "`deadline` and `schedule` then use the fewest workers. By default it is as soon as possible.",
+        description="When the job may be finished at the latest, within 7 days, such as `2026-11-29T08:00:00+01:00`: "
+        "the policies `deadline` and `schedule` then use the fewest workers. By default it is as soon as possible.",
     )
 
     @property

@@ -1,7 +1,7 @@
 """The API of users, version 1: jobs, their images and results, personal tokens, and what is left of quotas."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final, Self
 
 from flask import Response
@@ -80,6 +80,9 @@ tokens_api = Routes("tokens_api", right=Right.ACCOUNT, needs_sign_in=True)
 
 ZIP: Final = "application/zip"
 
+MAX_FINISH_DAYS: Final = 7
+"""Days within which a job is finished at the latest. A request expires after 14 days in the queue."""
+
 ARCHIVE_RETRY_SECONDS: Final = 30
 """Seconds after which a client should repeat a download that was rejected since too many others are running."""
 
@@ -110,7 +113,8 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         TooManyOpenJobsError: as `check_open_jobs_limit`, if there is no such job yet.
         QuotaExceededError: if there is no such job yet, and the day's quota of jobs is used up.
         UnknownModelError: if there is no such job yet, and no model has the wanted name.
-        UnprocessableEntity: as before, if the job names labels that are no classes of its model.
+        UnprocessableEntity: as before, if the job names labels that are no classes of its model, or may be finished
+            after its images expire.
     """
     claims, request = jobs.claims, wanted.digest
     claim = None if key is None else claims.find(key, utc_now())
@@ -120,6 +124,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
         if classes and (unknown := sorted(set(wanted.label_min_scores or ()).difference(classes))):
             raise UnprocessableEntity(f"label_min_scores: the model has no class {unknown[0]!r}")
+        check_finish_by(wanted.finish_by, config.retention.unkept_days)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
         claim = Claim(job_id, request, utc_now(), model=model)
@@ -150,6 +155,17 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     if key is not None:
         claims.mark_stored(key)
     return job
+
+
+def check_finish_by(finish_by: datetime | None, unkept_days: float) -> None:
+    """Refuse a time after which the images of a job that are not kept, or their requests in the queue, have expired.
+
+    Raises:
+        UnprocessableEntity: it is too late.
+    """
+    days = min(unkept_days or MAX_FINISH_DAYS, MAX_FINISH_DAYS)
+    if finish_by is not None and finish_by > utc_now() + timedelta(days=days):
+        raise UnprocessableEntity(f"finish_by: a job waits for at most {days:g} days")
 
 
 def granted_location(field: str, text: str | None, grants: Sequence[S3Grant], refusal: str) -> str | None:

@@ -1,6 +1,6 @@
 """Images of jobs with a `finish_by` are told from others, though SQS counts only messages."""
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from flask.testing import FlaskClient
@@ -58,12 +58,23 @@ def test_images_that_are_not_counted_yet_are_those_of_the_only_jobs(store: JobSt
 
 
 def test_a_job_keeps_its_time_and_an_earlier_one_has_none(client: FlaskClient, store: JobStore) -> None:
-    made = client.post("/api/v1/jobs", json={"finish_by": "2026-11-29T08:00:00+01:00"}).get_json()
-    assert store.job(made["job_id"]).finish_by == datetime.fromisoformat("2026-11-29T07:00:00+00:00")
-    assert datetime.fromisoformat(made["finish_by"]) == store.job(made["job_id"]).finish_by
+    tomorrow = (utc_now() + timedelta(days=1)).astimezone(timezone(HOUR))
+    made = client.post("/api/v1/jobs", json={"finish_by": tomorrow.isoformat()}).get_json()
+    assert store.job(made["job_id"]).finish_by == tomorrow
+    assert datetime.fromisoformat(made["finish_by"]) == tomorrow
     assert "Finish by" in client.get(f"/jobs/{made['job_id']}").text
     assert client.post("/api/v1/jobs", json={"finish_by": "2026-11-29T08:00:00"}).status_code == 422
     assert client.post("/api/v1/jobs", json={}).get_json()["finish_by"] is None
+
+
+@pytest.mark.parametrize(("unkept_days", "most"), [(7.0, 7), (2.0, 2), (0.0, 7)])
+def test_a_job_does_not_wait_until_its_images_have_expired(make_app: AppMaker, unkept_days: float, most: int) -> None:
+    client = make_app(retention={"unkept_days": unkept_days}).test_client()
+    late, soon = ((utc_now() + timedelta(days=most) + minutes).isoformat() for minutes in (HOUR, -HOUR))
+    refused = client.post("/api/v1/jobs", json={"finish_by": late})
+    assert refused.status_code == 422
+    assert f"at most {most} days" in refused.text
+    assert client.post("/api/v1/jobs", json={"finish_by": soon}).status_code == 201
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
