@@ -57,7 +57,7 @@ WAIT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
-class Case:
+class PhotoCase:
     """A network and the photos that it classifies."""
 
     network: str
@@ -70,8 +70,8 @@ class Case:
 
 
 @dataclass
-class Way:
-    """The rounds of one way: photos a second, and CPU milliseconds of a photo by process."""
+class Rounds:
+    """The rounds of one way to classify: photos a second, and CPU milliseconds of a photo by process."""
 
     speeds: list[float] = field(default_factory=list)
     used_ms: list[Mapping[str, float]] = field(default_factory=list)
@@ -103,11 +103,11 @@ def run(quick: bool) -> Report:
     return Report("photos", figures, tuple(bars))
 
 
-def _cases(home: Path, quick: bool) -> Iterator[Case]:
+def _cases(home: Path, quick: bool) -> Iterator[PhotoCase]:
     bundles = [(PHOTOS, load_bundle(built_once(PHOTOS, print, threading.Event())))]
     sets = [
         _drawn(kind, home / kind.name, COUNTS[kind.name] // (5 if quick else 1))
-        for kind in KINDS[: 1 if quick else 2]
+        for kind in (KINDS[:1] if quick else KINDS)
     ]
     if not quick:
         bundles.append((SCRIPT_NETWORK, random_network(SCRIPT_NETWORK)))
@@ -115,7 +115,7 @@ def _cases(home: Path, quick: bool) -> Iterator[Case]:
         sets.append(_copied(images_in(Path(own)), home / "own"))
     for network, bundle in bundles:
         for images in sets:
-            yield Case(network, bundle, images)
+            yield PhotoCase(network, bundle, images)
 
 
 def _drawn(kind: Kind, folder: Path, photos: int) -> ImageSet:
@@ -136,7 +136,7 @@ def _copied(own: ImageSet, folder: Path) -> ImageSet:
     return ImageSet("own", files, {})
 
 
-def _measure(case: Case, home: Path, rounds: int) -> dict[str, Way]:
+def _measure(case: PhotoCase, home: Path, rounds: int) -> dict[str, Rounds]:
     files, numbers = case.images.files, count(1)
     settings = {**ALWAYS_WARM, "FLEETSIGHT__WORKER__BUNDLE": str(case.bundle.folder)}
     with running(home, settings) as bench, _open_page(bench.system.url) as page:
@@ -152,11 +152,11 @@ def _measure(case: Case, home: Path, rounds: int) -> dict[str, Way]:
         }
         bench.wait_for_workers(WORKERS)
         by_api()  # each worker and each decoder has started
-        ways = {name: Way() for name in ("bare", *actions)}
+        ways = {name: Rounds() for name in ("bare", *actions)}
         for _ in range(rounds):
             ways["bare"].add(*_on_each_core(bare, str(case.bundle.folder), files))
             if case.network == SCRIPT_NETWORK:
-                ways.setdefault("script", Way()).add(*_on_each_core(script, SCRIPT_NETWORK, files[:SCRIPT_PHOTOS]))
+                ways.setdefault("script", Rounds()).add(*_on_each_core(script, SCRIPT_NETWORK, files[:SCRIPT_PHOTOS]))
             for name, action in actions.items():
                 renew(case.images, next(numbers))
                 children = sum(os.times()[2:4])
@@ -259,7 +259,7 @@ def _timed(classify: Callable[[Sequence[Path]], object], files: Sequence[Path]) 
     return time.perf_counter() - started, time.process_time() - used
 
 
-def _figures(case: Case, ways: Mapping[str, Way]) -> dict[str, float]:
+def _figures(case: PhotoCase, ways: Mapping[str, Rounds]) -> dict[str, float]:
     figures = {f"{case}_{name}_per_second": way.speed for name, way in ways.items()}
     figures |= {f"{case}_{name}_to_bare_ratio": way.speed / ways["bare"].speed for name, way in ways.items()}
     figures[f"{case}_bare_cpu_ms"] = ways["bare"].cpu_ms("bare")
@@ -267,7 +267,7 @@ def _figures(case: Case, ways: Mapping[str, Way]) -> dict[str, float]:
     return figures | {f"{case}_api_{process}_cpu_ms": ways["api"].cpu_ms(process) for process in processes}
 
 
-def _bars(case: Case, ways: Mapping[str, Way]) -> Iterator[Bar]:
+def _bars(case: PhotoCase, ways: Mapping[str, Rounds]) -> Iterator[Bar]:
     bare_way, is_small = ways["bare"], case.images.title == "small"
     for name in ("api", "command", "browser"):
         least = 0.4 if name == "browser" else 0.6 if is_small else 0.8

@@ -77,7 +77,7 @@ SCHEMAS: Final = (2, 1)
 """Versions of the columns, the present one first."""
 
 UNSURE: Final = "unsure"
-"""The decision on an image whose label has too low a score."""
+"""The decision on an image if the score of its label is too low."""
 
 NOT_FOUND: Final = "not_found"
 NOT_SENT: Final = "not_sent"

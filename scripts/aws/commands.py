@@ -113,7 +113,7 @@ _service_role = click.option(
     "--service-role",
     default="",
     metavar="ARN",
-    help="Role with whose rights CloudFormation works [default: the stack's, or your own rights]",
+    help="Role that CloudFormation assumes [default: that of the stack, or your own rights]",
 )
 
 

@@ -39,7 +39,7 @@ FilterState = Literal[ImageState, "unsure"]
 """A state of images, or those that are done and unsure."""
 
 UNSURE: Final = "unsure"
-"""The decision on an image whose label has too low a score."""
+"""The decision on an image if the score of its label is too low."""
 
 
 @dataclass(frozen=True, slots=True)

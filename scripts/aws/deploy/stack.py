@@ -58,7 +58,7 @@ class StackDescription:
         reason: of the status, or empty.
         parameters, outputs: by name.
         is_protected: whether CloudFormation refuses to delete it.
-        service_role: ARN of the role with whose rights CloudFormation works; empty for those of the caller.
+        service_role: ARN of the role that CloudFormation assumes; empty to use the rights of the caller.
     """
 
     name: str

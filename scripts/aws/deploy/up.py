@@ -149,7 +149,7 @@ class UpOptions:
         bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`. With `DEMO_NAME` it is that
             for photos, and the demo's own is offered beside it.
         dry_run: report what would be done, and change nothing.
-        service_role: ARN of the role with whose rights CloudFormation works; empty for the stack's present one.
+        service_role: ARN of the role that CloudFormation assumes; empty to keep that of the stack.
     """
 
     settings: StackSettings = field(default_factory=StackSettings)

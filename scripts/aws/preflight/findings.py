@@ -61,7 +61,7 @@ class StackPlan:
         network: the stack's parameters of its network; empty if no network was found.
         config: of its web instance.
         images: ids of the existing images, by role.
-        service_role: ARN of the role with whose rights CloudFormation works; empty for those of the caller.
+        service_role: ARN of the role that CloudFormation assumes; empty to use the rights of the caller.
         type_option, subnet_option: the options by which the user names other instance types, and other subnets.
     """
 
