@@ -119,13 +119,13 @@ case "${1:-}" in
   "")
     images >/dev/null 2>&1 &
     failed=0
-    at_once "setup_torch compile_tests" "format lint imports security_lint own_rules audit" || failed=1
+    in_turn setup_torch compile_tests || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end.
     at_once \
       integration_tests \
-      image_tests \
-      "browser_tests chaos_tests" \
-      "types covered_unit_tests setup_simulate simulations" \
+      browser_tests \
+      "image_tests chaos_tests" \
+      "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
       fuzzing || failed=1
     report coverage || failed=1
     grep "^== audit NOT DONE" "$LOGS/audit" || true
