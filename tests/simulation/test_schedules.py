@@ -282,7 +282,7 @@ def _never(self: UnhealthyTerminator) -> None:
     return None
 
 
-def _none_drifted(self: DriftDetector, _instances: object, _template: object) -> tuple[str, ...]:
+def _none_drifted(self: DriftDetector, _instances: object, _template: object, _working: object) -> tuple[str, ...]:
     return ()
 
 

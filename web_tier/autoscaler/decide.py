@@ -87,7 +87,7 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     else:
         plan = _size(observation, settings, desired, always_on, keep)
         # While new workers cannot work, those that do are not replaced.
-        if not (plan.missing or plan.drain) and observation.metrics.circuit.is_closed:
+        if not plan.drain and observation.metrics.circuit.is_closed:
             plan = _replace_some(plan, observation)
     protect = tuple(each for each in keep if each not in observation.protected)
     unprotect = tuple(sorted(observation.protected.difference(keep)))
@@ -176,9 +176,17 @@ def _surplus(observation: Observation, keep: int, protected: tuple[str, ...]) ->
 
 
 def _replace_some(plan: Plan, observation: Observation) -> Plan:
-    """Return the plan with the workers to drain because of their launch template, or else for their age."""
-    if drain := _workers_to_replace(observation, observation.drifted, DRIFTED_FRACTION):
+    """Return the plan with the workers to drain because of their launch template, or else for their age.
+
+    While workers are missing, one at a time is drained for its template, if another works in the place of the last.
+    """
+    drain = _workers_to_replace(observation, observation.drifted, DRIFTED_FRACTION)
+    if plan.missing:
+        drain = () if observation.lacks_replacement else drain[:1]
+    if drain:
         return replace(plan, drain=drain, kind="replacing")
+    if plan.missing:
+        return plan
     if drain := _workers_to_replace(observation, observation.metrics.past_lifetime, ROTATED_FRACTION):
         return replace(plan, drain=drain, kind="rotating")
     return plan

@@ -129,15 +129,18 @@ class Autoscaler:
         draining = self._tags.draining(fleet.instances)
         unhealthy = self.health.check(fleet, draining, settings)  # also updates the tracker, which the metrics read
         available, registry = fleet.capacity_ids - draining - unhealthy, self.health.tracker.registry
+        metrics = self._metrics.update(fleet, available, settings.max_lifetime_seconds)
+        working = available.difference(metrics.unregistered)
         return Observation(
             **{each.name: getattr(fleet, each.name) for each in fields(FleetDescription)},
             draining=draining,
             protected=self._tags.protected(fleet.instances),
             unhealthy=unhealthy,
             demand=self._demand(fleet.requests, settings, registry.answers, registry.clock()),
-            metrics=self._metrics.update(fleet, available, settings.max_lifetime_seconds),
+            metrics=metrics,
             pause=commands.pause,
-            drifted=self._drift.drifted(fleet.instances, settings.launch_template),
+            drifted=self._drift.drifted(fleet.instances, settings.launch_template, working),
+            lacks_replacement=self._drift.lacks_replacement,
             spending=self.meter.spending(fleet, settings, commands.allowance),
         )
 
@@ -150,7 +153,7 @@ class Autoscaler:
     def _report(self, plan: Plan, reason: str, observation: Observation, settings: FleetSettings) -> None:
         config, health, meter, reporter = self.config, self.health, self.meter, self.reporter
         outage = circuit_problem(observation.metrics.circuit)
-        others = (outage, health.last_error, config.problem, self.controller_problem())
+        others = (outage, health.last_error, self._drift.problem, config.problem, self.controller_problem())
         status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
         reporter.snapshots.write(

@@ -135,6 +135,8 @@ class Observation(FleetDescription):
         pause: the pause that operators have set, or None.
         drifted: ids of instances that were launched from another version of the launch template than its default;
             oldest first.
+        lacks_replacement: whether a drifted worker has ended, and no worker of the default version has begun to work
+            since.
         spending: the instances' cost beside the spending caps; None if no cap is configured.
     """
 
@@ -145,6 +147,7 @@ class Observation(FleetDescription):
     metrics: FleetMetrics = field(default_factory=FleetMetrics)
     pause: FleetPause | None = None
     drifted: tuple[str, ...] = ()
+    lacks_replacement: bool = False
     spending: FleetSpending | None = None
 
     @cached_property

@@ -414,12 +414,12 @@ def test_every_policy_of_the_configuration_has_a_function_and_a_comment() -> Non
     assert [name for name in names if f"\n  # {name}: " not in comments] == []
 
 
-def run_until_drained(bench: Bench, *, rounds: int = 60, ended: str = "terminated") -> list[str]:
+def run_until_drained(bench: Bench, *, rounds: int = 60, ended: str = "terminated", images: int = 0) -> list[str]:
     """Run rounds, in which each worker reports and a drained one ends; return the ids that were drained."""
     for _ in range(rounds):
         for key in bench.ec2.alive():
             bench.ec2.states[key] = ended if key in bench.ec2.drained else "running"
-        bench.registry.record([heartbeat(key) for key in bench.ec2.alive()])
+        bench.registry.record([heartbeat(key, images) for key in bench.ec2.alive()])
         bench.tick()
     return list(dict.fromkeys(bench.ec2.drained))
 
@@ -447,6 +447,19 @@ def test_no_worker_is_replaced_by_a_version_that_was_read_once_or_cannot_be_read
     assert len(run_until_drained(bench, rounds=120)) == 2
 
 
+def test_a_fleet_that_lacks_workers_is_replaced_and_loses_one_at_most(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, min_workers=6, max_workers=8, launch_template="worker")
+    bench.ec2.room = 4  # such as a quota
+    assert run_until_drained(bench, images=1) == []
+    first = bench.ec2.alive()
+    bench.ec2.default_version = 2
+    assert run_until_drained(bench, rounds=600, images=1) == first
+    assert [bench.ec2.versions[key] for key in bench.ec2.alive()] == [2] * 4
+    bench.ec2.default_version, bench.ec2.room = 3, 0
+    run_until_drained(bench, rounds=600, images=1)
+    assert [bench.ec2.versions[key] for key in bench.ec2.alive()] == [2] * 3, "no other can take its place"
+
+
 def test_a_default_version_that_may_not_be_read_is_asked_for_once_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +471,8 @@ def test_a_default_version_that_may_not_be_read_is_asked_for_once_a_minute(
 
     monkeypatch.setattr(Fleet, "default_version", denied)
     run_until_drained(bench, rounds=300)
+    assert bench.shown.problem is not None
+    assert "the default version of the launch template worker is unknown" in bench.shown.problem
     pauses = [after - before for before, after in pairwise(asked)]
     assert len(pauses) > 1
     assert min(pauses) >= 60
