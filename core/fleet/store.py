@@ -172,6 +172,11 @@ class FleetStore:
         """End the pause, if any."""
         self.table.delete_all([(FLEET, _PAUSE)])
 
+    def resume_if(self, reason: str) -> bool:
+        """End the pause if its reason begins with `reason`; return whether it did."""
+        begins = {"begins": f'"reason":"{reason}'}
+        return self.table.delete_if(FLEET, _PAUSE, f"contains( #{_BODY}, :begins )", begins)
+
     def paused(self) -> FleetPause | None:
         """Return the pause, or None."""
         return self._unless_over(self._read(_PAUSE, FleetPause))

@@ -23,12 +23,15 @@ from scripts.aws.context import AwsAccount, AwsContext, Waiter, aws_command
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.up import Prompts, UpOptions, check_account, check_builders, up
 from scripts.aws.down import DRAIN_SECONDS, DownOptions, down
-from scripts.aws.instances import check_programs, instances_tagged, select_instance, session_command
+from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.preflight.permissions import deploy_template
 from scripts.aws.rollout import RolloutOptions, roll_out, roll_session_keys
 from scripts.demo_model import DEMO_NAME
 
 EVERYBODY = "0.0.0.0/0"
+
+AWS_CLI = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
+"""Without its plugin for sessions, the command names the page to install it from."""
 
 _PARAMETERS = {
     "open_to": "WebCidr",
@@ -175,6 +178,11 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
     help="Offer the models of the first job: photos, baked into missing images, and demo by its name.",
 )
 @click.option("--bake/--no-bake", default=True, help="Whether to bake images that are missing.")
+@click.option(
+    "--rebake",
+    is_flag=True,
+    help="Bake the newest Debian and this source, and roll workers out: an upgrade, or fixes on a schedule (--yes).",
+)
 @yes_option
 @dry_run_option
 @aws_command
@@ -184,6 +192,8 @@ def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: A
     The command shows the changes first. Options that you omit keep their values. After a crash, run it again: it
     continues. A dry run creates CloudFormation's change set, shows it, and deletes it.
     """
+    if arguments["rebake"] and not arguments["bake"]:
+        raise click.UsageError("--rebake and --no-bake exclude each other: give one of them")
     given = {
         parameter: str(arguments[name]) for name, parameter in _PARAMETERS.items() if arguments[name] is not None
     }
@@ -193,10 +203,14 @@ def up_command(account: AwsAccount, prefix: str, /, *, yes: bool, **arguments: A
         subnet_ids=arguments["subnets"],
         bundle=arguments["bundle"],
         bake=arguments["bake"],
+        rebake=arguments["rebake"],
         dry_run=arguments["dry_run"],
         service_role=arguments["service_role"],
     )
-    up(console_context(account, prefix), options, Prompts(lambda question: yes or click.confirm(question)))
+    context = console_context(account, prefix)
+    up(context, options, Prompts(lambda question: yes or click.confirm(question)))
+    if options.rebake and not options.dry_run:
+        roll_out(context, RolloutOptions())
 
 
 @click.command("status")
@@ -228,8 +242,10 @@ def ssh_command(account: AwsAccount, prefix: str, *, instance: str | None, dry_r
     if dry_run:
         click.echo(" ".join(command))
         return
-    check_programs()
-    os.execvp(command[0], command)  # nosec B606 # noqa: S606 (the session takes over the terminal)
+    try:
+        os.execvp(command[0], command)  # nosec B606 # noqa: S606 (the session takes over the terminal)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"a session needs AWS's command line: install it from {AWS_CLI}") from error
 
 
 @click.command("down")
@@ -294,7 +310,7 @@ def bake_command(
     """
     engine = engine or load_config().worker.engine
     folder = select_bundle(account, bundle, engine)
-    context = AwsContext(account, prefix, click.echo, click.echo, Waiter())
+    context = console_context(account, prefix)
     builder_config = BuilderConfig(
         lambda: new_id().lower(), arguments["instance_type"], (arguments["subnet"],) if arguments["subnet"] else ()
     )
@@ -348,11 +364,11 @@ def roll_command(
     """
     if back and to is not None:
         raise click.UsageError("--back and --to each name a version: give one of them")
-    if new_session_key and (back or to is not None):
-        raise click.UsageError("--new-session-key is of the web instance, --back and --to are of workers: give one")
-    context = AwsContext(account, prefix, lambda sentence: click.echo(f"✓ {sentence}"), click.echo, Waiter())
+    if new_session_key and (back or to is not None or not wait):
+        raise click.UsageError("--new-session-key is of the web instance, the other options of workers: give one")
+    context = console_context(account, prefix)
     if new_session_key:
-        roll_session_keys(context, wait=wait, dry_run=dry_run)
+        roll_session_keys(context, dry_run=dry_run)
     else:
         roll_out(context, RolloutOptions(to, back, wait, dry_run))
 

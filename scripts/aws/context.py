@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_logs import CloudWatchLogsClient
-    from mypy_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
@@ -49,6 +48,9 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 
 DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
 """Error codes of a denied call; S3's answer to a HEAD request has only the status 403."""
+
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException"}
+"""Error codes of a session, such as one of IAM Identity Center, that has ended."""
 
 HOME_REGIONS = {"freetier": "us-east-1"}
 """The region of services that have only one.
@@ -104,7 +106,6 @@ class AwsAccount:
     cognito: "ClassVar[ServiceClient[CognitoIdentityProviderClient]]" = ServiceClient("cognito-idp")
     dynamodb: "ClassVar[ServiceClient[DynamoDBClient]]" = ServiceClient("dynamodb")
     ec2: "ClassVar[ServiceClient[EC2Client]]" = ServiceClient("ec2")
-    elbv2: "ClassVar[ServiceClient[Any]]" = ServiceClient("elbv2")
     freetier: "ClassVar[ServiceClient[Any]]" = ServiceClient("freetier")
     iam: "ClassVar[ServiceClient[IAMClient]]" = ServiceClient("iam")
     kms: "ClassVar[ServiceClient[Any]]" = ServiceClient("kms")
@@ -112,11 +113,9 @@ class AwsAccount:
     quotas: "ClassVar[ServiceClient[Any]]" = ServiceClient("service-quotas")
     s3: "ClassVar[ServiceClient[S3Client]]" = ServiceClient("s3")
     ses: "ClassVar[ServiceClient[Any]]" = ServiceClient("sesv2")
-    sns: "ClassVar[ServiceClient[Any]]" = ServiceClient("sns")
     sqs: "ClassVar[ServiceClient[SQSClient]]" = ServiceClient("sqs")
     ssm: "ClassVar[ServiceClient[SSMClient]]" = ServiceClient("ssm")
     sts: "ClassVar[ServiceClient[STSClient]]" = ServiceClient("sts")
-    tagging: "ClassVar[ServiceClient[ResourceGroupsTaggingAPIClient]]" = ServiceClient("resourcegroupstaggingapi")
 
     @cached_property
     def id(self) -> str:
@@ -210,7 +209,9 @@ def _is_skewed(error: Exception) -> bool:
 
 
 def explain_error(error: Exception) -> str:
-    """Return the message of an error; for a denied call, the name of the call and what to do."""
+    """Return the message of an error; for a denied call or an ended session, what to do."""
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] in EXPIRED_CODES:
+        return f"your session has ended ({error}): sign in again, and repeat the command, which continues"
     if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in DENIED_CODES:
         return str(error)
     # The message of most services names the caller; S3's does not.

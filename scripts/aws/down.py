@@ -1,21 +1,19 @@
 """``fleetsight down``: drains the fleet, deletes everything of a prefix, and verifies that nothing is left.
 
 The controllers stop first, then workers drain and terminate. Every step reads the present state first, so the command
-continues where an earlier run ended. The verification reads each service, and then the tagging API.
+continues where an earlier run ended. CloudFormation reports the end of the stack, and each service what else is left.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from botocore.exceptions import ClientError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from core.config import PriceSettings
 from scripts.aws.buckets import bucket_exists, empty_bucket
-from scripts.aws.context import TAG, AwsAccount, AwsContext, DeclinedError, TimedOutError
+from scripts.aws.context import AwsContext, DeclinedError, TimedOutError
 from scripts.aws.deploy.change_set import NEVER_COMPLETE, delete_stack
 from scripts.aws.deploy.kept_settings import keep_settings
 from scripts.aws.deploy.stack import (
@@ -43,36 +41,9 @@ TERMINATE_SECONDS = 300.0
 MAX_GROUP_SIZE = 5
 """The maximum size of the group of web instances in the template."""
 
-VERIFY_SECONDS = 600.0
-"""The longest wait until no service lists a deleted resource, and the tagging API lists no existing one."""
-
-CHECKED_TYPES = (
-    "cloudformation:stack", "cognito-idp:userpool", "dynamodb:table", "ec2:image", "ec2:instance",
-    "ec2:security-group", "ec2:snapshot", "ec2:volume", "logs:log-group", "s3:", "ssm:parameter",
-)  # fmt: skip
-"""The types in `RESOURCE_TYPES`, and the stack: the services list them, so the tagging API is not read for them."""
-
-_MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
-"""Parts of the error codes of a resource that does not exist."""
-
 BUCKET_TYPE = "AWS::S3::Bucket"
 FoundResource = tuple[str, str, bool]
 """The type and the id of a resource, and whether it holds users' data."""
-
-TAG_READERS: Mapping[str, Callable[[AwsAccount, str], object]] = {
-    "autoscaling": lambda account, arn: account.autoscaling.describe_tags(
-        Filters=[{"Name": "auto-scaling-group", "Values": [_arn_name(arn)]}]
-    )["Tags"],
-    "cloudfront": lambda account, arn: account.cloudfront.list_tags_for_resource(Resource=arn)["Tags"].get("Items"),
-    "cloudwatch": lambda account, arn: account.cloudwatch.list_tags_for_resource(ResourceARN=arn)["Tags"],
-    "ec2": lambda account, arn: account.ec2.describe_tags(
-        Filters=[{"Name": "resource-id", "Values": [_arn_name(arn)]}, {"Name": "key", "Values": [TAG]}]
-    )["Tags"],
-    "elasticloadbalancing": lambda account, arn: account.elbv2.describe_tags(ResourceArns=[arn])["TagDescriptions"],
-    "sns": lambda account, arn: account.sns.list_tags_for_resource(ResourceArn=arn)["Tags"],
-    "sqs": lambda account, arn: account.sqs.get_queue_url(QueueName=_arn_name(arn))["QueueUrl"],
-}
-"""Read the tags of an ARN from its service; if the resource does not exist, the result is empty or an error."""
 
 
 def stop_web_tier(context: AwsContext, stack: StackDescription) -> None:
@@ -162,54 +133,12 @@ def verify_deleted(context: AwsContext, *, with_data: bool) -> None:
     ]
     if (stack := find_stack(account, prefix)) is not None:
         left.append(f"stack {stack.name}, {stack.status}")
-    left += _tagged_resources_left(context)
     if left:
         listed = "".join(f"\n  {each}" for each in left)
         raise ResourcesLeftError(
             f"of {prefix} there is left:{listed}\nrun this again; if it stays, delete it by hand"
         )
-    context.report(f"Nothing that carries the tag {TAG}={prefix} is left" + ("." if with_data else ", but data."))
-
-
-def _tagged_resources_left(context: AwsContext) -> list[str]:
-    """Return the ARNs that the tagging API lists and that still exist, after a bounded wait.
-
-    The tagging API returns "tagged or previously tagged resources". A resource of an unknown service counts as long
-    as the tagging API lists it.
-    https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetResources.html
-    """
-    left: list[str] = []
-
-    def none_left() -> bool:
-        pages = context.account.tagging.get_paginator("get_resources").paginate(
-            TagFilters=[{"Key": TAG, "Values": [context.prefix]}]
-        )
-        arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
-        others = [arn for arn in arns if not "{2}:{5}".format(*arn.split(":", 5)).startswith(CHECKED_TYPES)]
-        left[:] = [arn for arn in others if _exists(context.account, arn)]
-        return not left
-
-    try:
-        context.waiter.until(none_left, "the last tagged resources to be deleted", seconds=VERIFY_SECONDS)
-    except TimedOutError:
-        context.report(f"Some tagged resources still exist after {VERIFY_SECONDS:.0f} s.")
-    except ClientError as error:
-        context.report(f"The tagging API cannot be read ({error}); the services themselves were read.")
-    return left
-
-
-def _exists(account: AwsAccount, arn: str) -> bool:
-    """Return whether the resource's own service knows it, or is unknown itself."""
-    question = TAG_READERS.get(arn.split(":")[2])
-    try:
-        return question is None or bool(question(account, arn))
-    except ClientError as error:
-        return not any(part in error.response["Error"]["Code"] for part in _MISSING)
-
-
-def _arn_name(arn: str) -> str:
-    """Return the last part of an ARN: the name or the id."""
-    return re.split("[:/]", arn)[-1]
+    context.report(f"Nothing of {prefix} is left" + ("." if with_data else ", but data."))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The instances of a stack, known by their `Name` tags; instance types; and a shell by Session Manager."""
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 from scripts.aws.context import TAG, AwsAccount
 from services.ec2 import TEMPLATE_TAG, VERSION_TAG, WORKER_SUFFIX
 from services.errors import FleetsightError
-from services.metadata import DRAIN_TAG
+from services.metadata import DRAIN_TAG, PROTECTED_TAG
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
 
 EXISTING_STATES = ("pending", "running", "stopping", "stopped", "shutting-down")
 """All states except `terminated`: EC2 lists a terminated instance for about an hour."""
-
-REQUIRED_PROGRAMS = {
-    "aws": "the AWS command line: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
-    "session-manager-plugin": "its plugin: https://docs.aws.amazon.com/systems-manager/latest/userguide/"
-    "session-manager-working-with-install-plugin.html",
-}
-"""Programs that a session needs on this machine, and where to get them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +36,7 @@ class StackInstance:
     launched_at: datetime
     address: str = ""
     draining: bool = False
+    protected: bool = False
     template: tuple[str, str] = ("", "")
 
 
@@ -84,6 +77,7 @@ def _describe_instances(account: AwsAccount, selector: "FilterTypeDef", states: 
             launched_at=each["LaunchTime"],
             address=each.get("PublicIpAddress", ""),
             draining=DRAIN_TAG in tags,
+            protected=PROTECTED_TAG in tags,
             template=(tags.get(TEMPLATE_TAG, ""), tags.get(VERSION_TAG, "")),
         )
         found.append(instance)
@@ -132,7 +126,7 @@ def _parse_instance_type(described: "InstanceTypeInfoTypeDef") -> InstanceType:
 
 
 class SessionError(FleetsightError):
-    """Raised when no single instance is selected, or a program is missing; the message says what to do."""
+    """Raised when no single instance is selected; the message says what to do."""
 
 
 def select_instance(running: Sequence[StackInstance], prefix: str, wanted: str | None) -> StackInstance:
@@ -164,14 +158,3 @@ def session_command(account: AwsAccount, instance: StackInstance) -> list[str]:
     """Return the command that opens a session."""
     words = ["aws", "ssm", "start-session", "--target", instance.instance_id, "--region", account.region_name]
     return [*words, "--profile", account.profile] if account.profile else words
-
-
-def check_programs(which: Callable[[str], str | None] = shutil.which) -> None:
-    """Check that this machine has the programs of a session.
-
-    Raises:
-        SessionError: a program is missing; the message says where to get it.
-    """
-    if lacking := [each for each in REQUIRED_PROGRAMS if which(each) is None]:
-        listed = "".join(f"\n  {each}: install {REQUIRED_PROGRAMS[each]}" for each in lacking)
-        raise SessionError(f"a session needs programs that are not on this machine:{listed}")

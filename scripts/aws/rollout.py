@@ -6,7 +6,7 @@ before anything else is done: a rollout that was cut short continues in the same
 undone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from scripts.aws.bake.images import stored_image
 from scripts.aws.context import TAG, AwsContext
 from scripts.aws.deploy.auth import rotate_session_key, session_keys_parameter
 from scripts.aws.deploy.room import room_for_web_instance
-from scripts.aws.deploy.stack import find_launch_template
+from scripts.aws.deploy.stack import LaunchFailureReporter, failed_launch_of, find_launch_template
 from scripts.aws.instances import StackInstance, instances_named, web_name, worker_name
 from services.errors import FleetsightError
 
@@ -165,13 +165,7 @@ def web_groups(context: AwsContext) -> list[WebGroup]:
     )
     groups = []
     for each in (each for page in pages for each in page["AutoScalingGroups"]):
-        template = each.get("LaunchTemplate", {})
-        version = template.get("Version", "$Default")
-        if version in {"$Default", "$Latest"}:
-            (found,) = context.account.ec2.describe_launch_templates(
-                LaunchTemplateIds=[template.get("LaunchTemplateId", "")]
-            )["LaunchTemplates"]
-            version = str(found["DefaultVersionNumber" if version == "$Default" else "LatestVersionNumber"])
+        version = each.get("LaunchTemplate", {}).get("Version", "")  # which the stack gives as a number
         old = [
             instance["InstanceId"]
             for instance in each["Instances"]
@@ -181,10 +175,13 @@ def web_groups(context: AwsContext) -> list[WebGroup]:
     return groups
 
 
-def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every: bool = False) -> None:
-    """Replace the old instances of a group; each ends once its replacement is in service.
+def refresh_web_group(
+    context: AwsContext, group: WebGroup, make_room: Callable[[], None] | None = None, *, every: bool = False
+) -> None:
+    """Replace the old instances of a group, and wait for it; each ends once its replacement is in service.
 
-    With `every` the instances of the group's own version are replaced too, so that they start again.
+    `make_room` is called if the quota has no vCPUs for a new instance. With `every` the instances of the group's own
+    version are replaced too, so that they start again.
 
     Raises:
         RolloutError: Auto Scaling could not replace them.
@@ -205,21 +202,22 @@ def refresh_web_group(context: AwsContext, group: WebGroup, *, wait: bool, every
         if error.response["Error"]["Code"] != "InstanceRefreshInProgress":
             raise
         context.report(f"{group.name} replaces its instances already")
-    if wait:
-        context.waiter.until(
-            lambda: _is_refreshed(context, group),
-            f"{group.name} to have replaced its instance",
-            seconds=REFRESH_SECONDS,
-        )
-        context.report(f"{group.name} runs version {group.version}")
+    failures = LaunchFailureReporter(context, make_room)
+
+    def refreshed() -> bool:
+        failures.report_reason(failed_launch_of(context.account, group.name))
+        return _is_refreshed(context, group)
+
+    context.waiter.until(refreshed, f"{group.name} to have replaced its instance", seconds=REFRESH_SECONDS)
+    context.report(f"{group.name} runs version {group.version}")
 
 
-def _refresh_all(context: AwsContext, groups: Sequence[WebGroup], *, wait: bool, every: bool = False) -> None:
-    """Refresh these groups; while that is awaited, workers make room for a new instance if the quota has none."""
+def _refresh_all(context: AwsContext, groups: Sequence[WebGroup], *, every: bool = False) -> None:
+    """Refresh these groups; workers make room for a new instance if the quota has none."""
     types = [each.instance_type for each in instances_named(context.account, web_name(context.prefix))]
-    with room_for_web_instance(context, types[0]) if groups and wait and types else nullcontext():
+    with room_for_web_instance(context, types[0]) if groups and types else nullcontext() as make_room:
         for group in groups:
-            refresh_web_group(context, group, wait=wait, every=every)
+            refresh_web_group(context, group, make_room, every=every)
 
 
 def _is_refreshed(context: AwsContext, group: WebGroup) -> bool:
@@ -256,7 +254,7 @@ def wait_for_controller(context: AwsContext, template: WorkerTemplate, version: 
         context.report(f"{left} workers of other versions are left")
 
 
-def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None:
+def roll_session_keys(context: AwsContext, *, dry_run: bool) -> None:
     """Rotate the key of sessions and replace the web instances; sessions of the last key stay valid.
 
     While both instances serve, the old one rejects sessions that the new one has started.
@@ -275,7 +273,7 @@ def roll_session_keys(context: AwsContext, *, wait: bool, dry_run: bool) -> None
         context.report(", ".join(group.name for group in groups))
         return
     rotate_session_key(context)
-    _refresh_all(context, groups, wait=wait, every=True)
+    _refresh_all(context, groups, every=True)
 
 
 @dataclass(frozen=True)
@@ -284,7 +282,7 @@ class RolloutOptions:
 
     Attributes:
         to: a version of the workers' template; None for the newest, or with `back` for the previous one.
-        wait: whether to wait until the last old instance has ended.
+        wait: whether to wait until the last old worker has ended; web instances are waited for in any case.
     """
 
     to: int | None = None
@@ -326,7 +324,7 @@ def roll_out(context: AwsContext, options: RolloutOptions) -> None:
         return
     set_default_version(context, template, version, back=options.back)
     # First: a controller of an earlier release would not replace workers.
-    _refresh_all(context, groups, wait=options.wait)
+    _refresh_all(context, groups)
     if options.wait:
         wait_for_controller(context, template, version)
         template = worker_template(context)

@@ -234,6 +234,7 @@ def typed(fleet: Fleet, *arguments: str) -> Result:
     ("arguments", "code", "said"),
     [
         (("--new-session-key", "--back"), 2, "give one"),
+        (("--new-session-key", "--no-wait"), 2, "give one"),
         (("--back", "--to", "1"), 2, "--back and --to each name a version: give one of them"),
         (("--new-session-key",), 1, "there is no web instance of "),
     ],

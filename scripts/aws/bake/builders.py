@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 import ami
 from scripts.aws.bake.spec import (
@@ -324,7 +324,6 @@ class BuilderReport(BaseModel):
         seconds: how long the build took.
         archive: SHA-256 of the source archive that it was given.
         image: version of the image, or None if it was not built.
-        versions: of the software below it.
         log_tail: the last lines of its log.
     """
 
@@ -335,7 +334,6 @@ class BuilderReport(BaseModel):
     archive: str
     seconds: float = 0.0
     image: ImageVersion | None = None
-    versions: dict[str, str] = Field(default_factory=dict)
     log_tail: tuple[str, ...] = ()
 
 

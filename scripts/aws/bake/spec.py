@@ -133,6 +133,9 @@ def base_image(ec2: "EC2Client", instance_type: str, engine: EngineName, roles: 
 def newest_debian(ec2: "EC2Client", instance_type: InstanceType) -> BaseImage:
     """Return the newest official image of Debian 12 for the architecture of an instance type in this region.
 
+    Debian publishes to the partition aws. An account of another one, such as AWS GovCloud, has copies of its own:
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-store-restore.html#copy-to-partition
+
     Raises:
         BakeError: the region has no such image, or Debian has none for this architecture.
     """
@@ -141,15 +144,20 @@ def newest_debian(ec2: "EC2Client", instance_type: InstanceType) -> BaseImage:
         raise BakeError(
             f"{instance_type.name} has the architecture {architecture}: name a type of {' or '.join(DEBIAN_NAMES)}"
         )
-    names = f"debian-12-{DEBIAN_NAMES[architecture]}-*"
+    names, is_elsewhere = f"debian-12-{DEBIAN_NAMES[architecture]}-*", ec2.meta.partition != "aws"
     images = [
         image
         for page in ec2.get_paginator("describe_images").paginate(
-            Owners=[DEBIAN_OWNER],
+            Owners=["self" if is_elsewhere else DEBIAN_OWNER],
             Filters=[{"Name": "name", "Values": [names]}, {"Name": "state", "Values": ["available"]}],
         )
         for image in page["Images"]
     ]
+    if not images and is_elsewhere:
+        raise BakeError(
+            f"Debian publishes no image in the partition {ec2.meta.partition}: copy one from another partition as "
+            f"{names} into your account, with `aws ec2 create-store-image-task` and `create-restore-image-task`"
+        )
     if not images:
         raise BakeError(
             f"account {DEBIAN_OWNER}, which is Debian's, has no image {names} in this region, or the account's "

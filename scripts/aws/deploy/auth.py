@@ -67,15 +67,15 @@ def check_sender(settings: StackSettings, stack: StackDescription | None) -> Non
     """Check that mail has a sender: an identity of SES is an address, or a domain that needs an address.
 
     Raises:
-        SettingError: the identity is a domain, and no address is given.
+        SettingError: the identity is a domain, and no address of it or of a subdomain is given.
     """
     values = parameter_values(settings, stack)
-    sender, address = values[SENDER], values[SENDER_ADDRESS]
-    if sender and "@" not in sender and not address:
-        domain = sender.rpartition("/")[2]
+    sender, address = values[SENDER], values[SENDER_ADDRESS].rstrip(">")
+    domain = sender.rpartition("/")[2]
+    if sender and "@" not in sender and not f".{address.rpartition('@')[2]}".endswith(f".{domain}"):
         raise SettingError(
-            f"{SENDER}={sender}: this identity of SES is a domain: give the address that mails come from, as "
-            f"--set {SENDER_ADDRESS}=fleetsight@{domain}"
+            f"{SENDER}={sender}: this identity of SES is a domain: give the address that mails come from, of the "
+            f"domain or a subdomain, as --set {SENDER_ADDRESS}=fleetsight@{domain}"
         )
 
 

@@ -3,14 +3,13 @@
 The new instance starts before the old one ends: both must fit into the account's quota of vCPUs beside the workers.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
 from scripts.aws.context import AwsContext, TimedOutError, explain_error
 from scripts.aws.deploy.stack import StackDescription, find_stack
@@ -33,34 +32,28 @@ DRAIN_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Room:
-    """The vCPUs of an on-demand quota.
+class VcpuQuota:
+    """The on-demand quota that counts the vCPUs of the web instances.
 
     Attributes:
-        limit: of the quota.
-        running: vCPUs of each instance that it counts, by their ids.
+        code: of the quota; None for instance types whose quota is unknown.
+        limit: vCPUs; None if it is unknown.
         needed: vCPUs of one more web instance.
     """
 
-    limit: int
-    running: Mapping[str, int]
+    code: str | None
+    limit: int | None
     needed: int
 
-    @property
-    def free(self) -> int:
-        """The vCPUs that are left."""
-        return self.limit - sum(self.running.values())
 
-
-def read_room(context: AwsContext, web_type: str) -> Room | None:
-    """Return the room for one more web instance, or None if the quota is unknown."""
-    account, code = context.account, quota_code(web_type, "on_demand")
+def read_quota(context: AwsContext, web_type: str) -> VcpuQuota:
+    """Return the quota that one more web instance needs."""
+    account, code, limit = context.account, quota_code(web_type, "on_demand"), None
     try:
-        needed = describe_instance_types(account.ec2, [web_type])[web_type].vcpus
-        return None if code is None else Room(quota_limit(account, code), running_vcpus(account, code), needed)
+        limit = quota_limit(account, code) if code else None
     except (BotoCoreError, ClientError) as error:
         context.report(f"The quota of vCPUs is unknown: {explain_error(error)}")
-        return None
+    return VcpuQuota(code, limit, describe_instance_types(account.ec2, [web_type])[web_type].vcpus)
 
 
 @contextmanager
@@ -71,27 +64,27 @@ def room_for_web_instance(context: AwsContext, web_type: str) -> Iterator[Callab
     their images and end, so no image is lost. The block calls what is yielded if EC2 refuses the web instance all the
     same. The pause ends with the block, or by itself if the command dies.
     """
-    room = read_room(context, web_type)
+    quota = read_quota(context, web_type)
     try:
-        if room is not None and room.free < 2 * room.needed:
-            _make_room(context, web_type)
-        yield lambda: _make_room(context, web_type)
+        if quota.limit and quota.limit - _used(context, quota) < 2 * quota.needed:
+            _make_room(context, quota, web_type)
+        # EC2 has refused: no more is free than what runs now leaves.
+        yield lambda: _make_room(context, replace(quota, limit=quota.limit or _used(context, quota)), web_type)
     finally:
         stack = find_stack(context.account, context.prefix)
         if stack is not None and not stack.is_busy:  # the command was interrupted, and CloudFormation goes on
             release_workers(context, stack)
 
 
+def _used(context: AwsContext, quota: VcpuQuota) -> int:
+    return sum(running_vcpus(context.account, quota.code).values())
+
+
 def release_workers(context: AwsContext, stack: StackDescription) -> None:
     """End the pause, if this or an earlier run of a command has made it."""
     store = _fleet_store(context, stack)
-    if store is not None and _is_own(store.paused()):
-        store.resume()
+    if store is not None and store.resume_if(HELD_REASON):
         context.report_change("let workers start again")
-
-
-def _is_own(pause: FleetPause | None) -> bool:
-    return pause is not None and pause.reason.startswith(HELD_REASON)
 
 
 def _fleet_store(context: AwsContext, stack: StackDescription) -> FleetStore | None:
@@ -100,18 +93,18 @@ def _fleet_store(context: AwsContext, stack: StackDescription) -> FleetStore | N
     return None if table is None else FleetStore(Table(context.account.dynamodb, table))
 
 
-def _make_room(context: AwsContext, web_type: str) -> None:
+def _make_room(context: AwsContext, quota: VcpuQuota, web_type: str) -> None:
     """Pause the fleet, unless operators have, and let as many workers end as a new web instance needs."""
     stack = find_stack(context.account, context.prefix)
     store = None if stack is None else _fleet_store(context, stack)
-    if store is not None and ((pause := store.paused()) is None or _is_own(pause)):
+    if store is not None and ((pause := store.paused()) is None or pause.reason.startswith(HELD_REASON)):
         now = utc_now()
         until = now + timedelta(minutes=HELD_MINUTES)
         store.pause(now, f"{HELD_REASON}; until {until:%H:%M} UTC at the latest", until)
         context.report_change("paused the fleet: the quota has few vCPUs while a web instance is replaced")
     try:
         what = f"vCPUs for a {web_type}"
-        context.waiter.until(lambda: _has_room(context, web_type), what, seconds=DRAIN_SECONDS)
+        context.waiter.until(lambda: _has_room(context, quota), what, seconds=DRAIN_SECONDS)
     except TimedOutError:
         context.report(
             f"The account's other instances leave no vCPUs for a {web_type}: unless some end, the new web instance "
@@ -119,16 +112,19 @@ def _make_room(context: AwsContext, web_type: str) -> None:
         )
 
 
-def _has_room(context: AwsContext, web_type: str) -> bool:
-    """Return whether a new web instance fits; ask workers to end otherwise, all of them if the quota is unknown."""
-    room, fleet = read_room(context, web_type), Fleet(context.account.ec2, worker_name(context.prefix))
+def _has_room(context: AwsContext, quota: VcpuQuota) -> bool:
+    """Return whether a new web instance fits; ask workers to end otherwise, protected ones last.
+
+    Only workers that the quota counts are asked, so neither Spot Instances nor, usually, those with a GPU.
+    """
+    fleet = Fleet(context.account.ec2, worker_name(context.prefix))
+    running = running_vcpus(context.account, quota.code)
     workers = instances_named(context.account, fleet.name, states=["pending", "running"])
-    if room is not None:
-        workers = [each for each in workers if each.instance_id in room.running]
-    lacking = len(workers) if room is None else room.needed - room.free
-    for worker in sorted(workers, key=lambda each: not each.draining):
-        if lacking > 0 and not worker.draining:
-            fleet.request_drain([worker.instance_id])
-            context.report_change(f"asked the worker {worker.instance_id} to finish what it has and end")
-        lacking -= 1 if room is None else room.running[worker.instance_id]
-    return not workers if room is None else room.free >= room.needed
+    lacking = missing = quota.needed + sum(running.values()) - (quota.limit or 0)
+    for worker in sorted(workers, key=lambda each: (not each.draining, each.protected)):
+        if lacking > 0 and worker.instance_id in running:
+            if not worker.draining:
+                fleet.request_drain([worker.instance_id])
+                context.report_change(f"asked the worker {worker.instance_id} to finish what it has and end")
+            lacking -= running[worker.instance_id]
+    return missing <= 0

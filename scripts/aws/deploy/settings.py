@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 TEMPLATE_PATH = Path(__file__).parents[3] / "infra" / "stack.yaml"
 _NAME_PROPERTY = re.compile(r'^( +(?:BucketName|TableName): )!Sub "([^"]+)"$', re.MULTILINE)
-_BUDGET = re.compile("^  MonthlyCost:\n(?:    .*\n)+", re.MULTILINE)
+OPTIONAL_PARTS = {"MonthlyBudget": ["HasBudget"], "StaticSite": ["HasSite", "HasSiteName"]}
+"""The conditions of parts of the stack that some regions cannot have, by the parameter that turns the part off."""
+
+OFF = {"", "0", "false"}
+"""Values of a parameter that turn its part of the stack off."""
 CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 
 MAX_BYTES = 4_096
 """The largest value of a parameter."""
 
-MAX_RIGHTS_CHARACTERS = 1_780
+MAX_RIGHTS_CHARACTERS = 1_730
 """The most that the rights to import sources and destinations may take of the controller's role.
 
 The inline policies of a role are limited to 10,240 characters, and those of a stack with all its parts take the rest.
@@ -205,12 +209,19 @@ def pseudo_values(context: AwsContext) -> dict[str, str]:
     return {"Prefix": context.prefix, "AWS::AccountId": account.id, "AWS::Region": account.region_name}
 
 
-def without_budget(body: str) -> str:
-    """Return a template without the budget: some regions have no such type, and refuse a template that names it.
+def template_for(parameters: Mapping[str, str]) -> str:
+    """Return the template without the budget, and without the site, if the parameters turn them off.
 
+    CloudFormation refuses a template that names a type which the region does not have, such as a budget in
+    eu-central-2, or CloudFront's types in AWS GovCloud, even if a condition leaves it out:
     https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2177
     """
-    return _BUDGET.sub("", body)
+    off = [each for name, parts in OPTIONAL_PARTS.items() if parameters[name] in OFF for each in parts]
+    if not off:
+        return load_template().body
+    is_off = re.compile(rf"^(?:    |  \w+: \{{)Condition: (?:{'|'.join(off)})\b", re.MULTILINE)
+    entries = re.split(r"^(?=  \w|\w)", load_template().body, flags=re.MULTILINE)
+    return "".join(each for each in entries if not is_off.search(each))
 
 
 def upload_template(context: AwsContext, body: str) -> str:

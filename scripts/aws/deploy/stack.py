@@ -217,9 +217,12 @@ def failed_launch(account: AwsAccount, stack: StackDescription) -> str:
     https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
     """
     groups = group_names(account, stack)
-    if not groups:
-        return ""
-    reply = account.autoscaling.describe_scaling_activities(AutoScalingGroupName=groups[0], MaxRecords=MAX_ACTIVITIES)
+    return failed_launch_of(account, groups[0]) if groups else ""
+
+
+def failed_launch_of(account: AwsAccount, group: str) -> str:
+    """Return why the newest complete activity of a group has failed, or an empty text if it has not."""
+    reply = account.autoscaling.describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=MAX_ACTIVITIES)
     newest = next((each for each in reply["Activities"] if each["StatusCode"] in ENDED), None)
     if newest is None or newest["StatusCode"] != "Failed":
         return ""
@@ -240,7 +243,10 @@ class LaunchFailureReporter:
 
     def report(self, stack: StackDescription) -> None:
         """Report why the newest launch has failed, if this reason is new."""
-        reason = failed_launch(self.context.account, stack)
+        self.report_reason(failed_launch(self.context.account, stack))
+
+    def report_reason(self, reason: str) -> None:
+        """Report why a launch has failed, if this reason is new; it is empty if none has."""
         if reason and reason not in self._reported:
             self._reported.add(reason)
             self.context.report(f"Auto Scaling could not launch the web instance, and tries again: {reason}")

@@ -55,10 +55,10 @@ from scripts.aws.deploy.settings import (
     parameter_values,
     source_parameters,
     stack_config,
+    template_for,
     unkept_days,
     upload_template,
     validated_config,
-    without_budget,
 )
 from scripts.aws.deploy.stack import (
     AUTO_SCALING_GROUP,
@@ -74,7 +74,7 @@ from scripts.aws.down import restart_web_tier
 from scripts.aws.preflight.account import ACCOUNT_CHECKS
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import BUILDER_CHECKS, NETWORK_CHECKS
-from scripts.aws.preflight.permissions import OFF, existing_boundary
+from scripts.aws.preflight.permissions import existing_boundary
 from scripts.demo_model import DEMO_NAME
 from services.errors import FleetsightError
 from services.lease import move_lease
@@ -148,6 +148,7 @@ class UpOptions:
         vpc_id, subnet_ids: the new network of the stack; empty for the present one, or the default VPC.
         bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`. With `DEMO_NAME` it is that
             for photos, and the demo's own is offered beside it.
+        rebake: bake images of the newest base and this source too, unless they exist.
         dry_run: report what would be done, and change nothing.
         service_role: ARN of the role that CloudFormation assumes; empty to keep that of the stack.
     """
@@ -157,6 +158,7 @@ class UpOptions:
     subnet_ids: tuple[str, ...] = ()
     bundle: str | None = None
     bake: bool = True
+    rebake: bool = False
     dry_run: bool = False
     service_role: str = ""
 
@@ -202,9 +204,9 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
         _dry_run(plan, options, stack, lacking)
         return None
     offered = demo_bundles(config.worker.engine, context.report) if options.bundle == DEMO_NAME else ()
-    if lacking:
+    if lacking or options.rebake:
         options = replace(options, bundle=str(offered[0])) if offered else options
-        _bake_missing(plan, options, prompts, lacking)
+        _bake_missing(plan, options, prompts, ROLES if options.rebake else lacking)
     prepare_stack(context)
     stack = find_stack(account, prefix) or deleted_stack(context)  # it may have changed meanwhile
     proposed = _create_change_set(plan, options, stack)
@@ -290,7 +292,9 @@ def _plan(
         wanted["PermissionsBoundaryArn"] = existing_boundary(context.account, context.prefix)
     is_new = stack is None or stack.is_deleted
     role = options.service_role or ("" if stack is None else stack.service_role)  # which the stack keeps
-    return StackPlan(context, network, config, wanted, available_images(context), is_new, role)
+    return StackPlan(
+        context, network, config, wanted, available_images(context), is_new, role, bool(options.service_role)
+    )
 
 
 def _report_findings(context: AwsContext, findings: Sequence[tuple[str, Finding]], *, verbose: bool) -> None:
@@ -324,11 +328,14 @@ def _find_network(context: AwsContext, options: UpOptions, stack: StackDescripti
 
 
 def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: Sequence[Role]) -> None:
-    """Bake the images of these roles in the stack's network."""
+    """Bake the images of these roles in the stack's network, unless those of this source and base exist."""
     lacking = " and ".join(roles)
     if not options.bake:
         raise DeclinedError(f"there is no image for {lacking}: run `fleetsight bake`, or this without --no-bake")
-    plan.context.report(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
+    if options.rebake:
+        plan.context.report("Images of the newest Debian and this source are baked first, unless they exist.")
+    else:
+        plan.context.report(f"There is no image for {lacking}: it is baked first, which takes some minutes.")
     types = {role: plan.builder_type(role) for role in roles}
     for kind in dict.fromkeys(types.values()):
         builder_config = BuilderConfig(lambda: new_id().lower(), kind, tuple(plan.subnet_ids))
@@ -340,8 +347,7 @@ def _create_change_set(
     plan: StackPlan, options: UpOptions, stack: StackDescription | None, *, reverts_drift: bool = False
 ) -> ProposedChangeSet | None:
     context, wanted = plan.context, _wanted_parameters(plan, options, stack)
-    body = load_template().body
-    url = upload_template(context, without_budget(body) if plan.parameters["MonthlyBudget"] in OFF else body)
+    url = upload_template(context, template_for(plan.parameters))
     kind: ChangeSetType = "CREATE" if stack is None or stack.is_deleted else "UPDATE"
     if stack is not None and kind == "UPDATE":
         delete_stale_change_sets(context.account, stack.stack_id)
@@ -409,6 +415,8 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
     A change set needs existing images: an image of Amazon's replaces each missing one.
     """
     context, account = plan.context, plan.account
+    if options.rebake:
+        context.report("Images of the newest Debian and this source would be baked first, unless they exist.")
     if lacking:
         context.report(f"There is no image for {' and '.join(lacking)}: it would be baked first.")
         others = {f"{role.title()}Image": AMAZON_LINUX for role in lacking}

@@ -62,6 +62,7 @@ class StackPlan:
         config: of its web instance.
         images: ids of the existing images, by role.
         service_role: ARN of the role that CloudFormation assumes; empty to use the rights of the caller.
+        passes_role: whether the caller gives the stack this role; else the stack has it already.
         type_option, subnet_option: the options by which the user names other instance types, and other subnets.
     """
 
@@ -72,6 +73,7 @@ class StackPlan:
     images: Mapping[Role, str]
     is_new: bool
     service_role: str = ""
+    passes_role: bool = False
     type_option: str = "--set WebInstanceType=TYPE, --config fleet.instance_types=[TYPE]"
     subnet_option: str = "--subnets"
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from scripts.aws.bake.spec import (
-    DEBIAN_OWNER,
     ENGINE_TAG,
     BakeError,
     disk_gib,
@@ -94,7 +93,7 @@ def check_launch(plan: StackPlan) -> Iterable[Finding]:
     try:
         images = _launch_images(plan)
     except BakeError as error:
-        yield Finding(Level.STOP, str(error), f"If the account has Allowed AMIs, allow those of {DEBIAN_OWNER}")
+        yield Finding(Level.STOP, str(error))
         return
     refused = {kind: refusal for kind in plan.types if (refusal := _launch_error(plan, kind, images[kind]))}
     for kind, refusal in refused.items():
@@ -198,7 +197,7 @@ def check_images(plan: StackPlan) -> Iterable[Finding]:
         days = (utc_now() - datetime.fromisoformat(created)).days if created else 0
         if days > MAX_IMAGE_DAYS:
             words = f"the {by_id[image['ImageId']]}'s image {image['ImageId']} is {days} days old"
-            wrong.append(Finding(Level.WARNING, words, "`fleetsight bake` takes the security fixes since"))
+            wrong.append(Finding(Level.WARNING, words, "`fleetsight up --rebake` takes the fixes since"))
     yield from wrong or [
         Finding(Level.OK, "images are for the architecture of their instance types and for the engine")
     ]

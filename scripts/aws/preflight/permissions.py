@@ -12,6 +12,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from scripts.aws.context import AwsAccount
+from scripts.aws.deploy.settings import OFF
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
@@ -63,9 +64,6 @@ TEMPLATE_CONDITIONS: Mapping[str, Any] = {
     "HasOthers": {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", {"Ref": "OtherResources"}]}, ""]}]},
 }
 
-OFF = {"", "0", "false"}
-"""Values of a parameter that turn its part of the stack off."""
-
 MAX_STATEMENTS_CHARACTERS = 6_144 - 50
 """The largest list of statements, in JSON without white space: a managed policy is limited to 6,144 characters.
 
@@ -95,6 +93,7 @@ class Permission:
         effect: Allow or Deny.
         condition: of the policy's statement, with the same words in braces and {boundary}.
         by: `stack` if only CloudFormation needs the actions; a service role can have them instead of its user.
+            `person` if only the user needs them.
     """
 
     name: str
@@ -187,7 +186,7 @@ def deploy_template(prefix: str, boundary: str = "") -> dict[str, Any]:
             template creates one.
     """
     bound_by = boundary or BOUNDARY
-    deploy = _managed("Deploy", deploy_policies(prefix, boundary=bound_by))
+    deploy = _managed(prefix, "Deploy", deploy_policies(prefix, boundary=bound_by))
     service_role = {
         "Type": "AWS::IAM::Role",
         "Condition": "HasServiceRole",
@@ -200,7 +199,7 @@ def deploy_template(prefix: str, boundary: str = "") -> dict[str, Any]:
         *deploy_policies(prefix, boundary=bound_by, with_service_role=True),
         {"Version": "2012-10-17", "Statement": [PASS_SERVICE_ROLE]},
     ]
-    person = {name: {**each, "Condition": "HasServiceRole"} for name, each in _managed("Person", own).items()}
+    person = {name: {**each, "Condition": "HasServiceRole"} for name, each in _managed(prefix, "Person", own).items()}
     resources: dict[str, Any] = {**deploy, "ServiceRole": service_role, **person}
     parameters, conditions = dict(TEMPLATE_PARAMETERS), dict(TEMPLATE_CONDITIONS)
     if boundary:
@@ -208,9 +207,7 @@ def deploy_template(prefix: str, boundary: str = "") -> dict[str, Any]:
     else:
         bound = boundary_policy(prefix)
         bound["Statement"].append({"Fn::If": ["HasOthers", OTHER_RESOURCES, {"Ref": "AWS::NoValue"}]})
-        (resources["Boundary"],) = _managed("Boundary", [bound]).values()
-        name = BOUNDARY.rpartition("/")[2].format_map({**PSEUDO_VALUES, "prefix": prefix})
-        resources["Boundary"]["Properties"]["ManagedPolicyName"] = {"Fn::Sub": name}
+        resources |= _managed(prefix, "Boundary", [bound])
     outputs: dict[str, Any] = {
         name: {"Value": {"Ref": name}} for name in resources if name != "ServiceRole" and name not in person
     }
@@ -225,10 +222,21 @@ def deploy_template(prefix: str, boundary: str = "") -> dict[str, Any]:
     }
 
 
-def _managed(name: str, policies: Sequence[Policy]) -> dict[str, dict[str, Any]]:
+def _managed(prefix: str, name: str, policies: Sequence[Policy]) -> dict[str, dict[str, Any]]:
+    """Return managed policies by their logical names; a single one has no number.
+
+    IAM Identity Center knows policies by their names, so CloudFormation does not generate them.
+    """
+    names = [f"{name}{number}" for number in range(1, len(policies) + 1)] if len(policies) > 1 else [name]
     return {
-        f"{name}{number}": {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": _substituted(policy)}}
-        for number, policy in enumerate(policies, 1)
+        each: {
+            "Type": "AWS::IAM::ManagedPolicy",
+            "Properties": {
+                "ManagedPolicyName": {"Fn::Sub": f"{prefix}-{PSEUDO_VALUES['region']}-{each.lower()}"},
+                "PolicyDocument": _substituted(policy),
+            },
+        }
+        for each, policy in zip(names, policies, strict=True)
     }
 
 
@@ -273,6 +281,12 @@ def policy_source(account: AwsAccount) -> str | None:
     return None
 
 
+def pass_permission(service_role: str) -> Permission:
+    """Return the permission of a user who lets CloudFormation assume this role."""
+    resource = service_role.split(":", 2)[2]
+    return Permission("PassServiceRole", [resource], "iam:PassRole", condition=PASS_SERVICE_ROLE["Condition"])
+
+
 def denials(
     account: AwsAccount, prefix: str, source: str, permissions: Sequence[Permission], boundary: str = ""
 ) -> dict[str, bool]:
@@ -281,16 +295,8 @@ def denials(
     The simulation can differ from a real call. It does not know all conditions of policies, such as a second factor
     at sign-in, and it simulates any resource (*) although a policy may allow some. Only a rollback needs deletions.
     """
-    known = {
-        "aws:RequestedRegion": account.region_name,
-        **({"iam:PermissionsBoundary": boundary} if boundary else {}),
-    }
-    context: list[ContextEntryTypeDef] = [
-        {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value]}
-        for key, value in known.items()
-    ]
     values = {"partition": account.partition, "region": account.region_name, "account": account.id}
-    values["prefix"] = prefix
+    values |= {"prefix": prefix, "boundary": boundary}
     paginator = account.iam.get_paginator("simulate_principal_policy")
     found: dict[str, bool] = {}
     for permission in (each for each in permissions if each.actions):
@@ -298,6 +304,12 @@ def denials(
         actions = [each for each in permission.actions.split() if each != "ec2:RunInstances"]
         # A name that the pattern matches: the simulation accepts resources, not patterns.
         arns = [each if each == "*" else each.replace("*", "check") for each in permission.arns(values)]
+        known = {"aws:RequestedRegion": account.region_name, **permission.condition.get("StringEquals", {})}
+        context: list[ContextEntryTypeDef] = [
+            {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value.format_map(values)]}
+            for key, value in known.items()
+            if value.format_map(values)
+        ]
         pages = paginator.paginate(
             PolicySourceArn=source, ActionNames=actions, ResourceArns=arns, ContextEntries=context
         )

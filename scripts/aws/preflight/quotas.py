@@ -106,8 +106,11 @@ def quota_limit(account: AwsAccount, code: str) -> int:
     return int(account.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
 
 
-def running_vcpus(account: AwsAccount, code: str) -> dict[str, int]:
-    """Return the vCPUs of each of the account's running on-demand instances that a quota counts, by their ids."""
+def running_vcpus(account: AwsAccount, code: str | None) -> dict[str, int]:
+    """Return the vCPUs of each of the account's running on-demand instances that a quota counts, by their ids.
+
+    None counts the types whose quota is unknown.
+    """
     running: FilterTypeDef = {"Name": "instance-state-name", "Values": ["pending", "running"]}
     pages = account.ec2.get_paginator("describe_instances").paginate(Filters=[running])
     instances = [

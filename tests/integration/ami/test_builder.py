@@ -5,7 +5,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -130,7 +129,6 @@ def test_a_builder_provisions_reports_and_powers_off(machine: Machine) -> None:
     assert report["ok"] is True
     assert report["image"] == VERSION
     assert report["log_tail"] == ["it works"]
-    assert report["versions"]["kernel"] == os.uname().release
     first, provision, *rest = machine.calls()
     assert first == "shutdown -P +40"
     assert provision.startswith("provision --role worker --source ")

@@ -202,22 +202,23 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
 
     printed = {}
     for _, command in commands_of("docs/operate.md"):
-        if " roll " in command:
+        if " --rebake " in command:
             reader.account.ec2.create_launch_template_version(
                 LaunchTemplateName=reader.stack.outputs["WorkerTemplateName"], SourceVersion="1",
                 LaunchTemplateData={},
             )  # fmt: skip
         printed[command.partition(" --region")[0].removeprefix("./scripts/fleetsight ")] = reader.run(command)
 
-    assert list(printed) == ["aws check", "bake", "up --dry-run", "up", "roll"]
+    assert list(printed) == ["aws check", "up --rebake"]
     assert " stop " not in printed["aws check"]
-    assert printed["bake"].count("image of this source and base already") == 2
-    assert printed["up --dry-run"].count("as it should be: nothing would be done.") == 1
-    assert printed["up"].endswith(f"Fleetsight is at {address}")
-    assert "it shall be version 2" in printed["roll"]
-    assert "3 workers are of other versions: the controller replaces a few at a time." in printed["roll"]
-    assert "1 workers of other versions are left" in printed["roll"]
-    assert printed["roll"].endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
+    upgraded = printed["up --rebake"]
+    assert upgraded.count("image of this source and base already") == 2
+    assert "is as it should be. " in upgraded
+    assert f"Fleetsight is at {address} " in upgraded
+    assert "it shall be version 2" in upgraded
+    assert "3 workers are of other versions: the controller replaces a few at a time." in upgraded
+    assert "1 workers of other versions are left" in upgraded
+    assert upgraded.endswith("All workers are of version 2; `fleetsight roll --back` is the way back.")
 
     [new_key] = [command for _, command in commands_of(PAGE) if " roll " in command]
     printed_of_key = reader.run(f"{new_key} --dry-run")

@@ -1,19 +1,13 @@
-"""``fleetsight down`` on a local cloud: what is deleted, what is kept, and the proof by AWS's documented answers.
-
-GetResources returns "all the tagged or previously tagged resources": deleted ones are listed for a while.
-https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetResources.html
-https://github.com/aws/aws-sdk/issues/676
-"""
+"""``fleetsight down`` on a local cloud: what is deleted, and what is kept."""
 
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from botocore.stub import Stubber
 
 from core.fleet.store import CONTROLLER_LEASE
 from localcloud.launch import LocalCloud
@@ -25,7 +19,7 @@ from scripts.aws.deploy.kept_settings import begin_adoption, is_adopting
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import StackFailedError, find_stack
 from scripts.aws.deploy.up import move_controllers
-from scripts.aws.down import TAG_READERS, ResourcesLeftError, verify_deleted
+from scripts.aws.down import ResourcesLeftError
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
 from scripts.restore import plan_restore, restore
@@ -41,8 +35,6 @@ from tests.support.aws_stage import (
     launch_workers,
     left,
     make_belongings,
-    stubbed,
-    stubbed_stage,
 )
 from tests.support.stack_template import RESOURCES
 from tests.support.waiting import wait_until
@@ -329,123 +321,12 @@ def test_resources_of_others_stay(stage: Stage) -> None:
 
 
 def test_the_command_fails_and_names_resources_that_are_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    account, name = stage.account, f"{stage.prefix}-stray"
-    queue = account.sqs.create_queue(QueueName=name, tags={TAG: stage.prefix})["QueueUrl"]
-    topic = account.sns.create_topic(Name=name, Tags=[{"Key": TAG, "Value": stage.prefix}])["TopicArn"]
-    monkeypatch.setattr(down, "VERIFY_SECONDS", 3.0)
+    stage.up()
+    make_belongings(stage)
+    monkeypatch.setattr(down, "_delete_all", lambda *_: None)
     with pytest.raises(ResourcesLeftError, match="run this again; if it stays, delete it by hand") as refused:
-        verify_deleted(stage.context, with_data=True)
-    assert {topic, topic.replace(":sns:", ":sqs:")} <= {line.strip() for line in str(refused.value).splitlines()}
-    account.sqs.delete_queue(QueueUrl=queue)
-    account.sns.delete_topic(TopicArn=topic)
-    verify_deleted(stage.context, with_data=True)
-
-
-AT = "us-east-1:123456789012"
-TOPIC = f"arn:aws:sns:{AT}:fs-alerts"
-TAGS = [{"Key": TAG, "Value": "fs"}]
-
-QUESTIONS: dict[str, tuple[str, str, Mapping[str, Any], Mapping[str, Any], str | Mapping[str, Any]]] = {
-    f"arn:aws:autoscaling:{AT}:autoScalingGroup:7b2c:autoScalingGroupName/fs-web": (
-        "autoscaling",
-        "describe_tags",
-        {"Filters": [{"Name": "auto-scaling-group", "Values": ["fs-web"]}]},
-        {"Tags": TAGS},
-        {"Tags": []},
-    ),
-    "arn:aws:cloudfront::123456789012:distribution/E1": (
-        "cloudfront",
-        "list_tags_for_resource",
-        {"Resource": "arn:aws:cloudfront::123456789012:distribution/E1"},
-        {"Tags": {"Items": TAGS}},
-        "NoSuchResource",
-    ),
-    f"arn:aws:cloudwatch:{AT}:alarm:fs-DeadLetters": (
-        "cloudwatch",
-        "list_tags_for_resource",
-        {"ResourceARN": f"arn:aws:cloudwatch:{AT}:alarm:fs-DeadLetters"},
-        {"Tags": TAGS},
-        "ResourceNotFoundException",
-    ),
-    f"arn:aws:ec2:{AT}:vpc-endpoint/vpce-1": (
-        "ec2",
-        "describe_tags",
-        {"Filters": [{"Name": "resource-id", "Values": ["vpce-1"]}, {"Name": "key", "Values": [TAG]}]},
-        {"Tags": TAGS},
-        {"Tags": []},
-    ),
-    f"arn:aws:elasticloadbalancing:{AT}:loadbalancer/app/fs/1": (
-        "elbv2",
-        "describe_tags",
-        {"ResourceArns": [f"arn:aws:elasticloadbalancing:{AT}:loadbalancer/app/fs/1"]},
-        {"TagDescriptions": [{"Tags": TAGS}]},
-        "LoadBalancerNotFound",
-    ),
-    TOPIC: ("sns", "list_tags_for_resource", {"ResourceArn": TOPIC}, {"Tags": TAGS}, "ResourceNotFound"),
-    f"arn:aws:sqs:{AT}:fs-requests": (
-        "sqs",
-        "get_queue_url",
-        {"QueueName": "fs-requests"},
-        {"QueueUrl": "https://sqs/1/fs-requests"},
-        "AWS.SimpleQueueService.NonExistentQueue",
-    ),
-}
-"""By ARN: client, operation, request, the answer while the resource exists, and the answer, or error, afterwards.
-
-The errors are those of the operation's page in each service's API reference, as botocore's models have them; for SQS
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html
-"""
-
-
-@contextmanager
-def proof(arn: str, *answers: bool) -> Iterator[tuple[Stage, dict[str, Stubber]]]:
-    """Yield a stage without a stack, and its stubs; its tagging API still lists an ARN.
-
-    The tagging API is asked as often as there are answers, and then the ARN's service says whether it exists.
-    """
-    names = {"cloudformation", "resourcegroupstaggingapi", *(each[0] for each in QUESTIONS.values())}
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(down, "RESOURCE_TYPES", ())
-        stubs = {name: stack.enter_context(stubbed(name)) for name in names}
-        gone = "Stack with id fs does not exist"
-        stubs["cloudformation"].add_client_error("describe_stacks", "ValidationError", gone)
-        for exists in answers:
-            listed = {"ResourceTagMappingList": [{"ResourceARN": arn, "Tags": TAGS}]}
-            stubs["resourcegroupstaggingapi"].add_response("get_resources", listed)
-            if arn in QUESTIONS:
-                service, operation, asked, *found = QUESTIONS[arn]
-                answer = found[not exists]
-                if isinstance(answer, str):
-                    stubs[service].add_client_error(operation, answer, expected_params=dict(asked))
-                else:
-                    stubs[service].add_response(operation, dict(answer), dict(asked))
-        yield stubbed_stage(**stubs), stubs
-
-
-def test_every_tag_reader_has_a_case() -> None:
-    assert {arn.split(":")[2] for arn in QUESTIONS} == set(TAG_READERS)
-
-
-@pytest.mark.parametrize(("arn", "polls"), [(TOPIC, 1), *((arn, 3) for arn in QUESTIONS)])
-def test_verification_waits_until_the_service_of_a_tagged_resource_has_deleted_it(arn: str, polls: int) -> None:
-    with proof(arn, *[True] * (polls - 1), False) as (stage, _):
-        verify_deleted(stage.context, with_data=True)
-    assert "Nothing that carries the tag fleetsight=fs is left." in stage.seen
-    assert (stage.time.now > 0) == (polls > 1)
-
-
-@pytest.mark.parametrize("arn", [TOPIC, f"arn:aws:unheard:{AT}:of/it"], ids=["exists", "no question is known"])
-def test_a_resource_that_still_exists_after_the_wait_is_named(monkeypatch: pytest.MonkeyPatch, arn: str) -> None:
-    monkeypatch.setattr(down, "VERIFY_SECONDS", 2.0)
-    with proof(arn, True, True) as (stage, _), pytest.raises(ResourcesLeftError, match=f"is left:\n  {arn}\n"):
-        verify_deleted(stage.context, with_data=True)
-
-
-def test_a_denied_service_does_not_prove_the_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(down, "VERIFY_SECONDS", 0.0)
-    with proof(TOPIC) as (stage, stubs):
-        listed = {"ResourceTagMappingList": [{"ResourceARN": TOPIC, "Tags": TAGS}]}
-        stubs["resourcegroupstaggingapi"].add_response("get_resources", listed)
-        stubs["sns"].add_client_error("list_tags_for_resource", "AuthorizationError")
-        with pytest.raises(ResourcesLeftError, match=TOPIC):
-            verify_deleted(stage.context, with_data=True)
+        stage.down()
+    named = {line.strip().rpartition(" ")[0] for line in str(refused.value).splitlines()[1:-1]}
+    assert named >= {"instance", "image", "snapshot", "volume", "security group", f"stack {stage.prefix},"}
+    monkeypatch.undo()
+    stage.down(delete_data=True)

@@ -2,7 +2,7 @@
 that wants a worker at all times.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from scripts.aws.instances import StackInstance, instances_named, web_name, work
 from scripts.aws.preflight.quotas import running_vcpus
 from scripts.aws.rollout import roll_session_keys
 from services.clock import utc_now
+from services.ec2 import Fleet
 from services.table import Table
 from tests.support.aws_stage import IMAGE, Stage, Time, account_at, tagged
 
@@ -37,6 +38,7 @@ class World(Time):
         others: vCPUs of instances that are not Fleetsight's.
         is_replacing: whether CloudFormation replaces the web instance.
         refused, replaced: how often EC2 has refused the new one, and how often the old one was replaced.
+        spot: ids of Spot Instances, which have a quota of their own.
     """
 
     stage: Stage | None = None
@@ -45,6 +47,7 @@ class World(Time):
     refused: int = 0
     replaced: int = 0
     drained: list[str] = field(default_factory=list)
+    spot: set[str] = field(default_factory=set)
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
@@ -66,7 +69,8 @@ class World(Time):
 
     @property
     def has_room(self) -> bool:
-        used = VCPUS * len(self.web + self.workers) + self.others
+        counted = [each for each in self.web + self.workers if each.instance_id not in self.spot]
+        used = VCPUS * len(counted) + self.others
         assert used <= QUOTA
         return used + VCPUS <= QUOTA
 
@@ -75,11 +79,11 @@ class World(Time):
         assert self.stage is not None
         return FleetStore(Table(self.stage.account.dynamodb, f"{self.stage.prefix}-jobs"))
 
-    def launch(self, name: str) -> str:
+    def launch(self, name: str, **options: Any) -> str:
         assert self.stage is not None
         tags = tagged(self.stage, "instance", Name=name)
         launched = self.stage.account.ec2.run_instances(
-            ImageId=IMAGE, InstanceType="c7a.large", MinCount=1, MaxCount=1, TagSpecifications=tags
+            ImageId=IMAGE, InstanceType="c7a.large", MinCount=1, MaxCount=1, TagSpecifications=tags, **options
         )
         return launched["Instances"][0]["InstanceId"]
 
@@ -146,6 +150,10 @@ def world(deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         account.ec2.terminate_instances(InstanceIds=left)
 
 
+def new_session_key(stage: Stage) -> None:
+    roll_session_keys(stage.context, dry_run=False)
+
+
 def test_workers_end_and_wait_while_the_web_instance_of_a_small_quota_is_replaced(world: World) -> None:
     assert world.stage is not None
     (worker,) = world.workers
@@ -156,15 +164,23 @@ def test_workers_end_and_wait_while_the_web_instance_of_a_small_quota_is_replace
     assert len(world.workers) == 1, "the fleet goes on"
 
 
-def test_where_the_quota_is_unknown_workers_end_once_ec2_has_refused_the_web_instance(world: World) -> None:
+@pytest.mark.parametrize("replace_web_instance", [Stage.up, new_session_key])
+def test_an_unknown_quota_ends_one_worker_that_it_counts_after_a_refusal(
+    world: World, monkeypatch: pytest.MonkeyPatch, replace_web_instance: Callable[[Stage], object]
+) -> None:
     assert world.stage is not None
+    fleet = Fleet(world.stage.account.ec2, worker_name(world.stage.prefix))
+    fleet.protect([each.instance_id for each in world.workers])
+    monkeypatch.setattr("tests.integration.scripts.test_room.QUOTA", 6)
+    world.spot.add(world.launch(fleet.name, InstanceMarketOptions={"MarketType": "spot"}))
+    unprotected = world.launch(fleet.name)
 
     def unknown(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetServiceQuota")
 
     world.stage.account._clients["service-quotas"].get_service_quota = unknown
-    world.stage.up()
-    assert (world.replaced, world.refused, len(world.drained)) == (1, 0, 1)
+    replace_web_instance(world.stage)
+    assert (world.replaced, world.refused, world.drained) == (1, 0, [unprotected])
     assert world.store.paused() is None
 
 
@@ -177,7 +193,7 @@ def test_an_idle_fleet_does_not_take_the_vcpus_of_the_web_instance(world: World)
 
 def test_a_roll_makes_room_for_the_new_web_instance_too(world: World) -> None:
     assert world.stage is not None
-    roll_session_keys(world.stage.context, wait=True, dry_run=False)
+    new_session_key(world.stage)
     assert (world.replaced, world.refused, len(world.drained)) == (1, 0, 1)
     assert world.store.paused() is None
 

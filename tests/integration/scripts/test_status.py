@@ -104,9 +104,13 @@ def test_an_error_of_aws_is_one_line_and_status_1(stage: Stage) -> None:
     assert "ScaleIn" in reported.output.splitlines()[-1]
 
 
-def test_ssh_dry_run_prints_the_command_and_the_instances(stage: Stage) -> None:
+def test_ssh_prints_the_command_and_the_instances_or_what_it_needs(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (worker,) = launch_workers(stage, 1)
     reported = typed(stage, "ssh", "--dry-run")
     assert reported.output == f"aws ssm start-session --target {worker} --region us-east-1\n"
     assert worker in typed(stage, "ssh", "web").output
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "a session needs AWS's command line: install it from https://docs" in typed(stage, "ssh").output
     stage.account.ec2.terminate_instances(InstanceIds=[worker])

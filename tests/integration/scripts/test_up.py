@@ -16,6 +16,7 @@ from app_tier.bundle import DEMO_BUNDLE
 from core.bundle_facts import MANIFEST_NAME
 from core.model_catalog import CatalogStore
 from localcloud.launch import LocalCloud
+from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import TAG, AwsAccount, DeclinedError, TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
@@ -178,6 +179,20 @@ def test_a_demo_that_cannot_be_offered_is_said_and_the_page_works(deployed: Stag
     assert re.search(r"Jobs cannot name the demo's models: .*NoSuchBucket.*; repeat the command", deployed.seen)
 
 
+def test_a_rebake_bakes_both_images_also_if_the_stack_has_some(
+    deployed: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baked: list[object] = []
+    monkeypatch.setattr(Stage, "_bake", lambda _self, _context, roles, *_: baked.append(roles))
+    deployed.up(rebake=True, dry_run=True)
+    assert "would be baked first, unless they exist" in deployed.seen
+    assert not baked
+    deployed.up(rebake=True)
+    assert baked == [list(ROLES)]
+    refused = CliRunner().invoke(fleetsight, ["up", "--rebake", "--no-bake"])
+    assert (refused.exit_code, "give one of them" in refused.output) == (2, True)
+
+
 def test_missing_images_with_no_bake_are_an_error(stage: Stage) -> None:
     with pytest.raises(DeclinedError, match="fleetsight bake"):
         stage.up(bake=False)
@@ -188,6 +203,7 @@ def test_an_invalid_setting_stops_up(stage: Stage) -> None:
         StackSettings({}, {"fleet.max_workers": "-1"}),
         StackSettings({"UnkeptDays": "5"}),
         StackSettings({"SenderArn": DOMAIN}),
+        StackSettings({"SenderArn": DOMAIN, "SenderAddress": "Fleet <you@other.example>"}),
         StackSettings({"WebInstances": "2"}),
     ):
         with pytest.raises(SettingError):
@@ -210,21 +226,20 @@ def requested(stage: Stage, settings: StackSettings) -> dict[str, str]:
     return {each["ParameterKey"]: each.get("ParameterValue", "as before") for each in parameters}
 
 
-def test_a_finding_stops_up_and_its_dry_run(stage: Stage) -> None:
-    taken = stage.account.sqs.create_queue(QueueName=f"{stage.prefix}-requests")["QueueUrl"]
+def test_a_finding_stops_up_and_its_dry_run(stage: Stage, vpc: str, subnet: Subnet) -> None:
+    inside = subnet(1)
     buckets = stage.account.s3.list_buckets()["Buckets"]
     for dry_run in (False, True):
         with pytest.raises(NotReadyError, match="nothing was made"):
-            stage.up(dry_run=dry_run)
+            stage.up(dry_run=dry_run, vpc_id=vpc)
         shown = stage.seen
-        assert f"stop     names: {stage.prefix}-requests (AWS::SQS::Queue) exists" in shown
+        assert f"stop     network: {inside}: no route to the internet" in shown
         assert "warning  quota: unknown" in shown
         assert ("ok       launch: EC2 accepts a dry run of c7a.large" in shown) == dry_run
     assert not stage.steps
     assert not stage.builders
     assert find_stack(stage.account, stage.prefix) is None
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
-    stage.account.sqs.delete_queue(QueueUrl=taken)
 
 
 def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud: LocalCloud) -> None:
@@ -234,14 +249,14 @@ def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud
 
     result = checked()
     assert result.exit_code == 0, result.output
-    for name in ("network", "types", "launch", "region", "disk key", "names"):
+    for name in ("network", "types", "launch", "region", "disk key"):
         assert f"ok       {name}: " in result.output
     instances = ["--config", "fleet.instance_types=[c7a.large, g4dn.xlarge]"]
     assert "EC2 accepts a dry run of c7a.large, g4dn.xlarge" in checked(*instances).output
     result = checked("--vpc", stage.account.ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"])
     assert result.exit_code == 1
     assert "no subnet that gives instances a public address" in result.output
-    assert "ok       names: " in result.output, "what can be found out without a place is"
+    assert "ok       region: " in result.output, "what can be found out without a place is"
     result = checked("--policy")
     types = {each["Type"] for each in json.loads(result.output)["Resources"].values()}
     assert types == {"AWS::IAM::ManagedPolicy", "AWS::IAM::Role"}

@@ -11,11 +11,8 @@ from tests.support.iam.judge import PermissionCheck, Verdict, judge
 
 SERVICES = {
     "cognito": "cognito-idp",
-    "elbv2": "elasticloadbalancing",
     "quotas": "servicequotas",
-    "resourcegroupstaggingapi": "tag",
     "service-quotas": "servicequotas",
-    "tagging": "tag",
 }
 """Names of actions begin so, where not by the name of the client."""
 

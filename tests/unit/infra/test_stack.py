@@ -539,12 +539,6 @@ def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests
     assert value_of(files["OriginAccessControlId"]) == "<SiteAccess>"
 
 
-def test_exported_files_come_from_the_bucket_and_all_else_from_the_web_tier() -> None:
-    origins = {pattern: each["TargetOriginId"] for pattern, each in BY_PATTERN.items()}
-    assert origins == dict.fromkeys(PAGES, "files") | {f"{STATIC}*": "static"}
-    assert DISTRIBUTION["DefaultCacheBehavior"]["TargetOriginId"] == "web"
-
-
 def test_static_files_of_another_release_than_the_published_one_come_from_the_web_tier() -> None:
     (group,) = DISTRIBUTION["OriginGroups"]["Items"]
     assert [each["OriginId"] for each in group["Members"]["Items"]] == ["files", "web"]
@@ -563,14 +557,6 @@ def test_the_cdn_caches_no_web_tier_response_and_forwards_all_but_the_host_heade
     assert value_of(web["DomainName"]) == TEMPLATE["Parameters"]["DomainName"]["Default"]
     assert web["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
     assert web["CustomOriginConfig"]["OriginSSLProtocols"] == ["TLSv1.2"]
-
-
-@pytest.mark.parametrize("pattern", BY_PATTERN)
-def test_files_are_compressed_and_cached_and_have_the_security_headers(pattern: str) -> None:
-    behaviour = BY_PATTERN[pattern]
-    assert (behaviour["Compress"], behaviour["CachePolicyId"]) == (True, CACHING_OPTIMIZED)
-    assert behaviour["ResponseHeadersPolicyId"] == {"Ref": "SiteHeaders"}
-    assert behaviour["ViewerProtocolPolicy"] == "redirect-to-https"
 
 
 def test_forms_of_the_first_page_reach_the_web_tier() -> None:

@@ -98,7 +98,7 @@ def calls() -> Iterator[str]:
 
 def test_the_policy_has_the_calls_of_the_commands() -> None:
     found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
-    assert {"ec2:RunInstances", "freetier:GetAccountPlanState", "tag:GetResources"} <= found
+    assert {"ec2:RunInstances", "freetier:GetAccountPlanState", "ssm:PutParameter"} <= found
     assert not sorted(each for each in found if not is_allowed(each))
 
 
@@ -255,7 +255,7 @@ DENIED = {"AllowedByOrganizations": False}
 def test_a_denial_is_certain_unless_the_simulation_lacks_context(
     result: dict[str, Any], denied: dict[str, bool]
 ) -> None:
-    (roles,) = (right for right in all_permissions() if right.name == "Roles")
+    (roles,) = (right for right in all_permissions() if right.name == "RolesWithTheBoundary")
     request = {
         "PolicySourceArn": USER,
         "ActionNames": roles.actions.split(),

@@ -7,23 +7,22 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, UnknownServiceError
-from botocore.stub import ANY
+from botocore.stub import ANY, Stubber
 
-from scripts.aws.bake.spec import DEBIAN_OWNER
+from scripts.aws.bake.spec import DEBIAN_OWNER, BakeError, newest_debian
 from scripts.aws.context import AccountError, AwsAccount
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.settings import load_template
+from scripts.aws.instances import InstanceType
 from scripts.aws.preflight.account import (
-    NAME_PROPERTIES,
     check_disk_key,
     check_mail,
-    check_names,
     check_public_access,
     check_region,
     check_rights,
-    stack_names,
 )
 from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import (
@@ -34,10 +33,10 @@ from scripts.aws.preflight.instances import (
     check_network,
     check_types,
 )
-from scripts.aws.preflight.permissions import needed_permissions
+from scripts.aws.preflight.permissions import Permission, denials, pass_permission
 from scripts.aws.preflight.quotas import check_addresses, check_quota, quota_code
 from services.clock import utc_now
-from tests.support.aws_stage import StubbedAccount, stubbed_account
+from tests.support.aws_stage import USER, StubbedAccount, stubbed_account
 
 SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
 GIVEN_ROLE, STACKS_ROLE = (f"arn:aws:iam::123456789012:role/{name}" for name in ("given", "of-the-stack"))
@@ -95,7 +94,7 @@ def test_a_key_that_the_stack_names_is_checked_instead_of_the_accounts_default()
 
 def test_a_region_without_a_resource_type_is_a_stop() -> None:
     kinds = {each["Type"] for each in load_template().resources.values()}
-    with stubbed_account("cloudformation") as at:
+    with stubbed_account("cloudformation", parameters={"StaticSite": "true"}) as at:
         stub = at.stubs["cloudformation"]
         stub.add_response("validate_template", {})
         request: list[Any] = []
@@ -107,11 +106,19 @@ def test_a_region_without_a_resource_type_is_a_stop() -> None:
         stub.add_client_error("validate_template", "ValidationError", message)
         ((level, words, remedy),) = at.found(check_region)
         assert (level, words) == ("stop", "CloudFormation in us-east-1 does not have [AWS::Budgets::Budget]")
-        assert remedy == "Give --budget 0"
+        assert remedy == "Give --set MonthlyBudget=0"
         at.parameters = {"MonthlyBudget": "0"}
         stub.add_response("validate_template", {})
         assert [level for level, _, _ in at.found(check_region)] == ["ok"]
         assert "AWS::Budgets::Budget" not in request[-1]["TemplateBody"]
+        assert "AWS::CloudFront" not in request[-1]["TemplateBody"]
+        at.parameters = {"StaticSite": "true"}
+        lacking = "[AWS::CloudFront::Distribution, AWS::Budgets::Budget]"  # as in AWS GovCloud
+        stub.add_client_error("validate_template", "ValidationError", f"{message.partition('[')[0]}{lacking}")
+        ((level, words, remedy),) = at.found(check_region)
+        assert (level, remedy) == ("stop", "Give --set MonthlyBudget=0 --set StaticSite=false")
+        stub.add_client_error("validate_template", "ValidationError", message.replace("Budgets", "Cognito"))
+        assert at.found(check_region)[0][2] == "Give another --region"
         stub.add_client_error("validate_template", "ValidationError", "something else")
         assert [level for level, _, _ in at.found(check_region)] == ["warning"]
 
@@ -180,16 +187,43 @@ def test_a_denied_action_is_a_stop_if_certain_else_a_warning(monkeypatch: pytest
         assert [level for level, _, _ in at.found(check_rights)] == ["ok"]
 
 
-def test_the_rights_of_a_service_role_are_checked_in_place_of_the_callers() -> None:
-    role = "arn:aws:iam::123456789012:role/deploys"
-    allowed = {"EvaluationResults": [{"EvalActionName": "iam:CreateRole", "EvalDecision": "allowed"}]}
+@pytest.mark.parametrize("passes", [True, False])
+def test_the_rights_of_a_service_role_and_of_its_caller_are_checked_apart(
+    monkeypatch: pytest.MonkeyPatch, passes: bool
+) -> None:
+    asked: dict[str, set[str]] = {}
+
+    def none_denied(_account: object, _prefix: str, source: str, needed: list[Permission], _: str) -> dict[str, bool]:
+        asked[source] = {action for each in needed for action in each.actions.split()}
+        return {}
+
+    monkeypatch.setattr("scripts.aws.preflight.account.denials", none_denied)
+    at = StubbedAccount({})
+    found = list(check_rights(replace(at.plan(), service_role=GIVEN_ROLE, passes_role=passes)))
+    assert [each.found for each in found] == [f"{each} may do its part of `up`" for each in (GIVEN_ROLE, at.caller)]
+    assert {"iam:CreateRole", "iam:PassRole", "dynamodb:CreateTable"} <= asked[GIVEN_ROLE]
+    assert not {"cloudformation:CreateChangeSet", "dynamodb:PutItem", "s3:PutObject"} & asked[GIVEN_ROLE]
+    assert {"cloudformation:CreateChangeSet", "dynamodb:PutItem", "s3:PutObject"} <= asked[at.caller]
+    assert {each for each in asked[at.caller] if each.startswith("iam:")} == ({"iam:PassRole"} if passes else set())
+
+
+def test_the_caller_is_asked_to_pass_the_role_to_cloudformation() -> None:
+    request = {
+        "PolicySourceArn": USER,
+        "ActionNames": ["iam:PassRole"],
+        "ResourceArns": [GIVEN_ROLE],
+        "ContextEntries": [
+            {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value]}
+            for key, value in (
+                ("aws:RequestedRegion", "us-east-1"),
+                ("iam:PassedToService", "cloudformation.amazonaws.com"),
+            )
+        ],
+    }
+    denied = {"EvaluationResults": [{"EvalActionName": "iam:PassRole", "EvalDecision": "implicitDeny"}]}
     with stubbed_account("iam") as at:
-        for needed in [each for each in needed_permissions(at.plan().parameters) if each.actions]:
-            request = {"PolicySourceArn": role, "ActionNames": ANY, "ResourceArns": ANY, "ContextEntries": ANY}
-            assert needed.effect == "Allow"
-            at.stubs["iam"].add_response("simulate_principal_policy", allowed, request)
-        findings = list(check_rights(replace(at.plan(), service_role=role)))
-    assert [(each.level, each.found) for each in findings] == [(Level.OK, f"{role} may do what `up` does")]
+        at.stubs["iam"].add_response("simulate_principal_policy", denied, request)
+        assert denials(at.account, "fs", USER, [pass_permission(GIVEN_ROLE)]) == {"iam:PassRole": True}
 
 
 @pytest.mark.parametrize(("given", "checked"), [("", STACKS_ROLE), (GIVEN_ROLE, GIVEN_ROLE)])
@@ -212,7 +246,7 @@ def test_the_role_that_a_stack_has_is_checked_where_none_is_given(
     with stubbed_account("cloudformation") as at:
         at.stubs["cloudformation"].add_response("describe_stacks", {"Stacks": [described]})
         ups.check_account(at.plan().context, ups.UpOptions(service_role=given))
-    assert [each.service_role for each in plans] == [checked]
+    assert [(each.service_role, each.passes_role) for each in plans] == [(checked, bool(given))]
 
 
 def test_a_denied_simulation_is_a_warning() -> None:
@@ -256,72 +290,6 @@ def test_a_finding_is_one_line_with_its_remedy() -> None:
     assert line.startswith("stop     mail: <html> <p>xxx")
     assert line.endswith("x…. Do this")
     assert len(line) < 700
-
-
-SERVICES = ("cloudwatch", "ec2", "logs", "sns", "sqs", "ssm")
-ARN = "arn:aws:sns:us-east-1:123456789012:"
-
-
-def listed(at: StubbedAccount, **found: Any) -> None:
-    """Have each service answer in the order of the template; by default it has nothing of this prefix."""
-    stubs = at.stubs
-    if (dashboards := found.get("dashboards", [])) is not None:
-        stubs["cloudwatch"].add_response("list_dashboards", {"DashboardEntries": dashboards})
-    stubs["ec2"].add_response("describe_launch_templates", {"LaunchTemplates": found.get("templates", [])})
-    stubs["logs"].add_response("describe_log_groups", {"logGroups": found.get("groups", [])})
-    stubs["sns"].add_response("list_topics", {"Topics": found.get("topics", [])})
-    stubs["sqs"].add_response("list_queues", {"QueueUrls": found.get("queues", [])})
-    stubs["ssm"].add_response("get_parameters", {"Parameters": found.get("parameters", [])})
-
-
-def test_checked_names_exclude_adopted_and_disabled_resources() -> None:
-    with stubbed_account() as at:
-        names = stack_names(at.plan())
-        assert set(names) == set(NAME_PROPERTIES) - {"AWS::S3::Bucket"}
-        assert names["AWS::SQS::Queue"] == {"fs-requests", "fs-responses", "fs-dead-letters"}
-        at.parameters = {"StaticSite": "true"}
-        names = stack_names(at.plan())
-    assert names["AWS::S3::Bucket"] == {"fs-site-123456789012-us-east-1"}
-
-
-@pytest.mark.parametrize(
-    ("found", "name"),
-    [
-        ({"dashboards": [{"DashboardName": "fs-us-east-1"}]}, "fs-us-east-1"),
-        ({"templates": [{"LaunchTemplateName": "fs-worker"}]}, "fs-worker"),
-        ({"groups": [{"logGroupName": "/fs/worker"}]}, "/fs/worker"),
-        ({"topics": [{"TopicArn": f"{ARN}fs-alerts"}]}, "fs-alerts"),
-        ({"queues": ["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests"]}, "fs-requests"),
-        ({"parameters": [{"Name": "/fs/bundle"}]}, "/fs/bundle"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
-def test_an_existing_name_stops_a_new_stack(found: dict[str, Any], name: str) -> None:
-    with stubbed_account(*SERVICES) as at:
-        listed(at, **found)
-        ((level, words, remedy),) = at.found(check_names)
-    assert level == "stop"
-    assert words.startswith(f"{name} (AWS::")
-    assert "fleetsight down" in remedy
-
-
-def test_names_with_the_same_prefix_are_different() -> None:
-    with stubbed_account(*SERVICES) as at:
-        listed(
-            at,
-            queues=["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests-old"],
-            topics=[{"TopicArn": f"{ARN}other-fs-alerts"}],
-            groups=[{"logGroupName": "/fs/worker/old"}],
-        )
-        assert [level for level, _, _ in at.found(check_names)] == ["ok"]
-
-
-def test_an_unavailable_service_is_a_warning_and_others_are_checked() -> None:
-    with stubbed_account(*SERVICES) as at:
-        listed(at, queues=["https://sqs.us-east-1.amazonaws.com/123456789012/fs-requests"], dashboards=None)
-        at.stubs["cloudwatch"].add_client_error("list_dashboards", "AccessDeniedException", "no")
-        found = sorted(level for level, _, _ in at.found(check_names))
-    assert found == ["stop", "warning"]
 
 
 FREE_PLAN = "The specified instance type is not eligible for Free Tier."
@@ -583,7 +551,7 @@ def test_an_image_of_more_than_a_month_is_a_warning(days: int, level: str) -> No
     assert reported == level
     if level == "warning":
         assert words == "the worker's image ami-2 is 31 days old"
-        assert "fleetsight bake" in remedy
+        assert "fleetsight up --rebake" in remedy
 
 
 @pytest.mark.parametrize(
@@ -621,8 +589,21 @@ def test_without_images_the_dry_run_uses_debians() -> None:
         )
         described(at)
         at.stubs["ec2"].add_response("describe_images", {"Images": []})
-        ((level, _, remedy),) = at.found(check_launch)
-    assert (level, DEBIAN_OWNER in remedy) == ("stop", True)
+        ((level, words, _),) = at.found(check_launch)
+    assert (level, DEBIAN_OWNER in words) == ("stop", True)
+
+
+def test_debians_image_is_a_copy_of_the_accounts_own_outside_awss_own_partition() -> None:
+    """Account ids are of one partition, so Debian's is another account's in AWS GovCloud, or nobody's."""
+    kind = InstanceType("c7a.large", "x86_64", 2, 0)
+    copy = {"ImageId": "ami-c", "Name": "debian-12-amd64-1", "RootDeviceName": "/dev/xvda", "CreationDate": "2026"}
+    ec2 = boto3.client("ec2", region_name="us-gov-west-1")
+    with Stubber(ec2) as stub:
+        for found in ([copy], []):
+            stub.add_response("describe_images", {"Images": found}, {"Owners": ["self"], "Filters": ANY})
+        assert newest_debian(ec2, kind).image_id == "ami-c"
+        with pytest.raises(BakeError, match="copy one from another partition as debian-12-amd64-"):
+            newest_debian(ec2, kind)
 
 
 def limits(at: StubbedAccount, values: Mapping[str, float]) -> None:

@@ -42,6 +42,7 @@ def add_statuses(stub: Stubber, *statuses: str, reason: str = WARMING) -> None:
     """Let each poll of the refreshes find the newest one in the next status, and an older one that has succeeded."""
     older = {"InstanceRefreshId": "0e151305-1e57-4a32-a256-1fd14157c5ec", "Status": "Successful"}
     for status in statuses:
+        stub.add_response("describe_scaling_activities", {"Activities": []})
         newest = {"InstanceRefreshId": REFRESH, "Status": status, "StatusReason": reason}
         stub.add_response("describe_instance_refreshes", {"InstanceRefreshes": [newest, older]})
 
@@ -50,7 +51,7 @@ def test_a_new_instance_is_in_service_before_the_old_one_ends(autoscaling: Stubb
     add_start(autoscaling)
     add_statuses(autoscaling, "Pending", "InProgress", "Baking", "Successful")
     on = stubbed_stage(autoscaling=autoscaling)
-    refresh_web_group(on.context, GROUP, wait=True)
+    refresh_web_group(on.context, GROUP)
     assert on.steps == ["started an instance refresh of fs-web: version 2 replaces i-old"]
     assert "fs-web runs version 2" in on.seen
 
@@ -70,7 +71,7 @@ def test_a_refresh_that_fails_or_rolls_back_is_an_error_at_its_end(autoscaling: 
     add_statuses(autoscaling, *statuses, reason="i-new was not healthy")
     reason = rf"fs-web was not replaced \({statuses[-1]}\): i-new was not healthy"
     with pytest.raises(RolloutError, match=reason):
-        refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, GROUP, wait=True)
+        refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, GROUP)
 
 
 def test_a_running_refresh_is_awaited(autoscaling: Stubber) -> None:
@@ -78,15 +79,12 @@ def test_a_running_refresh_is_awaited(autoscaling: Stubber) -> None:
     autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
     add_statuses(autoscaling, "InProgress", "Successful")
     on = stubbed_stage(autoscaling=autoscaling)
-    refresh_web_group(on.context, GROUP, wait=True)
+    refresh_web_group(on.context, GROUP)
     assert "fs-web replaces its instances already" in on.seen
 
 
-def test_a_group_is_refreshed_only_if_it_has_old_instances_and_awaited_only_if_asked(autoscaling: Stubber) -> None:
-    context = stubbed_stage(autoscaling=autoscaling).context
-    refresh_web_group(context, WebGroup("fs-web", "2", ()), wait=True)
-    add_start(autoscaling)
-    refresh_web_group(context, GROUP, wait=False)
+def test_a_group_without_old_instances_is_not_refreshed(autoscaling: Stubber) -> None:
+    refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()))
 
 
 def described(version: str, *launched: str) -> dict[str, Any]:
@@ -118,17 +116,6 @@ def test_instances_of_other_versions_are_old(autoscaling: Stubber) -> None:
     assert web_groups(stubbed_stage(autoscaling=autoscaling).context) == [WebGroup("fs-web", "2", ("i-0",))]
 
 
-@pytest.mark.parametrize(("named", "number"), [("$Default", "3"), ("$Latest", "5")])
-def test_the_aliases_of_versions_are_resolved(autoscaling: Stubber, named: str, number: str) -> None:
-    add_groups(autoscaling, described(named, "3", "5"))
-    with stubbed("ec2") as ec2:
-        found = {"LaunchTemplateId": "lt-1", "DefaultVersionNumber": 3, "LatestVersionNumber": 5}
-        request = {"LaunchTemplateIds": ["lt-1"]}
-        ec2.add_response("describe_launch_templates", {"LaunchTemplates": [found]}, request)
-        [group] = web_groups(stubbed_stage(autoscaling=autoscaling, ec2=ec2).context)
-    assert (group.version, len(group.old)) == (number, 1)
-
-
 def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     autoscaling: Stubber, ssm: Stubber
 ) -> None:
@@ -143,7 +130,7 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
     with stubbed("ec2") as ec2:
         ec2.add_response("describe_instances", {"Reservations": []})
         on = stubbed_stage(autoscaling=autoscaling, ssm=ssm, ec2=ec2)
-        roll_session_keys(on.context, wait=True, dry_run=False)
+        roll_session_keys(on.context, dry_run=False)
     assert [step.split(",")[0] for step in on.steps] == [
         "put a new key for sessions first",
         "started an instance refresh of fs-web: version 2 replaces every instance",
@@ -153,5 +140,5 @@ def test_a_new_key_of_sessions_is_stored_before_every_web_instance_is_replaced(
 def test_a_dry_run_stores_no_key_and_replaces_nothing(autoscaling: Stubber, ssm: Stubber) -> None:
     add_groups(autoscaling, described("2", "2"))
     on = stubbed_stage(autoscaling=autoscaling, ssm=ssm)
-    roll_session_keys(on.context, wait=True, dry_run=True)
+    roll_session_keys(on.context, dry_run=True)
     assert not on.steps

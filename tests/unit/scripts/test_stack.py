@@ -33,7 +33,7 @@ from scripts.aws.deploy.stack import (
     StackFailedError,
     failed_launch,
 )
-from scripts.aws.instances import SessionError, StackInstance, check_programs, select_instance, session_command
+from scripts.aws.instances import SessionError, StackInstance, select_instance, session_command
 from scripts.aws.preflight.instances import DISK_GIB
 from scripts.aws.status import StackStatus, status_table
 from tests.support.aws_stage import Stage, Time, stubbed, stubbed_stage
@@ -538,12 +538,6 @@ def test_the_session_is_for_the_region_and_the_profile_of_the_account() -> None:
     assert session_command(AwsAccount("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
 
 
-def test_missing_programs_are_named_with_their_source() -> None:
-    check_programs(lambda name: f"/bin/{name}")
-    with pytest.raises(SessionError, match=r"session-manager-plugin: install its plugin: https://docs"):
-        check_programs(lambda name: "/bin/aws" if name == "aws" else None)
-
-
 CONFIG = validated_config({})
 PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
 
@@ -595,6 +589,12 @@ def test_a_denied_call_is_explained_with_the_remedy(code: str, message: str, sho
         "AWS does not allow you to call RunInstances: have your user or role allowed that, or use another --profile "
         f"({shown})"
     )
+
+
+def test_an_ended_session_is_explained_with_the_remedy() -> None:
+    message = "The security token included in the request is expired"
+    shown = explain_error(ClientError({"Error": {"Code": "ExpiredToken", "Message": message}}, "DescribeStacks"))
+    assert "is expired): sign in again, and repeat the command, which continues" in shown
 
 
 def test_other_errors_keep_their_message() -> None:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from cfnlint.api import ManualArgs, lint  # type: ignore[import-untyped]
 
 from core.config import RetentionSettings, WebSettings, parse_config
 from scripts.aws.deploy.settings import (
@@ -24,10 +25,10 @@ from scripts.aws.deploy.settings import (
     merge_config,
     source_parameters,
     stack_config,
+    template_for,
     unkept_days,
     validated_config,
     with_static_names,
-    without_budget,
 )
 from scripts.aws.deploy.stack import StackDescription
 from services.cloudformation import parse_template
@@ -210,12 +211,21 @@ def test_nothing_else_of_the_template_changes() -> None:
     assert len(changed) == len(names(load_template().body))
 
 
-def test_a_template_without_the_budget_has_all_else() -> None:
-    found, left = load_template().resources, parse_template(without_budget(load_template().body))["Resources"]
-    assert set(found) - set(left) == {"MonthlyCost"} == {
-        name for name, each in found.items() if each["Type"] == "AWS::Budgets::Budget"
-    }  # fmt: skip
-    assert all(left[name] == found[name] for name in left)
+@pytest.mark.parametrize("region", ["us-gov-west-1", "us-gov-east-1", "eu-central-2"])
+def test_a_template_without_budget_and_site_names_no_type_that_the_region_lacks(region: str) -> None:
+    has = {"StaticSite": "true", "MonthlyBudget": "190"}
+    assert template_for(has) == load_template().body
+    body = template_for({"StaticSite": "false", "MonthlyBudget": "0"})
+    assert [each for each in lint(body, config=ManualArgs(regions=[region])) if each.rule.id.startswith("E")] == []
+    left = parse_template(body)
+    kinds = ("CloudFront", "Budgets")
+    gone = {name for name, each in RESOURCES.items() if each["Type"].split("::")[1] in kinds}
+    assert RESOURCES.keys() - left["Resources"].keys() == gone | {"SiteBucket", "SiteBucketPolicy", "SiteRecord"}
+    assert all(each == RESOURCES[name] for name, each in left["Resources"].items())
+    of_site = {"SiteAddress", "SiteBucketName", "SiteDistributionId"}
+    assert TEMPLATE["Outputs"].keys() - left["Outputs"].keys() == of_site
+    only_budget = parse_template(template_for({**has, "MonthlyBudget": "0"}))["Resources"]
+    assert RESOURCES.keys() - only_budget.keys() == {"MonthlyCost"}
 
 
 def retention(days: float) -> RetentionSettings:
