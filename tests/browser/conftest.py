@@ -5,6 +5,7 @@ What a test asks for:
 * `page`: a Playwright page at the system's address (`page.goto("/")`). The test fails when the page logs an error,
   throws one, is refused something by the Content-Security-Policy, or asks another machine for anything. What a test
   provokes on purpose it announces: `page_faults.expect("503")` lets pass what contains that text.
+* `module_page`: such a page for all tests of JavaScript modules, which call their functions and change nothing in it.
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
   its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
   for `own_system` and `own_page` instead.
@@ -50,7 +51,7 @@ from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from fleetsight_client.api import ApiClient
-from scripts.demo_model.signs import samples
+from scripts.demo_model.signs import SizeShares, samples
 from scripts.run.supervisor import Supervisor
 from scripts.run.system import System
 from services.s3 import Bucket
@@ -236,6 +237,15 @@ def page(browser: Browser, page_address: str, page_faults: PageFaults, page_opti
     yield from _watched_page(browser, page_address, page_faults, page_options)
 
 
+@pytest.fixture(scope="package")
+def module_page(browser: Browser, system: System) -> Iterator[Page]:
+    """A page in which tests call functions of its modules; it is one for all of them, and stays as it is."""
+    faults = PageFaults(system.url)
+    for page in _watched_page(browser, system.url, faults, {}):
+        page.goto("/jobs")
+        yield page
+
+
 @pytest.fixture
 def own_page(browser: Browser, own_system: System, page_options: Options) -> Iterator[Page]:
     """A page at the address of `own_system`. The test checks its errors: it breaks things."""
@@ -301,9 +311,9 @@ _WIDE_ELEMENTS = """
 _DROP = """
 (target, files) => {
     const transfer = new DataTransfer();
-    for (const [name, content] of files) {
+    for (const [name, content, zeros] of files) {
         const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-        transfer.items.add(new File([bytes], name));
+        transfer.items.add(new File([bytes, new Uint8Array(zeros)], name));
     }
     for (const kind of ["dragenter", "dragover", "drop"]) {
         target.dispatchEvent(new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
@@ -314,13 +324,20 @@ _DROP = """
 
 def drop(page: Page, selector: str, files: Files) -> None:
     """Drop `files` on what `selector` names."""
-    encoded = [[name, base64.b64encode(content).decode()] for name, content in files]
+    encoded = []
+    for name, content in files:
+        start = content.rstrip(b"\0")  # megabytes of zeros are made in the page
+        encoded.append([name, base64.b64encode(start).decode(), len(content) - len(start)])
     page.locator(selector).evaluate(_DROP, encoded)
 
 
-def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+SMALL: SizeShares = (((96, 96), 0.5), ((128, 96), 0.5))
+"""Sizes of signs, in pixels: a hundred are under a megabyte. Playwright takes seconds to hand over large ones."""
+
+
+def signs(count: int, seed: int, sizes: SizeShares = SMALL) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
     """Return drawn signs as files, and their labels by filename."""
-    drawn = list(samples(count, seed))
+    drawn = list(samples(count, seed, sizes))
     return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
 
 

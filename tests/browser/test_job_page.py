@@ -1050,16 +1050,15 @@ async ([module, fit, resize, crop, width, height]) => {
 )
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (199, 301)])
 def test_the_frame_over_a_picture_is_what_the_decoder_crops(
-    page: Page, fit: str, resize: tuple[int, int], crop: tuple[int, int], width: int, height: int
+    module_page: Page, fit: str, resize: tuple[int, int], crop: tuple[int, int], width: int, height: int
 ) -> None:
-    page.goto("/jobs")
     sizes = (f"{down} {across}" for down, across in (resize, crop))
     resized = central_crop._resized_size(height, width, resize, fit)
     shown = resized if fit == "pad" else crop
     top, bottom = central_crop._central_span(height, resized[0], shown[0], is_mirrored=False)
     left, right = central_crop._central_span(width, resized[1], shown[1], is_mirrored=False)
     rounding = max(width, height) / min(resize)  # the decoder's corner is a whole pixel of the resized picture
-    frame = page.evaluate(FRAME_OF, [f"{STATIC}{assets_hash()}/job/frame.js", fit, *sizes, width, height])
+    frame = module_page.evaluate(FRAME_OF, [f"{STATIC}{assets_hash()}/job/frame.js", fit, *sizes, width, height])
     assert frame == pytest.approx([left, top, right - left, bottom - top], abs=rounding)
 
 
