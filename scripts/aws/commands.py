@@ -400,8 +400,6 @@ def site_plan(account: AwsAccount, prefix: str) -> str:
     with TemporaryDirectory(prefix="fleetsight-site-") as folder:
         rendered = RenderedSite.render(account, prefix, Path(folder))
     location = rendered.location
-    if rendered.is_published:
-        return f"{location.bucket} has all of the site already. It is at {location.address}"
     return (
         f"{len(rendered.files)} files would be put into {location.bucket}, {len(rendered.obsolete)} would be deleted "
         f"there, and CloudFront's cache would be invalidated. The site is at {location.address}"

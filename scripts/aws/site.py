@@ -7,7 +7,6 @@ tier, which also keeps sessions: scripts cannot read the cookie of a session
 the demo model answers, are those of the configuration at the time: publish again after it changes.
 """
 
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator
@@ -36,9 +35,6 @@ PAGES = {"/": "index.html", "/api": "api"}
 
 EDGE_SECONDS = 86_400
 """How long CloudFront caches a page; browsers ask for it each time, and publishing invalidates it."""
-
-DIGEST_KEY = "published"
-"""Key of the object with the digest of the site that is published and invalidated. No address leads to it."""
 
 MAX_DELETE_KEYS = 1_000
 """The largest number of keys in a call of DeleteObjects."""
@@ -148,20 +144,16 @@ class SiteLocation:
 
 @dataclass(frozen=True)
 class RenderedSite:
-    """A site rendered with the settings of its stack, and the content of its bucket.
+    """A site rendered with the settings of its stack.
 
     Attributes:
-        digest: of all files.
-        keys: of the bucket.
-        published_digest: digest of the last complete publication; None if the last one did not complete.
+        obsolete: keys of the bucket that the site no longer has.
     """
 
     location: SiteLocation
     folder: Path
     files: tuple[SiteFile, ...]
-    digest: str
-    keys: frozenset[str]
-    published_digest: str | None
+    obsolete: frozenset[str]
 
     @classmethod
     def render(cls, account: AwsAccount, prefix: str, folder: Path) -> "RenderedSite":
@@ -177,46 +169,26 @@ class RenderedSite:
         files = export_site(folder, deployed_config(account, stack), location.address)
         pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=location.bucket)
         keys = frozenset(each["Key"] for page in pages for each in page.get("Contents", []))
-        digest = hashlib.sha256()
-        for file in sorted(files, key=lambda each: each.name):
-            digest.update(repr(file).encode())
-            digest.update(hashlib.sha256((folder / file.name).read_bytes()).digest())
-        published = None
-        if DIGEST_KEY in keys:
-            published = account.s3.get_object(Bucket=location.bucket, Key=DIGEST_KEY)["Body"].read().decode()
-        return cls(location, folder, files, digest.hexdigest(), keys, published)
-
-    @property
-    def obsolete(self) -> frozenset[str]:
-        """Keys of the bucket that the site no longer has."""
-        return self.keys - {file.name for file in self.files} - {DIGEST_KEY}
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the bucket has the whole site, and CloudFront's caches were invalidated."""
-        return self.published_digest == self.digest and self.keys == {DIGEST_KEY, *(file.name for file in self.files)}
+        return cls(location, folder, files, keys - {file.name for file in files})
 
 
 def publish_site(account: AwsAccount, prefix: str, report: Callable[[str], None]) -> str:
     """Publish the front end, rendered with the deployed settings, in the stack's bucket; return the site's address.
 
     Call it after each deployment of a stack that has the output `SiteBucketName`: pages contain settings, such as the
-    bounds of an image, and the files are those of the release. It does nothing if nothing has changed. After a crash
-    at any step, the next call publishes the whole site. CloudFront drops old files within minutes of the last step.
+    bounds of an image, and the files are those of the release. CloudFront drops old files within minutes.
 
     Raises:
         SiteError: the stack does not exist, or has no site.
     """
     with TemporaryDirectory(prefix="fleetsight-site-") as folder:
         site = RenderedSite.render(account, prefix, Path(folder))
-        if not site.is_published:
-            _publish(account, site, report)
+        _publish(account, site, report)
     return site.location.address
 
 
 def _publish(account: AwsAccount, site: RenderedSite, report: Callable[[str], None]) -> None:
     bucket = site.location.bucket
-    _delete_keys(account, bucket, [DIGEST_KEY])  # from here on the publication is incomplete
     for file in sorted(site.files, key=lambda each: each.address in PAGES):  # pages after the files that they link to
         account.s3.put_object(
             Bucket=bucket,
@@ -235,7 +207,6 @@ def _publish(account: AwsAccount, site: RenderedSite, report: Callable[[str], No
         InvalidationBatch={"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": new_id()},
     )
     report("CloudFront's cache is invalidated.")
-    account.s3.put_object(Bucket=bucket, Key=DIGEST_KEY, Body=site.digest.encode())
 
 
 def deployed_config(account: AwsAccount, stack: StackDescription) -> Config:

@@ -8,14 +8,9 @@ prove: updates, rollback, imports and the validation of change sets. Tests of th
 (`tests/unit/scripts`). moto's creates resources without calling their services, so the patches of moto would not
 apply to them.
 
-An independent emulator, ministack 1.5.33 (`tests/support/emulator.py`), cannot take its place. `up` stops there
-before it asks for a stack, and CreateChangeSet refuses the template. The emulator lacks:
-
-- the types AWS::Budgets::Budget, AWS::EC2::EIP and AWS::EC2::SecurityGroupIngress, which it calls unrecognized;
-- ``Fn::Select`` of ``Fn::Split`` in a condition: CreateChangeSet answers with an internal error, KeyError 0;
-- a default VPC with a route to the internet, and Debian's images;
-- GetEbsDefaultKmsKeyId, DescribeVpcBlockPublicAccessOptions, DescribeInstanceTypeOfferings and GetServiceQuota;
-- processes behind instances, which `tests/integration/test_least_privilege.py` needs.
+An independent emulator, ministack, creates, updates and deletes the stack in
+`tests/integration/test_stack_elsewhere.py`, which lists what it lacks. It has no processes behind instances, which
+`tests/integration/test_least_privilege.py` needs, and no answers for the checks before `up`.
 
 It has an account of its own, so that its CloudFormation cannot create the resources of a stack in the local cloud.
 """

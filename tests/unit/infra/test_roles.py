@@ -19,20 +19,6 @@ ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 
 
-def test_only_with_sources_the_controller_may_list_their_prefixes_and_copy_images() -> None:
-    assert RESOURCES["SourcePolicy"]["Condition"] == "HasSources"
-    listing = statements("ControllerRole")["ListSources"]
-    assert value_of(listing["Condition"]) == {"StringLike": {"s3:prefix": ["incoming/*"]}}
-    of_controller = {sid for sid, each in statements("ControllerRole").items() if "s3:PutObjectTagging" in str(each)}
-    assert of_controller == {"CopyImages"}
-
-
-def test_only_with_destinations_the_controller_may_write_results_to_them() -> None:
-    assert RESOURCES["DestinationPolicy"]["Condition"] == "HasDestinations"
-    assert RESOURCES["DestinationPolicy"]["Properties"]["Roles"] == [{"Ref": "ControllerRole"}]
-    assert value_of(statements("ControllerRole")["WriteResults"]["Resource"]) == ["arn:aws:s3:::photos/labels/*"]
-
-
 def test_with_a_restored_table_all_use_it_and_of_the_own_one_only_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     own = of_this_stack().names.job_table
     monkeypatch.setitem(GIVEN, "RestoredJobTable", f"{own}-restored-20261125t120000z")
@@ -74,25 +60,6 @@ def test_a_web_instance_may_take_only_the_pages_address_without_a_load_balancer(
     assert value_of(may["AtItsNetworkInterface"]["Condition"]) == {"ArnLike": {"ec2:Vpc": vpc}}
 
 
-@pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])
-def test_an_instance_may_besides_only_log_open_sessions_and_read_the_bundle(role: str) -> None:
-    logs = {"WebRole": ("<WebLogs.Arn>", "<ControllerLogs.Arn>"), "WorkerRole": ("<WorkerLogs.Arn>",)}[role]
-    besides = {
-        pair
-        for pair in allowed(role)
-        if pair[0].startswith(("logs:", "ssm", "ec2messages:", "kms:")) and pair[1] != GIVEN["DataKeyArn"]
-    }
-    writing = ("CreateLogStream", "DescribeLogStreams", "PutLogEvents")
-    written = {(f"logs:{action}", group) for action in writing for group in logs}
-    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
-    certificate = {"ssm:GetParameter", "kms:Decrypt"} if role == "WebRole" else set()
-    assert written <= besides
-    assert {action for action, _ in besides - written} == certificate | channels | {"ssm:UpdateInstanceInformation"}
-    bundle = {pair for pair in allowed(role) if pair[1].startswith("arn:aws:s3:::")}
-    places = ("arn:aws:s3:::models/resnet18", "arn:aws:s3:::models/resnet18/*")
-    assert bundle == {("s3:GetObject", place) for place in places}
-
-
 def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None:
     identity = "arn:aws:ses:eu-central-1:123456789012:identity/me@example.org"
     with pytest.MonkeyPatch.context() as patch:
@@ -114,14 +81,6 @@ def test_only_the_controller_may_notify_by_the_stacks_topic_and_sender() -> None
     }
     assert RESOURCES["MailPolicy"]["Condition"] == "HasSender"
     assert of_this_stack().notifications.mail_sender is None
-
-
-def test_the_bundles_place_is_only_opened_where_the_bundle_lies_in_s3() -> None:
-    assert RESOURCES["BundlePolicy"]["Condition"] == "BundleIsInS3"
-    assert value_of(TEMPLATE["Conditions"]["BundleIsInS3"]) is True
-    equals = TEMPLATE["Conditions"]["BundleIsInS3"]["Fn::Equals"]
-    address = TEMPLATE["Parameters"]["BundleAddress"]["Default"]
-    assert address.split(equals[0]["Fn::Select"][1]["Fn::Split"][0])[0] != equals[1]
 
 
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])

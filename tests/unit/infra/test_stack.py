@@ -59,14 +59,6 @@ def test_each_queue_has_an_alarm(queue: str) -> None:
     assert [{"Name": "QueueName", "Value": name}] in watched
 
 
-def test_the_budget_reaches_the_topic_of_the_alarms() -> None:
-    notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
-    assert [note["Subscribers"] for note in notes] == [
-        [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}],
-        [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}],
-    ]
-
-
 def test_only_alarms_and_budgets_of_this_account_write_to_the_topic() -> None:
     allow, refuse = of_type("SNS::TopicPolicy")["AlertsPolicy"]["PolicyDocument"]["Statement"]
     assert [each["Resource"] for each in (allow, refuse)] == [{"Ref": "Alerts"}] * 2
@@ -514,17 +506,8 @@ BY_PATTERN = {each["PathPattern"]: each for each in DISTRIBUTION["CacheBehaviors
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-origin-request-policies.html
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
-CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
 ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
 EVERY_METHOD = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
-
-SITE_RESOURCES = [name for name in RESOURCES if name.startswith("Site")]
-
-
-@pytest.mark.parametrize("name", SITE_RESOURCES)
-def test_the_site_is_created_only_on_request(name: str) -> None:
-    assert RESOURCES[name]["Condition"] in {"HasSite", "HasSiteName"}
-    assert value_of(TEMPLATE["Conditions"]["HasSite"]) is False
 
 
 def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests() -> None:

@@ -17,7 +17,6 @@ from scripts.aws.commands import site as site_command
 from scripts.aws.commands import site_plan
 from scripts.aws.context import AwsAccount
 from scripts.aws.site import (
-    DIGEST_KEY,
     SiteError,
     SiteFile,
     export_site,
@@ -150,10 +149,6 @@ class Stacks:
         return {"Stacks": [stack]}
 
 
-class CrashError(Exception):
-    """Raised where a test plays a crash."""
-
-
 @pytest.fixture
 def account() -> Iterator[AwsAccount]:
     """An account with a stack that has a site and one that has none, and nothing in the bucket."""
@@ -196,12 +191,13 @@ def invalidations(account: AwsAccount) -> int:
     return account.cloudfront.list_invalidations(DistributionId=each["Id"])["InvalidationList"]["Quantity"]
 
 
-def test_site_files_are_published_then_invalidated_and_not_again_if_unchanged(
+def test_site_files_are_published_then_invalidated_and_obsolete_ones_deleted(
     account: AwsAccount, site: Export
 ) -> None:
+    account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
     steps: list[str] = []
     assert publish_site(account, "fleetsight", steps.append) == ADDRESS
-    assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}
+    assert keys(account) == {file.name for file in site.files.values()}
     page = account.s3.get_object(Bucket=BUCKET, Key="index.html")
     assert (page["ContentType"], page["CacheControl"]) == (
         "text/html; charset=utf-8",
@@ -211,35 +207,6 @@ def test_site_files_are_published_then_invalidated_and_not_again_if_unchanged(
     assert account.s3.get_object(Bucket=BUCKET, Key=THEME)["CacheControl"] == IMMUTABLE
     assert invalidations(account) == 1
     assert steps[-1] == "CloudFront's cache is invalidated."
-    assert site_plan(account, "fleetsight").startswith("fleetsight-site has all of the site already")
-    again: list[str] = []
-    assert publish_site(account, "fleetsight", again.append) == ADDRESS
-    assert (again, invalidations(account)) == ([], 1)
-
-
-def test_after_a_crash_the_next_run_publishes_the_whole_site_without_obsolete_files(
-    account: AwsAccount, site: Export
-) -> None:
-    publish_site(account, "fleetsight", print)  # of the settings that hold again at the end
-    for crash_after in (1, 2, 3):
-        account.s3.put_object(Bucket=BUCKET, Key="static/old.js", Body=b"old")
-        steps: list[str] = []
-
-        def done(step: str, steps: list[str] = steps, crash_after: int = crash_after) -> None:
-            steps.append(step)
-            if len(steps) == crash_after:
-                raise CrashError
-
-        with pytest.raises(CrashError):
-            publish_site(account, "fleetsight", done)
-        # As another release would have left it there.
-        account.s3.put_object(Bucket=BUCKET, Key=THEME, Body=b"of another release")
-        reported = invalidations(account)
-        publish_site(account, "fleetsight", print)
-        theme = account.s3.get_object(Bucket=BUCKET, Key=THEME)["Body"].read()
-        assert theme != b"of another release"
-        assert invalidations(account) == reported + 1
-        assert keys(account) == {DIGEST_KEY, *(file.name for file in site.files.values())}
 
 
 def test_a_dry_run_of_site_changes_nothing(account: AwsAccount) -> None:
