@@ -145,7 +145,7 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
     settings = StackSettings(arguments["parameters"], arguments["config"])
     if policy:
         boundary = arguments["parameters"].get("PermissionsBoundaryArn", "")
-        click.echo(json.dumps(deploy_template(prefix, boundary), indent=2))
+        click.echo(json.dumps(deploy_template(prefix, boundary), indent=1))  # CloudFormation takes 51,200 bytes
         return
     network, role = (arguments["vpc"], arguments["subnets"]), arguments["service_role"]
     check_account(console_context(account, prefix), UpOptions(settings, *network, service_role=role))

@@ -90,7 +90,7 @@ def check_disk_key(plan: StackPlan) -> Iterable[Finding]:
     if key.endswith("alias/aws/ebs") or account.kms.describe_key(KeyId=key)["KeyMetadata"]["KeyManager"] == "AWS":
         yield Finding(Level.OK, "AWS's own key of the account encrypts the disks")
         return
-    page = "docs/aws.md has the statements"
+    page = "infra/README.md has the statements"
     if named:
         words = f"{key} encrypts the disks. If its policy does not allow Auto Scaling to use it, no instance starts"
         yield Finding(Level.WARNING, words, page)

@@ -135,9 +135,17 @@ def test_each_policy_fits_into_a_managed_one_and_is_limited_to_the_prefix(where:
 
 
 def test_the_printed_template_of_the_policies_is_valid_in_every_region_and_needs_no_account() -> None:
+    """A template without a bucket has 51,200 bytes at most:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html.
+    """
+    longest = CliRunner().invoke(check_command, ["--policy", "--prefix", "a-long-prefix-16"])
+    assert len(longest.output.encode()) <= 51_200
     printed = CliRunner().invoke(check_command, ["--policy", "--prefix", "fleet"], env={"AWS_PROFILE": "missing"})
     template = json.loads(printed.output)
     assert template == deploy_template("fleet")
+    named = {name: each["Properties"].get("ManagedPolicyName") for name, each in template["Resources"].items()}
+    assert named["Deploy1"] == {"Fn::Sub": "fleet-${AWS::Region}-deploy1"}
+    assert named["Boundary"] == {"Fn::Sub": "fleet-${AWS::Region}-boundary"}
     own = CliRunner().invoke(check_command, ["--policy", "--set", f"PermissionsBoundaryArn={OWN_BOUNDARY}"])
     assert "Boundary" not in json.loads(own.output)["Resources"]
     assert own.output.count(OWN_BOUNDARY) == 1
