@@ -38,21 +38,6 @@ PROPOSE_SECONDS = 300.0
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """Parts of the reasons with which CloudFormation fails a change set without changes."""
 
-COSTLY = {
-    AUTO_SCALING_GROUP: "an instance and its disk, by the hour",
-    "AWS::EC2::EIP": "by the hour",
-    "AWS::ElasticLoadBalancingV2::LoadBalancer": "by the hour",
-    "AWS::CloudFront::Distribution": "by what is downloaded",
-    "AWS::CloudWatch::Alarm": "by the month, ten are free",
-    "AWS::Cognito::UserPool": "by those who sign in, 10,000 a month are free",
-    "AWS::CloudWatch::Dashboard": "by the month, three are free",
-    "AWS::DynamoDB::Table": "by use",
-    "AWS::S3::Bucket": "by use",
-    "AWS::SQS::Queue": "by use",
-    "AWS::Logs::LogGroup": "by use",
-}
-"""How the billed resources of a stack are billed, by their types."""
-
 NEVER_COMPLETE = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"}
 """States of a stack that was never complete: CloudFormation can only delete it."""
 
@@ -83,9 +68,7 @@ class ResourceChange:
         """What the user should know before confirming the change, or empty."""
         if self.action == "Remove":
             return "is deleted"
-        if self.action == "Add":
-            return f"costs: {COSTLY[self.kind]}" if self.kind in COSTLY else ""
-        if self.kind == AUTO_SCALING_GROUP:
+        if self.kind == AUTO_SCALING_GROUP and self.action == "Modify":
             return "the web instance is replaced, once another serves"
         return {"True": "is replaced", "Conditional": "may be replaced"}.get(self.replacement, "")
 
@@ -204,7 +187,7 @@ def delete_stale_change_sets(account: AwsAccount, stack_id: str) -> None:
 
 
 def change_table(changes: Sequence[ResourceChange]) -> Table:
-    """Return the changes as a table; the last column marks what costs money, is replaced or is deleted."""
+    """Return the changes as a table; the last column marks what is replaced or deleted."""
     rows = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("action", "resource", "type", "mind"):
         rows.add_column(heading, overflow="fold")

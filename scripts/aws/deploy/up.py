@@ -20,7 +20,6 @@ from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
 from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
 from scripts.aws.context import TAG, AwsContext, DeclinedError
-from scripts.aws.deploy import idle_cost
 from scripts.aws.deploy.auth import (
     check_sender,
     complete_kept_pool,
@@ -33,6 +32,7 @@ from scripts.aws.deploy.change_set import (
     NEVER_COMPLETE,
     ChangeSetType,
     ProposedChangeSet,
+    ResourceChange,
     change_table,
     create_change_set,
     delete_change_set,
@@ -42,6 +42,7 @@ from scripts.aws.deploy.change_set import (
     set_termination_protection,
 )
 from scripts.aws.deploy.demo import demo_bundles, offer_bundles
+from scripts.aws.deploy.idle_cost import BilledParts, cost_table, monthly_cost
 from scripts.aws.deploy.kept_settings import begin_adoption, deleted_stack, end_adoption, is_adopting
 from scripts.aws.deploy.network import NETWORK_PARAMETERS, NetworkError, find_network
 from scripts.aws.deploy.room import release_workers, room_for_web_instance
@@ -211,7 +212,7 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     stack = find_stack(account, prefix) or deleted_stack(context)  # it may have changed meanwhile
     proposed = _create_change_set(plan, options, stack)
     if proposed is not None:
-        context.report(change_table(proposed.changes))
+        _report_changes(plan, options, stack, proposed.changes)
         if not prompts.confirm(f"Do this to the stack {context.prefix}?"):
             delete_change_set(context.account, proposed)
             raise DeclinedError("nothing was done")
@@ -229,7 +230,7 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
             _revert_drift(plan, options, None if adopts else prompts)
     finally:  # also of a stack that has returned to the table of before
         move_controllers(context)
-    return _finish(context, config, prompts, offered)
+    return _finish(context, prompts, offered)
 
 
 def check_account(context: AwsContext, options: UpOptions) -> None:
@@ -356,6 +357,22 @@ def _create_change_set(
     return create_change_set(context, kind, url, parameters, reverts_drift=reverts_drift, service_role=role)
 
 
+def _report_changes(
+    plan: StackPlan, options: UpOptions, stack: StackDescription | None, changes: Sequence[ResourceChange]
+) -> None:
+    """Report the changes, and what the changed stack costs a month without use."""
+    context = plan.context
+    context.report(change_table(changes))
+    existing = [] if plan.is_new or stack is None else stack_resources(context.account, stack)
+    removed = {each.name for each in changes if each.action == "Remove"}
+    kinds = [kind for name, kind, _ in existing if name not in removed]
+    kinds += [each.kind for each in changes if each.action in {"Add", "Import"}]
+    known = parameter_values(StackSettings(_wanted_parameters(plan, options, stack)), stack)
+    zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
+    parts = BilledParts.from_resources(kinds, known["WebInstanceType"], zones, snapshot_gb(context), web_instances)
+    context.report(cost_table(monthly_cost(parts, plan.config)))
+
+
 def _deploy(plan: StackPlan, proposed: ProposedChangeSet) -> None:
     """Execute a change set, with room for the new web instance if one is replaced."""
     replaced = any(each.kind == AUTO_SCALING_GROUP and each.action != "Add" for each in proposed.changes)
@@ -429,15 +446,11 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
     had_bucket = bucket_exists(account, context.bake_bucket)
     try:
         proposed = _create_change_set(plan, options, stack)
-        kinds = [] if plan.is_new or stack is None else [kind for _, kind, _ in stack_resources(account, stack)]
         if proposed is None:
             context.report(f"The stack {context.prefix} is as it should be: nothing would be done.")
         else:
-            context.report(change_table(proposed.changes))
+            _report_changes(plan, options, stack, proposed.changes)
             delete_change_set(account, proposed)
-            kinds += [each.kind for each in proposed.changes if each.action in {"Add", "Import"}]
-        wanted = _wanted_parameters(plan, options, stack)
-        context.report(idle_cost.cost_table(_idle_cost(context, plan.config, kinds, wanted, stack)))
     finally:
         if had_bucket:
             delete_objects(context, "stack/")
@@ -458,7 +471,7 @@ def move_controllers(context: AwsContext) -> None:
         context.report_change(f"moved the lease of the controllers to the table {used}")
 
 
-def _finish(context: AwsContext, config: Config, prompts: Prompts, offered: Sequence[Path]) -> str:
+def _finish(context: AwsContext, prompts: Prompts, offered: Sequence[Path]) -> str:
     stack = find_stack(context.account, context.prefix)
     assert stack is not None  # nosec B101 # noqa: S101 (it is complete)
     set_termination_protection(context, stack, wanted=stack.parameters.get("DeletionProtection") == "true")
@@ -472,8 +485,6 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts, offered: Sequ
     address = wait_for_page(context, stack, prompts.answers)
     if offered:
         offer_bundles(context, stack, offered)
-    kinds = [kind for _, kind, _ in stack_resources(context.account, stack)]
-    context.report(idle_cost.cost_table(_idle_cost(context, config, kinds, {}, stack)))
     versions = template_versions(context.account, stack)
     if versions and versions[0] != versions[1]:
         context.report(
@@ -484,13 +495,3 @@ def _finish(context: AwsContext, config: Config, prompts: Prompts, offered: Sequ
     report_access(context, stack)
     context.report(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
     return address
-
-
-def _idle_cost(
-    context: AwsContext, config: Config, kinds: Sequence[str], wanted: dict[str, str], stack: StackDescription | None
-) -> list[idle_cost.CostRow]:
-    known = parameter_values(StackSettings(wanted), stack)
-    zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
-    images_gb = snapshot_gb(context)
-    parts = idle_cost.BilledParts.from_resources(kinds, known["WebInstanceType"], zones, images_gb, web_instances)
-    return idle_cost.monthly_cost(parts, config)

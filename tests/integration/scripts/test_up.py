@@ -84,7 +84,7 @@ def test_a_declined_up_leaves_no_stack(stage: Stage) -> None:
     with pytest.raises(DeclinedError, match="nothing was done"):
         stage.up(says_yes=False)
     assert find_stack(stage.account, stage.prefix) is None
-    assert "costs: an instance" in stage.seen
+    assert "web instance, c7a.large" in stage.seen, "what it costs a month"
 
 
 @pytest.mark.parametrize("has_images", [True, False])

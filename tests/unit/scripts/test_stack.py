@@ -333,7 +333,7 @@ def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: S
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (ResourceChange("Add", "Web", "AWS::AutoScaling::AutoScalingGroup"), "costs: an instance"),
+        (ResourceChange("Add", "Web", "AWS::AutoScaling::AutoScalingGroup"), ""),
         (ResourceChange("Add", "Role", "AWS::IAM::Role"), ""),
         (ResourceChange("Import", "InputBucket", "AWS::S3::Bucket"), ""),
         (ResourceChange("Modify", "Queue", "AWS::SQS::Queue", "True"), "is replaced"),
@@ -349,7 +349,7 @@ def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: S
         f"{value.action}-{value.replacement or value.kind}" if isinstance(value, ResourceChange) else ""
     ),
 )
-def test_costs_replacements_and_deletions_are_marked(change: ResourceChange, warning: str) -> None:
+def test_replacements_and_deletions_are_marked(change: ResourceChange, warning: str) -> None:
     assert change.warning.startswith(warning)
     assert bool(change.warning) == bool(warning)
 

@@ -460,7 +460,7 @@ def test_a_fleet_that_lacks_workers_is_replaced_and_loses_one_at_most(tmp_path: 
     assert [bench.ec2.versions[key] for key in bench.ec2.alive()] == [2] * 3, "no other can take its place"
 
 
-def test_a_default_version_that_may_not_be_read_is_asked_for_once_a_minute(
+def test_a_default_version_that_cannot_be_read_is_shown_and_read_once_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, asked = Bench(tmp_path, min_workers=2, max_workers=3, launch_template="worker"), list[float]()
@@ -476,6 +476,14 @@ def test_a_default_version_that_may_not_be_read_is_asked_for_once_a_minute(
     pauses = [after - before for before, after in pairwise(asked)]
     assert len(pauses) > 1
     assert min(pauses) >= 60
+    monkeypatch.undo()
+    run_until_drained(bench, rounds=61)
+    assert bench.shown.problem is None
+    monkeypatch.setattr(Fleet, "default_version", denied)
+    run_until_drained(bench, rounds=20)
+    assert bench.shown.problem is None, "a single failure, such as by throttling, is none"
+    run_until_drained(bench, rounds=61)
+    assert bench.shown.problem is not None
 
 
 def test_a_worker_of_an_earlier_version_that_stops_is_terminated_and_not_started_again(tmp_path: Path) -> None:
