@@ -90,9 +90,9 @@ def serve(channel: socket.socket, function: Function, missing: list[str]) -> Non
     _reply(channel, SandboxOutcome.READY, " ".join(missing).encode())
     while head := receive(channel, REQUEST_HEAD.size):
         cpu_seconds, length, size = REQUEST_HEAD.unpack(head)
-        body = receive(channel, length + size)
+        arguments, item = receive(channel, length), receive(channel, size)  # a slice would copy all of the item
         grant_seconds(cpu_seconds)
-        _reply(channel, *process_item(function, body[length:], body[:length]))
+        _reply(channel, *process_item(function, item, arguments))
 
 
 def process_item(function: Function, data: bytes, arguments: bytes) -> tuple[SandboxOutcome, bytes]:

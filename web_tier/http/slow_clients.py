@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import IO, Any, Final
 
 from gunicorn.http import errors
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
@@ -57,7 +58,10 @@ STALL_SECONDS: Final = 20.0
 """Seconds without a byte after which a body is given up."""
 
 READ_SECONDS: Final = 60.0
-"""Seconds that a client may take to fill one read: gunicorn returns from it only when it is full."""
+"""Seconds that a client may take to fill one read of a body of unknown length: gunicorn returns when it is full."""
+
+READ_BYTES: Final = 64 * 1024
+"""Bytes of one read of a whole body."""
 
 GRACE_SECONDS: Final = 30.0
 MIN_BYTES_PER_SECOND: Final = 1024
@@ -262,9 +266,12 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
         gunicorn would wait for the end of its first 1,024 bytes as long as the client sends a byte every 5 s.
         """
+        deadline = time.monotonic() + self.unread_seconds
         with suppress(HTTPException):
-            if _unread_bytes(body):
-                TimeoutStream(body, connection, read_seconds=self.unread_seconds).read(MAX_UNREAD_BYTES)
+            while _unread_bytes(body) and (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not TimeoutStream(body, connection, read_seconds=left).read(MAX_UNREAD_BYTES):
+                    break
         return not _unread_bytes(body)
 
     def murder_keepalived(self, force: bool = False) -> None:
@@ -328,7 +335,7 @@ class TimeoutStream:
 
     Args:
         length: bytes of the body, or None if the client does not say.
-        read_seconds: bound of one read.
+        read_seconds: bound of one read of a body of unknown length; that of the connection bounds others.
         expects_continue: whether the client waits for a response 100 before it sends the body (RFC 9110, 10.1.1).
     """
 
@@ -349,39 +356,49 @@ class TimeoutStream:
         self._expects_continue = expects_continue
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, and none at the end.
+        """Return what has arrived, up to `size` bytes; all for -1, and none at the end.
 
         Raises:
             BadRequest: the body ends early, or is not valid chunked encoding.
             RequestTimeout: the client stalls, or has been too slow on average.
         """
-        before, expired = self._clock(), threading.Event()
-        watchdog = threading.Timer(self._read_seconds, self._expire, [expired])
-        watchdog.daemon = True
-        watchdog.start()
+        if size < 0:
+            return b"".join(iter(partial(self.read, READ_BYTES), b""))
+        before = self._clock()
         try:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.sendall(CONTINUE)
-            data: bytes = self._stream.read(size)
+            data = self._read(size)
         except TimeoutError as error:
-            self._bytes += _buffered_bytes(self._stream)
             raise self._timed_out() from error
         except (ParseException, NoMoreData) as error:
             self._disconnect()  # the start of the next request is unknown
             raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
-        finally:
-            watchdog.cancel()
         self._bytes += len(data)
-        if expired.is_set():
-            raise self._timed_out()
         self._waited += self._clock() - before
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
-        # gunicorn returns less than `size` only at the end of the body, or at that of the connection.
-        if (size < 0 or len(data) < size) and self._bytes < self._length:
+        if size and not data and self._bytes < self._length:
             self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
+        return data
+
+    def _read(self, size: int) -> bytes:
+        """Return what has arrived; of a body of unknown length, up to its end or `size` bytes."""
+        reader = getattr(self._stream, "reader", None)
+        if isinstance(reader, LengthReader):
+            return _receive(reader, size)
+        expired = threading.Event()
+        watchdog = threading.Timer(self._read_seconds, self._expire, [expired])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            data: bytes = self._stream.read(size)
+        finally:
+            watchdog.cancel()
+        if expired.is_set():
+            raise TimeoutError
         return data
 
     def _expire(self, expired: threading.Event) -> None:
@@ -404,10 +421,17 @@ class TimeoutStream:
             self._connection.shutdown(socket.SHUT_RD)
 
 
-def _buffered_bytes(body: Any) -> int:
-    """Return the bytes that gunicorn has received of a body of known length and could not return before a timeout."""
-    unreader = getattr(getattr(body, "reader", None), "unreader", None)
-    return 0 if unreader is None else int(unreader.buf.tell() + body.buf.tell())
+def _receive(reader: LengthReader, size: int) -> bytes:
+    """Return what has arrived of a body of known length, up to `size` bytes; none at its end.
+
+    gunicorn would wait for all of `size`, and copy all that has arrived beyond it at each read.
+    """
+    size = min(size, reader.length)
+    data: bytes = reader.unreader.take_buffered()  # what came with the head
+    reader.unreader.unread(data[size:])
+    data = data[:size] or (reader.unreader.sock.recv(size) if size else b"")
+    reader.length -= len(data)
+    return data
 
 
 def bound_body(environ: dict[str, Any]) -> None:

@@ -282,5 +282,5 @@ def _recorded(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> I
                 f"a request with an Idempotency-Key takes at most {MAX_FILES} files, so nothing "
                 "was accepted: send the others under other keys"
             )
-        files.append((upload.filename, upload.size, sha256(upload.data).hexdigest()))
+        files.append((upload.filename, upload.size, upload.sha256))
         yield upload

@@ -34,7 +34,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import cache, partial
-from hashlib import sha256
 from itertools import compress
 
 from werkzeug.exceptions import RequestTimeout
@@ -374,7 +373,7 @@ class ImageIngest:
 
     def _put_group(self, job: Job, group: Sequence[Upload], key: str) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
-        digests = [sha256(upload.data).hexdigest() for upload in group]
+        digests = [upload.sha256 for upload in group]
         cached = self.cached_results.find(job, set(digests)) if self.cached_results else {}
         refs = [
             ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))

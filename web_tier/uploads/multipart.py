@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
@@ -21,7 +23,7 @@ from web_tier.http.parameters import clean_filename
 Read = Callable[[int], bytes]
 """Returns up to so many bytes of a request's body, and none at its end."""
 
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 128 * 1024
 MAX_BUFFER_BYTES = 512 * 1024
 """Maximum bytes that wait for the end of a part's header; also bounds a form without such an end."""
 
@@ -43,7 +45,7 @@ _LINE_ENDS = re.compile("%0[AD]")
 """Line ends in a name, as browsers send them: https://html.spec.whatwg.org/#multipart-form-data."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Upload:
     """A file of a form.
 
@@ -57,6 +59,11 @@ class Upload:
     size: int
     field: str = ""
     position: int | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the data, in hexadecimal digits."""
+        return sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

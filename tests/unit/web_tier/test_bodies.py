@@ -279,9 +279,25 @@ def test_a_client_that_stalls_is_told_how_much_has_arrived(connection: socket.so
     with server, client:
         client.sendall(b"x" * 1_800)
         server.settimeout(0.05)
-        body = Body(LengthReader(SocketUnreader(server), 5_000))
+        body = TimeoutStream(Body(LengthReader(SocketUnreader(server), 5_000)), connection, 5_000)
         with pytest.raises(RequestTimeout, match="stalled after 1800 of 5000 bytes"):
-            TimeoutStream(body, connection, 5_000).read(4_000)
+            body.read()
+
+
+def test_a_read_returns_what_has_come_of_the_body_and_nothing_of_the_next_request(connection: socket.socket) -> None:
+    server, client = socket.socketpair()
+    with server, client:
+        unreader = SocketUnreader(server)
+        unreader.unread(b"with the head, ")
+        client.sendall(b"and after it, and the next request")
+        body = TimeoutStream(Body(LengthReader(unreader, 27)), connection, 27)
+        assert [body.read(10), body.read(100), body.read(100), body.read(100)] == [
+            b"with the h",
+            b"ead, ",
+            b"and after it",
+            b"",
+        ]
+        assert server.recv(100) == b", and the next request"
 
 
 def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -> None:
