@@ -594,7 +594,7 @@ def test_without_images_the_dry_run_uses_debians() -> None:
 
 
 def test_debians_image_is_a_copy_of_the_accounts_own_outside_awss_own_partition() -> None:
-    """Account ids are of one partition, so Debian's is another account's in AWS GovCloud, or nobody's."""
+    """Account ids are of one partition, so Debian's does not exist in AWS GovCloud, or is another one."""
     kind = InstanceType("c7a.large", "x86_64", 2, 0)
     copy = {"ImageId": "ami-c", "Name": "debian-12-amd64-1", "RootDeviceName": "/dev/xvda", "CreationDate": "2026"}
     ec2 = boto3.client("ec2", region_name="us-gov-west-1")
