@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from multiprocessing import forkserver, reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,25 @@ class ForkingSupervisor(Supervisor):
         """Fork the process."""
         preload("tests.support.forked_cloud", __name__)
         return _ForkedService(managed)
+
+
+FORK_SERVER_VARIABLE = "FORK_SERVER"
+"""Environment variable with the address of the fork server for a `run.sh`; see forking/sitecustomize.py."""
+
+
+def fork_server() -> str:
+    """Return the address of this process's fork server, which another process can use as long as this one runs."""
+    preload("tests.support.forked_cloud", __name__)
+    forkserver.ensure_running()
+    return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+
+
+def fork_from(address: str) -> None:
+    """Let all supervisors of this process fork their processes, by the fork server of another process."""
+    server: Any = forkserver._forkserver
+    server._forkserver_address, server._forkserver_alive_fd = address, os.open(os.devnull, os.O_RDONLY)
+    server.ensure_running = resource_tracker.ensure_running
+    Supervisor.spawn = ForkingSupervisor.spawn  # type: ignore[method-assign, assignment]
 
 
 class _ForkedService(ForkedPython):

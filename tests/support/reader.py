@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import requests
@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
 from tests.support.documents import CommandBlock, code_blocks, command_blocks
+from tests.support.forked_system import FORK_SERVER_VARIABLE, fork_server
 from tests.support.processes import processes_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -88,12 +89,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader with a shell in a checkout, with a home, a port and variables of their own."""
+    """A reader with a shell in a checkout, with a home, a port and variables of their own.
+
+    Attributes:
+        forks: whether a system forks its processes, which this checkout's code must be.
+    """
 
     folder: Path
     home: Path
     port: int
     variables: Mapping[str, str] = field(default_factory=dict)
+    forks: bool = True
 
     @property
     def url(self) -> str:
@@ -132,7 +138,10 @@ class Reader:
     @contextmanager
     def running(self, script: str) -> Iterator[Run]:
         """Run commands until the last one serves; at the end press Ctrl-C, and check that nothing is left."""
-        with self.until_ctrl_c(script, lambda printed: "Press Ctrl-C to stop" in printed) as output:
+        path = os.pathsep.join([str(ROOT / "tests" / "support" / "forking"), str(self.folder)])
+        variables = {"PYTHONPATH": path, FORK_SERVER_VARIABLE: fork_server()} if self.forks else {}
+        reader = replace(self, variables={**self.variables, **variables})
+        with reader.until_ctrl_c(script, lambda printed: "Press Ctrl-C to stop" in printed) as output:
             assert requests.get(f"{self.url}/healthz", timeout=DEADLINE_SECONDS).status_code == 200
             yield Run(self.url, output, self.folder / ".fleetsight" / f"run-{self.port}")
         wait_until(lambda: not processes_of(self.port), "every process has ended")

@@ -121,7 +121,7 @@ def test_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet(reader: Read
     folder.mkdir()
     copy_checkout(folder)
     write_policy(folder)
-    author = Reader(folder, reader.home, reader.port)
+    author = Reader(folder, reader.home, reader.port, forks=False)
     (block,) = (each for each in blocks_of(POLICY) if "POLICY=batches" in each.commands[0])
     with author.running("\n".join(block.commands)) as run:
         run.expect(r"p95")
