@@ -14,8 +14,6 @@ from core.bundle_manifest import Preprocess
 from scripts.demo_model.signs import samples
 from tests.support.picture_cases import picture_cases
 
-SIGN = next(iter(samples(1, seed=50)))
-CASES = picture_cases(Image.open(io.BytesIO(SIGN.data)).convert("RGB").resize((400, 300)))
 REFUSED = {
     *("cut", "empty", "larger than `web.max_image_bytes`", "more pixels than `web.max_image_pixels`", "not an image"),
 }
@@ -25,26 +23,33 @@ CONVERTED = {"CMYK"}
 UNKNOWN = {"plain.bmp", "plain.heic"}
 """The wheel of libvips is built without these formats."""
 
-FILES = {
-    name: content
-    for what, files in CASES.items()
-    if what not in REFUSED | CONVERTED
-    for name, content in files.items()
-    if name not in UNKNOWN
-}
 MAX_DIFFERENCE = 1.5
 """Mean of a channel's levels: of two roundings of JPEG's colours; one turned or wrong picture differs by tens."""
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_another_decoder_sees_the_same_picture(name: str) -> None:
-    theirs = by_libvips(FILES[name])
+def test_another_decoder_sees_the_same_picture_in_each_file() -> None:
+    sign = next(iter(samples(1, seed=50)))
+    cases = picture_cases(Image.open(io.BytesIO(sign.data)).convert("RGB").resize((400, 300)))
+    differences = {
+        name: difference(content)
+        for what, files in cases.items()
+        if what not in REFUSED | CONVERTED
+        for name, content in files.items()
+        if name not in UNKNOWN
+    }
+    assert len(differences) > 30
+    assert {name: found for name, found in differences.items() if not found < MAX_DIFFERENCE} == {}
+
+
+def difference(content: bytes) -> float:
+    """Return by how many levels the central squares of both decoders differ."""
+    theirs = by_libvips(content)
     side = min(theirs.shape[:2])
     spec = Preprocess(resize=side, crop=side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    ours = load_square(FILES[name], spec)
+    ours = load_square(content, spec)
     top, left = ((length - side) // 2 for length in theirs.shape[:2])
     square = theirs[top : top + side, left : left + side]
-    assert np.abs(ours.reshape(square.shape).astype(int) - square).mean() < MAX_DIFFERENCE
+    return float(np.abs(ours.reshape(square.shape).astype(int) - square).mean())
 
 
 def by_libvips(content: bytes) -> NDArray[np.int64]:
