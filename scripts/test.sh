@@ -123,8 +123,8 @@ case "${1:-}" in
     # What mostly waits comes first. What computes comes last, to use both cores to the end.
     at_once \
       integration_tests \
-      browser_tests \
-      "image_tests chaos_tests" \
+      image_tests \
+      "browser_tests chaos_tests" \
       "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
       fuzzing || failed=1
     report coverage || failed=1
