@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +37,6 @@ pytestmark = pytest.mark.processes
 
 IMAGES = {sample.filename: sample.data for sample in samples(12, seed=51)}
 LABELS = tuple(f"class {number}" for number in range(6))
-SOFTMAX = partial(torch.softmax, dim=1)
 BY_EVERY_WAY = frozenset({"resnet18", "padded"})
 """Networks that also answer by page and command: a way treats all images of these sizes and all networks alike."""
 
@@ -57,13 +55,11 @@ class Trained:
     Attributes:
         feed: what the framework's own transforms make of an image.
         network: what a batch becomes: logits.
-        scores: what its logits become.
         labels: one for each output.
     """
 
     feed: Callable[[Image.Image], torch.Tensor]
     network: Callable[[torch.Tensor], torch.Tensor]
-    scores: Callable[[torch.Tensor], torch.Tensor] = SOFTMAX
     labels: tuple[str, ...] = LABELS
 
     def logits(self) -> torch.Tensor:
@@ -74,7 +70,7 @@ class Trained:
 
     def answers(self) -> Answers:
         """Return the answer to each image."""
-        outputs: NDArray[np.float32] = self.scores(self.logits()).numpy()
+        outputs: NDArray[np.float32] = torch.softmax(self.logits(), dim=1).numpy()
         return {
             name: (self.labels[row.argmax()], float(row.max())) for name, row in zip(IMAGES, outputs, strict=True)
         }
@@ -83,19 +79,17 @@ class Trained:
 class SmallNetwork(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """Two convolutions with seeded weights."""
 
-    def __init__(self, planes: int = 3, *, is_nhwc: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.is_nhwc = is_nhwc
         self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(planes, 16, 5, 2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, 2), torch.nn.ReLU()
+            torch.nn.Conv2d(3, 16, 5, 2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, 2), torch.nn.ReLU()
         )
         self.last = torch.nn.Linear(32, len(LABELS))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        planes_first = pixels.permute(0, 3, 1, 2) if self.is_nhwc else pixels
-        return self.last(self.layers(planes_first).mean((2, 3)))
+        return self.last(self.layers(pixels).mean((2, 3)))
 
 
 def tensor_of(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
@@ -114,21 +108,16 @@ def cropped(
 
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-GREY = (0.5,)
 
 
 def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[int, ...], Trained]]:
-    """Return the YAML, the network, its input's shape, and its framework's script, by name."""
+    """Return the YAML, the network, its input's shape, and its framework's script, by name.
+
+    `tests/integration/model/test_build.py` has other layouts, channels and outputs.
+    """
     functional = import_torchvision().transforms.functional
-    stretched, padded, independent, grey, nhwc = (
-        SmallNetwork(),
-        SmallNetwork(),
-        SmallNetwork(),
-        SmallNetwork(1),
-        SmallNetwork(is_nhwc=True),
-    )
+    stretched, padded = SmallNetwork(), SmallNetwork()
     bicubic = Image.Resampling.BICUBIC
-    crop = cropped(72, 64, MEAN, STD)
     return {
         "stretched": (
             {"input_size": [48, 80], "fit": "stretch"},
@@ -144,29 +133,6 @@ def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[
                 lambda image: tensor_of(ImageOps.pad(image, (64, 64), bicubic, (124, 116, 104)), MEAN, STD),
                 padded,
             ),
-        ),
-        "grey": (
-            {"input_size": 64, "resize": 72, "channels": "grey", "mean": [*GREY], "std": [*GREY]},
-            grey,
-            (1, 64, 64),
-            Trained(
-                lambda image: tensor_of(
-                    functional.center_crop(functional.resize(image, 72), 64).convert("L"), GREY, GREY
-                ),
-                grey,
-            ),
-        ),
-        "nhwc": (
-            {"input_size": 64, "resize": 72, "layout": "nhwc"},
-            nhwc,
-            (64, 64, 3),
-            Trained(lambda image: crop(image).permute(1, 2, 0), nhwc),
-        ),
-        "sigmoid": (
-            {"input_size": 64, "resize": 72, "outputs": "sigmoid"},
-            independent,
-            (3, 64, 64),
-            Trained(crop, independent, torch.sigmoid),
         ),
     }
 
