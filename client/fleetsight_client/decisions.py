@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fleetsight_client.api import FleetsightClientError, JobFields
 from fleetsight_client.rows import UNSURE
+from fleetsight_client.tables import lines_of
 
 USUAL: Final = 0.5
 
@@ -19,6 +20,9 @@ MIN_REVIEWED: Final = 20
 
 ROUNDING: Final = 0.001
 """What the scores of an image may exceed 1 by, since each is rounded."""
+
+MAX_LABELS: Final = 200
+"""Labels of a job with a score of their own, as on the server (`web_tier/api/schemas.py`)."""
 
 NEVER: Final = 1.0
 """The score of a label that has no score with the wanted precision."""
@@ -89,13 +93,10 @@ class OnlyLabels:
         """Return the labels of a file with one on each line.
 
         Raises:
-            MinScoreError: it cannot be read, or has none.
+            MinScoreError: it has none.
+            TableError: it cannot be read.
         """
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise MinScoreError(f"--only {file} cannot be read: write a label on each line, in UTF-8") from error
-        if not (labels := frozenset(filter(None, map(str.strip, lines)))):
+        if not (labels := frozenset(filter(None, map(str.strip, lines_of(file))))):
             raise MinScoreError(f"--only {file} has no label: write one on each line")
         return cls(labels)
 
@@ -119,7 +120,7 @@ class OnlyLabels:
     def sentences(self) -> Iterator[str]:
         """Yield in words how many images have no label of these."""
         if self.without:
-            yield f"Unsure, since none of their best labels is in --only: {self.without:,}."
+            yield f"Unsure, since none of their best five labels is in --only: {self.without:,}."
 
 
 def read_min_scores(text: str) -> MinScores:
@@ -128,16 +129,15 @@ def read_min_scores(text: str) -> MinScores:
     Every name is text: YAML would read a label such as `no` as a truth value.
 
     Raises:
-        MinScoreError: it is neither.
+        MinScoreError: it is neither, or has more labels than a job takes.
+        TableError: the file cannot be read.
     """
     if (score := _score_or_none(text)) is not None:
         return MinScores(score)
-    try:
-        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise MinScoreError(f"--min-score {text} is no score from 0 to 1, and no file that can be read") from error
+    if not Path(text).exists():
+        raise MinScoreError(f"{text} is no score from 0 to 1, and no file")
     every, labels, is_in_labels = USUAL, dict[str, float](), False
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(Path(text)), 1):
         if not line.strip() or line.lstrip().startswith("#") or line.strip() == "---":
             continue
         indent, name, value = _parts(line)
@@ -152,6 +152,8 @@ def read_min_scores(text: str) -> MinScores:
             raise MinScoreError(
                 f"{text}, line {number}: write 'min_score: 0.8', 'labels:', or below that '  LABEL: 0.9'"
             )
+    if len(labels) > MAX_LABELS:
+        raise MinScoreError(f"{text} has scores of {len(labels)} labels: keep at most {MAX_LABELS}")
     return MinScores(every, labels)
 
 
@@ -183,6 +185,7 @@ class Learned:
         reviewed: images with a label and a true label.
         sure: of these, how many have a score that counts, and `correct`, how many of those are right.
         never: labels that have no score with the wanted precision.
+        left_out: labels with the score of all, because a job takes no more.
     """
 
     scores: MinScores
@@ -190,6 +193,7 @@ class Learned:
     sure: int
     correct: int
     never: Sequence[str]
+    left_out: int
 
     def sentences(self) -> Iterator[str]:
         """Yield it in words."""
@@ -197,13 +201,16 @@ class Learned:
         yield f"Reviewed images: {self.reviewed:,}; sure: {self.sure:,}{share}."
         if self.never:
             yield f"No score of these labels is right often enough: {', '.join(self.never)}."
+        if self.left_out:
+            yield f"Labels with the score of all, since a job takes {MAX_LABELS} others: {self.left_out:,}."
         yield "These figures hold for all images only if a random sample was reviewed."
 
 
 def learn_min_scores(results: Iterable[Mapping[str, Any]], precision: float) -> Learned:
     """Return the lowest scores from which the share `precision` of reviewed images is right, overall and by label.
 
-    A label with fewer than `MIN_REVIEWED` images has the score of all labels together.
+    A label with fewer than `MIN_REVIEWED` images has the score of all labels together, and so have those with the
+    fewest images if there are more than `MAX_LABELS`.
 
     Args:
         results: images as the API answers them; those without a label or a true label do not count.
@@ -219,17 +226,15 @@ def learn_min_scores(results: Iterable[Mapping[str, Any]], precision: float) -> 
     reviewed = [each for found in by_label.values() for each in found]
     if len(reviewed) < MIN_REVIEWED:
         raise MinScoreError(f"only {len(reviewed)} images have a true label: review at least {MIN_REVIEWED}")
-    own = {
-        name: _lowest_score(found, precision)
-        for name, found in sorted(by_label.items())
-        if len(found) >= MIN_REVIEWED
-    }
+    known = [name for name, found in by_label.items() if len(found) >= MIN_REVIEWED]
+    chosen = sorted(known, key=lambda name: -len(by_label[name]))[:MAX_LABELS]
+    own = {name: _lowest_score(by_label[name], precision) for name in sorted(chosen)}
     scores = MinScores(_or_never(_lowest_score(reviewed, precision)), {name: _or_never(own[name]) for name in own})
     sure = [
         right for name, found in by_label.items() for score, right in found if scores.decision(name, score) == name
     ]
     never = [name for name, score in own.items() if score is None]
-    return Learned(scores, len(reviewed), len(sure), sum(sure), never)
+    return Learned(scores, len(reviewed), len(sure), sum(sure), never, len(known) - len(own))
 
 
 def _or_never(score: float | None) -> float:

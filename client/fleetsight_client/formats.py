@@ -21,7 +21,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.rows import UNSURE, ResultRow, safe_cell
-from fleetsight_client.tables import place_of, read_table
+from fleetsight_client.tables import open_text, place_of, read_table
 
 RowWriter = tuple[Callable[[ResultRow], None], Callable[[], None]]
 """A function that writes a row, and one that completes the file."""
@@ -224,7 +224,8 @@ class CamtrapPackage:
         """
         file = self.folder / "datapackage.json"
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            with open_text(file) as lines:
+                found = json.load(lines)
         except (OSError, ValueError) as error:
             raise FormatError(f"{file} cannot be read: {error}") from error
         try:

@@ -17,7 +17,7 @@ from fleetsight_client.folders import MISSING_SIZE, SUFFIXES, FolderError, Found
 from fleetsight_client.names import printable, shown_name
 from fleetsight_client.rows import BODY_NAMES, COLUMNS, EARLIER_COLUMNS, RowLayout
 from fleetsight_client.systems import SYSTEM_FOLDERS, length_of_root
-from fleetsight_client.tables import FILE_COLUMNS, TableError, place_of, read_table
+from fleetsight_client.tables import FILE_COLUMNS, TableError, lines_of, place_of, read_table
 
 MAX_MANIFEST_COLUMNS: Final = 200
 SHOWN_LINES: Final = 3
@@ -149,7 +149,7 @@ def listed_files(arguments: Sequence[Path], own: Sequence[Path]) -> FileList:
         elif not argument.exists():
             raise FolderError(f"{argument} does not exist")
         elif argument.suffix.lower() == ".txt":
-            for path in _lines_of(argument):
+            for path in filter(None, map(str.strip, lines_of(argument))):
                 files.add_path(path_of(path, argument))
         else:
             files.add_path(_absolute(argument))
@@ -158,16 +158,6 @@ def listed_files(arguments: Sequence[Path], own: Sequence[Path]) -> FileList:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (without `..`, and links stay as they are named)
-
-
-def _lines_of(file: Path) -> Iterator[str]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            yield from filter(None, map(str.strip, lines))
-    except UnicodeError as error:
-        raise TableError(f"{file} is no list of paths in UTF-8: save it as one") from error
-    except OSError as error:
-        raise TableError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def path_of(text: str, file: Path) -> Path:

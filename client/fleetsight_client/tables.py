@@ -1,10 +1,11 @@
 """CSV files of users: true labels and manifests, as spreadsheets save them."""
 
+import codecs
 import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from fleetsight_client.api import FleetsightClientError
 from fleetsight_client.rows import unescaped_cell
@@ -17,6 +18,28 @@ class TableError(FleetsightClientError):
     """Raised when a file of the user cannot be read as CSV; the message says where, and what to do."""
 
 
+def open_text(file: Path) -> TextIO:
+    """Open a text of the user, in UTF-8, or in UTF-16 if it begins with its mark, as Windows' editors write it."""
+    with file.open("rb") as start:
+        encoding = "utf-16" if start.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+    return file.open(encoding=encoding, newline="")
+
+
+def lines_of(file: Path) -> Iterator[str]:
+    """Yield the lines of a text of the user, without their ends.
+
+    Raises:
+        TableError: it cannot be read.
+    """
+    try:
+        with open_text(file) as lines:
+            yield from map(str.rstrip, lines)
+    except UnicodeError as error:
+        raise TableError(f"{file} is no text in UTF-8 or UTF-16: save it as one") from error
+    except OSError as error:
+        raise TableError(f"{file} cannot be read: {error.strerror}") from error
+
+
 def read_table(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line of a CSV that is not empty, without a spreadsheet's escapes.
 
@@ -26,9 +49,7 @@ def read_table(file: Path) -> Iterator[tuple[int, list[str]]]:
         TableError: it cannot be read, or is no such CSV.
     """
     try:
-        with file.open("rb") as start:
-            encoding = "utf-16" if start.read(2) in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-        with file.open(encoding=encoding, newline="") as lines:
+        with open_text(file) as lines:
             separator = max(",;\t", key=lines.readline().count)
             lines.seek(0)
             reader = csv.reader(lines, delimiter=separator)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from client.tests.support.results_api import Command, Photos, ResultsApi
 from fleetsight_client.decisions import (
+    MAX_LABELS,
     MIN_REVIEWED,
     MinScoreError,
     MinScores,
@@ -17,6 +18,7 @@ from fleetsight_client.decisions import (
     learn_min_scores,
     read_min_scores,
 )
+from fleetsight_client.tables import TableError
 
 FILE = """\
 # learned
@@ -33,7 +35,7 @@ def test_scores_are_read_from_a_number_and_from_a_file_that_is_written_alike(tmp
     file = tmp_path / "scores.yaml"
     assert read_min_scores("0.8") == read_min_scores("80%") == MinScores(0.8)
     for text in (FILE, "\n".join(SCORES.yaml())):
-        for encoding in ("utf-8", "utf-8-sig"):  # Windows' editors begin a file with a mark
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # Windows' editors begin a file with a mark
             file.write_text(text, encoding=encoding)
             assert read_min_scores(str(file)) == SCORES
 
@@ -45,6 +47,28 @@ def test_a_file_with_another_line_is_refused_with_its_number(line: str, tmp_path
     file = tmp_path / "scores.yaml"
     file.write_text(f"# scores\n{line}\n", encoding="utf-8")
     with pytest.raises(MinScoreError, match=rf"scores.yaml, line {2 + line.count(chr(10))}: write 'min_score: 0.8'"):
+        read_min_scores(str(file))
+
+
+def test_what_is_no_score_and_no_file_is_said_and_so_is_a_file_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(MinScoreError, match=r"^8 is no score from 0 to 1, and no file$"):
+        read_min_scores("8")
+    (file := tmp_path / "scores.yaml").write_bytes(b"min_score: 0.8\xff")
+    for read in (lambda: read_min_scores(str(file)), lambda: OnlyLabels.read(file)):
+        with pytest.raises(TableError, match="is no text in UTF-8 or UTF-16"):
+            read()
+
+
+def test_scores_of_more_labels_than_a_job_takes_are_refused_and_never_learned(tmp_path: Path) -> None:
+    labels = [f"species {at}" for at in range(MAX_LABELS + 2)]
+    review = [{"label": label, "score": 0.9, "correct": True} for label in labels * MIN_REVIEWED]
+    learned = learn_min_scores([*review, *review[1:]], 0.9)
+    assert {*labels} - {*learned.scores.labels} >= {labels[0]}, "the one with the fewest images"
+    assert len(learned.scores.labels) == MAX_LABELS
+    assert f"since a job takes {MAX_LABELS} others: 2." in " ".join(learned.sentences())
+    file = tmp_path / "scores.yaml"
+    file.write_text("\n".join(MinScores(labels=dict.fromkeys(labels, 0.9)).yaml()))
+    with pytest.raises(MinScoreError, match="has scores of 202 labels: keep at most 200"):
         read_min_scores(str(file))
 
 
@@ -100,6 +124,9 @@ def test_a_review_gives_the_file_that_a_classification_takes(
     learned = command("min-scores", *api.jobs, "--precision", "90%")
     assert (learned.exit_code, learned.stdout) == (0, 'min_score: 0.9\nlabels:\n  "cat": 0.9\n')
     assert "Reviewed images: 20; sure: 20, 100.0% of them right." in learned.stderr
+    (tmp_path / "scores.yaml").write_text(learned.stdout)
+    assert command("min-scores", *api.jobs, "--set", tmp_path / "scores.yaml").exit_code == 0
+    assert (api.job.wanted["min_score"], api.job.wanted["label_min_scores"]) == (0.9, {"cat": 0.9})
 
 
 def test_unsure_is_a_label_of_its_own_in_every_output(
@@ -162,12 +189,12 @@ def test_independent_labels_share_nothing() -> None:
 
 def test_labels_that_cannot_occur_are_in_no_output(command: Command, photos: Photos, tmp_path: Path) -> None:
     folder, only = photos({"a.jpg": b"cat", "b.jpg": b"fox"}), tmp_path / "only.txt"
-    only.write_text("cat\nowl\n")
+    only.write_text("cat\nowl\n", encoding="utf-16")
     for kind in ("csv", "md.json", "labelstudio.json"):
         sorted_into, out = tmp_path / kind, tmp_path / f"r.{kind}"
         done = command("classify", folder, "--only", only, "--sort-into", sorted_into, "--out", out)
         assert done.exit_code == 0, done.output
-        assert "Unsure, since none of their best labels is in --only: 1." in done.stderr
+        assert "Unsure, since none of their best five labels is in --only: 1." in done.stderr
         assert {each.name for each in sorted_into.iterdir()} == {"cat", "_unsure"}
         assert "fox" not in out.read_text()
     with (tmp_path / "r.csv").open(newline="") as lines:

@@ -27,6 +27,7 @@ def written(out: Path) -> list[dict[str, str]]:
         (["photos/**/*"], ["b/3.png", "site a/1.jpg", "site a/2.jpg"]),
         (["photos/*/[13].*"], ["b/3.png", "site a/1.jpg"]),
         (["list.txt"], ["photos/b/3.png", "photos/gone.jpg", "photos/site a/2.jpg"]),
+        (["windows.txt"], ["photos/b/3.png", "photos/gone.jpg", "photos/site a/2.jpg"]),
         (["photos/b/notes.csv"], ["notes.csv"]),
     ],
 )
@@ -39,9 +40,9 @@ def test_files_patterns_and_lists_name_what_is_classified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(photos(FILES).parent)
-    Path("list.txt").write_text(
-        "\ufeffphotos/b/3.png\n\nphotos\\site a\\2.jpg\r\nphotos/gone.jpg\n", encoding="utf-8"
-    )
+    paths = "photos/b/3.png\n\nphotos\\site a\\2.jpg\r\nphotos/gone.jpg\n"
+    Path("list.txt").write_text(paths, encoding="utf-8-sig")
+    Path("windows.txt").write_text(paths, encoding="utf-16")
     done = command("classify", *arguments, "--out", tmp_path / "r.csv")
     assert [row["filename"] for row in written(tmp_path / "r.csv")] == names, done.output
     missing = [(row["status"], row["error_code"], row["bytes"]) for row in written(tmp_path / "r.csv")][1:2]
