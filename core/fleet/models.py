@@ -356,6 +356,13 @@ class FleetCircuit(WireModel):
         return self.state is CircuitState.CLOSED
 
 
+class LaterImages(WireModel):
+    """A number of images that may be finished `by` that time, to the minute."""
+
+    by: AwareDatetime
+    images: int
+
+
 class FleetSnapshot(WireModel):
     """The observation and the decision of the autoscaler in one round.
 
@@ -387,6 +394,7 @@ class FleetSnapshot(WireModel):
         failed_models: digests of the models that some worker could not load lately and none has loaded.
         today: images and cost of the day of `at`; None in reports of an older release.
         spending: cost of day and month beside the spending caps; None if no cap is configured.
+        later: images of `visible` that may be finished later.
     """
 
     version: Literal[1] = 1
@@ -424,6 +432,7 @@ class FleetSnapshot(WireModel):
     failed_models: tuple[str, ...] = ()
     today: FleetDay | None = None
     spending: FleetSpending | None = None
+    later: tuple[LaterImages, ...] = ()
 
     @property
     def is_capped(self) -> bool:

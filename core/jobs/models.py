@@ -109,8 +109,15 @@ class Job:
 
     @property
     def group(self) -> str:
-        """The message group of its images: a job that may be finished later must not delay others of its user."""
-        return self.owner if self.owner and self.finish_by is None else self.job_id
+        """The message group of its images: that of its user, or its own if the user is unknown.
+
+        A job that may be finished later must not delay others of its user. Five groups for such jobs, by the hours
+        that they had, are enough for that: with a group for each job, many of them would get most of the fleet.
+        """
+        if not self.owner or self.finish_by is None:
+            return self.owner or self.job_id
+        hours = int((self.finish_by - self.created_at).total_seconds() // 3_600)
+        return f"{self.owner}.later{max(0, hours).bit_length() // 2}"
 
     @property
     def requested_model(self) -> RequestedModel | None:
@@ -132,7 +139,6 @@ class ImageRecord:
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
         model: of its job, which every request of the image names; None as in `Job`.
         traceparent: of the request in which this value was made, if any; the job table does not have it.
-        group: `Job.group`; the job table does not have it either.
     """
 
     ref: ImageRef
@@ -146,18 +152,18 @@ class ImageRecord:
     owner: str = ""
     model: RequestedModel | None = None
     traceparent: str | None = field(default_factory=current_traceparent, compare=False)
-    group: str = field(default="", compare=False)
 
-    def request(self, submitted_at: datetime) -> OutgoingMessage:
+    def request(self, submitted_at: datetime, group: str) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.
 
-        Users share the fleet fairly: the message group is `group`, the user, or the job if the user is unknown.
+        Users share the fleet fairly: the message group is `group`, that of its job. If it is empty, it is the user,
+        or the job if the user is unknown.
         """
         traceparent = self.traceparent or current_traceparent() or new_traceparent()
         message = RequestMessage.about(
             self.ref, self.key, submitted_at, self.attempt, model=self.model, traceparent=traceparent
         )
-        return OutgoingMessage(self.ref.image_id, message.to_json(), self.group or self.owner or self.ref.job_id)
+        return OutgoingMessage(self.ref.image_id, message.to_json(), group or self.owner or self.ref.job_id)
 
 
 @dataclass(frozen=True, slots=True)

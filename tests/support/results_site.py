@@ -162,4 +162,4 @@ class ResultsSite:
 
 
 def message(record: ImageRecord) -> OutgoingMessage:
-    return record.request(EPOCH)
+    return record.request(EPOCH, "")

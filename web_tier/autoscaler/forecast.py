@@ -146,11 +146,19 @@ class _BatchPlayback:
             config.fleet.boot_allowance_seconds,
         )
         waiting = fleet.visible + fleet.delayed
-        self._older = waiting + fleet.in_flight  # images before the batch
-        self._lot_images = max(1, math.ceil((self._older + images) / MAX_LOTS))
-        lots = self._lots_of(waiting, -fleet.waiting_seconds)
-        self._first_lot = len(lots)
-        lots.insert(len(lots), self._lots_of(images, 0.0))
+        self._later = sorted(
+            (((each.by - fleet.at).total_seconds(), each.images) for each in fleet.later), reverse=True
+        )
+        # Images that may be finished later wait behind a batch that may not.
+        later = min(waiting, sum(count for _, count in self._later))
+        self._behind = later if finish_seconds is None else 0
+        self._older = waiting - self._behind + fleet.in_flight  # images before the batch
+        self._lot_images = max(1, math.ceil((self._older + images + self._behind) / MAX_LOTS))
+        lots = self._lots_of(waiting - self._behind, -fleet.waiting_seconds)
+        self._first_lot, batch = len(lots), self._lots_of(images, 0.0)
+        self._batch_lots = len(batch)
+        lots.insert(len(lots), batch)
+        lots.insert(len(lots), self._lots_of(self._behind, 0.0))
         self._playback = Playback(
             lots,
             self._times,
@@ -173,7 +181,7 @@ class _BatchPlayback:
             if self._returning and now >= self._config.queues.visibility_timeout_seconds:
                 self._put_back_returning()
             observation = self._observe(now)
-            if now and not observation.requests.visible:
+            if now and observation.requests.visible <= self._behind:
                 break
             plan = decide(observation, self._config.fleet)
             if plan.kind == "failing":
@@ -183,7 +191,7 @@ class _BatchPlayback:
             if not (playback.has_events or observation.recent_launches):
                 break
             now += max(self._config.controller.interval_seconds, STEP_SHARE * now)
-        is_known = not observation.requests.visible
+        is_known = observation.requests.visible <= self._behind
         first, last = self._first_and_last() if is_known else (None, None)
         return Forecast(
             images=self._images,
@@ -241,16 +249,24 @@ class _BatchPlayback:
     def _observe(self, now: float) -> Observation:
         """Return what the controller will observe: the playback, and what it has reported last."""
         fleet, requests = self._fleet, self._playback.requests(now)
-        batch = min(self._images, requests.visible)
-        arrived = [(now + fleet.waiting_seconds, requests.visible - batch)]
-        later = () if self._finish_seconds is None else ((self._finish_seconds - now, batch),)
-        if not later:
-            arrived.append((now, batch))
+        behind = min(self._behind, requests.visible)
+        batch = min(self._images, requests.visible - behind)
+        older = requests.visible - behind - batch
+        left, later = behind if self._finish_seconds is None else older, list[tuple[float, int]]()
+        for seconds, images in self._later:  # the latest ones first: the others are classified before them
+            if left:
+                later.append((seconds - now, min(images, left)))
+                left -= later[-1][1]
+        if self._finish_seconds is None:
+            arrived = [(now + fleet.waiting_seconds, older), (now, batch)]
+        else:
+            arrived = [(now + fleet.waiting_seconds, left)]
+            later.append((self._finish_seconds - now, batch))
         self._spending = self._spent(now)
         return self._playback.observe(
             now,
             requests,
-            Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate, later),
+            Demand(tuple(each for each in arrived if each[1]), fleet.arrival_rate, tuple(later)),
             self._measured,
             launched_before=fleet.recent_launches if now < RECENT_SECONDS else 0,
             pause=self._state.pause,
@@ -259,7 +275,7 @@ class _BatchPlayback:
 
     def _first_and_last(self) -> tuple[float, float]:
         """Return when the batch's first and last image are classified."""
-        finished = self._playback.finished[self._first_lot :]
+        finished = self._playback.finished[self._first_lot : self._first_lot + self._batch_lots]
         after_first = min(self._images, self._lot_images) - 1  # images of the same lot
         return finished[0] - after_first * self._image_seconds, max(finished)
 

@@ -25,7 +25,8 @@ class LaterJobs:
     """Reads which images may be finished later.
 
     Attributes:
-        due: pairs of seconds from now and number of images without a result, when the table was read last.
+        due: pairs of seconds from now and number of images without a result, when the table was read last. Images
+            of one message group are classified in their order, so none is due after later ones of its group.
     """
 
     store: JobStore
@@ -39,23 +40,28 @@ class LaterJobs:
     """Images of those that were open before."""
     _read_at: float = field(default=float("-inf"), init=False)
     _total: int = field(default=0, init=False)
+    _answers: int = field(default=0, init=False)
 
     @property
     def arrived(self) -> int:
         """All images of such jobs that workers were to classify so far."""
         return self._closed + sum(self._arrived.values())
 
-    def others(self, requests: QueueCounts) -> QueueCounts:
+    def others(self, requests: QueueCounts, answers: int) -> QueueCounts:
         """Return the queue's counts with only the other images as waiting, at most some too many.
+
+        `answers` is how many images workers have answered. Since the table was read last, all of them may have been
+        images that may be finished later.
 
         Raises:
             BotoCoreError, ClientError: when the table could not be read.
         """
         if requests.total and (requests.total > self._total or self.clock() - self._read_at >= READ_SECONDS):
             self._read(requests.total)
-            self._read_at = self.clock()
+            self._read_at, self._answers = self.clock(), answers
         self._total = requests.total
-        waiting = max(0, min(requests.waiting, requests.total - sum(images for _, images in self.due)))
+        later = max(0, sum(images for _, images in self.due) - (answers - self._answers))
+        waiting = max(0, min(requests.waiting, requests.total - later))
         return QueueCounts(waiting, requests.total - waiting, 0)
 
     def _read(self, total: int) -> None:
@@ -66,10 +72,11 @@ class LaterJobs:
             self._closed += self._arrived.pop(job_id)
         later = [(job.finish_by, job) for job in self._jobs.values() if job.finish_by is not None]
         due = list[tuple[float, int]]()
-        for finish_by, job in sorted(later, key=lambda each: each[0])[:MAX_COUNTED]:
+        for _, job in sorted(later, key=lambda each: each[0])[:MAX_COUNTED]:
             status = self.store.status_of(job)
             self._arrived[job.job_id] = status.accepted - status.counts.cached
-            due.append(((finish_by - self.now()).total_seconds(), status.waiting))
+            first = min(by for by, each in later if each.group == job.group and each.created_at >= job.created_at)
+            due.append(((first - self.now()).total_seconds(), status.waiting))
         if due and len(due) == len(self._jobs):  # all messages are theirs, also those that are not counted yet
             due[0] = due[0][0], due[0][1] + max(0, total - sum(images for _, images in due))
         self.due = tuple(each for each in due if each[1])

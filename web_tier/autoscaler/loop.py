@@ -147,7 +147,7 @@ class Autoscaler:
     def _demand(self, requests: QueueCounts, settings: FleetSettings, answers: int, now: float) -> Demand:
         if settings.policy not in PLANNING_POLICIES:
             return self._arrivals.update(requests, answers, now)
-        others = self.later.others(requests)  # the estimates are theirs alone
+        others = self.later.others(requests, answers)  # the estimates are theirs alone
         return replace(self._arrivals.update(others, answers - self.later.arrived, now), later=self.later.due)
 
     def _report(self, plan: Plan, reason: str, observation: Observation, settings: FleetSettings) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from core.config import FleetSettings
-from core.format import joined, seconds_in_words, workers_in_words
+from core.format import joined, seconds_in_words, short_date, workers_in_words
 from web_tier.autoscaler.deadline import can_wait, desired_range
 from web_tier.autoscaler.observe import Observation
 from web_tier.autoscaler.schedule import scheduled_minimum
@@ -69,7 +69,7 @@ def deadline(observation: Observation, settings: FleetSettings) -> DesiredCapaci
     rule = f"to be answered within {seconds_in_words(settings.target_seconds)}"
     if minimum > soon:
         first = observation.at + timedelta(seconds=min(observation.demand.later)[0])
-        rule = f"to be finished by {first:%H:%M UTC}"
+        rule = f"to be finished by {short_date(first)}"
     is_patient = observation.available >= soon and 2 * minimum <= settings.max_workers
     is_patient = is_patient and can_wait(observation, settings)
     return DesiredCapacity(minimum, rule, maximum, is_patient=is_patient)

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from core.config import FleetSettings
 from core.embedded_metrics import CONTROLLER_METRICS, embedded_metrics
@@ -29,6 +29,7 @@ from core.fleet.models import (
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
+    LaterImages,
     LimitsOverride,
     Span,
     SpendingAllowance,
@@ -158,6 +159,7 @@ class SnapshotWriter:
                 failed_models=observation.metrics.failed_models,
                 today=_rounded(meter.daily.today),
                 spending=_rounded_spending(observation.spending),
+                later=tuple(_later(observation.at, *each) for each in observation.demand.later),
             )
         )
 
@@ -187,6 +189,12 @@ def _rounded_spending(spending: FleetSpending | None) -> FleetSpending | None:
         return None
     names = ("today", "month", "committed", "launch")
     return spending.model_copy(update={name: round(getattr(spending, name), 8) for name in names})
+
+
+def _later(at: datetime, seconds: float, images: int) -> LaterImages:
+    """Return images that may be finished `seconds` after `at`, by the nearest minute: the same in each round."""
+    by = (at + timedelta(seconds=seconds + 30)).replace(second=0, microsecond=0)
+    return LaterImages(by=by, images=images)
 
 
 def _two_digits(seconds: float | None) -> float | None:

@@ -80,9 +80,9 @@ class JobMover:
         store, still_missing = self.images.jobs.store, self.images.still_missing(job.job_id, image_ids)
         records = self.images.read_again(job.job_id, still_missing)
         olds = [each for each in records if each.model is not None and each.model.digest == digest]
-        news = [replace(each, attempt=each.attempt + 1, model=model.requested, group=job.group) for each in olds]
+        news = [replace(each, attempt=each.attempt + 1, model=model.requested) for each in olds]
         pairs = zip(olds, news, strict=True)
         moved = list(compress(news, side_by_side(store.table.pool, lambda pair: store.replace_image(*pair), pairs)))
         # A request that is not sent is missed by the reconciler, like one that is lost.
-        self.requests.send([each.request(self.now()) for each in moved])
+        self.requests.send([each.request(self.now(), job.group) for each in moved])
         return len(moved)

@@ -89,7 +89,7 @@ class OrphanCleanup:
             # They have objects, so a worker can classify also those for which a cached result was found.
             left = [replace(image, cached=False) for ref, image in claimed.items() if ref not in recorded]
             with suppress(NotFoundError):  # the job is being deleted
-                self.ingest.complete(left, count=False)
+                self.ingest.complete(left, store.job(intent.job_id).group, count=False)
 
     def _remove(self, intent: PutIntent) -> None:
         """Delete the objects of an intent that no image needs, then the intent."""

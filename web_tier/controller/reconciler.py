@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
 from typing import Protocol
@@ -384,7 +384,7 @@ class Reconciler:
             waited: seconds without a result, by image id.
         """
         at, (group, _) = self.now(), self._watches[job_id].group
-        requests = [replace(record, group=group).request(at) for record in records]
+        requests = [record.request(at, group) for record in records]
         refused = {message.id for message in self.requests.send(requests)}
         sent = {
             record.ref.image_id: Resend(record.attempt, at, at, round(waited[record.ref.image_id]))

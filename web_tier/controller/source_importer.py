@@ -282,7 +282,7 @@ class SourceImporter:
                 with quota.reserve([record for _, record in chosen]) as reservation:
                     reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
                     copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
-                    self._complete(copied, reservation)
+                    self._complete(job, copied, reservation)
             except QuotaExceededError:  # other requests of the user came first
                 break
             accepted += len(copied)
@@ -311,13 +311,13 @@ class SourceImporter:
             _log.info("listed a source", extra={"job": job.job_id, "objects": after.listed, "images": accepted})
         return not page.is_last
 
-    def _complete(self, copied: list[ImageRecord], reservation: Reservation) -> None:
+    def _complete(self, job: Job, copied: list[ImageRecord], reservation: Reservation) -> None:
         """Record and enqueue copied images; after an error only those that are recorded stay charged."""
         reservation.commit(copied)
         try:
             for start in range(0, len(copied), BATCH_IMAGES):
                 self._check_active()
-                self.ingest.complete(copied[start : start + BATCH_IMAGES], count=False)
+                self.ingest.complete(copied[start : start + BATCH_IMAGES], job.group, count=False)
         except Exception:
             recorded = self.ingest.store.images_of([each.ref for each in copied])
             reservation.commit([each for each in copied if each.ref in recorded])
@@ -338,8 +338,7 @@ class SourceImporter:
         prefix = S3Location.parse(job.source).prefix
         filename = clean_filename(found.key.removeprefix(prefix))
         key, now = input_key(ref, format_.extension), self.now()
-        model, group = job.requested_model, job.group
-        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=model, group=group)
+        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""

@@ -115,7 +115,7 @@ def upload() -> ResponseReturnValue:
         job = replace(job, name=clean_job_name(fields.get("name", ""), job_name_of_files(filenames, job.created_at)))
         with backend.intake.quota_reservation(outcomes, current_quota_scope()) as reservation:
             jobs.create(job)
-            outcomes = reservation.commit(backend.intake.commit(outcomes))
+            outcomes = reservation.commit(backend.intake.commit(outcomes, job.group))
     rejections = [outcome for outcome in outcomes if isinstance(outcome, RejectedUpload)]
     if not rejections:
         return redirect(url_for("jobs.job_page", job_id=job.job_id), 303)

@@ -231,7 +231,7 @@ def ingest_idempotent(
             with ingest.quota_reservation(results, quota) as reservation:
                 if manifests.claim(job.job_id, key, stored, digest):
                     reservation.commit(results)
-                    ingest.complete(list(stored.values()), count=True)
+                    ingest.complete(list(stored.values()), job.group, count=True)
                     return results
         except QuotaExceededError:
             if manifests.find(job.job_id, key) is None:
@@ -247,10 +247,11 @@ def ingest_idempotent(
         # The process that recorded them may have ended before it marked the job as open.
         ingest.store.reopen(job.job_id, ingest.clock())
         # It may have ended before it enqueued them, too.
-        ingest.enqueue([record for record in accepted.values() if not record.attempt])
+        ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
     # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded
     # images may have been retried since, so their records are not written again.
-    ingest.complete([record for record in images.values() if record.ref not in accepted], count=False)
+    left = [record for record in images.values() if record.ref not in accepted]
+    ingest.complete(left, job.group, count=False)
     # A file that the first request could not store must be sent with another key.
     others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
     return [images.get(index, other) for index, other in enumerate(others)]

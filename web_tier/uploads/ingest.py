@@ -260,7 +260,7 @@ class ImageIngest:
         """
         results = self.put_objects(job, uploads)
         with self.quota_reservation(results, quota) as reservation:
-            return reservation.commit(self.commit(results))
+            return reservation.commit(self.commit(results, job.group))
 
     def put_objects(self, job: Job, uploads: Iterable[Upload], key: str = "") -> list[UploadResult]:
         """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
@@ -295,10 +295,10 @@ class ImageIngest:
             self.discard(results)
             raise
 
-    def commit(self, results: Sequence[UploadResult]) -> list[UploadResult]:
+    def commit(self, results: Sequence[UploadResult], group: str = "") -> list[UploadResult]:
         """Accept the stored images: record, enqueue and count them; return the result of each file, in order.
 
-        Only a caller that has the `counter` to itself may commit images of several jobs at once.
+        Only a caller that has the `counter` to itself may commit images of several jobs at once, without a `group`.
 
         Raises:
             NotFoundError: one of their jobs has been deleted; of up to `BATCH_IMAGES` images none is accepted then.
@@ -309,22 +309,25 @@ class ImageIngest:
             if rejections := self._record_or_withdraw(records):
                 rejected |= rejections
             else:
-                self.enqueue(records)
+                self.enqueue(records, group)
         self._count([record for record in stored if record.ref not in rejected])
         return [rejected.get(result.ref, result) if isinstance(result, ImageRecord) else result for result in results]
 
-    def complete(self, records: Sequence[ImageRecord], *, count: bool) -> None:
+    def complete(self, records: Sequence[ImageRecord], group: str, *, count: bool) -> None:
         """Record and enqueue images that are accepted already, and count them if `count`; it may be repeated."""
         for batch in _batches(records, BATCH_IMAGES):
             self._record(batch)
-            self.enqueue(batch)
+            self.enqueue(batch, group)
         if count:
             self._count(records)
 
-    def enqueue(self, records: Sequence[ImageRecord]) -> None:
-        """Request the results of recorded images that have no cached one; a repeat is harmless."""
+    def enqueue(self, records: Sequence[ImageRecord], group: str) -> None:
+        """Request the results of recorded images that have no cached one; a repeat is harmless.
+
+        `group` is that of their job, as `ImageRecord.request` takes it.
+        """
         requested = [record for record in records if not record.cached]
-        list(self.pool.map(self._send, _batches(requested, MAX_MESSAGES)))
+        list(self.pool.map(partial(self._send, group), _batches(requested, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
         """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
@@ -435,8 +438,8 @@ class ImageIngest:
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
                 return self._cached_image(job, ref, upload, key, cached)
-            owner, model, group, now = job.owner, job.requested_model, job.group, self.clock()
-            return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model, group=group)
+            owner, model, now = job.owner, job.requested_model, self.clock()
+            return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model)
         except CLOUD_ERRORS:
             _log.warning(
                 "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
@@ -495,11 +498,11 @@ class ImageIngest:
         self.discard(records)
         return {record.ref: unavailable(record.filename) for record in records}
 
-    def _send(self, records: Sequence[ImageRecord]) -> None:
+    def _send(self, group: str, records: Sequence[ImageRecord]) -> None:
         """Send the requests of up to ten recorded images; the reconciler sends those that the queue refuses."""
         extra = {"job_id": records[0].ref.job_id}
         try:
-            refused = self.queue.send([record.request(record.accepted_at) for record in records])
+            refused = self.queue.send([record.request(record.accepted_at, group) for record in records])
         except CLOUD_ERRORS:
             _log.warning("the request queue failed; the reconciler sends these requests", extra=extra, exc_info=True)
         else:

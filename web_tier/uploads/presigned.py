@@ -145,9 +145,9 @@ class PresignedUploads:
         if arrived:
             self.ingest.check_age(arrived.values())
             ours = UploadCounts(self.ingest.store.table).mark(job.job_id, upload_id, arrived.keys())
-            self.ingest.complete([arrived[image_id] for image_id in arrived if image_id in ours], count=True)
-            # Another commit counts these, or may count them.
-            self.ingest.complete([arrived[image_id] for image_id in arrived if image_id not in ours], count=False)
+            for counts in (True, False):  # another commit counts the others, or may count them
+                images = [image for image_id, image in arrived.items() if (image_id in ours) is counts]
+                self.ingest.complete(images, job.group, count=counts)
         self._delete_sent([each for each in results.values() if isinstance(each, ImageRecord)])
         return {index: results[image.ref] for index, image in manifest.images.items()}
 

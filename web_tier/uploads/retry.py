@@ -179,7 +179,7 @@ def retry_images(
         else:
             attempt = max(record.attempt, result.attempt) + 1
             model = job.requested_model or record.model
-            after = replace(record, attempt=attempt, retried_at=at, model=model, group=job.group)
+            after = replace(record, attempt=attempt, retried_at=at, model=model)
             retries.append(_Retry(record, after))
     exists = list(ingest.pool.map(ingest.bucket.exists, [retry.before.key for retry in retries]))
     stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]
@@ -192,7 +192,7 @@ def retry_images(
             ingest.store.reopen(job_id, at)
         claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
         claimed = [retry for retry, is_ours in zip(stored, claims, strict=True) if is_ours]
-        sent = reservation.commit(_send(ingest, job_id, claimed, at))
+        sent = reservation.commit(_send(ingest, job, claimed, at))
     running += len(stored) - len(claimed)
     return Retried(len(sent), len(claimed) - len(sent), missing, final, running)
 
@@ -222,7 +222,7 @@ def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | Non
     return replace(retried, next_after=page.next_before)
 
 
-def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
+def _send(ingest: ImageIngest, job: Job, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:
     """Send the requests of images with a raised attempt; return those that were sent, and restore the others.
 
     If the call fails, the requests may have been sent: their attempts stay.
@@ -230,12 +230,13 @@ def _send(ingest: ImageIngest, job_id: str, retries: Sequence[_Retry], at: datet
     if not retries:
         return []
     try:
-        rejected = {message.id for message in ingest.queue.send([retry.after.request(at) for retry in retries])}
+        requests = [retry.after.request(at, job.group) for retry in retries]
+        rejected = {message.id for message in ingest.queue.send(requests)}
         unsent = [retry for retry in retries if retry.after.ref.image_id in rejected]
         list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
     finally:
-        ingest.store.put_retried(job_id, at)
+        ingest.store.put_retried(job.job_id, at)
     sent = [retry.after for retry in retries if retry.after.ref.image_id not in rejected]
     ingest.metrics.retried.inc(len(sent))
-    _log.info("failed images were requested again", extra={"job_id": job_id, "n": len(sent)})
+    _log.info("failed images were requested again", extra={"job_id": job.job_id, "n": len(sent)})
     return sent

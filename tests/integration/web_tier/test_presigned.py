@@ -75,15 +75,16 @@ def test_files_with_positions_become_images_in_that_order_under_their_paths(
     assert [image.filename for image in store.images(job.job_id)] == ["b.jpg", "day1/a.jpg", "day2/a.jpg"]
 
 
-def test_the_requests_of_presigned_uploads_name_the_model_of_their_job(
+def test_the_requests_of_presigned_uploads_have_the_model_and_the_message_group_of_their_job(
     direct: PresignedUploads, other_process: PresignedUploads, job: Job, queue: MemoryQueue
 ) -> None:
     model = JobModel("signs", "a" * 64, "s3://outputs/models/signs")
-    job = replace(job, model=model)
+    job = replace(job, model=model, owner="ann", finish_by=job.created_at)
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
     send(offer, 0, 1)
     other_process.commit(job, offer.upload_id)
     assert [RequestMessage.from_json(body).model for body in queue.bodies] == [model.requested] * 2
+    assert queue.groups == {job.group: 2} != {"ann": 2}
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class CatalogMachine(RuleBasedStateMachine):
         for job_id, model in self.expected.items():
             assert self.jobs.job(job_id).model == model
             [image] = self.jobs.images(job_id)
-            request = RequestMessage.from_json(image.request(NOW).body)
+            request = RequestMessage.from_json(image.request(NOW, "").body)
             assert request.model == model.requested
 
 

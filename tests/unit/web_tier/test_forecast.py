@@ -14,6 +14,7 @@ from core.fleet.models import (
     FleetPause,
     FleetSnapshot,
     FleetSpending,
+    LaterImages,
     LimitsOverride,
 )
 from core.fleet.store import FleetState, FleetStore
@@ -74,6 +75,22 @@ def test_workers_that_run_begin_at_once_and_cost_what_the_batch_adds(config: Con
     assert (found.workers, found.launches, found.first_seconds, found.last_seconds) == (2, 0, 0.5, 25.0)
     assert found.bill.seconds == pytest.approx(2 * (25 + 10))  # the minimum has been billed before
     assert " ".join(found.sentences()).startswith("2 workers run now. First results in about 1 s, all within 25 s.")
+
+
+def test_images_that_may_be_finished_later_wait_behind_a_batch_and_need_no_workers_at_once(config: Config) -> None:
+    fleet = config.fleet.model_copy(update={"policy": "deadline"})
+    planned, later = (
+        config.model_copy(update={"fleet": fleet}),
+        (LaterImages(by=EPOCH + timedelta(hours=8), images=400),),
+    )
+    alone = of(100, state(policy="deadline"), planned)
+    behind = of(100, state(visible=400, later=later, policy="deadline"), planned)
+    assert (behind.launches, behind.last_seconds) == (alone.launches, alone.last_seconds)
+    urgent = of(100, state(visible=400, policy="deadline"), planned)
+    assert urgent.launches > alone.launches
+    both = forecast(100, state(visible=400, later=later, policy="deadline"), planned, EPOCH + timedelta(hours=8))
+    assert both is not None
+    assert (both.launches, both.last_seconds) == (1, 290.0)
 
 
 def test_one_image_has_one_result(config: Config) -> None:

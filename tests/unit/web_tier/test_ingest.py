@@ -154,18 +154,22 @@ def test_the_images_of_two_users_are_put_in_turn(
     assert inspected == [*["ann"] * 2, "bob", *["ann"] * 7]
 
 
-@pytest.mark.parametrize("owner", ["", "anna"], ids=["without sign-in", "with sign-in"])
+@pytest.mark.parametrize(
+    ("owner", "finish_by"),
+    [("", None), ("anna", None), ("anna", NOW + timedelta(hours=9))],
+    ids=["without sign-in", "with sign-in", "later"],
+)
 def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
-    owner: str, ingest: ImageIngest, store: JobStore, queue: MemoryQueue
+    owner: str, finish_by: datetime | None, ingest: ImageIngest, store: JobStore, queue: MemoryQueue
 ) -> None:
-    job = Job(new_id(), "job", NOW, owner=owner)
+    job = Job(new_id(), "job", NOW, owner=owner, finish_by=finish_by)
     store.create(job)
-    group, files = owner or job.job_id, uploads(3)
+    group, files = "anna.later2" if finish_by else owner or job.job_id, uploads(3)
     ingest.ingest(job, files)
     ingest_idempotent(ingest, job, "key", files)
     ingest_idempotent(ingest, job, "key", files)  # the images of the manifest are enqueued again
     assert queue.groups == {group: 9}
-    assert [image.request(NOW).group for image in store.images(job.job_id)] == [group] * 6
+    assert {image.request(NOW, "").group for image in store.images(job.job_id)} == {owner or job.job_id}
 
 
 def test_an_object_has_the_type_and_the_extension_of_its_content(

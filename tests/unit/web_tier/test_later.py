@@ -1,5 +1,6 @@
 """Images of jobs with a `finish_by` are told from others, though SQS counts only messages."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -27,6 +28,11 @@ def opened(store: JobStore, images: int, finish_by: datetime | None) -> Job:
     return store.job(job.job_id)
 
 
+def others(later: LaterJobs, requests: QueueCounts, answers: int = 0) -> int:
+    """Return how many other images are waiting."""
+    return later.others(requests, answers).waiting
+
+
 def queue(waiting: int, in_flight: int = 0) -> QueueCounts:
     return QueueCounts(waiting, in_flight, 0)
 
@@ -35,26 +41,39 @@ def test_only_other_images_need_workers_at_once(store: JobStore) -> None:
     clock = ManualClock()
     later = LaterJobs(store, clock, lambda: NOW)
     night, noon = opened(store, 30, NOW + 8 * HOUR), opened(store, 20, NOW + 2 * HOUR)
-    assert later.others(queue(50)).waiting == 0
+    assert others(later, queue(50)) == 0
     assert list(later.due) == [(7_200.0, 20), (28_800.0, 30)]
     opened(store, 4, None)
-    assert (later.others(queue(54)).waiting, later.others(queue(44, 10)).waiting) == (4, 4)
-    assert later.others(queue(54)).total == 54
+    assert (others(later, queue(54)), others(later, queue(44, 10))) == (4, 4)
+    assert later.others(queue(54), 0).total == 54
     put_results(store, noon, *(done(image) for image in store.images(noon.job_id)))
-    later.others(queue(34))
+    assert others(later, queue(34), answers=20) == 4, "what was answered since is no image that waits"
     assert later.due[0] == (7_200.0, 20), "read again only after a while"
     clock.now += 2
-    assert later.others(queue(34)).waiting == 4
+    assert others(later, queue(34), answers=20) == 4
     assert later.due == ((28_800.0, 30),), "the reason never names the time of a job that is done"
     assert later.arrived == 50, "what has been answered is no arrival either"
-    assert later.others(queue(0)).total == 0
-    assert night.group == night.job_id, "another job of the user does not wait behind it"
+    assert later.others(queue(0), 20).total == 0
+    assert night.group != noon.group, "another job of the user does not wait behind it"
+
+
+def test_many_jobs_for_later_are_five_groups_and_none_is_due_after_what_waits_behind_it(store: JobStore) -> None:
+    jobs = [Job(new_id(), "a", NOW, owner="ada", finish_by=NOW + minutes * HOUR / 60) for minutes in range(1, 10_081)]
+    assert len({job.group for job in jobs}) == 5
+    assert jobs[0].group != jobs[-1].group != replace(jobs[-1], owner="ben").group
+    assert replace(jobs[0], finish_by=None).group == "ada"
+    assert len({replace(job, owner="").group for job in jobs[:9]}) == 9, "without users nobody is treated unfairly"
+    opened(store, 30, NOW + 15 * HOUR)
+    opened(store, 20, NOW + 14 * HOUR)
+    later = LaterJobs(store, ManualClock(), lambda: NOW)
+    others(later, queue(50))
+    assert sorted(later.due) == [(50_400.0, 20), (50_400.0, 30)]
 
 
 def test_images_that_are_not_counted_yet_are_those_of_the_only_jobs(store: JobStore) -> None:
     opened(store, 2, NOW + HOUR)
     later = LaterJobs(store, ManualClock(), lambda: NOW)
-    assert (later.others(queue(12)).waiting, later.due) == (0, ((3_600.0, 12),))
+    assert (others(later, queue(12)), later.due) == (0, ((3_600.0, 12),))
 
 
 def test_a_job_keeps_its_time_and_an_earlier_one_has_none(client: FlaskClient, store: JobStore) -> None:

@@ -160,7 +160,7 @@ def test_images_that_may_be_finished_later_are_not_overtaken_by_others_of_their_
     site.lose_messages()
     site.requests.groups.clear()
     site.pass_time(2 * LOST_AFTER)
-    assert site.requests.groups == {later.job_id: len(waiting)}, "they keep their group if they are lost"
+    assert site.requests.groups == {later.group: len(waiting)}, "they keep their group if they are lost"
 
 
 def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsSite) -> None:

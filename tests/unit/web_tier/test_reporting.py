@@ -18,6 +18,7 @@ from core.fleet.models import (
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
+    LaterImages,
     Span,
     WorkerLimits,
 )
@@ -84,7 +85,8 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
     seen = replace(
         observation(*counts, states=tuple(states), launching=launching),
         dead_letters=dead_letters,
-        demand=Demand(tuple((age, 1) for age in sorted(ages, reverse=True))),
+        demand=Demand(tuple((age, 1) for age in sorted(ages, reverse=True)), later=((7_229.0, 4),)),
+        at=EPOCH,
         metrics=FleetMetrics(0.03141, 42.1),
         pause=pause,
         spending=FleetSpending(day=EPOCH.date(), today=spent, month=spent, dollars_per_day=1.0),
@@ -107,6 +109,9 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
     assert (metrics["answered"], metrics["dollars"]) == (snapshot.images, snapshot.cost)
     assert (snapshot.reason, snapshot.problem, snapshot.configured) == ("because", "no capacity", LIMITS[1])
     assert (snapshot.image_seconds, snapshot.boot_seconds) == (0.031, 42), "two digits, so that it rarely changes"
+    assert snapshot.later == (LaterImages(by=EPOCH + timedelta(hours=2), images=4),), (
+        "to the minute, for the same reason"
+    )
 
 
 def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
