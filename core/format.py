@@ -118,9 +118,9 @@ def short_date(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%-d %b %H:%M UTC")
 
 
-def percent_text(percent: float | None) -> str:
-    """Return a percentage for a form field; an empty string for None."""
-    return "" if percent is None else f"{percent:g}"
+def percent_text(share: float | None) -> str:
+    """Return a share as a percentage for a form field; an empty string for None."""
+    return "" if share is None else f"{100 * share:g}"
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:

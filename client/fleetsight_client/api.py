@@ -237,6 +237,10 @@ class ApiClient:
         """Cancel a job: its images without a result fail, the others stay. Return the status of the job."""
         return self._call("POST", f"{_job_path(job_id)}/cancel")
 
+    def set_min_scores(self, job_id: str, scores: JobFields) -> None:
+        """Change the scores from which the labels of a job count: `min_score` and `label_min_scores`."""
+        self._call("PUT", f"{_job_path(job_id)}/min-scores", json=scores)
+
     def delete(self, job_id: str) -> None:
         """Delete a job; its images and results are removed soon after."""
         self._call("DELETE", _job_path(job_id), allowed=(204,))

@@ -276,7 +276,7 @@ def _interruptible() -> Iterator[threading.Event]:
     "--only",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Labels that can occur, one on each line: results have no others, and scores grow.",
+    help="Labels that can occur, one on each line. An image with none among its best five is unsure.",
 )
 @click.option(
     "--finish-by",
@@ -755,9 +755,14 @@ def results(client: ApiClient, *, job: str, out: str, schema: str) -> None:
 @click.command("min-scores", cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @click.option("--precision", type=PERCENT, default="95%", show_default=True, help="Share of right labels to reach.")
+@click.option("--set", "wanted", metavar="SCORE", help="Set those of the job instead: 0.8, or a YAML file.")
 @api_command
-def min_scores(client: ApiClient, *, job: str, precision: float) -> None:
+def min_scores(client: ApiClient, *, job: str, precision: float, wanted: str | None) -> None:
     """Learn from a reviewed job from which scores on labels are right; print a file for classify --min-score."""
+    if wanted is not None:
+        client.set_min_scores(job, read_min_scores(wanted).fields)
+        click.echo(f"Job {job} has these scores now, and so have its page and new downloads.")
+        return
     learned = learn_min_scores(client.results(job), precision / 100)
     for line in learned.scores.yaml():
         click.echo(line)

@@ -62,7 +62,7 @@ MAX_FAILED = "max_failed_percent"
 """Attribute of a job, as text: a limit of its failures."""
 
 MIN_SCORES = "min_scores"
-"""Attribute of a job: the scores below which labels are unsure, as JSON; absent where they are the usual ones."""
+"""Attribute of a job, `min_scores_as_text`; absent where they have always been the usual ones."""
 
 FINISH_BY = "finish_by"
 """Attribute of a job: when it may be finished at the latest."""
@@ -105,7 +105,7 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     and takes no image, rather than all.
     """
     source = "/".join(filter(None, (job.source, job.source_pattern)))
-    min_scores = "" if job.min_scores == MinScores() else json.dumps(asdict(job.min_scores))
+    min_scores = "" if job.min_scores == MinScores() else min_scores_as_text(job.min_scores)
     return {
         "pk": partition_key,
         "sk": job.job_id,
@@ -174,6 +174,11 @@ def job_of(item: Item) -> Job:
         finish_by=moment_in(item, FINISH_BY),
         min_scores=MinScores(**json.loads(str(item.get(MIN_SCORES, "{}")))),
     )
+
+
+def min_scores_as_text(scores: MinScores) -> str:
+    """Return the scores below which labels are unsure as one attribute."""
+    return json.dumps(asdict(scores), sort_keys=True)
 
 
 def shares_as_text(shares: Sequence[Share]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Literal
 
 from core.ids import ImageRef
@@ -59,6 +60,17 @@ class MinScores:
 
     every: float = 0.5
     labels: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def digest(self) -> str:
+        """An identifier of these scores; empty for the usual ones."""
+        text = repr((self.every, sorted(self.labels.items())))
+        return "" if self == MinScores() else sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether images with a score of more than one half are sure, whatever their label."""
+        return max((self.every, *self.labels.values())) <= MinScores().every
 
     @property
     def words(self) -> str:
@@ -388,9 +400,10 @@ class JobStatus:
 
     @property
     def edition(self) -> str:
-        """An identifier of the current results: it changes whenever they may have changed."""
-        counts = self.counts
-        return f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
+        """An identifier of the current results: it changes whenever they, or decisions on them, may have changed."""
+        counts, border = self.counts, self.job.min_scores.digest
+        results = f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
+        return f"{results}/{border}" if border else results
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
 |                  |                    | source_pattern, results, model, digest, place,            |            |
 |                  |                    | max_failed_percent: all jobs;                             |            |
 |                  |                    | `reviewed`: its images may have true labels;              |            |
+|                  |                    | `min_scores`, `finish_by`: as its user wants them;        |            |
 |                  |                    | `shares`: who else may read it, `core/jobs/shares.py`     |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
@@ -76,6 +77,7 @@ from core.jobs.items import (
     LISTING,
     MARKED_AGAIN,
     MERGED,
+    MIN_SCORES,
     OF_CACHED,
     OPEN,
     RESENT,
@@ -101,6 +103,7 @@ from core.jobs.items import (
     keys_of_job,
     listing_of,
     merged_of,
+    min_scores_as_text,
     moment_in,
     partition,
     resend_item,
@@ -177,9 +180,19 @@ class JobStore(JobReader):
         return job_of(found), next(reasons, None)
 
     def put_model(self, job: Job, model: JobModel) -> None:
-        """Give a job another model, for images that it gets from now on; a deleted job is not made again."""
+        """Give a job another model, for images that it gets from now on."""
+        self._set(job, job_model_attributes(model))
+
+    def put_min_scores(self, job: Job, touched_at: datetime) -> None:
+        """Store the `min_scores` of a job, and mark it as open, so that its results file is written again."""
+        self._set(job, {MIN_SCORES: min_scores_as_text(job.min_scores)})
+        self.reopen(job.job_id, touched_at)
+
+    def _set(self, job: Job, attributes: Item) -> None:
+        """Set attributes of a job wherever it is listed; a deleted job is not made again."""
         for partition_key in dict.fromkeys((JOBS, jobs_partition(job.owner))):
-            self.table.set(partition_key, job.job_id, job_model_attributes(model), "attribute_exists( #pk )")
+            if not self.table.set(partition_key, job.job_id, attributes, "attribute_exists( #pk )"):
+                raise no_job(job.job_id)
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""
@@ -531,10 +544,7 @@ class JobStore(JobReader):
             NotFoundError: the job was deleted; what was written is removed.
         """
         if not job.is_reviewed:
-            # First: true labels of a job without this mark would not be read. A deleted job is not made again.
-            for partition_key in dict.fromkeys((JOBS, jobs_partition(job.owner))):
-                if not self.table.set(partition_key, job.job_id, {REVIEWED: 1}, "attribute_exists( #pk )"):
-                    raise no_job(job.job_id)
+            self._set(job, {REVIEWED: 1})  # first: true labels of a job without this mark would not be read
         self.table.put_all(
             [truth_item(job.job_id, image_id, truth) for image_id, truth in truths.items() if truth is not None]
         )

@@ -130,6 +130,7 @@ def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -
     """A whole system where people sign in."""
     # All browsers of all tests come from one address.
     more = {"FLEETSIGHT__AUTH__MODE": "cognito", "FLEETSIGHT__LIMITS__SIGN_IN_ATTEMPTS_PER_MINUTE": "0"}
+    more["FLEETSIGHT__FLEET__POLICY"] = "deadline"  # which offers *Finish by*
     # Not forked: a test reads the command lines of its processes.
     with running_system(tmp_path_factory.mktemp("sign-in"), FEW_WORKERS | more, supervisor=Supervisor()) as started:
         yield started

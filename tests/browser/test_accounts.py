@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -452,3 +453,39 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     page.locator("#more > summary").click()
     page.get_by_text("Notify me").click()
     expect(page.locator("#notify")).to_contain_text(f"E-mail sent: {email}")
+
+
+def test_the_border_of_doubt_and_the_time_to_finish_by_are_chosen_with_the_images_and_the_border_moves(
+    page: Page, sign_in_system: System, faults_of: FaultsOf
+) -> None:
+    signed_in(page, *person(sign_in_system, "mary"))
+    drop(page, "#drop", signs(3, seed=53)[0])
+    by = datetime.fromisoformat(str(page.evaluate("new Date(Date.now() + 7_200_000).toISOString()")))
+    local = str(page.evaluate("time => new Date(time).toTimeString().slice(0, 5)", by.isoformat()))
+    page.get_by_label("Unsure below").fill("100")
+    page.get_by_label("Finish by").fill(local)
+    expect(page.locator("#forecast")).to_contain_text("By ")
+    assert faults_of(page) == []
+    classify(page)
+    path = f"/api/v1/jobs/{arrived(page)}"
+    expect(page.get_by_text("finished")).to_be_visible()
+    job = page.request.get(path).json()
+    assert job["min_score"] == 1
+    assert datetime.fromisoformat(job["finish_by"]) == by.replace(second=0, microsecond=0)
+
+    def decisions() -> set[bool]:
+        return {each["decision"] == "unsure" for each in page.request.get(f"{path}/results").json()["results"]}
+
+    assert decisions() == {True}
+    expect(page.locator(".tile.unsure")).to_have_count(3)
+    expect(page.locator("#unlikely")).to_have_text(
+        re.compile("unsure about most of the images: their scores are below")
+    )
+    page.locator("#details summary").click()
+    expect(page.locator("#details")).to_contain_text(f"Finish by{by:%Y-%m-%d %H:%M}:00 UTC")
+    assert faults_of(page) == []
+    page.get_by_label("Unsure below, in percent").fill("2.5")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator('.chip[data-state="unsure"]')).to_be_hidden()
+    expect(page.locator(".tile.unsure")).to_have_count(0)
+    assert decisions() == {False}

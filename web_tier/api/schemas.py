@@ -34,7 +34,26 @@ MAX_LABEL_SCORES: Final = 200
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
-class CreateJob(ApiBody):
+class BorderOfDoubt(ApiBody):
+    """Below which scores the images of a job are `unsure`."""
+
+    min_score: Score | None = Field(
+        default=None, description="Score from which a label counts, by default 0.5; below, the image is `unsure`."
+    )
+    label_min_scores: dict[Label, Score] | None = Field(
+        default=None,
+        max_length=MAX_LABEL_SCORES,
+        description="The same by label, as the model writes it, for some labels.",
+    )
+
+    @property
+    def min_scores(self) -> MinScores:
+        """The scores below which labels are unsure."""
+        every = MinScores().every if self.min_score is None else self.min_score
+        return MinScores(every, self.label_min_scores or {})
+
+
+class CreateJob(BorderOfDoubt):
     """What a job is made of."""
 
     name: str = Field(default="", max_length=MAX_JOB_NAME, description="By default the time of the job's creation.")
@@ -78,27 +97,11 @@ class CreateJob(ApiBody):
         description="Percent of the job's results, of at least 100, that may be failures; when more are, the system "
         "cancels the job. By default there is no limit.",
     )
-
-    min_score: Score | None = Field(
-        default=None, description="Score from which a label counts, by default 0.5; below, the image is `unsure`."
-    )
-    label_min_scores: dict[Label, Score] | None = Field(
-        default=None,
-        max_length=MAX_LABEL_SCORES,
-        description="The same by label, as the model writes it, for some labels.",
-    )
-
     finish_by: FinishBy | None = Field(
         default=None,
         description="When the job may be finished at the latest, within 7 days, such as `2026-11-29T08:00:00+01:00`: "
         "the policies `deadline` and `schedule` then use the fewest workers. By default it is as soon as possible.",
     )
-
-    @property
-    def min_scores(self) -> MinScores:
-        """The scores below which labels are unsure."""
-        every = MinScores().every if self.min_score is None else self.min_score
-        return MinScores(every, self.label_min_scores or {})
 
     @property
     def digest(self) -> str:
@@ -118,6 +121,7 @@ class JobLinks(ApiBody):
     results_json: str = Field(description="Deprecated, as the operation is.", json_schema_extra={"deprecated": True})
     results_file: str
     images_zip: str
+    min_scores: str
     retry: str
     cancel: str
     truth: str
@@ -138,6 +142,7 @@ class JobLinks(ApiBody):
             results_json=f"{here}/results.json",
             results_file=f"{here}/results/file",
             images_zip=f"{here}/images.zip",
+            min_scores=f"{here}/min-scores",
             retry=f"{here}/retry",
             cancel=f"{here}/cancel",
             truth=f"{here}/truth",

@@ -13,12 +13,14 @@ from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job
+from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.api.schemas import (
     ROOT,
     AllResultsBody,
+    BorderOfDoubt,
     CreateJob,
     ForecastBody,
     ImageRetryOutcome,
@@ -121,9 +123,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
-        classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
-        if classes and (unknown := sorted(set(wanted.label_min_scores or ()).difference(classes))):
-            raise UnprocessableEntity(f"label_min_scores: the model has no class {unknown[0]!r}")
+        check_labels(wanted, model)
         check_finish_by(wanted.finish_by, config.retention.unkept_days)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
@@ -155,6 +155,17 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     if key is not None:
         claims.mark_stored(key)
     return job
+
+
+def check_labels(wanted: BorderOfDoubt, model: JobModel | None) -> None:
+    """Refuse scores of labels that are no classes of a job's model, as far as these are known.
+
+    Raises:
+        UnprocessableEntity: it names the first such label.
+    """
+    classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
+    if classes and (unknown := sorted(set(wanted.label_min_scores or ()).difference(classes))):
+        raise UnprocessableEntity(f"label_min_scores: the model has no class {unknown[0]!r}")
 
 
 def check_finish_by(finish_by: datetime | None, unkept_days: float) -> None:
@@ -277,6 +288,20 @@ def cancel(job_id: str) -> Response:
     jobs = user_jobs()
     cancel_job(current_backend().intake, jobs.status(known_id("job", job_id)))
     return _status_response(jobs, job_id)
+
+
+@api.put("/jobs/<job_id>/min-scores", right=Right.CLASSIFY, audit="border of doubt changed")
+@operation(ApiResponse(200, "The job with these scores.", JobBody), name="set_min_scores", body=BorderOfDoubt)
+def change_min_scores(job_id: str) -> Response:
+    """Change the scores below which the images of a job are `unsure`.
+
+    Both fields are set, as those of a new job. Pages that are open, results and files follow; no image is classified
+    again.
+    """
+    jobs = user_jobs()
+    model, wanted = jobs.job(known_id("job", job_id)).model, parse_body(BorderOfDoubt, '{"min_score": 0.8}')
+    check_labels(wanted, model)
+    return json_response(JobBody.from_job(jobs.set_min_scores(job_id, wanted.min_scores)))
 
 
 @api.delete("/jobs/<job_id>", right=Right.CLASSIFY, audit="job deleted")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, get_args
@@ -186,71 +186,51 @@ class JobPageQuery:
     """The query of a job page's address: which images, in which order, in which view.
 
     Attributes:
-        low, high: lowest and highest score in percent; None is no condition.
+        filter: the filter of the images.
         sort: one of the `ORDERS`, or empty for the order of the upload.
         view: `grid` or `table`.
-        truth: true label, or empty for all.
-        correct, reviewed: whether the label is the true label, and whether there is one; None is no condition.
     """
 
-    state: FilterState | None
-    label: str
-    low: float | None
-    high: float | None
-    name: str
+    filter: ResultsFilter
     sort: str
     view: str
-    truth: str
-    correct: bool | None
-    reviewed: bool | None
 
     @classmethod
     def of_request(cls) -> "JobPageQuery":
         """Return the query of the current request; a parameter that is not valid is left out."""
         args = valid_parameters(request.args)
-        low, high = (float(args[name]) if name in args else None for name in ("from", "to"))
-        return cls(
+        low, high = (float(args[name]) / 100 if name in args else None for name in ("from", "to"))
+        wanted = ResultsFilter(
             state=next((each for each in STATES if each == args.get("state")), None),
-            label=args.get("label", "")[:MAX_LABEL],
-            low=low,
-            high=high,
-            name=args.get("q", "").strip()[:MAX_FILENAME_BYTES],
-            sort=args.get("sort", ""),
-            view="table" if args.get("view") == "table" else "grid",
-            truth=args.get("truth", "")[:MAX_LABEL],
-            correct=_BOOLEANS.get(args.get("correct", "")),
-            reviewed=_BOOLEANS.get(args.get("reviewed", "")),
+            label=args.get("label", "")[:MAX_LABEL] or None,
+            min_score=low,
+            max_score=high,
+            filename=args.get("q", "")[:MAX_FILENAME_BYTES] or None,
+            truth=args.get("truth", "")[:MAX_LABEL] or None,
+            is_correct=_BOOLEANS.get(args.get("correct", "")),
+            is_reviewed=_BOOLEANS.get(args.get("reviewed", "")),
         )
-
-    @property
-    def filter(self) -> ResultsFilter:
-        """The filter of the images."""
-        return ResultsFilter(
-            state=self.state,
-            label=self.label or None,
-            min_score=None if self.low is None else self.low / 100,
-            max_score=None if self.high is None else self.high / 100,
-            filename=self.name or None,
-            truth=self.truth or None,
-            is_correct=self.correct,
-            is_reviewed=self.reviewed,
-        )
+        return cls(wanted, args.get("sort", ""), "table" if args.get("view") == "table" else "grid")
 
     @property
     def api_parameters(self) -> dict[str, str]:
         """The parameters with which the API returns the images of this query."""
         wanted = self.filter
         names = ("state", "label", "min_score", "max_score", "filename", "truth")
-        values = {name: getattr(wanted, name) for name in names}
-        values |= {"correct": BOOLEAN_TEXTS[self.correct] or None, "reviewed": BOOLEAN_TEXTS[self.reviewed] or None}
+        values = {name: getattr(wanted, name) for name in names} | self._booleans
         return {name: str(value) for name, value in values.items() if value is not None}
 
+    @property
+    def _booleans(self) -> dict[str, str | None]:
+        wanted = {"correct": self.filter.is_correct, "reviewed": self.filter.is_reviewed}
+        return {name: BOOLEAN_TEXTS[value] or None for name, value in wanted.items()}
+
     def parameters(self, **changes: str) -> dict[str, str]:
-        """Return the parameters of an address with this query, except for `changes`."""
-        own = {"state": self.state or "", "label": self.label, "q": self.name, "sort": self.sort}
-        own |= {"from": percent_text(self.low), "to": percent_text(self.high)}
-        own["view"] = "" if self.view == "grid" else self.view
-        own |= {"truth": self.truth, "correct": BOOLEAN_TEXTS[self.correct], "reviewed": BOOLEAN_TEXTS[self.reviewed]}
+        """Return the parameters of an address with this query, except for `changes`, scores in percent."""
+        wanted = self.filter
+        own = {"state": wanted.state, "label": wanted.label, "q": wanted.filename, "sort": self.sort}
+        own |= {"from": percent_text(wanted.min_score), "to": percent_text(wanted.max_score)}
+        own |= {"view": None if self.view == "grid" else self.view, "truth": wanted.truth, **self._booleans}
         return {name: value for name, value in (own | changes).items() if value}
 
 
@@ -620,6 +600,18 @@ def delete_jobs() -> ResponseReturnValue:
 def cancel(job_id: str) -> ResponseReturnValue:
     """Cancel a job and redirect to its page."""
     cancel_job(current_backend().intake, user_jobs().status(known_id("job", job_id)))
+    return redirect(url_for("jobs.job_page", job_id=job_id), 303)
+
+
+@job_pages.post("/jobs/<job_id>/min-scores", right=Right.CLASSIFY, audit="border of doubt changed")
+def change_min_score(job_id: str) -> ResponseReturnValue:
+    """Change the score below which a job's images are unsure, except for labels with their own; show the job."""
+    text = request.form.get("below", "").strip()
+    if not _is_percentage(text):
+        raise UnprocessableEntity("write a percentage from 0 to 100, below which images are unsure")
+    jobs = user_jobs()
+    job = jobs.job(known_id("job", job_id))
+    jobs.set_min_scores(job_id, replace(job.min_scores, every=float(text) / 100))
     return redirect(url_for("jobs.job_page", job_id=job_id), 303)
 
 

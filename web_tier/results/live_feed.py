@@ -32,7 +32,7 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import new_id
-from core.jobs.models import Counts, ImageRecord, JobStatus
+from core.jobs.models import Counts, ImageRecord, JobStatus, MinScores
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from web_tier.http.bulkheads import Bulkhead
@@ -96,8 +96,8 @@ class JobFeed:
     """The feed of one job.
 
     A viewer's cursor is `run-number` of its last event. A cursor of another run (of another process, or from before
-    results were withdrawn) or one that is older than the history gets `resync`. Once the job is deleted, methods
-    raise NotFoundError.
+    results were withdrawn or the border of doubt was changed) or one that is older than the history gets `resync`.
+    Once the job is deleted, methods raise NotFoundError.
 
     Args:
         max_history: characters of events that are kept.
@@ -118,7 +118,7 @@ class JobFeed:
         self._polling, self._next_poll = False, clock()
         self._polled_at = -math.inf
         self._snapshot: JobSnapshot | None = None
-        self._counts = Counts()
+        self._counts, self._scores = Counts(), MinScores()
         self._start_run()
 
     def _start_run(self) -> None:
@@ -183,7 +183,8 @@ class JobFeed:
         """Read what has changed in the table and publish it; one thread at a time."""
         status = self._store.status(self.job_id)
         results, scores = status.counts.done + status.counts.failed, status.job.min_scores
-        if self._snapshot is None or results < self._counts.done + self._counts.failed:  # results were withdrawn
+        were_withdrawn = results < self._counts.done + self._counts.failed
+        if self._snapshot is None or were_withdrawn or scores != self._scores:
             snapshot = self._snapshot = JobSnapshot.read(self._store, self.job_id)
             with self._changed:
                 self._start_run()
@@ -202,7 +203,7 @@ class JobFeed:
         self._publish_rows("results", [ImageRow.of_result(each) for each in snapshot.new_retries()])
         retried = snapshot.new_retry_results()
         self._publish_rows("results", [ImageRow.of_response(each, scores) for each in retried])
-        self._counts = status.counts
+        self._counts, self._scores = status.counts, scores
         data, has_ended = self._read_progress(status)
         is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries
         self._publish("end" if has_ended and is_complete else "progress", data)

@@ -123,6 +123,7 @@ class ResultsApi:
         app.add_url_rule(f"{root}/jobs/<job_id>", "delete", self._delete, methods=["DELETE"])
         app.add_url_rule(f"{root}/jobs/<job_id>/images", "images", self._images, methods=["POST"])
         app.add_url_rule(f"{root}/jobs/<job_id>/results", "results", self._results)
+        app.add_url_rule(f"{root}/jobs/<job_id>/min-scores", "scores", self._change, methods=["PUT"])
         app.add_url_rule(f"{root}/jobs/<job_id>/cancel", "cancel", self._status, methods=["POST"])
         app.add_url_rule(f"{root}/jobs/<job_id>/retry", "retry", self._retry, methods=["POST"])
         app.add_url_rule(f"{root}/jobs/<job_id>/truth.csv", "truth", self._truth, methods=["POST"])
@@ -187,6 +188,10 @@ class ResultsApi:
             "accepted": len(job.images), "done": 0 if is_holding else done, "blocked": blocked,
             "failed": 0 if is_holding else len(job.images) - done, "waiting": waiting,
         }  # fmt: skip
+
+    def _change(self, job_id: str) -> ResponseReturnValue:
+        self.jobs[job_id].wanted.update(request.get_json())
+        return self._status(job_id)
 
     def _delete(self, job_id: str) -> ResponseReturnValue:
         self.jobs.pop(job_id)

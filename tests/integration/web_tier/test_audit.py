@@ -133,13 +133,16 @@ def secure_the_account(site: SignInSite, ops: FlaskClient, does: Callable[..., N
     does("password changed", lambda: form(site.operator(), site, "/account/password", **passwords))
 
 
-def share_a_job(api: FlaskClient, signed_in: dict[str, str], does: Callable[..., None]) -> None:
+def share_a_job(api: FlaskClient, signed_in: dict[str, str], ann: dict[str, str], does: Callable[..., None]) -> None:
     job_id, wanted = api.post("/api/v1/jobs", headers=signed_in).get_json()["job_id"], {"email": "bo@example.org"}
     path, shared = f"/api/v1/jobs/{job_id}/shares", {"job_id": job_id, "shared_with": "bo@example.org"}
     does("job shared", lambda: api.post(path, headers=signed_in, json=wanted).status_code, **shared, days="7")
     [share] = api.get(path, headers=signed_in).get_json()["shares"]
     ended = f"{path}/{share['share_id']}"
     does("share ended", lambda: api.delete(ended, headers=signed_in).status_code, **shared)
+    border, page = "border of doubt changed", f"/jobs/{job_id}/min-scores"
+    does(border, lambda: api.put(f"/api/v1{page}", headers=ann).status_code, job_id=job_id)
+    does(border, lambda: api.post(page, data={"below": "80"}, headers=ann).status_code, job_id=job_id)
 
 
 def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[str, dict[str, str]]]:
@@ -170,7 +173,7 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
         lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1", password=RIGHT_PASSWORD),
         name="x",
     )
-    share_a_job(api, signed_in, does)
+    share_a_job(api, signed_in, ann, does)
     for path in ("page", "api"):
         job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
         cancelling = f"{'/api/v1' if path == 'api' else ''}/jobs/{job_id}/cancel"

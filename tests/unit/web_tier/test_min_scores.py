@@ -9,9 +9,9 @@ from zipfile import ZipFile
 import pytest
 from flask.testing import FlaskClient
 
-from core.jobs.models import MinScores
+from core.jobs.models import MergedFile, MinScores
 from core.jobs.store import JobStore
-from tests.support.jobs import add_images, done, failed, picture, put_results
+from tests.support.jobs import NOW, add_images, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.results.live_feed import JobFeed
 
@@ -73,6 +73,54 @@ def test_live_rows_have_the_border_of_their_job(client: FlaskClient, store: JobS
     feed.poll()
     results = [json.loads(event.data) for _, event in feed.wait(cursor, 0.0) if event.kind == "results"]
     assert [row["unsure"] for each in results for row in each["rows"]] == [True]
+
+
+def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_again(
+    client: FlaskClient, store: JobStore
+) -> None:
+    job = store.job(new_job(client))
+    images, api, page = add_images(store, job, "a.jpg", "b.jpg"), f"/api/v1/jobs/{job.job_id}", f"/jobs/{job.job_id}"
+    put_results(store, job, done(images[0], "stop", 0.6), done(images[1], "yield", 0.6))
+    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=lambda: 0.0)
+    feed.poll()
+    [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
+    store.put_merged(job.job_id, MergedFile("key", store.status(job.job_id).edition, NOW))
+    store.table.delete_all([("OPEN", job.job_id)])
+
+    def unsure() -> list[str]:
+        found = client.get(f"{api}/results?state=unsure").get_json()["results"]
+        return [each["filename"] for each in found]
+
+    moved = client.put(f"{api}/min-scores", json={"min_score": 0.7, "label_min_scores": {"stop": 0.2}})
+    assert (moved.status_code, moved.get_json()["min_score"], unsure()) == (200, 0.7, ["b.jpg"])
+    assert store.job(job.job_id).min_scores == MinScores(0.7, {"stop": 0.2})
+    feed.poll()
+    assert next(event.kind for _, event in feed.wait(cursor, 0.0)) == "resync", "pages that are open follow"
+    assert not client.get(api).get_json()["results_file"]["current"]
+    assert store.is_open(job.job_id), "the controller writes the file again"
+    assert client.post(f"{page}/min-scores", data={"below": "10"}).status_code == 303
+    assert (store.job(job.job_id).min_scores, unsure()) == (MinScores(0.1, {"stop": 0.2}), [])
+    assert client.put(f"{api}/min-scores", json={}).status_code == 200
+    assert store.job(job.job_id).min_scores == MinScores()
+    assert client.get(api).get_json()["results_file"]["current"], "the file has this border"
+
+
+@pytest.mark.parametrize("below", ["", "x", "101", "nan", "-1"])
+def test_no_border_is_moved_to_where_no_score_is(client: FlaskClient, store: JobStore, below: str) -> None:
+    job_id = new_job(client, min_score=0.8)
+    assert client.post(f"/jobs/{job_id}/min-scores", data={"below": below}).status_code == 422
+    assert client.put(f"/api/v1/jobs/{job_id}/min-scores", json={"label_min_scores": {"x": 0.5}}).status_code == 422
+    assert store.job(job_id).min_scores == MinScores(0.8)
+
+
+@pytest.mark.parametrize(("border", "is_said"), [({"min_score": 0.9}, False), ({}, True)])
+def test_only_scores_that_are_low_may_be_of_none_of_the_classes(
+    client: FlaskClient, store: JobStore, border: dict[str, float], is_said: bool
+) -> None:
+    job = store.job(new_job(client, **border))
+    put_results(store, job, *(done(image, "stop", 0.4) for image in add_images(store, job, "a.jpg", "b.jpg")))
+    page = client.get(f"/jobs/{job.job_id}").text
+    assert ("they may be none of its" in page, "their scores are below 90%" in page) == (is_said, not is_said)
 
 
 @pytest.mark.parametrize(
