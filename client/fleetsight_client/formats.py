@@ -44,6 +44,12 @@ _CATEGORY_OF: Final = {"animal": "1", "human": "2", "vehicle": "3", UNSURE: "4"}
 CAMTRAP: Final = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2/"
 """Where the schemas of Camtrap DP are published (https://camtrap-dp.tdwg.org)."""
 
+DEPLOYMENT_COLUMNS: Final = (
+    *("deploymentID", "locationID", "locationName", "latitude", "longitude", "coordinateUncertainty"),
+    *("deploymentStart", "deploymentEnd", "setupBy", "cameraID", "cameraModel", "cameraDelay", "cameraHeight"),
+    *("cameraDepth", "cameraTilt", "cameraHeading", "detectionDistance", "timestampIssues", "baitUse"),
+    *("featureType", "habitat", "deploymentGroups", "deploymentTags", "deploymentComments"),
+)
 MEDIA_COLUMNS: Final = (
     *("mediaID", "deploymentID", "captureMethod", "timestamp", "filePath", "filePublic", "fileName"),
     *("fileMediatype", "exifData", "favorite", "mediaComments"),
@@ -206,7 +212,7 @@ class CamtrapPackage:
         return {cells[0] for cells in self.deployment_rows()[1:]}
 
     def deployment_rows(self) -> list[list[str]]:
-        """Return the cells of `deployments.csv`, its header first.
+        """Return the cells of `deployments.csv`, its header first, with all columns of the format: readers want them.
 
         Raises:
             FormatError: its first column is another one than deploymentID.
@@ -214,7 +220,10 @@ class CamtrapPackage:
         rows = [cells for _, cells in read_table(self.folder / "deployments.csv")]
         if not rows or place_of(rows[0], ("deploymentid",)) != 0:
             raise FormatError(f"{self.folder / 'deployments.csv'} must begin with the column deploymentID")
-        return [cells + [""] * (len(rows[0]) - len(cells)) for cells in rows]
+        header = ["deploymentID", *rows[0][1:]]
+        columns = [*DEPLOYMENT_COLUMNS, *(each for each in header if each not in DEPLOYMENT_COLUMNS)]
+        found = (dict(zip(header, cells, strict=False)) for cells in rows[1:])
+        return [columns, *([row.get(name, "") for name in columns] for row in found)]
 
     def description(self) -> dict[str, Any]:
         """Return the description of the package.

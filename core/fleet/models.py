@@ -394,7 +394,7 @@ class FleetSnapshot(WireModel):
         failed_models: digests of the models that some worker could not load lately and none has loaded.
         today: images and cost of the day of `at`; None in reports of an older release.
         spending: cost of day and month beside the spending caps; None if no cap is configured.
-        later: images of `visible` that may be finished later.
+        later_images: those of `visible` that may be finished later.
     """
 
     version: Literal[1] = 1
@@ -432,7 +432,7 @@ class FleetSnapshot(WireModel):
     failed_models: tuple[str, ...] = ()
     today: FleetDay | None = None
     spending: FleetSpending | None = None
-    later: tuple[LaterImages, ...] = ()
+    later_images: tuple[LaterImages, ...] = ()
 
     @property
     def is_capped(self) -> bool:

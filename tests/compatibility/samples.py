@@ -245,7 +245,7 @@ def _fill_fleet(fleet: FleetStore) -> None:
             problem="VcpuLimitExceeded", paused=pause, image_seconds=0.1, boot_seconds=30.0, policy="backlog",
             limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
             waiting_seconds=2.0, recent_launches=1, images_per_second=1.5, today=day, spending=spending,
-            later=(LaterImages(by=NOW, images=3),),
+            later_images=(LaterImages(by=NOW, images=3),),
             circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3, reason="no room left", since=NOW),
         )
     )  # fmt: skip

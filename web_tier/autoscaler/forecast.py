@@ -147,7 +147,7 @@ class _BatchPlayback:
         )
         waiting = fleet.visible + fleet.delayed
         self._later = sorted(
-            (((each.by - fleet.at).total_seconds(), each.images) for each in fleet.later), reverse=True
+            (((each.by - fleet.at).total_seconds(), each.images) for each in fleet.later_images), reverse=True
         )
         # Images that may be finished later wait behind a batch that may not.
         later = min(waiting, sum(count for _, count in self._later))

@@ -159,7 +159,7 @@ class SnapshotWriter:
                 failed_models=observation.metrics.failed_models,
                 today=_rounded(meter.daily.today),
                 spending=_rounded_spending(observation.spending),
-                later=tuple(_later(observation.at, *each) for each in observation.demand.later),
+                later_images=tuple(_later(observation.at, *each) for each in observation.demand.later),
             )
         )
 

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from client.tests.support import results_api
+from client.tests.support.judges import labels_of_coco, problems_of_package
 from client.tests.support.photos import photo
 from client.tests.support.results_api import DEADLINE_SECONDS, FAILED, REJECTED, ResultsApi, served
 
@@ -53,8 +54,9 @@ def make(folder: Path) -> Path:
         rows.writerows((name_of(at), f"dep{at % FOLDERS:02}", f"=site{at % 7}") for at in range(PHOTOS))
     (folder / "datapackage.json").write_text(json.dumps({"contributors": [], "project": {}, "spatial": {}}))
     with (folder / "deployments.csv").open("w", encoding="utf-8") as file:
-        file.write("deploymentID,latitude,longitude\n")
-        file.writelines(f"dep{camera:02},59,10\n" for camera in range(FOLDERS))
+        file.write("deploymentID,latitude,longitude,deploymentStart,deploymentEnd\n")
+        during = "2026-04-01T00:00:00Z,2026-06-01T00:00:00Z"
+        file.writelines(f"dep{camera:02},59,10,{during}\n" for camera in range(FOLDERS))
     return folder / "list.csv"
 
 
@@ -65,7 +67,8 @@ def test_an_archive_is_classified_once_and_written_in_every_format(
 
     def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
         body = plain(image_id, name, content)
-        return body | {"label": "red fox", "score": 0.8, "top": top} if body["status"] == "done" else body
+        found = {"label": "red fox", "score": 0.8, "decision": "red fox", "top": top}
+        return body | found if body["status"] == "done" else body
 
     monkeypatch.setattr(results_api, "result_of", result_of)
     manifest, api, out = make(tmp_path / "photos"), ResultsApi(), tmp_path / "r.csv"
@@ -118,10 +121,10 @@ def test_an_archive_is_classified_once_and_written_in_every_format(
     assert {line["filename"] for line in written if line["status"] == "done"} == labelled
     images = json.loads((tmp_path / "r.md.json").read_text(encoding="utf-8"))["images"]
     assert {image["file"] for image in images if image["detections"]} == labelled
-    coco = json.loads((tmp_path / "r.coco.json").read_text(encoding="utf-8"))
-    assert (len(coco["images"]), len(coco["annotations"])) == (PHOTOS, len(labelled))
+    assert labels_of_coco(tmp_path / "r.coco.json") == dict.fromkeys(labelled, "red fox")
     tasks = json.loads((tmp_path / "r.labelstudio.json").read_text(encoding="utf-8"))
     assert {task["data"]["filename"] for task in tasks if "predictions" in task} == labelled
     with ZipFile(tmp_path / "r.camtrap-dp.zip") as file:
         media = list(csv.DictReader(file.read("media.csv").decode().splitlines()))
     assert {row["filePath"] for row in media} == labelled
+    assert problems_of_package(tmp_path / "r.camtrap-dp.zip", tmp_path / "read") == []

@@ -1,5 +1,6 @@
 """The memory of `fleetsight classify` does not grow with the number of files."""
 
+import io
 import os
 import subprocess
 import sys
@@ -52,6 +53,27 @@ def peak_kb(folder: Path, tmp_path: Path) -> int:
     with (tmp_path / "r.jsonl").open() as lines:
         assert sum(1 for _ in lines) == len(api.job.images)
     return int(peak)
+
+
+SHRUNK_PEAK = """
+import re, sys
+from fleetsight_client.shrinking import Shrinker
+size = len(Shrinker(1800, 256).shrunk(sys.stdin.buffer.read()))
+print(size, re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+MAX_SHRUNK_KB = 130 * 1024
+"""A photo of 24 million pixels has 72 MB if it is decoded whole, and as much again if it is turned: 254 MB in all."""
+
+
+def test_a_large_photo_is_made_smaller_without_decoding_it_whole() -> None:
+    image, content = pytest.importorskip("PIL.Image"), io.BytesIO()
+    image.effect_noise((1_500, 1_000), 60).resize((6_000, 4_000)).convert("RGB").save(content, "JPEG")
+    done = subprocess.run(
+        [sys.executable, "-c", SHRUNK_PEAK], cwd=PACKAGE, input=content.getvalue(), capture_output=True, check=True
+    )
+    size, peak = map(int, done.stdout.split())
+    assert size < len(content.getvalue()) / 3
+    assert peak < MAX_SHRUNK_KB
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:

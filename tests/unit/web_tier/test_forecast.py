@@ -84,11 +84,13 @@ def test_images_that_may_be_finished_later_wait_behind_a_batch_and_need_no_worke
         (LaterImages(by=EPOCH + timedelta(hours=8), images=400),),
     )
     alone = of(100, state(policy="deadline"), planned)
-    behind = of(100, state(visible=400, later=later, policy="deadline"), planned)
+    behind = of(100, state(visible=400, later_images=later, policy="deadline"), planned)
     assert (behind.launches, behind.last_seconds) == (alone.launches, alone.last_seconds)
     urgent = of(100, state(visible=400, policy="deadline"), planned)
     assert urgent.launches > alone.launches
-    both = forecast(100, state(visible=400, later=later, policy="deadline"), planned, EPOCH + timedelta(hours=8))
+    both = forecast(
+        100, state(visible=400, later_images=later, policy="deadline"), planned, EPOCH + timedelta(hours=8)
+    )
     assert both is not None
     assert (both.launches, both.last_seconds) == (1, 290.0)
 

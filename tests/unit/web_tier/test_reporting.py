@@ -109,7 +109,7 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
     assert (metrics["answered"], metrics["dollars"]) == (snapshot.images, snapshot.cost)
     assert (snapshot.reason, snapshot.problem, snapshot.configured) == ("because", "no capacity", LIMITS[1])
     assert (snapshot.image_seconds, snapshot.boot_seconds) == (0.031, 42), "two digits, so that it rarely changes"
-    assert snapshot.later == (LaterImages(by=EPOCH + timedelta(hours=2), images=4),), (
+    assert snapshot.later_images == (LaterImages(by=EPOCH + timedelta(hours=2), images=4),), (
         "to the minute, for the same reason"
     )
 
