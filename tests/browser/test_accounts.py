@@ -468,7 +468,7 @@ def test_the_border_of_doubt_and_the_time_to_finish_by_are_chosen_with_the_image
     assert faults_of(page) == []
     classify(page)
     path = f"/api/v1/jobs/{arrived(page)}"
-    expect(page.get_by_text("finished")).to_be_visible()
+    expect(page.get_by_text("finished", exact=True)).to_be_visible()
     job = page.request.get(path).json()
     assert job["min_score"] == 1
     assert datetime.fromisoformat(job["finish_by"]) == by.replace(second=0, microsecond=0)
