@@ -100,17 +100,13 @@ def test_the_first_batch_has_its_pictures_outlives_the_web_tier_and_ends_by_a_ki
     end(serving, port, signal.SIGKILL)
 
 
-def test_without_a_batch_an_empty_system_is_served_until_it_is_stopped(port: int) -> None:
-    with running(port, "Press Ctrl-C to stop", "--no-batch") as (process, _):
-        jobs = requests.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=DEADLINE_SECONDS).json()["jobs"]
-        assert jobs == []
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=DEADLINE_SECONDS) == 0
-
-
-def test_a_local_cloud_that_says_nothing_for_a_while_ends_nothing(port: int) -> None:
+def test_an_empty_system_without_a_batch_outlives_a_pause_of_its_local_cloud(port: int) -> None:
     with running(port, "Press Ctrl-C to stop", "--no-batch", "--sign-in") as (process, printed):
         [token] = re.findall(r"FLEETSIGHT_TOKEN=(\S+)", printed)
+        api = ApiClient(f"http://127.0.0.1:{port}", token=token)
+        headers = {"Authorization": f"Bearer {token}"}
+        jobs = requests.get(f"{api.base_url}/api/v1/jobs", headers=headers, timeout=DEADLINE_SECONDS).json()["jobs"]
+        assert jobs == []
         cloud = processes_with(("cmdline",), "localcloud\0cloud") & processes_of(port)
         assert cloud
         for pid in cloud:
@@ -118,7 +114,6 @@ def test_a_local_cloud_that_says_nothing_for_a_while_ends_nothing(port: int) -> 
         time.sleep(12)  # longer than the command waits for an answer
         for pid in cloud:
             os.kill(pid, signal.SIGCONT)
-        api = ApiClient(f"http://127.0.0.1:{port}", token=token)
         wait_until(lambda: api.ready() and api.create_job("after the pause"), "a job is created")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=DEADLINE_SECONDS) == 0
