@@ -1,10 +1,9 @@
 """Cancelled jobs, as a worker sees them: by their tombstones in the input bucket."""
 
 import threading
-import time
-from collections.abc import Callable
 
 from core.ids import cancelled_key
+from services.clock import CLOCK, Clock
 from services.recent_dict import RecentDict
 from services.s3 import Bucket
 
@@ -26,7 +25,7 @@ class CancelledJobs:
     requests, so an image that is requested after that is never taken for cancelled.
     """
 
-    def __init__(self, inputs: Bucket, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inputs: Bucket, clock: Clock = CLOCK) -> None:
         self._inputs, self._clock = inputs, clock
         self._checked = RecentDict[str, float](MAX_JOBS)
         self._lock = threading.Lock()
@@ -34,7 +33,7 @@ class CancelledJobs:
 
     def has(self, job_id: str) -> bool:
         """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago."""
-        now = self._clock()
+        now = self._clock.monotonic()
         if self._was_checked(job_id, now):
             return False
         with self._asking[hash(job_id) % len(self._asking)]:

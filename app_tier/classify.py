@@ -1,7 +1,6 @@
 """Classify: one run of the network for a batch of one model, and what each image's probabilities say."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel
 from app_tier.task import Task, refuse
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
+from services.clock import CLOCK
 
 DIGITS = 6
 """Digits of a probability after the point: finer than float32 softmax is worth, and half the bytes."""
@@ -27,7 +27,6 @@ class Classifier:
 
     worker: str
     top_k: int
-    clock: Callable[[], float] = time.perf_counter
 
     def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
         """Return each task of one model with its prediction; `inferred` is how long the batch took.
@@ -37,9 +36,9 @@ class Classifier:
         Raises:
             EngineError: the network has not answered each image with a score for each label.
         """
-        before, model = self.clock(), tasks[0].model
+        before, model = CLOCK.monotonic(), tasks[0].model
         probabilities = _infer(model, np.stack([task.payload for task in tasks]))
-        took = (self.clock() - before) * 1000
+        took = (CLOCK.monotonic() - before) * 1000
         return [
             self._answer(task.with_payload(None, inferred=took), model.bundle, row)
             for task, row in zip(tasks, probabilities, strict=True)

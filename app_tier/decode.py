@@ -6,7 +6,6 @@ which nothing here decodes.
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -22,6 +21,7 @@ from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
+from services.clock import CLOCK
 
 Pixels = NDArray[np.float32]
 
@@ -47,7 +47,6 @@ def decode(
     spec: Preprocess,
     limits: ImageLimits,
     decoder: Decoder,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Task[Pixels]:
     """Return the task with the network's input, float32 [3, H, W], and the thumbnail.
 
@@ -55,13 +54,13 @@ def decode(
         ImageRejectedError: the image is not accepted; the message is for its owner.
         PoolUnavailableError: it cannot be decoded now.
     """
-    before, how = clock(), {"framing": spec.framing, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
+    before, how = CLOCK.monotonic(), {"framing": spec.framing, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
     try:
         square, thumbnail = _split(decoder(task.payload, task.delivery.owner, **how), spec)
     except (TooCostlyError, CrashedError, ValueError) as error:
         _log.warning("an image ended its decoder", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise rejection_of(error) from error
-    decoded = task.with_payload(normalise(square, spec), decoded=(clock() - before) * 1000)
+    decoded = task.with_payload(normalise(square, spec), decoded=(CLOCK.monotonic() - before) * 1000)
     return replace(decoded, thumbnail=thumbnail)
 
 

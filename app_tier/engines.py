@@ -2,8 +2,7 @@
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from core.bundle_manifest import (
     Precision,
 )
 from core.config import EngineName
+from services.clock import CLOCK, Clock
 
 _log = logging.getLogger(__name__)
 
@@ -377,7 +377,7 @@ class ExactEngine:
         margin: float,
         low: str = "low precision",
         expected_share: float = 0.0,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Clock = CLOCK,
     ) -> None:
         self._fast, self._reference, self._margin = fast, reference, margin
         self._low, self._clock = low, clock
@@ -394,19 +394,19 @@ class ExactEngine:
             is_low_first, is_trial = self._pace.next_batch()
         if not is_low_first:
             return self._reference.infer(batch)
-        started = self._clock()
+        started = self._clock.monotonic()
         probabilities = self._fast.infer(batch)
-        low_seconds = self._clock() - started
+        low_seconds = self._clock.monotonic() - started
         unsure = left = np.flatnonzero(~(top_two_gap(probabilities) >= self._margin))  # also what is no number
-        started = self._clock()
+        started = self._clock.monotonic()
         while len(left):
             part, left = np.split(left, [_at_once(len(left))])
             probabilities[part] = self._reference.infer(batch[part])
-        again, fp32_seconds = len(unsure), self._clock() - started
+        again, fp32_seconds = len(unsure), self._clock.monotonic() - started
         if is_trial and again < _at_once(len(batch)):
-            again, started = _at_once(len(batch)), self._clock()
+            again, started = _at_once(len(batch)), self._clock.monotonic()
             self._reference.infer(batch[:again])  # for the time alone: an answer depends on nothing but its image
-            fp32_seconds = self._clock() - started
+            fp32_seconds = self._clock.monotonic() - started
         with self._lock:
             self._pace.passed(len(batch), len(unsure), low_seconds, again, fp32_seconds)
             self._log_choice()

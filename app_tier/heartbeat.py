@@ -6,14 +6,12 @@ the next one reports as much.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from core.ids import new_id
 from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerEnd, WorkerState
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.sqs import OutgoingMessage
 
 EVERY_SECONDS = 10.0
@@ -55,10 +53,7 @@ class WorkerStats:
 
 
 class Heartbeater:
-    """Sends a heartbeat when it is started, every `every_seconds`, and when it is stopped.
-
-    `now` is the wall clock; `clock` counts monotonic seconds.
-    """
+    """Sends a heartbeat when it is started, every `every_seconds`, and when it is stopped."""
 
     def __init__(
         self,
@@ -66,12 +61,11 @@ class Heartbeater:
         stats: Callable[[], WorkerStats],
         send: Send,
         every_seconds: float = EVERY_SECONDS,
-        now: Callable[[], datetime] = utc_now,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         self._worker, self._stats, self._send = worker, stats, send
-        self._every_seconds, self._now, self._clock = every_seconds, now, clock
-        self._last = (clock(), 0)
+        self._every_seconds, self._clock = every_seconds, clock
+        self._last = (clock.monotonic(), 0)
         self._stopped = threading.Event()
         # A daemon: a call that hangs must not keep a worker that has ended.
         self._thread = threading.Thread(target=lambda: self.run(self._stopped.wait), name="heart", daemon=True)
@@ -107,11 +101,11 @@ class Heartbeater:
 
     def _heartbeat(self, *, is_last: bool) -> Heartbeat:
         stats = self._stats()
-        (last_at, last_images), self._last = self._last, (self._clock(), stats.images)
+        (last_at, last_images), self._last = self._last, (self._clock.monotonic(), stats.images)
         seconds = self._last[0] - last_at
         return Heartbeat(
             worker=self._worker,
-            at=self._now(),
+            at=self._clock.utc_now(),
             state="ended" if is_last else stats.state,
             images=stats.images,
             in_hand=stats.in_flight,

@@ -257,7 +257,7 @@ class LoadedModels:
 
         A load that failed for a fault of the system, such as an outage of S3, says nothing about the model.
         """
-        now = self._recovery.clock()
+        now = self._recovery.clock.monotonic()
         with self._lock:
             failed = reversed(self._failed.items())
             recent = (each for each in failed if each[1].fault is not LoadFault.SYSTEM)
@@ -307,7 +307,7 @@ class LoadedModels:
         needs_thread = False
         with self._lock:
             failed, has_ended = self._failed.get(place), self._ended
-            is_pausing = failed is not None and self._recovery.clock() < failed.until
+            is_pausing = failed is not None and self._recovery.clock.monotonic() < failed.until
             if not (has_ended or is_pausing):
                 self._waiting.setdefault(place, []).append(task)
                 # An earlier try of its fetch may have needed the model that now makes room for another one.
@@ -328,7 +328,7 @@ class LoadedModels:
 
     def _turn_away(self, task: Task[None], failed: _FailedLoad) -> None:
         """Settle an image that arrives in the pause after a failed load."""
-        seconds = failed.until - self._recovery.clock()
+        seconds = failed.until - self._recovery.clock.monotonic()
         if failed.fault is LoadFault.GONE:
             self.refuse(task, MODEL_GONE)
         elif failed.fault is LoadFault.REFUSED and task.delivery.request.refusals + 1 >= MAX_REFUSALS:
@@ -373,7 +373,7 @@ class LoadedModels:
     def _load(self, place: ModelPlace) -> None:
         if self._resume_waiting(place):  # loaded by another thread meanwhile
             return
-        started = self._recovery.clock()
+        started = self._recovery.clock.monotonic()
         bundle = self._step(place, lambda: self._opener.fetch(place))
         needed = self._opener.memory_bytes(bundle)
         with self._opening:
@@ -389,7 +389,7 @@ class LoadedModels:
                     "model": bundle.name,
                     "digest": place.digest,
                     "place": place.place,
-                    "seconds": round(self._recovery.clock() - started, 3),
+                    "seconds": round(self._recovery.clock.monotonic() - started, 3),
                     "bytes": needed,
                 },
             )
@@ -430,7 +430,7 @@ class LoadedModels:
 
     def _make_room(self, needed: int) -> bool:
         """Release models until there is room for `needed` bytes, or for one model; False if the worker ends."""
-        deadline = self._recovery.clock() + TURN_SECONDS
+        deadline = self._recovery.clock.monotonic() + TURN_SECONDS
         in_flight, lifetime = self._recovery.in_flight, self._recovery.lifetime
         try:
             while not lifetime.over:
@@ -442,7 +442,7 @@ class LoadedModels:
                         self._release(digest, "another one needs its memory")
                     if self._has_room(needed):
                         return True
-                    left_seconds = deadline - self._recovery.clock()
+                    left_seconds = deadline - self._recovery.clock.monotonic()
                     if left_seconds <= 0:
                         self._closing = next(iter(self._loaded))
                     awaited = [self._closing] if self._closing is not None else list(self._loaded)
@@ -473,7 +473,7 @@ class LoadedModels:
         with self._lock:
             failures = self._failed[place].failures + 1 if place in self._failed else 1
             pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._recovery.jitter)
-            failed = self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock() + pause)
+            failed = self._failed[place] = _FailedLoad(fault, failures, self._recovery.clock.monotonic() + pause)
         level = logging.WARNING if fault in {LoadFault.SYSTEM, LoadFault.REFUSED} else logging.ERROR
         _log.log(
             level,

@@ -33,7 +33,6 @@ long poll does.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
@@ -45,6 +44,7 @@ from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import parse_key
 from core.messages import RequestMessage
+from services.clock import CLOCK, Clock
 from services.errors import MessageError
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, Queue, ReceivedMessage
 
@@ -82,7 +82,7 @@ class Receiver:
         submit: Callable[[Task[None]], None],
         *,
         idle_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         self._queue, self._in_flight, self._extender = queue, in_flight, extender
         self._lifetime, self._backoff, self._submit = lifetime, backoff, submit
@@ -104,9 +104,9 @@ class Receiver:
     def _receive_once(self, room: int) -> None:
         # Read before the poll: the last poll is one that began when the worker was idle already, so a message that
         # arrives as the time ends is still received.
-        idle_for = min(self._in_flight.idle_seconds(), self._clock() - self._stayed_at)
+        idle_for = min(self._in_flight.idle_seconds(), self._clock.monotonic() - self._stayed_at)
         idle = idle_for >= self._idle_seconds
-        asked_at = self._clock()
+        asked_at = self._clock.monotonic()
         try:
             received = self._queue.receive(room, wait_seconds=0 if idle else POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
@@ -119,7 +119,7 @@ class Receiver:
             self._is_probing = any(delivery.redelivered for delivery in deliveries)
             self._start_held()
         elif idle and (self._is_starved() or not self._lifetime.stop_if_idle(f"idle for {self._idle_seconds:g} s")):
-            self._stayed_at = self._clock()
+            self._stayed_at = self._clock.monotonic()
 
     def _is_starved(self) -> bool:
         """Return True if messages wait in a FIFO queue that has too many messages in flight to deliver one.
@@ -177,10 +177,10 @@ class Receiver:
             return
         if isinstance(error, ClientError) and error.response["Error"]["Code"] == OVER_LIMIT:
             # Messages wait and SQS answers: neither idle nor unreachable.
-            self._failing_since, self._stayed_at = None, self._clock()
+            self._failing_since, self._stayed_at = None, self._clock.monotonic()
         elif self._failing_since is None:
             self._failing_since = asked_at
-        elif self._clock() - self._failing_since > UNREACHABLE_SECONDS:
+        elif self._clock.monotonic() - self._failing_since > UNREACHABLE_SECONDS:
             self._lifetime.fail(f"no answer from the request queue for {UNREACHABLE_SECONDS:g} s: {error}")
             return
         _log.warning("could not receive; will try again", extra={"error": str(error)})

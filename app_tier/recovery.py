@@ -22,7 +22,6 @@ import logging
 import random
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from core.messages import GONE, Failure
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import common_traceparent, use_traceparent
 from services.backoff import Jitter, pause_seconds
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 
 _DENIED = frozenset(
@@ -231,7 +231,7 @@ class StepRecovery:
     extender: VisibilityExtender
     lifetime: Lifetime
     backoff: FailureBackoff
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     jitter: Jitter = random.uniform
 
 
@@ -276,9 +276,9 @@ class Step(Generic[T]):
                     self([task])
                 return
             if type(fault) is not kind:
-                kind, failures, since, passed_before = type(fault), 0, clock(), self._passed
+                kind, failures, since, passed_before = type(fault), 0, clock.monotonic(), self._passed
             failures += 1
-            seconds = clock() - since
+            seconds = clock.monotonic() - since
             decision = decide(fault, failures, seconds, works_for_others=self._passed != passed_before)
             more = {"step": self._name, "images": _images(tasks), "failures": failures, "decision": decision.name}
             _log.warning("a step failed", extra={**more, "error": fault.reason}, exc_info=error)

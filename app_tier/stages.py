@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from app_tier.recovery import Step, StepRecovery
 from app_tier.task import Task
 from core.messages import Failure
+from services.clock import CLOCK, Clock
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ class Channel(Generic[T]):
         max_items: int,
         wait_seconds: float,
         more_to_come: Callable[[int], bool],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> list[T]:
         """Wait for one item, then remove and return it with those that follow, up to `max_items` in all.
 
@@ -90,7 +91,7 @@ class Channel(Generic[T]):
             wait_seconds: how long the first item waits for the others.
             more_to_come: returns whether waiting can help, given how many were removed; waiting items are removed in
                 any case.
-            clock: monotonic seconds.
+            clock: measures the wait.
 
         Returns:
             The batch; empty once the channel is closed and empty.
@@ -101,9 +102,9 @@ class Channel(Generic[T]):
         batch = [first]
         if self._has_priority(first):
             return batch
-        deadline = clock() + wait_seconds
+        deadline = clock.monotonic() + wait_seconds
         while len(batch) < max_items:
-            wait = max(0.0, deadline - clock()) if more_to_come(len(batch)) else 0.0
+            wait = max(0.0, deadline - clock.monotonic()) if more_to_come(len(batch)) else 0.0
             following = self.dequeue(wait)
             if following is None:
                 break

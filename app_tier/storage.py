@@ -7,8 +7,7 @@ botocore's errors pass through once its retries are spent.
 """
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -16,6 +15,7 @@ from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
 from core.messages import ClassificationResult, Prediction, response_within
 from core.predictions import store_prediction, stored_prediction
+from services.clock import CLOCK, Clock
 from services.errors import ObjectTooLargeError
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
@@ -32,18 +32,16 @@ def answered_before(task: Task[None], bucket: Bucket) -> Task[ClassificationResu
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
 
 
-def store(
-    task: Task[Prediction], bucket: Bucket, clock: Callable[[], float] = time.perf_counter
-) -> Task[ClassificationResult]:
+def store(task: Task[Prediction], bucket: Bucket) -> Task[ClassificationResult]:
     """Store the prediction unless one stands that it may not replace; return the task with the response.
 
     The response alone knows how long storing took.
     """
-    before = clock()
+    before = CLOCK.monotonic()
     standing = store_prediction(task.payload, bucket)
     if standing is not task.payload:
         return _repeat(task, standing)
-    timed = task.with_payload(None, stored=(clock() - before) * 1000)
+    timed = task.with_payload(None, stored=(CLOCK.monotonic() - before) * 1000)
     return timed.with_payload(task.payload.response().model_copy(update={"timings": timed.timings}))
 
 
@@ -75,18 +73,17 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
     return task.with_payload(stored.response().model_copy(update=own))
 
 
-def fetch(
-    task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Callable[[], float] = time.perf_counter
-) -> Task[bytes]:
+def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
     """Return the task with the object that its request names, and the object's SHA-256.
 
     Raises:
         NotFoundError: the object is gone.
         ImageRejectedError: it is larger than an image may be, and was not read.
     """
-    before = clock()
+    before = clock.monotonic()
     try:
         data = bucket.get(task.delivery.request.key, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
-    return replace(task.with_payload(data, fetched=(clock() - before) * 1000), sha256=sha256(data).hexdigest())
+    took = (clock.monotonic() - before) * 1000
+    return replace(task.with_payload(data, fetched=took), sha256=sha256(data).hexdigest())

@@ -3,7 +3,6 @@
 import logging
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.task import Delivery, Task, new_task
+from services.clock import CLOCK, Clock
 from services.sqs import BATCH, OutgoingMessage, Queue
 
 PRIORITY_SHARE = 0.1
@@ -69,7 +69,7 @@ class InFlightMessages:
     `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
     """
 
-    def __init__(self, capacity: int, visibility_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, capacity: int, visibility_seconds: float, clock: Clock = CLOCK) -> None:
         self.capacity = capacity
         self._visibility_seconds = visibility_seconds
         self._clock = clock
@@ -77,7 +77,7 @@ class InFlightMessages:
         self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._busy_until = clock()
+        self._busy_until = clock.monotonic()
 
     def __len__(self) -> int:
         """Return the number of deliveries in flight."""
@@ -113,7 +113,7 @@ class InFlightMessages:
                 with_priority += has_priority
                 ours = replace(delivery, has_priority=has_priority)
                 hidden_until = asked_at + self._visibility_seconds
-                self._entries[ours.receipt] = _Entry(ours, new_task(ours), self._clock(), hidden_until)
+                self._entries[ours.receipt] = _Entry(ours, new_task(ours), self._clock.monotonic(), hidden_until)
                 held.append(ours)
             self._changed.notify_all()
         return held
@@ -133,7 +133,7 @@ class InFlightMessages:
         """Remove `delivery`; return False if it was removed already, so that only one caller decides what follows."""
         with self._changed:
             there = self._entries.pop(delivery.receipt, None) is not None
-            self._busy_until = self._clock()
+            self._busy_until = self._clock.monotonic()
             self._changed.notify_all()
             return there
 
@@ -142,7 +142,7 @@ class InFlightMessages:
 
         A message is visible in the queue once its visibility timeout has ended.
         """
-        now = self._clock()
+        now = self._clock.monotonic()
         with self._changed:
             entries = [self._entries.pop(delivery.receipt, None) for delivery in deliveries]
             self._busy_until = now
@@ -168,7 +168,7 @@ class InFlightMessages:
 
     def due(self) -> list[Delivery]:
         """Return the postponed deliveries with a time that has come."""
-        now = self._clock()
+        now = self._clock.monotonic()
         with self._changed:
             return [each.delivery for each in self._in(_State.POSTPONED) if each.postponed_until <= now]
 
@@ -253,17 +253,17 @@ class InFlightMessages:
     def idle_seconds(self) -> float:
         """Return for how long nothing has been in flight; 0 while something is."""
         with self._changed:
-            return 0.0 if self._entries else self._clock() - self._busy_until
+            return 0.0 if self._entries else self._clock.monotonic() - self._busy_until
 
     def expiring(self) -> list[Delivery]:
         """Return the deliveries that have used half of their visibility timeout or more."""
-        soon = self._clock() + self._visibility_seconds / 2
+        soon = self._clock.monotonic() + self._visibility_seconds / 2
         with self._changed:
             return [entry.delivery for entry in self._entries.values() if entry.hidden_until <= soon]
 
     def older_than(self, seconds: float) -> list[Delivery]:
         """Return the deliveries that have been in flight for longer than `seconds`."""
-        before = self._clock() - seconds
+        before = self._clock.monotonic() - seconds
         with self._changed:
             return [entry.delivery for entry in self._entries.values() if entry.held_since < before]
 
@@ -282,7 +282,7 @@ class InFlightMessages:
 
     def begin_load(self, deliveries: Callable[[], Sequence[Delivery]]) -> None:
         """Note that the calling thread begins a step that keeps `deliveries`, as of the time of the call, waiting."""
-        self._steps[threading.get_ident()] = (self._clock(), deliveries)
+        self._steps[threading.get_ident()] = (self._clock.monotonic(), deliveries)
 
     def end_step(self) -> None:
         """Note that the calling thread has ended its step."""
@@ -290,7 +290,7 @@ class InFlightMessages:
 
     def stuck(self, seconds: float) -> list[Delivery]:
         """Return the deliveries in flight that have been in one step for longer than `seconds`."""
-        before = self._clock() - seconds
+        before = self._clock.monotonic() - seconds
         slow = [one for since, deliveries in list(self._steps.values()) if since < before for one in deliveries()]
         return [one for one in slow if one.receipt in self._entries]
 
@@ -371,7 +371,7 @@ class VisibilityExtender:
         visibility_seconds: int,
         max_step_seconds: float,
         on_hung: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
         *,
         jitter: Callable[[int, int], int] = random.randint,
     ) -> None:
@@ -420,7 +420,7 @@ class VisibilityExtender:
         if SQS does not answer, it becomes visible when its timeout ends. Then the try counts.
         """
         is_delayed = delay_seconds and self._queue.fifo
-        if is_delayed and self._in_flight.postpone(deliveries, self._clock() + delay_seconds):
+        if is_delayed and self._in_flight.postpone(deliveries, self._clock.monotonic() + delay_seconds):
             return
         for start in range(0, len(deliveries), BATCH):
             with self._calling:
@@ -463,7 +463,7 @@ class VisibilityExtender:
             _log.warning("could not give back", extra={"messages": len(deliveries), "error": str(error)})
 
     def _extend(self, expiring: Sequence[Delivery]) -> None:
-        asked_at = self._clock()
+        asked_at = self._clock.monotonic()
         try:
             lost = self._queue.change_visibility(
                 [delivery.receipt for delivery in expiring], self._visibility_seconds

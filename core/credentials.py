@@ -15,7 +15,6 @@ import hmac
 import json
 import re
 import secrets
-import time
 from base64 import b32encode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from hashlib import sha256
 from typing import Final
 
 from core.ids import is_id, new_id
-from services.clock import epoch_seconds, utc_now
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Item, Table
 
@@ -107,17 +106,16 @@ class Revocations:
     """
 
     table: Table
-    clock: Callable[[], float] = epoch_seconds
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = CLOCK
 
     def revoke_all_of(self, owner: str) -> None:
         """Revoke every credential that comes from a sign-in until now; return in the next second.
 
         The pool has the time of a sign-in in whole seconds, so each sign-in after the return counts.
         """
-        now = self.clock()
+        now = self.clock.epoch_seconds()
         self.table.put_all([_revoked(owner, Revocation(new_id(), int(now)))])
-        self.sleep(1 - now % 1)
+        self.clock.sleep(1 - now % 1)
 
     def delete_all_of(self, owner: str) -> None:
         """Revoke and delete every credential of a user; the revocation stays, for what a request stores meanwhile."""
@@ -128,7 +126,7 @@ class Revocations:
 
     def last_of(self, owner: str) -> Revocation:
         """Return the last revocation of a user."""
-        item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock())
+        item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock.epoch_seconds())
         if item is None:
             return Revocation()
         # An earlier release stored no id.
@@ -179,7 +177,7 @@ class PersonalTokens:
 
     table: Table
     revocations: Revocations
-    clock: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     random_text: Callable[[], str] = lambda: secrets.token_urlsafe(32)
 
     def make(  # noqa: PLR0917 - what a token has
@@ -270,7 +268,7 @@ class PersonalTokens:
         return token.expires_at > self._now() and not last.covers(token.signed_in, token.made_after)
 
     def _now(self) -> datetime:
-        return self.clock().replace(microsecond=0)  # as the table stores it
+        return self.clock.utc_now().replace(microsecond=0)  # as the table stores it
 
 
 def _partition(text: str) -> str:

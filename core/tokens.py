@@ -23,6 +23,7 @@ from joserfc.jwk import RSAKey
 from joserfc.util import base64_to_int, urlsafe_b64decode
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from services.clock import Clock
 from services.errors import FleetsightError
 
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -112,7 +113,7 @@ class TokenKeys:
     """
 
     fetch: Callable[[], bytes]
-    clock: Callable[[], datetime]
+    clock: Clock
     _keys: Mapping[str, RSAKey] = field(default_factory=dict, init=False)
     _fetched: datetime | None = field(default=None, init=False)
     _tried: datetime | None = field(default=None, init=False)
@@ -125,7 +126,7 @@ class TokenKeys:
             KeysUnreachableError: no keys have been fetched yet.
         """
         known = key_id in self._keys
-        is_old = self._fetched is None or abs(self.clock() - self._fetched) >= KEYS_LIFETIME
+        is_old = self._fetched is None or abs(self.clock.utc_now() - self._fetched) >= KEYS_LIFETIME
         if not known or is_old:
             self._fetch(wait=not known)
         if not self._keys:
@@ -136,7 +137,7 @@ class TokenKeys:
         if not self._fetching.acquire(blocking=wait):
             return  # another thread fetches them, and the old keys are used meanwhile
         try:
-            now = self.clock()
+            now = self.clock.utc_now()
             if self._tried is not None and abs(now - self._tried) < (
                 MIN_FETCH_INTERVAL if self._keys else FIRST_FETCH_INTERVAL
             ):
@@ -245,9 +246,7 @@ _CLAIMS: TypeAdapter[_IdClaims | _AccessClaims] = TypeAdapter(
 class TokenVerifier:
     """Verifies tokens that `issuer` (see `issuer_of`) has issued for the client `client_id`; threads may share it."""
 
-    def __init__(
-        self, issuer: str, client_id: str, fetch_keys: Callable[[], bytes], clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, issuer: str, client_id: str, fetch_keys: Callable[[], bytes], clock: Clock) -> None:
         self._issuer, self._client_id, self._clock = issuer, client_id, clock
         self._keys = TokenKeys(fetch_keys, clock)
 
@@ -260,7 +259,7 @@ class TokenVerifier:
         if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii():
             raise TokenRefusedError("too long, or not in ASCII")
         claims = self._signed_claims(text, _key_id(text))
-        now = self._clock().timestamp()
+        now = self._clock.utc_now().timestamp()
         if claims.iss != self._issuer:
             raise TokenRefusedError("from another issuer")
         if claims.audience != self._client_id:

@@ -4,7 +4,6 @@ Exit status: 0 if the new table is complete, 1 if AWS refuses or the moment cann
 without credentials.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from core.config import RESTORED_SUFFIX
 from scripts.aws.commands import dry_run_option
 from scripts.aws.context import AwsAccount, Waiter, aws_command
 from scripts.aws.deploy.stack import find_stack
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT
 
@@ -127,7 +127,7 @@ def restore(
     dynamodb: "DynamoDBClient",
     plan: RestorePlan,
     report: Callable[[str], None],
-    sleep: Callable[[float], None] = time.sleep,
+    clock: Clock = CLOCK,
 ) -> None:
     """Make the new table, and give it what AWS does not restore; a step that was done before is not repeated.
 
@@ -150,7 +150,7 @@ def restore(
         table = _table(dynamodb, plan.target)
         return table is not None and table["TableStatus"] == "ACTIVE"
 
-    waiter = Waiter(sleep=sleep, report=report)
+    waiter = Waiter(clock, report)
     waiter.until(is_complete, f"{plan.target} to be complete", seconds=RESTORE_SECONDS, every=POLL_SECONDS)
     _restore_settings(dynamodb, plan)
     report(f"{plan.target} has its time to live, its own point-in-time recovery, and the tags of {plan.source}")

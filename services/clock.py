@@ -1,4 +1,4 @@
-"""The time of day, for all that is stored, counted or deleted by it: no step of the machine's clock is believed.
+"""The clocks of a process: the time of day, for which no step of the machine's clock is believed, and durations.
 
 A machine's clock may jump by hours or years: a virtual machine resumes, a battery is empty, a time server is wrong.
 Two witnesses are independent of it: the seconds since the boot, and the `Date` of each reply of AWS, whose servers
@@ -7,8 +7,6 @@ week, changes nothing, and nothing has to be repaired when it is right again.
 
 On one machine the local cloud's `Date` is the same machine's; it follows a step only once that has lasted
 (`localcloud/clock.py`).
-
-Durations never need this module: they come from monotonic clocks.
 """
 
 import logging
@@ -31,17 +29,12 @@ CHECK_SECONDS = 5.0
 """Time between two replies of which the `Date` is read."""
 
 
-def boot_seconds() -> float:
-    """Return the seconds since the machine booted.
-
-    Time in which a virtual machine or a laptop is suspended counts, as by `CLOCK_BOOTTIME` (clock_gettime(2)); where
-    there is no such clock, it does not.
-    """
+def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class WallClock:
-    """The time of day, in seconds since the epoch; threads may share it.
+class Clock:
+    """The clocks that a part of a process reads, and its pauses; threads may share it. Tests pass one of their own.
 
     Until the first `Date` the machine's clock at the start of the process is believed, and no step of it since.
 
@@ -50,7 +43,7 @@ class WallClock:
         boot: seconds that no step of the machine's clock changes.
     """
 
-    def __init__(self, machine: Callable[[], float] = time.time, boot: Callable[[], float] = boot_seconds) -> None:
+    def __init__(self, machine: Callable[[], float] = time.time, boot: Callable[[], float] = _since_boot) -> None:
         self._machine, self._boot = machine, boot
         self._known = (machine(), boot())
         self._is_confirmed = self._is_wrong = False
@@ -58,14 +51,34 @@ class WallClock:
         self._checked_at = float("-inf")
         self._lock = threading.Lock()
 
-    def seconds(self) -> float:
+    def monotonic(self) -> float:
+        """Return the seconds by which durations are measured."""
+        return time.monotonic()
+
+    def boot_seconds(self) -> float:
+        """Return the seconds since the machine booted.
+
+        Time in which a virtual machine or a laptop is suspended counts, as by `CLOCK_BOOTTIME` (clock_gettime(2));
+        where there is no such clock, it does not.
+        """
+        return self._boot()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the calling thread."""
+        return time.thread_time()
+
+    def sleep(self, seconds: float) -> None:
+        """Let the calling thread pause."""
+        time.sleep(seconds)
+
+    def epoch_seconds(self) -> float:
         """Return the seconds since the epoch: by the machine's clock, unless it is wrong."""
         machine, expected = self._machine(), _continued(self._known, self._boot())
         return machine if _agree(machine, expected) else expected
 
-    def now(self) -> datetime:
+    def utc_now(self) -> datetime:
         """Return the time of day in UTC."""
-        return datetime.fromtimestamp(self.seconds(), UTC)
+        return datetime.fromtimestamp(self.epoch_seconds(), UTC)
 
     def confirm(self, date: str | None) -> None:
         """Take over the `Date` of a reply that has just arrived; an unreadable one is left out."""
@@ -100,11 +113,11 @@ def _agree(first: float, second: float) -> bool:
     return abs(first - second) <= MAX_ERROR_SECONDS
 
 
-CLOCK = WallClock()
+CLOCK = Clock()
 """The clock of this process."""
 
-epoch_seconds = CLOCK.seconds
-utc_now = CLOCK.now
+epoch_seconds = CLOCK.epoch_seconds
+utc_now = CLOCK.utc_now
 
 
 def confirm_by_reply(**event: Any) -> None:

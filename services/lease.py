@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from services.clock import boot_seconds, epoch_seconds
+from services.clock import CLOCK, Clock
 from services.table import Item, Table
 
 _PK = "LEASE"
@@ -61,9 +61,9 @@ class Lease:
         work_table: name of the table that the holder works on; by default the one that has the lease.
         generation: when `work_table` was created, in epoch seconds; zero for the one that has the lease.
         on_superseded: called with the name of the table in use when this contender finds that it is for an older one.
-        clock: in seconds; it advances while the machine is suspended.
-        now: the time of day in seconds. The version of a lease that has no item begins with it, in milliseconds: a
-            version grows by one with each renewal, more slowly than that, so none before was as great.
+        clock: the length passes while the machine is suspended, too. The version of a lease that has no item begins
+            with the time of day, in milliseconds: a version grows by one with each renewal, more slowly than that, so
+            none before was as great.
     """
 
     table: Table
@@ -74,8 +74,7 @@ class Lease:
     work_table: str = ""
     generation: int = 0
     on_superseded: Callable[[str], object] = lambda _table: None
-    clock: Callable[[], float] = boot_seconds
-    now: Callable[[], float] = epoch_seconds
+    clock: Clock = CLOCK
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
     _is_last_holder: bool = field(default=False, init=False, repr=False)
     _version: int = field(default=0, init=False, repr=False)
@@ -91,7 +90,7 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether this contender may act now."""
-        return self.clock() < self._held_until
+        return self.clock.boot_seconds() < self._held_until
 
     @property
     def is_last_holder(self) -> bool:
@@ -118,7 +117,7 @@ class Lease:
         """
         if not self._is_last_holder:
             return self._take()
-        before = self.clock()
+        before = self.clock.boot_seconds()
         self._is_last_holder = self._write(self.holder, "#holder = :was", {"was": self.holder})
         self._held_until = before + self.length_seconds if self._is_last_holder else float("-inf")
         return self.held
@@ -129,18 +128,18 @@ class Lease:
         self._write(_NO_HOLDER, "#holder = :was", {"was": self.holder})
 
     def _take(self) -> bool:
-        before = self.clock()
+        before = self.clock.boot_seconds()
         item = self.table.get(_PK, self.name)
         if item is None:
             is_own = self.work_table == self.table.name
-            self._moves = {} if is_own else _moves(self.work_table, self.generation, self.now())
+            self._moves = {} if is_own else _moves(self.work_table, self.generation, self.clock.epoch_seconds())
             self._version = self._first_version()
             taken = self._write(self.holder, "attribute_not_exists( #pk )", None)
         else:
             found = (str(item["holder"]), int(item["version"]))
             if self._seen is None or self._seen[0] != found:
                 # The time after the read: this process may have been frozen before it while the holder renewed.
-                self._seen = (found, self.clock())
+                self._seen = (found, self.clock.boot_seconds())
             self._moves = {name: item[name] for name in ("work_table", "generation", "moved_at") if name in item}
             if self._moves.get("work_table", self.table.name) != self.work_table:
                 self._move(found)
@@ -164,17 +163,17 @@ class Lease:
     def _move(self, found: tuple[str, int]) -> None:
         """Move the lease to this contender's table if that is newer than the one in use."""
         if self.generation > int(self._moves.get("generation", 0)):
-            self._moves = _moves(self.work_table, self.generation, self.now())
+            self._moves = _moves(self.work_table, self.generation, self.clock.epoch_seconds())
             self._version = max(found[1], self._first_version())  # that of the table may have been greater
             if self._write(_MOVED, "#version = :at", {"at": found[1]}):
-                self._seen = ((_MOVED, self._version), self.clock())
+                self._seen = ((_MOVED, self._version), self.clock.boot_seconds())
         elif (in_use := str(self._moves.get("work_table", self.table.name))) != self._table_in_use:
             _log.error("another table is in use: this process never acts", extra={"table": in_use})
             self.on_superseded(in_use)
             self._table_in_use = in_use
 
     def _first_version(self) -> int:
-        return int(1_000 * self.now())
+        return int(1_000 * self.clock.epoch_seconds())
 
     def _write(self, holder: str, condition: str, values: Item | None) -> bool:
         self._version += 1

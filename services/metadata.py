@@ -5,12 +5,11 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.
 
 import json
 import os
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from services.clock import CLOCK, Clock
 from services.errors import MetadataError
 
 DRAIN_TAG = "fleetsight-drain"
@@ -34,7 +33,7 @@ class Metadata:
 
     endpoint: str = field(default_factory=_endpoint)
     timeout_seconds: float = 2.0
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _token: tuple[str, float] | None = field(default=None, repr=False)
 
     def instance_id(self) -> str:
@@ -76,7 +75,7 @@ class Metadata:
         return self._open(request)
 
     def _valid_token(self) -> str:
-        if self._token is None or self.clock() >= self._token[1]:
+        if self._token is None or self.clock.monotonic() >= self._token[1]:
             request = urllib.request.Request(  # noqa: S310 (as above)
                 f"{self.endpoint}/latest/api/token",
                 method="PUT",
@@ -85,7 +84,7 @@ class Metadata:
             token = self._open(request)
             if token is None:
                 raise MetadataError(f"{self.endpoint} gives no session token")
-            self._token = (token, self.clock() + _TOKEN_SECONDS / 2)
+            self._token = (token, self.clock.monotonic() + _TOKEN_SECONDS / 2)
         return self._token[0]
 
     def _open(self, request: urllib.request.Request) -> str | None:

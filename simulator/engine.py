@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from core.config import FleetSettings, PriceSettings
+from services.clock import Clock
 from services.errors import FleetsightError
 from services.sqs import QueueCounts
 from simulator.traces import Floats, Trace
@@ -154,27 +155,38 @@ def kept_without_work(settings: FleetSettings, at: datetime) -> int:
     return POLICIES[settings.policy](without_work, settings).kept_without_work(settings)
 
 
+class SimulatedClock(Clock):
+    """The clock of a trace, which begins at `BEGIN`."""
+
+    at = BEGIN
+
+    def monotonic(self) -> float:
+        """Return the seconds since the beginning."""
+        return (self.at - BEGIN).total_seconds()
+
+    def utc_now(self) -> datetime:
+        """Return the time of day."""
+        return self.at
+
+
 class ConfiguredDecision:
     """The controller's decision by one fleet section of config.yaml; with `prices`, its spending caps hold."""
 
     def __init__(self, settings: FleetSettings, prices: PriceSettings | None = None) -> None:
         self._settings = settings
-        self._at = BEGIN
+        self._clock = SimulatedClock()
         self._meter: BillingMeter | None = None
         if prices is not None and settings.has_spending_cap:
-            self._meter = BillingMeter(prices, clock=self._seconds, now=lambda: self._at)
+            self._meter = BillingMeter(prices, clock=self._clock)
 
     @property
     def kept(self) -> int:
         """The workers that are kept without work when the trace begins."""
         return kept_without_work(self._settings, BEGIN)
 
-    def _seconds(self) -> float:
-        return (self._at - BEGIN).total_seconds()
-
     def __call__(self, observation: Observation) -> Plan:
         """Return the plan."""
-        self._at = observation.at
+        self._clock.at = observation.at
         if self._meter is not None:
             self._meter.update(observation)
             observation = replace(observation, spending=self._meter.spending(observation, self._settings))

@@ -22,7 +22,7 @@ History, billing periods and days have a fixed number of items, used in turn, so
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -50,7 +50,7 @@ from core.fleet.models import (
 )
 from core.messages import WireModel
 from core.model_results import ModelResultsReport
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, INSTANCE_ID_PATTERN
 from services.errors import FleetsightError, NotFoundError
 from services.table import LAST, Item, Table
@@ -152,7 +152,7 @@ class FleetStore:
     """Reads and writes the fleet's items. botocore's errors pass through, as does `TableBusyError`."""
 
     table: Table
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
 
     # Operators' commands
 
@@ -395,7 +395,7 @@ class FleetStore:
         self.table.put_all([item])
 
     def _unless_over(self, pause: FleetPause | None) -> FleetPause | None:
-        return None if pause is None or (pause.until is not None and pause.until <= self.now()) else pause
+        return None if pause is None or (pause.until is not None and pause.until <= self.clock.utc_now()) else pause
 
     def _read(self, key: str, model: type[_ModelT]) -> _ModelT | None:
         item = self.table.get(FLEET, key)

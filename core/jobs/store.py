@@ -57,7 +57,6 @@ controller's last count. So a process that dies between two writes makes no figu
 images that were answered from the cache is calculated in the same way.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -135,6 +134,7 @@ from core.jobs.models import (
 from core.jobs.reader import JobReader
 from core.messages import ClassificationResult
 from core.model_catalog import JobModel
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.table import EXPIRES_AT, LAST, Item
 
@@ -150,7 +150,7 @@ class JobStore(JobReader):
     a job or an image raises NotFoundError if it does not exist, and what adds to a job also if it is being deleted.
     """
 
-    clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    clock: Clock = field(default=CLOCK, kw_only=True)
 
     # Jobs
 
@@ -405,9 +405,9 @@ class JobStore(JobReader):
         """
         job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
         opened = [_open_item(job_id, touched_at) for job_id in job_ids]
-        began = self.clock()
+        began = self.clock.monotonic()
         self.table.put_all([*opened, *(image_item(image) for image in images)])
-        if (seconds := self.clock() - began) > SLOW_RECORD_SECONDS:
+        if (seconds := self.clock.monotonic() - began) > SLOW_RECORD_SECONDS:
             later = touched_at + timedelta(seconds=seconds)
             self.table.put_all([_open_item(job_id, later) for job_id in job_ids])
         self._check_not_deleted(job_ids)

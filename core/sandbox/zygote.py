@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from core.sandbox.child import load, run
 from core.sandbox.limits import close_all_but, scrub_environment
 from core.sandbox.process import CONTROL_REPLY, CONTROL_REQUEST, FORK, KILL, PoolUnavailableError
 from services.backoff import Jitter, pause_seconds
+from services.clock import CLOCK, Clock
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _PROGRAM: Final = "from core.sandbox.child import main; main()"
@@ -44,7 +44,7 @@ class Zygote:
         self,
         function: str,
         jitter: Jitter = random.uniform,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         self._function, self._jitter, self._clock = function, jitter, clock
         self._lock = threading.Lock()
@@ -128,7 +128,7 @@ class Zygote:
         """Return the socket to the zygote, which is started if it is not running."""
         if self._control is not None:
             return self._control
-        if (wait := self._not_before - self._clock()) > 0:
+        if (wait := self._not_before - self._clock.monotonic()) > 0:
             raise PoolUnavailableError(f"no process for {self._function}: tried again in {wait:.1f} s")
         parent_end, zygote_end = socket.socketpair()
         with zygote_end:
@@ -170,7 +170,7 @@ class Zygote:
     def _back_off(self) -> None:
         self._failures += 1
         pause = pause_seconds(self._failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self._jitter)
-        self._not_before = self._clock() + pause
+        self._not_before = self._clock.monotonic() + pause
 
 
 def _end(process: int, control: socket.socket) -> None:

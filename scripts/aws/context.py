@@ -5,7 +5,6 @@ The clients of an account are created on first use. Errors of its calls are expl
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
@@ -15,6 +14,7 @@ import click
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, readable
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ class Waiter:
         report: receives a sentence about a long wait.
     """
 
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = CLOCK
     report: Callable[[str], None] = click.echo
 
     def until(self, poll: Callable[[], T | None], what: str, *, seconds: float, every: float = 3.0) -> T:
@@ -254,15 +253,15 @@ class Waiter:
         Raises:
             TimedOutError: the condition did not become true in time.
         """
-        start = reported = self.clock()
+        start = reported = self.clock.monotonic()
         while not (result := poll()):
-            now = self.clock()
+            now = self.clock.monotonic()
             if now >= start + seconds:
                 raise TimedOutError(f"waited {seconds:.0f} s in vain for {what}")
             if now >= reported + REPORT_SECONDS:
                 reported = now
                 self.report(f"still waiting for {what} ({now - start:.0f} s)")
-            self.sleep(every)
+            self.clock.sleep(every)
         return result
 
 

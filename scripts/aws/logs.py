@@ -137,7 +137,7 @@ def follow_logs(
         while True:
             for line in since(start):
                 show(line)
-            waiter.sleep(FOLLOW_SECONDS)
+            waiter.clock.sleep(FOLLOW_SECONDS)
             start = time.time() - MAX_LATE_SECONDS
     except KeyboardInterrupt:
         return

@@ -19,6 +19,7 @@ import urllib3
 from fleetsight_client.api import ApiClient, ApiError
 from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import ImageVerdict, LoadMetrics
+from services.clock import CLOCK, Clock
 
 CLASSIC_FIELD = "myfile"
 """The field of the classic form; the answer is the label alone."""
@@ -119,8 +120,7 @@ class JobLoad:
     metrics: LoadMetrics
     stalled_seconds: float
     stopped: threading.Event
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = CLOCK
     _accepted: dict[str, str] = field(default_factory=dict, init=False)
     """Filenames by image id."""
 
@@ -156,7 +156,7 @@ class JobLoad:
             self.metrics.record_verdict("lost", f"{name}: accepted, and no result")
 
     def _wait(self, job_id: str, classified: Callable[[int], None]) -> None:
-        last, since = -1, self.clock()
+        last, since = -1, self.clock.monotonic()
         while not self.stopped.is_set():
             count = last
             with suppress(ApiError):  # a temporary failure; a permanent one stalls the job
@@ -166,10 +166,10 @@ class JobLoad:
             if count >= len(self._accepted):
                 return
             if count != last:
-                last, since = count, self.clock()
-            elif self.clock() - since > self.stalled_seconds:
+                last, since = count, self.clock.monotonic()
+            elif self.clock.monotonic() - since > self.stalled_seconds:
                 return
-            self.sleep(POLL_SECONDS)
+            self.clock.sleep(POLL_SECONDS)
 
     def _verify(self, result: dict[str, Any]) -> None:
         """Record the verdict of an image, unless its upload was never acknowledged."""

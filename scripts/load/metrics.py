@@ -2,9 +2,8 @@
 
 import math
 import threading
-import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +14,7 @@ from core.cost import MIN_PRICED_IMAGES
 from core.format import dollars, plural
 from fleetsight_client.console import Console
 from scripts.run.batch import AwsCost
+from services.clock import CLOCK, Clock
 
 ImageVerdict = Literal["right", "answered", "wrong", "failed", "lost"]
 """The result of an image: `answered` has a label without an expected one, `failed` no label, `lost` no answer."""
@@ -35,7 +35,7 @@ class LoadMetrics:
     )
     problems: list[str] = field(default_factory=list)
     cached: int = 0
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _seconds: "array[float]" = field(default_factory=lambda: array("d"))
     _moments: "array[float]" = field(default_factory=lambda: array("d"))
     """When each request ended, by the clock."""
@@ -57,7 +57,7 @@ class LoadMetrics:
         """Record how long an image, or a request, has taken until a moment that is `ended_ago` seconds past."""
         with self._lock:
             self._seconds.append(seconds)
-            self._moments.append(self.clock() - ended_ago)
+            self._moments.append(self.clock.monotonic() - ended_ago)
 
     @property
     def images(self) -> int:
@@ -71,7 +71,7 @@ class LoadMetrics:
 
         Images without a verdict are lost.
         """
-        began = (self.clock() if ended is None else ended) - seconds
+        began = (self.clock.monotonic() if ended is None else ended) - seconds
         with self._lock:
             ordered = sorted(self._seconds)
             lost = self.counts["lost"] + max(0, images - self.images)

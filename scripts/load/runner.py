@@ -16,6 +16,7 @@ from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import FleetSample, LoadMetrics, LoadSummary
 from scripts.load.schedule import Pacer
 from scripts.run.batch import cost_between
+from services.clock import CLOCK, Clock
 
 Work = TypeVar("Work")
 Mode = Literal["classic", "api"]
@@ -60,7 +61,7 @@ class FleetWatch:
     """Samples the fleet of the system during a load test, in a thread of its own."""
 
     client: ApiClient
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     samples: list[FleetSample] = field(default_factory=list, init=False)
 
     def read(self) -> dict[str, Any] | None:
@@ -73,12 +74,12 @@ class FleetWatch:
     @contextmanager
     def sampling(self) -> Iterator[None]:
         """Sample the fleet until the context ends."""
-        ended, began = threading.Event(), self.clock()
+        ended, began = threading.Event(), self.clock.monotonic()
 
         def sample() -> None:
             while (status := self.read()) is not None:
                 waiting = int(status.get("visible", 0)) + int(status.get("delayed", 0))
-                second = round(self.clock() - began, 2)
+                second = round(self.clock.monotonic() - began, 2)
                 self.samples.append(FleetSample(second, int(status["running"]), int(status["pending"]), waiting))
                 if ended.wait(SAMPLE_SECONDS):
                     return
@@ -91,14 +92,14 @@ class FleetWatch:
             ended.set()
             thread.join()
 
-    def next_report(self, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any] | None:
+    def next_report(self) -> dict[str, Any] | None:
         """Return the first status that the controller makes from now on, so that it has the whole cost."""
-        first, began = self.read(), self.clock()
+        first, began = self.read(), self.clock.monotonic()
         status = first
         while status is not None and first is not None and status.get("at") == first.get("at"):
-            if "at" not in first or self.clock() - began > MAX_REPORT_SECONDS:
+            if "at" not in first or self.clock.monotonic() - began > MAX_REPORT_SECONDS:
                 break
-            sleep(SAMPLE_SECONDS / 4)
+            self.clock.sleep(SAMPLE_SECONDS / 4)
             status = self.read() or status
         return status
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
 
 LATE_SECONDS: Final = 0.1
@@ -67,7 +68,7 @@ class Pacer:
 
     arrivals: Sequence[float]
     stopped: threading.Event
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     wait: Callable[[float], object] = time.sleep
     late: int = field(default=0, init=False)
     """Requests that started late."""
@@ -78,17 +79,17 @@ class Pacer:
 
     def __iter__(self) -> Iterator[float]:
         """Begin now, and yield the moment of each arrival by the clock."""
-        self._began = self.clock()
+        self._began = self.clock.monotonic()
         return (self._began + arrival for arrival in self.arrivals)
 
     def hold(self, moment: float) -> bool:
         """Wait until `moment`; return False if the load test was stopped before."""
-        remaining = moment - self.clock()
+        remaining = moment - self.clock.monotonic()
         if remaining > 0:
             self.wait(remaining)
         if self.stopped.is_set():
             return False
-        delay = self.clock() - moment
+        delay = self.clock.monotonic() - moment
         if delay > LATE_SECONDS:
             with self._lock:
                 self.late += 1

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -70,7 +70,6 @@ def compare(
     bundle: Bundle,
     images: Iterable[Labelled],
     lows: Sequence[LowPrecision],
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[LowPrecision, Compared]:
     """Ask OpenVINO in fp32 and in each of `lows` about every image that can be decoded.
 
@@ -79,7 +78,7 @@ def compare(
     """
     kinds: tuple[NumberType, ...] = ("fp32", *lows)
     threads = len(os.sched_getaffinity(0))
-    engines = {kind: _Timed(OpenVinoEngine(bundle, threads, kind), clock) for kind in kinds}
+    engines = {kind: _Timed(OpenVinoEngine(bundle, threads, kind)) for kind in kinds}
     truth: list[int] = []
     pairs = decoded(images, bundle.manifest)
     while part := list(islice(pairs, _BATCH)):
@@ -100,17 +99,17 @@ def compare(
 class _Timed:
     """An engine that keeps its output and counts seconds; it infers the first batch twice, to warm up."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._answers: list[Probabilities] = []
         self.seconds = 0.0
 
     def infer(self, pixels: NDArray[np.float32]) -> None:
         if not self._answers:
             self._engine.infer(pixels)
-        before = self._clock()
+        before = time.perf_counter()
         self._answers.append(self._engine.infer(pixels))
-        self.seconds += self._clock() - before
+        self.seconds += time.perf_counter() - before
 
     def probabilities(self) -> Probabilities:
         return np.concatenate(self._answers)

@@ -1,6 +1,5 @@
 """One batch through the public API: upload, wait for all results, compare with the true labels, and its cost."""
 
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from core.format import dollars
 from fleetsight_client.api import ApiClient, ApiError, RejectedFile, UploadResult
 from fleetsight_client.retries import PatientCalls, StoppedError
 from scripts.run.images import ImageSet
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
 
 BATCH_FILES, LARGE_BATCH_FILES = 20, 50
@@ -145,8 +145,7 @@ class Batch:
     images: ImageSet
     show: Callable[[BatchProgress], None]
     interrupted: Callable[[], bool] = lambda: False
-    clock: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = CLOCK
     keep: bool = False
     model: str | None = None
 
@@ -159,7 +158,7 @@ class Batch:
             InterruptedBatchError: `interrupted` returned true.
         """
         progress = BatchProgress(len(self.images.files))
-        started = self.clock()
+        started = self.clock.epoch_seconds()
         key = str(uuid.uuid4())
         job_id = self._call(
             lambda: self.client.create_job(self.images.title, keep=self.keep, key=key, model=self.model)
@@ -175,7 +174,7 @@ class Batch:
 
     def _call(self, action: Callable[[], _T]) -> _T:
         """Return the result of a call that may be repeated, while the server does not answer."""
-        calls = PatientCalls(patience_seconds=PATIENCE_SECONDS, clock=self.clock, wait=self._pause)
+        calls = PatientCalls(patience_seconds=PATIENCE_SECONDS, clock=self.clock.monotonic, wait=self._pause)
         try:
             return calls.call(action)
         except StoppedError as error:
@@ -183,9 +182,9 @@ class Batch:
 
     def _pause(self, seconds: float) -> bool:
         """Pause for up to `seconds`; return whether the run is to stop."""
-        until = self.clock() + seconds
-        while self.clock() < until and not self.interrupted():
-            self.sleep(POLL_SECONDS)
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until and not self.interrupted():
+            self.clock.sleep(POLL_SECONDS)
         return self.interrupted()
 
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
@@ -219,13 +218,13 @@ class Batch:
         self.show(progress)
 
     def _await_results(self, job_id: str, progress: BatchProgress, accepted: int) -> None:
-        last, since = -1, self.clock()
+        last, since = -1, self.clock.monotonic()
         while progress.classified < accepted or progress.uploaded < accepted:
             self._poll(job_id, progress)
-            self.sleep(POLL_SECONDS)
+            self.clock.sleep(POLL_SECONDS)
             if progress.classified != last:
-                last, since = progress.classified, self.clock()
-            elif self.clock() - since > STALLED_SECONDS:
+                last, since = progress.classified, self.clock.monotonic()
+            elif self.clock.monotonic() - since > STALLED_SECONDS:
                 return
 
     def _summary(

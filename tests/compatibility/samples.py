@@ -94,6 +94,7 @@ from core.model_results import ModelResults, ModelResultsReport
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.audit import AuditEvent, AuditTrail
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
@@ -298,8 +299,8 @@ def _fill_models(catalogs: CatalogStore) -> None:
 
 def _fill_users(table: MemoryTable) -> None:
     second = int(NOW.timestamp())
-    Revocations(table, lambda: second - 1.0, lambda _: None).revoke_all_of(OWNER)
-    tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW, random_text=lambda: TOKEN_TEXT)
+    Revocations(table, ManualClock(-1.0, datetime.fromtimestamp(second, UTC))).revoke_all_of(OWNER)
+    tokens = PersonalTokens(table, Revocations(table), clock=ManualClock(0.0, NOW), random_text=lambda: TOKEN_TEXT)
     tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
     RecoveryCodes(table).replace(OWNER)
     ResultCache(table, timedelta(days=30)).put_results([_result(DONE)], NOW, {JOB: OWNER})
@@ -332,8 +333,8 @@ def _fill_users(table: MemoryTable) -> None:
     AuditTrail(table).record(
         AuditEvent(DONE.image_id, NOW, "job deleted", EMAIL, "192.0.2.1", "request", {"job": JOB})
     )
-    Quotas(table, LIMITS, lambda: NOW).charge(OWNER, Amount(3, 300, 1))
-    Lease(table, "controller", 5.0, "holder", clock=lambda: 0.0, now=NOW.timestamp).take_or_renew()
+    Quotas(table, LIMITS, ManualClock(0.0, NOW)).charge(OWNER, Amount(3, 300, 1))
+    Lease(table, "controller", 5.0, "holder", clock=ManualClock(0.0, NOW)).take_or_renew()
 
 
 def write() -> Written:
@@ -409,8 +410,8 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
 
 
 def _read_users(table: MemoryTable) -> dict[str, object]:
-    tokens = PersonalTokens(table, Revocations(table), clock=lambda: NOW)
-    second_contender = Lease(table, "controller", 5.0, "other", clock=lambda: 0.0)
+    tokens = PersonalTokens(table, Revocations(table), clock=ManualClock(0.0, NOW))
+    second_contender = Lease(table, "controller", 5.0, "other", clock=ManualClock(0.0, NOW))
     return {
         "tokens": tokens.list(OWNER),
         "token": tokens.find(f"fst_{TOKEN_TEXT}"),
@@ -422,7 +423,7 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
         "manifest of an upload": UploadManifests(table).find(JOB, KEY),
         "images that are not counted": UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id}),
         "audit": AuditTrail(table).find(limit=10),
-        "quota": Quotas(table, LIMITS, lambda: NOW).remaining(OWNER),
+        "quota": Quotas(table, LIMITS, ManualClock(0.0, NOW)).remaining(OWNER),
         "lease is free": second_contender.take_or_renew(),
     }
 

@@ -20,6 +20,7 @@ from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, base_image
 from scripts.aws.commands import bake_command
 from scripts.aws.context import TAG, AwsAccount, TimedOutError, Waiter
 from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
+from tests.support.clocks import ManualClock
 
 STEPS = range(1, 15)
 """What the bake of one image reports, in a bucket that is made for it."""
@@ -128,7 +129,10 @@ def test_a_bake_warns_before_the_key_of_session_managers_agent_expires(
 ) -> None:
     assert not [line for line in baked.bakery.said if "Session Manager" in line]
     bake(
-        bakery.context, replace(bakery.options(), now=lambda: datetime(2999, 1, 1, tzinfo=UTC)), bakery.source(), base
+        bakery.context,
+        replace(bakery.options(), clock=ManualClock(at=datetime(2999, 1, 1, tzinfo=UTC))),
+        bakery.source(),
+        base,
     )
     assert [line for line in bakery.said if "ami/keys/amazon-ssm-agent.asc expires on 20" in line]
 
@@ -367,7 +371,7 @@ def typed(bakery: Bakery, *arguments: str) -> Result:
 def test_the_command_bakes_this_source_with_the_bundle_and_prints_the_images(
     bakery: Bakery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiter = Waiter(bakery.clock, bakery.clock.sleep)
+    waiter = Waiter(bakery.clock)
     monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
     bakery.builders.honest = True
     ran = typed(bakery, "--demo", "--role", "worker")

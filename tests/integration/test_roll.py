@@ -13,7 +13,7 @@ from scripts.aws.context import TAG, AwsAccount, AwsContext, TimedOutError, Wait
 from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.ec2 import VERSION_TAG
-from tests.support.aws_builders import Clock, Killed, MortalAccount
+from tests.support.aws_builders import BuildersClock, Killed, MortalAccount
 from tests.support.iam.commands import PrintedPolicy
 
 
@@ -36,7 +36,7 @@ class Fleet:
     die_after: int | None = None
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.work)
+        self.clock = BuildersClock(self.work)
         self.template = self.observer.ec2.create_launch_template(
             LaunchTemplateName=f"{self.prefix}-worker", LaunchTemplateData=self.data(1)
         )["LaunchTemplate"]["LaunchTemplateId"]
@@ -90,7 +90,7 @@ class Fleet:
 
     @property
     def context(self) -> AwsContext:
-        waiter = Waiter(self.clock, self.clock.sleep, self.said.append)
+        waiter = Waiter(self.clock, self.said.append)
         say: Any = self.said.append
         return AwsContext(self.account, self.prefix, self.done, say, waiter)
 

@@ -13,7 +13,7 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.items import image_item
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
-from services.clock import WallClock
+from services.clock import Clock
 from services.errors import NotFoundError
 from services.table import Item, Table
 from tests.simulation.data_path.checks import BrokenError
@@ -343,7 +343,7 @@ def test_a_wrong_clock_that_is_believed_is_noticed(monkeypatch: pytest.MonkeyPat
         world.run(2 * EXPIRY_SECONDS, 10)
 
     assert len(settled(False, act).checks.done_labels) == 1
-    monkeypatch.setattr(WallClock, "seconds", lambda clock: clock._machine())
+    monkeypatch.setattr(Clock, "epoch_seconds", lambda clock: clock._machine())
     with pytest.raises(BrokenError, match="disappeared"):
         settled(False, act)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from core.config import FleetSettings, PriceSettings
@@ -13,10 +13,10 @@ from services.ec2 import Instance
 from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from tests.support.memory_aws.sqs import MemorySQS
-from tests.support.waiting import ManualClock
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.explain import explain
 from web_tier.autoscaler.launch_journal import ControllerJournal
@@ -120,9 +120,7 @@ class Scaler:
         self.table = table or MemoryTable()
         self.launches = RecentLaunches(self.clock)
         self.active = True
-        self.journal = ControllerJournal(
-            FleetStore(self.table), clock=self.clock, now=lambda: EPOCH + timedelta(seconds=self.clock.now)
-        )
+        self.journal = ControllerJournal(FleetStore(self.table), clock=self.clock)
         tenure = Tenure(active=lambda: self.active)
         self.launcher = Launcher(self.ec2.fleet(), self.launches, self.journal, tenure, self.clock)
 

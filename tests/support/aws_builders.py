@@ -25,6 +25,7 @@ from scripts.aws.bake.bake import BakeOptions
 from scripts.aws.bake.builders import BuilderConfig
 from scripts.aws.bake.spec import ROLES, RUN_TAG, Role, SourceArchive
 from scripts.aws.context import TAG, AwsAccount, AwsContext, Waiter
+from tests.support.clocks import ManualClock
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -74,19 +75,15 @@ class MortalAccount(AwsAccount):
                 image["State"] = self.states.pop(0)
 
 
-@dataclass
-class Clock:
+class BuildersClock(ManualClock):
     """A clock that advances only by sleeps, in which builders work."""
 
-    work: Callable[[], None]
-    now: float = 0.0
-    pace: float = 1.0
-
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(0.0)
+        self.work, self.pace = work, 1.0
 
     def sleep(self, seconds: float) -> None:
-        self.now += seconds * self.pace
+        super().sleep(seconds * self.pace)
         self.work()
 
 
@@ -171,12 +168,12 @@ class Bakery:
     die_after: int | None = None
     fail_after: tuple[int, BaseException] | None = None
     orders: int = 0
-    clock: Clock = field(init=False)
+    clock: BuildersClock = field(init=False)
     builders: Builders = field(init=False)
 
     def __post_init__(self) -> None:
         self.builders = Builders(self.observer, self.prefix)
-        self.clock = Clock(self.builders.work)
+        self.clock = BuildersClock(self.builders.work)
 
     def done(self, sentence: str) -> None:
         self.reported.append(sentence)
@@ -188,7 +185,7 @@ class Bakery:
 
     @property
     def context(self) -> AwsContext:
-        waiter = Waiter(self.clock, self.clock.sleep, self.said.append)
+        waiter = Waiter(self.clock, self.said.append)
         return AwsContext(self.account, self.prefix, self.done, lambda shown: self.said.append(str(shown)), waiter)
 
     @property
@@ -201,7 +198,7 @@ class Bakery:
         self.orders += 1
         at = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC) + timedelta(minutes=self.orders - 1)
         builder_config = BuilderConfig(lambda: new_id().lower())
-        return BakeOptions(builder_config, self.roles, force, self.folder / "logs", lambda: at)
+        return BakeOptions(builder_config, self.roles, force, self.folder / "logs", ManualClock(0.0, at))
 
     def source(self, content: str = "source", engine: EngineName = "openvino") -> SourceArchive:
         path = self.folder / f"{content}.tar.gz"

@@ -23,6 +23,7 @@ from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.settings import StackSettings, parameter_values, validated_config
 from scripts.aws.preflight.findings import PreflightCheck, StackPlan, run_checks
 from scripts.aws.resources import RESOURCE_TYPES
+from tests.support.clocks import ManualClock
 
 IMAGE = "ami-12c6146b"
 """An image that moto has from the start."""
@@ -32,24 +33,24 @@ class CrashError(Exception):
     """Raised where a test simulates a crash."""
 
 
-@dataclass
-class Time:
+class Time(ManualClock):
     """A clock that advances only by sleeps.
 
     Attributes:
         pause: real seconds of a sleep, in which the cloud, another process, can act.
     """
 
-    now: float = 0.0
-    pause: float = 0.1
+    def __init__(self, now: float = 0.0, pause: float = 0.1) -> None:
+        super().__init__(now)
+        self.pause = pause
 
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        super().sleep(seconds)
         time.sleep(self.pause)
 
     @property
     def waiter(self) -> Waiter:
-        return Waiter(lambda: self.now, self.sleep, lambda _: None)
+        return Waiter(self, lambda _: None)
 
 
 @cache

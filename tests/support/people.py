@@ -28,6 +28,7 @@ from services.user_errors import (
     WrongSecondFactorError,
 )
 from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
@@ -56,22 +57,6 @@ BROWSER = {"Sec-Fetch-Site": "same-origin"}
 
 
 @dataclass
-class Clock:
-    """The time of day, which a test advances."""
-
-    at: datetime = BEGIN
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def seconds(self) -> float:
-        return self.at.timestamp()
-
-    def go_on(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
-@dataclass
 class PlayedPool:
     """The user pool: its tokens are `x.SUB.TIME`, with the time of the sign-in, and `.mfa` if that included a code.
 
@@ -79,7 +64,7 @@ class PlayedPool:
     """
 
     accounts: dict[str, Account] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(0.0, BEGIN))
     away: Exception | None = None
     asked: list[str] = field(default_factory=list)
     signed_out: list[str] = field(default_factory=list)
@@ -89,7 +74,7 @@ class PlayedPool:
         return self.accounts[sub]
 
     def tokens(self, sub: str) -> PoolTokens:
-        now = int(self.clock.seconds())
+        now = int(self.clock.epoch_seconds())
         return PoolTokens(f"id.{sub}.{now}", f"access.{sub}.{now}", f"refresh.{sub}.{len(self.asked)}")
 
     def sign_in(self, email: str, password: str) -> PoolTokens:
@@ -175,7 +160,7 @@ class MemoryPool:
     """
 
     people: dict[str, Person] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(0.0, BEGIN))
     mailed: list[str] = field(default_factory=list)
     signed_out: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
@@ -266,8 +251,8 @@ class MemoryPool:
     def verify(self, text: str) -> TokenClaims:
         """Return the claims of a token of this pool, as the verifier does."""
         email = text.removeprefix("id of ").removeprefix("access of ")
-        groups, until = self.people[email].groups, self.clock.at + timedelta(hours=1)
-        return TokenClaims(f"sub of {email}", email, email, groups, "id", until, int(self.clock.seconds()))
+        groups, until = self.people[email].groups, self.clock.utc_now() + timedelta(hours=1)
+        return TokenClaims(f"sub of {email}", email, email, groups, "id", until, int(self.clock.epoch_seconds()))
 
     def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
         return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
@@ -294,13 +279,13 @@ def sessions_of(table: Table, pool: PlayedPool | MemoryPool, key: str = KEY) -> 
         TIMES,
         pool.renew,
         revocations_of(table, pool.clock),
-        pool.clock.seconds,
+        pool.clock,
     )
 
 
-def revocations_of(table: Table, clock: Clock) -> Revocations:
+def revocations_of(table: Table, clock: ManualClock) -> Revocations:
     """Return the revocations as one process of the web tier has them; waiting for the next second sets the clock."""
-    return Revocations(table, clock.seconds, clock.go_on)
+    return Revocations(table, clock)
 
 
 def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
@@ -313,7 +298,7 @@ def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
         revocations=revocations,
         personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(cast(Any, pool), pool.clock.seconds),
+        accounts=AccountCache(cast(Any, pool), pool.clock),
     )
 
 
@@ -326,7 +311,7 @@ class SignInSite:
     pool: PlayedPool
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> ManualClock:
         """The clock of the pool and of the web tier."""
         return self.pool.clock
 
@@ -347,7 +332,7 @@ class SignInSite:
         """Return the header of a new personal token of a user."""
         account = self.pool.accounts.get(sub) or self.pool.add(sub)
         text, _ = self.access.personal_tokens.make(
-            sub, account.email, "test", scopes, days, int(self.clock.seconds())
+            sub, account.email, "test", scopes, days, int(self.clock.epoch_seconds())
         )
         return {"Authorization": f"Bearer {text}"}
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc.jwk import RSAKey
 
 from core.tokens import TokenVerifier, issuer_of
+from tests.support.clocks import ManualClock
 
 ISSUER = issuer_of("eu-central-1", "eu-central-1_pool")
 CLIENT = "1example23456789"
@@ -65,4 +66,4 @@ def token(header: Any, claims: Any, sign: Callable[[bytes], bytes] = rs256) -> s
 
 
 def verifier(now: datetime = NOW, fetch: Callable[[], bytes] = lambda: JWKS) -> TokenVerifier:
-    return TokenVerifier(ISSUER, CLIENT, fetch, lambda: now)
+    return TokenVerifier(ISSUER, CLIENT, fetch, ManualClock(0.0, now))

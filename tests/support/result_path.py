@@ -1,9 +1,8 @@
 """What records results, connected as in the controller, over two jobs in memory."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from core.ids import ImageRef, new_id
@@ -11,7 +10,7 @@ from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
 from core.result_cache import ResultCache
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -128,17 +127,15 @@ class ResultPath:
         buckets: tuple[Bucket, Bucket] | None = None,
         statistics: ResultStatistics | None = None,
         writer: type[ResultWriter] = ResultWriter,
-        now: Callable[[], datetime] = utc_now,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Clock = CLOCK,
         **options: Any,
     ) -> None:
         self.inputs, self.outputs = buckets or (MemoryBucket(), MemoryBucket())
-        options = {"readers": InlineExecutor(), "now": now, "clock": clock, **options}
+        options = {"readers": InlineExecutor(), "clock": clock, **options}
         self.jobs = LockedCache(store, tenure or Tenure(), **options)
-        self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs, sleep)
+        self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs)
         parts = (self.jobs, self.images, self.counts, self.inputs, self.outputs, statistics)
-        self.results = writer(*parts, sleep)
+        self.results = writer(*parts)
         self.recovery = ResultRecovery(store, self.results, self.outputs)
 
     def collector(self, responses: Queue, **options: Any) -> Collector:

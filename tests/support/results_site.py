@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
@@ -13,6 +13,7 @@ from core.messages import ClassificationResult, Failure, Prediction, failed
 from services.lease import Tenure
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import Clock
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -73,7 +74,7 @@ class ResultsSite:
         self.jobs, self.images, self.counts, self.results = path.jobs, path.images, path.counts, path.results
         registry = WorkerRegistry(self.clock)
         self.collector = path.collector(self.responses, registry=registry)
-        self.canceller = path.canceller(now=lambda: EPOCH + timedelta(minutes=1))
+        self.canceller = path.canceller(clock=ManualClock(60.0))
         self.reconciler = path.reconciler(
             self.letters,
             MAX_RECEIVES,
@@ -83,7 +84,6 @@ class ResultsSite:
             lost_after_seconds=LOST_AFTER,
             fleet=PausedFleet(lambda: self.paused),
             clock=self.clock,
-            now=lambda: EPOCH,
             registry=registry,
             users=(self.canceller,),
         )

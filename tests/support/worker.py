@@ -5,7 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,36 +22,24 @@ from core.bundle_manifest import Manifest, Preprocess
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage
 from services.sqs import OutgoingMessage, ReceivedMessage
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemorySQS
 
 COLOURS = ("red", "green", "blue")
 
 
-@dataclass
-class FakeClock:
-    """Seconds that pass only when a test says so."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class WallClock(FakeClock):
+class WallClock(ManualClock):
     """Real time, for tests with real threads; an empty poll is over in a hundredth of a second."""
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         return time.monotonic()
 
     def advance(self, seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
 
 
-def worker_queue(clock: FakeClock, *, fifo: bool = False, max_receive_count: int = 5) -> MemorySQS:
+def worker_queue(clock: ManualClock, *, fifo: bool = False, max_receive_count: int = 5) -> MemorySQS:
     """Return a queue's client of which a long poll that finds nothing lets its wait pass on the clock."""
     return MemorySQS(
         clock, fifo, dead=MemorySQS(clock, fifo), max_receive_count=max_receive_count, wait=clock.advance

@@ -659,7 +659,7 @@ def make_token() -> ResponseReturnValue:
     there is no sign-in there are no tokens: 404. Up to 20 at a time.
     """
     who, wanted = current_identity(), parse_body(CreateToken, CREATE_EXAMPLE, may_be_empty=False)
-    if not who.has_just_signed_in(current_auth().sessions.clock()):
+    if not who.has_just_signed_in(current_auth().sessions.clock.epoch_seconds()):
         raise Forbidden("a personal token needs a fresh sign-in: sign in again, and make it within five minutes")
     if Scope.OPERATE in wanted.scopes and not who.operates:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.tokens import TokenClaims, TokenVerifier, issuer_of, jwks_url, keys_at
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import ConfigError
 from services.made_once import made_once
 from services.recent_dict import RecentDict
@@ -54,7 +53,7 @@ class AccountCache:
     """
 
     pool: UserPool
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _cached: RecentDict[str, tuple[Account | None, float]] = field(
         default_factory=lambda: RecentDict(MAX_ACCOUNTS), init=False, repr=False
     )
@@ -62,7 +61,7 @@ class AccountCache:
 
     def find(self, sub: str) -> Account | None:
         """Return an account that exists and is enabled, or None."""
-        now = self.clock()
+        now = self.clock.monotonic()
         with self._lock:
             account, fetched_at = self._cached.get(sub, (None, float("-inf")))
         if now - fetched_at >= ACCOUNT_LIFETIME_SECONDS:
@@ -223,7 +222,7 @@ def _create_services(backend: Backend, pool_id: str, client_id: str, keys: Sessi
     pool = UserPool(backend.clients.cognito_idp, pool_id, client_id)
     region, auth = config.aws.region, config.auth
     fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
-    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, utc_now)
+    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, CLOCK)
     revocations = Revocations(table)
     times = SessionTimes(
         idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),

@@ -74,7 +74,7 @@ class Viewer:
 
 def shares_in_force(auth: AuthServices, owner: str, shares: Sequence[Share]) -> list[Share]:
     """Return those shares of a job of `owner` that have not expired, nor ended with what they were made from."""
-    now, revoked = auth.sessions.clock(), auth.revocations.last_of(owner) if shares else Revocation()
+    now, revoked = auth.sessions.clock.epoch_seconds(), auth.revocations.last_of(owner) if shares else Revocation()
     return [each for each in shares if each.until > now and not revoked.covers(each.signed_in, each.made_after)]
 
 
@@ -249,7 +249,7 @@ class UserJobs(JobReader):
     def share(self, job_id: str, share: Share) -> None:
         """Share a job, as `ShareStore.add`."""
         self._known(job_id)
-        ShareStore(self.table).add(job_id, share, current_auth().sessions.clock())
+        ShareStore(self.table).add(job_id, share, current_auth().sessions.clock.epoch_seconds())
 
     def end_share(self, job_id: str, share_id: str) -> Share:
         """End a share of a job, as `ShareStore.end`."""

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.credentials import MAX_AHEAD_SECONDS, Revocations, user_partition
 from core.tokens import TokenClaims, TokenRefusedError
-from services.clock import epoch_seconds
+from services.clock import CLOCK, Clock
 from services.table import EXPIRES_AT, LAST, Item, Table
 from services.user_errors import SignedOutError, UserPoolError
 from services.users import Account
@@ -247,11 +247,11 @@ class Sessions:
     times: SessionTimes
     renew: Callable[[str, str], RenewedTokens]
     revocations: Revocations
-    clock: Callable[[], float] = epoch_seconds
+    clock: Clock = CLOCK
 
     def begin(self, claims: TokenClaims, refresh_token: str, device: str = "", *, second_factor: bool = False) -> str:
         """Start a session, always under a new id; return its cookie. Its user knows it by `device`."""
-        now, session_id = int(self.clock()), self.keys.new_id(claims.sub)
+        now, session_id = int(self.clock.epoch_seconds()), self.keys.new_id(claims.sub)
         record = SessionRecord(
             family=self.keys.random_id(),
             owner=claims.sub,
@@ -280,7 +280,7 @@ class Sessions:
         ids = self.keys.read(cookie)
         if ids is None:
             return None
-        now, found = int(self.clock()), self.store.find(ids.own)
+        now, found = int(self.clock.epoch_seconds()), self.store.find(ids.own)
         if isinstance(found, RotatedSession):
             return self._open_next(ids, found, now)
         if found is None or self._is_over(found, now):
@@ -297,7 +297,7 @@ class Sessions:
         found = self.store.find(ids.own) if ids else None
         if ids and isinstance(found, RotatedSession):
             found = self.store.find(ids.next)
-        return isinstance(found, SessionRecord) and not self._is_over(found, int(self.clock()))
+        return isinstance(found, SessionRecord) and not self._is_over(found, int(self.clock.epoch_seconds()))
 
     def end(self, cookie: str) -> str | None:
         """End the session of a cookie under every id; return the refresh token, which the caller must revoke.
@@ -316,7 +316,7 @@ class Sessions:
 
     def list_of(self, owner: str) -> list[SessionRecord]:
         """Return the open sessions of a user, the one that was used last first."""
-        now, last = int(self.clock()), self.revocations.last_of(owner)
+        now, last = int(self.clock.epoch_seconds()), self.revocations.last_of(owner)
         is_open = [
             each
             for each in self.store.list_of(owner)

@@ -11,15 +11,14 @@ One that is terminated while it is `pending` costs nothing on EC2 and its minimu
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from core.config import FleetSettings, PriceSettings
 from core.cost import SECONDS_AN_HOUR, Bill, bill_of, total
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot, FleetSpending, SpendingAllowance
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.ec2 import Instance
 from web_tier.autoscaler.observe import FleetDescription
 
@@ -60,7 +59,7 @@ class CostAttribution:
     before: FleetSnapshot | None
     day: date
     quiet_seconds: float = QUIET_SECONDS
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     images: int = field(default=0, init=False)
     current: BillingPeriod | None = field(default=None, init=False)
     _bill: Bill = field(default=Bill(), init=False)
@@ -72,7 +71,7 @@ class CostAttribution:
 
     def __post_init__(self) -> None:
         """Continue the period of the previous controller."""
-        self._began_at = self._last_waiting_at = self.clock()
+        self._began_at = self._last_waiting_at = self.clock.monotonic()
         if self.before is not None:
             self.day = self.before.today.day if self.before.today else self.day
             self.images, self.current = self.before.images, self.before.run
@@ -82,7 +81,8 @@ class CostAttribution:
         """Count answers that were recorded just now; return the number of the period that they belong to."""
         with self._lock:
             period = self.current
-            if period is None or (not period.is_open and self.clock() - self._ended_at > LATE_ANSWER_SECONDS):
+            is_late = self.clock.monotonic() - self._ended_at > LATE_ANSWER_SECONDS
+            if period is None or (not period.is_open and is_late):
                 period = self._begin()
             self.current = period.model_copy(update={"images": period.images + images})
             self.images += images
@@ -100,7 +100,7 @@ class CostAttribution:
         with self._lock:
             self.day = day
             more, self._bill = bill - self._bill, bill
-            now = self.clock()
+            now = self.clock.monotonic()
             if is_waiting:
                 self._last_waiting_at = now
             period = self.current
@@ -130,7 +130,7 @@ class CostAttribution:
             self._unsaved.append(self.current.model_copy(update={"is_open": False}))
         number = self.current.number + 1 if self.current else 1
         self.current = BillingPeriod(number=number, day=self.day)
-        self._began_at = self._last_waiting_at = self.clock()
+        self._began_at = self._last_waiting_at = self.clock.monotonic()
         return self.current
 
     def _charge(self, period: BillingPeriod, more: Bill) -> BillingPeriod:
@@ -280,8 +280,7 @@ class BillingMeter:
 
     prices: PriceSettings
     before: FleetSnapshot | None = None
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     quiet_seconds: float = QUIET_SECONDS
     over: Iterable[FleetDay] = ()
     attribution: CostAttribution = field(init=False)
@@ -299,7 +298,7 @@ class BillingMeter:
 
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
-        self.attribution = CostAttribution(self.before, self.now().date(), self.quiet_seconds, self.clock)
+        self.attribution = CostAttribution(self.before, self.clock.utc_now().date(), self.quiet_seconds, self.clock)
         self.daily = DailyLedger(self.before, self.over)
 
     def update(self, fleet: FleetDescription) -> None:
@@ -316,17 +315,17 @@ class BillingMeter:
             if is_again or (now is None and instance_id not in fleet.launching):
                 self._ended += self._billed(self._running.pop(instance_id))
         for begun in running.keys() - self._running.keys():
-            self._running[begun] = self._begun(running[begun], self.clock(), self.now())
+            self._running[begun] = self._begun(running[begun], self.clock.monotonic(), self.clock.utc_now())
         self._starting |= fleet.capacity_ids | fleet.launched - seen
         self._starting -= self._running.keys()
         for instance_id in self._starting - fleet.capacity_ids:
             self._starting.remove(instance_id)
             ended = described.get(instance_id)
             if ended is not None and not ended.failed_to_start and self._is_unbilled(ended):
-                at = self.clock()
-                self._ended += self._billed(self._begun(ended, at, self.now()), at)  # the minimum
+                at = self.clock.monotonic()
+                self._ended += self._billed(self._begun(ended, at, self.clock.utc_now()), at)  # the minimum
         self.last_bill = bill = self.bill
-        today = self.daily.update(self.now().date(), bill, self.attribution.images, self.clock())
+        today = self.daily.update(self.clock.utc_now().date(), bill, self.attribution.images, self.clock.monotonic())
         self.attribution.update(fleet, bill, today.day)
         is_at_rest = fleet.capacity == 0 and fleet.requests.total == 0
         if self._is_at_rest and not is_at_rest:
@@ -337,9 +336,8 @@ class BillingMeter:
     def past_minimum_billing(self) -> list[str]:
         """Return the instances that have run for the minimum that EC2 bills, oldest first."""
         since = sorted((each.since, instance_id) for instance_id, each in self._running.items())
-        return [
-            instance_id for begun, instance_id in since if self.clock() - begun >= self.prices.minimum_billed_seconds
-        ]
+        until = self.clock.monotonic() - self.prices.minimum_billed_seconds
+        return [instance_id for begun, instance_id in since if begun <= until]
 
     def spending(
         self, fleet: FleetDescription, settings: FleetSettings, allowance: SpendingAllowance | None = None
@@ -358,7 +356,7 @@ class BillingMeter:
         stopped = [self._minimum_dollars(each) for each in fleet.instances if each.state == "stopped"]
         today = self.daily.today
         return FleetSpending(
-            day=self.now().date() if today is None else today.day,
+            day=self.clock.utc_now().date() if today is None else today.day,
             today=0.0 if today is None else today.cost,
             month=self.daily.month_dollars(),
             committed=sum(launch if each is None else self._minimum_dollars(each) for each in starting),
@@ -397,7 +395,8 @@ class BillingMeter:
         return self._hourly(instance) * self.prices.minimum_billed_seconds / SECONDS_AN_HOUR
 
     def _billed(self, instance: BilledInstance, until: float | None = None) -> Bill:
-        seconds = max(self.prices.minimum_billed_seconds, (self.clock() if until is None else until) - instance.since)
+        until = self.clock.monotonic() if until is None else until
+        seconds = max(self.prices.minimum_billed_seconds, until - instance.since)
         return Bill(seconds, *(seconds * each / SECONDS_AN_HOUR for each in (instance.hourly, instance.saved_hourly)))
 
     def _take_over(self, running: dict[str, Instance]) -> None:
@@ -409,11 +408,12 @@ class BillingMeter:
         """
         by_age = sorted(running.values(), key=lambda each: (each.launched_at, each.instance_id))
         for instance in by_age:
-            age = max(0.0, (self.now() - instance.launched_at).total_seconds())
-            self._running[instance.instance_id] = self._begun(instance, self.clock() - age, instance.launched_at)
+            age = max(0.0, (self.clock.utc_now() - instance.launched_at).total_seconds())
+            since = self.clock.monotonic() - age
+            self._running[instance.instance_id] = self._begun(instance, since, instance.launched_at)
         if self.before is not None:
             last = self.before
-            until = self.clock() - max(0.0, (self.now() - last.at).total_seconds())
+            until = self.clock.monotonic() - max(0.0, (self.clock.utc_now() - last.at).total_seconds())
             counted = total(self._billed(self._running[each.instance_id], until) for each in by_age[: last.running])
             left = bill_of(last) - counted
             self._ended = Bill(max(0.0, left.seconds), max(0.0, left.dollars), max(0.0, left.saved))

@@ -19,13 +19,12 @@ from it and from what runs, so they cannot disagree.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from core.fleet.models import CircuitState, FleetCircuit
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from web_tier.autoscaler.liveness import InstanceRecord
 
 MAX_FAILED_RUNS: Final = 3
@@ -70,11 +69,10 @@ class CircuitBreaker:
 
     Attributes:
         circuit: what the previous controller has reported; then the state after the last round.
-        now: the wall clock, for people.
     """
 
     circuit: FleetCircuit = field(default_factory=FleetCircuit)
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _failed_before: int = field(init=False)
     """Failed runs in a row that have no record any more."""
     _answers: int = field(default=0, init=False)
@@ -121,7 +119,7 @@ class CircuitBreaker:
         known = (*own_words[-1:], before.reason, *failures[-1:])
         reason = next((each for each in known if each), "") if failed_runs else ""
         is_closed, was_closed = state is CircuitState.CLOSED, before.state is CircuitState.CLOSED
-        since = None if is_closed else before.since or self.now()
+        since = None if is_closed else before.since or self.clock.utc_now()
         self.circuit = FleetCircuit(state=state, failed_runs=failed_runs, reason=reason, since=since)
         if was_closed and not is_closed:
             extra = {"failed_runs": failed_runs, "reason": reason}

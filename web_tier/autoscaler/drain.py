@@ -8,13 +8,13 @@ machine. A tag stays with its instance: the next controller sees which workers a
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.fleet.store import Commands, FleetStore
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Fleet, Instance
 from services.lease import Tenure
 from web_tier.autoscaler.observe import LISTED, Observation
@@ -38,7 +38,7 @@ class WorkerTags:
 
     fleet: Fleet
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _drained: set[str] = field(default_factory=set, init=False)
     _untagged: set[str] = field(default_factory=set, init=False)
     _protected: dict[str, bool] = field(default_factory=dict, init=False)
@@ -82,12 +82,12 @@ class WorkerTags:
 
     def _tag(self, instance_ids: Sequence[str], call: Callable[[Sequence[str]], None], problem: str) -> bool:
         """Make the call unless EC2 has refused a moment ago; return whether it was made."""
-        if not instance_ids or self.clock() < self._retry_at or not self.tenure.active():
+        if not instance_ids or self.clock.monotonic() < self._retry_at or not self.tenure.active():
             return False
         try:
             call(instance_ids)
         except (BotoCoreError, ClientError) as error:
-            self._retry_at = self.clock() + PAUSE_SECONDS
+            self._retry_at = self.clock.monotonic() + PAUSE_SECONDS
             _log.warning(problem, extra={"instances": list(instance_ids), "error": str(error)})
             return False
         return True
@@ -114,7 +114,7 @@ class OperatorCommands:
         Raises:
             BotoCoreError, ClientError: when they could not be read.
         """
-        now = self.tags.clock()
+        now = self.tags.clock.monotonic()
         if now - self._read_at >= COMMAND_SECONDS:
             self._commands, self._read_at = self.store.commands(), now
         return self._commands
@@ -128,7 +128,7 @@ class OperatorCommands:
         self.tags.drain(alive, "asked by ops")
         # A launching instance is drained once it is described: only then is it certain that EC2 knows its id.
         missing = [key for key in commanded if key not in {*done, *alive, *observation.launching}]
-        now = self.tags.clock()
+        now = self.tags.clock.monotonic()
         self._missing_since = {key: self._missing_since.get(key, now) for key in missing}
         gone = [key for key in missing if key in described or now - self._missing_since[key] >= MISSING_SECONDS]
         for key in gone:

@@ -8,12 +8,12 @@ another, such as in a quota. If none works in its place, the fleet has lost one 
 """
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Fleet, Instance
 from services.errors import readable
 from services.lease import Tenure
@@ -40,7 +40,7 @@ class DriftDetector:
 
     fleet: Fleet
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     problem: str | None = field(default=None, init=False)
     _drifted: frozenset[str] = field(default=frozenset(), init=False)
     """The drifted workers that were alive in the last round."""
@@ -71,9 +71,9 @@ class DriftDetector:
         if template is None or not instances:
             self.problem = None
             return ()
-        if self.clock() >= self._read_again_at:
+        if self.clock.monotonic() >= self._read_again_at:
             self._versions = (self._versions[1], self._read(template))
-            self._read_again_at = self.clock() + (READ_SECONDS if self._versions[1] else UNKNOWN_SECONDS)
+            self._read_again_at = self.clock.monotonic() + (READ_SECONDS if self._versions[1] else UNKNOWN_SECONDS)
         before, version = self._versions
         if not version or before != version:
             return ()
@@ -100,7 +100,7 @@ class DriftDetector:
 
     def terminate_stopped(self, instance_ids: Sequence[str]) -> None:
         """Terminate these stopped instances; if EC2 refuses, the next decision repeats it after a while."""
-        now = self.clock()
+        now = self.clock.monotonic()
         if not instance_ids or now - self._terminated_at < READ_SECONDS or not self.tenure.active():
             return
         self._terminated_at = now

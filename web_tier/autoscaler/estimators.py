@@ -236,11 +236,11 @@ class MetricsCollector:
 
     def __post_init__(self) -> None:
         """Continue the estimates of the previous controller."""
-        before, now = self.meter.before, self.tracker.registry.now
+        before, clock = self.meter.before, self.tracker.registry.clock
         self._boots = BootTimeEstimator(before.boot_seconds if before else None)
         self._throughput = ThroughputEstimator(before.image_seconds if before else None)
         self._rate = AnswerRateMeter()
-        self._circuit_breaker = CircuitBreaker(before.circuit if before else FleetCircuit(), now)
+        self._circuit_breaker = CircuitBreaker(before.circuit if before else FleetCircuit(), clock)
 
     def update(self, fleet: FleetDescription, available: frozenset[str], max_lifetime_seconds: float) -> FleetMetrics:
         """Return the metrics of this round; the tracker must have been updated with `fleet` before.
@@ -248,7 +248,7 @@ class MetricsCollector:
         `available` has the ids of the workers that take images now or will once they have booted.
         """
         registry = self.tracker.registry
-        statuses, now = registry.statuses(), registry.clock()
+        statuses, now = registry.statuses(), registry.clock.monotonic()
         self._boots.update(fleet.capacity_ids, statuses, now)
         unregistered = self.tracker.unregistered(available)
         registered = available - unregistered

@@ -22,8 +22,7 @@ Nothing else terminates running instances: workers stop by themselves.
 """
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -31,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import FleetSettings
 from services.backoff import Backoff
+from services.clock import CLOCK, Clock
 from services.ec2 import Fleet
 from services.lease import Tenure
 from web_tier.autoscaler.liveness import HeartbeatCoverage, InstanceRecord, InstanceTracker
@@ -156,7 +156,7 @@ class UnhealthyTerminator:
     tracker: InstanceTracker
     drain_seconds: float
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     last_error: str | None = field(default=None, init=False)
@@ -167,7 +167,7 @@ class UnhealthyTerminator:
 
     def check(self, fleet: FleetDescription, draining: frozenset[str], settings: FleetSettings) -> frozenset[str]:
         """Check all instances; return the ids of the unhealthy ones."""
-        records, now = self.tracker.update(fleet, draining), self.clock()
+        records, now = self.tracker.update(fleet, draining), self.clock.monotonic()
         coverage = self.tracker.coverage
         found = {
             instance_id: issue
@@ -197,7 +197,7 @@ class UnhealthyTerminator:
         due = self._due()
         if not due:
             self.last_error = None
-        elif self.clock() >= self._retry_at and self.tenure.active():
+        elif self.clock.monotonic() >= self._retry_at and self.tenure.active():
             self._terminate(due)
 
     def drain_events(self) -> list[FleetEvent]:
@@ -207,7 +207,7 @@ class UnhealthyTerminator:
 
     def _due(self) -> list[str]:
         """Return the instances to terminate in the next call; one that EC2 has refused does not block the others."""
-        now, due = self.clock(), list[tuple[int, str]]()
+        now, due = self.clock.monotonic(), list[tuple[int, str]]()
         for instance_id, pending in self._pending.items():
             waited = now - pending.since
             if pending.issue is not HealthIssue.DRAIN_OVERDUE:  # the others are found by missing heartbeats
@@ -220,10 +220,10 @@ class UnhealthyTerminator:
         return not_refused[:MAX_INSTANCES_PER_CALL] or [instance_id for _, instance_id in due[:1]]
 
     def _read_consoles(self, instance_ids: Sequence[str]) -> None:
-        began = self.clock()
+        began = self.clock.monotonic()
         for instance_id in instance_ids:
             pending = self._pending[instance_id]
-            if pending.console is None and self.clock() - began < MAX_CONSOLE_SECONDS:
+            if pending.console is None and self.clock.monotonic() - began < MAX_CONSOLE_SECONDS:
                 pending.console = ""
                 try:
                     pending.console = self.fleet.console_output(instance_id)[-MAX_CONSOLE_CHARACTERS:]
@@ -241,7 +241,7 @@ class UnhealthyTerminator:
             for instance_id in instance_ids:
                 self._pending[instance_id].refusals += 1
             pause = self.backoff.after_failure()
-            self._retry_at = self.clock() + pause
+            self._retry_at = self.clock.monotonic() + pause
             self.last_error = f"{_named(instance_ids)} could not be terminated: {error}"
             details = {"instances": list(instance_ids), "error": str(error), "next_try_seconds": round(pause, 1)}
             _log.warning("unhealthy instances could not be terminated", extra=details)
@@ -250,7 +250,7 @@ class UnhealthyTerminator:
         self.last_error = None
         for instance_id in instance_ids:
             pending = self._pending[instance_id]
-            pending.terminated_at = self.clock()
+            pending.terminated_at = self.clock.monotonic()
             self.terminated += 1
             self.metrics.terminated.inc()
             details = {"instance": instance_id, "why": pending.reason, "console": pending.console}

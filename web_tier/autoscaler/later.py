@@ -3,14 +3,11 @@
 SQS counts messages, not jobs. So the autoscaler reads the open jobs, and the counts of those with a `finish_by`.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.sqs import QueueCounts
 
 READ_SECONDS = 2.0
@@ -30,8 +27,7 @@ class LaterJobs:
     """
 
     store: JobStore
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     due: tuple[tuple[float, int], ...] = field(default=(), init=False)
     _jobs: dict[str, Job] = field(default_factory=dict, init=False)
     _arrived: dict[str, int] = field(default_factory=dict, init=False)
@@ -56,9 +52,10 @@ class LaterJobs:
         Raises:
             BotoCoreError, ClientError: when the table could not be read.
         """
-        if requests.total and (requests.total > self._total or self.clock() - self._read_at >= READ_SECONDS):
+        is_due = self.clock.monotonic() - self._read_at >= READ_SECONDS
+        if requests.total and (requests.total > self._total or is_due):
             self._read(requests.total)
-            self._read_at, self._answers = self.clock(), answers
+            self._read_at, self._answers = self.clock.monotonic(), answers
         self._total = requests.total
         later = max(0, sum(images for _, images in self.due) - (answers - self._answers))
         waiting = max(0, min(requests.waiting, requests.total - later))
@@ -76,7 +73,7 @@ class LaterJobs:
             status = self.store.status_of(job)
             self._arrived[job.job_id] = status.accepted - status.counts.cached
             first = min(by for by, each in later if each.group == job.group and each.created_at >= job.created_at)
-            due.append(((first - self.now()).total_seconds(), status.waiting))
+            due.append(((first - self.clock.utc_now()).total_seconds(), status.waiting))
         if due and len(due) == len(self._jobs):  # all messages are theirs, also those that are not counted yet
             due[0] = due[0][0], due[0][1] + max(0, total - sum(images for _, images in due))
         self.due = tuple(each for each in due if each[1])

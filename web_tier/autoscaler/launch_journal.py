@@ -23,15 +23,13 @@ it reads it, except entries that are certainly older.
 """
 
 import hashlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from core.ids import new_id
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
 
@@ -64,8 +62,7 @@ class ControllerJournal:
 
     store: FleetStore
     writer: str = field(default_factory=new_id)
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _entries: dict[str, JournalEntry] = field(default_factory=dict, init=False)
     _since: dict[str, float] = field(default_factory=dict, init=False)
     _last_number: int = field(default=0, init=False)
@@ -81,7 +78,7 @@ class ControllerJournal:
         if self._is_owned:
             return []
         stored = self.store.journal()
-        oldest = self.now().timestamp() - LAUNCH_VISIBLE_SECONDS - MAX_SKEW_SECONDS
+        oldest = self.clock.utc_now().timestamp() - LAUNCH_VISIBLE_SECONDS - MAX_SKEW_SECONDS
         fresh = {entry.token: entry for entry in stored.entries if entry.at.timestamp() >= oldest}
         known = {token: entry for token, entry in self._entries.items() if entry.instance_ids or token not in fresh}
         merged = LaunchJournal(
@@ -91,7 +88,7 @@ class ControllerJournal:
             raise JournalBusyError("another controller wrote the journal of launches while this one took it over")
         new = [entry for token, entry in fresh.items() if entry.instance_ids and token not in known]
         self._entries = fresh | known
-        self._since = dict.fromkeys(fresh, self.clock()) | self._since
+        self._since = dict.fromkeys(fresh, self.clock.monotonic()) | self._since
         self._revision, self._is_owned, self._is_written = merged.revision, True, True
         return new
 
@@ -108,8 +105,8 @@ class ControllerJournal:
     def record(self, entry: JournalEntry) -> None:
         """Write a call, new or repeated, before it is made."""
         is_new = entry.token not in self._entries
-        self._entries[entry.token] = entry.model_copy(update={"at": self.now()})
-        self._since.setdefault(entry.token, self.clock())
+        self._entries[entry.token] = entry.model_copy(update={"at": self.clock.utc_now()})
+        self._since.setdefault(entry.token, self.clock.monotonic())
         try:
             self._write()
         except Exception:
@@ -120,13 +117,13 @@ class ControllerJournal:
 
     def mark_uncertain(self, token: str) -> None:
         """Note that a call of unknown outcome was made just now."""
-        self._since[token] = self.clock()
+        self._since[token] = self.clock.monotonic()
 
     def complete(self, token: str, instance_ids: Sequence[str]) -> None:
         """Note the instances of a call; they are written with the next entry, or by `flush`."""
         entry = self._entries[token]
         self._entries[token] = entry.model_copy(update={"instance_ids": tuple(instance_ids), "spec": None})
-        self._since[token] = self.clock()
+        self._since[token] = self.clock.monotonic()
         self._is_written = False
 
     def discard(self, token: str) -> None:
@@ -142,7 +139,7 @@ class ControllerJournal:
             self._write()
 
     def _expire(self) -> None:
-        oldest = self.clock() - LAUNCH_VISIBLE_SECONDS
+        oldest = self.clock.monotonic() - LAUNCH_VISIBLE_SECONDS
         for token in [token for token, since in self._since.items() if since < oldest]:
             self.discard(token)
 

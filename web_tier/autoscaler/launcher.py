@@ -19,8 +19,7 @@ attempt, so the call stays in the journal until DescribeInstances shows its inst
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -29,6 +28,7 @@ from botocore.exceptions import BotoCoreError
 from core.config import FleetSettings
 from core.fleet.models import JournalEntry
 from services.backoff import Backoff
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Fleet, LaunchSpec
 from services.errors import LaunchError
 from services.lease import Tenure
@@ -164,7 +164,7 @@ class Launcher:
     launches: RecentLaunches
     journal: ControllerJournal
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     backoff: Backoff = field(default_factory=lambda: Backoff(first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     last_error: str | None = field(default=None, init=False)
@@ -195,7 +195,7 @@ class Launcher:
         if not self.tenure.active():
             return
         for entry in self.journal.sync_from_store():
-            ago = max(0.0, (self.journal.now() - entry.at).total_seconds())
+            ago = max(0.0, (self.journal.clock.utc_now() - entry.at).total_seconds())
             self.launches.add(entry.instance_ids or (), entry.former, ago=ago)
 
     def apply(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
@@ -229,7 +229,7 @@ class Launcher:
     ) -> JournalEntry | None:
         """Return the call to make now, or None."""
         missing = plan.starts
-        if self.clock() < self._retry_at:
+        if self.clock.monotonic() < self._retry_at:
             return None
         if uncertain:
             oldest = uncertain[0]
@@ -244,8 +244,8 @@ class Launcher:
             return oldest if took_place or fits else None
         if not missing:
             return None
-        token, now = self.journal.next_token(), self.journal.now()
-        startable = {key for key in plan.start if self.clock() >= self._not_startable_until.get(key, 0.0)}
+        token, now = self.journal.next_token(), self.journal.clock.utc_now()
+        startable = {key for key in plan.start if self.clock.monotonic() >= self._not_startable_until.get(key, 0.0)}
         if stopped := [each for each in observation.instances if each.instance_id in startable]:
             return JournalEntry(
                 token=token,
@@ -281,7 +281,7 @@ class Launcher:
         if state in {CallState.COMPLETE, CallState.SHORT, CallState.SPENT}:
             self.backoff.reset()
         elif state is CallState.NOT_STARTABLE:
-            self._not_startable_until |= dict.fromkeys(entry.starts, self.clock() + LAUNCH_VISIBLE_SECONDS)
+            self._not_startable_until |= dict.fromkeys(entry.starts, self.clock.monotonic() + LAUNCH_VISIBLE_SECONDS)
         self._go_on(next_step, problem, entry.spec, options)
 
     def _make(self, entry: JournalEntry, options: Sequence[Offering]) -> tuple[CallState, list[str], str | None]:
@@ -331,7 +331,7 @@ class Launcher:
                 self.last_error, self._pause_seconds = problem, 0.0
                 return
         self._pause_seconds = self.backoff.after_failure()
-        self._retry_at = self.clock() + self._pause_seconds
+        self._retry_at = self.clock.monotonic() + self._pause_seconds
         self.last_error = problem
         extra = {"problem": problem, "next_try_seconds": round(self._pause_seconds, 1)}
         _log.warning("workers could not be started", extra=extra)

@@ -20,15 +20,14 @@ run do not count.
 """
 
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from core.fleet.models import FleetInstance
 from core.messages import ClassificationResult, Heartbeat, WorkerEnd, WorkerState
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Instance
 from web_tier.autoscaler.observe import ENDED, LAUNCH_VISIBLE_SECONDS, FleetDescription
 
@@ -92,8 +91,7 @@ class WorkerRegistry:
         read_until: monotonic time before which every heartbeat has been recorded; None if that is not known yet.
     """
 
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     max_workers: int = MAX_WORKERS
     answers: int = field(default=0, init=False)
     produced: int = field(default=0, init=False)
@@ -103,7 +101,7 @@ class WorkerRegistry:
 
     def adopt(self, instances: Iterable[FleetInstance]) -> None:
         """Take over what the previous controller has stored of the fleet."""
-        long_ago = self.clock() - ACTIVE_SECONDS
+        long_ago = self.clock.monotonic() - ACTIVE_SECONDS
         with self._lock:
             for each in instances:
                 if each.heard_at is not None:
@@ -142,7 +140,7 @@ class WorkerRegistry:
 
     def active(self) -> int:
         """Return how many workers may have a heartbeat in the queue."""
-        oldest = self.clock() - ACTIVE_SECONDS
+        oldest = self.clock.monotonic() - ACTIVE_SECONDS
         with self._lock:
             return sum(each.last_heartbeat_at > oldest and each.state != "ended" for each in self._statuses.values())
 
@@ -169,14 +167,14 @@ class WorkerRegistry:
 
     def _seen(self, worker: str) -> WorkerStatus:
         """Remove the worker's status and return it as seen just now, so that it is stored behind all others."""
-        at, clock = self.now(), self.clock()
+        at, clock = self.clock.utc_now(), self.clock.monotonic()
         before = self._statuses.pop(worker, None)
         if before is None:
             return WorkerStatus(0, None, None, at, clock, clock)
         return replace(before, seen_at=at, last_heartbeat_at=clock)
 
     def _evict(self) -> None:
-        oldest = self.clock() - ENDED_SECONDS
+        oldest = self.clock.monotonic() - ENDED_SECONDS
         ended = [
             key for key, each in self._statuses.items() if each.state == "ended" and each.last_heartbeat_at < oldest
         ]
@@ -278,7 +276,7 @@ class InstanceTracker:
         """Apply a description of the fleet and all heartbeats recorded by now; return the records by instance id."""
         # Coverage is read first: a heartbeat that arrives in between is then known, and counts as sent in time.
         self.coverage = self.coverage.advance(self.registry.read_until)
-        statuses, at = self.registry.statuses(), self.registry.clock()
+        statuses, at = self.registry.statuses(), self.registry.clock.monotonic()
         described = {instance.instance_id: instance for instance in fleet.instances}
         capacity_ids = fleet.capacity_ids
         available = capacity_ids - draining
@@ -319,7 +317,7 @@ class InstanceTracker:
         """Return the instances that were launched `max_seconds` ago or earlier, oldest first; 0 is no limit."""
         if max_seconds <= 0:
             return ()
-        before = self.registry.clock() - max_seconds
+        before = self.registry.clock.monotonic() - max_seconds
         old = sorted(
             (record.launched_at, key) for key, record in self.records.items() if record.launched_at <= before
         )
@@ -339,7 +337,7 @@ class InstanceTracker:
                 self.ended.append(previous)
             age = 0.0
             if self._is_first_update and instance_id in described:  # another controller launched it
-                age = max(0.0, (self.registry.now() - described[instance_id].launched_at).total_seconds())
+                age = max(0.0, (self.registry.clock.utc_now() - described[instance_id].launched_at).total_seconds())
             self.records[instance_id] = InstanceRecord(
                 valid_from=at if is_restart else float("-inf"),
                 first_seen_at=at,

@@ -90,7 +90,7 @@ class Autoscaler:
         """
         # Signals until now announce messages that this round counts.
         is_listening = self.interval_seconds < REST_SECONDS and self.signals is not None and self.signals.listen()
-        began, cpu_began = self.observer.clock(), self._cpu_seconds()
+        began, cpu_began = self.observer.clock.monotonic(), self._cpu_seconds()
         try:
             # First of all: launches of the previous controller count as capacity.
             self.launcher.sync_from_store()
@@ -116,12 +116,12 @@ class Autoscaler:
         if self.signals is None or not is_listening or was_signalled or not is_at_rest(observation, plan):
             return pause
         if self.signals.wait(REST_SECONDS):
-            self._signalled_at = self.observer.clock()
-        return max(0.0, pause - (self.observer.clock() - began))  # signals never shorten the pause
+            self._signalled_at = self.observer.clock.monotonic()
+        return max(0.0, pause - (self.observer.clock.monotonic() - began))  # signals never shorten the pause
 
     def _cpu_seconds(self) -> float:
         """Return the CPU time of this thread without that of descriptions."""
-        return self.observer.cpu_clock() - self.observer.cpu_seconds
+        return self.observer.clock.cpu_seconds() - self.observer.cpu_seconds
 
     def _observe(self, settings: FleetSettings, commands: Commands) -> Observation:
         fleet = self.observer.describe()
@@ -136,7 +136,7 @@ class Autoscaler:
             draining=draining,
             protected=self._tags.protected(fleet.instances),
             unhealthy=unhealthy,
-            demand=self._demand(fleet.requests, settings, registry.answers, registry.clock()),
+            demand=self._demand(fleet.requests, settings, registry.answers, registry.clock.monotonic()),
             metrics=metrics,
             pause=commands.pause,
             drifted=self._drift.drifted(fleet.instances, settings.launch_template, working),

@@ -11,7 +11,6 @@ else it is divided: the share of the available workers that still boot is `boot`
 `boot / (boot + busy + no_worker)` is the share of waiting that boots cause.
 """
 
-import time
 from collections import Counter as Count
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from core.cost import Bill
 from core.fleet.models import CapPeriod, FleetSpending
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_results import MAX_MODELS
+from services.clock import CLOCK, Clock
 from web_tier.autoscaler.decide import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import Observation
@@ -69,9 +69,7 @@ class ControllerMetrics:
         logged: totals in the last metrics line of this process, of whichever tenure, by their names in it.
     """
 
-    def __init__(
-        self, is_leading: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, is_leading: Callable[[], bool] = lambda: False, clock: Clock = CLOCK) -> None:
         self.registry = CollectorRegistry()
         self.logged: Mapping[str, float] = {}
         self.intake = IntakeMetrics(self.registry)
@@ -212,13 +210,9 @@ class FleetRound:
 
 
 class FleetStateCollector(Collector):
-    """The metrics of the fleet's state, computed from the last round.
+    """The metrics of the fleet's state, computed from the last round."""
 
-    Args:
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, is_leading: Callable[[], bool], clock: Callable[[], float]) -> None:
+    def __init__(self, is_leading: Callable[[], bool], clock: Clock) -> None:
         self._is_leading, self._clock = is_leading, clock
         self.begin(dict)
 
@@ -229,7 +223,7 @@ class FleetStateCollector(Collector):
 
     def update(self, observation: Observation, settings: FleetSettings, bill: Bill) -> float:
         """Take over a round; return the seconds since the one before, at most `MAX_STEP_SECONDS`, or 0."""
-        at, last = self._clock(), self._last
+        at, last = self._clock.monotonic(), self._last
         self._last = FleetRound(at, observation, settings, bill)
         return 0.0 if last is None else min(at - last.at, MAX_STEP_SECONDS)
 
@@ -243,7 +237,7 @@ class FleetStateCollector(Collector):
     def _state(self, last: FleetRound) -> Iterator[Metric]:
         observation, settings, statuses = last.observation, last.settings, self._statuses()
         requests, metrics, waiting = observation.requests, observation.metrics, observation.demand.waiting
-        age = self._clock() - last.at
+        age = self._clock.monotonic() - last.at
         yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", age)
         yield _gauge(
             "queue_images",

@@ -3,14 +3,13 @@
 If a call fails there is no observation and therefore no decision. A failed call never means "nothing is running".
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
 from core.fleet.models import FleetCircuit, FleetPause, FleetSpending
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
 
@@ -180,7 +179,7 @@ class RecentLaunches:
     before the start are ignored: their launch time is the former one.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _since: dict[str, float] = field(default_factory=dict, init=False)
     _former_launch: dict[str, datetime] = field(default_factory=dict, init=False)
     _batches: list[tuple[float, int]] = field(default_factory=list, init=False)
@@ -205,13 +204,13 @@ class RecentLaunches:
             ago: age of the launch in seconds if another controller made it. Only the launch rate uses it: the
                 instances are tracked from now on in any case.
         """
-        self._since |= dict.fromkeys(instance_ids, self.clock())
+        self._since |= dict.fromkeys(instance_ids, self.clock.monotonic())
         self._former_launch |= former or {}
-        self._batches.append((self.clock() - ago, len(instance_ids)))
+        self._batches.append((self.clock.monotonic() - ago, len(instance_ids)))
 
     def recent(self) -> int:
         """Return how many instances were launched or started within the last minute."""
-        oldest = self.clock() - RECENT_SECONDS
+        oldest = self.clock.monotonic() - RECENT_SECONDS
         self._batches = [(at, count) for at, count in self._batches if at > oldest]
         return sum(count for _, count in self._batches)
 
@@ -228,7 +227,7 @@ class RecentLaunches:
             if each.state in ENDED or each.launched_at > self._former_launch.get(each.instance_id, NEVER)
         }
         alive = {key for key in self._since if states.get(key) in ALIVE}
-        oldest = (self.clock() if described_at is None else described_at) - LAUNCH_VISIBLE_SECONDS
+        oldest = (self.clock.monotonic() if described_at is None else described_at) - LAUNCH_VISIBLE_SECONDS
         self._since = {
             key: since for key, since in self._since.items() if since > oldest and states.get(key) not in GONE
         }
@@ -241,7 +240,6 @@ class Observer:
     """Counts messages and describes the fleet.
 
     Attributes:
-        cpu_clock: returns the CPU seconds of this thread.
         cpu_seconds: CPU time that all descriptions have taken so far.
     """
 
@@ -249,9 +247,7 @@ class Observer:
     dead_letters: Queue
     fleet: Fleet
     launches: RecentLaunches
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
-    cpu_clock: Callable[[], float] = time.thread_time
+    clock: Clock = CLOCK
     cpu_seconds: float = field(default=0.0, init=False)
     _instances: list[Instance] = field(default_factory=list, init=False)
     _described_at: float = field(default=float("-inf"), init=False)
@@ -269,7 +265,7 @@ class Observer:
         # Demand is read before capacity: an instance that is launched in between counts as capacity, and an image
         # that is classified in between causes no launch.
         requests = self.requests.counts()
-        at = self.clock()
+        at = self.clock.monotonic()
         is_at_rest = not (requests.total or self._instances or self.launches)
         has_grown = requests.total > self._described_demand
         usual_seconds = REST_DESCRIPTION_SECONDS if is_at_rest else DESCRIPTION_SECONDS
@@ -286,14 +282,14 @@ class Observer:
             tuple(self._instances),
             self.launches.launching(self._instances, self._described_at),
             launched,
-            at=self.now(),
+            at=self.clock.utc_now(),
             recent_launches=self.launches.recent(),
         )
 
     def _describe_fleet(self) -> None:
-        began = self.cpu_clock()
+        began = self.clock.cpu_seconds()
         # Ended instances matter only while a launch is tracked, which may have ended already.
         self._instances = self.fleet.instances((*LISTED, *ENDED) if self.launches else LISTED)
-        took = self.cpu_clock() - began
+        took = self.clock.cpu_seconds() - began
         self.cpu_seconds += took
         self._min_reuse_seconds = min(MAX_DESCRIPTION_SECONDS, DESCRIPTION_CPU_FACTOR * took)

@@ -7,13 +7,13 @@ true of; the next one is tried at once.
 """
 
 import random
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from core.config import FleetSettings
 from services.backoff import Jitter, pause_seconds
+from services.clock import CLOCK, Clock
 from services.ec2 import LaunchSpec, Market
 
 Scope = Literal["offering", "subnet", "type", "market", "account"]
@@ -142,7 +142,7 @@ class Unavailability:
 class UnavailableOfferings:
     """Remembers which offerings EC2 has refused."""
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     uniform: Jitter = random.uniform
     _refused: dict[Offering, Unavailability] = field(default_factory=dict, init=False)
 
@@ -182,9 +182,9 @@ class UnavailableOfferings:
         for each in dict.fromkeys(refused):
             refusals = self._refused[each].refusals + 1 if each in self._refused else 1
             pause = pause_seconds(refusals, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, self.uniform)
-            self._refused[each] = Unavailability(reason, self.clock() + pause, refusals)
+            self._refused[each] = Unavailability(reason, self.clock.monotonic() + pause, refusals)
 
     def _unavailable_until(self, offering: Offering) -> float:
         """Return until when an offering is unavailable, in monotonic seconds, or `AVAILABLE`."""
         refused = self._refused.get(offering)
-        return refused.until if refused is not None and refused.until > self.clock() else AVAILABLE
+        return refused.until if refused is not None and refused.until > self.clock.monotonic() else AVAILABLE

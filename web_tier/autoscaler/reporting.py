@@ -10,8 +10,7 @@
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -38,7 +37,7 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.format import allowance_words, cap_words
 from core.logs import METRICS_LOGGER
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import DecisionKind, Plan
 from web_tier.autoscaler.liveness import WorkerRegistry, WorkerStatus
@@ -93,8 +92,7 @@ class SnapshotWriter:
     """Stores snapshots: a changed one after `MIN_SNAPSHOT_SECONDS`, an unchanged one after `MAX_SNAPSHOT_SECONDS`."""
 
     store: FleetStore
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _stored: FleetSnapshot | None = field(default=None, init=False)
     _stored_at: float = field(default=float("-inf"), init=False)
 
@@ -125,7 +123,7 @@ class SnapshotWriter:
         bill = meter.bill
         self._store_if_due(
             FleetSnapshot(
-                at=self.now(),
+                at=self.clock.utc_now(),
                 running=observation.count("running"),
                 pending=observation.capacity - observation.count("running"),
                 stopped=observation.count("stopped"),
@@ -166,15 +164,15 @@ class SnapshotWriter:
     def write_problem(self, problem: str) -> None:
         """Store the last snapshot again with a problem that made this round impossible."""
         if self._stored is not None:
-            self._store_if_due(self._stored.model_copy(update={"at": self.now(), "problem": problem}))
+            self._store_if_due(self._stored.model_copy(update={"at": self.clock.utc_now(), "problem": problem}))
 
     def _store_if_due(self, snapshot: FleetSnapshot) -> None:
         always_changing = {name: getattr(snapshot, name) for name in _ALWAYS_CHANGING}
         is_unchanged = self._stored is not None and self._stored.model_copy(update=always_changing) == snapshot
         min_seconds = MAX_SNAPSHOT_SECONDS if is_unchanged else MIN_SNAPSHOT_SECONDS
-        if self.clock() - self._stored_at >= min_seconds:
+        if self.clock.monotonic() - self._stored_at >= min_seconds:
             self.store.put_snapshot(snapshot)
-            self._stored, self._stored_at = snapshot, self.clock()
+            self._stored, self._stored_at = snapshot, self.clock.monotonic()
 
 
 def _rounded(day: FleetDay | None) -> FleetDay | None:
@@ -208,8 +206,7 @@ class InstanceListWriter:
 
     store: FleetStore
     stored: FleetInstances = field(default_factory=FleetInstances)
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     ended: EndedInstances = field(default_factory=EndedInstances)
     _stored_at: float = field(default=float("-inf"), init=False)
 
@@ -221,18 +218,18 @@ class InstanceListWriter:
         billed_since: Mapping[str, datetime],
     ) -> None:
         """Store the list if it has changed; see `instance_list`."""
-        if self.clock() - self._stored_at < MIN_LIST_SECONDS:
+        if self.clock.monotonic() - self._stored_at < MIN_LIST_SECONDS:
             return
         instances = instance_list(observation, statuses, unhealthy, billed_since)
         if instances != self.stored:
-            self._stored_at = self.clock()
+            self._stored_at = self.clock.monotonic()
             self._store_ended({each.instance_id for each in observation.instances if each.state in LISTED})
             self.store.put_instances(instances)
             self.stored = instances
 
     def _store_ended(self, present: Set[str]) -> None:
         """Store the instances that have ended since the list was stored, before the list without them is stored."""
-        now = self.now()
+        now = self.clock.utc_now()
         gone = [each for each in self.stored.instances if each.instance_id not in present]
         known = {each.instance_id for each in gone} | present  # a lagging description omits instances for a while
         before = [each for each in self.ended.since(now - ENDED_LISTED) if each.instance_id not in known]
@@ -309,8 +306,7 @@ class EventLog:
     """Keeps the last `MAX_DECISIONS` decisions and events, continued from what is stored."""
 
     store: FleetStore
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _kind: DecisionKind | None = field(default=None, init=False)
     _target: int = field(default=0, init=False)
     _problem: str | None = field(default=None, init=False)
@@ -328,16 +324,16 @@ class EventLog:
         grows = plan.kind == "starting" and target > self._target
         is_logged = plan.kind == "enough" and self._kind in _NOT_LOGGED_BEFORE_ENOUGH
         if (plan.kind != self._kind or grows) and not is_logged:
-            replaces_last = plan.kind == self._kind and self.clock() - self._decided_at < MERGE_SECONDS
+            replaces_last = plan.kind == self._kind and self.clock.monotonic() - self._decided_at < MERGE_SECONDS
             self._append(reason, replaces_last=replaces_last)
-            self._kind, self._decided_at = plan.kind, self.clock()
+            self._kind, self._decided_at = plan.kind, self.clock.monotonic()
         self._target = target
         if problem is not None and problem != self._problem:
             self._append(problem)
             self._decided_at = float("-inf")  # the next decision does not replace it
         self._problem = problem
-        if not self._is_written and self.clock() - self._written_at >= MIN_EVENTS_SECONDS:
-            self._written_at = self.clock()
+        if not self._is_written and self.clock.monotonic() - self._written_at >= MIN_EVENTS_SECONDS:
+            self._written_at = self.clock.monotonic()
             self.store.put_decisions(Decisions(decisions=self._decisions))
             self._is_written = True
 
@@ -354,7 +350,7 @@ class EventLog:
         if self._decisions and self._decisions[0].words == words:
             return  # logged by the previous controller
         before = self._decisions[1:] if replaces_last else self._decisions
-        self._decisions = (Decision(at=self.now(), words=words), *before)[:MAX_DECISIONS]
+        self._decisions = (Decision(at=self.clock.utc_now(), words=words), *before)[:MAX_DECISIONS]
         self._is_written = False
 
 
@@ -426,7 +422,7 @@ class MetricsLogger:
         namespace: of the metrics in CloudWatch; None for a line without metrics.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     namespace: str | None = None
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
     _written_at: float = field(default=float("-inf"), init=False)
@@ -434,8 +430,8 @@ class MetricsLogger:
     def update(self, observation: Observation, settings: FleetSettings, meter: BillingMeter) -> None:
         """Update the metrics; write the line if it is due."""
         self.metrics.observe_round(observation, settings, meter.last_bill)
-        if self.clock() - self._written_at >= METRICS_SECONDS:
-            self._written_at = self.clock()
+        if self.clock.monotonic() - self._written_at >= METRICS_SECONDS:
+            self._written_at = self.clock.monotonic()
             counted, logged = counted_so_far(self.metrics), self.metrics.logged
             since = {name: round(total - logged.get(name, 0.0), 3) for name, total in counted.items()}
             self.metrics.logged = counted
@@ -507,13 +503,13 @@ class Reporter:
 
     def __post_init__(self) -> None:
         """Read what the previous controller has stored; `registry` adopts the statuses of its workers."""
-        stored, clock, now = self.store.instances(), self.registry.clock, self.registry.now
+        stored, clock = self.store.instances(), self.registry.clock
         self.registry.adopt(stored.instances)
         self.counts.fleet.begin(self.registry.statuses)
-        self.snapshots = SnapshotWriter(self.store, clock, now)
+        self.snapshots = SnapshotWriter(self.store, clock)
         self.metrics = MetricsLogger(clock, self.namespace, self.counts)
-        self._instances = InstanceListWriter(self.store, stored, clock, now, self.store.ended())
-        self._events = EventLog(self.store, clock, now)
+        self._instances = InstanceListWriter(self.store, stored, clock, self.store.ended())
+        self._events = EventLog(self.store, clock)
         self._history = [HistoryTrack(self.store, resolution) for resolution in RESOLUTIONS]
 
     def report(
@@ -539,4 +535,4 @@ class Reporter:
         self._instances.update(observation, self.registry.statuses(), unhealthy, billed_since)
         self._events.update(plan, reason, observation.capacity, problem)
         for track in self._history:
-            track.update(self.registry.now().timestamp(), observation.capacity, observation.requests.total)
+            track.update(self.registry.clock.utc_now().timestamp(), observation.capacity, observation.requests.total)

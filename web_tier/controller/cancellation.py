@@ -10,16 +10,15 @@ finds the labels with lost responses.
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
 from web_tier.controller.job_images import JobImages
@@ -51,7 +50,7 @@ class JobCanceller:
     recovery: ResultRecovery
     inputs: Bucket
     tenure: Tenure
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="cancel")
     )
@@ -102,7 +101,7 @@ class JobCanceller:
                 return False
             found = self.pool.map(lambda ref: self.recovery.result(ref, 0), refs[start : start + PAGE])
             if late := [result for result in found if result is not None and result.status == "done"]:
-                self.store.reopen(job_id, self.now())
+                self.store.reopen(job_id, self.clock.utc_now())
                 self.recovery.results.record(late)
                 return False
         return True
@@ -120,7 +119,7 @@ class JobCanceller:
             reason = f"{reason}, most as {code}"
         if self.tenure.active():
             with self.images.jobs.marking_removed([job_id]):
-                mark_cancelled(self.store, self.inputs, job_id, self.now(), reason)
+                mark_cancelled(self.store, self.inputs, job_id, self.clock.utc_now(), reason)
             _log.warning("stopped a hopeless job", extra={"job": job_id, "reason": reason})
 
     def _fail_some(self, job_id: str) -> bool:

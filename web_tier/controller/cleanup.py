@@ -7,8 +7,6 @@ continues where a killed one stopped.
 """
 
 import logging
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +15,7 @@ from functools import partial
 from core.ids import job_folder, merged_key
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.side_by_side import outcomes
@@ -78,7 +76,7 @@ class JobCleanup:
     outputs: Bucket
     every_seconds: float
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="cleanup")
     )
@@ -89,7 +87,7 @@ class JobCleanup:
 
         A job that cannot be removed delays no other: the first error is raised at the end.
         """
-        began, deleted = self.clock(), self.store.deleted_jobs()
+        began, deleted = self.clock.monotonic(), self.store.deleted_jobs()
         self._states = {job.job_id: self._states.get(job.job_id) or CleanupState(began) for job in deleted}
         due = [job for job in deleted if not self._state(job).is_removed or self._has_lingered(job, began)]
         errors: list[Exception] = []
@@ -102,7 +100,7 @@ class JobCleanup:
                     due.append(job)
                 elif is_left is not None:
                     self._finish(job, began)
-            if self.clock() - began >= self.every_seconds:
+            if self.clock.monotonic() - began >= self.every_seconds:
                 break
         if errors:
             raise errors[0]
@@ -156,7 +154,7 @@ class JobExpiry:
     store: JobStore
     lifetime: timedelta
     tenure: Tenure
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _ends: dict[str, datetime] = field(default_factory=dict, init=False)
     """When old jobs end that were used after their creation, so that each is read again only then."""
 
@@ -170,7 +168,7 @@ class JobExpiry:
         return EXPIRY_SECONDS
 
     def _delete_expired(self, newest_end: datetime) -> None:
-        now = self.now()
+        now = self.clock.utc_now()
         for job in self.store.jobs_until(now - self.lifetime):
             if not self.tenure.active():
                 return

@@ -11,10 +11,9 @@ the others, the job is tried alone after them.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import count
 from math import ceil
 from typing import Literal
@@ -27,7 +26,7 @@ from core.predictions import stored_prediction
 from core.result_cache import ResultCache
 from core.telemetry import NO_SPANS, Span, SpanExporter
 from core.tracing import child_of, trace_id
-from services.clock import epoch_seconds, utc_now
+from services.clock import CLOCK, Clock, epoch_seconds
 from services.errors import MessageError
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -98,7 +97,7 @@ class Collector:
     counts: CountsStore
     cache: ResultCache
     tenure: Tenure
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
@@ -120,7 +119,7 @@ class Collector:
 
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
-        asked_at, read_until = self.registry.clock(), None
+        asked_at, read_until = self.registry.clock.monotonic(), None
         with self._lock:
             self._open_rounds.add(number := next(self._rounds))
         try:
@@ -131,7 +130,7 @@ class Collector:
 
     def is_busy(self) -> bool:
         """Return whether there were messages just now."""
-        return self.registry.clock() - self._filled_at < HELP_SECONDS
+        return self.registry.clock.monotonic() - self._filled_at < HELP_SECONDS
 
     def _run_round(self, asked_at: float) -> float | None:
         """Collect messages once; return until when every message has been received, if that is known."""
@@ -140,7 +139,7 @@ class Collector:
             self._return_to_next_holder(messages)
             return None
         if messages:
-            self._filled_at = self.registry.clock()
+            self._filled_at = self.registry.clock.monotonic()
         self._collect(messages)
         return self._received_until(asked_at, is_empty=not messages)
 
@@ -281,7 +280,7 @@ class Collector:
 
     def _suspended_jobs(self) -> Mapping[str, int]:
         """Return the jobs that are not tried now, with the seconds until they are."""
-        now = self.registry.clock()
+        now = self.registry.clock.monotonic()
         with self._lock:
             self._suspended = {job_id: until for job_id, until in self._suspended.items() if until > now}
             return {job_id: ceil(until - now) for job_id, until in self._suspended.items()}
@@ -293,7 +292,8 @@ class Collector:
         began = epoch_seconds()
         try:
             # First, so that a user who sees a result can send the same image again and get the answer at once.
-            self.cache.put_results(responses, self.now(), self.jobs.owners(each.job_id for each in responses))
+            owners = self.jobs.owners(each.job_id for each in responses)
+            self.cache.put_results(responses, self.clock.utc_now(), owners)
             errors = self.results.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}
@@ -318,7 +318,7 @@ class Collector:
         if state == "throttled" or len(failed) >= MAX_FAILURES:
             seconds = min(MAX_SUSPENDED_SECONDS, max(_delay_seconds(message) for message in failed))
             with self._lock:
-                self._suspended[job_id] = self.registry.clock() + seconds
+                self._suspended[job_id] = self.registry.clock.monotonic() + seconds
         return failed, state
 
     def _try_to_record(self, received: Sequence[_Answer]) -> _RecordState:

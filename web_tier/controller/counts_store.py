@@ -12,9 +12,8 @@ store old counts.
 
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -50,7 +49,6 @@ class CountsStore:
     """Stores counts that have changed. Its methods may be called from several threads."""
 
     jobs: JobCache
-    sleep: Callable[[float], None] = time.sleep
     _open: frozenset[str] = field(default=frozenset(), init=False)
     """Open jobs, of which a reconciler finds results that are not counted."""
     _writing: set[str] = field(default_factory=set, init=False)
@@ -116,16 +114,16 @@ class CountsStore:
         Raises:
             CountsNotStoredError: some are not stored yet.
         """
-        left, deadline = set(job_ids) - self._open, self.jobs.clock() + LOAD_SECONDS
+        left, deadline = set(job_ids) - self._open, self.jobs.clock.monotonic() + LOAD_SECONDS
         while left:
             self.write(left, at_once=True)
             left.intersection_update(self.jobs.changed())
             with self._lock:
                 has_failed = any(self._failures[job_id] for job_id in left)
-            if left and (has_failed or self.jobs.clock() >= deadline):
+            if left and (has_failed or self.jobs.clock.monotonic() >= deadline):
                 raise CountsNotStoredError(f"counts are not stored yet: of {', '.join(sorted(left))}")
             if left:  # another thread is storing them, or has counted other results since
-                self.sleep(WAIT_SECONDS)
+                self.jobs.clock.sleep(WAIT_SECONDS)
 
     def rewrite(self, job_id: str, *, may_close: bool = False) -> bool:
         """Store the job's counts again if the table has others, as after a late write of an earlier holder.
@@ -144,7 +142,7 @@ class CountsStore:
 
     def _latest_write(self, jobs: int) -> float:
         """Return when counts that are due were written last, at the latest, if those of so many jobs have changed."""
-        return self.jobs.clock() - max(COUNTS_SECONDS, jobs / MAX_COUNTS_A_SECOND)
+        return self.jobs.clock.monotonic() - max(COUNTS_SECONDS, jobs / MAX_COUNTS_A_SECOND)
 
     def _store(self, summed: tuple[str, Counts, int]) -> Exception | None:
         job_id, counts, change = summed
@@ -161,5 +159,5 @@ class CountsStore:
             self._writing.discard(job_id)
             failures = self._failures[job_id] = self._failures[job_id] + 1 if error else 0
             pause = COUNTS_SECONDS * (2 ** min(failures, MAX_DOUBLINGS) - 1)
-            self._stored_at[job_id] = self.jobs.clock() + pause
+            self._stored_at[job_id] = self.jobs.clock.monotonic() + pause
         return error

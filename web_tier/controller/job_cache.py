@@ -7,7 +7,6 @@ result, unless the table does not have their counts yet.
 
 import logging
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -20,7 +19,7 @@ from core.ids import first_id_of
 from core.jobs.models import Counts, Job, with_cached
 from core.jobs.store import JobStore
 from core.messages import Model
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, NotFoundError
 from services.lease import Tenure
 from services.table import PAGE
@@ -101,7 +100,6 @@ class JobCache:
         readers: reads jobs that are not known yet.
         max_images: bound of what is remembered; the jobs that were used last stay.
         max_answered: the same for jobs in which every image has its result.
-        now: the wall clock, for the times of a job's first and last result.
         locks: a lock for each job; tests replace it to control which thread runs.
     """
 
@@ -110,9 +108,8 @@ class JobCache:
     readers: Executor
     max_images: int = MAX_IMAGES
     max_answered: int = MAX_ANSWERED
-    now: Callable[[], datetime] = utc_now
     locks: JobLocks = field(default_factory=JobLocks)
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _jobs: "OrderedDict[str, JobCounts]" = field(default_factory=OrderedDict, init=False)
     _reading: "dict[str, tuple[Future[bool], float]]" = field(default_factory=dict, init=False)
     """Jobs that are being read, with the time since when."""
@@ -135,7 +132,7 @@ class JobCache:
             (existing if is_known else unknown).append(job_id)
         for job_id, (future, since) in {job_id: self._start_reading(job_id) for job_id in unknown}.items():
             try:
-                exists = future.result(max(0.0, since + LOAD_SECONDS - self.clock()))
+                exists = future.result(max(0.0, since + LOAD_SECONDS - self.clock.monotonic()))
                 existing += [job_id] if exists else []
             except TimeoutError:
                 errors[job_id] = JobLoadingError(f"the images of the job {job_id!r} are still being read")
@@ -226,7 +223,7 @@ class JobCache:
 
     def problem(self) -> str | None:
         """Return what slows all results down, for operators, or None."""
-        if self.clock() - self._forgotten_at > PROBLEM_SECONDS:
+        if self.clock.monotonic() - self._forgotten_at > PROBLEM_SECONDS:
             return None
         return (
             f"unfinished jobs have more than {self.max_images:,} images: the controller reads jobs again for their "
@@ -236,7 +233,7 @@ class JobCache:
     def _start_reading(self, job_id: str) -> "tuple[Future[bool], float]":
         """Begin to read a job, unless that has begun; return what becomes of it, and when it began."""
         if (reading := self._reading.get(job_id)) is None:
-            reading = self.readers.submit(self._exists, job_id), self.clock()
+            reading = self.readers.submit(self._exists, job_id), self.clock.monotonic()
             self._reading[job_id] = reading
             reading[0].add_done_callback(lambda _: self._reading.pop(job_id, None))
         return reading
@@ -290,7 +287,7 @@ class JobCache:
             if image.cached:
                 cached_at.append(image.accepted_at)
         job_counts.resends |= {key: resend for key, resend in resends.items() if key in job_counts.statuses}
-        job_counts.counts = derived(job_counts.statuses, cached_at, stored, self.now())
+        job_counts.counts = derived(job_counts.statuses, cached_at, stored, self.clock.utc_now())
         return job_counts
 
     def _evict_unused(self) -> None:
@@ -308,7 +305,7 @@ class JobCache:
                 job_counts = self._jobs.pop(job_id)
                 images -= len(job_counts.statuses)
                 if not job_counts.answered:
-                    self._forgotten_at = self.clock()
+                    self._forgotten_at = self.clock.monotonic()
                     extra = {"job": job_id, "max_images": max_images}
                     _log.warning("a job with images without a result is read again for its results", extra=extra)
 

@@ -9,9 +9,7 @@ image's only one (`core/predictions.py`), and a failure is one of an earlier att
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import compress
 from typing import Final
 
@@ -38,7 +36,6 @@ class JobMover:
     catalogs: CatalogStore
     images: JobImages
     requests: Queue
-    now: Callable[[], datetime] = utc_now
     _moved: dict[str, str] = field(default_factory=dict, init=False)
     """The open jobs that were moved, each with its `touched_at` of then: an upload may still add images to them."""
 
@@ -84,5 +81,5 @@ class JobMover:
         pairs = zip(olds, news, strict=True)
         moved = list(compress(news, side_by_side(store.table.pool, lambda pair: store.replace_image(*pair), pairs)))
         # A request that is not sent is missed by the reconciler, like one that is lost.
-        self.requests.send([each.request(self.now(), job.group) for each in moved])
+        self.requests.send([each.request(utc_now(), job.group) for each in moved])
         return len(moved)

@@ -13,14 +13,13 @@ an intent that is older than the change of the table is deleted: it may be an ac
 """
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from core.ids import form_key, input_key
 from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.table import CLOUD_ERRORS
@@ -49,7 +48,7 @@ class OrphanCleanup:
     ingest: ImageIngest
     form_seconds: float
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _first_seen: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -57,7 +56,7 @@ class OrphanCleanup:
 
         An intent that cannot be handled delays no other: the first error is raised at the end.
         """
-        now, found = self.clock(), list(self._intents.find_all())
+        now, found = self.clock.monotonic(), list(self._intents.find_all())
         seen = {(each.intent_id, each.renewed): now for each in found}
         self._first_seen = seen | {key: at for key, at in self._first_seen.items() if key in seen}
         errors: list[Exception] = []

@@ -15,8 +15,7 @@
 """
 
 import logging
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +29,7 @@ from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
 from core.tracing import new_traceparent, use_traceparent
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import MessageError
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -219,8 +218,7 @@ class Reconciler:
     lost_after_seconds: float
     tenure: Tenure
     fleet: FleetStore
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     users: Sequence[JobUser] = ()
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -244,20 +242,20 @@ class Reconciler:
         # Heartbeats are messages, too, but no answers.
         answers = max(0, self.responses.counts().total - self.registry.active())
         messages = self.requests.counts().total + answers
-        listed_at, opened = self.clock(), self.store.open_jobs()
+        listed_at, opened = self.clock.monotonic(), self.store.open_jobs()
         self.counts.set_open_jobs(job.job_id for job in opened)
         before, self._watches = self._watches, {}
         answered = dict[MessageGroup, float]()
         for job in opened:
-            watch = before.get(job.job_id) or JobWatch(job.touched_at, self.clock(), self._listed_at)
+            watch = before.get(job.job_id) or JobWatch(job.touched_at, self.clock.monotonic(), self._listed_at)
             self._watches[job.job_id] = watch
             if watch.touched_at != job.touched_at:  # images were added since the last sweep
-                watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock(), False
+                watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock.monotonic(), False
             if self.tenure.active():
                 with isolated(job.job_id):
                     if (requested := self._sweep(job, watch, listed_at)) is not None:
                         answered[watch.group] = max(requested, answered.get(watch.group, requested))
-        self._listed_at, now = listed_at, self.clock()
+        self._listed_at, now = listed_at, self.clock.monotonic()
         self._order.update({watch.group for watch in self._watches.values()}, answered, now)
         at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
         lost, passed_over = self._find_lost(now, at_rest=at_rest)
@@ -272,7 +270,7 @@ class Reconciler:
         """
         if not self.jobs.is_read(job.job_id):
             return None  # a large one, after another controller has ended: the next sweep may find it read
-        untouched, retried_at = self.clock() - watch.touched_seen, self.store.retried_at(job.job_id)
+        untouched, retried_at = self.clock.monotonic() - watch.touched_seen, self.store.retried_at(job.job_id)
         is_quiet = untouched > self.lost_after_seconds
         may_close = untouched > CLOSE_AFTER * self.lost_after_seconds and not watch.missing
         may_close = may_close and all(user.is_done_with(job.job_id) for user in self.users)
@@ -293,7 +291,7 @@ class Reconciler:
             # The job is touched before its images are recorded, so for a while there may be more than are known.
             self.images.learn_recent(job.job_id)
         is_counted = self.counts.rewrite(job.job_id, may_close=may_close)
-        now = self.clock()
+        now = self.clock.monotonic()
         missing = self.images.observe_missing(job.job_id, watch.waits.own)
         watch.missing, watch.group = missing.count, missing.group
         watch.waits.update(missing, now, watch.unknown_at)
@@ -353,7 +351,7 @@ class Reconciler:
 
     def _repair(self, job_id: str, image_ids: Sequence[str], *, at_rest: bool) -> None:
         """Record the results that exist of these images of a job, and request the others again."""
-        now, waits = self.clock(), self._watches[job_id].waits
+        now, waits = self.clock.monotonic(), self._watches[job_id].waits
         # Before any call, which may succeed although its reply is lost.
         before = {image_id: waits.repair(image_id, now) for image_id in image_ids}
         waited = {image_id: now - wait.since for image_id, wait in before.items()}
@@ -383,7 +381,7 @@ class Reconciler:
             records: its images.
             waited: seconds without a result, by image id.
         """
-        at, (group, _) = self.now(), self._watches[job_id].group
+        at, (group, _) = self.clock.utc_now(), self._watches[job_id].group
         requests = [record.request(at, group) for record in records]
         refused = {message.id for message in self.requests.send(requests)}
         sent = {

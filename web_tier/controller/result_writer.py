@@ -7,7 +7,6 @@ holds the locks of several jobs, it makes each call once: it waits for no job th
 """
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,6 @@ class ResultWriter:
     inputs: Bucket
     outputs: Bucket
     statistics: ResultStatistics | None = None
-    sleep: Callable[[float], None] = time.sleep
 
     def record(self, responses: Sequence[ClassificationResult]) -> None:
         """Put results; all of it may be repeated.
@@ -86,7 +84,7 @@ class ResultWriter:
         errors, left = dict[ImageRef, Exception](), responses
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+                self.jobs.clock.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             errors = self.record_each(left)
             left = [response for response in left if response.ref in errors]
             if not (left and self.jobs.tenure.active() and all(is_throttled(error) for error in errors.values())):
@@ -171,7 +169,7 @@ class ResultWriter:
         unknown = Counter(each.job_id for each in read) - Counter(each.job_id for each in accepted)
         for job_id, number in unknown.items():
             _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": number})
-        at = self.jobs.now()
+        at = self.jobs.clock.utc_now()
         # Without digest and trace, which no reader of the table uses: an item above 1 KB is two writes.
         fresh = [
             each.model_copy(update={"recorded_at": at, "sha256": None, "traceparent": None})

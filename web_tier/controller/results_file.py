@@ -15,11 +15,9 @@ The copy belongs to the user: nothing here deletes it.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 
 from botocore.exceptions import ClientError
@@ -31,7 +29,7 @@ from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.s3 import Bucket, SourceBuckets, is_refusal
@@ -147,14 +145,13 @@ class ResultsFileWriter:
     outputs: Bucket
     tenure: Tenure
     copier: ResultsCopier
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     topic_arn: str | None = None
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
         """Check the jobs that are due; return the seconds until the next round."""
-        opened, now = self.store.open_jobs(), self.clock()
+        opened, now = self.store.open_jobs(), self.clock.monotonic()
         self._states = {job.job_id: self._states.get(job.job_id) or FileState(job.touched_at, now) for job in opened}
         for job in opened:
             state = self._states[job.job_id]
@@ -162,11 +159,11 @@ class ResultsFileWriter:
                 state.touched_at, state.settled, state.pause, state.due = job.touched_at, False, 0.0, now
         min_pause = max(CHECK_SECONDS, CHECK_SECONDS_PER_JOB * len(opened))
         for job_id, state in self._states.items():
-            if self.tenure.active() and self.clock() >= state.due:
+            if self.tenure.active() and self.clock.monotonic() >= state.due:
                 self._check_safely(job_id, state)
                 pause = min(MAX_CHECK_SECONDS, 2 * state.pause) if state.settled else 0.0
                 state.pause = max(min_pause, pause)
-                state.due = self.clock() + state.pause
+                state.due = self.clock.monotonic() + state.pause
         return CHECK_SECONDS if opened else REST_CHECK_SECONDS
 
     def is_done_with(self, job_id: str) -> bool:
@@ -191,7 +188,7 @@ class ResultsFileWriter:
             _log.warning(
                 "the results of a job could not be written as one file", extra={"job": job_id}, exc_info=True
             )
-        state.settled |= not state.is_copying and self.clock() - state.edition_since > MAX_OPEN_SECONDS
+        state.settled |= not state.is_copying and self.clock.monotonic() - state.edition_since > MAX_OPEN_SECONDS
 
     def _check(self, job_id: str, state: FileState) -> bool:
         """Write the file if it is due, or copy it; return whether both are up to date."""
@@ -199,11 +196,11 @@ class ResultsFileWriter:
         state.is_copying = False
         if status.edition != state.edition:
             # An image may have been added since, after the job was marked as open.
-            state.edition, state.edition_since, state.settled = status.edition, self.clock(), False
+            state.edition, state.edition_since, state.settled = status.edition, self.clock.monotonic(), False
         if status.job.is_single:
             return True
-        last = status.counts.last_at
-        if not status.is_answered or last is None or 0 <= (self.now() - last).total_seconds() <= QUIET_SECONDS:
+        last, now = status.counts.last_at, self.clock.utc_now()
+        if not status.is_answered or last is None or 0 <= (now - last).total_seconds() <= QUIET_SECONDS:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
             return not status.job.results or self._copy(status.job, status.merged, status.copy, state)
@@ -227,19 +224,19 @@ class ResultsFileWriter:
         if copy is not None and copy.version == merged.version:
             return True
         state.is_copying = True
-        if self.clock() < state.copy_due:
+        if self.clock.monotonic() < state.copy_due:
             return False
         if not self.tenure.active():
             raise TenureOverError
         try:
             error = self.copier.copy(job, merged.key)
         except NotFoundError:
-            self.store.delete_merged(job.job_id, self.now())  # the file is missing, so it is written again
+            self.store.delete_merged(job.job_id, self.clock.utc_now())  # the file is missing, so it is written again
             return False
         except Exception:  # noqa: BLE001 (it is logged and tried again)
             state.copy_failures += 1
             pause = pause_seconds(state.copy_failures, FIRST_COPY_PAUSE_SECONDS, MAX_COPY_PAUSE_SECONDS)
-            state.copy_due = self.clock() + pause
+            state.copy_due = self.clock.monotonic() + pause
             extra = {"job": job.job_id, "next_try_seconds": round(pause, 2)}
             _log.warning("the results of a job could not be copied", extra=extra, exc_info=True)
             return False
@@ -260,12 +257,13 @@ class ResultsFileWriter:
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
             if self.topic_arn is not None and not retrying:
                 notifications = NotificationStore(self.store.table)
-                notifications.request(job_id, {"topic": self.topic_arn}, self.now(), is_bounded=False)
-            is_refused = not self.store.put_merged(job_id, MergedFile(key, edition, self.now()), self.tenure.token)
+                notifications.request(job_id, {"topic": self.topic_arn}, self.clock.utc_now(), is_bounded=False)
+            merged = MergedFile(key, edition, self.clock.utc_now())
+            is_refused = not self.store.put_merged(job_id, merged, self.tenure.token)
         finally:
             if is_refused or not self.tenure.active():
                 # This controller may have been frozen and have replaced a later controller's file by an old one.
-                self.store.delete_merged(job_id, self.now())
+                self.store.delete_merged(job_id, self.clock.utc_now())
         if is_refused:
             raise TenureOverError
         if status.merged is not None and status.merged.key != key:

@@ -22,7 +22,6 @@ next day.
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +47,7 @@ from core.s3_locations import S3Location, matches_pattern
 from core.telemetry import NO_SPANS, SpanExporter
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
@@ -118,8 +117,7 @@ class SourceImporter:
     ingest: ImageIngest
     config: Config
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )
@@ -130,18 +128,18 @@ class SourceImporter:
     def __post_init__(self) -> None:
         """Share the stores of the ingest."""
         self._listings = ListingStore(self.ingest.store)
-        self._quotas = Quotas(self.ingest.store.table, self.config.limits, self.now)
+        self._quotas = Quotas(self.ingest.store.table, self.config.limits, self.clock)
 
     def tick(self) -> float:
         """Accept a page of each job that is due; return the seconds until the next round, 0 if some have more."""
-        pending, now = self._listings.pending(), self.clock()
+        pending, now = self._listings.pending(), self.clock.monotonic()
         self._turns = {each.job_id: self._turns.get(each.job_id) or ImportTurns(now, now) for each in pending}
         has_more = False
         for each in pending:
             if not self.tenure.active():
                 break
             turns = self._turns[each.job_id]
-            if turns.due <= self.clock():
+            if turns.due <= self.clock.monotonic():
                 with use_traceparent(new_traceparent(is_sampled=self.spans.samples())):
                     has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
@@ -160,7 +158,7 @@ class SourceImporter:
         except Exception:  # noqa: BLE001 (it must not delay other jobs; it is logged and tried again)
             turns.failures += 1
             pause = pause_seconds(turns.failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-            turns.due = self.clock() + pause
+            turns.due = self.clock.monotonic() + pause
             extra = {"job": job_id, "next_try_seconds": round(pause, 2)}
             _log.warning("a page of a source could not be accepted", extra=extra, exc_info=True)
             return False
@@ -176,7 +174,7 @@ class SourceImporter:
         try:
             job, reason = self.ingest.store.job_and_cancelled(job_id)
         except NotFoundError:
-            if self.clock() - turns.first_seen >= ORPHAN_SECONDS:
+            if self.clock.monotonic() - turns.first_seen >= ORPHAN_SECONDS:
                 self._listings.end(job_id)
             return False
         listing = self._cancelled_or_resumed(job_id, reason)
@@ -294,8 +292,8 @@ class SourceImporter:
             self.ingest.store.put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
         if waiting:
             self._put(job.job_id, replace(listing, paused_until=renewed_at))
-            until = (renewed_at - self.now()).total_seconds() if renewed_at else 0.0
-            turns.due = self.clock() + max(0.0, min(until, MAX_PAUSE_SECONDS))
+            until = (renewed_at - self.clock.utc_now()).total_seconds() if renewed_at else 0.0
+            turns.due = self.clock.monotonic() + max(0.0, min(until, MAX_PAUSE_SECONDS))
             return False
         after = SourceListing(
             state="complete" if page.is_last else "listing",
@@ -337,7 +335,7 @@ class SourceImporter:
         ref = ImageRef(job.job_id, listed_id(job.job_id, found.position))
         prefix = S3Location.parse(job.source).prefix
         filename = clean_filename(found.key.removeprefix(prefix))
-        key, now = input_key(ref, format_.extension), self.now()
+        key, now = input_key(ref, format_.extension), self.clock.utc_now()
         return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:

@@ -26,6 +26,7 @@ from core.published_bundles import copies_first
 from core.result_cache import ResultCache
 from core.telemetry import SpanExporter
 from services.clients import Clients
+from services.clock import CLOCK, Clock
 from services.demand_signal import SignallingQueue
 from services.made_once import made_once
 from services.s3 import Bucket, Forms, SourceBuckets
@@ -67,7 +68,7 @@ class ControllerReports:
     been silent is measured by the monotonic `clock`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._last: datetime | None = None
@@ -78,7 +79,7 @@ class ControllerReports:
         if report is None:
             return 0.0
         with self._lock:
-            now = self._clock()
+            now = self._clock.monotonic()
             if report.at != self._last:
                 self._last, self._since = report.at, now
             return now - self._since

@@ -6,7 +6,7 @@ the table is lost, the repeated call may count twice: a caller may then send too
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -18,7 +18,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from core.config import LimitSettings
 from core.jobs.models import ImageRecord
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.table import EXPIRES_AT, Item, Table
 
 _DAY = timedelta(days=1)
@@ -62,7 +62,7 @@ class Quotas:
 
     table: Table
     limits: LimitSettings
-    clock: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
 
     def charge(self, caller: str, amount: Amount) -> datetime:
         """Count `amount` for the caller; return the time, for `refund`.
@@ -70,7 +70,7 @@ class Quotas:
         Raises:
             QuotaExceededError: `amount` exceeds the rest of the quota; nothing is counted.
         """
-        now = self.clock()
+        now = self.clock.utc_now()
         if self._is_unlimited or amount == Amount():
             return now
         if not self._fits(caller, amount, now):
@@ -88,7 +88,7 @@ class Quotas:
 
     def remaining(self, caller: str) -> RemainingQuota:
         """Return the rest of the caller's quota of today."""
-        now = self.clock()
+        now = self.clock.utc_now()
         item = None if self._is_unlimited else self.table.get(*_key(caller, now))
         spent = Amount(*(int((item or {}).get(name, 0)) for name in ("images", "bytes", "jobs")))
         return RemainingQuota(

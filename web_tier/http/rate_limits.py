@@ -19,7 +19,6 @@ All processes of the web tier count together, in the job table (`TableCounts`), 
 import ipaddress
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import ceil
@@ -31,7 +30,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from core.config import Config
 from services.clients import Clients
-from services.clock import epoch_seconds
+from services.clock import CLOCK, Clock
 from services.made_once import made_once
 from services.table import EXPIRES_AT, Table
 from web_tier.auth.context import current_auth, signs_in
@@ -81,11 +80,11 @@ class TableCounts:
     """
 
     table: Table
-    clock: Callable[[], float] = epoch_seconds
+    clock: Clock = CLOCK
 
     def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
         """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
-        start = int(self.clock() // seconds) * seconds
+        start = int(self.clock.epoch_seconds() // seconds) * seconds
         expiry = {EXPIRES_AT: start + seconds + _KEPT_SECONDS}
         item = self.table.add(f"RATE#{key}", str(start), {"hits": amount}, expiry)
         return 0 if item is None else int(item["hits"]), start + seconds
@@ -99,7 +98,7 @@ class ProcessCounts:
     callers would be refused for a day.
     """
 
-    clock: Callable[[], float] = epoch_seconds
+    clock: Clock = CLOCK
     _windows: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict, init=False)
     """By their length and key, the oldest first: when each window began, and its count."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -107,7 +106,7 @@ class ProcessCounts:
     def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
         """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
         with self._lock:
-            now, windows = self.clock(), self._windows.setdefault(seconds, {})
+            now, windows = self.clock.epoch_seconds(), self._windows.setdefault(seconds, {})
             began, hits = windows.get(key, (now, 0))
             if not hits or not 0 <= now - began < seconds:  # the window has ended, or the clock has jumped
                 windows.pop(key, None)
@@ -142,7 +141,7 @@ class RateCounter:
         """
         if not limit:
             return 0
-        now, (key, seconds) = self.counts.clock(), _window(kind, caller, limit)
+        now, (key, seconds) = self.counts.clock.epoch_seconds(), _window(kind, caller, limit)
         seconds_left = self._blocked.get(key, now) - now
         if 0 < seconds_left <= seconds:  # longer only after the clock was set back
             return ceil(seconds_left)
@@ -170,7 +169,7 @@ class RateCounter:
 
     def undo(self, kind: Kind, caller: str, limit: int) -> None:
         """Take back one that was counted. If a new window has begun, the caller has one more in it."""
-        now = self.counts.clock()
+        now = self.counts.clock.epoch_seconds()
         if not limit or self._is_paused(now):
             return
         try:

@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -32,6 +31,7 @@ from werkzeug.wsgi import get_content_length
 
 from core.ids import new_id
 from core.tracing import new_traceparent, trace_id
+from services.clock import CLOCK, Clock
 from web_tier.http.rate_limits import network_of
 
 HEAD_SECONDS: Final = 10.0
@@ -344,7 +344,7 @@ class TimeoutStream:
         stream: IO[bytes],
         connection: socket.socket,
         length: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
         read_seconds: float = READ_SECONDS,
         *,
         expects_continue: bool = False,
@@ -364,7 +364,7 @@ class TimeoutStream:
         """
         if size < 0:
             return b"".join(iter(partial(self.read, READ_BYTES), b""))
-        before = self._clock()
+        before = self._clock.monotonic()
         try:
             if self._expects_continue:
                 self._expects_continue = False
@@ -376,7 +376,7 @@ class TimeoutStream:
             self._disconnect()  # the start of the next request is unknown
             raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
         self._bytes += len(data)
-        self._waited += self._clock() - before
+        self._waited += self._clock.monotonic() - before
         if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise self._timed_out()
         if size and not data and self._bytes < self._length:

@@ -108,7 +108,7 @@ def confirm_second_factor() -> Response:
         return _redirect_to_state()
     access.end_all_of(identity.owner)
     codes = access.recovery_codes.replace(identity.owner)
-    claims, now = access.verifier.verify(access_token), int(access.sessions.clock())
+    claims, now = access.verifier.verify(access_token), int(access.sessions.clock.epoch_seconds())
     claims = replace(claims, email=account.email, groups=account.groups, signed_in=now)
     answer = access.begin_session(claims, "", make_response(), second_factor=True)
     answer.set_data(render_page("recovery_codes", codes=codes).get_data())

@@ -21,7 +21,6 @@ import re
 import select
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,6 +33,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.ids import new_id
 from core.jobs.models import Counts, ImageRecord, JobStatus, MinScores
 from core.jobs.store import JobStore
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from web_tier.http.bulkheads import Bulkhead
 from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot
@@ -109,13 +109,13 @@ class JobFeed:
         job_id: str,
         read_progress: ProgressReader,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
         max_history: int = MAX_HISTORY,
     ) -> None:
         self.job_id, self._store, self._read_progress, self._clock = job_id, store, read_progress, clock
         self._max_history = max_history
         self._changed = threading.Condition()
-        self._polling, self._next_poll = False, clock()
+        self._polling, self._next_poll = False, clock.monotonic()
         self._polled_at = -math.inf
         self._snapshot: JobSnapshot | None = None
         self._counts, self._scores = Counts(), MinScores()
@@ -127,7 +127,7 @@ class JobFeed:
         self._history_size = 0
         self._progress: FeedEvent | None = None
         self._search_pause = SEARCH_SECONDS
-        self._next_search = self._clock() + SEARCH_SECONDS
+        self._next_search = self._clock.monotonic() + SEARCH_SECONDS
 
     def wait(
         self, cursor: str | None, seconds: float, is_over: Callable[[], bool] = lambda: False
@@ -139,10 +139,10 @@ class JobFeed:
             seconds: the longest wait.
             is_over: returns whether to wait no longer; `wake` lets every waiting thread check it.
         """
-        until = self._clock() + seconds
+        until = self._clock.monotonic() + seconds
         while True:
             with self._changed:
-                now = self._clock()
+                now = self._clock.monotonic()
                 # Events of a feed that had no viewer may be old, and an old `end` would stop a page at its figures.
                 is_current = now - self._polled_at <= MAX_AGE_SECONDS
                 events = self._events_after(cursor) if is_current else []
@@ -157,7 +157,7 @@ class JobFeed:
             finally:
                 with self._changed:
                     self._polling = False
-                    self._next_poll = self._clock() + POLL_SECONDS
+                    self._next_poll = self._clock.monotonic() + POLL_SECONDS
                     self._changed.notify_all()
 
     def wake(self) -> None:
@@ -207,14 +207,14 @@ class JobFeed:
         data, has_ended = self._read_progress(status)
         is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries
         self._publish("end" if has_ended and is_complete else "progress", data)
-        self._polled_at = self._clock()
+        self._polled_at = self._clock.monotonic()
 
     def _new_images(self, snapshot: JobSnapshot, accepted: int) -> list[ImageRecord]:
         """Return new images if the job has more than the snapshot; search among all ids only now and then."""
         if accepted <= len(snapshot.ids):
             return []
         new = snapshot.new_images(everywhere=False)
-        now = self._clock()
+        now = self._clock.monotonic()
         if accepted > len(snapshot.ids) and now >= self._next_search:
             found = snapshot.new_images(everywhere=True)
             self._search_pause = SEARCH_SECONDS if found else min(2 * self._search_pause, MAX_SEARCH_SECONDS)
@@ -299,7 +299,7 @@ class FeedRegistry:
         self,
         bulkhead: Bulkhead,
         new_feed: Callable[[str], JobFeed],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
         on_change: Callable[[int], object] = lambda _streams: None,
     ) -> None:
         self._on_change = on_change
@@ -353,7 +353,7 @@ class FeedRegistry:
 
     def _remove(self, stream: Stream) -> None:
         del self._streams[stream.key]
-        self._left_at[stream.feed.job_id] = self._clock()
+        self._left_at[stream.feed.job_id] = self._clock.monotonic()
         self._bulkhead.leave(stream.owner)
         self._on_change(-1)
 
@@ -363,14 +363,14 @@ class FeedRegistry:
         for job_id, left_at in list(self._left_at.items()):
             if job_id in watched:
                 del self._left_at[job_id]
-            elif self._clock() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
+            elif self._clock.monotonic() - left_at > LINGER_SECONDS or len(self._feeds) > self._bulkhead.size:
                 del self._left_at[job_id], self._feeds[job_id]
 
 
 def event_stream(
     stream: Stream,
     is_stopping: Callable[[], bool] = lambda: False,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock = CLOCK,
     is_allowed: Callable[[], bool] = lambda: True,
     data_of: Callable[[FeedEvent], str] = lambda event: event.data,
 ) -> Iterator[str]:
@@ -379,18 +379,18 @@ def event_stream(
     Args:
         stream: the connection.
         is_stopping: returns whether this process is stopping; the browser then reconnects to another process.
-        clock: monotonic seconds.
+        clock: measures the stream's length and its silence.
         is_allowed: returns whether the viewer may still read the job; checked once per `HEARTBEAT_SECONDS`.
         data_of: returns what the viewer may see of an event.
     """
     feed, cursor = stream.feed, stream.cursor
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    until, sent_at, checked_at = clock() + STREAM_SECONDS, clock(), clock()
-    while clock() < until and not is_stopping() and not stream.is_over():
-        if clock() - checked_at >= HEARTBEAT_SECONDS:
+    until, sent_at, checked_at = clock.monotonic() + STREAM_SECONDS, clock.monotonic(), clock.monotonic()
+    while clock.monotonic() < until and not is_stopping() and not stream.is_over():
+        if clock.monotonic() - checked_at >= HEARTBEAT_SECONDS:
             if not is_allowed():
                 return
-            checked_at = clock()
+            checked_at = clock.monotonic()
         try:
             events = feed.wait(cursor, WAIT_SECONDS, stream.is_over)
         except NotFoundError:
@@ -404,8 +404,8 @@ def event_stream(
             yield f"id: {cursor}.{stream.viewer}\nevent: {event.kind}\ndata: {data_of(event)}\n\n"
             if event.kind == "end":
                 return
-        if not events and clock() - sent_at < HEARTBEAT_SECONDS:
+        if not events and clock.monotonic() - sent_at < HEARTBEAT_SECONDS:
             continue
         if not events:
             yield _HEARTBEAT
-        sent_at = clock()
+        sent_at = clock.monotonic()

@@ -7,14 +7,13 @@ boots workers within a minute.
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from core.ids import ImageRef
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
+from services.clock import CLOCK, Clock
 
 MIN_POLL_SECONDS = 0.01
 MAX_POLL_SECONDS = 0.05
@@ -38,8 +37,7 @@ class ResultWaiter:
     """
 
     store: JobStore
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _waiters: dict[ImageRef, list["Future[ClassificationResult]"]] = field(default_factory=dict, init=False)
     _polling: bool = field(default=False, init=False)
     _newest_at: float = field(default=float("-inf"), init=False)
@@ -50,7 +48,7 @@ class ResultWaiter:
         waiter: Future[ClassificationResult] = Future()
         with self._lock:
             self._waiters.setdefault(ref, []).append(waiter)
-            self._newest_at = self.clock()
+            self._newest_at = self.clock.monotonic()
             if not self._polling:
                 self._polling = True
                 threading.Thread(target=self._poll_while_waiting, name="result-waiter", daemon=True).start()
@@ -68,15 +66,15 @@ class ResultWaiter:
         poll_seconds = 0.0
         while True:
             # The pause comes first: an image that was just accepted has no result yet.
-            waited = self.clock() - self._newest_at
+            waited = self.clock.monotonic() - self._newest_at
             usual = min(max(MIN_POLL_SECONDS, WAITED_SHARE * waited), MAX_POLL_SECONDS)
-            self.sleep(max(usual, PAUSE_RATIO * poll_seconds))
+            self.clock.sleep(max(usual, PAUSE_RATIO * poll_seconds))
             with self._lock:
                 wanted = list(self._waiters)
                 self._polling = bool(wanted)  # False ends this thread; the next request starts another
             if not wanted:
                 return
-            began, found = self.clock(), dict[ImageRef, ClassificationResult]()
+            began, found = self.clock.monotonic(), dict[ImageRef, ClassificationResult]()
             try:
                 found.update(self.store.results_of(wanted))
             except Exception:  # noqa: BLE001 - every waiting request depends on this loop; the error is logged
@@ -85,4 +83,4 @@ class ResultWaiter:
                 answered = [(waiter, found[ref]) for ref in found for waiter in self._waiters.pop(ref, [])]
             for waiter, response in answered:
                 waiter.set_result(response)
-            poll_seconds = self.clock() - began
+            poll_seconds = self.clock.monotonic() - began

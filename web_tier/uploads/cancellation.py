@@ -39,7 +39,7 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     # While images are retried, the counts have their earlier results.
     if status.state == "finished" and not (status.retried_at and store.is_open(job_id)):
         return
-    mark_cancelled(store, ingest.bucket, job_id, ingest.clock())
+    mark_cancelled(store, ingest.bucket, job_id, ingest.clock.utc_now())
 
 
 def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, reason: str = "") -> None:
@@ -75,7 +75,7 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     if reason is not None:
         if reason:
             # Before the mark is deleted, so that a process that ends here leaves a job that can be resumed again.
-            store.reopen(job_id, ingest.clock())
+            store.reopen(job_id, ingest.clock.utc_now())
             store.put_resumed(job_id)
             if job.source:
                 ListingStore(store).put_pending(job_id, caller)

@@ -245,7 +245,7 @@ def ingest_idempotent(
     accepted = ingest.store.images_of([record.ref for record in images.values()])
     if accepted:
         # The process that recorded them may have ended before it marked the job as open.
-        ingest.store.reopen(job.job_id, ingest.clock())
+        ingest.store.reopen(job.job_id, ingest.clock.utc_now())
         # It may have ended before it enqueued them, too.
         ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
     # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded

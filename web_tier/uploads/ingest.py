@@ -49,7 +49,7 @@ from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 from core.tracing import use_traceparent
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.s3 import Bucket
@@ -143,7 +143,7 @@ class CachedResults:
 
     cache: ResultCache
     model_digest: Callable[[], str | None]
-    clock: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
 
     def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
         """Return the results of the job's model, by the SHA-256 of their image, for those of `digests` that have one.
@@ -154,7 +154,7 @@ class CachedResults:
         if model_digest is None or not digests:
             return {}
         try:
-            return self.cache.find(job.owner, digests, model_digest, self.clock())
+            return self.cache.find(job.owner, digests, model_digest, self.clock.utc_now())
         except CLOUD_ERRORS:
             _log.warning("cached results could not be read", exc_info=True)
             return {}
@@ -244,7 +244,7 @@ class ImageIngest:
     queue: Queue
     inspect: Callable[..., object]
     cached_results: CachedResults | None = None
-    clock: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     counter: AcceptedCounter = field(default_factory=AcceptedCounter)
@@ -346,16 +346,16 @@ class ImageIngest:
         Raises:
             TableBusyError: their objects may be deleted soon.
         """
-        if any(self.clock() - record.accepted_at > MAX_PUT_AGE for record in records):
+        if any(self.clock.utc_now() - record.accepted_at > MAX_PUT_AGE for record in records):
             raise TableBusyError(f"images were put more than {MAX_PUT_AGE} ago: send them again")
 
     def _groups(self, uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
         """Yield `uploads` in groups for which memory is acquired."""
         group: list[Upload] = []
-        latest = self.clock() + MAX_PUT_AGE
+        latest = self.clock.utc_now() + MAX_PUT_AGE
         try:
             for upload in uploads:
-                if self.clock() > latest:
+                if self.clock.utc_now() > latest:
                     minutes = MAX_PUT_AGE.total_seconds() / 60
                     raise RequestTimeout(f"a request takes at most {minutes:g} minutes: send fewer files in each")
                 if group and not self.memory.try_acquire(len(upload.data)):
@@ -438,7 +438,7 @@ class ImageIngest:
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
             if cached is not None:
                 return self._cached_image(job, ref, upload, key, cached)
-            owner, model, now = job.owner, job.requested_model, self.clock()
+            owner, model, now = job.owner, job.requested_model, self.clock.utc_now()
             return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model)
         except CLOUD_ERRORS:
             _log.warning(
@@ -453,7 +453,7 @@ class ImageIngest:
     def _cached_image(
         self, job: Job, ref: ImageRef, upload: Upload, key: str, cached: ClassificationResult
     ) -> CachedImage:
-        now = self.clock()
+        now = self.clock.utc_now()
         response = repeated(cached, ref, now)
         return CachedImage(
             *(ref, upload.filename, key, upload.size, now),
@@ -466,7 +466,7 @@ class ImageIngest:
     def _record(self, records: Sequence[ImageRecord]) -> None:
         # Results first: a reader of the record of a cached image reads its result, too.
         self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
-        self.store.record_images(records, self.clock())
+        self.store.record_images(records, self.clock.utc_now())
         self._settle(record.ref for record in records)
         cached = sum(record.cached for record in records)
         self.metrics.accept(len(records), sum(record.size for record in records), cached)
@@ -516,7 +516,7 @@ class ImageIngest:
         for record in accepted:
             images[record.ref.job_id] += 1
             cached[record.ref.job_id] += record.cached
-        now = self.clock()
+        now = self.clock.utc_now()
         counts = {job_id: self.counter.add(job_id, n, cached[job_id], now) for job_id, n in images.items()}
         try:
             if len(counts) > 1:

@@ -108,7 +108,7 @@ class PresignedUploads:
         if not self._intents.declare(PutIntent(upload_id, job.job_id, image_ids, is_upload=True)):
             raise TableBusyError(CLOSED)
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
-        expires_at = self.ingest.clock() + timedelta(seconds=self.seconds)
+        expires_at = self.ingest.clock.utc_now() + timedelta(seconds=self.seconds)
         forms = {
             index: self.forms.form(
                 _form_key(image), _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT
@@ -131,7 +131,7 @@ class PresignedUploads:
         accepted = self.ingest.store.images_of([image.ref for image in manifest.images.values()])
         if accepted:
             # The process that recorded them may have died before it marked the job as open.
-            self.ingest.store.reopen(job.job_id, self.ingest.clock())
+            self.ingest.store.reopen(job.job_id, self.ingest.clock.utc_now())
         pending = [image for image in manifest.images.values() if image.ref not in accepted]
         is_open = bool(pending) and self._renew(upload_id)
         taken = self.ingest.pool.map(lambda image: self._take(job, image, is_open=is_open), pending)
@@ -192,7 +192,7 @@ class PresignedUploads:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
         image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
         ref = ImageRef(job.job_id, image_id)
-        key, now = input_key(ref, extension), self.ingest.clock()
+        key, now = input_key(ref, extension), self.ingest.clock.utc_now()
         return ImageRecord(ref, name, key, file.size, now, owner=job.owner, model=job.requested_model)
 
     def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
@@ -224,14 +224,14 @@ class PresignedUploads:
                     if (rejection := _rejection(image, found)) is not None:
                         return rejection
                     if self._copy(job, image, key, found):
-                        return replace(image, size=found.size, accepted_at=self.ingest.clock())
+                        return replace(image, size=found.size, accepted_at=self.ingest.clock.utc_now())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
                 if is_open and (own := self.bucket.head(image.key)) is not None:
                     if (rejection := _rejection(image, own)) is not None:
                         return rejection
                     # A form of an earlier version may have put it, with the tag by which the bucket deletes it.
                     if not job.keep or self._copy(job, image, image.key, own):
-                        return replace(image, size=own.size, accepted_at=self.ingest.clock())
+                        return replace(image, size=own.size, accepted_at=self.ingest.clock.utc_now())
                 elif found is None:
                     message = "it has not arrived: send its form, then commit again"
                     return RejectedUpload(image.filename, "missing", message)

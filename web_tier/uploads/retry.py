@@ -168,7 +168,7 @@ def retry_images(
         QuotaExceededError: they exceed the `quota`; nothing is sent.
         NotFoundError: the job is being deleted.
     """
-    job_id, at, retries, final, running = job.job_id, ingest.clock(), list[_Retry](), 0, 0
+    job_id, at, retries, final, running = job.job_id, ingest.clock.utc_now(), list[_Retry](), 0, 0
     for record, result in found:
         if result.status != "failed":
             continue

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +29,7 @@ from core.model_catalog import (
 )
 from core.published_bundles import publish, published_place
 from core.sandbox.bundle_program import check_network
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.s3 import Bucket, is_refusal
@@ -60,20 +59,20 @@ class _Refresh:
     failure they do not wait: a service that does not answer may take long each time.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock, self.read_at = clock, float("-inf")
         self._reading, self._has_failed = threading.Lock(), False
 
     def run(self, max_age: float, read: Callable[[], bool]) -> None:
         """Call `read`, which returns whether it could read, if nothing was read for `max_age` seconds."""
-        if self.clock() - self.read_at < max_age:
+        if self.clock.monotonic() - self.read_at < max_age:
             return
         if not self._reading.acquire(timeout=0 if self._has_failed else MAX_WAIT_SECONDS):
             return
         try:
-            if self.clock() - self.read_at >= max_age:  # another thread may have read it meanwhile
+            if self.clock.monotonic() - self.read_at >= max_age:  # another thread may have read it meanwhile
                 self._has_failed = not read()
-                self.read_at = self.clock()
+                self.read_at = self.clock.monotonic()
         finally:
             self._reading.release()
 
@@ -92,7 +91,7 @@ class BundleReader:
     place: Path
     get: Callable[[str, str], bytes]
     sha256: str | None = None
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     fresh_seconds: float = FRESH_SECONDS
     _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
     _problem: str | None = field(default=None, init=False)
@@ -132,12 +131,11 @@ class ServedModels:
         model_bucket: str,
         bucket_named: Callable[[str], Bucket],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = utc_now,
+        clock: Clock = CLOCK,
     ) -> None:
         self.configured = configured
         self._store, self._model_bucket, self._bucket_named = store, model_bucket, bucket_named
-        self._refresh, self._now = _Refresh(clock), now
+        self._refresh, self._clock = _Refresh(clock), clock
         self._lock = threading.Lock()
         self._readers = RecentDict[str, BundleReader](MAX_READERS)
         self._recent: ModelCatalog | None = None
@@ -145,7 +143,7 @@ class ServedModels:
     def catalog(self) -> ModelCatalog | None:
         """Return the catalogue; without a stored one, that of the configured bundle; None if that cannot be read."""
         self._recent = found = self._store().find() or self._configured_catalog()
-        self._refresh.read_at = self._refresh.clock()
+        self._refresh.read_at = self._refresh.clock.monotonic()
         return found
 
     def recent_catalog(self) -> ModelCatalog | None:
@@ -221,7 +219,7 @@ class ServedModels:
         catalog = self.catalog()
         is_known = catalog is not None and catalog.called(place_or_name) is not None
         if is_known or ("/" not in place_or_name and not place_or_name.lower().endswith(".zip")):
-            return self.change(lambda before: rolled_out(before, place_or_name, share, self._now()))
+            return self.change(lambda before: rolled_out(before, place_or_name, share, self._clock.utc_now()))
         version = self._published(place_or_name, None, added_by)
         return self._add(version, is_named=False, share=share)
 
@@ -232,14 +230,14 @@ class ServedModels:
             CatalogRefusedError: it could not be stored; the message says why.
         """
         self._recent = changed = self._store().change(change, self._first)
-        self._refresh.read_at = self._refresh.clock()
+        self._refresh.read_at = self._refresh.clock.monotonic()
         return changed
 
     def _add(self, version: ModelVersion, *, is_named: bool, share: float | None = None) -> ModelCatalog:
         def change(before: ModelCatalog) -> ModelCatalog:
             unique = version if is_named else version.model_copy(update={"name": free_name(before, version)})
             changed = with_model(before, unique)
-            return changed if share is None else rolled_out(changed, version.digest, share, self._now())
+            return changed if share is None else rolled_out(changed, version.digest, share, self._clock.utc_now())
 
         return self.change(change)
 
@@ -253,13 +251,13 @@ class ServedModels:
             if not is_refusal(error):  # the same bundle may be added in a moment
                 raise
             raise CatalogRefusedError(str(error)) from error
-        return _version(facts, self._model_bucket, name, self._now(), added_by)
+        return _version(facts, self._model_bucket, name, self._clock.utc_now(), added_by)
 
     def _configured_catalog(self) -> ModelCatalog | None:
         facts = self.configured.facts()
         try:
             # The controller publishes the bundle there.
-            version = configured_version(facts, self._model_bucket, self._now())
+            version = configured_version(facts, self._model_bucket, self._clock.utc_now())
         except ValidationError:  # it states no digest
             return None
         return ModelCatalog.only(version)

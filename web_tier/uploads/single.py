@@ -17,13 +17,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from core.format import short_date
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.table import CLOUD_ERRORS
@@ -98,7 +98,7 @@ class SingleImages:
     """
 
     ingest: ImageIngest
-    clock: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     spread_keys: bool = False
@@ -149,7 +149,7 @@ class SingleImages:
         """Return the open job of a user, a new one if that takes no more, and count one more image for it."""
         model_of = self.models()
         with self._lock:
-            found, now = self._open.get(owner), self.clock()
+            found, now = self._open.get(owner), self.clock.utc_now()
             if (
                 found is None
                 or found.closed
@@ -237,7 +237,7 @@ class SingleImages:
 
     def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
-        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock())
+        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock.utc_now())
         return {
             each.job.job_id: job
             for each in late
@@ -250,7 +250,7 @@ class SingleImages:
         """Make a new job the current one of its user; return False if another process has been faster."""
         until = new.job.created_at + MAX_JOB_AGE
         try:
-            return self.ingest.store.make_current_single_job(new.job, self.clock(), until, new.before)
+            return self.ingest.store.make_current_single_job(new.job, self.clock.utc_now(), until, new.before)
         except CLOUD_ERRORS:
             _log.warning(
                 "a job for single images could not be made the current one, so others may have their own",

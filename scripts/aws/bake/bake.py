@@ -5,10 +5,10 @@ A process may die after any step: the next bake continues from what exists, or u
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.demo_model import DEMO_NAME
 from scripts.home import MODELS_FOLDER
 from scripts.model.built_once import PHOTOS
+from services.clock import CLOCK, Clock
 from services.ec2 import console_of
 
 ROOT = Path(__file__).parents[3]
@@ -60,14 +61,14 @@ class BakeOptions:
         builder_config: how builders are launched.
         force: bake even if an image of the same source and base exists.
         logs: folder for the logs of builders that fail.
-        now: returns the time, for the image's tag.
+        clock: for the image's tag.
     """
 
     builder_config: BuilderConfig
     roles: tuple[Role, ...] = ROLES
     force: bool = False
     logs: Path = Path(".fleetsight") / "logs"
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Clock = CLOCK
 
 
 def select_bundle(account: AwsAccount, name: str | None, engine: EngineName, models: Path = MODELS_FOLDER) -> Path:
@@ -127,7 +128,8 @@ def bake(context: AwsContext, options: BakeOptions, source: SourceArchive, base:
         botocore.exceptions.BotoCoreError, ClientError: AWS cannot be reached, or refuses.
     """
     (expires,) = re.findall(r"^Expires: (\S+)$", AGENT_KEY.read_text(), re.MULTILINE)
-    if date.fromisoformat(expires) - options.now().date() < KEY_WARNING:  # AWS announces a new key on one page only
+    left = date.fromisoformat(expires) - options.clock.utc_now().date()
+    if left < KEY_WARNING:  # AWS announces a new key on one page only
         context.report(
             f"The key of Session Manager's agent in {AGENT_KEY.relative_to(ROOT)} expires on {expires}, and nothing "
             "is baked from then on: put AWS's new one there. The file names the page that has it"
@@ -206,7 +208,7 @@ def _build_images(
             failures.append(failure)
         else:
             context.report(f"{builder.instance_id} took {seconds:.0f} s to build the {spec.role}'s image")
-            baked_at = f"{options.now():%Y-%m-%dT%H:%M:%SZ}"
+            baked_at = f"{options.clock.utc_now():%Y-%m-%dT%H:%M:%SZ}"
             created[spec.role] = images.create_image(context, spec, builder, baked_at)
     for image_id in created.values():
         images.wait_until_available(context, image_id)

@@ -24,6 +24,7 @@ from core.messages import ClassificationResult, LabelScore, RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
@@ -132,7 +133,7 @@ _APP = create_app(
     inspect=inspect,
 )
 # A waiting request polls again at once, instead of twenty times a second.
-_APP.extensions["fleetsight"].watch = ResultWaiter(_STORE, sleep=lambda _: None)
+_APP.extensions["fleetsight"].watch = ResultWaiter(_STORE, PlayedClock())
 _CLIENT = _APP.test_client()
 
 

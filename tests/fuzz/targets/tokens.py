@@ -24,6 +24,7 @@ from core.tokens import (
     issuer_of,
     parse_keys,
 )
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.guard import InvalidCredentialsError, parse_authorization, safe_redirect
 from web_tier.auth.session_keys import SessionKeys
@@ -69,9 +70,9 @@ _ID: dict[str, object] = {
     "email": "ann@example.org",
 }
 _ACCESS = {**_ID, "token_use": "access", "client_id": CLIENT_ID, "username": "ann"}
-_VERIFIER = TokenVerifier(ISSUER, CLIENT_ID, _DOCUMENT.encode, lambda: NOW)
+_VERIFIER = TokenVerifier(ISSUER, CLIENT_ID, _DOCUMENT.encode, ManualClock(0.0, NOW))
 _TABLE = MemoryTable()
-_PERSONAL = PersonalTokens(_TABLE, Revocations(_TABLE), lambda: NOW, lambda: "x" * 43)
+_PERSONAL = PersonalTokens(_TABLE, Revocations(_TABLE), ManualClock(0.0, NOW), lambda: "x" * 43)
 _SESSIONS = SessionKeys(["k" * 32], lambda: "i" * 43)
 
 

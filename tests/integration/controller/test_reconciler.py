@@ -10,6 +10,7 @@ from core.messages import ClassificationResult, Prediction, RequestMessage
 from scripts.demo_model.signs import samples
 from services.sqs import OutgoingMessage, Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.clocks import ManualClock
 from tests.support.result_path import ResultPath
 from web_tier.controller.collector import Collector
 from web_tier.controller.reconciler import Reconciler
@@ -24,7 +25,7 @@ class Sweeper:
     """A reconciler with a clock that the test sets, and its collector."""
 
     scene: Scene
-    now: float = 0.0
+    clock: ManualClock = field(default_factory=lambda: ManualClock(0.0))
     reconciler: Reconciler = field(init=False)
     collector: Collector = field(init=False)
 
@@ -41,7 +42,7 @@ class Sweeper:
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,
             fleet=FleetStore(wiring.store.table),
-            clock=lambda: self.now,
+            clock=self.clock,
         )
 
     def crash_workers(self) -> None:
@@ -74,7 +75,7 @@ def test_a_lost_request_is_sent_again_and_a_lost_response_is_read(make_scene: Sc
     wiring, [unanswered, answered] = sweeper.scene.wiring, sweeper.scene.add_job(2, request=False)
     prediction = Prediction(**done(answered, label="dog").model_dump(), probabilities=(0.5, 0.5))
     wiring.outputs.put(output_key(answered), prediction.to_json().encode(), "application/json")
-    for sweeper.now in range(0, int(LOST_AFTER) + 1, 10):
+    for sweeper.clock.now in range(0, int(LOST_AFTER) + 1, 10):
         sweeper.reconciler.tick()
     requested = [RequestMessage.from_json(each.body).image_id for each in wiring.requests.receive(wait_seconds=0)]
     assert requested == [unanswered.image_id]

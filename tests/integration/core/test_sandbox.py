@@ -18,6 +18,7 @@ from core.images import ImageRejectedError
 from core.sandbox.pool import IDLE_FACTOR, Allowance, SandboxPool
 from core.sandbox.process import CrashedError, MissingLimitsError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
+from tests.support.clocks import ManualClock
 from tests.support.processes import children_of, other_machine, run_python, state_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -328,14 +329,14 @@ def suppressed(call: Callable[[], object], errors: list[Exception]) -> None:
 
 
 def test_zygote_start_backs_off_after_a_failure() -> None:
-    now = 100.0
-    zygote = Zygote("tests.nowhere:function", jitter=lambda _low, high: high, clock=lambda: now)
+    clock = ManualClock()
+    zygote = Zygote("tests.nowhere:function", jitter=lambda _low, high: high, clock=clock)
     sandbox = SandboxPool(zygote, SMALL, max_processes=1)
     with pytest.raises(PoolUnavailableError, match="nowhere"):
         sandbox(b"pid", "a")
     with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.1 s"):
         sandbox(b"pid", "a")
-    now += 0.11
+    clock.advance(0.11)
     with pytest.raises(PoolUnavailableError, match="no process"):
         sandbox(b"pid", "a")
     with pytest.raises(PoolUnavailableError, match=r"tried again in 0\.2 s"):

@@ -34,6 +34,7 @@ from services.ec2 import VERSION_TAG
 from tests.support.aws_builders import Builders, instances
 from tests.support.aws_stage import Stage, account_at, left
 from tests.support.bundles import relabelled_bundle
+from tests.support.clocks import PlayedClock
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
 
@@ -162,7 +163,7 @@ def reader(
     monkeypatch.setattr("scripts.aws.context.AwsAccount", shared_accounts)
     with ExitStack() as pages:
         made = Reader(account_cloud, pages)
-        waiter = Waiter(lambda: made.now, made.sleep, lambda _: None)
+        waiter = Waiter(PlayedClock(lambda: made.now, sleep=made.sleep), lambda _: None)
         monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
         yield made
         made.stage.down(delete_data=True)

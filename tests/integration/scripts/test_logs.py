@@ -28,6 +28,7 @@ from scripts.cli import fleetsight
 from scripts.logs import LocalLogs
 from scripts.run import log_files
 from scripts.run.system import System
+from services.clock import Clock
 from tests.support.aws_stage import Stage, account_at
 from tests.support.jobs import picture
 from tests.support.systems import running_system
@@ -245,14 +246,15 @@ def test_follow_shows_lines_and_new_ones_until_it_is_interrupted(store: Store) -
     since, naps = store.reader(LogQuery()), iter(["during", "", None])
     shown: list[str] = []
 
-    def sleep(_: float) -> None:
-        printed = next(naps)
-        if printed is None:
-            raise KeyboardInterrupt
-        if printed:
-            write(store, "web", printed, ago=1)
+    class Naps(Clock):
+        def sleep(self, seconds: float) -> None:
+            printed = next(naps)
+            if printed is None:
+                raise KeyboardInterrupt
+            if printed:
+                write(store, "web", printed, ago=1)
 
-    follow_logs(since, time.time() - 60, shown.append, Waiter(sleep=sleep))
+    follow_logs(since, time.time() - 60, shown.append, Waiter(Naps()))
     assert [message_of(line) for line in shown] == ["before", "during"]
 
 

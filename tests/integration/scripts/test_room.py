@@ -25,6 +25,7 @@ from services.clock import utc_now
 from services.ec2 import Fleet
 from services.table import Table
 from tests.support.aws_stage import IMAGE, Stage, Time, account_at, tagged
+from tests.support.clocks import PlayedClock
 
 QUOTA, VCPUS = 5, 2
 """vCPUs of a new account, and of each instance."""
@@ -48,6 +49,9 @@ class World(Time):
     replaced: int = 0
     drained: list[str] = field(default_factory=list)
     spot: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        super().__init__()
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
@@ -257,7 +261,9 @@ def test_workers_are_released_after_a_failure_by_the_next_run_or_by_time(
     pause = world.store.paused()
     assert pause is not None
     assert "a new web instance needs the vCPUs; until " in pause.reason
-    later = FleetStore(world.store.table, lambda: utc_now() + timedelta(minutes=room.HELD_MINUTES))
+    later = FleetStore(
+        world.store.table, PlayedClock(utc_now=lambda: utc_now() + timedelta(minutes=room.HELD_MINUTES))
+    )
     assert later.paused() is later.commands().pause is later.state().pause is None, "by time"
     monkeypatch.setattr(ups, "create_change_set", lambda *_, **__: None)
     world.stage.up()

@@ -5,7 +5,6 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -19,6 +18,7 @@ from localcloud.clients import mails
 from localcloud.launch import LocalCloud
 from services.accounts import Accounts
 from services.clients import Clients
+from services.clock import CLOCK
 from services.endpoint import Endpoint
 from services.errors import NotFoundError
 from services.user_errors import (
@@ -61,7 +61,7 @@ class Stage:
     @property
     def verifier(self) -> TokenVerifier:
         fetch = keys_at(jwks_url(self.cloud.endpoint_url, REGION, self.pool_id))
-        return TokenVerifier(issuer_of(REGION, self.pool_id), self.client_id, fetch, lambda: datetime.now(UTC))
+        return TokenVerifier(issuer_of(REGION, self.pool_id), self.client_id, fetch, CLOCK)
 
     def mailed(self, email: str) -> list[str]:
         """Return the temporary passwords and codes that were mailed to an address, oldest first."""

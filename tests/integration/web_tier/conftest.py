@@ -26,9 +26,10 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker, config_of, write_config
+from tests.support.clocks import ManualClock
 from tests.support.fixtures import bucket, compiled, queue  # noqa: F401 - for all modules
 from tests.support.forked import ForkedPython
-from tests.support.people import SMALL_LIMITS, Clock, PlayedPool, SignInSite, SignInSiteMaker, access_of
+from tests.support.people import SMALL_LIMITS, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -140,8 +141,8 @@ def _wait_until_ready(web: WebTier) -> None:
 @pytest.fixture
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no day of a quota end during a test."""
-    noon = datetime.now(UTC).replace(hour=12)
-    monkeypatch.setattr(rate_limits, "Quotas", partial(Quotas, clock=lambda: noon))
+    noon = ManualClock(0.0, datetime.now(UTC).replace(hour=12))
+    monkeypatch.setattr(rate_limits, "Quotas", partial(Quotas, clock=noon))
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def make_site(make_config: ConfigMaker, table: Table, noon: None) -> SignInSiteM
 
 
 @pytest.fixture
-def clock(pool: PlayedPool) -> Clock:
+def clock(pool: PlayedPool) -> ManualClock:
     return pool.clock
 
 

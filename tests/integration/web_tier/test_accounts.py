@@ -533,7 +533,7 @@ def test_the_text_of_a_token_is_returned_only_once(site: SignInSite, browser: Fl
 
 def test_e1_a_token_is_made_only_soon_after_a_sign_in(site: SignInSite, browser: FlaskClient) -> None:
     pool_token = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
-    site.clock.go_on(FRESH_SECONDS)
+    site.clock.advance(FRESH_SECONDS)
     for refused in (
         browser.post(PATH, json=WANTED, headers=BROWSER),
         site.anonymous().post(PATH, json=WANTED, headers=pool_token),
@@ -552,7 +552,7 @@ def test_e1_a_pool_token_ends_with_a_new_password_and_with_its_account(site: Sig
     headers = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
     assert client.get(PATH, headers=headers).status_code == 200
     site.pool.accounts["ada"] = replace(site.pool.accounts["ada"], enabled=False)
-    site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
     assert client.get(PATH, headers=headers).status_code == 401
 
 

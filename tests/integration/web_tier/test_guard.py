@@ -75,7 +75,7 @@ def test_a_token_shows_a_required_second_factor_if_its_sign_in_did_and_the_accou
     assert [status(strict, headers=each) for each in (by_password, by_code, token("ada"))] == [403, 403, 200]
     site.pool.accounts["ops"] = replace(site.pool.accounts["ops"], second_factor=True)
     assert status(strict, headers=by_code) == 403, "the pool is asked once a minute"
-    site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
     assert [status(strict, headers=each) for each in (by_password, by_code)] == [403, 200]
 
 
@@ -149,7 +149,7 @@ def signed_out(site: SignInSite, browser: FlaskClient) -> Any:
 def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(site: SignInSite) -> None:
     browser = site.signed_in("ada")
     old, form = cookie_of(browser), {"csrf_token": site.token_for_forms(browser)}
-    site.clock.go_on(ROTATE_SECONDS)
+    site.clock.advance(ROTATE_SECONDS)
     [said] = browser.post("/sign-out", data=form, headers=BROWSER).headers.getlist("Set-Cookie")
     assert said.startswith(f"{COOKIE}=;")
     assert site.pool.signed_out == ["refresh.ada.1"]
@@ -182,7 +182,7 @@ def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(site: SignInSite)
     """Row 38."""
     browser = site.signed_in("ada")
     cookie = browser.get_cookie(COOKIE)
-    site.clock.go_on(ROTATE_SECONDS)
+    site.clock.advance(ROTATE_SECONDS)
     for answer in (browser.get(PAGE), signed_out(site, browser)):
         said = answer.headers["Set-Cookie"].split("; ")
         assert said[0].startswith("__Host-")
@@ -194,7 +194,7 @@ def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(site: SignInSite)
 def test_a_page_left_open_does_not_keep_its_session_alive(site: SignInSite) -> None:
     browser = site.signed_in("ada")
     for _ in range(6):
-        site.clock.go_on(HOUR / 6)
+        site.clock.advance(HOUR / 6)
         answer = browser.get(f"/jobs/{UNKNOWN_ID}/progress")
         if "Set-Cookie" in answer.headers:
             keep(browser, answer.headers["Set-Cookie"])
@@ -354,9 +354,9 @@ def test_a_personal_token_has_the_rights_of_its_owner_and_ends_with_the_account(
     assert authenticate(header, site.access).operates
     site.pool.add("ops")
     assert authenticate(header, site.access).operates  # the pool is asked once a minute
-    site.clock.go_on(60)
+    site.clock.advance(60)
     assert not authenticate(header, site.access).operates
     del site.pool.accounts["ops"]
-    site.clock.go_on(60)
+    site.clock.advance(60)
     with pytest.raises(InvalidCredentialsError):
         authenticate(header, site.access)

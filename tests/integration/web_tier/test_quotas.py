@@ -21,6 +21,7 @@ from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
 from tests.support.api import give_up
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import client_error, failed, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -41,7 +42,7 @@ def limits(images: int = 0, size: int = 0, jobs: int = 0) -> LimitSettings:
 
 def test_a_day_takes_so_many_images_and_no_more_and_a_new_day_begins_at_midnight(table: Table) -> None:
     now = EVENING
-    quotas = Quotas(table, limits(images=10), lambda: now)
+    quotas = Quotas(table, limits(images=10), PlayedClock(utc_now=lambda: now))
     quotas.charge("ann", Amount(7, 700))
     assert quotas.remaining("ann") == RemainingQuota(images=3, bytes=None, jobs=None, renewed_at=MIDNIGHT)
     with pytest.raises(QuotaExceededError, match="10 images a day are taken, and 3 of them are left") as caught:
@@ -55,7 +56,7 @@ def test_a_day_takes_so_many_images_and_no_more_and_a_new_day_begins_at_midnight
 
 
 def test_a_day_takes_so_many_bytes(table: Table) -> None:
-    quotas = Quotas(table, limits(images=10, size=3 * 2**20), lambda: EVENING)
+    quotas = Quotas(table, limits(images=10, size=3 * 2**20), ManualClock(0.0, EVENING))
     quotas.charge("ann", Amount(1, 2**20))
     with pytest.raises(QuotaExceededError, match="3 MB a day are taken, and 2 MB of them are left"):
         quotas.charge("ann", Amount(1, 2**21 + 1))
@@ -64,7 +65,7 @@ def test_a_day_takes_so_many_bytes(table: Table) -> None:
 
 
 def test_concurrent_requests_cannot_exceed_the_quota(table: Table) -> None:
-    quotas, together = Quotas(table, limits(images=5), lambda: EVENING), Barrier(10)
+    quotas, together = Quotas(table, limits(images=5), ManualClock(0.0, EVENING)), Barrier(10)
 
     def charge(_: int) -> bool:
         together.wait()
@@ -80,7 +81,7 @@ def test_concurrent_requests_cannot_exceed_the_quota(table: Table) -> None:
 
 def test_a_refund_counts_for_the_day_of_its_charge(table: Table) -> None:
     now = EVENING
-    quotas = Quotas(table, limits(images=10), lambda: now)
+    quotas = Quotas(table, limits(images=10), PlayedClock(utc_now=lambda: now))
     at = quotas.charge("ann", Amount(4, 400))
     now = MIDNIGHT
     quotas.refund("ann", Amount(4, 400), at)
@@ -90,14 +91,14 @@ def test_a_refund_counts_for_the_day_of_its_charge(table: Table) -> None:
 
 
 def test_counts_expire_after_their_day(table: Table) -> None:
-    Quotas(table, limits(images=10), lambda: EVENING).charge("ann", Amount(1, 1))
+    Quotas(table, limits(images=10), ManualClock(0.0, EVENING)).charge("ann", Amount(1, 1))
     [item] = table.query("QUOTA#ann", "0", "9")
     assert item["sk"] == "2026-03-01"
     assert int(item[EXPIRES_AT]) > (MIDNIGHT + timedelta(days=1)).timestamp()
 
 
 def test_without_limits_the_table_is_not_called() -> None:
-    quotas = Quotas(None, limits(), lambda: EVENING)  # type: ignore[arg-type]
+    quotas = Quotas(None, limits(), ManualClock(0.0, EVENING))  # type: ignore[arg-type]
     at = quotas.charge("ann", Amount(10**9, 10**15))
     quotas.refund("ann", Amount(1, 1), at)
     assert quotas.remaining("ann") == RemainingQuota(None, None, None, MIDNIGHT)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from services.clients import Clients
 from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
+from tests.support.clocks import ManualClock
 from tests.support.jobs import picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
@@ -283,17 +285,9 @@ NOON = 1_772_366_400.0
 """The beginning of a minute, in seconds since the epoch."""
 
 
-@dataclass
-class Clock:
-    now: float = NOON
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(NOON, datetime.fromtimestamp(0, UTC))
 
 
 @dataclass
@@ -321,7 +315,7 @@ def table(calls: Calls) -> Table:
     return MemoryTable(calls)
 
 
-def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: Clock) -> None:
+def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: ManualClock) -> None:
     counter = RateCounter(TableCounts(table, clock))
     clock.now = NOON + 12.5
     assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
@@ -332,14 +326,14 @@ def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table
 
 
 @pytest.fixture(params=["memory", "table"])
-def counts(request: pytest.FixtureRequest, table: Table, clock: Clock) -> TableCounts | ProcessCounts:
+def counts(request: pytest.FixtureRequest, table: Table, clock: ManualClock) -> TableCounts | ProcessCounts:
     """The counts, in each place where they may be."""
     return TableCounts(table, clock) if request.param == "table" else ProcessCounts(clock)
 
 
 @pytest.mark.parametrize("years", [1, -1])
 def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
-    counts: TableCounts | ProcessCounts, calls: Calls, clock: Clock, years: int
+    counts: TableCounts | ProcessCounts, calls: Calls, clock: ManualClock, years: int
 ) -> None:
     counter = RateCounter(counts)
     assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
@@ -362,7 +356,7 @@ def test_a_process_does_not_count_by_the_clock_of_its_machine(
     assert 0 < counter.hit("request", "ann", 1) <= 60
 
 
-def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_counts_in_memory_are_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_COUNTED", 2)
     counts = ProcessCounts(clock)
     counter = RateCounter(counts)
@@ -373,7 +367,7 @@ def test_the_counts_in_memory_are_bounded(clock: Clock, monkeypatch: pytest.Monk
     assert [counts.add(key, 60, 0)[0] for key in keys] == [1, 1, 0], "the oldest makes room"
 
 
-def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
+def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, clock: ManualClock) -> None:
     counter = RateCounter(counts)
     assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
     clock.now = NOON + 3_599
@@ -382,7 +376,7 @@ def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, cloc
     assert counter.hit("code", "ann", 2) == 0
 
 
-def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
+def test_a_flood_costs_the_table_nothing(table: Table, clock: ManualClock) -> None:
     counter = RateCounter(TableCounts(table, clock))
     for _ in range(5):
         counter.hit("request", "ann", 2)
@@ -391,7 +385,7 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: Clock) -> None:
     assert int(item[EXPIRES_AT]) > NOON + 60
 
 
-def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, clock: Clock) -> None:
+def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, clock: ManualClock) -> None:
     counter = RateCounter(counts)
     for _ in range(9):
         assert counter.hit("attempt", "here", 2) == 0
@@ -399,7 +393,7 @@ def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, c
     assert [counter.hit("attempt", "here", 2) > 0 for _ in range(3)] == [False, False, True]
 
 
-def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: Clock) -> None:
+def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: ManualClock) -> None:
     counter = RateCounter(TableCounts(table, clock))
     assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
     counter.undo("request", "ann", 0)
@@ -407,7 +401,7 @@ def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, cloc
 
 
 def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
-    table: Table, calls: Calls, clock: Clock, caplog: pytest.LogCaptureFixture
+    table: Table, calls: Calls, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     calls.is_away = True
@@ -424,7 +418,7 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
 
 
 def test_the_number_of_blocked_callers_is_bounded(
-    table: Table, calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    table: Table, calls: Calls, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def calls_of(caller: str) -> int:
         before = calls.count

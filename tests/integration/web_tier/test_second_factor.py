@@ -12,13 +12,13 @@ from core.credentials import RecoveryCodes, Scope
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.support.clocks import ManualClock
 from tests.support.fixtures import memory_table, sign_in_access, sign_in_app, sign_in_config
 from tests.support.people import (
     APP_KEY,
     BROWSER,
     CODE,
     PASSWORD,
-    Clock,
     MemoryPool,
     Person,
     access_of,
@@ -187,12 +187,12 @@ def test_attempts_at_codes_for_changes_are_limited_per_hour(app: Flask) -> None:
     client = signed_in(app, ADA)
     set_up(client)
     token = csrf_of(client)
-    clock = Clock()
+    clock = ManualClock()
     with app.app_context():
-        current_limiter().counter = RateCounter(ProcessCounts(clock.seconds))
+        current_limiter().counter = RateCounter(ProcessCounts(clock))
 
     def wrong(path: str) -> tuple[int, str]:
-        clock.go_on(WINDOW_SECONDS["minute"])
+        clock.advance(WINDOW_SECONDS["minute"])
         form = {"csrf_token": token, "password": PASSWORD, "code": "000000"}
         answer = client.post(f"{PAGE}/{path}", data=form, headers=BROWSER)
         return answer.status_code, answer.text
@@ -352,7 +352,7 @@ def test_if_required_a_session_from_before_the_setup_is_not_enough(strict: Flask
 def test_e1_if_required_a_personal_token_from_before_the_set_up_never_works(
     strict: Flask, access: AuthServices, pool: MemoryPool
 ) -> None:
-    signed_in_at = int(pool.clock.seconds())
+    signed_in_at = int(pool.clock.epoch_seconds())
     text, _ = access.personal_tokens.make(f"sub of {OPS}", OPS, "script", list(Scope), 1, signed_in_at)
     headers, client = {"Authorization": f"Bearer {text}"}, strict.test_client()
     refused = client.get("/api/v1/jobs", headers=headers)

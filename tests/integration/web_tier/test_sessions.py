@@ -1,9 +1,9 @@
 """Sessions: how long they last, that what has ended stays ended, their forms (row 38), and their configuration."""
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -17,14 +17,16 @@ from core.ids import new_id
 from core.provision import provision_user_pool
 from services.accounts import OPERATORS, Accounts
 from services.clients import Clients
+from services.clock import utc_now
 from services.errors import ConfigError
 from services.table import LAST, Table
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import BROWSER, HOUR, MINUTE, Clock, PlayedPool, SignInSite, cookie_of, sessions_of
+from tests.support.people import BEGIN, BROWSER, HOUR, MINUTE, PlayedPool, SignInSite, cookie_of, sessions_of
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, create_auth
 from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
@@ -91,23 +93,23 @@ def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table
     assert "refresh.ada" not in stored
 
 
-def test_an_idle_user_must_sign_in_again(sessions: Sessions, cookie: str, clock: Clock) -> None:
-    clock.go_on(HOUR)
+def test_an_idle_user_must_sign_in_again(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
+    clock.advance(HOUR)
     assert sessions.open(cookie) is None
 
 
-def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie: str, clock: Clock) -> None:
+def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
     for _ in range(11 * 2):
-        clock.go_on(30 * MINUTE)
+        clock.advance(30 * MINUTE)
         cookie = rotated(sessions, cookie)
-    clock.go_on(59 * MINUTE)
+    clock.advance(59 * MINUTE)
     cookie = rotated(sessions, cookie)
-    clock.go_on(MINUTE)
+    clock.advance(MINUTE)
     assert sessions.open(cookie) is None
 
 
 def test_activity_is_recorded_once_a_minute(
-    sessions: Sessions, cookie: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, cookie: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[int] = []
     touch = sessions.store.touch
@@ -118,7 +120,7 @@ def test_activity_is_recorded_once_a_minute(
 
     monkeypatch.setattr(SessionStore, "touch", record)
     for _ in range(12):
-        clock.go_on(20)
+        clock.advance(20)
         assert sessions.open(cookie) is not None
     assert len(recorded) == 4
 
@@ -130,21 +132,23 @@ def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions
     assert other.end(cookie) is None
 
 
-def test_concurrent_use_does_not_restore_an_ended_session(cookie: str, sessions: Sessions, clock: Clock) -> None:
+def test_concurrent_use_does_not_restore_an_ended_session(
+    cookie: str, sessions: Sessions, clock: ManualClock
+) -> None:
     ids = sessions.keys.read(cookie)
     assert ids is not None
     sessions.end(cookie)
-    sessions.store.touch(ids.own, int(clock.seconds()))
+    sessions.store.touch(ids.own, int(clock.epoch_seconds()))
     assert sessions.open(cookie) is None
     assert sessions.store.find(ids.own) is None
 
 
-def test_a_session_is_rotated_every_15_minutes(sessions: Sessions, cookie: str, clock: Clock) -> None:
-    clock.go_on(ROTATE_SECONDS - 1)
+def test_a_session_is_rotated_every_15_minutes(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
+    clock.advance(ROTATE_SECONDS - 1)
     kept = sessions.open(cookie)
     assert kept is not None
     assert kept.cookie is None
-    clock.go_on(1)
+    clock.advance(1)
     following = rotated(sessions, cookie)
     assert following != cookie
     opened = sessions.open(following)
@@ -153,13 +157,13 @@ def test_a_session_is_rotated_every_15_minutes(sessions: Sessions, cookie: str, 
 
 
 def test_the_old_id_is_accepted_for_a_minute_after_rotation(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     following = rotated(sessions, cookie)
-    clock.go_on(OLD_ID_SECONDS - 1)
+    clock.advance(OLD_ID_SECONDS - 1)
     assert rotated(other, cookie) == following
-    clock.go_on(1)
+    clock.advance(1)
     assert other.open(cookie) is None
     assert other.open(following) is not None
 
@@ -175,9 +179,9 @@ def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
 
 
 def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     found: list[OpenSession | None] = []
     following = rotated(meanwhile(sessions, lambda: found.append(other.open(cookie))), cookie)
     assert found[0] is not None
@@ -187,78 +191,80 @@ def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
 
 
 def test_a_session_that_a_wrong_clock_has_begun_ends_and_the_others_stay(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
-    clock.go_on(365 * 24 * HOUR)
+    clock.advance(365 * 24 * HOUR)
     wrong = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0")
     assert (sessions.open(cookie), sessions.open(wrong) is None) == (None, False)
-    clock.go_on(-365 * 24 * HOUR)
+    clock.advance(-365 * 24 * HOUR)
     assert (sessions.open(wrong), sessions.open(cookie) is None) == (None, False)
 
 
 def test_an_unused_session_ends_in_time_though_the_clock_was_ahead(
-    sessions: Sessions, cookie: str, clock: Clock
+    sessions: Sessions, cookie: str, clock: ManualClock
 ) -> None:
     for _ in range(5):
-        clock.go_on(HOUR - 1)
+        clock.advance(HOUR - 1)
         cookie = rotated(sessions, cookie)
-    clock.go_on(-5 * (HOUR - 1))
+    clock.advance(-5 * (HOUR - 1))
     assert sessions.is_open(cookie)
-    clock.go_on(HOUR)
+    clock.advance(HOUR)
     assert not sessions.is_open(cookie)
 
 
-def test_activity_is_recorded_again_though_the_clock_was_ahead(sessions: Sessions, cookie: str, clock: Clock) -> None:
-    clock.go_on(ROTATE_SECONDS - 1)
+def test_activity_is_recorded_again_though_the_clock_was_ahead(
+    sessions: Sessions, cookie: str, clock: ManualClock
+) -> None:
+    clock.advance(ROTATE_SECONDS - 1)
     assert sessions.open(cookie) is not None
-    clock.go_on(1 - ROTATE_SECONDS)
+    clock.advance(1 - ROTATE_SECONDS)
     assert sessions.open(cookie) is not None
-    clock.go_on(HOUR)
+    clock.advance(HOUR)
     assert not sessions.is_open(cookie)
 
 
 def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
-    clock.go_on(HOUR - 1)
+    clock.advance(HOUR - 1)
     following = rotated(sessions, cookie)
-    clock.go_on(1 - HOUR)
+    clock.advance(1 - HOUR)
     pool.asked.clear()
     rotated(sessions, following)
     assert len(pool.asked) == 1
 
 
-def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: Clock) -> None:
+def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
     def die() -> None:
         raise KeyboardInterrupt
 
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     with pytest.raises(KeyboardInterrupt):
         meanwhile(sessions, die).open(cookie)
     kept = sessions.open(cookie)
     assert kept is not None
     assert kept.cookie is None
-    clock.go_on(CLAIM_SECONDS)
+    clock.advance(CLAIM_SECONDS)
     rotated(sessions, cookie)
 
 
 def test_two_concurrent_rotations_do_not_end_the_session(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
 ) -> None:
     def rotate_too() -> None:
-        clock.go_on(CLAIM_SECONDS)
+        clock.advance(CLAIM_SECONDS)
         found.append(rotated(other, cookie))
 
     found: list[str] = []
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     assert rotated(meanwhile(sessions, rotate_too), cookie) == found[0]
     assert other.open(found[0]) is not None
 
 
 def test_a_sign_out_during_a_rotation_ends_the_session(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     assert meanwhile(sessions, lambda: other.end(cookie)).open(cookie) is None
     ids = sessions.keys.read(cookie)
     assert ids is not None
@@ -270,24 +276,24 @@ def sessions_in(table: Table) -> list[str]:
     return [str(item["sk"]) for item in table.query("USER#ada", "SESSION#", f"SESSION#{LAST}")]
 
 
-def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: Clock) -> None:
+def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: ManualClock) -> None:
     with_code = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", second_factor=True)
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     later = sessions.open(rotated(sessions, with_code))
     assert later is not None
     assert later.record.second_factor
 
 
 def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
-    sessions: Sessions, other: Sessions, cookie: str, clock: Clock
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     following = rotated(meanwhile(sessions, lambda: other.revocations.revoke_all_of("ada")), cookie)
     assert [sessions.open(each) for each in (cookie, following)] == [None, None]
 
 
 def test_e1_a_session_of_a_sign_in_before_the_revocation_begins_ended(
-    sessions: Sessions, pool: PlayedPool, clock: Clock
+    sessions: Sessions, pool: PlayedPool, clock: ManualClock
 ) -> None:
     """The pool has taken the old password, and the new one is set before the session is stored."""
     claims = pool.verify(pool.tokens("ada").id_token)
@@ -301,15 +307,15 @@ def test_e1_a_session_of_a_sign_in_before_the_revocation_begins_ended(
 def test_a_clock_that_is_behind_for_a_while_brings_back_no_session(sessions: Sessions, pool: PlayedPool) -> None:
     cookie = sessions.begin(pool.verify(pool.tokens("ada").id_token), "refresh.ada.0")
     sessions.revocations.revoke_all_of("ada")
-    replace(sessions.revocations, clock=lambda: sessions.clock() - 3_600).last_of("ada")
+    replace(sessions.revocations, clock=ManualClock(sessions.clock.monotonic() - 3_600, BEGIN)).last_of("ada")
     assert sessions.open(cookie) is None
     assert sessions.list_of("ada") == []
 
 
 def test_one_session_ends_under_every_id_and_the_others_stay(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     other = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", "Firefox, Linux, 192.0.2.7")
     following = rotated(sessions, cookie)
     families = {each.device: each.family for each in sessions.list_of("ada")}
@@ -320,9 +326,9 @@ def test_one_session_ends_under_every_id_and_the_others_stay(
 
 @pytest.mark.parametrize("with_the_old", [False, True])
 def test_a_sign_out_ends_the_session_under_both_ids(
-    sessions: Sessions, cookie: str, clock: Clock, with_the_old: bool
+    sessions: Sessions, cookie: str, clock: ManualClock, with_the_old: bool
 ) -> None:
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     following = rotated(sessions, cookie)
     assert (sessions.end(cookie if with_the_old else following) or "").startswith("refresh.ada")
     assert sessions.open(cookie) is None
@@ -330,45 +336,45 @@ def test_a_sign_out_ends_the_session_under_both_ids(
 
 
 def test_a_rotation_updates_the_groups_of_the_user(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
     pool.add("ada", OPERATORS)
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     opened = sessions.open(cookie)
     assert opened is not None
     assert opened.record.groups == {OPERATORS}
 
 
 def test_the_next_rotation_uses_the_last_refresh_token(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
     for _ in range(2):
-        clock.go_on(ROTATE_SECONDS)
+        clock.advance(ROTATE_SECONDS)
         cookie = rotated(sessions, cookie)
     assert pool.asked == ["refresh.ada.0", "refresh.ada.1"]
 
 
 def test_a_session_ends_at_the_next_rotation_after_the_pool_ended_it(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
     del pool.accounts["ada"]
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     assert sessions.open(cookie) is None
     pool.add("ada")
     assert sessions.open(cookie) is None
 
 
 def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
     pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     kept = sessions.open(cookie)
     assert kept is not None
     assert kept.cookie is None
-    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
+    clock.advance((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
     assert sessions.open(cookie) is not None
-    clock.go_on((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
+    clock.advance((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
     for _ in range(2):
         with pytest.raises(EndpointConnectionError):
             sessions.open(cookie)
@@ -377,13 +383,13 @@ def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
 
 
 def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
-    sessions: Sessions, cookie: str, clock: Clock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
     before = sessions.open(cookie)
     assert before is not None
     token = sessions.csrf_token(before)
     assert sessions.csrf_token(before) != token
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     after = sessions.open(rotated(sessions, cookie))
     assert after is not None
     assert sessions.csrf_matches(after, token)
@@ -394,9 +400,9 @@ def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
         assert not sessions.csrf_matches(after, forged)
 
 
-def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, clock: Clock) -> None:
+def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
     """Row 42."""
-    clock.go_on(ROTATE_SECONDS)
+    clock.advance(ROTATE_SECONDS)
     opened = sessions.open(cookie)
     assert opened is not None
     assert opened.cookie
@@ -564,7 +570,7 @@ def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
         kept = access.sessions.begin(claims, "")  # as after the set-up of a second factor, which ends all tokens
     header = {"Authorization": f"Bearer {tokens.access_token}"}
     assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 200
-    later = replace(access.sessions, clock=lambda: time.time() + ROTATE_SECONDS)
+    later = replace(access.sessions, clock=PlayedClock(utc_now=lambda: utc_now() + timedelta(seconds=ROTATE_SECONDS)))
     cookies = []
     for opened in (later.open(cookie), later.open(kept)):
         assert opened is not None
@@ -572,7 +578,9 @@ def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
         assert opened.record.email == ADA
         cookies.append(opened.cookie)
     accounts.set_enabled(ADA, False)
-    last = replace(access.sessions, clock=lambda: time.time() + 2 * ROTATE_SECONDS)
+    last = replace(
+        access.sessions, clock=PlayedClock(utc_now=lambda: utc_now() + timedelta(seconds=2 * ROTATE_SECONDS))
+    )
     assert [last.open(each) for each in cookies] == [None, None]
     access.accounts.evict(claims.sub)
     assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 401

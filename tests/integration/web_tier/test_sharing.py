@@ -95,7 +95,7 @@ def _ended(site: SignInSite, job: Job, made: dict[str, Any]) -> None:
 
 ENDS: dict[str, Callable[[SignInSite, Job, dict[str, Any]], object]] = {
     "ended by its owner": _ended,
-    "expired": lambda site, _job, _made: site.clock.go_on(7 * DAY),
+    "expired": lambda site, _job, _made: site.clock.advance(7 * DAY),
     "made before a revocation": lambda site, _job, _made: site.access.revocations.revoke_all_of("anna"),
     "of a deleted job": lambda site, job, _made: asks(site, "anna", "DELETE", f"/api/v1/jobs/{job.job_id}"),
 }
@@ -139,7 +139,7 @@ def test_an_address_is_that_of_an_account_and_verified_by_the_pool(site: SignInS
     shown = [asks(site, sub, "GET", "/jobs").text for sub in ("bert", "carl")]
     assert ["holiday" in page and "read-only" in page for page in shown] == [True, False]
     site.pool.accounts["bert"] = replace(site.pool.accounts["bert"], is_verified=False)
-    site.clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
     assert asks(site, "bert", "GET", path).status_code == 404
     assert "holiday" not in asks(site, "bert", "GET", "/jobs").text
 

@@ -32,6 +32,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
+from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -42,14 +43,6 @@ from web_tier.uploads import single
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.single import MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
-
-
-@dataclass
-class Clock:
-    now: datetime = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @dataclass(frozen=True)
@@ -75,8 +68,8 @@ class WatchedStore(JobStore):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(0.0, NOW)
 
 
 @pytest.fixture
@@ -88,7 +81,9 @@ def watched() -> WatchedStore:
 
 
 @pytest.fixture
-def singles(bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: Clock) -> Iterator[SingleImages]:
+def singles(
+    bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: ManualClock
+) -> Iterator[SingleImages]:
     ingest = ImageIngest(ImageLimits(), bucket, watched, queue, inspect)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
@@ -119,11 +114,11 @@ def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
     assert watched.status(records[0].ref.job_id).accepted == 20
 
 
-def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages, clock: Clock) -> None:
+def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages, clock: ManualClock) -> None:
     first = taken(singles.ingest_one("", [an_upload()])).ref.job_id
-    clock.now += MAX_JOB_AGE - timedelta(seconds=1)
+    clock.at += MAX_JOB_AGE - timedelta(seconds=1)
     assert taken(singles.ingest_one("", [an_upload()])).ref.job_id == first
-    clock.now += timedelta(seconds=1)
+    clock.at += timedelta(seconds=1)
     second = taken(singles.ingest_one("", [an_upload()])).ref.job_id
     assert second != first
     jobs = {singles._acquire_job("").job.job_id for _ in range(MAX_JOB_IMAGES)}
@@ -131,7 +126,7 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
 
 
 def test_processes_that_see_a_roll_out_at_different_times_mix_no_models_in_a_job(
-    singles: SingleImages, clock: Clock, queue: MemoryQueue
+    singles: SingleImages, clock: ManualClock, queue: MemoryQueue
 ) -> None:
     old, new = (JobModel(name, name[0] * 64, f"s3://outputs/models/{name}") for name in ("animals", "birds"))
     known = {"here": old, "there": old}
@@ -154,7 +149,7 @@ def test_processes_that_see_a_roll_out_at_different_times_mix_no_models_in_a_job
 
 
 @pytest.fixture
-def other(singles: SingleImages, clock: Clock) -> SingleImages:
+def other(singles: SingleImages, clock: ManualClock) -> SingleImages:
     """The single images of another process."""
     return SingleImages(singles.ingest, clock)
 
@@ -208,7 +203,7 @@ def test_a_job_that_is_current_before_it_exists_is_shared_or_replaced(
 
 @pytest.mark.parametrize("end", ["deleted", "cancelled", "full"])
 def test_a_job_that_takes_no_more_images_has_one_successor_for_all_processes(
-    end: str, singles: SingleImages, other: SingleImages, watched: WatchedStore, clock: Clock
+    end: str, singles: SingleImages, other: SingleImages, watched: WatchedStore, clock: ManualClock
 ) -> None:
     first = ingested(singles).ref.job_id
     assert ingested(other).ref.job_id == first
@@ -222,7 +217,7 @@ def test_a_job_that_takes_no_more_images_has_one_successor_for_all_processes(
     successors = {ingested(process).ref.job_id for process in (other, singles, other)}
     assert len(successors) == 1
     assert first not in successors
-    clock.now += MAX_JOB_AGE
+    clock.at += MAX_JOB_AGE
     late = {ingested(process).ref.job_id for process in (singles, other)}
     assert len(late) == 1
     assert not late & {first, *successors}
@@ -424,7 +419,7 @@ def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
 
 
 def test_open_jobs_are_bounded_and_no_image_is_lost(
-    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore, clock: Clock
+    singles: SingleImages, monkeypatch: pytest.MonkeyPatch, watched: WatchedStore, clock: ManualClock
 ) -> None:
     monkeypatch.setattr(single, "MAX_OPEN_JOBS", 2)
     singles = SingleImages(singles.ingest, clock)

@@ -30,6 +30,7 @@ from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.integration.web_tier.conftest import WebTier
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import picture, record
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -135,7 +136,7 @@ def test_a_process_killed_in_an_upload_acknowledges_nothing_and_leaves_no_object
     job, seconds = shared_tier.create_job(), [0.0]
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
     ingest = ImageIngest(ImageLimits(), bucket, store, queue, inspect)
-    orphans = OrphanCleanup(ingest, 0.0, Tenure(), lambda: seconds[0])
+    orphans = OrphanCleanup(ingest, 0.0, Tenure(), PlayedClock(lambda: seconds[0]))
     with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
         wait_for_keys(bucket, job, GROUP_IMAGES)
         for worker in shared_tier.workers():

@@ -27,8 +27,9 @@ from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
 from tests.conftest import shipped_values
+from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import BROWSER, HOUR, Clock, PlayedPool, revocations_of, sessions_of
+from tests.support.people import BROWSER, HOUR, PlayedPool, revocations_of, sessions_of
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
@@ -289,7 +290,7 @@ class Stage:
     clients: Clients
     table: Table
     access: AuthServices
-    clock: Clock
+    clock: ManualClock
     pool: PlayedPool
 
     def belongings(self, route: Route) -> dict[str, str]:
@@ -309,7 +310,9 @@ class Stage:
         store.put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
-        _, personal = self.access.personal_tokens.make(OWNER, "", "mine", ["read"], 1, int(self.clock.seconds()))
+        _, personal = self.access.personal_tokens.make(
+            OWNER, "", "mine", ["read"], 1, int(self.clock.epoch_seconds())
+        )
         offer = self.client(OWNER).post(f"{API_JOB.format(job=job.job_id)}/uploads", json={"files": [FILE]})
         return {
             "job": job.job_id,
@@ -373,7 +376,7 @@ def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
         revocations=revocations,
         personal_tokens=PersonalTokens(table, revocations, pool.clock),
         recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(cast(Any, pool), pool.clock.seconds),
+        accounts=AccountCache(cast(Any, pool), pool.clock),
     )
     yield Stage(create_app(config, auth=access), config, clients, table, access, pool.clock, pool)
 
@@ -412,7 +415,7 @@ def forged(cookie: str) -> str:
 def test_a_session_that_is_over_or_forged_is_no_better_than_none(stage: Stage, route: Route) -> None:
     ids = {name: new_id() for name in ("job", "image", "upload", "token")}
     over = stage.session()
-    stage.clock.go_on(HOUR)
+    stage.clock.advance(HOUR)
     answers = {ask(stage.browser(cookie), route, ids, headers=BROWSER) for cookie in (over, forged(stage.session()))}
     assert answers == {route.status_for("anonymous")}
 

@@ -1,14 +1,13 @@
 """What the workers cost: the product's meter, ledger and spending cap, and the truth beside them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.config import load_config
 from core.fleet.models import WorkerLimits
 from core.fleet.store import FleetStore
+from services.clock import Clock
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from services.table import Table
@@ -32,13 +31,13 @@ class Billing:
 
     world: "World"
     table: Table
-    now: Callable[[], datetime]
+    clock: Clock
 
     def __post_init__(self) -> None:
         """Continue the figures of the previous controller."""
-        store, clock = FleetStore(self.table), self.world.scheduler.clock
-        self._meter = BillingMeter(flat_prices(HOURLY), store.snapshot(), clock, self.now, over=store.days())
-        self._writer = SnapshotWriter(store, clock, self.now)
+        store = FleetStore(self.table)
+        self._meter = BillingMeter(flat_prices(HOURLY), store.snapshot(), self.clock, over=store.days())
+        self._writer = SnapshotWriter(store, self.clock)
 
     def tick(self) -> float:
         """Bill the workers that run now."""

@@ -124,7 +124,7 @@ class Web:
         self.world, self.process = world, process
         self.store = JobStore(world.table)
         self.letters = DeadLetterStore(self.store)
-        clock = self.now
+        clock = world.clock_of(process)
         cache = ResultCache(world.table, CACHE_LIFETIME)
         self.intake = ImageIngest(
             limits=LIMITS,
@@ -143,7 +143,7 @@ class Web:
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
-        return self.world.clock_of(self.process).now()
+        return self.world.clock_of(self.process).utc_now()
 
 
 class _Forms:
@@ -170,8 +170,7 @@ class Controller:
             holder=process.name,
             work_table=self.table.name,
             generation=world.restores,
-            clock=lambda: world.scheduler.rounds,
-            now=world.clock_of(process).seconds,
+            clock=world.clock_of(process),
         )
         world.scheduler.spawn(process, f"{process.name} lease", self._contend)
 
@@ -193,7 +192,7 @@ class Controller:
         self.world.controller_ended(self.process)
 
     def _start_loops(self, tenure: Tenure) -> None:
-        world, scheduler = self.world, self.world.scheduler
+        world, scheduler, clock = self.world, self.world.scheduler, self.world.clock_of(self.process)
         store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
@@ -202,33 +201,29 @@ class Controller:
             tenure,
             buckets=(world.inputs, world.outputs),
             locks=JobLocks(lambda: TaskLock(scheduler)),
-            now=self.now,
-            clock=scheduler.clock,
-            sleep=scheduler.sleep,
+            clock=clock,
         )
-        registry = WorkerRegistry(scheduler.clock, self.now)
+        registry = WorkerRegistry(clock)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, scheduler.clock, self.now, "topic")
+        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock, "topic")
         notifier = Notifier(
             store,
             NotificationStore(self.table),
             {"topic": self._send, "webhook": self._send},
             results_files,
             tenure,
-            scheduler.clock,
-            self.now,
+            clock,
             lambda send: self._spawn("sender", send),
         )
         pool = cast(Any, InlineExecutor())
-        canceller = path.canceller(now=self.now, pool=pool)
-        ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=self.now, pool=pool)
+        canceller = path.canceller(clock=clock, pool=pool)
+        ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=clock, pool=pool)
         importer = SourceImporter(
             world.sources,
             ingest,
             import_config(),
             tenure,
-            scheduler.clock,
-            self.now,
+            clock,
             pool,
             page_objects=2,
         )
@@ -240,15 +235,14 @@ class Controller:
             reconcile_seconds=5.0,
             lost_after_seconds=LOST_AFTER_SECONDS,
             fleet=PausedFleet(lambda: world.paused),
-            clock=scheduler.clock,
-            now=self.now,
+            clock=clock,
             users=(results_files, importer, canceller),
         )
-        cleanup = JobCleanup(store, path.jobs, world.inputs, world.outputs, 5.0, tenure, scheduler.clock, pool)
-        collector = path.collector(responses, registry=registry, now=self.now)
-        orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, scheduler.clock)
+        cleanup = JobCleanup(store, path.jobs, world.inputs, world.outputs, 5.0, tenure, clock, pool)
+        collector = path.collector(responses, registry=registry, clock=clock)
+        orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, clock)
         ticks: dict[str, Callable[[], float]] = {
-            "billing": Billing(world, self.table, self.now).tick,
+            "billing": Billing(world, self.table, clock).tick,
             "collector": collector.tick,
             "collector-1": CollectorHelper(collector).tick,
             "counts": path.counts.tick,
@@ -259,14 +253,14 @@ class Controller:
             "notifier": notifier.tick,
             "cleanup": cleanup.tick,
             "orphans": lambda: max(ORPHANS_SECONDS, orphans.tick()),
-            "expiry": JobExpiry(store, UNKEPT_LIFETIME, tenure, self.now).tick,
+            "expiry": JobExpiry(store, UNKEPT_LIFETIME, tenure, clock).tick,
         }
         for name, tick in ticks.items():
             self._spawn(name, partial(self._loop, tick))
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
-        return self.world.clock_of(self.process).now()
+        return self.world.clock_of(self.process).utc_now()
 
     def active(self) -> bool:
         """Return whether this process may act, as `LoopGroup.active` does: wait while a renewal is late."""
@@ -362,10 +356,10 @@ class Worker:
         self.world, self.process = world, process
         self.is_broken = False
         self.launched_at = world.now()
-        scheduler = world.scheduler
+        scheduler, clock = world.scheduler, world.clock_of(process)
         requests = world.requests.queue(scheduler.sleep)
         services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
-        self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, scheduler.clock)
+        self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, clock)
         self.lifetime = VirtualLifetime(self.in_flight, scheduler)
         self.backoff = WorkerBackoff(_most)
         self.extender = VisibilityExtender(
@@ -374,11 +368,11 @@ class Worker:
             VISIBILITY_SECONDS,
             MAX_STEP_SECONDS,
             self.lifetime.fail,
-            scheduler.clock,
+            clock,
             jitter=_most,
         )
         self.extender._calling = cast(Any, TaskLock(scheduler))
-        recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, scheduler.clock, _most)
+        recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, clock, _most)
         opener = Opener(self)
         models = LoadedModels(
             opener.open(bundle_of(world.model)),
@@ -404,7 +398,7 @@ class Worker:
             self.backoff,
             self._submit,
             idle_seconds=IDLE_SECONDS,
-            clock=scheduler.clock,
+            clock=clock,
         )
         scheduler.spawn(process, f"{process.name} receive", self._receive)
         scheduler.spawn(process, f"{process.name} extender", self._keep)

@@ -15,7 +15,7 @@ from core.ids import ImageRef
 from core.jobs.models import Job
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
-from services.clock import WallClock
+from services.clock import Clock
 from services.table import Item
 from tests.simulation.data_path.checks import BrokenError, Checks
 from tests.simulation.data_path.clients import Clients, Content
@@ -55,11 +55,31 @@ class VirtualIds:
     def next(self) -> ULID:
         """Return the next id."""
         process = self._world.scheduler.process
-        milliseconds = int(self._world.clock_of(process).seconds() * 1000)
+        milliseconds = int(self._world.clock_of(process).epoch_seconds() * 1000)
         fresh = int.from_bytes(milliseconds.to_bytes(6, "big") + self._random.randbytes(10), "big")
         last = self._last.get(process, 0)
         self._last[process] = fresh if fresh >> 80 > last >> 80 else last + 1
         return ULID.from_int(self._last[process])
+
+
+class ProcessClock(Clock):
+    """The product's clock in a process, over its machine's clock, which may be wrong."""
+
+    def __init__(self, machine: Callable[[], float], scheduler: Scheduler) -> None:
+        super().__init__(machine, scheduler.clock)
+        self._scheduler = scheduler
+
+    def monotonic(self) -> float:
+        """Return the seconds of the schedule."""
+        return self._scheduler.now
+
+    def boot_seconds(self) -> float:
+        """Return the rounds: a lease lasts for some of them."""
+        return self._scheduler.rounds
+
+    def sleep(self, seconds: float) -> None:
+        """Let other tasks run."""
+        self._scheduler.sleep(seconds)
 
 
 class World:
@@ -93,7 +113,7 @@ class World:
         self.responses = MemorySQS(clock, fifo, random, self.faults.hook("responses"), leave=leave)
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.skew_seconds: defaultdict[str, float] = defaultdict(float)
-        self._clocks: dict[Process | None, WallClock] = {}
+        self._clocks: dict[Process | None, ProcessClock] = {}
         self._confirmed: dict[Process, tuple[float, float]] = {}
         self.is_capped = False
         self.has_late_workers = False
@@ -143,14 +163,14 @@ class World:
         """Return the true time of day."""
         return EPOCH + timedelta(seconds=self.scheduler.now)
 
-    def clock_of(self, process: Process | None) -> WallClock:
+    def clock_of(self, process: Process | None) -> ProcessClock:
         """Return the product's clock in a process, over its machine's clock, which may be wrong."""
 
         def machine() -> float:
             return self.now().timestamp() + (self.skew_seconds[process.kind] if process else 0.0)
 
         if process not in self._clocks:
-            self._clocks[process] = WallClock(machine, self.scheduler.clock)
+            self._clocks[process] = ProcessClock(machine, self.scheduler)
         return self._clocks[process]
 
     def _reply(self, process: Process) -> None:

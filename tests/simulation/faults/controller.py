@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,6 +21,7 @@ from core.fleet.models import (
 from core.fleet.store import Commands, FleetStore
 from core.jobs.store import JobStore
 from services.backoff import Backoff
+from services.clock import Clock
 from services.ec2 import Fleet
 from services.lease import Tenure
 from services.sqs import Queue, QueueCounts
@@ -30,7 +30,6 @@ from tests.simulation.faults.machines import SimulatedQueues
 from tests.support.autoscaler import flat_prices
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.health import UnhealthyTerminator
@@ -155,12 +154,11 @@ class Site:
     """What all controllers of a world share.
 
     Attributes:
-        clock: returns the simulated seconds.
         settings: returns the settings in force.
         hourly: price of every instance in US dollars, for the spending caps.
     """
 
-    clock: Callable[[], float]
+    clock: Clock
     cloud: Cloud
     queues: SimulatedQueues
     store: InMemoryFleetStore
@@ -182,19 +180,17 @@ class SimulatedController:
         clock, store, before = site.clock, site.store, site.store.last_snapshot
         tenure = Tenure(name, active=active)
         fleet, launches = Fleet(cast(Any, site.cloud), FLEET_NAME), RecentLaunches(clock)
-        self._registry = WorkerRegistry(clock, self._now)
+        self._registry = WorkerRegistry(clock)
         tracker, dead_letters = InstanceTracker(self._registry), cast(Queue, _EmptyQueue())
         self.autoscaler = Autoscaler(
             config=StubConfig(site.settings),
             store=store,
-            observer=Observer(
-                cast(Queue, site.queues), dead_letters, fleet, launches, clock, self._now, self._cpu_seconds
-            ),
+            observer=Observer(cast(Queue, site.queues), dead_letters, fleet, launches, clock),
             health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, tenure, clock, _without_jitter(1.0)),
             launcher=Launcher(
-                fleet, launches, ControllerJournal(store, name, clock, self._now), tenure, clock, _without_jitter(1.0)
+                fleet, launches, ControllerJournal(store, name, clock), tenure, clock, _without_jitter(1.0)
             ),
-            meter=BillingMeter(flat_prices(site.hourly), before, clock, self._now),
+            meter=BillingMeter(flat_prices(site.hourly), before, clock),
             reporter=SnapshotReporter(store, self._registry),
             later=LaterJobs(JobStore(MemoryTable()), clock),
             interval_seconds=1.0,
@@ -205,13 +201,7 @@ class SimulatedController:
         messages, is_all = self._site.queues.receive_responses()
         self._registry.record(messages)
         if is_all:
-            self._registry.mark_read_until(self._site.clock())
-
-    def _cpu_seconds(self) -> float:
-        return self._site.cloud.cpu_seconds
-
-    def _now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._site.clock())
+            self._registry.mark_read_until(self._site.clock.monotonic())
 
 
 class _EmptyQueue:

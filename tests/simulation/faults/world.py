@@ -22,6 +22,7 @@ from tests.conftest import shipped_values
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.loop import Autoscaler
 
@@ -96,7 +97,18 @@ class World:
             idle_seconds=IDLE_SECONDS,
         )
         self.store = InMemoryFleetStore(self._befall)
-        self._site = Site(self.clock, self.cloud, self.queues, self.store, lambda: self.settings, hourly)
+        self._site = Site(
+            PlayedClock(
+                self.clock,
+                lambda: EPOCH + timedelta(seconds=self.now),
+                cpu_seconds=lambda: self.cloud.cpu_seconds,
+            ),
+            self.cloud,
+            self.queues,
+            self.store,
+            lambda: self.settings,
+            hourly,
+        )
         self.controllers = self._decisions = 0
         self._random = Random(seed)
         self._most = [(0.0, settings.max_workers)]

@@ -15,7 +15,7 @@ from services.ec2 import TEMPLATE_TAG, VERSION_TAG, Fleet
 from services.metadata import DRAIN_TAG
 from tests.support.memory_aws.calls import Call, refusal, run_effect
 
-EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+EPOCH: Final[datetime] = datetime(2026, 1, 1, tzinfo=UTC)
 """Launch time of the first instance."""
 
 ENDED: Final = frozenset({"shutting-down", "terminated"})

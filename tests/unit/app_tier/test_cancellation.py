@@ -4,8 +4,9 @@ import pytest
 
 from app_tier.cancellation import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
 from core.ids import cancelled_key, new_id
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import refusal
-from tests.support.worker import FakeBucket, FakeClock
+from tests.support.worker import FakeBucket
 
 
 class CountingBucket(FakeBucket):
@@ -26,17 +27,17 @@ def bucket() -> CountingBucket:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def jobs(bucket: CountingBucket, clock: FakeClock) -> CancelledJobs:
+def jobs(bucket: CountingBucket, clock: ManualClock) -> CancelledJobs:
     return CancelledJobs(bucket, clock)
 
 
 def test_a_running_job_costs_one_read_in_each_period(
-    jobs: CancelledJobs, bucket: CountingBucket, clock: FakeClock
+    jobs: CancelledJobs, bucket: CountingBucket, clock: ManualClock
 ) -> None:
     job_id = new_id()
     for _ in range(100):
@@ -46,7 +47,7 @@ def test_a_running_job_costs_one_read_in_each_period(
 
 
 def test_a_job_is_cancelled_for_the_worker_after_one_period_at_most(
-    jobs: CancelledJobs, bucket: CountingBucket, clock: FakeClock
+    jobs: CancelledJobs, bucket: CountingBucket, clock: ManualClock
 ) -> None:
     job_id, other_id = new_id(), new_id()
     assert not jobs.has(job_id)
@@ -67,7 +68,7 @@ def test_a_resumed_job_is_never_taken_for_cancelled(jobs: CancelledJobs, bucket:
 def test_the_period_begins_before_the_read(bucket: CountingBucket) -> None:
     """A read that takes long must not make its answer look newer than it is."""
     times = iter([0.0, 3 * RECHECK_SECONDS])
-    jobs, job_id = CancelledJobs(bucket, lambda: next(times)), new_id()
+    jobs, job_id = CancelledJobs(bucket, PlayedClock(lambda: next(times))), new_id()
     assert not jobs.has(job_id)
     assert not jobs.has(job_id)
     assert len(bucket.asked) == 2

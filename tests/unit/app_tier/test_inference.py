@@ -33,10 +33,10 @@ from core.bundle_manifest import Preprocess
 from core.images import FORMATS, ImageLimits, ImageRejectedError
 from core.messages import MODEL_FAILED
 from scripts.demo_model.signs import draw, encode
+from tests.support.clocks import ManualClock
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
-    FakeClock,
     colour_bundle,
     colour_model,
     delivery,
@@ -403,7 +403,7 @@ def test_many_unsure_images_are_asked_again_in_batches_of_three_sizes(unsure: in
 class Costly(Scripted):
     """A scripted engine that takes `cost` seconds an image."""
 
-    def __init__(self, table: list[list[float]], clock: FakeClock, cost: float) -> None:
+    def __init__(self, table: list[list[float]], clock: ManualClock, cost: float) -> None:
         super().__init__(table)
         self.clock, self.cost = clock, cost
 
@@ -421,7 +421,7 @@ class Flood:
     expected_share: float = 0.0
 
     def __post_init__(self) -> None:
-        self.clock = FakeClock()
+        self.clock = ManualClock()
         low = [[0.5, 0.5]] * self.unsure + [[0.9, 0.1]] * (8 - self.unsure)
         self.low = Costly(low, self.clock, self.low_seconds)
         self.fp32 = Costly([[0.4, 0.6]] * self.unsure + [[0.8, 0.2]] * (8 - self.unsure), self.clock, 1.0)

@@ -28,12 +28,12 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.messages import ClassificationResult, RequestMessage
 from tests.conftest import shipped_values
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
     ColourOpener,
     FakeBucket,
-    FakeClock,
     colour_bundle,
     colour_model,
     new_request,
@@ -81,7 +81,7 @@ class Fleet:
     poison: bytes = field(default_factory=lambda: picture("blue"))
 
     def __post_init__(self) -> None:
-        self.random, self.clock = Random(self.seed), FakeClock()
+        self.random, self.clock = Random(self.seed), ManualClock()
         self.requests = worker_queue(self.clock, fifo=self.fifo, max_receive_count=MAX_TRIES)
         self.requests.shuffle = self.random
         self.responses = worker_queue(self.clock, fifo=self.fifo)

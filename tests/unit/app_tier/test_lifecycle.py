@@ -22,6 +22,7 @@ from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
 from services.sqs import OutgoingMessage
 from tests.conftest import shipped_values
+from tests.support.clocks import PlayedClock
 from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 
@@ -125,8 +126,7 @@ def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None
         stats,
         send or post.send,
         every_seconds=10,
-        now=lambda: post.now,
-        clock=post.clock,
+        clock=PlayedClock(post.clock, lambda: post.now),
     )
 
 

@@ -41,12 +41,12 @@ from core.config import parse_config
 from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from core.published_bundles import published_place
 from tests.conftest import shipped_values
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
     ColourOpener,
-    FakeClock,
     colour_bundle,
     colour_model,
     new_request,
@@ -74,7 +74,7 @@ class Bench:
     room: int = 1
     fifo: bool = False
     in_threads: bool = False
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: ManualClock = field(default_factory=ManualClock)
     resumed: list[Task[None]] = field(default_factory=list)
     refused: list[tuple[Task[object], Failure]] = field(default_factory=list)
     loads: list[Callable[[], None]] = field(default_factory=list)

@@ -18,8 +18,9 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, response_within
+from tests.support.clocks import ManualClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import FakeBucket, FakeClock, deliveries, delivery, new_request, worker_queue
+from tests.support.worker import FakeBucket, deliveries, delivery, new_request, worker_queue
 
 
 @given(st.lists(st.sampled_from(["put", "put first", "get", "drain", "close"]), max_size=30))
@@ -80,7 +81,7 @@ def test_closing_ends_a_wait() -> None:
 def stage_threads(tasks: Sequence[Task[None]], work: Callable[[Sequence[Task[None]]], None]) -> StageThreads[None]:
     """Return up to three threads that do `work` for `tasks`."""
     in_flight = InFlightMessages(100, 30)
-    extender = VisibilityExtender(worker_queue(FakeClock()).queue(), in_flight, 30, 900, pytest.fail)
+    extender = VisibilityExtender(worker_queue(ManualClock()).queue(), in_flight, 30, 900, pytest.fail)
     inbox: Channel[Task[None]] = Channel(len(tasks))
     for task in tasks:
         inbox.enqueue(task)
@@ -141,7 +142,7 @@ def test_a_stage_that_hangs_is_reported_and_not_waited_for() -> None:
 class TimedChannel(Channel[int]):
     """Each wait takes its time on a clock; items arrive at given moments."""
 
-    def __init__(self, clock: FakeClock, arrivals: dict[int, float]) -> None:
+    def __init__(self, clock: ManualClock, arrivals: dict[int, float]) -> None:
         super().__init__(100)
         self._clock, self._arrivals = clock, arrivals
         self.waits: list[float | None] = []
@@ -162,14 +163,14 @@ def always(_: int) -> bool:
 
 
 def test_a_full_batch_does_not_wait() -> None:
-    clock = FakeClock(0)
+    clock = ManualClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 0})
     assert channel.dequeue_batch(2, 5.0, always, clock) == [1, 2]
     assert clock.now == 0
 
 
 def test_the_deadline_is_that_of_the_first_item_however_many_follow() -> None:
-    clock = FakeClock(0)
+    clock = ManualClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 3, 3: 4.5, 4: 5.1})
     assert channel.dequeue_batch(10, 5.0, always, clock) == [1, 2, 3]
     assert clock.now == 5.0
@@ -183,7 +184,7 @@ def test_an_item_with_priority_is_a_batch_of_its_own() -> None:
 
 
 def test_no_caller_waits_for_what_cannot_come() -> None:
-    clock = FakeClock(0)
+    clock = ManualClock(0)
     channel = TimedChannel(clock, {1: 0, 2: 0, 3: 1})
     assert channel.dequeue_batch(10, 5.0, lambda taken: taken < 2, clock) == [1, 2]
     assert clock.now == 0
@@ -225,7 +226,7 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
 
 
 def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:
-    requests, responses, s3 = worker_queue(FakeClock()), worker_queue(FakeClock()), FakeBucket()
+    requests, responses, s3 = worker_queue(ManualClock()), worker_queue(ManualClock()), FakeBucket()
     tasks = [store(refused(number), s3) for number in range(10)]
     delete(respond(tasks, responses.queue()), requests.queue())
     assert [operation for operation, _ in responses.calls] == ["send"]
@@ -233,7 +234,7 @@ def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() 
 
 
 def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.LogCaptureFixture) -> None:
-    sqs, one = worker_queue(FakeClock()), delivery()
+    sqs, one = worker_queue(ManualClock()), delivery()
     sqs.refuse = {one.receipt}
     delete([one], sqs.queue())
     assert "requests were not deleted and come again" in caplog.messages
@@ -347,7 +348,7 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
 
 
 def test_the_image_is_the_object_that_the_request_names() -> None:
-    one, s3, clock = delivery(), FakeBucket(), FakeClock()
+    one, s3, clock = delivery(), FakeBucket(), ManualClock()
     s3.objects = {one.request.key: b"bytes", "other": b"other"}
     get = s3.get
 

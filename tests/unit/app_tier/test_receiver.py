@@ -19,10 +19,11 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from tests.support.worker import FakeClock, delivery, new_request, request_for, send_requests, worker_queue
+from tests.support.worker import delivery, new_request, request_for, send_requests, worker_queue
 
 IDLE = 5.0
 CAPACITY = 30
@@ -40,7 +41,7 @@ class Bench:
         capacity: int = CAPACITY,
         is_protected: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.sqs, self.clock = sqs, cast(FakeClock, sqs.clock)
+        self.sqs, self.clock = sqs, cast(ManualClock, sqs.clock)
         self.in_flight = InFlightMessages(capacity, VISIBILITY_SECONDS, self.clock)
         self.lifetime = Lifetime(on_end=self.in_flight.close, is_protected=is_protected)
         self.backoff = FailureBackoff(jitter=lambda *_: 0.001)
@@ -73,7 +74,7 @@ class Bench:
 
 
 def sqs_with(count: int, *, fifo: bool = False) -> MemorySQS:
-    sqs = worker_queue(FakeClock(), fifo=fifo)
+    sqs = worker_queue(ManualClock(), fifo=fifo)
     send_requests(sqs, [new_request() for _ in range(count)])
     return sqs
 

@@ -34,9 +34,10 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
-from tests.support.worker import FakeClock, new_request, send_requests, worker_queue
+from tests.support.worker import new_request, send_requests, worker_queue
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Bench:
     """One stage's step over a request queue in memory; `errors` are raised by its next attempts."""
 
     errors: list[Exception] = field(default_factory=list)
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: ManualClock = field(default_factory=ManualClock)
     passed: list[Task[None]] = field(default_factory=list)
     refused: list[tuple[Task[None], Failure]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)

@@ -14,18 +14,19 @@ from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
 from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
 from services.sqs import OutgoingMessage
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import FakeClock, deliveries, delivery, new_request, send_requests, worker_queue
+from tests.support.worker import deliveries, delivery, new_request, send_requests, worker_queue
 
 
-def in_flight(clock: FakeClock, capacity: int = 10) -> InFlightMessages:
+def in_flight(clock: ManualClock, capacity: int = 10) -> InFlightMessages:
     return InFlightMessages(capacity, VISIBILITY_SECONDS, clock)
 
 
 def test_only_one_decides_what_becomes_of_a_delivery() -> None:
-    held = in_flight(FakeClock())
+    held = in_flight(ManualClock())
     one = delivery()
     held.hold([one], 0)
     assert held.remove(one)
@@ -33,7 +34,7 @@ def test_only_one_decides_what_becomes_of_a_delivery() -> None:
 
 
 def test_two_deliveries_of_one_message_are_two() -> None:
-    held = in_flight(FakeClock())
+    held = in_flight(ManualClock())
     first, second = delivery(1, count=1), delivery(1, count=2)
     held.hold([first, second], 0)
     assert len(held) == 2
@@ -42,7 +43,7 @@ def test_two_deliveries_of_one_message_are_two() -> None:
 
 
 def test_the_timeout_counts_from_when_the_receive_began() -> None:
-    clock = FakeClock()
+    clock = ManualClock()
     held = in_flight(clock)
     one = delivery()
     asked_at = clock()
@@ -52,7 +53,7 @@ def test_the_timeout_counts_from_when_the_receive_began() -> None:
 
 
 def test_what_is_held_is_not_started() -> None:
-    held = in_flight(FakeClock())
+    held = in_flight(ManualClock())
     one, two = deliveries(2)
     held.hold([one, two], 0)
     held.start(one)
@@ -65,7 +66,7 @@ def test_what_is_held_is_not_started() -> None:
 
 @given(st.lists(st.lists(st.sampled_from(["a", "a", "a", "b", None]), max_size=10), max_size=8))
 def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: list[list[str | None]]) -> None:
-    held, numbers = in_flight(FakeClock(), capacity=40), count()
+    held, numbers = in_flight(ManualClock(), capacity=40), count()
     for groups in receives[:4]:
         before = Counter(each.received.group for each in held.everything())
         now = before + Counter(groups)
@@ -80,7 +81,7 @@ def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: lis
 
 
 def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
-    held = in_flight(FakeClock(), capacity=30)
+    held = in_flight(ManualClock(), capacity=30)
     many = held.hold([delivery(number, group="many") for number in range(20)], 0)
     [single, another] = held.hold([delivery(20, group="single"), delivery(21, group="many")], 0)
     assert single.has_priority
@@ -88,13 +89,13 @@ def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
 
 
 def test_no_image_has_priority_where_many_users_send_alike() -> None:
-    held = in_flight(FakeClock(), capacity=40)
+    held = in_flight(ManualClock(), capacity=40)
     added = held.hold([delivery(number, group=f"user {number % 12}") for number in range(36)], 0)
     assert not any(each.has_priority for each in added)
 
 
 def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
-    held = in_flight(FakeClock(), capacity=30)
+    held = in_flight(ManualClock(), capacity=30)
     assert held.wait_for_room(10, NEVER_SECONDS) == 10
     for each in held.hold([delivery(number) for number in range(27)], 0):
         held.start(each)
@@ -105,7 +106,7 @@ def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
 
 
 def test_what_is_held_is_started_before_there_is_room_for_more() -> None:
-    held = in_flight(FakeClock(), capacity=30)
+    held = in_flight(ManualClock(), capacity=30)
     [one] = held.hold([delivery(1)], 0)
     assert held.wait_for_room(10, NEVER_SECONDS) == 0
     held.start(one)
@@ -113,7 +114,7 @@ def test_what_is_held_is_started_before_there_is_room_for_more() -> None:
 
 
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
-    held = in_flight(FakeClock(), capacity=1)
+    held = in_flight(ManualClock(), capacity=1)
     held.hold([delivery()], 0)
     answers: list[int] = []
     waiting = threading.Thread(target=lambda: answers.append(held.wait_for_room(1, NEVER_SECONDS)), daemon=True)
@@ -132,7 +133,7 @@ class Bench:
     """A extender over a queue from which messages have been received."""
 
     def __init__(self, *, fifo: bool = False) -> None:
-        self.clock = FakeClock()
+        self.clock = ManualClock()
         self.sqs = worker_queue(self.clock, fifo=fifo)
         self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
         self.hung: list[str] = []
@@ -349,7 +350,7 @@ def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None
 
 
 def test_the_extender_runs_by_itself_until_it_is_stopped() -> None:
-    clock = FakeClock()
+    clock = ManualClock()
     checked = threading.Semaphore(0)
 
     class Counting(VisibilityExtender):

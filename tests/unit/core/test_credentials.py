@@ -2,7 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
@@ -20,31 +20,24 @@ from core.credentials import (
 )
 from services.errors import NotFoundError
 from services.table import Table
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 
-@dataclass
-class Clock:
-    at: datetime = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(0.0, datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC))
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def tokens(table: Table, clock: Clock) -> PersonalTokens:
-    return PersonalTokens(table, Revocations(table, lambda: clock().timestamp()), clock)
+def tokens(table: Table, clock: ManualClock) -> PersonalTokens:
+    return PersonalTokens(table, Revocations(table, clock), clock)
 
 
 def make(tokens: PersonalTokens, owner: str = "ada", days: int = 30) -> tuple[str, PersonalToken]:
     return tokens.make(
-        owner, f"{owner}@example.org", "nightly", ["read", "classify"], days, int(tokens.clock().timestamp())
+        owner, f"{owner}@example.org", "nightly", ["read", "classify"], days, int(tokens.clock.epoch_seconds())
     )
 
 
@@ -63,7 +56,7 @@ def test_the_table_does_not_hold_the_text(tokens: PersonalTokens, table: Table) 
     assert text not in repr(made)
 
 
-def test_it_is_taken_until_it_expires(tokens: PersonalTokens, clock: Clock) -> None:
+def test_it_is_taken_until_it_expires(tokens: PersonalTokens, clock: ManualClock) -> None:
     text, _ = make(tokens, days=2)
     clock.at += timedelta(days=2, seconds=-1)
     assert tokens.find(text) is not None
@@ -90,10 +83,10 @@ def test_a_text_that_is_no_id_is_unknown_without_a_key_too_long_for_the_table(
         tokens.revoke("ada", "x" * 2_000)
 
 
-def test_e1_a_token_ends_with_the_sign_in_it_was_made_from(tokens: PersonalTokens, clock: Clock) -> None:
-    (before, _), signed_in = make(tokens), int(clock().timestamp())
+def test_e1_a_token_ends_with_the_sign_in_it_was_made_from(tokens: PersonalTokens, clock: ManualClock) -> None:
+    (before, _), signed_in = make(tokens), int(clock.epoch_seconds())
     waits: list[float] = []
-    replace(tokens.revocations, sleep=waits.append).revoke_all_of("ada")
+    replace(tokens.revocations, clock=PlayedClock(utc_now=clock.utc_now, sleep=waits.append)).revoke_all_of("ada")
     assert waits == [0.5]
     clock.at += timedelta(seconds=0.5)
     (after, _), (others, _) = make(tokens), make(tokens, owner="eve")
@@ -103,10 +96,10 @@ def test_e1_a_token_ends_with_the_sign_in_it_was_made_from(tokens: PersonalToken
 
 
 def test_e1_a_revocation_by_a_clock_that_was_years_ahead_locks_nobody_out(
-    tokens: PersonalTokens, clock: Clock
+    tokens: PersonalTokens, clock: ManualClock
 ) -> None:
     text, _ = make(tokens)
-    ahead = replace(tokens.revocations, clock=lambda: clock().timestamp() + 1e8, sleep=lambda _: None)
+    ahead = replace(tokens.revocations, clock=PlayedClock(utc_now=lambda: clock.utc_now() + timedelta(seconds=1e8)))
     ahead.revoke_all_of("ada")
     clock.at += timedelta(seconds=1)
     assert tokens.find(text) is None
@@ -117,12 +110,12 @@ def test_e1_a_revocation_by_a_clock_that_was_years_ahead_locks_nobody_out(
 
 @pytest.mark.parametrize(("revoking", "reading"), [(3_600, 0), (0, 3_600)], ids=["revoking", "reading"])
 def test_a_clock_that_is_behind_for_a_while_brings_back_no_token(
-    tokens: PersonalTokens, clock: Clock, revoking: int, reading: int
+    tokens: PersonalTokens, clock: ManualClock, revoking: int, reading: int
 ) -> None:
     text, _ = make(tokens)
 
     def process_behind_by(seconds: int) -> Revocations:
-        return Revocations(tokens.table, lambda: clock().timestamp() - seconds, lambda _: None)
+        return Revocations(tokens.table, PlayedClock(utc_now=lambda: clock.utc_now() - timedelta(seconds=seconds)))
 
     process_behind_by(revoking).revoke_all_of("ada")
     process_behind_by(reading).last_of("ada")
@@ -136,7 +129,7 @@ def test_tokens_are_listed_newest_first(tokens: PersonalTokens) -> None:
     assert list(tokens.list("ada")) == made[::-1]
 
 
-def test_the_day_of_its_last_use_is_known(tokens: PersonalTokens, clock: Clock) -> None:
+def test_the_day_of_its_last_use_is_known(tokens: PersonalTokens, clock: ManualClock) -> None:
     text, _ = make(tokens)
     assert tokens.list("ada")[0].last_used is None
     tokens.find(text)
@@ -164,7 +157,7 @@ def test_a_use_at_the_same_moment_does_not_bring_back_what_was_revoked(
     assert cast(MemoryTable, table).items == {}
 
 
-def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: Clock) -> None:
+def test_there_are_at_most_twenty_of_a_user(tokens: PersonalTokens, clock: ManualClock) -> None:
     for _ in range(MAX_TOKENS):
         make(tokens, days=1)
     with pytest.raises(TokenNotMadeError, match="revoke one"):

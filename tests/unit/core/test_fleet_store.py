@@ -20,6 +20,7 @@ from core.fleet.models import (
 from core.fleet.store import KEPT_RUNS, Commands, FleetStore
 from services.ec2 import LaunchSpec
 from services.table import Table
+from tests.support.clocks import ManualClock
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCES = FleetInstances(
@@ -54,7 +55,7 @@ def test_a_pause_lasts_from_its_first_moment_until_the_fleet_is_resumed(fleet: F
 
 def test_a_pause_of_operators_lasts_also_if_they_pause_a_fleet_whose_pause_would_end_by_itself(table: Table) -> None:
     until = NOW + timedelta(minutes=45)
-    fleet, later = FleetStore(table, lambda: NOW), FleetStore(table, lambda: until)
+    fleet, later = (FleetStore(table, ManualClock(0.0, at)) for at in (NOW, until))
     fleet.pause(NOW, "a new web instance", until)
     assert later.paused() is None
     fleet.pause(NOW, "")

@@ -29,9 +29,9 @@ from core.result_cache import MARGIN, ResultCache, repeated
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
 from services.table import LAST, Table
+from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import failing_writes, meeting, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.waiting import ManualClock
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

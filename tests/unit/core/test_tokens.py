@@ -34,6 +34,7 @@ from core.tokens import (
     keys_at,
     parse_keys,
 )
+from tests.support.clocks import PlayedClock
 from tests.support.pool_tokens import (
     ACCESS,
     CLIENT,
@@ -297,7 +298,7 @@ class Pool:
     keys: TokenKeys = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keys = TokenKeys(self._fetch, lambda: self.now)
+        self.keys = TokenKeys(self._fetch, PlayedClock(utc_now=lambda: self.now))
 
     def _fetch(self) -> bytes:
         self.asked += 1

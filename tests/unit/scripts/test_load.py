@@ -48,10 +48,11 @@ from scripts.load.metrics import (
     summary_rows,
 )
 from scripts.load.runner import LoadTest, run_concurrently
+from tests.support.clocks import ManualClock
 from tests.support.fake_client import FakeUploads
 from tests.support.hostile_images import HONEST
 from tests.support.servers import served, serving
-from tests.support.waiting import DEADLINE_SECONDS, ManualClock
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -257,7 +258,7 @@ def judged(folder: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
         file.write_bytes(content.encode())
     metrics, clock = LoadMetrics(), ManualClock()
     pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = JobLoad(api, pictures, metrics, 30, threading.Event(), clock, clock.sleep)
+    load = JobLoad(api, pictures, metrics, 30, threading.Event(), clock)
     for part in load.batches():
         load.upload("job", part)
     load.collect("job", lambda images: None)

@@ -14,7 +14,7 @@ from scripts.load.report import nice_ticks, render_report
 from scripts.load.runner import FleetWatch
 from scripts.load.thresholds import MaxFailed, Thresholds, check_thresholds
 from scripts.run.batch import AwsCost
-from tests.support.waiting import ManualClock
+from tests.support.clocks import ManualClock
 
 
 def summary_of(slow: float = 1.0, wrong: int = 0, problem: str = "") -> LoadSummary:
@@ -147,11 +147,11 @@ class Reports(FleetWatch):
 def test_the_cost_is_of_a_report_after_the_test(reported: list[tuple[int, int] | None], cost: int) -> None:
     clock = ManualClock()
     statuses = [None if each is None else {"at": each[0], "cost": each[1]} for each in reported]
-    found = Reports(statuses, clock).next_report(clock.sleep)
+    found = Reports(statuses, clock).next_report()
     assert found is not None
     assert found["cost"] == cost
 
 
 def test_a_system_without_a_fleet_has_no_report() -> None:
     clock = ManualClock()
-    assert Reports([None], clock).next_report(clock.sleep) is None
+    assert Reports([None], clock).next_report() is None

@@ -15,7 +15,7 @@ from scripts.load.inputs import LoadImages, LoadTarget
 from scripts.load.metrics import LoadMetrics
 from scripts.load.runner import LoadTest
 from scripts.load.schedule import LATE_SECONDS, Pacer, ScheduleError, parse_rate, parse_seconds, steady
-from tests.support.waiting import ManualClock
+from tests.support.clocks import ManualClock
 
 HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000)
 

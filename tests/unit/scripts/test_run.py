@@ -7,6 +7,7 @@ import webbrowser
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +34,8 @@ from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, s
 from scripts.run.model import model_setting
 from scripts.run.session import open_in_browser, show_summary
 from scripts.run.system import ROOT, StartError, System, free_port
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fake_client import FakeUploads
-from tests.support.waiting import ManualClock
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 
@@ -81,8 +82,8 @@ def batch(tmp_path: Path, api: FakeApi, truth: dict[str, str], clock: ManualCloc
     files = [tmp_path / name for name in api.labels]
     for path in files:
         path.write_bytes(b"pixels")
-    clock = clock or ManualClock(1_000_000.0)
-    return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock, sleep=clock.sleep)
+    clock = clock or ManualClock(1_000_000.0, datetime.fromtimestamp(0, UTC))
+    return Batch(api, ImageSet("test", files, truth), lambda _progress: None, clock=clock)
 
 
 def test_an_image_that_cannot_be_stored_just_now_is_sent_again_at_its_place(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_equal_filenames_in_different_folders_are_different_images(tmp_path: Pat
     found = images_in(images(tmp_path, "stop/1.jpg", "yield/1.jpg"), ["stop", "yield"])
     assert [found.name_of(file) for file in found.files] == ["stop/1.jpg", "yield/1.jpg"]
     api = FakeApi({"stop/1.jpg": "stop", "yield/1.jpg": "stop"})
-    summary = Batch(api, found, lambda _progress: None, sleep=lambda _seconds: None).run()
+    summary = Batch(api, found, lambda _progress: None, clock=PlayedClock()).run()
     assert (summary.right, summary.wrong, summary.mistakes) == (1, 1, [("yield/1.jpg", "yield", "stop")])
 
 
@@ -317,7 +318,7 @@ def test_folders_named_like_classes_are_the_truth(
 def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> None:
     found = images_in(images(tmp_path, "stop/1.jpg", "holiday/2.jpg"), ["stop"])
     api = FakeApi({"stop/1.jpg": "stop", "holiday/2.jpg": "stop"})
-    summary = Batch(api, found, lambda _progress: None, sleep=lambda _seconds: None).run()
+    summary = Batch(api, found, lambda _progress: None, clock=PlayedClock()).run()
     assert (summary.right, summary.wrong, summary.no_truth, summary.ok) == (1, 0, 1, True)
     console = Console(record=True, width=100)
     show_summary(console, summary, AwsCost(), found.truth_source)

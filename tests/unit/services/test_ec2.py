@@ -12,6 +12,7 @@ from services.ec2 import Fleet, LaunchSpec, console_of
 from services.errors import LaunchError, MetadataError
 from services.metadata import Metadata
 from tests.support.aws_stage import stubbed
+from tests.support.clocks import ManualClock
 from tests.support.servers import INSTANCE_ID, SPOT_ACTION, SPOT_NOTICE, MetadataService
 
 LAUNCHED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,22 +97,22 @@ def service() -> Iterator[MetadataService]:
         yield started
 
 
-def metadata(service: MetadataService, clock: list[float]) -> Metadata:
-    return Metadata(service.url, clock=lambda: clock[0])
+def metadata(service: MetadataService, clock: ManualClock) -> Metadata:
+    return Metadata(service.url, clock=clock)
 
 
 def test_identity_is_read_with_one_token_that_is_renewed_when_it_ages(service: MetadataService) -> None:
-    clock = [0.0]
+    clock = ManualClock(0.0)
     client = metadata(service, clock)
     assert (client.instance_id(), client.region()) == (INSTANCE_ID, "eu-west-1")
     assert service.tokens == 1
-    clock[0] = 20_000
+    clock.now = 20_000
     assert client.instance_id() == INSTANCE_ID
     assert service.tokens == 2
 
 
 def test_there_is_no_spot_notice_until_there_is_one(service: MetadataService) -> None:
-    client = metadata(service, [0.0])
+    client = metadata(service, ManualClock(0.0))
     assert client.spot_action() is None
     service.answers[SPOT_ACTION] = [(200, SPOT_NOTICE)]
     assert client.spot_action() == "terminate"
@@ -121,19 +122,19 @@ def test_there_is_no_spot_notice_until_there_is_one(service: MetadataService) ->
 def test_a_spot_notice_that_cannot_be_read_is_reported(service: MetadataService, notice: str) -> None:
     service.answers[SPOT_ACTION] = [(200, notice)]
     with pytest.raises(MetadataError, match="has no action"):
-        metadata(service, [0.0]).spot_action()
+        metadata(service, ManualClock(0.0)).spot_action()
 
 
 def test_what_is_missing_is_named(service: MetadataService) -> None:
     del service.answers["placement/region"]
     with pytest.raises(MetadataError, match="has no meta-data/placement/region"):
-        metadata(service, [0.0]).region()
+        metadata(service, ManualClock(0.0)).region()
 
 
 def test_a_service_that_refuses_is_reported(service: MetadataService) -> None:
     service.token_status = 403
     with pytest.raises(MetadataError, match="answered 403"):
-        metadata(service, [0.0]).instance_id()
+        metadata(service, ManualClock(0.0)).instance_id()
 
 
 def test_a_machine_that_is_no_instance_gets_an_error() -> None:

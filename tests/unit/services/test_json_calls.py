@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.clients import Clients, new_session
-from services.clock import WallClock
+from services.clock import Clock
 from services.endpoint import Endpoint
 from services.json_calls import authorization
 from tests.support.servers import ScriptedAnswer, ScriptedServer, serving
@@ -63,12 +63,12 @@ def test_a_result_is_that_of_botocore_and_its_calls_share_a_connection(service: 
 def test_the_date_of_each_reply_confirms_the_clock(
     service: ScriptedServer, attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = WallClock()
+    clock = Clock()
     for module in ("clock", "json_calls"):
         monkeypatch.setattr(f"services.{module}.CLOCK", clock)
     service.date = "Wed, 01 Jan 2098 00:00:00 GMT"
     receive(sqs(service, attempts))
-    assert clock.now().year == 2098
+    assert clock.utc_now().year == 2098
 
 
 @given(st.binary(max_size=200), st.none() | st.text("abcdef/+=", min_size=1), st.sampled_from(["sqs", "dynamodb"]))

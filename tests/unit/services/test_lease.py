@@ -16,12 +16,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from services.clock import boot_seconds
+from services.clock import CLOCK
 from services.lease import Lease, move_lease
 from services.table import Table
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.waiting import ManualClock
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ class Contender:
     @classmethod
     def of(cls, table: Table, now: float = 0.0, time_of_day: float = 1.8e9, **options: Any) -> "Contender":
         clock = ManualClock(now)
-        return cls(Lease(table, "controller", LENGTH, clock=clock, now=lambda: time_of_day, **options), clock)
+        played = PlayedClock(clock, lambda: datetime.fromtimestamp(time_of_day, UTC))
+        return cls(Lease(table, "controller", LENGTH, clock=played, **options), clock)
 
     @classmethod
     def started_by(cls, supervisor: str, table: Table, now: float = 0.0) -> "Contender":
@@ -179,8 +180,8 @@ def test_each_tenure_has_a_greater_token_than_all_before(table: Table) -> None:
 
 
 def test_time_in_which_the_machine_is_suspended_counts(table: Table) -> None:
-    assert Lease(table, "controller", LENGTH).clock is boot_seconds
-    before, now, after = (time.clock_gettime(time.CLOCK_BOOTTIME), boot_seconds(), boot_seconds())
+    assert Lease(table, "controller", LENGTH).clock is CLOCK
+    before, now, after = (time.clock_gettime(time.CLOCK_BOOTTIME), CLOCK.boot_seconds(), CLOCK.boot_seconds())
     assert before <= now <= after
 
 

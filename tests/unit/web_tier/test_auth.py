@@ -13,7 +13,7 @@ from werkzeug.test import EnvironBuilder
 
 from services.errors import ConfigError
 from services.users import Account, UserPool
-from tests.support.people import Clock
+from tests.support.clocks import ManualClock
 from web_tier.auth import context
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, AccountCache
 from web_tier.auth.guard import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
@@ -113,8 +113,8 @@ def test_sealed_facts_are_valid_for_their_purpose_and_time(monkeypatch: pytest.M
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 class Pool:
@@ -127,23 +127,23 @@ class Pool:
         return None if sub == "deleted" else Account(sub, "", self.enabled, frozenset())
 
 
-def test_an_account_is_fetched_once_a_minute_even_if_deleted_or_disabled_meanwhile(clock: Clock) -> None:
+def test_an_account_is_fetched_once_a_minute_even_if_deleted_or_disabled_meanwhile(clock: ManualClock) -> None:
     pool = Pool()
-    known = AccountCache(cast(UserPool, pool), clock.seconds)
+    known = AccountCache(cast(UserPool, pool), clock)
     for _ in range(2):
         assert known.find("ada") is not None
         assert known.find("deleted") is None
         pool.enabled = False
     assert pool.asked == ["ada", "deleted"]
-    clock.go_on(ACCOUNT_LIFETIME_SECONDS)
+    clock.advance(ACCOUNT_LIFETIME_SECONDS)
     assert known.find("ada") is None
     assert pool.asked == ["ada", "deleted", "ada"]
 
 
-def test_the_account_cache_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_cache_is_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "MAX_ACCOUNTS", 2)
     pool = Pool()
-    known = AccountCache(cast(UserPool, pool), clock.seconds)
+    known = AccountCache(cast(UserPool, pool), clock)
     for sub in ("ada", "bob", "eve", "bob", "ada"):
         known.find(sub)
     assert pool.asked == ["ada", "bob", "eve", "ada"]

@@ -28,6 +28,7 @@ from tests.support.autoscaler import (
     fleet_settings,
     heartbeat,
 )
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -80,7 +81,7 @@ class Bench:
         self.autoscaler = Autoscaler(
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings(**settings)),
             store=self.operators,
-            observer=Observer(queue, queue, fleet, launches, self.clock, cpu_clock=self.cpu_seconds),
+            observer=Observer(queue, queue, fleet, launches, PlayedClock(self.clock, cpu_seconds=self.cpu_seconds)),
             health=UnhealthyTerminator(fleet, tracker, 60, Tenure(), self.clock),
             launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
             meter=BillingMeter(flat_prices(hourly), before, clock=self.clock),

@@ -13,6 +13,7 @@ from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from services.ec2 import Instance
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, flat_prices, fleet_snapshot, instance
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import (
     MAX_PERIOD_SECONDS,
@@ -41,7 +42,7 @@ def figures(bill: Bill) -> tuple[float, float]:
 
 
 def test_the_peak_stays_until_a_new_batch_begins() -> None:
-    meter = BillingMeter(FREE, clock=Clock(), now=lambda: EPOCH)
+    meter = BillingMeter(FREE, clock=Clock(0.0))
     peaks = []
     for seen in (
         observed(0, 100),
@@ -58,7 +59,7 @@ def test_the_peak_stays_until_a_new_batch_begins() -> None:
 
 def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_controller() -> None:
     clock, prices = Clock(), flat_prices(0.36, **{"c7a.large": 0.036})
-    priced = BillingMeter(prices, None, clock, lambda: EPOCH)
+    priced = BillingMeter(prices, None, PlayedClock(clock, lambda: EPOCH))
     spot = replace(instance("i-1"), spot=True)
     priced.update(replace(observed(1), instances=(instance("i-0"), spot)))
     clock.now += 90
@@ -66,7 +67,7 @@ def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_contro
     assert figures(priced.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
     at = EPOCH + timedelta(seconds=90)
     left = snapshot(180, peak=2, running=1).model_copy(update={"cost": priced.bill.dollars, "at": at})
-    successor = BillingMeter(prices, left, clock, lambda: at)
+    successor = BillingMeter(prices, left, PlayedClock(clock, lambda: at))
     clock.now += 10
     successor.update(observed(1))
     assert figures(successor.bill) == pytest.approx((180, 90 * 1e-4 + 90 * 1e-5))
@@ -77,7 +78,7 @@ def test_each_instance_keeps_the_price_of_its_type_and_market_under_a_new_contro
 
 def test_a_clock_that_is_ten_minutes_behind_ec2s_makes_no_duration_negative() -> None:
     clock = Clock()
-    meter = BillingMeter(FREE, clock=clock, now=lambda: EPOCH - timedelta(minutes=10))
+    meter = BillingMeter(FREE, clock=PlayedClock(clock, lambda: EPOCH - timedelta(minutes=10)))
     meter.update(observed(1))
     clock.now += 70
     meter.update(observed(1))
@@ -139,7 +140,7 @@ FIRST, AGAIN = EPOCH, EPOCH + timedelta(seconds=30)
 def test_each_start_costs_its_minimum_once_whether_it_was_seen_running_or_not(
     rounds: list[FleetDescription], starts: int
 ) -> None:
-    meter = BillingMeter(FREE, clock=Clock(), now=lambda: EPOCH)
+    meter = BillingMeter(FREE, clock=Clock(0.0))
     for each in rounds:
         meter.update(each)
     assert meter.bill.seconds == 60 * starts
@@ -152,7 +153,7 @@ def test_a_start_of_the_previous_controller_is_billed_by_only_one_of_them(
     launched_after: int, pending: int, billed: float
 ) -> None:
     before = fleet_snapshot(EPOCH, pending=pending)
-    meter = BillingMeter(FREE, before, Clock(), lambda: EPOCH)
+    meter = BillingMeter(FREE, before, Clock(0.0))
     ended = instance("i-0", "terminated", EPOCH + timedelta(seconds=launched_after))
     for each in (described(), described(launched=["i-0"]), described(ended, launched=["i-0"]), described(ended)):
         meter.update(each)
@@ -177,7 +178,7 @@ class Site:
 
     def take_over(self, before: FleetSnapshot | None) -> None:
         began = EPOCH + timedelta(seconds=self.clock.now - 1000)
-        self.meter = BillingMeter(flat_prices(HOURLY), before, self.clock, lambda: began)
+        self.meter = BillingMeter(flat_prices(HOURLY), before, PlayedClock(self.clock, lambda: began))
 
     def run_for(self, seconds: int = 1) -> None:
         for _ in range(seconds):
@@ -404,8 +405,7 @@ def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controll
         return BillingMeter(
             flat_prices(1.08, **{"c7a.large": 0.36}),
             before,
-            clock,
-            lambda: moment + timedelta(seconds=clock.now - began),
+            PlayedClock(clock, lambda: moment + timedelta(seconds=clock.now - began)),
         )
 
     def fleet_since(at: datetime) -> Observation:
@@ -436,7 +436,9 @@ def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controll
 def test_while_images_wait_a_new_period_begins_at_midnight_utc() -> None:
     clock = Clock()
     began, evening = clock.now, datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
-    meter = BillingMeter(flat_prices(3.6), None, clock, lambda: evening + timedelta(seconds=clock.now - began))
+    meter = BillingMeter(
+        flat_prices(3.6), None, PlayedClock(clock, lambda: evening + timedelta(seconds=clock.now - began))
+    )
     for _ in range(120):
         meter.update(observed(1, 5))
         clock.now += 1

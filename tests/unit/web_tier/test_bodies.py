@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeou
 
 from fleetsight_client.names import shown_name
 from tests.support import fixtures
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
@@ -267,7 +268,7 @@ class Trickle(BytesIO):
 
 def test_a_trickling_client_times_out_after_the_grace(connection: socket.socket) -> None:
     client = Trickle(piece=1, seconds=1)
-    body = TimeoutStream(client, connection, clock=client.clock)
+    body = TimeoutStream(client, connection, clock=PlayedClock(client.clock))
     with pytest.raises(RequestTimeout):
         for _ in range(100):
             body.read(1000)
@@ -302,7 +303,7 @@ def test_a_read_returns_what_has_come_of_the_body_and_nothing_of_the_next_reques
 
 def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -> None:
     client = Trickle(piece=2048, seconds=1)
-    body = TimeoutStream(client, connection, clock=client.clock)
+    body = TimeoutStream(client, connection, clock=PlayedClock(client.clock))
     assert sum(len(body.read(4096)) for _ in range(300)) == 300 * 2048
 
 
@@ -317,7 +318,7 @@ def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -
 
 def test_only_the_wait_for_the_client_counts(connection: socket.socket) -> None:
     client = Trickle(piece=10, seconds=0)
-    body = TimeoutStream(client, connection, clock=client.clock)
+    body = TimeoutStream(client, connection, clock=PlayedClock(client.clock))
     for _ in range(10):
         body.read(10)
         client.now += 100  # between two reads

@@ -10,6 +10,7 @@ import pytest
 
 from core.bundle_facts import BundleFacts
 from services.errors import NotFoundError
+from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.uploads.served_models import FRESH_SECONDS, BundleReader
 
@@ -26,7 +27,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
-    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0])
+    bundle = BundleReader(tmp_path, no_object, clock=PlayedClock(lambda: now[0]))
     for _ in range(3):
         assert bundle.facts() == BundleFacts()
         now[0] += FRESH_SECONDS
@@ -53,7 +54,7 @@ def test_threads_wait_for_the_facts_that_another_thread_reads(
             may_end.set()  # a second thread has come
         return now
 
-    bundle = BundleReader(Path("s3://models/signs"), get, clock=clock)
+    bundle = BundleReader(Path("s3://models/signs"), get, clock=PlayedClock(clock))
     if known is not None:
         assert bundle.facts().digest == known
     now, is_slow = now + FRESH_SECONDS, True
@@ -70,7 +71,7 @@ def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
 
 def test_facts_that_could_not_be_read_are_read_again_soon(tmp_path: Path) -> None:
     now = [0.0]
-    bundle = BundleReader(tmp_path, no_object, clock=lambda: now[0], fresh_seconds=300)
+    bundle = BundleReader(tmp_path, no_object, clock=PlayedClock(lambda: now[0]), fresh_seconds=300)
     assert bundle.facts() == BundleFacts()
     build(tmp_path, "one")
     now[0] += FRESH_SECONDS

@@ -20,6 +20,7 @@ from services.lease import Tenure
 from tests.conftest import shipped_values
 from tests.support.autoscaler import Clock
 from tests.support.aws_stage import stubbed
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.features.notifications.cap_notifier import (
@@ -80,7 +81,7 @@ class Scene:
         """Start a controller, which remembers nothing but what is stored."""
         receivers = [CapReceiver(name, f"to {name}", self._sender(name), "secret") for name in self.names]
         tenure = Tenure(token=self.token, active=lambda: self.active)
-        self.notifier = CapNotifier(self.store, receivers, tenure, self.clock, lambda: self.at)
+        self.notifier = CapNotifier(self.store, receivers, tenure, PlayedClock(self.clock, lambda: self.at))
 
     def _sender(self, name: str) -> Callable[[ChannelMessage], None]:
         def send(message: ChannelMessage) -> None:

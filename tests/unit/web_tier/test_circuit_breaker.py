@@ -15,6 +15,7 @@ from core.ids import new_id
 from core.messages import ClassificationResult, Heartbeat, WorkerEnd
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.circuit_breaker import IDLE, MAX_FAILED_RUNS, CircuitBreaker
 from web_tier.autoscaler.decide import Plan, decide
@@ -54,7 +55,7 @@ class Site:
     circuit: FleetCircuit = field(default_factory=FleetCircuit)
 
     def __post_init__(self) -> None:
-        self.registry = WorkerRegistry(self.clock, self.now)
+        self.registry = WorkerRegistry(PlayedClock(self.clock, self.now))
         self.start_controller()
 
     def now(self) -> datetime:
@@ -79,10 +80,10 @@ class Site:
         for number, at in enumerate(self.launches):
             if (ago := self.clock.now - at) < LAUNCH_VISIBLE_SECONDS:
                 self.recent.add([f"i-{number}"], ago=ago)  # from the journal
-        self.registry = WorkerRegistry(self.clock, self.now)
+        self.registry = WorkerRegistry(PlayedClock(self.clock, self.now))
         self.registry.adopt(adopted)
         self.tracker = InstanceTracker(self.registry)
-        self.breaker = CircuitBreaker(self.circuit, self.now)
+        self.breaker = CircuitBreaker(self.circuit, PlayedClock(self.clock, self.now))
 
     def round(self, draining: Sequence[str] = ()) -> Plan:
         """Observe, decide and launch."""

@@ -17,6 +17,7 @@ from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.lease import Tenure
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import WRITES, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -60,7 +61,7 @@ def exists(store: JobStore, job: Job) -> bool:
 
 
 def expire(store: JobStore, now: datetime = NOW) -> None:
-    JobExpiry(store, LIFETIME, Tenure(), lambda: now).tick()
+    JobExpiry(store, LIFETIME, Tenure(), PlayedClock(utc_now=lambda: now)).tick()
 
 
 @pytest.mark.parametrize("has_successor", [False, True])
@@ -202,7 +203,7 @@ def test_a_job_used_in_the_future_by_a_wrong_clock_expires_after_a_lifetime() ->
     store, now = JobStore(MemoryTable()), [NOW]
     job = make_job(store, OLD)
     store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
-    expiry = JobExpiry(store, LIFETIME, Tenure(), lambda: now[0])
+    expiry = JobExpiry(store, LIFETIME, Tenure(), PlayedClock(utc_now=lambda: now[0]))
     expiry.tick()
     now[0] += LIFETIME - timedelta(minutes=1)
     expiry.tick()
@@ -235,10 +236,10 @@ def test_a_job_expires_if_it_is_old_enough_and_not_open() -> None:
 def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
     store = JobStore(MemoryTable())
     old = make_job(store, 3 * LIFETIME)
-    JobExpiry(store, timedelta(0), Tenure(), lambda: NOW).tick()
-    JobExpiry(store, LIFETIME, Tenure(active=lambda: False), lambda: NOW).tick()
+    JobExpiry(store, timedelta(0), Tenure(), ManualClock(0.0, NOW)).tick()
+    JobExpiry(store, LIFETIME, Tenure(active=lambda: False), ManualClock(0.0, NOW)).tick()
     turns = iter([True, False])
-    JobExpiry(store, LIFETIME, Tenure(active=lambda: next(turns)), lambda: NOW).tick()
+    JobExpiry(store, LIFETIME, Tenure(active=lambda: next(turns)), ManualClock(0.0, NOW)).tick()
     assert exists(store, old)
 
 
@@ -246,7 +247,7 @@ def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
     store = JobStore(MemoryTable())
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
     store.put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
-    expiry = JobExpiry(store, LIFETIME, Tenure(), lambda: NOW)
+    expiry = JobExpiry(store, LIFETIME, Tenure(), ManualClock(0.0, NOW))
     for _ in range(2):
         expiry.tick()
         assert [exists(store, job) for job in (kept, empty, young)] == [True, False, True]

@@ -13,7 +13,7 @@ from core.jobs.store import JobStore
 from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.support.autoscaler import flat_prices, fleet_settings, fleet_snapshot, instance
-from tests.support.clocks import YEAR, World
+from tests.support.clocks import YEAR, PlayedClock, World
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.observe import Observation
@@ -36,7 +36,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.world.reply()
-        now = self.world.clock.now()
+        now = self.world.clock.utc_now()
         for age in range(9):
             at = now - timedelta(days=age)
             self.store.create(Job(f"{first_id_of(at)[:20]}{age:06}", "job", at))
@@ -48,7 +48,7 @@ class Controller:
         if hasattr(self, "meter"):
             bill = self.meter.bill
             before = fleet_snapshot(
-                self.world.clock.now(),
+                self.world.clock.utc_now(),
                 running=int(self.launched_at is not None),
                 billed_seconds=bill.seconds,
                 cost=bill.dollars,
@@ -56,10 +56,10 @@ class Controller:
             )
         self.world.start()
         self.world.reply()
-        clock, boot = self.world.clock, lambda: self.world.boot
+        clock = PlayedClock(lambda: self.world.boot, self.world.clock.utc_now)
         over = tuple(self.days.values())
-        self.meter = BillingMeter(flat_prices(0.36), before, boot, clock.now, over=over)
-        self.expiry = JobExpiry(self.store, timedelta(days=7), Tenure(), clock.now)
+        self.meter = BillingMeter(flat_prices(0.36), before, clock, over=over)
+        self.expiry = JobExpiry(self.store, timedelta(days=7), Tenure(), clock)
 
     def round(self, *, has_worker: bool) -> tuple[object, ...]:
         """Run a round; return everything that depends on the time."""

@@ -21,6 +21,7 @@ from services.lease import Tenure
 from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import Clock
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import WRITES
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -277,7 +278,7 @@ def failing(bad: str, error: Exception | None = None) -> Site:
     site = Site(writer=FailingWriter)
     writer = failing_writer(site)
     writer.bad, writer.error, writer.tried = {bad}, error or UnrecordableError(), []
-    writer.sleep = lambda _seconds: None
+    writer.jobs.clock = PlayedClock(sleep=lambda _seconds: None)
     return site
 
 
@@ -324,7 +325,7 @@ def test_a_throttled_job_is_tried_alone_after_all_others_and_then_not_for_a_whil
     """Row 49: a throttled call is repeated for seconds."""
     site, left = failing(ONE, throttled), list[int]()
     writer = failing_writer(site)
-    writer.sleep = lambda _seconds: left.append(len(site.queue.messages))
+    writer.jobs.clock = PlayedClock(sleep=lambda _seconds: left.append(len(site.queue.messages)))
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
     together = {ref.image_id for refs in IMAGES.values() for ref in refs[:12]}
@@ -353,7 +354,7 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
             site.collector.tick()
         depth[0] -= 1
 
-    writer.sleep = collect_meanwhile
+    writer.jobs.clock = PlayedClock(sleep=collect_meanwhile)
     site.send(done(IMAGES[ONE][0]))
     site.collector.tick()
     assert most == [MAX_ALONE]

@@ -21,6 +21,7 @@ from services.errors import NotFoundError
 from services.table import Table
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
 from tests.support.memory_aws.calls import refusal
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -80,7 +81,7 @@ def ended(instance_id: str = ENDED, at: datetime = NOW) -> EndedInstance:
 
 
 def consoles_of(service: ConsoleService, clock: Clock | None = None, places: int = 8) -> InstanceConsoles:
-    return InstanceConsoles(lambda: cast(Any, service), Bulkhead(places), clock or Clock(), lambda: NOW)
+    return InstanceConsoles(lambda: cast(Any, service), Bulkhead(places), PlayedClock(clock or Clock(), lambda: NOW))
 
 
 # What an instance has written

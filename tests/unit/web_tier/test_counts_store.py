@@ -15,6 +15,7 @@ from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -61,10 +62,10 @@ def test_counts_of_a_version_without_tokens_are_replaced() -> None:
 
 def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:
     store, now = stored_jobs(), EPOCH + timedelta(seconds=5)
-    ResultPath(store, now=lambda: EPOCH).results.record([done(REFS[0])])
+    ResultPath(store, clock=Clock(0.0)).results.record([done(REFS[0])])
     store.put_done([done(REFS[1]), done(IMAGES[JOBS[1]][0])])
     store.put_failed(not_done(REFS[2]))
-    successor = ResultPath(store, now=lambda: now)
+    successor = ResultPath(store, clock=PlayedClock(utc_now=lambda: now))
     assert all(successor.images.is_accepted(IMAGES[job_id][0]) for job_id in JOBS)
     successor.counts.tick()
     assert store.counts(JOBS[0]) == Counts(2, 1, 40, EPOCH, now)

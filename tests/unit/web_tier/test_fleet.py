@@ -31,6 +31,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import Table
 from tests.support.autoscaler import PRICES, fleet_snapshot
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images
 from web_tier.controller.previous_end import record_previous_end
 from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart, ceiling
@@ -224,7 +225,9 @@ def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
     client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(client.application.extensions["fleetsight"], "reports", ControllerReports(lambda: now))
+    monkeypatch.setattr(
+        client.application.extensions["fleetsight"], "reports", ControllerReports(PlayedClock(lambda: now))
+    )
     job = Job(new_id(), "", NOW)
     store.create(job)
     FleetStore(store.table).put_snapshot(SNAPSHOT)
@@ -641,7 +644,7 @@ FIRST = fleet_snapshot(NOW, running=1, max_workers=5, peak_workers=1, billed_sec
 @pytest.mark.parametrize("step", [timedelta(seconds=5), -timedelta(minutes=10)], ids=["onwards", "back"])
 def test_a_controller_is_silent_since_its_last_report_was_read_for_any_clock(step: timedelta) -> None:
     now = 1_000.0
-    reports = ControllerReports(lambda: now)
+    reports = ControllerReports(PlayedClock(lambda: now))
     assert reports.silent_seconds(None) == 0
     assert reports.silent_seconds(FIRST) == 0
     now += 40

@@ -14,6 +14,7 @@ from services.backoff import Backoff
 from services.lease import Tenure
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.health import (
     DRAIN_GRACE_SECONDS,
@@ -47,7 +48,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock, self.down = Clock(), False
-        self.registry = WorkerRegistry(self.clock, self.now)
+        self.registry = WorkerRegistry(PlayedClock(self.clock, self.now))
         self.tracker = InstanceTracker(self.registry)
 
     def now(self) -> datetime:
@@ -165,7 +166,7 @@ def answer(worker: str) -> ClassificationResult:
 
 def registry(clock: Clock | None = None, max_workers: int = 5) -> WorkerRegistry:
     ticking = clock or Clock()
-    return WorkerRegistry(ticking, lambda: EPOCH + timedelta(seconds=ticking.now), max_workers)
+    return WorkerRegistry(ticking, max_workers)
 
 
 def test_a_worker_is_known_by_its_heartbeats_and_by_its_answers() -> None:
@@ -451,7 +452,7 @@ def test_a_worker_that_reports_is_never_terminated_however_late_reports_are_read
     """
     clock, ec2 = Clock(0.0), MemoryEC2()
     ec2.states["a"] = "running"
-    registry = WorkerRegistry(clock, lambda: EPOCH + timedelta(seconds=clock.now))
+    registry = WorkerRegistry(clock)
     health = UnhealthyTerminator(ec2.fleet(), InstanceTracker(registry), DRAIN, Tenure(), clock)
     late = iter(beats * 1_000)
     unread, next_beat = list[float](), boot

@@ -27,6 +27,7 @@ from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support import fixtures
+from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -344,8 +345,8 @@ def cache(store: JobStore) -> ResultCache:
 
 @pytest.fixture
 def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
-    cached_results = CachedResults(cache, lambda: "d1", lambda: NOW)
-    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results, clock=lambda: NOW)
+    cached_results = CachedResults(cache, lambda: "d1", ManualClock(0.0, NOW))
+    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results, clock=ManualClock(0.0, NOW))
     yield caching
     caching.pool.shutdown()
 
@@ -414,7 +415,7 @@ def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
     uploads = files(1, 2)
     remember(cache, [answer_of(upload) for upload in uploads])
     for model in (None, "d2"):
-        cached_results = CachedResults(cache, lambda model=model: model, lambda: NOW)  # type: ignore[misc]
+        cached_results = CachedResults(cache, lambda model=model: model, ManualClock(0.0, NOW))  # type: ignore[misc]
         other = replace(caching, cached_results=cached_results)
         assert cached(other.ingest(job, uploads)) == [False, False]
     for error in (client_error(503), TableBusyError("busy")):

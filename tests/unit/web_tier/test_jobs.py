@@ -23,6 +23,7 @@ from core.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -358,7 +359,7 @@ def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobSto
             store,
             shop.queue,
             inspect,
-            clock=lambda: datetime.now(UTC) + skew,  # noqa: B023
+            clock=PlayedClock(utc_now=lambda: datetime.now(UTC) + skew),  # noqa: B023
         )
         assert retry_image(intake, shop.job, store.image(image.ref), store.result(image.ref)).sent == 1
         assert retry_image(intake, shop.job, store.image(image.ref), store.result(image.ref)).running == 1

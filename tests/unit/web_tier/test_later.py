@@ -14,8 +14,8 @@ from services.clock import utc_now
 from services.sqs import QueueCounts
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import NOW, add_images, done, put_results
-from tests.support.waiting import ManualClock
 from web_tier.autoscaler.later import LaterJobs
 
 HOUR = timedelta(hours=1)
@@ -39,7 +39,7 @@ def queue(waiting: int, in_flight: int = 0) -> QueueCounts:
 
 def test_only_other_images_need_workers_at_once(store: JobStore) -> None:
     clock = ManualClock()
-    later = LaterJobs(store, clock, lambda: NOW)
+    later = LaterJobs(store, PlayedClock(clock, lambda: NOW))
     night, noon = opened(store, 30, NOW + 8 * HOUR), opened(store, 20, NOW + 2 * HOUR)
     assert others(later, queue(50)) == 0
     assert list(later.due) == [(7_200.0, 20), (28_800.0, 30)]
@@ -65,14 +65,14 @@ def test_many_jobs_for_later_are_five_groups_and_none_is_due_after_what_waits_be
     assert len({replace(job, owner="").group for job in jobs[:9]}) == 9, "without users nobody is treated unfairly"
     opened(store, 30, NOW + 15 * HOUR)
     opened(store, 20, NOW + 14 * HOUR)
-    later = LaterJobs(store, ManualClock(), lambda: NOW)
+    later = LaterJobs(store, ManualClock(0.0, NOW))
     others(later, queue(50))
     assert sorted(later.due) == [(50_400.0, 20), (50_400.0, 30)]
 
 
 def test_images_that_are_not_counted_yet_are_those_of_the_only_jobs(store: JobStore) -> None:
     opened(store, 2, NOW + HOUR)
-    later = LaterJobs(store, ManualClock(), lambda: NOW)
+    later = LaterJobs(store, ManualClock(0.0, NOW))
     assert (others(later, queue(12)), later.due) == (0, ((3_600.0, 12),))
 
 

@@ -16,6 +16,7 @@ from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
 from services.errors import FleetsightError
 from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
@@ -43,7 +44,9 @@ class Desk:
 
     def journal(self, writer: str = "a", ahead: float = 0.0) -> ControllerJournal:
         """A controller's journal; its wall clock is `ahead` by so many seconds."""
-        return ControllerJournal(self.store, writer, self.clock, lambda: self.now() + timedelta(seconds=ahead))
+        return ControllerJournal(
+            self.store, writer, PlayedClock(self.clock, lambda: self.now() + timedelta(seconds=ahead))
+        )
 
     def open(self, writer: str = "a", ahead: float = 0.0) -> ControllerJournal:
         journal = self.journal(writer, ahead)

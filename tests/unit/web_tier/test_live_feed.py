@@ -18,8 +18,9 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
 from services.table import LAST
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.bulkheads import Bulkhead
 from web_tier.results import job_snapshot, live_feed
 from web_tier.results.job_snapshot import ImageRow
@@ -63,7 +64,7 @@ def stream_of(feed: ScriptedFeed, cursor: str = "") -> Stream:
 
 
 def lines(feed: ScriptedFeed, cursor: str = "") -> list[str]:
-    return list(event_stream(stream_of(feed, cursor), lambda: feed.stopping, lambda: feed.now))
+    return list(event_stream(stream_of(feed, cursor), lambda: feed.stopping, PlayedClock(lambda: feed.now)))
 
 
 def test_an_event_has_its_cursor_as_id_so_that_a_browser_can_resume() -> None:
@@ -97,7 +98,7 @@ class BusyFeed(ScriptedFeed):
 @pytest.mark.parametrize("feed", [ScriptedFeed(), BusyFeed()], ids=["silent", "busy"])
 def test_s14_a_stream_ends_with_the_credentials_that_opened_it(feed: ScriptedFeed) -> None:
     ends = 3 * HEARTBEAT_SECONDS
-    list(event_stream(stream_of(feed), clock=lambda: feed.now, is_allowed=lambda: feed.now < ends))
+    list(event_stream(stream_of(feed), clock=PlayedClock(lambda: feed.now), is_allowed=lambda: feed.now < ends))
     assert ends <= feed.now <= ends + HEARTBEAT_SECONDS
 
 

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from core.jobs.models import MergedFile, MinScores
 from core.jobs.store import JobStore
+from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, add_images, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.results.live_feed import JobFeed
@@ -66,7 +67,7 @@ def test_unsure_is_a_label_of_its_own_wherever_a_job_is_read(
 def test_live_rows_have_the_border_of_their_job(client: FlaskClient, store: JobStore) -> None:
     job = store.job(new_job(client, min_score=0.95))
     [image] = add_images(store, job, "a.jpg")
-    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=lambda: 0.0)
+    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=ManualClock(0.0))
     feed.poll()
     [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
     put_results(store, job, done(image, "stop", 0.93))
@@ -81,7 +82,7 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
     job = store.job(new_job(client))
     images, api, page = add_images(store, job, "a.jpg", "b.jpg"), f"/api/v1/jobs/{job.job_id}", f"/jobs/{job.job_id}"
     put_results(store, job, done(images[0], "stop", 0.6), done(images[1], "yield", 0.6))
-    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=lambda: 0.0)
+    feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=ManualClock(0.0))
     feed.poll()
     [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
     store.put_merged(job.job_id, MergedFile("key", store.status(job.job_id).edition, NOW))

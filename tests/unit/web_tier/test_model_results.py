@@ -16,6 +16,7 @@ from core.model_catalog import CatalogStore
 from core.model_results import MAX_MODELS
 from services.lease import Tenure
 from services.table import TableBusyError
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import MODEL, NOW, client_error, done, failed, record
 from tests.support.memory_aws.calls import failing_writes
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -44,7 +45,9 @@ class Counting:
     def __post_init__(self) -> None:
         self.store = FleetStore(self.table)
         tenure = Tenure(token=self.token, active=lambda: self.is_active)
-        self.writer = ModelResultsWriter(self.store, tenure, cast(CatalogStore, self), lambda: self.at)
+        self.writer = ModelResultsWriter(
+            self.store, tenure, cast(CatalogStore, self), PlayedClock(utc_now=lambda: self.at)
+        )
 
     def find(self) -> "Counting":
         """Return a catalogue that only says since when a share of the new jobs gets another model."""

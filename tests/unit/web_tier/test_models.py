@@ -47,6 +47,7 @@ from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem, upload
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results, record
 from tests.support.memory_aws.calls import Call, run_effect
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -472,7 +473,7 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
     bucket = MemoryBucket()
     monkeypatch.setattr(served, "_bucket_named", lambda _name: bucket)
     monkeypatch.setattr(served.configured, "get", lambda _bucket, key: bucket.get(key))
-    monkeypatch.setattr(served._refresh, "clock", lambda: now[0])
+    monkeypatch.setattr(served._refresh, "clock", PlayedClock(lambda: now[0]))
     find = CatalogStore.find
 
     def counted(catalogs: CatalogStore) -> Any:
@@ -596,7 +597,7 @@ def test_a_new_model_that_workers_cannot_load_is_rolled_back_by_itself(
     rolling = rolled_out(with_model(recording.catalogs.find(), version), "other", share, NOW)  # type: ignore[arg-type]
     recording.catalogs.change(lambda _: rolling, lambda: pytest.fail("it is stored"))
     clock = partial(next, itertools.count(step=CHECK_SECONDS))
-    guard = recording.guard(now=lambda: NOW, clock=clock)
+    guard = recording.guard(clock=PlayedClock(clock, lambda: NOW))
     assert guard.check(()) == guard.check([good]) == guard.check([good, bad]) == []
     recording.is_active = False
     assert guard.check([bad]) == []
@@ -620,7 +621,7 @@ def test_a_canary_whose_jobs_clearly_fail_more_is_rolled_back_by_itself(recordin
     catalog = recording.catalogs.change(
         lambda before: rolled_out(with_model(before, version), "other", 0.1, NOW), lambda: pytest.fail("it is stored")
     )
-    guard = recording.guard(clock=partial(next, itertools.count(step=CHECK_SECONDS)))
+    guard = recording.guard(clock=PlayedClock(partial(next, itertools.count(step=CHECK_SECONDS))))
     model = Model(name="other", digest=version.digest)
     drawn = (each for each in iter(new_id, "") if model_for_job(catalog, None, each).digest == version.digest)
     for number, job_id in enumerate(itertools.islice(drawn, 5)):
@@ -637,7 +638,7 @@ def test_a_canary_whose_jobs_clearly_fail_more_is_rolled_back_by_itself(recordin
 def test_the_catalogue_is_read_rarely_while_a_model_cannot_be_loaded(recording: Recording, other: Path) -> None:
     recording.recorder.tick()
     times = [0.0]
-    guard = recording.guard(clock=lambda: times[0])
+    guard = recording.guard(clock=PlayedClock(lambda: times[0]))
     assert guard.check([digest_of(other)]) == []
     recording.configure(other)
     recording.recorder.tick()
@@ -651,7 +652,7 @@ def test_a_model_that_served_for_long_is_not_rolled_back_by_itself(recording: Re
     recording.recorder.tick()
     recording.configure(other)
     recording.recorder.tick()
-    guard = recording.guard(now=lambda: datetime.now(UTC) + NEW_FOR)
+    guard = recording.guard(clock=PlayedClock(utc_now=lambda: datetime.now(UTC) + NEW_FOR))
     assert guard.check([digest_of(other)]) == []
     assert recording.names()[0] == "other"
 

@@ -28,6 +28,7 @@ from services.table import TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images, done, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.servers import served
@@ -89,8 +90,7 @@ class Scene:
             {"webhook": self.send, "email": self.send},
             cast(ResultsFileWriter, self),
             Tenure(active=lambda: self.active),
-            self.clock,
-            lambda: NOW,
+            PlayedClock(self.clock, lambda: NOW),
             self.threads.append,
         )
 

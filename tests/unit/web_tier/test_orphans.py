@@ -17,6 +17,7 @@ from core.jobs.store import JobStore
 from services.lease import Tenure
 from services.s3 import UploadForm
 from services.table import TableBusyError
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, client_error, done, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
@@ -70,7 +71,7 @@ class Process:
             JobStore(table),
             self.queue,
             inspect,
-            clock=site.now,
+            clock=PlayedClock(utc_now=site.now),
             pool=TurnExecutor(1, "ingest"),
         )
         self.direct = PresignedUploads(self.ingest, bucket, cast(Any, Forms()), FORM_SECONDS, MemorySource())
@@ -131,8 +132,10 @@ class Site:
     def __post_init__(self) -> None:
         self.store = JobStore(self.table)
         self.queue = MemoryQueue()
-        ingest = ImageIngest(ImageLimits(), self.bucket, self.store, self.queue, inspect, clock=self.now)
-        self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, Tenure(), lambda: self.seconds)
+        ingest = ImageIngest(
+            ImageLimits(), self.bucket, self.store, self.queue, inspect, clock=PlayedClock(utc_now=self.now)
+        )
+        self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, Tenure(), PlayedClock(lambda: self.seconds))
 
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.seconds)

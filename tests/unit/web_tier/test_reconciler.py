@@ -183,7 +183,8 @@ def test_a_request_whose_reply_was_lost_is_not_sent_again_at_once(site: ResultsS
 def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_waited(site: ResultsSite) -> None:
     [lost] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
-    assert site.store.resends(lost.job_id) == {lost.image_id: Resend(0, EPOCH, EPOCH, int(LOST_AFTER))}
+    at = site.clock.utc_now()
+    assert site.store.resends(lost.job_id) == {lost.image_id: Resend(0, at, at, int(LOST_AFTER))}
     counts = site.store.counts(lost.job_id)
     assert (counts.system_retried, counts.resends) == (1, 1)
 

@@ -27,6 +27,7 @@ from core.logs import JsonFormatter
 from scripts.aws.deploy.idle_cost import LOG_LINE_BYTES
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, RecordingStore, flat_prices, fleet_settings, instance, observation
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import DecisionKind, Plan
@@ -92,7 +93,7 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
         spending=FleetSpending(day=EPOCH.date(), today=spent, month=spent, dollars_per_day=1.0),
     )
     store, settings = RecordingStore(), fleet_settings(max_workers=maximum)
-    SnapshotWriter(store, Clock(), lambda: EPOCH).write(seen, "because", settings, METER, "no capacity", LIMITS)
+    SnapshotWriter(store, Clock(0.0)).write(seen, "because", settings, METER, "no capacity", LIMITS)
     [snapshot], metrics = store.snapshots, fleet_metrics(seen, settings, METER)
     assert snapshot.running == states.count("running")
     assert snapshot.running + snapshot.pending == launching + states.count("running") + states.count("pending")
@@ -143,7 +144,7 @@ def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> Non
             assert kept == list(range(1, snapshot.run.number))
             super().put_snapshot(snapshot)
 
-    shown, meter = Checked(), BillingMeter(flat_prices(0.0), None, clock, lambda: EPOCH)
+    shown, meter = Checked(), BillingMeter(flat_prices(0.0), None, PlayedClock(clock, lambda: EPOCH))
     writer = SnapshotWriter(shown, clock)
     for _ in range(3):
         for waiting, workers in ((5, 1), (0, 0)):
@@ -188,7 +189,7 @@ class Bench:
 
     def __init__(self, stored: DecisionStore | None = None) -> None:
         self.clock, self.stored = Clock(), stored or DecisionStore()
-        self.log = EventLog(self.stored, self.clock, lambda: EPOCH)
+        self.log = EventLog(self.stored, PlayedClock(self.clock, lambda: EPOCH))
 
     def decide(
         self,
@@ -473,7 +474,7 @@ def test_listed_instances_that_end_are_kept_in_a_list_of_their_own_for_an_hour()
         now[0] += timedelta(seconds=seconds)
 
     def writer() -> InstanceListWriter:
-        return InstanceListWriter(shown, shown.instances(), clock, lambda: now[0], shown.ended())
+        return InstanceListWriter(shown, shown.instances(), PlayedClock(clock, lambda: now[0]), shown.ended())
 
     listing = writer()
     listing.update(observed("running", "running", "pending"), {"i-0": STATUS}, {}, {})
@@ -496,7 +497,7 @@ def test_listed_instances_that_end_are_kept_in_a_list_of_their_own_for_an_hour()
 def test_the_list_of_ended_instances_is_bounded() -> None:
     shown = ListStore()
     clock = Clock()
-    listing = InstanceListWriter(shown, clock=clock, now=lambda: EPOCH)
+    listing = InstanceListWriter(shown, clock=PlayedClock(clock, lambda: EPOCH))
     listing.update(observed(*["running"] * (MAX_ENDED + 9)), {}, {}, {})
     clock.now += MIN_LIST_SECONDS
     listing.update(observed(*["terminated"] * (MAX_ENDED + 9)), {}, {}, {})

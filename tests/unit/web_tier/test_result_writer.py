@@ -18,6 +18,7 @@ from core.messages import ClassificationResult, Model, crashed_worker, failed
 from core.model_catalog import JobModel
 from services.lease import Tenure
 from services.table import BATCH_ATTEMPTS, Item, TableBusyError
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -204,7 +205,7 @@ def test_results_are_tried_again_after_growing_pauses_while_the_table_throttles(
 
     monkeypatch.setattr(JobStore, "put_each_done", throttled)
     acting = [True]
-    path = ResultPath(store, Tenure(active=lambda: acting[0]), sleep=pauses.append)
+    path = ResultPath(store, Tenure(active=lambda: acting[0]), clock=PlayedClock(sleep=pauses.append))
     assert path.images.is_accepted(REFS[0])
     acting[0] = active
     with pytest.raises(type(error)) if failures >= tries else nullcontext():

@@ -17,6 +17,7 @@ from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
+from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
@@ -56,7 +57,9 @@ class Scene:
         """Start a writer that remembers nothing, as after a crash."""
         copier = ResultsCopier(self.buckets, self.outputs, [S3Grant(location=each) for each in self.destinations])
         tenure = Tenure(token=self.token, active=lambda: self.active)
-        self.writer = ResultsFileWriter(self.store, self.outputs, tenure, copier, self.clock, lambda: self.now)
+        self.writer = ResultsFileWriter(
+            self.store, self.outputs, tenure, copier, PlayedClock(self.clock, lambda: self.now)
+        )
 
     def check(self) -> None:
         """Run a round when every job is due."""

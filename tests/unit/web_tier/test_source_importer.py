@@ -18,6 +18,7 @@ from core.model_catalog import JobModel
 from services.lease import Tenure
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
+from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import NOW, client_error, done, put_results
 from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -61,8 +62,7 @@ class Site:
             self.ingest,
             self.config,
             Tenure(token=self.token, active=lambda: self.active),
-            self.clock,
-            lambda: NOW + self.late,
+            PlayedClock(self.clock, lambda: NOW + self.late),
             page_objects=3,
         )
 
@@ -524,7 +524,7 @@ def test_an_image_that_could_not_be_recorded_uses_no_quota(make_site: SiteMaker)
         site.run()
         site.clock.now += MAX_PAUSE_SECONDS
     assert (len(site.filenames(job)), site.listing(job).state) == (3, "complete")
-    assert Quotas(site.table, site.config.limits, lambda: NOW).remaining("ann").images == 0
+    assert Quotas(site.table, site.config.limits, ManualClock(0.0, NOW)).remaining("ann").images == 0
 
 
 def test_objects_that_cannot_be_read_do_not_use_the_quota_of_those_that_follow(make_site: SiteMaker) -> None:

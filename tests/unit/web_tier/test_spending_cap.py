@@ -27,6 +27,7 @@ from tests.support.autoscaler import (
     instance,
     observation,
 )
+from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
 from web_tier.autoscaler.decide import Plan, decide
@@ -255,7 +256,7 @@ def meter_of(
     now: Callable[[], datetime] = lambda: EVENING,
     over: Sequence[FleetDay] = (),
 ) -> BillingMeter:
-    return BillingMeter(PRICES, before, clock, now, over=over)
+    return BillingMeter(PRICES, before, PlayedClock(clock, now), over=over)
 
 
 def spending_of(meter: BillingMeter, fleet: Observation, configured: FleetSettings | None = None) -> FleetSpending:

@@ -12,6 +12,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from services.table import TableBusyError
+from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiter import (
     MAX_POLL_SECONDS,
@@ -76,7 +77,7 @@ def pauses() -> Pauses:
 
 @pytest.fixture
 def waiter(store: FakeStore, pauses: Pauses) -> Iterator[ResultWaiter]:
-    yield ResultWaiter(cast(JobStore, store), pauses.sleep)
+    yield ResultWaiter(cast(JobStore, store), PlayedClock(sleep=pauses.sleep))
     pauses.allow(1_000)
     wait_until(lambda: not is_polling(), "the polling thread has ended")
 
@@ -158,7 +159,7 @@ def test_a_slow_table_is_polled_less_often(store: FakeStore, pauses: Pauses) -> 
             store.results[ref] = response(ref)
 
     ref, store.before_poll = new_ref(), finish_at_second
-    waiter = ResultWaiter(cast(JobStore, store), pauses.sleep, lambda: now[0])
+    waiter = ResultWaiter(cast(JobStore, store), PlayedClock(lambda: now[0], sleep=pauses.sleep))
     pauses.allow(3)
     assert waiter.wait(ref, SOON) is not None
     wait_until(lambda: not is_polling(), "the polling thread has ended")
@@ -172,7 +173,7 @@ def test_polls_are_less_frequent_the_longer_the_newest_request_has_waited(store:
         pauses.append(seconds)
         now[0] += seconds
 
-    waiter = ResultWaiter(cast(JobStore, store), sleep, lambda: now[0])
+    waiter = ResultWaiter(cast(JobStore, store), PlayedClock(lambda: now[0], sleep=sleep))
     second: list[threading.Thread] = []
 
     def before_poll(number: int) -> None:

@@ -13,7 +13,6 @@ https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 import json
 import re
 import threading
-import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from core.fleet.models import EndedInstance, FleetInstance
 from core.logs import LINE_FIELDS, log_line_time, parse_log_line
 from services.clients import Clients
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.ec2 import read_console
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
@@ -174,10 +173,9 @@ class InstanceConsoles:
         self,
         connect: "Callable[[], EC2Client]",
         bulkhead: Bulkhead,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = utc_now,
+        clock: Clock = CLOCK,
     ) -> None:
-        self._connect, self._bulkhead, self._clock, self._now = connect, bulkhead, clock, now
+        self._connect, self._bulkhead, self._clock = connect, bulkhead, clock
         self._client: EC2Client | None = None
         self._kept = RecentDict[str, tuple[float, Callable[[], InstanceConsole]]](MAX_KEPT)
         self._calling, self._lock = threading.Lock(), threading.Lock()
@@ -201,7 +199,7 @@ class InstanceConsoles:
                 if outcome is None:
                     outcome = self._outcome(instance)
                     with self._lock:
-                        self._kept[instance.instance_id] = (self._clock(), outcome)
+                        self._kept[instance.instance_id] = (self._clock.monotonic(), outcome)
             finally:
                 self._calling.release()
         return outcome()
@@ -209,7 +207,7 @@ class InstanceConsoles:
     def _fresh(self, instance_id: str) -> Callable[[], InstanceConsole] | None:
         with self._lock:
             read_at, outcome = self._kept.get(instance_id, (float("-inf"), None))
-            return outcome if self._clock() - read_at < FRESH_SECONDS else None
+            return outcome if self._clock.monotonic() - read_at < FRESH_SECONDS else None
 
     def _outcome(self, instance: FleetInstance | EndedInstance) -> Callable[[], InstanceConsole]:
         """Call EC2; return a function that returns the console, or raises the error that EC2's refusal means."""
@@ -224,7 +222,7 @@ class InstanceConsoles:
             if code in _GONE or (code in _DENIED and isinstance(instance, EndedInstance)):
                 return partial(_fail, NotFoundError, f"EC2 has no console of {instance_id} any more")
             return partial(_fail, ConsoleUnavailableError, _refusal_words(code))
-        console = InstanceConsole(self._now(), output.is_latest, console_lines(output.text))
+        console = InstanceConsole(self._clock.utc_now(), output.is_latest, console_lines(output.text))
         return lambda: console
 
 

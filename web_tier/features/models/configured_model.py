@@ -9,7 +9,6 @@ publishes among the results are copied, at the beginning of a tenure and once an
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
@@ -51,7 +50,6 @@ class ConfiguredModelRecorder:
     bucket_named: Callable[[str], Bucket]
     fleet_config: FleetConfigWatcher
     tenure: Tenure
-    now: Callable[[], datetime] = utc_now
     _recorded: bytes | None = field(default=None, init=False)
     _ticks: int = field(default=0, init=False)
     _problem: str | None = field(default=None, init=False)
@@ -84,13 +82,14 @@ class ConfiguredModelRecorder:
     def _record(self, worker: WorkerSettings) -> None:
         # Published first: each job with the model has a place to load it from.
         facts = publish(worker.bundle, self.bucket_named, self.models, worker.bundle_sha256)
-        version = configured_version(facts, self.models.name, self.now())
+        version = configured_version(facts, self.models.name, utc_now())
         before = self.store.find()
         if before is not None and before.configured == version.digest:
             return
 
         def change(catalog: ModelCatalog) -> ModelCatalog:
-            return catalog if catalog.configured == version.digest else with_configured(catalog, version, self.now())
+            is_known = catalog.configured == version.digest
+            return catalog if is_known else with_configured(catalog, version, utc_now())
 
         after = self.store.change(change, lambda: ModelCatalog.only(version))
         if before is not None and before.default != after.default:

@@ -7,7 +7,7 @@ counts begin, of the jobs from then on: by chance each of them has got one model
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -17,7 +17,7 @@ from core.ids import first_id_of
 from core.messages import ClassificationResult, Model, is_cancelled
 from core.model_catalog import CatalogStore
 from core.model_results import MAX_MODELS, ModelResults, ModelResultsReport
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.lease import Tenure
 
 WRITE_SECONDS: Final = 10.0
@@ -42,7 +42,7 @@ class ModelResultsWriter:
     store: FleetStore
     tenure: Tenure
     catalogs: CatalogStore
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     stored: ModelResultsReport = field(default_factory=ModelResultsReport, init=False)
     _pending: list[ClassificationResult] = field(default_factory=list, init=False)
     """Results that are not counted yet."""
@@ -92,7 +92,7 @@ class ModelResultsWriter:
         return WRITE_SECONDS
 
     def _count_pending(self) -> None:
-        first_job, at = "" if self._since is None else first_id_of(self._since), self.now()
+        first_job, at = "" if self._since is None else first_id_of(self._since), self.clock.utc_now()
         for result in self._pending:
             if result.model is not None and result.job_id >= first_job and not is_cancelled(result):
                 self._count(result, result.model, at)

@@ -19,10 +19,9 @@ A lower mean score is no reason, since other images may cause it: the comparison
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -31,7 +30,7 @@ from core.fleet.models import RollBackMessage
 from core.format import plural
 from core.model_catalog import CatalogRefusedError, CatalogStore, ModelCatalog, model_for_job, rolled_back
 from core.model_results import MAX_FAULTY_JOBS, ModelResultsReport
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from web_tier.autoscaler.reporting import FleetEvent
 from web_tier.features.models.results import ModelResultsWriter
@@ -66,8 +65,7 @@ class RollOutGuard:
     results: ModelResultsWriter
     tenure: Tenure
     on_roll_back: Callable[[RollBackMessage], object]
-    now: Callable[[], datetime] = utc_now
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = CLOCK
     _next_check: float = field(default=-math.inf, init=False)
     _compared: ModelResultsReport | None = field(default=None, init=False)
     """The counts of the last check; None before the first one."""
@@ -79,13 +77,13 @@ class RollOutGuard:
         """
         failed, report = set(failed_models), self.results.stored
         is_due = failed or (report is not self._compared and (self._compared is None or report.since is not None))
-        if not is_due or not self.tenure.active() or self.clock() < self._next_check:
+        if not is_due or not self.tenure.active() or self.clock.monotonic() < self._next_check:
             return []
-        self._next_check = self.clock() + CHECK_SECONDS
+        self._next_check = self.clock.monotonic() + CHECK_SECONDS
 
         def change(catalog: ModelCatalog) -> ModelCatalog:
             reason = self._reason(catalog, failed, report)
-            return rolled_back(catalog, self.now(), reason) if reason else catalog
+            return rolled_back(catalog, self.clock.utc_now(), reason) if reason else catalog
 
         try:
             before = after = self.catalogs.find()
@@ -110,7 +108,7 @@ class RollOutGuard:
         canary = catalog.canary
         if canary is not None:
             new, before = canary.digest, catalog.default
-        elif catalog.previous is not None and self.now() - catalog.since < NEW_FOR:
+        elif catalog.previous is not None and self.clock.utc_now() - catalog.since < NEW_FOR:
             new, before = catalog.default, catalog.previous
         else:
             return ""

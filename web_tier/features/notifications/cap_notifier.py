@@ -27,8 +27,7 @@ import logging
 import os
 import re
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,7 +47,7 @@ from core.fleet.store import FleetStore
 from core.format import operator_words
 from services.backoff import pause_seconds
 from services.clients import Clients
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import ConfigError
 from services.lease import Tenure
 from web_tier.features.notifications.notifier import (
@@ -139,8 +138,7 @@ class CapNotifier:
     store: FleetStore
     receivers: Sequence[CapReceiver]
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     _messages: tuple[OperatorMessage, ...] = field(init=False)
     _stored: tuple[OperatorMessage, ...] = field(init=False)
     _outage_changed_at: tuple[float, datetime] | None = field(default=None, init=False)
@@ -160,9 +158,9 @@ class CapNotifier:
         if not self.receivers or (reason is None) == (began is None):
             self._outage_changed_at = None
             return
-        self._outage_changed_at = self._outage_changed_at or (self.clock(), self.now())
+        self._outage_changed_at = self._outage_changed_at or (self.clock.monotonic(), self.clock.utc_now())
         changed_at, since = self._outage_changed_at
-        if self.clock() - changed_at < SETTLE_SECONDS:
+        if self.clock.monotonic() - changed_at < SETTLE_SECONDS:
             return
         with self._lock:
             if began is not None:
@@ -176,7 +174,7 @@ class CapNotifier:
         """Add a message on a roll-back of the last `MAX_AGE`, unless it is known."""
         with self._lock:
             known = [each for each in self._messages if isinstance(each, RollBackMessage)]
-            is_new = message.id not in {each.id for each in known} and self.now() - message.at < MAX_AGE
+            is_new = message.id not in {each.id for each in known} and self.clock.utc_now() - message.at < MAX_AGE
             if self.receivers and is_new:
                 others = (each for each in self._messages if not isinstance(each, RollBackMessage))
                 self._messages = (*others, *[*known, message][-MAX_ROLL_BACKS:])
@@ -185,7 +183,7 @@ class CapNotifier:
         """Take over the cost and the caps of a round; add the messages that follow from them."""
         if spending is None or not self.receivers:
             return
-        now = self.now()
+        now = self.clock.utc_now()
         for period in get_args(CapPeriod):
             level = spending.level(period)
             if level is not None and not _is_over(spending, period, now):
@@ -214,14 +212,14 @@ class CapNotifier:
         for message in self._stored:
             for receiver in self.receivers:
                 _, due = self._failed.get((message.id, receiver.name), (0, 0.0))
-                is_waiting = receiver.name not in message.sent and due <= self.clock()
+                is_waiting = receiver.name not in message.sent and due <= self.clock.monotonic()
                 if is_waiting and self.tenure.active() and self._is_accepted(message, receiver):
                     self._mark_sent(message.id, receiver.name)
                     self._store()
         return CHECK_SECONDS
 
     def _remove_old(self) -> None:
-        now = self.now()
+        now = self.clock.utc_now()
         with self._lock:
             self._messages = tuple(
                 each
@@ -249,14 +247,15 @@ class CapNotifier:
     def _is_accepted(self, message: OperatorMessage, receiver: CapReceiver) -> bool:
         """Send a message once; return whether the receiver has accepted it, and else when to try again."""
         key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
+        now = self.clock.utc_now()
         failure = try_to_send(
-            receiver.send, lambda: outgoing_message(message, receiver.target, receiver.secret, self.now()), ids
+            receiver.send, lambda: outgoing_message(message, receiver.target, receiver.secret, now), ids
         )
         if failure is None:
             return True
         failures = self._failed.get(key, (0, 0.0))[0] + 1
         pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-        self._failed[key] = failures, self.clock() + pause
+        self._failed[key] = failures, self.clock.monotonic() + pause
         _log.warning(
             "a message to operators was not sent",
             extra={**ids, "reason": str(failure), "given_up": failure.is_final},

@@ -9,7 +9,6 @@ Each job has a thread of its own while its messages are sent, so a slow receiver
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from core.jobs.notifications import (
 from core.jobs.store import JobStore
 from services.backoff import pause_seconds
 from services.clients import Clients
-from services.clock import utc_now
+from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from web_tier.controller.results_file import ResultsFileWriter
@@ -127,8 +126,7 @@ class Notifier:
     send: Mapping[Channel, Send]
     results_files: ResultsFileWriter
     tenure: Tenure
-    clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
+    clock: Clock = CLOCK
     start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
     _sending: dict[str, str] = field(default_factory=dict, init=False)
@@ -139,7 +137,7 @@ class Notifier:
 
     def tick(self) -> float:
         """Start to send the messages that are due; return the seconds until the next round."""
-        pending, now = self.notifications.pending(), self.clock()
+        pending, now = self.notifications.pending(), self.clock.monotonic()
         with self._lock:
             self._due = {job: self._due.get(job, now) for job in pending}
             job_ids = {job.job_id for job in pending}
@@ -220,7 +218,7 @@ class Notifier:
         """Send a message, and return what became of it."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
         send = self.send.get(delivery.channel, _is_off)
-        failure = try_to_send(send, lambda: job_message(notification, delivery, status, self.now()), ids)
+        failure = try_to_send(send, lambda: job_message(notification, delivery, status, self.clock.utc_now()), ids)
         if failure is None:
             return replace(delivery, state="sent", error="")
         attempts = delivery.attempts + 1
@@ -230,7 +228,7 @@ class Notifier:
 
     def _postpone(self, job: PendingJob, seconds: float) -> None:
         with self._lock:
-            self._due[job] = max(self._due.get(job, 0.0), self.clock() + seconds)
+            self._due[job] = max(self._due.get(job, 0.0), self.clock.monotonic() + seconds)
 
 
 def try_to_send(

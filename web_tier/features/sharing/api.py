@@ -79,7 +79,7 @@ def make_share(job_id: str, wanted: CreateShare) -> NewShareBody:
     if email is None or (email and email == normalise_email(who.email)):
         raise UnprocessableEntity("email: write the e-mail address of the account that may read the job, not yours")
     token = "" if email else new_token()
-    until = int(auth.sessions.clock()) + wanted.days * SECONDS_PER_DAY
+    until = int(auth.sessions.clock.epoch_seconds()) + wanted.days * SECONDS_PER_DAY
     made_after = auth.revocations.last_of(who.owner).revocation_id
     share = Share(new_id(), until, who.signed_in, made_after, digest_of(token) if token else "", email)
     try:
