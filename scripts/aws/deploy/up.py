@@ -363,7 +363,7 @@ def _report_changes(
     """Report the changes, and what the changed stack costs a month without use."""
     context = plan.context
     context.report(change_table(changes))
-    existing = [] if plan.is_new or stack is None else stack_resources(context.account, stack)
+    existing = [] if stack is None or stack.is_deleted else stack_resources(context.account, stack)
     removed = {each.name for each in changes if each.action == "Remove"}
     kinds = [kind for name, kind, _ in existing if name not in removed]
     kinds += [each.kind for each in changes if each.action in {"Add", "Import"}]
