@@ -7,8 +7,6 @@ tier, which also keeps sessions: scripts cannot read the cookie of a session
 the demo model answers, are those of the configuration at the time: publish again after it changes.
 """
 
-import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import yaml
 from flask import Flask
 
-from core.config import Config, parse_config
+from core.config import Config
 from core.ids import new_id
 from core.jobs.store import JobStore
 from scripts.aws.context import AwsAccount
-from scripts.aws.deploy.settings import CONFIG_PATH
+from scripts.aws.deploy.settings import stack_config, validated_config
 from scripts.aws.deploy.stack import StackDescription, find_stack
 from services.errors import FleetsightError
 from services.table import Item, Table
@@ -166,7 +163,7 @@ class RenderedSite:
         if stack is None or stack.is_deleted:
             raise SiteError(f"there is no stack {prefix} in {account.region_name}: `fleetsight up` makes it")
         location = SiteLocation.from_stack(stack)
-        files = export_site(folder, deployed_config(account, stack), location.address)
+        files = export_site(folder, deployed_config(stack), location.address)
         pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=location.bucket)
         keys = frozenset(each["Key"] for page in pages for each in page.get("Contents", []))
         return cls(location, folder, files, keys - {file.name for file in files})
@@ -209,18 +206,17 @@ def _publish(account: AwsAccount, site: RenderedSite, report: Callable[[str], No
     report("CloudFront's cache is invalidated.")
 
 
-def deployed_config(account: AwsAccount, stack: StackDescription) -> Config:
-    """Return the configuration of a stack's web instance: config.yaml with the stack's overrides.
+def deployed_config(stack: StackDescription) -> Config:
+    """Return the configuration of a stack's web instance, as far as the pages show it.
 
     Raises:
-        ConfigError: it is not valid; the images may be of another release than this checkout.
+        SettingError: it is not valid; the images may be of another release than this checkout.
     """
-    values = yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8"))
-    stored = account.ssm.get_parameter(Name=stack.outputs["ConfigParameterName"])["Parameter"]["Value"]
-    for section, own in json.loads(stored).items():
-        values[section] |= own
-    exported = shlex.split(stack.parameters.get("WebSettings", ""))[1:]
-    return parse_config(values, dict(word.split("=", 1) for word in exported), source=f"the stack {stack.name}")
+    config = validated_config(stack_config(stack))
+    mode = "cognito" if "UserPoolId" in stack.outputs else "none"
+    auth = config.auth.model_copy(update={"mode": mode})
+    worker = config.worker.model_copy(update={"bundle": Path(stack.parameters["BundleAddress"])})
+    return config.model_copy(update={"auth": auth, "worker": worker})
 
 
 def _delete_keys(account: AwsAccount, bucket: str, keys: Iterable[str]) -> None:

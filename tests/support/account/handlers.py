@@ -304,15 +304,6 @@ def create_queue(services: StackServices, resource: Resource) -> Created:
     return url, {"Arn": f"arn:aws:sqs:{services.region}:{services.account}:{name}", "QueueName": name}
 
 
-@handles("AWS::SSM::Parameter", by_call("ssm", "delete_parameter", "Name"))
-def create_stored_parameter(services: StackServices, resource: Resource) -> Created:
-    """Create a parameter of the parameter store."""
-    wanted = resource.properties
-    tags = services.tag_list(resource)
-    services.call("ssm", "put_parameter", Name=wanted["Name"], Type=wanted["Type"], Value=wanted["Value"], Tags=tags)
-    return wanted["Name"], {}
-
-
 @handles("AWS::Logs::LogGroup", by_call("logs", "delete_log_group", "logGroupName"))
 def create_log_group(services: StackServices, resource: Resource) -> Created:
     """Create a log group with its retention."""

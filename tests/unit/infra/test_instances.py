@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
 from tests.conftest import shipped_values
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
     TEMPLATE,
-    as_json,
     of_this_stack,
     of_type,
     references,
@@ -121,13 +119,6 @@ def test_user_data_is_a_valid_configuration_with_the_stacks_names_on_both_tiers(
     assert worker.items() <= web.items()
     required = {"AWS__REGION", "NAMES__INPUT_BUCKET", "WORKER__BUNDLE"}
     assert {f"FLEETSIGHT__{name}" for name in required} <= worker.keys()
-
-
-def test_the_commands_find_the_same_configuration_in_the_parameter_store() -> None:
-    merged = shipped_values()
-    for section, values in as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"]).items():
-        merged[section] |= values
-    assert parse_config(merged) == of_this_stack()
 
 
 def test_only_the_web_instance_has_the_controllers_role_and_the_tls_parameter() -> None:

@@ -7,7 +7,6 @@ from tests.support.stack_template import (
     RESOURCES,
     TEMPLATE,
     allowed,
-    as_json,
     listed,
     of_this_stack,
     of_type,
@@ -31,8 +30,6 @@ def test_with_a_restored_table_all_use_it_and_of_the_own_one_only_the_lease(monk
     assert RESOURCES["RestorePolicy"]["Condition"] == "HasRestoredTable"
     assert of_this_stack().names.job_table == GIVEN["RestoredJobTable"]
     assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == GIVEN["RestoredJobTable"]
-    names = as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"])["names"]
-    assert names["job_table"] == GIVEN["RestoredJobTable"]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -4,7 +4,6 @@ Row 42 of the fault list: no key of sessions is in template, user data or parame
 """
 
 import re
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
     TEMPLATE,
-    as_json,
     of_this_stack,
     of_type,
     statements,
@@ -108,9 +106,7 @@ def test_the_web_instance_gets_the_name_of_the_session_keys_and_not_the_keys() -
     assert "FLEETSIGHT_SESSION_KEYS" not in user_data("WorkerTemplate")
     # The template waits for the policy by which the instance may read it.
     assert "{'Ref': 'SignInPolicy'}" in str(RESOURCES["WebTemplate"])
-    assert session_keys_parameter("fleetsight") not in str(
-        [each.get("Name") for each in of_type("SSM::Parameter").values()]
-    )
+    assert not of_type("SSM::Parameter")
 
 
 # ---- The names of the page
@@ -134,8 +130,6 @@ def test_the_page_accepts_its_own_names(
 ) -> None:
     for name, value in given.items():
         monkeypatch.setitem(GIVEN, name, value)
-    said: Any = as_json(RESOURCES["ConfigParameter"]["Properties"]["Value"])
-    assert said["web"]["hosts"] == hosts
     shown = "[" + ", ".join(f'"{host}"' for host in hosts) + "]"
     assert f"export FLEETSIGHT__WEB__HOSTS='{shown}'\n" in user_data("WebTemplate")
 

@@ -142,7 +142,8 @@ class Stacks:
             "StackId": StackName,
             "StackStatus": "CREATE_COMPLETE",
             "Parameters": [
-                {"ParameterKey": "WebSettings", "ParameterValue": "export FLEETSIGHT__WEB__MAX_IMAGE_BYTES='4096'"}
+                {"ParameterKey": "WebSettings", "ParameterValue": "export FLEETSIGHT__WEB__MAX_IMAGE_BYTES='4096'"},
+                {"ParameterKey": "BundleAddress", "ParameterValue": "/opt/fleetsight/bundle"},
             ],
             "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in self.outputs[StackName].items()],
         }
@@ -156,10 +157,7 @@ def account() -> Iterator[AwsAccount]:
         stacks = Stacks({"plain": {}})
         account = AwsAccount(region="us-east-1", _clients={"cloudformation": stacks})
         account.s3.create_bucket(Bucket=BUCKET)
-        own = '{"worker": {"bundle": "/opt/fleetsight/bundle"}}'
-        account.ssm.put_parameter(Name="/fleetsight/config", Value=own, Type="String")
         stacks.outputs["fleetsight"] = {
-            "ConfigParameterName": "/fleetsight/config",
             "SiteAddress": ADDRESS,
             "SiteBucketName": BUCKET,
             "SiteDistributionId": distribution(account),
