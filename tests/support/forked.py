@@ -26,6 +26,8 @@ PRELOADED = [
     "app_tier.worker",
     "gunicorn.app.wsgiapp",
     "tests.support.forked",
+    "tests.support.forked_cloud",
+    "tests.support.forked_system",
     "web_tier.app",
     "web_tier.controller.services",
     "web_tier.http.slow_clients",
@@ -33,11 +35,6 @@ PRELOADED = [
 
 _starts = multiprocessing.get_context("forkserver")
 _starts.set_forkserver_preload(PRELOADED)
-
-
-def preload(*modules: str) -> None:
-    """Import more modules once; without effect after the first process has started."""
-    _starts.set_forkserver_preload([*PRELOADED, *modules])
 
 
 class ForkedPython:

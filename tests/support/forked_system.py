@@ -22,7 +22,7 @@ from typing import Any
 from localcloud.machines import backends
 from localcloud.machines.machine import PATH, Machine
 from scripts.run.supervisor import ManagedProcess, Supervisor
-from tests.support.forked import ForkedPython, become, preload
+from tests.support.forked import ForkedPython, become
 
 MAX_REQUEST_BYTES = 100_000
 
@@ -35,7 +35,6 @@ class ForkingSupervisor(Supervisor):
 
     def spawn(self, managed: ManagedProcess) -> Any:
         """Fork the process."""
-        preload("tests.support.forked_cloud", __name__)
         return _ForkedService(managed)
 
 
@@ -45,7 +44,6 @@ FORK_SERVER_VARIABLE = "FORK_SERVER"
 
 def fork_server() -> str:
     """Return the address of this process's fork server, which another process can use as long as this one runs."""
-    preload("tests.support.forked_cloud", __name__)
     forkserver.ensure_running()
     return str(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
 
