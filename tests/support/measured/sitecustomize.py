@@ -12,18 +12,16 @@ from runpy import run_path
 MODULE = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else ""
 
 if "COVERAGE_DIR" in os.environ and MODULE.startswith(("localcloud", "scripts.")):
-    measurement = run_path(str(Path(__file__).parents[1] / "coverage.py"))["Measurement"](
-        Path(os.environ["COVERAGE_DIR"])
-    )
-    measurement.begin()
+    # Not the packages that it uses: other tests reach those, and to measure them would delay each process.
+    write = run_path(str(Path(__file__).parents[1] / "coverage.py"))["measure"]([MODULE.partition(".")[0]])
     exit_at_once = os._exit
 
     def write_and_exit(status: int) -> None:
-        """Write what was taken, then exit without cleaning up."""
+        """Write what was reached, then exit without cleaning up."""
         try:
-            measurement.write()
+            write()
         finally:
             exit_at_once(status)
 
     os._exit = write_and_exit  # type: ignore[assignment]
-    atexit.register(measurement.write)
+    atexit.register(write)
