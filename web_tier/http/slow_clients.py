@@ -61,7 +61,7 @@ READ_SECONDS: Final = 60.0
 """Seconds that a client may take to fill one read of a body of unknown length: gunicorn returns when it is full."""
 
 READ_BYTES: Final = 64 * 1024
-"""Bytes of one read of a whole body."""
+"""Bytes of one read of a body of unknown length, or of all of a body."""
 
 GRACE_SECONDS: Final = 30.0
 MIN_BYTES_PER_SECOND: Final = 1024
@@ -356,7 +356,7 @@ class TimeoutStream:
         self._expects_continue = expects_continue
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return what has arrived, up to `size` bytes; all for -1, and none at the end.
+        """Return `size` bytes, or all for -1; less at the end, and up to `READ_BYTES` of a body of unknown length.
 
         Raises:
             BadRequest: the body ends early, or is not valid chunked encoding.
@@ -364,42 +364,66 @@ class TimeoutStream:
         """
         if size < 0:
             return b"".join(iter(partial(self.read, READ_BYTES), b""))
-        before = self._clock.monotonic()
+        reader = getattr(self._stream, "reader", None)
+        if not (has_length := isinstance(reader, LengthReader)):
+            size = min(size, READ_BYTES)
         try:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.sendall(CONTINUE)
-            data = self._read(size)
+            data = self._receive(reader, size) if has_length else self._read_watched(size)
         except TimeoutError as error:
             raise self._timed_out() from error
         except (ParseException, NoMoreData) as error:
             self._disconnect()  # the start of the next request is unknown
             raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
-        self._bytes += len(data)
-        self._waited += self._clock.monotonic() - before
-        if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
-            raise self._timed_out()
-        if size and not data and self._bytes < self._length:
+        if len(data) < size and self._bytes < self._length:
             self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return data
 
-    def _read(self, size: int) -> bytes:
-        """Return what has arrived; of a body of unknown length, up to its end or `size` bytes."""
-        reader = getattr(self._stream, "reader", None)
-        if isinstance(reader, LengthReader):
-            return _receive(reader, size)
-        expired = threading.Event()
+    def _receive(self, reader: LengthReader, size: int) -> bytes:
+        """Read of a body of known length; gunicorn copies all that has arrived beyond `size` at each read."""
+        data = bytearray(min(size, reader.length))
+        begun = reader.unreader.take_buffered()  # what came with the head
+        reader.unreader.unread(begun[len(data) :])
+        filled = min(len(begun), len(data))
+        data[:filled] = begun[:filled]
+        self._bytes, reader.length = self._bytes + filled, reader.length - filled
+        with memoryview(data) as room:
+            while filled < len(data):
+                before = self._clock.monotonic()
+                if not (count := reader.unreader.sock.recv_into(room[filled:])):
+                    break
+                filled, reader.length = filled + count, reader.length - count
+                self._add(count, before)
+        return bytes(data[:filled])
+
+    def _read_watched(self, size: int) -> bytes:
+        """Read of a body of unknown length, which gunicorn's parser waits for as long as bytes come."""
+        before, expired = self._clock.monotonic(), threading.Event()
         watchdog = threading.Timer(self._read_seconds, self._expire, [expired])
         watchdog.daemon = True
         watchdog.start()
         try:
             data: bytes = self._stream.read(size)
+        except (ParseException, NoMoreData):
+            if expired.is_set():
+                raise TimeoutError from None
+            raise
         finally:
             watchdog.cancel()
+        self._add(len(data), before)
         if expired.is_set():
             raise TimeoutError
         return data
+
+    def _add(self, count: int, before: float) -> None:
+        """Count bytes that the client was waited for since `before`; raise `TimeoutError` if it is too slow."""
+        self._bytes += count
+        self._waited += self._clock.monotonic() - before
+        if self._waited > GRACE_SECONDS and self._bytes < MIN_BYTES_PER_SECOND * self._waited:
+            raise TimeoutError
 
     def _expire(self, expired: threading.Event) -> None:
         expired.set()
@@ -419,19 +443,6 @@ class TimeoutStream:
         self._stream.failed = True  # as gunicorn notes it
         with suppress(OSError):  # the client may have disconnected
             self._connection.shutdown(socket.SHUT_RD)
-
-
-def _receive(reader: LengthReader, size: int) -> bytes:
-    """Return what has arrived of a body of known length, up to `size` bytes; none at its end.
-
-    gunicorn would wait for all of `size`, and copy all that has arrived beyond it at each read.
-    """
-    size = min(size, reader.length)
-    data: bytes = reader.unreader.take_buffered()  # what came with the head
-    reader.unreader.unread(data[size:])
-    data = data[:size] or (reader.unreader.sock.recv(size) if size else b"")
-    reader.length -= len(data)
-    return data
 
 
 def bound_body(environ: dict[str, Any]) -> None:

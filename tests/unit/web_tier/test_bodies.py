@@ -8,6 +8,7 @@ from io import BytesIO
 
 import pytest
 from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -285,19 +286,23 @@ def test_a_client_that_stalls_is_told_how_much_has_arrived(connection: socket.so
             body.read()
 
 
-def test_a_read_returns_what_has_come_of_the_body_and_nothing_of_the_next_request(connection: socket.socket) -> None:
+def test_a_read_gathers_what_comes_in_small_packets(connection: socket.socket) -> None:
+    server, client = socket.socketpair(type=socket.SOCK_DGRAM)
+    with server, client:
+        for _ in range(100):
+            client.send(b"xy")
+        body = TimeoutStream(Body(LengthReader(SocketUnreader(server), 1_000)), connection, 1_000)
+        assert body.read(200) == b"xy" * 100, "thousands of pieces would take many times the memory of their bytes"
+
+
+def test_a_body_of_known_length_ends_before_the_next_request(connection: socket.socket) -> None:
     server, client = socket.socketpair()
     with server, client:
         unreader = SocketUnreader(server)
         unreader.unread(b"with the head, ")
         client.sendall(b"and after it, and the next request")
         body = TimeoutStream(Body(LengthReader(unreader, 27)), connection, 27)
-        assert [body.read(10), body.read(100), body.read(100), body.read(100)] == [
-            b"with the h",
-            b"ead, ",
-            b"and after it",
-            b"",
-        ]
+        assert [body.read(10), body.read(100), body.read(100)] == [b"with the h", b"ead, and after it", b""]
         assert server.recv(100) == b", and the next request"
 
 
@@ -310,7 +315,8 @@ def test_a_slow_but_steady_client_does_not_time_out(connection: socket.socket) -
 def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -> None:
     class Blocked(BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            return connection.recv(size or 0)  # as gunicorn does: nothing comes, and nothing ends it
+            connection.recv(size or 0)  # as gunicorn does: nothing comes, and nothing ends it
+            raise NoMoreData
 
     with pytest.raises(RequestTimeout):
         TimeoutStream(Blocked(), connection, read_seconds=0.05).read(10)
