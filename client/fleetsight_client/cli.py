@@ -38,7 +38,7 @@ from fleetsight_client.api import (
 )
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.console import Console
-from fleetsight_client.decisions import OnlyLabels, learn_min_scores, read_min_scores
+from fleetsight_client.decisions import MinScores, OnlyLabels, learn_min_scores, read_min_scores
 from fleetsight_client.display import ProgressDisplay
 from fleetsight_client.estimates import estimate_files, upload_rate
 from fleetsight_client.events import EVENT_COLUMNS, TIME_COLUMN, Events, Grouping
@@ -489,7 +489,7 @@ class _Options:
     @property
     def fields(self) -> JobFields:
         """Further fields of the job."""
-        scores: JobFields = {} if self.min_score is None else read_min_scores(self.min_score).fields
+        scores = {} if self.min_score is None else MinScores.of_job(read_min_scores(self.min_score)).fields
         finish_by = None if self.finish_by is None else self.finish_by.isoformat()
         return {**scores, "max_failed_percent": self.max_failed, "finish_by": finish_by}
 
@@ -755,12 +755,18 @@ def results(client: ApiClient, *, job: str, out: str, schema: str) -> None:
 @click.command("min-scores", cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
 @click.option("--precision", type=PERCENT, default="95%", show_default=True, help="Share of right labels to reach.")
-@click.option("--set", "wanted", metavar="SCORE", help="Set those of the job instead: 0.8, or a YAML file.")
+@click.option(
+    "--set",
+    "wanted",
+    metavar="SCORE",
+    help="Set those of the job instead: 0.8, or a YAML file. What it does not state stays; 'labels:' without any "
+    "removes those of labels.",
+)
 @api_command
 def min_scores(client: ApiClient, *, job: str, precision: float, wanted: str | None) -> None:
     """Learn from a reviewed job from which scores on labels are right; print a file for classify --min-score."""
     if wanted is not None:
-        client.set_min_scores(job, read_min_scores(wanted).fields)
+        client.set_min_scores(job, read_min_scores(wanted))
         click.echo(f"Job {job} has these scores now, and so have its page and new downloads.")
         return
     learned = learn_min_scores(client.results(job), precision / 100)

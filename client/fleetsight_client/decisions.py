@@ -65,10 +65,8 @@ class MinScores:
 
     def yaml(self) -> Iterator[str]:
         """Yield the lines of a file that `read_min_scores` reads."""
-        yield f"min_score: {self.every:g}"
-        if self.labels:
-            yield "labels:"
-            yield from (f"  {json.dumps(name, ensure_ascii=False)}: {each:g}" for name, each in self.labels.items())
+        yield from (f"min_score: {self.every:g}", "labels:")
+        yield from (f"  {json.dumps(name, ensure_ascii=False)}: {each:g}" for name, each in self.labels.items())
 
 
 @dataclass
@@ -123,38 +121,42 @@ class OnlyLabels:
             yield f"Unsure, since none of their best five labels is in --only: {self.without:,}."
 
 
-def read_min_scores(text: str) -> MinScores:
+def read_min_scores(text: str) -> JobFields:
     """Return the scores of `0.8`, of `80%`, or of a YAML file with `min_score` and below `labels` a line for each.
 
-    Every name is text: YAML would read a label such as `no` as a truth value.
+    The result has only what is stated. Every name is text: YAML would read a label such as `no` as a truth value.
 
     Raises:
-        MinScoreError: it is neither, or has more labels than a job takes.
+        MinScoreError: it is neither, has no score, or has more labels than a job takes.
         TableError: the file cannot be read.
     """
     if (score := _score_or_none(text)) is not None:
-        return MinScores(score)
+        return {"min_score": score}
     if not Path(text).exists():
         raise MinScoreError(f"{text} is no score from 0 to 1, and no file")
-    every, labels, is_in_labels = USUAL, dict[str, float](), False
+    found, labels, is_in_labels = JobFields(), dict[str, float](), False
     for number, line in enumerate(lines_of(Path(text)), 1):
         if not line.strip() or line.lstrip().startswith("#") or line.strip() == "---":
             continue
         indent, name, value = _parts(line)
         score = _score_or_none(value)
         if name == "labels" and not value and not indent:
-            is_in_labels = True
+            found["label_min_scores"], is_in_labels = labels, True
         elif indent and is_in_labels and name and score is not None:
             labels[name] = score
         elif name == "min_score" and not indent and score is not None:
-            every, is_in_labels = score, False
+            found["min_score"], is_in_labels = score, False
         else:
             raise MinScoreError(
                 f"{text}, line {number}: write 'min_score: 0.8', 'labels:', or below that '  LABEL: 0.9'"
             )
+    if not found:
+        raise MinScoreError(
+            f"{text} has no score: write 'min_score: 0.8', or 'labels:' and below that '  LABEL: 0.9'"
+        )
     if len(labels) > MAX_LABELS:
         raise MinScoreError(f"{text} has scores of {len(labels)} labels: keep at most {MAX_LABELS}")
-    return MinScores(every, labels)
+    return found
 
 
 def _parts(line: str) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ class TableError(FleetsightClientError):
 
 
 def open_text(file: Path) -> TextIO:
-    """Open a text of the user, in UTF-8, or in UTF-16 if it begins with its mark, as Windows' editors write it."""
-    with file.open("rb") as start:
-        encoding = "utf-16" if start.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
-    return file.open(encoding=encoding, newline="")
+    """Open a text of the user, in UTF-8, or in UTF-16 if it begins with its mark, as Windows' editors write it.
+
+    It is read once and as a whole: a pipe, such as `<(fleetsight min-scores JOB)`, gives its content to one reader.
+    """
+    content = file.read_bytes()
+    encoding = "utf-16" if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
 
 
 def lines_of(file: Path) -> Iterator[str]:

@@ -405,6 +405,12 @@ class JobStatus:
         results = f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
         return f"{results}/{border}" if border else results
 
+    @property
+    def is_only_decided_anew(self) -> bool:
+        """Whether the results file has all current results, with the decisions of an earlier border of doubt."""
+        merged = "" if self.merged is None else self.merged.edition  # with a comma if some were tried again
+        return "," not in merged and merged.split("/")[:5] == self.edition.split("/")[:5]
+
 
 @dataclass(frozen=True, slots=True)
 class DeletedJob:

@@ -189,10 +189,23 @@ class JobStore(JobReader):
         self.reopen(job.job_id, touched_at)
 
     def _set(self, job: Job, attributes: Item) -> None:
-        """Set attributes of a job wherever it is listed; a deleted job is not made again."""
-        for partition_key in dict.fromkeys((JOBS, jobs_partition(job.owner))):
+        """Set attributes of a job wherever it is listed; a deleted job is not made again.
+
+        The user's list is written until it has what `JOBS` has, so concurrent changes leave both alike.
+        """
+
+        def put(partition_key: str) -> None:
             if not self.table.set(partition_key, job.job_id, attributes, "attribute_exists( #pk )"):
                 raise no_job(job.job_id)
+
+        put(JOBS)
+        written: Item | None = None
+        while job.owner and attributes != written:
+            put(jobs_partition(job.owner))
+            written, item = attributes, self.table.get(JOBS, job.job_id)
+            if item is None:
+                raise no_job(job.job_id)
+            attributes = {name: item[name] for name in attributes}
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, exp
 
 from app_tier import central_crop
 from core.ids import ImageRef, input_key, new_id
-from core.jobs.models import AcceptedCount, Counts, ImageRecord
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, MinScores
 from core.messages import LabelScore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
@@ -458,7 +458,7 @@ def test_the_next_action_on_a_finished_job_deleted_elsewhere_opens_the_list_of_j
         expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
 
 
-def test_a_finished_job_retried_elsewhere_is_updated_when_the_page_is_visible_again(
+def test_a_finished_job_retried_or_decided_elsewhere_is_updated_when_the_page_is_visible_again(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(3)
@@ -473,6 +473,10 @@ def test_a_finished_job_retried_elsewhere_is_updated_when_the_page_is_visible_ag
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(figures).to_have_text(["3", "0"])
     expect(page.locator("#list .tile.done")).to_have_count(3)
+    for border, unsure in ((0.515, 2), (0.1, 0)):
+        written.store.put_min_scores(replace(written.job, min_scores=MinScores(border)), datetime.now(UTC))
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator("#list .tile.unsure")).to_have_count(unsure)
 
 
 def test_the_filters_of_a_large_running_job_are_on_one_line(page: Page, write_job: Callable[..., WrittenJob]) -> None:

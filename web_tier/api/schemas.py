@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Annotated, Final, Self
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from core.cost import JobCost
 from core.ids import ImageRef
@@ -31,6 +32,12 @@ ROOT = "/api/v1"
 MAX_LABEL_SCORES: Final = 200
 """Labels with a lowest score of their own: every read of the job reads them."""
 
+DIGEST_ORDER: Final = (
+    *("name", "keep", "source", "source_pattern", "results", "model", "max_failed_percent"),
+    *("min_score", "label_min_scores", "finish_by"),
+)
+"""The fields of a new job in the order of their first releases, which digests of requests have; never changed."""
+
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,11 +53,10 @@ class BorderOfDoubt(ApiBody):
         description="The same by label, as the model writes it, for some labels.",
     )
 
-    @property
-    def min_scores(self) -> MinScores:
-        """The scores below which labels are unsure."""
-        every = MinScores().every if self.min_score is None else self.min_score
-        return MinScores(every, self.label_min_scores or {})
+    def applied_to(self, scores: MinScores) -> MinScores:
+        """Return `scores` with those that are stated here in place of theirs."""
+        every = scores.every if self.min_score is None else self.min_score
+        return MinScores(every, scores.labels if self.label_min_scores is None else self.label_min_scores)
 
 
 class CreateJob(BorderOfDoubt):
@@ -106,7 +112,9 @@ class CreateJob(BorderOfDoubt):
     @property
     def digest(self) -> str:
         """The digest of the request, without null fields: requests of earlier versions keep theirs."""
-        return sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
+        stated = self.model_dump(mode="json", exclude_none=True)
+        names = (*filter(stated.__contains__, DIGEST_ORDER), *sorted(stated.keys() - {*DIGEST_ORDER}))
+        return sha256(to_json({name: stated[name] for name in names})).hexdigest()
 
 
 class JobLinks(ApiBody):

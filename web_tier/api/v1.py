@@ -12,7 +12,7 @@ from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, Unproce
 from core.config import Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
-from core.jobs.models import Job
+from core.jobs.models import Job, MinScores
 from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.clock import utc_now
@@ -148,7 +148,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         results=wanted.results or "",
         model=claim.model,
         max_failed_percent=wanted.max_failed_percent,
-        min_scores=wanted.min_scores,
+        min_scores=wanted.applied_to(MinScores()),
         finish_by=wanted.finish_by,
     )
     jobs.create(job, quota.caller)
@@ -295,13 +295,16 @@ def cancel(job_id: str) -> Response:
 def change_min_scores(job_id: str) -> Response:
     """Change the scores below which the images of a job are `unsure`.
 
-    Both fields are set, as those of a new job. Pages that are open, results and files follow; no image is classified
-    again.
+    A field that is not sent keeps its value; `{"label_min_scores": {}}` removes the scores of labels. Results and
+    files follow, and so do open pages, at the latest when they are next shown; no image is classified again.
     """
     jobs = user_jobs()
-    model, wanted = jobs.job(known_id("job", job_id)).model, parse_body(BorderOfDoubt, '{"min_score": 0.8}')
-    check_labels(wanted, model)
-    return json_response(JobBody.from_job(jobs.set_min_scores(job_id, wanted.min_scores)))
+    job, example = jobs.job(known_id("job", job_id)), '{"min_score": 0.8}'
+    wanted = parse_body(BorderOfDoubt, example, may_be_empty=False)
+    if wanted.min_score is None and wanted.label_min_scores is None:
+        raise UnprocessableEntity(f"neither min_score nor label_min_scores was sent; send {example}")
+    check_labels(wanted, job.model)
+    return json_response(JobBody.from_job(jobs.set_min_scores(job_id, wanted.applied_to(job.min_scores))))
 
 
 @api.delete("/jobs/<job_id>", right=Right.CLASSIFY, audit="job deleted")

@@ -138,7 +138,8 @@ class ResultsFileWriter:
 
     Attributes:
         topic_arn: of a topic that gets a message once every image of a job has its last result, or None. It is
-            requested before the file is recorded; again if the controller dies in between, or results change later.
+            requested before the file is recorded; again if the controller dies in between, or results change later,
+            but not for another border of doubt.
     """
 
     store: JobStore
@@ -255,7 +256,7 @@ class ResultsFileWriter:
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-            if self.topic_arn is not None and not retrying:
+            if self.topic_arn is not None and not retrying and not status.is_only_decided_anew:
                 notifications = NotificationStore(self.store.table)
                 notifications.request(job_id, {"topic": self.topic_arn}, self.clock.utc_now(), is_bounded=False)
             merged = MergedFile(key, edition, self.clock.utc_now())

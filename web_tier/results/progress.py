@@ -111,6 +111,7 @@ class ProgressBody(ApiBody):
         repeats: how many images were answered from the cache, if any were.
         system_retries: how many images the system retried and why, if it retried any.
         resends: how many requests the system sent again.
+        border: an identifier of the scores below which images are unsure.
         cost: cost of the job so far, such as `$0.0012`; None if it is not known.
         price: the parts of the cost.
         retried: whether the user retried failed images recently.
@@ -136,6 +137,7 @@ class ProgressBody(ApiBody):
     repeats: str | None
     system_retries: str | None
     resends: int
+    border: str
     cost: str | None
     price: str | None
     retried: bool
@@ -197,6 +199,7 @@ class ProgressBody(ApiBody):
             "presumed lost."
             if retried
             else None,
+            border=status.job.min_scores.digest,
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else _price_text(cost),
         )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fleetsight_client.decisions import (
     learn_min_scores,
     read_min_scores,
 )
-from fleetsight_client.tables import TableError
+from fleetsight_client.tables import TableError, read_table
 
 FILE = """\
 # learned
@@ -33,11 +34,27 @@ SCORES = MinScores(0.8, {"red fox": 0.95, "no": 0.6, 'a: "b"': 0.7})
 
 def test_scores_are_read_from_a_number_and_from_a_file_that_is_written_alike(tmp_path: Path) -> None:
     file = tmp_path / "scores.yaml"
-    assert read_min_scores("0.8") == read_min_scores("80%") == MinScores(0.8)
+    assert read_min_scores("0.8") == read_min_scores("80%") == {"min_score": 0.8}
     for text in (FILE, "\n".join(SCORES.yaml())):
         for encoding in ("utf-8", "utf-8-sig", "utf-16"):  # Windows' editors begin a file with a mark
             file.write_text(text, encoding=encoding)
-            assert read_min_scores(str(file)) == SCORES
+            assert read_min_scores(str(file)) == SCORES.fields
+    file.write_text("labels:\n")
+    assert read_min_scores(str(file)) == {"label_min_scores": {}}, "only what is stated"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_pipe_is_read_once(encoding: str) -> None:
+    for text, read, found in [
+        (FILE, read_min_scores, SCORES.fields),
+        ("fox\nelk\n", lambda name: OnlyLabels.read(Path(name)).labels, {"fox", "elk"}),
+        ("a;b\n1;2\n", lambda name: list(read_table(Path(name))), [(1, ["a", "b"]), (2, ["1", "2"])]),
+    ]:
+        reader, writer = os.pipe()
+        os.write(writer, text.encode(encoding))
+        os.close(writer)
+        assert read(f"/dev/fd/{reader}") == found
+        os.close(reader)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +71,9 @@ def test_what_is_no_score_and_no_file_is_said_and_so_is_a_file_that_is_no_text(t
     with pytest.raises(MinScoreError, match=r"^8 is no score from 0 to 1, and no file$"):
         read_min_scores("8")
     (file := tmp_path / "scores.yaml").write_bytes(b"min_score: 0.8\xff")
+    (empty := tmp_path / "empty.yaml").write_text("# scores\n")
+    with pytest.raises(MinScoreError, match="has no score: write"):
+        read_min_scores(str(empty))
     for read in (lambda: read_min_scores(str(file)), lambda: OnlyLabels.read(file)):
         with pytest.raises(TableError, match="is no text in UTF-8 or UTF-16"):
             read()
@@ -127,6 +147,8 @@ def test_a_review_gives_the_file_that_a_classification_takes(
     (tmp_path / "scores.yaml").write_text(learned.stdout)
     assert command("min-scores", *api.jobs, "--set", tmp_path / "scores.yaml").exit_code == 0
     assert (api.job.wanted["min_score"], api.job.wanted["label_min_scores"]) == (0.9, {"cat": 0.9})
+    assert command("min-scores", *api.jobs, "--set", "70%").exit_code == 0
+    assert (api.job.wanted["min_score"], api.job.wanted["label_min_scores"]) == (0.7, {"cat": 0.9})
 
 
 def test_unsure_is_a_label_of_its_own_in_every_output(

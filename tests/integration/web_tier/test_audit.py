@@ -141,7 +141,7 @@ def share_a_job(api: FlaskClient, signed_in: dict[str, str], ann: dict[str, str]
     ended = f"{path}/{share['share_id']}"
     does("share ended", lambda: api.delete(ended, headers=signed_in).status_code, **shared)
     border, page = "border of doubt changed", f"/jobs/{job_id}/min-scores"
-    does(border, lambda: api.put(f"/api/v1{page}", headers=ann).status_code, job_id=job_id)
+    does(border, lambda: api.put(f"/api/v1{page}", headers=ann, json={"min_score": 0.9}).status_code, job_id=job_id)
     does(border, lambda: api.post(page, data={"below": "80"}, headers=ann).status_code, job_id=job_id)
 
 

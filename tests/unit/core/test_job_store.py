@@ -17,6 +17,7 @@ from core.jobs.models import (
     DeletedJob,
     ImageRecord,
     Job,
+    MinScores,
     OpenJob,
     Resend,
     Share,
@@ -97,6 +98,23 @@ def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Jo
         0,
         NOW + timedelta(seconds=1),
     )
+
+
+def test_concurrent_changes_of_a_job_leave_both_its_lists_alike() -> None:
+    table = MemoryTable()
+    store, job = JobStore(table), Job(new_id(), "summer", NOW, owner="anna")
+    store.create(job)
+    calls = count()
+
+    def other_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem" and next(calls) == 1:  # the other changes both before this one's second write
+            store.put_min_scores(replace(job, min_scores=MinScores(0.9)), NOW)
+        return effect()
+
+    table.call = other_first
+    store.put_min_scores(replace(job, min_scores=MinScores(0.7)), NOW)
+    assert store.job(job.job_id).min_scores == MinScores(0.9)
+    assert store.jobs(9, owner="anna") == [store.job(job.job_id)]
 
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:

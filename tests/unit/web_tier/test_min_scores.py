@@ -98,11 +98,21 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
     feed.poll()
     assert next(event.kind for _, event in feed.wait(cursor, 0.0)) == "resync", "pages that are open follow"
     assert not client.get(api).get_json()["results_file"]["current"]
+    progress = client.get(f"{page}/progress").get_json()
+    assert progress["border"] == store.job(job.job_id).min_scores.digest, "and so do those whose feed has ended"
     assert store.is_open(job.job_id), "the controller writes the file again"
     assert client.post(f"{page}/min-scores", data={"below": "10"}).status_code == 303
     assert (store.job(job.job_id).min_scores, unsure()) == (MinScores(0.1, {"stop": 0.2}), [])
-    assert client.put(f"{api}/min-scores", json={}).status_code == 200
-    assert store.job(job.job_id).min_scores == MinScores()
+    for nothing in ({}, {"min_score": None}):
+        refused = client.put(f"{api}/min-scores", json=nothing)
+        assert (refused.status_code, "send {" in refused.text) == (422, True), refused.text
+    for wanted, found in [
+        ({"label_min_scores": {"stop": 0.9}}, MinScores(0.1, {"stop": 0.9})),
+        ({"min_score": 0.5}, MinScores(0.5, {"stop": 0.9})),
+        ({"label_min_scores": {}}, MinScores()),
+    ]:
+        assert client.put(f"{api}/min-scores", json=wanted).status_code == 200
+        assert store.job(job.job_id).min_scores == found, "a field that is not sent keeps its value"
     assert client.get(api).get_json()["results_file"]["current"], "the file has this border"
 
 

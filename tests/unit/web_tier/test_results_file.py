@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 
 from core.config import S3Grant
 from core.ids import merged_key, new_id
-from core.jobs.models import Counts, ImageRecord, Job, MergedFile, ResultsCopy, TrueLabel
+from core.jobs.models import Counts, ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
+from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.lease import Tenure
@@ -88,6 +89,23 @@ class Scene:
 @pytest.fixture
 def scene() -> Scene:
     return Scene()
+
+
+def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(scene: Scene) -> None:
+    scene.writer.topic_arn, notifications = "arn", NotificationStore(scene.store.table)
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    put_results(scene.store, scene.job, done(one), failed(two))
+    scene.check()
+    first = notifications.find(scene.job.job_id)
+    for border in (0.9, 0.7):
+        scene.store.put_min_scores(replace(scene.job, min_scores=MinScores(border)), scene.now)
+        assert not scene.is_current()
+        scene.check()
+        assert (scene.is_current(), notifications.find(scene.job.job_id)) == (True, first)
+    scene.retry(two, NOW + timedelta(seconds=1))
+    put_results(scene.store, scene.job, done(one), done(two))
+    scene.check()
+    assert notifications.find(scene.job.job_id) != first, "other results"
 
 
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:

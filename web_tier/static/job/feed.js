@@ -209,4 +209,5 @@ export class Feed {
 }
 
 /** Return what changes when the rows of a job change. */
-const countsOf = ({ accepted, done, failed, resends }) => `${accepted}/${done}/${failed}/${resends}`;
+const countsOf = ({ accepted, done, failed, resends, border }) =>
+    `${accepted}/${done}/${failed}/${resends}/${border}`;

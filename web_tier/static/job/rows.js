@@ -181,6 +181,11 @@ export class Rows {
             row.again = update.again;
             row.version += 1;
         }
+        if (update.status === "done" && row.status === "done" && Boolean(update.unsure) !== Boolean(row.unsure)) {
+            row.unsure = update.unsure;
+            this.unsure += row.unsure ? 1 : -1;
+            row.version += 1;
+        }
         const bothFailed = update.status === "failed" && row.status === "failed";
         const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
         if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
