@@ -45,7 +45,7 @@ class DriftDetector:
     _drifted: frozenset[str] = field(default=frozenset(), init=False)
     """The drifted workers that were alive in the last round."""
     _ended: frozenset[str] = field(default=frozenset(), init=False)
-    """The drifted workers that have ended since a worker of the default version began to work."""
+    """The drifted workers that have ended, and in whose place no worker of the default version works yet."""
     _current: frozenset[str] = field(default=frozenset(), init=False)
     """The workers of the default version that have begun to work."""
     _versions: tuple[str, str] = field(default=("", ""), init=False)
@@ -55,7 +55,7 @@ class DriftDetector:
 
     @property
     def lacks_replacement(self) -> bool:
-        """Whether a drifted worker has ended, and no worker of the default version has begun to work since."""
+        """Whether a drifted worker has ended, and no worker of the default version has begun to work in its place."""
         return bool(self._ended)
 
     def drifted(
@@ -81,8 +81,10 @@ class DriftDetector:
         found = tuple(each.instance_id for each in instances if each.template_version not in {"", version})
         alive = frozenset(each.instance_id for each in instances if each.state in ALIVE)
         current = working.difference(found)
-        has_begun = not current <= self._current
-        self._ended = ((frozenset() if has_begun else self._ended) | self._drifted) - alive
+        begun, ended = current - self._current, (self._ended | self._drifted) - alive
+        if begun:  # also in place of workers that ended since the last round, which may be long ago
+            ended = ended - self._ended if len(ended) > len(begun) else frozenset()
+        self._ended = ended
         self._current, self._drifted = alive & (self._current | current), alive.intersection(found)
         return found
 

@@ -135,7 +135,7 @@ class Observation(FleetDescription):
         drifted: ids of instances that were launched from another version of the launch template than its default;
             oldest first.
         lacks_replacement: whether a drifted worker has ended, and no worker of the default version has begun to work
-            since.
+            in its place.
         spending: the instances' cost beside the spending caps; None if no cap is configured.
     """
 

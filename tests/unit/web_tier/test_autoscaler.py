@@ -461,6 +461,22 @@ def test_a_fleet_that_lacks_workers_is_replaced_and_loses_one_at_most(tmp_path: 
     assert [bench.ec2.versions[key] for key in bench.ec2.alive()] == [2] * 3, "no other can take its place"
 
 
+def test_a_successor_that_works_once_the_end_of_a_worker_is_seen_has_replaced_it(tmp_path: Path) -> None:
+    """EC2 shows the end late, or describes nothing meanwhile."""
+    bench = Bench(tmp_path, min_workers=6, max_workers=8, launch_template="worker")
+    bench.ec2.room = 4  # such as a quota
+    run_until_drained(bench, images=1)
+    first, bench.ec2.default_version = bench.ec2.alive(), 2
+    while not bench.ec2.drained:
+        run_until_drained(bench, rounds=1, images=1)
+    [ended] = bench.ec2.drained
+    bench.ec2.states[ended], bench.ec2.stale[ended] = "terminated", "running"
+    while len(bench.ec2.alive()) < len(first):
+        bench.tick()
+    bench.ec2.stale.clear()
+    assert run_until_drained(bench, rounds=600, images=1) == first
+
+
 def test_a_default_version_that_cannot_be_read_is_shown_and_read_once_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
