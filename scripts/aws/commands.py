@@ -170,7 +170,9 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @_set
 @_config
 @_service_role
-@click.option("--bundle", metavar="DIR|s3://…", help="Model bundle to bake into missing images.")
+@click.option(
+    "--bundle", metavar="DIR|s3://…", help="Model bundle to bake into images [default: that of the present images]"
+)
 @click.option(
     "--demo",
     "bundle",
@@ -181,7 +183,8 @@ def check_command(account: AwsAccount, prefix: str, /, *, policy: bool, **argume
 @click.option(
     "--rebake",
     is_flag=True,
-    help="Bake the newest Debian and this source, and roll workers out: an upgrade, or fixes on a schedule (--yes).",
+    help="Bake the newest Debian, this source and the present model, and roll workers out: an upgrade, or fixes on a "
+    "schedule (--yes).",
 )
 @yes_option
 @dry_run_option

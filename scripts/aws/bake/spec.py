@@ -30,6 +30,7 @@ BASE_TAG = f"{TAG}-base"
 RUN_TAG = f"{TAG}-run"
 BAKED_TAG = f"{TAG}-baked-at"
 ENGINE_TAG = f"{TAG}-engine"
+BUNDLE_TAG = f"{TAG}-bundle"
 
 DEBIAN_OWNER = "136693071363"
 """Debian's AWS account."""
@@ -87,7 +88,7 @@ class ImageSpec:
             ARCHIVE_TAG: facts.sha256,
             BASE_TAG: self.base.image_id,
             f"{TAG}-version": facts.version,
-            f"{TAG}-bundle": facts.bundle_digest,
+            BUNDLE_TAG: facts.bundle_digest,
             ENGINE_TAG: facts.engine,
             f"{TAG}-commit": facts.commit,
         }

@@ -5,19 +5,22 @@ Every step reads the present state and does what is missing, so the command cont
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ami.archive import ArchiveError, bundle_digest
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import BundleUnreadableError
 from core.config import Config, EngineName, load_config
 from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig, builder_subnets
 from scripts.aws.bake.images import stored_image
-from scripts.aws.bake.spec import ROLES, Role, base_image, disk_gib
+from scripts.aws.bake.spec import BUNDLE_TAG, ROLES, Role, base_image, disk_gib
 from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
 from scripts.aws.context import TAG, AwsContext, DeclinedError
 from scripts.aws.deploy.auth import (
@@ -77,6 +80,7 @@ from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import BUILDER_CHECKS, NETWORK_CHECKS
 from scripts.aws.preflight.permissions import existing_boundary
 from scripts.demo_model import DEMO_NAME
+from scripts.home import MODELS_FOLDER
 from services.errors import FleetsightError
 from services.lease import move_lease
 from services.table import Table
@@ -148,7 +152,8 @@ class UpOptions:
     Attributes:
         vpc_id, subnet_ids: the new network of the stack; empty for the present one, or the default VPC.
         bundle: the bundle of images to bake; the value of `fleetsight bake --bundle`. With `DEMO_NAME` it is that
-            for photos, and the demo's own is offered beside it.
+            for photos, and the demo's own is offered beside it. With None it is that of the present images, or the
+            default bundle if there are none.
         rebake: bake images of the newest base and this source too, unless they exist.
         dry_run: report what would be done, and change nothing.
         service_role: ARN of the role that CloudFormation assumes; empty to keep that of the stack.
@@ -201,6 +206,7 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
     plan = _plan(context, options, config, stack, network)
     _report_findings(context, run_checks(plan, {**ACCOUNT_CHECKS, **NETWORK_CHECKS}), verbose=options.dry_run)
     lacking = tuple(role for role in ROLES if role not in plan.images)
+    options = _with_bundle(context, options, lacking)
     if options.dry_run:
         _dry_run(plan, options, stack, lacking)
         return None
@@ -326,6 +332,30 @@ def _find_network(context: AwsContext, options: UpOptions, stack: StackDescripti
         vpc_id, subnet_ids = stack.parameters["VpcId"], stack.parameters["SubnetIds"].split(",")
         return find_network(context.account, context.prefix, vpc_id, subnet_ids).parameters()
     return {name: stack.parameters[name] for name in NETWORK_PARAMETERS}
+
+
+def _with_bundle(context: AwsContext, options: UpOptions, lacking: Sequence[Role]) -> UpOptions:
+    """Return the options with the bundle of the existing images, if images are baked and no bundle is given.
+
+    The controller would roll the model of another bundle out to all new jobs, which only a user can decide.
+
+    Raises:
+        NotReadyError: the bundle is not on this machine.
+    """
+    bakes = options.bake and (options.rebake or lacking)
+    images = _describe_images(context, ROLES) if bakes and options.bundle is None else {}
+    image = images.get("worker") or images.get("web")
+    if image is None:
+        return options
+    digest = {each["Key"]: each["Value"] for each in image.get("Tags", [])}.get(BUNDLE_TAG)
+    for folder in (*sorted(MODELS_FOLDER.glob("*")), DEMO_BUNDLE):
+        with suppress(ArchiveError, BundleUnreadableError):
+            if bundle_digest(folder) == digest:
+                return replace(options, bundle=str(folder))
+    raise NotReadyError(
+        f"the image {image['ImageId']} has the model with the digest {digest or 'unknown'}, and no bundle in "
+        f"{MODELS_FOLDER} has it: name its bundle by --bundle, or by --bundle or --demo the model to roll out instead"
+    )
 
 
 def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: Sequence[Role]) -> None:

@@ -157,7 +157,8 @@ def reader(
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
     relabelled_bundle(tmp_path / PHOTOS, PHOTOS, " in a photo")
-    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
+    for module in ("scripts.model.built_once", "scripts.aws.deploy.up"):
+        monkeypatch.setattr(f"{module}.MODELS_FOLDER", tmp_path)
     for module in ("scripts.aws.commands", "scripts.aws.deploy.up"):
         monkeypatch.setattr(f"{module}.select_bundle", partial(select_bundle, models=tmp_path))
     monkeypatch.setattr("scripts.aws.context.AwsAccount", shared_accounts)

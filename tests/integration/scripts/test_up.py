@@ -16,7 +16,7 @@ from app_tier.bundle import DEMO_BUNDLE
 from core.bundle_facts import MANIFEST_NAME
 from core.model_catalog import CatalogStore
 from localcloud.launch import LocalCloud
-from scripts.aws.bake.spec import ROLES
+from scripts.aws.bake.spec import BUNDLE_TAG, ROLES
 from scripts.aws.context import TAG, AwsAccount, DeclinedError, TimedOutError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
@@ -26,7 +26,7 @@ from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
 from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
 from services.table import Table
-from tests.support.aws_stage import CrashError, Stage, account_at, left, stubbed
+from tests.support.aws_stage import IMAGE, CrashError, Stage, account_at, left, stubbed, tagged
 from tests.support.bundles import relabelled_bundle
 from web_tier.auth.session_keys import SessionKeys
 
@@ -184,13 +184,45 @@ def test_a_rebake_bakes_both_images_also_if_the_stack_has_some(
 ) -> None:
     baked: list[object] = []
     monkeypatch.setattr(Stage, "_bake", lambda _self, _context, roles, *_: baked.append(roles))
-    deployed.up(rebake=True, dry_run=True)
+    deployed.up(rebake=True, bundle="mine", dry_run=True)
     assert "would be baked first, unless they exist" in deployed.seen
     assert not baked
-    deployed.up(rebake=True)
+    deployed.up(rebake=True, bundle="mine")
     assert baked == [list(ROLES)]
     refused = CliRunner().invoke(fleetsight, ["up", "--rebake", "--no-bake"])
     assert (refused.exit_code, "give one of them" in refused.output) == (2, True)
+
+
+def test_without_a_bundle_images_are_baked_with_the_model_of_the_present_ones(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller rolls another model out to all new jobs, so `up` stops if it does not find the present one."""
+    monkeypatch.setattr(ups, "MODELS_FOLDER", tmp_path)
+    relabelled_bundle(tmp_path / "photos", "photos", " in a photo")
+    digest = relabelled_bundle(tmp_path / "mine", "mine", " of mine")
+    ec2, baked = stage.account.ec2, list[str | None]()
+
+    def bake(_stage: Stage, _context: object, _roles: object, bundle: str | None, *_: object) -> None:
+        baked.append(bundle)
+        raise CrashError
+
+    monkeypatch.setattr(Stage, "_bake", bake)
+    specs = tagged(stage, "instance")
+    (builder,) = ec2.run_instances(MinCount=1, MaxCount=1, ImageId=IMAGE, TagSpecifications=specs)["Instances"]
+    specs = tagged(stage, "image", **{BUNDLE_TAG: digest})
+    image = ec2.create_image(InstanceId=builder["InstanceId"], Name=stage.prefix, TagSpecifications=specs)["ImageId"]
+    stage.account.ssm.put_parameter(Name=f"/{stage.prefix}/image/worker", Value=image, Type="String")
+    for rebake in (True, False):  # an image of the web instance is missing
+        with pytest.raises(CrashError):
+            stage.up(rebake=rebake)
+    assert baked == [str(tmp_path / "mine")] * 2
+    (tmp_path / "mine").rename(tmp_path.with_suffix(".elsewhere"))
+    for dry_run in (True, False):
+        with pytest.raises(NotReadyError, match=f"{image} has the model with the digest {digest}.*--bundle"):
+            stage.up(rebake=True, dry_run=dry_run)
+    with pytest.raises(CrashError):
+        stage.up(rebake=True, bundle="another")
+    assert baked[2:] == ["another"]
 
 
 def test_missing_images_with_no_bake_are_an_error(stage: Stage) -> None:
