@@ -62,7 +62,7 @@ def test_many_jobs_for_later_are_five_groups_and_none_is_due_after_what_waits_be
     assert len({job.group for job in jobs}) == 5
     assert jobs[0].group != jobs[-1].group != replace(jobs[-1], owner="ben").group
     assert replace(jobs[0], finish_by=None).group == "ada"
-    assert len({replace(job, owner="").group for job in jobs[:9]}) == 9, "without users nobody is treated unfairly"
+    assert len({replace(job, owner="").group for job in jobs[:9]}) == 9, "without users the jobs are not grouped"
     opened(store, 30, NOW + 15 * HOUR)
     opened(store, 20, NOW + 14 * HOUR)
     later = LaterJobs(store, ManualClock(0.0, NOW))
