@@ -68,8 +68,8 @@ def room_for_web_instance(context: AwsContext, web_type: str) -> Iterator[Callab
     try:
         if quota.limit and quota.limit - _used(context, quota) < 2 * quota.needed:
             _make_room(context, quota, web_type)
-        # EC2 has refused. Others took the room meanwhile, or the limit is unknown (or 0, with which nothing would run):
-        # then no more is free than what runs now leaves.
+        # EC2 has refused: other instances took the room meanwhile, or the limit is unknown (or 0, and nothing would
+        # run). Then no more is free than what runs now leaves.
         yield lambda: _make_room(context, replace(quota, limit=quota.limit or _used(context, quota)), web_type)
     finally:
         stack = find_stack(context.account, context.prefix)

@@ -1,13 +1,32 @@
 """The permissions that calls of `fleetsight up`, `roll` and `down` need, by operation and parameters."""
 
-from collections.abc import Iterator, Mapping
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import getattr_static
+from pathlib import Path
 from typing import Any
 
-from scripts.aws.context import AwsAccount
+from scripts.aws.context import AwsAccount, ServiceClient
 from scripts.aws.preflight.permissions import deploy_policies
 from tests.support.iam.checks import ACCOUNT
 from tests.support.iam.judge import PermissionCheck, Verdict, judge
+
+
+def calls_in_source(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the calls of AWS in modules, such as `account.ec2.describe_images(…)`: name of the client, operation."""
+    account = AwsAccount("us-east-1")
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner, method = ast.unparse(node.func.value).rpartition(".")[2], node.func.attr
+            if not isinstance(getattr_static(AwsAccount, owner, None), ServiceClient):
+                continue
+            method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
+            if (call := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
+                yield owner, call
+
 
 SERVICES = {
     "cognito": "cognito-idp",

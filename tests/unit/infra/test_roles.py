@@ -32,6 +32,12 @@ def test_with_a_restored_table_all_use_it_and_of_the_own_one_only_the_lease(monk
     assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == GIVEN["RestoredJobTable"]
 
 
+@pytest.mark.parametrize(("address", "is_in_s3"), [(GIVEN["BundleAddress"], True), ("ami/bundle", False)])
+def test_only_a_bundle_in_s3_opens_its_place(monkeypatch: pytest.MonkeyPatch, address: str, is_in_s3: bool) -> None:
+    monkeypatch.setitem(GIVEN, "BundleAddress", address)
+    assert value_of({"Condition": RESOURCES["BundlePolicy"]["Condition"]}) is is_in_s3
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_no_action_is_wildcarded_and_nothing_that_could_be_named(role: str) -> None:
     assert not [action for action, _ in allowed(role) if "*" in action]

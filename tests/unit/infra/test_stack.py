@@ -52,6 +52,13 @@ def test_an_alarm_reaches_the_topic_and_missing_data_breaches_only_a_lower_bound
     assert alarm["TreatMissingData"] == ("breaching" if has_lower_bound else "notBreaching")
 
 
+def test_the_budget_reaches_the_topic() -> None:
+    notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
+    assert [note["Subscribers"] for note in notes] == [
+        [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}]
+    ] * 2
+
+
 @pytest.mark.parametrize("queue", of_type("SQS::Queue"))
 def test_each_queue_has_an_alarm(queue: str) -> None:
     watched = [value_of(alarm.get("Dimensions", [])) for alarm in of_type("CloudWatch::Alarm").values()]
@@ -508,6 +515,17 @@ BY_PATTERN = {each["PathPattern"]: each for each in DISTRIBUTION["CacheBehaviors
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
 EVERY_METHOD = {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"}
+
+
+def test_each_path_has_its_origin_and_https_and_files_have_the_security_headers() -> None:
+    default = DISTRIBUTION["DefaultCacheBehavior"]
+    origins = {pattern: each["TargetOriginId"] for pattern, each in BY_PATTERN.items()}
+    assert origins == dict.fromkeys(PAGES, "files") | {f"{STATIC}*": "static"}
+    assert default["TargetOriginId"] == "web"
+    assert {each["ViewerProtocolPolicy"] for each in (default, *BY_PATTERN.values())} == {"redirect-to-https"}
+    assert [each["ResponseHeadersPolicyId"] for each in BY_PATTERN.values()] == [{"Ref": "SiteHeaders"}] * len(
+        origins
+    )
 
 
 def test_only_the_sites_own_distribution_reads_its_bucket_and_by_signed_requests() -> None:

@@ -1,10 +1,7 @@
 """The one list of rights: complete for the stack and the commands, and simulated as IAM documents it."""
 
-import ast
 import json
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from click.testing import CliRunner
 
 from scripts.aws import context as accounts
 from scripts.aws.commands import check_command
-from scripts.aws.context import AwsAccount, ServiceClient
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import (
     all_permissions,
@@ -27,7 +24,7 @@ from scripts.aws.preflight.permissions import (
     policy_source,
 )
 from tests.support.aws_stage import USER, stubbed_account
-from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES
+from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES, calls_in_source
 from tests.support.stack_template import SERVER_ROLES, listed
 
 OWN_BOUNDARY = "arn:aws:iam::123456789012:policy/limits"
@@ -80,24 +77,14 @@ def test_the_policy_has_the_calls_of_cloudformation_for_each_resource(kind: str)
     assert not sorted(each for each in used if not is_allowed(each))
 
 
-def calls() -> Iterator[str]:
-    """Yield the action of each call that stands in the commands, such as `account.ec2.describe_images(…)`."""
-    account = AwsAccount("us-east-1")
-    for path in FOLDER.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            owner, method = ast.unparse(node.func.value).rpartition(".")[2], node.func.attr
-            if not isinstance(getattr_static(AwsAccount, owner, None), ServiceClient):
-                continue
-            method = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
-            if (api_call := getattr(account, owner).meta.method_to_api_mapping.get(method)) is not None:
-                action = f"{SERVICES.get(owner, owner)}:{api_call}"
-                yield OTHERWISE_NAMED.get(action, action)
+def calls() -> set[str]:
+    """Return the action of each call in the commands."""
+    actions = {f"{SERVICES.get(owner, owner)}:{call}" for owner, call in calls_in_source(FOLDER.rglob("*.py"))}
+    return {OTHERWISE_NAMED.get(each, each) for each in actions} - {"sts:GetCallerIdentity"}  # which needs no right
 
 
 def test_the_policy_has_the_calls_of_the_commands() -> None:
-    found = set(calls()) - {"sts:GetCallerIdentity"}  # which needs no right
+    found = calls()
     assert {"ec2:RunInstances", "freetier:GetAccountPlanState", "ssm:PutParameter"} <= found
     assert not sorted(each for each in found if not is_allowed(each))
 
@@ -166,7 +153,7 @@ def test_a_service_role_takes_the_rights_for_roles_from_its_user() -> None:
         "iam:SimulatePrincipalPolicy",
     }
     assert allowed["iam:PassRole"] == "PassServiceRole"
-    made = set(calls()) - {"sts:GetCallerIdentity"}
+    made = calls()
     assert not sorted(each for each in made if not any(fnmatchcase(each, one) for one in allowed))
     attached = [each["Ref"] for each in resources["ServiceRole"]["Properties"]["ManagedPolicyArns"]]
     assert attached == [name for name in resources if name.startswith("Deploy")]
