@@ -253,12 +253,20 @@ def _fitting(worker: WorkerSettings, machine: HostResources) -> int:
     return fitting_workers(machine, worker_bytes(worker.engine, weights))
 
 
+_RESERVED: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port of the loopback interface, which no other process is given until this one ends.
+
+    It stays bound here, without listening, so that only a server that asks for this port can listen on it.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, which then may bind it, too
+    probe.bind(("127.0.0.1", 0))
+    _RESERVED.append(probe)
+    port: int = probe.getsockname()[1]
+    return port
 
 
 def check_port_free(host: str, port: int) -> None:
