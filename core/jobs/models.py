@@ -69,7 +69,7 @@ class MinScores:
 
     @property
     def is_usual(self) -> bool:
-        """Whether images with a score of more than one half are sure, whatever their label."""
+        """Whether images with a score of more than one half are sure, with any label."""
         return max((self.every, *self.labels.values())) <= MinScores().every
 
     @property

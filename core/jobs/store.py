@@ -189,7 +189,7 @@ class JobStore(JobReader):
         self.reopen(job.job_id, touched_at)
 
     def _set(self, job: Job, attributes: Item) -> None:
-        """Set attributes of a job wherever it is listed; a deleted job is not made again.
+        """Set attributes of a job in the list of all jobs and in its user's; a deleted job is not made again.
 
         The user's list is written until it has what `JOBS` has, so concurrent changes leave both alike.
         """

@@ -1,4 +1,4 @@
-"""Clocks that a test sets; a machine whose clock jumps, and AWS's replies, which have the true time."""
+"""Clocks that a test sets; a machine with a clock that jumps, and AWS's replies, which have the true time."""
 
 import time
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class PlayedClock(Clock):
 
 @dataclass
 class World:
-    """The true time, and a machine whose clock is `wrong_by` seconds off."""
+    """The true time, and a machine with a clock that is `wrong_by` seconds off."""
 
     true: float = START
     boot: float = 1_000.0

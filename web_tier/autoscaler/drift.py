@@ -45,7 +45,7 @@ class DriftDetector:
     _drifted: frozenset[str] = field(default=frozenset(), init=False)
     """The drifted workers that were alive in the last round."""
     _ended: frozenset[str] = field(default=frozenset(), init=False)
-    """The drifted workers that have ended, and in whose place no worker of the default version works yet."""
+    """The drifted workers that have ended and that no worker of the default version has replaced yet."""
     _current: frozenset[str] = field(default=frozenset(), init=False)
     """The workers of the default version that have begun to work."""
     _versions: tuple[str, str] = field(default=("", ""), init=False)

@@ -36,7 +36,7 @@ class VcpuQuota:
     """The on-demand quota that counts the vCPUs of the web instances.
 
     Attributes:
-        code: of the quota; None for instance types whose quota is unknown.
+        code: of the quota; None for instance types without a known quota.
         limit: vCPUs; None if it is unknown.
         needed: vCPUs of one more web instance.
     """

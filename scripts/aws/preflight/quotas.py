@@ -109,7 +109,7 @@ def quota_limit(account: AwsAccount, code: str) -> int:
 def running_vcpus(account: AwsAccount, code: str | None) -> dict[str, int]:
     """Return the vCPUs of each of the account's running on-demand instances that a quota counts, by their ids.
 
-    None counts the types whose quota is unknown.
+    None counts the types without a known quota.
     """
     running: FilterTypeDef = {"Name": "instance-state-name", "Values": ["pending", "running"]}
     pages = account.ec2.get_paginator("describe_instances").paginate(Filters=[running])

@@ -99,7 +99,7 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
     assert next(event.kind for _, event in feed.wait(cursor, 0.0)) == "resync", "pages that are open follow"
     assert not client.get(api).get_json()["results_file"]["current"]
     progress = client.get(f"{page}/progress").get_json()
-    assert progress["border"] == store.job(job.job_id).min_scores.digest, "and so do those whose feed has ended"
+    assert progress["border"] == store.job(job.job_id).min_scores.digest, "and so do pages with a feed that has ended"
     assert store.is_open(job.job_id), "the controller writes the file again"
     assert client.post(f"{page}/min-scores", data={"below": "10"}).status_code == 303
     assert (store.job(job.job_id).min_scores, unsure()) == (MinScores(0.1, {"stop": 0.2}), [])
