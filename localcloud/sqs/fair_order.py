@@ -109,30 +109,29 @@ class FairOrder(Generic[Payload]):
             tenant.sent_at = self._clock()
             tenant.waiting += 1
 
-    def record_move(self, message: StoredMessage[Payload], state: MessageState) -> None:
-        """Count a message that is about to change to `state`."""
-        now, was_in_flight = self._clock(), message.state is MessageState.IN_FLIGHT
-        is_in_flight = state is MessageState.IN_FLIGHT
+    def record_move(self, message: StoredMessage[Payload], before: MessageState) -> bool:
+        """Count a message whose state has changed; return whether it can be received now."""
+        now, was_in_flight = self._clock(), before is MessageState.IN_FLIGHT
+        is_in_flight, is_visible = message.state is MessageState.IN_FLIGHT, message.state is MessageState.VISIBLE
+        if is_visible:
+            self._visible.append(message)
         if is_in_flight and not was_in_flight:
             message.in_flight_since = now
         processed = now - message.in_flight_since if was_in_flight and not is_in_flight else 0.0
         self._in_flight += is_in_flight - was_in_flight
         self._processing.add(processed, now)
         if message.group is None:
-            return
+            return is_visible
         tenant = self._tenants[message.group]
         tenant.in_flight += is_in_flight - was_in_flight
         tenant.processing.add(processed, now)
-        tenant.waiting += (not is_in_flight and state is not MessageState.DELETED) - (not was_in_flight)
+        tenant.waiting += (not is_in_flight and message.state is not MessageState.DELETED) - (not was_in_flight)
         if not tenant.waiting:  # its backlog has been delivered; what it has deferred was deleted
             self._noisy.pop(message.group, None)
             tenant.deferred.clear()
             if not tenant.in_flight:
                 del self._tenants[message.group]
-
-    def append(self, message: StoredMessage[Payload]) -> None:
-        """Add a message that has become visible."""
-        self._visible.append(message)
+        return is_visible
 
     def pop(self) -> StoredMessage[Payload] | None:
         """Remove and return the next visible message, if there is one."""

@@ -1,7 +1,8 @@
 """A queue with SQS's rules, in memory: one lock, a condition for long polls, no scan of the messages.
 
 Times are seconds of the given clocks. A FIFO queue delivers the messages of a group in order, and none while an
-earlier message of the group is in flight. On a standard queue a group is a tenant of a fair queue (`fair_order`).
+earlier message of the group is in flight (`fifo_order`). On a standard queue a group is a tenant of a fair queue
+(`fair_order`).
 """
 
 import base64
@@ -9,37 +10,30 @@ import heapq
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from localcloud.clock import wall_seconds
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.sqs.fair_order import FairOrder, MessageState, StoredMessage
-
-DEDUPLICATION_SECONDS = 300.0
-"""Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
+from localcloud.sqs.fifo_order import FifoOrder
+from localcloud.sqs.queue_record import (
+    DEDUPLICATION_SECONDS,
+    QueueRecord,
+    RecordChange,
+    RestoredMessage,
+    record_nothing,
+)
 
 COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
 
-MAX_INVISIBLE_SECONDS = 43_200.0
-"""Longest visibility timeout in seconds, as on SQS. A message that was recorded with a wrong clock is restored with
-at most this."""
-
 SPARE_TIMERS = 64
 """Timers beyond two for each message at which stale timers are dropped."""
 
-
 Payload = TypeVar("Payload")
-
-RecordChange = Callable[[str, str, dict[str, Any] | None], None]
-"""Records a change of a queue: see `MessageQueue`."""
-
-
-def record_nothing(_kind: str, _name: str, _value: dict[str, Any] | None) -> None:
-    """Forget a change."""
 
 
 class MalformedReceiptError(ValueError):
@@ -52,14 +46,6 @@ class StaleReceiptError(Exception):
 
 class NotInFlightError(Exception):
     """Raised when a call changes the visibility of a message that is not in flight."""
-
-
-@dataclass(slots=True)
-class MessageGroup(Generic[Payload]):
-    """A message group of a FIFO queue: its messages in order, and the number of them in flight."""
-
-    entries: "deque[StoredMessage[Payload]]" = field(default_factory=deque)
-    in_flight: int = 0
 
 
 class SentMessage(NamedTuple):
@@ -97,34 +83,11 @@ class MessageCounts:
     delayed: int
 
 
-@dataclass(frozen=True, slots=True)
-class RestoredMessage(Generic[Payload]):
-    """A message as `record` got it; times are seconds since the epoch.
-
-    Attributes:
-        visible_at: end of its delay or of its visibility timeout.
-        hidden_seconds: length of either, which bounds it if the clock is set back before the next start.
-        receipt: its latest receipt handle, or None if it was never received.
-    """
-
-    message_id: str
-    payload: Payload
-    group: str | None
-    sent_at: float
-    sequence: int
-    visible_at: float
-    receive_count: int = 0
-    receipt: str | None = None
-    first_received_at: float | None = None
-    hidden_seconds: float = MAX_INVISIBLE_SECONDS
-
-
 class MessageQueue(Generic[Payload]):
     """The messages of one queue. Every method is atomic; only `receive` may wait.
 
     Visibility and delays depend on the monotonic `clock`; consumers receive timestamps of `wall`, since the epoch.
-    `record` is called with each change while the queue is locked: with a kind (message, delivery or duplicate), the
-    id of the message or the deduplication key, and the new value, or None if there is none any more.
+    `record` is called with each change while the queue is locked.
     """
 
     def __init__(
@@ -135,7 +98,7 @@ class MessageQueue(Generic[Payload]):
         wall: Callable[[], float] = wall_seconds,
         record: RecordChange = record_nothing,
     ) -> None:
-        self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, record
+        self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, QueueRecord(record, wall)
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._sequence = 0
@@ -145,9 +108,7 @@ class MessageQueue(Generic[Payload]):
 
     def _reset(self) -> None:
         self._entries: dict[str, StoredMessage[Payload]] = {}
-        self._fair_order: FairOrder[Payload] = FairOrder(self._clock)
-        self._groups: dict[str, MessageGroup[Payload]] = {}
-        self._ready_groups: OrderedDict[str, None] = OrderedDict()
+        self._order: FairOrder[Payload] | FifoOrder[Payload] = FifoOrder() if self._fifo else FairOrder(self._clock)
         self._timers: list[tuple[float, int, StoredMessage[Payload]]] = []
         self._counts: Counter[MessageState] = Counter()
         self._past.record(self._count())
@@ -171,7 +132,7 @@ class MessageQueue(Generic[Payload]):
             now = self._clock()
             while self._duplicates and next(iter(self._duplicates.values()))[0] <= now:
                 expired, _ = self._duplicates.popitem(last=False)
-                self._record("duplicate", str(expired), None)
+                self._record.drop_duplicate(expired)
             if deduplication_key in self._duplicates:
                 return self._duplicates[deduplication_key][1]
             self._sequence += 1
@@ -182,7 +143,7 @@ class MessageQueue(Generic[Payload]):
             self._add(entry)
             if deduplication_key is not None:
                 self._duplicates[deduplication_key] = (now + DEDUPLICATION_SECONDS, sent)
-            self._record_sent(entry, delay_seconds, deduplication_key)
+            self._record.add_sent(entry, delay_seconds, deduplication_key)
             if delay_seconds > 0:
                 self._set_timer(entry, now + delay_seconds)
                 self._past.record(self._count())
@@ -276,7 +237,7 @@ class MessageQueue(Generic[Payload]):
                 self._set_timer(entry, self._clock() + seconds)
             else:
                 self._make_visible(entry)
-            self._record_delivery(entry, seconds)
+            self._record.add_delivery(entry, seconds)
 
     def counts(self, seconds_ago: float = 0) -> MessageCounts:
         """Return the numbers of messages by state, now or `seconds_ago`, in constant time."""
@@ -298,7 +259,7 @@ class MessageQueue(Generic[Payload]):
         with self._changed:
             for entry in self._entries.values():
                 entry.state = MessageState.DELETED
-                self._record_drop(entry)
+                self._record.drop(entry)
             self._reset()
 
     def discard(self) -> None:
@@ -306,8 +267,8 @@ class MessageQueue(Generic[Payload]):
         self.purge()
         with self._changed:
             for key in self._duplicates:
-                self._record("duplicate", str(key), None)
-            self._record = record_nothing
+                self._record.drop_duplicate(key)
+            self._record = QueueRecord(record_nothing, self._wall)
         self.close()
 
     def restore(
@@ -357,10 +318,7 @@ class MessageQueue(Generic[Payload]):
     def _add(self, entry: StoredMessage[Payload]) -> None:
         self._entries[entry.message_id] = entry
         self._counts[entry.state] += 1
-        if not self._fifo:
-            self._fair_order.record_sent(entry)
-        elif entry.group is not None:
-            self._groups.setdefault(entry.group, MessageGroup()).entries.append(entry)
+        self._order.record_sent(entry)
 
     def close(self) -> None:
         """End every long poll with an empty answer; later receives do not wait."""
@@ -375,24 +333,15 @@ class MessageQueue(Generic[Payload]):
         if max_in_flight is not None:
             limit = min(limit, max_in_flight - self._counts[MessageState.IN_FLIGHT])
         claimed: list[StoredMessage[Payload]] = []
-        while len(claimed) < limit and (entry := self._next_visible()) is not None:
+        while len(claimed) < limit and (entry := self._order.pop()) is not None:
             if retention_seconds is not None and entry.sent_at + retention_seconds <= self._clock():
                 self._drop(entry)
             else:
                 self._move(entry, MessageState.IN_FLIGHT)
                 claimed.append(entry)
-        for entry in claimed:  # no more messages of these groups until these are deleted or visible again
-            self._ready_groups.pop(entry.group or "", None)
+        if isinstance(self._order, FifoOrder):
+            self._order.end_receive(claimed)
         return claimed
-
-    def _next_visible(self) -> StoredMessage[Payload] | None:
-        while self._ready_groups:
-            group = self._groups[next(iter(self._ready_groups))]
-            entry = next((e for e in group.entries if e.state is not MessageState.IN_FLIGHT), None)
-            if entry is not None and entry.state is MessageState.VISIBLE:
-                return entry
-            self._ready_groups.popitem(last=False)
-        return self._fair_order.pop()
 
     def _deliver(self, entry: StoredMessage[Payload], visibility_seconds: float) -> MessageDelivery[Payload]:
         entry.receive_count += 1
@@ -403,7 +352,7 @@ class MessageQueue(Generic[Payload]):
             self._set_timer(entry, self._clock() + visibility_seconds)
         else:
             self._make_visible(entry)
-        self._record_delivery(entry, visibility_seconds)
+        self._record.add_delivery(entry, visibility_seconds)
         return MessageDelivery(
             entry.message_id,
             entry.payload,
@@ -416,78 +365,21 @@ class MessageQueue(Generic[Payload]):
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
         del self._entries[entry.message_id]
-        self._record_drop(entry)
+        self._record.drop(entry)
         self._move(entry, MessageState.DELETED)
         self._drop_stale_timers()
-        if self._fifo and entry.group is not None:
-            self._groups[entry.group].entries.remove(entry)
-            self._update_group(entry.group)
-
-    def _record_sent(self, entry: StoredMessage[Payload], delay_seconds: float, key: str | None) -> None:
-        wall = self._wall()
-        sent = {
-            "payload": entry.payload,
-            "group": entry.group,
-            "sent_at": wall,
-            "sequence": entry.sequence,
-            "visible_at": wall + delay_seconds,
-            "hidden_seconds": delay_seconds,
-            "receive_count": entry.receive_count,
-        }
-        self._record("message", entry.message_id, sent)
-        if key is not None:
-            duplicate = {
-                "ends_at": wall + DEDUPLICATION_SECONDS,
-                "message_id": entry.message_id,
-                "sequence": entry.sequence,
-            }
-            self._record("duplicate", key, duplicate)
-
-    def _record_delivery(self, entry: StoredMessage[Payload], seconds: float) -> None:
-        delivery = {
-            "receipt": entry.receipt,
-            "receive_count": entry.receive_count,
-            "first_received_at": entry.first_received_at,
-            "visible_at": self._wall() + seconds,
-            "hidden_seconds": seconds,
-        }
-        self._record("delivery", entry.message_id, delivery)
-
-    def _record_drop(self, entry: StoredMessage[Payload]) -> None:
-        self._record("message", entry.message_id, None)
-        if entry.receipt is not None:
-            self._record("delivery", entry.message_id, None)
 
     def _make_visible(self, entry: StoredMessage[Payload]) -> None:
         entry.timer = 0
         self._move(entry, MessageState.VISIBLE)
-        if self._fifo and entry.group is not None:
-            self._update_group(entry.group)
-        else:
-            self._fair_order.append(entry)
-            self._changed.notify()
-
-    def _update_group(self, name: str) -> None:
-        """Make a FIFO group receivable if none of its messages is in flight and its first is visible."""
-        group = self._groups[name]
-        if not group.entries:
-            del self._groups[name]
-            self._ready_groups.pop(name, None)
-        elif not group.in_flight and group.entries[0].state is MessageState.VISIBLE:
-            self._ready_groups.setdefault(name)
-            self._changed.notify()
 
     def _move(self, entry: StoredMessage[Payload], state: MessageState) -> None:
-        if not self._fifo:
-            self._fair_order.record_move(entry, state)
-        elif entry.group is not None:
-            self._groups[entry.group].in_flight += (state is MessageState.IN_FLIGHT) - (
-                entry.state is MessageState.IN_FLIGHT
-            )
-        self._counts[entry.state] -= 1
+        before, entry.state = entry.state, state
+        self._counts[before] -= 1
         self._counts[state] += 1
-        entry.state = state
         self._past.record(self._count())
+        if self._order.record_move(entry, before):
+            self._changed.notify()
 
     def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:
         self._drop_stale_timers()

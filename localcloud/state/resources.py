@@ -480,7 +480,7 @@ def restore(records: Mapping[bytes, Record]) -> None:
 def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:
     from moto.sqs.models import sqs_backends
 
-    from localcloud.sqs.queues import RestoredMessage
+    from localcloud.sqs.queue_record import RestoredMessage
 
     contents: dict[Key, tuple[list[RestoredMessage[Any]], dict[str, Any]]] = {
         key: ([], {}) for key in values["queue"]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.clock import MAX_DRIFT_SECONDS, STEP_SECONDS, SteadyClock
-from localcloud.sqs.queues import MessageQueue, RestoredMessage
+from localcloud.sqs.queue_record import RestoredMessage
+from localcloud.sqs.queues import MessageQueue
 
 YEAR = 365 * 86_400.0
 START = 1_790_000_000.0

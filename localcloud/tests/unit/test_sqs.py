@@ -26,13 +26,13 @@ from localcloud.options import MAX_LAG_SECONDS, Switches
 from localcloud.sqs import backend
 from localcloud.sqs.backend import approximate_counts
 from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
+from localcloud.sqs.queue_record import RestoredMessage
 from localcloud.sqs.queues import (
     SPARE_TIMERS,
     MalformedReceiptError,
     MessageCounts,
     MessageQueue,
     NotInFlightError,
-    RestoredMessage,
     StaleReceiptError,
 )
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
