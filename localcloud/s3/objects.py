@@ -27,11 +27,11 @@ from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
 from localcloud.state.recorder import recorder
 
-HASHED_AT_ONCE = 2047
-"""Bytes up to which hashlib holds the interpreter's lock; under load, reacquiring it costs more than a small hash."""
+ETAG_DIGITS = 32
+"""Digits of an ETag, as of an MD5: it is the beginning of the SHA-256 that a signature contains anyway.
 
-MAX_SMALL_BYTES = 64 * 1024
-"""Largest object in bytes that is hashed without letting other threads run."""
+S3 does not promise an MD5 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+"""
 
 _COMMON = {
     "_etag": None,
@@ -128,16 +128,11 @@ def setstate(self: Any, state: dict[str, Any]) -> None:
     self.__dict__.update(state)
 
 
-@PATCHES.replace(f"{_KEY}.etag", "moves through the buffer beside its readers")
+@PATCHES.replace(f"{_KEY}.etag", "moves through the buffer beside its readers, and computes an MD5")
 def etag(self: Any) -> str:
-    """Return the quoted MD5 of the content, computed once."""
+    """Return the quoted ETag of the content, computed once."""
     if self._etag is None:
-        content = self._content
-        digest = hashlib.md5(usedforsecurity=False)
-        size = HASHED_AT_ONCE if len(content) <= MAX_SMALL_BYTES else len(content)
-        for start in range(0, len(content), size):
-            digest.update(content[start : start + size])
-        self._etag = digest.hexdigest()
+        self._etag = hashlib.sha256(self._content).hexdigest()[:ETAG_DIGITS]
     return f'"{self._etag}"'
 
 
@@ -208,6 +203,8 @@ def copy_object(
 
 
 _PATH = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NOT_BUCKETS = frozenset({"moto-api", "latest", "v20180820"})
 
@@ -290,10 +287,12 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     if len(content) != int(length):  # the client disconnected: a partial object must not be stored
         return DirectResponse([("Connection", "close")], status="400 Bad Request")
     condition = request.environ.get("HTTP_IF_NONE_MATCH")
+    signed = request.environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")  # which `SignedCalls` has compared with the body
+    etag = signed[:ETAG_DIGITS] if _SHA256.fullmatch(signed) else None
     with _CREATING if condition else nullcontext():
         if condition and (condition != "*" or backend.get_object(bucket.name, key) is not None):
             return None
-        stored = backend.put_object(bucket.name, key, content, storage="STANDARD")
+        stored = backend.put_object(bucket.name, key, content, storage="STANDARD", etag=etag)
     shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
     described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
     stored.set_metadata({name: sys.intern(value) for name, value in described.items()})
