@@ -1,4 +1,4 @@
-"""One classification of folders: list, upload, wait, write results; and the watch for new files."""
+"""One classification of folders: list, upload, wait, write results."""
 
 import json
 import os
@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +20,7 @@ from fleetsight_client.journal import MAX_POSITION, Journal, Outcome
 from fleetsight_client.lists import FileList
 from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.photos import PhotoReader
-from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
+from fleetsight_client.retries import PatientCalls, StoppedError
 from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout, row_of
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
@@ -32,15 +30,11 @@ from fleetsight_client.uploader import (
     UploadLimits,
     first_id,
     position_of,
-    read_unchanged,
 )
 
 MIN_POLL_SECONDS: Final = 0.25
 MAX_POLL_SECONDS: Final = 2.0
 """Pauses between two polls of a job: as long as the last poll found nothing new, they grow."""
-
-WATCH_SECONDS: Final = 2.0
-"""The pause between two searches for new files; a file is complete if both find it with the same size and time."""
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
 """For this time a watch repeats an upload before it reads results, and for this time it then sends nothing."""
@@ -48,12 +42,8 @@ WATCH_PATIENCE_SECONDS: Final = 60.0
 REASON_SECONDS: Final = 10.0
 """The pause between two questions why images have no result yet."""
 
-COLLECTED: Final = 500
-"""Images whose results are read, written and synchronized together."""
-
 MAX_PAGE: Final = 500
-SPARSE_PAGE: Final = 20
-"""Results that are read at a time, and so many if most of the images around them have their row already."""
+"""Results that are read at a time."""
 
 STATUSES: Final = ("done", "failed", "refused", "waiting")
 """What a file ends as: with a label, without one, never accepted, or without a result yet."""
@@ -135,7 +125,7 @@ class Summary:
 
 @dataclass
 class Classification:
-    """Classifies the images in folders by one job, or by several if the first one is closed while it watches.
+    """Classifies the images in folders by one job.
 
     Attributes:
         folders: absolute.
@@ -178,8 +168,6 @@ class Classification:
     _limits: UploadLimits = field(default_factory=UploadLimits, init=False)
     _asked: float = field(default=float("-inf"), init=False)
     _reason: str = field(default="", init=False)
-    _answered: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
-    """By job: its answers when a watch last read its results to the end, and from which position on to read now."""
 
     def __post_init__(self) -> None:
         """Show why calls are repeated."""
@@ -188,21 +176,16 @@ class Classification:
     def run(self, *, waits: bool = True) -> Summary:
         """Classify the folders once; without `waits`, end when all images are accepted.
 
-        An interrupted watch is finished: what it had taken is classified, and no file is searched.
-
         Raises:
             StoppedError: the user has stopped the command.
             GaveUpError, ApiError: the server does not answer or rejects the job.
         """
         self._prepare()
-        base = json.dumps(str(self.folders[0]))
-        if self.journal.is_started and self.journal.fact("base") not in {None, base}:
-            raise FolderError("the list names other files than before: begin anew with --restart")
         walk = self.files or FolderWalk(self.folders, self.own)
         if not self.journal.is_started:
             self.journal.clear()
             self.journal.list_files(self._counted(walk))
-            self.journal.set_fact("base", base)
+            self.journal.set_fact("base", self._base)
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
             self.journal.set_facts(
                 {f"left out {reason}": json.dumps(found) for reason, found in walk.examples.items()}
@@ -210,8 +193,6 @@ class Classification:
             if self.journal.next_position > MAX_POSITION + 1:
                 raise FolderError(f"a job has at most {MAX_POSITION + 1:,} images: classify parts of the folders")
         self._load_truth()
-        if self.journal.is_watched and waits:
-            return self._watch(searches=False)
         self._upload()
         summary = self._summary()
         if waits:
@@ -225,72 +206,6 @@ class Classification:
             summary.statuses.update(waiting=counts["accepted"], refused=counts["rejected"])
             summary.codes.update(self.journal.rejections())
         return summary
-
-    def watch(self, started: Callable[[], None] = lambda: None) -> Summary:
-        """Classify the folders, and then new and replaced files in them, until the user stops the command.
-
-        A file is taken when two searches find it with the same size and time. Each result is appended to the file of
-        results when it is there, so that no file waits for another one. A server that does not answer is called for
-        ever.
-
-        Raises:
-            StoppedError: the user has stopped the command, and there are files without a row; `--resume` continues.
-            ApiError: the server rejects the job or a request for good.
-        """
-        self._prepare()
-        if not self.journal.is_started:
-            self.journal.clear()
-        self.journal.begin_watch()
-        self._load_truth()
-        started()
-        return self._watch(searches=True)
-
-    def _watch(self, *, searches: bool) -> Summary:
-        summary, sends_from = self._summary(), float("-inf")
-        while True:
-            if searches:
-                self._search(summary)
-            self.progress.note = ""
-            if self.calls.clock() >= sends_from:
-                try:
-                    self._upload(summary)
-                except GaveUpError as error:
-                    sends_from = self.calls.clock() + WATCH_PATIENCE_SECONDS
-                    self.progress.note = str(error)
-                except JobClosedError:
-                    pass  # another job was closed, too: the next round releases its files
-            self._collect(summary)
-            self._show_watch(summary)
-            left = sum(self.journal.counts().values())
-            if not left and not searches:
-                return summary
-            if (self.calls.wait or self.calls.stop.wait)(WATCH_SECONDS):
-                if left:
-                    raise StoppedError(f"stopped (files without a result: {left:,})")
-                return summary
-
-    def _search(self, summary: Summary) -> None:
-        walk = FolderWalk(self.folders, self.own)
-        added, replaced = self.journal.list_stable_files(self._counted(walk))
-        summary.skipped = {str(reason): count for reason, count in walk.skipped.items()}
-        summary.examples = {str(reason): tuple(found) for reason, found in walk.examples.items()}
-        summary.replaced += replaced
-        if added + replaced:
-            self._load_truth()
-        for file, digest in self.journal.doubtful_files():
-            content = read_unchanged(file, self._limits.max_image_bytes)
-            is_same = not isinstance(content, bytes) or sha256(content).digest() == digest
-            self.journal.confirm(file, is_same=is_same)
-
-    def _show_watch(self, summary: Summary) -> None:
-        self._count(summary)
-        progress = self.progress
-        progress.phase, progress.replaced = "watching", summary.replaced
-        progress.classified = summary.statuses["done"] + summary.statuses["failed"]
-        progress.waiting = self.journal.counts()["accepted"]
-        if progress.waiting and not (progress.note or progress.blocked):
-            progress.note = self._reason_to_wait()
-        self.show(progress)
 
     def _reason_to_wait(self) -> str:
         """Return what the fleet does, or why it does nothing; empty if the server does not say."""
@@ -312,6 +227,12 @@ class Classification:
                 raise
         if self.sorted is not None:
             self.sorted.prepare(tuple(self.folders))
+        if self.journal.is_started and self.journal.fact("base") not in {None, self._base}:
+            raise FolderError("the list names other files than before: begin anew with --restart")
+
+    @property
+    def _base(self) -> str:
+        return json.dumps(str(self.folders[0]))
 
     def _counted(self, walk: FolderWalk | FileList) -> Iterator[Any]:
         """Yield the found files, and show their number while they are listed."""
@@ -492,68 +413,6 @@ class Classification:
         if self.sorted is not None and row.status != "waiting" and row.error_code not in {NOT_FOUND, NOT_SENT}:
             decision = row.decision if self.events is None else row.further["event_decision"]
             self.sorted.add(outcome.file, decision if row.status == "done" else None)
-
-    def _collect(self, summary: Summary) -> None:
-        """Append the rows of rejected files, and of images that have a result by now."""
-        while rejected := list(islice(self.rows(self.journal.outcomes(state="rejected")), COLLECTED)):
-            self._append(summary, rejected)
-        jobs = {job_id: images for job_id, images in self.journal.jobs() if images}
-        self._answered = {job_id: each for job_id, each in self._answered.items() if job_id in jobs}
-        self.progress.blocked = ""
-        for job_id, images in jobs.items():
-            try:
-                self._collect_job(summary, job_id, images)
-            except GaveUpError as error:
-                self.progress.note = str(error)
-
-    def _collect_job(self, summary: Summary, job_id: str, images: int) -> None:
-        """Append the rows of a job's images; calls are made once, since the next round repeats them.
-
-        As long as many images have a result, all are read; else the next round goes on where this one ended.
-        """
-        once = replace(self.calls, patience_seconds=-1.0)
-        try:
-            status = once.call(partial(self.client.status, job_id))
-        except RejectedError as error:
-            if error.status != 404:
-                raise
-            status = {"done": 0, "failed": 0, "waiting": 0}  # the job is gone, and so are its images
-        self._set_scores(status)
-        answers, waiting = int(status["done"]) + int(status["failed"]), int(status["waiting"])
-        self.progress.blocked = status.get("blocked") or self.progress.blocked
-        before, after = self._answered.get(job_id, (-1, -1))
-        if answers == before and after < 0 and images <= waiting:
-            return  # no image of this command has a new result
-        while True:
-            outcomes = list(islice(self.journal.outcomes(after, job_id=job_id), COLLECTED))
-            span = outcomes[-1].file.position - outcomes[0].file.position + 1 if outcomes else 1
-            page = min(span, MAX_PAGE) if span <= 2 * len(outcomes) else SPARSE_PAGE
-            rows = [
-                (outcome, row)
-                for outcome, row in self.rows(sorted(outcomes, key=lambda each: each.file.job_position), once, page)
-                if row.status != "waiting" and not (row.error_code == NOT_FOUND and waiting)
-            ]
-            self._send_truth(job_id, (outcome for outcome, _ in rows), once)
-            self._append(summary, rows)
-            after = outcomes[-1].file.position if len(outcomes) == COLLECTED else -1
-            self._answered[job_id] = answers, after
-            if after < 0 or not rows:
-                return
-
-    def _append(self, summary: Summary, rows: Sequence[tuple[Outcome, ResultRow]]) -> None:
-        """Append rows to the file of results, and forget their files; both are durable, in this order.
-
-        A killed command leaves rows that the journal does not know: they are cut off, and written again. If the file
-        was moved away, the rows begin a new one.
-        """
-        if not rows:
-            return
-        size = int(self.journal.fact("end of file") or 0) if self.journal.fact("out") == str(self.out) else None
-        if size is not None and self.out not in {None, "-"}:
-            file = Path(str(self.out))
-            size = min(size, file.stat().st_size) if file.exists() else None
-        end = self._write(summary, iter(rows), size)
-        self.journal.finish((outcome.file for outcome, _ in rows), {"out": str(self.out), "end of file": str(end)})
 
     # True labels
 

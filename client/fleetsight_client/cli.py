@@ -44,7 +44,8 @@ from fleetsight_client.estimates import estimate_files, upload_rate
 from fleetsight_client.events import EVENT_COLUMNS, TIME_COLUMN, Events, Grouping
 from fleetsight_client.folders import FolderWalk, checked_folders
 from fleetsight_client.formats import CamtrapPackage
-from fleetsight_client.journal import Journal, JournalError, journal_file, state_folder
+from fleetsight_client.journal import Journal
+from fleetsight_client.journal_file import JournalError, journal_file, state_folder
 from fleetsight_client.lists import FileList, further_columns, listed_files, read_manifest, split_source
 from fleetsight_client.output import (
     APPENDED,
@@ -65,6 +66,7 @@ from fleetsight_client.sources import SourceClassification
 from fleetsight_client.terminal import clean_terminal_output, one_line
 from fleetsight_client.truth import Truth
 from fleetsight_client.uploader import JobClosedError, UploadLimits
+from fleetsight_client.watch import Watch
 
 P = ParamSpec("P")
 
@@ -354,7 +356,9 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
     console = Console(stderr=True)
     with _interruptible() as stop, _opened(file, absolute, wanted) as journal:
         with ProgressDisplay(console) as display:
-            work = Classification(
+            finishes = wanted.waits and journal.is_started and journal.is_watched
+            kind = Watch if wanted.watch or finishes else Classification
+            work = kind(
                 client,
                 journal,
                 PatientCalls(stop),
@@ -587,7 +591,9 @@ class _Options:
 def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
     """Run a classification; when it is stopped or fails, say how to continue."""
     try:
-        return work.watch() if watch else work.run(waits=waits)
+        if isinstance(work, Watch):
+            return work.watch() if watch else work.finish()
+        return work.run(waits=waits)
     except StoppedError as error:
         click.echo(f"fleetsight: {error}; continue with the same command and --resume", err=True)
         sys.exit(INTERRUPTED)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.folders import MISSING_SIZE, FoundFile
-from fleetsight_client.journal import state_folder
+from fleetsight_client.journal_file import state_folder
 from fleetsight_client.photos import PhotoError, is_doubtful, pillow, read_photo
 
 MIN_RATE_BYTES: Final = 1_000_000

@@ -3,12 +3,15 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from fleetsight_client.journal import Journal, ListedFile
+from fleetsight_client.journal_file import JournalFile
+from fleetsight_client.known_files import INSERTED
 from fleetsight_client.names import matched_name
 from fleetsight_client.rows import ResultRow, same_label
 from fleetsight_client.tables import FILE_COLUMNS, TableError, place_of, read_table
@@ -26,6 +29,56 @@ SHOWN_LINES: Final = 5
 
 _LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
 """As on the server (`web_tier/features/review/truth.py`)."""
+
+
+class TruthTable:
+    """The table `truths` of a journal: true labels by the path of a file."""
+
+    def __init__(self, journal: JournalFile) -> None:
+        self._journal = journal
+
+    def replace(self, truths: Iterable[tuple[str, str]]) -> None:
+        """Store true labels by the path of a file; an earlier one of the same path stays."""
+        with self._journal.transaction():
+            self._journal.base.execute("DELETE FROM truths")
+        rows = iter(truths)
+        while some := list(islice(rows, INSERTED)):
+            with self._journal.transaction():
+                self._journal.base.executemany("INSERT OR IGNORE INTO truths (name, label) VALUES (?, ?)", some)
+
+    def count_uses(self, candidates: Iterable[Sequence[str]]) -> None:
+        """Count for each stored path the files that it may mean; each file has its candidates, longest first."""
+        paths = iter(candidates)
+        while some := list(islice(paths, INSERTED)):
+            with self._journal.transaction():
+                for names in some:
+                    found = self._find(names)
+                    if found is not None:
+                        self._journal.base.execute("UPDATE truths SET uses = uses + 1 WHERE name = ?", (found[0],))
+
+    def unused(self, shown: int) -> Iterator[tuple[str, int, list[str]]]:
+        """Yield why stored paths set no label, how many they are, and up to `shown` of them."""
+        for reason, is_used in (("match no image", False), ("may mean several images", True)):
+            rows = self._journal.base.execute(
+                "SELECT name, count(*) OVER () FROM truths WHERE uses != 1 AND (uses > 1) = ? ORDER BY name LIMIT ?",
+                (is_used, shown),
+            ).fetchall()
+            if rows:
+                yield reason, int(rows[0][1]), [str(name) for name, _ in rows]
+
+    def label(self, names: Sequence[str]) -> str | None:
+        """Return the true label of the first of `names` that has one, unless that path may mean several files."""
+        found = self._find(names)
+        return None if found is None or found[2] > 1 else found[1]
+
+    def _find(self, names: Sequence[str]) -> tuple[str, str, int] | None:
+        for name in names:
+            row = self._journal.base.execute(
+                "SELECT name, label, uses FROM truths WHERE name = ?", (name,)
+            ).fetchone()
+            if row is not None:
+                return str(row[0]), str(row[1]), int(row[2])
+        return None
 
 
 @dataclass
@@ -50,19 +103,20 @@ class Truth:
             TableError: it is not such a file.
         """
         if self.file is not None:
-            self.journal.set_truths(read_truths(self.file))
-            self.journal.count_truth_uses(self._candidates(name) for name in self.journal.names())
+            table = TruthTable(self.journal)
+            table.replace(read_truths(self.file))
+            table.count_uses(self._candidates(name) for name in self.journal.names())
             self.unused = [
                 f"Lines of {self.file.name} that {reason}: {count:,} "
                 f"({', '.join(names)}{', …' if count > len(names) else ''})."
-                for reason, count, names in self.journal.unused_truths(SHOWN_LINES)
+                for reason, count, names in table.unused(SHOWN_LINES)
             ]
 
     def label(self, file: ListedFile) -> str | None:
         """Return the true label of a file, or None."""
         if self.file is None:
             return file.path.parent.name or None
-        return self.journal.truth(self._candidates(file.name))
+        return TruthTable(self.journal).label(self._candidates(file.name))
 
     def _candidates(self, shown: str) -> list[str]:
         """Return the paths that may name a file: with the folder's name, as it is shown, and each end of it."""

@@ -21,13 +21,12 @@ from fleetsight_client.api import RejectedFile
 from fleetsight_client.folders import FoundFile
 from fleetsight_client.journal import (
     Journal,
-    JournalError,
     ListedFile,
     Outcome,
     Slice,
-    journal_file,
-    state_folder,
 )
+from fleetsight_client.journal_file import JournalError, journal_file, state_folder
+from fleetsight_client.truth import TruthTable
 
 FOLDERS = (Path("/photos/day"), Path("/photos/night"))
 FOUND = st.dictionaries(
@@ -46,10 +45,15 @@ MAX_UNFINISHED, MAX_REMEMBERED = 6, 2
 @pytest.fixture(scope="module", autouse=True)
 def _small_limits() -> Iterator[None]:
     """Let a few files fill several writes and several pages of outcomes, and reach the limits of a watch."""
-    limits = {"INSERTED": 2, "MAX_UNFINISHED": MAX_UNFINISHED, "MAX_REMEMBERED": MAX_REMEMBERED}
+    limits = {
+        "journal.INSERTED": 2,
+        "journal.MAX_UNFINISHED": MAX_UNFINISHED,
+        "known_files.INSERTED": 2,
+        "known_files.MAX_REMEMBERED": MAX_REMEMBERED,
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, limit in limits.items():
-            patch.setattr(f"fleetsight_client.journal.{name}", limit)
+            patch.setattr(f"fleetsight_client.{name}", limit)
         yield
 
 
@@ -90,7 +94,7 @@ class Classification(RuleBasedStateMachine):
         self.facts: dict[str, str] = {}
 
     def teardown(self) -> None:
-        self.journal._base.close()
+        self.journal.base.close()
         for suffix in ("-wal", "-shm"):  # SQLite's files, which a killed command leaves
             (self.folder / f"a.journal{suffix}").touch()
         self.journal.remove()
@@ -99,7 +103,7 @@ class Classification(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        self.journal._base.close()
+        self.journal.base.close()
         self.journal = Journal(self.folder / "a.journal", FOLDERS)
         self.found = {}
 
@@ -473,11 +477,12 @@ def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pyte
 
 def test_a_true_label_counts_unless_its_path_may_mean_several_files(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a.journal", [tmp_path])
-    journal.set_truths([("old.jpg", "cat")])
-    journal.set_truths([*((f"{number}.jpg", "cat") for number in range(600)), ("0.jpg", "dog")])
-    journal.count_truth_uses([[f"x/{number}.jpg", f"{number}.jpg"] for number in range(600)] + [["1.jpg"], ["no"]])
-    assert journal.truth(["x/0.jpg", "0.jpg"]) == "cat"
-    assert journal.truth(["599.jpg"]) == "cat"
-    assert journal.truth(["1.jpg"]) is None
-    assert journal.truth(["old.jpg"]) is None
+    table = TruthTable(journal)
+    table.replace([("old.jpg", "cat")])
+    table.replace([*((f"{number}.jpg", "cat") for number in range(600)), ("0.jpg", "dog")])
+    table.count_uses([[f"x/{number}.jpg", f"{number}.jpg"] for number in range(600)] + [["1.jpg"], ["no"]])
+    assert table.label(["x/0.jpg", "0.jpg"]) == "cat"
+    assert table.label(["599.jpg"]) == "cat"
+    assert table.label(["1.jpg"]) is None
+    assert table.label(["old.jpg"]) is None
     journal.remove()

@@ -13,7 +13,8 @@ import pytest
 
 from client.tests.support.results_api import Command, Photos, ResultsApi, problem
 from fleetsight_client.api import ApiClient, ApiError, UnreachableError
-from fleetsight_client.journal import Journal, journal_file, state_folder
+from fleetsight_client.journal import Journal
+from fleetsight_client.journal_file import journal_file, state_folder
 from fleetsight_client.retries import GaveUpError, PatientCalls
 
 

@@ -21,7 +21,7 @@ from ulid import ULID
 from client.tests.support.results_api import Photos, ResultsApi, image_id_of, problem, result_of
 from fleetsight_client import journal as journal_module
 from fleetsight_client.api import ApiClient, RejectedError, RejectedFile
-from fleetsight_client.classification import Classification, Summary
+from fleetsight_client.classification import Summary
 from fleetsight_client.display import words
 from fleetsight_client.folders import FolderWalk, FoundFile
 from fleetsight_client.journal import Journal, Slice
@@ -29,13 +29,14 @@ from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.retries import PatientCalls, StoppedError
 from fleetsight_client.rows import ResultRow, row_of
 from fleetsight_client.uploader import Uploader
+from fleetsight_client.watch import Watch
 
 Steps = Sequence[Callable[[], object]]
-Watch = Callable[..., Summary]
+RunWatch = Callable[..., Summary]
 
 
 @pytest.fixture
-def watch(url: str, tmp_path: Path) -> Iterator[Watch]:
+def watch(url: str, tmp_path: Path) -> Iterator[RunWatch]:
     """Watch a folder; each step is done in one of the pauses, and the last pause ends the watch."""
     client = ApiClient(url)
 
@@ -51,7 +52,7 @@ def watch(url: str, tmp_path: Path) -> Iterator[Watch]:
         journal = Journal(tmp_path / "journal", (folder,))
         try:
             calls = PatientCalls(wait=wait)
-            return Classification(client, journal, calls, (folder,), (), "watched", out=out).watch()
+            return Watch(client, journal, calls, (folder,), (), "watched", out=out).watch()
         finally:
             journal.close()
 
@@ -69,7 +70,7 @@ def labels(tmp_path: Path) -> list[tuple[str, str]]:
 
 
 def test_a_file_that_still_grows_waits_until_it_is_complete(
-    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
+    api: ResultsApi, watch: RunWatch, photos: Photos, tmp_path: Path
 ) -> None:
     folder = photos({"a.jpg": b"c"})
     grow = [lambda: photos({"a.jpg": b"ca"}), lambda: photos({"a.jpg": b"cat"})]
@@ -83,7 +84,7 @@ def test_a_file_that_still_grows_waits_until_it_is_complete(
     [(b"", b"cat"), (b"\xff\xd8 half", b"\xff\xd8 whole \xff\xd9"), (b"\x89PNG half", b"\x89PNG whole IEND")],
 )
 def test_a_file_whose_end_is_missing_waits_however_long_its_writer_pauses(
-    api: ResultsApi, watch: Watch, photos: Photos, part: bytes, whole: bytes
+    api: ResultsApi, watch: RunWatch, photos: Photos, part: bytes, whole: bytes
 ) -> None:
     folder = photos({"a.jpg": part})
     summary = watch(folder, [*([nothing] * 5), lambda: photos({"a.jpg": whole}), *([nothing] * 4)])
@@ -91,7 +92,7 @@ def test_a_file_whose_end_is_missing_waits_however_long_its_writer_pauses(
 
 
 def test_a_file_without_its_end_is_sent_once_it_is_not_written_any_more(
-    api: ResultsApi, watch: Watch, photos: Photos
+    api: ResultsApi, watch: RunWatch, photos: Photos
 ) -> None:
     folder = photos({"a.jpg": b"\xff\xd8 half"})
     minute_ago = time.time() - 61
@@ -100,7 +101,9 @@ def test_a_file_without_its_end_is_sent_once_it_is_not_written_any_more(
     assert api.names == {"a.jpg": 1}
 
 
-def test_a_closed_job_is_followed_by_another(api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path) -> None:
+def test_a_closed_job_is_followed_by_another(
+    api: ResultsApi, watch: RunWatch, photos: Photos, tmp_path: Path
+) -> None:
     folder = photos({"a.jpg": b"cat"})
 
     def expire() -> None:
@@ -113,7 +116,7 @@ def test_a_closed_job_is_followed_by_another(api: ResultsApi, watch: Watch, phot
 
 
 def test_files_that_no_job_took_are_sent_in_the_next_round(
-    api: ResultsApi, watch: Watch, photos: Photos, tmp_path: Path
+    api: ResultsApi, watch: RunWatch, photos: Photos, tmp_path: Path
 ) -> None:
     folder = photos({"a.jpg": b"cat"})
     closed = partial(problem, 409, "the job was cancelled", "job-cancelled")
@@ -124,7 +127,7 @@ def test_files_that_no_job_took_are_sent_in_the_next_round(
 
 
 def test_a_closed_job_leaves_the_slices_of_other_jobs_their_keys(
-    api: ResultsApi, url: str, watch: Watch, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: ResultsApi, url: str, watch: RunWatch, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has accepted the slice of the first job, but the command was killed before the answer came."""
     folder, client, job_ids = photos({"a.jpg": b"cat", "b.jpg": b"dog"}), ApiClient(url), list[str]()
@@ -159,7 +162,7 @@ def test_a_closed_job_leaves_the_slices_of_other_jobs_their_keys(
 
 @pytest.mark.parametrize("first", [None, "-", "other.csv"])
 def test_a_resumed_watch_with_another_file_begins_it_with_the_next_result(
-    watch: Watch, photos: Photos, tmp_path: Path, first: str | None
+    watch: RunWatch, photos: Photos, tmp_path: Path, first: str | None
 ) -> None:
     folder = photos({"a.jpg": b"cat"})
     (tmp_path / "r.csv").write_text("of another command")
@@ -171,7 +174,7 @@ def test_a_resumed_watch_with_another_file_begins_it_with_the_next_result(
 
 @pytest.mark.parametrize("is_moved", [True, False])
 def test_rows_begin_a_new_file_after_the_file_of_results_was_moved_or_emptied(
-    watch: Watch, photos: Photos, tmp_path: Path, is_moved: bool
+    watch: RunWatch, photos: Photos, tmp_path: Path, is_moved: bool
 ) -> None:
     folder = photos({"a.jpg": b"cat"})
 
@@ -310,18 +313,18 @@ class Camera:
         journal = Journal(self.tmp_path / "journal", (self.folder,))
         try:
             calls = PatientCalls(wait=wait, clock=lambda: self.now)
-            work = Classification(
+            work = Watch(
                 *(self.api, journal, calls, (self.folder,), (), "watched"),
                 out=str(self.tmp_path / "r.csv"),
                 show=lambda state: self.shown.append(words(state)),
             )
             self.summary = work._summary()
             work._summary = lambda: self.summary  # type: ignore[method-assign] # also of a watch that is stopped
-            return (work.watch() if searches else work.run()), False
+            return (work.watch() if searches else work.finish()), False
         except StoppedError:
             return self.summary, True
         finally:
-            journal._base.close()
+            journal.base.close()
 
     def rows(self) -> list[tuple[str, str]]:
         return labels(self.tmp_path) if (self.tmp_path / "r.csv").exists() else []
@@ -475,10 +478,11 @@ MAX_JOURNAL_BYTES = 5 * 2**20
 
 def test_a_week_with_an_image_without_a_result_stays_bounded(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds: rows of waiting files and of one round; known files in the folder and `MAX_REMEMBERED`; two jobs."""
-    monkeypatch.setattr("fleetsight_client.classification.WATCH_SECONDS", ROUND_SECONDS)
-    monkeypatch.setattr("fleetsight_client.journal.MAX_REMEMBERED", REMEMBERED)
+    monkeypatch.setattr("fleetsight_client.watch.WATCH_SECONDS", ROUND_SECONDS)
+    monkeypatch.setattr("fleetsight_client.known_files.MAX_REMEMBERED", REMEMBERED)
     monkeypatch.setattr("fleetsight_client.journal.JOB_IMAGES", OF_A_JOB)
-    monkeypatch.setattr("fleetsight_client.journal.sqlite3.connect", partial(sqlite3.connect, factory=Unsynchronized))
+    connect = partial(sqlite3.connect, factory=Unsynchronized)
+    monkeypatch.setattr("fleetsight_client.journal_file.sqlite3.connect", connect)
     monkeypatch.setattr("fleetsight_client.output.os.fsync", nothing_to_wait_for)
     camera.api.stuck = {"0-00.jpg cat 0"}
     sizes, written = list[int](), 0
@@ -521,7 +525,7 @@ def test_a_week_with_an_image_without_a_result_stays_bounded(camera: Camera, mon
     assert [images for _, images in journal.jobs()] == [1, 0]
     assert len(list(journal.names())) <= IN_FOLDER + 2 + REMEMBERED
     assert len(camera.api.images) > 10, "old jobs end"
-    journal._base.close()
+    journal.base.close()
 
 
 @pytest.fixture
@@ -551,7 +555,8 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> Effects:
         synchronize(descriptor)
         effects.reach()
 
-    monkeypatch.setattr("fleetsight_client.journal.sqlite3.connect", partial(sqlite3.connect, factory=Connection))
+    connect = partial(sqlite3.connect, factory=Connection)
+    monkeypatch.setattr("fleetsight_client.journal_file.sqlite3.connect", connect)
     monkeypatch.setattr(ResultRowsFile, "write", write)
     monkeypatch.setattr("fleetsight_client.output.os.fsync", sync)
     return effects
