@@ -408,7 +408,7 @@ class LoadedModels:
                 waiting = [task.delivery for tasks in queues for task in tasks]
             return [delivery for delivery in waiting if in_flight.holds(delivery)][:1]
 
-        in_flight.begin_load(first_waiting)
+        in_flight.begin_step(first_waiting)
         try:
             return do()
         finally:

@@ -276,12 +276,11 @@ class InFlightMessages:
 
     # Steps of the pipeline
 
-    def begin_step(self, deliveries: Sequence[Delivery]) -> None:
-        """Note that the calling thread begins a step; no lock is needed, since only this thread writes it."""
-        self.begin_load(lambda: deliveries)
+    def begin_step(self, deliveries: Callable[[], Sequence[Delivery]]) -> None:
+        """Note that the calling thread begins a step that keeps `deliveries`, as of the time of the call, waiting.
 
-    def begin_load(self, deliveries: Callable[[], Sequence[Delivery]]) -> None:
-        """Note that the calling thread begins a step that keeps `deliveries`, as of the time of the call, waiting."""
+        No lock is needed, since only this thread writes it.
+        """
         self._steps[threading.get_ident()] = (self._clock.monotonic(), deliveries)
 
     def end_step(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from services.backoff import pause_seconds
@@ -51,8 +51,6 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-m
 
 BATCH_ATTEMPTS = 4
 """Attempts in total for the entries that fail in a batch call."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +142,8 @@ class Queue:
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         """Send `messages`; return those that SQS did not accept after `BATCH_ATTEMPTS` attempts."""
-        return self._in_batches(
-            messages,
-            lambda entries: self.client.send_message_batch(QueueUrl=self.url, Entries=entries),
-            self._entry,
-            lambda message: len(message.body.encode()),
-        )
+        failed = self._in_batches(self.client.send_message_batch, [self._entry(message) for message in messages])
+        return [messages[index] for index in failed]
 
     def _entry(self, message: OutgoingMessage) -> dict[str, Any]:
         entry: dict[str, Any] = {"MessageBody": message.body}
@@ -181,19 +175,13 @@ class Queue:
 
     def delete(self, receipts: Sequence[str]) -> list[str]:
         """Delete the messages of `receipts`; return those that could not be deleted."""
-        return self._in_batches(
-            receipts,
-            lambda entries: self.client.delete_message_batch(QueueUrl=self.url, Entries=entries),
-            lambda receipt: {"ReceiptHandle": receipt},
-        )
+        entries = [{"ReceiptHandle": receipt} for receipt in receipts]
+        return [receipts[index] for index in self._in_batches(self.client.delete_message_batch, entries)]
 
     def change_visibility(self, receipts: Sequence[str], seconds: int) -> list[str]:
         """Set the visibility timeout to `seconds` from now (0 returns the messages); return receipts that fail."""
-        return self._in_batches(
-            receipts,
-            lambda entries: self.client.change_message_visibility_batch(QueueUrl=self.url, Entries=entries),
-            lambda receipt: {"ReceiptHandle": receipt, "VisibilityTimeout": seconds},
-        )
+        entries = [{"ReceiptHandle": receipt, "VisibilityTimeout": seconds} for receipt in receipts]
+        return [receipts[index] for index in self._in_batches(self.client.change_message_visibility_batch, entries)]
 
     def counts(self) -> QueueCounts:
         """Return the numbers of messages in the queue, by state."""
@@ -211,43 +199,39 @@ class Queue:
             delayed=int(attributes["ApproximateNumberOfMessagesDelayed"]),
         )
 
-    def _in_batches(
-        self,
-        items: Sequence[_T],
-        call: Callable[[Any], Any],
-        entry: Callable[[_T], dict[str, Any]],
-        size: Callable[[_T], int] = lambda _item: 0,
-    ) -> list[_T]:
-        """Make the batch call for each batch of items; return the items that failed."""
+    def _in_batches(self, call: Callable[..., Any], entries: Sequence[dict[str, Any]]) -> list[int]:
+        """Make the batch call for each batch of entries; return the indexes of the entries that failed."""
 
-        def complete(batch: list[_T]) -> list[_T]:
-            failed, remaining = list[_T](), batch
+        def complete(batch: list[dict[str, Any]]) -> list[int]:
+            failed, remaining = list[int](), batch
             for attempt in range(BATCH_ATTEMPTS):
                 if attempt:
                     self.sleep(pause_seconds(attempt, first=0.2, maximum=2.0))
-                reply = call([{"Id": str(index), **entry(item)} for index, item in enumerate(remaining)])
-                failures = reply.get("Failed", [])
+                failures = call(QueueUrl=self.url, Entries=remaining).get("Failed", [])
                 # SenderFault: a retry cannot help, for example with a stale receipt.
-                failed += [remaining[int(failure["Id"])] for failure in failures if failure["SenderFault"]]
-                remaining = [remaining[int(failure["Id"])] for failure in failures if not failure["SenderFault"]]
+                failed += [int(failure["Id"]) for failure in failures if failure["SenderFault"]]
+                again = {failure["Id"] for failure in failures if not failure["SenderFault"]}
+                remaining = [entry for entry in remaining if entry["Id"] in again]
                 if not remaining:
                     break
-            return failed + remaining
+            return failed + [int(entry["Id"]) for entry in remaining]
 
-        return [item for failed in side_by_side(self.pool, complete, _batches(items, size)) for item in failed]
+        return [index for failed in side_by_side(self.pool, complete, _batches(entries)) for index in failed]
 
 
-def _batches(items: Sequence[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
-    """Yield `items` in batches of at most `BATCH` items and `MAX_BATCH_BYTES`; an item larger than that is alone."""
-    batch: list[_T] = []
-    total = 0
-    for item in items:
-        item_bytes = size(item)
-        if batch and (len(batch) == BATCH or total + item_bytes > MAX_BATCH_BYTES):
+def _batches(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield `entries`, each with its index as `Id`, in batches of at most `BATCH` entries and `MAX_BATCH_BYTES`.
+
+    A message that is larger than that is alone.
+    """
+    batch, total = list[dict[str, Any]](), 0
+    for index, entry in enumerate(entries):
+        size = len(entry.get("MessageBody", "").encode())
+        if batch and (len(batch) == BATCH or total + size > MAX_BATCH_BYTES):
             yield batch
             batch, total = [], 0
-        batch.append(item)
-        total += item_bytes
+        batch.append({"Id": str(index), **entry})
+        total += size
     if batch:
         yield batch
 

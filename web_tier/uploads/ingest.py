@@ -201,11 +201,11 @@ class DeclaredImages:
         self._intents = RecentDict[ImageRef, tuple[str, set[ImageRef]]](MAX_DECLARED_IMAGES)
         self._lock = threading.Lock()
 
-    def add(self, intent: PutIntent) -> None:
+    def add(self, intent_id: str, refs: Collection[ImageRef]) -> None:
         """Remember the images of an intent."""
-        left = set(intent.refs)
+        left = set(refs)
         with self._lock:
-            self._intents |= dict.fromkeys(intent.refs, (intent.intent_id, left))
+            self._intents |= dict.fromkeys(refs, (intent_id, left))
 
     def settle(self, refs: Iterable[ImageRef]) -> list[str]:
         """Forget images; return the intents that have no more."""
@@ -412,7 +412,7 @@ class ImageIngest:
         except CLOUD_ERRORS:
             _log.warning("images were not put: the table does not respond", extra={"job_id": job_id}, exc_info=True)
             return False
-        self.declared.add(intent)
+        self.declared.add(intent.intent_id, refs)
         return True
 
     def _settle(self, refs: Iterable[ImageRef]) -> None:
