@@ -97,4 +97,4 @@ def top_labels(probabilities: NDArray[np.float32], labels: Sequence[str], count:
 
 def _rounded(probabilities: NDArray[np.float32]) -> list[float]:
     # By way of float64: a rounded float32 shows its binary tail when it is written out.
-    return [float(value) for value in np.round(probabilities.astype(np.float64), DIGITS)]
+    return np.round(probabilities.astype(np.float64), DIGITS).tolist()  # type: ignore[no-any-return]

@@ -364,40 +364,50 @@ class TimeoutStream:
         """
         if size < 0:
             return b"".join(iter(partial(self.read, READ_BYTES), b""))
+        room = bytearray(min(size, getattr(getattr(self._stream, "reader", None), "length", None) or READ_BYTES))
+        return bytes(memoryview(room)[: self.readinto(room)])
+
+    def readinto(self, room: bytearray) -> int:
+        """Fill `room`, as `read`; return the number of bytes.
+
+        Raises:
+            BadRequest, RequestTimeout: as `read`.
+        """
         reader = getattr(self._stream, "reader", None)
-        if not (has_length := isinstance(reader, LengthReader)):
-            size = min(size, READ_BYTES)
         try:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.sendall(CONTINUE)
-            data = self._receive(reader, size) if has_length else self._read_watched(size)
+            if isinstance(reader, LengthReader):
+                count = self._receive_into(room, reader)
+            else:
+                data = self._read_watched(min(len(room), READ_BYTES))
+                count, room[: len(data)] = len(data), data
         except TimeoutError as error:
             raise self._timed_out() from error
         except (ParseException, NoMoreData) as error:
             self._disconnect()  # the start of the next request is unknown
             raise BadRequest("the body is not valid chunked encoding, or ended early; send it again") from error
-        if len(data) < size and self._bytes < self._length:
+        if count < len(room) and self._bytes < self._length:
             self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
-        return data
+        return count
 
-    def _receive(self, reader: LengthReader, size: int) -> bytes:
-        """Read of a body of known length; gunicorn copies all that has arrived beyond `size` at each read."""
-        data = bytearray(min(size, reader.length))
+    def _receive_into(self, room: bytearray, reader: LengthReader) -> int:
+        """Read of a body of known length; gunicorn copies all that has arrived beyond the read at each read."""
         begun = reader.unreader.take_buffered()  # what came with the head
-        reader.unreader.unread(begun[len(data) :])
-        filled = min(len(begun), len(data))
-        data[:filled] = begun[:filled]
-        self._bytes, reader.length = self._bytes + filled, reader.length - filled
-        with memoryview(data) as room:
-            while filled < len(data):
+        with memoryview(room)[: reader.length] as wanted:
+            filled = min(len(begun), len(wanted))
+            wanted[:filled] = begun[:filled]
+            reader.unreader.unread(begun[filled:])
+            self._bytes, reader.length = self._bytes + filled, reader.length - filled
+            while filled < len(wanted):
                 before = self._clock.monotonic()
-                if not (count := reader.unreader.sock.recv_into(room[filled:])):
+                if not (count := reader.unreader.sock.recv_into(wanted[filled:])):
                     break
                 filled, reader.length = filled + count, reader.length - count
                 self._add(count, before)
-        return bytes(data[:filled])
+        return filled
 
     def _read_watched(self, size: int) -> bytes:
         """Read of a body of unknown length, which gunicorn's parser waits for as long as bytes come."""

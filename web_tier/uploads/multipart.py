@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
@@ -101,8 +102,24 @@ def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int
                 yield part.finish()
 
 
+@dataclass(frozen=True)
+class _BoundarySearch:
+    """Werkzeug's pattern of a boundary, tried only where `mark` is: elsewhere it takes 0.3 ms for a small photo."""
+
+    pattern: re.Pattern[bytes]
+    mark: bytes
+
+    def search(self, data: bytes | bytearray) -> re.Match[bytes] | None:
+        at = data.find(self.mark)
+        return None if at < 0 else self.pattern.search(data, max(0, at - len(b"\r\n")))
+
+
 class _FormDecoder(MultipartDecoder):
     """Reads names that clients do not encode: in ISO 8859-1, and with the backslashes of a path."""
+
+    def __init__(self, boundary: bytes, max_form_memory_size: int, *, max_parts: int) -> None:
+        super().__init__(boundary, max_form_memory_size, max_parts=max_parts)
+        self.boundary_re: Any = _BoundarySearch(self.boundary_re, b"--" + boundary)
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
         # A backslash that is not before \ or " is itself; werkzeug would drop it, as RFC 9110, 5.6.4 says.

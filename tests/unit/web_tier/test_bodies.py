@@ -13,6 +13,7 @@ from gunicorn.http.unreader import SocketUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
+from werkzeug.sansio.multipart import MultipartDecoder
 
 from fleetsight_client.names import shown_name
 from tests.support import fixtures
@@ -20,7 +21,15 @@ from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
-from web_tier.uploads.multipart import CHUNK_BYTES, MAX_BUFFER_BYTES, SPARE_PARTS, FormField, Upload, read_parts
+from web_tier.uploads.multipart import (
+    CHUNK_BYTES,
+    MAX_BUFFER_BYTES,
+    SPARE_PARTS,
+    FormField,
+    Upload,
+    _FormDecoder,
+    read_parts,
+)
 from web_tier.uploads.request_body import positioned_files
 
 BOUNDARY = "the-boundary"
@@ -112,6 +121,14 @@ def test_any_content_arrives_unchanged_however_it_is_cut_into_pieces(contents: l
     body = form(*[('name="f"; filename="a"', content) for content in contents])
     found = list(read_parts(Slow(body).read, BOUNDARY, max_files=10, max_file_bytes=1000))
     assert [part.data for part in found if isinstance(part, Upload)] == contents
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b"--", b"x", f"--{BOUNDARY}".encode()]), max_size=12))
+def test_the_quick_search_finds_the_boundaries_that_werkzeug_finds(pieces: list[bytes]) -> None:
+    data, boundary = b"".join(pieces), BOUNDARY.encode()
+    found = _FormDecoder(boundary, MAX_BUFFER_BYTES, max_parts=1).boundary_re.search(data)
+    expected = MultipartDecoder(boundary).boundary_re.search(data)
+    assert (found and found.span()) == (expected and expected.span())
 
 
 def test_more_files_than_allowed_are_too_many() -> None:
