@@ -1,15 +1,17 @@
 """Classify: one run of the network for a batch of one model, and what each image's probabilities say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
-from app_tier.engines import Batch, LoadedModel
+from app_tier.engines import Batch, ExactEngine, LoadedModel, Possible
 from app_tier.task import Task, refuse
+from core.label_sets import classes_in
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 from services.clock import CLOCK
 
@@ -37,17 +39,23 @@ class Classifier:
             EngineError: the network has not answered each image with a score for each label.
         """
         before, model = CLOCK.monotonic(), tasks[0].model
-        probabilities = _infer(model, np.stack([task.payload for task in tasks]))
+        possible = _possible(tasks, len(model.bundle.labels))
+        probabilities = _infer(model, np.stack([task.payload for task in tasks]), possible)
         took = (CLOCK.monotonic() - before) * 1000
         return [
             self._answer(task.with_payload(None, inferred=took), model.bundle, row)
             for task, row in zip(tasks, probabilities, strict=True)
         ]
 
-    def _answer(self, task: Task[None], bundle: Bundle, probabilities: NDArray[np.float32]) -> Task[Prediction]:
-        if not np.isfinite(probabilities).all():
+    def _answer(self, task: Task[None], bundle: Bundle, row: NDArray[np.floating[Any]]) -> Task[Prediction]:
+        if not np.isfinite(row).all():
             return refuse(task, MODEL_FAILED, self.worker)
-        top = top_labels(probabilities, bundle.labels, self.top_k)
+        possible, probabilities, labels = _possible_classes(task), row, bundle.labels
+        best = probabilities
+        if possible is not None:
+            probabilities = shares_of(row, possible, are_independent=bundle.manifest.has_independent_labels)
+            best, labels = probabilities[possible], tuple(labels[each] for each in possible)
+        top = top_labels(best, labels, self.top_k)
         prediction = Prediction(
             job_id=task.delivery.request.job_id,
             image_id=task.delivery.request.image_id,
@@ -55,13 +63,14 @@ class Classifier:
             label=top[0].label,
             score=top[0].score,
             top=top,
+            possible_labels=None if possible is None else len(possible),
             probabilities=tuple(_rounded(probabilities)),
             model=Model(name=bundle.name, digest=bundle.digest),
             worker=self.worker,
             attempts=task.delivery.tries,
             attempt=task.delivery.request.attempt,
             key=task.delivery.request.key,
-            sha256=task.sha256 or None,
+            sha256=task.sha256 or None if possible is None else None,
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             thumbnail=task.thumbnail or None,
@@ -80,21 +89,53 @@ def check_engine(model: LoadedModel) -> Batch:
     return _infer(model, np.full((1, 3, *model.bundle.manifest.preprocess.input_shape), 0.5, np.float32))
 
 
-def _infer(model: LoadedModel, batch: Batch) -> Batch:
-    probabilities, bundle = model.engine.infer(batch), model.bundle
+def _possible_classes(task: Task[Any]) -> list[int] | None:
+    """Return the classes that can occur in an image; None for all."""
+    requested = task.delivery.request.model
+    return None if requested is None or requested.only is None else list(classes_in(requested.only))
+
+
+def _possible(tasks: Iterable[Task[Any]], classes: int) -> Possible | None:
+    """Return which of the model's classes can occur in each image; None if all can in all."""
+    listed = [_possible_classes(task) for task in tasks]
+    if all(each is None for each in listed):
+        return None
+    possible = np.zeros((len(listed), classes), np.bool_)
+    for row, each in zip(possible, listed, strict=True):
+        row[slice(None) if each is None else each] = True
+    return possible
+
+
+def shares_of(
+    probabilities: NDArray[np.floating[Any]], possible: Sequence[int], *, are_independent: bool
+) -> NDArray[np.floating[Any]]:
+    """Return the probabilities of classes in float64, given that one of the `possible` ones occurs; 0 for the others.
+
+    They keep their ratios, as if a softmax had been computed over them alone. Independent labels have nothing to
+    share. Where float32 has no probability above 0 for any of them, all are 0.
+    """
+    shares = np.zeros(len(probabilities))
+    shares[possible] = probabilities[possible]
+    total = 1.0 if are_independent else shares.sum()
+    return shares / total if total else shares
+
+
+def _infer(model: LoadedModel, batch: Batch, possible: Possible | None = None) -> Batch:
+    engine, bundle = model.engine, model.bundle
+    probabilities = engine.infer(batch, possible) if isinstance(engine, ExactEngine) else engine.infer(batch)
     expected = (len(batch), len(bundle.labels))
     if probabilities.shape != expected:
         raise EngineError(f"bundle {bundle.name} answered {probabilities.shape}, not {expected}")
     return probabilities
 
 
-def top_labels(probabilities: NDArray[np.float32], labels: Sequence[str], count: int) -> tuple[LabelScore, ...]:
+def top_labels(probabilities: NDArray[np.floating[Any]], labels: Sequence[str], count: int) -> tuple[LabelScore, ...]:
     """Return the `count` likeliest labels with their probabilities, best first; equals in class order."""
     best = np.argsort(-probabilities, kind="stable")[:count]
     scores = _rounded(probabilities[best])
     return tuple(LabelScore(label=labels[index], score=score) for index, score in zip(best, scores, strict=True))
 
 
-def _rounded(probabilities: NDArray[np.float32]) -> list[float]:
+def _rounded(probabilities: NDArray[np.floating[Any]]) -> list[float]:
     # By way of float64: a rounded float32 shows its binary tail when it is written out.
     return np.round(probabilities.astype(np.float64), DIGITS).tolist()  # type: ignore[no-any-return]

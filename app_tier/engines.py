@@ -32,6 +32,8 @@ from services.clock import CLOCK, Clock
 _log = logging.getLogger(__name__)
 
 Batch = NDArray[np.float32]
+Possible = NDArray[np.bool_]
+"""Which labels can occur in each image, [N, classes]."""
 
 ENGINES: Final = get_args(EngineName)
 
@@ -388,8 +390,8 @@ class ExactEngine:
         """Whether low precision is asked first; False where fp32 alone was measured as faster."""
         return self._pace.is_low_first
 
-    def infer(self, batch: Batch) -> Batch:
-        """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
+        """Map float32 [N, 3, H, W] to probabilities [N, classes]; of labels that are not `possible`, none is best."""
         with self._lock:
             is_low_first, is_trial = self._pace.next_batch()
         if not is_low_first:
@@ -397,7 +399,8 @@ class ExactEngine:
         started = self._clock.monotonic()
         probabilities = self._fast.infer(batch)
         low_seconds = self._clock.monotonic() - started
-        unsure = left = np.flatnonzero(~(top_two_gap(probabilities) >= self._margin))  # also what is no number
+        compared = probabilities if possible is None else np.where(possible, probabilities, np.float32(0))
+        unsure = left = np.flatnonzero(~(top_two_gap(compared) >= self._margin))  # also what is no number
         started = self._clock.monotonic()
         while len(left):
             part, left = np.split(left, [_at_once(len(left))])

@@ -272,7 +272,7 @@ class LoadedModels:
     def admit(self, task: Task[None]) -> Task[None] | None:
         """Return the task with its model; None if it waits for it, and is resumed, refused or given back later."""
         requested = task.delivery.request.model
-        digest = self._own if requested is None else requested.digest
+        digest = self._own if requested is None else requested.bundle
         with self._lock:
             model = self._loaded.get(digest)
             if model is not None and digest != self._closing:
@@ -282,7 +282,7 @@ class LoadedModels:
         if requested is None:
             self._wait(task, self._opener.own(self._own))
         else:
-            self._wait(task, ModelPlace(requested.digest, requested.place))
+            self._wait(task, ModelPlace(requested.bundle, requested.place))
         return None
 
     def release_broken(self, model: LoadedModel) -> bool:

@@ -211,6 +211,11 @@ class Manifest(BaseModel):
         return self
 
     @property
+    def has_independent_labels(self) -> bool:
+        """Whether each label is true or false by itself: the scores of an image are no shares of 1."""
+        return self.provenance.get("outputs") == "sigmoid"
+
+    @property
     def low_precision(self) -> LowPrecision | None:
         """What the network computes every image in, where the device is fast at it; None in fp32."""
         if self.precision == "exact":

@@ -1,6 +1,7 @@
 """Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
-A request, a heartbeat and a `StoredResult` fit into 1,024 bytes, the least to which SQS can limit messages.
+A request without `only`, a heartbeat and a `StoredResult` fit into 1,024 bytes, the least to which SQS can limit
+messages.
 
 No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
 ignored, so that an older reader understands a newer writer.
@@ -24,6 +25,7 @@ from pydantic import (
 from core.copying_model import CopyingModel
 from core.ids import ULID_PATTERN, ImageRef
 from core.images import MAX_THUMBNAIL_BYTES
+from core.label_sets import MAX_SET_CHARACTERS, SET_PATTERN
 from core.tracing import parse_traceparent
 from services.errors import MessageError
 
@@ -98,13 +100,21 @@ class RequestedModel(WireModel):
     """The bundle that a request asks for, and where every worker finds it.
 
     Attributes:
-        digest: of the bundle, as results state it.
+        digest: of the bundle, as results state it; with `only`, the SHA-256 of that text, which is the digest of no
+            bundle. So a worker that does not know `only` refuses the image, and never answers with other labels.
         place: a folder or zip, or ``s3://BUCKET/PREFIX`` or ``s3://BUCKET/KEY.zip``; no character of it grows in
             JSON.
+        only: the labels that can occur, as of `label_set`; None for all of the model.
     """
 
     digest: Sha256
     place: str = Field(pattern=PLACE_PATTERN)
+    only: str | None = Field(default=None, pattern=SET_PATTERN, max_length=MAX_SET_CHARACTERS)
+
+    @property
+    def bundle(self) -> str:
+        """The digest of the bundle."""
+        return self.digest if self.only is None else self.only.partition(" ")[0]
 
 
 class RequestMessage(_ImageMessage):
@@ -187,9 +197,11 @@ class ClassificationResult(_ImageMessage):
     """The result of one image, in the response queue and in the job table.
 
     Attributes:
-        key, sha256: of the classified object in the input bucket; absent if it was not read.
+        key, sha256: of the classified object in the input bucket; absent if it was not read. Without the SHA-256 the
+            result cache repeats no result, such as one of some labels only.
         cached: whether it was answered from the result of an earlier image with the same bytes.
         source: key of the prediction in the output bucket that a cached result repeats.
+        possible_labels: number of labels that could occur; None for all of the model.
         queued_at: when SQS accepted the request, by its clock.
         recorded_at: when the result became visible to its owner.
         attempt: attempt of the request.
@@ -208,6 +220,7 @@ class ClassificationResult(_ImageMessage):
     label: str | None = None
     score: float | None = None
     top: tuple[LabelScore, ...] = ()
+    possible_labels: int | None = None
     model: Model | None = None
     worker: str
     attempts: int = Field(ge=0)

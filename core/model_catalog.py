@@ -13,8 +13,8 @@ item, and records a bundle that the configuration names anew as a roll-out (`con
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, Literal, Self
@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AwareDatetime, Field, model_validator
 
 from core.ids import new_id
+from core.label_sets import label_set
 from core.messages import PLACE_PATTERN, RequestedModel, Sha256, WireModel
 from services.errors import FleetsightError
 from services.table import Item, Table
@@ -63,18 +64,29 @@ class JobModel:
 
     Attributes:
         name: in the catalogue when the job was created.
-        digest: of the bundle, as results state it.
+        digest, only: as in `RequestedModel`.
         place: where each worker can load the bundle from.
     """
 
     name: str
     digest: str
     place: str
+    only: str | None = None
+
+    @property
+    def bundle(self) -> str:
+        """The digest of the bundle."""
+        return self.requested.bundle
 
     @property
     def requested(self) -> RequestedModel:
         """The model as requests name it."""
-        return RequestedModel(digest=self.digest, place=self.place)
+        return RequestedModel(digest=self.digest, place=self.place, only=self.only)
+
+    def restricted(self, labels: Sequence[str], chosen: Collection[str]) -> "JobModel":
+        """Return the model with only the `chosen` ones of its bundle's labels."""
+        only = label_set(self.digest, labels, chosen)
+        return replace(self, digest=sha256(only.encode()).hexdigest(), only=only)
 
 
 class ModelVersion(WireModel):

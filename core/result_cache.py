@@ -1,7 +1,8 @@
 """The result cache: results by the bytes of their image, so that a repeated image needs no worker.
 
 An entry is an item in the job table: `CACHE#` SHA-256 of the image, and the digest of the bundle that classified it.
-So a result is repeated only for the same bytes and the same model. Entries contain no image and no name, and expire.
+So a result is repeated only for the same bytes and the same model, and with the labels of all its classes. Entries
+contain no image and no name, and expire.
 
 Entries belong to the owner of the job (`CACHE#` owner `#` SHA-256): a fast answer would reveal to a user that another
 user has sent the same bytes, and its source in which job.

@@ -143,6 +143,7 @@ class JobFields(TypedDict, total=False):
         max_failed_percent: of its results may be failures before the server stops it.
         min_score: from which a label counts, 0 to 1; below, its image is `unsure`.
         label_min_scores: the same by label.
+        labels: of the model, that can occur; by default all.
         finish_by: when it may be finished at the latest, as ISO 8601 with a zone, so that it costs less.
     """
 
@@ -153,6 +154,7 @@ class JobFields(TypedDict, total=False):
     max_failed_percent: float | None
     min_score: float | None
     label_min_scores: dict[str, float] | None
+    labels: list[str] | None
     finish_by: str | None
 
 

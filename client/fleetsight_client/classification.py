@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, ApiError, JobFields, RejectedError
-from fleetsight_client.decisions import MinScores, OnlyLabels
+from fleetsight_client.decisions import MinScores
 from fleetsight_client.estimates import note_upload_rate
 from fleetsight_client.events import Events
 from fleetsight_client.folders import MISSING_SIZE, FolderError, FolderWalk
@@ -99,7 +99,6 @@ class Summary:
     sorted: SortedFolder | None = None
     photos: PhotoReader | None = None
     events: Events | None = None
-    only: OnlyLabels | None = None
 
     @property
     def total(self) -> int:
@@ -139,7 +138,6 @@ class Classification:
         shrink: returns what is sent of a file's content.
         files: the files to classify, all below the one folder; None finds the images in the folders.
         photos: reads further columns from the files.
-        only: the labels that can occur, or None for all of the model.
         events: groups the rows, unless they are written while it watches.
         show: receives the progress.
     """
@@ -159,7 +157,6 @@ class Classification:
     shrink: Callable[[bytes], bytes] = bytes
     files: FileList | None = None
     photos: PhotoReader | None = None
-    only: OnlyLabels | None = None
     events: Events | None = None
     sorted: SortedFolder | None = None
     truth: Truth | None = None
@@ -183,7 +180,6 @@ class Classification:
         self._prepare()
         walk = self.files or FolderWalk(self.folders, self.own)
         if not self.journal.is_started:
-            self.journal.clear()
             self.journal.list_files(self._counted(walk))
             self.journal.set_fact("base", self._base)
             self.journal.set_facts({f"skipped {reason}": str(count) for reason, count in walk.skipped.items()})
@@ -227,8 +223,14 @@ class Classification:
                 raise
         if self.sorted is not None:
             self.sorted.prepare(tuple(self.folders))
-        if self.journal.is_started and self.journal.fact("base") not in {None, self._base}:
+        labels = json.dumps(self.fields.get("labels"))
+        if not self.journal.is_started:
+            self.journal.clear()
+            self.journal.set_fact("labels", labels)
+        elif self.journal.fact("base") not in {None, self._base}:
             raise FolderError("the list names other files than before: begin anew with --restart")
+        elif (self.journal.fact("labels") or "null") != labels:
+            raise FolderError("--only names other labels than before: begin anew with --restart")
 
     @property
     def _base(self) -> str:
@@ -263,7 +265,6 @@ class Classification:
             sorted=self.sorted,
             photos=self.photos,
             events=self.events,
-            only=self.only,
         )
 
     # Upload
@@ -357,9 +358,8 @@ class Classification:
             before += images
 
     def _set_scores(self, job: Mapping[str, Any]) -> None:
-        for part in (self.events, self.only):
-            if part is not None:
-                part.scores = MinScores.of_job(job)
+        if self.events is not None:
+            self.events.scores = MinScores.of_job(job)
 
     def rows(
         self, outcomes: Iterable[Outcome], calls: PatientCalls | None = None, page: int = MAX_PAGE
@@ -384,7 +384,7 @@ class Classification:
                     gone = "the server has no such image any more"
                     row = _unlabelled(outcome, truth, "failed", NOT_FOUND, gone)
                 else:
-                    row = row_of(file.name, job_id, found if self.only is None else self.only.applied(found), truth)
+                    row = row_of(file.name, job_id, found, truth)
             cells = {} if self.files is None else self.files.cells(os.fsencode(file.path))
             found_in_photo = {} if self.photos is None else self.photos.read(file)
             yield outcome, replace(row, further={**cells, **found_in_photo})

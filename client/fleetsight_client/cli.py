@@ -38,7 +38,7 @@ from fleetsight_client.api import (
 )
 from fleetsight_client.classification import Classification, Summary
 from fleetsight_client.console import Console
-from fleetsight_client.decisions import MinScores, OnlyLabels, learn_min_scores, read_min_scores
+from fleetsight_client.decisions import MinScores, learn_min_scores, read_labels, read_min_scores
 from fleetsight_client.display import ProgressDisplay
 from fleetsight_client.estimates import estimate_files, upload_rate
 from fleetsight_client.events import EVENT_COLUMNS, TIME_COLUMN, Events, Grouping
@@ -278,7 +278,7 @@ def _interruptible() -> Iterator[threading.Event]:
     "--only",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Labels that can occur, one on each line. An image with none among its best five is unsure.",
+    help="Labels that can occur, one on each line: scores are shares among them.",
 )
 @click.option(
     "--finish-by",
@@ -346,7 +346,6 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
         _classify_source(client, wanted.source, wanted)
         return
     state, out = state_folder(), wanted.out
-    only = None if wanted.only is None else OnlyLabels.read(wanted.only)
     own = [state, *([wanted.sort_into] if wanted.sort_into else []), *([Path(out)] if out and out != "-" else [])]
     if wanted.watch and not all(folder.is_dir() for folder in folders):
         raise click.UsageError("--watch goes with folders only.")
@@ -373,7 +372,6 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
                 package=wanted.package,
                 files=files,
                 shrink=Shrinker.of_server(client, wanted.model).shrunk if wanted.shrink else bytes,
-                only=only,
                 events=wanted.events(files),
                 photos=PhotoReader(photo_columns(wanted.columns)) if wanted.columns else None,
                 sorted=SortedFolder(wanted.sort_into, links=not wanted.copies) if wanted.sort_into else None,
@@ -414,7 +412,6 @@ def _classify_source(client: ApiClient, source: str, wanted: "_Options") -> None
             fields=wanted.fields,
             pattern=pattern,
             manifest=manifest,
-            only=None if wanted.only is None else OnlyLabels.read(wanted.only),
             events=wanted.events(manifest),
             layout=wanted.layout(manifest),
             package=wanted.package,
@@ -495,7 +492,8 @@ class _Options:
         """Further fields of the job."""
         scores = {} if self.min_score is None else MinScores.of_job(read_min_scores(self.min_score)).fields
         finish_by = None if self.finish_by is None else self.finish_by.isoformat()
-        return {**scores, "max_failed_percent": self.max_failed, "finish_by": finish_by}
+        labels = None if self.only is None else read_labels(self.only)
+        return {**scores, "max_failed_percent": self.max_failed, "finish_by": finish_by, "labels": labels}
 
     @property
     def package(self) -> CamtrapPackage | None:
@@ -656,7 +654,7 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
     yield from (f"{words}: {count:,}." for words, count in further.items() if count)
     yield from (f"Not in the file of results ({reason}): {count:,}." for reason, count in summary.left_out.items())
     if waits:
-        for part in (summary.accuracy, summary.files, summary.photos, summary.events, summary.only):
+        for part in (summary.accuracy, summary.files, summary.photos, summary.events):
             yield from () if part is None else part.sentences()
     if summary.sorted is not None:
         placed, problems = summary.sorted.counts, summary.sorted.problems

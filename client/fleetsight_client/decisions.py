@@ -18,9 +18,6 @@ USUAL: Final = 0.5
 MIN_REVIEWED: Final = 20
 """Reviewed images that a precision is learned from at least."""
 
-ROUNDING: Final = 0.001
-"""What the scores of an image may exceed 1 by, since each is rounded."""
-
 MAX_LABELS: Final = 200
 """Labels of a job with a score of their own, as on the server (`web_tier/api/schemas.py`)."""
 
@@ -69,56 +66,16 @@ class MinScores:
         yield from (f"  {json.dumps(name, ensure_ascii=False)}: {each:g}" for name, each in self.labels.items())
 
 
-@dataclass
-class OnlyLabels:
-    """The labels that can occur: others are left out of results, and the scores of the rest grow.
+def read_labels(file: Path) -> list[str]:
+    """Return the labels of a file with one on each line, each once.
 
-    A result has an image's best labels, not all. So the best label that can occur is exact if it is among them, and
-    its score is the least that it may be, since the classes that are not listed may occur, too.
-
-    Attributes:
-        labels: that can occur.
-        scores: from which labels count.
-        without: images of which no listed label can occur: they are unsure, and have no label.
+    Raises:
+        MinScoreError: it has none.
+        TableError: it cannot be read.
     """
-
-    labels: frozenset[str]
-    scores: MinScores = field(default_factory=MinScores)
-    without: int = 0
-
-    @classmethod
-    def read(cls, file: Path) -> "OnlyLabels":
-        """Return the labels of a file with one on each line.
-
-        Raises:
-            MinScoreError: it has none.
-            TableError: it cannot be read.
-        """
-        if not (labels := frozenset(filter(None, map(str.strip, lines_of(file))))):
-            raise MinScoreError(f"--only {file} has no label: write one on each line")
-        return cls(labels)
-
-    def applied(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an image as the API answers it, with these labels only."""
-        if result.get("label") is None:
-            return result
-        top = list(result.get("top") or [{"label": result["label"], "score": result["score"]}])
-        kept = [pair for pair in top if pair["label"] in self.labels]
-        total, possible = sum(pair["score"] for pair in top), sum(pair["score"] for pair in kept)
-        # Independent labels may add up to more than 1. They have nothing to share.
-        whole = 1.0 if total > 1 + ROUNDING else possible + max(0.0, 1 - total)
-        kept = [{"label": pair["label"], "score": round(pair["score"] / whole, 6)} for pair in kept if whole]
-        if not kept:
-            self.without += 1
-            return {**result, "label": None, "score": None, "top": [], "decision": UNSURE, "correct": None}
-        label, score = kept[0]["label"], kept[0]["score"]
-        decided = {"label": label, "score": score, "decision": self.scores.decision(label, score)}
-        return {**result, **decided, "top": kept}
-
-    def sentences(self) -> Iterator[str]:
-        """Yield in words how many images have no label of these."""
-        if self.without:
-            yield f"Unsure, since none of their best five labels is in --only: {self.without:,}."
+    if not (labels := sorted({*filter(None, map(str.strip, lines_of(file)))})):
+        raise MinScoreError(f"--only {file} has no label: write one on each line")
+    return labels
 
 
 def read_min_scores(text: str) -> JobFields:

@@ -23,6 +23,7 @@ class ResultRow:
         bytes: the size of the file.
         correct: whether `label` is `truth`; None if one of them is unknown.
         decision: the label, or `UNSURE` if its score is below that which the job asks for.
+        possible_labels: number of labels that could occur; None for all of the model.
         further: columns that the command adds, such as those of a manifest, by name.
         body: the image as the API answers it, of which JSON Lines are made.
     """
@@ -54,6 +55,7 @@ class ResultRow:
     correct: bool | None = None
     job_id: str | None = None
     decision: str | None = None
+    possible_labels: int | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,6 +150,7 @@ def row_of(filename: str, job_id: str, result: Mapping[str, Any], truth: str | N
         correct=None if truth is None or label is None else same_label(label, truth),
         job_id=job_id,
         decision=result.get("decision") or label,  # older servers do not say
+        possible_labels=result.get("possible_labels"),
         body=result,
         **places,
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fleetsight_client.api import ApiClient, FleetsightClientError, JobFields, RejectedError
 from fleetsight_client.classification import MAX_POLL_SECONDS, MIN_POLL_SECONDS, Progress, Summary
-from fleetsight_client.decisions import MinScores, OnlyLabels
+from fleetsight_client.decisions import MinScores
 from fleetsight_client.events import Events
 from fleetsight_client.formats import CamtrapPackage
 from fleetsight_client.lists import FileList
@@ -49,7 +49,6 @@ class SourceClassification:
         fields: further fields of the job.
         pattern: of the names of images below the source, such as `**/*.jpg`; others are left out.
         manifest: gives further columns to the images.
-        only: the labels that can occur, or None for all of the model.
         events: groups the rows.
         layout: the columns of the file of results.
         package: of Camtrap DP, if that file is to be one.
@@ -68,7 +67,6 @@ class SourceClassification:
     fields: JobFields = field(default_factory=JobFields)
     pattern: str | None = None
     manifest: FileList | None = None
-    only: OnlyLabels | None = None
     events: Events | None = None
     layout: RowLayout = field(default_factory=RowLayout)
     package: CamtrapPackage | None = None
@@ -100,7 +98,7 @@ class SourceClassification:
         with suppress(RejectedError):
             self.client.limits()
         self.job_id = self.calls.call(create)
-        summary = Summary(job_ids=[self.job_id], files=self.manifest, events=self.events, only=self.only)
+        summary = Summary(job_ids=[self.job_id], files=self.manifest, events=self.events)
         if waits:
             status = self._wait(summary.job_ids[0])
             self._read(summary, status)
@@ -137,17 +135,15 @@ class SourceClassification:
 
     def _rows(self, job_id: str) -> Iterator[tuple[None, ResultRow]]:
         for result in self.client.results(job_id):
-            found = result if self.only is None else self.only.applied(result)
-            row = row_of(str(result["filename"]), job_id, found, result.get("truth"))
+            row = row_of(str(result["filename"]), job_id, result, result.get("truth"))
             if self.manifest is not None:
                 row = replace(row, further=self.manifest.cells(row.filename.encode()))
             yield None, row
 
     def _read(self, summary: Summary, status: dict[str, Any]) -> None:
         job_id, source = summary.job_ids[0], status["source"]
-        for part in (self.events, self.only):
-            if part is not None:
-                part.scores = MinScores.of_job(status)
+        if self.events is not None:
+            self.events.scores = MinScores.of_job(status)
         for code, count in source["skipped"].items():
             if code in NOT_CHOSEN:
                 summary.skipped = {**summary.skipped, SKIPPED[code]: count}

@@ -45,8 +45,6 @@ class Watch(Classification):
             ApiError: the server rejects the job or a request for good.
         """
         self._prepare()
-        if not self.journal.is_started:
-            self.journal.clear()
         self.journal.begin_watch()
         self._load_truth()
         return self._run_rounds(searches=True)

@@ -64,6 +64,9 @@ MAX_FAILED = "max_failed_percent"
 MIN_SCORES = "min_scores"
 """Attribute of a job, `min_scores_as_text`; absent where they have always been the usual ones."""
 
+ONLY = "only"
+"""Attribute of a job and of an image: the labels that can occur, `core/label_sets.py`; absent for all."""
+
 FINISH_BY = "finish_by"
 """Attribute of a job: when it may be finished at the latest."""
 
@@ -119,28 +122,41 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
     }
 
 
-def job_model_attributes(model: JobModel | None) -> dict[str, str]:
+def job_model_attributes(model: JobModel | None) -> Item:
     """Return the attributes for the model of a job, if it has one."""
-    return {} if model is None else {"model": model.name, "digest": model.digest, "place": model.place}
+    return (
+        {}
+        if model is None
+        else stated({"model": model.name, "digest": model.digest, "place": model.place, ONLY: model.only})
+    )
 
 
 def job_model_in(item: Item) -> JobModel | None:
     """Return the model of `job_model_attributes`, or None."""
     if "model" not in item:
         return None
-    return JobModel(str(item["model"]), str(item["digest"]), str(item["place"]))
+    return JobModel(str(item["model"]), str(item["digest"]), str(item["place"]), _only_in(item))
 
 
-def model_as_text(model: RequestedModel | None) -> str:
-    """Return the model of an image as one attribute; empty without one."""
-    return "" if model is None else f"{model.digest} {model.place}"
+def requested_model_attributes(model: RequestedModel | None) -> Item:
+    """Return the attributes for the model of an image, if it has one."""
+    return {} if model is None else stated({"model": f"{model.digest} {model.place}", ONLY: model.only})
+
+
+def requested_model_in(item: Item) -> RequestedModel | None:
+    """Return the model of `requested_model_attributes`, or None."""
+    return _requested_model(str(item["model"]), _only_in(item)) if "model" in item else None
 
 
 @lru_cache(maxsize=64)
-def model_in_text(text: str) -> RequestedModel:
-    """Return the model of `model_as_text`; the images of a job share it."""
+def _requested_model(text: str, only: str | None) -> RequestedModel:
+    """Return the model of these attributes; the images of a job share it."""
     digest, _, place = text.partition(" ")
-    return RequestedModel(digest=digest, place=place)
+    return RequestedModel(digest=digest, place=place, only=only)
+
+
+def _only_in(item: Item) -> str | None:
+    return str(item[ONLY]) if ONLY in item else None
 
 
 def single_job_item(job: Job, until: datetime) -> Item:
@@ -227,7 +243,8 @@ def image_item(image: ImageRecord) -> Item:
         "size": image.size,
         "accepted_at": image.accepted_at.isoformat(),
         **stated({"cached": int(image.cached), "retried_at": image.retried_at, "attempt": image.attempt}),
-        **stated({"owner": image.owner, "model": model_as_text(image.model)}),
+        **stated({"owner": image.owner}),
+        **requested_model_attributes(image.model),
     }
 
 
@@ -243,7 +260,7 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
         retried_at=moment_in(item, "retried_at"),
         attempt=int(item.get("attempt", 0)),
         owner=str(item.get("owner", "")),
-        model=model_in_text(str(item["model"])) if "model" in item else None,
+        model=requested_model_in(item),
     )
 
 

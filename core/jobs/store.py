@@ -7,6 +7,7 @@
 |                  |                    | max_failed_percent: all jobs;                             |            |
 |                  |                    | `reviewed`: its images may have true labels;              |            |
 |                  |                    | `min_scores`, `finish_by`: as its user wants them;        |            |
+|                  |                    | `only`: labels that can occur, `core/label_sets.py`;      |            |
 |                  |                    | `shares`: who else may read it, `core/jobs/shares.py`     |            |
 | `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
@@ -26,6 +27,7 @@
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
 | `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt, model | web        |
+|                  |                    | `only`: as in its job                                     |            |
 | `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |

@@ -179,7 +179,7 @@ def build(  # noqa: PLR0913 - click calls it by name
         folder = out or MODELS_FOLDER / (name or "")
         bundle = build_named(name or "", folder, weights, listed, target, with_torch=with_torch)
     click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
-    if bundle.manifest.provenance.get("outputs") == "sigmoid":
+    if bundle.manifest.has_independent_labels:
         click.echo(f"its labels are independent, so it answers in {bundle.manifest.precision}")
     elif bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
         either = "bf16 or int8, or lacks ./scripts/setup.sh torch for int8"

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,8 +17,9 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
+from app_tier.preprocess import load_pixels
 from core.bundle_manifest import Preprocess
 from fleetsight_client.api import ApiClient
 from scripts.client import FleetClient
@@ -30,7 +32,7 @@ from scripts.model.torchvision_import import import_torchvision
 from scripts.run.system import System
 from tests.browser.conftest import classify, sent
 from tests.conftest import ROOT
-from tests.support.seeded_networks import lite0_logits, trained
+from tests.support.seeded_networks import lite0_logits, lite0_state, trained
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -213,6 +215,59 @@ def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api
     assert same >= MIN_SAME * compared, f"{same} of {compared} have the same label"
 
 
+def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_command_page_api_and_export(
+    own_page: Page, own_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, labels = lite0_state(1000), imagenet_labels()
+    spec: Preprocess = PRETRAINED_MODELS["photos"].preprocess
+    assert isinstance(spec.resize, int)
+    assert isinstance(spec.crop, int)
+    feed = cropped(spec.resize, spec.crop, spec.mean, spec.std)
+    network = Trained(feed, lambda pixels: lite0_logits(state, pixels), labels)
+    spread(network, state["_fc.weight"], state["_fc.bias"])
+    torch.save(state, tmp_path / "seeded.pth")
+    monkeypatch.setattr("scripts.model.named_network.pretrained_weights", lambda _name: tmp_path / "seeded.pth")
+    build_named("photos", tmp_path / "bundle")
+    client, api = FleetClient(own_system.url), ApiClient(own_system.url)
+    client.add_model(str(tmp_path / "bundle"), "thousand")
+    client.close()
+
+    # Of the pixels that a worker sees: the other test compares the preprocessing.
+    pixels = torch.from_numpy(np.stack([load_pixels(data, spec) for data in IMAGES.values()]))
+    with torch.inference_mode():
+        logits = lite0_logits(state, pixels).numpy().astype(np.float64)
+    best_five = {int(number) for row in logits for number in np.argsort(-row)[:5]}
+    unique = [number for number, label in enumerate(labels) if labels.count(label) == 1]
+    chosen = [number for number in unique if number not in best_five][:40]
+    assert len(chosen) == 40
+    powers = np.exp(logits[:, chosen] - logits[:, chosen].max(1, keepdims=True))
+    shares = powers / powers.sum(1, keepdims=True)
+    names = [labels[number] for number in chosen]
+    expected = {name: (names[row.argmax()], float(row.max())) for name, row in zip(IMAGES, shares, strict=True)}
+    (tmp_path / "only.txt").write_text("\n".join(names))
+    answers = by_command(own_system, "thousand", tmp_path / "photos", "--only", str(tmp_path / "only.txt"))
+    assert {file: label for file, (label, _) in answers.items()} == {
+        file: label for file, (label, _) in expected.items()
+    }
+    assert max(abs(answers[file][1] - score) for file, (_, score) in expected.items()) < 1e-3
+    assert len({label for label, _ in answers.values()}) > 1
+
+    job_id = str(next(api.jobs())["job_id"])
+    assert api.status(job_id)["labels"] == names
+    found = list(api.results(job_id))
+    assert {each["filename"]: (each["label"], each["score"]) for each in found} == answers
+    assert {(len(each["top"]), each["possible_labels"]) for each in found} == {(5, 40)}
+    own_page.goto(f"/jobs/{job_id}")
+    own_page.locator("#details > summary").click()
+    own_page.get_by_text("40 labels can occur").click()
+    expect(own_page.locator("#details bdi", has_text=re.compile(f"^{re.escape(names[0])}$"))).to_be_visible()
+    own_page.goto(f"/jobs/{job_id}/images/{found[0]['image_id']}")
+    expect(own_page.get_by_text("All 40 classes that can occur in this job")).to_be_visible()
+    whole = by_api(api, "thousand")
+    assert {label for label, _ in whole.values()}.isdisjoint(names), "without the list each label can occur"
+    api.close()
+
+
 def fresh_images() -> dict[str, bytes]:
     """Return the images with bytes that the cache does not know, behind their end."""
     return {name: data + new_suffix() for name, data in IMAGES.items()}
@@ -225,13 +280,13 @@ def by_api(api: ApiClient, model: str) -> Answers:
     return results_of(api, job_id)
 
 
-def by_command(system: System, model: str, folder: Path) -> Answers:
-    """Classify a folder by the command."""
+def by_command(system: System, model: str, folder: Path, *further: str) -> Answers:
+    """Classify a folder by the command, with further options."""
     folder.mkdir()
     for name, data in fresh_images().items():
         (folder / name).write_bytes(data)
     out = folder.with_suffix(".csv")
-    options = ("--model", model, "--out", str(out), "--url", system.url)
+    options = ("--model", model, "--out", str(out), "--url", system.url, *further)
     ended = subprocess.run(
         [sys.executable, "-m", "fleetsight_client", "classify", str(folder), *options],
         cwd=ROOT, env={**os.environ, "XDG_STATE_HOME": str(folder.with_suffix(".state"))}, capture_output=True,

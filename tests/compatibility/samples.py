@@ -72,7 +72,6 @@ from core.messages import (
     LabelScore,
     Model,
     Prediction,
-    RequestedModel,
     RequestMessage,
     Timings,
     crashed_worker,
@@ -113,6 +112,7 @@ KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
 IMAGE_SHA256 = sha256(b"an image").hexdigest()
 MODEL = Model(name="demo", digest=sha256(b"a bundle").hexdigest())
 JOB_MODEL = JobModel("demo", MODEL.digest, f"s3://outputs/models/{MODEL.digest}")
+SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
 TOKEN_TEXT = "t" * 43
 LIMITS = LimitSettings(
     store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
@@ -157,7 +157,7 @@ def _messages() -> dict[str, str]:
             submitted_at=NOW,
             attempt=1,
             crashes=2,
-            model=RequestedModel(digest=MODEL.digest, place="s3://models/demo"),
+            model=SOME_LABELS.requested,
             traceparent=TRACEPARENT,
         ).to_json(),
         "prediction": done.to_json(),
@@ -175,7 +175,9 @@ def _result(ref: ImageRef) -> ClassificationResult:
 def _fill_jobs(store: JobStore) -> None:
     scores = MinScores(0.8, {"yield": 0.9})
     job = Job(JOB, "holiday", NOW, keep=True, owner=OWNER, model=JOB_MODEL, min_scores=scores, finish_by=NOW)
-    sourced = Job(SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out")
+    sourced = Job(
+        SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out", model=SOME_LABELS
+    )
     deleted = Job(DELETED_JOB, "gone", NOW, owner=OWNER)
     store.create_all([job, Job(OTHER, "without a user", NOW), deleted])
     records = [

@@ -4,12 +4,12 @@ The OpenAPI document shows docstrings and descriptions of these models to users.
 image, since the results file consists of such bodies.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_core import to_json
 
 from core.cost import JobCost
@@ -103,6 +103,12 @@ class CreateJob(BorderOfDoubt):
         description="Percent of the job's results, of at least 100, that may be failures; when more are, the system "
         "cancels the job. By default there is no limit.",
     )
+    labels: Annotated[tuple[Label, ...], AfterValidator(lambda names: tuple(sorted({*names})))] | None = Field(
+        default=None,
+        min_length=1,
+        description="The labels of the model that can occur: results have no others, and their scores are exact "
+        "shares among these. No image is answered from the cache. By default all can occur.",
+    )
     finish_by: FinishBy | None = Field(
         default=None,
         description="When the job may be finished at the latest, within 7 days, such as `2026-11-29T08:00:00+01:00`: "
@@ -180,7 +186,7 @@ class JobBody(ApiBody):
     def from_job(cls, job: Job) -> Self:
         """Return the body of a job."""
         links = JobLinks.for_job(job.job_id)
-        model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
+        model = None if job.model is None else Model(name=job.model.name, digest=job.model.bundle)
         scores = job.min_scores
         return cls.copied_from(
             job, model=model, links=links, min_score=scores.every, label_min_scores=dict(scores.labels)
@@ -292,6 +298,9 @@ class ResultsCopyBody(ApiBody):
 class JobStatusBody(JobBody):
     """A job and where it stands: `accepted` = `done` + `failed` + `waiting`, in images."""
 
+    labels: tuple[str, ...] | None = Field(
+        description="The labels that can occur, in the order of the model's; null if all can."
+    )
     state: JobState
     blocked: str | None = Field(
         description="Why no waiting image can be classified, such as `paused by ops`; null if nothing prevents it."
@@ -323,13 +332,20 @@ class JobStatusBody(JobBody):
 
     @classmethod
     def of_status(
-        cls, status: JobStatus, answered: Model | None, output_bucket: str, cost: JobCost | None, blocked: str | None
+        cls,
+        status: JobStatus,
+        answered: Model | None,
+        labels: Sequence[str] | None,
+        output_bucket: str,
+        cost: JobCost | None,
+        blocked: str | None,
     ) -> Self:
         """Return the body of a job's status.
 
         Args:
             status: of the job.
             answered: the model of its first results, for a job without a model.
+            labels: that can occur; None if all can.
             output_bucket: where its results stand as one file.
             cost: of the job so far.
             blocked: why its images wait.
@@ -340,6 +356,7 @@ class JobStatusBody(JobBody):
             status,
             status.counts,
             model=job.model or answered,
+            labels=None if labels is None else tuple(labels),
             blocked=blocked,
             first_result_at=status.counts.first_at,
             last_result_at=status.counts.last_at,

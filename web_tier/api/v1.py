@@ -1,7 +1,8 @@
 """The API of users, version 1: jobs, their images and results, personal tokens, and what is left of quotas."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
+from difflib import get_close_matches
 from typing import Final, Self
 
 from flask import Response
@@ -9,10 +10,11 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
 
-from core.config import Config, S3Grant, is_granted
+from core.config import MIN_MESSAGE_BYTES, Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job, MinScores
+from core.label_sets import MAX_SET_CHARACTERS
 from core.model_catalog import JobModel
 from core.s3_locations import S3Location
 from services.clock import utc_now
@@ -124,6 +126,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
         check_labels(wanted, model)
+        model = restricted(model, wanted.labels, config.queues.max_message_bytes)
         check_finish_by(wanted.finish_by, config.retention.unkept_days)
         check_open_jobs_limit(jobs, config)
         quota.charge_job()
@@ -164,8 +167,37 @@ def check_labels(wanted: BorderOfDoubt, model: JobModel | None) -> None:
         UnprocessableEntity: it names the first such label.
     """
     classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
-    if classes and (unknown := sorted(set(wanted.label_min_scores or ()).difference(classes))):
-        raise UnprocessableEntity(f"label_min_scores: the model has no class {unknown[0]!r}")
+    if classes:
+        _check_classes("label_min_scores", wanted.label_min_scores or (), classes)
+
+
+def restricted(model: JobModel | None, labels: Sequence[str] | None, max_message_bytes: int) -> JobModel | None:
+    """Return the model of a job in which only `labels` can occur; None stands for all.
+
+    Raises:
+        UnprocessableEntity: one is no class of the model, its classes are not known, or they are too many.
+    """
+    if labels is None:
+        return model
+    classes = current_backend().served.facts(model).labels
+    if model is None or not classes:
+        raise UnprocessableEntity("labels: the classes of the model cannot be read here; leave out the labels")
+    _check_classes("labels", labels, classes)
+    found = model.restricted(classes, labels)
+    # A request without the labels takes up to `MIN_MESSAGE_BYTES`.
+    if len(found.only or "") > min(MAX_SET_CHARACTERS, max_message_bytes - 2 * MIN_MESSAGE_BYTES):
+        raise UnprocessableEntity(
+            f"labels: requests for some of {len(classes):,} classes are larger than queues.max_message_bytes"
+        )
+    return found
+
+
+def _check_classes(field: str, labels: Iterable[str], classes: Sequence[str]) -> None:
+    if unknown := sorted(set(labels).difference(classes)):
+        nearest = "".join(
+            f"; the nearest is {each!r}" for each in get_close_matches(unknown[0][:50], classes, 1, 0.5)
+        )
+        raise UnprocessableEntity(f"{field}: of the model's {len(classes):,} classes none is {unknown[0]!r}{nearest}")
 
 
 def check_finish_by(finish_by: datetime | None, unkept_days: float) -> None:
@@ -236,7 +268,7 @@ def new_job() -> ResponseReturnValue:
     `job-takes-no-images`).
 
     With `model` its images are classified by the model of that name; the models are listed by `GET /models`. A job
-    keeps its model when another one is rolled out.
+    keeps its model when another one is rolled out; one with `labels` does so even when unfinished jobs are moved.
 
     With `results` the controller copies the results file of the finished job to a folder in S3, and again when
     results change: `results` in the job's status.
@@ -273,7 +305,8 @@ def _status_response(jobs: UserJobs, job_id: str) -> Response:
     model, fleet = backend.models.find(jobs, status), backend.fleet.snapshot()
     cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
     blocked = blocked_reason(status, fleet, backend.reports.silent_seconds(fleet))
-    return json_response(JobStatusBody.of_status(status, model, backend.config.names.output_bucket, cost, blocked))
+    labels, bucket = current_result_services().possible_labels(status.job), backend.config.names.output_bucket
+    return json_response(JobStatusBody.of_status(status, model, labels, bucket, cost, blocked))
 
 
 @api.post("/jobs/<job_id>/cancel", right=Right.CLASSIFY, audit="job cancelled")

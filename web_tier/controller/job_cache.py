@@ -270,7 +270,7 @@ class JobCache:
     def _read(self, job: Job, stored: Counts) -> JobCounts:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
-        model = None if job.model is None else Model(name=job.model.name, digest=job.model.digest)
+        model = None if job.model is None else Model(name=job.model.name, digest=job.model.bundle)
         job_counts = JobCounts(
             Counts(), job.keep, job.owner, model, job.group, max_failed_percent=job.max_failed_percent
         )

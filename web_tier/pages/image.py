@@ -78,6 +78,7 @@ def image_page(job_id: str, image_id: str) -> str:
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
+    possible = services.possible_labels(job)
     return render_with_fleet(
         "image.html",
         for_viewer=share is not None,
@@ -87,7 +88,10 @@ def image_page(job_id: str, image_id: str) -> str:
         model=model,
         seen=facts.seen if is_of_model else None,
         message=labels.messages.get(response.label or "") if response else None,
-        scores=labels.all_scores(prediction) if prediction else [],
+        scores=[each for each in labels.all_scores(prediction) if possible is None or each.label in possible]
+        if prediction
+        else [],
+        possible_labels=possible,
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),

@@ -438,6 +438,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         max_labels=MAX_LABELS,
         job=job,
         model=view.model or job.model,
+        possible_labels=current_result_services().possible_labels(job),
         class_labels=current_result_services().class_labels(job.model).labels,
         notification=NotificationForm(False, ()) if view.share else notification_form(job_id),
         adding=AddingText.from_config(current_backend().config),

@@ -44,6 +44,7 @@ CSV_HEADER = (
     "correct",
     "job_id",
     "decision",
+    "possible_labels",
 )
 """Columns of a CSV: schema 2, which the command `fleetsight classify --out` writes as well.
 
@@ -99,6 +100,9 @@ class ImageBody(ApiBody):
         description="`label`, or `unsure` where `score` is below the job's `min_score`; null without a label.",
     )
     top: tuple[LabelScore, ...] = ()
+    possible_labels: int | None = Field(
+        default=None, description="Number of the job's `labels`, among which the scores are shares; null for all."
+    )
     model: Model | None = None
     worker: str | None = None
     attempts: int | None = Field(
@@ -218,6 +222,7 @@ def _csv_cells(result: ImageResult) -> dict[str, str]:
         "label": response.label or "",
         "decision": result.decision or "",
         "score": _csv_number(response.score),
+        "possible_labels": str(response.possible_labels or ""),
         "worker": response.worker,
         "attempts": str(response.attempts),
         "recorded_at": _csv_time(response.recorded_at),

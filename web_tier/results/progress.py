@@ -217,7 +217,7 @@ def blocked_reason(status: JobStatus, fleet: FleetSnapshot | None, silent_second
     if status.state != "running":
         return None
     model = status.job.model
-    if status.waiting and fleet and model and model.digest in fleet.failed_models:
+    if status.waiting and fleet and model and model.bundle in fleet.failed_models:
         return f"workers cannot load the model {model.name}"
     if status.waiting:
         return blocked_words(fleet, silent_seconds)

@@ -12,7 +12,8 @@ from flask import Flask, current_app
 from core.config import Config
 from core.ids import parse_key
 from core.images import thumbnail_type
-from core.jobs.models import ImageRecord, JobStatus
+from core.jobs.models import ImageRecord, Job, JobStatus
+from core.label_sets import classes_in
 from core.messages import ClassificationResult, LabelScore, Prediction, RequestedModel
 from core.model_catalog import JobModel
 from core.predictions import stored_prediction
@@ -127,6 +128,13 @@ class ResultServices:
         """Return the labels and messages of a job's model."""
         facts = self._backend.served.facts(model)
         return ClassLabels(facts.labels, facts.messages)
+
+    def possible_labels(self, job: Job) -> list[str] | None:
+        """Return the labels of the classes that can occur in a job; None if all of the model can."""
+        if job.model is None or job.model.only is None:
+            return None
+        labels = self.class_labels(job.model).labels
+        return [labels[each] if labels else f"class {each}" for each in classes_in(job.model.only)]
 
     def progress(self, status: JobStatus) -> tuple[JobProgress, ProgressBody]:
         """Return the progress of a job, and its body."""

@@ -23,7 +23,14 @@ from hashlib import sha256
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import ImageRef
-from core.jobs.items import job_model_attributes, job_model_in, model_as_text, model_in_text, partition, stated
+from core.jobs.items import (
+    job_model_attributes,
+    job_model_in,
+    partition,
+    requested_model_attributes,
+    requested_model_in,
+    stated,
+)
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
@@ -159,7 +166,8 @@ class UploadManifests:
             "pk": partition(job_id),
             "sk": f"SLICE#{key}",
             "images": json.dumps(lines, ensure_ascii=False),
-            **stated({"digest": digest, "owner": owner, "model": model_as_text(model)}),
+            **stated({"digest": digest, "owner": owner}),
+            **requested_model_attributes(model),
         }
         if self.table.put_if(item, "attribute_not_exists( #pk )"):
             return True
@@ -172,7 +180,7 @@ class UploadManifests:
         if item is None:
             return None
         images, owner = {}, str(item.get("owner", ""))
-        model = model_in_text(str(item["model"])) if "model" in item else None
+        model = requested_model_in(item)
         for line in json.loads(str(item["images"])):
             # A later release may add values at the end.
             index, image_id, filename, key_of_object, size, accepted_at, cached, *_ = line

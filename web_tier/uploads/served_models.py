@@ -183,10 +183,10 @@ class ServedModels:
     def facts(self, model: JobModel | RequestedModel | None) -> BundleFacts:
         """Return what is known of a job's model; nothing if its bundle cannot be read or is another one."""
         own = self.configured.facts()
-        if model is None or model.digest == own.digest:
+        if model is None or model.bundle == own.digest:
             return own
         found = self._reader(model.place).facts()
-        return found if found.digest == model.digest else BundleFacts(digest=model.digest)
+        return found if found.digest == model.bundle else BundleFacts(digest=model.bundle)
 
     def facts_called(self, name: str) -> BundleFacts:
         """Return what is known of the model with this name or digest in the catalogue.

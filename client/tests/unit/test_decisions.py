@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.tests.support.results_api import Command, Photos, ResultsApi
+from client.tests.support.results_api import Command, Photos, ResultsApi, problem
 from fleetsight_client.decisions import (
     MAX_LABELS,
     MIN_REVIEWED,
     MinScoreError,
     MinScores,
-    OnlyLabels,
     learn_min_scores,
+    read_labels,
     read_min_scores,
 )
 from fleetsight_client.tables import TableError, read_table
@@ -47,7 +47,7 @@ def test_scores_are_read_from_a_number_and_from_a_file_that_is_written_alike(tmp
 def test_a_pipe_is_read_once(encoding: str) -> None:
     for text, read, found in [
         (FILE, read_min_scores, SCORES.fields),
-        ("fox\nelk\n", lambda name: OnlyLabels.read(Path(name)).labels, {"fox", "elk"}),
+        ("fox\nelk\n", lambda name: read_labels(Path(name)), ["elk", "fox"]),
         ("a;b\n1;2\n", lambda name: list(read_table(Path(name))), [(1, ["a", "b"]), (2, ["1", "2"])]),
     ]:
         reader, writer = os.pipe()
@@ -74,7 +74,7 @@ def test_what_is_no_score_and_no_file_is_said_and_so_is_a_file_that_is_no_text(t
     (empty := tmp_path / "empty.yaml").write_text("# scores\n")
     with pytest.raises(MinScoreError, match="has no score: write"):
         read_min_scores(str(empty))
-    for read in (lambda: read_min_scores(str(file)), lambda: OnlyLabels.read(file)):
+    for read in (lambda: read_min_scores(str(file)), lambda: read_labels(file)):
         with pytest.raises(TableError, match="is no text in UTF-8 or UTF-16"):
             read()
 
@@ -183,46 +183,24 @@ def test_unsure_is_a_label_of_its_own_in_every_output(
     assert {each.name for each in (tmp_path / "events").iterdir()} == {"_unsure"}
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=6, max_size=12), st.sets(st.integers(0, 11)))
-def test_of_the_labels_that_can_occur_the_best_is_found_and_its_score_is_never_too_high(
-    weights: list[float], chosen: set[int]
+def test_the_labels_that_can_occur_are_those_of_the_job_and_of_each_command_that_resumes_it(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
 ) -> None:
-    shares = sorted((each / sum(weights) for each in weights), reverse=True)
-    top = [{"label": f"{at}", "score": share} for at, share in enumerate(shares[:5])]
-    only = OnlyLabels(frozenset(f"{at}" for at in chosen))
-    found = only.applied({"label": "0", "score": shares[0], "top": top, "decision": "0"})
-    possible = [(share, f"{at}") for at, share in enumerate(shares) if at in chosen]
-    if not any(int(label) < 5 for _, label in possible):
-        assert (found["label"], found["decision"], only.without) == (None, "unsure", 1)
-        return
-    whole = sum(share for share, _ in possible)
-    assert found["label"] == possible[0][1]
-    assert shares[int(found["label"])] - 1e-6 <= found["score"] <= possible[0][0] / whole + 1e-6
-    if len(shares) <= 5 or chosen >= {*range(len(shares))}:
-        assert found["score"] == pytest.approx(possible[0][0] / whole, abs=1e-5)
-    assert found["decision"] == (found["label"] if found["score"] >= 0.5 else "unsure")
-
-
-def test_independent_labels_share_nothing() -> None:
-    top = [{"label": "fox", "score": 0.9}, {"label": "hare", "score": 0.7}]
-    found = OnlyLabels(frozenset({"hare"})).applied({"label": "fox", "score": 0.9, "top": top})
-    assert (found["label"], found["score"]) == ("hare", 0.7)
-
-
-def test_labels_that_cannot_occur_are_in_no_output(command: Command, photos: Photos, tmp_path: Path) -> None:
-    folder, only = photos({"a.jpg": b"cat", "b.jpg": b"fox"}), tmp_path / "only.txt"
-    only.write_text("cat\nowl\n", encoding="utf-16")
-    for kind in ("csv", "md.json", "labelstudio.json"):
-        sorted_into, out = tmp_path / kind, tmp_path / f"r.{kind}"
-        done = command("classify", folder, "--only", only, "--sort-into", sorted_into, "--out", out)
-        assert done.exit_code == 0, done.output
-        assert "Unsure, since none of their best five labels is in --only: 1." in done.stderr
-        assert {each.name for each in sorted_into.iterdir()} == {"cat", "_unsure"}
-        assert "fox" not in out.read_text()
-    with (tmp_path / "r.csv").open(newline="") as lines:
-        found = [(each["label"], each["score"], each["decision"]) for each in csv.DictReader(lines)]
-    assert found == [("cat", "1.000000", "cat"), ("", "", "unsure")]
-    boxes = [each["detections"][0] for each in json.loads((tmp_path / "r.md.json").read_text())["images"]]
-    assert [(each["category"], each["conf"]) for each in boxes] == [("1", 1.0), ("4", 0.0)]
-    only.write_text("\n")
-    assert "has no label: write one on each line" in command("classify", folder, "--only", only).output
+    folder, only = photos({f"{number}.jpg": b"cat" for number in range(3)}), tmp_path / "only.txt"
+    only.write_text("owl\n\n cat\nowl\n", encoding="utf-16")
+    api.faults = [lambda: problem(429, "the day's quota is used up", "quota-exceeded", Retry_After="7200")]
+    assert command("classify", folder, "--only", only).exit_code == 2
+    assert api.job.wanted["labels"] == ["cat", "owl"]
+    other = tmp_path / "other.txt"
+    other.write_text("cat\nfox\n")
+    for options in (("--only", other), ()):
+        refused = command("classify", folder, "--resume", *options)
+        assert (refused.exit_code, "--only names other labels than before" in refused.output) == (2, True)
+    other.write_text("cat\nowl\n")
+    assert command("classify", folder, "--resume", "--only", other).exit_code == 0
+    assert sum(api.names.values()) == 3, "each image was accepted once"
+    other.write_text("\n")
+    assert "has no label: write one on each line" in command("classify", folder, "--only", other).output
+    api.sources["s3://photos/day"] = {"a.jpg": b"cat"}
+    assert command("classify", "--source", "s3://photos/day", "--only", only).exit_code == 0
+    assert [job.wanted.get("labels") for job in api.jobs.values()] == [["cat", "owl"]] * 2

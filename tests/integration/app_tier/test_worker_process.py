@@ -20,6 +20,7 @@ from core.bundle_facts import MANIFEST_NAME
 from core.config import MIN_MESSAGE_BYTES
 from core.ids import ImageRef, output_key
 from core.messages import MODEL_GONE, ClassificationResult, Heartbeat, RequestedModel, StoredResult
+from core.model_catalog import JobModel
 from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
@@ -103,25 +104,33 @@ def test_a_worker_serves_several_models_and_with_room_for_one_each_in_its_turn(
     own, other = load_bundle(), copy_with_other_labels(tmp_path / "other")
     site = make_site(queues={"kind": kind}, worker={"model_megabytes": 1, "fetch_threads": 2})
     signs = small_signs(40)
+    some = JobModel("some", own.digest, str(DEMO_BUNDLE)).restricted(own.labels, own.labels[4:7]).requested
     models = [
         None,
         RequestedModel(digest=own.digest, place=str(DEMO_BUNDLE)),
         RequestedModel(digest=other.digest, place=str(other.folder)),
-        RequestedModel(digest=own.digest[::-1], place=str(DEMO_BUNDLE)),
+        some.model_copy(update={"only": None}),  # as a worker sees it that knows no `only`
+        some,
     ]
-    refs = [site.submit([sign.data], models[number % 4])[0] for number, sign in enumerate(signs)]
+    refs = [site.submit([sign.data], models[number % 5])[0] for number, sign in enumerate(signs)]
     worker = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")
     results = site.collect(len(refs))
     assert worker.wait() == 0
     for number, (ref, sign) in enumerate(zip(refs, signs, strict=True)):
         [response], prediction = results[ref.image_id], site.prediction(ref)
         assert response.attempts == 1
-        if number % 4 == 3:
+        if number % 5 == 3:
             assert response.error == prediction.error == MODEL_GONE
             continue
-        expected = own if number % 4 < 2 else other
+        expected = other if number % 5 == 2 else own
         assert prediction.model is not None
         assert prediction.model.digest == expected.digest
+        if number % 5 == 4:
+            assert {each.label for each in response.top} == {*own.labels[4:7]}
+            assert sum(each.score for each in prediction.top) == pytest.approx(sum(prediction.probabilities))
+            assert response.possible_labels == 3
+            assert float(sum(prediction.probabilities)) == pytest.approx(1, abs=1e-4)
+            continue
         assert prediction.label == (sign.label if expected is own else f"other {sign.label}")
     loaded = [line["digest"] for line in worker.log() if line["message"] == "model loaded"]
     released = [line["digest"] for line in worker.log() if line["message"] == "model released"]

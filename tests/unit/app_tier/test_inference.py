@@ -1,7 +1,7 @@
 """From an image's bytes to its prediction: pixels, the engines' answers, and what follows from them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from app_tier.bundle import DEMO_BUNDLE, EngineError, read_manifest
-from app_tier.classify import Classifier, top_labels
+from app_tier.classify import Classifier, shares_of, top_labels
 from app_tier.decode import Pixels, decode
 from app_tier.engines import (
     AT_ONCE,
@@ -31,7 +31,8 @@ from app_tier.preprocess import load_pixels, load_square
 from app_tier.task import Task, new_task
 from core.bundle_manifest import Preprocess
 from core.images import FORMATS, ImageLimits, ImageRejectedError
-from core.messages import MODEL_FAILED
+from core.label_sets import classes_in, label_set
+from core.messages import MODEL_FAILED, RequestedModel
 from scripts.demo_model.signs import draw, encode
 from tests.support.clocks import ManualClock
 from tests.support.hostile_images import HONEST, WITHOUT_EXIF
@@ -349,6 +350,60 @@ def test_an_image_whose_scores_are_no_numbers_fails_alone_and_at_once(score: flo
     assert (done.status, done.label) == ("done", "green")
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 1_200), st.integers(0, 2**32), st.floats(0.1, 12), st.data())
+def test_shares_of_possible_labels_are_a_softmax_over_these_labels_alone(
+    classes: int, seed: int, spread: float, data: st.DataObject
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.standard_normal(classes) * spread
+    probabilities = (np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()).astype(np.float32)
+    size = data.draw(st.integers(1, classes))
+    # The least likely ones are far beyond the best five.
+    chosen = np.argsort(logits)[:size] if data.draw(st.booleans()) else random.choice(classes, size, replace=False)
+    labels = [f"{number}" for number in range(classes)]
+    possible = list(classes_in(label_set("f" * 64, labels, {labels[number] for number in chosen})))
+    assert possible == sorted(chosen.tolist())
+    expected = np.exp(logits[possible] - logits[possible].max())
+    shares = shares_of(probabilities, possible, are_independent=False)
+    assert shares[possible] == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert float(shares.sum()) == pytest.approx(1)
+    assert np.count_nonzero(shares) == size
+
+
+def test_independent_labels_share_nothing_and_without_any_probability_no_label_has_one() -> None:
+    scores = np.array([0.9, 0.7, 0.2], np.float32)
+    assert shares_of(scores, [1, 2], are_independent=True) == pytest.approx([0, 0.7, 0.2])
+    assert shares_of(np.array([1, 0, 0], np.float32), [1, 2], are_independent=False).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("outputs", ["logits", "sigmoid"])
+def test_each_image_of_a_batch_has_the_labels_that_can_occur_in_its_job(outputs: str) -> None:
+    manifest = BUNDLE.manifest.model_copy(update={"provenance": {"outputs": outputs}})
+    model = colour_model(SameAnswer(np.array([[0.7, 0.2, 0.1]] * 3, np.float32)), replace(BUNDLE, manifest=manifest))
+    tasks = []
+    for number, chosen in enumerate([("green", "blue"), None, ("blue",)]):
+        only = None if chosen is None else label_set(BUNDLE.digest, BUNDLE.labels, chosen)
+        named = RequestedModel(digest=BUNDLE.digest, place="p", only=only)
+        one = delivery(number)
+        one = replace(one, request=one.request.model_copy(update={"model": named}))
+        task = replace(fetched(new_task(one), model).with_payload(picture("red")), sha256="a" * 64)
+        tasks.append(decode(task, manifest.preprocess, ImageLimits(), central_crop))
+    some, every, one_only = (task.payload for task in Classifier("i-1", 5).classify(tasks))
+    whole = 1 if outputs == "sigmoid" else 0.3
+    assert [(pair.label, pair.score) for pair in some.top] == [
+        ("green", round(0.2 / whole, 6)),
+        ("blue", round(0.1 / whole, 6)),
+    ]
+    assert some.probabilities == pytest.approx((0, 0.2 / whole, 0.1 / whole), abs=1e-6)
+    assert [pair.label for pair in every.top] == ["red", "green", "blue"]
+    assert (one_only.label, one_only.score) == ("blue", 0.1 if outputs == "sigmoid" else 1.0)
+    assert [each.possible_labels for each in (some, every, one_only)] == [2, None, 1]
+    # The result cache knows results by their bytes: those of some labels must not answer for all.
+    assert [each.sha256 for each in (some, every, one_only)] == [None, "a" * 64, None]
+    assert {each.model and each.model.digest for each in (some, every, one_only)} == {BUNDLE.digest}
+
+
 def test_of_equally_likely_labels_the_earlier_class_comes_first() -> None:
     top = top_labels(np.array([0.2, 0.4, 0.4], np.float32), ("a", "b", "c"), 3)
     assert [pair.label for pair in top] == ["b", "c", "a"]
@@ -387,6 +442,15 @@ def test_only_the_unsure_images_are_asked_again_and_get_the_reference_answer() -
     answers = ExactEngine(fast, reference, margin=0.2).infer(numbered(4))
     assert reference.asked == [[1, 3]]
     assert answers == pytest.approx(np.array([[0.9, 0.1], [0.48, 0.52], [0.1, 0.9], [0.52, 0.48]]))
+
+
+def test_an_image_is_asked_again_if_the_two_best_of_its_possible_labels_are_close() -> None:
+    table = [[0.9, 0.05, 0.049], [0.9, 0.05, 0.049], [0.5, 0.49, 0.01]]
+    reference = Scripted([[0.9, 0.04, 0.06]] * 3)
+    possible = np.array([[True, True, True], [False, True, True], [True, False, True]])
+    answers = ExactEngine(Scripted(table), reference, margin=0.2).infer(numbered(3), possible)
+    assert reference.asked == [[1]]
+    assert answers[1] == pytest.approx([0.9, 0.04, 0.06])
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,9 @@ JOURNAL = LaunchJournal(
             REF, "a/b.jpg", NOW, 1, model=RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")
         ),
         failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
+        RequestMessage.about(
+            REF, "a/b.jpg", NOW, model=RequestedModel(digest="ab" * 32, place="p", only=f"{'cd' * 32} _-8=")
+        ),
         HEARTBEAT,
         fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
         JOURNAL,

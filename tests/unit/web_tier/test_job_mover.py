@@ -97,6 +97,16 @@ def test_images_without_a_result_get_the_default_once_and_nothing_else_changes()
     assert {site.store.image(each).attempt for each in (labelled, given_up, *others, *later)} == {0}
 
 
+def test_a_job_of_some_labels_keeps_the_model_that_has_them() -> None:
+    site, some = MoverSite(), BAD.restricted(["fox", "hare"], ["hare"])
+    [ref] = site.add(some, 1)
+    site.order()
+    for _ in range(2):
+        site.mover.tick()
+    assert (site.requested(), site.store.job(ref.job_id).model) == ([], some)
+    assert site.store.image(ref).model == some.requested
+
+
 def test_a_retry_of_a_failed_image_asks_for_the_model_that_its_job_has_now() -> None:
     site = MoverSite()
     [ref] = site.add(BAD, 1)

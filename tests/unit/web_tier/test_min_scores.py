@@ -140,7 +140,10 @@ def test_only_scores_that_are_low_may_be_of_none_of_the_classes(
         ({"min_score": 1.1}, "min_score"),
         ({"label_min_scores": {"": 0.5}}, "label_min_scores"),
         ({"label_min_scores": {f"{at}": 0.5 for at in range(201)}}, "label_min_scores"),
-        ({"label_min_scores": {"stop": 0.5, "no such sign": 0.5}}, "the model has no class 'no such sign'"),
+        (
+            {"label_min_scores": {"stop": 0.5, "no such sign": 0.5}},
+            "of the model's 30 classes none is 'no such sign'",
+        ),
     ],
 )
 def test_a_border_that_cannot_be_meant_is_refused(client: FlaskClient, wanted: dict[str, Any], words: str) -> None:

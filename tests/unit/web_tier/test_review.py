@@ -115,7 +115,7 @@ def test_results_have_the_true_label_as_their_last_columns_and_fields(
     path = f"/api/v1/jobs/{job.job_id}/results"
     rows = list(csv.reader(StringIO(client.get(f"{path}.csv").text)))
     wanted = [["truth", "correct"], ["dog", "true"], ["'=wolf", "false"], ["", ""], ["dog", ""]]
-    assert [row[-4:-2] for row in rows] == wanted
+    assert [row[-5:-3] for row in rows] == wanted
     assert len({len(row) for row in rows}) == 1
     lines = [json.loads(line) for line in client.get(f"{path}.jsonl").text.splitlines()]
     assert [(line["truth"], line["correct"]) for line in lines] == [

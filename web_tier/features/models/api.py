@@ -221,7 +221,8 @@ def roll_back() -> Response:
 def move_jobs() -> ResponseReturnValue:
     """Move the unfinished jobs of the model that was rolled back last to the default.
 
-    Within seconds their images without a result are requested again. Results stay, and name their model.
+    Within seconds their images without a result are requested again. Results stay, and name their model. Jobs with
+    `labels` are not moved, since another model has others.
     """
     catalog = current_backend().served.change(lambda before: with_moved_jobs(before, utc_now()))
     _record(catalog, model=catalog.withdrawn and catalog.withdrawn.name)
