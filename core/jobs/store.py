@@ -60,7 +60,7 @@ images that were answered from the cache is calculated in the same way.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from core.ids import ImageRef, first_id_of, new_id
@@ -126,6 +126,7 @@ from core.jobs.models import (
     Job,
     JobStatus,
     MergedFile,
+    MinScores,
     OpenJob,
     Resend,
     ResultsCopy,
@@ -138,7 +139,10 @@ from core.messages import ClassificationResult
 from core.model_catalog import JobModel
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
-from services.table import EXPIRES_AT, LAST, Item
+from services.table import EXPIRES_AT, LAST, Item, TableBusyError
+
+MAX_CHANGES = 10
+"""Writes of one change of a job while others change it at the same moment."""
 
 SLOW_RECORD_SECONDS = 10.0
 """Time to record images after which their jobs are marked as open again, well before they could be closed."""
@@ -185,29 +189,49 @@ class JobStore(JobReader):
         """Give a job another model, for images that it gets from now on."""
         self._set(job, job_model_attributes(model))
 
-    def put_min_scores(self, job: Job, touched_at: datetime) -> None:
-        """Store the `min_scores` of a job, and mark it as open, so that its results file is written again."""
-        self._set(job, {MIN_SCORES: min_scores_as_text(job.min_scores)})
-        self.reopen(job.job_id, touched_at)
+    def change_min_scores(self, job: Job, change: Callable[[MinScores], MinScores], touched_at: datetime) -> Job:
+        """Change the `min_scores` of a job that was read before; return the job with those that it has now.
+
+        The job is marked as open, so that its results file is written again. A change that others make at the same
+        moment stays: this one is made again on top of it.
+
+        Raises:
+            TableBusyError: others were faster `MAX_CHANGES` times.
+        """
+        for _ in range(MAX_CHANGES):
+            before, after = job.min_scores, change(job.min_scores)
+            absent = "attribute_not_exists( #min_scores ) OR " if before == MinScores() else ""
+            unchanged = f"attribute_exists( #pk ) AND ( {absent}#min_scores = :before )"
+            attributes, values = {MIN_SCORES: min_scores_as_text(after)}, {"before": min_scores_as_text(before)}
+            if self.table.set(JOBS, job.job_id, attributes, unchanged, values):
+                self._copy_to_owner(job, attributes)
+                self.reopen(job.job_id, touched_at)
+                return replace(job, min_scores=after)
+            job = self.job(job.job_id)
+        raise _changed_often(job)
 
     def _set(self, job: Job, attributes: Item) -> None:
-        """Set attributes of a job in the list of all jobs and in its user's; a deleted job is not made again.
+        """Set attributes of a job in the list of all jobs and in its user's; a deleted job is not made again."""
+        if not self.table.set(JOBS, job.job_id, attributes, "attribute_exists( #pk )"):
+            raise no_job(job.job_id)
+        self._copy_to_owner(job, attributes)
 
-        The user's list is written until it has what `JOBS` has, so concurrent changes leave both alike.
+    def _copy_to_owner(self, job: Job, attributes: Item) -> None:
+        """Set attributes, which `JOBS` has just got, in the list of the job's user.
+
+        They are written until that list has what `JOBS` has, so concurrent changes leave both alike.
         """
-
-        def put(partition_key: str) -> None:
-            if not self.table.set(partition_key, job.job_id, attributes, "attribute_exists( #pk )"):
+        for _ in range(MAX_CHANGES if job.owner else 0):
+            if not self.table.set(jobs_partition(job.owner), job.job_id, attributes, "attribute_exists( #pk )"):
                 raise no_job(job.job_id)
-
-        put(JOBS)
-        written: Item | None = None
-        while job.owner and attributes != written:
-            put(jobs_partition(job.owner))
             written, item = attributes, self.table.get(JOBS, job.job_id)
             if item is None:
                 raise no_job(job.job_id)
             attributes = {name: item[name] for name in attributes}
+            if attributes == written:
+                return
+        if job.owner:
+            raise _changed_often(job)
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""
@@ -637,6 +661,10 @@ class JobStore(JobReader):
 
 def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
     return ImageRef(partition_key.partition("#")[2], sort_key.partition("#")[2])
+
+
+def _changed_often(job: Job) -> TableBusyError:
+    return TableBusyError(f"job {job.job_id!r} changed {MAX_CHANGES} times while it was changed here: try again")
 
 
 def no_job(job_id: str) -> NotFoundError:

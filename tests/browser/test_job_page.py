@@ -474,7 +474,8 @@ def test_a_finished_job_retried_or_decided_elsewhere_is_updated_when_the_page_is
     expect(figures).to_have_text(["3", "0"])
     expect(page.locator("#list .tile.done")).to_have_count(3)
     for border, unsure in ((0.515, 2), (0.1, 0)):
-        written.store.put_min_scores(replace(written.job, min_scores=MinScores(border)), datetime.now(UTC))
+        moved = MinScores(border)
+        written.store.change_min_scores(written.store.job(written.job.job_id), lambda _: moved, datetime.now(UTC))
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.locator("#list .tile.unsure")).to_have_count(unsure)
 

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from core.ids import ImageRef, new_id
-from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, Resend
+from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model
 
@@ -109,3 +109,8 @@ def picture(form: str = "JPEG", size: tuple[int, int] = (16, 12), shade: int = 0
     body = BytesIO()
     Image.new("RGB", size, (shade % 256, 80, 160)).save(body, form)
     return body.getvalue()
+
+
+def move_border(store: JobStore, job_id: str, scores: MinScores, at: datetime = NOW) -> None:
+    """Give a job these scores below which labels are unsure."""
+    store.change_min_scores(store.job(job_id), lambda _: scores, at)

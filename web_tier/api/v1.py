@@ -337,7 +337,7 @@ def change_min_scores(job_id: str) -> Response:
     if wanted.min_score is None and wanted.label_min_scores is None:
         raise UnprocessableEntity(f"neither min_score nor label_min_scores was sent; send {example}")
     check_labels(wanted, job.model)
-    return json_response(JobBody.from_job(jobs.set_min_scores(job_id, wanted.applied_to(job.min_scores))))
+    return json_response(JobBody.from_job(jobs.change_min_scores(job_id, wanted.applied_to)))
 
 
 @api.delete("/jobs/<job_id>", right=Right.CLASSIFY, audit="job deleted")

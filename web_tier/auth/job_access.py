@@ -206,11 +206,9 @@ class UserJobs(JobReader):
         """Return the scores below which labels are unsure, as `JobReader.min_scores`; costs nothing."""
         return self._known(job_id).min_scores
 
-    def set_min_scores(self, job_id: str, scores: MinScores) -> Job:
-        """Change the scores below which labels of a job are unsure, and return the job."""
-        job = replace(self._known(job_id), min_scores=scores)
-        self._store.put_min_scores(job, utc_now())
-        return self._checked(job)
+    def change_min_scores(self, job_id: str, change: Callable[[MinScores], MinScores]) -> Job:
+        """Change the scores below which labels of a job are unsure, as `JobStore.change_min_scores`."""
+        return self._checked(self._store.change_min_scores(self._known(job_id), change, utc_now()))
 
     def truths(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, TrueLabel]:
         """Return true labels as `JobReader.truths`; costs nothing for a job without any."""

@@ -1,5 +1,6 @@
 """The job store: jobs, owners, images, results and counts, and what a process leaves that dies between two writes."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,12 +25,13 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.shares import ShareStore
-from core.jobs.store import SLOW_RECORD_SECONDS, JobStore
+from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
+from core.model_catalog import JobModel
 from core.result_cache import MARGIN, ResultCache, repeated
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
-from services.table import LAST, Table
+from services.table import LAST, Table, TableBusyError
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import failing_writes, meeting, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -108,13 +110,69 @@ def test_concurrent_changes_of_a_job_leave_both_its_lists_alike() -> None:
 
     def other_first(operation: str, effect: Callable[[], Any]) -> Any:
         if operation == "UpdateItem" and next(calls) == 1:  # the other changes both before this one's second write
-            store.put_min_scores(replace(job, min_scores=MinScores(0.9)), NOW)
+            store.change_min_scores(store.job(job.job_id), lambda _: MinScores(0.9), NOW)
         return effect()
 
     table.call = other_first
-    store.put_min_scores(replace(job, min_scores=MinScores(0.7)), NOW)
+    assert store.change_min_scores(job, lambda _: MinScores(0.7), NOW).min_scores == MinScores(0.7)
     assert store.job(job.job_id).min_scores == MinScores(0.9)
     assert store.jobs(9, owner="anna") == [store.job(job.job_id)]
+
+
+@pytest.mark.parametrize("before", [MinScores(), MinScores(0.6, {"elk": 0.1})])
+@pytest.mark.parametrize("is_written", [False, True], ids=["", "as by a user who returned to the usual scores"])
+def test_concurrent_changes_of_parts_of_the_min_scores_all_hold(before: MinScores, is_written: bool) -> None:
+    table = MemoryTable()
+    store, job = JobStore(table), Job(new_id(), "summer", NOW, owner="anna", min_scores=before)
+    store.create(job)
+    if is_written:
+        store.change_min_scores(job, lambda scores: scores, NOW)
+    calls = count()
+
+    def other_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem" and next(calls) == 0:
+            store.change_min_scores(job, lambda scores: replace(scores, every=0.9), NOW)
+        return effect()
+
+    table.call = other_first
+    changed = store.change_min_scores(job, lambda scores: replace(scores, labels={"fox": 0.2}), NOW)
+    assert changed.min_scores == MinScores(0.9, {"fox": 0.2})
+    assert store.jobs(9, owner="anna") == [changed] == [store.job(job.job_id)]
+
+
+@pytest.mark.parametrize("is_scores", [True, False], ids=["scores", "model"])
+def test_a_change_that_others_always_undo_ends_with_an_error_that_says_so(is_scores: bool) -> None:
+    table = MemoryTable()
+    store, job = JobStore(table), Job(new_id(), "summer", NOW, owner="anna", model=JobModel("a", "a" * 64, "p"))
+    store.create(job)
+    calls = count()
+
+    def other_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem":
+            name = f"{next(calls)}"
+            scores = json.dumps({"every": 0.5, "labels": {name: 0.5}})
+            changed = {"min_scores": scores} if is_scores else {"model": name}
+            table.items["JOBS", job.job_id] = {**table.items["JOBS", job.job_id], **changed}
+        return effect()
+
+    table.call = other_first
+    with pytest.raises(TableBusyError, match=f"changed {MAX_CHANGES} times while it was changed here: try again"):
+        if is_scores:
+            store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
+        else:
+            store.put_model(job, JobModel("b", "b" * 64, "p"))
+    assert next(calls) <= MAX_CHANGES + 1
+
+
+@pytest.mark.parametrize("is_owned", [True, False])
+def test_a_deleted_job_is_not_made_again_by_a_change(is_owned: bool) -> None:
+    table = MemoryTable()
+    store, job = JobStore(table), Job(new_id(), "summer", NOW, owner="anna" if is_owned else "")
+    store.create(job)
+    store.delete(job)
+    with pytest.raises(NotFoundError):
+        store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
+    assert store.existing([job.job_id]) == store.existing([job.job_id], "anna") == set()
 
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:

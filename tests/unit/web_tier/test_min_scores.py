@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 from zipfile import ZipFile
 
@@ -13,6 +15,7 @@ from core.jobs.models import MergedFile, MinScores
 from core.jobs.store import JobStore
 from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, add_images, done, failed, picture, put_results
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.results.live_feed import JobFeed
 
@@ -114,6 +117,29 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
         assert client.put(f"{api}/min-scores", json=wanted).status_code == 200
         assert store.job(job.job_id).min_scores == found, "a field that is not sent keeps its value"
     assert client.get(api).get_json()["results_file"]["current"], "the file has this border"
+
+
+@pytest.mark.parametrize("is_page", [True, False], ids=["page", "API"])
+def test_two_concurrent_changes_of_different_fields_both_hold(
+    client: FlaskClient, store: JobStore, *, is_page: bool
+) -> None:
+    job_id, table = new_job(client), store.table
+    assert isinstance(table, MemoryTable)
+    calls = count()
+
+    def other_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem" and next(calls) == 0:
+            other = client.put(f"/api/v1/jobs/{job_id}/min-scores", json={"label_min_scores": {"stop": 0.9}})
+            assert other.status_code == 200
+        return effect()
+
+    table.call = other_first
+    if is_page:
+        client.post(f"/jobs/{job_id}/min-scores", data={"below": "70"})
+    else:
+        changed = client.put(f"/api/v1/jobs/{job_id}/min-scores", json={"min_score": 0.7}).get_json()
+        assert (changed["min_score"], changed["label_min_scores"]) == (0.7, {"stop": 0.9})
+    assert store.job(job_id).min_scores == MinScores(0.7, {"stop": 0.9})
 
 
 @pytest.mark.parametrize("below", ["", "x", "101", "nan", "-1"])

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, request_again
+from tests.support.jobs import NOW, add_images, client_error, done, failed, move_border, put_results, request_again
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from web_tier.controller import results_file
@@ -98,7 +98,7 @@ def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(
     scene.check()
     first = notifications.find(scene.job.job_id)
     for border in (0.9, 0.7):
-        scene.store.put_min_scores(replace(scene.job, min_scores=MinScores(border)), scene.now)
+        move_border(scene.store, scene.job.job_id, MinScores(border), scene.now)
         assert not scene.is_current()
         scene.check()
         assert (scene.is_current(), notifications.find(scene.job.job_id)) == (True, first)
