@@ -17,7 +17,7 @@ from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from tests.browser.conftest import LONG_FINISHED, FaultsOf, PageFaults, WrittenJob, answer_of, crashed_images
-from tests.support.jobs import LATEST_TOKEN, done, failed, request_again, send_again
+from tests.support.jobs import LATEST_TOKEN, done, failed, move_border, request_again, send_again
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
 
@@ -473,11 +473,19 @@ def test_a_finished_job_retried_or_decided_elsewhere_is_updated_when_the_page_is
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(figures).to_have_text(["3", "0"])
     expect(page.locator("#list .tile.done")).to_have_count(3)
-    for border, unsure in ((0.515, 2), (0.1, 0)):
-        moved = MinScores(border)
-        written.store.change_min_scores(written.store.job(written.job.job_id), lambda _: moved, datetime.now(UTC))
+    page.locator("#details > summary").click()
+    for border, unsure, words in (
+        (MinScores(0.515), 2, "below 51.5%"),
+        (MinScores(0.1, {"x": 0.2}), 0, "below 10%; some labels have their own"),
+    ):
+        move_border(written.store, written.job.job_id, border, datetime.now(UTC))
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.locator("#list .tile.unsure")).to_have_count(unsure)
+        expect(page.locator("#details dd", has_text="below")).to_contain_text(words)
+        expect(page.locator("#below")).to_have_value(f"{100 * border.every:g}")
+        expect(page.locator(".chip[data-state='unsure']")).to_have_attribute("title", f"Images with a score {words}")
+        doubt = f"their scores are {words}" if border.every > 0.5 else re.compile("they may be none of its")
+        expect(page.locator("#doubt")).to_have_text(doubt)
 
 
 def test_the_filters_of_a_large_running_job_are_on_one_line(page: Page, write_job: Callable[..., WrittenJob]) -> None:

@@ -16,6 +16,7 @@ from core.format import (
     duration,
     fleet_sentence,
     joined,
+    percent_text,
     plural,
     rate_words,
 )
@@ -112,6 +113,9 @@ class ProgressBody(ApiBody):
         system_retries: how many images the system retried and why, if it retried any.
         resends: how many requests the system sent again.
         border: an identifier of the scores below which images are unsure.
+        border_words: these scores in words.
+        below: the score of labels without their own, in percent.
+        usual_border: whether images with a score of more than one half are sure.
         cost: cost of the job so far, such as `$0.0012`; None if it is not known.
         price: the parts of the cost.
         retried: whether the user retried failed images recently.
@@ -138,6 +142,9 @@ class ProgressBody(ApiBody):
     system_retries: str | None
     resends: int
     border: str
+    border_words: str
+    below: str
+    usual_border: bool
     cost: str | None
     price: str | None
     retried: bool
@@ -164,7 +171,7 @@ class ProgressBody(ApiBody):
         blocked = blocked_reason(status, fleet, silent_seconds)
         if not has_cost(status.counts):
             cost = None
-        cached, retried = status.counts.cached, status.counts.system_retried
+        cached, retried, scores = status.counts.cached, status.counts.system_retried, status.job.min_scores
         sentence, problem = _finished_sentence(progress), None
         left = _left_seconds(progress, None if silent_seconds > STALE_SECONDS else fleet)
         if status.cancelled_at is not None:
@@ -199,7 +206,10 @@ class ProgressBody(ApiBody):
             "presumed lost."
             if retried
             else None,
-            border=status.job.min_scores.digest,
+            border=scores.digest,
+            border_words=scores.words,
+            below=percent_text(scores.every),
+            usual_border=scores.is_usual,
             cost=None if cost is None else dollars(cost.dollars),
             price=None if cost is None else _price_text(cost),
         )

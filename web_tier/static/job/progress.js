@@ -45,6 +45,7 @@ export function showProgress(progress) {
     const { accepted, unsent } = progress; // of the accepted ones, this page still sends these
     const sent = unsent ? `${formatCount(accepted - unsent)} sent` : null;
     showSlots({ ...progress, sent, is_running: progress.state === "running" });
+    showBorder(progress);
     for (const remedy of document.querySelectorAll("[data-ends]")) {
         remedy.hidden = !progress.blocked || (remedy.dataset.ends === "pause") !== (progress.halt === "paused");
     }
@@ -54,6 +55,15 @@ export function showProgress(progress) {
     const counts = { "": progress.accepted, done: progress.done, failed: progress.failed, waiting: progress.waiting };
     for (const [state, count] of Object.entries(counts)) showCount(state, count);
     document.dispatchEvent(new CustomEvent("job-progress", { detail: progress }));
+}
+
+/** Show below which scores images are unsure; what the user has typed in its field stays. */
+function showBorder({ border_words: words, below, usual_border: isUsual }) {
+    document.querySelector(".chip[data-state='unsure']").title = `Images with a score ${words}`;
+    const doubt = document.getElementById("doubt");
+    doubt.textContent = isUsual ? doubt.dataset.usual : `their scores are ${words}`;
+    const field = document.getElementById("below"); // a shared job has none
+    if (field) field.defaultValue = below;
 }
 
 /** Call the failed images what they are: cancelled ones count as failed. */
