@@ -78,7 +78,7 @@ def image_page(job_id: str, image_id: str) -> str:
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
-    possible = services.possible_labels(job)
+    possible = {*(services.possible_labels(job) or ())}
     return render_with_fleet(
         "image.html",
         for_viewer=share is not None,
@@ -88,7 +88,7 @@ def image_page(job_id: str, image_id: str) -> str:
         model=model,
         seen=facts.seen if is_of_model else None,
         message=labels.messages.get(response.label or "") if response else None,
-        scores=[each for each in labels.all_scores(prediction) if possible is None or each.label in possible]
+        scores=[each for each in labels.all_scores(prediction) if not possible or each.label in possible]
         if prediction
         else [],
         possible_labels=possible,

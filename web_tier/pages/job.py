@@ -607,10 +607,11 @@ def cancel(job_id: str) -> ResponseReturnValue:
 @job_pages.post("/jobs/<job_id>/min-scores", right=Right.CLASSIFY, audit="border of doubt changed")
 def change_min_score(job_id: str) -> ResponseReturnValue:
     """Change the score below which a job's images are unsure, except for labels with their own; show the job."""
-    text = request.form.get("below", "").strip()
+    jobs, text = user_jobs(), request.form.get("below", "").strip()
+    jobs.job(known_id("job", job_id))  # first: the job of another user is answered like a missing one
     if not _is_percentage(text):
         raise UnprocessableEntity("write a percentage from 0 to 100, below which images are unsure")
-    user_jobs().change_min_scores(known_id("job", job_id), lambda scores: replace(scores, every=float(text) / 100))
+    jobs.change_min_scores(job_id, lambda scores: replace(scores, every=float(text) / 100))
     return redirect(url_for("jobs.job_page", job_id=job_id), 303)
 
 
