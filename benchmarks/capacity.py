@@ -174,7 +174,7 @@ class CapacityBench:
     def record(self, jobs: int, images: int) -> Recording:
         """Let a controller record the answers of images that are spread over so many jobs."""
         made = [Job(new_id(), f"job {number}", datetime.now(UTC)) for number in range(jobs)]
-        self._store.create_all(made)
+        self._store.create(*made)
         of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
         for job, records in zip(made, of_job, strict=True):
             self._store.record_images(records, job.created_at)

@@ -94,14 +94,15 @@ def secret_of(key_id: str) -> str | None:
     """Return the secret of an access key, or None if this cloud did not issue the key."""
     if key_id == owner_key().id:
         return owner_key().secret
+    if _INSTANCE_KEY.fullmatch(key_id):
+        return _derived(owner_key().secret, key_id)
     from moto.iam.models import get_account_id_from, iam_backends
     from moto.utilities.utils import PARTITION_NAMES
 
     account = iam_backends[get_account_id_from(key_id)]
     issued = (account[partition].access_keys.get(key_id) for partition in PARTITION_NAMES)
-    if (key := next(filter(None, issued), None)) is not None:
-        return str(key.secret_access_key)
-    return _derived(owner_key().secret, key_id) if _INSTANCE_KEY.fullmatch(key_id) else None
+    key = next(filter(None, issued), None)
+    return None if key is None else str(key.secret_access_key)
 
 
 @functools.lru_cache(1_000)

@@ -9,6 +9,7 @@ Pages may only send forms that POST Object checks, from an origin that the bucke
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/cors.html).
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -71,6 +72,7 @@ class PageGuard:
         return self._cloud(environ, start)
 
 
+@functools.lru_cache(100)
 def is_local_host(host: str) -> bool:
     """Return True if a `Host` header names this machine, with or without a port."""
     try:
@@ -93,8 +95,9 @@ def bucket_at(environ: dict[str, Any]) -> str | None:
 
 def is_form(environ: dict[str, Any]) -> bool:
     """Return True if a request is POST Object."""
-    kind, _ = parse_options_header(environ.get("CONTENT_TYPE"))
-    return environ["REQUEST_METHOD"] == "POST" and kind == "multipart/form-data" and bucket_at(environ) is not None
+    if environ["REQUEST_METHOD"] != "POST" or bucket_at(environ) is None:
+        return False
+    return parse_options_header(environ.get("CONTENT_TYPE"))[0] == "multipart/form-data"
 
 
 def bucket_allows_post(bucket: str, origin: str) -> bool:

@@ -139,7 +139,7 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
         raise UntrustedError(ErrorReason.EXPIRED, "Request has expired")
     digest = hashlib.sha256(_canonical(environ, signature).encode()).hexdigest()
     text = f"{_ALGORITHM}\n{signature.time}\n{day}/{region}/{service}/aws4_request\n{digest}"
-    value = hmac.new(signing_key(secret, day, region, service), text.encode(), hashlib.sha256).hexdigest()
+    value = hmac.digest(signing_key(secret, day, region, service), text.encode(), "sha256").hex()
     if not hmac.compare_digest(value.encode(), signature.value.encode()):
         raise _mismatch("The signature we calculated does not match the signature you provided.")
 

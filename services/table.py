@@ -1,7 +1,7 @@
 """DynamoDB: one table with the keys `pk` and `sk`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,11 +142,7 @@ class Table:
         False may also mean that the reply was lost and the client repeated the call: the condition does not hold for
         its own item. A caller to which this matters reads the item.
         """
-        return self._if_condition_holds(
-            lambda extra: self.client.put_item(TableName=self.name, Item=_encode(item), **extra),
-            condition,
-            values,
-        )
+        return self._reply_if(condition, values, self.client.put_item, Item=_encode(item)) is not None
 
     def put_fenced(self, item: Item, token: int) -> bool:
         """Put `item` with a fencing `token` unless it was stored with a later one; return whether it is stored.
@@ -158,11 +154,7 @@ class Table:
 
     def delete_if(self, pk: str, sk: str, condition: str, values: Item | None = None) -> bool:
         """Delete an item if `condition` holds for it; return whether it did."""
-        return self._if_condition_holds(
-            lambda extra: self.client.delete_item(TableName=self.name, Key=_key(pk, sk), **extra),
-            condition,
-            values,
-        )
+        return self._reply_if(condition, values, self.client.delete_item, Key=_key(pk, sk)) is not None
 
     def set(
         self, pk: str, sk: str, attributes: Item, condition: str | None = None, values: Item | None = None
@@ -171,15 +163,9 @@ class Table:
 
         In `condition`, `#a` is the attribute a, and `:a` its new value, or one of `values`.
         """
-        assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
-        return self._if_condition_holds(
-            lambda extra: self.client.update_item(
-                TableName=self.name, Key=_key(pk, sk), UpdateExpression=f"SET {assignments}", **extra
-            ),
-            condition,
-            {**attributes, **(values or {})},
-            names=tuple(attributes),
-        )
+        update = {"Key": _key(pk, sk), "UpdateExpression": f"SET {_assignments(attributes)}"}
+        all_values = {**attributes, **(values or {})}
+        return self._reply_if(condition, all_values, self.client.update_item, names=attributes, **update) is not None
 
     def add(
         self,
@@ -195,33 +181,29 @@ class Table:
         Missing numbers and a missing item count as 0. Returns the new item, or None if `condition` (as for `put_if`)
         did not hold and nothing was changed.
         """
-        replies: list[Any] = []
         additions = ", ".join(f"#{name} :more_{name}" for name in amounts)
-        assignments = ", ".join(f"#{name} = :{name}" for name in attributes)
+        update = {"Key": _key(pk, sk), "UpdateExpression": f"ADD {additions} SET {_assignments(attributes)}"}
         more = {f"more_{name}": amount for name, amount in amounts.items()}
-        held = self._if_condition_holds(
-            lambda extra: replies.append(
-                self.client.update_item(
-                    TableName=self.name,
-                    Key=_key(pk, sk),
-                    UpdateExpression=f"ADD {additions} SET {assignments}",
-                    ReturnValues="ALL_NEW",
-                    **extra,
-                )
-            ),
+        reply = self._reply_if(
             condition,
             {**more, **attributes, **(values or {})},
+            self.client.update_item,
             names=(*amounts, *attributes),
+            ReturnValues="ALL_NEW",
+            **update,
         )
-        return _decode(replies[0]["Attributes"]) if held else None
+        return None if reply is None else _decode(reply["Attributes"])
 
-    def _if_condition_holds(
+    def _reply_if(
         self,
-        call: Callable[[dict[str, Any]], Any],
         condition: str | None,
         values: Item | None,
-        names: Sequence[str] = (),
-    ) -> bool:
+        call: Callable[..., Any],
+        *,
+        names: Iterable[str] = (),
+        **request: Any,
+    ) -> Any:
+        """Make a call for the items of this table; return its reply, or None if `condition`, if any, did not hold."""
         words = [word.strip("(),") for word in (condition or "").split()]
         used = {word[1:] for word in words if word.startswith("#")} | set(names)
         extra: dict[str, Any] = {}
@@ -232,12 +214,11 @@ class Table:
         if values:
             extra["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
         try:
-            call(extra)
+            return call(TableName=self.name, **request, **extra)
         except ClientError as error:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-                return False
+                return None
             raise
-        return True
 
     def get(self, pk: str, sk: str) -> Item | None:
         """Return one item, read consistently, or None."""
@@ -324,6 +305,10 @@ class Table:
 
 def _batches(items: Sequence[_T], size: int) -> list[list[_T]]:
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _assignments(attributes: Item) -> str:
+    return ", ".join(f"#{name} = :{name}" for name in attributes)
 
 
 def _put_request(item: Item) -> Any:

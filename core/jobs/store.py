@@ -160,11 +160,7 @@ class JobStore(JobReader):
 
     # Jobs
 
-    def create(self, job: Job) -> None:
-        """Record a new job."""
-        self.create_all([job])
-
-    def create_all(self, jobs: Sequence[Job]) -> None:
+    def create(self, *jobs: Job) -> None:
         """Record new jobs."""
         self.table.put_all([job_item(job) for job in jobs])
         self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])

@@ -179,7 +179,7 @@ def _fill_jobs(store: JobStore) -> None:
         SOURCED, "from S3", NOW, owner=OWNER, source="s3://photos/in", results="s3://photos/out", model=SOME_LABELS
     )
     deleted = Job(DELETED_JOB, "gone", NOW, owner=OWNER)
-    store.create_all([job, Job(OTHER, "without a user", NOW), deleted])
+    store.create(job, Job(OTHER, "without a user", NOW), deleted)
     records = [
         ImageRecord(
             ref,

@@ -225,7 +225,7 @@ class SingleImages:
         late = [each for each, is_current in zip(new, made_current, strict=True) if not is_current]
         others = self._current_jobs(late)
         created = [each for each in new if each.job.job_id not in others]
-        self.ingest.store.create_all([each.job for each in created])
+        self.ingest.store.create(*(each.job for each in created))
         with self._lock:
             for each in created:
                 each.recorded = True

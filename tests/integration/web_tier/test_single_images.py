@@ -54,11 +54,11 @@ class WatchedStore(JobStore):
     go: threading.Event = field(default_factory=threading.Event)
     errors: list[Exception] = field(default_factory=list)
 
-    def create_all(self, jobs: Sequence[Job]) -> None:
+    def create(self, *jobs: Job) -> None:
         if jobs and self.errors:
             raise self.errors.pop()
         self.created.extend(job.job_id for job in jobs)
-        super().create_all(jobs)
+        super().create(*jobs)
 
     def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
         if images:
@@ -179,17 +179,17 @@ def test_a_job_that_is_current_before_it_exists_is_shared_or_replaced(
     bucket: MemoryBucket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    create_all, made = WatchedStore.create_all, list[ImageRecord]()
+    create, made = WatchedStore.create, list[ImageRecord]()
 
-    def create_late(store: WatchedStore, jobs: Sequence[Job]) -> None:
-        monkeypatch.setattr(WatchedStore, "create_all", create_all)
+    def create_late(store: WatchedStore, *jobs: Job) -> None:
+        monkeypatch.setattr(WatchedStore, "create", create)
         if not dies:
-            create_all(store, jobs)
+            create(store, *jobs)
         made.append(ingested(other, 1, owner="anna"))
         if dies:
             raise client_error(503)
 
-    monkeypatch.setattr(WatchedStore, "create_all", create_late)
+    monkeypatch.setattr(WatchedStore, "create", create_late)
     outcome = singles.ingest_one("anna", [an_upload(2)])
     if dies:
         assert isinstance(outcome, RejectedUpload)

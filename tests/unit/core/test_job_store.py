@@ -411,7 +411,7 @@ def items_of(store: JobStore, job: Job) -> list[str]:
 
 def test_a_job_comes_back_with_its_owner_and_is_listed_for_that_one_only(store: JobStore) -> None:
     anna, bert, unowned = a_job("anna", keep=True), a_job("bert"), a_job("")
-    store.create_all([anna, bert, unowned])
+    store.create(anna, bert, unowned)
     for job in (anna, bert, unowned):
         assert store.job(job.job_id) == job
         assert store.jobs(9, owner=job.owner) == [job]
@@ -430,7 +430,7 @@ def test_what_has_no_owner_is_written_as_before_there_were_owners(store: JobStor
 
 def test_a_list_of_nobodys_jobs_goes_on_beyond_those_of_users(store: JobStore) -> None:
     ours = [a_job(owner) for owner in ("", "anna", "bert", "anna", "", "anna", "bert", "")]
-    store.create_all(ours)
+    store.create(*ours)
     nobodys = [job for job in reversed(ours) if not job.owner]
     assert store.jobs(2) == nobodys[:2]
     assert store.jobs(2, before=nobodys[1].job_id) == nobodys[2:]
@@ -516,7 +516,7 @@ def test_no_share_is_left_of_a_deleted_job(table: MemoryTable, store: JobStore, 
 
 def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: JobStore) -> None:
     job, other = a_job("anna"), a_job("anna")
-    store.create_all([job, other])
+    store.create(job, other)
     for _ in range(2):
         store.delete(job)
         assert items_of(store, job) == ["DELETED"]
@@ -573,7 +573,7 @@ def test_images_of_several_jobs_are_recorded_together_and_open_each_of_them(stor
 
 def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -> None:
     jobs = [a_job("anna"), a_job("bert")]
-    store.create_all(jobs)
+    store.create(*jobs)
     said = {job.job_id: ("writer", AcceptedCount(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
     store.put_accepted_counts(said)
     together = [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs]

@@ -368,7 +368,7 @@ def test_a_repeated_request_gets_the_job_and_the_model_of_the_first_one(
         raise RuntimeError("the process dies")
 
     with monkeypatch.context() as patch:
-        patch.setattr(JobStore, "create_all", dies)
+        patch.setattr(JobStore, "create", dies)
         assert client.post("/api/v1/jobs", json={}, headers=headers).status_code == 500
     roll_out(client, other)
     repeated = client.post("/api/v1/jobs", json={}, headers=headers).get_json()

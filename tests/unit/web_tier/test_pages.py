@@ -170,7 +170,7 @@ def select(client: FlaskClient, path: str, *job_ids: str) -> TestResponse:
 
 def test_several_jobs_are_cancelled_and_those_that_have_finished_stay(client: FlaskClient, store: JobStore) -> None:
     running, finished, _ = jobs = [Job(new_id(), name, NOW) for name in ("running", "finished", "other")]
-    store.create_all(jobs)
+    store.create(*jobs)
     images = [add_images(store, each, "a.jpg") for each in jobs]
     put_results(store, finished, *map(done, images[1]))
     answer = select(client, "/jobs/cancel", running.job_id, finished.job_id, UNKNOWN_ID)
@@ -181,7 +181,7 @@ def test_several_jobs_are_cancelled_and_those_that_have_finished_stay(client: Fl
 
 def test_several_jobs_are_deleted_after_a_confirmation_that_lists_them(client: FlaskClient, store: JobStore) -> None:
     first, second, other = jobs = [Job(new_id(), name, NOW) for name in ("<b>first", "second", "other")]
-    store.create_all(jobs)
+    store.create(*jobs)
     chosen = first.job_id, second.job_id, UNKNOWN_ID
     question = select(client, "/jobs/delete/confirm", *chosen).text
     assert "Delete 2 jobs?" in question
