@@ -87,7 +87,7 @@ class InFlightMessages:
     def started(self) -> int:
         """Deliveries in the pipeline."""
         with self._changed:
-            return self._count_started()
+            return len(self._in(_State.STARTED))
 
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
         """Add deliveries and return them, each with priority or without.
@@ -309,8 +309,8 @@ class InFlightMessages:
     def wait_until_none_started(self, seconds: float) -> bool:
         """Wait until the pipeline is empty; False after `seconds`, or when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._count_started(), seconds)
-            return not self._closed and not self._count_started()
+            self._changed.wait_for(lambda: self._closed or not self._in(_State.STARTED), seconds)
+            return not self._closed and not self._in(_State.STARTED)
 
     def wait_until_empty(self, seconds: float) -> bool:
         """Wait until nothing is in flight, closed or not; False after `seconds`."""
@@ -328,9 +328,6 @@ class InFlightMessages:
 
     def _room(self) -> int:
         return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, len(self._in(_State.POSTPONED))))
-
-    def _count_started(self) -> int:
-        return len(self._in(_State.STARTED))
 
     def _in(self, *states: _State) -> list[_Entry]:
         return [entry for entry in self._entries.values() if entry.state in states]

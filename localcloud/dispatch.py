@@ -147,14 +147,10 @@ class DirectRequest:
     account: str
     region: str
 
-    def read_body(self) -> bytes:
-        """Return the body, which stock moto can read again; shorter than announced if the client disconnected."""
-        return read_body(self.environ)
-
     def read_json(self) -> dict[str, Any]:
         """Return the body of a call in AWS's JSON protocol; empty if the body is not a JSON object."""
         try:
-            parsed = json.loads(self.read_body())
+            parsed = json.loads(read_body(self.environ))
         except ValueError:
             return {}
         return parsed if type(parsed) is dict else {}
@@ -202,7 +198,7 @@ def is_direct(environ: dict[str, Any]) -> bool:
 
 
 def read_body(environ: dict[str, Any]) -> bytes:
-    """Return the body of a request; it can be read again."""
+    """Return the body of a request, which can be read again; shorter than announced if the client disconnected."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     return body
@@ -251,17 +247,14 @@ class CachedDispatcher:
         self._applications: dict[str, WsgiApp] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Pass the request to the application of its service."""
-        return self.application_for(environ)(environ, start_response)
-
-    def application_for(self, environ: dict[str, Any]) -> WsgiApp:
-        """Return the application for a request, from the cache if the cache key of the request decides it."""
+        """Pass the request to the application of its service, found once if the cache key decides it."""
         key = cache_key(environ)
-        if key is None:
-            return self._stock.get_application(environ)  # type: ignore[no-any-return]
-        if (application := self._applications.get(key)) is None:
-            application = self._applications[key] = self._stock.get_application(environ)
-        return application
+        application = None if key is None else self._applications.get(key)
+        if application is None:
+            application = self._stock.get_application(environ)
+            if key is not None:
+                self._applications[key] = application
+        return application(environ, start_response)
 
 
 def cache_key(environ: dict[str, Any]) -> str | None:

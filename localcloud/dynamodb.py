@@ -32,7 +32,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.dynamodb.responses import dynamo_to_dict as stock_to_dict
 from werkzeug.exceptions import HTTPException
 
-from localcloud.dispatch import DirectRequest, DirectResponse, json_answer
+from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, read_body
 from localcloud.patches import Patches
 from localcloud.state.recorder import recorder
 
@@ -377,7 +377,7 @@ def answer(request: DirectRequest) -> DirectResponse | None:
     a batch of puts and deletes, which the second call repeats.
     """
     method = _METHODS.get(request.target)
-    if method is None or _BINARY.search(request.read_body()):
+    if method is None or _BINARY.search(read_body(request.environ)):
         return None
     parameters = request.read_json()
     if not parameters or any(type(value) is not _CALL_PARAMETERS.get(name) for name, value in parameters.items()):

@@ -293,10 +293,10 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._drop(conn)
             return bool(self.alive)
         begun = self._unwatch(conn)
-        self._submit(conn, self._send_rest, answer[sent:], begun)
+        self._submit(conn, self._send_rest, memoryview(answer)[sent:], begun)
         return False
 
-    def _send_rest(self, conn: Any, rest: bytes, begun: bytes) -> bool:
+    def _send_rest(self, conn: Any, rest: memoryview, begun: bytes) -> bool:
         conn.sock.setblocking(True)
         conn.sock.sendall(rest)
         conn.begun = begun

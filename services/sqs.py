@@ -6,7 +6,7 @@ Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDevelope
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -170,8 +170,7 @@ class Queue:
                 "MessageGroupId",
             ],
         )
-        received = [_received(message) for message in reply.get("Messages", [])]
-        return [replace(message, group=None) for message in received] if self.fifo else received
+        return [_received(message, has_group=not self.fifo) for message in reply.get("Messages", [])]
 
     def delete(self, receipts: Sequence[str]) -> list[str]:
         """Delete the messages of `receipts`; return those that could not be deleted."""
@@ -236,7 +235,7 @@ def _batches(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield batch
 
 
-def _received(message: Any) -> ReceivedMessage:
+def _received(message: Any, *, has_group: bool) -> ReceivedMessage:
     attributes = message["Attributes"]
     return ReceivedMessage(
         id=message["MessageId"],
@@ -245,5 +244,5 @@ def _received(message: Any) -> ReceivedMessage:
         receive_count=int(attributes["ApproximateReceiveCount"]),
         sent_at=int(attributes["SentTimestamp"]) / 1000,
         first_received_at=int(attributes["ApproximateFirstReceiveTimestamp"]) / 1000,
-        group=attributes.get("MessageGroupId"),
+        group=attributes.get("MessageGroupId") if has_group else None,
     )

@@ -104,7 +104,7 @@ class Table:
             keys = {(each["PutRequest"]["Item"]["pk"]["S"], each["PutRequest"]["Item"]["sk"]["S"]) for each in left}
             return [(item, busy) for item in batch if (item["pk"], item["sk"]) in keys]
 
-        return [each for left in side_by_side(self.pool, put_batch, _batches(items, BATCH)) for each in left]
+        return [each for left in side_by_side(self.pool, put_batch, in_batches(items, BATCH)) for each in left]
 
     def delete_all(self, keys: Sequence[tuple[str, str]]) -> None:
         """Delete the items with these `(pk, sk)`, in batches of 25; missing ones are ignored.
@@ -116,7 +116,7 @@ class Table:
 
     def _write_all(self, requests: list[Any]) -> None:
         side_by_side(
-            self.pool, lambda batch: self._complete(batch, self._write_batch, "items"), _batches(requests, BATCH)
+            self.pool, lambda batch: self._complete(batch, self._write_batch, "items"), in_batches(requests, BATCH)
         )
 
     def _write_batch(self, batch: list[Any]) -> list[Any]:
@@ -240,7 +240,7 @@ class Table:
             busy = TableBusyError(f"the table {self.name!r} left {len(left)} of {len(batch)} keys unread")
             return found, [((each["pk"]["S"], each["sk"]["S"]), busy) for each in left]
 
-        replies = side_by_side(self.pool, read, _batches(keys, READ_BATCH))
+        replies = side_by_side(self.pool, read, in_batches(keys, READ_BATCH))
         return [item for found, _ in replies for item in found], [each for _, left in replies for each in left]
 
     def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
@@ -256,7 +256,7 @@ class Table:
             found.extend(items)
             return left
 
-        batches = _batches([_key(pk, sk) for pk, sk in keys], READ_BATCH)
+        batches = in_batches([_key(pk, sk) for pk, sk in keys], READ_BATCH)
         side_by_side(self.pool, lambda batch: self._complete(batch, read, "keys unread"), batches)
         return found
 
@@ -303,7 +303,8 @@ class Table:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
-def _batches(items: Sequence[_T], size: int) -> list[list[_T]]:
+def in_batches(items: Sequence[_T], size: int) -> list[list[_T]]:
+    """Return `items` in lists of at most `size`, in order."""
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 

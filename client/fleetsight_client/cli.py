@@ -590,7 +590,7 @@ def _run(work: Classification, *, watch: bool, waits: bool) -> Summary:
     """Run a classification; when it is stopped or fails, say how to continue."""
     try:
         if isinstance(work, Watch):
-            return work.watch() if watch else work.finish()
+            return work.watch(searches=watch)
         return work.run(waits=waits)
     except StoppedError as error:
         click.echo(f"fleetsight: {error}; continue with the same command and --resume", err=True)

@@ -33,8 +33,10 @@ class Watch(Classification):
     _answered: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     """By job: its answers when its results were last read to the end, and from which position on to read now."""
 
-    def watch(self) -> Summary:
+    def watch(self, *, searches: bool = True) -> Summary:
         """Classify the folders, and then new and replaced files in them, until the user stops the command.
+
+        Without `searches`, classify what an interrupted watch has taken, and end.
 
         A file is taken when two searches find it with the same size and time. Each result is appended to the file of
         results when it is there, so that no file waits for another one. A server that does not answer is called for
@@ -47,19 +49,6 @@ class Watch(Classification):
         self._prepare()
         self.journal.begin_watch()
         self._load_truth()
-        return self._run_rounds(searches=True)
-
-    def finish(self) -> Summary:
-        """Classify what an interrupted watch has taken; no file is searched.
-
-        Raises:
-            StoppedError, ApiError: as `watch`.
-        """
-        self._prepare()
-        self._load_truth()
-        return self._run_rounds(searches=False)
-
-    def _run_rounds(self, *, searches: bool) -> Summary:
         summary, sends_from = self._summary(), float("-inf")
         while True:
             if searches:

@@ -22,7 +22,7 @@ from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_ca
 from moto.utilities.utils import get_partition
 
 from localcloud.clock import utc_now
-from localcloud.dispatch import DirectRequest, DirectResponse, request_id
+from localcloud.dispatch import DirectRequest, DirectResponse, read_body, request_id
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
 from localcloud.state.recorder import recorder
@@ -283,7 +283,7 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     tags = plain_tag(tagging) if tagging else []
     if tags is None or not length.isdigit() or content_type.startswith(_FORM_TYPES):
         return None
-    content = request.read_body()
+    content = read_body(request.environ)
     if len(content) != int(length):  # the client disconnected: a partial object must not be stored
         return DirectResponse([("Connection", "close")], status="400 Bad Request")
     condition = request.environ.get("HTTP_IF_NONE_MATCH")

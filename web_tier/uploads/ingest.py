@@ -56,7 +56,7 @@ from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
-from services.table import CLOUD_ERRORS, TableBusyError
+from services.table import CLOUD_ERRORS, TableBusyError, in_batches
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
@@ -305,7 +305,7 @@ class ImageIngest:
         """
         stored = [result for result in results if isinstance(result, ImageRecord)]
         rejected: dict[ImageRef, RejectedUpload] = {}
-        for records in _batches(stored, BATCH_IMAGES):
+        for records in in_batches(stored, BATCH_IMAGES):
             if rejections := self._record_or_withdraw(records):
                 rejected |= rejections
             else:
@@ -315,7 +315,7 @@ class ImageIngest:
 
     def complete(self, records: Sequence[ImageRecord], group: str, *, count: bool) -> None:
         """Record and enqueue images that are accepted already, and count them if `count`; it may be repeated."""
-        for batch in _batches(records, BATCH_IMAGES):
+        for batch in in_batches(records, BATCH_IMAGES):
             self._record(batch)
             self.enqueue(batch, group)
         if count:
@@ -327,7 +327,7 @@ class ImageIngest:
         `group` is that of their job, as `ImageRecord.request` takes it.
         """
         requested = [record for record in records if not record.cached]
-        list(self.pool.map(partial(self._send, group), _batches(requested, MAX_MESSAGES)))
+        list(self.pool.map(partial(self._send, group), in_batches(requested, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
         """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
@@ -574,7 +574,3 @@ def log_accepted(records: Sequence[ImageRecord]) -> None:
 def unavailable(filename: str) -> RejectedUpload:
     """Return the rejection of a file for a fault of the system."""
     return RejectedUpload(filename, UNAVAILABLE, "it could not be stored just now: send it again")
-
-
-def _batches(records: Sequence[ImageRecord], size: int) -> Iterator[Sequence[ImageRecord]]:
-    return (records[start : start + size] for start in range(0, len(records), size))

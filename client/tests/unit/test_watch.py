@@ -320,7 +320,7 @@ class Camera:
             )
             self.summary = work._summary()
             work._summary = lambda: self.summary  # type: ignore[method-assign] # also of a watch that is stopped
-            return (work.watch() if searches else work.finish()), False
+            return work.watch(searches=searches), False
         except StoppedError:
             return self.summary, True
         finally:
