@@ -9,6 +9,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Final, Self
@@ -26,7 +27,7 @@ from werkzeug.exceptions import (
 )
 
 from core.config import ClassicSettings
-from core.jobs.models import ImageRecord
+from core.jobs.models import ImageRecord, MinScores
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
 from web_tier.api.schemas import ROOT
@@ -134,8 +135,15 @@ class SingleImageBody(ImageBody):
 
     @classmethod
     def of_single(cls, record: ImageRecord, response: ClassificationResult | None) -> Self:
-        """Return the body of an accepted image, with its result if it has one."""
-        body = ImageBody.from_result(ImageResult(record, response))
+        """Return the body of an accepted image, with its result if it has one.
+
+        The job of single images has a border of doubt like any other, which its user may have moved.
+        """
+        scores = MinScores()
+        if response is not None:
+            with suppress(NotFoundError):  # the job has just been deleted
+                scores = user_jobs().min_scores(record.ref.job_id)
+        body = ImageBody.from_result(ImageResult(record, response, min_scores=scores))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
         return cls(**dict(body), location=location)
 

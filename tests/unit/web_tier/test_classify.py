@@ -114,6 +114,17 @@ def test_a_request_without_wait_gets_202_with_a_location(
     assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
 
 
+def test_an_answer_has_the_border_of_doubt_of_the_job_of_single_images(asking: FlaskClient) -> None:
+    def decisions() -> list[str]:
+        sent = asking.post(CLASSIFY, json={"data": SENT}).get_json()
+        return [sent["decision"], asking.get(sent["location"]).get_json()["decision"], sent["job_id"]]
+
+    *before, job_id = decisions()
+    assert before == ["stop sign", "stop sign"]
+    assert asking.put(f"/api/v1/jobs/{job_id}/min-scores", json={"min_score": 1}).status_code == 200
+    assert decisions() == ["unsure", "unsure", job_id]
+
+
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
 def test_a_wait_out_of_range_is_rejected(asking: FlaskClient, fleet: AnsweringQueue, wait: str) -> None:
     detail = problem(asking.post(CLASSIFY, json={"data": SENT}, query_string={"wait": wait}), 400)
