@@ -12,7 +12,7 @@ from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, FleetSettings
 from core.messages import WireModel, WorkerState
 from services.ec2 import LaunchSpec
 
-Span = Literal["hour", "day"]
+Span = Literal["minutes", "hour", "day"]
 
 CapPeriod = Literal["day", "month"]
 CapLevel = Literal["near", "reached"]

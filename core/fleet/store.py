@@ -341,7 +341,7 @@ class FleetStore:
         self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())
 
     def blocks(self, span: Span | None = None) -> list[HistoryBlock]:
-        """Return the stored blocks of the history, of one span or of both, in no order."""
+        """Return the stored blocks of the history, of one span or of all, in no order."""
         prefix = _HISTORY if span is None else f"{_HISTORY}{span}#"
         return [HistoryBlock.from_json(str(item[_BODY])) for item in self.table.query(FLEET, prefix, prefix + LAST)]
 

@@ -271,6 +271,7 @@ def _fill_fleet(fleet: FleetStore) -> None:
         token="t2", count=1, at=NOW, starts=("i-0123456789abcdef0",), launched=(NOW,), instance_ids=()
     )
     fleet.put_journal(LaunchJournal(revision=1, writer="controller", entries=(launch, start)))
+    fleet.put_block("minutes", 2, HistoryBlock(number=9, points=((1764072003, 2, 5),)))
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)

@@ -370,8 +370,8 @@ class Resolution:
     blocks: int = 7
 
 
-RESOLUTIONS = (Resolution("hour", 5, 600), Resolution("day", 120, 14_400))
-"""120 points in a block, some 3 KB."""
+RESOLUTIONS = (Resolution("hour", 5, 600), Resolution("day", 120, 14_400), Resolution("minutes", 1, 60, 11))
+"""120 points in a block, some 3 KB; 60 of the last minutes, since that block is written each second of a change."""
 
 
 @dataclass

@@ -256,7 +256,8 @@ def test_the_chart_is_drawn_from_the_history_without_a_script(
     client: FlaskClient, fleet: FleetStore, store: JobStore
 ) -> None:
     now = int(datetime.now(UTC).timestamp())
-    fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - 1_800, 5, 112), (now - 300, 2, 30))))
+    for span in ("minutes", "hour"):
+        fleet.put_block(span, 0, HistoryBlock(number=1, points=((now - 1_800, 5, 112), (now - 300, 2, 30))))
     FleetStore(store.table).put_snapshot(SNAPSHOT)
     ten_minutes = unescape(client.get("/fleet?span=minutes").text)
     assert (
@@ -275,7 +276,7 @@ def test_the_chart_begins_shortly_before_the_first_activity(
     client: FlaskClient, fleet: FleetStore, since: int, title: str
 ) -> None:
     now = int(datetime.now(UTC).timestamp())
-    fleet.put_block("hour", 0, HistoryBlock(number=1, points=((now - since, 2, 40),)))
+    fleet.put_block("minutes", 0, HistoryBlock(number=1, points=((now - since, 2, 40),)))
     page = client.get("/fleet").text
     assert f'<h2 id="chart-title">{title}</h2>' in page
     assert '<h2 id="chart-title">Last 2 minutes</h2>' in client.get("/fleet?span=two").text

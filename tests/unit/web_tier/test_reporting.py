@@ -360,19 +360,21 @@ def test_a_change_is_a_point_of_the_history(
     assert items.writes == len(points)
 
 
-def test_an_hour_in_fine_and_a_day_in_coarse_steps_fit_in_a_few_items() -> None:
+def test_minutes_an_hour_and_a_day_in_coarser_and_coarser_steps_fit_in_a_few_items() -> None:
     items, now = HistoryStore(), START
     tracks = [HistoryTrack(items, resolution) for resolution in RESOLUTIONS]
     for second in range(6 * DAY_SECONDS // 25):
-        now = START + 5 * second
+        now += 5 if second < DAY_SECONDS // 5 else 1
         for track in tracks:
             track.update(now, second % 7, second % 100)
     assert len(items.blocks()) <= sum(each.blocks for each in RESOLUTIONS)
     assert max(len(block.to_json()) for block in items.blocks()) < 4_000
-    fine, coarse = items.points("hour"), items.points("day")
+    minutes, fine, coarse = items.points("minutes"), items.points("hour"), items.points("day")
+    assert minutes[0][0] <= now - 600
     assert fine[0][0] <= now - 3_600
     assert coarse[0][0] <= now - DAY_SECONDS
-    assert max(len(fine), len(coarse)) <= 7 * 120
+    assert max(len(minutes), len(fine), len(coarse)) <= 7 * 120
+    assert {after[0] - before[0] for before, after in pairwise(minutes)} == {1}
     assert min(after[0] - before[0] for before, after in pairwise(fine)) >= FINE.step
 
 

@@ -31,7 +31,7 @@ from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import Query, json_response, parse_body, parse_query
 from web_tier.http.routes import Routes
 
-SPAN_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+SPAN_LENGTHS = {"minutes": timedelta(minutes=10), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fleet.fleet_page")
 
@@ -39,7 +39,7 @@ fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fl
 class HistoryQuery(Query):
     """How far back to look."""
 
-    span: Span = Field(default="hour", description="A point at most every 5 seconds, or every 2 minutes.")
+    span: Span = Field(default="hour", description="A point at most every second (ten `minutes`), 5 s, or 2 minutes.")
 
 
 class FleetStatusBody(FleetSnapshot):

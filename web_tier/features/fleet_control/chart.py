@@ -57,9 +57,9 @@ class ChartWindow:
 WINDOWS = {
     window.name: window
     for window in (
-        ChartWindow("recent", timedelta(minutes=10), "10 minutes", "hour", fits=True),
-        ChartWindow("two", timedelta(minutes=2), "2 minutes", "hour"),
-        ChartWindow("minutes", timedelta(minutes=10), "10 minutes", "hour"),
+        ChartWindow("recent", timedelta(minutes=10), "10 minutes", "minutes", fits=True),
+        ChartWindow("two", timedelta(minutes=2), "2 minutes", "minutes"),
+        ChartWindow("minutes", timedelta(minutes=10), "10 minutes", "minutes"),
         ChartWindow("hour", timedelta(hours=1), "hour", "hour"),
         ChartWindow("day", timedelta(days=1), "day", "day"),
     )
