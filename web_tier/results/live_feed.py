@@ -41,6 +41,12 @@ from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot
 POLL_SECONDS = 0.5
 """Time between two polls of the table."""
 
+SOON_SECONDS = 0.05
+"""Shortest time between two polls, while new images have no result yet: a warm fleet answers within 0.1 s."""
+
+WAITED_SHARE = 0.1
+"""The time between two polls as a share of the time for which new images have waited: some 30 polls more for them."""
+
 MAX_AGE_SECONDS = 2 * POLL_SECONDS
 """Age of the last poll up to which its events are sent without another poll."""
 
@@ -118,7 +124,8 @@ class JobFeed:
         self._polling, self._next_poll = False, clock.monotonic()
         self._polled_at = -math.inf
         self._snapshot: JobSnapshot | None = None
-        self._counts, self._scores = Counts(), MinScores()
+        self._counts, self._scores, self._accepted = Counts(), MinScores(), 0
+        self._new_at = clock.monotonic()
         self._start_run()
 
     def _start_run(self) -> None:
@@ -157,13 +164,18 @@ class JobFeed:
             finally:
                 with self._changed:
                     self._polling = False
-                    self._next_poll = self._clock.monotonic() + POLL_SECONDS
+                    self._next_poll = self._clock.monotonic() + self._pause_seconds()
                     self._changed.notify_all()
 
     def wake(self) -> None:
         """Let every waiting thread check whether it must wait any longer."""
         with self._changed:
             self._changed.notify_all()
+
+    def _pause_seconds(self) -> float:
+        """Return the time until the next poll: the longer new images have waited for a result, the longer it is."""
+        waited = self._clock.monotonic() - self._new_at
+        return min(max(SOON_SECONDS, WAITED_SHARE * waited), POLL_SECONDS)
 
     def _events_after(self, cursor: str | None) -> list[FeedEvent]:
         if self._progress is None:
@@ -183,7 +195,12 @@ class JobFeed:
         """Read what has changed in the table and publish it; one thread at a time."""
         status = self._store.status(self.job_id)
         results, scores = status.counts.done + status.counts.failed, status.job.min_scores
-        were_withdrawn = results < self._counts.done + self._counts.failed
+        earlier = self._counts.done + self._counts.failed
+        were_withdrawn = results < earlier
+        if results != earlier:
+            self._new_at = -math.inf
+        elif self._accepted == results < status.accepted:
+            self._new_at = self._clock.monotonic()
         if self._snapshot is None or were_withdrawn or scores != self._scores:
             snapshot = self._snapshot = JobSnapshot.read(self._store, self.job_id)
             with self._changed:
@@ -203,7 +220,7 @@ class JobFeed:
         self._publish_rows("results", [ImageRow.of_result(each) for each in snapshot.new_retries()])
         retried = snapshot.new_retry_results()
         self._publish_rows("results", [ImageRow.of_response(each, scores) for each in retried])
-        self._counts, self._scores = status.counts, scores
+        self._counts, self._scores, self._accepted = status.counts, scores, status.accepted
         data, has_ended = self._read_progress(status)
         is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries
         self._publish("end" if has_ended and is_complete else "progress", data)

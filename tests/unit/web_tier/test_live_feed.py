@@ -27,7 +27,9 @@ from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (
     HEARTBEAT_SECONDS,
     LINGER_SECONDS,
+    POLL_SECONDS,
     SEARCH_SECONDS,
+    SOON_SECONDS,
     STREAM_SECONDS,
     FeedEvent,
     FeedRegistry,
@@ -319,6 +321,34 @@ def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
     put_results(store, job, done(image))  # its retry
     clock.now += LINGER_SECONDS - 1
     assert joined() == [("resync", "{}"), ("end", '{"done": 1}')]
+
+
+def test_a_first_result_is_found_soon_and_the_others_twice_a_second(
+    feed: JobFeed, counting: CountingStore, job: Job, clock: ManualClock
+) -> None:
+    private = cast(Any, feed)
+
+    def pauses(polls: int) -> list[float]:
+        found = []
+        for reads in range(len(counting.status_reads), len(counting.status_reads) + polls):
+            clock.now = max(clock.now, private._next_poll)
+            feed.wait(f"{private._run}-{private._last}", 1.0, lambda: len(counting.status_reads) > reads)  # noqa: B023
+            found.append(round(private._next_poll - clock.now, 3))
+        return found
+
+    assert pauses(3) == [SOON_SECONDS] * 3, "images may be on their way"
+    clock.now += 60
+    [image] = add_images(counting, job, "a.jpg")
+    waited = pauses(40)
+    assert (waited[0], waited[-1]) == (SOON_SECONDS, POLL_SECONDS)
+    assert waited == sorted(waited)
+    put_results(counting, job, done(image))
+    assert pauses(2) == [POLL_SECONDS] * 2
+    [other] = add_images(counting, job, "b.jpg")
+    counting.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    assert pauses(2) == [SOON_SECONDS] * 2
+    put_results(counting, job, done(image), failed(other))
+    assert pauses(1) == [POLL_SECONDS]
 
 
 def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
