@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ PHONE_SIZE: ViewportSize = {"width": 390, "height": 844}
 PHONE = {"viewport": PHONE_SIZE, "has_touch": True}
 NO_SCRIPT = {"java_script_enabled": False}
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 AT_THE_END = """
 () => {
     scrollTo(0, document.documentElement.scrollHeight);
@@ -59,12 +61,9 @@ def expect_live(page: Page) -> None:
     expect(page.locator("#list a.open[data-id]").first).to_be_attached()
 
 
-def test_an_image_keeps_the_focus_when_the_script_takes_over_the_list(
-    page: Page, page_faults: PageFaults, write_job: Callable[..., WrittenJob]
-) -> None:
-    page_faults.expect("/preview)")
-    written = write_job(20)
-    written.finish(0, 20)
+@contextmanager
+def list_of_the_server(page: Page, path: str) -> Iterator[None]:
+    """Show the page of a job with the list that the server has rendered; afterwards its script takes over."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -72,12 +71,54 @@ def test_an_image_keeps_the_focus_when_the_script_takes_over_the_list(
 
     page.route("**/rows?*", hold, times=1)
     with page.expect_request("**/rows?*"):
-        page.goto(written.path)
-    link = page.locator("#list a.open").nth(3)
-    expect(link).not_to_have_attribute("data-id", re.compile("."))
-    link.focus()
+        page.goto(path)
+    expect(page.locator("#list a.open").first).not_to_have_attribute("data-id", re.compile("."))
+    yield
     held[0].continue_()
+    expect_live(page)
+
+
+def test_an_image_keeps_the_focus_when_the_script_takes_over_the_list(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(20)
+    written.finish(0, 20)
+    with list_of_the_server(page, written.path):
+        page.locator("#list a.open").nth(3).focus()
     expect(page.locator("#list a.open[data-id]").nth(3)).to_be_focused()
+
+
+def test_pictures_stay_when_the_script_takes_over_the_list_and_broken_ones_are_loaded_again(
+    page: Page, page_faults: PageFaults, api: ApiClient
+) -> None:
+    page_faults.expect("503")
+    path = upload(api, 3, seed=91)
+    wait_until(lambda: api.status(path.rpartition("/")[2])["done"] == 3, "all have labels")
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.fulfill(status=503)
+        else:
+            route.fulfill(body=DRAWING, content_type="image/svg+xml")
+
+    page.route("**/thumbnail", answer)
+    pictures = page.locator("#list img")
+
+    def loaded() -> list[str | None]:
+        titles: list[str | None] = pictures.evaluate_all(
+            "all => all.map(({ naturalWidth, title }) => naturalWidth ? title : null)"
+        )
+        return titles
+
+    with list_of_the_server(page, path):
+        wait_until(lambda: loaded().count("") == 2, "one is broken")
+        broken = loaded().index(None)
+        pictures.evaluate_all("all => { for (const picture of all) picture.title = 'server' }")
+    wanted = ["" if place == broken else "server" for place in range(3)]
+    wait_until(lambda: loaded() == wanted, "two pictures stayed, the broken one was loaded again")
+    assert (len(asked), len(set(asked))) == (4, 3)
 
 
 def open_menu(page: Page, name: str) -> Locator:
@@ -945,6 +986,19 @@ def test_on_a_phone_the_header_and_the_actions_of_a_job_take_one_line_each(
     assert len(middles(*actions)) == 1
     open_menu(page, "More").get_by_role("link", name="Delete").click()
     expect(page.get_by_role("heading", name="Delete")).to_be_visible()
+
+
+def test_in_a_low_window_as_at_200_percent_pictures_are_in_sight(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(40)
+    written.finish(0, 30)
+    page.set_viewport_size({"width": 640, "height": 400})
+    open_live(page, written.path)
+    tile = page.locator(".tile").first.bounding_box()
+    assert tile is not None
+    assert tile["y"] < 340
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
 def test_images_are_drawn_when_what_is_above_the_list_shrinks(
