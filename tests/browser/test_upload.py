@@ -37,6 +37,7 @@ from tests.browser.conftest import (
 from tests.support.bundles import relabelled_bundle
 from tests.support.hostile_images import FOREIGN, box, encoded
 from tests.support.waiting import wait_until
+from web_tier.http.assets import STATIC, assets_hash
 
 pytestmark = pytest.mark.processes
 
@@ -663,6 +664,33 @@ def test_labels_appear_at_their_files_while_others_are_still_being_sent(page: Pa
     expect(tiles).to_have_count(0)
     page.evaluate("history.go(-3)")  # two filters and the click
     expect(page.get_by_text("Drop images")).to_be_visible()
+
+
+CHECKED_AHEAD = """async ([batchModule, uploaderModule]) => {
+    const { Batch } = await import(batchModule);
+    const { Uploader } = await import(uploaderModule);
+    const batch = new Batch();
+    const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30 }, { job_id: "job" });
+    const items = Array.from({ length: 400 }, (_, n) => batch.add({ name: `${n}.jpg`, size: 40_000 }));
+    const check = (item) => batch.recordCheck(item, { blob: new Blob([new Uint8Array(20_000)]), picture: null });
+    for (const item of items.slice(0, 300)) check(item);
+    const isHeldBack = [uploader.hasEnough];
+    uploader.isRunning = true;
+    isHeldBack.push(uploader.hasEnough);
+    batch.startSending(280, 2 ** 30);
+    isHeldBack.push(uploader.hasEnough);
+    batch.remove(items[399]);
+    return [isHeldBack, batch.bytes, Math.round(batch.expectedBytes)];
+}"""
+
+
+def test_checks_stay_ahead_of_sending_by_some_requests_and_the_bytes_of_the_others_are_estimated(
+    module_page: Page,
+) -> None:
+    modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
+    is_held_back, chosen_bytes, expected_bytes = module_page.evaluate(CHECKED_AHEAD, modules)
+    assert is_held_back == [False, True, False], "before the click, with 300 ready files, with 20"
+    assert (chosen_bytes, expected_bytes) == (300 * 20_000 + 99 * 40_000, 399 * 20_000)
 
 
 def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(

@@ -19,7 +19,7 @@ import { listenForSizes } from "./sizes.js";
 import { Viewer } from "./viewer.js";
 
 /** Least time between two refreshes of the list. */
-const MIN_REFRESH_INTERVAL_MS = 250;
+const MIN_REFRESH_INTERVAL_MS = 50;
 /** The time between two refreshes is at least this many times as long as a refresh takes. */
 const REFRESH_INTERVAL_FACTOR = 8;
 /** How long the page follows a finished job after a retry. */

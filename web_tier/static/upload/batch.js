@@ -81,6 +81,7 @@ export class Batch extends EventTarget {
         this.unchecked = [];
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, refused: 0 };
         this.bytes = this.acceptedBytes = this.shrunk = 0;
+        this.uncheckedBytes = this.chosenBytes = this.checkedBytes = 0; // the last two: before and after their checks
         this.hidden = 0; // hidden files and system files: counted, not listed
         this.folders = new Map(); // outermost folder, or "" → number of items
         this.#changed(null);
@@ -98,6 +99,7 @@ export class Batch extends EventTarget {
         this.items.push(item);
         this.unchecked.push(item);
         this.counts.checking += 1;
+        this.uncheckedBytes += size;
         this.#countIn(item, 1);
         this.#changed(item);
         return item;
@@ -111,21 +113,20 @@ export class Batch extends EventTarget {
 
     /** Remove an item that has not been sent. */
     remove(item) {
-        if (!REMOVABLE_STATES.includes(item.state)) return;
-        this.counts[item.state] -= 1;
-        item.state = "removed";
-        this.#takeOut(item);
-        this.#changed(item);
+        if (REMOVABLE_STATES.includes(item.state)) this.#discard(item);
     }
 
     /** Take out every item that is not sent; none is being sent. */
     discardUnsent() {
-        for (const item of this.items.filter(({ state }) => state !== "accepted")) {
-            this.counts[item.state] -= 1;
-            item.state = "removed";
-            this.#takeOut(item);
-            this.#changed(item);
-        }
+        for (const item of this.items.filter(({ state }) => state !== "accepted")) this.#discard(item);
+    }
+
+    #discard(item) {
+        if (item.state === "checking") this.uncheckedBytes -= item.size;
+        this.counts[item.state] -= 1;
+        item.state = "removed";
+        this.#takeOut(item);
+        this.#changed(item);
     }
 
     /** Return the next item to check, or undefined. */
@@ -144,11 +145,14 @@ export class Batch extends EventTarget {
      */
     recordCheck(item, { reason, blob, picture }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
+        this.uncheckedBytes -= item.size;
         if (reason) {
             this.setState(item, "refused", reason);
             return;
         }
         const content = blob ?? file;
+        this.chosenBytes += item.size;
+        this.checkedBytes += content.size;
         this.bytes += content.size - item.size;
         Object.assign(item, { blob: content, picture, shrunk: blob !== null, size: content.size });
         this.shrunk += item.shrunk;
@@ -170,6 +174,12 @@ export class Batch extends EventTarget {
     /** The number of items that are not refused. */
     get total() {
         return this.items.length;
+    }
+
+    /** The bytes to send, if files that are not checked yet shrink as the others did. */
+    get expectedBytes() {
+        const kept = this.chosenBytes ? this.checkedBytes / this.chosenBytes : 1;
+        return this.bytes - this.uncheckedBytes * (1 - kept);
     }
 
     get isFinished() {
@@ -214,6 +224,11 @@ export class Batch extends EventTarget {
         const items = (this.folders.get(folder) ?? 0) + step;
         if (items) this.folders.set(folder, items);
         else this.folders.delete(folder);
+    }
+
+    /** Wait for the next change. */
+    change() {
+        return new Promise((resolve) => this.addEventListener("change", resolve, { once: true }));
     }
 
     /** Make those who wait for a change check their condition. */

@@ -20,6 +20,7 @@ initialize();
 function initialize() {
     find("clear").addEventListener("click", clear);
     form.addEventListener("submit", onSubmit);
+    batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
     if ("ask" in find("fleetNow").dataset) showFleet();
     showModels();
 }

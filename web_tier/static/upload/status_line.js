@@ -56,8 +56,7 @@ export class StatusLine {
         if (uploader.isStopped) return "Stopping …";
         const { rate } = uploader;
         const facts = [`Sending: ${Math.floor(uploader.share * 100)}%`];
-        if (rate) facts.push(`${fileSize(rate)}/s`);
-        if (rate && !batch.counts.checking) facts.push(`${duration((batch.bytes - uploader.sentBytes) / rate)} left`);
+        if (rate) facts.push(`${fileSize(rate)}/s`, `${duration((batch.expectedBytes - uploader.sentBytes) / rate)} left`);
         return facts.join(" · ");
     }
 

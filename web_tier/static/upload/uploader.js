@@ -13,7 +13,7 @@ const FIRST_REQUEST_BYTES = 2 ** 18;
 /** The rate is that of the last seconds; it is known after the first one. */
 const RATE_SECONDS = 10;
 const MIN_RATE_SECONDS = 1;
-/** While files are still being checked, a request waits for this many ready files. */
+/** While files are still being checked, a request waits for this many ready files; the first ones wait for none. */
 const MIN_REQUEST_FILES = 10;
 const MAX_ATTEMPTS = 6;
 const FIRST_BACKOFF_MS = 500;
@@ -81,6 +81,7 @@ export class Uploader extends EventTarget {
             await Promise.all(senders);
         } finally {
             this.#update({ isRunning: false });
+            this.batch.wake(); // checks may wait
         }
     }
 
@@ -111,7 +112,14 @@ export class Uploader extends EventTarget {
 
     /** The share of the batch that is sent, 0 to 1. */
     get share() {
-        return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.bytes) : 0;
+        return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.expectedBytes) : 0;
+    }
+
+    /** Whether the next requests are full: to check more files would only take time from what answers them. */
+    get hasEnough() {
+        const { counts, bytes, total } = this.batch;
+        const files = Math.min(this.maxFiles, Math.max(MIN_REQUEST_FILES, (this.#requestBytes * total) / bytes));
+        return this.isRunning && this.job !== null && counts.ready >= MAX_CONCURRENT_REQUESTS * files;
     }
 
     /** Bytes per second that were sent in the last seconds; 0 while that is not known. */
@@ -149,11 +157,11 @@ export class Uploader extends EventTarget {
         for (;;) {
             const { counts } = this.batch;
             if (this.isStopped) return null;
-            if (counts.ready && (!counts.checking || counts.ready >= MIN_REQUEST_FILES)) {
+            if (counts.ready && (!counts.checking || !this.rate || counts.ready >= MIN_REQUEST_FILES)) {
                 return newRequest(this.batch.startSending(this.maxFiles, this.#requestBytes));
             }
             if (!counts.checking && !counts.ready) return null;
-            await new Promise((resolve) => this.batch.addEventListener("change", resolve, { once: true }));
+            await this.batch.change();
         }
     }
 
