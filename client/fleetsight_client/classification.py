@@ -418,16 +418,12 @@ class Classification:
 
     def _send_truth(self, job_id: str, outcomes: Iterable[Outcome], calls: PatientCalls) -> None:
         """Give the true labels of images to their job, so that its page shows the accuracy."""
-        if self.truth is not None:
-            for part in truth_parts(self._truths(outcomes)):
-                with suppress(RejectedError):  # the job has expired
-                    calls.call(partial(self.client.send_truth_file, job_id, part))
-
-    def _truths(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[str, str]]:
-        for outcome in outcomes:
-            label = self.truth.label(outcome.file) if self.truth is not None and outcome.image_id else None
-            if label is not None:
-                yield outcome.image_id, label
+        if (truth := self.truth) is None:
+            return
+        accepted = ((each.image_id, truth.label(each.file)) for each in outcomes if each.image_id)
+        for part in truth_parts((image_id, label) for image_id, label in accepted if label is not None):
+            with suppress(RejectedError):  # the job has expired
+                calls.call(partial(self.client.send_truth_file, job_id, part))
 
 
 def _unlabelled(outcome: Outcome, truth: str | None, status: str, code: str, message: str) -> ResultRow:
