@@ -253,9 +253,6 @@ def _fitting(worker: WorkerSettings, machine: HostResources) -> int:
     return fitting_workers(machine, worker_bytes(worker.engine, weights))
 
 
-_RESERVED: list[socket.socket] = []
-
-
 def free_port() -> int:
     """Return a free port of the loopback interface, which no other process is given until this one ends.
 
@@ -264,8 +261,8 @@ def free_port() -> int:
     probe = socket.socket()
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, which then may bind it, too
     probe.bind(("127.0.0.1", 0))
-    _RESERVED.append(probe)
     port: int = probe.getsockname()[1]
+    probe.detach()
     return port
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +126,6 @@ def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
     assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
-def test_a_machine_that_is_terminated_shuts_down_in_order(
-    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
-) -> None:
-    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
-    machine = machine_of(cloud, instance_id)
-    console_says(machine, "booted 1 times")
-    ec2.terminate_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "terminated")
-    assert "Powering off" in console_of(machine)
-    wait_until(lambda: not machine.disk.exists(), "its disk is gone")
-
-
 def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
     cloud: LocalCloud, ec2: Any, worker_image: LocalImage
 ) -> None:
@@ -175,39 +164,54 @@ def test_a_machine_that_powers_itself_off_stops_where_its_behaviour_says_so(
     ec2.terminate_instances(InstanceIds=[instance_id])
 
 
-def test_a_machine_reaches_its_metadata_and_the_cloud_and_nothing_else(
-    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
-) -> None:
-    port = cloud.endpoint_url.rpartition(":")[2]
+@dataclass(frozen=True)
+class Booted:
+    """A machine that has reported its uptime, so many seconds after its launch, and what it reaches."""
+
+    instance_id: str
+    machine: Machine
+    seconds_since_launch: float
+
+
+@pytest.fixture(scope="module")
+def booted(cloud: LocalCloud, worker_image: LocalImage) -> Booted:
+    """A machine for the tests that look at one; the last of them terminates it."""
     # Bash's own connections: the image has no curl.
     script = f"""#!/bin/bash
+echo up for $(cut -d. -f1 /proc/uptime) seconds
 reach() {{ timeout 3 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo reaches $1:$2; }}
 reach 169.254.169.254 80
-reach 127.0.0.1 {port}
+reach 127.0.0.1 {cloud.endpoint_url.rpartition(":")[2]}
 for address in 169.254.169.253 10.0.0.1 1.1.1.1 127.0.0.1; do reach $address 53; done
 echo looked around
 """
-    (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
-    machine = machine_of(cloud, instance_id)
-    console_says(machine, "looked around")
-    reached = set(re.findall(r"reaches (\S+)", console_of(machine)))
-    assert reached == {"169.254.169.254:80", f"127.0.0.1:{port}"}
-    ec2.terminate_instances(InstanceIds=[instance_id])
-
-
-def test_a_machines_clock_begins_with_its_boot(cloud: LocalCloud, ec2: Any, worker_image: LocalImage) -> None:
-    """A timer that is due minutes after boot would else be due at once."""
-    script = "#!/bin/sh\necho up for $(cut -d. -f1 /proc/uptime) seconds\n"
     launched_at = time.monotonic()
-    (instance_id,) = launch_instances(ec2, script, ImageId=worker_image.image_id)
+    (instance_id,) = launch_instances(CloudClients(cloud.endpoint_url)("ec2"), script, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
     console_says(machine, "up for")
-    uptime = re.search(r"up for (\d+) seconds", console_of(machine))
-    assert uptime is not None
     seconds_since_launch = time.monotonic() - launched_at
+    console_says(machine, "looked around")
+    return Booted(instance_id, machine, seconds_since_launch)
+
+
+def test_a_machines_clock_begins_with_its_boot(booted: Booted) -> None:
+    """A timer that is due minutes after boot would else be due at once."""
+    uptime = re.search(r"up for (\d+) seconds", console_of(booted.machine))
+    assert uptime is not None
     # Its clock begins with a whole second, at most two ahead: `_back` in tests/support/booted/machines.py.
-    assert int(uptime[1]) <= seconds_since_launch + 2, "the clock began before the launch"
-    ec2.terminate_instances(InstanceIds=[instance_id])
+    assert int(uptime[1]) <= booted.seconds_since_launch + 2, "the clock began before the launch"
+
+
+def test_a_machine_reaches_its_metadata_and_the_cloud_and_nothing_else(cloud: LocalCloud, booted: Booted) -> None:
+    reached = set(re.findall(r"reaches (\S+)", console_of(booted.machine)))
+    assert reached == {"169.254.169.254:80", f"127.0.0.1:{cloud.endpoint_url.rpartition(':')[2]}"}
+
+
+def test_a_machine_that_is_terminated_shuts_down_in_order(ec2: Any, booted: Booted) -> None:
+    ec2.terminate_instances(InstanceIds=[booted.instance_id])
+    wait_for_state(ec2, booted.instance_id, "terminated")
+    assert "Powering off" in console_of(booted.machine)
+    wait_until(lambda: not booted.machine.disk.exists(), "its disk is gone")
 
 
 def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, worker_image: LocalImage) -> None:
