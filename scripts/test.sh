@@ -57,10 +57,10 @@ coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_CO
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit localcloud/tests/unit client/tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
 covered_unit_tests() { NICENESS=10 covered $UNIT_TESTS; }
-# The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. They mostly wait
-# for processes, so five xdist workers suit few cores. pytest-xdist's default order would run the files with the fewest
-# tests last: these take longest, so one xdist worker would still run while the others are idle.
-integration_tests() { covered --numprocesses=5 --dist=loadfile --no-loadscope-reorder tests/integration \
+# The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. Each xdist worker
+# takes 15 s of CPU time to start, and three keep two cores busy beside the other steps. pytest-xdist's default order
+# would run the files with the fewest tests last: these take longest, so one worker would still run while others idle.
+integration_tests() { covered --numprocesses=3 --dist=loadfile --no-loadscope-reorder tests/integration \
   localcloud/tests/integration client/tests/integration; }
 simulations() { NICENESS=10 pytest --numprocesses=2 tests/simulation; }
 # Runs the rest of its arguments in a network of its own, where the user may make one. Chromium cancels its requests when
