@@ -679,6 +679,9 @@ CHECKED_AHEAD = """async ([batchModule, uploaderModule]) => {
     isHeldBack.push(uploader.hasEnough);
     batch.startSending(280, 2 ** 30);
     isHeldBack.push(uploader.hasEnough);
+    batch.startSending(11, 2 ** 30);
+    uploader.maxFiles = 2;
+    isHeldBack.push(uploader.hasEnough);
     batch.remove(items[399]);
     return [isHeldBack, batch.bytes, Math.round(batch.expectedBytes)];
 }"""
@@ -689,7 +692,9 @@ def test_checks_stay_ahead_of_sending_by_some_requests_and_the_bytes_of_the_othe
 ) -> None:
     modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
     is_held_back, chosen_bytes, expected_bytes = module_page.evaluate(CHECKED_AHEAD, modules)
-    assert is_held_back == [False, True, False], "before the click, with 300 ready files, with 20"
+    assert is_held_back == [False, True, False, False], (
+        "before the click, with 300 ready files, with 20, and with 9, for which a request waits, however few it takes"
+    )
     assert (chosen_bytes, expected_bytes) == (300 * 20_000 + 99 * 40_000, 399 * 20_000)
 
 

@@ -406,7 +406,8 @@ class HistoryTrack:
             self._last = maximum
             at = last_step * self.resolution.step
             number = at // self.resolution.block_seconds
-            before = self.block.points if number == self.block.number else ()
+            # A block begins with the point before it: its value may be in no other block any more.
+            before = self.block.points if number == self.block.number else self.block.points[-1:]
             self.block = HistoryBlock(number=number, points=(*before, (at, *maximum)))
             self.store.put_block(self.resolution.span, number % self.resolution.blocks, self.block)
 

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -21,6 +21,7 @@ from core.fleet.models import (
     LaterImages,
     Span,
     WorkerLimits,
+    points_since,
 )
 from core.fleet.store import FleetStore
 from core.logs import JsonFormatter
@@ -49,6 +50,7 @@ from web_tier.autoscaler.reporting import (
     HistoryTrack,
     InstanceListWriter,
     MetricsLogger,
+    Resolution,
     SnapshotWriter,
     fleet_metrics,
     instance_list,
@@ -337,7 +339,7 @@ class HistoryStore(RecordingStore):
         self.writes += 1
 
     def points(self, span: Span = "hour") -> list[tuple[int, int, int]]:
-        return sorted(point for block in self.blocks(span) for point in block.points)
+        return sorted({point for block in self.blocks(span) for point in block.points})
 
 
 @pytest.mark.parametrize(
@@ -376,6 +378,19 @@ def test_minutes_an_hour_and_a_day_in_coarser_and_coarser_steps_fit_in_a_few_ite
     assert max(len(minutes), len(fine), len(coarse)) <= 7 * 120
     assert {after[0] - before[0] for before, after in pairwise(minutes)} == {1}
     assert min(after[0] - before[0] for before, after in pairwise(fine)) >= FINE.step
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS, ids=lambda each: each.span)
+def test_what_a_span_begins_with_is_known_however_long_it_has_held(resolution: Resolution) -> None:
+    items, block = HistoryStore(), resolution.block_seconds
+    track, begin = HistoryTrack(items, resolution), START // block * block
+    for at in range(begin, begin + 2 * resolution.blocks * block, resolution.step):
+        is_idle = block < at - begin < 5 * block
+        track.update(at, 4, 0 if is_idle else at // resolution.step % 5)
+        if at % (block // 4) == 0 and at - begin > block * resolution.blocks:
+            start = datetime.fromtimestamp(at - (resolution.blocks - 1) * block, UTC)
+            first = points_since(items.blocks(resolution.span), start)[0]
+            assert (first.at, first.workers) == (start, 4)
 
 
 def test_a_new_controller_continues_the_history() -> None:

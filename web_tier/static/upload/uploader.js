@@ -119,7 +119,8 @@ export class Uploader extends EventTarget {
     get hasEnough() {
         const { counts, bytes, total } = this.batch;
         const files = Math.min(this.maxFiles, Math.max(MIN_REQUEST_FILES, (this.#requestBytes * total) / bytes));
-        return this.isRunning && this.job !== null && counts.ready >= MAX_CONCURRENT_REQUESTS * files;
+        const enough = Math.max(MIN_REQUEST_FILES, MAX_CONCURRENT_REQUESTS * files); // a request waits for the former
+        return this.isRunning && this.job !== null && counts.ready >= enough;
     }
 
     /** Bytes per second that were sent in the last seconds; 0 while that is not known. */
