@@ -146,7 +146,7 @@ def _size(
         kind = "at_maximum"
     else:
         kind = "enough" if observation.requests.total else "idle"
-    rule = desired.always_on_rule if kind == "idle" else _why(desired, settings, always_on)
+    rule = "" if kind == "idle" and not always_on else _why(desired, settings, always_on)
     keep = max(minimum, min(settings.max_workers, desired.maximum))
     if drain := _surplus(observation, keep, protected):
         kind = "draining"

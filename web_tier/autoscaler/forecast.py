@@ -76,7 +76,9 @@ class Forecast:
         )
         if self.launches:
             more = " more" if self.workers else ""
-            yield f"About {self.launches:,}{more} will start (at most {self.max_workers:,})."
+            is_limit = self.workers + self.launches >= self.max_workers
+            limit = "the limit" if is_limit else f"at most {self.max_workers:,}"
+            yield f"About {self.launches:,}{more} will start ({limit})."
         if self.first_seconds is None or self.last_seconds is None:
             yield self._why_it_waits()
             return

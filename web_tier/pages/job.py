@@ -408,7 +408,9 @@ def found_sentence(labels: Sequence[tuple[str, int]], others: Mapping[str, int])
         labels: each with its number of images, the most frequent first.
         others: numbers of images that need a look, by the word for them.
     """
-    largest = labels[:MAX_NAMED_LABELS]
+    largest, rest = labels[:MAX_NAMED_LABELS], labels[MAX_NAMED_LABELS:]
+    if rest:  # of labels that are equally frequent, none is named alone
+        largest = [each for each in largest if each[1] > rest[0][1]] or largest
     named = [f"{label} ({images:,})" for label, images in largest]
     is_most = 2 * sum(images for _, images in largest) > sum(images for _, images in labels)
     words = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))

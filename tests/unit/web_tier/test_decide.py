@@ -68,6 +68,8 @@ def test_the_least_number_of_workers_is_kept_without_any_images_and_is_the_reaso
     settings = fleet_settings(min_workers=3)
     assert decide(observation(), settings).launch == 3
     assert explained(observation(), settings) == "starting 3 workers (0 → 3, limit 19): the minimum is 3"
+    kept = observation(states=("running",) * 3)
+    assert explained(kept, settings) == "3 workers are idle, the minimum is 3"
     few = explained(observation(30), settings)
     assert few == "starting 3 workers (0 → 3, limit 19): 30 images left, the minimum is 3"
     for images in (60, 100):
@@ -90,7 +92,7 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
             "starting 3 workers (1 → 4, limit 19): 101 images left, 20 per worker",
         ),
         (observation(1000, states=("running",) * 19), "19 workers, the limit: 1,000 images left"),
-        (observation(states=("running",)), "1 worker is idle"),
+        (observation(states=("running",)), "1 worker is idle and ends by itself"),
         (
             observation(0, 7, states=("running",)),
             "1 worker is enough for 7 images",

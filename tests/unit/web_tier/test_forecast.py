@@ -65,7 +65,7 @@ def text(images: int, state: FleetState, config: Config) -> str:
 
 def test_a_fleet_at_rest_starts_workers(config: Config) -> None:
     assert text(240, state(), config) == (
-        "No worker runs now. About 5 will start (at most 5). First results in about 40 s, all within 65 s. "
+        "No worker runs now. About 5 will start (the limit). First results in about 40 s, all within 65 s. "
         "These images cost about $0.054."
     )
 

@@ -177,7 +177,12 @@ FOUND = [("red fox", 1_412), ("roe deer", 377), ("empty", 301), ("hare", 1), ("o
     [
         (FOUND[:1], {"unsure": 0, "failed": 0}, "Found red fox (1,412)."),
         ([(name, 2) for name in "abcdef"], {}, "Found a (2), b (2) and c (2), and 3 more labels."),
-        ([("a", 3), *((name, 2) for name in "bcdefg")], {}, "Most often a (3), b (2) and c (2), and 4 more labels."),
+        ([("a", 3), *((name, 2) for name in "bcdefg")], {}, "Most often a (3), and 6 more labels."),
+        (
+            [*((name, 2) for name in "abcd"), *((name, 1) for name in "efghi")],
+            {},
+            "Most often a (2), b (2) and c (2), and 6 more labels.",
+        ),
         (FOUND[:2], {"unsure": 0, "failed": 4}, "Found red fox (1,412) and roe deer (377); 4 failed."),
         (FOUND[:4], {"unsure": 0}, "Mostly red fox (1,412), roe deer (377) and empty (301), and 1 more label."),
         (

@@ -75,10 +75,13 @@ export class Facets {
 /** Return what was found in a finished job, as `found_sentence` of pages/job.py does. */
 export function foundSentence(rows, { failed, failed_words: failedWords }) {
     const labels = rows.histogram();
-    const named = labels.slice(0, MAX_NAMED).map(([label, images]) => `${label} (${formatCount(images)})`);
+    // Of labels that are equally frequent, none is named alone.
+    const frequent = labels.slice(0, MAX_NAMED).filter(([, images]) => images > (labels.at(MAX_NAMED)?.[1] ?? 0));
+    const largest = frequent.length ? frequent : labels.slice(0, MAX_NAMED);
+    const named = largest.map(([label, images]) => `${label} (${formatCount(images)})`);
     const others = labels.length - named.length;
     const words = [named.slice(0, -1).join(", "), named.at(-1)].filter(Boolean).join(" and ");
-    const share = labels.slice(0, MAX_NAMED).reduce((sum, [, images]) => sum + images, 0) / rows.done;
+    const share = largest.reduce((sum, [, images]) => sum + images, 0) / rows.done;
     const isEven = labels.at(0)?.[1] === labels.at(-1)?.[1];
     const verb = others === 0 || isEven ? "Found" : share > 0.5 ? "Mostly" : "Most often";
     const found = `${verb} ${words}${others ? `, and ${plural(others, "more label")}` : ""}`;
