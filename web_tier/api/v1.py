@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Final, Self
 
-from flask import Response
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, UnprocessableEntity
@@ -83,6 +83,9 @@ tokens_api = Routes("tokens_api", right=Right.ACCOUNT, needs_sign_in=True)
 
 
 ZIP: Final = "application/zip"
+
+MAX_JOB_BYTES: Final = 2**20
+"""Longest request for a job: enough for tens of thousands of labels."""
 
 MAX_FINISH_DAYS: Final = 7
 """Days within which a job is finished at the latest. A request expires after 14 days in the queue."""
@@ -273,6 +276,7 @@ def new_job() -> ResponseReturnValue:
     With `results` the controller copies the results file of the finished job to a folder in S3, and again when
     results change: `results` in the job's status.
     """
+    request.max_content_length = MAX_JOB_BYTES
     wanted, key = parse_body(CreateJob, '{"name": "..."}'), idempotency_key()
     jobs, config, quota = user_jobs(), current_backend().config, current_quota_scope()
     source = granted_location("source", wanted.source, config.imports.sources, SOURCE_REFUSAL)

@@ -31,7 +31,7 @@ def tight(provisioned: Clients, make_config: ConfigMaker) -> FlaskClient:
 @pytest.mark.parametrize(
     ("path", "sent", "counted"),
     [
-        ("/api/v1/jobs", {"data": b"{" + b" " * SMALL_BODY_BYTES}, "has 65537 bytes"),
+        ("/api/v1/fleet/pause", {"data": b"{" + b" " * SMALL_BODY_BYTES}, "has 65537 bytes"),
         ("/", {"data": {"f": (BytesIO(b"x" * 30_000), "a.jpg")}}, "has 0.028"),
         ("/", {"data": {"f": [(BytesIO(b"x"), "a.jpg") for _ in range(3)]}}, "more than 2 files"),
         ("/", {"data": {f"field {number}": "x" for number in range(SPARE_PARTS + 3)}}, f"more than {SPARE_PARTS}"),
