@@ -132,6 +132,7 @@ def _prediction(ref: ImageRef) -> Prediction:
         label="stop sign",
         score=0.75,
         top=(LabelScore(label="stop sign", score=0.75), LabelScore(label="yield", score=0.25)),
+        possible_labels=2,
         model=MODEL,
         worker="i-0123456789abcdef0",
         attempts=2,
@@ -189,7 +190,7 @@ def _fill_jobs(store: JobStore) -> None:
             NOW,
             attempt=1,
             owner=OWNER,
-            model=JOB_MODEL.requested,
+            model=(SOME_LABELS if ref == WAITING else JOB_MODEL).requested,
         )
         for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
     ]
@@ -326,10 +327,17 @@ def _fill_users(table: MemoryTable) -> None:
     SessionStore(table).add(f"{SESSION}-old", record)
     SessionStore(table).mark_rotated(f"{SESSION}-old", RotatedSession(second + 60))
     claims = Claims(table, OWNER)
-    claims.acquire(KEY, Claim(JOB, "digest of the request", NOW, model=JOB_MODEL))
+    claims.acquire(KEY, Claim(JOB, "digest of the request", NOW, model=SOME_LABELS))
     claims.mark_stored(KEY)
     image = ImageRecord(
-        DONE, "1 é.jpg", f"{JOB}/{DONE.image_id}.jpg", 1234, NOW, cached=True, owner=OWNER, model=JOB_MODEL.requested
+        DONE,
+        "1 é.jpg",
+        f"{JOB}/{DONE.image_id}.jpg",
+        1234,
+        NOW,
+        cached=True,
+        owner=OWNER,
+        model=SOME_LABELS.requested,
     )
     UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
     UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id})
