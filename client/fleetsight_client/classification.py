@@ -1,7 +1,6 @@
 """One classification of folders: list, upload, wait, write results."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,23 +13,18 @@ from fleetsight_client.api import ApiClient, ApiError, JobFields, RejectedError
 from fleetsight_client.decisions import MinScores
 from fleetsight_client.estimates import note_upload_rate
 from fleetsight_client.events import Events
-from fleetsight_client.folders import MISSING_SIZE, FolderError, FolderWalk
+from fleetsight_client.folders import FolderError, FolderWalk
 from fleetsight_client.formats import CamtrapPackage
 from fleetsight_client.journal import MAX_POSITION, Journal, Outcome
 from fleetsight_client.lists import FileList
 from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.photos import PhotoReader
 from fleetsight_client.retries import PatientCalls, StoppedError
-from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout, row_of
+from fleetsight_client.row_reader import RowReader
+from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
-from fleetsight_client.uploader import (
-    JobClosedError,
-    Uploader,
-    UploadLimits,
-    first_id,
-    position_of,
-)
+from fleetsight_client.uploader import JobClosedError, Uploader, UploadLimits
 
 MIN_POLL_SECONDS: Final = 0.25
 MAX_POLL_SECONDS: Final = 2.0
@@ -41,9 +35,6 @@ WATCH_PATIENCE_SECONDS: Final = 60.0
 
 REASON_SECONDS: Final = 10.0
 """The pause between two questions why images have no result yet."""
-
-MAX_PAGE: Final = 500
-"""Results that are read at a time."""
 
 STATUSES: Final = ("done", "failed", "refused", "waiting")
 """What a file ends as: with a label, without one, never accepted, or without a result yet."""
@@ -162,6 +153,7 @@ class Classification:
     truth: Truth | None = None
     show: Callable[[Progress], None] = lambda _progress: None
     progress: Progress = field(default_factory=Progress, init=False)
+    _reader: RowReader = field(init=False)
     _limits: UploadLimits = field(default_factory=UploadLimits, init=False)
     _asked: float = field(default=float("-inf"), init=False)
     _reason: str = field(default="", init=False)
@@ -169,6 +161,7 @@ class Classification:
     def __post_init__(self) -> None:
         """Show why calls are repeated."""
         self.calls = replace(self.calls, waiting=self._note)
+        self._reader = RowReader(self.client, self.truth, self.files, self.photos)
 
     def run(self, *, waits: bool = True) -> Summary:
         """Classify the folders once; without `waits`, end when all images are accepted.
@@ -193,7 +186,7 @@ class Classification:
         summary = self._summary()
         if waits:
             self._await_results()
-            rows = self.rows(self.journal.outcomes())
+            rows = self._reader.rows(self.journal.outcomes(), self.calls)
             self._write(summary, rows if self.events is None else self.events.group(rows))
             for job_id in summary.job_ids:
                 self._send_truth(job_id, self.journal.outcomes(job_id=job_id), self.calls)
@@ -361,34 +354,6 @@ class Classification:
         if self.events is not None:
             self.events.scores = MinScores.of_job(job)
 
-    def rows(
-        self, outcomes: Iterable[Outcome], calls: PatientCalls | None = None, page: int = MAX_PAGE
-    ) -> Iterator[tuple[Outcome, ResultRow]]:
-        """Yield files at rising positions with their results; reads each page of results once, one at a time.
-
-        Images with a position are in the order of their positions, as the files are.
-        """
-        results = dict[str, _JobResults]()
-        for outcome in outcomes:
-            file, job_id = outcome.file, outcome.job_id
-            truth = None if self.truth is None else self.truth.label(file)
-            if outcome.rejected is not None:
-                row = _unlabelled(outcome, truth, "refused", outcome.rejected.code, outcome.rejected.message)
-            elif not outcome.image_id:
-                row = _unlabelled(outcome, truth, "refused", NOT_SENT, "it was not sent")
-            else:
-                if job_id not in results:
-                    results[job_id] = _JobResults(self.client, calls or self.calls, job_id, page)
-                found = results[job_id].find(outcome.image_id)
-                if found is None:
-                    gone = "the server has no such image any more"
-                    row = _unlabelled(outcome, truth, "failed", NOT_FOUND, gone)
-                else:
-                    row = row_of(file.name, job_id, found, truth)
-            cells = {} if self.files is None else self.files.cells(os.fsencode(file.path))
-            found_in_photo = {} if self.photos is None else self.photos.read(file)
-            yield outcome, replace(row, further={**cells, **found_in_photo})
-
     def _write(
         self, summary: Summary, rows: Iterator[tuple[Outcome, ResultRow]], end_of_file: int | None = None
     ) -> int:
@@ -424,50 +389,3 @@ class Classification:
         for part in truth_parts((image_id, label) for image_id, label in accepted if label is not None):
             with suppress(RejectedError):  # the job has expired
                 calls.call(partial(self.client.send_truth_file, job_id, part))
-
-
-def _unlabelled(outcome: Outcome, truth: str | None, status: str, code: str, message: str) -> ResultRow:
-    """Return the row of a file without an image on the server."""
-    return ResultRow(
-        image_id=outcome.image_id or None,
-        filename=outcome.file.name,
-        status=status,
-        error_code=code,
-        error_message=message,
-        bytes=None if outcome.file.size == MISSING_SIZE else outcome.file.size,
-        truth=truth,
-        job_id=outcome.job_id or None,
-    )
-
-
-class _JobResults:
-    """The results of a job in the order of their ids, read a page at a time; leaves out pages between wanted ones."""
-
-    def __init__(self, client: ApiClient, calls: PatientCalls, job_id: str, page: int) -> None:
-        self._client, self._calls, self._job_id, self._limit = client, calls, job_id, page
-        self._after: str | None = ""
-        self._page: list[dict[str, Any]] = []
-        self._at = 0
-
-    def find(self, image_id: str) -> dict[str, Any] | None:
-        """Return the result of an image whose id is greater than any before, or None if the job does not have it."""
-        while True:
-            while self._at < len(self._page):
-                result = self._page[self._at]
-                if result["image_id"] > image_id:
-                    return None
-                self._at += 1
-                if result["image_id"] == image_id:
-                    return result
-            if self._after is None:
-                return None
-            after = max(self._after, first_id(self._job_id, position_of(image_id)))
-            try:
-                self._page, self._after = self._calls.call(
-                    partial(self._client.results_page, self._job_id, after, self._limit)
-                )
-            except RejectedError as error:
-                if error.status != 404:
-                    raise
-                self._page, self._after = [], None
-            self._at = 0

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from fleetsight_client.api import RejectedError
-from fleetsight_client.classification import MAX_PAGE, WATCH_PATIENCE_SECONDS, Classification, Summary
+from fleetsight_client.classification import WATCH_PATIENCE_SECONDS, Classification, Summary
 from fleetsight_client.folders import FolderWalk
 from fleetsight_client.journal import Outcome
 from fleetsight_client.retries import GaveUpError, StoppedError
+from fleetsight_client.row_reader import MAX_PAGE
 from fleetsight_client.rows import NOT_FOUND, ResultRow
 from fleetsight_client.uploader import JobClosedError, read_unchanged
 
@@ -97,8 +98,8 @@ class Watch(Classification):
 
     def _collect(self, summary: Summary) -> None:
         """Append the rows of rejected files, and of images that have a result by now."""
-        while rejected := list(islice(self.rows(self.journal.outcomes(state="rejected")), COLLECTED)):
-            self._append(summary, rejected)
+        while rejected := list(islice(self.journal.outcomes(state="rejected"), COLLECTED)):
+            self._append(summary, list(self._reader.rows(rejected, self.calls)))
         jobs = {job_id: images for job_id, images in self.journal.jobs() if images}
         self._answered = {job_id: each for job_id, each in self._answered.items() if job_id in jobs}
         self.progress.blocked = ""
@@ -130,9 +131,10 @@ class Watch(Classification):
             outcomes = list(islice(self.journal.outcomes(after, job_id=job_id), COLLECTED))
             span = outcomes[-1].file.position - outcomes[0].file.position + 1 if outcomes else 1
             page = min(span, MAX_PAGE) if span <= 2 * len(outcomes) else SPARSE_PAGE
+            in_order = sorted(outcomes, key=lambda each: each.file.job_position)
             rows = [
                 (outcome, row)
-                for outcome, row in self.rows(sorted(outcomes, key=lambda each: each.file.job_position), once, page)
+                for outcome, row in self._reader.rows(in_order, once, page)
                 if row.status != "waiting" and not (row.error_code == NOT_FOUND and waiting)
             ]
             self._send_truth(job_id, (outcome for outcome, _ in rows), once)

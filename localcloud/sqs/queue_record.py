@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from localcloud.sqs.fair_order import StoredMessage
+from localcloud.sqs.fair_order import MessageState, StoredMessage
 
 DEDUPLICATION_SECONDS = 300.0
 """Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
@@ -44,6 +44,20 @@ class RestoredMessage(Generic[Payload]):
     receipt: str | None = None
     first_received_at: float | None = None
     hidden_seconds: float = MAX_INVISIBLE_SECONDS
+
+    def stored(self, sent_at: float) -> StoredMessage[Payload]:
+        """Return the message of the queue; `sent_at` is of its monotonic clock."""
+        return StoredMessage(
+            self.message_id,
+            self.payload,
+            self.group,
+            MessageState.DELAYED,
+            sent_at,
+            self.sequence,
+            self.receive_count,
+            self.receipt,
+            first_received_at=self.first_received_at,
+        )
 
 
 @dataclass(frozen=True)

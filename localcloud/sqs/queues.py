@@ -6,7 +6,6 @@ earlier message of the group is in flight (`fifo_order`). On a standard queue a 
 """
 
 import base64
-import heapq
 import secrets
 import threading
 import time
@@ -26,12 +25,10 @@ from localcloud.sqs.queue_record import (
     RestoredMessage,
     record_nothing,
 )
+from localcloud.sqs.timers import MessageTimers
 
 COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
-
-SPARE_TIMERS = 64
-"""Timers beyond two for each message at which stale timers are dropped."""
 
 Payload = TypeVar("Payload")
 
@@ -109,7 +106,7 @@ class MessageQueue(Generic[Payload]):
     def _reset(self) -> None:
         self._entries: dict[str, StoredMessage[Payload]] = {}
         self._order: FairOrder[Payload] | FifoOrder[Payload] = FifoOrder() if self._fifo else FairOrder(self._clock)
-        self._timers: list[tuple[float, int, StoredMessage[Payload]]] = []
+        self._timers: MessageTimers[Payload] = MessageTimers()
         self._counts: Counter[MessageState] = Counter()
         self._past.record(self._count())
 
@@ -184,8 +181,7 @@ class MessageQueue(Generic[Payload]):
                     now = self._clock()
                     if self._closed or now >= deadline:
                         return []
-                    until = min(deadline, self._timers[0][0]) if self._timers else deadline
-                    self._changed.wait(max(until - now, 0.001))
+                    self._changed.wait(max(min(deadline, self._timers.first_at) - now, 0.001))
             for entry in dead:
                 if on_dead_letter is not None:
                     on_dead_letter(entry)
@@ -296,17 +292,7 @@ class MessageQueue(Generic[Payload]):
 
     def _restore_message(self, message: RestoredMessage[Payload], now: float, wall: float) -> StoredMessage[Payload]:
         """Add a message; one without a timer is still to be made visible."""
-        entry = StoredMessage(
-            message.message_id,
-            message.payload,
-            message.group,
-            MessageState.DELAYED,
-            now - (wall - message.sent_at),
-            message.sequence,
-            message.receive_count,
-            message.receipt,
-            first_received_at=message.first_received_at,
-        )
+        entry = message.stored(now - (wall - message.sent_at))
         self._add(entry)
         left = min(message.visible_at - wall, message.hidden_seconds)
         if left > 0:
@@ -367,7 +353,7 @@ class MessageQueue(Generic[Payload]):
         del self._entries[entry.message_id]
         self._record.drop(entry)
         self._move(entry, MessageState.DELETED)
-        self._drop_stale_timers()
+        self._timers.drop_stale(len(self._entries))
 
     def _make_visible(self, entry: StoredMessage[Payload]) -> None:
         entry.timer = 0
@@ -382,29 +368,13 @@ class MessageQueue(Generic[Payload]):
             self._changed.notify()
 
     def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:
-        self._drop_stale_timers()
-        self._sequence += 1
-        entry.timer = self._sequence
-        heapq.heappush(self._timers, (at, entry.timer, entry))
-        if self._timers[0][2] is entry:  # now the earliest timer: waiting receives must wait less
-            self._changed.notify_all()
+        self._timers.drop_stale(len(self._entries))
+        if self._timers.set(entry, at):
+            self._changed.notify_all()  # waiting receives must wait less
 
     def _requeue_expired(self) -> None:
-        now = self._clock()
-        while self._timers and self._timers[0][0] <= now:
-            _, timer, entry = heapq.heappop(self._timers)
-            if _is_current(timer, entry):
-                self._make_visible(entry)
-
-    def _drop_stale_timers(self) -> None:
-        """Release deleted messages, with their payloads, before their last visibility timeout ends."""
-        if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
-            self._timers = [(at, timer, entry) for at, timer, entry in self._timers if _is_current(timer, entry)]
-            heapq.heapify(self._timers)
-
-
-def _is_current(timer: int, entry: StoredMessage[Payload]) -> bool:
-    return entry.timer == timer and entry.state in {MessageState.DELAYED, MessageState.IN_FLIGHT}
+        for entry in self._timers.take_ended(self._clock()):
+            self._make_visible(entry)
 
 
 def _message_id_of(receipt_handle: str) -> str:

@@ -28,13 +28,13 @@ from localcloud.sqs.backend import approximate_counts
 from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
 from localcloud.sqs.queue_record import RestoredMessage
 from localcloud.sqs.queues import (
-    SPARE_TIMERS,
     MalformedReceiptError,
     MessageCounts,
     MessageQueue,
     NotInFlightError,
     StaleReceiptError,
 )
+from localcloud.sqs.timers import SPARE_TIMERS
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
 from localcloud.tests.support.wsgi_clients import ClientPair, WsgiClient
 
