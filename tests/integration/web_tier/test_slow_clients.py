@@ -283,7 +283,7 @@ ERRORS = {
     403: ("POST", "/api/v1/classify", {"Origin": "http://evil.example"}),
     404: ("POST", "/nowhere", {}),
     405: ("PUT", "/api/v1/classify", {}),
-    413: ("POST", "/api/v1/jobs", {}),
+    413: ("POST", "/api/v1/fleet/pause", {}),
     415: ("POST", "/api/v1/classify", {"Content-Type": "text/xml"}),
     421: ("POST", "/api/v1/classify", {"Host": "evil.example"}),
     422: ("POST", "/api/v1/classify", {"Content-Type": "image/jpeg"}),
