@@ -79,11 +79,13 @@ def test_a_command_killed_at_random_moments_sends_each_image_once(
         wait_until(lambda: process.poll() is not None or list(state.glob("*.journal")), "the journal exists")  # noqa: B023
         time.sleep(choose.uniform(0.0, 0.8))  # the moment of the kill, not a condition
         process.send_signal(signal.SIGKILL)
-        finish(process)
-        assert not out.exists() or process.returncode == 0
+        status, errors = finish(process)
         found = [job for job in api.jobs() if job["name"] == "killed"]
         sent += [sum(1 for job in found for _ in api.results(job["job_id"]))]
-    status, errors = finish(start(system, tmp_path, *arguments))
+        if out.exists():
+            break  # on a fast machine it has written all results before the kill
+    if status != 0:  # else it has even ended before the kill
+        status, errors = finish(start(system, tmp_path, *arguments))
     assert status == 0, errors
     (job,) = [job for job in api.jobs() if job["name"] == "killed"]
     names = Counter(str(result["filename"]) for result in api.results(job["job_id"]))
