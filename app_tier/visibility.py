@@ -12,6 +12,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.task import Delivery, Task, new_task
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.sqs import BATCH, OutgoingMessage, Queue
 
@@ -418,9 +419,9 @@ class VisibilityExtender:
         is_delayed = delay_seconds and self._queue.fifo
         if is_delayed and self._in_flight.postpone(deliveries, self._clock.monotonic() + delay_seconds):
             return
-        for start in range(0, len(deliveries), BATCH):
+        for batch in in_batches(deliveries, BATCH):
             with self._calling:
-                self._give_back_batch(self._in_flight.take_back(deliveries[start : start + BATCH]), delay_seconds)
+                self._give_back_batch(self._in_flight.take_back(batch), delay_seconds)
 
     def leave(self, deliveries: Sequence[Delivery]) -> None:
         """Remove `deliveries` and let them be received again after some seconds; the try counts."""

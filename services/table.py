@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.backoff import pause_seconds
+from services.batches import in_batches
 from services.errors import FleetsightError
 from services.side_by_side import side_by_side
 
@@ -301,11 +302,6 @@ class Table:
             if "LastEvaluatedKey" not in page:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
-
-
-def in_batches(items: Sequence[_T], size: int) -> list[list[_T]]:
-    """Return `items` in lists of at most `size`, in order."""
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def _assignments(attributes: Item) -> str:

@@ -18,6 +18,7 @@ from core.ids import ImageRef
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -96,10 +97,10 @@ class JobCanceller:
         if not self.store.cancelled_jobs([job_id]):
             align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
         refs = [ImageRef(job_id, image_id) for image_id in self.images.cancelled(job_id)]
-        for start in range(0, len(refs), PAGE):
+        for page in in_batches(refs, PAGE):
             if not self.tenure.active():
                 return False
-            found = self.pool.map(lambda ref: self.recovery.result(ref, 0), refs[start : start + PAGE])
+            found = self.pool.map(lambda ref: self.recovery.result(ref, 0), page)
             if late := [result for result in found if result is not None and result.status == "done"]:
                 self.store.reopen(job_id, self.clock.utc_now())
                 self.recovery.results.record(late)

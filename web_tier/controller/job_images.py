@@ -10,6 +10,7 @@ from itertools import islice
 
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
+from services.batches import in_batches
 from services.side_by_side import outcomes
 from services.table import PAGE
 from web_tier.controller.job_cache import JobCache
@@ -146,9 +147,9 @@ class JobImages:
 
     def _read_all_again(self, job_id: str, image_ids: Sequence[str]) -> None:
         """Read records again, `LOOKUP` at a time: so long the job's lock is held."""
-        for start in range(0, len(image_ids), LOOKUP):
+        for some in in_batches(image_ids, LOOKUP):
             if self.jobs.tenure.active():
-                self.read_again(job_id, image_ids[start : start + LOOKUP])
+                self.read_again(job_id, some)
 
     def _read_images(self, job_id: str, after: str) -> None:
         """Read which images the job has after the image id `after`; no lock is held while they are read."""

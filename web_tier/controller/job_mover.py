@@ -17,6 +17,7 @@ from core.ids import first_id_of
 from core.jobs.models import Job
 from core.messages import Model
 from core.model_catalog import CatalogStore, JobModel
+from services.batches import in_batches
 from services.clock import utc_now
 from services.side_by_side import side_by_side
 from services.sqs import Queue
@@ -61,10 +62,10 @@ class JobMover:
         self.images.resync(job.job_id)
         self.images.learn_retries(job.job_id)
         jobs, missing, sent = self.images.jobs, list(self.images.missing(job.job_id)), 0
-        for start in range(0, len(missing), PAGE):
+        for page in in_batches(missing, PAGE):
             if not jobs.tenure.active():
                 return
-            sent += self._request(job, missing[start : start + PAGE], digest, model)
+            sent += self._request(job, page, digest, model)
         if jobs.tenure.active():
             jobs.store.put_model(job, model)
             with jobs.hold(job.job_id) as counts:

@@ -29,6 +29,7 @@ from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.predictions import store_prediction, stored_prediction
 from core.tracing import new_traceparent, use_traceparent
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import MessageError
 from services.lease import Tenure
@@ -341,13 +342,13 @@ class Reconciler:
         for ref in lost:
             by_job.setdefault(ref.job_id, []).append(ref.image_id)
         for job_id, image_ids in by_job.items():
-            for start in range(0, len(image_ids), PAGE):
+            for page in in_batches(image_ids, PAGE):
                 if not self.tenure.active():
                     return
                 if (group := self._watches[job_id].group) in passed_over:
                     self._order.repair(group)
                 with isolated(job_id):
-                    self._repair(job_id, image_ids[start : start + PAGE], at_rest=at_rest)
+                    self._repair(job_id, page, at_rest=at_rest)
 
     def _repair(self, job_id: str, image_ids: Sequence[str], *, at_rest: bool) -> None:
         """Record the results that exist of these images of a job, and request the others again."""

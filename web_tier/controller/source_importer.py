@@ -47,6 +47,7 @@ from core.s3_locations import S3Location, matches_pattern
 from core.telemetry import NO_SPANS, SpanExporter
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
@@ -313,9 +314,9 @@ class SourceImporter:
         """Record and enqueue copied images; after an error only those that are recorded stay charged."""
         reservation.commit(copied)
         try:
-            for start in range(0, len(copied), BATCH_IMAGES):
+            for batch in in_batches(copied, BATCH_IMAGES):
                 self._check_active()
-                self.ingest.complete(copied[start : start + BATCH_IMAGES], job.group, count=False)
+                self.ingest.complete(batch, job.group, count=False)
         except Exception:
             recorded = self.ingest.store.images_of([each.ref for each in copied])
             reservation.commit([each for each in copied if each.ref in recorded])

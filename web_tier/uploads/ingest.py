@@ -49,6 +49,7 @@ from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 from core.tracing import use_traceparent
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
@@ -56,7 +57,7 @@ from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
-from services.table import CLOUD_ERRORS, TableBusyError, in_batches
+from services.table import CLOUD_ERRORS, TableBusyError
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation

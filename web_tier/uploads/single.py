@@ -23,6 +23,7 @@ from core.format import short_date
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
@@ -208,8 +209,7 @@ class SingleImages:
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
         results = dict[ImageRef, UploadResult]()
-        for start in range(0, len(existing), BATCH_IMAGES):
-            batch = existing[start : start + BATCH_IMAGES]
+        for batch in in_batches(existing, BATCH_IMAGES):
             try:
                 committed = self.ingest.commit([image.record for image in batch])
             except NotFoundError:
