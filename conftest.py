@@ -38,9 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect no garbage while tests are collected, and none of them later: tests and modules stay until the end.
+    """Switch the garbage collector off while pytest collects the tests; later it leaves out tests and modules.
 
-    A third of the CPU time of collecting tests would go into visiting what is there, and a tenth of that of the run.
+    These stay until the end of the run. To visit them would take a third of the CPU time of the collection, and up to
+    a tenth of that of the tests.
     """
     gc.disable()
     try:

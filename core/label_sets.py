@@ -16,7 +16,7 @@ SET_PATTERN: Final = r"^[0-9a-f]{64} (?:[A-Za-z0-9_-]{4})*[A-Za-z0-9_=-]{4}$"
 
 
 def label_set(bundle: str, labels: Sequence[str], chosen: Collection[str]) -> str:
-    """Return the set of those classes of the bundle with digest `bundle` whose labels are `chosen`."""
+    """Return the set of the classes with `chosen` labels, of the bundle with digest `bundle`."""
     bits = sum(1 << number for number, label in enumerate(labels) if label in chosen)
     return f"{bundle} {urlsafe_b64encode(bits.to_bytes((len(labels) + 7) // 8, 'little')).decode()}"
 

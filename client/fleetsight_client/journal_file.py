@@ -40,7 +40,7 @@ CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) 
 """
 """`known` has the last version of each file that a watch has taken, with the digest of what was sent.
 
-`files.state` is `listed`, `sent` (in a slice whose outcome is unknown), `accepted` or `rejected`. A file that was
+`files.state` is `listed`, `sent` (in a slice with an unknown outcome), `accepted` or `rejected`. A file that was
 replaced has several versions there. `jobs.first` is the first position that was free when the job was begun.
 """
 

@@ -64,7 +64,7 @@ class KnownFiles:
             )
 
     def doubtful(self) -> list[tuple[Any, ...]]:
-        """Return some files whose inode has changed, but neither size nor time, with the digest of what was sent.
+        """Return some files with a changed inode, but the same size and time, and the digest of what was sent.
 
         Its content may be another one, or it was only linked or renamed: `confirm` records which.
         """

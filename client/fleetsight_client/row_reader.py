@@ -26,7 +26,7 @@ class RowReader:
 
     Attributes:
         truth: the true labels, or None without any.
-        files: the list that named the files, whose further columns the rows have, or None.
+        files: the list that named the files, or None; rows have its further columns.
         photos: reads further columns from the files, or None.
     """
 
@@ -88,7 +88,7 @@ class _JobResults:
         self._at = 0
 
     def find(self, image_id: str) -> dict[str, Any] | None:
-        """Return the result of an image whose id is greater than any before, or None if the job does not have it."""
+        """Return the result of an image, or None if the job does not have it; ids rise from call to call."""
         while True:
             while self._at < len(self._page):
                 result = self._page[self._at]

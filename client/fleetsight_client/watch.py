@@ -21,7 +21,7 @@ WATCH_SECONDS: Final = 2.0
 """The pause between two searches for new files; a file is complete if both find it with the same size and time."""
 
 COLLECTED: Final = 500
-"""Images whose results are read, written and synchronized together."""
+"""Number of images for which results are read, written and synchronized together."""
 
 SPARSE_PAGE: Final = 20
 """Results that are read at a time if most of the images around them have their row already."""

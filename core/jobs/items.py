@@ -124,11 +124,9 @@ def job_item(job: Job, partition_key: str = JOBS) -> Item:
 
 def job_model_attributes(model: JobModel | None) -> Item:
     """Return the attributes for the model of a job, if it has one."""
-    return (
-        {}
-        if model is None
-        else stated({"model": model.name, "digest": model.digest, "place": model.place, ONLY: model.only})
-    )
+    if model is None:
+        return {}
+    return stated({"model": model.name, "digest": model.digest, "place": model.place, ONLY: model.only})
 
 
 def job_model_in(item: Item) -> JobModel | None:

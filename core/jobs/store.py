@@ -217,7 +217,9 @@ class JobStore(JobReader):
 
         They are written until that list has what `JOBS` has, so concurrent changes leave both alike.
         """
-        for _ in range(MAX_CHANGES if job.owner else 0):
+        if not job.owner:
+            return
+        for _ in range(MAX_CHANGES):
             if not self.table.set(jobs_partition(job.owner), job.job_id, attributes, "attribute_exists( #pk )"):
                 raise no_job(job.job_id)
             written, item = attributes, self.table.get(JOBS, job.job_id)
@@ -226,8 +228,7 @@ class JobStore(JobReader):
             attributes = {name: item[name] for name in attributes}
             if attributes == written:
                 return
-        if job.owner:
-            raise _changed_often(job)
+        raise _changed_often(job)
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""

@@ -110,7 +110,7 @@ class FairOrder(Generic[Payload]):
             tenant.waiting += 1
 
     def record_move(self, message: StoredMessage[Payload], before: MessageState) -> bool:
-        """Count a message whose state has changed; return whether it can be received now."""
+        """Count a message after a change of its state; return whether it can be received now."""
         now, was_in_flight = self._clock(), before is MessageState.IN_FLIGHT
         is_in_flight, is_visible = message.state is MessageState.IN_FLIGHT, message.state is MessageState.VISIBLE
         if is_visible:

@@ -33,7 +33,7 @@ class FifoOrder(Generic[Payload]):
         self._groups.setdefault(_group_of(message), FifoGroup()).messages.append(message)
 
     def record_move(self, message: StoredMessage[Payload], before: MessageState) -> bool:
-        """Count a message whose state has changed; return whether a message of its group can be received now."""
+        """Count a message after a change of its state; return whether one of its group can be received now."""
         name = _group_of(message)
         group, is_in_flight = self._groups[name], message.state is MessageState.IN_FLIGHT
         group.in_flight += is_in_flight - (before is MessageState.IN_FLIGHT)

@@ -262,7 +262,7 @@ def free_port() -> int:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, which then may bind it, too
     probe.bind(("127.0.0.1", 0))
     port: int = probe.getsockname()[1]
-    probe.detach()
+    probe.detach()  # its descriptor stays open
     return port
 
 

@@ -178,17 +178,16 @@ def booted(cloud: LocalCloud, worker_image: LocalImage) -> Booted:
     """A machine for the tests that look at one; the last of them terminates it."""
     # Bash's own connections: the image has no curl.
     script = f"""#!/bin/bash
-echo up for $(cut -d. -f1 /proc/uptime) seconds
 reach() {{ timeout 3 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo reaches $1:$2; }}
 reach 169.254.169.254 80
 reach 127.0.0.1 {cloud.endpoint_url.rpartition(":")[2]}
 for address in 169.254.169.253 10.0.0.1 1.1.1.1 127.0.0.1; do reach $address 53; done
-echo looked around
+echo up for $(cut -d. -f1 /proc/uptime) seconds
 """
     launched_at = time.monotonic()
     (instance_id,) = launch_instances(CloudClients(cloud.endpoint_url)("ec2"), script, ImageId=worker_image.image_id)
     machine = machine_of(cloud, instance_id)
-    console_says(machine, "looked around")
+    console_says(machine, "up for")
     return Booted(instance_id, machine, launched_at)
 
 

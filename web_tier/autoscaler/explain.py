@@ -75,8 +75,10 @@ def _at_maximum(_plan: Plan, observation: Observation, _settings: FleetSettings)
 def _idle(plan: Plan, observation: Observation, _settings: FleetSettings) -> str:
     if observation.capacity == 0:
         return "idle. Workers start when you upload"
-    ends = "and ends by itself" if observation.capacity == 1 else "and end by themselves"
-    return joined(f"{_workers_are(observation.capacity)} idle{'' if plan.rule else f' {ends}'}", plan.rule)
+    workers = f"{_workers_are(observation.capacity)} idle"
+    if plan.rule:
+        return joined(workers, plan.rule)
+    return f"{workers} and {'ends by itself' if observation.capacity == 1 else 'end by themselves'}"
 
 
 def _enough(_plan: Plan, observation: Observation, _settings: FleetSettings) -> str:

@@ -364,7 +364,8 @@ class TimeoutStream:
         """
         if size < 0:
             return b"".join(iter(partial(self.read, READ_BYTES), b""))
-        room = bytearray(min(size, getattr(getattr(self._stream, "reader", None), "length", None) or READ_BYTES))
+        reader = self._length_reader
+        room = bytearray(min(size, READ_BYTES if reader is None else reader.length))
         return bytes(memoryview(room)[: self.readinto(room)])
 
     def readinto(self, room: bytearray) -> int:
@@ -373,16 +374,16 @@ class TimeoutStream:
         Raises:
             BadRequest, RequestTimeout: as `read`.
         """
-        reader = getattr(self._stream, "reader", None)
+        reader = self._length_reader
         try:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.sendall(CONTINUE)
-            if isinstance(reader, LengthReader):
-                count = self._receive_into(room, reader)
-            else:
+            if reader is None:
                 data = self._read_watched(min(len(room), READ_BYTES))
                 count, room[: len(data)] = len(data), data
+            else:
+                count = self._receive_into(room, reader)
         except TimeoutError as error:
             raise self._timed_out() from error
         except (ParseException, NoMoreData) as error:
@@ -392,6 +393,12 @@ class TimeoutStream:
             self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return count
+
+    @property
+    def _length_reader(self) -> LengthReader | None:
+        """Gunicorn's reader of a body of known length; None for another body."""
+        reader = getattr(self._stream, "reader", None)
+        return reader if isinstance(reader, LengthReader) else None
 
     def _receive_into(self, room: bytearray, reader: LengthReader) -> int:
         """Read of a body of known length; gunicorn copies all that has arrived beyond the read at each read."""

@@ -78,7 +78,9 @@ def image_page(job_id: str, image_id: str) -> str:
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
     prediction = services.objects.prediction(response) if response and response.status == "done" else None
-    possible = {*(services.possible_labels(job) or ())}
+    possible, scores = services.possible_labels(job), labels.all_scores(prediction) if prediction else []
+    if possible is not None:
+        scores = [each for each in scores if each.label in possible]
     return render_with_fleet(
         "image.html",
         for_viewer=share is not None,
@@ -88,9 +90,7 @@ def image_page(job_id: str, image_id: str) -> str:
         model=model,
         seen=facts.seen if is_of_model else None,
         message=labels.messages.get(response.label or "") if response else None,
-        scores=[each for each in labels.all_scores(prediction) if not possible or each.label in possible]
-        if prediction
-        else [],
+        scores=scores,
         possible_labels=possible,
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",

@@ -125,7 +125,7 @@ class JobFeed:
         self._polled_at = -math.inf
         self._snapshot: JobSnapshot | None = None
         self._counts, self._scores, self._accepted = Counts(), MinScores(), 0
-        self._new_at = clock.monotonic()
+        self._new_at = clock.monotonic()  # when images came that have no result yet; -inf from the first result on
         self._start_run()
 
     def _start_run(self) -> None:

@@ -39,7 +39,11 @@ fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fl
 class HistoryQuery(Query):
     """How far back to look."""
 
-    span: Span = Field(default="hour", description="A point at most every second (ten `minutes`), 5 s, or 2 minutes.")
+    span: Span = Field(
+        default="hour",
+        description="`minutes` are the last ten, with a point a second at most; `hour` has one each 5 seconds, and "
+        "`day` one each 2 minutes.",
+    )
 
 
 class FleetStatusBody(FleetSnapshot):

@@ -151,7 +151,7 @@ export class Adding {
         this.#concurrentChecks += 1;
         for (let item = this.batch.nextUnchecked(); item; item = this.batch.nextUnchecked()) {
             await this.#check(item);
-            while (this.uploader.hasEnough) await this.batch.change();
+            while (this.uploader.hasEnough) await this.batch.nextChange();
         }
         this.#concurrentChecks -= 1;
     }

@@ -227,7 +227,7 @@ export class Batch extends EventTarget {
     }
 
     /** Wait for the next change. */
-    change() {
+    nextChange() {
         return new Promise((resolve) => this.addEventListener("change", resolve, { once: true }));
     }
 

@@ -119,7 +119,8 @@ export class Uploader extends EventTarget {
     get hasEnough() {
         const { counts, bytes, total } = this.batch;
         const files = Math.min(this.maxFiles, Math.max(MIN_REQUEST_FILES, (this.#requestBytes * total) / bytes));
-        const enough = Math.max(MIN_REQUEST_FILES, MAX_CONCURRENT_REQUESTS * files); // a request waits for the former
+        // Not below MIN_REQUEST_FILES: while files are being checked, a request waits for so many.
+        const enough = Math.max(MIN_REQUEST_FILES, MAX_CONCURRENT_REQUESTS * files);
         return this.isRunning && this.job !== null && counts.ready >= enough;
     }
 
@@ -162,7 +163,7 @@ export class Uploader extends EventTarget {
                 return newRequest(this.batch.startSending(this.maxFiles, this.#requestBytes));
             }
             if (!counts.checking && !counts.ready) return null;
-            await this.batch.change();
+            await this.batch.nextChange();
         }
     }
 
