@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,10 @@ class KeptCloud:
         self.clients = CloudClients(self.cloud.endpoint_url)
 
     def kill(self) -> CloudClients:
-        """Kill both processes of the server and start new ones; return clients of those."""
+        """Kill both processes of the server, if they still run, and start new ones; return clients of those."""
         for pid in (self.cloud.server_pid, *children_of(self.cloud.server_pid)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.cloud.stop()
         self._start()
         return self.clients
