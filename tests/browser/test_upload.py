@@ -367,6 +367,17 @@ def test_a_photo_keeps_twice_the_pixels_that_any_model_sees(
     assert stored(system, sent(page))["large.jpg"].size == size
 
 
+def test_models_that_could_not_be_read_are_asked_for_again_with_the_next_files(
+    page: Page, page_faults: PageFaults
+) -> None:
+    page_faults.expect("503")
+    page.route("**/api/v1/models", lambda route: route.fulfill(status=503), times=2)  # for the page, and for a.jpg
+    page.goto("/")
+    for name, facts in (("a.jpg", re.compile(r"^[^,]+$")), ("b.jpg", re.compile("1 shrunk"))):
+        drop(page, "#drop", [(name, photo(3600, 2400))])
+        expect(page.locator("#facts")).to_have_text(facts)
+
+
 def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     page: Page, api: ApiClient, page_faults: PageFaults
 ) -> None:

@@ -19,6 +19,7 @@ const THUMBNAIL_SIDE = 200;
 export class Adding {
     #concurrentChecks = 0;
     #models = null;
+    #areModelsMissing = false; // after the last request for them
     #sentNames = null; // promise of the names that an unfinished upload has sent; then positions are known
     #isKnown = false;
 
@@ -80,7 +81,7 @@ export class Adding {
         });
     }
 
-    /** Return the models, or null if the user may not see them, or the server does not respond. */
+    /** Return the models, or null if the user may not see them, or the server did not respond since files were added. */
     models() {
         return (this.#models ??= this.#fetchModels());
     }
@@ -88,7 +89,10 @@ export class Adding {
     async #fetchModels() {
         const isAllowed =
             this.section.dataset.models === "everyone" || (await import("../visitor.js")).visitor?.signed_in;
-        return isAllowed ? fetchState("/api/v1/models") : null;
+        const found = isAllowed ? await fetchState("/api/v1/models") : null;
+        this.#areModelsMissing = !found;
+        if (found) this.section.dispatchEvent(new CustomEvent("models", { detail: found }));
+        return found;
     }
 
     #addTransferred(event, transfer) {
@@ -104,6 +108,7 @@ export class Adding {
     }
 
     async #add(sources) {
+        if (this.#areModelsMissing) this.#models = null; // ask again, once for all these files
         this.#sentNames ??= this.#findPositions();
         const sentNames = await this.#sentNames;
         let yieldAt = 0; // at once: Chromium takes 0.1 ms for each chosen file before the page has them, in one task

@@ -22,7 +22,8 @@ function initialize() {
     form.addEventListener("submit", onSubmit);
     batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
     if ("ask" in find("fleetNow").dataset) showFleet();
-    showModels();
+    adding.section.addEventListener("models", showModels, { once: true });
+    adding.models();
 }
 
 async function showFleet() {
@@ -30,9 +31,8 @@ async function showFleet() {
     if (fleet) options.setFleet(fleet);
 }
 
-async function showModels() {
-    const found = await adding.models();
-    if (found && find("modelChoice")?.hidden) options.setModels(found);
+function showModels({ detail }) {
+    if (find("modelChoice")?.hidden) options.setModels(detail);
 }
 
 function clear() {
