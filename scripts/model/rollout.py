@@ -119,9 +119,13 @@ def roll_back_command(client: FleetClient, *, as_json: bool) -> None:
 @click.command("move-jobs")
 @operator_command
 def move_jobs_command(client: FleetClient, *, as_json: bool) -> None:
-    """Move the unfinished jobs of the model that was rolled back last to the default; results stay."""
+    """Move the unfinished jobs of the model that was rolled back last to the default; results stay.
+
+    Jobs with only some labels cannot be moved.
+    """
     answer = client.move_jobs()
-    print_result(answer, f"Its unfinished jobs move to {answer['default']} within seconds.", as_json=as_json)
+    moved = f"Its unfinished jobs move to {answer['default']} within seconds, except those with only some labels."
+    print_result(answer, moved, as_json=as_json)
 
 
 @click.command("remove")

@@ -159,7 +159,7 @@ def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
     assert (body["can_roll_back"], body["movable_to"]) == (False, "demo")
     assert re.fullmatch(
         r"Model other was rolled back at \d\d:\d\d UTC\. New jobs get demo\. "
-        r"Its unfinished jobs keep it until you move them\.",
+        r"Its unfinished jobs keep it until you move them\. Those with only some labels cannot be moved\.",
         body["failed_model"],
     )
     assert "Move its jobs to demo</button>" in client.get("/fleet").text

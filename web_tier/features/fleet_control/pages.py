@@ -197,7 +197,8 @@ class FleetBody(ApiBody):
         may_matter = withdrawn is not None and bool(digest or withdrawn.reason or queued)
         if catalog and withdrawn and is_recent and may_matter and digest in {"", withdrawn.digest}:
             movable_to = catalog.default_version.name
-            failed_model = f"{withdrawn.words(movable_to)} Its unfinished jobs keep it until you move them."
+            moves = "Its unfinished jobs keep it until you move them. Those with only some labels cannot be moved."
+            failed_model = f"{withdrawn.words(movable_to)} {moves}"
         return cls.copied_from(
             state.snapshot,
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
