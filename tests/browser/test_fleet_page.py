@@ -136,7 +136,7 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     expect(page.locator("#state")).to_have_text("blocked: paused by ops")
     expect(page.get_by_role("link", name="See the fleet")).to_be_hidden()
     page.get_by_role("button", name="Resume the fleet").click()
-    expect(page.get_by_role("link", name="Pause", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="Pause new workers")).to_be_visible()
     page.goto(f"/jobs/{job_id}")
     expect(page.get_by_role("button", name="Resume the fleet")).to_be_hidden()
     expect(page.locator("#state")).to_have_text("finished")
@@ -273,7 +273,7 @@ def test_without_javascript_everything_is_there(page: Page, fleet: FleetStore) -
     expect(page.locator("#paused")).to_contain_text("by hand")
     assert fleet.paused() is not None
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_role("link", name="Pause", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="Pause new workers")).to_be_visible()
     assert fleet.paused() is None
 
 

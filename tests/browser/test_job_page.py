@@ -230,7 +230,7 @@ def test_the_first_screen_of_a_finished_job_has_images_and_what_was_found(
     written.finish(0, 300, failures=2, seconds_ago=LONG_FINISHED)
     open_live(page, written.path)
     expect(page.locator("#found")).to_have_text(
-        "Mostly give way (60), no entry (60) and stop (60), and 2 more labels; 6 unsure, 2 failed."
+        "Mostly give way (60), no entry (60) and stop (60), and 2 more labels; 6 unsure, 2 failed without a label."
     )
     expect(page.get_by_role("link", name="Review 6 unsure")).to_be_in_viewport()
     box = page.locator("#list .tile").first.bounding_box()

@@ -377,7 +377,9 @@ class JobView:
         if self.unsure is None or self.progress.status.state != "finished" or not self.labels:
             return None
         labels = [(each.label, each.images) for each in self.labels]
-        return found_sentence(labels, {"unsure": self.unsure, self.body.failed_words: self.body.failed})
+        return found_sentence(
+            labels, {"unsure": self.unsure, f"{self.body.failed_words} without a label": self.body.failed}
+        )
 
     @property
     def is_mostly_unsure(self) -> bool:

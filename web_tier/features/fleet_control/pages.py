@@ -28,6 +28,7 @@ from core.format import (
     peak_words,
     plural,
     rate_words,
+    seconds_in_words,
     spending_words,
 )
 from core.jobs.dead_letters import DeadLetterPage
@@ -103,6 +104,7 @@ class FleetBody(ApiBody):
     Attributes:
         known: whether the controller has reported; all figures are zero otherwise.
         workers: running and pending ones; `workers_of` says how many of them boot or drain.
+        idle_end: when workers without images end, and how many of them stay.
         waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
         min_workers, max_workers: the limits in force.
         peak: most workers at once, and of what time, as a text.
@@ -132,6 +134,7 @@ class FleetBody(ApiBody):
     known: bool = False
     workers: int = 0
     workers_of: str = "workers"
+    idle_end: str = ""
     waiting: int = 0
     in_flight: int = 0
     dead_letters: int = 0
@@ -190,6 +193,7 @@ class FleetBody(ApiBody):
         failed_model = digest and (
             f"Workers cannot load the model {failed.name if failed else digest[:12]}: its images wait or fail."
         )
+        above = f" above {limits.min_workers:,}" if limits.min_workers else ""
         movable_to, withdrawn = None, catalog.withdrawn if catalog else None
         is_recent = withdrawn is not None and not withdrawn.moved_at and now - withdrawn.at < WITHDRAWN_SHOWN
         queued = state.snapshot and state.snapshot.visible + state.snapshot.delayed + state.snapshot.in_flight
@@ -204,6 +208,7 @@ class FleetBody(ApiBody):
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
             min_workers=limits.min_workers,
             max_workers=limits.max_workers,
+            idle_end=f"idle workers{above} end after {seconds_in_words(config.worker.idle_seconds)}",
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             problem=state.problem,

@@ -85,6 +85,6 @@ export function foundSentence(rows, { failed, failed_words: failedWords }) {
     const isEven = labels.at(0)?.[1] === labels.at(-1)?.[1];
     const verb = others === 0 || isEven ? "Found" : share > 0.5 ? "Mostly" : "Most often";
     const found = `${verb} ${words}${others ? `, and ${plural(others, "more label")}` : ""}`;
-    const counts = [[rows.unsure, "unsure"], [failed, failedWords]].filter(([count]) => count);
+    const counts = [[rows.unsure, "unsure"], [failed, `${failedWords} without a label`]].filter(([count]) => count);
     return [found, counts.map(([count, word]) => `${formatCount(count)} ${word}`).join(", ")].filter(Boolean).join("; ") + ".";
 }

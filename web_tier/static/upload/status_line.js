@@ -80,9 +80,10 @@ export class StatusLine {
         elements.hiddenFiles.hidden = hidden === 0;
         elements.hiddenFiles.textContent = `${plural(hidden, "system file")} not sent`;
         elements.forget.hidden = this.uploader.job === null || !(refused.length + hidden + adding.missing);
+        const meaning = this.uploader.job ? "not part of this job" : "not sent";
+        elements.refusedCount.textContent = `${plural(refused.length, "file")} refused, ${meaning}`;
         if (refused.length === this.#listed) return;
         this.#listed = refused.length;
-        elements.refusedCount.textContent = `${plural(refused.length, "file")} refused`;
         const inOrder = refused.toSorted((a, b) => a.position - b.position);
         elements.reasons.replaceChildren(...inOrder.slice(0, MAX_REFUSED_LISTED).map(refusedLine));
         const others = refused.length - MAX_REFUSED_LISTED;
