@@ -226,6 +226,25 @@ def test_a_model_is_chosen_where_there_are_several_with_and_without_javascript(
             expect(page.locator("#classes")).to_contain_text("stop (2)")
 
 
+def test_only_the_labels_that_the_user_names_can_occur_and_an_unknown_one_is_refused_with_the_nearest(
+    page: Page, page_faults: PageFaults, api: ApiClient, faults_of: FaultsOf
+) -> None:
+    page_faults.expect("422")
+    files, _ = signs(4, seed=26)
+    page.goto("/")
+    drop(page, "#drop", files)
+    page.get_by_text("Only these labels").click()
+    labels = page.get_by_role("textbox", name="Only these labels")
+    labels.fill("dead end\n stopp\n\n")
+    assert faults_of(page, ".options") == []
+    classify(page)
+    expect(page.locator("#note")).to_contain_text("none is 'stopp'; the nearest is 'stop'")
+    labels.fill("dead end\n stop\n\n")
+    classify(page)
+    results = finished(api, arrived(page), 4)
+    assert {str(result["label"]) for result in results} <= {"dead end", "stop"}
+
+
 def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, api: ApiClient) -> None:
     files, truth = signs(6, seed=9)
     archive = io.BytesIO()
@@ -552,7 +571,7 @@ def test_every_control_is_reached_by_tab_in_the_order_of_use_and_enter_sends(pag
     expect(page.locator("#count")).to_have_text("1 image")
     expect(page.locator("#facts")).not_to_contain_text("being checked")
     page.locator("#choose").focus()
-    for following in ("#folder", ".thumb .remove", "#name", "#minScore", "#keep", "#send"):
+    for following in ("#folder", ".thumb .remove", "#name", "#minScore", ".options summary", "#keep", "#send"):
         page.keyboard.press("Tab")
         expect(page.locator(following)).to_be_focused()
     page.keyboard.press("Enter")

@@ -24,10 +24,12 @@ export class Options {
 
     /** What the user has chosen for the job, as the API takes it. */
     get chosen() {
-        const { name, keep, model, minScore } = this.elements;
+        const { name, keep, model, minScore, labels } = this.elements;
         const finishBy = this.#finishBy;
+        const only = labels.value.split("\n").map((line) => line.trim()).filter(Boolean);
         const job = { name: name.value.trim() || this.batch.defaultName, keep: keep.checked };
         if (model?.value) job.model = model.value;
+        if (only.length) job.labels = only;
         if (minScore.value) job.min_score = Number(minScore.value) / 100;
         if (finishBy) job.finish_by = finishBy.toISOString();
         return job;
