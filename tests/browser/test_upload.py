@@ -239,6 +239,8 @@ def test_only_the_labels_that_the_user_names_can_occur_and_an_unknown_one_is_ref
     assert faults_of(page, ".options") == []
     classify(page)
     expect(page.locator("#note")).to_contain_text("none is 'stopp'; the nearest is 'stop'")
+    page.set_viewport_size({"width": 390, "height": 700})
+    expect(page.locator("#note")).to_be_in_viewport()
     labels.fill("dead end\n stop\n\n")
     classify(page)
     results = finished(api, arrived(page), 4)
