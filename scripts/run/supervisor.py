@@ -98,6 +98,10 @@ class Supervisor:
         self.failure = reason
         self.failed.set()
 
+    def ends(self, name: str) -> tuple[int, str]:
+        """Return how often the process `name` has ended by itself, and how it did last, with its last words."""
+        return next(watcher.ends for watcher in self._watchers if watcher.managed.name == name)
+
     def pid(self, name: str) -> int | None:
         """Return the present process id of the process `name`, or None if it does not run."""
         return next((watcher.pid for watcher in self._watchers if watcher.managed.name == name), None)
@@ -131,6 +135,7 @@ class _ProcessWatcher(threading.Thread):
         self._stopping = stopping
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self.ends = (0, "")
 
     @property
     def pid(self) -> int | None:
@@ -148,17 +153,17 @@ class _ProcessWatcher(threading.Thread):
             status = process.wait()
             if self._stopping.is_set():
                 return
+            how = f"{_status_text(status)}: {_last_line(log, written)}"
+            self.ends = (self.ends[0] + 1, how)
             if self.managed.essential:
-                self._supervisor.fail(
-                    f"{self.managed.name} ended with {_status_text(status)}; see {self.managed.log}"
-                )
+                self._supervisor.fail(f"{self.managed.name} ended with {how}; see {log}")
                 return
             if time.monotonic() - started > STEADY_SECONDS:
                 backoff.reset()
             if leader is not None:
                 leader.signal_group(signal.SIGKILL)  # gunicorn's workers would keep the port for seconds
             _log.warning("%s ended with %s; it starts again", self.managed.name, _status_text(status))
-            previous_end = f"{_status_text(status)}: {_last_line(log, written)}" if status else ""
+            previous_end = how if status else ""
             self._stopping.wait(backoff.after_failure())
 
     def _spawn(self, previous_end: str) -> subprocess.Popen[bytes] | None:

@@ -43,6 +43,9 @@ READY_SECONDS = 300.0
 RESTORE_SECONDS = 600.0
 """Longest wait until a local cloud has restored its state; 10,000 objects take seconds."""
 
+FAILED_STARTS = 5
+"""Ends of a process that has not answered yet after which the next start would end, too."""
+
 _PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
 """Before the first measurement, forecasts take a process for an instance that boots in no more than seconds."""
 
@@ -234,14 +237,16 @@ class System:
         except urllib3.exceptions.HTTPError:
             return False
 
-    def _await(self, condition: Callable[[], bool], what: str, log: str, seconds: float = READY_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+    def _await(self, condition: Callable[[], bool], what: str, name: str, seconds: float = READY_SECONDS) -> None:
+        deadline, log = time.monotonic() + seconds, self.logs / f"{name}.log"
         while not condition():
             if self.supervisor.failed.is_set():
                 raise StartError(self.supervisor.failure)
+            times, last = self.supervisor.ends(name)
+            if times >= FAILED_STARTS:
+                raise StartError(f"{what} ended {times} times before it answered, at last with {last}; see {log}")
             if time.monotonic() > deadline:
-                path = self.logs / f"{log}.log"
-                raise StartError(f"{what} does not answer after {seconds:.0f} s; its log is {path}")
+                raise StartError(f"{what} does not answer after {seconds:.0f} s; its log is {log}")
             time.sleep(0.02)
 
 

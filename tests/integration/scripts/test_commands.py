@@ -21,6 +21,7 @@ from scripts.cli import SECTIONS, commands_by_section, fleetsight
 from scripts.model.built_once import ModelNotBuiltError
 from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
+from scripts.run.system import free_port
 from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -208,6 +209,16 @@ def test_a_port_in_use_is_named_with_the_remedy() -> None:
     assert ended.stderr.strip() == (
         f"fleetsight: port {port} is in use: stop what uses it, or choose another with --port {port + 1}"
     )
+
+
+def test_a_part_that_ends_at_each_start_ends_the_command_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.run.system.FAILED_STARTS", 2)
+    missing = tmp_path / "missing.pem"
+    ended = start_in_this_process("--once", "--port", str(free_port()), GUNICORN_CMD_ARGS=f"--certfile={missing}")
+    assert ended.exit_code == 2
+    assert f'at last with status 1: ValueError: certfile "{missing}" does not exist; see' in ended.stderr
 
 
 def test_a_wrong_key_of_the_configuration_is_named_with_its_value() -> None:

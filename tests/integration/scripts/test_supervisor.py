@@ -86,11 +86,12 @@ def test_the_children_of_a_killed_process_are_killed_before_its_restart(
     wait_until(lambda: all(has_ended(int(pid)) for pid in log.read_text().split()[:2]), "both have ended")
 
 
-def test_the_end_of_an_essential_process_is_reported_with_its_log(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.start(service(tmp_path, "raise SystemExit(3)", essential=True))
+def test_the_end_of_an_essential_process_is_told_with_its_last_words_and_log(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.start(service(tmp_path, "raise SystemExit('no memory')", essential=True))
     assert supervisor.failed.wait(DEADLINE_SECONDS)
-    assert "status 3" in supervisor.failure
-    assert str(tmp_path / "it.log") in supervisor.failure
+    assert supervisor.failure == f"it ended with status 1: no memory; see {tmp_path / 'it.log'}"
 
 
 def test_stop_ends_a_process_that_ignores_sigterm(supervisor: Supervisor, tmp_path: Path) -> None:
