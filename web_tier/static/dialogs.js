@@ -39,12 +39,15 @@ async function open(address, request, onFailure) {
         dialog.close();
     });
     const preview = dialog.querySelector("[data-preview]");
-    if (preview) preview.closest("form").addEventListener("input", () => showPreview(preview));
+    if (preview) {
+        showPreview(preview);
+        preview.closest("form").addEventListener("input", () => showPreview(preview));
+    }
     if (!dialog.open) dialog.showModal();
     else dialog.querySelector("[autofocus], button").focus();
 }
 
-/** What limits mean for the workers that run or start now, as in features/fleet_control/pages.py. */
+/** What limits mean for the workers that run or start now. */
 function showPreview(preview) {
     const { min_workers: low, max_workers: high } = preview.closest("form").elements;
     const isValid = [low, high].every((field) => /^\d{1,4}$/.test(field.value.trim()));

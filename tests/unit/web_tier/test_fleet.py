@@ -35,7 +35,7 @@ from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images
 from web_tier.controller.previous_end import record_previous_end
 from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart, ceiling
-from web_tier.features.fleet_control.pages import limits_preview, month_dollars
+from web_tier.features.fleet_control.pages import month_dollars
 from web_tier.http.backend import ControllerReports
 
 
@@ -461,18 +461,6 @@ WORDS = "1..5, set by ops on 1 March, 12:00 UTC (<b>budget</b>); config.yaml say
 def instance_with(instance_id: str, state: str = "running", **said: object) -> FleetInstance:
     now = datetime.now(UTC)
     return instance(instance_id, state, launched_at=now - timedelta(minutes=5), heard_at=now, **said)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0, 2, "5 workers now: 3 will end when idle."),
-        (7, 19, "5 workers now: 2 will start."),
-        (0, 5, "5 workers now: no worker starts or ends."),
-    ],
-)
-def test_limits_have_a_preview(low: int, high: int, words: str) -> None:
-    assert limits_preview(5, low, high) == words
 
 
 @pytest.mark.parametrize(

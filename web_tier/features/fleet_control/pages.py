@@ -428,28 +428,15 @@ def _configured() -> WorkerLimits:
     return WorkerLimits.configured(current_backend().config.fleet)
 
 
-def limits_preview(workers: int, low: int, high: int) -> str:
-    """Return what limits mean for the workers that run or start now, as in static/dialogs.js."""
-    now = f"{plural(workers, 'worker')} now"
-    if workers > high:
-        return f"{now}: {workers - high:,} will end when idle."
-    if workers < low:
-        return f"{now}: {low - workers:,} will start."
-    return f"{now}: no worker starts or ends."
-
-
 def _limits_page(state: FleetState, form: LimitsForm) -> str:
     fleet = state.snapshot
     workers = fleet.running + fleet.pending if fleet else 0
-    preview = "" if form.fault else limits_preview(workers, int(form.min_workers), int(form.max_workers))
     limits = state.limits_in_force(_configured())
     configured = state.snapshot.configured if state.snapshot else _configured()
     return render_template(
         "limits.html",
         form=form,
         words=limits_words(limits, configured, utc_now()),
-        is_set=state.limits is not None,
         workers=workers,
-        preview=preview,
         fleet=state.snapshot,
     )
