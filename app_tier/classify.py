@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
-from app_tier.engines import Batch, ExactEngine, LoadedModel, Possible
+from app_tier.engines import Batch, LoadedModel, Possible
 from app_tier.task import Task, refuse
 from core.label_sets import classes_in
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
@@ -53,7 +53,8 @@ class Classifier:
         possible, probabilities, labels = _possible_classes(task), row, bundle.labels
         best = probabilities
         if possible is not None:
-            probabilities = shares_of(row, possible, are_independent=bundle.manifest.has_independent_labels)
+            if not bundle.manifest.has_independent_labels:
+                probabilities = shares_of(row)
             best, labels = probabilities[possible], tuple(labels[each] for each in possible)
         top = top_labels(best, labels, self.top_k)
         prediction = Prediction(
@@ -106,26 +107,20 @@ def _possible(tasks: Iterable[Task[Any]], classes: int) -> Possible | None:
     return possible
 
 
-def shares_of(
-    probabilities: NDArray[np.floating[Any]], possible: Sequence[int], *, are_independent: bool
-) -> NDArray[np.floating[Any]]:
-    """Return the probabilities of classes in float64, given that one of the `possible` ones occurs; 0 for the others.
+def shares_of(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return each probability's share of the sum in float64: a softmax over those labels alone that are not 0.
 
-    They keep their ratios, as if a softmax had been computed over them alone. Independent labels have nothing to
-    share. Where float32 has no probability above 0 for any of them, all are 0.
+    Where float32 has no probability above 0 for any label that can occur, all are 0.
     """
-    shares = np.zeros(len(probabilities))
-    shares[possible] = probabilities[possible]
-    total = 1.0 if are_independent else shares.sum()
+    shares = probabilities.astype(np.float64)
+    total = shares.sum()
     return shares / total if total else shares
 
 
 def _infer(model: LoadedModel, batch: Batch, possible: Possible | None = None) -> Batch:
-    engine, bundle = model.engine, model.bundle
-    probabilities = engine.infer(batch, possible) if isinstance(engine, ExactEngine) else engine.infer(batch)
-    expected = (len(batch), len(bundle.labels))
+    probabilities, expected = model.engine.infer(batch, possible), (len(batch), len(model.bundle.labels))
     if probabilities.shape != expected:
-        raise EngineError(f"bundle {bundle.name} answered {probabilities.shape}, not {expected}")
+        raise EngineError(f"bundle {model.bundle.name} answered {probabilities.shape}, not {expected}")
     return probabilities
 
 

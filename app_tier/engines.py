@@ -73,8 +73,11 @@ _TINY: Final = np.finfo(np.float32).tiny
 class Engine(Protocol):
     """A network that is ready to answer, to as many threads at once as it was opened with streams."""
 
-    def infer(self, batch: Batch) -> Batch:
-        """Map float32 [N, 3, H, W], made by `app_tier.preprocess.load_pixels`, to probabilities [N, classes]."""
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
+        """Map float32 [N, 3, H, W], made by `app_tier.preprocess.load_pixels`, to probabilities [N, classes].
+
+        Those of labels that are not `possible` are 0; the others keep their ratios and what is no number.
+        """
         ...
 
 
@@ -194,8 +197,8 @@ class OpenVinoEngine:
         capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return precision.upper() in capabilities
 
-    def infer(self, batch: Batch) -> Batch:
-        """Map float32 [N, 3, H, W] to probabilities [N, classes].
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
+        """Map a batch to probabilities, as `Engine.infer`.
 
         Raises:
             EngineError: every stream has been busy for `MAX_WAIT_SECONDS`, or OpenVINO has failed, now or before: a
@@ -214,7 +217,7 @@ class OpenVinoEngine:
                 self._failure = f"OpenVINO failed on {len(pixels)} images: {str(error).strip()}"
                 raise EngineError(self._failure) from error
             # The result is the request's own memory, which its next call overwrites: hand out a copy.
-            return np.array(request.get_output_tensor().data, np.float32)
+            return of_possible(np.array(request.get_output_tensor().data, np.float32), possible)
 
     @contextmanager
     def _request(self) -> Iterator[Any]:
@@ -271,15 +274,15 @@ class TorchEngine:
         cuda = import_torch().cuda
         return bool(precision == "bf16" and cuda.is_available() and cuda.is_bf16_supported(including_emulation=False))
 
-    def infer(self, batch: Batch) -> Batch:
-        """Map float32 [N, 3, H, W] to probabilities [N, classes]."""
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
+        """Map a batch to probabilities, as `Engine.infer`."""
         pixels = self._torch.from_numpy(np.ascontiguousarray(batch, np.float32))
         if self._device != "cpu":
             pixels = pixels.pin_memory()
         with self._one_at_a_time, self._torch.inference_mode():
             moved = pixels.to(self._device, non_blocking=True).to(**self._form)
             probabilities: Batch = self._network(moved).float().cpu().numpy()
-        return probabilities
+        return of_possible(probabilities, possible)
 
 
 class ExactPace:
@@ -391,20 +394,19 @@ class ExactEngine:
         return self._pace.is_low_first
 
     def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
-        """Map float32 [N, 3, H, W] to probabilities [N, classes]; of labels that are not `possible`, none is best."""
+        """Map a batch to probabilities, as `Engine.infer`."""
         with self._lock:
             is_low_first, is_trial = self._pace.next_batch()
         if not is_low_first:
-            return self._reference.infer(batch)
+            return self._reference.infer(batch, possible)
         started = self._clock.monotonic()
-        probabilities = self._fast.infer(batch)
+        probabilities = self._fast.infer(batch, possible)
         low_seconds = self._clock.monotonic() - started
-        compared = probabilities if possible is None else np.where(possible, probabilities, np.float32(0))
-        unsure = left = np.flatnonzero(~(top_two_gap(compared) >= self._margin))  # also what is no number
+        unsure = left = np.flatnonzero(~(top_two_gap(probabilities) >= self._margin))  # also what is no number
         started = self._clock.monotonic()
         while len(left):
             part, left = np.split(left, [_at_once(len(left))])
-            probabilities[part] = self._reference.infer(batch[part])
+            probabilities[part] = self._reference.infer(batch[part], None if possible is None else possible[part])
         again, fp32_seconds = len(unsure), self._clock.monotonic() - started
         if is_trial and again < _at_once(len(batch)):
             again, started = _at_once(len(batch)), self._clock.monotonic()
@@ -437,6 +439,19 @@ def _at_once(images: int) -> int:
     A network is prepared, and keeps memory, for each size of a batch.
     """
     return min(AT_ONCE, 1 << (images.bit_length() - 1))
+
+
+def of_possible(probabilities: Batch, possible: Possible | None) -> Batch:
+    """Return probabilities with 0 for the labels that are not `possible`; None is all labels.
+
+    Raises:
+        EngineError: the probabilities are not those of as many images and labels.
+    """
+    if possible is None:
+        return probabilities
+    if probabilities.shape != possible.shape:
+        raise EngineError(f"the network answered {probabilities.shape}, not {possible.shape}")
+    return probabilities * possible
 
 
 def top_two_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

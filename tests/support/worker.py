@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app_tier.bundle import Bundle, BundleMissingError
-from app_tier.engines import Engine, LoadedModel
+from app_tier.engines import Engine, LoadedModel, Possible, of_possible
 from app_tier.models import ModelOpener, ModelPlace
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import Manifest, Preprocess
@@ -76,7 +76,7 @@ class ColourEngine:
         self.is_broken = False
         self.poison: str | None = None
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32], possible: Possible | None = None) -> NDArray[np.float32]:
         self.batches.append(len(batch))
         if self.errors:
             raise self.errors.pop(0)
@@ -85,7 +85,7 @@ class ColourEngine:
         if self.poison and (self._brightest(batch) == COLOURS.index(self.poison)).any():
             raise RuntimeError(f"cannot bear {self.poison}")
         means = batch.mean(axis=(2, 3))
-        return np.asarray(means / means.sum(axis=1, keepdims=True), np.float32)
+        return of_possible(np.asarray(means / means.sum(axis=1, keepdims=True), np.float32), possible)
 
     @staticmethod
     def _brightest(batch: NDArray[np.float32]) -> NDArray[np.intp]:

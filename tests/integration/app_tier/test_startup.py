@@ -8,7 +8,7 @@ import pytest
 
 from app_tier import startup
 from app_tier.__main__ import DECODER
-from app_tier.engines import Batch
+from app_tier.engines import Batch, Possible
 from app_tier.lifecycle import NotStartedError
 from app_tier.sizing import HostResources
 from app_tier.startup import instance_id, start_up
@@ -81,7 +81,7 @@ def test_the_network_prepares_for_the_first_image_where_another_core_is_free(
     asked: list[tuple[int, ...]] = []
 
     class Recorder:
-        def infer(self, batch: Batch) -> Batch:
+        def infer(self, batch: Batch, _possible: Possible | None = None) -> Batch:
             asked.append(batch.shape)
             return batch
 

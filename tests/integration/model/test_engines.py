@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from app_tier.bundle import Bundle, EngineError, load_bundle
+from app_tier.classify import shares_of
 from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, open_engine
 from app_tier.preprocess import load_pixels, load_square
 from core.bundle_manifest import IR_NAME, Precision, Preprocess
@@ -60,6 +61,25 @@ def test_an_answer_does_not_depend_on_the_batch_it_came_in(
     together = engine.infer(batch)
     alone = np.concatenate([engine.infer(batch[k : k + 1]) for k in range(9)])
     assert np.abs(together - alone).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "within"),
+    [("openvino", "fp32", 1e-3), ("openvino", "bf16", 0.1), ("openvino", "exact", 0.1), ("torch", "fp32", 1e-4)],
+)
+def test_some_labels_have_the_softmax_of_the_logits_of_these_labels_alone(
+    name: str, precision: Precision, within: float, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
+) -> None:
+    batch, random = truth_and_batch[1], np.random.default_rng(5)
+    possible = random.random((len(batch), len(bundle.labels))) < 0.3
+    possible[:, 0], possible[0] = True, True  # at least one label in each image, and all in the first
+    logits = np.log(TorchEngine(bundle).infer(batch).astype(np.float64))
+    powers = np.exp(logits - logits.max(1, keepdims=True, where=possible, initial=-np.inf)) * possible
+    opened = in_precision(bundle, precision, 0.25 if precision == "exact" else None)
+    scores = open_engine(name, opened, precision=precision).infer(batch, possible)
+    assert scores.dtype == np.float32
+    assert (scores[~possible] == 0).all()
+    assert np.abs([shares_of(row) for row in scores] - powers / powers.sum(1, keepdims=True)).max() < within
 
 
 def test_an_answer_stays_what_it_was_when_the_next_batch_is_asked(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app_tier.bundle import Bundle, BundleMissingError
 from app_tier.classify import Classifier
-from app_tier.engines import LoadedModel
+from app_tier.engines import LoadedModel, Possible, of_possible
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels, ModelOpener, ModelPlace
 from app_tier.pipeline import Pipeline, Services
@@ -313,14 +313,14 @@ class Engine:
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
 
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32], possible: Possible | None = None) -> NDArray[np.float32]:
         """Return probabilities, one row an image."""
         if self._worker.is_broken:
             raise RuntimeError("the engine is broken")
         indices = np.rint(batch[:, 0, 0, 0] * 255).astype(int)
         rows = np.zeros((len(indices), len(LABELS)), np.float32)
         rows[np.arange(len(indices)), indices % len(LABELS)] = 1.0
-        return rows
+        return of_possible(rows, possible)
 
 
 class Opener(ModelOpener):

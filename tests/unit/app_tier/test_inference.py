@@ -24,7 +24,9 @@ from app_tier.engines import (
     Batch,
     ExactEngine,
     ExactPace,
+    Possible,
     has_int8_dot_products,
+    of_possible,
     top_two_gap,
 )
 from app_tier.preprocess import load_pixels, load_square
@@ -313,8 +315,8 @@ class SameAnswer:
 
     answer: Batch
 
-    def infer(self, _batch: Batch) -> Batch:
-        return self.answer
+    def infer(self, _batch: Batch, possible: Possible | None = None) -> Batch:
+        return of_possible(self.answer, possible)
 
 
 def two_tasks(answer: Batch) -> list[Task[Pixels]]:
@@ -365,16 +367,21 @@ def test_shares_of_possible_labels_are_a_softmax_over_these_labels_alone(
     possible = list(classes_in(label_set("f" * 64, labels, {labels[number] for number in chosen})))
     assert possible == sorted(chosen.tolist())
     expected = np.exp(logits[possible] - logits[possible].max())
-    shares = shares_of(probabilities, possible, are_independent=False)
+    occurs = np.zeros((1, classes), np.bool_)
+    occurs[0, possible] = True
+    shares = shares_of(of_possible(probabilities[None], occurs)[0])
     assert shares[possible] == pytest.approx(expected / expected.sum(), rel=1e-4)
     assert float(shares.sum()) == pytest.approx(1)
     assert np.count_nonzero(shares) == size
 
 
-def test_independent_labels_share_nothing_and_without_any_probability_no_label_has_one() -> None:
-    scores = np.array([0.9, 0.7, 0.2], np.float32)
-    assert shares_of(scores, [1, 2], are_independent=True) == pytest.approx([0, 0.7, 0.2])
-    assert shares_of(np.array([1, 0, 0], np.float32), [1, 2], are_independent=False).tolist() == [0, 0, 0]
+def test_without_any_probability_no_label_has_a_share() -> None:
+    assert shares_of(np.array([0, 0, 0], np.float32)).tolist() == [0, 0, 0]
+
+
+def test_a_network_that_answers_too_few_images_is_not_taken_at_its_word_for_some_labels() -> None:
+    with pytest.raises(EngineError, match=r"answered \(1, 3\), not \(2, 3\)"):
+        of_possible(np.ones((1, 3), np.float32), np.ones((2, 3), np.bool_))
 
 
 @pytest.mark.parametrize("outputs", ["logits", "sigmoid"])
@@ -425,11 +432,10 @@ class Scripted:
         self.table = np.asarray(table, np.float32)
         self.asked: list[list[int]] = []
 
-    def infer(self, batch: Batch) -> Batch:
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
         numbers = batch[:, 0, 0, 0].astype(int)
         self.asked.append(numbers.tolist())
-        answers: Batch = self.table[numbers]
-        return answers
+        return of_possible(self.table[numbers], possible)
 
 
 def numbered(count: int) -> Batch:
@@ -450,7 +456,7 @@ def test_an_image_is_asked_again_if_the_two_best_of_its_possible_labels_are_clos
     possible = np.array([[True, True, True], [False, True, True], [True, False, True]])
     answers = ExactEngine(Scripted(table), reference, margin=0.2).infer(numbered(3), possible)
     assert reference.asked == [[1]]
-    assert answers[1] == pytest.approx([0.9, 0.04, 0.06])
+    assert answers[1] == pytest.approx([0, 0.04, 0.06])
 
 
 @pytest.mark.parametrize(
@@ -471,9 +477,9 @@ class Costly(Scripted):
         super().__init__(table)
         self.clock, self.cost = clock, cost
 
-    def infer(self, batch: Batch) -> Batch:
+    def infer(self, batch: Batch, possible: Possible | None = None) -> Batch:
         self.clock.advance(self.cost * len(batch))
-        return super().infer(batch)
+        return super().infer(batch, possible)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from threading import Barrier
 
 import numpy as np
 
-from app_tier.engines import Batch
+from app_tier.engines import Batch, Possible
 from benchmarks.engine import TORCH, EngineCase, figures_of, side_by_side
 
 BARRED = EngineCase("resnet18", threads=2, batch=8)
@@ -26,7 +26,7 @@ class Meeting:
     def __init__(self) -> None:
         self.barrier = Barrier(2, timeout=60)
 
-    def infer(self, batch: Batch) -> Batch:
+    def infer(self, batch: Batch, _possible: Possible | None = None) -> Batch:
         self.barrier.wait()
         return batch
 
