@@ -322,12 +322,13 @@ class JobStore(JobReader):
         found = self.table.get_all([(counts_partition(job_id), CANCELLED) for job_id in job_ids])
         return {str(item["pk"]).partition("#")[2] for item in found}
 
-    def taking_images(self, job_ids: Collection[str]) -> set[str]:
-        """Return those of `job_ids`, each once, that exist and are not cancelled, in one read."""
+    def taking_images(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return the jobs with these ids, each once, that exist and are not cancelled, by id, in one read."""
         keys = [key for job_id in job_ids for key in ((JOBS, job_id), (counts_partition(job_id), CANCELLED))]
         items = self.table.get_all(keys)
-        existing = {str(item["sk"]) for item in items if item["pk"] == JOBS}
-        return existing - {str(item["pk"]).partition("#")[2] for item in items if item["pk"] != JOBS}
+        cancelled = {str(item["pk"]).partition("#")[2] for item in items if item["pk"] != JOBS}
+        jobs = (job_of(item) for item in items if item["pk"] == JOBS)
+        return {job.job_id: job for job in jobs if job.job_id not in cancelled}
 
     # Jobs of single images
 

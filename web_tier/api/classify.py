@@ -9,7 +9,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Final, Self
@@ -60,8 +59,8 @@ _STATUS_OF: Mapping[str, HTTPStatus] = {
 """Statuses of rejections, by their code; others get 422."""
 
 
-def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
-    """Accept the one image of `uploads` and return its record.
+def ingest_single(uploads: Iterable[Upload]) -> tuple[ImageRecord, MinScores]:
+    """Accept the one image of `uploads`; return its record, and the border of doubt of its job.
 
     Raises:
         UnprocessableEntity: if there is no file.
@@ -75,10 +74,11 @@ def ingest_single(uploads: Iterable[Upload]) -> ImageRecord:
         raise ServiceUnavailable(str(error)) from error
     if outcome is None:
         raise UnprocessableEntity(NO_FILE)
-    if isinstance(outcome, RejectedUpload):
-        status = _STATUS_OF.get(outcome.code, HTTPStatus.UNPROCESSABLE_ENTITY)
-        raise ImageRefusedError(status, outcome.code, outcome.message)
-    return outcome
+    record, min_scores = outcome
+    if isinstance(record, RejectedUpload):
+        status = _STATUS_OF.get(record.code, HTTPStatus.UNPROCESSABLE_ENTITY)
+        raise ImageRefusedError(status, record.code, record.message)
+    return record, min_scores
 
 
 def wait_for_result(record: ImageRecord, seconds: float) -> ClassificationResult | None:
@@ -118,7 +118,7 @@ def classify_single(uploads: Iterable[Upload], seconds: float) -> tuple[ImageRec
                 f"too many requests wait for their results just now; send it again in {BUSY_RETRY_SECONDS} s",
                 retry_after=BUSY_RETRY_SECONDS,
             )
-        record = ingest_single(uploads)
+        record, _ = ingest_single(uploads)
         response = wait_for_result(record, seconds)
     if response is None:
         raise GatewayTimeout(f"there is no result after {seconds:g} s; the image was accepted: send it again later")
@@ -134,16 +134,9 @@ class SingleImageBody(ImageBody):
     location: str = Field(description="Path of the image on this server; also in the `Location` header.")
 
     @classmethod
-    def of_single(cls, record: ImageRecord, response: ClassificationResult | None) -> Self:
-        """Return the body of an accepted image, with its result if it has one.
-
-        The job of single images has a border of doubt like any other, which its user may have moved.
-        """
-        scores = MinScores()
-        if response is not None:
-            with suppress(NotFoundError):  # the job has just been deleted
-                scores = user_jobs().min_scores(record.ref.job_id)
-        body = ImageBody.from_result(ImageResult(record, response, min_scores=scores))
+    def of_single(cls, record: ImageRecord, response: ClassificationResult | None, min_scores: MinScores) -> Self:
+        """Return the body of an accepted image, with its result if it has one, judged by these scores of its job."""
+        body = ImageBody.from_result(ImageResult(record, response, min_scores=min_scores))
         location = f"{ROOT}/jobs/{record.ref.job_id}/images/{record.ref.image_id}"
         return cls(**dict(body), location=location)
 
@@ -168,11 +161,11 @@ def classify_image() -> ResponseReturnValue:
     itself with its image type.
     """
     query = parse_query(ClassifyQuery)
-    record = ingest_single(_uploads(query.name or ""))
+    record, min_scores = ingest_single(_uploads(query.name or ""))
     with current_backend().bulkheads.waiting.place(current_identity().owner) as may_wait:
         # Answered at once if too many requests of this user or of all users wait.
         response = wait_for_result(record, query.wait if may_wait else 0)
-    body = SingleImageBody.of_single(record, response)
+    body = SingleImageBody.of_single(record, response, min_scores)
     return json_response(body, 200 if response else 202), {"Location": body.location}
 
 
@@ -285,7 +278,7 @@ def hand_in() -> Response:
     Returns 413 or 422 if the image is rejected.
     """
     backend = current_backend()
-    record = ingest_single(json_image(backend.config.web, backend.reading))
+    record, _ = ingest_single(json_image(backend.config.web, backend.reading))
     # The ids of job and image, so that no lookup is necessary.
     return json_response(InferenceBody(uuid=f"{record.ref.job_id}-{record.ref.image_id}"))
 

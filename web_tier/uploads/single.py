@@ -21,7 +21,7 @@ from datetime import timedelta
 
 from core.format import short_date
 from core.ids import ImageRef, new_job_id
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import ImageRecord, Job, MinScores
 from core.model_catalog import JobModel
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
@@ -67,6 +67,7 @@ class _OpenJob:
         images: how many this process has put into it.
         recorded: whether it is in the job table.
         closed: whether no more images go into it, since it could not take one.
+        min_scores: its border of doubt, which its user may move, as the latest commit read it.
     """
 
     job: Job
@@ -74,6 +75,7 @@ class _OpenJob:
     images: int = 0
     recorded: bool = False
     closed: bool = False
+    min_scores: MinScores = field(default_factory=MinScores)
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,12 @@ class SingleImages:
         """Use a separate counter: counts of several jobs are stored together, so no other writer may store them."""
         self.ingest = replace(self.ingest, counter=AcceptedCounter())
 
-    def ingest_one(self, owner: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> UploadResult | None:
+    def ingest_one(
+        self, owner: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED
+    ) -> tuple[UploadResult, MinScores] | None:
         """Accept the one image of a request of `owner`; return its result, or None if `uploads` yields nothing.
+
+        Also return the border of doubt of its job, which the commit of the image has read.
 
         If reading `uploads` fails, nothing is accepted and the error passes through.
 
@@ -130,10 +136,11 @@ class SingleImages:
         [upload] = files
         with self.memory.acquired(len(upload.data)):
             for _ in range(MAX_JOBS_TRIED):
-                result = self._ingest_into(self._acquire_job(owner), upload, quota)
+                open_job = self._acquire_job(owner)
+                result = self._ingest_into(open_job, upload, quota)
                 if result is not None:
-                    return result
-        return unavailable(upload.filename)
+                    return result, open_job.min_scores
+        return unavailable(upload.filename), MinScores()
 
     def _ingest_into(self, open_job: _OpenJob, upload: Upload, quota: QuotaScope) -> UploadResult | None:
         """Accept an image into a job; return its result, or None if the job has been deleted."""
@@ -205,7 +212,11 @@ class SingleImages:
         """
         jobs = {image.record.ref.job_id: image.open_job for image in waiting}
         new = {job_id: each for job_id, each in jobs.items() if not each.recorded}
-        existing_ids = self._create(list(new.values())) | self.ingest.store.taking_images(jobs.keys() - new.keys())
+        found = self.ingest.store.taking_images(jobs.keys() - new.keys())
+        for image in waiting:
+            if (job := found.get(image.open_job.job.job_id)) is not None:
+                image.open_job.min_scores = job.min_scores
+        existing_ids = self._create(list(new.values())) | found.keys()
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
         results = dict[ImageRef, UploadResult]()

@@ -21,7 +21,7 @@ from flask.testing import FlaskClient
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id
 from core.images import ImageLimits
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
 from core.model_catalog import JobModel
@@ -94,9 +94,16 @@ def an_upload(number: int = 0) -> Upload:
     return Upload(f"{number}.jpg", data, len(data))
 
 
-def taken(outcome: UploadResult | None) -> ImageRecord:
-    assert isinstance(outcome, ImageRecord), outcome
-    return outcome
+def taken(outcome: tuple[UploadResult, MinScores] | None) -> ImageRecord:
+    assert outcome is not None
+    assert isinstance(outcome[0], ImageRecord), outcome
+    return outcome[0]
+
+
+def refused(outcome: tuple[UploadResult, MinScores] | None) -> RejectedUpload:
+    assert outcome is not None
+    assert isinstance(outcome[0], RejectedUpload), outcome
+    return outcome[0]
 
 
 def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
@@ -192,8 +199,8 @@ def test_a_job_that_is_current_before_it_exists_is_shared_or_replaced(
     monkeypatch.setattr(WatchedStore, "create", create_late)
     outcome = singles.ingest_one("anna", [an_upload(2)])
     if dies:
-        assert isinstance(outcome, RejectedUpload)
-        outcome = ingested(singles, 2, owner="anna")
+        refused(outcome)
+        outcome = singles.ingest_one("anna", [an_upload(2)])
     made.append(taken(outcome))
     [job] = watched.jobs(9, owner="anna")
     assert {record.ref.job_id for record in made} == {job.job_id}
@@ -246,8 +253,7 @@ def test_a_process_that_keeps_images_shares_no_job_with_one_that_does_not(
 
 def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImages, watched: WatchedStore) -> None:
     outcome = singles.ingest_one("", [Upload("a.jpg", b"no image", 8)])
-    assert isinstance(outcome, RejectedUpload)
-    assert outcome.code == "not_an_image"
+    assert refused(outcome).code == "not_an_image"
     assert watched.jobs(10) == []
 
 
@@ -270,8 +276,7 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
 ) -> None:
     watched.errors.append(client_error(503))
     outcome = singles.ingest_one("", [an_upload()])
-    assert isinstance(outcome, RejectedUpload)
-    assert outcome.code == "unavailable"
+    assert refused(outcome).code == "unavailable"
     assert (bucket.objects, queue.bodies) == ({}, [])
     taken(singles.ingest_one("", [an_upload()]))
 
@@ -291,8 +296,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
         record_images(own, images, touched_at)
 
     monkeypatch.setattr(JobStore, "record_images", record_deleted)
-    outcome = singles.ingest_one("", [an_upload()])
-    assert isinstance(outcome, RejectedUpload)
+    refused(singles.ingest_one("", [an_upload()]))
     assert (bucket.objects, queue.bodies, len(set(deleted))) == ({}, [], MAX_JOBS_TRIED)
 
 
@@ -309,7 +313,7 @@ def test_an_image_that_times_out_before_its_commit_is_rejected_and_leaves_nothin
         wait_until(lambda: bool(watched.writes), "the first image is being recorded")
         with monkeypatch.context() as patch:
             patch.setattr(single, "MAX_WAIT_SECONDS", 0)
-            assert isinstance(singles.ingest_one("", [an_upload(2)]), RejectedUpload)
+            refused(singles.ingest_one("", [an_upload(2)]))
         watched.go.set()
         accepted = taken(first.result(DEADLINE_SECONDS))
     later = taken(singles.ingest_one("", [an_upload(3)]))
@@ -349,7 +353,7 @@ def test_an_unexpected_error_reaches_the_request(singles: SingleImages, watched:
     taken(singles.ingest_one("", [an_upload()]))
 
 
-def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[UploadResult | None]:
+def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[Any]:
     """Return the result of an image of each owner; all arrived while an image of another user was being recorded."""
     before = len(watched.writes)
     watched.go.clear()

@@ -330,7 +330,7 @@ class Clients:
             if file.sent:
                 continue
             file.sent = True
-            outcome = web.single.ingest_one("", [upload])
+            outcome = (web.single.ingest_one("", [upload]) or [None])[0]
             if isinstance(outcome, ImageRecord):
                 file.job_id = outcome.ref.job_id
                 if file.job_id not in self.touched:

@@ -522,6 +522,6 @@ def test_a_read_of_jobs_that_take_images_leaves_out_cancelled_and_missing_ones(s
     other = Job(new_id(), "other", NOW)
     store.create(other)
     store.put_cancelled(other.job_id, NOW)
-    assert store.taking_images({job.job_id, other.job_id, UNKNOWN_ID}) == {job.job_id}
+    assert store.taking_images({job.job_id, other.job_id, UNKNOWN_ID}) == {job.job_id: job}
     assert store.cancelled_jobs([other.job_id, UNKNOWN_ID]) == {other.job_id}
     assert store.status(other.job_id).cancelled_at == NOW

@@ -21,6 +21,7 @@ from core.messages import ClassificationResult, RequestMessage
 from services.sqs import OutgoingMessage, Queue
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.api.classify import classic_reply
 
@@ -123,6 +124,20 @@ def test_an_answer_has_the_border_of_doubt_of_the_job_of_single_images(asking: F
     assert before == ["stop sign", "stop sign"]
     assert asking.put(f"/api/v1/jobs/{job_id}/min-scores", json={"min_score": 1}).status_code == 200
     assert decisions() == ["unsure", "unsure", job_id]
+
+
+def test_an_answer_costs_no_read_of_the_job_beyond_that_of_its_commit(asking: FlaskClient, store: JobStore) -> None:
+    calls = list[str]()
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        calls.append(operation)
+        return effect()
+
+    asking.post(CLASSIFY, json={"data": SENT})  # creates the job
+    cast(MemoryTable, store.table).call = call
+    answer = asking.post(CLASSIFY, json={"data": SENT})
+    assert (answer.status_code, answer.get_json()["decision"]) == (200, "stop sign")
+    assert calls.count("GetItem") == 1, "the fleet reads the image, and nothing reads the job alone"
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
