@@ -24,7 +24,9 @@ from benchmarks.local_services import LocalServices, slow_calls
 from benchmarks.measure import usages
 from benchmarks.report import Bar, Report, seconds_of
 from core.ids import ImageRef, input_key, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.items import COUNTED, counts_partition
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, Model, Timings
@@ -178,7 +180,9 @@ class CapacityBench:
         of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
         for job, records in zip(made, of_job, strict=True):
             self._store.record_images(records, job.created_at)
-            self._store.put_accepted_count(job.job_id, new_id(), AcceptedCount(len(records), 0, None, None))
+            JobFigures(self._store.table).put_accepted_count(
+                job.job_id, new_id(), AcceptedCount(len(records), 0, None, None)
+            )
         in_turn = [record.ref for records in zip(*of_job, strict=True) for record in records]
         self._services.responses.send([OutgoingMessage(ref.image_id, answer_body(ref)) for ref in in_turn])
         with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):
@@ -187,7 +191,7 @@ class CapacityBench:
                 samples += self._samples(len(in_turn), controller.pid)
                 self._await_counts(made, len(in_turn))
         for job in made:
-            self._store.delete(job)
+            DeletedJobs(self._store.table).delete(job)
         return recording(samples)
 
     def _samples(self, images: int, pid: int) -> Iterator[CapacitySample]:

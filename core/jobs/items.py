@@ -101,6 +101,11 @@ def jobs_partition(owner: str) -> str:
     return f"{OWNED}{owner}" if owner else JOBS
 
 
+def open_item(job_id: str, touched_at: datetime) -> Item:
+    """Return the item of an open job."""
+    return {"pk": OPEN, "sk": job_id, "touched_at": touched_at.isoformat()}
+
+
 def job_item(job: Job, partition_key: str = JOBS) -> Item:
     """Return the item of a job in a partition.
 

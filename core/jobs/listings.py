@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Final
 
 from core.jobs.items import FIRST_ID, LISTING, LISTINGS, counts_partition, listing_item, listing_of, partition
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, SourceListing
 from core.jobs.store import JobStore
 from services.table import LAST, Item
@@ -82,7 +83,7 @@ class ListingStore:
         """Record a new job with a source, so that the controller lists it."""
         # The job last: each job that exists is listed. Open from now on, so that it does not expire meanwhile.
         self.put_pending(job.job_id, caller)
-        self.store.reopen(job.job_id, at)
+        OpenJobs(self.store.table).reopen(job.job_id, at)
         self.store.create(job)
 
     def put_pending(self, job_id: str, caller: str) -> None:

@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import Final
 
 from core.jobs.items import FIRST_ID, JOBS, SHARES, shared_partition, shares_as_text, shares_in
+from core.jobs.lifecycle import no_job
 from core.jobs.models import Share
-from core.jobs.store import no_job
 from services.errors import FleetsightError, NotFoundError
 from services.table import EXPIRES_AT, LAST, Table, TableBusyError
 

@@ -1,5 +1,7 @@
 """The job store: jobs, their accepted images and the results, in one DynamoDB table.
 
+Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/figures.py`; all items are listed here.
+
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
 | `JOBS`           | job id             | name, created_at, keep, owner, single, source,            | web        |
@@ -63,73 +65,56 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from core.ids import ImageRef, first_id_of, new_id
+from core.ids import ImageRef, first_id_of
 from core.jobs.items import (
     ACCEPTED,
     CANCELLED,
     COPIED,
     COUNTED,
-    DEAD_LETTERS,
-    DELETED,
-    EXPIRING,
     FIRST_ID,
     IMAGE,
     JOBS,
     LISTING,
-    MARKED_AGAIN,
     MERGED,
     MIN_SCORES,
-    OF_CACHED,
-    OPEN,
     RESENT,
     RESULT,
-    RESUMED,
     RETRIED,
     REVIEWED,
     SINGLE,
     TRUTH,
-    accepted_attributes,
     accepted_count_of,
     copy_of,
     counts_of,
     counts_partition,
-    deleted_item,
-    deleted_of,
     image_item,
     image_of,
     job_item,
     job_model_attributes,
     job_of,
     jobs_partition,
-    keys_of_job,
     listing_of,
     merged_of,
     min_scores_as_text,
     moment_in,
+    open_item,
     partition,
     resend_item,
     resend_of,
     result_item,
-    runs_as_text,
     single_job_item,
     single_job_of,
-    stated,
-    times_as_text,
     truth_item,
     truth_of,
 )
+from core.jobs.lifecycle import DeletedJobs, OpenJobs, no_job
 from core.jobs.models import (
-    AcceptedCount,
     Counts,
-    DeletedJob,
     ImageRecord,
     Job,
     JobStatus,
-    MergedFile,
     MinScores,
-    OpenJob,
     Resend,
-    ResultsCopy,
     SourceListing,
     TrueLabel,
     with_accepted,
@@ -139,7 +124,7 @@ from core.messages import ClassificationResult
 from core.model_catalog import JobModel
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
-from services.table import EXPIRES_AT, LAST, Item, TableBusyError
+from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
 
 MAX_CHANGES = 10
 """Writes of one change of a job while others change it at the same moment."""
@@ -201,7 +186,7 @@ class JobStore(JobReader):
             attributes, values = {MIN_SCORES: min_scores_as_text(after)}, {"before": min_scores_as_text(before)}
             if self.table.set(JOBS, job.job_id, attributes, unchanged, values):
                 self._copy_to_owner(job, attributes)
-                self.reopen(job.job_id, touched_at)
+                OpenJobs(self.table).reopen(job.job_id, touched_at)
                 return replace(job, min_scores=after)
             job = self.job(job.job_id)
         raise _changed_often(job)
@@ -293,35 +278,6 @@ class JobStore(JobReader):
             stopped=str(cancelled.get("reason", "")) if cancelled else "",
         )
 
-    # Cancelling
-
-    def put_cancelled(self, job_id: str, at: datetime, reason: str = "") -> None:
-        """Mark a job as cancelled `at` that time, and as open; the mark of an earlier cancelling stays.
-
-        The controller gives a `reason`, the job's user none.
-        """
-        # Open first: the controller finds the mark in the open jobs.
-        self.reopen(job_id, at)
-        item = {"pk": counts_partition(job_id), "sk": CANCELLED, "at": at.isoformat(), **stated({"reason": reason})}
-        self.table.put_if(item, "attribute_not_exists( #pk )")
-
-    def delete_cancelled(self, job_id: str) -> None:
-        """Delete the mark of `put_cancelled`, if there is one."""
-        self.table.delete_all([(counts_partition(job_id), CANCELLED)])
-
-    def put_resumed(self, job_id: str) -> None:
-        """Record that a job goes on which the controller cancelled: it does not do so again."""
-        self.table.put_all([{"pk": counts_partition(job_id), "sk": RESUMED}])
-
-    def is_resumed(self, job_id: str) -> bool:
-        """Return whether the job went on after the controller cancelled it."""
-        return self.table.get(counts_partition(job_id), RESUMED) is not None
-
-    def cancelled_jobs(self, job_ids: Collection[str]) -> set[str]:
-        """Return those of `job_ids`, each once, that are cancelled."""
-        found = self.table.get_all([(counts_partition(job_id), CANCELLED) for job_id in job_ids])
-        return {str(item["pk"]).partition("#")[2] for item in found}
-
     def taking_images(self, job_ids: Collection[str]) -> dict[str, Job]:
         """Return the jobs with these ids, each once, that exist and are not cancelled, by id, in one read."""
         keys = [key for job_id in job_ids for key in ((JOBS, job_id), (counts_partition(job_id), CANCELLED))]
@@ -329,108 +285,6 @@ class JobStore(JobReader):
         cancelled = {str(item["pk"]).partition("#")[2] for item in items if item["pk"] != JOBS}
         jobs = (job_of(item) for item in items if item["pk"] == JOBS)
         return {job.job_id: job for job in jobs if job.job_id not in cancelled}
-
-    # Jobs of single images
-
-    def current_single_jobs(self, owners: Collection[str], now: datetime) -> dict[str, Job]:
-        """Return the current jobs for the single images of these users, by user; not all users have one.
-
-        A current job may not exist yet, and may have been deleted or cancelled since.
-        """
-        items = self.table.get_all([(SINGLE, jobs_partition(owner)) for owner in dict.fromkeys(owners)])
-        jobs = [single_job_of(item) for item in items if int(item[EXPIRES_AT]) > now.timestamp()]
-        return {job.owner: job for job in jobs}
-
-    def make_current_single_job(self, job: Job, now: datetime, until: datetime, before: str) -> bool:
-        """Make a job the current one for the single images of its owner until a moment.
-
-        Returns False, and changes nothing, if another job is current that is not the job with the id `before`.
-        """
-        return self.table.put_if(
-            single_job_item(job, until),
-            "attribute_not_exists( #pk ) OR #expires_at <= :now OR #job_id = :before",
-            {"now": int(now.timestamp()), "before": before},
-        )
-
-    # Deletion
-
-    def delete(self, *jobs: Job) -> None:
-        """Delete jobs: they no longer exist, and the controller removes their remaining items and objects."""
-        # The marks first: if a process dies in between, the controller deletes the jobs.
-        self.table.put_all([deleted_item(job) for job in jobs])
-        self.table.delete_all([key for job in jobs for key in keys_of_job(job)])
-
-    def expire(self, job: Job, is_due: Callable[[], bool]) -> bool:
-        """Delete a job unless it is open or being deleted; return whether it was deleted.
-
-        The web tier marks a job as open and then checks whether it is marked as expiring; this method does the same
-        in the other order. So at least one of the two sees the other: the images are rejected, or the job stays.
-
-        The state of the job before the mark may be outdated: its last result may have arrived since, or another
-        controller may have taken over. Once the job is marked and not open, it is not used any more, so `is_due` is
-        called then. If a controller is frozen later, its successor removes its mark, and each mark has its own value.
-
-        Args:
-            job: the job to delete.
-            is_due: returns whether the job may expire, by its current items, and this process may still act.
-        """
-        if self.is_open(job.job_id):
-            return False
-        mark, ours, is_marked = deleted_item(job), {"ours": new_id()}, f"#{EXPIRING} = :ours"
-        try:
-            if (
-                self.table.put_if({**mark, EXPIRING: ours["ours"]}, "attribute_not_exists( #pk )")
-                and not self.is_open(job.job_id)
-                and is_due()
-                and self.table.put_if(mark, is_marked, ours)
-            ):
-                self.table.delete_all(keys_of_job(job))
-                return True
-        finally:
-            # Also if the mark was refused: a put with a lost reply is repeated, and the repeat is refused. Until the
-            # mark is removed, uploads to the job are refused.
-            self.table.delete_if(DELETED, job.job_id, is_marked, ours)
-        return False
-
-    def cancel_expiries(self) -> None:
-        """Remove the marks of expiries that a controller started and did not complete."""
-        for item in list(self.table.query(DELETED, FIRST_ID, LAST)):
-            if EXPIRING in item:
-                # Only this mark: another controller may have deleted the job since it was read.
-                self.table.delete_if(DELETED, str(item["sk"]), f"#{EXPIRING} = :read", {"read": item[EXPIRING]})
-
-    def deleted_jobs(self) -> list[DeletedJob]:
-        """Return the deleted jobs that may have items or objects left."""
-        return [deleted_of(item) for item in self.table.query(DELETED, FIRST_ID, LAST) if EXPIRING not in item]
-
-    def remove_items(self, job: DeletedJob, max_items: int) -> int:
-        """Remove up to `max_items` items of a deleted job; return how many were found, 0 when none is left."""
-        places = [
-            (partition_key, FIRST_ID, LAST) for partition_key in (partition(job.job_id), counts_partition(job.job_id))
-        ]
-        places.append((DEAD_LETTERS, f"{job.job_id}-", f"{job.job_id}-{LAST}"))
-        keys = [
-            (partition_key, str(item["sk"]))
-            for partition_key, low, high in places
-            for item in self.table.query(partition_key, low, high, limit=max_items)
-        ][:max_items]
-        self.table.delete_all([*keys, *keys_of_job(job)])
-        return len(keys)
-
-    def mark_if_removed(self, job_id: str) -> None:
-        """Mark a job that does not exist as deleted again, so that items written after its removal are removed.
-
-        Each mark has its own value, so that a removal that ends at this moment does not delete it.
-        """
-        if not self.existing([job_id]):
-            self.table.set(DELETED, job_id, {MARKED_AGAIN: new_id()})
-
-    def unmark_deleted(self, job: DeletedJob) -> None:
-        """Remove the mark of a deleted job that has nothing left, unless it was marked again meanwhile."""
-        if job.marked_again:
-            self.table.delete_if(DELETED, job.job_id, f"#{MARKED_AGAIN} = :read", {"read": job.marked_again})
-        else:
-            self.table.delete_if(DELETED, job.job_id, f"attribute_not_exists( #{MARKED_AGAIN} )")
 
     # Images
 
@@ -441,22 +295,13 @@ class JobStore(JobReader):
         are then marked again, as touched later.
         """
         job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
-        opened = [_open_item(job_id, touched_at) for job_id in job_ids]
+        opened = [open_item(job_id, touched_at) for job_id in job_ids]
         began = self.clock.monotonic()
         self.table.put_all([*opened, *(image_item(image) for image in images)])
         if (seconds := self.clock.monotonic() - began) > SLOW_RECORD_SECONDS:
             later = touched_at + timedelta(seconds=seconds)
-            self.table.put_all([_open_item(job_id, later) for job_id in job_ids])
-        self._check_not_deleted(job_ids)
-
-    def reopen(self, job_id: str, touched_at: datetime) -> None:
-        """Mark a job as open: it may have images without a result."""
-        self.table.put_all([_open_item(job_id, touched_at)])
-        self._check_not_deleted([job_id])
-
-    def _check_not_deleted(self, job_ids: Sequence[str]) -> None:
-        for item in self.table.get_all([(DELETED, job_id) for job_id in job_ids]):
-            raise no_job(str(item["sk"]))
+            self.table.put_all([open_item(job_id, later) for job_id in job_ids])
+        DeletedJobs(self.table).check_none(job_ids)
 
     def find_images(
         self, refs: Collection[ImageRef]
@@ -481,7 +326,7 @@ class JobStore(JobReader):
     def put_retried(self, job_id: str, at: datetime) -> None:
         """Record when failed images of a job were last retried, and mark it as open; after the images themselves."""
         self.table.put_all(
-            [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, _open_item(job_id, at)]
+            [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, open_item(job_id, at)]
         )
 
     def retried_at(self, job_id: str) -> datetime | None:
@@ -494,24 +339,6 @@ class JobStore(JobReader):
         keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
         self.table.delete_all(
             [(partition_key, f"{kind}{image_id}") for partition_key, image_id in keys for kind in (IMAGE, RESULT)]
-        )
-
-    def put_accepted_count(self, job_id: str, writer_id: str, count: AcceptedCount) -> None:
-        """Record how many images the process `writer_id` has accepted for the job in total; never lowers it."""
-        self.table.set(
-            counts_partition(job_id),
-            f"{ACCEPTED}{writer_id}",
-            accepted_attributes(count),
-            condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
-        )
-
-    def put_accepted_counts(self, counts: Mapping[str, tuple[str, AcceptedCount]]) -> None:
-        """Record the counts of several jobs, by their ids; no other process may write under these writer ids."""
-        self.table.put_all(
-            [
-                {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", **accepted_attributes(count)}
-                for job_id, (writer_id, count) in counts.items()
-            ]
         )
 
     def image(self, ref: ImageRef) -> ImageRecord:
@@ -589,72 +416,8 @@ class JobStore(JobReader):
             [(partition(job.job_id), f"{TRUTH}{image_id}") for image_id, truth in truths.items() if truth is None]
         )
         if not self.existing([job.job_id]):
-            self.mark_if_removed(job.job_id)
+            DeletedJobs(self.table).mark_if_removed(job.job_id)
             raise no_job(job.job_id)
-
-    # Counts
-
-    def counts(self, job_id: str) -> Counts:
-        """Return the counts of a job that the controller last stored."""
-        item = self.table.get(counts_partition(job_id), COUNTED)
-        return Counts() if item is None else counts_of(item)
-
-    def store_counts(self, job_id: str, counts: Counts, token: int = 0) -> bool:
-        """Store a job's counts, absolute; only the controller does.
-
-        Return False if a controller with a later fencing `token` has stored counts.
-        """
-        attributes: dict[str, str | int] = {
-            "done": counts.done,
-            "cached": counts.cached,
-            "failed": counts.failed,
-            "images": counts.images,
-            "system_retried": counts.system_retried,
-            "resends": counts.resends,
-            "cancelled": counts.cancelled,
-            **times_as_text(counts.first_result_at, counts.last_result_at),
-            **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
-            **runs_as_text(counts),
-        }
-        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
-
-    def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
-        """Record the file with all results of a job; `token` and the return value are as in `store_counts`."""
-        item = {"key": merged.key, "edition": merged.edition, "at": merged.written_at.isoformat()}
-        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": MERGED, **item}, token)
-
-    def delete_merged(self, job_id: str, touched_at: datetime) -> None:
-        """Delete the record of `put_merged`, and mark the job as open, so that the file is written again.
-
-        Raises:
-            NotFoundError: the job was deleted; it is marked again, since a file may have been written since.
-        """
-        self.mark_if_removed(job_id)
-        self.reopen(job_id, touched_at)
-        self.table.delete_all([(counts_partition(job_id), MERGED)])
-
-    def put_copy(self, job_id: str, copy: ResultsCopy, token: int = 0) -> bool:
-        """Record the user's copy of the results file; `token` and the return value are as in `store_counts`."""
-        item = {"version": copy.version, "error": copy.error}
-        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COPIED, **item}, token)
-
-    # Open jobs
-
-    def open_jobs(self) -> list[OpenJob]:
-        """Return the jobs that may have images without a result."""
-        return [OpenJob(str(item["sk"]), str(item["touched_at"])) for item in self.table.query(OPEN, FIRST_ID, LAST)]
-
-    def is_open(self, job_id: str) -> bool:
-        """Return whether the job may have images without a result."""
-        return self.table.get(OPEN, job_id) is not None
-
-    def count_open(self) -> int:
-        """Return how many jobs may have images without a result."""
-        return self.table.count(OPEN, FIRST_ID)
-
-    def close(self, job: OpenJob) -> bool:
-        """Mark a job as not open unless images were added since it was read; return whether it was marked."""
-        return self.table.delete_if(OPEN, job.job_id, "#touched_at = :touched_at", {"touched_at": job.touched_at})
 
 
 def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
@@ -665,15 +428,33 @@ def _changed_often(job: Job) -> TableBusyError:
     return TableBusyError(f"job {job.job_id!r} changed {MAX_CHANGES} times while it was changed here: try again")
 
 
-def no_job(job_id: str) -> NotFoundError:
-    """Return the error for a job that does not exist, or belongs to another user."""
-    return NotFoundError(f"there is no job {job_id!r}")
-
-
 def no_image(ref: ImageRef) -> NotFoundError:
     """Return the error for an image that does not exist."""
     return NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
 
 
-def _open_item(job_id: str, touched_at: datetime) -> Item:
-    return {"pk": OPEN, "sk": job_id, "touched_at": touched_at.isoformat()}
+@dataclass(frozen=True)
+class SingleJobs:
+    """Which job takes the single images of each user at present; errors are those of `JobStore`."""
+
+    table: Table
+
+    def find_current(self, owners: Collection[str], now: datetime) -> dict[str, Job]:
+        """Return the current jobs of these users, by user; not all users have one.
+
+        A current job may not exist yet, and may have been deleted or cancelled since.
+        """
+        items = self.table.get_all([(SINGLE, jobs_partition(owner)) for owner in dict.fromkeys(owners)])
+        jobs = [single_job_of(item) for item in items if int(item[EXPIRES_AT]) > now.timestamp()]
+        return {job.owner: job for job in jobs}
+
+    def make_current(self, job: Job, now: datetime, until: datetime, before: str) -> bool:
+        """Make a job the current one of its owner until a moment.
+
+        Returns False, and changes nothing, if another job is current that is not the job with the id `before`.
+        """
+        return self.table.put_if(
+            single_job_item(job, until),
+            "attribute_not_exists( #pk ) OR #expires_at <= :now OR #job_id = :before",
+            {"now": int(now.timestamp()), "before": before},
+        )

@@ -47,6 +47,8 @@ from playwright.sync_api import (
 )
 
 from core.ids import ImageRef, input_key, new_id
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
@@ -407,9 +409,9 @@ class WrittenJob:
             list(writers.map(self.store.put_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
         for image in chosen[len(chosen) - failures :]:
             self.store.put_failed(failed(image))
-        before = self.store.counts(self.job.job_id)
+        before = JobFigures(self.store.table).counts(self.job.job_id)
         now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-        self.store.store_counts(
+        JobFigures(self.store.table).store_counts(
             self.job.job_id,
             replace(
                 before,
@@ -453,12 +455,12 @@ def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[C
         with ThreadPoolExecutor(4) as writers:
             parts = [images[at : at + 500] for at in range(0, count, 500)]
             list(writers.map(lambda part: store.record_images(part, job.created_at), parts))
-        for opened in store.open_jobs():
+        for opened in OpenJobs(store.table).find_all():
             if opened.job_id == job.job_id:
-                store.close(opened)
-        store.put_accepted_count(job.job_id, "test", AcceptedCount(count))
+                OpenJobs(store.table).close(opened)
+        JobFigures(store.table).put_accepted_count(job.job_id, "test", AcceptedCount(count))
         return WrittenJob(store, job, images)
 
     yield write
     for job in store.jobs_of(made).values():  # a test may have deleted some
-        store.delete(job)
+        DeletedJobs(store.table).delete(job)

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from core.fleet.store import FLEET, FleetStore
 from core.ids import ImageRef, new_id
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import crashed_worker
@@ -340,7 +341,7 @@ def given_up(system: System) -> Iterator[tuple[str, list[str]]]:
     records = store.images_of([ImageRef(job_id, image_id) for image_id in image_ids])
     DeadLetterStore(store).put_each([failed(record, crashed_worker(5).message) for record in records.values()])
     yield job_id, sorted(image_ids)
-    store.delete(store.job(job_id))
+    DeletedJobs(store.table).delete(store.job(job_id))
 
 
 @pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, exp
 
 from app_tier import central_crop
 from core.ids import ImageRef, input_key, new_id
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import Cancellations
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, MinScores
 from core.messages import LabelScore
 from fleetsight_client.api import ApiClient
@@ -166,7 +168,7 @@ def test_images_that_are_added_while_the_page_is_open_appear(
     ref = ImageRef(written.job.job_id, new_id())
     late = ImageRecord(ref, "late.jpg", input_key(ref, "jpg"), 10, datetime.now(UTC))
     written.store.record_images([late], datetime.now(UTC))
-    written.store.put_accepted_count(written.job.job_id, "test", AcceptedCount(4))
+    JobFigures(written.store.table).put_accepted_count(written.job.job_id, "test", AcceptedCount(4))
     expect(page.locator(".tile")).to_have_count(4)
     expect(page.locator('[data-slot="accepted"]')).to_have_text("4")
 
@@ -508,9 +510,11 @@ def test_a_finished_job_retried_or_decided_elsewhere_is_updated_when_the_page_is
     figures = page.locator('[data-slot="done"], .chip[data-state="failed"] .count')
     expect(figures).to_have_text(["2", "1"])
     expect(page.locator("#state")).not_to_have_class(re.compile("live"))
-    counts = written.store.counts(written.job.job_id)
+    counts = JobFigures(written.store.table).counts(written.job.job_id)
     written.store.put_done([answer_of(written.images[2], 2)])
-    written.store.store_counts(written.job.job_id, replace(counts, done=3, failed=0), token=LATEST_TOKEN)
+    JobFigures(written.store.table).store_counts(
+        written.job.job_id, replace(counts, done=3, failed=0), token=LATEST_TOKEN
+    )
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(figures).to_have_text(["3", "0"])
     expect(page.locator("#list .tile.done")).to_have_count(3)
@@ -674,7 +678,9 @@ def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_a
 ) -> None:
     written = write_job(3)
     written.store.put_done([answer_of(written.images[0], 0).model_copy(update={"attempts": 3})])
-    written.store.store_counts(written.job.job_id, Counts(1, 0, 3, system_retried=1), token=LATEST_TOKEN)
+    JobFigures(written.store.table).store_counts(
+        written.job.job_id, Counts(1, 0, 3, system_retried=1), token=LATEST_TOKEN
+    )
     open_live(page, written.path)
     expect(page.locator("#list .retries").first).to_have_text("Tried 3 times: a worker failed")
     expect(page.locator('[data-slot="system_retries"]')).to_contain_text("The system retried 1 image:")
@@ -1172,7 +1178,7 @@ def test_a_stopped_job_without_an_image_to_retry_can_be_resumed(
     for image in written.images:
         written.store.put_failed(failed(image, code="undecodable", attempt=1))
     reason = "4 of 4 images failed, more than 5%, most as undecodable"
-    written.store.put_cancelled(written.job.job_id, datetime.now(UTC), reason)
+    Cancellations(written.store.table).cancel(written.job.job_id, datetime.now(UTC), reason)
     open_live(page, written.path)
     expect(page.locator("#state")).to_have_text("stopped")
     page.get_by_role("button", name="Resume the job").click()

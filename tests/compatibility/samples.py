@@ -46,6 +46,8 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.listings import ListedPage, ListingStore, SourceObject
 from core.jobs.models import (
     AcceptedCount,
@@ -63,7 +65,7 @@ from core.jobs.models import (
 from core.jobs.notifications import NotificationStore
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.shares import ShareStore
-from core.jobs.store import JobStore
+from core.jobs.store import JobStore, SingleJobs
 from core.messages import (
     CANCELLED,
     GONE,
@@ -195,7 +197,7 @@ def _fill_jobs(store: JobStore) -> None:
         for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
     ]
     store.record_images(records, NOW)
-    store.put_accepted_count(JOB, "writer", AcceptedCount(4, 1, NOW, NOW))
+    JobFigures(store.table).put_accepted_count(JOB, "writer", AcceptedCount(4, 1, NOW, NOW))
     store.put_done([_result(DONE)])
     cancelled = failed(FAILED, CANCELLED, worker="controller", attempts=0, attempt=1).response()
     given_up = failed(GIVEN_UP, crashed_worker(5), worker="controller", attempts=5, attempt=1).response()
@@ -208,18 +210,18 @@ def _fill_jobs(store: JobStore) -> None:
         done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, cached=1, runs=((1, 2), (2, 1)),
         system_retried=1, resends=2, first_cached_at=NOW, last_cached_at=NOW, cancelled=1,
     )  # fmt: skip
-    store.store_counts(JOB, counts, token=3)
-    store.put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
-    store.put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
+    JobFigures(store.table).store_counts(JOB, counts, token=3)
+    JobFigures(store.table).put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
+    JobFigures(store.table).put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
     store.put_retried(JOB, NOW)
-    store.put_cancelled(JOB, NOW)
-    store.put_resumed(JOB)
+    Cancellations(store.table).cancel(JOB, NOW)
+    Cancellations(store.table).resume(JOB)
     now = int(NOW.timestamp())
     for share in (Share("link", now + 9, now, "revoked", "digest"), Share("to", now + 9, now, "", "", EMAIL)):
         ShareStore(store.table).add(JOB, share, now)
     single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True, model=JOB_MODEL)
-    store.make_current_single_job(single, NOW, NOW + timedelta(hours=1), "")
-    store.delete(deleted)
+    SingleJobs(store.table).make_current(single, NOW, NOW + timedelta(hours=1), "")
+    DeletedJobs(store.table).delete(deleted)
     PutIntents(store.table).declare(PutIntent(UPLOAD, JOB, (WAITING.image_id,), KEY, is_upload=True))
 
     listings = ListingStore(store)
@@ -392,10 +394,10 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "resends": store.resends(JOB),
         "truths": store.truths(JOB),
         "image": store.whole_image(DONE, lambda job: job.owner == OWNER),
-        "counts": store.counts(JOB),
-        "single job": store.current_single_jobs([OWNER], NOW),
-        "open jobs": store.open_jobs(),
-        "deleted jobs": store.deleted_jobs(),
+        "counts": JobFigures(store.table).counts(JOB),
+        "single job": SingleJobs(store.table).find_current([OWNER], NOW),
+        "open jobs": OpenJobs(store.table).find_all(),
+        "deleted jobs": DeletedJobs(store.table).find_all(),
         "shared jobs": ShareStore(store.table).shared_with(EMAIL, 9),
         "pending listings": listings.pending(),
         "listing": listings.find(SOURCED),

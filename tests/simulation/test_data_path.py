@@ -11,6 +11,7 @@ import pytest
 
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.items import image_item
+from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
 from services.clock import Clock
@@ -108,7 +109,7 @@ def upload_while_frozen(world: World, where: str) -> None:
     assert world.frozen
     world.clients.upload(world.clients.jobs[0], [(1, "good")], "plain")
     world.run(3_700, 370)
-    assert not JobStore(world.table).open_jobs()
+    assert not OpenJobs(world.table).find_all()
     world.thaw()
     world.run(60, 6)
 
@@ -138,7 +139,7 @@ def test_a_controller_that_was_frozen_until_a_job_was_deleted_leaves_nothing_of_
         assert world.frozen
         world.clients.delete(world.clients.jobs[0])
         world.run(2 * LINGER_SECONDS, 20)
-        assert not JobStore(world.table).deleted_jobs()
+        assert not DeletedJobs(world.table).find_all()
 
     assert settled(False, act).clients.deleted
 
@@ -233,7 +234,9 @@ def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either
 
 
 def test_a_tombstone_that_a_retry_leaves_is_deleted_by_the_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "resume_job", lambda ingest, job, _: ingest.store.delete_cancelled(job.job_id))
+    monkeypatch.setattr(
+        retry, "resume_job", lambda ingest, job, _: Cancellations(ingest.store.table).remove(job.job_id)
+    )
     monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
 
     def act(world: World) -> None:

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model
@@ -40,7 +41,7 @@ def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
     """Record images of a job, and count them; return them in the order of their ids."""
     records = [record(job, filename) for filename in filenames]
     store.record_images(records, NOW)
-    store.put_accepted_count(job.job_id, "writer", AcceptedCount(len(records)))
+    JobFigures(store.table).put_accepted_count(job.job_id, "writer", AcceptedCount(len(records)))
     return sorted(records, key=lambda added: added.ref.image_id)
 
 
@@ -88,8 +89,8 @@ def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime
     resends, results = store.resends(job_id), dict(store.summaries(job_id))
     retried = resends.keys() | {image_id for image_id, result in results.items() if result.attempts > 1}
     sent = sum(resend.times for resend in resends.values())
-    counts = replace(store.counts(job_id), system_retried=len(retried), resends=sent)
-    store.store_counts(job_id, counts, token=LATEST_TOKEN)
+    counts = replace(JobFigures(store.table).counts(job_id), system_retried=len(retried), resends=sent)
+    JobFigures(store.table).store_counts(job_id, counts, token=LATEST_TOKEN)
 
 
 def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> None:
@@ -101,7 +102,7 @@ def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> 
             store.put_failed(response)
     good = sum(response.status == "done" for response in responses)
     images = store.count_images(job.job_id)
-    store.store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))
+    JobFigures(store.table).store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))
 
 
 def picture(form: str = "JPEG", size: tuple[int, int] = (16, 12), shade: int = 0) -> bytes:

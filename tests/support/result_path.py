@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
@@ -61,7 +62,7 @@ def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
 
 
 def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
-    counts = store.counts(job_id)
+    counts = JobFigures(store.table).counts(job_id)
     return counts.done, counts.failed, counts.images
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, failed
@@ -128,7 +129,7 @@ class ResultsSite:
         """Retry a failed image, as the web tier does."""
         before = self.store.image(ref)
         after = replace(before, attempt=before.attempt + 1, retried_at=EPOCH)
-        self.store.reopen(ref.job_id, EPOCH)
+        OpenJobs(self.store.table).reopen(ref.job_id, EPOCH)
         assert self.store.replace_image(before, after)
         if request:
             self.requests.send([message(after)])

@@ -13,12 +13,13 @@ from flask import request
 
 from core.credentials import Revocation
 from core.ids import ImageRef
+from core.jobs.lifecycle import DeletedJobs, OpenJobs, no_job
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, MinScores, Share, TrueLabel
 from core.jobs.notifications import Channel, Notification, NotificationStore
 from core.jobs.reader import JobReader
 from core.jobs.shares import ShareStore, digest_of
-from core.jobs.store import JobStore, no_job
+from core.jobs.store import JobStore
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.table import CLOUD_ERRORS, LAST
@@ -178,7 +179,7 @@ class UserJobs(JobReader):
 
     def delete(self, job_id: str) -> None:
         """Delete a job."""
-        self._store.delete(self.job(job_id))
+        DeletedJobs(self.table).delete(self.job(job_id))
 
     def pages(self) -> Iterator[tuple[Job, ...]]:
         """Yield all jobs, newest first, page by page."""
@@ -191,7 +192,7 @@ class UserJobs(JobReader):
     def delete_all(self) -> None:
         """Delete all jobs; raises as `delete`."""
         for jobs in self.pages():
-            self._store.delete(*jobs)
+            DeletedJobs(self.table).delete(*jobs)
 
     def image(self, ref: ImageRef) -> tuple[Job, ImageResult]:
         """Return a job and an image of it with its result, in one read.
@@ -236,7 +237,7 @@ class UserJobs(JobReader):
         self._known(job_id)
         notifications = NotificationStore(self.table)
         notifications.request(job_id, targets, utc_now(), page=page, secret=secret)
-        self._store.mark_if_removed(job_id)
+        DeletedJobs(self.table).mark_if_removed(job_id)
         return notifications.find(job_id)
 
     def shares(self, job_id: str) -> list[Share]:
@@ -257,9 +258,9 @@ class UserJobs(JobReader):
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: of all users, and of this user."""
         if not self.owner:
-            count = self._store.count_open()
+            count = OpenJobs(self.table).count()
             return count, count
-        opened = [job.job_id for job in self._store.open_jobs()]
+        opened = [job.job_id for job in OpenJobs(self.table).find_all()]
         return len(opened), len(self._store.existing(opened, self.owner))
 
     @property

@@ -5,6 +5,7 @@ SQS counts messages, not jobs. So the autoscaler reads the open jobs, and the co
 
 from dataclasses import dataclass, field
 
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
@@ -62,7 +63,7 @@ class LaterJobs:
         return QueueCounts(waiting, requests.total - waiting, 0)
 
     def _read(self, total: int) -> None:
-        opened = [each.job_id for each in self.store.open_jobs()]
+        opened = [each.job_id for each in OpenJobs(self.store.table).find_all()]
         found = self.store.jobs_of([each for each in opened if each not in self._jobs])
         self._jobs = {job_id: job for job_id, job in (self._jobs | found).items() if job_id in opened}
         for job_id in self._arrived.keys() - self._jobs.keys():

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from core.ids import ImageRef
+from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -64,8 +65,8 @@ class JobCanceller:
 
     def tick(self) -> float:
         """Fail some images of each cancelled job; return the seconds until the next round, 0 if some are left."""
-        opened = {job.job_id: job.touched_at for job in self.store.open_jobs()}
-        cancelled = sorted(self.store.cancelled_jobs(opened))
+        opened = {job.job_id: job.touched_at for job in OpenJobs(self.store.table).find_all()}
+        cancelled = sorted(Cancellations(self.store.table).find(opened))
         self._resumed.intersection_update(opened)
         # Others are not locked: one that is being read would delay all cancellings.
         for job_id in self.images.jobs.with_limit(sorted(opened.keys() - set(cancelled) - self._resumed)):
@@ -94,7 +95,7 @@ class JobCanceller:
         A label that replaced a failure is recorded, and the job stays open for its results file. A tombstone without
         a mark is deleted.
         """
-        if not self.store.cancelled_jobs([job_id]):
+        if not Cancellations(self.store.table).find([job_id]):
             align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
         refs = [ImageRef(job_id, image_id) for image_id in self.images.cancelled(job_id)]
         for page in in_batches(refs, PAGE):
@@ -102,7 +103,7 @@ class JobCanceller:
                 return False
             found = self.pool.map(lambda ref: self.recovery.result(ref, 0), page)
             if late := [result for result in found if result is not None and result.status == "done"]:
-                self.store.reopen(job_id, self.clock.utc_now())
+                OpenJobs(self.store.table).reopen(job_id, self.clock.utc_now())
                 self.recovery.results.record(late)
                 return False
         return True
@@ -111,7 +112,7 @@ class JobCanceller:
         """Cancel a job of which too many images failed; its images fail in the next round."""
         if (hopeless := self.images.hopeless(job_id, SAMPLE)) is None:
             return
-        if self.store.is_resumed(job_id):
+        if Cancellations(self.store.table).is_resumed(job_id):
             self._resumed.add(job_id)
             return
         reason, failed = hopeless
@@ -132,7 +133,7 @@ class JobCanceller:
         # In the meantime some may have got their results.
         records = self.images.read_again(job_id, self.images.still_missing(job_id, page))
         # After the attempts were read: a retry deletes the mark before it raises attempts, so those are never failed.
-        if records and self.tenure.active() and self.store.cancelled_jobs([job_id]):
+        if records and self.tenure.active() and Cancellations(self.store.table).find([job_id]):
             self.recovery.results.record(self._results(records))
             _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
         return not left

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from core.ids import job_folder, merged_key
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
@@ -87,7 +88,7 @@ class JobCleanup:
 
         A job that cannot be removed delays no other: the first error is raised at the end.
         """
-        began, deleted = self.clock.monotonic(), self.store.deleted_jobs()
+        began, deleted = self.clock.monotonic(), DeletedJobs(self.store.table).find_all()
         self._states = {job.job_id: self._states.get(job.job_id) or CleanupState(began) for job in deleted}
         due = [job for job in deleted if not self._state(job).is_removed or self._has_lingered(job, began)]
         errors: list[Exception] = []
@@ -118,7 +119,7 @@ class JobCleanup:
             _log.info("removed a deleted job", extra={"job": job.job_id, "objects_and_items": state.removed})
         state.removed, state.is_removed = 0, True
         if self._has_lingered(job, now):
-            self.store.unmark_deleted(job)
+            DeletedJobs(self.store.table).unmark(job)
 
     def _remove_portion(self, job: DeletedJob) -> bool | None:
         """Remove up to `PORTION` of each kind; return whether more may be left, None if this process may not act."""
@@ -134,7 +135,7 @@ class JobCleanup:
                 keys = bucket.list_keys(folder, PORTION)
                 bucket.delete_all(keys)
                 portions.append(len(keys))
-        portions.append(self.store.remove_items(job, PORTION))
+        portions.append(DeletedJobs(self.store.table).remove_items(job, PORTION))
         self._state(job).removed += sum(portions)
         return max(portions) == PORTION
 
@@ -161,7 +162,7 @@ class JobExpiry:
     def tick(self) -> float:
         """Delete the jobs that have expired; return the seconds until the next round."""
         if self.lifetime and self.tenure.active():
-            self.store.cancel_expiries()
+            DeletedJobs(self.store.table).cancel_expiries()
             newest = self.store.newest_job()
             if newest is not None:
                 self._delete_expired(newest.created_at + self.lifetime)
@@ -179,7 +180,7 @@ class JobExpiry:
                 self._ends[job.job_id] = end
             elif now > max(end, newest_end) + MAX_OVERDUE:
                 _log.warning("a job that expired long ago stays: is the clock right?", extra={"job": job.job_id})
-            elif self.store.expire(job, partial(self._is_due, job, now)):
+            elif DeletedJobs(self.store.table).expire(job, partial(self._is_due, job, now)):
                 _log.info("a job has expired", extra={"job": job.job_id})
 
     def _is_due(self, job: Job, now: datetime) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts
 from services.errors import FleetsightError
 from services.side_by_side import side_by_side
@@ -134,7 +135,7 @@ class CountsStore:
         if may_close:
             self._open -= {job_id}
         with self.jobs.hold(job_id) as job:
-            if job is None or self.jobs.store.counts(job_id) == job.summed():
+            if job is None or JobFigures(self.jobs.store.table).counts(job_id) == job.summed():
                 return True
             self.jobs.mark_changed(job_id)
         self.write([job_id], at_once=True)
@@ -148,7 +149,7 @@ class CountsStore:
         job_id, counts, change = summed
         error: Exception | None = None
         try:
-            if not self.jobs.store.store_counts(job_id, counts, self.jobs.tenure.token):
+            if not JobFigures(self.jobs.store.table).store_counts(job_id, counts, self.jobs.tenure.token):
                 error = StaleTokenError(f"a later controller has stored the counts of the job {job_id!r}")
         except (BotoCoreError, ClientError, FleetsightError) as raised:
             error = raised

@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from core.ids import first_id_of
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Counts, Job, with_cached
 from core.jobs.store import JobStore
 from core.messages import Model
@@ -219,7 +221,7 @@ class JobCache:
         finally:
             if not self.tenure.active():
                 for job_id in job_ids:
-                    self.store.mark_if_removed(job_id)
+                    DeletedJobs(self.store.table).mark_if_removed(job_id)
 
     def problem(self) -> str | None:
         """Return what slows all results down, for operators, or None."""
@@ -251,7 +253,7 @@ class JobCache:
             job = self.store.job(job_id)
         except NotFoundError:
             return None
-        stored = self.store.counts(job_id)
+        stored = JobFigures(self.store.table).counts(job_id)
         is_large = stored.images > LARGE_JOB
         if is_large and not self._large_reads.acquire(blocking=False):
             raise JobLoadingError(f"the job {job_id!r} is not read yet: other large ones are")

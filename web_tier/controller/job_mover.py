@@ -14,6 +14,7 @@ from itertools import compress
 from typing import Final
 
 from core.ids import first_id_of
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job
 from core.messages import Model
 from core.model_catalog import CatalogStore, JobModel
@@ -48,7 +49,7 @@ class JobMover:
             return CHECK_SECONDS
         store, model = self.images.jobs.store, catalog.default_version.for_job
         until = first_id_of(withdrawn.moved_at)
-        opened = {each.job_id: each.touched_at for each in store.open_jobs() if each.job_id < until}
+        opened = {each.job_id: each.touched_at for each in OpenJobs(store.table).find_all() if each.job_id < until}
         self._moved = {job_id: at for job_id, at in self._moved.items() if job_id in opened}
         for job_id, job in store.jobs_of(opened).items():
             is_touched = self._moved.get(job_id, opened[job_id]) != opened[job_id]

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
+from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
@@ -243,7 +244,7 @@ class Reconciler:
         # Heartbeats are messages, too, but no answers.
         answers = max(0, self.responses.counts().total - self.registry.active())
         messages = self.requests.counts().total + answers
-        listed_at, opened = self.clock.monotonic(), self.store.open_jobs()
+        listed_at, opened = self.clock.monotonic(), OpenJobs(self.store.table).find_all()
         self.counts.set_open_jobs(job.job_id for job in opened)
         before, self._watches = self._watches, {}
         answered = dict[MessageGroup, float]()
@@ -283,7 +284,7 @@ class Reconciler:
         # There may be a tombstone without a mark: of a process that cancelled the job in the moment of the retry and
         # ended, or of a cancelling after the moment at which the table was restored.
         is_suspect = (retried_at is not None and not is_quiet) or may_predate_table(job.job_id, self.tenure)
-        if is_suspect and not self.store.cancelled_jobs([job.job_id]):
+        if is_suspect and not Cancellations(self.store.table).find([job.job_id]):
             align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):
             self.images.resync(job.job_id)
@@ -297,7 +298,7 @@ class Reconciler:
         watch.missing, watch.group = missing.count, missing.group
         watch.waits.update(missing, now, watch.unknown_at)
         watch.unknown_at = listed_at
-        if may_close and is_counted and not missing.count and self.store.close(job):
+        if may_close and is_counted and not missing.count and OpenJobs(self.store.table).close(job):
             _log.info("closed a finished job", extra={"job": job.job_id})
         return watch.waits.requested_after(missing.answered) if missing.answered else None
 

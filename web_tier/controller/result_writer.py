@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Resend, with_answers
 from core.messages import ClassificationResult, is_cancelled
 from services.backoff import pause_seconds
@@ -148,7 +149,7 @@ class ResultWriter:
         _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
         older = {response.ref for response in responses if may_predate_table(response.image_id, self.jobs.tenure)}
         # This table has had the job of an image that was added later: then it has been deleted.
-        deleted = {job.job_id for job in self.jobs.store.deleted_jobs()} if older else set()
+        deleted = {job.job_id for job in DeletedJobs(self.jobs.store.table).find_all()} if older else set()
         lost = {ref for ref in older if ref.job_id not in deleted}
         if lost:
             extra = {"jobs": sorted({ref.job_id for ref in lost})}

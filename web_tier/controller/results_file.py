@@ -24,6 +24,8 @@ from botocore.exceptions import ClientError
 
 from core.config import S3Grant, is_granted
 from core.ids import ImageRef, merged_key
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
@@ -152,7 +154,7 @@ class ResultsFileWriter:
 
     def tick(self) -> float:
         """Check the jobs that are due; return the seconds until the next round."""
-        opened, now = self.store.open_jobs(), self.clock.monotonic()
+        opened, now = OpenJobs(self.store.table).find_all(), self.clock.monotonic()
         self._states = {job.job_id: self._states.get(job.job_id) or FileState(job.touched_at, now) for job in opened}
         for job in opened:
             state = self._states[job.job_id]
@@ -171,7 +173,7 @@ class ResultsFileWriter:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
         if state is None or not state.settled:
-            return not self.store.is_open(job_id)
+            return not OpenJobs(self.store.table).is_open(job_id)
         with suppress(NotFoundError):
             return self.store.status(job_id).edition == state.edition and self._are_all_retrying(state)
         return True  # the job is being deleted
@@ -229,10 +231,11 @@ class ResultsFileWriter:
             return False
         if not self.tenure.active():
             raise TenureOverError
+        figures = JobFigures(self.store.table)
         try:
             error = self.copier.copy(job, merged.key)
         except NotFoundError:
-            self.store.delete_merged(job.job_id, self.clock.utc_now())  # the file is missing, so it is written again
+            figures.delete_merged(job.job_id, self.clock.utc_now())  # the file is missing, so it is written again
             return False
         except Exception:  # noqa: BLE001 (it is logged and tried again)
             state.copy_failures += 1
@@ -242,17 +245,16 @@ class ResultsFileWriter:
             _log.warning("the results of a job could not be copied", extra=extra, exc_info=True)
             return False
         state.copy_failures = 0
-        if not self.store.put_copy(job.job_id, ResultsCopy(merged.version, error), self.tenure.token):
+        if not figures.put_copy(job.job_id, ResultsCopy(merged.version, error), self.tenure.token):
             raise TenureOverError
-        self.store.mark_if_removed(job.job_id)
+        DeletedJobs(self.store.table).mark_if_removed(job.job_id)
         _log.info("copied the results of a job", extra={"job": job.job_id, "refused": error})
         return True
 
     def _write(self, status: JobStatus, state: FileState) -> None:
         """Write the file, then record its edition: if the controller dies in between, the file is written again."""
         job_id, retrying = status.job.job_id, dict[ImageRef, ImageRecord]()
-        key = merged_key(job_id)
-        is_refused = False
+        key, figures, is_refused = merged_key(job_id), JobFigures(self.store.table), False
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
@@ -260,11 +262,11 @@ class ResultsFileWriter:
                 notifications = NotificationStore(self.store.table)
                 notifications.request(job_id, {"topic": self.topic_arn}, self.clock.utc_now(), is_bounded=False)
             merged = MergedFile(key, edition, self.clock.utc_now())
-            is_refused = not self.store.put_merged(job_id, merged, self.tenure.token)
+            is_refused = not figures.put_merged(job_id, merged, self.tenure.token)
         finally:
             if is_refused or not self.tenure.active():
                 # This controller may have been frozen and have replaced a later controller's file by an old one.
-                self.store.delete_merged(job_id, self.clock.utc_now())
+                figures.delete_merged(job_id, self.clock.utc_now())
         if is_refused:
             raise TenureOverError
         if status.merged is not None and status.merged.key != key:

@@ -34,6 +34,8 @@ from botocore.exceptions import ClientError
 from core.config import Config, is_granted
 from core.ids import MAX_POSITION, ImageRef, input_key, listed_id
 from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import (
     MAX_PAGE_BYTES,
     MAX_PAGE_OBJECTS,
@@ -166,7 +168,7 @@ class SourceImporter:
         finally:
             if not self.tenure.active():
                 # This controller may have been frozen, and the job may have been removed meanwhile.
-                self.ingest.store.mark_if_removed(job_id)
+                DeletedJobs(self.ingest.store.table).mark_if_removed(job_id)
         turns.failures = 0
         return has_more
 
@@ -181,7 +183,7 @@ class SourceImporter:
         listing = self._cancelled_or_resumed(job_id, reason)
         if listing.state != "listing":
             # A web process that resumes the job records that first, and deletes the mark last.
-            if not (reason and self.ingest.store.is_resumed(job_id)):
+            if not (reason and Cancellations(self.ingest.store.table).is_resumed(job_id)):
                 self._listings.end(job_id)
             return False
         page, is_first_try = self._listings.page(job_id, listing.listed), False
@@ -206,10 +208,10 @@ class SourceImporter:
 
     def _cancelled_or_resumed(self, job_id: str, reason: str | None) -> SourceListing:
         """Return the listing of a job after it was cancelled, or resumed after the controller had cancelled it."""
-        listing = self._listings.find(job_id)
+        listing, cancellations = self._listings.find(job_id), Cancellations(self.ingest.store.table)
         if listing.state == "listing" and reason is not None:
             return self._put(job_id, replace(listing, state="cancelled", paused_until=None))
-        if listing.state == "cancelled" and reason is None and self.ingest.store.is_resumed(job_id):
+        if listing.state == "cancelled" and reason is None and cancellations.is_resumed(job_id):
             return self._put(job_id, replace(listing, state="listing"))
         return listing
 
@@ -290,7 +292,7 @@ class SourceImporter:
             chosen, renewed_at = self._within_quota(pending, waiting)
         self._check_active()
         if accepted:
-            self.ingest.store.put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
+            JobFigures(self.ingest.store.table).put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
         if waiting:
             self._put(job.job_id, replace(listing, paused_until=renewed_at))
             until = (renewed_at - self.clock.utc_now()).total_seconds() if renewed_at else 0.0

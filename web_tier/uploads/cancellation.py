@@ -21,6 +21,7 @@ is being deleted.
 from datetime import datetime
 
 from core.ids import cancelled_key
+from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus
 from core.jobs.store import JobStore
@@ -37,14 +38,14 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     """
     store, job_id = ingest.store, status.job.job_id
     # While images are retried, the counts have their earlier results.
-    if status.state == "finished" and not (status.retried_at and store.is_open(job_id)):
+    if status.state == "finished" and not (status.retried_at and OpenJobs(store.table).is_open(job_id)):
         return
     mark_cancelled(store, ingest.bucket, job_id, ingest.clock.utc_now())
 
 
 def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, reason: str = "") -> None:
     """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone."""
-    store.put_cancelled(job_id, at, reason)
+    Cancellations(store.table).cancel(job_id, at, reason)
     align_tombstone(store, inputs, job_id, is_cancelled=True)
 
 
@@ -59,7 +60,7 @@ def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelle
             inputs.put(key, TOMBSTONE, "text/plain", UNKEPT)
         else:
             inputs.delete_all([key])
-        before, is_cancelled = is_cancelled, bool(store.cancelled_jobs([job_id]))
+        before, is_cancelled = is_cancelled, bool(Cancellations(store.table).find([job_id]))
         if is_cancelled == before:
             return
 
@@ -75,9 +76,9 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     if reason is not None:
         if reason:
             # Before the mark is deleted, so that a process that ends here leaves a job that can be resumed again.
-            store.reopen(job_id, ingest.clock.utc_now())
-            store.put_resumed(job_id)
+            OpenJobs(store.table).reopen(job_id, ingest.clock.utc_now())
+            Cancellations(store.table).resume(job_id)
             if job.source:
                 ListingStore(store).put_pending(job_id, caller)
-        store.delete_cancelled(job_id)
+        Cancellations(store.table).remove(job_id)
         ingest.bucket.delete(cancelled_key(job_id))

@@ -31,6 +31,7 @@ from core.jobs.items import (
     requested_model_in,
     stated,
 )
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
@@ -253,7 +254,7 @@ def ingest_idempotent(
     accepted = ingest.store.images_of([record.ref for record in images.values()])
     if accepted:
         # The process that recorded them may have ended before it marked the job as open.
-        ingest.store.reopen(job.job_id, ingest.clock.utc_now())
+        OpenJobs(ingest.store.table).reopen(job.job_id, ingest.clock.utc_now())
         # It may have ended before it enqueued them, too.
         ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
     # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded

@@ -40,6 +40,7 @@ from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
+from core.jobs.figures import JobFigures
 from core.jobs.models import AcceptedCount, ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
@@ -521,10 +522,10 @@ class ImageIngest:
         counts = {job_id: self.counter.add(job_id, n, cached[job_id], now) for job_id, n in images.items()}
         try:
             if len(counts) > 1:
-                self.store.put_accepted_counts(counts)
+                JobFigures(self.store.table).put_accepted_counts(counts)
             else:
                 for job_id, (writer_id, count) in counts.items():
-                    self.store.put_accepted_count(job_id, writer_id, count)
+                    JobFigures(self.store.table).put_accepted_count(job_id, writer_id, count)
         except CLOUD_ERRORS:
             # The records exist, and the controller counts those.
             _log.warning("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)}, exc_info=True)

@@ -28,6 +28,7 @@ from ulid import ULID
 
 from core.ids import ImageRef, form_key, input_key, new_id, positioned_id
 from core.images import FORMATS, too_large
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from services.errors import NotFoundError
@@ -131,7 +132,7 @@ class PresignedUploads:
         accepted = self.ingest.store.images_of([image.ref for image in manifest.images.values()])
         if accepted:
             # The process that recorded them may have died before it marked the job as open.
-            self.ingest.store.reopen(job.job_id, self.ingest.clock.utc_now())
+            OpenJobs(self.ingest.store.table).reopen(job.job_id, self.ingest.clock.utc_now())
         pending = [image for image in manifest.images.values() if image.ref not in accepted]
         is_open = bool(pending) and self._renew(upload_id)
         taken = self.ingest.pool.map(lambda image: self._take(job, image, is_open=is_open), pending)

@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
@@ -189,7 +190,7 @@ def retry_images(
             # Before the requests: workers classify no image of a cancelled job.
             resume_job(ingest, job, quota.caller)
             # Before the records, so that the controller watches the claimed images, and the job does not expire.
-            ingest.store.reopen(job_id, at)
+            OpenJobs(ingest.store.table).reopen(job_id, at)
         claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
         claimed = [retry for retry, is_ours in zip(stored, claims, strict=True) if is_ours]
         sent = reservation.commit(_send(ingest, job, claimed, at))

@@ -22,6 +22,7 @@ from datetime import timedelta
 from core.format import short_date
 from core.ids import ImageRef, new_job_id
 from core.jobs.models import ImageRecord, Job, MinScores
+from core.jobs.store import SingleJobs
 from core.model_catalog import JobModel
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
@@ -248,7 +249,8 @@ class SingleImages:
 
     def _current_jobs(self, late: Collection[_OpenJob]) -> dict[str, Job]:
         """Return the current jobs that other processes have for the users of new jobs, by the id of the new job."""
-        found = self.ingest.store.current_single_jobs([each.job.owner for each in late], self.clock.utc_now())
+        jobs = SingleJobs(self.ingest.store.table)
+        found = jobs.find_current([each.job.owner for each in late], self.clock.utc_now())
         return {
             each.job.job_id: job
             for each in late
@@ -261,7 +263,7 @@ class SingleImages:
         """Make a new job the current one of its user; return False if another process has been faster."""
         until = new.job.created_at + MAX_JOB_AGE
         try:
-            return self.ingest.store.make_current_single_job(new.job, self.clock.utc_now(), until, new.before)
+            return SingleJobs(self.ingest.store.table).make_current(new.job, self.clock.utc_now(), until, new.before)
         except CLOUD_ERRORS:
             _log.warning(
                 "a job for single images could not be made the current one, so others may have their own",

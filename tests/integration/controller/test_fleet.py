@@ -12,6 +12,7 @@ from flask import Flask, request
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
+from core.jobs.figures import JobFigures
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.sqs import Queue
@@ -80,7 +81,7 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
     wait_until(lambda: scene.workers() == 3, "two others replace workers that ended while images wait")
     scene.respond([done(ref) for ref in refs])
     wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    assert scene.wiring.store.counts(refs[0].job_id).done == 65
+    assert JobFigures(scene.wiring.store.table).counts(refs[0].job_id).done == 65
 
 
 def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(

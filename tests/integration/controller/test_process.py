@@ -15,6 +15,8 @@ import yaml
 
 from core.fleet.store import FleetStore
 from core.ids import merged_key
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import AcceptedCount, Counts, MergedFile
 from scripts.run.supervisor import ManagedProcess
 from services.lease import Tenure
@@ -126,15 +128,15 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     work = {loop.name: loop.work for loop in loops}
     [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
     stored = Counts(5, 0, 5, hour_ago, hour_ago)
-    assert store.store_counts(counted.job_id, stored, token=9)
+    assert JobFigures(store.table).store_counts(counted.job_id, stored, token=9)
     scene.respond([done(counted)])
     while scene.wiring.responses.counts().visible:
         work["collector"].tick()
-    assert store.counts(counted.job_id).done == (1 if token > 9 else 5)
+    assert JobFigures(store.table).counts(counted.job_id).done == (1 if token > 9 else 5)
 
     store.put_done([done(merged)])
-    assert store.store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
-    assert store.put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
+    assert JobFigures(store.table).store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
+    assert JobFigures(store.table).put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
     work["results_files"].tick()
     status = store.status(merged.job_id)
     assert (status.merged is not None and status.merged.edition == status.edition) is (token > 9)
@@ -172,7 +174,7 @@ def test_a_finished_job_gets_its_file_and_is_closed_and_a_deleted_one_leaves_not
     refs = scene.add_job(30, request=False)
     job_id, running = refs[0].job_id, scene.add_job(3, request=False)
     for images in (refs, running):  # as the web tier does; a job without a count is empty, and needs no file
-        store.put_accepted_count(images[0].job_id, "writer", AcceptedCount(len(images)))
+        JobFigures(store.table).put_accepted_count(images[0].job_id, "writer", AcceptedCount(len(images)))
     long_ago = store.job(job_id).created_at - timedelta(seconds=QUIET_SECONDS + 1)
     store.put_done([done(ref).model_copy(update={"recorded_at": long_ago}) for ref in refs])  # no controller ran
     scene.start_controller()
@@ -180,12 +182,12 @@ def test_a_finished_job_gets_its_file_and_is_closed_and_a_deleted_one_leaves_not
     wait_until(lambda: store.status(job_id).merged, "there is a file of all results")
     lines = outputs.get(merged_key(job_id)).decode().splitlines()
     assert [json.loads(line)["image_id"] for line in lines] == sorted(ref.image_id for ref in refs)
-    store.delete(store.job(job_id))
+    DeletedJobs(store.table).delete(store.job(job_id))
     wait_until(lambda: not outputs.exists(merged_key(job_id)), "the file is removed")
     wait_until(lambda: keys_in(outputs, job_id) == [], "the predictions are removed")
     wait_until(lambda: keys_in(scene.wiring.inputs, job_id) == [], "the images are removed")
     wait_until(lambda: store.results(job_id) == {}, "the results are removed")
-    wait_until(lambda: store.open_jobs() == [], "the other job is closed")
+    wait_until(lambda: OpenJobs(store.table).find_all() == [], "the other job is closed")
     status = store.status(running[0].job_id)
     assert status.merged is not None
     assert status.merged.edition == status.edition

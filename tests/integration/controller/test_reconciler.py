@@ -6,6 +6,7 @@ import pytest
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, output_key
+from core.jobs.figures import JobFigures
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from scripts.demo_model.signs import samples
 from services.sqs import OutgoingMessage, Queue
@@ -106,7 +107,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     assert [sweeper.result(ref).label for ref in refs] == [sign.label for sign in signs]
     for ref in refs:
         assert Prediction.from_json(wiring.outputs.get(output_key(ref))).label == sweeper.result(ref).label
-    counts = wiring.store.counts(refs[0].job_id)
+    counts = JobFigures(wiring.store.table).counts(refs[0].job_id)
     assert (counts.done, counts.failed) == (3, 0)
     assert sweeper.redrive() == 0
     assert wiring.requests.counts().total == wiring.dead_letters.counts().total == 0

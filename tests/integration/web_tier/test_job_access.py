@@ -19,6 +19,8 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import ImageRef, merged_key, new_id
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, MergedFile
 from core.jobs.store import JobStore
 from core.messages import Model
@@ -145,9 +147,9 @@ def hers(anna: Person, site: SignInSite, store: JobStore, config: Config, provis
     image = ImageRef(job_id, anna.sends(job_id)["image_id"])
     upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
     store.put_done([done(store.image(image))])
-    store.store_counts(job_id, Counts(1, 0, 1, NOW, NOW))
+    JobFigures(store.table).store_counts(job_id, Counts(1, 0, 1, NOW, NOW))
     Bucket.named(provisioned, config.names.output_bucket).put(merged_key(job_id), b"{}\n", "application/x-ndjson")
-    store.put_merged(job_id, MergedFile(merged_key(job_id), "1", NOW))
+    JobFigures(store.table).put_merged(job_id, MergedFile(merged_key(job_id), "1", NOW))
     return Belongings(job_id, image.image_id, upload["upload_id"])
 
 
@@ -346,7 +348,9 @@ def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(
     assert (page.status_code, "try again when some have finished" in page.text) == (429, True)
     assert anna.jobs() == set(opened)
     bert.sends(bert.makes_a_job())
-    assert store.close(next(job for job in store.open_jobs() if job.job_id == opened[0]))
+    assert OpenJobs(store.table).close(
+        next(job for job in OpenJobs(store.table).find_all() if job.job_id == opened[0])
+    )
     assert anna.makes_a_job()
 
 

@@ -11,6 +11,7 @@ import requests
 from core.config import Config
 from core.ids import form_key, input_key, new_id, parse_key
 from core.images import FORMATS
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -211,7 +212,7 @@ def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
     assert [(image.filename, image.size) for image in images] == [(f"{n}.jpg", len(PICTURE)) for n in "abc"]
     assert store.status(job.job_id).accepted == 3
     assert queue.image_ids == {image.ref.image_id for image in images}
-    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+    assert [one.job_id for one in OpenJobs(store.table).find_all()] == [job.job_id]
 
 
 def test_commits_at_the_same_time_count_each_image_once(
@@ -315,10 +316,10 @@ def test_a_repeat_opens_a_job_that_was_not_marked_as_open(
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
     direct.commit(job, offer.upload_id)
-    [opened] = store.open_jobs()
-    assert store.close(opened)
+    [opened] = OpenJobs(store.table).find_all()
+    assert OpenJobs(store.table).close(opened)
     direct.commit(job, offer.upload_id)
-    assert [one.job_id for one in store.open_jobs()] == [job.job_id]
+    assert [one.job_id for one in OpenJobs(store.table).find_all()] == [job.job_id]
 
 
 def test_a_repeated_request_is_offered_the_same_images(

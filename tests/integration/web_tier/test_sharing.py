@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.shares import MAX_DAYS, MAX_SHARES
 from core.jobs.store import JobStore
@@ -45,7 +46,7 @@ def job(site: SignInSite, table: MemoryTable) -> Job:
     store.create(job)
     store.record_images([image], NOW)
     store.put_done([done(image, "sandbar")])
-    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
+    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
     return job
 
 
@@ -183,7 +184,7 @@ def test_a_viewers_stream_has_its_own_place_hides_the_cost_and_ends_with_the_sha
     monkeypatch.setattr("web_tier.results.live_feed.HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr("web_tier.results.live_feed.WAIT_SECONDS", 0.01)
     JobStore(table).record_images([ImageRecord(ImageRef(job.job_id, new_id()), "waits.jpg", "key", 100, NOW)], NOW)
-    JobStore(table).store_counts(job.job_id, Counts(1, 0, 2, NOW, NOW))
+    JobFigures(table).store_counts(job.job_id, Counts(1, 0, 2, NOW, NOW))
     made = share(site, job, email=email)
     viewer = site.anonymous() if email is None else site.signed_in("bert")
     if email is None:

@@ -21,6 +21,7 @@ from flask.testing import FlaskClient
 from core.config import Config
 from core.ids import ImageRef, input_key, new_id
 from core.images import ImageLimits
+from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, RequestMessage
@@ -215,9 +216,9 @@ def test_a_job_that_takes_no_more_images_has_one_successor_for_all_processes(
     first = ingested(singles).ref.job_id
     assert ingested(other).ref.job_id == first
     if end == "deleted":
-        watched.delete(watched.job(first))
+        DeletedJobs(watched.table).delete(watched.job(first))
     elif end == "cancelled":
-        watched.put_cancelled(first, NOW)
+        Cancellations(watched.table).cancel(first, NOW)
     else:
         for process in (singles, other):
             process._open[""].images = MAX_JOB_IMAGES
@@ -292,7 +293,7 @@ def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
 
     def record_deleted(own: JobStore, images: Sequence[ImageRecord], touched_at: datetime) -> None:
         deleted.append(images[0].ref.job_id)
-        watched.delete(watched.job(deleted[-1]))
+        DeletedJobs(watched.table).delete(watched.job(deleted[-1]))
         record_images(own, images, touched_at)
 
     monkeypatch.setattr(JobStore, "record_images", record_deleted)
@@ -393,7 +394,7 @@ def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
     singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket
 ) -> None:
     annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
-    watched.delete(watched.job(annas.ref.job_id))
+    DeletedJobs(watched.table).delete(watched.job(annas.ref.job_id))
     moved, stayed = map(taken, sent_at_once(singles, watched, ["anna", "bert"]))
     assert moved.ref.job_id != annas.ref.job_id
     assert watched.job(moved.ref.job_id).owner == "anna"
@@ -412,7 +413,7 @@ def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
     with ThreadPoolExecutor(2) as senders:
         sent = [senders.submit(singles.ingest_one, "anna", [an_upload(1)])]
         wait_until(lambda: len(watched.writes) > recorded, "the image is being recorded")
-        watched.delete(watched.job(annas.ref.job_id))
+        DeletedJobs(watched.table).delete(watched.job(annas.ref.job_id))
         sent.append(senders.submit(singles.ingest_one, "bert", [an_upload(2)]))
         watched.go.set()
         moved, other = [taken(each.result(DEADLINE_SECONDS)) for each in sent]

@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.images import ImageLimits
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -255,7 +256,7 @@ def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
     assert store.replace_image(before, retried := replace(before, attempt=1))
     assert ingest_idempotent(ingest, job, "key", files(1)) == [accepted]
     assert (store.image(accepted.ref), len(queue.bodies)) == (retried, 1)
-    assert store.is_open(job.job_id)
+    assert OpenJobs(store.table).is_open(job.job_id)
 
 
 def a_text(content: bytes) -> Upload:

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from core.config import Config, parse_config
 from core.credentials import PersonalTokens, RecoveryCodes
 from core.ids import ImageRef, merged_key, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.provision import provision
@@ -307,7 +308,7 @@ class Stage:
         store.create(job)
         store.record_images([image], NOW)
         store.put_done([done(image)])
-        store.put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
+        JobFigures(store.table).put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
         _, personal = self.access.personal_tokens.make(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, cancelled_key, first_id_of, output_key
 from core.jobs.dead_letters import is_given_up
+from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
@@ -80,9 +81,9 @@ class Checks:
     def note_restore(self, replaced: JobStore) -> None:
         """Note what the restored job table has and the replaced one, with its buckets, had no more."""
         known = {job.job_id for job in self.clients.jobs}
-        alive = replaced.existing(known) - {job.job_id for job in replaced.deleted_jobs()}
+        alive = replaced.existing(known) - {job.job_id for job in DeletedJobs(replaced.table).find_all()}
         self.restores.update(known)
-        self.closed |= known - {job.job_id for job in JobStore(self.world.table).open_jobs()}
+        self.closed |= known - {job.job_id for job in OpenJobs(self.world.table).find_all()}
         self.revived |= known - alive
         # A worker that found the image deleted has stored no label.
         predictions = {key for key, body in self.world.outputs.objects.items() if b'"code":"gone"' not in body}
@@ -139,7 +140,7 @@ class Checks:
 
     def check_rest(self) -> None:
         store = JobStore(self.world.table)
-        opened = {job.job_id for job in store.open_jobs()}
+        opened = {job.job_id for job in OpenJobs(store.table).find_all()}
         for job in self.clients.jobs:
             expired = self._may_have_expired(job.job_id)
             is_there = ("JOBS", job.job_id) in self.world.table.items
@@ -242,7 +243,7 @@ class Checks:
     def _check_tombstone(self, store: JobStore, job: Job) -> None:
         """Workers take no job for cancelled that is not."""
         is_marked = cancelled_key(job.job_id) in self.world.inputs.objects
-        if is_marked and job.job_id not in self.closed and not store.cancelled_jobs([job.job_id]):
+        if is_marked and job.job_id not in self.closed and not Cancellations(store.table).find([job.job_id]):
             raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
     def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:

@@ -10,6 +10,7 @@ from ulid import ULID
 
 from core.ids import ImageRef, new_id, new_job_id
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -173,7 +174,7 @@ class Clients:
 
         def operation(web: Web) -> None:
             web.store.job(job.job_id)  # as the route does
-            if job.source or web.store.cancelled_jobs([job.job_id]):
+            if job.source or Cancellations(web.store.table).find([job.job_id]):
                 return
             try:
                 send(web, job, files, key)
@@ -219,7 +220,7 @@ class Clients:
         """Delete a job; it is gone once that is acknowledged, and unknown before."""
 
         def operation(web: Web) -> None:
-            web.store.delete(job)
+            DeletedJobs(web.store.table).delete(job)
             self.deleted[job.job_id] = True
 
         self.deleted.setdefault(job.job_id, False)

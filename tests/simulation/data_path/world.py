@@ -12,6 +12,7 @@ from ulid import ULID
 
 from core import ids
 from core.ids import ImageRef
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Job
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
@@ -302,7 +303,7 @@ class World:
         now = self.now()
         # It checks now and finds that the job has some seconds left; the next time is the one that counts.
         self.run(max(1.0, (end - now).total_seconds() - 5), 4)
-        is_due = bool(store.existing([job.job_id])) and not store.is_open(job.job_id)
+        is_due = bool(store.existing([job.job_id])) and not OpenJobs(store.table).is_open(job.job_id)
         use()
         self.run(EXPIRY_SECONDS, 1)
         if is_due:
@@ -394,6 +395,6 @@ class World:
 
     def _is_settled(self) -> bool:
         store, messages = JobStore(self.table), NotificationStore(self.table)
-        return not (store.open_jobs() or store.deleted_jobs() or messages.pending()) and not any(
-            queue.counts().total for queue in (self.requests, self.responses, self.dead_letters)
-        )
+        return not (
+            OpenJobs(store.table).find_all() or DeletedJobs(store.table).find_all() or messages.pending()
+        ) and not any(queue.counts().total for queue in (self.requests, self.responses, self.dead_letters))

@@ -8,6 +8,7 @@ import pytest
 
 from core.ids import ImageRef, new_id
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
@@ -145,8 +146,8 @@ def test_a_job_that_is_removed_leaves_no_dead_letters_and_takes_none_of_others(o
     for image in [*removed, *kept]:
         office.give_up(image)
     job = office.store.job(removed[0].ref.job_id)
-    office.store.delete(job)
+    DeletedJobs(office.store.table).delete(job)
     assert office.listed() == [kept[0].ref]
-    while office.store.remove_items(DeletedJob(job.job_id), 2):
+    while DeletedJobs(office.store.table).remove_items(DeletedJob(job.job_id), 2):
         pass
     assert office.items() == {f"{kept[0].ref.job_id}-{kept[0].ref.image_id}-0"}

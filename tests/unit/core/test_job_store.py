@@ -11,7 +11,9 @@ from typing import Any, cast
 import pytest
 
 from core.ids import ImageRef, input_key, new_id, output_key
+from core.jobs.figures import JobFigures
 from core.jobs.items import job_item, job_of
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
     AcceptedCount,
     Counts,
@@ -89,11 +91,11 @@ def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
 def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
     assert store.status(job.job_id).state == "empty"
     store.record_images([record(job.job_id), record(job.job_id)], NOW)
-    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(2))
+    JobFigures(store.table).put_accepted_count(job.job_id, "web-1", AcceptedCount(2))
     assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
     counts = Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1), system_retried=2, resends=3)
-    store.store_counts(job.job_id, counts)
-    assert store.counts(job.job_id) == counts
+    JobFigures(store.table).store_counts(job.job_id, counts)
+    assert JobFigures(store.table).counts(job.job_id) == counts
     status = store.status(job.job_id)
     assert (status.state, status.waiting, status.counts.last_result_at) == (
         "finished",
@@ -169,7 +171,7 @@ def test_a_deleted_job_is_not_made_again_by_a_change(is_owned: bool) -> None:
     table = MemoryTable()
     store, job = JobStore(table), Job(new_id(), "summer", NOW, owner="anna" if is_owned else "")
     store.create(job)
-    store.delete(job)
+    DeletedJobs(store.table).delete(job)
     with pytest.raises(NotFoundError):
         store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
     assert store.existing([job.job_id]) == store.existing([job.job_id], "anna") == set()
@@ -177,7 +179,7 @@ def test_a_deleted_job_is_not_made_again_by_a_change(is_owned: bool) -> None:
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
     for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
-        store.put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
+        JobFigures(store.table).put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
     assert store.status(job.job_id).accepted == 8
 
 
@@ -225,8 +227,8 @@ def test_resends_are_read_as_they_were_written_and_go_with_their_job(store: JobS
     assert store.resends(job.job_id) == resends
     assert list(store.resends(job.job_id, second, second)) == [second]
     assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
-    store.delete(job)
-    assert store.remove_items(DeletedJob(job.job_id), 100) == 2
+    DeletedJobs(store.table).delete(job)
+    assert DeletedJobs(store.table).remove_items(DeletedJob(job.job_id), 100) == 2
     assert store.resends(job.job_id) == {}
 
 
@@ -242,22 +244,22 @@ def test_true_labels_are_read_as_they_were_set_and_go_with_their_job(store: JobS
     assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
     store.set_truths(job, {first: None, second: TrueLabel("dog", NOW)})
     assert store.truths(job.job_id) == {second: TrueLabel("dog", NOW)}
-    store.delete(job)
-    while store.remove_items(DeletedJob(job.job_id), 100):
+    DeletedJobs(store.table).delete(job)
+    while DeletedJobs(store.table).remove_items(DeletedJob(job.job_id), 100):
         pass
     assert store.truths(job.job_id) == {}
 
 
 def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(store: JobStore, job: Job) -> None:
-    store.delete(job)
-    store.unmark_deleted(DeletedJob(job.job_id))
+    DeletedJobs(store.table).delete(job)
+    DeletedJobs(store.table).unmark(DeletedJob(job.job_id))
     with pytest.raises(NotFoundError, match="no job"):
         store.set_truths(job, {new_id(): TrueLabel("cat", NOW)})
-    assert (store.existing([job.job_id]), store.deleted_jobs()) == (set(), [])
+    assert (store.existing([job.job_id]), DeletedJobs(store.table).find_all()) == (set(), [])
     # The job was reviewed before, and is deleted between the check of its owner and the write.
     with pytest.raises(NotFoundError, match="no job"):
         store.set_truths(replace(job, is_reviewed=True), {new_id(): TrueLabel("cat", NOW)})
-    [marked] = store.deleted_jobs()
+    [marked] = DeletedJobs(store.table).find_all()
     assert marked.job_id == job.job_id
 
 
@@ -294,14 +296,14 @@ def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> No
 
 def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Job) -> None:
     store.record_images([record(job.job_id)], NOW)
-    (seen,) = store.open_jobs()
+    (seen,) = OpenJobs(store.table).find_all()
     assert seen == OpenJob(job.job_id, NOW.isoformat())
     store.record_images([record(job.job_id)], NOW + timedelta(seconds=1))
-    assert not store.close(seen)
-    assert store.close(store.open_jobs()[0])
-    assert store.open_jobs() == []
+    assert not OpenJobs(store.table).close(seen)
+    assert OpenJobs(store.table).close(OpenJobs(store.table).find_all()[0])
+    assert OpenJobs(store.table).find_all() == []
     store.record_images([], NOW)
-    assert store.open_jobs() == []
+    assert OpenJobs(store.table).find_all() == []
 
 
 @pytest.mark.parametrize("seconds", [SLOW_RECORD_SECONDS, SLOW_RECORD_SECONDS + 1])
@@ -311,32 +313,32 @@ def test_a_job_closed_during_a_slow_record_of_its_images_is_open_afterwards(seco
     def call(operation: str, effect: Callable[[], Any]) -> Any:
         if operation == "BatchWriteItem" and table.items and not closed:  # the second batch: images
             clock.now += seconds
-            closed.append(store.close(store.open_jobs()[0]))
+            closed.append(OpenJobs(store.table).close(OpenJobs(store.table).find_all()[0]))
         return effect()
 
     table = MemoryTable(call)
     store, job_id = JobStore(table, clock=clock), new_id()
     store.record_images([record(job_id) for _ in range(30)], NOW)
     assert closed == [True]
-    assert [job.touched_at for job in store.open_jobs()] == (
+    assert [job.touched_at for job in OpenJobs(store.table).find_all()] == (
         [(NOW + timedelta(seconds=seconds)).isoformat()] if seconds > SLOW_RECORD_SECONDS else []
     )
 
 
 def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
     later = NOW + timedelta(seconds=5)
-    store.put_accepted_count(job.job_id, "web-1", AcceptedCount(4, 3, NOW, NOW))
-    store.put_accepted_count(job.job_id, "web-2", AcceptedCount(2, 1, later, later))
+    JobFigures(store.table).put_accepted_count(job.job_id, "web-1", AcceptedCount(4, 3, NOW, NOW))
+    JobFigures(store.table).put_accepted_count(job.job_id, "web-2", AcceptedCount(2, 1, later, later))
     status = store.status(job.job_id)
     assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
     assert (status.counts.first_at, status.counts.last_at) == (NOW, later)
     assert status.counts.first_result_at is None, "a time of a web process is none of the controller"
     # The controller has counted one of them so far, besides one that a worker answered.
-    store.store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
+    JobFigures(store.table).store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
     status = store.status(job.job_id)
     assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 1, 5, 4)
     # A web process has died before it said of one; the controller has seen all.
-    store.store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
+    JobFigures(store.table).store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
     status = store.status(job.job_id)
     assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
 
@@ -424,7 +426,7 @@ def test_what_has_no_owner_is_written_as_before_there_were_owners(store: JobStor
     item = {"pk": "JOBS", "sk": job.job_id, "name": "summer", "created_at": NOW.isoformat(), "keep": 0}
     assert store.table.get("JOBS", job.job_id) == item
     assert items_of(store, job) == ["JOBS"]
-    store.delete(job)
+    DeletedJobs(store.table).delete(job)
     assert store.table.get("DELETED", job.job_id) == {"pk": "DELETED", "sk": job.job_id}
 
 
@@ -452,13 +454,13 @@ def test_who_dies_over_a_new_job_leaves_nothing_in_a_list_that_does_not_exist(st
 def test_who_dies_over_a_deletion_leaves_what_the_controller_takes_away(store: JobStore) -> None:
     job = a_job("anna")
     store.create(job)
-    store.reopen(job.job_id, NOW)
+    OpenJobs(store.table).reopen(job.job_id, NOW)
     with pytest.raises(CrashError):
-        dying(store, 2).delete(job)
+        DeletedJobs(dying(store, 2).table).delete(job)
     assert items_of(store, job) == ["JOBS", "OWNED#anna", "OPEN", "DELETED"]
-    assert store.deleted_jobs() == [DeletedJob(job.job_id, "anna")]
+    assert DeletedJobs(store.table).find_all() == [DeletedJob(job.job_id, "anna")]
     for _ in range(2):
-        store.remove_items(DeletedJob(job.job_id, "anna"), 100)
+        DeletedJobs(store.table).remove_items(DeletedJob(job.job_id, "anna"), 100)
         assert items_of(store, job) == ["DELETED"]
 
 
@@ -495,19 +497,19 @@ def test_no_share_is_left_of_a_deleted_job(table: MemoryTable, store: JobStore, 
     def call(operation: str, effect: Callable[[], Any]) -> Any:
         if operation == "BatchWriteItem" and store.existing([job.job_id]):  # before the job is listed
             table.call = run_effect
-            store.delete(store.job(job.job_id))
+            DeletedJobs(store.table).delete(store.job(job.job_id))
         return effect()
 
     if when == "meanwhile":
         table.call = call
     shares.add(job.job_id, share, NOW.timestamp())
     if when == "later":
-        store.delete(store.job(job.job_id))
+        DeletedJobs(store.table).delete(store.job(job.job_id))
     if when == "dying":
         with pytest.raises(CrashError):
-            dying(store, 2).delete(store.job(job.job_id))
-        [deleted] = store.deleted_jobs()
-        store.remove_items(deleted, 100)
+            DeletedJobs(dying(store, 2).table).delete(store.job(job.job_id))
+        [deleted] = DeletedJobs(store.table).find_all()
+        DeletedJobs(store.table).remove_items(deleted, 100)
     assert shares.shared_with(share.email, 9) == []
     with pytest.raises(NotFoundError):
         shares.add(job.job_id, share, NOW.timestamp())
@@ -518,7 +520,7 @@ def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: Job
     job, other = a_job("anna"), a_job("anna")
     store.create(job, other)
     for _ in range(2):
-        store.delete(job)
+        DeletedJobs(store.table).delete(job)
         assert items_of(store, job) == ["DELETED"]
     assert store.jobs(9, owner="anna") == [other]
 
@@ -526,9 +528,9 @@ def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: Job
 def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(store: JobStore) -> None:
     job = a_job("anna")
     store.create(job)
-    store.delete(job)
+    DeletedJobs(store.table).delete(job)
     store.create(job)  # a repeat of the first request, which was under way
-    store.remove_items(store.deleted_jobs()[0], 100)
+    DeletedJobs(store.table).remove_items(DeletedJobs(store.table).find_all()[0], 100)
     assert (store.jobs(9, owner="anna"), items_of(store, job)) == ([], ["DELETED"])
 
 
@@ -566,8 +568,8 @@ def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: J
 def test_images_of_several_jobs_are_recorded_together_and_open_each_of_them(store: JobStore) -> None:
     refs = [ImageRef(job_id, new_id()) for job_id in (new_id(), new_id()) for _ in range(2)]
     store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW) for ref in refs], NOW)
-    assert {job.job_id for job in store.open_jobs()} == {ref.job_id for ref in refs}
-    assert store.open_jobs()[0] == OpenJob(min(ref.job_id for ref in refs), NOW.isoformat())
+    assert {job.job_id for job in OpenJobs(store.table).find_all()} == {ref.job_id for ref in refs}
+    assert OpenJobs(store.table).find_all()[0] == OpenJob(min(ref.job_id for ref in refs), NOW.isoformat())
     assert [store.count_images(ref.job_id) for ref in refs] == [2] * 4
 
 
@@ -575,10 +577,10 @@ def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -
     jobs = [a_job("anna"), a_job("bert")]
     store.create(*jobs)
     said = {job.job_id: ("writer", AcceptedCount(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
-    store.put_accepted_counts(said)
+    JobFigures(store.table).put_accepted_counts(said)
     together = [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs]
     for job_id, (writer, words) in said.items():
-        store.put_accepted_count(
+        JobFigures(store.table).put_accepted_count(
             job_id, writer, replace(words, accepted=words.accepted - 1)
         )  # older: changes nothing
     assert [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs] == together

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from markupsafe import escape
 
 from core.ids import ImageRef, cancelled_key, new_id, parse_key
+from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
@@ -57,7 +58,7 @@ def test_a_running_job_is_cancelled_once_and_says_what_is_done(
     assert first == second, "the time of the first one stays"
     assert (first["state"], first["done"], first["failed"], first["waiting"]) == ("cancelled", 1, 0, 2)
     assert input_bucket.tags[cancelled_key(job.job_id)] == UNKEPT, "a lifecycle rule deletes what is left"
-    assert [each.job_id for each in store.open_jobs()] == [job.job_id], "the controller finds the job"
+    assert [each.job_id for each in OpenJobs(store.table).find_all()] == [job.job_id], "the controller finds the job"
     put_results(store, job, done(one), cancelled(two), cancelled(three))
     page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
     assert "Cancelled: 1 classified, 2 not." in page
@@ -95,7 +96,9 @@ def test_a_retry_resumes_the_job_before_it_sends_requests(
     seen: list[bool] = []
 
     def send(_messages: object) -> list[object]:
-        seen.append(cancelled_key(job.job_id) in input_bucket.objects or bool(store.cancelled_jobs([job.job_id])))
+        seen.append(
+            cancelled_key(job.job_id) in input_bucket.objects or bool(Cancellations(store.table).find([job.job_id]))
+        )
         return []
 
     client = make_app(queue=MemoryQueue(send)).test_client()  # type: ignore[arg-type]
@@ -165,13 +168,13 @@ def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
 ) -> None:
     add_images(store, job, "a.jpg")
     cancel_job(ingest, store.status(job.job_id))
-    delete = JobStore.delete_cancelled
+    remove = Cancellations.remove
 
-    def delete_late(store: JobStore, job_id: str) -> None:
+    def remove_late(cancellations: Cancellations, job_id: str) -> None:
         cancel_job(ingest, store.status(job_id))
-        delete(store, job_id)
+        remove(cancellations, job_id)
 
-    monkeypatch.setattr(JobStore, "delete_cancelled", delete_late)
+    monkeypatch.setattr(Cancellations, "remove", remove_late)
     resume_job(ingest, job, "")
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
@@ -203,7 +206,7 @@ def site() -> ResultsSite:
 
 def cancel_on(site: ResultsSite, job_id: str, after: float = 1.0) -> None:
     """Cancel a job so many seconds after the epoch."""
-    site.store.put_cancelled(job_id, EPOCH + timedelta(seconds=after))
+    Cancellations(site.store.table).cancel(job_id, EPOCH + timedelta(seconds=after))
     site.inputs.put(cancelled_key(job_id), b"", "text/plain")
 
 
@@ -272,7 +275,7 @@ def test_a_retried_image_fails_with_its_attempt_if_the_job_is_cancelled_again(si
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
     site.canceller.tick()
-    site.store.delete_cancelled(ref.job_id)
+    Cancellations(site.store.table).remove(ref.job_id)
     site.retry(ref)
     site.canceller.tick()
     assert site.result(ref).attempt == 0, "it is being retried"
@@ -290,7 +293,7 @@ def test_an_image_that_is_retried_at_that_moment_does_not_fail(
 
     def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
         records = read_again(job_id, image_ids)
-        site.store.delete_cancelled(job_id)
+        Cancellations(site.store.table).remove(job_id)
         return records
 
     monkeypatch.setattr(site.images, "read_again", resume_afterwards)
@@ -303,11 +306,11 @@ def test_a_job_with_a_late_label_stays_open_for_its_results_file(site: ResultsSi
     cancel_on(site, ref.job_id)
     site.canceller.tick()
     assert site.canceller.is_done_with(ref.job_id)
-    [before] = site.store.open_jobs()
+    [before] = OpenJobs(site.store.table).find_all()
     site.outputs.objects.clear()
     site.store_output(labelled(ref))
     assert not site.canceller.is_done_with(ref.job_id)
-    assert site.store.open_jobs() != [before]
+    assert OpenJobs(site.store.table).find_all() != [before]
     assert site.canceller.is_done_with(ref.job_id)
 
 
@@ -321,7 +324,7 @@ def test_a_cancelled_job_is_read_again_only_when_it_was_touched(
     for _ in range(3):
         site.canceller.tick()
     assert resync.call_count == 1
-    site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=9))
+    OpenJobs(site.store.table).reopen(ref.job_id, EPOCH + timedelta(seconds=9))
     site.canceller.tick()
     assert resync.call_count == 2
 
@@ -358,7 +361,7 @@ def test_a_job_is_stopped_when_more_of_its_results_are_failures_than_it_allows_a
     assert (status.state == "cancelled", site.inputs.exists(cancelled_key(refs[0].job_id))) == (is_stopped,) * 2
     stopped = "6 of 100 images failed, more than 5%, most as crashed_worker"
     assert (status.stopped, status.counts.cancelled) == ((stopped, missing) if is_stopped else ("", 0))
-    assert not site.store.cancelled_jobs([other.job_id])
+    assert not Cancellations(site.store.table).find([other.job_id])
 
 
 def stop_on(site: ResultsSite, missing: int = 2) -> list[ImageRef]:
@@ -399,7 +402,7 @@ def test_a_stop_that_ends_between_two_writes_is_whole_in_the_next_round(
     refs = site.add_job(101, max_failed_percent=5)
     answer(site, map(refused, refs[:100]))
     with monkeypatch.context() as patched:
-        patched.setattr(JobStore, "put_cancelled", Mock(side_effect=TimeoutError))
+        patched.setattr(Cancellations, "cancel", Mock(side_effect=TimeoutError))
         site.canceller.tick()
     assert site.store.status(refs[0].job_id).state == "running"
     site.inputs.fails = lambda _body: HTTPClientError(error="lost")
@@ -434,7 +437,7 @@ def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_
 ) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     reason = "6 of 100 images failed, more than 5%, most as <bad>"
-    store.put_cancelled(job.job_id, NOW, reason)
+    Cancellations(store.table).cancel(job.job_id, NOW, reason)
     put_results(store, job, done(one), cancelled(two))
     status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
     assert (status["state"], status["stopped"]) == ("cancelled", reason)
@@ -445,7 +448,7 @@ def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_
     assert f"stopped: {reason}; retry its failed images" in problem(upload(client, job, ("c.jpg", picture())), 409)
     client.post(f"/api/v1/jobs/{job.job_id}/retry")
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["stopped"] is None
-    assert store.is_resumed(job.job_id)
+    assert Cancellations(store.table).is_resumed(job.job_id)
 
 
 def test_cancelled_images_do_not_count_in_the_rate_or_the_cost(store: JobStore, job: Job) -> None:
@@ -469,7 +472,7 @@ def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: Results
     site.respond(labelled(ref))
     site.lose_messages()
     site.pass_time(10 * LOST_AFTER)
-    assert not site.store.open_jobs()
+    assert not OpenJobs(site.store.table).find_all()
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
 
@@ -493,7 +496,7 @@ def test_a_job_cancelled_while_the_controller_deletes_its_tombstone_has_one(
         site.canceller.is_done_with(ref.job_id)
     else:
         site.reconciler.tick()
-    assert site.store.cancelled_jobs([ref.job_id])
+    assert Cancellations(site.store.table).find([ref.job_id])
     assert site.inputs.exists(cancelled_key(ref.job_id))
 
 
@@ -503,25 +506,25 @@ def test_the_tombstone_of_a_cancelled_job_stays_for_messages_that_come_late(site
     site.canceller.tick()
     site.lose_messages()
     site.pass_time(10 * LOST_AFTER)
-    assert not site.store.open_jobs()
+    assert not OpenJobs(site.store.table).find_all()
     assert site.inputs.exists(cancelled_key(ref.job_id))
 
 
 def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
-    site.store.delete(site.store.job(ref.job_id))
+    DeletedJobs(site.store.table).delete(site.store.job(ref.job_id))
     with pytest.raises(NotFoundError):
-        site.store.put_cancelled(ref.job_id, EPOCH)
+        Cancellations(site.store.table).cancel(ref.job_id, EPOCH)
     JobCleanup(site.store, site.jobs, site.inputs, site.outputs, 1.0, Tenure()).tick()
     assert not site.inputs.objects
-    assert not site.store.cancelled_jobs([ref.job_id])
+    assert not Cancellations(site.store.table).find([ref.job_id])
 
 
 def test_a_read_of_jobs_that_take_images_leaves_out_cancelled_and_missing_ones(store: JobStore, job: Job) -> None:
     other = Job(new_id(), "other", NOW)
     store.create(other)
-    store.put_cancelled(other.job_id, NOW)
+    Cancellations(store.table).cancel(other.job_id, NOW)
     assert store.taking_images({job.job_id, other.job_id, UNKNOWN_ID}) == {job.job_id: job}
-    assert store.cancelled_jobs([other.job_id, UNKNOWN_ID]) == {other.job_id}
+    assert Cancellations(store.table).find([other.job_id, UNKNOWN_ID]) == {other.job_id}
     assert store.status(other.job_id).cancelled_at == NOW

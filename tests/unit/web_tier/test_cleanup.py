@@ -4,7 +4,6 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
@@ -13,6 +12,8 @@ from botocore.exceptions import ClientError
 
 from core.cost import REMOVAL
 from core.ids import ImageRef, cancelled_key, first_id_of, input_key, merged_key, new_id, output_key
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
@@ -33,15 +34,12 @@ OLD = LIFETIME + timedelta(minutes=1)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class AnsweringStore(JobStore):
-    """A store in which the last result of a job comes right before the first check whether it is open."""
-
-    def is_open(self, job_id: str) -> bool:
-        for job in self.open_jobs():
-            self.store_counts(job_id, Counts(0, 1, 1, NOW, NOW))
-            self.close(job)
-        return super().is_open(job_id)
+def is_open_after_the_last_result(opened: OpenJobs, job_id: str) -> bool:
+    """Return whether a job is open; the last result of each open job comes right before."""
+    for job in opened.find_all():
+        JobFigures(opened.table).store_counts(job_id, Counts(0, 1, 1, NOW, NOW))
+        opened.close(job)
+    return opened.table.get("OPEN", job_id) is not None
 
 
 def add_image(store: JobStore, job_id: str) -> None:
@@ -81,7 +79,7 @@ def _add_image_while_a_job_expires(place: int, *, has_successor: bool) -> bool:
         if next(places) == place:
             table.call = run_effect
             if has_successor:
-                store.cancel_expiries()
+                DeletedJobs(store.table).cancel_expiries()
             try:
                 add_image(store, job.job_id)
             except NotFoundError:
@@ -99,20 +97,22 @@ def _add_image_while_a_job_expires(place: int, *, has_successor: bool) -> bool:
     store = JobStore(table)
     job = make_job(store, OLD)
     table.call = call
-    is_expired = store.expire(job, lambda: not (has_successor and refusals))
+    is_expired = DeletedJobs(store.table).expire(job, lambda: not (has_successor and refusals))
     assert exists(store, job) is not is_expired
     assert not is_expired or all(refusals), f"an acknowledged image is gone: place {place}"
     assert is_expired or refusals, "nothing was added, and the job is old enough"
     return bool(refusals)
 
 
-def test_a_job_whose_last_result_comes_while_its_expiry_is_decided_stays() -> None:
-    store = AnsweringStore(MemoryTable())
+def test_a_job_whose_last_result_comes_while_its_expiry_is_decided_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JobStore(MemoryTable())
     job = make_job(store, OLD)
     add_image(store, job.job_id)
-    expire(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(OpenJobs, "is_open", is_open_after_the_last_result)
+        expire(store)
     assert exists(store, job)
-    assert store.deleted_jobs() == []
+    assert DeletedJobs(store.table).find_all() == []
     expire(store, NOW + OLD)
     assert not exists(store, job)
 
@@ -126,15 +126,15 @@ def test_an_upload_that_began_before_the_expiry_and_is_recorded_after_it_is_refu
     with pytest.raises(NotFoundError):
         add_image(store, job.job_id)
     with pytest.raises(NotFoundError):
-        store.reopen(job.job_id, NOW)
+        OpenJobs(store.table).reopen(job.job_id, NOW)
 
 
 def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_one() -> None:
     store = JobStore(MemoryTable())
     job = make_job(store, OLD)
     store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
-    assert store.deleted_jobs() == [], "nothing of it is removed yet"
-    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
+    assert DeletedJobs(store.table).find_all() == [], "nothing of it is removed yet"
+    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
     expire(store)
     add_image(store, job.job_id)
     assert exists(store, job)
@@ -159,14 +159,14 @@ def test_an_expiry_with_a_lost_reply_refuses_no_upload_afterwards(fails: bool) -
     job = make_job(store, OLD)
     table.call = call
     with pytest.raises(ClientError) if fails else nullcontext():
-        assert not store.expire(job, lambda: True)
+        assert not DeletedJobs(store.table).expire(job, lambda: True)
     add_image(store, job.job_id)
 
 
 def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing() -> None:
     store = JobStore(MemoryTable())
     job = make_job(store, OLD)
-    assert not store.expire(job, lambda: False)
+    assert not DeletedJobs(store.table).expire(job, lambda: False)
     add_image(store, job.job_id)
     assert exists(store, job)
 
@@ -186,8 +186,8 @@ def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_b
     job = make_job(store, OLD)
     store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
     later_marks.append({"pk": "DELETED", "sk": job.job_id})
-    store.cancel_expiries()
-    assert [each.job_id for each in store.deleted_jobs()] == [job.job_id]
+    DeletedJobs(store.table).cancel_expiries()
+    assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [job.job_id]
 
 
 def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
@@ -202,7 +202,7 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
 def test_a_job_used_in_the_future_by_a_wrong_clock_expires_after_a_lifetime() -> None:
     store, now = JobStore(MemoryTable()), [NOW]
     job = make_job(store, OLD)
-    store.store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
+    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
     expiry = JobExpiry(store, LIFETIME, Tenure(), PlayedClock(utc_now=lambda: now[0]))
     expiry.tick()
     now[0] += LIFETIME - timedelta(minutes=1)
@@ -230,7 +230,7 @@ def test_a_job_expires_if_it_is_old_enough_and_not_open() -> None:
     add_image(store, opened.job_id)
     expire(store)
     assert [exists(store, job) for job in (old, young, opened)] == [False, True, True]
-    assert store.deleted_jobs() == [DeletedJob(old.job_id)], "it is cleaned up as any deleted job"
+    assert DeletedJobs(store.table).find_all() == [DeletedJob(old.job_id)], "it is cleaned up as any deleted job"
 
 
 def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
@@ -246,7 +246,7 @@ def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
 def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
     store = JobStore(MemoryTable())
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
-    store.put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
+    JobFigures(store.table).put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
     expiry = JobExpiry(store, LIFETIME, Tenure(), ManualClock(0.0, NOW))
     for _ in range(2):
         expiry.tick()
@@ -273,7 +273,7 @@ class Site(ResultsSite):
 
     def delete(self, job_id: str) -> None:
         """Delete a job, as its owner does."""
-        self.store.delete(self.store.job(job_id))
+        DeletedJobs(self.store.table).delete(self.store.job(job_id))
 
     def left(self, job_id: str) -> list[str]:
         """Return the objects and items of a job."""
@@ -294,7 +294,7 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(spread: bool) ->
     with pytest.raises(NotFoundError):
         site.store.status(deleted[0].job_id)  # before anything of it is removed
     assert {job.job_id for job in site.store.jobs(100)} == {kept[0].job_id}
-    assert {job.job_id for job in site.store.open_jobs()} == {kept[0].job_id}
+    assert {job.job_id for job in OpenJobs(site.store.table).find_all()} == {kept[0].job_id}
     site.cleanup.tick()
     assert site.left(deleted[0].job_id) == [f"DELETED {deleted[0].job_id}"]
     site.clock.now += LINGER_SECONDS
@@ -311,7 +311,7 @@ def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
     site.cleanup.tick()
     site.results.record([done(ref) for ref in refs])
     assert site.store.results(refs[0].job_id) == {}
-    assert site.store.counts(refs[0].job_id) == Counts()
+    assert JobFigures(site.store.table).counts(refs[0].job_id) == Counts()
 
 
 def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_last() -> None:
@@ -321,7 +321,7 @@ def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_la
     site.cleanup.tick()
     site.outputs.put(output_key(image), b"{}", "application/json")  # by a worker
     site.outputs.put(merged_key(image.job_id), b"{}", "application/x-ndjson")  # by an earlier controller
-    site.store.put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload
+    JobFigures(site.store.table).put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload
     site.clock.now += LINGER_SECONDS
     site.cleanup.tick()
     assert site.left(image.job_id) == []

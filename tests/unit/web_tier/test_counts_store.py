@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.lease import Tenure
@@ -68,8 +69,8 @@ def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not()
     successor = ResultPath(store, clock=PlayedClock(utc_now=lambda: now))
     assert all(successor.images.is_accepted(IMAGES[job_id][0]) for job_id in JOBS)
     successor.counts.tick()
-    assert store.counts(JOBS[0]) == Counts(2, 1, 40, EPOCH, now)
-    assert store.counts(JOBS[1]) == Counts(1, 0, 40, now, now)
+    assert JobFigures(store.table).counts(JOBS[0]) == Counts(2, 1, 40, EPOCH, now)
+    assert JobFigures(store.table).counts(JOBS[1]) == Counts(1, 0, 40, now, now)
 
 
 def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() -> None:
@@ -84,14 +85,14 @@ def test_a_job_that_is_deleted_before_its_counts_are_stored_delays_no_other() ->
 
 def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> None:
     store, clock, stored = stored_jobs(), Clock(), list[tuple[int, int, int]]()
-    store_counts = JobStore.store_counts
+    store_counts = JobFigures.store_counts
 
-    def watched(each: JobStore, job_id: str, counts: Counts, token: int = 0) -> bool:
+    def watched(each: JobFigures, job_id: str, counts: Counts, token: int = 0) -> bool:
         stored.append((counts.done, counts.failed, counts.images))
         return store_counts(each, job_id, counts, token)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JobStore, "store_counts", watched)
+        patch.setattr(JobFigures, "store_counts", watched)
         path = ResultPath(store, clock=clock)
         path.counts.set_open_jobs(JOBS)
         for ref in IMAGES[JOBS[0]]:
@@ -231,6 +232,6 @@ def test_counts_and_results_of_a_version_that_noted_no_retries_are_read() -> Non
     for key in ((f"COUNTS#{JOBS[0]}", "COUNTED"), (f"JOB#{JOBS[0]}", f"RESULT#{REFS[0].image_id}")):
         later = {"system_retried", "resends", "attempts"}
         items[key] = {name: value for name, value in items[key].items() if name not in later}
-    assert store.counts(JOBS[0]).system_retried == 0
+    assert JobFigures(store.table).counts(JOBS[0]).system_retried == 0
     ResultPath(store).results.record([done(REFS[1], attempts=2)])
-    assert store.counts(JOBS[0]).system_retried == 1
+    assert JobFigures(store.table).counts(JOBS[0]).system_retried == 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.store import JobStore
 from tests.support.autoscaler import Clock
@@ -116,7 +117,7 @@ def test_large_jobs_that_are_being_read_delay_no_small_one() -> None:
     large = [new_id() for _ in range(READERS)]
     for job_id in large:
         store.create(Job(job_id, "job", EPOCH))
-        store.store_counts(job_id, Counts(images=LARGE_JOB + 1))
+        JobFigures(store.table).store_counts(job_id, Counts(images=LARGE_JOB + 1))
     assert ResultPath(store).jobs.is_read(large[0])
 
     def slow(each: JobStore, job_id: str, *arguments: Any, **named: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from core.ids import ImageRef, new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, failed
@@ -79,7 +80,7 @@ def test_cancelled_and_waiting_images_are_known_by_their_results() -> None:
         newest, group = IMAGES[JOBS[0]][-1].image_id, (JOBS[0], "")
         assert asked == MissingImages(37, newest, {REFS[3].image_id: 0}, answered, group)
         each.counts.rewrite(JOBS[0])
-        assert (figures(store, JOBS[0]), store.counts(JOBS[0]).cancelled) == ((1, 2, 40), 1)
+        assert (figures(store, JOBS[0]), JobFigures(store.table).counts(JOBS[0]).cancelled) == ((1, 2, 40), 1)
 
 
 def test_a_deleted_job_has_no_images_of_any_kind() -> None:
@@ -110,7 +111,7 @@ def test_an_image_that_was_taken_back_is_forgotten_with_its_result() -> None:
     assert list(path.images.missing(JOBS[0])) == [ref.image_id for ref in IMAGES[JOBS[0]][4:]]
     for each in (path, ResultPath(store)):
         each.counts.rewrite(JOBS[0])
-        assert (figures(store, JOBS[0]), store.counts(JOBS[0]).cancelled) == ((0, 0, 36), 0)
+        assert (figures(store, JOBS[0]), JobFigures(store.table).counts(JOBS[0]).cancelled) == ((0, 0, 36), 0)
         assert not each.images.is_accepted(REFS[1])
 
 
@@ -206,9 +207,9 @@ def test_images_that_the_web_tier_answered_are_known_as_done_and_never_missing(i
     path.images.resync(JOBS[0])
     path.counts.rewrite(JOBS[0])
     expected = Counts(4, 0, 43, EPOCH, EPOCH, cached=3, first_cached_at=min(at), last_cached_at=max(at))
-    assert store.counts(JOBS[0]) == expected
+    assert JobFigures(store.table).counts(JOBS[0]) == expected
     assert len(path.images.missing(JOBS[0])) == 39
     # A controller that takes over counts the same, and finds no results that came since.
     successor = ResultPath(store, clock=ManualClock(86_400.0))
     successor.results.record([done(cached[0].ref)])
-    assert store.counts(JOBS[0]) == expected
+    assert JobFigures(store.table).counts(JOBS[0]) == expected

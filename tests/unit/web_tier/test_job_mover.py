@@ -6,6 +6,7 @@ import pytest
 
 from core.ids import ImageRef, first_id_of, input_key, new_id
 from core.images import ImageLimits
+from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.messages import RequestMessage
 from core.model_catalog import (
@@ -146,7 +147,7 @@ def test_an_answer_to_the_message_of_before_leaves_each_image_one_result(is_labe
         site.respond(done(ref).model_copy(update={"attempt": 1}))
     site.respond(refused(ref, attempt=1))
     assert site.result(ref).status == "done"
-    counts = site.store.counts(ref.job_id)
+    counts = JobFigures(site.store.table).counts(ref.job_id)
     assert (counts.done, counts.failed, counts.images) == (1, 0, 1)
 
 

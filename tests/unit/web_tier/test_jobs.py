@@ -17,6 +17,8 @@ from werkzeug.test import TestResponse
 from core.config import Config
 from core.ids import job_folder, merged_key, new_id
 from core.images import CODES, ImageLimits
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -108,7 +110,7 @@ def test_no_more_jobs_are_open_than_allowed(make_app: AppMaker, store: JobStore)
         assert answer.get_json()["type"] == "urn:fleetsight:problem:too-many-open-jobs"
         assert int(answer.headers["Retry-After"]) > 0
     assert create(client, "k").get_json() == first  # a repeat opens nothing
-    store.delete(store.job(first["job_id"]))
+    DeletedJobs(store.table).delete(store.job(first["job_id"]))
     assert client.post("/api/v1/jobs").status_code == 201
 
 
@@ -403,11 +405,11 @@ def test_images_that_the_queue_rejects_are_counted_and_an_outage_gets_503(shop: 
 
 
 def test_a_job_with_retried_images_is_open_and_has_the_time_of_the_retry(shop: Shop, store: JobStore) -> None:
-    [opened] = store.open_jobs()
-    store.close(opened)
+    [opened] = OpenJobs(store.table).find_all()
+    OpenJobs(store.table).close(opened)
     before = store.status(shop.job.job_id).edition
     shop.retry()
-    assert [job.job_id for job in store.open_jobs()] == [shop.job.job_id]
+    assert [job.job_id for job in OpenJobs(store.table).find_all()] == [shop.job.job_id]
     assert store.status(shop.job.job_id).retried_at is not None
     assert store.status(shop.job.job_id).edition != before
 
@@ -441,14 +443,16 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
     problem(client.get(f"{address}/results/file"), 404)
     key, bucket = merged_key(job.job_id), config.names.output_bucket
     output_bucket.put(key, b"{}\n", "application/x-ndjson")
-    store.put_merged(job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC)))
+    JobFigures(store.table).put_merged(
+        job.job_id, MergedFile(key, store.status(job.job_id).edition, datetime.now(UTC))
+    )
     results_file = client.get(address).get_json()["results_file"]
     assert (results_file["address"], results_file["current"]) == (f"s3://{bucket}/{key}", True)
     answer = client.get(f"{address}/results/file")
     assert (answer.data, answer.content_type) == (b"{}\n", "application/x-ndjson")
     assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.jsonl"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    store.put_merged(job.job_id, MergedFile(key, "other", datetime.now(UTC)))
+    JobFigures(store.table).put_merged(job.job_id, MergedFile(key, "other", datetime.now(UTC)))
     assert client.get(address).get_json()["results_file"]["current"] is False
 
 

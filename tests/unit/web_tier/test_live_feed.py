@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from core.ids import new_id
+from core.jobs.figures import JobFigures
 from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
@@ -345,7 +346,7 @@ def test_a_first_result_is_found_soon_and_the_others_twice_a_second(
     put_results(counting, job, done(image))
     assert pauses(2) == [POLL_SECONDS] * 2
     [other] = add_images(counting, job, "b.jpg")
-    counting.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    JobFigures(counting.table).put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     assert pauses(2) == [SOON_SECONDS] * 2
     put_results(counting, job, done(image), failed(other))
     assert pauses(1) == [POLL_SECONDS]
@@ -393,7 +394,7 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = poll(feed, None)
     store.record_images([early], NOW)
-    store.put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    JobFigures(store.table).put_accepted_count(job.job_id, "writer", AcceptedCount(2))
     assert [kind for kind, _ in poll(feed, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     events, _ = poll(feed, cursor)
@@ -451,7 +452,7 @@ def test_each_resend_of_an_image_is_published(feed: JobFeed, counting: CountingS
     for times in (1, 2):
         resend = Resend(0, NOW, NOW, waited_seconds=60, times=times)
         counting.put_resends(job.job_id, {one.ref.image_id: resend})
-        counting.store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
+        JobFigures(counting.table).store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
         events, cursor = poll(feed, cursor)
         assert events == [("results", {"rows": [{"id": one.ref.image_id, "status": "waiting", "again": times}]})]
     put_results(counting, job, done(two).model_copy(update={"attempts": 3}))
@@ -503,7 +504,7 @@ def test_withdrawn_results_start_a_new_run(feed: JobFeed, store: JobStore, job: 
     one, _ = add_images(store, job, "a.jpg", "b.jpg")
     put_results(store, job, done(one))
     _, cursor = poll(feed, None)
-    store.store_counts(job.job_id, Counts(images=2))
+    JobFigures(store.table).store_counts(job.job_id, Counts(images=2))
     assert poll(feed, cursor)[0][0][0] == "resync"
 
 

@@ -11,6 +11,8 @@ from zipfile import ZipFile
 import pytest
 from flask.testing import FlaskClient
 
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import MergedFile, MinScores
 from core.jobs.store import JobStore
 from tests.support.clocks import ManualClock
@@ -88,7 +90,7 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
     feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=ManualClock(0.0))
     feed.poll()
     [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
-    store.put_merged(job.job_id, MergedFile("key", store.status(job.job_id).edition, NOW))
+    JobFigures(store.table).put_merged(job.job_id, MergedFile("key", store.status(job.job_id).edition, NOW))
     store.table.delete_all([("OPEN", job.job_id)])
 
     def unsure() -> list[str]:
@@ -103,7 +105,7 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
     assert not client.get(api).get_json()["results_file"]["current"]
     progress = client.get(f"{page}/progress").get_json()
     assert progress["border"] == store.job(job.job_id).min_scores.digest, "and so do pages with a feed that has ended"
-    assert store.is_open(job.job_id), "the controller writes the file again"
+    assert OpenJobs(store.table).is_open(job.job_id), "the controller writes the file again"
     assert client.post(f"{page}/min-scores", data={"below": "10"}).status_code == 303
     assert (store.job(job.job_id).min_scores, unsure()) == (MinScores(0.1, {"stop": 0.2}), [])
     for nothing in ({}, {"min_score": None}):

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from core.config import Config, NotificationSettings
 from core.ids import new_id
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Job
 from core.jobs.notifications import (
     MAX_REQUESTS,
@@ -294,7 +295,7 @@ def test_a_deleted_job_is_not_notified_and_leaves_nothing() -> None:
     scene = Scene()
     job = scene.job()
     scene.request(job, webhook=URL)
-    scene.store.delete(job)
+    DeletedJobs(scene.store.table).delete(job)
     scene.round()
     assert (scene.sent, scene.notifications.pending()) == ([], [])
 
@@ -577,8 +578,8 @@ def test_a_deleted_job_keeps_no_notification() -> None:
     scene = Scene()
     job = scene.job()
     scene.request(job, webhook=URL)
-    scene.store.delete(job)
-    [deleted] = scene.store.deleted_jobs()
-    while scene.store.remove_items(deleted, 100):
+    DeletedJobs(scene.store.table).delete(job)
+    [deleted] = DeletedJobs(scene.store.table).find_all()
+    while DeletedJobs(scene.store.table).remove_items(deleted, 100):
         pass
     assert not scene.notifications.find(job.job_id).deliveries

@@ -11,6 +11,7 @@ import pytest
 
 from core.ids import form_key
 from core.images import ImageLimits
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
@@ -300,7 +301,7 @@ def test_forms_that_are_not_committed_or_whose_job_is_deleted_leave_nothing() ->
         offer = process.offer(job)
         site.send(offer, 0)
         site.clean(FORM_SECONDS)
-        site.store.delete(job)
+        DeletedJobs(site.store.table).delete(job)
         site.send(offer, 1)
         assert len(site.bucket.objects) == 2
         site.clean(3_600)

@@ -17,7 +17,9 @@ from core.fleet.store import FleetStore
 from core.format import short_date
 from core.ids import new_id
 from core.images import FORMATS
+from core.jobs.figures import JobFigures
 from core.jobs.items import deleted_item
+from core.jobs.lifecycle import Cancellations
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import TableBusyError
@@ -134,7 +136,9 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
 ) -> None:
     one, two, three, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     put_results(store, job, done(one), failed(two), failed(three, "cancelled", "cancelled"))
-    store.store_counts(job.job_id, replace(store.counts(job.job_id), cancelled=1, runs=((7, 2),)))
+    JobFigures(store.table).store_counts(
+        job.job_id, replace(JobFigures(store.table).counts(job.job_id), cancelled=1, runs=((7, 2),))
+    )
     FleetStore(store.table).put_snapshot(
         fleet_snapshot(NOW, run=BillingPeriod(number=7, images=2, billed_seconds=60, cost=0.0017))
     )
@@ -202,7 +206,7 @@ def test_a_selected_job_that_is_being_deleted_leaves_the_others_to_be_cancelled(
         add_images(store, each, "a.jpg")
     store.table.put_all([deleted_item(going)])
     assert select(client, "/jobs/cancel", going.job_id, job.job_id).headers["Location"] == "/jobs?cancelled=1"
-    assert store.cancelled_jobs([job.job_id, going.job_id]) == {job.job_id}
+    assert Cancellations(store.table).find([job.job_id, going.job_id]) == {job.job_id}
 
 
 @pytest.mark.parametrize("path", ["/jobs/cancel", "/jobs/delete/confirm", "/jobs/delete"])

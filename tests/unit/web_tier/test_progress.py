@@ -11,6 +11,7 @@ from core.cost import JobCost, requests_of
 from core.fleet.models import BillingPeriod, CircuitState, FleetCircuit, FleetPause, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
+from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
@@ -297,7 +298,7 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
 ) -> None:  # fmt: skip
     images = sum(answers for _, answers in runs)
     add_images(store, job, *(f"{number}.jpg" for number in range(images)))
-    store.store_counts(job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
+    JobFigures(store.table).store_counts(job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
     cost = client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"]
     requests = requests_of(images).dollars(config.prices)
     assert (cost["billed_seconds"], cost["instances_dollars"]) == pytest.approx((seconds, dollars))

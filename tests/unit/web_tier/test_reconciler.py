@@ -13,6 +13,8 @@ import pytest
 
 from core.ids import ImageRef, new_id, output_key, parse_key
 from core.jobs.dead_letters import DeadLetterStore
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
@@ -185,7 +187,7 @@ def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_wa
     site.pass_time(LOST_AFTER)
     at = site.clock.utc_now()
     assert site.store.resends(lost.job_id) == {lost.image_id: Resend(0, at, at, int(LOST_AFTER))}
-    counts = site.store.counts(lost.job_id)
+    counts = JobFigures(site.store.table).counts(lost.job_id)
     assert (counts.system_retried, counts.resends) == (1, 1)
 
 
@@ -214,7 +216,7 @@ def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, 
     site.start()
     [ref] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
-    assert (site.store.resends(ref.job_id), site.store.counts(ref.job_id).system_retried) == ({}, 0)
+    assert (site.store.resends(ref.job_id), JobFigures(site.store.table).counts(ref.job_id).system_retried) == ({}, 0)
 
 
 def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: ResultsSite) -> None:
@@ -243,10 +245,10 @@ def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site
     refs = site.add_job(2)
     site.store.put_done([done(ref) for ref in refs])
     site.reconciler.tick()
-    right = site.store.counts(refs[0].job_id)
-    site.store.store_counts(refs[0].job_id, Counts(done=1, images=1))
+    right = JobFigures(site.store.table).counts(refs[0].job_id)
+    JobFigures(site.store.table).store_counts(refs[0].job_id, Counts(done=1, images=1))
     site.reconciler.tick()
-    assert site.store.counts(refs[0].job_id) == right
+    assert JobFigures(site.store.table).counts(refs[0].job_id) == right
 
 
 def test_an_image_that_the_web_tier_withdrew_does_not_keep_its_job_open(site: ResultsSite) -> None:
@@ -263,9 +265,9 @@ def test_a_finished_job_is_closed_after_a_while_and_an_unfinished_one_is_not(sit
     [finished], [unfinished] = site.add_job(1), site.add_job(1)
     site.respond(done(finished))
     site.pass_time(CLOSE_AFTER * LOST_AFTER)
-    assert len(site.store.open_jobs()) == 2
+    assert len(OpenJobs(site.store.table).find_all()) == 2
     site.pass_time(20)
-    assert [job.job_id for job in site.store.open_jobs()] == [unfinished.job_id]
+    assert [job.job_id for job in OpenJobs(site.store.table).find_all()] == [unfinished.job_id]
 
 
 def test_nothing_is_written_once_the_lease_is_lost(site: ResultsSite) -> None:
@@ -303,7 +305,7 @@ def test_a_retry_that_died_before_anything_but_its_record_was_written_is_request
         site.start()
     site.pass_time((CLOSE_AFTER + 2) * LOST_AFTER)
     assert site.requests.requests() == [(ref.image_id, 1)]
-    assert site.store.is_open(ref.job_id)
+    assert OpenJobs(site.store.table).is_open(ref.job_id)
 
 
 class Busy:
@@ -321,7 +323,7 @@ def test_a_retry_whose_web_process_ended_is_requested_while_the_file_waits_for_i
     site.pass_time(2 * LOST_AFTER)
     site.reconciler.users = (Busy(),)
     record = site.store.image(ref)
-    site.store.reopen(ref.job_id, EPOCH + timedelta(seconds=site.clock.now))
+    OpenJobs(site.store.table).reopen(ref.job_id, EPOCH + timedelta(seconds=site.clock.now))
     assert site.store.replace_image(record, replace(record, attempt=1))
     site.pass_time(3 * LOST_AFTER)
     assert site.requests.requests() == [(ref.image_id, 1)]
@@ -413,7 +415,7 @@ def test_a_dead_letter_that_comes_twice_gives_one_failed_result(site: ResultsSit
     assert result.error == crashed_worker(MAX_RECEIVES)
     assert result.error.message == "could not be classified after 5 tries: the worker stopped or failed each time"
     assert site.stored(ref).status == "failed"
-    counts = site.store.counts(ref.job_id)
+    counts = JobFigures(site.store.table).counts(ref.job_id)
     assert (counts.done, counts.failed, site.letters.messages) == (0, 1, [])
 
 
@@ -547,11 +549,11 @@ def test_a_job_that_is_being_read_is_swept_later_and_delays_no_other(site: Resul
         patch.setattr(job_cache, "LOAD_SECONDS", 0.05)
         site.jobs.readers = readers
         site.pass_time(CLOSE_AFTER * LOST_AFTER + 20)
-        assert [job.job_id for job in site.store.open_jobs()] == [large[0].job_id]
+        assert [job.job_id for job in OpenJobs(site.store.table).find_all()] == [large[0].job_id]
         may_read.set()
         wait_until(lambda: site.jobs.is_read(large[0].job_id), "the large job is read")
         site.pass_time(20)
-    assert site.store.open_jobs() == []
+    assert OpenJobs(site.store.table).find_all() == []
 
 
 def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
+from core.jobs.figures import JobFigures
 from core.jobs.items import DEAD_LETTERS
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, crashed_worker, failed
@@ -75,26 +77,26 @@ def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_a
     frozen = ResultPath(store, Tenure(active=lambda: holds_lease[0]))
     frozen.results.record([done(IMAGES[job_id][0]) for job_id in JOBS])
     removed = DeletedJob(JOBS[0])
-    store.delete(store.job(JOBS[0]))
-    while store.remove_items(removed, 100):
+    DeletedJobs(store.table).delete(store.job(JOBS[0]))
+    while DeletedJobs(store.table).remove_items(removed, 100):
         pass
-    store.unmark_deleted(removed)
+    DeletedJobs(store.table).unmark(removed)
     holds_lease[0] = False
     crashed = failed(IMAGES[JOBS[0]][2], crashed_worker(5), worker="i-1", attempts=5).response()
     frozen.results.record([*(done(IMAGES[job_id][1]) for job_id in JOBS), crashed])
     assert any(JOBS[0] in sk for pk, sk in cast(MemoryTable, store.table).items if pk == DEAD_LETTERS)
-    [marked] = store.deleted_jobs()
+    [marked] = DeletedJobs(store.table).find_all()
     assert marked.job_id == JOBS[0]
     # A removal that has read for the last time before that write leaves the mark.
-    store.unmark_deleted(removed)
-    assert store.deleted_jobs() == [marked]
-    while store.remove_items(marked, 100):
+    DeletedJobs(store.table).unmark(removed)
+    assert DeletedJobs(store.table).find_all() == [marked]
+    while DeletedJobs(store.table).remove_items(marked, 100):
         pass
-    store.unmark_deleted(marked)
-    assert store.deleted_jobs() == []
+    DeletedJobs(store.table).unmark(marked)
+    assert DeletedJobs(store.table).find_all() == []
     assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
     assert not frozen.counts.rewrite(JOBS[0])
-    assert [each.job_id for each in store.deleted_jobs()] == [JOBS[0]], "a write of counts alone"
+    assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [JOBS[0]], "a write of counts alone"
 
 
 def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> None:
@@ -102,7 +104,7 @@ def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> N
     store = stored_jobs()
     old, gone = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
     added = ImageRef(old.job_id, first_id_of(datetime.now(UTC) + timedelta(hours=3)))
-    store.delete(Job(gone.job_id, "job", EPOCH))
+    DeletedJobs(store.table).delete(Job(gone.job_id, "job", EPOCH))
     for table_since, expected in (
         (None, []),
         (datetime.now(UTC), [old]),
@@ -137,7 +139,7 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     successor.results.record([not_done(REFS[2], 1), done(REFS[0])])
     successor.results.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
     assert later.answers == [("", JOBS[0], 4, 1)]
-    assert store.counts(JOBS[0]).runs == ((1, 5), (4, 1))
+    assert JobFigures(store.table).counts(JOBS[0]).runs == ((1, 5), (4, 1))
 
 
 def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
@@ -150,10 +152,16 @@ def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once()
     path = ResultPath(store)
     path.results.record([done(REFS[0], attempts=3), done(REFS[1])])
     path.results.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[2].image_id: resend()})
-    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 2)
+    assert (
+        JobFigures(store.table).counts(JOBS[0]).system_retried,
+        JobFigures(store.table).counts(JOBS[0]).resends,
+    ) == (2, 2)
     ResultPath(store).results.record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
     assert store.resends(JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
-    assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (2, 3)
+    assert (
+        JobFigures(store.table).counts(JOBS[0]).system_retried,
+        JobFigures(store.table).counts(JOBS[0]).resends,
+    ) == (2, 3)
 
 
 def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
@@ -164,7 +172,10 @@ def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
     path.images.resync(JOBS[0])
     path.counts.rewrite(JOBS[0])
     for _ in range(2):
-        assert (store.counts(JOBS[0]).system_retried, store.counts(JOBS[0]).resends) == (1, 1)
+        assert (
+            JobFigures(store.table).counts(JOBS[0]).system_retried,
+            JobFigures(store.table).counts(JOBS[0]).resends,
+        ) == (1, 1)
         ResultPath(store).counts.rewrite(JOBS[0])
     before = dict(cast(MemoryTable, store.table).items)
     path.results.record_resends(new_id(), {REFS[0].image_id: resend()})
@@ -290,7 +301,7 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
             40,
         )
         assert figures(store, job_id) == figures_of_items(store, job_id) == expected
-        assert store.counts(job_id).system_retried == redelivered(store, job_id)
+        assert JobFigures(store.table).counts(job_id).system_retried == redelivered(store, job_id)
 
 
 def test_an_unkept_image_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:

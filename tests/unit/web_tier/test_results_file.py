@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError
 
 from core.config import S3Grant
 from core.ids import merged_key, new_id
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
@@ -82,7 +84,7 @@ class Scene:
 
     def retry(self, image: ImageRecord, at: datetime) -> None:
         """Record that an image was requested again, as the web tier does."""
-        self.store.reopen(self.job.job_id, at)
+        OpenJobs(self.store.table).reopen(self.job.job_id, at)
         request_again(self.store, [image], at)
 
 
@@ -110,7 +112,7 @@ def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(
 
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    scene.store.put_cancelled(scene.job.job_id, NOW)
+    Cancellations(scene.store.table).cancel(scene.job.job_id, NOW)
     put_results(scene.store, scene.job, done(one))
     scene.check()
     assert scene.written_at() is None
@@ -149,7 +151,9 @@ def test_the_file_is_apart_from_predictions_and_replaces_one_of_an_earlier_versi
     put_results(scene.store, scene.job, done(one))
     old = f"{scene.job.job_id}/results.jsonl"
     scene.outputs.put(old, b"{}", "application/x-ndjson")
-    scene.store.put_merged(scene.job.job_id, MergedFile(old, scene.store.status(scene.job.job_id).edition, NOW))
+    JobFigures(scene.store.table).put_merged(
+        scene.job.job_id, MergedFile(old, scene.store.status(scene.job.job_id).edition, NOW)
+    )
     scene.check()
     assert list(scene.outputs.objects) == [old], "it holds the current results"
     put_results(scene.store, scene.job, failed(one))
@@ -222,11 +226,11 @@ def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scen
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
     newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
-    assert scene.store.put_merged(scene.job.job_id, newer, token=9)
+    assert JobFigures(scene.store.table).put_merged(scene.job.job_id, newer, token=9)
     scene.writer.tenure = Tenure(token=7)
     scene.check()
     assert scene.store.status(scene.job.job_id).merged is None
-    assert scene.store.is_open(scene.job.job_id)
+    assert OpenJobs(scene.store.table).is_open(scene.job.job_id)
     scene.writer.tenure = Tenure(token=10)
     scene.check()
     assert scene.is_current()
@@ -263,7 +267,7 @@ def test_a_job_stays_open_for_the_file_of_results_that_came_after_the_last_check
 
 
 def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
-    scene.store.reopen(scene.job.job_id, NOW)
+    OpenJobs(scene.store.table).reopen(scene.job.job_id, NOW)
     scene.check()
     assert scene.writer.is_done_with(scene.job.job_id)
     assert scene.written_at() is None
@@ -314,11 +318,11 @@ def test_a_settled_job_is_checked_less_and_less_often_until_it_is_touched(scene:
         scene.check()
     [two] = add_images(scene.store, scene.job, "b.jpg")
     scene.store.put_done([done(two)])
-    scene.store.store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
+    JobFigures(scene.store.table).store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
     scene.clock.now += 3
     scene.writer.tick()
     assert len(scene.lines()) == 1
-    scene.store.reopen(scene.job.job_id, NOW + timedelta(seconds=9))
+    OpenJobs(scene.store.table).reopen(scene.job.job_id, NOW + timedelta(seconds=9))
     scene.writer.tick()
     assert len(scene.lines()) == 2
 
@@ -382,7 +386,7 @@ def test_after_a_controller_that_died_between_copy_and_record_the_next_repeats_b
 ) -> None:
     copying.check()
     with monkeypatch.context() as patch:
-        patch.setattr(JobStore, "put_copy", lambda *_: (_ for _ in ()).throw(client_error(503)))
+        patch.setattr(JobFigures, "put_copy", lambda *_: (_ for _ in ()).throw(client_error(503)))
         copying.check()
     copied = copy_in(copying)
     assert copied is not None
@@ -400,7 +404,7 @@ def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copy
     copying.check()
     copying.buckets.objects.clear()
     copying.now += timedelta(seconds=1)
-    copying.store.delete_merged(copying.job.job_id, copying.now)
+    JobFigures(copying.store.table).delete_merged(copying.job.job_id, copying.now)
     copying.check()
     copying.check()
     assert copy_in(copying) is not None
@@ -487,7 +491,7 @@ def test_a_controller_that_may_no_longer_act_copies_nothing_and_a_later_record_s
     copying.check()
     assert copy_in(copying) is None
     copying.active = True
-    assert copying.store.put_copy(copying.job.job_id, ResultsCopy("later"), token=9)
+    assert JobFigures(copying.store.table).put_copy(copying.job.job_id, ResultsCopy("later"), token=9)
     copying.check()
     status = copying.store.status(copying.job.job_id)
     assert status.copy == ResultsCopy("later")
@@ -498,6 +502,6 @@ def test_deleting_a_job_leaves_the_copy(copying: Scene) -> None:
     copying.check()
     copying.check()
     copied = copy_in(copying)
-    copying.store.delete(copying.job)
+    DeletedJobs(copying.store.table).delete(copying.job)
     copying.check()
     assert copy_in(copying) == copied is not None

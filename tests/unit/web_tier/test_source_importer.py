@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import Config
 from core.ids import new_id
+from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
@@ -425,7 +426,7 @@ def test_a_cancelled_job_is_listed_no_further_also_after_a_retry(site: Site) -> 
     assert site.status(job).words == "cancelling"
     site.run()
     assert (site.listing(job).state, len(site.filenames(job))) == ("cancelled", 3)
-    site.store.delete_cancelled(job.job_id)
+    Cancellations(site.store.table).remove(job.job_id)
     ListingStore(site.store).put_pending(job.job_id, "")  # the controller died before it ended it
     site.run()
     assert (len(site.filenames(job)), site.is_pending(job)) == (3, False)
@@ -436,19 +437,19 @@ def test_a_job_that_the_controller_stopped_is_listed_further_after_a_retry(site:
     site.put(*(f"day1/{number}.jpg" for number in range(7)))
     job = site.job()
     site.importer.tick()
-    site.store.put_cancelled(job.job_id, NOW, "6 of 100 images failed")
+    Cancellations(site.store.table).cancel(job.job_id, NOW, "6 of 100 images failed")
     if is_noticed:
         site.run()
         assert (site.listing(job).state, len(site.filenames(job)), site.is_pending(job)) == ("cancelled", 3, False)
-    delete, pending = JobStore.delete_cancelled, list[bool]()
+    remove, pending = Cancellations.remove, list[bool]()
 
-    def delete_late(store: JobStore, job_id: str) -> None:
+    def remove_late(cancellations: Cancellations, job_id: str) -> None:
         site.run()
         pending.append(site.is_pending(job))
-        delete(store, job_id)
+        remove(cancellations, job_id)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(JobStore, "delete_cancelled", delete_late)
+        patched.setattr(Cancellations, "remove", remove_late)
         resume_job(site.ingest, job, "u1")
     assert pending == [True], "the importer waits for the last write"
     site.run()
@@ -460,7 +461,7 @@ def test_a_deleted_job_is_listed_no_further(site: Site) -> None:
     site.put(*(f"day1/{number}.jpg" for number in range(7)))
     job = site.job()
     site.importer.tick()
-    site.store.delete(job)
+    DeletedJobs(site.store.table).delete(job)
     site.run()
     assert len(site.filenames(job)) == 3
     assert not site.is_pending(job)

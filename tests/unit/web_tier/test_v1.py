@@ -11,6 +11,8 @@ from flask.testing import FlaskClient
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import is_id
+from core.jobs.figures import JobFigures
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, MergedFile, ResultsCopy
 from core.jobs.store import JobStore
@@ -94,7 +96,7 @@ def test_a_job_from_s3_says_how_far_its_source_is_listed_and_takes_no_uploads(
         "paused_until": None,
     }
     assert [each.job_id for each in ListingStore(store).pending()] == [job.job_id]
-    assert store.is_open(job.job_id)
+    assert OpenJobs(store.table).is_open(job.job_id)
     sentence = "Listing s3://photos/incoming/day1/&lt;b&gt;/*.jpg: 0 objects so far."
     assert sentence in client.get(f"/jobs/{job.job_id}").text
     answer = upload(client, job, ("a.jpg", picture()))
@@ -150,10 +152,10 @@ def test_a_job_says_whether_its_results_are_copied_to_s3(
     uri = f"s3://photos/labels/day1/{job.job_id}.jsonl"
     assert results() == {"uri": uri, "state": "waiting", "error": None}
     file = MergedFile("key", store.status(job.job_id).edition, NOW)
-    store.put_merged(job.job_id, file)
-    store.put_copy(job.job_id, ResultsCopy(file.version, "no such bucket"))
+    JobFigures(store.table).put_merged(job.job_id, file)
+    JobFigures(store.table).put_copy(job.job_id, ResultsCopy(file.version, "no such bucket"))
     assert results() == {"uri": uri, "state": "failed", "error": "no such bucket"}
-    store.put_copy(job.job_id, ResultsCopy(file.version))
+    JobFigures(store.table).put_copy(job.job_id, ResultsCopy(file.version))
     assert results() == {"uri": uri, "state": "written", "error": None}
     store.put_retried(job.job_id, NOW)
     assert results() == {"uri": uri, "state": "waiting", "error": None}
