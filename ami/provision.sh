@@ -264,7 +264,7 @@ enable_units() {
 
 configure_debian() {
   local archive
-  # Find the URL of Debian's archive. An AMI has it in mirror lists, and debootstrap in a line of sources.list.
+  # Find the URL of Debian's archive. An AMI has it in mirror lists, and a local build in a line of sources.list.
   archive=$(cat /etc/apt/mirrors/debian.list /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null \
     | grep -oE 'https?://[^ ]+/debian(/| |$)' | head -n 1 | tr -d ' ' || true)
   [ -n "$archive" ] || fail "there is no address of Debian's archive in /etc/apt"
@@ -292,7 +292,7 @@ SOURCES
 clean() {
   rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.cache /root/.bash_history /root/.python_history /root/.wget-hsts \
     /home/*/.ssh /home/*/.bash_history /var/lib/cloud/* /var/lib/dhcp/* /var/lib/systemd/random-seed \
-    /var/lib/amazon/ssm/* /opt/aws/amazon-cloudwatch-agent/logs/* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /debootstrap /tmp/pip-*
+    /var/lib/amazon/ssm/* /opt/aws/amazon-cloudwatch-agent/logs/* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /tmp/pip-*
   local user
   for user in admin debian; do # which cloud-init created for SSH logins
     ! id "$user" >/dev/null 2>&1 || userdel --force --remove "$user" 2>/dev/null

@@ -88,7 +88,7 @@ have_chromium() {
   return 1
 }
 
-have_image_tools() { command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
+have_image_tools() { command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null && command -v ip >/dev/null; }
 
 have_container_tools() { docker info >/dev/null 2>&1 || { command -v podman >/dev/null && command -v runc >/dev/null; }; }
 
@@ -121,7 +121,7 @@ install_test_programs() {
     stamp headless-shell tried
   fi
   have_or_install have_chromium pages "a Chromium, or name one: CHROMIUM=/path/to/chromium" chromium
-  have_or_install have_image_tools images "debootstrap, systemd-container and iproute2" debootstrap systemd-container iproute2
+  have_or_install have_image_tools images "mmdebstrap, systemd-container and iproute2" mmdebstrap systemd-container iproute2
   # netavark and iptables: the network of a container, and its published ports. catatonit: --init.
   have_or_install have_container_tools "container image" "Docker, or podman and runc" \
     podman runc netavark aardvark-dns iptables catatonit

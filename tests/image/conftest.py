@@ -5,7 +5,7 @@ test may change. They are kept in `.fleetsight/images` by their content, so that
 something that is in them has changed. Making both takes two minutes the first time, most of it fetching Debian, and
 half a minute afterwards.
 
-It needs root, debootstrap, systemd-nspawn, and Debian's package archive. Where one is missing the tests are skipped
+It needs root, mmdebstrap, systemd-nspawn, and Debian's package archive. Where one is missing the tests are skipped
 and say so; in CI they fail, where setup would have been able to install what is missing.
 """
 

@@ -148,7 +148,7 @@ def docker_by_podman(cache: Path) -> Iterator[Mapping[str, str]]:
     podman = shutil.which("podman")
     if podman is None or shutil.which("runc") is None:
         raise ImageToolMissingError("there is no podman or no runc; on Debian and Ubuntu: apt install podman runc")
-    root, packages = debian(cache / "base", print), wheels("run", cache / "wheels", print)
+    root, packages = debian(cache / "base", print), wheels(cache / "wheels", print)
     folder = cache.resolve() / "containers"
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
