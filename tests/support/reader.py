@@ -43,6 +43,15 @@ def command_in(document: str, part: str) -> str:
     return found
 
 
+RUN = "./scripts/run.sh"
+
+
+def together(*commands: str) -> str:
+    """Return one command that starts a system with the variables and options of all these commands."""
+    parts = [command.partition(RUN) for command in commands]
+    return "".join([*(variables for variables, _, _ in parts), RUN, *(options for _, _, options in parts)])
+
+
 def yaml_in(document: str, first_line: str) -> str:
     """Return the YAML of a document that begins with a line."""
     blocks = code_blocks((ROOT / document).read_text(encoding="utf-8"), "yaml")
@@ -188,10 +197,12 @@ MODELS = "docs/models.md"
 OPERATE = "docs/operate.md"
 POLICY = "CONTRIBUTING.md"
 
+SIGN_IN = f"{RUN} --sign-in"
 POISON = command_in(OPERATE, "poison.yaml")
+PROXIED = command_in(OPERATE, "WEB__BEHIND_PROXY")
 KEEPS = command_in(FIRST_BATCH, "--state")
 CONTINUES = command_in("localcloud/README.md", f"run.sh --state {STATE}")
-COLOURS = ("./scripts/run.sh --model colours", command_in(MODELS, "--images"))
+COLOURS = (f"{RUN} --model colours", command_in(MODELS, "--images"))
 
-STORIES = {POISON, KEEPS, CONTINUES, *COLOURS}
-"""Commands that start a system in a story of `tests/integration/scripts/test_documented_stories.py`."""
+STORIES = {RUN, SIGN_IN, POISON, PROXIED, KEEPS, CONTINUES, *COLOURS}
+"""Commands that start a system in the stories of `test_documented_stories.py` and `test_fresh_clone.py`."""

@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
-from scripts.demo_model.signs import samples
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
+from fleetsight_client.api import ApiClient
+from scripts.demo_model.signs import Sample, samples
 from scripts.run.system import free_port
 from tests.support.fresh_clone import FreshClone, clone_into
+from tests.support.reader import RUN, Reader, Run
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -88,20 +92,32 @@ def test_each_benchmark_starts_or_says_what_to_install(clone: FreshClone) -> Non
     assert clone.run(".venv/bin/python", "-m", "benchmarks", "engine", "--quick") == (2, remedy)
 
 
-def test_a_system_runs_and_is_used_with_the_packages_of_run(clone: FreshClone) -> None:
-    url = f"http://127.0.0.1:{clone.environment['FLEETSIGHT__WEB__PORT']}"
-    photos = clone.folder / "photos"
-    photos.mkdir()
-    for sample in samples(3, seed=11):
+def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Path) -> None:
+    folder, home = tmp_path / "clone", tmp_path / "user"
+    photos = folder / "photos"
+    for each in (home, photos):
+        each.mkdir(parents=True)
+    clone_into(folder)
+    signs = list(samples(3, seed=11))
+    for sample in signs:
         (photos / sample.filename).write_bytes(sample.data)
-    with running(clone, f"{url}/readyz", "./scripts/run.sh", "--no-batch"):
-        for command, printed in (
-            (f"./scripts/fleetsight classify {photos} --url {url} --out results.csv", "3"),
-            (f"./scripts/load_test --url {url} --count 3", "3"),
-            (f"./scripts/fleetsight fleet status --url {url}", "workers"),
-        ):
-            ended, output = clone.run(*command.split())
-            assert ended == 0, output
-            assert printed in output
-    assert len((clone.folder / "results.csv").read_text().splitlines()) == 4
-    assert (clone.folder / "installed").read_text().split() == ["photos", "run", "run", "run", "run"]
+    reader = Reader(folder, home, free_port(), {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, forks=False)
+    with reader.running(RUN) as run:
+        run.expect_batch()
+        expect_both_models(run, signs[0])
+        reader.run("./scripts/fleetsight classify photos --out results.csv")
+        assert "3" in reader.run(f"./scripts/load_test --url {run.url} --count 3")
+        assert "workers" in reader.run("./scripts/fleetsight fleet status")
+    assert len((folder / "results.csv").read_text().splitlines()) == 4
+    assert (folder / "installed").read_text().split() == ["photos", "run", "run", "run", "run"]
+
+
+def expect_both_models(run: Run, sign: Sample) -> None:
+    """The drawn signs of the batch got the demo model; all other images get the one for photos."""
+    run.expect(r"\n100 images, demo@")
+    run.expect(r"\nModels: photos for new jobs, demo for this job\.\n")
+    models = ApiClient(run.url).models()
+    assert (models["default"], [each["name"] for each in models["models"]]) == ("photos", ["photos", "demo"])
+    answer = requests.post(run.url, files={"f": (sign.filename, sign.data)}, timeout=DEADLINE_SECONDS)
+    assert answer.ok
+    assert answer.text not in load_bundle(DEMO_BUNDLE).labels
