@@ -29,15 +29,18 @@ SUFFIX = " (2)"
 """After each label of the other model."""
 
 
-@contextmanager
-def running(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[System, Path]]:
-    """Run a system of two workers; yield it with its configuration file."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Path]]:
+    """A system of two workers, with its configuration file. New jobs get the demo model before and after a test."""
+    home = tmp_path_factory.mktemp("home")
     values, path = shipped_values(), home / "config.yaml"
     values["fleet"] |= {"max_workers": 2}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    monkeypatch.setenv(PATH_VARIABLE, str(path))
-    with running_system(home / "system") as system:
-        yield system, path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PATH_VARIABLE, str(path))
+        with running_system(home / "system") as system:
+            patch.undo()
+            yield system, path
 
 
 @contextmanager
@@ -70,85 +73,85 @@ def check_results(client: FleetClient, job: tuple[str, dict[str, str]], digest: 
     assert client.status(job_id)["model"]["digest"] == digest
 
 
+def test_a_broken_model_is_refused_or_rolled_back_and_its_jobs_move_to_the_one_before(
+    tmp_path: Path, running: tuple[System, Path]
+) -> None:
+    demo, lost = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "lost", "lost", " (lost)")
+    broken_bundle(tmp_path / "broken", "broken", IR_NAME, b"<net>")
+    system, _ = running
+    client = FleetClient(system.url)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
+        return done.exit_code, done.output
+
+    for command in ("add", "roll-out"):
+        code, said = run(command, str(tmp_path / "broken"))
+        assert (code, "OpenVINO cannot run bundle broken" in said) == (1, True), said
+    client.pause("a test")
+    assert run("roll-out", str(tmp_path / "lost"))[0] == 0
+    job_id, truth = create_job(client, "moved", 1)
+    models = Bucket.named(system.clients, shipped_values()["names"]["model_bucket"])
+    models.delete_all(keys_in(models, f"models/{lost}"))
+    client.resume()
+    wait_until(lambda: client.models()["default"] == "demo", "the model is rolled back")
+    assert run("move-jobs") == (
+        0,
+        "Its unfinished jobs move to demo within seconds, except those with only some labels.\n",
+    )
+    wait_until(lambda: client.status(job_id)["model"]["digest"] == demo, "the job is moved")
+
+    def is_classified() -> bool:
+        client.retry(job_id)  # images that had failed before their job moved
+        return bool(client.status(job_id)["done"] == IMAGES)
+
+    wait_until(is_classified, "each image is classified")
+    results = list(client.results(job_id))
+    assert {each["filename"]: each["label"] for each in results} == truth
+    assert {each["model"]["digest"] for each in results} == {demo}
+    events = [each["words"] for each in client.decisions()["decisions"]]
+    assert any("Model lost was rolled back" in each and "workers cannot load it" in each for each in events)
+
+
 def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, running: tuple[System, Path]
 ) -> None:
     demo, other = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "other", "other", SUFFIX)
     third = relabelled_bundle(tmp_path / "third", "third", " (3)")
-    with running(tmp_path, monkeypatch) as (system, config):
-        client = FleetClient(system.url)
+    system, config = running
+    client = FleetClient(system.url)
 
-        def run(*arguments: str) -> str:
-            done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
-            assert done.exit_code == 0, done.output
-            return done.output
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
+        assert done.exit_code == 0, done.output
+        return done.output
 
-        client.pause("a test")
-        before = create_job(client, "before", 1)
-        assert run("roll-out", str(tmp_path / "other")) == "New jobs get other (100%).\n"
-        after = create_job(client, "after", 2)
-        named = create_job(client, "named", 3, "demo")
-        client.resume()
-        check_results(client, before, demo, "")
-        check_results(client, after, other, SUFFIX)
-        check_results(client, named, demo, "")
+    client.pause("a test")
+    before = create_job(client, "before", 1)
+    assert run("roll-out", str(tmp_path / "other")) == "New jobs get other (100%).\n"
+    after = create_job(client, "after", 2)
+    named = create_job(client, "named", 3, "demo")
+    client.resume()
+    check_results(client, before, demo, "")
+    check_results(client, after, other, SUFFIX)
+    check_results(client, named, demo, "")
 
-        assert run("roll-back") == "New jobs get demo (100%).\n"
-        check_results(client, create_job(client, "after the roll-back", 4), demo, "")
-        # Images that are added later are classified as the others of their job.
-        more = [(f"more-{sample.filename}", sample.data) for sample in samples(2, 5)]
-        client.add_images(after[0], more)
-        wait_until(lambda: client.status(after[0])["done"] == IMAGES + 2, "the added images are classified")
-        assert {each["model"]["digest"] for each in client.results(after[0])} == {other}
+    assert run("roll-back") == "New jobs get demo (100%).\n"
+    check_results(client, create_job(client, "after the roll-back", 4), demo, "")
+    # Images that are added later are classified as the others of their job.
+    more = [(f"more-{sample.filename}", sample.data) for sample in samples(2, 5)]
+    client.add_images(after[0], more)
+    wait_until(lambda: client.status(after[0])["done"] == IMAGES + 2, "the added images are classified")
+    assert {each["model"]["digest"] for each in client.results(after[0])} == {other}
 
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-        values["worker"]["bundle"] = str(tmp_path / "third")
-        config.write_text(yaml.safe_dump(values), encoding="utf-8")
-        wait_until(lambda: client.models()["default"] == "third", "the configured bundle is rolled out")
-        check_results(client, create_job(client, "configured", 6), third, " (3)")
-        assert run("roll-back") == "New jobs get demo (100%).\n"
-        events = [each["words"] for each in client.decisions()["decisions"]]
-        assert "worker.bundle has changed: new jobs get the model third" in events
-
-
-def test_a_broken_model_is_refused_or_rolled_back_and_its_jobs_move_to_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    demo, other = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "other", "other", SUFFIX)
-    broken_bundle(tmp_path / "broken", "broken", IR_NAME, b"<net>")
-    with running(tmp_path, monkeypatch) as (system, _):
-        client = FleetClient(system.url)
-
-        def run(*arguments: str) -> tuple[int, str]:
-            done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
-            return done.exit_code, done.output
-
-        for command in ("add", "roll-out"):
-            code, said = run(command, str(tmp_path / "broken"))
-            assert (code, "OpenVINO cannot run bundle broken" in said) == (1, True), said
-        client.pause("a test")
-        assert run("roll-out", str(tmp_path / "other"))[0] == 0
-        job_id, truth = create_job(client, "moved", 1)
-        models = Bucket.named(system.clients, shipped_values()["names"]["model_bucket"])
-        models.delete_all(keys_in(models, f"models/{other}"))
-        client.resume()
-        wait_until(lambda: client.models()["default"] == "demo", "the model is rolled back")
-        assert run("move-jobs") == (
-            0,
-            "Its unfinished jobs move to demo within seconds, except those with only some labels.\n",
-        )
-        wait_until(lambda: client.status(job_id)["model"]["digest"] == demo, "the job is moved")
-
-        def is_classified() -> bool:
-            client.retry(job_id)  # images that had failed before their job moved
-            return bool(client.status(job_id)["done"] == IMAGES)
-
-        wait_until(is_classified, "each image is classified")
-        results = list(client.results(job_id))
-        assert {each["filename"]: each["label"] for each in results} == truth
-        assert {each["model"]["digest"] for each in results} == {demo}
-        events = [each["words"] for each in client.decisions()["decisions"]]
-        assert any("Model other was rolled back" in each and "workers cannot load it" in each for each in events)
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values["worker"]["bundle"] = str(tmp_path / "third")
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    wait_until(lambda: client.models()["default"] == "third", "the configured bundle is rolled out")
+    check_results(client, create_job(client, "configured", 6), third, " (3)")
+    assert run("roll-back") == "New jobs get demo (100%).\n"
+    events = [each["words"] for each in client.decisions()["decisions"]]
+    assert "worker.bundle has changed: new jobs get the model third" in events
 
 
 def test_an_upgraded_system_keeps_the_models_that_were_among_the_results(
