@@ -17,7 +17,7 @@ from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
 from core.provision import provision_table
 from fleetsight_client.api import FileToUpload, UploadResult
-from localcloud.launch import REGION, LocalCloud
+from localcloud.launch import REGION
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
@@ -29,6 +29,7 @@ from services.sqs import OutgoingMessage, Queue
 from tests.conftest import keys_in
 from tests.support.account import ACCOUNT_APIS
 from tests.support.bundles import relabelled_bundle
+from tests.support.forked_system import ForkedCloud
 from tests.support.iam.checks import Account, checks_of
 from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
@@ -165,7 +166,7 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "session-keys").write_text("k" * 64)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv(FILE_VARIABLE, str(folder / "calls"))
-    with LocalCloud(folder, extensions=(*ACCOUNT_APIS, *RECORDING)) as cloud:
+    with ForkedCloud(folder, extensions=(*ACCOUNT_APIS, *RECORDING)) as cloud:
         monkeypatch.undo()
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
@@ -221,11 +222,11 @@ def lived(deployed: Deployed) -> Deployed:
     idle = launch_an_idle_instance(deployed)
     kept = deployed.api.create_job("kept", keep=True)
     unkept = deployed.api.create_job("not kept")
-    deployed.upload(kept, signs(40, 1))
-    deployed.upload(unkept, signs(20, 2))
+    deployed.upload(kept, signs(20, 1))
+    deployed.upload(unkept, signs(10, 2))
     for job_id in (kept, unkept):
         upload_straight_to_the_bucket(deployed, job_id, signs(3, 3))
-    broken = ("cut.jpg", next(data for name, data, _ in signs(20, 2) if name.endswith(".jpg"))[:900], "")
+    broken = ("cut.jpg", next(data for name, data, _ in signs(10, 2) if name.endswith(".jpg"))[:900], "")
     deployed.upload(unkept, [broken])
     wait_until(lambda: deployed.ended(kept) and deployed.ended(unkept), "all has a result", details=deployed.logs)
     hold_and_drain(deployed)
@@ -233,7 +234,7 @@ def lived(deployed: Deployed) -> Deployed:
     cancel_and_resume(deployed, idle)
     take_from_s3(deployed, signs(3, 7))
     roll_out_a_model(deployed)
-    repeat(deployed, signs(40, 1))
+    repeat(deployed, signs(20, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
     deployed.request("DELETE", f"/jobs/{unkept}").raise_for_status()
@@ -406,7 +407,7 @@ def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
 def merged(deployed: Deployed, job_id: str) -> bool:
     """Return whether the web tier hands out all results of a job as one file."""
     answer = deployed.request("GET", f"/jobs/{job_id}/results/file")
-    return answer.ok and len(answer.text.splitlines()) == 43
+    return answer.ok and len(answer.text.splitlines()) == 23
 
 
 def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> None:

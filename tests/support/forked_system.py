@@ -1,17 +1,20 @@
-"""A supervisor for `System` that forks its processes, see `forked`: they start with a fifth of the CPU time.
+"""A supervisor for `System`, and a local cloud, that fork their processes, see `forked`: a fifth of the CPU time.
 
 They lead sessions, inherit descriptors and end with this process, as those of `run.sh` do. The kernel shows the
 command line and the first environment of the fork server. Workers are children of the hypervisor; a process that it
-forks before it starts a thread, the zygote, forks them.
+forks before it starts a thread, the zygote, forks them. So are web instances whose user data ends with
+`-m tests.support.web_instance FOLDER`.
 """
 
 import contextlib
 import ctypes
 import json
 import os
+import re
 import shlex
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -19,6 +22,8 @@ from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
+from localcloud.access_keys import owner_key
+from localcloud.launch import LocalCloud
 from localcloud.machines import backends
 from localcloud.machines.machine import PATH, Machine
 from scripts.run.supervisor import ManagedProcess, Supervisor
@@ -36,6 +41,18 @@ class ForkingSupervisor(Supervisor):
     def spawn(self, managed: ManagedProcess) -> Any:
         """Fork the process."""
         return _ForkedService(managed)
+
+
+class ForkedCloud(LocalCloud):
+    """A local cloud whose processes are forked."""
+
+    def _spawn(
+        self, name: str, arguments: list[str], *descriptors: int, program: Sequence[str] = ("-m", "localcloud")
+    ) -> Any:
+        environment = {**os.environ, **owner_key().environment}
+        inherited = (self._lifeline.read_end, *descriptors)
+        command, log = (sys.executable, *program, *arguments), self.state_dir / f"{name}.log"
+        return _ForkedService(ManagedProcess(name, command, environment, log, inherited=inherited))
 
 
 FORK_SERVER_VARIABLE = "FORK_SERVER"
@@ -94,8 +111,12 @@ def _serve(command: list[str], environment: Mapping[str, str], log: str, inherit
     become(command, environment, log)
 
 
+_FORKED_MODULE = re.compile(r"-m (?:app_tier|tests\.support\.web_instance \S+)(?=\n\Z)")
+_ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
+
+
 class _Zygote:
-    """Forks workers, which become children of the hypervisor."""
+    """Forks workers and web instances, which become children of the hypervisor."""
 
     def __init__(self) -> None:
         self._requests, requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,31 +130,31 @@ class _Zygote:
                 middle = os.getpid()
                 if os.fork():
                     os._exit(0)
-                _run_worker(requests, middle, *json.loads(request))
+                _run_instance(requests, middle, *json.loads(request))
             os.waitpid(middle, 0)
         os._exit(0)
 
     def start(self, machine: Machine, metadata_endpoint: str) -> Any:
-        """Run the user data of a prepared machine as `backends.start` does; fork what is a worker."""
+        """Run the user data of a prepared machine as `backends.start` does; fork what ends with such a module."""
         script = (machine.directory / "user-data").read_text(errors="surrogateescape")
-        if not script.endswith(" -m app_tier\n"):
+        if not (found := _FORKED_MODULE.search(script)):
             return self._start_real(machine, metadata_endpoint)
-        words = shlex.split(script)
         environment = {
             "PATH": PATH,
             **backends.environment_of(machine, metadata_endpoint),
-            **dict(word.split("=", 1) for before, word in pairwise(words) if before == "export"),
+            **dict(word.split("=", 1) for word in shlex.split(script) if _ASSIGNMENT.match(word)),
         }
         machine.console.touch()
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._requests.send(json.dumps([str(machine.directory), environment, str(machine.console)]).encode())
+        start = [str(machine.directory), found[0].split(), environment, str(machine.console)]
+        self._requests.send(json.dumps(start).encode())
         pid = int(self._requests.recv(MAX_REQUEST_BYTES))
         _prctl(_PR_SET_CHILD_SUBREAPER, 0)
-        return _Worker(pid)
+        return _Instance(pid)
 
 
-class _Worker:
-    """A forked worker, with the method of a `Popen` that the hypervisor uses."""
+class _Instance:
+    """A forked instance, with the method of a `Popen` that the hypervisor uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -142,13 +163,15 @@ class _Worker:
         os.waitpid(self.pid, 0)
 
 
-def _run_worker(requests: socket.socket, middle: int, folder: str, environment: dict[str, str], log: str) -> None:
-    """Become a worker, once its parent has ended and the hypervisor is its parent instead."""
+def _run_instance(
+    requests: socket.socket, middle: int, folder: str, command: list[str], environment: dict[str, str], log: str
+) -> None:
+    """Become what an instance runs, once its parent has ended and the hypervisor is its parent instead."""
     os.setsid()
     while os.getppid() == middle:
         time.sleep(0.001)
     Path(folder, "process").write_text(Path("/proc/self/stat").read_text())
     requests.send(str(os.getpid()).encode())
     requests.close()
-    become(("-m", "app_tier"), environment, log)
+    become(command, environment, log)
     raise SystemExit

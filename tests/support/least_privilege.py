@@ -151,15 +151,11 @@ def worker_command(endpoint_url: str) -> str:
         "FLEETSIGHT__WORKER__THREADS": "1",
         "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
     }
-    run = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m app_tier"
-    return f"env {_assignments(settings)} sh -c {shlex.quote(run)}"
+    return _command(settings, "app_tier")
 
 
 def web_command(folder: Path, endpoint_url: str, port: int, settings: dict[str, str]) -> str:
-    """Return the command that starts web tier and controller of this checkout, each with its role.
-
-    The controller's configuration is what the image's `start` writes from the role that the user data names.
-    """
+    """Return the command that starts web tier and controller of this checkout, each with its role."""
     every = {
         "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
         "AWS_ENDPOINT_URL_STS": endpoint_url,
@@ -167,26 +163,13 @@ def web_command(folder: Path, endpoint_url: str, port: int, settings: dict[str, 
         "FLEETSIGHT__WEB__PROCESSES": "1",
         **settings,
     }
-    python = shlex.quote(sys.executable)
-    script = folder / "start-web"
-    script.write_text(
-        f"""#!/bin/sh
-cat > {folder}/aws-controller <<END
-[default]
-role_arn = $FLEETSIGHT_CONTROLLER_ROLE
-credential_source = Ec2InstanceMetadata
-role_session_name = controller
-END
-cd {shlex.quote(str(ROOT))}
-AWS_CONFIG_FILE={folder}/aws-controller {python} -m web_tier.controller &
-exec {python} -m gunicorn -c python:web_tier.gunicorn 'web_tier.app:create_app()'
-"""
-    )
-    return f"env {_assignments(every)} sh {shlex.quote(str(script))}"
+    return _command(every, "tests.support.web_instance", str(folder))
 
 
-def _assignments(settings: dict[str, str]) -> str:
-    return " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+def _command(settings: Mapping[str, str], *module: str) -> str:
+    """Return the command that runs a module of this checkout with settings."""
+    assignments = (f"{name}={value}" for name, value in settings.items())
+    return shlex.join(["env", "-C", str(ROOT), *assignments, sys.executable, "-m", *module])
 
 
 _NAMED = {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "{worker_name}"}]}
