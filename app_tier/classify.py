@@ -1,6 +1,6 @@
 """Classify: one run of the network for a batch of one model, and what each image's probabilities say."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,18 +39,25 @@ class Classifier:
             EngineError: the network has not answered each image with a score for each label.
         """
         before, model = CLOCK.monotonic(), tasks[0].model
-        possible = _possible(tasks, len(model.bundle.labels))
+        listed = [_possible_classes(task) for task in tasks]
+        possible = None
+        if any(classes is not None for classes in listed):
+            possible = np.zeros((len(tasks), len(model.bundle.labels)), np.bool_)
+            for row, classes in zip(possible, listed, strict=True):
+                row[slice(None) if classes is None else classes] = True
         probabilities = _infer(model, np.stack([task.payload for task in tasks]), possible)
         took = (CLOCK.monotonic() - before) * 1000
         return [
-            self._answer(task.with_payload(None, inferred=took), model.bundle, row)
-            for task, row in zip(tasks, probabilities, strict=True)
+            self._answer(task.with_payload(None, inferred=took), model.bundle, row, classes)
+            for task, row, classes in zip(tasks, probabilities, listed, strict=True)
         ]
 
-    def _answer(self, task: Task[None], bundle: Bundle, row: NDArray[np.floating[Any]]) -> Task[Prediction]:
+    def _answer(
+        self, task: Task[None], bundle: Bundle, row: NDArray[np.floating[Any]], possible: list[int] | None
+    ) -> Task[Prediction]:
         if not np.isfinite(row).all():
             return refuse(task, MODEL_FAILED, self.worker)
-        possible, probabilities, labels = _possible_classes(task), row, bundle.labels
+        probabilities, labels = row, bundle.labels
         best = probabilities
         if possible is not None:
             if not bundle.manifest.has_independent_labels:
@@ -94,17 +101,6 @@ def _possible_classes(task: Task[Any]) -> list[int] | None:
     """Return the classes that can occur in an image; None for all."""
     requested = task.delivery.request.model
     return None if requested is None or requested.only is None else list(classes_in(requested.only))
-
-
-def _possible(tasks: Iterable[Task[Any]], classes: int) -> Possible | None:
-    """Return which of the model's classes can occur in each image; None if all can in all."""
-    listed = [_possible_classes(task) for task in tasks]
-    if all(each is None for each in listed):
-        return None
-    possible = np.zeros((len(listed), classes), np.bool_)
-    for row, each in zip(possible, listed, strict=True):
-        row[slice(None) if each is None else each] = True
-    return possible
 
 
 def shares_of(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -408,11 +408,8 @@ class LoadedModels:
                 waiting = [task.delivery for tasks in queues for task in tasks]
             return [delivery for delivery in waiting if in_flight.holds(delivery)][:1]
 
-        in_flight.begin_step(first_waiting)
-        try:
+        with in_flight.step(first_waiting):
             return do()
-        finally:
-            in_flight.end_step()
 
     def _resume_waiting(self, place: ModelPlace) -> bool:
         """Resume the images that wait for a loaded model; False if it is not loaded, or makes room for another."""

@@ -1,14 +1,13 @@
 """The pipeline: what a worker does with an image once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.answered import report_answered
 from app_tier.bundle import EngineError
-from app_tier.cancellation import CancelledJobs
 from app_tier.classify import Classifier, check_engine
 from app_tier.decode import Decoder, Pixels, decode
 from app_tier.engines import LoadedModel
@@ -16,11 +15,13 @@ from app_tier.models import LoadedModels
 from app_tier.recovery import FatalError, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
-from app_tier.storage import answered_before, delete, fetch, respond, store
+from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
 from app_tier.task import Task, refuse
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
-from core.telemetry import NO_SPANS, SpanExporter
+from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.tracing import child_of, trace_id
+from services.clock import epoch_seconds
 from services.errors import NotFoundError
 from services.s3 import Bucket
 from services.sqs import BATCH, Queue
@@ -212,7 +213,58 @@ class Pipeline:
         for delivery in answered:
             self._in_flight.remove(delivery)
         report_answered([task for task in tasks if task.delivery in answered], self._services.spans)
-        self._recovery.extender.leave([task.delivery for task in tasks if task.delivery not in answered])
+        if left := [task.delivery for task in tasks if task.delivery not in answered]:
+            self._recovery.extender.leave(left)
 
     def _refuse(self, task: Task[object], failure: Failure) -> None:
         self._to_store.enqueue(refuse(task, failure, self._classifier.worker))
+
+
+def report_answered(tasks: Sequence[Task[ClassificationResult]], spans: SpanExporter) -> None:
+    """Log images with a sent response in one line, and export their spans."""
+    if not tasks:
+        return
+    images = [
+        {
+            "image": task.payload.image_id,
+            "job": task.payload.job_id,
+            "trace": None if task.traceparent is None else trace_id(task.traceparent),
+            "status": task.payload.status,
+            "label": _outcome(task.payload),
+            "tries": task.delivery.tries,
+            "milliseconds": task.milliseconds,
+        }
+        for task in tasks
+    ]
+    _log.info("answered", extra={"images": images})
+    now = epoch_seconds()
+    for task in tasks:
+        if task.traceparent is not None and spans.wants(task.traceparent):
+            for span in image_spans(task, task.traceparent, now):
+                spans.export(span)
+
+
+def image_spans(task: Task[ClassificationResult], parent: str, now: float) -> Iterator[Span]:
+    """Yield the span of an image, from the sending of its request until `now`, and those of the stages in it.
+
+    Between two stages it waited for a thread, or for a batch.
+    """
+    received, result, whole = task.delivery.received, task.payload, child_of(parent)
+    attributes: dict[str, str | int | float] = {
+        "image": result.image_id,
+        "job": result.job_id,
+        "status": result.status,
+        "label": _outcome(result),
+        "tries": task.delivery.tries,
+    }
+    is_error = result.status == "failed"
+    yield Span("image", whole, parent, received.sent_at, now, "CONSUMER", attributes, is_error=is_error)
+    yield Span("queued", child_of(whole), whole, received.sent_at, received.first_received_at)
+    for stage, ended_at in task.ended_at.items():
+        yield Span(stage, child_of(whole), whole, ended_at - task.milliseconds[stage] / 1000, ended_at)
+    if task.ended_at:
+        yield Span("responded", child_of(whole), whole, max(task.ended_at.values()), now)
+
+
+def _outcome(result: ClassificationResult) -> str:
+    return (result.label or "") if result.error is None else result.error.code

@@ -295,14 +295,11 @@ class Step(Generic[T]):
 
     def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:
         """Do the step once; return its exception, or None."""
-        in_flight = self._recovery.in_flight
-        in_flight.begin_step(lambda: [task.delivery for task in tasks])
         try:
-            self._do(tasks)
+            with self._recovery.in_flight.step(lambda: [task.delivery for task in tasks]):
+                self._do(tasks)
         except Exception as error:  # noqa: BLE001 (the edge: the next image must get its turn)
             return error
-        finally:
-            in_flight.end_step()
         self._pass()
         return None
 

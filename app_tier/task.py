@@ -65,11 +65,6 @@ class Delivery:
         """When SQS accepted the message, by its clock."""
         return datetime.fromtimestamp(self.received.sent_at, UTC)
 
-    @property
-    def queued_ms(self) -> float:
-        """Milliseconds from sending to the first receive; both by SQS's clock, so clock skew has no effect."""
-        return round(max(0.0, self.received.first_received_at - self.received.sent_at) * 1000, 3)
-
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[T_co]):
@@ -125,8 +120,12 @@ class Task(Generic[T_co]):
 
 
 def new_task(delivery: Delivery) -> Task[None]:
-    """Return the task for the first stage."""
-    return Task(delivery, None, {"queued": delivery.queued_ms})
+    """Return the task for the first stage; it was queued from its sending to its first receive.
+
+    Both are by SQS's clock, so clock skew has no effect.
+    """
+    queued = delivery.received.first_received_at - delivery.received.sent_at
+    return Task(delivery, None, {"queued": round(max(0.0, queued) * 1000, 3)})
 
 
 def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:

@@ -4,7 +4,8 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
@@ -277,16 +278,17 @@ class InFlightMessages:
 
     # Steps of the pipeline
 
-    def begin_step(self, deliveries: Callable[[], Sequence[Delivery]]) -> None:
-        """Note that the calling thread begins a step that keeps `deliveries`, as of the time of the call, waiting.
+    @contextmanager
+    def step(self, deliveries: Callable[[], Sequence[Delivery]]) -> Iterator[None]:
+        """Note that the calling thread does a step that keeps `deliveries`, as of the time of the call, waiting.
 
         No lock is needed, since only this thread writes it.
         """
         self._steps[threading.get_ident()] = (self._clock.monotonic(), deliveries)
-
-    def end_step(self) -> None:
-        """Note that the calling thread has ended its step."""
-        del self._steps[threading.get_ident()]
+        try:
+            yield
+        finally:
+            del self._steps[threading.get_ident()]
 
     def stuck(self, seconds: float) -> list[Delivery]:
         """Return the deliveries in flight that have been in one step for longer than `seconds`."""

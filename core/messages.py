@@ -259,6 +259,8 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
 
     If it is too large even without `top`, the controller must read the prediction object.
     """
+    if len(response.to_json().encode()) <= max_bytes:
+        return response
 
     def with_top(count: int) -> ClassificationResult:
         return response.model_copy(update={"top": response.top[:count]})
@@ -266,8 +268,6 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
     def is_too_large(count: int) -> bool:
         return len(with_top(count).to_json().encode()) > max_bytes
 
-    if not is_too_large(len(response.top)):
-        return response
     fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
     if fitting < 0:
         return StoredResult.copied_from(response, kind="stored")

@@ -30,7 +30,7 @@ from web_tier.features.fleet_control.api import fleet_api
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.features.models.api import models_api
 from web_tier.features.models.comparison import current_comparison
-from web_tier.features.models.pages import model_facts, model_pages
+from web_tier.features.models.pages import model_pages
 from web_tier.features.notifications.api import notifications_api
 from web_tier.features.review.api import review_api
 from web_tier.features.review.pages import review_pages
@@ -38,8 +38,7 @@ from web_tier.features.sharing.api import sharing_api
 from web_tier.features.sharing.pages import share_pages
 from web_tier.http.assets import WebApp
 from web_tier.http.backend import Backend, install_backend
-from web_tier.http.compression import install_compression
-from web_tier.http.middleware import BehindProxy, Middleware
+from web_tier.http.middleware import BehindProxy, Middleware, install_compression
 from web_tier.http.problems import answer_problems
 from web_tier.http.rate_limits import install_rate_limiter
 from web_tier.pages.account import account_pages, visitor
@@ -127,11 +126,13 @@ def create_app(
     install_backend(app, backend)
     install_result_services(app, backend)
     Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)
-    install_auth(app, create_auth(backend) if auth is None else AuthContext(lambda: auth))
-    install_identification(app)
+    sign_in = create_auth(backend) if auth is None else AuthContext(lambda: auth)
+    install_auth(app, sign_in)
+    install_identification(app, sign_in)
     install_rate_limiter(app, backend)
     install_guard(app)
-    record_audit_events(app)
+    if sign_in.signs_in:
+        record_audit_events(app)
     install_compression(app)
     answer_problems(app)
     app.jinja_env.filters.update(
@@ -139,7 +140,9 @@ def create_app(
         fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet)),
         waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
-    app.jinja_env.globals.update(visitor=visitor, model_facts=model_facts, model_comparison=current_comparison)
+    app.jinja_env.globals.update(
+        visitor=visitor, model_facts=backend.served.default_facts, model_comparison=current_comparison
+    )
     for blueprint in PAGES:
         app.register_blueprint(blueprint)
     for blueprint in API:

@@ -88,10 +88,19 @@ class Zygote:
         """
         with self._lock:
             try:
-                return self._request_child(self._running(), memory_bytes)
+                control = self._running()
+                control.sendall(CONTROL_REQUEST.pack(FORK, memory_bytes))
+                reply, descriptors, _, _ = socket.recv_fds(control, CONTROL_REPLY.size, 1, _CLOSE_ON_EXEC)
+                if len(reply) < CONTROL_REPLY.size:
+                    raise ConnectionResetError
             except OSError as error:
                 self._restart_later()
                 raise PoolUnavailableError(f"no process for {self._function}: {error or 'it ended'}") from error
+            (child,) = CONTROL_REPLY.unpack(reply)
+            if child < 0:  # the zygote could not fork, but it runs, and so do its children
+                self._back_off()
+                raise PoolUnavailableError(f"no process for {self._function}: {os.strerror(-child)}")
+            return child, socket.socket(fileno=descriptors[0])
 
     def kill_child(self, child: int) -> int | None:
         """Kill a child unless it has ended; return its wait status, or None if that is unknown."""
@@ -148,17 +157,6 @@ class Zygote:
         self._close = weakref.finalize(self, _end, process, parent_end)
         self._control = parent_end
         return parent_end
-
-    def _request_child(self, control: socket.socket, memory_bytes: int) -> tuple[int, socket.socket]:
-        control.sendall(CONTROL_REQUEST.pack(FORK, memory_bytes))
-        reply, descriptors, _, _ = socket.recv_fds(control, CONTROL_REPLY.size, 1, _CLOSE_ON_EXEC)
-        if len(reply) < CONTROL_REPLY.size:
-            raise ConnectionResetError
-        (child,) = CONTROL_REPLY.unpack(reply)
-        if child < 0:  # the zygote could not fork, but it runs, and so do its children
-            self._back_off()
-            raise PoolUnavailableError(f"no process for {self._function}: {os.strerror(-child)}")
-        return child, socket.socket(fileno=descriptors[0])
 
     def _restart_later(self) -> None:
         """End a zygote that does not reply; the next one starts after a pause."""

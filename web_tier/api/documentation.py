@@ -5,8 +5,8 @@ from flask.typing import ResponseReturnValue
 
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import Right
+from web_tier.http.backend import render_with_fleet
 from web_tier.http.openapi import TAGS, Schema, api_document
-from web_tier.http.page_header import render_with_fleet
 from web_tier.http.routes import Routes
 
 api_docs = Routes("api_docs", right=Right.PUBLIC)

@@ -63,9 +63,8 @@ from web_tier.http.quotas import QuotaScope
 from web_tier.http.rate_limits import current_quota_scope, remaining_quota
 from web_tier.http.routes import Routes
 from web_tier.results.archive import label_of, truth_of, zip_parts
-from web_tier.results.export import JSON_LINES, ImageBody, csv_lines, json_lines, json_object
-from web_tier.results.file_names import attachment
-from web_tier.results.progress import blocked_reason, job_cost
+from web_tier.results.export import JSON_LINES, ImageBody, attachment, csv_lines, json_lines, json_object
+from web_tier.results.progress import blocked_reason, job_costs
 from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
@@ -307,7 +306,7 @@ def job_status(job_id: str) -> Response:
 def _status_response(jobs: UserJobs, job_id: str) -> Response:
     backend, status = current_backend(), jobs.status(job_id)
     model, fleet = backend.models.find(jobs, status), backend.fleet.snapshot()
-    cost = job_cost(status.counts, fleet, backend.fleet, backend.config.prices)
+    [cost] = job_costs([status.counts], fleet, backend.fleet, backend.config.prices)
     blocked = blocked_reason(status, fleet, backend.reports.silent_seconds(fleet))
     labels, bucket = current_result_services().possible_labels(status.job), backend.config.names.output_bucket
     return json_response(JobStatusBody.of_status(status, model, labels, bucket, cost, blocked))

@@ -28,7 +28,7 @@ from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from services.users import Account
-from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthServices, current_auth, set_cookie, signs_in
+from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthContext, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
     VIEWER,
@@ -113,10 +113,11 @@ def _account(auth: AuthServices, owner: str) -> Account:
     return account
 
 
-def install_identification(app: Flask) -> None:
+def install_identification(app: Flask, auth: AuthContext) -> None:
     """Authenticate each request, and reject none. Install it before the rate limits, which count by user."""
     app.before_request(_identify)
-    app.after_request(_with_renewed_cookie)
+    if auth.signs_in:
+        app.after_request(_with_renewed_cookie)
 
 
 def install_guard(app: Flask) -> None:

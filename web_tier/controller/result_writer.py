@@ -187,7 +187,8 @@ class ResultWriter:
     ) -> list[ClassificationResult]:
         """Put results; return those that are stored now, with the better ones that were there."""
         # First, so that each image that is given up has its dead letter, whenever the controller is killed.
-        errors |= DeadLetterStore(self.jobs.store).put_each([each for each in responses if is_given_up(each)])
+        if given_up := [each for each in responses if is_given_up(each)]:
+            errors |= DeadLetterStore(self.jobs.store).put_each(given_up)
         failures = [each for each in responses if each.status == "failed" and each.ref not in errors]
         done = [each for each in responses if each.status == "done"]
         left = self.jobs.store.put_each_done(done)

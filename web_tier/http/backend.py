@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import cast
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, current_app
+from flask import Flask, current_app, render_template
 
 from core.bundle_facts import MAX_MANIFEST_BYTES
 from core.config import Config, config_path
@@ -257,3 +257,8 @@ def current_backend() -> Backend:
 def backend_of(app: Flask) -> Backend:
     """Return the backend of `app`."""
     return cast(Backend, app.extensions[_EXTENSION])
+
+
+def render_with_fleet(template: str, *, for_viewer: bool = False, **context: object) -> str:
+    """Return the rendered page with the state of the fleet in its header, which viewers of shared jobs do not see."""
+    return render_template(template, fleet=None if for_viewer else current_backend().fleet.snapshot(), **context)

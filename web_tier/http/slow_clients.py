@@ -350,6 +350,8 @@ class TimeoutStream:
         expects_continue: bool = False,
     ) -> None:
         self._stream: Any = stream
+        reader = getattr(stream, "reader", None)  # gunicorn's; a body of unknown length has another one
+        self._length_reader = reader if isinstance(reader, LengthReader) else None
         self._connection, self._clock = connection, clock
         self._length, self._read_seconds = length or 0, read_seconds
         self._bytes, self._waited = 0, 0.0
@@ -393,12 +395,6 @@ class TimeoutStream:
             self._disconnect()
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return count
-
-    @property
-    def _length_reader(self) -> LengthReader | None:
-        """Gunicorn's reader of a body of known length; None for another body."""
-        reader = getattr(self._stream, "reader", None)
-        return reader if isinstance(reader, LengthReader) else None
 
     def _receive_into(self, room: bytearray, reader: LengthReader) -> int:
         """Read of a body of known length; gunicorn copies all that has arrived beyond the read at each read."""

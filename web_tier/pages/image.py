@@ -24,8 +24,7 @@ from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import known_id, known_ref
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes

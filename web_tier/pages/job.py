@@ -20,7 +20,6 @@ from core.cost import JobCost
 from core.format import dollars, duration, joined, percent_text, plural
 from core.ids import is_id
 from core.jobs.models import JobStatus, Share
-from core.messages import Model
 from services.errors import NotFoundError
 from web_tier.auth.audit import audit_details
 from web_tier.auth.job_access import UserJobs, bulkhead_caller, jobs_shared_with_user, user_jobs
@@ -31,9 +30,8 @@ from web_tier.features.notifications.api import (
     notification_form,
     request_notification,
 )
-from web_tier.http.backend import current_backend
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
-from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import (
     MAX_FILENAME_BYTES,
     MAX_LABEL,
@@ -337,7 +335,11 @@ class JobView:
                 f"Without JavaScript, jobs of up to {MAX_SORTED:,} images are sorted; this one has "
                 f"{status.accepted:,}, shown in the order of their upload."
             )
-        unkept_days = current_backend().config.retention.unkept_days
+        retention = None
+        if not status.job.keep:
+            retention = "Originals are deleted once classified; thumbnails stay with the job."
+            if unkept_days := current_backend().config.retention.unkept_days:
+                retention += f" The job expires after {duration(unkept_days * SECONDS_PER_DAY)}."
         retried, note = request.args.get("retried", type=int), None
         if retried is not None:
             counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
@@ -350,7 +352,7 @@ class JobView:
             page=page,
             rows=rows,
             labels=[LabelCount(label, images, 100 * images / whole) for label, images in counted],
-            retention=None if status.job.keep else retention_sentence(unkept_days),
+            retention=retention,
             not_sorted=not_sorted,
             note=note,
             classes=len(facts.labels) if model and model.digest.removeprefix("sha256:") == facts.digest else None,
@@ -390,11 +392,6 @@ class JobView:
     def is_mostly_cached(self) -> bool:
         """Whether more than half of the results came from the cache, so that a mark on each says nothing."""
         return self.progress.status.counts.cached * 2 > self.body.done
-
-    @property
-    def model(self) -> Model | None:
-        """The model of the newest result on this page."""
-        return self.page.found.model
 
     def address(self, **changes: str) -> str:
         """Return the address of this page, except for `changes`, from its first images on."""
@@ -441,21 +438,13 @@ def job_page(job_id: str) -> ResponseReturnValue:
         view=view,
         max_labels=MAX_LABELS,
         job=job,
-        model=view.model or job.model,
+        model=view.page.found.model or job.model,
         possible_labels=current_result_services().possible_labels(job),
         class_labels=current_result_services().class_labels(job.model).labels,
         notification=NotificationForm(False, ()) if view.share else notification_form(job_id),
         adding=AddingText.from_config(current_backend().config),
         takes_images=not job.source and not view.share and view.progress.status.cancelled_at is None,
     )
-
-
-def retention_sentence(unkept_days: float) -> str:
-    """Return what is deleted of a job that is not kept; it expires after so many days, 0 is never."""
-    deleted = "Originals are deleted once classified; thumbnails stay with the job."
-    if not unkept_days:
-        return deleted
-    return f"{deleted} The job expires after {duration(unkept_days * SECONDS_PER_DAY)}."
 
 
 @live.get("/api/v1/jobs/<job_id>/events")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -21,8 +22,7 @@ from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.autoscaler.policies import PLANNING_POLICIES
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_job_name, job_name_of_files
 from web_tier.http.problems import refuse, refuse_in_text
 from web_tier.http.rate_limits import current_quota_scope
@@ -191,6 +191,17 @@ class BrowserOtherFile(_ScriptData):
     mark: str = ""
 
 
+BROWSER_FORMATS: Final = tuple(
+    BrowserFormat(content_type=accepted.content_type, signatures=_for_browser(accepted.signatures))
+    for accepted in FORMATS.values()
+)
+
+BROWSER_OTHER_FILES: Final = (
+    *(BrowserOtherFile(reason=other.reason, signatures=_for_browser(other.signatures)) for other in OTHER_FILES),
+    *(BrowserOtherFile(reason=reason, mark=mark.decode("ascii")) for mark, reason in TEXT_FILES),
+)
+
+
 class BrowserLimits(_ScriptData):
     """Limits of one image and of one request; the page's script respects them, the server enforces them.
 
@@ -222,16 +233,7 @@ class BrowserLimits(_ScriptData):
             shrink_above=web.shrink_above_pixels,
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
-            formats=tuple(
-                BrowserFormat(content_type=accepted.content_type, signatures=_for_browser(accepted.signatures))
-                for accepted in FORMATS.values()
-            ),
-            other_files=(
-                *(
-                    BrowserOtherFile(reason=other.reason, signatures=_for_browser(other.signatures))
-                    for other in OTHER_FILES
-                ),
-                *(BrowserOtherFile(reason=reason, mark=mark.decode("ascii")) for mark, reason in TEXT_FILES),
-            ),
+            formats=BROWSER_FORMATS,
+            other_files=BROWSER_OTHER_FILES,
             unknown_reason=unknown_reason(),
         )

@@ -11,7 +11,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from core.jobs.models import ImageRecord
 from services.errors import NotFoundError
-from web_tier.results.file_names import UniqueNames, safe_name
+from web_tier.results.export import UniqueNames, safe_name
 from web_tier.results.query import ImageResult, ImageState
 
 MISSING: Final = "missing.txt"

@@ -85,13 +85,6 @@ class JobProgress:
             answered_at=answered_at,
         )
 
-    @property
-    def took_seconds(self) -> float | None:
-        """Time from the start of the job to its last answer, or None without an answer."""
-        if self.answered_at is None:
-            return None
-        return (self.answered_at - self.status.job.created_at).total_seconds()
-
 
 class ProgressBody(ApiBody):
     """A job's progress as a page shows it; figures with a unit are texts.
@@ -330,7 +323,9 @@ def _is_unaware(fleet: FleetSnapshot | None, silent_seconds: float) -> bool:
 def _finished_sentence(progress: JobProgress) -> str:
     status, failed = progress.status, progress.status.counts.failed
     whole = "1 image" if status.accepted == 1 else f"All {status.accepted:,} images"
-    took = "" if progress.took_seconds is None else f" in {duration(progress.took_seconds)}"
+    took, last = "", progress.answered_at
+    if last is not None:
+        took = f" in {duration((last - status.job.created_at).total_seconds())}"
     return f"{whole} done{took}{f' ({failed:,} failed)' if failed else ''}."
 
 
@@ -358,15 +353,13 @@ def has_cost(counts: Counts) -> bool:
     return counts.done + counts.failed > counts.cancelled
 
 
-def job_cost(counts: Counts, fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings) -> JobCost | None:
-    """Return the cost of a job so far, or None if it is not known, as for jobs before the first billing period."""
-    return job_costs([counts], fleet, store, prices)[0]
-
-
 def job_costs(
     counts: Sequence[Counts], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
 ) -> list[JobCost | None]:
-    """Return the costs of several jobs by their counts, as `job_cost`, with one read of earlier billing periods."""
+    """Return the costs of jobs so far by their counts, with one read of earlier billing periods.
+
+    None: a cost is not known, as of jobs before the first billing period.
+    """
     periods = billing_periods({number for each in counts for number, _ in each.runs}, fleet, store)
     return [JobCost.from_counts(each, periods, prices) for each in counts]
 

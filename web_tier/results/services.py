@@ -23,7 +23,7 @@ from services.made_once import made_once
 from services.s3 import Bucket
 from web_tier.http.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
-from web_tier.results.progress import JobProgress, ProgressBody, job_cost
+from web_tier.results.progress import JobProgress, ProgressBody, job_costs
 from web_tier.results.query import ImageResult
 from web_tier.results.thumbnails import RenderLimiter, Thumbnails, sandboxed_draw
 
@@ -141,7 +141,7 @@ class ResultServices:
         backend = self._backend
         fleet = backend.fleet.snapshot()
         prices = backend.config.prices
-        cost = job_cost(status.counts, fleet, backend.fleet, prices)
+        [cost] = job_costs([status.counts], fleet, backend.fleet, prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
         progress = JobProgress.from_status(status)
         return progress, ProgressBody.from_progress(

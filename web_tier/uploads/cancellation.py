@@ -2,7 +2,7 @@
 
 A cancelled job has a mark in the job table and a tombstone, an object in the input bucket. The controller fails the
 images without a result while the mark exists (`web_tier/controller/cancellation.py`). Workers, which cannot read the
-table, classify no image while the tombstone exists (`app_tier/cancellation.py`). Both answer with the failure
+table, classify no image while the tombstone exists (`CancelledJobs`). Both answer with the failure
 `cancelled`, over which any label wins. So each image gets its one result, also if processes are killed.
 
 The mark is put before the tombstone, and a retry deletes both before it sends a request. A tombstone without a mark

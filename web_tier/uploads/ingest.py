@@ -467,7 +467,8 @@ class ImageIngest:
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
         # Results first: a reader of the record of a cached image reads its result, too.
-        self.store.put_done([record.response for record in records if isinstance(record, CachedImage)])
+        if results := [record.response for record in records if isinstance(record, CachedImage)]:
+            self.store.put_done(results)
         self.store.record_images(records, self.clock.utc_now())
         self._settle(record.ref for record in records)
         cached = sum(record.cached for record in records)

@@ -93,7 +93,8 @@ def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int
             part = _Part(event.name, None, MAX_FIELD_BYTES)
         elif isinstance(event, Data):
             part.add(event.data)
-            if not event.more_data and not part.is_empty_input:
+            is_empty_input = part.filename == "" and not part.size
+            if not event.more_data and not is_empty_input:
                 files, form_fields = files + (part.filename is not None), form_fields + (part.filename is None)
                 if files > max_files:
                     raise RequestEntityTooLarge(f"the form has more than {max_files} files")
@@ -165,10 +166,6 @@ class _Part:
             self.chunks.append(data)
         else:
             self.chunks.clear()
-
-    @property
-    def is_empty_input(self) -> bool:
-        return self.filename == "" and self.size == 0
 
     def finish(self) -> Upload | FormField:
         data = b"".join(self.chunks)

@@ -9,7 +9,7 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 
 from web_tier.http.assets import IMMUTABLE, STATIC, assets_hash
-from web_tier.http.compression import COMPRESSED_TYPES, install_compression
+from web_tier.http.middleware import COMPRESSED_TYPES, install_compression
 
 ASSETS = f"{STATIC}{assets_hash()}"
 OWN_PAGE = {"Accept-Encoding": "gzip, br", "Sec-Fetch-Site": "same-origin"}

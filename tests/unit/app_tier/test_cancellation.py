@@ -2,7 +2,7 @@
 
 import pytest
 
-from app_tier.cancellation import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
+from app_tier.storage import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
 from core.ids import cancelled_key, new_id
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import refusal

@@ -315,13 +315,13 @@ def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> 
     bench = Bench()
     hung, waiting = bench.receive(2)
     bench.clock.advance(1_000)
-    bench.in_flight.begin_step(lambda: [hung])
-    bench.clock.advance(STEP_SECONDS)
-    bench.extender.check()
-    assert bench.hung == []
-    bench.sqs.calls.clear()
-    bench.clock.advance(1)
-    bench.extender.check()
+    with bench.in_flight.step(lambda: [hung]):
+        bench.clock.advance(STEP_SECONDS)
+        bench.extender.check()
+        assert bench.hung == []
+        bench.sqs.calls.clear()
+        bench.clock.advance(1)
+        bench.extender.check()
     assert bench.in_flight.everything() == [waiting]
     assert bench.sqs.calls == [], "it comes back by itself, and the try counts"
     assert hung.request.image_id in bench.hung[0]
@@ -331,10 +331,9 @@ def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> Non
     bench = Bench()
     received = bench.receive(10)
     for _ in range(100):
-        bench.in_flight.begin_step(lambda: received[:1])
-        bench.clock.advance(STEP_SECONDS)
-        bench.extender.check()
-        bench.in_flight.end_step()
+        with bench.in_flight.step(lambda: received[:1]):
+            bench.clock.advance(STEP_SECONDS)
+            bench.extender.check()
     assert bench.hung == []
     assert len(bench.in_flight) == 10
 

@@ -14,7 +14,7 @@ from core.jobs.models import ImageRecord
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, done, failed
 from web_tier.results.archive import MISSING, PIECE_BYTES, zip_parts
-from web_tier.results.file_names import MAX_NAME_BYTES, UniqueNames, attachment, safe_name
+from web_tier.results.export import MAX_NAME_BYTES, UniqueNames, attachment, safe_name
 from web_tier.results.query import ImageResult
 
 DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\xb9\xb2\xb3])[ ]*([.].*)?", re.IGNORECASE)

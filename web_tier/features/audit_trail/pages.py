@@ -6,7 +6,7 @@ from flask import request
 
 from web_tier.auth.audit import RETENTION, current_trail
 from web_tier.auth.permissions import Right
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import render_with_fleet
 from web_tier.http.parameters import cursor_of_page
 from web_tier.http.routes import Routes
 

@@ -4,8 +4,7 @@ from core.fleet.models import FleetInstance
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
 from web_tier.features.consoles.console import current_consoles
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.routes import Routes
 
 console_pages = Routes("consoles", right=Right.OPERATE)

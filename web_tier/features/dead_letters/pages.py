@@ -13,8 +13,7 @@ from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import known_ref
 from web_tier.http.routes import Routes
 from web_tier.uploads.retry import redrive, redrive_all

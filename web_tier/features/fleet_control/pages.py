@@ -38,9 +38,8 @@ from services.ec2 import ALIVE
 from web_tier.auth.permissions import Right
 from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
 from web_tier.features.fleet_control.chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
-from web_tier.http.backend import current_backend
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.bodies import ApiBody
-from web_tier.http.page_header import render_with_fleet
 from web_tier.http.parameters import clean_reason
 from web_tier.http.routes import Routes
 

@@ -2,11 +2,9 @@
 
 from flask import request
 
-from core.bundle_facts import BundleFacts
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_search
 from web_tier.http.routes import Routes
 
@@ -20,11 +18,6 @@ PRECISIONS = {
     "exact": "exact: fast at first, and computed again in fp32 where the answer is close",
 }
 """A text for each precision of a bundle."""
-
-
-def model_facts() -> BundleFacts:
-    """Return the facts of the model that new jobs get; every page shows them in its header."""
-    return current_backend().served.default_facts()
 
 
 @model_pages.get("/model", right=Right.READ)

@@ -12,8 +12,7 @@ from web_tier.auth.permissions import Right
 from web_tier.features.review.api import TruthMatched, apply_folders, apply_truth_file
 from web_tier.features.review.evaluation import ConfusionMatrix
 from web_tier.features.review.truth import MAX_TRUTH_BYTES, read_evaluation
-from web_tier.http.backend import current_backend
-from web_tier.http.page_header import render_with_fleet
+from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_label, known_id, known_ref
 from web_tier.http.routes import Routes
 from web_tier.uploads.multipart import FormField
