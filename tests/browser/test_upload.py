@@ -214,6 +214,8 @@ def test_a_model_is_chosen_where_there_are_several_with_and_without_javascript(
             wait_until(has_choice, "the page offers the models")
             assert not has_script or faults_of(page) == []
             choice.select_option("other")
+            if has_script:
+                expect(page.locator("#modelLabels")).to_have_attribute("href", re.compile("/model.name=other$"))
             page.locator("#images").set_input_files(tmp_path / name)
             page.get_by_role("button", name="Classify").click()
             job_id = arrived(page)

@@ -172,7 +172,7 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
         fleet.put_day(FleetDay(day=day, images=0, billed_seconds=10, cost=1.0))
     body = client.get("/fleet/now").get_json()
     assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
-    assert body["idle_end"] == "idle workers end after 2 s"
+    assert body["idle_end"] == "idle ones end after 2 s"
     assert re.search(r'class="figure">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
     assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images")
     requests = (WHOLE_IMAGE * 212_000).dollars(load_config(environment={}).prices)

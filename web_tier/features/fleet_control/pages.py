@@ -207,7 +207,7 @@ class FleetBody(ApiBody):
             **({} if state.snapshot is None else _figures(state.snapshot, state, days, config.prices)),
             min_workers=limits.min_workers,
             max_workers=limits.max_workers,
-            idle_end=f"idle workers{above} end after {seconds_in_words(config.worker.idle_seconds)}",
+            idle_end=f"idle ones{above} end after {seconds_in_words(config.worker.idle_seconds)}",
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             problem=state.problem,

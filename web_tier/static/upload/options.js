@@ -3,9 +3,9 @@
 import { oncePerFrame } from "../frames.js";
 import { Forecast } from "./forecast.js";
 import { plural } from "./format.js";
+import { SIGN_IN_FIRST } from "./status_line.js";
 
 const CHOOSE_FIRST = "Choose one or more images first.";
-const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then classify. Your files stay selected.";
 
 export class Options {
     /**
@@ -19,7 +19,7 @@ export class Options {
         this.emptyName = this.elements.name.placeholder;
         const renderSoon = oncePerFrame(() => this.#render());
         for (const source of [batch, uploader]) source.addEventListener("change", renderSoon);
-        this.elements.finishBy?.addEventListener("input", renderSoon);
+        form.addEventListener("input", renderSoon);
     }
 
     /** What the user has chosen for the job, as the API takes it. */
@@ -87,6 +87,7 @@ export class Options {
         elements.send.disabled = uploader.isRunning;
         if (uploader.isRunning) elements.send.textContent = "Creating the job …";
         else elements.send.textContent = batch.total ? `Classify ${plural(batch.total, "image")}` : "Classify";
+        elements.modelLabels.search = elements.model?.value ? `name=${elements.model.value}` : "";
         this.forecast.update(batch.total, this.#finishBy);
     }
 }

@@ -7,7 +7,7 @@ import { duration, fileSize, formatCount, plural } from "./format.js";
 const ANNOUNCE_INTERVAL_MS = 5_000;
 /** Refused files that are listed with their reasons. */
 const MAX_REFUSED_LISTED = 200;
-const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then retry. Your files stay selected.";
+export const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then try again. Your files stay selected.";
 
 export class StatusLine {
     #announcedAt = 0;
