@@ -15,7 +15,7 @@ import pytest
 from fleetsight_client.api import ApiClient, UploadResult
 from localcloud.clients import ControlClient
 from localcloud.machines.machine import Machine
-from scripts.demo_model.signs import samples
+from scripts.demo_model.signs import SizeShares, samples
 from scripts.run.state import OpenState
 from scripts.run.system import System
 from services.ec2 import Fleet, Instance
@@ -96,9 +96,13 @@ class RunningSystem:
         return pid
 
 
+SIZES: SizeShares = (((64, 64), 0.3), ((128, 96), 0.3), ((150, 200), 0.3), ((640, 480), 0.1))
+"""Sizes of signs, in pixels. A megapixel takes a quarter of a second to draw."""
+
+
 def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
     """Return drawn signs as files, and their labels by filename."""
-    drawn = list(samples(count, seed))
+    drawn = list(samples(count, seed, SIZES))
     return [(sample.filename, sample.data) for sample in drawn], {sample.filename: sample.label for sample in drawn}
 
 

@@ -1,6 +1,7 @@
 """The local system: its configuration, a batch, and the cost of a batch."""
 
 import re
+import signal
 import sys
 import threading
 import webbrowser
@@ -22,6 +23,7 @@ from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError, PatientCalls
 from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run import session
+from scripts.run.__main__ import _stop_on_signals
 from scripts.run.batch import (
     STALLED_SECONDS,
     AwsCost,
@@ -495,3 +497,15 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match=r"cannot write to .*file.*: Not a directory; .*FLEETSIGHT_HOME"):
         System(tmp_path / "file", {"FLEETSIGHT__WEB__PORT": str(free_port())}).start()
+
+
+def test_an_interrupt_a_termination_and_a_closed_terminal_each_stop_the_system() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            stop = _stop_on_signals()
+            signal.raise_signal(number)
+            assert stop.is_set(), number
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
