@@ -41,9 +41,9 @@ def site_url(site: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+@pytest.fixture(scope="module", params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
 def reader(browser: Browser, site_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page in dark colours that asks no other host for anything and has no error."""
+    """A page for all tests, in dark colours, that asks no other host for anything and has no error."""
     width, height = request.param
     faults = PageFaults(site_url)
     context = browser.new_context(base_url=site_url, viewport={"width": width, "height": height}, color_scheme="dark")

@@ -23,7 +23,7 @@ from scripts.run.system import System
 from services.clock import utc_now
 from services.ec2 import console_of
 from services.table import Table
-from tests.browser.conftest import FaultsOf, PageFaults, crashed_images
+from tests.browser.conftest import FaultsOf, Options, PageFaults, crashed_images
 from tests.support.jobs import LATEST_TOKEN, NOW, done, failed, record
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -279,9 +279,9 @@ def test_without_javascript_everything_is_there(page: Page, fleet: FleetStore) -
     assert fleet.paused() is None
 
 
-@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
 def test_the_console_of_an_instance_is_opened_from_the_fleet_page_and_goes_on(
-    page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf, page_options: dict[str, object]
+    page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf, page_options: Options | None
 ) -> None:
     submit(api, 10)
     page.goto("/fleet")
@@ -344,9 +344,9 @@ def given_up(system: System) -> Iterator[tuple[str, list[str]]]:
     DeletedJobs(store.table).delete(store.job(job_id))
 
 
-@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
 def test_an_operator_redrives_one_image_and_discards_another(
-    page: Page, api: ApiClient, given_up: tuple[str, list[str]], page_options: dict[str, object]
+    page: Page, api: ApiClient, given_up: tuple[str, list[str]], page_options: Options | None
 ) -> None:
     job_id, (discarded, redriven) = given_up
     page.goto("/fleet")

@@ -140,6 +140,12 @@ def static_site(system: System, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
+def page_options() -> Options:
+    """Each test has a site at an address of its own, so no tab is opened from another one's."""
+    return {}
+
+
+@pytest.fixture
 def page_address(static_site: Site) -> str:
     """The address of `page`; another name than the site's counts as another machine, the web tier's own too."""
     return static_site.url

@@ -175,13 +175,13 @@ def named_networks(folder: Path) -> Mapping[str, Trained]:
         scripts["photos"] = replace(
             script("photos", lambda pixels: lite0_logits(state, pixels)), labels=imagenet_labels()
         )
-    for name in ("resnet18", "resnet50"):
-        network = import_torchvision().models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
-        network.load_state_dict(trained(network.state_dict()))
-        scripts[name] = script(name, network)
-        spread(scripts[name], network.fc.weight.data, network.fc.bias.data)
-        torch.save(network.state_dict(), folder / f"{name}.pth")
-        build_named(name, folder / "bundles" / name, folder / f"{name}.pth", LABELS)
+    name = "resnet18"  # tests/integration/model/test_named_network.py compares larger ones with torchvision
+    network = import_torchvision().models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
+    network.load_state_dict(trained(network.state_dict()))
+    scripts[name] = script(name, network)
+    spread(scripts[name], network.fc.weight.data, network.fc.bias.data)
+    torch.save(network.state_dict(), folder / f"{name}.pth")
+    build_named(name, folder / "bundles" / name, folder / f"{name}.pth", LABELS)
     return scripts
 
 

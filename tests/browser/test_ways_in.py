@@ -73,7 +73,7 @@ def test_each_file_gets_the_same_answer_by_every_way_in(
 ) -> None:
     page_faults.expect("422")  # of files that only the server can decide on
     sign = next(sample for sample in samples(None, seed=50) if sample.label == LABEL)
-    picture = Image.open(io.BytesIO(sign.data)).convert("RGB").resize((800, 600), Image.Resampling.LANCZOS)
+    picture = Image.open(io.BytesIO(sign.data)).convert("RGB").resize((400, 300), Image.Resampling.LANCZOS)
     groups = picture_cases(picture)
     files = {name: content for group in groups.values() for name, content in group.items()}
     folder = tmp_path / "cases"

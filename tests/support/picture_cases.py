@@ -13,7 +13,7 @@ from tests.support.hostile_images import box, encoded, png_chunk
 Files = Mapping[str, bytes]
 """Contents by filename."""
 
-LARGE = (2_400, 1_800)
+LARGE = (1_840, 1_380)
 """Pixels above which the page shrinks a JPEG."""
 
 _UPRIGHT = {
