@@ -68,7 +68,7 @@ class Process:
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 CGROUP_EXIT_SECONDS = 2.0
-"""Longest time in seconds in which the last processes of a killed machine leave their control groups."""
+"""Longest wait in seconds for the last processes of a killed machine to leave their control groups."""
 
 
 def cgroup_folders(machine_id: str, root: Path = CGROUP_ROOT) -> list[Path]:
@@ -161,10 +161,11 @@ class Machine:
         except (OSError, ValueError, IndexError):
             return None
 
-    def discard(self) -> None:
-        """Remove the disk and control groups of a machine that will not start again."""
+    def discard(self, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
+        """Remove the control groups and the disk of a machine that will not start again."""
+        # The disk last: processes that are ending write to it until they have left their groups.
+        remove_cgroups(self.directory.name, wait_seconds=wait_seconds)
         shutil.rmtree(self.disk, ignore_errors=True)
-        remove_cgroups(self.directory.name)
 
 
 def machines_in(state_dir: Path) -> list[Machine]:
@@ -188,7 +189,7 @@ def end_all(state_dir: Path, number: int = signal.SIGKILL) -> int:
     return sum(process.alive() for process in processes)
 
 
-def discard_all(state_dir: Path) -> None:
+def discard_all(state_dir: Path, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
     """Remove disks and control groups of machines that have all ended; their consoles stay."""
     for machine in machines_in(state_dir):
-        machine.discard()
+        machine.discard(wait_seconds)

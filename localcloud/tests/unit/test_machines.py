@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.machines.machine import cgroup_folders, remove_cgroups
+from localcloud.machines.machine import Machine, cgroup_folders, remove_cgroups
 from localcloud.machines.metadata import (
     TOKEN_HEADER,
     TTL_HEADER,
@@ -53,6 +53,20 @@ def test_a_group_that_a_process_does_not_leave_is_not_waited_for_for_ever(tmp_pa
     (mine / "payload" / "stays").touch()
     remove_cgroups("i-1", tmp_path, wait_seconds=0.05)
     assert (mine / "payload" / "stays").exists()
+
+
+def test_a_disk_is_removed_after_the_last_process_that_writes_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path / "i-1")
+
+    def last_words(_machine_id: str, **_: float) -> None:
+        machine.disk.mkdir(parents=True, exist_ok=True)
+        (machine.disk / "journal").touch()
+
+    monkeypatch.setattr("localcloud.machines.machine.remove_cgroups", last_words)
+    machine.discard()
+    assert not machine.disk.exists()
 
 
 def test_machine_without_control_groups_can_be_removed(tmp_path: Path) -> None:
