@@ -1,5 +1,6 @@
 """Models in the web tier: the facts of bundles, the model that a new job gets, and changes of the catalogue."""
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from pydantic import ValidationError
 
-from core.bundle_facts import BundleFacts, BundleUnreadableError, read_facts
+from core.bundle_facts import BundleFacts, BundleUnreadableError, facts_in, read_manifest
 from core.messages import RequestedModel
 from core.model_catalog import (
     CONFIGURATION,
@@ -94,6 +95,8 @@ class BundleReader:
     clock: Clock = CLOCK
     fresh_seconds: float = FRESH_SECONDS
     _facts: BundleFacts = field(default_factory=BundleFacts, init=False)
+    _manifest_digest: bytes = field(default=b"", init=False)
+    """SHA-256 of the ``bundle.json`` that states the facts: one with 1,000 labels is parsed once, not every time."""
     _problem: str | None = field(default=None, init=False)
     _refresh: _Refresh = field(init=False)
 
@@ -108,9 +111,11 @@ class BundleReader:
 
     def _read(self) -> bool:
         try:
-            self._facts, problem = read_facts(self.place, self.get, self.sha256), None
+            manifest, problem = read_manifest(self.place, self.get, self.sha256), None
+            if (digest := hashlib.sha256(manifest).digest()) != self._manifest_digest:
+                self._facts, self._manifest_digest = facts_in(manifest, str(self.place)), digest
         except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
-            self._facts, problem = BundleFacts(), str(error)
+            self._facts, self._manifest_digest, problem = BundleFacts(), b"", str(error)
         if problem != self._problem and problem is not None:
             _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
         self._problem = problem

@@ -5,10 +5,11 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from core.bundle_facts import BundleFacts
+from core.bundle_facts import BundleFacts, facts_in
 from services.errors import NotFoundError
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
@@ -34,6 +35,19 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     build(tmp_path, "one")
     assert bundle.facts().digest == "one"
+
+
+def test_a_bundle_that_has_not_changed_is_read_again_and_not_parsed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, parse = [100.0], Mock(wraps=facts_in)
+    monkeypatch.setattr("web_tier.uploads.served_models.facts_in", parse)
+    bundle = BundleReader(tmp_path, no_object, clock=PlayedClock(lambda: now[0]))
+    for digest in ("one", "one", "two", "two", "one"):
+        build(tmp_path, digest)
+        assert bundle.facts().digest == digest
+        now[0] += FRESH_SECONDS
+    assert parse.call_count == 3
 
 
 @pytest.mark.parametrize("known", [None, "yesterday's"])
