@@ -308,8 +308,17 @@ class ImageIngest:
         stored = [result for result in results if isinstance(result, ImageRecord)]
         rejected: dict[ImageRef, RejectedUpload] = {}
         for records in in_batches(stored, BATCH_IMAGES):
-            if rejections := self._record_or_withdraw(records):
-                rejected |= rejections
+            try:
+                self.check_age(records)
+                self._record(records)
+            except NotFoundError:
+                self._withdraw(records)
+                raise
+            except CLOUD_ERRORS:
+                extra = {"job_id": records[0].ref.job_id}
+                _log.warning("images could not be recorded", extra=extra, exc_info=True)
+                self.metrics.reject(UNAVAILABLE, len(records))
+                rejected |= self._withdraw(records)
             else:
                 self.enqueue(records, group)
         self._count([record for record in stored if record.ref not in rejected])
@@ -474,20 +483,6 @@ class ImageIngest:
         cached = sum(record.cached for record in records)
         self.metrics.accept(len(records), sum(record.size for record in records), cached)
         log_accepted(records)
-
-    def _record_or_withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
-        """Record images; return the rejections of all if that fails."""
-        try:
-            self.check_age(records)
-            self._record(records)
-        except NotFoundError:
-            self._withdraw(records)
-            raise
-        except CLOUD_ERRORS:
-            _log.warning("images could not be recorded", extra={"job_id": records[0].ref.job_id}, exc_info=True)
-            self.metrics.reject(UNAVAILABLE, len(records))
-            return self._withdraw(records)
-        return {}
 
     def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
         """Delete the records of images, of which none has been enqueued, and their objects; return the rejections."""
