@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.processes
 
 FOLDER = ROOT / "docs" / "screenshots"
-PICTURES = {"upload", "job", "fleet"}
+PICTURES = {"job", "fleet"}
 RECORDING = FOLDER / "terminal.svg"
 MAX_BYTES = 300_000
 COLORS = 256
@@ -93,8 +93,6 @@ def test_the_pictures_of_the_documents_can_be_taken(
     visitor.get_by_label("Keep my images").check()
     visitor.locator("#images").set_input_files([*files, batch / "notes.txt"])
     visitor.locator("#facts", has_not_text="being checked").wait_for()
-    take(visitor, folder / "upload.png")
-
     visitor.locator("#send").click()
     visitor.wait_for_url(JOB_PAGE)
     job_id = visitor.url.rpartition("/")[2]
