@@ -1,12 +1,15 @@
 // Turns each operation on the API page into a form that calls it. Responses are shown as text, never as markup.
 
+import "./copy.js";
 import { needsSignIn, signInUrl } from "./sign_in.js";
 
 const MAX_SHOWN_CHARACTERS = 20_000;
 
 for (const form of document.querySelectorAll("form.try")) {
     for (const button of form.querySelectorAll("button")) button.hidden = false;
-    form.querySelector("[data-copy]").addEventListener("click", () => copyAsCurl(form));
+    const copy = form.querySelector("[data-copies]");
+    copy.addEventListener("click", () => showCurl(form)); // copy.js copies it
+    form.addEventListener("input", () => (copy.querySelector("span").textContent = "Copy as curl"));
     form.addEventListener("submit", (event) => {
         event.preventDefault();
         send(form);
@@ -27,19 +30,12 @@ function openTarget() {
     target.scrollIntoView();
 }
 
-/** Copy the command that sends what the form would send; it is shown, too, since a browser may refuse to copy. */
-async function copyAsCurl(form) {
-    const command = curlCommand(form);
-    let status = "Copied";
-    try {
-        await navigator.clipboard.writeText(command);
-    } catch {
-        status = "Copy this command";
-    }
+/** Show the command that sends what the form would send. */
+function showCurl(form) {
     const output = form.querySelector("output");
     output.hidden = false;
-    output.querySelector(".status-line").textContent = status;
-    output.querySelector("code").textContent = command;
+    output.querySelector(".status-line").textContent = "";
+    output.querySelector("code").textContent = curlCommand(form);
 }
 
 function curlCommand(form) {
