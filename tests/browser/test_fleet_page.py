@@ -152,7 +152,6 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     page.get_by_role("link", name=re.compile("^Limits 0 . 2$")).click()
     dialog = page.get_by_role("dialog", name="Limits of the fleet")
     expect(dialog).to_be_visible()
-    assert faults_of(page) == []
     expect(dialog.locator("[data-preview]")).to_have_text(re.compile("no worker starts or ends"))
     page.get_by_label("At least").fill("3")
     expect(dialog.locator("[data-preview]")).to_have_text(re.compile("will start|none starts"))

@@ -131,17 +131,24 @@ class Site:
         self._server.server_close()
 
 
-@pytest.fixture
-def static_site(system: System, tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def started_site(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The front end of `system` as files, before it."""
-    site = Site(tmp_path, system)
+    site = Site(tmp_path_factory.mktemp("site"), system)
     yield site
     site.stop()
 
 
 @pytest.fixture
+def static_site(started_site: Site) -> Site:
+    """The same, which has served nothing yet."""
+    started_site.served.clear()
+    return started_site
+
+
+@pytest.fixture
 def page_options() -> Options:
-    """Each test has a site at an address of its own, so no tab is opened from another one's."""
+    """Each test has a context of its own, for an empty cache: the files are served again."""
     return {}
 
 
@@ -222,15 +229,10 @@ def test_the_static_page_of_the_api_tries_the_api_out(page: Page, static_site: S
     expect(output).to_contain_text("200")
 
 
-def test_the_static_first_page_is_accessible(page: Page, faults_of: FaultsOf) -> None:
-    page.goto("/")
-    assert faults_of(page) == []
-
-
-@pytest.fixture
-def site_with_sign_in(sign_in_system: System, tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def site_with_sign_in(sign_in_system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The front end of a system where people sign in, as files, before it."""
-    site = Site(tmp_path, sign_in_system)
+    site = Site(tmp_path_factory.mktemp("site-with-sign-in"), sign_in_system)
     yield site
     site.stop()
 

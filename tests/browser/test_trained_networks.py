@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import Preprocess
@@ -30,16 +30,18 @@ from scripts.model.own_network import build_own
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights
 from scripts.model.torchvision_import import import_torchvision
 from scripts.run.system import System
-from tests.browser.conftest import classify, sent
+from tests.browser.conftest import FEW_WORKERS, FaultsOf, arrived
 from tests.conftest import ROOT
 from tests.support.seeded_networks import lite0_logits, lite0_state, trained
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
 
 IMAGES = {sample.filename: sample.data for sample in samples(12, seed=51)}
 LABELS = tuple(f"class {number}" for number in range(6))
-BY_EVERY_WAY = frozenset({"resnet18", "padded"})
+NAMED = "resnet18"
+BY_EVERY_WAY = frozenset({NAMED, "padded"})
 """Networks that also answer by page and command: a way treats all images of these sizes and all networks alike."""
 
 MAX_DIFFERENCE = 0.02
@@ -139,6 +141,19 @@ def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[
     }
 
 
+@pytest.fixture(scope="module")
+def own_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that gets models."""
+    with running_system(tmp_path_factory.mktemp("models"), FEW_WORKERS) as started:
+        yield started
+
+
+@pytest.fixture
+def page_address(own_system: System) -> str:
+    """The address of `page`."""
+    return own_system.url
+
+
 @pytest.fixture
 def networks(own_system: System, tmp_path: Path) -> Mapping[str, Trained]:
     """The networks, which the system has as models."""
@@ -175,7 +190,7 @@ def named_networks(folder: Path) -> Mapping[str, Trained]:
         scripts["photos"] = replace(
             script("photos", lambda pixels: lite0_logits(state, pixels)), labels=imagenet_labels()
         )
-    name = "resnet18"  # tests/integration/model/test_named_network.py compares larger ones with torchvision
+    name = NAMED  # tests/integration/model/test_named_network.py compares larger ones with torchvision
     network = import_torchvision().models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
     network.load_state_dict(trained(network.state_dict()))
     scripts[name] = script(name, network)
@@ -195,7 +210,12 @@ def spread(network: Trained, weight: torch.Tensor, bias: torch.Tensor) -> None:
 
 
 def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api(
-    own_page: Page, own_system: System, networks: Mapping[str, Trained], tmp_path: Path
+    page: Page,
+    browser: Browser,
+    own_system: System,
+    networks: Mapping[str, Trained],
+    tmp_path: Path,
+    faults_of: FaultsOf,
 ) -> None:
     api = ApiClient(own_system.url)
     same = compared = 0
@@ -204,7 +224,14 @@ def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api
         ways = {"API": by_api(api, name)}
         if name in BY_EVERY_WAY:
             ways["command"] = by_command(own_system, name, tmp_path / name)
-            ways["page"] = by_page(own_page, api, name, tmp_path / name)
+            ways["page"] = by_page(page, api, name, tmp_path / name)
+        if name == NAMED:
+            page.locator("#details > summary").click()
+            page.get_by_role("link", name=NAMED).click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(f"Model · {NAMED}")
+            expect(page.locator("#classes")).to_contain_text(LABELS[0])
+            with browser.new_context(base_url=own_system.url, java_script_enabled=False) as context:
+                ways["page without JavaScript"] = by_page(context.new_page(), api, name, tmp_path / name)
         for way, answers in ways.items():
             assert answers.keys() == expected.keys(), (name, way)
             for file, (label, score) in expected.items():
@@ -212,11 +239,15 @@ def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api
                 same, compared = same + (answers[file][0] == label), compared + 1
         assert len({label for label, _ in expected.values()}) > 1, f"{name} answers all images alike"
     api.close()
+    page.goto("/")
+    page.get_by_label("Model", exact=True).select_option(NAMED)
+    expect(page.locator("#modelLabels")).to_have_attribute("href", re.compile(f"/model.name={NAMED}$"))
+    assert faults_of(page) == []
     assert same >= MIN_SAME * compared, f"{same} of {compared} have the same label"
 
 
 def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_command_page_api_and_export(
-    own_page: Page, own_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, own_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, labels = lite0_state(1000), imagenet_labels()
     spec: Preprocess = PRETRAINED_MODELS["photos"].preprocess
@@ -257,12 +288,12 @@ def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_comman
     found = list(api.results(job_id))
     assert {each["filename"]: (each["label"], each["score"]) for each in found} == answers
     assert {(len(each["top"]), each["possible_labels"]) for each in found} == {(5, 40)}
-    own_page.goto(f"/jobs/{job_id}")
-    own_page.locator("#details > summary").click()
-    own_page.get_by_text("40 labels can occur").click()
-    expect(own_page.locator("#details bdi", has_text=re.compile(f"^{re.escape(names[0])}$"))).to_be_visible()
-    own_page.goto(f"/jobs/{job_id}/images/{found[0]['image_id']}")
-    expect(own_page.get_by_text("All 40 classes that can occur in this job")).to_be_visible()
+    page.goto(f"/jobs/{job_id}")
+    page.locator("#details > summary").click()
+    page.get_by_text("40 labels can occur").click()
+    expect(page.locator("#details bdi", has_text=re.compile(f"^{re.escape(names[0])}$"))).to_be_visible()
+    page.goto(f"/jobs/{job_id}/images/{found[0]['image_id']}")
+    expect(page.get_by_text("All 40 classes that can occur in this job")).to_be_visible()
     whole = by_api(api, "thousand")
     assert {label for label, _ in whole.values()}.isdisjoint(names), "without the list each label can occur"
     api.close()
@@ -304,8 +335,8 @@ def by_page(page: Page, api: ApiClient, model: str, folder: Path) -> Answers:
     page.goto("/")
     page.get_by_label("Model", exact=True).select_option(model)
     page.locator("#images").set_input_files([folder / name for name in IMAGES])
-    classify(page)
-    return results_of(api, sent(page))
+    page.get_by_role("button", name="Classify").click()
+    return results_of(api, arrived(page))
 
 
 def results_of(api: ApiClient, job_id: str) -> Answers:
