@@ -75,6 +75,8 @@ class Deployed:
     Attributes:
         truth: labels by image.
         judged: what iam-simulate decided about each permission that the calls of a role need.
+        on_the_image: the same about the permissions of `documented`, by role and statement.
+        denied: whether each of `DENIED_CALLS` is denied.
     """
 
     stack: DeployedStack
@@ -83,6 +85,8 @@ class Deployed:
     operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
     judged: dict[str, dict[str, tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
+    on_the_image: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
+    denied: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         outputs, sqs = self.stack.outputs, self.clients.sqs
@@ -218,7 +222,7 @@ def put_other_bundle(stack: DeployedStack, place: str) -> str:
 
 @pytest.fixture(scope="module")
 def lived(deployed: Deployed) -> Deployed:
-    """The same after a day in its life, and what iam-simulate decides about the calls of that day."""
+    """The same after a day in its life, and what iam-simulate decides about its calls and all others."""
     idle = launch_an_idle_instance(deployed)
     kept = deployed.api.create_job("kept", keep=True)
     unkept = deployed.api.create_job("not kept")
@@ -246,15 +250,33 @@ def lived(deployed: Deployed) -> Deployed:
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
     deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
+    judge_roles(deployed)
+    return deployed
+
+
+def judge_roles(deployed: Deployed) -> None:
+    """Judge all permissions of each role at once: a start of iam-simulate costs more than its verdicts."""
     calls = read_calls(deployed.stack.cloud.state_dir / "calls")
-    account = Account(deployed.stack.client)
+    account, known = Account(deployed.stack.client), deployed.known()
     for role in SERVER_ROLES:
         arn = deployed.stack.role_arn(role)
         own = [call for call in calls if call.role == arn]
-        checks = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
-        verdicts = deployed.stack.verdicts(role, list(checks.values()))
-        deployed.judged[role] = dict(zip(checks, zip(checks.values(), verdicts, strict=True), strict=True))
-    return deployed
+        used = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
+        elsewhere = [(sid, check) for of, sid in ELSEWHERE if of == role for check in documented(deployed, role, sid)]
+        others = [
+            (words, check)
+            for words, attempt in DENIED_CALLS.items()
+            if attempt.role == role
+            for check in checks_of(attempt.call(arn, known), account)
+        ]
+        checks = [*used.values(), *(check for _, check in (*elsewhere, *others))]
+        verdicts = iter(deployed.stack.verdicts(role, checks))
+        deployed.judged[role] = {name: (check, next(verdicts)) for name, check in used.items()}
+        for sid, check in elsewhere:
+            deployed.on_the_image.setdefault((role, sid), []).append((check, next(verdicts)))
+        for words, _ in others:
+            deployed.denied[words] = not next(verdicts).allowed or deployed.denied.get(words, False)
+        assert next(verdicts, None) is None
 
 
 def on_demand(calls: list[RecordedCall]) -> list[RecordedCall]:
@@ -573,47 +595,17 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
     return [checks[sid]]
 
 
-@pytest.fixture(scope="module")
-def on_the_image(deployed: Deployed) -> dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]]:
-    """What is decided about the permissions of `documented`, judged once for each role."""
-    found: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]] = {}
-    for role in SERVER_ROLES:
-        checks = [(sid, each) for of, sid in ELSEWHERE if of == role for each in documented(deployed, role, sid)]
-        verdicts = deployed.stack.verdicts(role, [check for _, check in checks])
-        for (sid, check), verdict in zip(checks, verdicts, strict=True):
-            found.setdefault((role, sid), []).append((check, verdict))
-    return found
-
-
 @pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])
 def test_what_runs_on_the_image_alone_may_do_what_is_documented_by_one_statement(
-    on_the_image: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]], role: str, sid: str
+    lived: Deployed, role: str, sid: str
 ) -> None:
-    for check, verdict in on_the_image[role, sid]:
+    for check, verdict in lived.on_the_image[role, sid]:
         assert (verdict.allowed, verdict.statements) == (True, (sid,)), check
 
 
-@pytest.fixture(scope="module")
-def denied(lived: Deployed) -> dict[str, bool]:
-    """Whether each of `DENIED_CALLS` is denied, judged once for each role."""
-    account, known, found = Account(lived.stack.client), lived.known(), dict[str, bool]()
-    for role in SERVER_ROLES:
-        arn = lived.stack.role_arn(role)
-        checks = [
-            (words, check)
-            for words, attempt in DENIED_CALLS.items()
-            if attempt.role == role
-            for check in checks_of(attempt.call(arn, known), account)
-        ]
-        verdicts = lived.stack.verdicts(role, [check for _, check in checks])
-        for (words, _), verdict in zip(checks, verdicts, strict=True):
-            found[words] = found.get(words, False) or not verdict.allowed
-    return found
-
-
 @pytest.mark.parametrize("words", DENIED_CALLS)
-def test_each_role_is_denied_what_is_not_its_own(denied: dict[str, bool], words: str) -> None:
-    assert denied[words]
+def test_each_role_is_denied_what_is_not_its_own(lived: Deployed, words: str) -> None:
+    assert lived.denied[words]
 
 
 def test_what_only_an_image_has_is_not_started_by_processes(deployed: Deployed) -> None:
