@@ -14,7 +14,8 @@ import requests
 
 from app_tier.bundle import DEMO_BUNDLE
 from fleetsight_client.api import ApiClient
-from scripts.home import HOME_VARIABLE
+from scripts.home import HOME, HOME_VARIABLE
+from scripts.run.images import sample_images
 from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
@@ -186,10 +187,20 @@ class Reader:
 def make_checkout(folder: Path) -> Path:
     """Make a checkout in which ResNet-18 and the model for photos were built, with a network that is smaller."""
     link_checkout(folder)
+    copy_samples(folder)
     models = folder / ".fleetsight" / "models"
     shutil.copytree(DEMO_BUNDLE, models / "resnet18")
     relabelled_bundle(models / "photos", "photos", "!")
     return folder
+
+
+def copy_samples(folder: Path) -> None:
+    """Copy the drawn signs of a batch into a checkout; this checkout's are drawn once, which takes two seconds."""
+    samples = sample_images(HOME / "samples")
+    copies = folder / ".fleetsight" / "samples"
+    copies.mkdir(parents=True)
+    for file in (*samples.files, HOME / "samples" / "labels.csv"):
+        shutil.copy(file, copies)
 
 
 FIRST_BATCH = "docs/first-batch.md"
@@ -197,12 +208,13 @@ MODELS = "docs/models.md"
 OPERATE = "docs/operate.md"
 POLICY = "CONTRIBUTING.md"
 
-SIGN_IN = f"{RUN} --sign-in"
+SIGN_IN, METRICS = f"{RUN} --sign-in", f"{RUN} --metrics"
+TRACING = command_in(OPERATE, "TRACING")
 POISON = command_in(OPERATE, "poison.yaml")
 PROXIED = command_in(OPERATE, "WEB__BEHIND_PROXY")
 KEEPS = command_in(FIRST_BATCH, "--state")
 CONTINUES = command_in("localcloud/README.md", f"run.sh --state {STATE}")
 COLOURS = (f"{RUN} --model colours", command_in(MODELS, "--images"))
 
-STORIES = {RUN, SIGN_IN, POISON, PROXIED, KEEPS, CONTINUES, *COLOURS}
+STORIES = {RUN, SIGN_IN, METRICS, TRACING, POISON, PROXIED, KEEPS, CONTINUES, *COLOURS}
 """Commands that start a system in the stories of `test_documented_stories.py` and `test_fresh_clone.py`."""

@@ -22,7 +22,6 @@ from app_tier.bundle import DEMO_BUNDLE
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.sign_in import prepare_sign_in
-from scripts.run.supervisor import Supervisor
 from scripts.run.system import System
 from tests.conftest import ROOT
 from tests.support.bundles import relabelled_bundle
@@ -45,7 +44,10 @@ STARTS = (
     "test_each_command_that_starts_a_system_is_in_one_of_these_tests"
 )
 STORIES = "tests/integration/scripts/test_documented_stories.py::test"
-DEAD_LETTER = f"{STORIES}_a_dead_letter_is_made_found_and_recovered"
+FRESH_CLONE = (
+    "tests/integration/scripts/test_fresh_clone.py::test_the_first_start_and_its_use_need_only_the_packages_of_run"
+)
+DEAD_LETTER = f"{STORIES}_a_dead_letter_is_made_found_and_redriven"
 OWN_POLICY = f"{STORIES}_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet"
 
 ELSEWHERE: Mapping[str, str] = {
@@ -56,6 +58,7 @@ ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/fleetsight status --region *": AWS,
     "*: ./scripts/fleetsight down *": AWS,
     "*: ./scripts/fleetsight users operator * --region *": AWS,
+    "*: ./scripts/fleetsight doctor": FRESH_CLONE,
     "*: ./scripts/run.sh*": STARTS,
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
@@ -70,7 +73,7 @@ ELSEWHERE: Mapping[str, str] = {
     ),
     "docs/models.md: *colours*": f"{STORIES}_a_network_of_ones_own_is_exported_built_checked_and_served",
     "docs/first-batch.md: ./scripts/fleetsight state *": (
-        f"{STORIES}_a_state_of_a_proxied_page_is_copied_restored_removed_and_continued"
+        f"{STORIES}_a_state_of_a_proxied_page_is_copied_and_continued_with_metrics_and_spans"
     ),
     "docs/operate.md: ./scripts/fleetsight dead-letters show JOB IMAGE": DEAD_LETTER,
     "docs/operate.md: ./scripts/fleetsight logs --image IMAGE": DEAD_LETTER,
@@ -229,7 +232,6 @@ PRINTED: Mapping[str, str] = {
     "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",
-    "docs/operate.md: ./scripts/fleetsight doctor": r"0 problems",
     "docs/classify.md: curl -X POST *cancel": r'"cancelled"',
     "*: curl --data-binary *": r'"matched": ?3',
     "*: curl */evaluation": r'"accuracy"',
@@ -288,8 +290,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "600",
     }
-    # Not forked: doctor knows the processes by their command lines.
-    with running_system(folder / ".fleetsight", settings, supervisor=Supervisor()) as system:
+    with running_system(folder / ".fleetsight", settings) as system:
         # The users of `run.sh --sign-in`; the commands of the other documents send no token.
         pool = prepare_sign_in(system.clients, system.config.names.job_table, system.state_dir)
         pool.write_names(system.state_dir)

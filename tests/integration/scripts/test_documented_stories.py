@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -19,11 +20,13 @@ from tests.conftest import ROOT
 from tests.support.checkouts import link_checkout
 from tests.support.documents import code_blocks
 from tests.support.jobs import picture
+from tests.support.otlp import otlp_collector
 from tests.support.reader import (
     COLOURS,
     CONTINUES,
     FIRST_BATCH,
     KEEPS,
+    METRICS,
     MODELS,
     OPERATE,
     POISON,
@@ -31,10 +34,12 @@ from tests.support.reader import (
     PROXIED,
     SIGN_IN,
     STATE,
+    TRACING,
     Reader,
     Run,
     blocks_of,
     command_in,
+    copy_samples,
     together,
     yaml_in,
 )
@@ -53,9 +58,22 @@ def expect_proxied(run: Run) -> None:
     assert "Strict-Transport-Security" in answer.headers
     other = {**proxied, "Host": "other.example.org"}
     assert requests.get(f"{run.url}/readyz", headers=other, timeout=DEADLINE_SECONDS).status_code == 421
+    assert requests.get(f"{run.url}/api/v1/jobs", timeout=DEADLINE_SECONDS).status_code == 401
 
 
-def test_a_state_of_a_proxied_page_is_copied_restored_removed_and_continued(reader: Reader) -> None:
+def expect_metrics(run: Run, token: str) -> None:
+    """Each address of the configuration of Prometheus answers with metrics."""
+    path = run.expect(r"prometheus --config\.file=(\S+)")
+    scraped = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["scrape_configs"]
+    assert [each["job_name"] for each in scraped] == ["fleetsight-web", "fleetsight-controller"]
+    for each in scraped:
+        (target,) = each["static_configs"][0]["targets"]
+        headers = {"Authorization": f"Bearer {token}"} if "authorization" in each else {}
+        answer = requests.get(f"http://{target}/metrics", headers=headers, timeout=DEADLINE_SECONDS)
+        assert "fleetsight_" in answer.text
+
+
+def test_a_state_of_a_proxied_page_is_copied_and_continued_with_metrics_and_spans(reader: Reader) -> None:
     with reader.running(together(PROXIED, KEEPS)) as run:
         expect_proxied(run)
         token = run.expect(r"export FLEETSIGHT_TOKEN=(\S+)")
@@ -74,15 +92,20 @@ def test_a_state_of_a_proxied_page_is_copied_restored_removed_and_continued(read
 
     shutil.rmtree(state)
     other.rename(state)
-    with reader.running(together(CONTINUES, SIGN_IN)) as run:
-        assert "Restoring " in run.printed
-        token = run.expect(r"export FLEETSIGHT_TOKEN=(\S+)")
-        run.expect_batch(token)
-        assert ApiClient(reader.url, token=token).status(kept)["name"] == "kept"
+    with otlp_collector() as collector:
+        traced = TRACING.replace("http://127.0.0.1:4318", collector.url)
+        with reader.running(together(traced, CONTINUES, SIGN_IN, METRICS)) as run:
+            assert "Restoring " in run.printed
+            token = run.expect(r"export FLEETSIGHT_TOKEN=(\S+)")
+            run.expect_batch(token)
+            assert ApiClient(reader.url, token=token).status(kept)["name"] == "kept"
+            expect_metrics(run, token)
+            processes = {"fleetsight-web", "fleetsight-worker", "fleetsight-controller"}
+            wait_until(lambda: {span.service for span in collector.spans()} == processes, "each process sends spans")
 
 
-def test_a_dead_letter_is_made_found_and_recovered(reader: Reader) -> None:
-    """One alone: after three workers that ended, the fleet starts another each minute, until one has answered."""
+def test_a_dead_letter_is_made_found_and_redriven(reader: Reader) -> None:
+    """One alone, until it is requested again: after three workers that ended, the fleet starts one each minute."""
     reader.write("poison.yaml", yaml_in(OPERATE, "# poison.yaml"))
     heal = next(block for block in blocks_of(OPERATE) if block.commands[0].startswith("curl -H"))
     with reader.running(POISON) as run:
@@ -101,10 +124,10 @@ def test_a_dead_letter_is_made_found_and_recovered(reader: Reader) -> None:
         assert "IMG_0.jpg" in reader.run(command_in(OPERATE, "dead-letters list"))
         assert "3" in reader.run(of("dead-letters show"))
         assert image in reader.run(of("logs --image"))
-        reader.run(heal.commands[0])
+        assert '"faults": []' in reader.run(heal.commands[0])
         reader.run(of("dead-letters redrive JOB"))
         reader.run(heal.commands[1])
-        wait_until(lambda: client.status(job)["done"] == 1, "the image has its label", details=lambda: run.printed)
+        wait_until(lambda: client.status(job)["failed"] == 0, "the image is being tried again")
         assert "There are no dead letters." in reader.run(command_in(OPERATE, "dead-letters list"))
     (reader.folder / ".fleetsight" / "run-8000").unlink()
 
@@ -112,10 +135,15 @@ def test_a_dead_letter_is_made_found_and_recovered(reader: Reader) -> None:
 def test_a_network_of_ones_own_is_exported_built_checked_and_served(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This process runs the commands that import torch, which takes four seconds of CPU in each process."""
+    """This process runs the commands that import torch, which takes four seconds of CPU in each process.
+
+    They draw a tenth of the images that a build measures without a folder: to draw all takes three seconds.
+    """
     pytest.importorskip("torch", reason="torch is not installed: ./scripts/setup.sh torch")
     with monkeypatch.context() as here:
         here.chdir(reader.folder)
+        here.setattr("scripts.model.sample_images.DRAWN_IMAGES", 20)
+        here.setattr("scripts.model.sample_images.CALIBRATION_IMAGES", 10)
         commands = [each for block in blocks_of(MODELS) for each in block.commands if "colours" in each]
         for program, *arguments in (shlex.split(each) for each in commands if each not in COLOURS):
             if program == "./scripts/fleetsight":
@@ -141,6 +169,7 @@ def test_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet(reader: Read
     folder = tmp_path / "checkout"
     folder.mkdir()
     copy_checkout(folder)
+    copy_samples(folder)
     write_policy(folder)
     author = Reader(folder, reader.home, reader.port, forks=False)
     (block,) = (each for each in blocks_of(POLICY) if "POLICY=batches" in each.commands[0])

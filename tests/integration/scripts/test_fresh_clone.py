@@ -108,8 +108,10 @@ def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Pat
         reader.run("./scripts/fleetsight classify photos --out results.csv")
         assert "3" in reader.run(f"./scripts/load_test --url {run.url} --count 3")
         assert "workers" in reader.run("./scripts/fleetsight fleet status")
+        # It knows the processes of a system by their command lines, which forked ones do not have.
+        assert "0 problems" in reader.run("./scripts/fleetsight doctor")
     assert len((folder / "results.csv").read_text().splitlines()) == 4
-    assert (folder / "installed").read_text().split() == ["photos", "run", "run", "run", "run"]
+    assert (folder / "installed").read_text().split() == ["photos", *["run"] * 4]
 
 
 def expect_both_models(run: Run, sign: Sample) -> None:
