@@ -56,6 +56,15 @@ def address_of(user: Any | None, name: str) -> str:
     return str(user.attribute_lookup.get("email", name) if user else name).lower()
 
 
+@PATCHES.wrap(
+    "moto.cognitoidp.models:load_resource",
+    "gives each pool a key that signs nothing here, and searches its prime factors, which takes longest of all",
+)
+def load_resource(original: Any, resource: str) -> dict[str, Any]:
+    """Return the public half of the key."""
+    return {name: value for name, value in original(resource).items() if name in {"kty", "n", "e"}}
+
+
 @PATCHES.replace(
     "moto.cognitoidp.models:CognitoIdpUserPool._get_user",
     "compares addresses case-sensitively, and reads every attribute of every account each time",
