@@ -19,6 +19,7 @@ from tests.support.memory_aws.calls import failing_writes
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.collector import Collector
 from web_tier.controller.counts_store import CountsStore
@@ -150,9 +151,11 @@ class ResultPath:
         parts = (self.jobs.store, self.images, self.recovery, self.inputs, self.jobs.tenure)
         return JobCanceller(*parts, **options)
 
-    def reconciler(self, dead_letters: Queue, max_receives: int, **options: Any) -> Reconciler:
+    def reconciler(
+        self, dead_letters: Queue, max_receives: int, metrics: ControllerMetrics | None = None, **options: Any
+    ) -> Reconciler:
         """Return a reconciler that consumes these dead letters."""
-        tenure = self.jobs.tenure
-        letters = DeadLetterConsumer(dead_letters, self.recovery, self.images, max_receives, tenure)
+        tenure, metrics = self.jobs.tenure, metrics or ControllerMetrics()
+        letters = DeadLetterConsumer(dead_letters, self.recovery, self.images, max_receives, tenure, metrics)
         parts = (self.jobs.store, self.jobs, self.images, self.counts, self.recovery, letters)
-        return Reconciler(*parts, inputs=self.inputs, tenure=tenure, **options)
+        return Reconciler(*parts, inputs=self.inputs, tenure=tenure, metrics=metrics, **options)

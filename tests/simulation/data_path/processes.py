@@ -46,6 +46,7 @@ from tests.support.result_path import InlineExecutor, ResultPath
 from tests.support.results_site import PausedFleet
 from tests.support.unsandboxed import inspect
 from web_tier.autoscaler.liveness import WorkerRegistry
+from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import CollectorHelper
 from web_tier.controller.job_cache import JobLocks
@@ -98,6 +99,10 @@ SOURCE: Final = "photos"
 """Bucket from which jobs take images."""
 
 GONE_BUCKET: Final = "gone"
+
+METRICS: Final = ControllerMetrics()
+"""Counts of all controllers, which nothing reads: to create them for each would take a twentieth of the time."""
+
 PLACES: Final = (
     "",
     *(f"s3://{place}" for place in (f"{SOURCE}/copies/", SOURCE, GONE_BUCKET, "not-allowed/any-more")),
@@ -230,6 +235,7 @@ class Controller:
         reconciler = path.reconciler(
             dead_letters,
             MAX_RECEIVE_COUNT,
+            METRICS,
             requests=requests,
             responses=responses,
             reconcile_seconds=5.0,

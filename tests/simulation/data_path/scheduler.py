@@ -54,10 +54,13 @@ class Task:
     wakes_at: float = 0.0
     waits_for: "TaskLock | None" = None
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return bool(self.greenlet.dead)
+    def is_due(self, now: float) -> bool:
+        """Return whether it can run at `now`."""
+        return (
+            self.wakes_at <= now
+            and not self.process.frozen
+            and (self.waits_for is None or self.waits_for.holder is None)
+        )
 
 
 @dataclass
@@ -128,11 +131,13 @@ class Scheduler:
         """Let every task that is due run until it sleeps."""
         self.rounds += 1
         for _ in range(MAX_TURNS):
-            self.tasks = [task for task in self.tasks if not task.is_over]
-            ready = [task for task in self.tasks if self._is_ready(task)]
+            ready = [task for task in self.tasks if task.is_due(self.now)]
             if not ready:
                 return
-            self._resume(self.random.choice(ready))
+            task = self.random.choice(ready)
+            self._resume(task)
+            if task.greenlet.dead and task in self.tasks:
+                self.tasks.remove(task)
         raise AssertionError(f"tasks never wait: {sorted({task.name for task in self.tasks})}")
 
     def kill(self, process: Process) -> None:
@@ -145,10 +150,6 @@ class Scheduler:
                 task.greenlet.throw(KilledError)
                 self._current = before
             self.tasks.remove(task)
-
-    def _is_ready(self, task: Task) -> bool:
-        is_blocked = task.waits_for is not None and task.waits_for.holder is not None
-        return not task.process.frozen and task.wakes_at <= self.now and not is_blocked
 
     def _resume(self, task: Task) -> None:
         self._current, self._burst = task, self.random.randint(1, MAX_BURST)

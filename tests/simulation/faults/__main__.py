@@ -4,7 +4,7 @@ It ends with status 1 at the first schedule that breaks a promise, and prints th
 """
 
 import argparse
-import logging
+import random
 import time
 
 from tests.simulation.faults.schedules import play
@@ -16,10 +16,9 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=1_000)
     parser.add_argument("--portion", type=int, default=200, help="schedules between two lines of figures")
     options = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # the autoscaler logs every fault
     began, played = time.process_time(), 0
     for number in range(0, options.schedules, options.portion):
-        tally = play(min(options.portion, options.schedules - number))
+        tally = play(min(options.portion, options.schedules - number), random.randrange(2**32))
         played += tally["schedules"]
         seconds = time.process_time() - began
         print(f"{played} schedules, {seconds:.0f} s of CPU; the last portion: {dict(tally)}", flush=True)  # noqa: T201 - a command
