@@ -77,14 +77,14 @@ def ec2(cloud: LocalCloud) -> Any:
     return CloudClients(cloud.endpoint_url)("ec2")
 
 
-def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselves(
+def test_two_machines_of_one_image_answer_forty_images_and_end_by_themselves(
     worker_image: LocalImage, tmp_path: Path
 ) -> None:
     overrides = {
         "FLEETSIGHT__WEB__PORT": str(free_port()),
         "FLEETSIGHT__FLEET__POLICY": "backlog",
         "FLEETSIGHT__FLEET__IMAGES_PER_WORKER": "20",
-        "FLEETSIGHT__FLEET__MAX_WORKERS": "5",
+        "FLEETSIGHT__FLEET__MAX_WORKERS": "2",
     }
     before = content_of(worker_image.root)
     system = BootedSystem(tmp_path, overrides, image=worker_image)
@@ -92,15 +92,15 @@ def test_five_machines_of_one_image_answer_a_hundred_images_and_end_by_themselve
         system.start()
         fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
         running = RunningSystem(system, ApiClient(system.url), fleet)
-        files, truth = signs(100, seed=2026)
+        files, truth = signs(40, seed=2026)
         job_id = running.api.create_job("on machines")
         outcome = running.upload(job_id, files)
-        running.wait_for_results(job_id, 100)
-        assert running.right(job_id, outcome, truth) == 100
-        assert running.max_seen == 5
+        running.wait_for_results(job_id, 40)
+        assert running.right(job_id, outcome, truth) == 40
+        assert running.max_seen == 2
         wait_until(lambda: not running.workers(), "the machines have powered themselves off")
         ended = fleet.instances(("terminated",))
-        assert len(ended) == 5
+        assert len(ended) == 2
         for each in ended:
             reason = describe_instance(system.clients.ec2, each.instance_id)["StateReason"]["Code"]
             assert reason == "Client.InstanceInitiatedShutdown"
