@@ -186,7 +186,8 @@ def docker_by_podman(cache: Path) -> Iterator[Mapping[str, str]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run("podman", "system", "reset", "--force")
         try:
-            run("sh", "-c", f'tar -C "{root}" -c . | podman import - localhost/debian')
+            unused = " ".join(f"--exclude=./usr/share/{name}" for name in ("doc", "i18n", "locale", "man"))
+            run("sh", "-c", f'tar -C "{root}" {unused} -c . | podman import - localhost/debian')
             run("podman", "build", "--tag", f"docker.io/library/{stages()[0].base}", "-", stdin=BASE)
             yield environment
         finally:
