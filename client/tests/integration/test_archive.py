@@ -1,4 +1,4 @@
-"""A season of camera traps: 1,250 photos in 15 folders with bursts, damage and a manifest, killed and resumed."""
+"""A season of camera traps: 5,000 photos in 60 folders with bursts, damage and a manifest, killed and resumed."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from client.tests.support.results_api import DEADLINE_SECONDS, FAILED, REJECTED,
 pytestmark = pytest.mark.processes
 
 PACKAGE = Path(__file__).parents[2]
-FOLDERS, PHOTOS = 15, 1_250
+FOLDERS, PHOTOS = 60, 5_000
 BURST = 3
 """Photos of a burst, two seconds apart; bursts are ten minutes apart."""
 
