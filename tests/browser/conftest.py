@@ -5,8 +5,6 @@ What a test asks for:
 * `page`: a Playwright page at the system's address (`page.goto("/")`). The test fails when the page logs an error,
   throws one, is refused something by the Content-Security-Policy, or asks another machine for anything. What a test
   provokes on purpose it announces: `page_faults.expect("503")` lets pass what contains that text.
-  Such pages are tabs of one browser context, whose renderer has the pages' scripts compiled. A test has a context of
-  its own if it sets `page_options`, be it to `{}`: one that installs a clock, since a context keeps it.
 * `module_page`: such a page for all tests of JavaScript modules, which call their functions and change nothing in it.
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
   its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
@@ -29,7 +27,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,9 +78,6 @@ RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
 
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
-NO_PAGE = "/healthz"
-"""An address of the system's origin whose answer requests nothing more."""
-
 JOB_PAGE = re.compile(r"/jobs/([0-9A-Z]{26})$")
 
 Options = dict[str, object]
@@ -122,37 +116,6 @@ class PageFaults:
         parts = urlsplit(url)
         if parts.scheme not in LOCAL_SCHEMES and f"{parts.scheme}://{parts.netloc}" != self.origin:
             self.found.append(f"foreign request: {url}")
-
-
-@dataclass
-class Tabs:
-    """Opens tabs from a page of the same origin, so that all run in its process: a third to a half less CPU time."""
-
-    browser: Browser
-    _opener: Page | None = None
-    _address: str = ""
-
-    @contextmanager
-    def opened(self, address: str) -> Iterator[Page]:
-        """Open an empty tab at an address; close it and others of its context, and clear what they have stored."""
-        if address != self._address or self._opener is None:
-            self.close()
-            self._address, self._opener = address, _context(self.browser, address, {}).new_page()
-            self._opener.goto(NO_PAGE)
-        with self._opener.expect_popup() as tab:
-            self._opener.evaluate("void open()")
-        yield tab.value
-        context = self._opener.context
-        for page in context.pages[1:]:
-            page.close()
-        context.clear_cookies()
-        context.clear_permissions()
-        self._opener.evaluate("localStorage.clear()")
-
-    def close(self) -> None:
-        """Close the context."""
-        if self._opener is not None:
-            self._opener.context.close()
 
 
 @pytest.fixture(scope="package")
@@ -264,31 +227,18 @@ def page_faults(page_address: str) -> PageFaults:
 
 
 @pytest.fixture
-def page_options() -> Options | None:
+def page_options() -> Options:
     """Options of the browser context, for tests to override: `@pytest.mark.parametrize("page_options", [...])`."""
-    return None
+    return {}
 
 
 @pytest.fixture
-def page(
-    browser: Browser, tabs: Tabs, page_address: str, page_faults: PageFaults, page_options: Options | None
-) -> Iterator[Page]:
-    """A page at an address, the system's unless a module overrides it, without cookies and stored items."""
-    if page_options is None:
-        with tabs.opened(page_address) as opened:
-            page_faults.watch(opened)
-            yield opened
-        assert page_faults.unexpected() == []
-    else:
-        yield from _watched_page(browser, page_address, page_faults, page_options)
+def page(browser: Browser, page_address: str, page_faults: PageFaults, page_options: Options) -> Iterator[Page]:
+    """A page at an address, the system's unless a module overrides it, in a context of its own.
 
-
-@pytest.fixture(scope="package")
-def tabs(browser: Browser) -> Iterator[Tabs]:
-    """Opens the pages of tests without options of their own."""
-    opener = Tabs(browser)
-    yield opener
-    opener.close()
+    Chromium cannot always close one tab of a context: it waits for ever if the tab is going back in its history.
+    """
+    yield from _watched_page(browser, page_address, page_faults, page_options)
 
 
 @pytest.fixture(scope="package")

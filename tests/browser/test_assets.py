@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page
 
 from fleetsight_client.api import ApiClient
-from tests.browser.conftest import Options, drop, signs
+from tests.browser.conftest import drop, signs
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
 
@@ -20,12 +20,6 @@ LOADED = """async () => {
     return performance.getEntries().filter((each) => "encodedBodySize" in each)
         .map((each) => [each.name, each.encodedBodySize, each.transferSize]);
 }"""
-
-
-@pytest.fixture
-def page_options() -> Options:
-    """Each test has a context of its own, for an empty cache."""
-    return {}
 
 
 def loaded(page: Page, path: str) -> dict[str, tuple[int, int]]:

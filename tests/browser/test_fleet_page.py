@@ -278,9 +278,9 @@ def test_without_javascript_everything_is_there(page: Page, fleet: FleetStore) -
     assert fleet.paused() is None
 
 
-@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_the_console_of_an_instance_is_opened_from_the_fleet_page_and_goes_on(
-    page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf, page_options: Options | None
+    page: Page, api: ApiClient, fleet: FleetStore, faults_of: FaultsOf, page_options: Options
 ) -> None:
     submit(api, 10)
     page.goto("/fleet")
@@ -343,9 +343,9 @@ def given_up(system: System) -> Iterator[tuple[str, list[str]]]:
     DeletedJobs(store.table).delete(store.job(job_id))
 
 
-@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_an_operator_redrives_one_image_and_discards_another(
-    page: Page, api: ApiClient, given_up: tuple[str, list[str]], page_options: Options | None
+    page: Page, api: ApiClient, given_up: tuple[str, list[str]], page_options: Options
 ) -> None:
     job_id, (discarded, redriven) = given_up
     page.goto("/fleet")

@@ -446,7 +446,6 @@ def test_a_lost_connection_is_shown_until_it_is_back(
     expect(page.locator(".tile.done")).to_have_count(3)
 
 
-@pytest.mark.parametrize("page_options", [{}])
 def test_a_stream_that_is_silent_is_replaced_by_polls(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     """A machine that disappears ends no connection."""
     written = write_job(2)
@@ -775,9 +774,9 @@ def test_images_from_the_cache_say_so_unless_most_are(page: Page, api: ApiClient
     )
 
 
-@pytest.mark.parametrize("page_options", [None, NO_SCRIPT, PHONE], ids=["script", "no script", "phone"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT, PHONE], ids=["script", "no script", "phone"])
 def test_downloads_follow_the_filters(
-    page: Page, write_job: Callable[..., WrittenJob], page_options: Options | None
+    page: Page, write_job: Callable[..., WrittenJob], page_options: Options
 ) -> None:
     written = write_job(20, name="Été 2026")
     written.finish(0, 20, failures=3, seconds_ago=LONG_FINISHED)
@@ -1088,9 +1087,9 @@ def answered(api: ApiClient, *, repeats: int = 1) -> str:
     return f"/jobs/{job_id}/images/{image[0]}"
 
 
-@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_an_image_shows_every_step_of_its_way_with_its_time(
-    page: Page, api: ApiClient, faults_of: FaultsOf, page_options: Options | None
+    page: Page, api: ApiClient, faults_of: FaultsOf, page_options: Options
 ) -> None:
     page.goto(answered(api))
     expect(page.locator(".legend-line")).to_contain_text("queued")
@@ -1151,9 +1150,9 @@ def test_a_repeated_image_has_a_short_way(page: Page, api: ApiClient) -> None:
     expect(page.locator(".details")).to_contain_text("classified before")
 
 
-@pytest.mark.parametrize("page_options", [None, NO_SCRIPT], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_a_failed_image_is_tried_again_from_its_page(
-    page: Page, system: System, faults_of: FaultsOf, page_options: Options | None
+    page: Page, system: System, faults_of: FaultsOf, page_options: Options
 ) -> None:
     job_id, [image_id] = crashed_images(system)
     address = f"/jobs/{job_id}/images/{image_id}"

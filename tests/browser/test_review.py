@@ -120,7 +120,6 @@ def test_on_a_phone_labels_are_reviewed_by_thumb(page: Page, answered: Callable[
     expect(tile(page, "b.jpg").locator(".truth-mark")).to_have_text("✎ frog")
 
 
-@pytest.mark.parametrize("page_options", [{}])
 def test_labels_are_accepted_and_corrected_many_at_once_and_on_the_panel(
     page: Page, api: ApiClient, answered: Callable[..., WrittenJob], faults_of: FaultsOf
 ) -> None:

@@ -147,12 +147,6 @@ def static_site(started_site: Site) -> Site:
 
 
 @pytest.fixture
-def page_options() -> Options:
-    """Each test has a context of its own, for an empty cache: the files are served again."""
-    return {}
-
-
-@pytest.fixture
 def page_address(static_site: Site) -> str:
     """The address of `page`; another name than the site's counts as another machine, the web tier's own too."""
     return static_site.url

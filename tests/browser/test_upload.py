@@ -183,7 +183,7 @@ def test_what_is_pasted_as_text_stays_text(page: Page) -> None:
     expect(page.locator("#batch")).to_be_hidden()
 
 
-@pytest.mark.parametrize("page_options", [None, {"java_script_enabled": False}], ids=["script", "no script"])
+@pytest.mark.parametrize("page_options", [{}, {"java_script_enabled": False}], ids=["script", "no script"])
 @pytest.mark.parametrize("kept", [False, True])
 def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, kept: bool) -> None:
     page.goto("/")
@@ -444,7 +444,6 @@ def test_what_of_a_drop_cannot_be_read_is_named_and_the_rest_is_taken(
     assert names == set(truth)
 
 
-@pytest.mark.parametrize("page_options", [{}])
 def test_what_could_not_be_sent_is_tried_again_with_the_same_choice(
     page: Page, api: ApiClient, page_faults: PageFaults
 ) -> None:
