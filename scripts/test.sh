@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The project's checks and tests.
 #   ./scripts/test.sh            all checks and tests, as in CI
-#   ./scripts/test.sh --coverage the same, and at least 90 % of the branches must be taken, as before a release
 #   ./scripts/test.sh --fast     checks and unit tests, for daily work
 #   ./scripts/test.sh PATH...    only these tests; passes all arguments to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly SOURCES="services core localcloud app_tier web_tier ami client scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90 MODE=${1:-}
+readonly SOURCES="services core localcloud app_tier web_tier ami client scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
+mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
 # Each process would search the metadata of all installed packages for plugins of pydantic. There are none.
@@ -26,19 +26,12 @@ trap end_steps EXIT
 # With NICENESS=10, tests that mostly compute leave the cores to tests that wait for processes: these take longest.
 pytest() { nice -n "${NICENESS:-0}" .venv/bin/python -m pytest "$@"; }
 
-# With --coverage, also measures which branches pytest's own processes, commands and the local cloud take, for a sixth more
-# CPU time. The tests of whole systems reach nothing more.
-covered() {
-  if [ "$MODE" = --coverage ]; then
-    mkdir -p "$LOGS/covered"
-    PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"
-  else
-    pytest "$@"
-  fi
-}
+# Also measures branch coverage of pytest's own processes, of commands and of the local cloud. The tests of whole
+# systems reach nothing more.
+covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
 
-# Compiles the tests, and what they import. Otherwise each of a dozen processes of pytest that start together would do
-# so, which doubles the CPU time of their start.
+# Compiles the tests, and what they import with the probes of their coverage. Otherwise each of a dozen processes of
+# pytest that start together would do so, which doubles the CPU time of their start.
 compile_tests() {
   PYTEST_XDIST_WORKER=none covered --collect-only -qq tests/{unit,integration,image,browser,chaos} \
     {localcloud,client}/tests >"$LOGS/collected" || { cat "$LOGS/collected" && return 1; }
@@ -122,8 +115,8 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
 
 ./scripts/setup.sh photos run test docs
 
-case "$MODE" in
-  "" | --coverage)
+case "${1:-}" in
+  "")
     images >/dev/null 2>&1 &
     failed=0
     in_turn setup_torch compile_tests || failed=1
@@ -134,7 +127,7 @@ case "$MODE" in
       "browser_tests chaos_tests" \
       "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
       fuzzing || failed=1
-    if [ "$MODE" = --coverage ]; then report coverage || failed=1; fi
+    report coverage || failed=1
     grep "^== audit NOT DONE" "$LOGS/audit" || true
     exit "$failed"
     ;;

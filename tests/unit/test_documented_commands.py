@@ -106,11 +106,11 @@ def accept_sections(documented: Documented) -> None:
 
 
 def accept_tests(documented: Documented) -> None:
-    """Check that the tests exist: the arguments are `--fast`, `--coverage`, or paths with pytest's options."""
+    """Check that the tests exist: the arguments are `--fast`, or paths with pytest's options."""
     paths = [word for word in documented.arguments if word.startswith("tests/")]
     assert [path for path in paths if not (ROOT / path).exists()] == []
     options = {word for word in documented.arguments if word.startswith("-")}
-    assert options <= {"--fast", "--coverage", "-k", "-s"}
+    assert options <= {"--fast", "-k", "-s"}
 
 
 def accept_module(documented: Documented) -> None:
