@@ -2,7 +2,7 @@
 
 They lead sessions, inherit descriptors and end with this process, as those of `run.sh` do. The kernel shows the
 command line and the first environment of the fork server. Workers are children of the hypervisor; a process that it
-forks before it starts a thread, the zygote, forks them. So are web instances whose user data ends with
+forks before it starts a thread, the zygote, forks them. So are web instances if their user data ends with
 `-m tests.support.web_instance FOLDER`.
 """
 
@@ -44,7 +44,7 @@ class ForkingSupervisor(Supervisor):
 
 
 class ForkedCloud(LocalCloud):
-    """A local cloud whose processes are forked."""
+    """A local cloud of forked processes."""
 
     def _spawn(
         self, name: str, arguments: list[str], *descriptors: int, program: Sequence[str] = ("-m", "localcloud")

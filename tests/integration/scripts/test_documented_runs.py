@@ -1,6 +1,6 @@
 """The documents' commands that start a system run in a shell, until Ctrl-C.
 
-Commands whose options do not touch each other start one system with the options of all of them: a start costs six
+Commands with options that do not touch each other start one system with all of these options: a start costs six
 seconds of CPU. The reader has a free port in place of 8000, and a home of their own. `test_documented_stories.py` has
 the pages on which more commands follow while the system runs, or after it, and `test_fresh_clone.py` the first start.
 """
