@@ -1,13 +1,11 @@
 """Random histories of the data path, by a hypothesis state machine: clients, faults, kills, and time."""
 
-import logging
 from collections import Counter
 from functools import partial
 from typing import ClassVar, Final
 
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from core.jobs.models import Job
 from tests.simulation.data_path.clients import Content
@@ -15,6 +13,7 @@ from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
 from tests.simulation.data_path.processes import MODELS
 from tests.simulation.data_path.world import World
 from tests.support.memory_aws.sqs import Habits
+from tests.support.state_machines import play_seeded
 
 STEPS: Final = 25
 SERVICES: Final = (
@@ -375,20 +374,5 @@ def play(histories: int, first_seed: int = 0, *, shrink: bool = True, steps: int
         BrokenError: something happened that must never happen; the notes are the shortest history found.
     """
     History.tally = Counter()
-    logging.disable(logging.CRITICAL)
-    try:
-        run_state_machine_as_test(
-            seed(first_seed)(History),
-            settings=settings(
-                max_examples=histories,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                report_multiple_bugs=False,
-                phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+    play_seeded(History, histories, first_seed, steps=steps, shrink=shrink)
     return History.tally

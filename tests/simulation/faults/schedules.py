@@ -1,16 +1,15 @@
 """Random schedules of faults, by a hypothesis state machine: each step is a fault, an order, images, or time."""
 
-import logging
 from collections import Counter
 from typing import Any, ClassVar, Final
 
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.simulation.faults.machines import NEVER, FailureMode
 from tests.simulation.faults.world import CrashPlan, World, settings_of
 from tests.support.autoscaler import POLICY_SETTINGS
+from tests.support.state_machines import play_seeded
 from web_tier.autoscaler.policies import POLICIES
 
 GOOD: Final = FailureMode()
@@ -220,20 +219,5 @@ def play(schedules: int, first_seed: int, *, shrink: bool = True) -> Counter[str
         BrokenError: what must never happen has happened; its notes are the shortest schedule found that leads there.
     """
     Schedule.tally = Counter()
-    logging.disable(logging.CRITICAL)  # the autoscaler logs every fault
-    try:
-        run_state_machine_as_test(
-            seed(first_seed)(Schedule),
-            settings=settings(
-                max_examples=schedules,
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                report_multiple_bugs=False,
-                phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+    play_seeded(Schedule, schedules, first_seed, steps=STEPS, shrink=shrink)
     return Schedule.tally
