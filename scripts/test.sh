@@ -120,12 +120,13 @@ case "${1:-}" in
     images >/dev/null 2>&1 &
     failed=0
     in_turn setup_torch compile_tests || failed=1
-    # What mostly waits comes first. What computes comes last, to use both cores to the end.
+    # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
+    # long, so that one xdist worker would end well before the other, and the unit tests after them are short.
     at_once \
       integration_tests \
       image_tests \
       "browser_tests chaos_tests" \
-      "format lint imports security_lint own_rules audit types covered_unit_tests setup_simulate simulations" \
+      "format lint imports security_lint own_rules audit types setup_simulate simulations covered_unit_tests" \
       fuzzing || failed=1
     report coverage || failed=1
     grep "^== audit NOT DONE" "$LOGS/audit" || true
