@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -11,43 +9,17 @@ import click
 
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
-from fleetsight_client.cli import CommandGroup
 from fleetsight_client.terminal import clean_terminal_output
 from scripts.doctor.command import HELP as DOCTOR_HELP
 from scripts.doctor.command import main as run_doctor
+from scripts.late_group import LateGroup, Sections
 from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
 from services.errors import FleetsightError
-
-
-class _SectionedGroup(CommandGroup):
-    """A group that lists its commands by section, since `status` on AWS and `fleet status` are not the same.
-
-    It imports the module of a command when the command is used: the modules of all take longer than most commands.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [name for commands in SECTIONS.values() for name in commands]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        found = next((commands[cmd_name] for commands in SECTIONS.values() if cmd_name in commands), None)
-        return found if found is None else _command(found)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        for title, commands in commands_by_section().items():
-            with formatter.section(title):
-                self.write_commands(formatter, commands)
-
 
 EXIT_STATUSES: Final = (
     "Exit status: 0 if it is done, 1 if it was refused or something is missing, 2 for wrong usage or if nothing "
     "answers. docs/operate.md lists those of each command."
 )
-
-
-@click.group(cls=_SectionedGroup, context_settings=CONTEXT, epilog=EXIT_STATUSES)
-@version_option
-def fleetsight() -> None:
-    """Image classification on an elastic fleet."""
 
 
 @click.command()
@@ -119,7 +91,7 @@ def docs(*, serve: bool, options: tuple[str, ...]) -> None:
     os.execv(command[0], command)  # nosec B606 # noqa: S606 (mkdocs takes over the terminal)
 
 
-SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
+SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the same
     "This machine": {
         "run": "scripts.run.__main__:main",
         "doctor": doctor,
@@ -133,7 +105,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
         "logs": "scripts.logs:logs_command",
         "load-test": "scripts.load.command:load_test",
     },
-    "Models and plans": {"model": "scripts.model.commands:model", "simulate": simulate},
+    "Models and plans": {"model": "scripts.model.group:model", "simulate": simulate},
     "AWS": {
         "up": "scripts.aws.commands:up_command",
         "status": "scripts.aws.commands:status_command",
@@ -147,20 +119,12 @@ SECTIONS: Final[Mapping[str, Mapping[str, click.Command | str]]] = {
     },
     "Documents": {"docs": docs},
 }
-"""The commands by section of the help; a text is the `module:name` of a command that is imported when it is used."""
 
 
-def commands_by_section() -> Mapping[str, list[click.Command]]:
-    """Import and return all commands."""
-    return {title: [_command(each) for each in commands.values()] for title, commands in SECTIONS.items()}
-
-
-def _command(named: click.Command | str) -> click.Command:
-    if isinstance(named, click.Command):
-        return named
-    module, _, name = named.partition(":")
-    command: click.Command = getattr(import_module(module), name)
-    return command
+@click.group(cls=LateGroup, sections=SECTIONS, context_settings=CONTEXT, epilog=EXIT_STATUSES)
+@version_option
+def fleetsight() -> None:
+    """Image classification on an elastic fleet."""
 
 
 def main() -> None:

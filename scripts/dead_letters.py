@@ -15,7 +15,7 @@ from rich.table import Table
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
-from scripts.fleet import operator_command, print_json, print_result
+from scripts.operator_command import operator_command, print_json, print_result
 
 
 @click.group("dead-letters", cls=CommandGroup)

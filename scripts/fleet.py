@@ -1,4 +1,4 @@
-"""``fleetsight fleet``: show and control a running fleet by the API; and what all commands for operators share.
+"""``fleetsight fleet``: show and control a running fleet by the API.
 
 Exit status: 0 if the API has accepted the command, 1 if it has rejected it, 2 for wrong usage or if nothing answers.
 """
@@ -7,62 +7,19 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any, Final
 
 import click
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
-from core.format import dollars as dollar_words
-from fleetsight_client.api import ApiError, NotRunningError, RejectedError, UnreachableError, token_from_environment
+from fleetsight_client.api import ApiError
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
-from scripts.standard_options import NoSystemError, url_option
-
-P = ParamSpec("P")
+from scripts.operator_command import operator_command, print_json, print_result
 
 FOLLOW_SECONDS: Final = 1.0
 """The pause between two polls for new events."""
-
-
-def operator_command(command: Callable[Concatenate[FleetClient, P], None]) -> Callable[P, None]:
-    """Give a command `--url` and `--json`, and call it with the client; an error is one line."""
-
-    @url_option
-    @click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        url = str(kwargs.pop("url"))
-        try:
-            client = FleetClient(url, token=token_from_environment())
-            command(client, *args, **kwargs)
-        except NotRunningError as error:
-            raise NoSystemError(str(error)) from error
-        except UnreachableError as error:
-            raise NoSystemError(
-                f"nothing answers at {url}: start Fleetsight with ./scripts/run.sh, "
-                f"or say where it is with --url ({str(error).partition(': ')[2]})"
-            ) from error
-        except RejectedError as error:
-            raise click.ClickException(error.detail) from error
-        except ApiError as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
-
-
-def print_result(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Print `text`, or with `--json` the API's answer."""
-    if as_json:
-        print_json(answer)
-    else:
-        Console().print(text)
-
-
-def print_json(body: dict[str, Any]) -> None:
-    """Print the API's answer."""
-    print(json.dumps(body, indent=2))
 
 
 @click.group(cls=CommandGroup)
@@ -78,7 +35,7 @@ def status(client: FleetClient, *, as_json: bool) -> None:
     if as_json:
         print_json({"fleet": found, "instances": instances})
     elif found is not None:
-        # Imported here: it loads the web tier, which other commands do not need.
+        # Imported here: it loads the models of the fleet, which other commands do not need.
         from scripts.fleet_status import show_fleet
 
         show_fleet(found, instances, Console())
@@ -153,6 +110,8 @@ def allow(client: FleetClient, *, dollars: float | None, reset: bool, reason: st
         client.reset_allowance()
         print_result({"allowance": None}, "The spending caps of config.yaml apply again.", as_json=as_json)
         return
+    from core.format import dollars as dollar_words
+
     if dollars is None:
         raise click.UsageError("give DOLLARS, such as `fleetsight fleet allow 5`, or --reset")
     answer = client.allow_dollars(dollars, reason)

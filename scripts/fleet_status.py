@@ -23,8 +23,7 @@ from core.format import (
 )
 from fleetsight_client.console import Console
 from fleetsight_client.terminal import printable
-from web_tier.features.consoles.console import ConsoleLine
-from web_tier.features.fleet_control.api import FleetInstancesBody, FleetStatusBody
+from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
 
 MAX_ENDED = 5
 """Ended instances that are shown, the newest."""
@@ -109,6 +108,9 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
 
 def console_text(line: Mapping[str, Any], *, raw: bool) -> str:
     """Return a line of a console, given as the API's answer; with `raw` as the instance has written it."""
+    # Imported here: it loads the web tier, which the other commands do not need.
+    from web_tier.features.consoles.console import ConsoleLine
+
     found = ConsoleLine.model_validate(line)
     if raw or found.message is None:
         return printable(found.text)

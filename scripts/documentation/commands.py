@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from scripts.cli import commands_by_section, fleetsight
+from scripts.cli import fleetsight
 from scripts.documentation.markup import block, code, joined, paragraphs, prose, table
 
 EVERY_COMMAND = {"help", "version"}
@@ -15,7 +15,7 @@ def commands_reference() -> str:
     """Return every command with its options."""
     root = context_of(fleetsight, "fleetsight")
     parts = [*_blocks(root, "##")]
-    for title, commands in commands_by_section().items():
+    for title, commands in fleetsight.commands_by_section().items():
         parts.append(f"## {title}")
         for command in commands:
             context = context_of(command, str(command.name), root)
@@ -32,8 +32,9 @@ def context_of(command: click.Command, name: str, parent: click.Context | None =
 def subcommands(context: click.Context) -> Iterator[click.Context]:
     """Yield the commands of a group, and those of groups in it."""
     if isinstance(context.command, click.Group):
-        for name, command in context.command.commands.items():
-            if not command.hidden:
+        for name in context.command.list_commands(context):
+            command = context.command.get_command(context, name)
+            if command is not None and not command.hidden:
                 inner = context_of(command, name, context)
                 yield inner
                 yield from subcommands(inner)

@@ -22,7 +22,6 @@ from scripts.demo_model import DEMO_NAME
 from scripts.load.demo_model import DemoModel
 from scripts.load.inputs import ALLOW_FLAG, LoadImages, LoadTarget, drawn_signs, parse_target, read_expected
 from scripts.load.metrics import LoadSummary, progress_bar, show_load_summary
-from scripts.load.report import write_report
 from scripts.load.runner import LoadTest, Mode
 from scripts.load.schedule import ScheduleError, parse_rate, parse_seconds, steady
 from scripts.load.thresholds import MaxFailed, ThresholdResult, Thresholds, check_thresholds
@@ -180,6 +179,8 @@ def load_test(
         if json_file is not None:
             json_file.write_text(json.dumps(_figures(summary, results), indent=2) + "\n", encoding="utf-8")
         if report is not None:
+            from scripts.load.report import write_report  # late: it loads the templates
+
             write_report(report, summary, results)
     except OSError as error:
         raise click.UsageError(f"cannot write {error.filename}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""``fleetsight model``: build, show and verify model bundles, and roll them out."""
+"""``fleetsight model``: build, show, try and verify model bundles."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -20,9 +20,7 @@ from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest
 from core.config import load_config
 from core.images import ImageRejectedError
 from core.sandbox.bundle_program import check_network
-from fleetsight_client.cli import CommandGroup
 from scripts.home import MODELS_FOLDER
-from scripts.model.rollout import COMMANDS as ROLLOUT_COMMANDS
 from services.clients import Clients
 from services.errors import FleetsightError
 
@@ -91,16 +89,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@click.group(cls=CommandGroup)
-def model() -> None:
-    """Build, show and verify model bundles, and roll them out in a running system."""
-
-
-for _command in ROLLOUT_COMMANDS:
-    model.add_command(_command)
-
-
-@model.command()
+@click.command()
 @click.argument("name", required=False)
 @click.option(
     "--weights",
@@ -193,7 +182,7 @@ def build(  # noqa: PLR0913 - click calls it by name
             click.echo(line)
 
 
-@model.command("try")
+@click.command("try")
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.argument("photos", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
 @click.option(
@@ -219,7 +208,7 @@ def try_command(bundle: Path, photos: tuple[Path, ...], out: Path | None) -> Non
             Image.fromarray(picture).save(out / f"{number}-{photo.stem}.png")
 
 
-@model.command()
+@click.command()
 @_bundle_argument
 @_one_line_errors
 def show(bundle: Path) -> None:
@@ -227,7 +216,7 @@ def show(bundle: Path) -> None:
     _print(_open(bundle), bundle)
 
 
-@model.command()
+@click.command()
 @_bundle_argument
 @_one_line_errors
 def verify(bundle: Path) -> None:

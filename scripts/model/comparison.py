@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
-from scripts.fleet import operator_command, print_json
+from scripts.operator_command import operator_command, print_json
 
 
 @click.command("compare")

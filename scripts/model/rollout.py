@@ -10,8 +10,7 @@ from rich.table import Table
 
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
-from scripts.fleet import operator_command, print_json, print_result
-from scripts.model.comparison import compare_command
+from scripts.operator_command import operator_command, print_json, print_result
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 
@@ -141,15 +140,3 @@ def _sentence(answer: dict[str, Any]) -> str:
     """Return which models new jobs get."""
     shares = [f"{each['name']} ({share:.4g}%)" for each, share in _shares(answer["models"]) if share]
     return f"New jobs get {' or '.join(shares)}."
-
-
-COMMANDS: Final = (
-    list_command,
-    add_command,
-    roll_out_command,
-    compare_command,
-    promote_command,
-    roll_back_command,
-    move_jobs_command,
-    remove_command,
-)

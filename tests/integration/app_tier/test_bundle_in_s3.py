@@ -15,7 +15,7 @@ from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, BundleDigestError, Bu
 from core.config import Config
 from core.published_bundles import copy_published, published_place
 from scripts.demo_model.signs import samples
-from scripts.model.commands import model
+from scripts.model.group import model
 from services.clients import Clients
 from services.s3 import Bucket
 from tests.integration.app_tier.conftest import SiteMaker

@@ -15,7 +15,7 @@ from app_tier.engines import OpenVinoEngine
 from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME
 from core.confidence import wilson_interval
 from scripts.demo_model.signs import samples
-from scripts.model.commands import model
+from scripts.model.group import model
 from scripts.model.torchvision_import import import_torchvision
 from tests.support.bundles import broken_bundle
 from tests.support.onnx_file import colour_network

@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from scripts.cli import SECTIONS, commands_by_section, fleetsight
+from scripts.cli import SECTIONS, fleetsight
 from scripts.model.built_once import ModelNotBuiltError
 from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
@@ -113,14 +114,20 @@ def test_an_older_name_of_a_command_leads_to_it(older: str, name: str, tmp_path:
 
 
 def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
-    program = "import sys, scripts.cli, scripts.logs, scripts.users; print(*sys.modules)"
+    modules = (
+        "scripts.cli, scripts.logs, scripts.users, scripts.dead_letters, scripts.model.group, scripts.model.rollout"
+    )
+    program = f"import sys, {modules}; print(*sys.modules)"
     assert {"boto3", "core.config", "numpy"} & {*run_python(program).stdout.split()} == set()
+    program = "import sys, scripts.fleet, scripts.fleet_status; print(*sys.modules)"
+    assert {"boto3", "flask", "numpy"} & {*run_python(program).stdout.split()} == set()
 
 
 def url_options(command: click.Command) -> Iterator[click.Option]:
     if isinstance(command, click.Group):
-        for each in command.commands.values():
-            yield from url_options(each)
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from url_options(cast(click.Command, command.get_command(context, name)))
     yield from (each for each in command.params if isinstance(each, click.Option) and "--url" in each.opts)
 
 
@@ -130,7 +137,7 @@ def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest
         *("classify", "estimate", "jobs", "results", "cancel", "delete", "retry"),
         *("min-scores", "fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
     )
-    commands = {str(each.name): each for listed in commands_by_section().values() for each in listed}
+    commands = {str(each.name): each for listed in fleetsight.commands_by_section().values() for each in listed}
     options = {name: list(url_options(commands[name])) for name in talking}
     context = click.Context(fleetsight)
     assert all(options.values())

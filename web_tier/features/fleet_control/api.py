@@ -7,14 +7,10 @@ from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from werkzeug.exceptions import NotFound
 
-from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
-from core.cost import ThousandCost, day_dollars
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
     Decisions,
-    EndedInstance,
-    FleetInstances,
-    FleetSnapshot,
     HistoryPoint,
     Span,
     SpendingAllowance,
@@ -24,6 +20,7 @@ from core.fleet.models import (
 from services.clock import utc_now
 from web_tier.auth.permissions import Right
 from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
+from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -44,38 +41,6 @@ class HistoryQuery(Query):
         description="`minutes` are the last ten, with a point a second at most; `hour` has one each 5 seconds, and "
         "`day` one each 2 minutes.",
     )
-
-
-class FleetStatusBody(FleetSnapshot):
-    """What the autoscaler saw and decided last, how long ago, and what 1,000 images have cost, in US dollars."""
-
-    silent_seconds: float = Field(
-        default=0.0, description="How long the controller has not reported, as far as the web tier knows."
-    )
-    instances_dollars_per_1000_images: float | None = Field(
-        default=None, description="`cost` by `images`; null before the first answer of a worker."
-    )
-    requests_dollars_per_1000_images: float | None = Field(
-        default=None, description="For S3, SQS and DynamoDB; the same."
-    )
-
-    today_dollars: float | None = Field(
-        default=None, description="For instances and requests since 00:00 UTC; null before the first report of a day."
-    )
-
-    @classmethod
-    def from_fleet(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
-        """Return the body of a snapshot."""
-        fields = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}
-        fields["today_dollars"] = fleet.today and round(day_dollars(fleet.today, prices), 6)
-        cost = ThousandCost.from_snapshot(fleet, prices)
-        if cost is None:
-            return cls(**fields)
-        return cls(
-            **fields,
-            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
-            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
-        )
 
 
 class FleetHistoryBody(ApiBody):
@@ -160,12 +125,6 @@ class FleetDrainBody(ApiBody):
 
     instance_id: str
     asked_at: datetime
-
-
-class FleetInstancesBody(FleetInstances):
-    """The fleet's instances, newest first; `total` may be more than are listed."""
-
-    ended: tuple[EndedInstance, ...] = Field(description="Those that ended in the last hour, up to 20.")
 
 
 @fleet_api.get("/fleet")
