@@ -62,7 +62,7 @@ ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/run.sh*": STARTS,
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
-    "CONTRIBUTING.md: ./scripts/fleetsight simulate --trace flash-crowd": OWN_POLICY,
+    "*: ./scripts/fleetsight simulate --trace flash-crowd*": OWN_POLICY,
     "CONTRIBUTING.md: .venv/bin/python -m scripts.release *": (
         "tests/integration/scripts/test_release.py::"
         "test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again"

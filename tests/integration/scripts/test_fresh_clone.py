@@ -14,7 +14,7 @@ from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import Sample, samples
 from scripts.run.system import free_port
 from tests.support.fresh_clone import FreshClone, clone_into
-from tests.support.reader import RUN, Reader, Run
+from tests.support.reader import RUN, Reader, Run, copy_samples
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -98,6 +98,7 @@ def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Pat
     for each in (home, photos):
         each.mkdir(parents=True)
     clone_into(folder)
+    copy_samples(folder)  # the load test draws its own, with the same packages
     signs = list(samples(3, seed=11))
     for sample in signs:
         (photos / sample.filename).write_bytes(sample.data)
