@@ -6,7 +6,7 @@ makes what the test's `config` names and returns the clients to reach it.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
@@ -70,6 +70,11 @@ def shipped_values() -> dict[str, dict[str, Any]]:
     The file is read once: reading it takes longer than most unit tests.
     """
     return deepcopy(_shipped_values())
+
+
+def shipped_fleet() -> Mapping[str, Any]:
+    """Return the section `fleet` of the configuration that the project ships: a copy takes longer than its check."""
+    return _shipped_values()["fleet"]
 
 
 def config_of(cloud: LocalCloud, own: str, **changes: dict[str, Any]) -> Config:

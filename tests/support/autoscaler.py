@@ -12,7 +12,7 @@ from core.messages import Heartbeat, WorkerState
 from services.ec2 import Instance
 from services.lease import Tenure
 from services.sqs import QueueCounts
-from tests.conftest import shipped_values
+from tests.conftest import shipped_fleet
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
@@ -42,7 +42,7 @@ def instance(instance_id: str, state: str = "running", launched_at: datetime = E
 def fleet_settings(**changes: object) -> FleetSettings:
     """The shipped settings with few workers, and with these changes."""
     own = {"min_workers": 0, "max_workers": 19, "images_per_worker": 20}
-    return FleetSettings.model_validate({**shipped_values()["fleet"], **own, **changes})
+    return FleetSettings.model_validate({**shipped_fleet(), **own, **changes})
 
 
 def observation(

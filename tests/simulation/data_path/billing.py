@@ -19,6 +19,9 @@ from web_tier.autoscaler.reporting import SnapshotWriter
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
 
+BILLING_SECONDS: Final = 60.0
+"""Time between two rounds of the meter, the shortest time that EC2 bills; a real one has a round every second."""
+
 HOURLY: Final = 1.0
 """Price of a worker in US dollars."""
 
@@ -51,4 +54,4 @@ class Billing:
         self.world.is_capped = spending is not None and spending.reached is not None
         limits = WorkerLimits.configured(SETTINGS)
         self._writer.write(fleet, "", SETTINGS, self._meter, None, (None, limits))
-        return 5.0
+        return BILLING_SECONDS

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from core.fleet.store import FleetStore
@@ -115,7 +116,7 @@ class Checks:
             item = self.world.table.items.get((f"JOB#{ref.job_id}", f"RESULT#{ref.image_id}"))
             before = self.done_labels.get(ref)
             if item is not None and item["status"] == "done":
-                self.done_labels[ref] = label = str(json.loads(str(item["response"]))["label"])
+                self.done_labels[ref] = label = _label_in(str(item["response"]))
                 if before not in {None, label}:
                     raise BrokenError(f"the label of {file.name} changed from {before} to {label}")
             elif before is not None and not self._may_have_expired(ref.job_id):
@@ -312,8 +313,12 @@ class Checks:
 
     def _check_messages(self, ref: ImageRef, name: str) -> None:
         """Not counted: a message that a worker gives back, and one that a frozen controller sends late."""
-        more = self.world.requests.sent - self.world.given_back - self.world.late
-        sent = sum(count for body, count in more.items() if ref.image_id in body)
+        given_back, late = self.world.given_back, self.world.late
+        sent = sum(
+            max(0, count - given_back[body] - late[body])
+            for body, count in self.world.requests.sent.items()
+            if ref.image_id in body
+        )
         allowed = MAX_MESSAGES * (1 + self.restores[ref.job_id]) + self.clients.retries[ref]
         if sent > allowed:
             raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
@@ -377,3 +382,9 @@ class Checks:
             counts = getattr(self.world, name).counts()
             if counts.visible or counts.in_flight or counts.delayed:
                 raise BrokenError(f"left in {name}: {counts}")
+
+
+@lru_cache(4_096)
+def _label_in(response: str) -> str:
+    """Return the label of a response of the job table, which is read in every round."""
+    return str(json.loads(response)["label"])

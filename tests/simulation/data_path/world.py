@@ -16,8 +16,9 @@ from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Job
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
-from services.clock import Clock
+from services.clock import CHECK_SECONDS, Clock
 from services.table import Item
+from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
 from tests.simulation.data_path.clients import Clients, Content
 from tests.simulation.data_path.faults import Faults
@@ -115,7 +116,7 @@ class World:
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
         self.skew_seconds: defaultdict[str, float] = defaultdict(float)
         self._clocks: dict[Process | None, ProcessClock] = {}
-        self._confirmed: dict[Process, tuple[float, float]] = {}
+        self._confirmed: dict[Process, float] = {}
         self.is_capped = False
         self.has_late_workers = False
         self.billed_seconds = 0.0
@@ -175,9 +176,9 @@ class World:
         return self._clocks[process]
 
     def _reply(self, process: Process) -> None:
-        """Let a process see the date of a reply, as botocore does, unless it says nothing new."""
-        at = self.scheduler.now, self.skew_seconds[process.kind]
-        if self._confirmed.get(process) != at:
+        """Let a process see the date of a reply, as botocore does, unless its clock would not read it."""
+        at = self.clock_of(process).boot_seconds()
+        if at - self._confirmed.get(process, float("-inf")) >= CHECK_SECONDS:
             self._confirmed[process] = at
             self.clock_of(process).confirm(format_datetime(self.now()))
 
@@ -230,16 +231,12 @@ class World:
 
     def processes(self, kind: str) -> list[Process]:
         """Return the processes of a kind that are at work."""
-        found = {
-            "web": [web.process for web in self.web_processes],
-            "worker": [process for process in self.workers if not process.frozen],
-            "controller": [
-                process
-                for process, controller in self.controllers.items()
-                if controller.table is self.table and not process.frozen
-            ],
-        }
-        return found[kind]
+        if kind == "web":
+            return [web.process for web in self.web_processes]
+        if kind == "worker":
+            return [process for process in self.workers if not process.frozen]
+        leading = [process for process, each in self.controllers.items() if each.table is self.table]
+        return [process for process in leading if not process.frozen]
 
     def pause(self, *, on: bool) -> None:
         """Pause the fleet: workers end in good order, and none begins."""
@@ -367,6 +364,7 @@ class World:
             if self._is_settled():
                 break
         if had_wrong_clocks:
+            self.run(BILLING_SECONDS, 1)
             self.checks.check_bill()
         self.checks.check_rest()
 

@@ -18,7 +18,7 @@ from core.fleet.models import FleetPause
 from services.ec2 import VERSION_TAG
 from services.errors import FleetsightError
 from simulator.engine import kept_without_work
-from tests.conftest import shipped_values
+from tests.conftest import shipped_fleet
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
@@ -251,4 +251,4 @@ class World:
 def settings_of(**changes: Any) -> FleetSettings:
     """Return the fleet section of config.yaml with some values changed."""
     usual = {"images_per_worker": 3, "image_seconds": IMAGE_SECONDS, "boot_seconds": 30.0}
-    return FleetSettings.model_validate({**shipped_values()["fleet"], **usual, **changes})
+    return FleetSettings.model_validate({**shipped_fleet(), **usual, **changes})

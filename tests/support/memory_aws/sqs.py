@@ -189,7 +189,8 @@ class MemorySQS:
         """Return the approximate counts."""
 
         def effect() -> dict[str, Any]:
-            counts = self._record_counts()
+            self._record_counts()
+            counts = self.counts()
             if self.habits.stale_seconds:
                 counts = self._past.value_ago(self.random.uniform(0, self.habits.stale_seconds)) or counts
             return {
@@ -310,11 +311,10 @@ class MemorySQS:
         message.visible_at = now + entry["VisibilityTimeout"]
         return None
 
-    def _record_counts(self) -> QueueCounts:
-        counts = self.counts()
+    def _record_counts(self) -> None:
+        """Remember the counts if they may be shown late: to count all messages takes longer than any other call."""
         if self.habits.stale_seconds:
-            self._past.record(counts)
-        return counts
+            self._past.record(self.counts())
 
 
 class MemoryQueue(Queue):
