@@ -293,9 +293,8 @@ class CappedFleet:
     _bill_before: float = 0.0
 
     def __post_init__(self) -> None:
-        self._began = self.clock.now
+        self._began, self._settings = self.clock.now, capped_settings()
         self.meter = meter_of(self.clock, None, self.wall)
-        self.last: FleetSnapshot | None = None
 
     def wall(self, at: float | None = None) -> datetime:
         return self.begins + timedelta(seconds=(self.clock.now if at is None else at) - self._began)
@@ -332,8 +331,8 @@ class CappedFleet:
             ),
         )
         self.meter.update(seen)
-        spending = self.meter.spending(seen, capped_settings(), self.allowance)
-        plan = decide(replace(seen, spending=spending), capped_settings())
+        spending = self.meter.spending(seen, self._settings, self.allowance)
+        plan = decide(replace(seen, spending=spending), self._settings)
         if plan.launch:
             self._check_room(plan.launch)
         for _ in range(plan.launch):
@@ -343,14 +342,6 @@ class CappedFleet:
         for day in self.meter.daily.unsaved():
             self.days.append(day)
             self.meter.daily.mark_saved(day)
-        bill = self.meter.bill
-        self.last = fleet_snapshot(
-            self.wall(),
-            running=seen.count("running"),
-            billed_seconds=bill.seconds,
-            cost=bill.dollars,
-            today=self.meter.daily.today,
-        )
         self._bill_before = self.bill()
         return plan
 
@@ -363,12 +354,19 @@ class CappedFleet:
 
     def replace_controller(self, away_seconds: int) -> None:
         """Let the controller die, and another one take over from its last report after so many seconds."""
-        ended, at = set(self.ended_at), self.clock.now
+        ended, at, bill = set(self.ended_at), self.clock.now, self.meter.bill
+        last = fleet_snapshot(
+            self.wall(),
+            running=[*self.states.values()].count("running"),
+            billed_seconds=bill.seconds,
+            cost=bill.dollars,
+            today=self.meter.daily.today,
+        )
         for _ in range(away_seconds):
             self.pass_second()
         for key in self.ended_at.keys() - ended:
             self.uncounted += (60.0 + self.ended_at[key] - max(at, self.ran_from[key])) * LAUNCH / 60
-        self.meter = meter_of(self.clock, self.last, self.wall, self.days)
+        self.meter = meter_of(self.clock, last, self.wall, self.days)
 
 
 _steps = st.lists(
