@@ -173,6 +173,9 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         self._held: list[tuple[Any, bytes]] = []
         """With a state: answers of this round of events, which are sent when the disk has what they confirm."""
 
+    def notify(self) -> None:
+        """Do nothing: without a timeout gunicorn checks no heartbeat, and writing one took a tenth of the CPU."""
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Answer the requests that have come; with a state make their changes durable together."""
         super().wait_for_and_dispatch_events(timeout)

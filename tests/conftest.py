@@ -23,12 +23,15 @@ from core.jobs.store import JobStore
 from core.provision import provision, provision_table
 from core.tracing import set_traceparent
 from localcloud.launch import LocalCloud
+from localcloud.patches import parse_files_once
 from services.clients import Clients
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.table import Table
 from tests.support.account import ACCOUNT_APIS
 from tests.support.jobs import NOW
+
+parse_files_once()  # the sessions of boto3 in a process share no file, and reading them is half of making a client
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "config.yaml"
@@ -44,12 +47,15 @@ def _no_trace() -> None:
 
 @pytest.fixture(scope="session")
 def cloud(_no_real_aws: None) -> Iterator[LocalCloud]:
-    """One local cloud for all wire tests; its instances run at once and compute nothing."""
-    with (
-        tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state,
-        LocalCloud(Path(state), hypervisor=False, extensions=ACCOUNT_APIS) as started,
-    ):
-        yield started
+    """One local cloud for all wire tests; its instances run at once and compute nothing.
+
+    It lacks moto's 500 images, all of which moto searches for each of ours.
+    """
+    with tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        with LocalCloud(Path(state), hypervisor=False, extensions=ACCOUNT_APIS) as started:
+            patch.undo()
+            yield started
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
+from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
 
 from localcloud.ec2.fleet import STATE_CODES, InstanceActions, UnknownInstanceError, fleet
 from localcloud.ec2.launches import check_start, ec2_error
@@ -117,6 +118,18 @@ def console_tail(path: Path) -> bytes:
 def user_data_of(instance: Any) -> bytes:
     """Return an instance's user data, decoded; empty if it has none."""
     return base64.b64decode(str(instance.user_data)) if instance.user_data else b""
+
+
+@PATCHES.replace(
+    "moto.ec2.models.core:TaggedEC2Resource.get_tags", "searches the tags of all resources for those of one"
+)
+def get_tags(self: Any) -> list[dict[str, str]]:
+    """Return the tags of a resource."""
+    kind = EC2_PREFIX_TO_RESOURCE.get(get_prefix(self.id), "") if self.id else ""
+    return [
+        {"resource_id": self.id, "resource_type": kind, "key": key, "value": value}
+        for key, value in list(self.ec2_backend.tags.get(self.id, {}).items())
+    ]
 
 
 _seconds_ago: ContextVar[float] = ContextVar("seconds_ago", default=0.0)

@@ -118,20 +118,15 @@ class ResourcesLeftError(FleetsightError):
     """Raised when resources still exist after their deletion; the message names them."""
 
 
-def verify_deleted(context: AwsContext, *, with_data: bool) -> None:
-    """Check that no resource of the prefix is left.
+def verify_deleted(context: AwsContext, *, with_data: bool) -> list[FoundResource]:
+    """Check that no resource of the prefix is left, and return those with data that were to be kept.
 
     Raises:
         ResourcesLeftError: a resource is left.
     """
-    account, prefix = context.account, context.prefix
-    left = [
-        f"{kind.name} {one}"
-        for kind in RESOURCE_TYPES
-        if with_data or not kind.data
-        for one in kind.find(account, prefix)
-    ]
-    if (stack := find_stack(account, prefix)) is not None:
+    prefix, found = context.prefix, _find_resources(context)
+    left = [f"{kind} {one}" for kind, one, data in found if with_data or not data]
+    if (stack := find_stack(context.account, prefix)) is not None:
         left.append(f"stack {stack.name}, {stack.status}")
     if left:
         listed = "".join(f"\n  {each}" for each in left)
@@ -139,6 +134,7 @@ def verify_deleted(context: AwsContext, *, with_data: bool) -> None:
             f"of {prefix} there is left:{listed}\nrun this again; if it stays, delete it by hand"
         )
     context.report(f"Nothing of {prefix} is left" + ("." if with_data else ", but data."))
+    return found
 
 
 @dataclass(frozen=True)
@@ -176,8 +172,7 @@ def down(context: AwsContext, options: DownOptions, prices: PriceSettings, confi
     ours = [each for each in found if options.delete_data or not each[2]]
     if stack is None and not ours:
         context.report(f"There is nothing of {context.prefix} to delete.")
-        verify_deleted(context, with_data=options.delete_data)
-        _report_kept(context, found, prices)
+        _report_kept(context, verify_deleted(context, with_data=options.delete_data), prices)
         return
     context.report(_deletion_table(context, stack, found, delete_data=options.delete_data))
     if options.dry_run:
@@ -185,8 +180,7 @@ def down(context: AwsContext, options: DownOptions, prices: PriceSettings, confi
     if not confirm(context.prefix):
         raise DeclinedError("nothing was deleted")
     _delete_all(context, stack, options)
-    verify_deleted(context, with_data=options.delete_data)
-    _report_kept(context, _find_resources(context), prices)
+    _report_kept(context, verify_deleted(context, with_data=options.delete_data), prices)
 
 
 def _find_resources(context: AwsContext) -> list[FoundResource]:
@@ -236,7 +230,7 @@ def _deletion_table(
 
 
 def _report_kept(context: AwsContext, found: Sequence[FoundResource], prices: PriceSettings) -> None:
-    kept = [f"\n  {kind} {one}" for kind, one, data in found if data]
+    kept = [f"\n  {kind} {one}" for kind, one, _ in found]
     if kept:
         context.report(
             f"Kept, for the next `fleetsight up` or until `fleetsight down --delete-data`:{''.join(kept)}\n"

@@ -54,11 +54,14 @@ class ResourceType:
             TimedOutError: one still exists after ten minutes.
         """
         account, prefix, waiter = context.account, context.prefix, context.waiter
-        for one in self.find(account, prefix):
+        found = self.find(account, prefix)
+        for one in found:
             what = f"the {self.name} {one} to be deleted, which something may still use"
             waiter.until(lambda one=one: self._begin(account, one), what, seconds=DELETE_SECONDS)  # type: ignore[misc]
             context.report_change(f"deleted the {self.name} {one}")
-        waiter.until(lambda: not self.find(account, prefix), f"every {self.name} to be gone", seconds=DELETE_SECONDS)
+        if found:
+            gone = f"every {self.name} to be gone"
+            waiter.until(lambda: not self.find(account, prefix), gone, seconds=DELETE_SECONDS)
 
     def _begin(self, account: AwsAccount, one: str) -> bool:
         """Begin to delete a resource; return False while another resource uses it."""
@@ -126,11 +129,12 @@ def kept_buckets(account: AwsAccount, prefix: str) -> list[str]:
 
 def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
     """Return the buckets of this prefix in this region that hold data, or all others."""
-    found = []
+    found, kept = [], kept_buckets(account, prefix)
     for each in account.s3.list_buckets()["Buckets"]:
         name = each["Name"]
         # All our names end with the region.
-        if not (name.startswith(f"{prefix}-") and name.endswith(f"-{account.region_name}")):
+        is_ours = name.startswith(f"{prefix}-") and name.endswith(f"-{account.region_name}")
+        if not is_ours or (name in kept) != data:
             continue
         try:
             tags = account.s3.get_bucket_tagging(Bucket=name)["TagSet"]
@@ -138,7 +142,7 @@ def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
             if error.response["Error"]["Code"] not in {"NoSuchTagSet", "NoSuchBucket"}:
                 raise
             continue
-        if {"Key": TAG, "Value": prefix} in tags and (name in kept_buckets(account, prefix)) == data:
+        if {"Key": TAG, "Value": prefix} in tags:
             found.append(name)
     return found
 

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from scripts.aws.resources import user_pools
 from scripts.aws.status import read_status
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ROOT
-from tests.support.account import ACCOUNT_APIS
 from tests.support.aws_record import AwsRecord
 from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
 from tests.support.iam.commands import PrintedPolicy, calls_in_source
@@ -53,17 +51,11 @@ WITH_STUBS = {
 PASSWORD = "A-password-of-0ne-who-signs-in"
 
 
-@pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), hypervisor=False, extensions=ACCOUNT_APIS) as started:
-        yield started
-
-
 def test_each_call_in_the_source_is_made_from_up_to_down_and_is_in_the_policy_and_nothing_is_left(
-    own_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("scripts.aws.deploy.demo.photos_once", lambda *_: None)  # the demo serves alone
-    account, made = AwsAccount("us-east-1", None, own_cloud.endpoint_url), set[tuple[str, str]]()
+    account, made = AwsAccount("us-east-1", None, cloud.endpoint_url), set[tuple[str, str]]()
     printed = PrintedPolicy(account, "fsx", is_running=False)
     stage = RunningStage(account, printed)
 

@@ -25,8 +25,8 @@ from scripts.aws.preflight.findings import PreflightCheck, StackPlan, run_checks
 from scripts.aws.resources import RESOURCE_TYPES
 from tests.support.clocks import ManualClock
 
-IMAGE = "ami-12c6146b"
-"""An image that moto has from the start."""
+IMAGE = "ami-0deb1a12000000002"
+"""Debian's newest, which the account has from the start."""
 
 
 class CrashError(Exception):

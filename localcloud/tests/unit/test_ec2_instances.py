@@ -379,3 +379,17 @@ def test_only_the_end_of_a_long_console_is_read(tmp_path: Path) -> None:
     tail = console_tail(console)
     assert len(tail) == CONSOLE_BYTES
     assert tail.endswith(b"the end")
+
+
+def test_a_resource_has_its_own_tags_which_describe_tags_finds_too(ec2: Any) -> None:
+    ids = [ec2.create_vpc(CidrBlock=f"10.{number}.0.0/16")["Vpc"]["VpcId"] for number in range(3)]
+    for number, vpc in enumerate(ids[:2]):
+        ec2.create_tags(Resources=[vpc], Tags=[{"Key": "Name", "Value": str(number)}, {"Key": "gone", "Value": ""}])
+        ec2.delete_tags(Resources=[vpc], Tags=[{"Key": "gone"}])
+    for vpc in ids:
+        listed = ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [vpc]}])["Tags"]
+        assert {each["ResourceType"] for each in listed} <= {"vpc"}
+        (described,) = ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
+        assert described.get("Tags", []) == [{"Key": each["Key"], "Value": each["Value"]} for each in listed]
+    found = ec2.describe_vpcs(Filters=[{"Name": "tag:Name", "Values": ["1"]}])["Vpcs"]
+    assert [each["VpcId"] for each in found] == ids[1:2]

@@ -8,6 +8,7 @@ import pytest
 from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
+from moto.ec2.models.tags import TagBackend
 
 from localcloud.ec2.fleet import CapacityPool
 from localcloud.ec2.launches import (
@@ -61,11 +62,10 @@ class Templates:
         return with_template(self.backend, {"LaunchTemplate": named, **parameters})
 
 
-class _Backend(LaunchTemplateBackend):  # type: ignore[misc]
-    def create_tags(self, *_: Any) -> None: ...
-
-    def describe_tags(self, **_: Any) -> list[Any]:
-        return []
+class _Backend(LaunchTemplateBackend, TagBackend):  # type: ignore[misc]
+    def __init__(self) -> None:
+        LaunchTemplateBackend.__init__(self)
+        TagBackend.__init__(self)
 
 
 @pytest.fixture

@@ -322,11 +322,15 @@ def validated_config(settings: Mapping[str, str]) -> Config:
     for key, value in settings.items():
         _check_key(key, value)
     environment = {_variable(key): value for key, value in {**STACK_VALUES, **settings}.items()}
-    values: Any = yaml.safe_load(CONFIG_PATH.read_text(encoding="utf-8"))
     try:
-        return parse_config(values, environment, source="config.yaml with what --config says")
+        return parse_config(_config_values(CONFIG_PATH), environment, source="config.yaml with what --config says")
     except ConfigError as error:
         raise SettingError(str(error)) from error
+
+
+@cache
+def _config_values(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def config_parameters(settings: Mapping[str, str]) -> dict[str, str]:

@@ -216,9 +216,10 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
         _bake_missing(plan, options, prompts, ROLES if options.rebake else lacking)
     prepare_stack(context)
     stack = find_stack(account, prefix) or deleted_stack(context)  # it may have changed meanwhile
-    proposed = _create_change_set(plan, options, stack)
+    wanted = _wanted_parameters(plan, options, stack)
+    proposed = _create_change_set(plan, options, stack, wanted)
     if proposed is not None:
-        _report_changes(plan, options, stack, proposed.changes)
+        _report_changes(plan, wanted, stack, proposed.changes)
         if not prompts.confirm(f"Do this to the stack {context.prefix}?"):
             delete_change_set(context.account, proposed)
             raise DeclinedError("nothing was done")
@@ -375,9 +376,14 @@ def _bake_missing(plan: StackPlan, options: UpOptions, prompts: Prompts, roles: 
 
 
 def _create_change_set(
-    plan: StackPlan, options: UpOptions, stack: StackDescription | None, *, reverts_drift: bool = False
+    plan: StackPlan,
+    options: UpOptions,
+    stack: StackDescription | None,
+    wanted: Mapping[str, str],
+    *,
+    reverts_drift: bool = False,
 ) -> ProposedChangeSet | None:
-    context, wanted = plan.context, _wanted_parameters(plan, options, stack)
+    context = plan.context
     url = upload_template(context, template_for(plan.parameters))
     kind: ChangeSetType = "CREATE" if stack is None or stack.is_deleted else "UPDATE"
     if stack is not None and kind == "UPDATE":
@@ -388,7 +394,7 @@ def _create_change_set(
 
 
 def _report_changes(
-    plan: StackPlan, options: UpOptions, stack: StackDescription | None, changes: Sequence[ResourceChange]
+    plan: StackPlan, wanted: Mapping[str, str], stack: StackDescription | None, changes: Sequence[ResourceChange]
 ) -> None:
     """Report the changes, and what the changed stack costs a month without use."""
     context = plan.context
@@ -397,7 +403,7 @@ def _report_changes(
     removed = {each.name for each in changes if each.action == "Remove"}
     kinds = [kind for name, kind, _ in existing if name not in removed]
     kinds += [each.kind for each in changes if each.action in {"Add", "Import"}]
-    known = parameter_values(StackSettings(_wanted_parameters(plan, options, stack)), stack)
+    known = parameter_values(StackSettings(wanted), stack)
     zones, web_instances = len(known["SubnetIds"].split(",")), int(known["WebInstances"])
     parts = BilledParts.from_resources(kinds, known["WebInstanceType"], zones, snapshot_gb(context), web_instances)
     context.report(cost_table(monthly_cost(parts, plan.config)))
@@ -421,7 +427,8 @@ def _revert_drift(plan: StackPlan, options: UpOptions, prompts: Prompts | None) 
     context = plan.context
     try:
         stack = find_stack(context.account, context.prefix)
-        if proposed := _create_change_set(plan, options, stack, reverts_drift=True):
+        wanted = _wanted_parameters(plan, options, stack)
+        if proposed := _create_change_set(plan, options, stack, wanted, reverts_drift=True):
             context.report(change_table(proposed.changes))
             if prompts is not None and not prompts.confirm(
                 f"Give the stack {context.prefix} its template's settings?"
@@ -475,11 +482,12 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
         return
     had_bucket = bucket_exists(account, context.bake_bucket)
     try:
-        proposed = _create_change_set(plan, options, stack)
+        wanted = _wanted_parameters(plan, options, stack)
+        proposed = _create_change_set(plan, options, stack, wanted)
         if proposed is None:
             context.report(f"The stack {context.prefix} is as it should be: nothing would be done.")
         else:
-            _report_changes(plan, options, stack, proposed.changes)
+            _report_changes(plan, wanted, stack, proposed.changes)
             delete_change_set(account, proposed)
     finally:
         if had_bucket:

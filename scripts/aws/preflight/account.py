@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from botocore.exceptions import ClientError
 
@@ -55,14 +56,19 @@ OPTIONAL_SERVICES = {"Budgets": "--set MonthlyBudget=0", "CloudFront": "--set St
 """The options that leave a service out which some regions or partitions do not have."""
 
 
+@cache
+def _resource_types(template: str) -> list[str]:
+    return sorted({each["Type"] for each in parse_template(template)["Resources"].values()})
+
+
 def check_region(plan: StackPlan) -> Iterable[Finding]:
     """Find types of resources that CloudFormation does not have in the region, such as user pools.
 
     It refuses a template that holds one, if a condition leaves it out, too.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ValidateTemplate.html
     """
-    kinds = {each["Type"] for each in parse_template(template_for(plan.parameters))["Resources"].values()}
-    body = json.dumps({"Resources": {f"R{number}": {"Type": kind} for number, kind in enumerate(sorted(kinds))}})
+    kinds = _resource_types(template_for(plan.parameters))
+    body = json.dumps({"Resources": {f"R{number}": {"Type": kind} for number, kind in enumerate(kinds)}})
     region = plan.account.region_name
     try:
         plan.account.cloudformation.validate_template(TemplateBody=body)

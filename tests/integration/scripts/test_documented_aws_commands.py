@@ -153,7 +153,7 @@ def shared_accounts() -> type[AwsAccount]:
 
 @pytest.fixture
 def reader(
-    account_cloud: LocalCloud, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: LocalCloud, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
     relabelled_bundle(tmp_path / PHOTOS, PHOTOS, " in a photo")
@@ -163,7 +163,7 @@ def reader(
         monkeypatch.setattr(f"{module}.select_bundle", partial(select_bundle, models=tmp_path))
     monkeypatch.setattr("scripts.aws.context.AwsAccount", shared_accounts)
     with ExitStack() as pages:
-        made = Reader(account_cloud, pages)
+        made = Reader(cloud, pages)
         waiter = Waiter(PlayedClock(lambda: made.now, sleep=made.sleep), lambda _: None)
         monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
         yield made

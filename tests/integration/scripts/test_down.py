@@ -139,7 +139,6 @@ def test_the_next_stack_has_the_settings_of_the_deleted_one_unless_others_are_gi
         assert {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60"}.items() <= found.items()
         assert "MAX_WORKERS='5'" in found["WebSettings"]
     assert "The settings that the last `down` kept are used again" in stage.seen
-    stage.down(delete_data=True)
 
 
 def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
@@ -163,7 +162,6 @@ def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
     begin_adoption(stage.context)  # and the run died while CloudFormation imported
     assert modes() == [as_usual, reverts_drift], "the next run continues"
     assert modes() == [as_usual], "once"
-    stage.down(delete_data=True)
 
 
 def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_reverted(
@@ -192,7 +190,6 @@ def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_revert
     assert not is_adopting(stage.context)
     stage.down()
     assert is_adopting(stage.context), "the next stack adopts it again"
-    stage.down(delete_data=True)
 
 
 def test_up_moves_the_controllers_to_the_table_of_the_stack(stage: Stage) -> None:
@@ -301,7 +298,6 @@ def test_an_up_restores_the_web_tier_after_an_unfinished_down(stage: Stage) -> N
     )["AutoScalingGroups"]
     largest = int(RESOURCES["WebGroup"]["Properties"]["MaxSize"])
     assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (1, 1, largest)
-    stage.down(delete_data=True)
 
 
 def test_resources_of_others_stay(stage: Stage) -> None:
@@ -317,7 +313,6 @@ def test_resources_of_others_stay(stage: Stage) -> None:
     assert account.ssm.get_parameter(Name=f"/{stage.prefix}/tls")
     assert find_stack(account, others.prefix)
     assert left(others) == theirs
-    others.down(delete_data=True)
 
 
 def test_the_command_fails_and_names_resources_that_are_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,5 +323,3 @@ def test_the_command_fails_and_names_resources_that_are_left(stage: Stage, monke
         stage.down()
     named = {line.strip().rpartition(" ")[0] for line in str(refused.value).splitlines()[1:-1]}
     assert named >= {"instance", "image", "snapshot", "volume", "security group", f"stack {stage.prefix},"}
-    monkeypatch.undo()
-    stage.down(delete_data=True)

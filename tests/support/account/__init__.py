@@ -15,9 +15,13 @@ An independent emulator, ministack, creates, updates and deletes the stack in
 It has an account of its own, so that its CloudFormation cannot create the resources of a stack in the local cloud.
 """
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
+from localcloud.dispatch import JSON_TYPE, DirectResponse, service_of
 from localcloud.extensions import APPLICATIONS, MIDDLEWARE
+from localcloud.page_guard import WsgiApp
 from localcloud.patches import MODULES
 from tests.support.account.loopback import learning_the_address
 
@@ -31,8 +35,23 @@ def _stacks() -> Any:
     return answer
 
 
+def _on_the_paid_plan(aws: WsgiApp) -> WsgiApp:
+    """Return the application of all APIs, which answers for the Free Tier's too: moto has none.
+
+    https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_freetier_GetAccountPlanState.html
+    """
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if service_of(environ) != "freetier":
+            return aws(environ, start_response)
+        state = {"accountId": "123456789012", "accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
+        return DirectResponse([("Content-Type", JSON_TYPE)], json.dumps(state).encode()).send(start_response)
+
+    return answer
+
+
 APPLICATIONS["cloudformation"] = _stacks
-MIDDLEWARE.append(learning_the_address)
+MIDDLEWARE += [learning_the_address, _on_the_paid_plan]
 for _service, _module in {
     "autoscaling": "autoscaling", "cognitoidp": "cognito", "dynamodb": "dynamodb", "ec2": "ec2", "s3": "s3"
 }.items():  # fmt: skip

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,9 @@ from tests.support.account.handlers import StackServices, create, delete
 from tests.support.account.template import Evaluation, Resource, StackError, complete_parameters, resolve_parameters
 
 log = logging.getLogger(__name__)
+
+_parsed = lru_cache(maxsize=16)(parse_template)
+"""Each `up` sends the template of its stack several times; reading it takes longer than most calls."""
 
 Answer = dict[str, Any]
 """A part of an answer, with the names of the API."""
@@ -56,7 +59,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         """Read the template."""
-        self.parsed = parse_template(self.template)
+        self.parsed = _parsed(self.template)
         self._evaluation = Evaluation(self.parsed["Conditions"], self.values, self._resource)
         self.wanted = self._included(self.parsed["Resources"])
 
@@ -229,7 +232,7 @@ class StacksResponse(BaseResponse):  # type: ignore[misc]
         place = urlsplit(self.params["TemplateURL"])
         stored = client("s3").get_object(Bucket=place.netloc.partition(".s3.")[0], Key=place.path[1:])
         template = stored["Body"].read().decode()
-        parsed = parse_template(template)
+        parsed = _parsed(template)
         texts = complete_parameters(parsed, given)
         values = resolve_parameters(
             parsed, texts, lambda name: str(client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
