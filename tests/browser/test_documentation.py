@@ -65,7 +65,7 @@ def find_key(page: Page) -> None:
     if not (search := page.get_by_role("textbox", name="Search")).is_visible():
         page.locator("label.md-header__button[for=__search]").click()
     search.fill("max_workers")
-    search.dispatch_event("keyup")  # a key pressed while the theme moves the focus may be put before the other letters
+    search.dispatch_event("keyup")  # a key that is pressed while the theme moves the focus may write at the start
     found = page.locator('.md-search-result__link[href*="/reference/configuration.html"]')
     expect(found.and_(page.locator('[href$="#fleet.max_workers"]'))).to_have_count(1)
 

@@ -921,6 +921,9 @@ def test_nothing_is_out_of_reach_for_anyone(
             expect(page.locator("#histogram li")).not_to_have_count(0)
         assert faults_of(page) == [], path
     open_live(page, written.path)
+    page.locator('.chip[data-state="failed"]').click()
+    assert faults_of(page, "#filters") == []  # the pointer rests on the chosen filter
+    page.locator('.chip[data-state=""]').click()
     for menu in ("More", "Order and score", "Details"):
         open_menu(page, menu)
         assert faults_of(page, "details[open]") == [], menu
