@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from core.format import file_size
 from fleetsight_client.cli import CommandGroup
 from localcloud.state.folder import StateFolder, restore
 from localcloud.state.store import StateError
@@ -28,6 +27,9 @@ def snapshot_command(folder: Path, file: Path) -> None:
 
     FILE has images, results, accounts and keys: only its owner can read it.
     """
+    # Imported here: it loads the whole configuration, which the other commands do not need.
+    from core.format import file_size
+
     with _errors():
         size = StateFolder.existing(folder).snapshot(file)
     click.echo(f"{file}: the state {folder}, {file_size(size)}")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from core.format import plural
 from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
 from localcloud.state.folder import StateFolder
 from localcloud.state.store import StateError
@@ -41,6 +40,8 @@ class OpenState:
         """What a start restores, for the user."""
         if not self.contents:
             return f"{self.folder.path} is a new state"
+        from core.format import plural  # late, see scripts/state.py
+
         counts = [plural(self.contents[kind], name) for kind, name in _SHOWN.items()]
         return f"Restoring {', '.join(counts[:-1])} and {counts[-1]} from {self.folder.path}"
 
