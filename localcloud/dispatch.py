@@ -225,7 +225,9 @@ def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
     return DirectResponse([("Content-Type", JSON_TYPE), ("x-amzn-RequestId", request_id()), *headers], body)
 
 
-CACHED_SERVICES = frozenset({"cognito-idp", "ec2", "iam", "sqs", "ssm", "sts", "dynamodb"})
+CACHED_SERVICES = frozenset(
+    {"autoscaling", "cloudformation", "cognito-idp", "dynamodb", "ec2", "iam", "logs", "sqs", "ssm", "sts"}
+)
 """Services for which the scope decides the application: others share a signing name, or need the path, too."""
 
 COGNITO_TARGET = "AWSCognitoIdentityProviderService."
