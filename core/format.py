@@ -55,8 +55,8 @@ def joined(*words: str) -> str:
 
 
 def percent(score: float) -> str:
-    """Return a score of 0 to 1 in whole percent; only a score of 1 is 100%."""
-    return "100%" if score >= 1 else f"{min(99, round(score * 100))}%"
+    """Return a score of 0 to 1 in whole percent, rounded down: what is unsure below 50% is not shown as 50%."""
+    return f"{int(score * 100 + 1e-9)}%"  # 0.29 * 100 is a little less than 29
 
 
 def file_size(size: int) -> str:

@@ -6,7 +6,8 @@ import { retriesText } from "./rows.js";
 
 const findTemplate = (id) => document.getElementById(id).content.firstElementChild;
 
-const formatPercent = (score) => (score >= 1 ? "100%" : `${Math.min(99, Math.round(score * 100))}%`);
+/** As `percent` of core/format.py. */
+const formatPercent = (score) => `${Math.floor(score * 100 + 1e-9)}%`;
 
 /** What becomes of a file before its image is there. */
 const FILE_WORDS = { checking: "Being checked", ready: "In line", sending: "Sending", unsent: "Not sent", accepted: "Sent" };
