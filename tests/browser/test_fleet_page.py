@@ -55,7 +55,7 @@ def pause(page: Page, reason: str = "") -> None:
     """Pause the fleet in the step that asks for the reason, which is a dialog or a page."""
     page.get_by_role("link", name="Pause").click()
     page.get_by_label("Reason").fill(reason)
-    page.get_by_role("button", name="Pause the fleet").click()
+    page.get_by_role("button", name="Pause new workers").click()
 
 
 def test_a_batch_is_followed_live_from_its_launch_to_its_results(
