@@ -7,6 +7,7 @@ fork. Bodies are bounded by the application, which knows which requests are uplo
 import logging
 import os
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -79,8 +80,22 @@ logconfig_dict = {
 }
 
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def _receive_stops() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+
+os.register_at_fork(after_in_parent=_receive_stops)
+
+
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give a new process a place to count that no other one uses."""
+    """Give a new process a place to count that no other one uses, and let signals that end it wait.
+
+    Until a new process has its own handlers, gunicorn's of its parent would take such a signal and do nothing.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     worker.slot = _counts.free_slot(each.slot for each in server.WORKERS.values())
 
 
@@ -111,6 +126,7 @@ def post_worker_init(worker: Any) -> None:
     A process that has no memory from the beginning has inherited that. gunicorn ends then, and its supervisor starts
     it again.
     """
+    _receive_stops()
     if is_exhausted():
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     collect_less_often()

@@ -17,7 +17,7 @@ from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import add_images, done, put_results
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 STREAMS = 4
 """Streams at once in both processes of the web tier: two of 16 threads in each."""
@@ -125,6 +125,28 @@ def test_viewers_leave_threads_for_other_requests(shared_tier: WebTier, store: J
     finally:
         for answer in answers:
             answer.close()
+
+
+STOPPED_AT_ONCE = """
+import os, signal
+from web_tier import gunicorn
+from web_tier.gunicorn import *
+
+def post_fork(server, worker):
+    gunicorn.post_fork(server, worker)
+    if worker.age == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+"""A configuration whose first process is told to end before it has handlers of signals."""
+
+
+@pytest.mark.processes
+def test_a_process_that_has_just_been_forked_ends_when_it_is_told_to(shared_tier: WebTier, tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED_AT_ONCE)
+    web_values = shared_tier.config.web.model_copy(update={"port": free_port()})
+    config = shared_tier.config.model_copy(update={"web": web_values})
+    with serving(config, tmp_path, "-c", str(tmp_path / "stopped.py")) as web:
+        wait_until(lambda: "Worker exiting" in web.log.read_text(), "the process ends")
 
 
 @pytest.mark.processes
