@@ -130,7 +130,7 @@ def upload() -> ResponseReturnValue:
 
 def keep_sentence(unkept_days: float) -> str:
     """Return the help text of the checkbox `keep`; a job without it expires after `unkept_days` days, 0 is never."""
-    start = "Off: what you send is deleted here once classified; thumbnails and results"
+    start = "Off: the copies here are deleted once classified; thumbnails and results"
     if not unkept_days:
         return f"{start} stay."
     days = "1 day" if unkept_days == 1 else f"{unkept_days:g} days"

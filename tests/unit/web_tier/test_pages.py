@@ -285,10 +285,10 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
 @pytest.mark.parametrize(
     ("unkept_days", "said"),
     [
-        (7.0, "Off: what you send is deleted here once classified; thumbnails and results after 7 days."),
+        (7.0, "Off: the copies here are deleted once classified; thumbnails and results after 7 days."),
         (1.0, "after 1 day."),
         (0.5, "after 0.5 days."),
-        (0.0, "Off: what you send is deleted here once classified; thumbnails and results stay."),
+        (0.0, "Off: the copies here are deleted once classified; thumbnails and results stay."),
     ],
 )
 def test_the_page_explains_what_happens_to_images_that_are_not_kept(unkept_days: float, said: str) -> None:
