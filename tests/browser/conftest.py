@@ -177,6 +177,7 @@ def signed_in(page: Page, email: str, password: str) -> Page:
     page.goto("/sign-in")
     enter_credentials(page, email, password)
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page.wait_for_load_state()  # its scripts ignore what is dropped before
     return page
 
 
