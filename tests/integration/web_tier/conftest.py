@@ -130,7 +130,9 @@ def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
 def _wait_until_ready(web: WebTier) -> None:
     def is_ready() -> bool:
         try:
-            return requests.get(f"{web.url}/readyz", timeout=DEADLINE_SECONDS).status_code == 200
+            answer = requests.get(f"{web.url}/readyz", timeout=DEADLINE_SECONDS)
+            # gunicorn starts the others up to a tenth of a second after the first, which answers alone until then.
+            return answer.status_code == 200 and len(web.workers()) == web.config.web.processes
         except requests.ConnectionError:
             assert web.process.poll() is None, web.log.read_text()
             return False
