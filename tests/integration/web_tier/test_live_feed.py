@@ -137,7 +137,7 @@ def post_fork(server, worker):
     if worker.age == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 """
-"""A configuration whose first process is told to end before it has handlers of signals."""
+"""A configuration that tells the first process to end before it has handlers of signals."""
 
 
 @pytest.mark.processes
