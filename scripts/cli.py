@@ -12,7 +12,7 @@ from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from fleetsight_client.terminal import clean_terminal_output
 from scripts.doctor.command import HELP as DOCTOR_HELP
 from scripts.doctor.command import main as run_doctor
-from scripts.late_group import LateGroup, Sections
+from scripts.lazy_group import LazyGroup, Sections
 from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
 from services.errors import FleetsightError
 
@@ -121,7 +121,7 @@ SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the 
 }
 
 
-@click.group(cls=LateGroup, sections=SECTIONS, context_settings=CONTEXT, epilog=EXIT_STATUSES)
+@click.group(cls=LazyGroup, sections=SECTIONS, context_settings=CONTEXT, epilog=EXIT_STATUSES)
 @version_option
 def fleetsight() -> None:
     """Image classification on an elastic fleet."""

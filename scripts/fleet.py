@@ -110,6 +110,7 @@ def allow(client: FleetClient, *, dollars: float | None, reset: bool, reason: st
         client.reset_allowance()
         print_result({"allowance": None}, "The spending caps of config.yaml apply again.", as_json=as_json)
         return
+    # Imported here, as in `status`.
     from core.format import dollars as dollar_words
 
     if dollars is None:

@@ -81,6 +81,7 @@ logconfig_dict = {
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""Signals that end a process. They are blocked from before the fork until a new process has its own handlers."""
 
 
 def _receive_stops() -> None:
@@ -93,7 +94,7 @@ os.register_at_fork(after_in_parent=_receive_stops)
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a new process a place to count that no other one uses, and let signals that end it wait.
 
-    Until a new process has its own handlers, gunicorn's of its parent would take such a signal and do nothing.
+    Until a new process has its own handlers it has those of gunicorn's main process, which would do nothing there.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     worker.slot = _counts.free_slot(each.slot for each in server.WORKERS.values())
@@ -121,7 +122,7 @@ def on_exit(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a process end its streams of results when it receives SIGTERM, instead of waiting `graceful_timeout`.
+    """Let a process receive signals that end it, and end its streams of results then, without `graceful_timeout`.
 
     A process that has no memory from the beginning has inherited that. gunicorn ends then, and its supervisor starts
     it again.

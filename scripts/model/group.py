@@ -2,7 +2,7 @@
 
 import click
 
-from scripts.late_group import LateGroup
+from scripts.lazy_group import LazyGroup
 
 COMMANDS = {
     "add": "scripts.model.rollout:add_command",
@@ -20,6 +20,6 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LateGroup, sections={"Commands": COMMANDS})
+@click.group(cls=LazyGroup, sections={"Commands": COMMANDS})
 def model() -> None:
     """Build, show and verify model bundles, and roll them out in a running system."""

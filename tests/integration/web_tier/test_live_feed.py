@@ -127,6 +127,11 @@ def test_viewers_leave_threads_for_other_requests(shared_tier: WebTier, store: J
             answer.close()
 
 
+def on_another_port(config: Config) -> Config:
+    """Return the configuration of a web tier that may run beside the one with `config`."""
+    return config.model_copy(update={"web": config.web.model_copy(update={"port": free_port()})})
+
+
 STOPPED_AT_ONCE = """
 import os, signal
 from web_tier import gunicorn
@@ -143,9 +148,7 @@ def post_fork(server, worker):
 @pytest.mark.processes
 def test_a_process_that_has_just_been_forked_ends_when_it_is_told_to(shared_tier: WebTier, tmp_path: Path) -> None:
     (tmp_path / "stopped.py").write_text(STOPPED_AT_ONCE)
-    web_values = shared_tier.config.web.model_copy(update={"port": free_port()})
-    config = shared_tier.config.model_copy(update={"web": web_values})
-    with serving(config, tmp_path, "-c", str(tmp_path / "stopped.py")) as web:
+    with serving(on_another_port(shared_tier.config), tmp_path, "-c", str(tmp_path / "stopped.py")) as web:
         wait_until(lambda: "Worker exiting" in web.log.read_text(), "the process ends")
 
 
@@ -154,8 +157,7 @@ def test_an_open_stream_does_not_delay_the_stop_of_the_web_tier(
     shared_tier: WebTier, store: JobStore, job: Job, tmp_path: Path
 ) -> None:
     add_images(store, job, "a.jpg")
-    web_values = shared_tier.config.web.model_copy(update={"port": free_port()})
-    config = shared_tier.config.model_copy(update={"web": web_values})
+    config = on_another_port(shared_tier.config)
     with serving(config, tmp_path, "--graceful-timeout", f"{NEVER_SECONDS:.0f}") as web, viewer(web, job) as watcher:
         watcher.until("progress")
         web.process.send_signal(signal.SIGTERM)

@@ -12,8 +12,8 @@ Sections = Mapping[str, Mapping[str, click.Command | str]]
 """Commands by the section of the help; a text is the `module:name` of a command that is imported when it is used."""
 
 
-class LateGroup(CommandGroup):
-    """A group that lists its commands by section and imports each when it is used."""
+class LazyGroup(CommandGroup):
+    """A group that lists its commands by section and imports each when it is used, as click's documents show."""
 
     def __init__(self, *, sections: Sections, **attributes: Any) -> None:
         super().__init__(**attributes)
