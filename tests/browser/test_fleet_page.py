@@ -149,7 +149,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
 ) -> None:
     page_faults.expect("422")
     page.goto("/fleet")
-    page.get_by_role("link", name=re.compile("^Limits 0 . 2$")).click()
+    page.get_by_role("link", name=re.compile("^Limits: 0 to 2 workers$")).click()
     dialog = page.get_by_role("dialog", name="Limits of the fleet")
     expect(dialog).to_be_visible()
     expect(dialog.locator("[data-preview]")).to_have_text(re.compile("no worker starts or ends"))
@@ -181,7 +181,7 @@ def test_ops_set_limits_drain_an_instance_and_take_the_limits_back(
     expect(drains).to_have_count(1)
     page.get_by_role("button", name="Reset to config.yaml").click()
     expect(page.locator("#limits-set")).to_be_hidden()
-    expect(page.get_by_role("link", name=re.compile("^Limits 0 . 2$"))).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("^Limits: 0 to 2 workers$"))).to_be_visible()
     assert fleet.commands().limits is None
 
 

@@ -243,7 +243,7 @@ def _figures(
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
         "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0",
         "today": dollars(day_dollars(today, prices)),
-        "today_of": f"today, {plural(today.images, 'image')}",
+        "today_of": f"today, {plural(today.images, 'image')} classified",
         "month": dollars(month_dollars(today, days, prices)),
         "peak": peak_words(fleet.peak_workers),
         "waiting": fleet.visible + fleet.delayed,

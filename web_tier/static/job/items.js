@@ -74,7 +74,7 @@ export function gridItems(base) {
             const isDone = row.status === "done";
             const hasLanded = isDone && tile.classList.contains("waiting");
             const texts = {
-                done: foundOf(row),
+                done: labelsOf(row),
                 failed: row.retrying ? "Trying again" : row.failure,
                 waiting: waitingWords(row),
             };
@@ -84,7 +84,7 @@ export function gridItems(base) {
             updateMarks(tile, row);
             const label = tile.querySelector(".label");
             label.textContent = texts[row.status];
-            label.title = labelsOf(row) ?? "";
+            label.title = foundOf(row) ?? "";
             label.classList.toggle("quiet", row.status === "waiting");
             tile.querySelector(".stand-in").textContent = row.label ?? "";
             tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
