@@ -174,12 +174,12 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
     assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
     assert body["idle_end"] == "idle ones end after 2 s"
     assert re.search(r'class="figure">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
-    assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images")
+    assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images classified")
     requests = (WHOLE_IMAGE * 212_000).dollars(load_config(environment={}).prices)
     assert (body["today"], body["month"]) == (dollars(0.25 + requests), dollars(1.25 + requests))
     # A report of an older release has no day.
     fleet.put_snapshot(SNAPSHOT)
-    assert client.get("/fleet/now").get_json()["today_of"] == "today, 0 images"
+    assert client.get("/fleet/now").get_json()["today_of"] == "today, 0 images classified"
 
 
 def test_the_month_has_no_day_twice_and_none_of_another_month() -> None:
