@@ -164,6 +164,8 @@ class OpenVinoEngine:
     """OpenVINO on `threads` CPU threads, in the precision asked for, also if the machine is faster in another.
 
     One network serves every batch size: fixed sizes were at most 7% faster, and each would be compiled by itself.
+    It prepares itself for each size that it sees, and keeps memory for it: with sizes from 1 to 8, EfficientNet-Lite0
+    took 180 MB, with 1, 2 and 4 it takes 60. So it sees only powers of two.
     It answers `streams` threads at once, each on its share of the CPU's; one more waits until a stream is free.
 
     Raises:
@@ -204,20 +206,23 @@ class OpenVinoEngine:
             EngineError: every stream has been busy for `MAX_WAIT_SECONDS`, or OpenVINO has failed, now or before: a
                 network that once had no memory for a batch may answer later ones wrongly, without an error.
         """
-        pixels = np.ascontiguousarray(batch, np.float32)
+        pixels, answered = np.ascontiguousarray(batch, np.float32), list[Batch]()
         with self._request() as request:
             if self._failure:
                 raise EngineError(self._failure)
             try:
-                # `infer` would be shorter, but where a node of the network gets no memory, that of OpenVINO 2026.4
-                # raises nothing: it returns the answers of an earlier batch.
-                request.start_async([pixels], share_inputs=True)
-                request.wait()
+                while len(pixels):
+                    part, pixels = np.split(pixels, [1 << (len(pixels).bit_length() - 1)])
+                    # `infer` would be shorter, but where a node of the network gets no memory, that of OpenVINO
+                    # 2026.4 raises nothing: it returns the answers of an earlier batch.
+                    request.start_async([part], share_inputs=True)
+                    request.wait()
+                    # The result is the request's own memory, which its next call overwrites: keep a copy.
+                    answered.append(np.array(request.get_output_tensor().data, np.float32))
             except (RuntimeError, MemoryError) as error:
-                self._failure = f"OpenVINO failed on {len(pixels)} images: {str(error).strip()}"
+                self._failure = f"OpenVINO failed on {len(batch)} images: {str(error).strip()}"
                 raise EngineError(self._failure) from error
-            # The result is the request's own memory, which its next call overwrites: hand out a copy.
-            return of_possible(np.array(request.get_output_tensor().data, np.float32), possible)
+        return of_possible(np.concatenate(answered), possible)
 
     @contextmanager
     def _request(self) -> Iterator[Any]:

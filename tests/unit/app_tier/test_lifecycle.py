@@ -198,10 +198,10 @@ def config(**settings: Any) -> WorkerSettings:
 @pytest.mark.parametrize(
     ("cores", "gibibytes", "expected"),
     [
-        (1, 2, Sizing(1, 1, 8, 1, 8, 8, WAIT, 2 * GIB // 4)),
-        (2, 4, Sizing(2, 2, 8, 2, 16, 16, WAIT, 4 * GIB // 4)),
-        (4, 8, Sizing(4, 4, 8, 4, 32, 32, WAIT, 8 * GIB // 4)),
-        (16, 32, Sizing(16, 16, 8, 16, 64, 64, WAIT, 32 * GIB // 4)),
+        (1, 2, Sizing(1, 1, 4, 1, 8, 8, WAIT, 2 * GIB // 4)),
+        (2, 4, Sizing(2, 2, 4, 2, 16, 16, WAIT, 4 * GIB // 4)),
+        (4, 8, Sizing(4, 4, 4, 4, 32, 32, WAIT, 8 * GIB // 4)),
+        (16, 32, Sizing(16, 16, 4, 16, 64, 64, WAIT, 32 * GIB // 4)),
     ],
 )
 def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected: Sizing) -> None:
@@ -232,7 +232,7 @@ def test_torch_computes_one_batch_at_a_time_and_a_larger_one() -> None:
 
 def test_little_memory_or_large_images_make_small_batches() -> None:
     assert sized(config(), HostResources(2, GIB // 2), 224).batch_size == 3
-    assert sized(config(), HostResources(2, 4 * GIB), 600).batch_size == 3
+    assert [sized(config(), HostResources(2, 64 * GIB), side).batch_size for side in (64, 224, 600)] == [8, 4, 1]
     assert sized(config(), HostResources(64, GIB // 2), 1024).batch_size == 1
 
 
