@@ -654,7 +654,7 @@ CHECKED_AHEAD = """async ([batchModule, uploaderModule]) => {
     const batch = new Batch();
     const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30 }, { job_id: "job" });
     const items = Array.from({ length: 400 }, (_, n) => batch.add({ name: `${n}.jpg`, size: 40_000 }));
-    const check = (item) => batch.recordCheck(item, { blob: new Blob([new Uint8Array(20_000)]), picture: null });
+    const check = (item) => batch.recordCheck(item, { blob: new Blob([new Uint8Array(20_000)]) });
     for (const item of items.slice(0, 300)) check(item);
     const isHeldBack = [uploader.hasEnough];
     uploader.isRunning = true;
@@ -757,10 +757,17 @@ async ([content, count]) => {
 """
 
 
+_PICTURED = "document.getElementById('adding').adding.batch.items.filter(({ picture }) => picture).length"
+
+
 def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page(page: Page) -> None:
     count = 2_000
     page.goto("/")
     page.evaluate(_DROP_MANY, [base64.b64encode(photo(32, 32)).decode(), count])
+    expect(page.locator(".thumb img[src^='data:']").nth(3)).to_be_attached()
+    expect(page.locator(".thumb.ready").nth(3)).to_be_attached()
+    expect(page.locator("#facts")).not_to_contain_text("being checked")
+    assert page.evaluate(_PICTURED) < 200, "a file that nobody sees is not drawn"
     for _ in range(20):
         page.mouse.wheel(0, 2_000)
         page.wait_for_timeout(50)
@@ -770,7 +777,30 @@ def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page
     expect(page.locator(".thumb").first).not_to_have_attribute("aria-posinset", "1")
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     expect(page.locator(".thumb").last).to_have_attribute("aria-posinset", str(count))
+    expect(page.locator(".thumb").last.locator("img")).to_have_attribute("src", re.compile("^data:"))
     assert page.locator(".thumb").count() < 200
+
+
+_SEE_AND_ACCEPT_MANY = """
+async (count) => {
+    const { adding } = document.getElementById("adding");
+    const content = new Blob(["a photo that the page has redrawn"]);
+    const items = Array.from({ length: count }, (_, n) => adding.batch.add({ name: `${n}.jpg`, size: 99 }));
+    adding.checkPool.run = async () => "data:,";
+    for (const item of items) {
+        adding.batch.recordCheck(item, { blob: content });
+        await adding.requestPicture(item);
+    }
+    const drawn = items.filter(({ picture }) => picture).length;
+    for (const item of items) adding.batch.setState(item, "accepted");
+    return [drawn, Boolean(items[0].picture), Boolean(items.at(-1).picture), items.filter(({ blob }) => blob).length];
+}
+"""
+
+
+def test_only_the_last_pictures_and_no_photos_that_were_sent_stay_in_memory(page: Page) -> None:
+    page.goto("/")
+    assert page.evaluate(_SEE_AND_ACCEPT_MANY, 1_200) == [1_000, False, True, 0]
 
 
 def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(

@@ -4,7 +4,7 @@ import { oncePerFrame } from "./frames.js";
 
 /** Rows above and below the window, so that scrolling and the tab key find items. */
 const OVERSCAN_ROWS = 3;
-/** Pictures load once the visible items have not changed for this long, in milliseconds. */
+/** A picture loads once its item has been in the page for this long, in milliseconds. */
 const SETTLE_MS = 120;
 
 /**
@@ -14,12 +14,13 @@ const SETTLE_MS = 120;
  */
 
 /**
- * How a virtual list draws its items. A picture whose address is in `data-src` is loaded once its item has stayed in the
- * page for a while.
+ * How a virtual list draws its items. Once an item has stayed in the page for a while, its picture is loaded from the
+ * address in `data-src`, or is requested if it has none.
  *
  * @typedef {object} ItemRenderer
  * @property {(entry: Entry) => HTMLElement} createItem
  * @property {(element: HTMLElement, entry: Entry) => void} update - show the current state of the entry.
+ * @property {(entry: Entry) => void} requestPicture - for an entry that has none yet; it is called again until it has.
  */
 
 export class VirtualList {
@@ -133,8 +134,7 @@ export class VirtualList {
                 this.elements.delete(id);
             }
         }
-        clearTimeout(this.pictureTimer);
-        this.pictureTimer = setTimeout(() => this.#loadPictures(), SETTLE_MS);
+        this.pictureTimer ??= setTimeout(() => this.#loadPictures(), SETTLE_MS);
         let next = this.topSpacer.nextSibling;
         for (const [index, row] of rows.entries()) {
             const element = this.#updatedElement(row);
@@ -146,7 +146,14 @@ export class VirtualList {
 
     // Delayed, so that fast scrolling through thousands of images does not request all their pictures.
     #loadPictures() {
-        for (const image of this.container.querySelectorAll("img[data-src]:not([src])")) image.src = image.dataset.src;
+        const now = performance.now();
+        this.pictureTimer = undefined;
+        for (const element of this.elements.values()) {
+            const image = element.querySelector("img:not([src])");
+            if (now - element.addedAt < SETTLE_MS) this.pictureTimer ??= setTimeout(() => this.#loadPictures(), SETTLE_MS);
+            else if (image?.dataset.src) image.src = image.dataset.src;
+            else if (image) this.renderer.requestPicture(element.entry);
+        }
     }
 
     #updatedElement(row) {
@@ -154,8 +161,9 @@ export class VirtualList {
         if (!element) {
             element = this.renderer.createItem(row);
             this.elements.set(row.id, element);
-            element.version = undefined;
+            Object.assign(element, { version: undefined, addedAt: performance.now() });
         }
+        element.entry = row;
         if (element.version !== row.version) {
             this.renderer.update(element, row);
             element.version = row.version;

@@ -1,6 +1,5 @@
 // The items of the grid and of the table: clones of the templates in job.html, filled as _image.html does.
 
-import { dataUrl } from "../upload/batch.js";
 import { fileSize } from "../upload/format.js";
 import { retriesText } from "./rows.js";
 
@@ -27,19 +26,14 @@ function initializeItem(element, base, row) {
         link.dataset.id = row.id;
         image.dataset.src = `${base}/images/${row.id}/thumbnail`;
     }
-    showOwnPicture(image, row);
     for (const name of element.querySelectorAll("form bdi")) name.textContent = row.name;
     element.querySelector("form").action = `${base}/images/${row.id}/retry`;
     return element;
 }
 
-/** Show the picture of a file that this page sends, or has sent. */
-function showOwnPicture(image, { item, picture = item?.picture }) {
-    if (picture && !image.dataset.src?.startsWith("data:")) image.dataset.src = dataUrl(picture);
-}
-
 function updateMarks(element, row) {
-    if (row.item) showOwnPicture(element.querySelector("img"), row);
+    const { picture } = row.item ?? row.file ?? {}; // of a file that this page sends, or has sent
+    if (picture) element.querySelector("img").dataset.src = picture;
     element.querySelector("form").hidden = row.status !== "failed" || row.retrying === true || row.final === true;
     element.querySelector(".at-once").hidden = !row.cached;
     element.querySelector(".retries").textContent = retriesText(row);

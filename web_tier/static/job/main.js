@@ -174,6 +174,7 @@ function createList() {
         markOpened(element, row.id === query.image);
         return element;
     };
+    renderer.requestPicture = ({ item }) => item && adding.requestPicture(item);
     renderer.update = (element, row) => {
         update(element, row);
         if (!row.item) review.decorate(element, row);

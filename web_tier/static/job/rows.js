@@ -59,10 +59,14 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {number} [again] - how many times the system has requested the image again.
  * @property {string} [truth] - the true label that the user has set; in an update, empty removes it.
  * @property {BatchItem} [item] - of a file that is not accepted yet, so that it has no page; see ../upload/batch.js.
- * @property {Thumbnail} [picture] - of a file that this page has sent.
+ * @property {BatchItem} [file] - that this page has sent.
  */
 
 export class Rows {
+    #all = [];
+    #isSorted = true;
+    #hasGone = false; // whether `#all` has rows of files that are not in the upload any more
+
     /** @param {string} jobId */
     constructor(jobId) {
         this.jobId = jobId;
@@ -70,12 +74,20 @@ export class Rows {
         this.positions = new Set(); // places of the images
         this.nextPosition = 0; // the place after those of all images
         this.byId = new Map();
-        this.all = []; // sorted by id
         this.pendingUpdates = new Map(); // id → updates that arrived before the image's name
         this.labels = new Map(); // label → number of images
         this.directories = new Map(); // path without the file name → number of images
         this.unsure = 0;
         this.cached = 0;
+    }
+
+    /** The rows, sorted by id. Changes come by the thousand, so they are applied when somebody reads the rows. */
+    get all() {
+        if (this.#hasGone) this.#all = this.#all.filter((row) => !row.item || this.files.get(row.item.position) === row);
+        if (!this.#isSorted) this.#all.sort((a, b) => (a.id < b.id ? -1 : 1));
+        this.#hasGone = false;
+        this.#isSorted = true;
+        return this.#all;
     }
 
     get size() {
@@ -88,8 +100,6 @@ export class Rows {
      * @param {Partial<Row>[]} updates - each has an id and a status; the first one with a name adds the row.
      */
     merge(updates) {
-        let isSorted = true;
-        const files = this.files.size;
         for (const update of updates) {
             const row = this.byId.get(update.id);
             if (row) {
@@ -97,15 +107,9 @@ export class Rows {
             } else if (update.name === undefined) {
                 this.pendingUpdates.set(update.id, [...(this.pendingUpdates.get(update.id) ?? []), update]);
             } else {
-                isSorted = this.#add(update) && isSorted;
+                this.#add(update);
             }
         }
-        if (files !== this.files.size) this.#dropFiles();
-        if (!isSorted) this.#sort();
-    }
-
-    #sort() {
-        this.all.sort((a, b) => (a.id < b.id ? -1 : 1));
     }
 
     /**
@@ -118,14 +122,14 @@ export class Rows {
         const row = this.files.get(position);
         if (this.positions.has(position)) return;
         if (state === "refused" || state === "removed") {
-            if (this.files.delete(position)) this.#dropFiles();
+            this.byId.delete(row?.id);
+            this.#hasGone = this.files.delete(position) || this.#hasGone;
         } else if (row) {
             row.version += 1;
         } else {
-            const id = idAt(position, this.jobId);
-            const isSorted = this.#append({ id, name, bytes: size, status: "waiting", version: 0, item });
-            this.files.set(position, this.byId.get(id));
-            if (!isSorted) this.#sort();
+            const added = { id: idAt(position, this.jobId), name, bytes: size, status: "waiting", version: 0, item };
+            this.files.set(position, added);
+            this.#append(added);
         }
     }
 
@@ -133,39 +137,31 @@ export class Rows {
         return this.positions.has(position);
     }
 
-    /** Remove the rows of files that are not in the upload any more. */
-    #dropFiles() {
-        const isOver = (row) => row.item && this.files.get(row.item.position) !== row;
-        for (const row of this.all) if (isOver(row)) this.byId.delete(row.id);
-        this.all = this.all.filter((row) => !isOver(row));
-    }
-
-    /** Add a row at the end; return true if the rows are still sorted. */
     #append(row) {
         row.folded = row.name.toLowerCase();
-        const isSorted = this.size === 0 || this.all[this.size - 1].id < row.id;
         this.byId.set(row.id, row);
-        this.all.push(row);
-        return isSorted;
+        if (row.id < this.#all.at(-1)?.id) this.#isSorted = false;
+        this.#all.push(row);
     }
 
-    /** Add the row of an image, in place of that of its file. Return true if the rows are still sorted. */
+    /** Add the row of an image; the row of its file goes. */
     #add(update) {
         const row = { id: update.id, name: update.name, bytes: update.bytes, status: "waiting", version: 0 };
         const position = positionOf(row.id, this.jobId);
         if (position !== null) {
             this.positions.add(position);
             this.nextPosition = Math.max(this.nextPosition, position + 1);
-            row.picture = this.files.get(position)?.item.picture;
-            this.files.delete(position);
+            const { id, item } = this.files.get(position) ?? {};
+            row.file = item;
+            this.byId.delete(id);
+            this.#hasGone = this.files.delete(position) || this.#hasGone;
         }
-        const isSorted = this.#append(row);
+        this.#append(row);
         const directory = row.name.slice(0, Math.max(0, row.name.lastIndexOf("/")));
         this.directories.set(directory, (this.directories.get(directory) ?? 0) + 1);
         this.#update(row, update);
         for (const pending of this.pendingUpdates.get(row.id) ?? []) this.#update(row, pending);
         this.pendingUpdates.delete(row.id);
-        return isSorted;
     }
 
     /**

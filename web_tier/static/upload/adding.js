@@ -13,11 +13,12 @@ import { Uploader } from "./uploader.js";
 const MAX_CONCURRENT_CHECKS = 32;
 /** After adding files for this long, in milliseconds, the page yields to other tasks. */
 const YIELD_AFTER_MS = 15;
-/** Longest side of the thumbnails, in pixels: that of a tile; 10,000 of them take some 80 MB. */
-const THUMBNAIL_SIDE = 200;
+/** Pictures of files that stay in memory: 5 to 20 KB each. */
+const MAX_PICTURES = 1_000;
 
 export class Adding {
     #concurrentChecks = 0;
+    #pictured = new Set(); // items with a picture, or whose picture is being drawn; the oldest ones first
     #models = null;
     #areModelsMissing = false; // after the last request for them
     #sentNames = null; // promise of the names that an unfinished upload has sent; then positions are known
@@ -35,7 +36,7 @@ export class Adding {
         this.limits = JSON.parse(section.dataset.limits);
         this.batch = new Batch();
         this.uploader = new Uploader(this.batch, this.limits, job);
-        this.checkPool = new CheckPool(this.limits, THUMBNAIL_SIDE, () => this.models().then(largestSide));
+        this.checkPool = new CheckPool(this.limits, () => this.models().then(largestSide));
         this.line = new StatusLine(section, this);
         this.unsent = new Map(); // name and size → position of the images that an earlier visit has not sent
         this.mayLeave = false;
@@ -164,10 +165,22 @@ export class Adding {
     async #check(item) {
         try {
             const file = await item.source.open();
-            this.batch.recordCheck(item, await this.checkPool.check(file), file);
+            this.batch.recordCheck(item, await this.checkPool.run("check", file), file);
         } catch (error) {
             this.batch.recordCheck(item, { reason: error.message });
         }
+    }
+
+    /** Draw the picture of a file that the user sees. */
+    async requestPicture(item) {
+        if (!item.blob || this.#pictured.has(item)) return;
+        this.#pictured.add(item);
+        const picture = await this.checkPool.run("draw", item.blob);
+        this.batch.setPicture(item, picture?.reason ? null : picture);
+        if (this.#pictured.size <= MAX_PICTURES) return;
+        const [oldest] = this.#pictured;
+        this.#pictured.delete(oldest);
+        oldest.picture = undefined;
     }
 
     /** Send what is not sent yet to the job. */

@@ -9,13 +9,11 @@
 
 import { formatCount } from "./format.js";
 
-/** @typedef {{type: string, bytes: ArrayBuffer}} Thumbnail - a small picture, with its media type. */
-
 /**
  * The outcome of a file's check: a file to send, or the reason why it is refused. `blob` is the photo that the page has
- * redrawn smaller, or null where the file itself is sent; `picture` is null if the browser cannot decode the file.
+ * redrawn smaller, or null where the file itself is sent.
  *
- * @typedef {{blob: Blob | null, picture: Thumbnail | null}} AcceptedFile
+ * @typedef {{blob: Blob | null}} AcceptedFile
  * @typedef {{reason: string}} RefusedFile
  * @typedef {AcceptedFile | RefusedFile} CheckOutcome
  */
@@ -31,7 +29,7 @@ import { formatCount } from "./format.js";
  * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "refused" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
  * @property {boolean} [shrunk] - set by the check.
- * @property {Thumbnail | null} [picture] - set by the check.
+ * @property {string | null} [picture] - URL of a small picture; null if the browser cannot decode the file.
  * @property {string} reason - why the item is refused or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
  * @property {number} [storeFailures] - how many times the server could not store the item.
@@ -56,16 +54,6 @@ function cut(name) {
     return [...name].slice(0, MAX_NAME_CHARACTERS).join("");
 }
 
-/**
- * Return a thumbnail's URL: `data:`, since the browser's main process handles each `blob:` URL, which delays scrolling
- * through thousands of images, and a `blob:` URL has to be revoked.
- *
- * @param {Thumbnail} picture
- */
-export function dataUrl({ type, bytes }) {
-    return `data:${type};base64,${btoa(String.fromCharCode(...new Uint8Array(bytes)))}`;
-}
-
 export class Batch extends EventTarget {
     constructor() {
         super();
@@ -79,6 +67,7 @@ export class Batch extends EventTarget {
         this.items = []; // without the refused ones
         this.refused = [];
         this.unchecked = [];
+        this.taken = 0; // items of `unchecked` that are being checked or were
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, refused: 0 };
         this.bytes = this.acceptedBytes = this.shrunk = 0;
         this.uncheckedBytes = this.chosenBytes = this.checkedBytes = 0; // the last two: before and after their checks
@@ -131,9 +120,8 @@ export class Batch extends EventTarget {
 
     /** Return the next item to check, or undefined. */
     nextUnchecked() {
-        let item = this.unchecked.shift();
-        while (item?.state === "removed") item = this.unchecked.shift();
-        return item;
+        while (this.unchecked[this.taken]?.state === "removed") this.taken += 1;
+        return this.taken < this.unchecked.length ? this.unchecked[this.taken++] : undefined;
     }
 
     /**
@@ -143,7 +131,7 @@ export class Batch extends EventTarget {
      * @param {CheckOutcome} outcome
      * @param {File} [file] - that was checked.
      */
-    recordCheck(item, { reason, blob, picture }, file) {
+    recordCheck(item, { reason, blob }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         this.uncheckedBytes -= item.size;
         if (reason) {
@@ -154,16 +142,23 @@ export class Batch extends EventTarget {
         this.chosenBytes += item.size;
         this.checkedBytes += content.size;
         this.bytes += content.size - item.size;
-        Object.assign(item, { blob: content, picture, shrunk: blob !== null, size: content.size });
+        Object.assign(item, { blob: content, shrunk: blob !== null, size: content.size });
         this.shrunk += item.shrunk;
         this.setState(item, "ready");
+    }
+
+    /** @param {string | null} picture - see `BatchItem`. */
+    setPicture(item, picture) {
+        Object.assign(item, { picture, version: item.version + 1 });
+        this.#changed(item);
     }
 
     setState(item, state, reason = "") {
         this.counts[item.state] -= 1;
         this.counts[state] += 1;
-        if (state === "accepted") this.acceptedBytes += item.size;
         Object.assign(item, { state, reason, version: item.version + 1 });
+        if (state === "accepted") this.acceptedBytes += item.size;
+        if (state === "accepted") item.blob = null; // a photo that was redrawn is in memory
         if (state === "refused") {
             this.#takeOut(item);
             this.refused.push(item);

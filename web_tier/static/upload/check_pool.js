@@ -1,4 +1,4 @@
-// Checks files in web workers, so that the page stays responsive with thousands of files.
+// Checks and draws files in web workers, so that the page stays responsive with thousands of files.
 
 /** More than the cores of a small machine: a worker waits for the file's bytes half of its time. */
 const MAX_WORKERS = 4;
@@ -7,27 +7,28 @@ const CHECK_TIMEOUT_MS = 60_000;
 export class CheckPool {
     /**
      * @param {object} limits - the server's: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off), `formats`.
-     * @param {number} thumbnailSide - longest side of the thumbnails, in pixels.
      * @param {() => Promise<number | null>} modelSide - returns how many pixels of the shorter side the models see, or
      *     null if that is not known.
      */
-    constructor(limits, thumbnailSide, modelSide) {
-        Object.assign(this, { limits: { ...limits, thumbnailSide }, modelSide });
+    constructor(limits, modelSide) {
+        Object.assign(this, { limits, modelSide });
         this.queue = [];
         this.idleWorkers = [];
         this.workerCount = 0;
     }
 
     /**
-     * Check a file in the next free worker.
+     * Let the next free worker check a file, or draw a small picture of it. That goes first: the user waits for it.
      *
+     * @param {"check" | "draw"} task
      * @param {Blob} file
-     * @returns {Promise<CheckOutcome>} see batch.js. Never rejects.
+     * @returns {Promise<CheckOutcome | string | null>} see batch.js, and `draw` of check_worker.js. Never rejects.
      */
-    async check(file) {
+    async run(task, file) {
         this.limits.modelSide = await this.modelSide();
         return new Promise((resolve) => {
-            this.queue.push({ file, resolve });
+            const index = task === "draw" ? 0 : this.queue.length;
+            this.queue.splice(index, 0, { task, file, resolve });
             this.#runNext();
         });
     }
@@ -43,7 +44,7 @@ export class CheckPool {
         return new Worker(new URL("./check_worker.js", import.meta.url), { type: "module" });
     }
 
-    #run(worker, { file, resolve }) {
+    #run(worker, { task, file, resolve }) {
         const fail = () => finish({ reason: "your browser could not read it" }, false);
         const timer = setTimeout(fail, CHECK_TIMEOUT_MS);
         const finish = (outcome, isHealthy) => {
@@ -60,6 +61,6 @@ export class CheckPool {
         };
         worker.onmessage = ({ data }) => finish(data, true);
         worker.onerror = fail;
-        worker.postMessage({ file, limits: this.limits });
+        worker.postMessage({ task, file, limits: this.limits });
     }
 }

@@ -1,15 +1,11 @@
-// A web worker that decodes one file at a time to check that it is an image, and shrinks it if that
-// changes nothing for its model.
+// A web worker that checks one file at a time, shrinks it if that changes nothing for its model, and draws pictures of
+// those that the user sees.
 
 import { HEAD_BYTES, reasonOf, sniff } from "./sniff.js";
 
 const JPEG_QUALITY = 0.92;
-/** Gives thumbnails of 3 to 5 KB. */
-const THUMBNAIL_QUALITY = 0.7;
-/** An image of at most this many bytes, and sides of at most this many pixels, is its own thumbnail. */
-const SMALL_BYTES = 6 * 1024;
-const SMALL_SIDE = 512;
-
+/** Longest side of a picture of the list, in pixels: that of a tile. */
+const PICTURE_SIDE = 200;
 /** The last bytes of a JPEG in which its end mark is searched: other data may follow it. */
 const TAIL_BYTES = 64 * 1024;
 /** The shorter side of a redrawn photo has at least this many times the pixels to which a model scales it down. */
@@ -19,10 +15,9 @@ const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" 
 
 class RejectionError extends Error {}
 
-self.addEventListener("message", async ({ data: { file, limits } }) => {
+self.addEventListener("message", async ({ data: { task, file, limits } }) => {
     try {
-        const outcome = await check(file, limits);
-        self.postMessage(outcome, outcome.picture ? [outcome.picture.bytes] : []);
+        self.postMessage(await (task === "check" ? check(file, limits) : draw(file)));
     } catch (error) {
         const reason = error instanceof RejectionError ? error.message : `it could not be read: ${error.message}`;
         self.postMessage({ reason });
@@ -31,7 +26,7 @@ self.addEventListener("message", async ({ data: { file, limits } }) => {
 
 /**
  * Check a file as the server does, and redraw a large photo if that changes nothing for its model. Raises RejectionError
- * if the server would not accept it.
+ * if the server would not accept it. A file is decoded only if its first bytes do not say its size, or to redraw it.
  *
  * @param {File} file
  * @param {object} limits - see check_pool.js.
@@ -48,17 +43,29 @@ async function check(file, limits) {
     const { type, width, height, isPlain } = sniff(new Uint8Array(head), limits.formats);
     if (!type) throw new RejectionError(reasonOf(new Uint8Array(head), limits.otherFiles, limits.unknownReason));
     checkPixels(width, height, limits);
+    const { shrinkAbove, modelSide } = limits;
+    const isLarge = isPlain && shrinkAbove && modelSide && longestSide({ width, height }) > shrinkAbove;
+    if (width !== undefined && !isLarge) return { blob: null };
     const bitmap = await decode(file);
-    if (!bitmap) return { blob: null, picture: null }; // the server may be able to decode it
+    if (!bitmap) return { blob: null }; // the server may be able to decode it
     try {
         checkPixels(bitmap.width, bitmap.height, limits);
-        const blob = isPlain ? await redraw(bitmap, file, limits) : null;
-        const isSmall = head.byteLength <= SMALL_BYTES && longestSide(bitmap) <= SMALL_SIDE;
-        const picture = isSmall ? { type, bytes: head } : await createThumbnail(bitmap, limits.thumbnailSide);
-        return { blob, picture };
+        return { blob: isLarge ? await redraw(bitmap, file, limits) : null };
     } finally {
         bitmap.close();
     }
+}
+
+/**
+ * Return a small picture of an image, or null if this browser cannot decode it. Its URL is a `data:` URL, since the
+ * browser's main process handles each `blob:` URL, which delays scrolling through thousands of images.
+ */
+async function draw(file) {
+    const bitmap = await decode(file);
+    if (!bitmap) return null;
+    const blob = await encodeJpeg(bitmap, Math.min(1, PICTURE_SIDE / longestSide(bitmap)));
+    bitmap.close();
+    return new FileReaderSync().readAsDataURL(blob);
 }
 
 function checkPixels(width, height, { maxPixels }) {
@@ -83,11 +90,10 @@ function megabytes(bytes) {
 
 /** Return a smaller JPEG of a large photo in which its model sees the same, or null if the file itself is to be sent. */
 async function redraw(bitmap, file, { shrinkAbove, modelSide }) {
-    if (!shrinkAbove || !modelSide || longestSide(bitmap) <= shrinkAbove) return null;
     const shorter = Math.min(bitmap.width, bitmap.height);
     const scale = Math.max(shrinkAbove / longestSide(bitmap), (MODEL_FACTOR * modelSide) / shorter);
     if (scale >= 1 || !(await hasEnd(file)) || !(await (decodesAlike ??= probe()))) return null;
-    const blob = await encodeJpeg(bitmap, scale, JPEG_QUALITY);
+    const blob = await encodeJpeg(bitmap, scale);
     return blob.size < file.size ? blob : null;
 }
 
@@ -101,13 +107,8 @@ function longestSide({ width, height }) {
     return Math.max(width, height);
 }
 
-async function createThumbnail(bitmap, side) {
-    const blob = await encodeJpeg(bitmap, Math.min(1, side / longestSide(bitmap)), THUMBNAIL_QUALITY);
-    return { type: blob.type, bytes: await blob.arrayBuffer() };
-}
-
 /** Encode the image on white, since a JPEG has no transparency. */
-async function encodeJpeg(bitmap, scale, quality) {
+async function encodeJpeg(bitmap, scale) {
     const width = Math.max(1, Math.round(bitmap.width * scale));
     const height = Math.max(1, Math.round(bitmap.height * scale));
     const canvas = new OffscreenCanvas(width, height);
@@ -116,7 +117,7 @@ async function encodeJpeg(bitmap, scale, quality) {
     context.fillRect(0, 0, width, height);
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
-    return canvas.convertToBlob({ type: "image/jpeg", quality });
+    return canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
 }
 
 /** Whether this browser decodes as the server does; a promise once that was tried. */

@@ -3,19 +3,23 @@
 // The buttons that remove a file are one tab stop: the arrow keys move between them.
 
 import { VirtualList } from "../virtual_list.js";
-import { baseName, dataUrl } from "./batch.js";
+import { baseName } from "./batch.js";
 
 export class Grid extends VirtualList {
     #active; // id of the item with the button that is the tab stop
 
     /**
      * @param {HTMLElement} list - the list that gets the tiles.
-     * @param {Batch} batch
+     * @param {Adding} adding
      */
-    constructor(list, batch) {
+    constructor(list, adding) {
         const template = document.getElementById("thumb-template").content.firstElementChild;
-        super(list, { createItem: (item) => createTile(template, item), update: updateTile });
-        this.batch = batch;
+        super(list, {
+            createItem: (item) => createTile(template, item),
+            update: updateTile,
+            requestPicture: (item) => adding.requestPicture(item),
+        });
+        const { batch } = Object.assign(this, { batch: adding.batch });
         batch.addEventListener("change", () => this.show(batch.items), { signal: this.abort.signal });
         list.addEventListener("click", (event) => this.#onClick(event));
         list.addEventListener("keydown", (event) => this.#onKeyDown(event));
@@ -81,5 +85,5 @@ function createTile(template, { name }) {
 function updateTile(tile, { state, picture }) {
     tile.className = `thumb ${state}`;
     tile.classList.toggle("without-picture", picture === null); // as for a TIFF in most browsers
-    if (picture) tile.querySelector("img").src = dataUrl(picture);
+    if (picture && !tile.querySelector("img[src]")) tile.querySelector("img").src = picture;
 }

@@ -12,7 +12,7 @@ const form = document.getElementById("upload");
 const find = (id) => document.getElementById(id);
 const adding = new Adding(find("adding"));
 const { batch, uploader } = adding;
-const grid = new Grid(find("thumbs"), batch);
+const grid = new Grid(find("thumbs"), adding);
 const options = new Options(form, adding);
 
 initialize();

@@ -115,13 +115,10 @@ export class Uploader extends EventTarget {
         return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.expectedBytes) : 0;
     }
 
-    /** Whether the next requests are full: to check more files would only take time from what answers them. */
+    /** Whether the next requests are full: more photos that the page has redrawn would only fill the memory. */
     get hasEnough() {
-        const { counts, bytes, total } = this.batch;
-        const files = Math.min(this.maxFiles, Math.max(MIN_REQUEST_FILES, (this.#requestBytes * total) / bytes));
-        // Not below MIN_REQUEST_FILES: while files are being checked, a request waits for so many.
-        const enough = Math.max(MIN_REQUEST_FILES, MAX_CONCURRENT_REQUESTS * files);
-        return this.isRunning && this.job !== null && counts.ready >= enough;
+        const enough = Math.max(MIN_REQUEST_FILES, 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
+        return this.isRunning && this.job !== null && this.batch.counts.ready >= enough;
     }
 
     /** Bytes per second that were sent in the last seconds; 0 while that is not known. */
