@@ -4,6 +4,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -23,8 +24,14 @@ LARGE_JOB = 500
 """The number of images from which a job is large, and has larger batches."""
 
 UPLOADERS = 4
-POLL_SECONDS = 0.1
-"""The pause between two polls of the job."""
+POLL_SECONDS, MAX_POLL_SECONDS = 0.1, 0.25
+"""Shortest and longest pause between two polls of the job, whose counts are stored four times a second at most."""
+
+LEFT_SHARE = 0.25
+"""The pause as a share of the time that is left at the rate so far, so that the end of the batch is not seen late."""
+
+FLEET_SECONDS = 1.0
+"""Time between two polls of the fleet, which changes more slowly than the job; its status costs the server more."""
 
 STALLED_SECONDS = 180.0
 """After this time without a new result, the remaining images count as lost."""
@@ -148,6 +155,8 @@ class Batch:
     clock: Clock = CLOCK
     keep: bool = False
     model: str | None = None
+    _began: float = field(default=0.0, init=False)
+    _fleet_at: float = field(default=float("-inf"), init=False)
 
     def run(self) -> BatchSummary:
         """Run the batch and return its summary.
@@ -158,7 +167,7 @@ class Batch:
             InterruptedBatchError: `interrupted` returned true.
         """
         progress = BatchProgress(len(self.images.files))
-        started = self.clock.epoch_seconds()
+        started, self._began = self.clock.epoch_seconds(), self.clock.monotonic()
         key = str(uuid.uuid4())
         job_id = self._call(
             lambda: self.client.create_job(self.images.title, keep=self.keep, key=key, model=self.model)
@@ -166,7 +175,7 @@ class Batch:
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
-            while wait(uploads, timeout=POLL_SECONDS).not_done:
+            while wait(uploads, timeout=self._poll_pause(progress)).not_done:
                 self._poll(job_id, progress)
         results = [upload.result() for upload in uploads]
         self._await_results(job_id, progress, sum(len(result.accepted) for result in results))
@@ -203,29 +212,41 @@ class Batch:
                 break
         return UploadResult.from_outcome(outcome, {at: name for at, (name, _) in content.items()})
 
+    def _poll_pause(self, progress: BatchProgress) -> float:
+        took = self.clock.monotonic() - self._began
+        left = took * (progress.total - progress.classified) / progress.classified if progress.classified else took
+        return min(MAX_POLL_SECONDS, max(POLL_SECONDS, LEFT_SHARE * left))
+
     def _poll(self, job_id: str, progress: BatchProgress) -> None:
         if self.interrupted():
             raise InterruptedBatchError("the job was interrupted")
         try:
-            status, fleet = self.client.status(job_id), self.client.fleet()
+            status = self.client.status(job_id)
+            if self.clock.monotonic() - self._fleet_at >= FLEET_SECONDS:
+                self._poll_fleet(progress)
         except ApiError:
             return  # the supervisor restarts the web tier, and reports it; the last progress stays
         progress.uploaded = status["accepted"]
         progress.classified = status["done"] + status["failed"]
-        if fleet is not None:
+        self.show(progress)
+
+    def _poll_fleet(self, progress: BatchProgress) -> None:
+        self._fleet_at = self.clock.monotonic()
+        if (fleet := self.client.fleet()) is not None:
             progress.workers = fleet["running"] + fleet["pending"]
             progress.peak_workers = max(progress.peak_workers, progress.workers, fleet["peak_workers"])
-        self.show(progress)
 
     def _await_results(self, job_id: str, progress: BatchProgress, accepted: int) -> None:
         last, since = -1, self.clock.monotonic()
         while progress.classified < accepted or progress.uploaded < accepted:
-            self._poll(job_id, progress)
-            self.clock.sleep(POLL_SECONDS)
             if progress.classified != last:
                 last, since = progress.classified, self.clock.monotonic()
             elif self.clock.monotonic() - since > STALLED_SECONDS:
-                return
+                break
+            self.clock.sleep(self._poll_pause(progress))
+            self._poll(job_id, progress)
+        with suppress(ApiError):
+            self._poll_fleet(progress)  # the summary has the peak of the whole batch
 
     def _summary(
         self, job_id: str, uploads: Sequence[UploadResult], progress: BatchProgress, started: float

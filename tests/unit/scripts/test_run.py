@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,6 +125,29 @@ def test_times_count_from_the_start_of_the_batch(tmp_path: Path) -> None:
     assert (summary.first_result_s, summary.last_result_s) == (1.0, 4.0)
     assert summary.images_per_second == 0.2
     assert summary.peak_workers == 5
+
+
+def test_a_batch_asks_seldom_and_sees_its_end_soon(tmp_path: Path) -> None:
+    clock = ManualClock(1_000_000.0, datetime.fromtimestamp(0, UTC))
+    began, rate, asked, shown = clock.now, 10.0, Counter[str](), list[float]()
+
+    class SteadyApi(FakeApi):
+        def status(self, job_id: str) -> dict[str, Any]:
+            asked["job"] += 1
+            counts = {"done": min(len(self.accepted), int(rate * (clock.now - began))), "failed": 0}
+            return super().status(job_id) | counts
+
+        def fleet(self) -> dict[str, Any] | None:
+            asked["fleet"] += 1
+            return super().fleet()
+
+    api = SteadyApi({f"{number:03}.jpg": "stop" for number in range(200)})
+    replace(batch(tmp_path, api, {}, clock), show=lambda _progress: shown.append(clock.now)).run()
+    took = clock.now - began
+    assert took < 200 / rate + 0.15
+    assert asked["fleet"] <= took + 2
+    assert asked["job"] < 6 * took
+    assert max(later - earlier for earlier, later in pairwise(shown)) <= 0.25 + 1e-9
 
 
 def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None:
