@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -131,4 +132,5 @@ def post_worker_init(worker: Any) -> None:
     if is_exhausted():
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     collect_less_often()
+    threading.Thread(target=backend_of(worker.wsgi).prepare, name="prepare", daemon=True).start()
     result_services_of(worker.wsgi).is_stopping = lambda: not worker.alive

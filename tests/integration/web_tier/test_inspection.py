@@ -12,9 +12,11 @@ from core.sandbox.pool import SandboxPool
 from core.sandbox.process import MissingLimitsError
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
+from tests.integration.web_tier.conftest import WebTier
 from tests.support.hostile_images import BOMBS, FLOODS, FOREIGN, HONEST, POLYGLOTS, STARTS
-from tests.support.processes import other_machine, run_python
+from tests.support.processes import children_of, other_machine, run_python
 from tests.support.unsandboxed import central_crop, inspect
+from tests.support.waiting import wait_until
 from web_tier.uploads.ingest import sandboxed_inspect
 
 pytestmark = pytest.mark.processes
@@ -82,6 +84,13 @@ def test_the_own_process_of_the_web_tier_never_loads_a_decoder(tmp_path: Path) -
     *outcomes, decoders = run_python(UPLOADS, *map(str, files)).stdout.splitlines()
     assert [outcome.partition("(")[0] for outcome in outcomes] == [*["ImageFormat"] * 3, "RejectedUpload"]
     assert decoders == "set()"
+
+
+def test_the_first_image_of_a_web_process_finds_the_process_that_inspects_it(web_tier: WebTier) -> None:
+    def inspectors() -> list[list[int]]:
+        return [children_of(zygote) for worker in web_tier.workers() for zygote in children_of(worker)]
+
+    wait_until(lambda: len(inspectors()) == 2 and all(inspectors()), "both web processes have one")
 
 
 def test_the_web_tier_does_not_start_where_it_cannot_limit_its_processes() -> None:
