@@ -661,6 +661,9 @@ CHECKED_AHEAD = """async ([batchModule, uploaderModule]) => {
     isHeldBack.push(uploader.hasEnough);
     batch.startSending(280, 2 ** 30);
     isHeldBack.push(uploader.hasEnough);
+    uploader.awaitsLabel = true;
+    isHeldBack.push(uploader.hasEnough);
+    uploader.awaitsLabel = false;
     batch.startSending(11, 2 ** 30);
     uploader.maxFiles = 2;
     isHeldBack.push(uploader.hasEnough);
@@ -674,10 +677,65 @@ def test_checks_stay_ahead_of_sending_by_some_requests_and_the_bytes_of_the_othe
 ) -> None:
     modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
     is_held_back, chosen_bytes, expected_bytes = module_page.evaluate(CHECKED_AHEAD, modules)
-    assert is_held_back == [False, True, False, False], (
-        "before the click, with 300 ready files, with 20, and with 9, for which a request waits, however few it takes"
+    assert is_held_back == [False, True, False, True, False], (
+        "before the click, with 300 ready files, with 20, with 20 before the first label, and with 9, for which a "
+        "request waits, however few it takes"
     )
     assert (chosen_bytes, expected_bytes) == (300 * 20_000 + 99 * 40_000, 399 * 20_000)
+
+
+SENT_BEFORE_THE_FIRST_LABEL = """async ([batchModule, uploaderModule]) => {
+    const { Batch } = await import(batchModule);
+    const { Uploader } = await import(uploaderModule);
+    const { XMLHttpRequest } = window;
+    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    let requests = 0;
+    window.XMLHttpRequest = class {
+        upload = {};
+        status = 200;
+        open() {}
+        setRequestHeader() {}
+        getResponseHeader() {}
+        send(body) {
+            const images = body instanceof FormData ? body.getAll("images") : null;
+            if (images) requests += 1;
+            const accepted = images?.map((_, index) => ({ index }));
+            const answer = images ? { accepted, rejected: [] } : { job_id: "job" };
+            this.responseText = JSON.stringify(answer);
+            setTimeout(() => this.onloadend());
+        }
+    };
+    const upload = async (files, release) => {
+        requests = 0;
+        const batch = new Batch();
+        const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30 }, null);
+        for (let n = 0; n < files; n += 1) {
+            const item = batch.add({ name: `${n}.jpg`, size: 40_000 });
+            batch.recordCheck(item, { blob: new Blob([new Uint8Array(40_000)]), picture: null });
+        }
+        await uploader.create({});
+        const sending = uploader.run();
+        while (!batch.counts.accepted) await sleep(1);
+        await sleep(50);
+        const before = requests;
+        release?.(uploader);
+        await sending;
+        return [before, batch.counts.accepted];
+    };
+    try {
+        return [await upload(400, (uploader) => uploader.endWait()), await upload(400), await upload(150)];
+    } finally {
+        window.XMLHttpRequest = XMLHttpRequest;
+    }
+}"""
+
+
+def test_the_first_request_of_a_large_upload_is_alone_until_its_label_or_for_seconds(module_page: Page) -> None:
+    modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
+    by_label, by_time, small = module_page.evaluate(SENT_BEFORE_THE_FIRST_LABEL, modules)
+    assert (by_label, by_time) == ([1, 400], [1, 400])
+    assert small[0] > 1, "an upload of few requests waits for no label"
+    assert small[1] == 150
 
 
 def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(

@@ -350,6 +350,7 @@ const feed = new Feed(
         },
         progress(update, hasEnded) {
             progress = update;
+            if (update.done + update.failed) adding?.uploader.endWait();
             document.getElementById("state").classList.toggle("live", !hasEnded);
             showFigures();
         },

@@ -10,6 +10,11 @@ const MAX_REQUEST_BYTES = 8 * 2 ** 20;
 const REQUEST_SECONDS = 10;
 /** The first requests, before the rate of the line is known. They are small, since their labels are the first to come. */
 const FIRST_REQUEST_BYTES = 2 ** 18;
+/**
+ * So long after the click an upload of many files waits for its first label, in milliseconds: what is checked and sent
+ * meanwhile takes time from the workers that start, if they share the machine, and brings no label earlier.
+ */
+const FIRST_LABEL_MS = 3_000;
 /** The rate is that of the last seconds; it is known after the first one. */
 const RATE_SECONDS = 10;
 const MIN_RATE_SECONDS = 1;
@@ -52,6 +57,7 @@ export class Uploader extends EventTarget {
         this.stopping = new AbortController(); // of the current run
         this.requestsInFlight = new Set();
         this.failedRequests = []; // the next run retries them with the same key
+        this.awaitsLabel = false; // whether further requests wait for the first label
         this.traceId = randomHex();
         this.progress = []; // [time in milliseconds, bytes sent until then] of the last seconds
     }
@@ -69,6 +75,16 @@ export class Uploader extends EventTarget {
         } finally {
             this.#update({ isRunning: false });
         }
+        this.awaitsLabel = true;
+        setTimeout(() => this.endWait(), FIRST_LABEL_MS);
+    }
+
+    /** Send further requests: the first label is there. */
+    endWait() {
+        if (!this.awaitsLabel) return;
+        this.awaitsLabel = false;
+        this.progress = []; // the wait says nothing about the line
+        this.batch.wake();
     }
 
     /** Upload every ready item to the job. Resolves when nothing is left to send, or when the user has stopped it. */
@@ -117,7 +133,8 @@ export class Uploader extends EventTarget {
 
     /** Whether the next requests are full: more photos that the page has redrawn would only fill the memory. */
     get hasEnough() {
-        const enough = Math.max(MIN_REQUEST_FILES, 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
+        const files = this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles;
+        const enough = Math.max(MIN_REQUEST_FILES, files);
         return this.isRunning && this.job !== null && this.batch.counts.ready >= enough;
     }
 
@@ -156,12 +173,19 @@ export class Uploader extends EventTarget {
         for (;;) {
             const { counts } = this.batch;
             if (this.isStopped) return null;
-            if (counts.ready && (!counts.checking || !this.rate || counts.ready >= MIN_REQUEST_FILES)) {
+            const isFirst = counts.accepted + counts.sending === 0;
+            const isFull = !counts.checking || !this.rate || counts.ready >= MIN_REQUEST_FILES;
+            if (counts.ready && isFull && (isFirst || !this.#isHeld)) {
                 return newRequest(this.batch.startSending(this.maxFiles, this.#requestBytes));
             }
             if (!counts.checking && !counts.ready) return null;
             await this.batch.nextChange();
         }
+    }
+
+    /** Whether all but the first request wait: those in flight cannot hold the whole batch. */
+    get #isHeld() {
+        return this.awaitsLabel && this.batch.total > MAX_CONCURRENT_REQUESTS * this.maxFiles;
     }
 
     /** Keep a request for the next run. */
