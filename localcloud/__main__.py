@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,8 @@ def _start(options: argparse.Namespace) -> None:
 
 
 def _cloud(options: argparse.Namespace) -> None:
+    if options.state is not None:  # the disk that is meant for data; SQLite reads this when it is imported
+        os.environ.setdefault("SQLITE_TMPDIR", str(options.state.absolute()))
     from localcloud.access_keys import is_inherited
     from localcloud.ec2.fleet import fleet
     from localcloud.options import parse_switches

@@ -11,16 +11,13 @@ and body, and the serializing of an answer that is already JSON.
 
 import base64
 import binascii
-import bisect
 import copy
 import inspect
 import json
-import operator
 import re
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from moto.core.exceptions import ServiceException
@@ -35,6 +32,7 @@ from werkzeug.exceptions import HTTPException
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, read_body
 from localcloud.patches import Patches
 from localcloud.state.recorder import recorder
+from localcloud.stored_items import LAST, StoredItems, bytes_of
 
 _HANDLER = "moto.dynamodb.responses:DynamoHandler"
 
@@ -159,45 +157,17 @@ _JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 _queried = threading.local()
 
 
-class SortedPartition(dict[Any, Any]):
-    """The items of a partition by sort key, of which a page is found without a visit to all of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._keys: list[Any] | None = None
-
-    def keys_in_order(self) -> list[Any]:
-        """Return the keys in the order of their values, which must be texts."""
-        if self._keys is None:
-            self._keys = sorted(self, key=_VALUE)
-        return self._keys
-
-    def __setitem__(self, key: Any, item: Any) -> None:
-        """Add or replace an item."""
-        if self._keys is not None and key not in self:
-            bisect.insort(self._keys, key, key=_VALUE)
-        super().__setitem__(key, item)
-
-    def pop(self, key: Any, *default: Any) -> Any:
-        """Remove an item and return it."""
-        if self._keys is not None and key in self:
-            del self._keys[bisect.bisect_left(self._keys, key.value, key=_VALUE)]
-        return super().pop(key, *default)
-
-
-_VALUE = operator.attrgetter("value")
-
-
 @PATCHES.wrap(
     f"{_TABLE}.__init__",
-    "keeps the items of a partition in the order in which they were added",
+    "keeps all items in memory, and those of a partition in the order in which they were added",
     "self table_name account_id region schema attr throughput billing_mode indexes global_indexes streams "
     "sse_specification tags deletion_protection_enabled warm_throughput",
 )
 def init_table(original: Any, self: Any, *arguments: Any, **more: Any) -> None:
-    """Keep the partitions sorted."""
+    """Keep the items in the temporary database, sorted."""
     original(self, *arguments, **more)
-    self.items = defaultdict(SortedPartition)
+    if self.hash_key_type == self.range_key_type == "S":
+        self.items = StoredItems()
 
 
 class _QueryArguments(NamedTuple):
@@ -226,7 +196,7 @@ def query(original: Any, self: Any, *arguments: Any, **conditions: Any) -> Any:
     asked = _QueryArguments(*arguments)
     narrowed = asked.projection_expressions or asked.index_name
     narrowed = narrowed or conditions.keys() - {"hash_key_conditions", "range_key_conditions"}
-    if not narrowed and self.range_key_type == "S" and type(asked.filter_expression) in {OpDefault, type(None)}:
+    if not narrowed and type(self.items) is StoredItems and type(asked.filter_expression) in {OpDefault, type(None)}:
         page = _first_page(self, asked)
         if page is not None:
             return page
@@ -244,45 +214,42 @@ def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dic
     """
     if any(value.type != "S" for value in asked.range_objs):
         return None
-    partition = table.items.get(asked.hash_key, SortedPartition())
-    keys, forward = partition.keys_in_order(), asked.scan_index_forward
-    span = _span(keys, asked.range_comparison, [value.value for value in asked.range_objs])
+    span = _span(asked.range_comparison, [bytes_of(value) for value in asked.range_objs])
     if span is None:
         return None
-    first, end = span
+    (low, high), forward = span, asked.scan_index_forward
     if asked.exclusive_start_key is not None:
-        start = asked.exclusive_start_key[table.range_key_attr]["S"]
-        if forward:
-            first = max(first, bisect.bisect_right(keys, start, key=_VALUE))
-        else:
-            end = min(end, bisect.bisect_left(keys, start, key=_VALUE))
+        start = bytes_of(DynamoType(asked.exclusive_start_key[table.range_key_attr]))
+        low, high = (max(low, start + _NEXT), high) if forward else (low, min(high, start))
     items, total = list[Any](), 0
-    for position in range(first, end) if forward else range(end - 1, first - 1, -1):
-        item = partition[keys[position]]
-        total += item.size()
-        if len(items) == asked.limit or (items and total > RESULT_SIZE_LIMIT):
-            return items, len(items), table._get_last_evaluated_key(items[-1], None)
-        items.append(item)
+    with closing(table.items[asked.hash_key].between(low, high, forward=forward)) as found:
+        for item in found:
+            total += item.size()
+            if len(items) == asked.limit or (items and total > RESULT_SIZE_LIMIT):
+                return items, len(items), table._get_last_evaluated_key(items[-1], None)
+            items.append(item)
     return items, len(items), None
 
 
-def _span(keys: Sequence[Any], comparison: str | None, values: Sequence[str]) -> tuple[int, int] | None:
-    """Return where the sorted `keys` that fulfil a condition begin and end, or None if stock moto must test them."""
+_NEXT = b"\0"
+"""What the first key after a key has at its end."""
+
+
+def _span(comparison: str | None, values: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """Return the first key that fulfils a condition and the first one after those, or None if moto must test them."""
     if comparison is None:
-        return 0, len(keys)
-    first, end = bisect.bisect_left(keys, values[0], key=_VALUE), bisect.bisect_right(keys, values[-1], key=_VALUE)
-    comparison, prefix = comparison.upper(), len(values[0])
-    if comparison == "BEGINS_WITH":
-        return first, bisect.bisect_right(keys, values[0], lo=first, key=lambda key: key.value[:prefix])
+        return b"", LAST
+    first, end = values[0], values[-1] + _NEXT
     spans = {
         "=": (first, end),
         "BETWEEN": (first, end),
-        "<": (0, first),
-        "<=": (0, end),
-        ">": (end, len(keys)),
-        ">=": (first, len(keys)),
+        "<": (b"", first),
+        "<=": (b"", end),
+        ">": (end, LAST),
+        ">=": (first, LAST),
+        "BEGINS_WITH": (first, first + LAST),
     }
-    return spans.get(comparison)
+    return spans.get(comparison.upper())
 
 
 @PATCHES.wrap(f"{_TABLE}.all_items", "knows no partitions")
@@ -298,6 +265,20 @@ def all_items(original: Any, self: Any) -> list[Any]:
 
 
 _BACKEND = "moto.dynamodb.models:DynamoDBBackend"
+
+
+@PATCHES.wrap(
+    f"{_BACKEND}.update_item",
+    "changes the item that it has read",
+    "self table_name key update_expression expression_attribute_names expression_attribute_values attribute_updates "
+    "expected condition_expression return_values_on_condition_check_failure",
+)
+def update_item(original: Any, self: Any, table_name: str, *arguments: Any, **more: Any) -> Any:
+    """Update an item, and put it again."""
+    item, items = original(self, table_name, *arguments, **more), self.get_table(table_name).items
+    if type(items) is StoredItems:
+        items[item.hash_key][item.range_key] = item
+    return item
 
 
 @PATCHES.wrap(

@@ -1,6 +1,6 @@
 """The server of the local cloud: moto's applications, patched, under gunicorn in one process of many threads.
 
-The server listens on loopback only. It stores everything in memory; without a state all data is lost when it ends.
+The server listens on loopback only. Without a state all data is lost when it ends.
 """
 
 import gc

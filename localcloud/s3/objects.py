@@ -1,4 +1,4 @@
-"""S3 objects that are as large as their content, and direct answers to the plain calls on them.
+"""S3 objects with their contents in the temporary database, and direct answers to the plain calls on them.
 
 Stock moto stores an object in a buffer with a lock, and closes the buffer when another object takes its key: a client
 that reads the old object, or has just put it, gets a 500. Each object also holds 2 KB that are the same for most
@@ -8,13 +8,12 @@ A plain call puts, gets or deletes a whole object in a bucket without configurat
 all other calls see them. Stock moto answers every call with an unusual header, query, key or bucket, and every error.
 """
 
+import functools
 import hashlib
 import re
-import sys
 import threading
 from contextlib import nullcontext
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 from moto.s3.exceptions import PreconditionFailed
@@ -26,6 +25,7 @@ from localcloud.dispatch import DirectRequest, DirectResponse, read_body, reques
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
 from localcloud.state.recorder import recorder
+from localcloud.temporary import StoredContent
 
 ETAG_DIGITS = 32
 """Digits of an ETag, as of an MD5: it is the beginning of the SHA-256 that a signature contains anyway.
@@ -41,9 +41,11 @@ _COMMON = {
     "_status": None,
     "_storage_class": "STANDARD",
     "_tick": 0,
+    "_time_progressed": datetime.min,
     "_transitions": ((None, "IN_PROGRESS"), ("IN_PROGRESS", "RESTORED")),
     "_value_buffer": None,
     "_version_id": None,
+    "acl": get_canned_acl("private"),
     "bucket_key_enabled": None,
     "checksum_algorithm": None,
     "checksum_parts": None,
@@ -75,6 +77,8 @@ _ATTRIBUTES = {
 
 _KEY = "moto.s3.models:FakeKey"
 
+_DEFAULT_TYPE = "binary/octet-stream"
+
 PATCHES = Patches()
 
 
@@ -89,10 +93,8 @@ def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, 
     """Store the content, and the attributes that differ from those of most objects."""
     self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
     self.region_name, self.partition = region_name, get_partition(region_name)
-    self.last_modified, self._time_progressed = utc_now().replace(tzinfo=None), datetime.now()
-    self.acl = get_canned_acl("private")
-    self._metadata = LowercaseDict()
-    self._metadata["Content-Type"] = "binary/octet-stream"
+    self.last_modified = utc_now().replace(tzinfo=None)
+    self._metadata = shared_metadata((("Content-Type", _DEFAULT_TYPE),))
     self.value = value
     for parameter, own in given.items():
         attribute = _ATTRIBUTES.get(parameter, parameter)
@@ -100,18 +102,32 @@ def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, 
             setattr(self, attribute, own)
 
 
+@functools.lru_cache(maxsize=1_000)
+def shared_metadata(metadata: tuple[tuple[str, str], ...]) -> LowercaseDict:
+    """Return this metadata, once for all objects that have it; it must not be changed."""
+    return LowercaseDict(metadata)
+
+
+@PATCHES.wrap(f"{_KEY}.set_metadata", "has a dictionary for each object")
+def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False) -> None:
+    """Set metadata of this object only."""
+    self._metadata = LowercaseDict(self._metadata)
+    original(self, type(metadata)(metadata), replace)  # which removes from it
+    self._metadata = shared_metadata(tuple(self._metadata.items()))
+
+
 def store_content(self: Any, content: bytes | str) -> None:
     """Replace the content; readers of the old content keep it."""
-    self._content = content.encode() if isinstance(content, str) else bytes(content)
-    self.contentsize = len(self._content)
+    stored = content.encode() if isinstance(content, str) else bytes(content)
+    self._content, self.contentsize = StoredContent(stored), len(stored)
 
 
 PATCHES.append(
     Patch(
         f"{_KEY}.value",
         ("self",),
-        lambda _original: property(attrgetter("_content"), store_content),
-        "has a buffer and a lock, and copies the content out of it",
+        lambda _original: property(lambda self: self._content.read(), store_content),
+        "has a buffer, which is in memory for most objects, and a lock",
     )
 )
 
@@ -132,13 +148,13 @@ def setstate(self: Any, state: dict[str, Any]) -> None:
 def etag(self: Any) -> str:
     """Return the quoted ETag of the content, computed once."""
     if self._etag is None:
-        self._etag = hashlib.sha256(self._content).hexdigest()[:ETAG_DIGITS]
+        self._etag = hashlib.sha256(self.value).hexdigest()[:ETAG_DIGITS]
     return f'"{self._etag}"'
 
 
 @PATCHES.replace(f"{_KEY}.dispose", "closes the buffer under its readers")
 def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's signature
-    """Release nothing: the content is freed with its last reader."""
+    """Release nothing: the content is deleted with its last reader."""
     if self.multipart and not self.disposed:
         self.multipart.dispose()
         self.disposed = True
@@ -209,8 +225,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NOT_BUCKETS = frozenset({"moto-api", "latest", "v20180820"})
 
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-
-_DEFAULT_TYPE = "binary/octet-stream"
 
 _PLAIN_HEADERS = frozenset(
     f"HTTP_{name}"
@@ -295,7 +309,7 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
         stored = backend.put_object(bucket.name, key, content, storage="STANDARD", etag=etag)
     shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
     described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
-    stored.set_metadata({name: sys.intern(value) for name, value in described.items()})
+    stored._metadata = shared_metadata(tuple(described.items()))
     stored.set_acl(bucket.acl)
     set_tags(backend, stored, tags)
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])

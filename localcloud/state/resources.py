@@ -133,7 +133,7 @@ def restore_object(key: Key, value: Any, body: bytes) -> None:
     bucket = backend.buckets[bucket_name]
     stored = FakeKey(name, body, account, value["fields"]["region_name"], bucket_name=bucket_name)
     set_fields(stored, value)
-    stored.set_metadata({each: sys.intern(text) for each, text in value["metadata"].items()})
+    stored.set_metadata(value["metadata"])
     stored.set_acl(bucket.acl)
     bucket.keys.setlist(name, [stored])
     if value["tags"]:
@@ -232,7 +232,7 @@ def key_attributes(table: Any) -> Iterator[dict[str, Any]]:
     """Yield the key of each item of a table, in DynamoDB's JSON."""
     for partition in table.items.values():
         for item in partition.values() if table.has_range_key else [partition]:
-            yield {name: _typed(item.attrs[name]) for name in table.table_key_attrs}
+            yield {name: attribute_json(item.attrs[name]) for name in table.table_key_attrs}
 
 
 def item_record(table: Any, key: Key, attributes: Mapping[str, Any]) -> Record:
@@ -244,16 +244,16 @@ def item_record(table: Any, key: Key, attributes: Mapping[str, Any]) -> Record:
         found = found.get(DynamoType(attributes[table.range_key_attr]))
     if found is None:
         return Record(key_bytes(key), None)
-    return Record(key_bytes(key), value_bytes({name: _typed(value) for name, value in found.attrs.items()}))
+    return Record(key_bytes(key), value_bytes({name: attribute_json(value) for name, value in found.attrs.items()}))
 
 
-def _typed(value: Any) -> dict[str, Any]:
+def attribute_json(value: Any) -> dict[str, Any]:
     """Return a value in DynamoDB's JSON; bytes stay bytes."""
     content = value.value
     if value.type == "M":
-        content = {name: _typed(member) for name, member in content.items()}
+        content = {name: attribute_json(member) for name, member in content.items()}
     elif value.type == "L":
-        content = [_typed(member) for member in content]
+        content = [attribute_json(member) for member in content]
     return {value.type: content}
 
 

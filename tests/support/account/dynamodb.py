@@ -1,12 +1,12 @@
 """Point-in-time recovery of tables, which only `fleetsight restore` uses."""
 
 import copy
-from collections import defaultdict
 from typing import Any
 
 from localcloud.clock import wall_seconds
-from localcloud.dynamodb import SortedPartition, lock_of
+from localcloud.dynamodb import lock_of
 from localcloud.patches import Patches
+from localcloud.stored_items import StoredItems
 
 PATCHES = Patches()
 
@@ -30,7 +30,7 @@ def restore_table(original: Any, self: Any, target_table_name: str, source_table
     with lock_of(source_table_name):
         restored = original(self, target_table_name, source_table_name)
         source = self.get_table(source_table_name)
-        restored.billing_mode, restored.items = source.billing_mode, defaultdict(SortedPartition)
+        restored.billing_mode, restored.items = source.billing_mode, StoredItems()
         for item in source.all_items():
             restored.put_item(item.to_json()["Attributes"], overwrite=True)
         return restored

@@ -1,0 +1,95 @@
+"""The temporary database of this process: contents of objects and items of tables, so that memory does not hold them.
+
+SQLite keeps it in its cache, and from `CACHE_KIB` on in a file without a name, which ends with the process
+(https://www.sqlite.org/inmemorydb.html#temp_db). Nothing in it is durable: a state has records of its own.
+"""
+
+import functools
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Final
+
+CACHE_KIB: Final = 8_192
+"""Size of SQLite's cache in KiB, which is what the database takes of the memory."""
+
+PIECE_BYTES: Final = 256 * 1024 * 1024
+"""Largest content in bytes of one row; SQLite refuses a row of more than 1,000,000,000."""
+
+_SCHEMA: Final = f"""
+PRAGMA page_size = 16384;
+PRAGMA cache_size = -{CACHE_KIB};
+PRAGMA temp_store = FILE;
+PRAGMA journal_mode = MEMORY;
+CREATE TABLE contents (
+    number INTEGER NOT NULL, piece INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (number, piece)
+) WITHOUT ROWID;
+CREATE TABLE items (
+    owner INTEGER NOT NULL, partition BLOB NOT NULL, sort BLOB NOT NULL, attributes BLOB NOT NULL,
+    PRIMARY KEY (owner, partition, sort)
+) WITHOUT ROWID;
+"""
+
+
+class TemporaryDatabase:
+    """A database that ends with its process; threads may share it, but not a process that was forked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.executescript(_SCHEMA)
+        self._later = deque[tuple[str, tuple[Any, ...]]]()
+        self._numbers = count()
+
+    def new_number(self) -> int:
+        """Return a number that names rows, and that no earlier call has returned."""
+        return next(self._numbers)
+
+    def execute(self, statement: str, *values: Any) -> list[Any]:
+        """Execute a statement and return its rows."""
+        with self._lock:
+            while self._later:
+                self._connection.execute(*self._later.popleft())
+            return self._connection.execute(statement, values).fetchall()
+
+    def execute_later(self, statement: str, *values: Any) -> None:
+        """Execute a statement before the next one; for destructors, which may run in the middle of any call."""
+        self._later.append((statement, values))
+
+    def rows(self, statement: str, *values: Any) -> Iterator[Any]:
+        """Yield the rows of a statement; other threads wait until the iterator has ended or is closed."""
+        with self._lock:
+            yield from self._connection.execute(statement, values)
+
+
+@functools.cache
+def database() -> TemporaryDatabase:
+    """Return the database of this process, created at the first call: after the server has forked."""
+    return TemporaryDatabase()
+
+
+class StoredContent:
+    """Bytes in the temporary database; they are deleted with the last reference to this object."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, content: bytes) -> None:
+        self._number = database().new_number()
+        for piece, start in enumerate(range(0, max(1, len(content)), PIECE_BYTES)):
+            part = content[start : start + PIECE_BYTES]
+            database().execute("INSERT INTO contents VALUES (?, ?, ?)", self._number, piece, part)
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        pieces = database().execute("SELECT content FROM contents WHERE number = ? ORDER BY piece", self._number)
+        return b"".join(piece for (piece,) in pieces)
+
+    def __deepcopy__(self, _memo: Any) -> "StoredContent":
+        """Return this object, which never changes."""
+        return self
+
+    def __del__(self) -> None:
+        """Delete the bytes."""
+        database().execute_later("DELETE FROM contents WHERE number = ?", self._number)
