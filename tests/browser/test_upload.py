@@ -705,10 +705,10 @@ SENT_BEFORE_THE_FIRST_LABEL = """async ([batchModule, uploaderModule]) => {
             setTimeout(() => this.onloadend());
         }
     };
-    const upload = async (files, release) => {
+    const upload = async (files, bootSeconds, release) => {
         requests = 0;
         const batch = new Batch();
-        const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30 }, null);
+        const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30, bootSeconds }, null);
         for (let n = 0; n < files; n += 1) {
             const item = batch.add({ name: `${n}.jpg`, size: 40_000 });
             batch.recordCheck(item, { blob: new Blob([new Uint8Array(40_000)]), picture: null });
@@ -723,7 +723,8 @@ SENT_BEFORE_THE_FIRST_LABEL = """async ([batchModule, uploaderModule]) => {
         return [before, batch.counts.accepted];
     };
     try {
-        return [await upload(400, (uploader) => uploader.endWait()), await upload(400), await upload(150)];
+        const byLabel = await upload(400, 2, (uploader) => uploader.endWait());
+        return [byLabel, await upload(400, 2), await upload(150, 2), await upload(400, 42)];
     } finally {
         window.XMLHttpRequest = XMLHttpRequest;
     }
@@ -732,10 +733,11 @@ SENT_BEFORE_THE_FIRST_LABEL = """async ([batchModule, uploaderModule]) => {
 
 def test_the_first_request_of_a_large_upload_is_alone_until_its_label_or_for_seconds(module_page: Page) -> None:
     modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
-    by_label, by_time, small = module_page.evaluate(SENT_BEFORE_THE_FIRST_LABEL, modules)
+    by_label, by_time, small, far = module_page.evaluate(SENT_BEFORE_THE_FIRST_LABEL, modules)
     assert (by_label, by_time) == ([1, 400], [1, 400])
     assert small[0] > 1, "an upload of few requests waits for no label"
-    assert small[1] == 150
+    assert far[0] > 1, "where workers boot for longer, waiting for a label brings nothing"
+    assert (small[1], far[1]) == (150, 400)
 
 
 def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(

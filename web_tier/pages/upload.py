@@ -209,6 +209,7 @@ class BrowserLimits(_ScriptData):
         max_bytes: size of a file.
         max_pixels: width times height of an image.
         shrink_above: longest side in pixels of an image that is sent unchanged; with 0 every image is.
+        boot_seconds: how long a worker boots, by the configuration.
         formats: that are accepted as they are.
         other_files: kinds of files that are not accepted.
         unknown_reason: why a file of no known kind is not accepted.
@@ -219,6 +220,7 @@ class BrowserLimits(_ScriptData):
     shrink_above: int
     max_files: int
     max_request_bytes: int
+    boot_seconds: float
     formats: tuple[BrowserFormat, ...]
     other_files: tuple[BrowserOtherFile, ...]
     unknown_reason: str
@@ -233,6 +235,7 @@ class BrowserLimits(_ScriptData):
             shrink_above=web.shrink_above_pixels,
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
+            boot_seconds=config.fleet.boot_seconds,
             formats=BROWSER_FORMATS,
             other_files=BROWSER_OTHER_FILES,
             unknown_reason=unknown_reason(),

@@ -277,6 +277,7 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
         "maxPixels": 5000,
         "maxFiles": 7,
         "maxRequestBytes": 1073741824,
+        "bootSeconds": 42.0,
         "shrinkAbove": 0,
     }
     assert "shrunk" not in client.get("/").text

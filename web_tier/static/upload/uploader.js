@@ -11,8 +11,8 @@ const REQUEST_SECONDS = 10;
 /** The first requests, before the rate of the line is known. They are small, since their labels are the first to come. */
 const FIRST_REQUEST_BYTES = 2 ** 18;
 /**
- * So long after the click an upload of many files waits for its first label, in milliseconds: what is checked and sent
- * meanwhile takes time from the workers that start, if they share the machine, and brings no label earlier.
+ * So long after the click an upload of many files waits for its first label, in milliseconds, where a worker boots in
+ * that time. It is a process of the same machine then, and what is checked and sent meanwhile takes time from its start.
  */
 const FIRST_LABEL_MS = 3_000;
 /** The rate is that of the last seconds; it is known after the first one. */
@@ -42,7 +42,7 @@ const MAX_STORE_FAILURES = 3;
 export class Uploader extends EventTarget {
     /**
      * @param {Batch} batch
-     * @param {{maxFiles: number, maxRequestBytes: number}} limits - the server's, of one request.
+     * @param {{maxFiles: number, maxRequestBytes: number, bootSeconds: number}} limits - the server's.
      * @param {object | null} job - to add to, as the API has it; null until `create`.
      */
     constructor(batch, limits, job) {
@@ -50,6 +50,7 @@ export class Uploader extends EventTarget {
         this.batch = batch;
         this.maxFiles = Math.min(MAX_REQUEST_FILES, limits.maxFiles);
         this.maxBytes = Math.min(MAX_REQUEST_BYTES, limits.maxRequestBytes * 0.9);
+        this.canAwaitLabel = 1e3 * limits.bootSeconds < FIRST_LABEL_MS;
         this.job = job;
         this.isRunning = false;
         this.isServerDown = false;
@@ -75,7 +76,7 @@ export class Uploader extends EventTarget {
         } finally {
             this.#update({ isRunning: false });
         }
-        this.awaitsLabel = true;
+        this.awaitsLabel = this.canAwaitLabel;
         setTimeout(() => this.endWait(), FIRST_LABEL_MS);
     }
 
