@@ -14,12 +14,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from localcloud.access_keys import HEADER_FILE, KEY_FILE, write_private
 from localcloud.state import format_1
-from localcloud.state.store import ACKNOWLEDGED, Record, StateError, create, load, named_errors, synchronize, tally
+from localcloud.state.store import (
+    ACKNOWLEDGED,
+    Record,
+    StateError,
+    create,
+    load,
+    named_errors,
+    synchronize,
+    tally,
+    whole_records,
+)
 
 DATABASE: Final = "state.sqlite"
 """File that makes a folder a state."""
@@ -140,7 +151,7 @@ class StateFolder:
                 for name in PRIVATE_FILES
                 if (path := self.path / name).exists()
             ]
-            create(file, [*load(self.database).values(), *private])
+            create(file, chain(whole_records(self.database), private))
         return file.stat().st_size
 
     def remove(self) -> None:

@@ -73,8 +73,7 @@ class Recorder:
         """Restore what the store has, then record what changes."""
         apply_patches("core")
         self.store = store  # before any queue is created; nothing below makes a call that is recorded
-        resources.restore(store.restored)
-        store.restored.clear()
+        resources.restore(store.records)
         for service in resources.DESCRIBED:
             self._known[service] = self._described(service)
 

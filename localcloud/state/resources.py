@@ -449,32 +449,39 @@ _OWNERS: Final[Mapping[str, str]] = {
 """The kind of the resource that each kind belongs to; its key begins with the three parts of that resource's key."""
 
 
-def restore(records: Mapping[bytes, Record]) -> None:
-    """Create everything that the records of a store describe, in the backends of this process."""
-    kinds: dict[str, dict[Key, Record]] = {}
-    for content, record in records.items():
-        kind, *name = json.loads(content)
-        kinds.setdefault(kind, {})[tuple(name)] = record
-    for kind, owner in _OWNERS.items():
-        owners, found = kinds.get(owner, {}), kinds.get(kind, {})
-        # A client used a resource before its creation was acknowledged, which then was not: it does not exist.
-        for key in [key for key in found if key[:3] not in owners]:
-            log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
-            del found[key]
-    values = {
-        kind: {key: value_of(record.value or b"") for key, record in found.items()} for kind, found in kinds.items()
-    }
+def restore(records_of: Callable[[str], Iterable[Record]]) -> None:
+    """Create everything that the records of a store describe, in the backends of this process.
+
+    `records_of` returns those of a kind, which are created one after the other: all of a state may not fit in memory.
+    """
+    owners: dict[str, set[Key]] = {kind: set() for kind in _OWNERS.values()}
+
+    def found(kind: str) -> Iterator[tuple[Key, Any, bytes]]:
+        """Yield the key, the value and the body of each record whose owner exists."""
+        for record in records_of(kind):
+            key = tuple(json.loads(record.key)[1:])
+            if kind in _OWNERS and key[:3] not in owners[_OWNERS[kind]]:
+                # A client used it before its creation was acknowledged, which then was not: it does not exist.
+                owner = _OWNERS[kind]
+                log.warning("the %s %s is not restored: its %s was never acknowledged", kind, key, owner)
+                continue
+            if kind in owners:
+                owners[kind].add(key)
+            yield key, value_of(record.value or b""), record.body
+
     for kind, service, create in _RESTORED:
-        if kind in values:
+        for key, value, _ in found(kind):
             apply_patches(service)
-            for key, value in values[kind].items():
-                create(key, value)
-    for key, record in kinds.get("object", {}).items():
-        restore_object(key, values["object"][key], record.body)
-    if "queue" in values:
+            create(key, value)
+    for key, value, body in found("object"):
+        restore_object(key, value, body)
+    if queues := {key: value for key, value, _ in found("queue")}:
         apply_patches("sqs")
-        restore_queues(values["queue"])
-        _restore_messages(values)
+        restore_queues(queues)
+        others = ("message", "delivery", "duplicate")
+        _restore_messages(
+            {"queue": queues} | {kind: {key: value for key, value, _ in found(kind)} for kind in others}
+        )
 
 
 def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:

@@ -18,6 +18,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -139,44 +141,58 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def read(path: Path) -> Iterator[Record]:
-    """Yield the records of a database without changing a file, and check it.
+def read(path: Path, kind: str | None = None) -> Iterator[Record]:
+    """Yield the records of a database without changing a file, and check it; or those of a kind, and check these.
 
-    Each piece is a record of its own; only the first has a value.
+    Each piece is a record of its own; only the first has a value. The pieces of a record follow each other.
 
     Raises:
         StateError: the file is of something else or of another version, or it cannot be read.
         CorruptedStateError: the file is damaged, or acknowledged commits are missing.
     """
     with named_errors(path), closing(connect(path, read_only=True)) as connection:
-        if _value_of(connection, "PRAGMA application_id") != APPLICATION_ID:
-            raise StateError(f"{path} is not a state of Fleetsight: name another folder. Nothing was changed")
-        if (version := _value_of(connection, "PRAGMA user_version")) != FORMAT:
-            raise StateError(
-                f"{path} has format {version}, and this version of Fleetsight reads format {FORMAT}: use the version "
-                "that wrote it, or another folder"
-            )
-        if (problem := _value_of(connection, "PRAGMA integrity_check(1)")) != "ok":
-            raise CorruptedStateError(path, f"cannot be read ({problem})")
-        commits, acknowledged = _value_of(connection, "SELECT number FROM commits"), _acknowledged(path)
-        if commits < acknowledged:
-            lacking = acknowledged - commits
-            raise CorruptedStateError(
-                path, f"lacks its last {lacking:,} commits (without {_beside(path).name} it is read)"
-            )
-        for key, piece, value, body, checksum in connection.execute("SELECT * FROM records ORDER BY rowid"):
+        if kind is None:
+            _check(connection, path)
+            rows = connection.execute("SELECT * FROM records ORDER BY rowid")
+        else:
+            begin = json.dumps([kind]).encode()[:-1]  # of the JSON that a key is
+            span = "SELECT * FROM records WHERE key >= ? AND key < ? ORDER BY key, piece"
+            rows = connection.execute(span, (begin, begin + b"\xff"))
+        for key, piece, value, body, checksum in rows:
             if _checksum(key, piece, value, body) != checksum:
                 raise CorruptedStateError(path, f"has a damaged record of {key!r}")
             yield Record(key, value, body)
 
 
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Check all of a database but its records."""
+    if _value_of(connection, "PRAGMA application_id") != APPLICATION_ID:
+        raise StateError(f"{path} is not a state of Fleetsight: name another folder. Nothing was changed")
+    if (version := _value_of(connection, "PRAGMA user_version")) != FORMAT:
+        raise StateError(
+            f"{path} has format {version}, and this version of Fleetsight reads format {FORMAT}: use the version "
+            "that wrote it, or another folder"
+        )
+    if (problem := _value_of(connection, "PRAGMA integrity_check(1)")) != "ok":
+        raise CorruptedStateError(path, f"cannot be read ({problem})")
+    commits, acknowledged = _value_of(connection, "SELECT number FROM commits"), _acknowledged(path)
+    if commits < acknowledged:
+        lacking = acknowledged - commits
+        raise CorruptedStateError(
+            path, f"lacks its last {lacking:,} commits (without {_beside(path).name} it is read)"
+        )
+
+
+def whole_records(path: Path, kind: str | None = None) -> Iterator[Record]:
+    """Yield the whole record of each key, or of those of a kind; raises as `read` does."""
+    for _, pieces in groupby(read(path, kind), attrgetter("key")):
+        first, *others = pieces
+        yield first._replace(body=first.body + b"".join(each.body for each in others)) if others else first
+
+
 def load(path: Path) -> dict[bytes, Record]:
     """Return the whole record of each key; raises as `read` does."""
-    whole: dict[bytes, Record] = {}
-    for record in read(path):
-        first = whole.get(record.key)
-        whole[record.key] = record if first is None else first._replace(body=first.body + record.body)
-    return whole
+    return {record.key: record for record in whole_records(path)}
 
 
 def tally(path: Path) -> Counter[str]:
@@ -185,10 +201,7 @@ def tally(path: Path) -> Counter[str]:
 
 
 class Store:
-    """The open database of a state. Threads may share it; one process at a time may open it.
-
-    Attributes:
-        restored: the record of each key when the database was opened; the owner may clear it.
+    """The open database of a state, which was checked. Threads may share it; one process at a time may open it.
 
     Raises:
         StateError: as `read` does.
@@ -199,13 +212,19 @@ class Store:
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._pending: list[Record] = []
         self._appended = self._durable = 0
-        self.restored: dict[bytes, Record] = load(path)
+        self.path = path
+        for _ in read(path):
+            pass
         with named_errors(path):
             self._connection = connect(path)
             for setting in _SETTINGS:
                 self._connection.execute(f"PRAGMA {setting}")
             self._commits: int = _value_of(self._connection, "SELECT number FROM commits")
             self._acknowledged = os.open(_beside(path), os.O_WRONLY | os.O_CREAT, 0o600)
+
+    def records(self, kind: str | None = None) -> Iterator[Record]:
+        """Yield what the database has, or what it has of a kind, one record after the other: all may be too much."""
+        return whole_records(self.path, kind)
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records, which are written together: after a kill, all of them are there or none."""
