@@ -27,8 +27,10 @@ def main() -> int:
     from app_tier.lifecycle import StopSignals
 
     signals = StopSignals()
+    from core.sandbox.limits import limit_arenas
     from core.sandbox.zygote import Zygote
 
+    limit_arenas(len(os.sched_getaffinity(0)))  # a worker has dozens of threads, which mostly wait
     zygote = Zygote(DECODER)
     zygote.fork()  # before there are threads, or anything that it must not see
     signals.start()

@@ -51,6 +51,7 @@ _RETURN: Final = 0x06
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 """mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html"""
 
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
@@ -180,6 +181,12 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 8 * 2**20)
         library.mallopt(_M_TRIM_THRESHOLD, 16 * 2**20)
+
+
+def limit_arenas(count: int) -> None:
+    """Let this process's threads share so many heaps: glibc has eight for each core, and each keeps freed memory."""
+    with suppress(OSError, AttributeError):  # another platform
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
 
 
 def _limit(kind: int, maximum: int) -> None:

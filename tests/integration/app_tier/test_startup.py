@@ -74,6 +74,35 @@ def test_a_worker_collects_garbage_once_started_and_leaves_its_imports_alone() -
     assert ran.stdout.split() == ["False", "True", "True"]
 
 
+HEAPS = """
+import ctypes, os, threading
+import app_tier.__main__
+from app_tier import startup
+from app_tier.lifecycle import NotStartedError
+
+def start_up(zygote):
+    library, all_have = ctypes.CDLL(None), threading.Barrier(40)
+    library.malloc.restype = ctypes.c_void_p
+    threads = [threading.Thread(target=lambda: (library.malloc(1000), all_have.wait())) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
+    library.fflush(None)
+    raise NotStartedError("counted")
+
+startup.start_up = start_up
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+app_tier.__main__.main()
+"""
+
+
+@pytest.mark.processes
+def test_the_threads_of_a_worker_share_as_many_heaps_as_it_has_cores() -> None:
+    assert run_python(HEAPS).stdout.count("<heap nr=") == 1
+
+
 @pytest.mark.parametrize(("cores", "prepared"), [(1, []), (2, [(1, 3, 32, 32)])])
 def test_the_network_prepares_for_the_first_image_where_another_core_is_free(
     cores: int, prepared: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
