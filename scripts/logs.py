@@ -141,7 +141,7 @@ _is_ulid = _matching(ULID_PATTERN, "01K8Z3T7Q0W5V9N2M4X6Y8B1CD")
 )  # fmt: skip
 @click.option(
     "--trace", metavar="ID", callback=_matching(TRACE_ID_PATTERN, "4bf92f3577b34da6a3ce929d0e0e4736"),
-    help="Only lines of this trace, which an error page shows.",
+    help="Only lines of this trace, from the header traceresponse or an error page.",
 )  # fmt: skip
 @click.option("--level", type=click.Choice(LEVELS), help="Only lines of this level and above.")
 @click.option("--filter", "text", metavar="TEXT", help="Only lines that hold TEXT.")

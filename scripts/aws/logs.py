@@ -162,7 +162,7 @@ def format_line(line: str, role: str, writer: str = "", texts: Collection[str] =
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in further.items()
     )
     moment = log_line_time(entry)
-    at = str(entry.get("at")) if moment is None else f"{moment:%d %b %H:%M:%S}"
+    at = str(entry.get("at")) if moment is None else f"{moment:%d %b %H:%M:%S}.{moment.microsecond // 1000:03}"
     main = f"{at} {entry.get('level', '')!s:<7} {role:<10} {entry['message']}"
     exception = "".join(f"\n    {one_line(each)}" for each in str(entry.get("exception", "")).splitlines())
     return one_line("  ".join(each for each in (main, fields) if each)) + exception

@@ -61,12 +61,12 @@ def test_an_invalid_duration_is_rejected_with_examples(text: str) -> None:
         (
             json.dumps({**LINE, "image_id": "01M7", "seconds": 3}),
             "worker",
-            "01 Mar 12:00:00 warning worker     slow  image_id=01M7 seconds=3",
+            "01 Mar 12:00:00.123 warning worker     slow  image_id=01M7 seconds=3",
         ),
         (
             json.dumps({**LINE, "exception": "Traceback\n  boom"}),
             "worker",
-            "01 Mar 12:00:00 warning worker     slow\n    Traceback\n      boom",
+            "01 Mar 12:00:00.123 warning worker     slow\n    Traceback\n      boom",
         ),
         (json.dumps({**LINE, "at": "then"}), "web", "then warning web        slow"),
         *[(line, "web", f"web        {line}") for line in ("GET / 200", '"text"', "[1]", '{"other": 1}')],
