@@ -114,6 +114,9 @@ _REGION_IN_AGENT = re.compile(r"region/[a-z]{2}-[a-z]+-\d")
 
 _LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d+)?")
 
+_DIRECT_QUERIES = frozenset({"", "delete"})
+"""Queries of calls that may have a direct answer: none, and that of S3's DeleteObjects."""
+
 # Headers that change what moto does with a call: another account, a compressed or streamed body, a browser.
 _STEERING = frozenset({"HTTP_X_MOTO_ACCOUNT_ID", "HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "HTTP_ORIGIN"})
 
@@ -179,7 +182,7 @@ class DirectCalls:
 
     def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
         scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", ""))
-        if scope is None or environ.get("QUERY_STRING") or is_steered(environ):
+        if scope is None or environ.get("QUERY_STRING", "") not in _DIRECT_QUERIES or is_steered(environ):
             return None
         region, service = scope.groups()
         found = BaseResponse.access_key_regex.search(environ["HTTP_AUTHORIZATION"])
@@ -194,7 +197,8 @@ class DirectCalls:
 
 def is_direct(environ: dict[str, Any]) -> bool:
     """Return whether a request may have a direct answer."""
-    return _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", "")) is not None and not environ.get("QUERY_STRING")
+    has_scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", "")) is not None
+    return has_scope and environ.get("QUERY_STRING", "") in _DIRECT_QUERIES
 
 
 def read_body(environ: dict[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -30,6 +30,8 @@ from localcloud.clock import wall_seconds
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
 from localcloud.state.recorder import recorder
+
+_T = TypeVar("_T")
 
 END_OF_HEAD = b"\r\n\r\n"
 
@@ -112,8 +114,8 @@ def connection_environ(server: tuple[str, int], client: tuple[str, int]) -> dict
     }
 
 
-def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool) -> bytes:
-    """Call an application and return its whole answer as HTTP.
+def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool) -> tuple[bytes, bytes]:
+    """Call an application and return its whole answer as HTTP: head and body, so that no large body is copied.
 
     Raises:
         ValueError: a header field contains a line end.
@@ -134,7 +136,7 @@ def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool
     status, headers = begun[0]
     bodiless = environ["REQUEST_METHOD"] == "HEAD" or status.startswith(_BODILESS)
     body = b"".join(written)
-    return _head_of_answer(status, headers, None if bodiless else len(body), keep_alive) + (b"" if bodiless else body)
+    return _head_of_answer(status, headers, None if bodiless else len(body), keep_alive), b"" if bodiless else body
 
 
 def _head_of_answer(status: str, headers: list[tuple[str, str]], length: int | None, keep_alive: bool) -> bytes:
@@ -160,7 +162,7 @@ STALL_SECONDS = 30.0
 MAX_INLINE_BYTES = 1024 * 1024
 """Largest request in bytes that the main thread answers."""
 
-_FIRST, _LATER = 128 * 1024, 1024 * 1024  # bytes of one receive
+_FIRST = 128 * 1024  # bytes of one receive
 
 
 class InlineWorker(ThreadWorker):  # type: ignore[misc]
@@ -170,7 +172,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._watched: dict[Any, float] = {}
         """Connections that the main thread reads, each with the time of its last request."""
-        self._held: list[tuple[Any, bytes]] = []
+        self._held: list[tuple[Any, tuple[bytes, bytes]]] = []
         """With a state: answers of this round of events, which are sent when the disk has what they confirm."""
 
     def notify(self) -> None:
@@ -282,26 +284,28 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         environ["wsgi.input"], environ[INLINE] = io.BytesIO(conn.begun[start : conn.needed]), True
         return environ
 
-    def _send(self, conn: Any, answer: bytes) -> bool:
+    def _send(self, conn: Any, answer: tuple[bytes, bytes]) -> bool:
         """Send an answer; return False if a thread sends the rest, or the connection has ended."""
+        head, body = answer
         try:
-            sent = conn.sock.send(answer)
+            sent = conn.sock.sendmsg(answer)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._drop(conn)
             return False
-        if sent == len(answer):
+        if sent == len(head) + len(body):
             if not self.alive:
                 self._drop(conn)
             return bool(self.alive)
         begun = self._unwatch(conn)
-        self._submit(conn, self._send_rest, memoryview(answer)[sent:], begun)
+        self._submit(conn, self._send_rest, (head[sent:], memoryview(body)[max(0, sent - len(head)) :]), begun)
         return False
 
-    def _send_rest(self, conn: Any, rest: memoryview, begun: bytes) -> bool:
+    def _send_rest(self, conn: Any, rest: tuple[bytes, memoryview], begun: bytes) -> bool:
         conn.sock.setblocking(True)
-        conn.sock.sendall(rest)
+        for part in rest:
+            conn.sock.sendall(part)
         conn.begun = begun
         return True
 
@@ -340,7 +344,9 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         return True
 
     def _answer(self, conn: Any, begun: bytes) -> bool:
-        while (end := begun.find(END_OF_HEAD)) < 0 and len(begun) < MAX_HEAD_BYTES and (more := _receive(conn.sock)):
+        while (end := begun.find(END_OF_HEAD)) < 0 and len(begun) < MAX_HEAD_BYTES:
+            if not (more := _received(conn.sock.recv, _FIRST)):
+                break
             begun += more
         environ = environ_of(begun[:end]) if end >= 0 else None
         if environ is None:
@@ -351,7 +357,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         if beyond:
             conn.parser.unreader.unread(beyond)
         environ.update(conn.connection_environ)
-        environ["wsgi.input"] = io.BytesIO(body)
+        environ["wsgi.input"] = body
         try:
             answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
         except ConnectionResetError:  # raised for the switch `faults`; the kernel resets the connection at its close
@@ -361,7 +367,8 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
-        conn.sock.sendall(answer)
+        for part in answer:
+            conn.sock.sendall(part)
         return True
 
     def murder_keepalived(self, force: bool = False) -> None:
@@ -384,8 +391,8 @@ def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
 
 
-def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
-    """Return the next bytes of a request, empty if the client closed.
+def _received(receive: Callable[..., _T], *arguments: Any) -> _T:
+    """Return what a receive of the next bytes of a request returns: nothing, or 0, if the client closed.
 
     Raises:
         TimeoutError: the client sent nothing for `STALL_SECONDS`.
@@ -393,21 +400,24 @@ def _receive(sock: socket.socket, size: int = _FIRST) -> bytes:
     ends = time.monotonic() + STALL_SECONDS
     while time.monotonic() < ends:
         with suppress(BlockingIOError):
-            return sock.recv(size)
+            return receive(*arguments)
     raise TimeoutError(f"a client paused for {STALL_SECONDS} s in the middle of a request")
 
 
-def _read_body(sock: socket.socket, begun: bytes, length: int, expected: bool) -> tuple[bytes, bytes]:
+def _read_body(sock: socket.socket, begun: bytes, length: int, expected: bool) -> tuple[io.BytesIO, bytes]:
     """Return a body, which begins with `begun`, and the bytes after it; it is too short if the client closed.
 
     If `expected`, the client waits for ``100 Continue`` before it sends the body.
     """
     if len(begun) >= length:
-        return begun[:length], begun[length:]
+        return io.BytesIO(begun[:length]), begun[length:]
     if expected:
         sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    chunks, missing = [begun], length - len(begun)
-    while missing and (chunk := _receive(sock, min(missing, _LATER))):
-        chunks.append(chunk)
-        missing -= len(chunk)
-    return b"".join(chunks), b""
+    # The kernel writes to where the application reads: photos of some megabytes are not copied.
+    body, filled = io.BytesIO(bytes(length)), len(begun)
+    with body.getbuffer() as room:
+        room[:filled] = begun
+        while filled < length and (count := _received(sock.recv_into, room[filled:], 0, socket.MSG_WAITALL)):
+            filled += count
+    body.truncate(filled)
+    return body, b""

@@ -4,8 +4,9 @@ Stock moto stores an object in a buffer with a lock, and closes the buffer when 
 that reads the old object, or has just put it, gets a 500. Each object also holds 2 KB that are the same for most
 objects.
 
-A plain call puts, gets or deletes a whole object in a bucket without configuration. The objects are moto's own, so
-all other calls see them. Stock moto answers every call with an unusual header, query, key or bucket, and every error.
+A plain call puts or gets a whole object, or deletes objects, in a bucket without configuration. The objects are
+moto's own, so all other calls see them. Stock moto answers every call with an unusual header, query, key or bucket,
+and every error.
 """
 
 import functools
@@ -218,7 +219,17 @@ def copy_object(
     return original(self, src_key, dest_bucket_name, dest_key_name, **more)
 
 
-_PATH = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
+_KEY_PATTERN = r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"
+
+_TARGET = re.compile(rf"/([a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9])(?:/({_KEY_PATTERN})|\?delete)")
+
+_DELETION = re.compile(
+    rf'<Delete(?: xmlns="[^"<>]*")?>(?:<Object><Key>{_KEY_PATTERN}</Key></Object>){{1,1000}}</Delete>'
+)
+
+_DELETED_KEY = re.compile(r"<Key>([^<]*)</Key>")
+
+_XML = '<?xml version="1.0" encoding="utf-8"?>'
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -251,24 +262,22 @@ _PLAIN_HEADERS = frozenset(
 
 
 def answer(request: DirectRequest) -> DirectResponse | None:
-    """Return the answer to a plain object call, or None if stock moto must answer."""
+    """Return the answer to a plain call on objects, or None if stock moto must answer."""
     environ = request.environ
-    method, path = environ["REQUEST_METHOD"], _PATH.fullmatch(environ.get("RAW_URI", ""))
-    if path is None or not has_plain_headers(environ) or (environ.get("HTTP_IF_NONE_MATCH") and method != "PUT"):
+    method, target = environ["REQUEST_METHOD"], _TARGET.fullmatch(environ.get("RAW_URI", ""))
+    if method == "POST":  # DeleteObjects has a checksum; the signature has confirmed the body
+        environ = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_CHECKSUM_SHA256"}
+    if target is None or not has_plain_headers(environ) or (environ.get("HTTP_IF_NONE_MATCH") and method != "PUT"):
         return None
-    name, key = path.groups()
+    name, key = target.groups()
     backend: S3Backend = s3_backends[request.account][get_partition(request.region)]
     bucket = backend.buckets.get(name)
     if bucket is None or name in _NOT_BUCKETS or not is_plain(bucket):
         return None
-    if method == "PUT":
-        return _put(request, backend, bucket, key)
-    if method == "GET":
-        return _get(backend, bucket, key)
-    if method == "DELETE":
-        backend.delete_object(name, key)
-        return DirectResponse(_identity(), status="204 No Content")
-    return None
+    if key is None:
+        return _delete_each(request, backend, name) if method == "POST" else None
+    call = _CALLS.get(method)
+    return None if call is None else call(request, backend, bucket, key)
 
 
 def has_plain_headers(environ: dict[str, Any]) -> bool:
@@ -315,13 +324,33 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 
-def _get(backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
     stored = backend.get_object(bucket.name, key)
     if type(stored) is not FakeKey or stored.storage_class != "STANDARD" or stored.checksum_algorithm:
         return None
     described = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
     described.pop("content-length")
     return DirectResponse([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
+
+
+def _delete(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse:
+    backend.delete_object(bucket.name, key)
+    return DirectResponse(_identity(), status="204 No Content")
+
+
+_CALLS = {"PUT": _put, "GET": _get, "DELETE": _delete}
+
+
+def _delete_each(request: DirectRequest, backend: S3Backend, name: str) -> DirectResponse | None:
+    body = read_body(request.environ).decode("latin-1")
+    if _DELETION.fullmatch(body) is None:
+        return None
+    keys = _DELETED_KEY.findall(body)
+    for key in keys:
+        backend.delete_object(name, key)
+    deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+    result = f'{_XML}\n<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{deleted}</DeleteResult>'
+    return DirectResponse([*_identity(), ("Content-Type", "application/xml")], result.encode())
 
 
 def _identity() -> list[tuple[str, str]]:

@@ -50,25 +50,29 @@ def _send_message_batch(_backend: SQSBackend, queue: Any, parameters: Parameters
     if sum(sizes) > MAXIMUM_MESSAGE_LENGTH:
         return None
     sent, failed = [], []
-    for entry, size in zip(entries, sizes, strict=True):
-        if size > queue.maximum_message_size:  # SQS rejects this entry alone
-            reason = f"Reason: Message must be shorter than {queue.maximum_message_size} bytes."
-            failed.append(
-                {
-                    "Id": entry["Id"],
-                    "SenderFault": True,
-                    "Code": "InvalidParameterValue",
-                    "Message": f"One or more parameters are invalid. {reason}",
-                }
+    with queue.store.sending_batch():
+        for entry, size in zip(entries, sizes, strict=True):
+            if size > queue.maximum_message_size:  # SQS rejects this entry alone
+                reason = f"Reason: Message must be shorter than {queue.maximum_message_size} bytes."
+                failed.append(
+                    {
+                        "Id": entry["Id"],
+                        "SenderFault": True,
+                        "Code": "InvalidParameterValue",
+                        "Message": f"One or more parameters are invalid. {reason}",
+                    }
+                )
+                continue
+            message = Message(str(uuid.uuid4()), entry["MessageBody"])
+            message.group_id, message.deduplication_id = (
+                entry.get("MessageGroupId"),
+                entry.get("MessageDeduplicationId"),
             )
-            continue
-        message = Message(str(uuid.uuid4()), entry["MessageBody"])
-        message.group_id, message.deduplication_id = entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
-        message.mark_sent()
-        queue.add_message(message)  # sets a duplicate's identity to that of the first message
-        sent.append({"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5})
-        if queue.fifo_queue:
-            sent[-1]["SequenceNumber"] = message.sequence_number
+            message.mark_sent()
+            queue.add_message(message)  # sets a duplicate's identity to that of the first message
+            sent.append({"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": message.body_md5})
+            if queue.fifo_queue:
+                sent[-1]["SequenceNumber"] = message.sequence_number
     return {"Successful": sent, "Failed": failed}
 
 

@@ -10,7 +10,8 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -96,7 +97,8 @@ class MessageQueue(Generic[Payload]):
         record: RecordChange = record_nothing,
     ) -> None:
         self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, QueueRecord(record, wall)
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())
+        self._is_sending_batch = False
         self._closed = False
         self._sequence = 0
         self._duplicates: OrderedDict[str | None, tuple[float, SentMessage]] = OrderedDict()
@@ -109,6 +111,21 @@ class MessageQueue(Generic[Payload]):
         self._timers: MessageTimers[Payload] = MessageTimers()
         self._counts: Counter[MessageState] = Counter()
         self._past.record(self._count())
+
+    @contextmanager
+    def sending_batch(self) -> Iterator[None]:
+        """Make the messages that are sent meanwhile visible together, and wake one waiting receive for them.
+
+        Otherwise each message would wake another receive, and they would share the batch.
+        """
+        with self._changed:
+            self._is_sending_batch, visible = True, self._counts[MessageState.VISIBLE]
+            try:
+                yield
+            finally:
+                self._is_sending_batch = False
+                if self._counts[MessageState.VISIBLE] > visible:
+                    self._changed.notify()
 
     def send(
         self,
@@ -177,6 +194,8 @@ class MessageQueue(Generic[Payload]):
                 claimed = self._claim(limit, max_in_flight, retention_seconds)
                 dead = [e for e in claimed if max_receive_count and e.receive_count >= max_receive_count]
                 deliveries = [self._deliver(e, visibility_seconds) for e in claimed if e not in dead]
+                if claimed and self._counts[MessageState.VISIBLE]:  # of a batch that has woken this receive alone
+                    self._changed.notify()
                 if not claimed:
                     now = self._clock()
                     if self._closed or now >= deadline:
@@ -364,7 +383,7 @@ class MessageQueue(Generic[Payload]):
         self._counts[before] -= 1
         self._counts[state] += 1
         self._past.record(self._count())
-        if self._order.record_move(entry, before):
+        if self._order.record_move(entry, before) and not self._is_sending_batch:
             self._changed.notify()
 
     def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from io import BytesIO
 from typing import Any
 
 from werkzeug.datastructures import Headers
@@ -156,20 +157,21 @@ class _Part:
     limit: int
     coding: str = ""
     size: int = 0
-    chunks: list[bytes] = field(default_factory=list)
+    content: BytesIO = field(default_factory=BytesIO)
 
     def add(self, data: bytes) -> None:
         if self.filename is None and b"\0" in data:
             raise BadRequest(f"the part {str(self.name)[:80]!r} is a file without a filename: give it one")
         self.size += len(data)
         if self.size <= self.limit:
-            self.chunks.append(data)
+            self.content.write(data)
         else:
-            self.chunks.clear()
+            self.content.close()
 
     def finish(self) -> Upload | FormField:
-        data = b"".join(self.chunks)
-        self.chunks.clear()
+        # Without a copy. Pieces to join would be in memory twice, and the kernel takes 2 µs for each new page.
+        data = b"" if self.content.closed else self.content.getvalue()
+        self.content.close()
         if self.filename is None:
             return FormField(self.name or "", data.decode(errors="replace"))
         if data and self.coding in _DECODERS:

@@ -126,9 +126,10 @@ def test_an_error_inside_moto_is_answered_and_the_server_goes_on(place: tuple[st
         assert answer(another)[0] == 200
 
 
-def test_partial_upload_stores_no_object(place: tuple[str, int], path: str) -> None:
+@pytest.mark.parametrize("size", [5_000, 3_000_000])
+def test_partial_upload_stores_no_object(place: tuple[str, int], path: str, size: int) -> None:
     with socket.create_connection(place, 10) as leaving:
-        leaving.sendall(request("PUT", path, b"x" * 5000)[:-100])
+        leaving.sendall(request("PUT", path, b"x" * size)[:-100])
     with socket.create_connection(place, 10) as another:
         another.sendall(request("GET", path))
         assert answer(another)[0] == 404

@@ -98,20 +98,21 @@ def application(status: str, headers: list[tuple[str, str]], *chunks: bytes) -> 
 
 def test_answer_has_one_content_length() -> None:
     for headers in ([], [("content-length", "4")]):
-        wire = answer_of(application("200 OK", headers, b"ab", b"cd"), {"REQUEST_METHOD": "GET"}, keep_alive=True)
+        answer = application("200 OK", headers, b"ab", b"cd")
+        wire = b"".join(answer_of(answer, {"REQUEST_METHOD": "GET"}, keep_alive=True))
         assert wire.lower().count(b"content-length: 4\r\n") == 1
         assert wire.endswith(b"\r\n\r\nabcd")
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Same")])
 def test_answer_without_body_has_none(method: str, status: str) -> None:
-    wire = answer_of(application(status, [], b"body"), {"REQUEST_METHOD": method}, keep_alive=True)
+    wire = b"".join(answer_of(application(status, [], b"body"), {"REQUEST_METHOD": method}, keep_alive=True))
     assert wire.endswith(b"\r\n\r\n")
     assert b"content-length" not in wire.lower()
 
 
 def test_the_connection_s_end_is_announced() -> None:
-    wire = answer_of(application("200 OK", [("Connection", "x")]), {"REQUEST_METHOD": "GET"}, keep_alive=False)
+    wire, _ = answer_of(application("200 OK", [("Connection", "x")]), {"REQUEST_METHOD": "GET"}, keep_alive=False)
     assert wire.count(b"Connection: close\r\n") == 1
     assert b"Connection: x" not in wire
 

@@ -105,6 +105,47 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
     assert ask(moto.direct, plain, operations) == ask(moto.stock, stock, operations)
 
 
+DELETION = '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{}</Delete>'
+CHECKSUM: dict[str, Any] = {"HTTP_X_AMZ_CHECKSUM_SHA256": "of-the-body", "CONTENT_TYPE": "application/xml"}
+
+
+def listed(keys: list[str], further: str = "") -> str:
+    return DELETION.format("".join(f"<Object><Key>{key}</Key>{further}</Object>" for key in keys))
+
+
+@hypothesis.settings(max_examples=30)
+@given(stored=st.sets(st.sampled_from("abcd")), keys=st.lists(st.sampled_from("abcd"), min_size=1, max_size=5))
+def test_objects_are_deleted_together_as_by_stock_moto(moto: ClientPair, stored: set[str], keys: list[str]) -> None:
+    seen = []
+    for client, name in ((moto.direct, new_bucket(moto, "many")), (moto.stock, new_bucket(moto, "many"))):
+        for key in stored:
+            moto.stock.request("s3", "PUT", f"/{name}/{key}", b"x")
+        reply = client.request("s3", "POST", f"/{name}?delete", listed(keys).encode(), **CHECKSUM)
+        left = {key for key in "abcd" if moto.stock.request("s3", "GET", f"/{name}/{key}").status == 200}
+        seen.append((reply.status, reply.headers["content-type"], reply.body, left))
+    assert seen[0] == seen[1]
+    assert seen[0][3] == stored - set(keys)
+
+
+def test_a_plain_deletion_of_objects_is_answered_directly(moto: ClientPair, bucket: str) -> None:
+    body = listed(["a", "b/c.png"]).encode()
+    assert not moto.needs_stock("s3", "POST", f"/{bucket}?delete", body, **CHECKSUM)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        listed(["a"], "<VersionId>1</VersionId>"),
+        DELETION.format("<Quiet>true</Quiet><Object><Key>a</Key></Object>"),
+        listed(["a&amp;b"]),
+        listed(["a"] * 1001),
+        listed([]),
+    ],
+)
+def test_stock_moto_deletes_objects_in_a_call_that_is_not_plain(moto: ClientPair, bucket: str, body: str) -> None:
+    assert moto.needs_stock("s3", "POST", f"/{bucket}?delete", body.encode(), **CHECKSUM)
+
+
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")

@@ -343,6 +343,25 @@ def test_a_long_poll_ends_at_once_when_a_message_is_sent() -> None:
         assert len(poll.result(DEADLINE_SECONDS)) == 1
 
 
+@pytest.mark.parametrize(("limit", "received"), [(10, [3]), (2, [1, 2]), (1, [1, 1, 1])])
+def test_a_batch_wakes_as_many_long_polls_as_it_needs(limit: int, received: list[int]) -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    queue.send("in flight", "m")
+    queue.receive(1, NEVER_SECONDS / 2)  # its timer comes first, so no other one wakes a long poll
+    with ThreadPoolExecutor(3) as pollers, closing(queue):
+        polls = [pollers.submit(queue.receive, limit, NEVER_SECONDS, wait_seconds=NEVER_SECONDS) for _ in range(3)]
+        wait_until(lambda: len(queue._changed._waiters) == 3, "the long polls wait")  # type: ignore[attr-defined]
+        with queue.sending_batch():
+            for name in ("a", "b", "c"):
+                queue.send(name, "m")
+
+        def ended() -> list[int]:
+            return sorted(len(poll.result()) for poll in polls if poll.done())
+
+        wait_until(lambda: sum(ended()) == 3, "all are received")
+        assert ended() == received
+
+
 def test_a_long_poll_ends_when_a_message_of_another_consumer_becomes_visible_again() -> None:
     queue: MessageQueue[str] = MessageQueue()
     with ThreadPoolExecutor(1) as poller, closing(queue):

@@ -404,15 +404,15 @@ def test_held_and_pipelined_responses_are_sent_after_their_commit(
 ) -> None:
     class Worker(InlineWorker):
         def __init__(self) -> None:
-            self._watched, self._held = {connection: 0.0}, [(connection, b"first")]
+            self._watched, self._held = {connection: 0.0}, [(connection, (b"first", b""))]
 
-        def _send(self, _conn: Any, answer: bytes) -> bool:
-            steps.append(answer.decode())
+        def _send(self, _conn: Any, answer: tuple[bytes, bytes]) -> bool:
+            steps.append(answer[0].decode())
             return True
 
         def _answer_begun(self, conn: Any) -> None:
             if steps[-1] == "first":
-                self._held.append((conn, b"pipelined"))
+                self._held.append((conn, (b"pipelined", b"")))
 
     class Connection:
         is_held = True
