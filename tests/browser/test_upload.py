@@ -740,6 +740,21 @@ def test_the_first_request_of_a_large_upload_is_alone_until_its_label_or_for_sec
     assert (small[1], far[1]) == (150, 400)
 
 
+NO_TIMER_OF_THREE_SECONDS = """{
+    const { setTimeout } = window;
+    window.setTimeout = (call, ms) => ms === 3_000 || setTimeout(call, ms);
+}"""
+
+
+def test_a_large_upload_goes_on_when_its_first_label_is_shown(page: Page, api: ApiClient) -> None:
+    page.add_init_script(NO_TIMER_OF_THREE_SECONDS)
+    files, _ = signs(160, seed=29)
+    page.goto("/")
+    drop(page, "#drop", files)
+    classify(page)
+    finished(api, arrived(page), 160)
+
+
 def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(
     page: Page, api: ApiClient, tmp_path: Path
 ) -> None:

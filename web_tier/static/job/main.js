@@ -129,6 +129,7 @@ function refresh() {
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
     viewer.updateSteps();
     if (mustReveal && reveal(query.image)) mustReveal = false;
+    if (rows.done) adding?.uploader.endWait();
     const took = performance.now() - startedAt;
     nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
 }
@@ -350,7 +351,6 @@ const feed = new Feed(
         },
         progress(update, hasEnded) {
             progress = update;
-            if (update.done + update.failed) adding?.uploader.endWait();
             document.getElementById("state").classList.toggle("live", !hasEnded);
             showFigures();
         },
