@@ -195,6 +195,7 @@ class LocalCloud:
                 stdout=log,
                 stderr=log,
                 env={
+                    "MALLOC_ARENA_MAX": "2",  # heaps of all threads; glibc has eight for each core, which keep memory
                     **os.environ,
                     **owner_key().environment,
                     "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),

@@ -8,7 +8,8 @@ import functools
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -34,13 +35,18 @@ CREATE TABLE items (
 
 
 class TemporaryDatabase:
-    """A database that ends with its process; threads may share it, but not a process that was forked."""
+    """A database that ends with its process; threads may share it, but not a process that was forked.
+
+    Attributes:
+        on_failure: called with the error if the disk is full or fails, before it is raised.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.executescript(_SCHEMA)
         self._later = deque[tuple[str, tuple[Any, ...]]]()
+        self.on_failure: Callable[[Exception], object] = lambda _error: None
         self._numbers = count()
 
     def new_number(self) -> int:
@@ -49,7 +55,7 @@ class TemporaryDatabase:
 
     def execute(self, statement: str, *values: Any) -> list[Any]:
         """Execute a statement and return its rows."""
-        with self._lock:
+        with self._lock, self._failures():
             while self._later:
                 self._connection.execute(*self._later.popleft())
             return self._connection.execute(statement, values).fetchall()
@@ -60,8 +66,16 @@ class TemporaryDatabase:
 
     def rows(self, statement: str, *values: Any) -> Iterator[Any]:
         """Yield the rows of a statement; other threads wait until the iterator has ended or is closed."""
-        with self._lock:
+        with self._lock, self._failures():
             yield from self._connection.execute(statement, values)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self.on_failure(error)
+            raise
 
 
 @functools.cache

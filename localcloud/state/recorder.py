@@ -17,6 +17,7 @@ from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
 from localcloud.state import resources
 from localcloud.state.store import Record, Store
+from localcloud.temporary import database
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Recorder:
     def start(self, store: Store) -> None:
         """Restore what the store has, then record what changes."""
         apply_patches("core")
+        database().on_failure = end_process
         self.store = store  # before any queue is created; nothing below makes a call that is recorded
         resources.restore(store.records)
         for service in resources.DESCRIBED:
@@ -89,8 +91,7 @@ class Recorder:
             self._wait_for_changes()
             self.store.commit()
         except Exception as error:  # noqa: BLE001 - whatever it is, what was recorded is lost for this process
-            log.critical("the state cannot be written (%s), so no call is answered: free space on its disk", error)
-            os._exit(NOT_WRITTEN)
+            end_process(error)
 
     def _wait_for_changes(self) -> None:
         for changing in list(self._changing):
@@ -172,6 +173,12 @@ class Recorder:
     def _described(service: str) -> dict[bytes, bytes]:
         described = resources.DESCRIBED[service]()
         return {resources.key_bytes(key): resources.value_bytes(value) for key, value in described}
+
+
+def end_process(error: Exception) -> None:
+    """End this process, since the disk of the state is full or fails."""
+    log.critical("the state cannot be written (%s), so no call is answered: free space on its disk", error)
+    os._exit(NOT_WRITTEN)
 
 
 def _written(body: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import sqlite3
 from itertools import count
 from typing import Any
 
@@ -12,7 +13,7 @@ from moto.s3.models import FakeAcl, S3Backend, s3_backends
 from localcloud import temporary
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.temporary import StoredContent, database
+from localcloud.temporary import StoredContent, TemporaryDatabase, database
 from localcloud.tests.support.wsgi_clients import ClientPair
 
 _names = count()
@@ -151,3 +152,13 @@ def test_a_table_with_numbers_as_keys_is_sorted_by_their_values(moto: ClientPair
         ExpressionAttributeValues=values,
     )
     assert [item["sk"] for item in found.json["Items"]] == [{"N": "9"}, {"N": "10"}]
+
+
+def test_a_disk_that_fails_is_reported_before_the_error_is_raised() -> None:
+    own, failures = TemporaryDatabase(), list[Exception]()
+    own.on_failure = failures.append
+    with pytest.raises(sqlite3.OperationalError):
+        own.execute("SELECT * FROM missing")
+    with pytest.raises(sqlite3.OperationalError):
+        list(own.rows("SELECT * FROM missing"))
+    assert len(failures) == 2
