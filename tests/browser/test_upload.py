@@ -161,6 +161,32 @@ def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
     assert {result["filename"] for result in finished(api, arrived(page), 106)} == paths
 
 
+_READ_ENTRIES = """
+async (module) => {
+    const { fileSources } = await import(module);
+    const answers = [];
+    const entry = (name) => ({
+        fullPath: `/folder/${name}`,
+        file(resolve) {
+            answers.unshift(() => resolve(new File(["x"], name)));
+            if (answers.length === 3) for (const answer of answers) answer(); // the last one first
+        },
+    });
+    const read = async () => {
+        const names = [];
+        for await (const { name } of fileSources(["a", "b", "c"].map(entry), 1)) names.push(name);
+        return names;
+    };
+    return Promise.race([read(), new Promise((resolve) => setTimeout(resolve, 30_000))]);
+}
+"""
+
+
+def test_the_files_of_a_dropped_folder_are_read_side_by_side_and_keep_their_order(module_page: Page) -> None:
+    names = module_page.evaluate(_READ_ENTRIES, f"{STATIC}{assets_hash()}/upload/sources.js")
+    assert names == ["folder/a", "folder/b", "folder/c"]
+
+
 def test_an_image_is_pasted_from_the_clipboard(page: Page, api: ApiClient) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/")

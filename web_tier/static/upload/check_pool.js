@@ -21,30 +21,24 @@ export class CheckPool {
      * Let the next free worker check a file, or draw a small picture of it. That goes first: the user waits for it.
      *
      * @param {"check" | "draw"} task
-     * @param {Blob} file
      * @returns {Promise<CheckOutcome | string | null>} see batch.js, and `draw` of check_worker.js. Never rejects.
      */
     async run(task, file) {
         this.limits.modelSide = await this.modelSide();
         return new Promise((resolve) => {
-            const index = task === "draw" ? 0 : this.queue.length;
-            this.queue.splice(index, 0, { task, file, resolve });
+            this.queue[task === "draw" ? "unshift" : "push"]({ task, file, resolve });
             this.#runNext();
         });
     }
 
     #runNext() {
         if (!this.queue.length || (!this.idleWorkers.length && this.workerCount === MAX_WORKERS)) return;
-        const worker = this.idleWorkers.pop() ?? this.#startWorker();
-        this.#run(worker, this.queue.shift());
-    }
-
-    #startWorker() {
-        this.workerCount += 1;
-        return new Worker(new URL("./check_worker.js", import.meta.url), { type: "module" });
-    }
-
-    #run(worker, { task, file, resolve }) {
+        if (!this.idleWorkers.length) {
+            this.idleWorkers.push(new Worker(new URL("./check_worker.js", import.meta.url), { type: "module" }));
+            this.workerCount += 1;
+        }
+        const worker = this.idleWorkers.pop();
+        const { task, file, resolve } = this.queue.shift();
         const fail = () => finish({ reason: "your browser could not read it" }, false);
         const timer = setTimeout(fail, CHECK_TIMEOUT_MS);
         const finish = (outcome, isHealthy) => {

@@ -14,6 +14,8 @@ import { ZipError, zipFiles } from "./zip.js";
 /** Files that systems leave in folders, and everything in a hidden folder. `@eaDir`: thumbnails of Synology's servers. */
 const HIDDEN_FILE = /(^|\/)(\.(?!\.?(\/|$))|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i;
 const ZIP_FILE = /\.zip$/i;
+/** Entries of a folder whose files are read at once: each takes milliseconds, most of which it waits. */
+const MAX_CONCURRENT_READS = 100;
 /** A path that leads out of the folder into which its zip is unpacked. */
 const OUTSIDE = /^\/|(^|\/)\.\.(\/|$)/;
 const { compare } = new Intl.Collator("en", { numeric: true }); // a folder has no order of its own
@@ -40,16 +42,21 @@ export function transferSources(transfer, maxBytes) {
  */
 export async function* fileSources(roots, maxBytes) {
     if (roots[0]?.webkitRelativePath) roots.sort((a, b) => compare(a.webkitRelativePath, b.webkitRelativePath));
-    for (const root of roots) {
+    let files = [];
+    for (const [index, root] of roots.entries()) {
+        const place = index % MAX_CONCURRENT_READS;
+        if (place === 0) files = await Promise.all(roots.slice(index, index + MAX_CONCURRENT_READS).map(fileOf));
         const path = root instanceof File ? root.webkitRelativePath || root.name : root.fullPath.replace(/^\//, "");
-        if (root.isDirectory) {
-            yield* directorySources(root, path, maxBytes);
-            continue;
-        }
-        const file = root instanceof File ? root : await new Promise((resolve) => root.file(resolve, () => resolve(null)));
-        if (file) yield* sourcesOfFile(file, path, maxBytes);
+        if (root.isDirectory) yield* directorySources(root, path, maxBytes);
+        else if (files[place]) yield* sourcesOfFile(files[place], path, maxBytes);
         else yield unreadable(path, "it could not be read");
     }
+}
+
+/** Return the file of an entry, or null if it cannot be read. */
+function fileOf(root) {
+    if (root instanceof File || root.isDirectory) return root;
+    return new Promise((resolve) => root.file(resolve, () => resolve(null)));
 }
 
 /** `readEntries` returns the entries in parts (100 in Chromium) and an empty part at the end. */

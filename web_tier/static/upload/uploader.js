@@ -134,8 +134,7 @@ export class Uploader extends EventTarget {
 
     /** Whether the next requests are full: more photos that the page has redrawn would only fill the memory. */
     get hasEnough() {
-        const files = this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles;
-        const enough = Math.max(MIN_REQUEST_FILES, files);
+        const enough = Math.max(MIN_REQUEST_FILES, this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
         return this.isRunning && this.job !== null && this.batch.counts.ready >= enough;
     }
 
