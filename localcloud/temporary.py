@@ -19,6 +19,9 @@ CACHE_KIB: Final = 8_192
 PIECE_BYTES: Final = 256 * 1024 * 1024
 """Largest content in bytes of one row; SQLite refuses a row of more than 1,000,000,000."""
 
+RECENT_BYTES: Final = 64 * 1024 * 1024
+"""Size of the contents that stay in memory; to write and read one of 3 MB takes 7 ms of CPU."""
+
 _SCHEMA: Final = f"""
 PRAGMA page_size = 16384;
 PRAGMA cache_size = -{CACHE_KIB};
@@ -78,27 +81,76 @@ class TemporaryDatabase:
             raise
 
 
+class Contents:
+    """Contents of objects by their number: the newest ones in memory, since most are read and deleted soon."""
+
+    def __init__(self, database: TemporaryDatabase) -> None:
+        self._database, self._lock = database, threading.Lock()
+        self._recent, self._recent_bytes = dict[int, bytes](), 0
+        self._numbers, self._forgotten = count(), deque[int]()
+
+    def add(self, content: bytes) -> int:
+        """Store a content and return its number."""
+        number = next(self._numbers)
+        with self._lock:
+            while self._forgotten:
+                self._delete(self._forgotten.popleft())
+            self._recent[number] = content
+            self._recent_bytes += len(content)
+            while self._recent_bytes > RECENT_BYTES:
+                oldest = next(iter(self._recent))
+                self._write(oldest, self._recent[oldest])
+                self._recent_bytes -= len(self._recent.pop(oldest))
+        return number
+
+    def read(self, number: int) -> bytes:
+        """Return a content."""
+        with self._lock:
+            recent = self._recent.get(number)
+        if recent is not None:
+            return recent
+        pieces = self._database.execute("SELECT content FROM contents WHERE number = ? ORDER BY piece", number)
+        return b"".join(piece for (piece,) in pieces)
+
+    def forget(self, number: int) -> None:
+        """Delete a content when the next one is added; for destructors, which may run in the middle of any call."""
+        self._forgotten.append(number)
+
+    def _write(self, number: int, content: bytes) -> None:
+        for piece, start in enumerate(range(0, max(1, len(content)), PIECE_BYTES)):
+            part = content[start : start + PIECE_BYTES]
+            self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", number, piece, part)
+
+    def _delete(self, number: int) -> None:
+        if (recent := self._recent.pop(number, None)) is None:
+            self._database.execute("DELETE FROM contents WHERE number = ?", number)
+        else:
+            self._recent_bytes -= len(recent)
+
+
 @functools.cache
 def database() -> TemporaryDatabase:
     """Return the database of this process, created at the first call: after the server has forked."""
     return TemporaryDatabase()
 
 
+@functools.cache
+def contents() -> Contents:
+    """Return the contents of this process, as `database`."""
+    return Contents(database())
+
+
 class StoredContent:
-    """Bytes in the temporary database; they are deleted with the last reference to this object."""
+    """Bytes outside of the objects of moto; they are deleted with the last reference to this object."""
 
     __slots__ = ("_number",)
 
     def __init__(self, content: bytes) -> None:
-        self._number = database().new_number()
-        for piece, start in enumerate(range(0, max(1, len(content)), PIECE_BYTES)):
-            part = content[start : start + PIECE_BYTES]
-            database().execute("INSERT INTO contents VALUES (?, ?, ?)", self._number, piece, part)
+        self._number = contents().add(content)
 
     def read(self) -> bytes:
         """Return the bytes."""
-        pieces = database().execute("SELECT content FROM contents WHERE number = ? ORDER BY piece", self._number)
-        return b"".join(piece for (piece,) in pieces)
+        return contents().read(self._number)
 
     def __deepcopy__(self, _memo: Any) -> "StoredContent":
         """Return this object, which never changes."""
@@ -106,4 +158,4 @@ class StoredContent:
 
     def __del__(self) -> None:
         """Delete the bytes."""
-        database().execute_later("DELETE FROM contents WHERE number = ?", self._number)
+        contents().forget(self._number)

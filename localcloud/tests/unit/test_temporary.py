@@ -13,7 +13,7 @@ from moto.s3.models import FakeAcl, S3Backend, s3_backends
 from localcloud import temporary
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.temporary import StoredContent, TemporaryDatabase, database
+from localcloud.temporary import Contents, StoredContent, TemporaryDatabase, database
 from localcloud.tests.support.wsgi_clients import ClientPair
 
 _names = count()
@@ -23,6 +23,12 @@ IMAGES = 200
 def rows(table: str) -> int:
     """How many rows a table of the database has, after what destructors have left to do."""
     return int(database().execute(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a constant of a test
+
+
+def written_contents() -> int:
+    """How many contents the database has, after what destructors have left to do."""
+    StoredContent(b"")
+    return rows("contents")
 
 
 def objects_of(kind: type) -> int:
@@ -40,24 +46,49 @@ def backend() -> S3Backend:
     return found
 
 
+@pytest.fixture
+def all_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No content stays in memory."""
+    monkeypatch.setattr(temporary, "RECENT_BYTES", 0)
+
+
+@pytest.mark.usefixtures("all_written")
 @pytest.mark.parametrize("content", [b"", b"x", b"0123456789", b"01234567"])
 def test_a_content_is_read_as_it_was_also_in_pieces(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporary, "PIECE_BYTES", 4)
     assert StoredContent(content).read() == content
 
 
+def test_the_newest_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporary, "RECENT_BYTES", 10)
+    own_database = TemporaryDatabase()
+    own = Contents(own_database)
+
+    def written() -> list[bytes]:
+        return [content for (content,) in own_database.execute("SELECT content FROM contents ORDER BY number")]
+
+    numbers = [own.add(content) for content in (b"1 oldest", b"2 middle", b"3 newest")]
+    assert written() == [b"1 oldest", b"2 middle"]
+    own.forget(numbers[2])
+    own.forget(numbers[0])
+    numbers.append(own.add(b"4 ten more"))
+    assert written() == [b"2 middle"]
+    assert [own.read(number) for number in numbers[1::2]] == [b"2 middle", b"4 ten more"]
+
+
+@pytest.mark.usefixtures("all_written")
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
-    before = rows("contents")
+    before = written_contents()
     old = backend.put_object(bucket, "k", b"old")
     held = copy.deepcopy(old)
     backend.put_object(bucket, "k", b"new")
     del old
-    assert (held.value, rows("contents")) == (b"old", before + 2)
+    assert (held.value, written_contents()) == (b"old", before + 2)
     del held
-    assert rows("contents") == before + 1
+    assert written_contents() == before + 1
     backend.delete_object(bucket, "k")
-    assert rows("contents") == before
+    assert written_contents() == before
 
 
 def test_an_object_in_memory_has_no_content_and_shares_what_is_equal(moto: ClientPair) -> None:
