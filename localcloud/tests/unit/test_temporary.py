@@ -13,7 +13,7 @@ from moto.s3.models import FakeAcl, S3Backend, s3_backends
 from localcloud import temporary
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.temporary import Contents, StoredContent, TemporaryDatabase, database
+from localcloud.temporary import LARGE_BYTES, Contents, StoredContent, TemporaryDatabase, database
 from localcloud.tests.support.wsgi_clients import ClientPair
 
 _names = count()
@@ -27,7 +27,7 @@ def rows(table: str) -> int:
 
 def written_contents() -> int:
     """How many contents the database has, after what destructors have left to do."""
-    StoredContent(b"")
+    StoredContent(bytes(LARGE_BYTES))
     return rows("contents")
 
 
@@ -46,21 +46,15 @@ def backend() -> S3Backend:
     return found
 
 
-@pytest.fixture
-def all_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No content stays in memory."""
-    monkeypatch.setattr(temporary, "RECENT_BYTES", 0)
-
-
-@pytest.mark.usefixtures("all_written")
 @pytest.mark.parametrize("content", [b"", b"x", b"0123456789", b"01234567"])
 def test_a_content_is_read_as_it_was_also_in_pieces(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporary, "PIECE_BYTES", 4)
     assert StoredContent(content).read() == content
 
 
-def test_the_newest_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_large_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporary, "RECENT_BYTES", 10)
+    monkeypatch.setattr(temporary, "LARGE_BYTES", 8)
     own_database = TemporaryDatabase()
     own = Contents(own_database)
 
@@ -69,6 +63,9 @@ def test_the_newest_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatc
 
     numbers = [own.add(content) for content in (b"1 oldest", b"2 middle", b"3 newest")]
     assert written() == [b"1 oldest", b"2 middle"]
+    small = own.add(b"small")
+    assert (written()[-1], own.read(small)) == (b"small", b"small")
+    own.forget(small)
     own.forget(numbers[2])
     own.forget(numbers[0])
     numbers.append(own.add(b"4 ten more"))
@@ -76,7 +73,6 @@ def test_the_newest_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatc
     assert [own.read(number) for number in numbers[1::2]] == [b"2 middle", b"4 ten more"]
 
 
-@pytest.mark.usefixtures("all_written")
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
     before = written_contents()
