@@ -457,7 +457,7 @@ def restore(records_of: Callable[[str], Iterable[Record]]) -> None:
     owners: dict[str, set[Key]] = {kind: set() for kind in _OWNERS.values()}
 
     def found(kind: str) -> Iterator[tuple[Key, Any, bytes]]:
-        """Yield the key, the value and the body of each record whose owner exists."""
+        """Yield the key, the value and the body of each record that has an owner."""
         for record in records_of(kind):
             key = tuple(json.loads(record.key)[1:])
             if kind in _OWNERS and key[:3] not in owners[_OWNERS[kind]]:

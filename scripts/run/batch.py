@@ -25,7 +25,7 @@ LARGE_JOB = 500
 
 UPLOADERS = 4
 POLL_SECONDS, MAX_POLL_SECONDS = 0.1, 0.25
-"""Shortest and longest pause between two polls of the job, whose counts are stored four times a second at most."""
+"""Shortest and longest pause between two polls of the job; its counts are stored four times a second at most."""
 
 LEFT_SHARE = 0.25
 """The pause as a share of the time that is left at the rate so far, so that the end of the batch is not seen late."""

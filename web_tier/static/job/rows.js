@@ -81,7 +81,7 @@ export class Rows {
         this.cached = 0;
     }
 
-    /** The rows, sorted by id. Changes come by the thousand, so they are applied when somebody reads the rows. */
+    /** The rows, sorted by id. Changes come by the thousand, so they are applied when the rows are read. */
     get all() {
         if (this.#hasGone) this.#all = this.#all.filter((row) => !row.item || this.files.get(row.item.position) === row);
         if (!this.#isSorted) this.#all.sort((a, b) => (a.id < b.id ? -1 : 1));

@@ -18,7 +18,7 @@ const MAX_PICTURES = 1_000;
 
 export class Adding {
     #concurrentChecks = 0;
-    #pictured = new Set(); // items with a picture, or whose picture is being drawn; the oldest ones first
+    #pictured = new Set(); // items with a picture, also one that is being drawn; the oldest ones first
     #models = null;
     #areModelsMissing = false; // after the last request for them
     #sentNames = null; // promise of the names that an unfinished upload has sent; then positions are known

@@ -14,7 +14,7 @@ import { ZipError, zipFiles } from "./zip.js";
 /** Files that systems leave in folders, and everything in a hidden folder. `@eaDir`: thumbnails of Synology's servers. */
 const HIDDEN_FILE = /(^|\/)(\.(?!\.?(\/|$))|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i;
 const ZIP_FILE = /\.zip$/i;
-/** Entries of a folder whose files are read at once: each takes milliseconds, most of which it waits. */
+/** Entries of a folder that are read at once: each takes milliseconds, and mostly waits. */
 const MAX_CONCURRENT_READS = 100;
 /** A path that leads out of the folder into which its zip is unpacked. */
 const OUTSIDE = /^\/|(^|\/)\.\.(\/|$)/;
