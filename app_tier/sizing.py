@@ -156,9 +156,9 @@ def model_bytes(weights_bytes: int, images: int, input_size: int) -> int:
 
 def fitting_batch(config: WorkerSettings, machine: HostResources, streams: int, input_size: int) -> int:
     """Return how many images of a network are computed in one batch, for which `machine` has room."""
-    of_an_image = _image_bytes(input_size)
-    fast_batch = GPU_BATCH if config.engine == "torch" else min(CPU_BATCH, CPU_BATCH_BYTES // of_an_image)
-    in_memory = machine.memory_bytes // MEMORY_SHARE // streams // of_an_image
+    image_bytes = _image_bytes(input_size)
+    fast_batch = GPU_BATCH if config.engine == "torch" else min(CPU_BATCH, CPU_BATCH_BYTES // image_bytes)
+    in_memory = machine.memory_bytes // MEMORY_SHARE // streams // image_bytes
     return config.batch_size or max(1, min(fast_batch, in_memory))
 
 

@@ -32,7 +32,7 @@ from werkzeug.exceptions import HTTPException
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, read_body
 from localcloud.patches import Patches
 from localcloud.state.recorder import recorder
-from localcloud.stored_items import LAST, StoredItems, bytes_of
+from localcloud.stored_items import LAST, NEXT, PLAIN_TYPES, StoredItems, bytes_of
 
 _HANDLER = "moto.dynamodb.responses:DynamoHandler"
 
@@ -143,7 +143,7 @@ def item_size(self: Any) -> int:
 def to_dict(obj: Any) -> Any:
     """Return the members of an answer as plain JSON."""
     kind = type(obj)
-    if kind is DynamoType and obj.type in _JSON_AS_IT_IS:
+    if kind is DynamoType and obj.type in PLAIN_TYPES:
         return {obj.type: obj.value}
     if kind is dict or kind is LimitedSizeDict:
         return {name: to_dict(member) for name, member in obj.items()}
@@ -151,8 +151,6 @@ def to_dict(obj: Any) -> Any:
         return [to_dict(member) for member in obj]
     return obj if kind is str or kind is int else stock_to_dict(obj)
 
-
-_JSON_AS_IT_IS = frozenset({"S", "N", "BOOL", "NULL"})
 
 _queried = threading.local()
 
@@ -220,7 +218,7 @@ def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dic
     (low, high), forward = span, asked.scan_index_forward
     if asked.exclusive_start_key is not None:
         start = bytes_of(DynamoType(asked.exclusive_start_key[table.range_key_attr]))
-        low, high = (max(low, start + _NEXT), high) if forward else (low, min(high, start))
+        low, high = (max(low, start + NEXT), high) if forward else (low, min(high, start))
     items, total = list[Any](), 0
     with closing(table.items[asked.hash_key].between(low, high, forward=forward)) as found:
         for item in found:
@@ -231,15 +229,11 @@ def _first_page(table: Any, asked: _QueryArguments) -> tuple[list[Any], int, dic
     return items, len(items), None
 
 
-_NEXT = b"\0"
-"""What the first key after a key has at its end."""
-
-
 def _span(comparison: str | None, values: Sequence[bytes]) -> tuple[bytes, bytes] | None:
     """Return the first key that fulfils a condition and the first one after those, or None if moto must test them."""
     if comparison is None:
         return b"", LAST
-    first, end = values[0], values[-1] + _NEXT
+    first, end = values[0], values[-1] + NEXT
     spans = {
         "=": (first, end),
         "BETWEEN": (first, end),

@@ -162,7 +162,7 @@ STALL_SECONDS = 30.0
 MAX_INLINE_BYTES = 1024 * 1024
 """Largest request in bytes that the main thread answers."""
 
-_FIRST = 128 * 1024  # bytes of one receive
+_RECEIVE_BYTES = 128 * 1024
 
 
 class InlineWorker(ThreadWorker):  # type: ignore[misc]
@@ -233,7 +233,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
 
     def _on_readable(self, conn: Any, sock: socket.socket) -> None:
         try:
-            received = sock.recv(_FIRST)
+            received = sock.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -345,7 +345,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
 
     def _answer(self, conn: Any, begun: bytes) -> bool:
         while (end := begun.find(END_OF_HEAD)) < 0 and len(begun) < MAX_HEAD_BYTES:
-            if not (more := _received(conn.sock.recv, _FIRST)):
+            if not (more := _received(conn.sock.recv, _RECEIVE_BYTES)):
                 break
             begun += more
         environ = environ_of(begun[:end]) if end >= 0 else None

@@ -17,7 +17,11 @@ from localcloud.temporary import database
 LAST: Final = b"\xff"
 """Sorts after every key: no text in UTF-8 has this byte."""
 
-_PLAIN: Final = frozenset({"S", "N", "BOOL", "NULL"})
+NEXT: Final = b"\0"
+"""At the end of a key it makes the first key that sorts after it."""
+
+PLAIN_TYPES: Final = frozenset({"S", "N", "BOOL", "NULL"})
+"""Types of attributes that have the same values in memory as in DynamoDB's JSON."""
 
 _PAGE: Final = "SELECT sort, attributes FROM items WHERE owner = ? AND partition = ? AND sort >= ? AND sort < ? "
 _FIRST: Final = _PAGE + "LIMIT 1"
@@ -62,7 +66,7 @@ class StoredPartition:
     """The items of a partition by their sort key."""
 
     def __init__(self, table: StoredItems, key: DynamoType) -> None:
-        self._table, self.key = table, key
+        self._table, self.key = table, key  # the items of a table are deleted with the last reference to it
         self._name = (table.number, bytes_of(key))
 
     def __len__(self) -> int:
@@ -79,13 +83,13 @@ class StoredPartition:
     def get(self, key: DynamoType) -> Item | None:
         """Return an item, or None if there is none."""
         sort = bytes_of(key)
-        found = database().execute(_FIRST, *self._name, sort, sort + b"\0")
+        found = database().execute(_FIRST, *self._name, sort, sort + NEXT)
         return self._item(*found[0]) if found else None
 
     def __setitem__(self, key: DynamoType, item: Item) -> None:
         """Add or replace an item."""
         attributes = [
-            (name, typed.type, typed.value if typed.type in _PLAIN else attribute_json(typed)[typed.type])
+            (name, typed.type, typed.value if typed.type in PLAIN_TYPES else attribute_json(typed)[typed.type])
             for name, typed in item.attrs.items()
         ]
         row = (*self._name, bytes_of(key), marshal.dumps(attributes))
@@ -112,8 +116,8 @@ class StoredPartition:
         item: Item = object.__new__(Item)
         item.hash_key, item.range_key, item.attrs = self.key, DynamoType({"S": text_of(sort)}), LimitedSizeDict()
         for name, kind, value in marshal.loads(attributes):  # noqa: S302  # nosec B302 (this process has written it)
-            typed: DynamoType = object.__new__(DynamoType) if kind in _PLAIN else DynamoType({kind: value})
-            if kind in _PLAIN:
+            typed: DynamoType = object.__new__(DynamoType) if kind in PLAIN_TYPES else DynamoType({kind: value})
+            if kind in PLAIN_TYPES:
                 typed.type, typed.value = kind, value
             dict.__setitem__(item.attrs, name, typed)  # not its own, which measures the item for each attribute
         return item

@@ -1,7 +1,8 @@
-"""The temporary database of this process: contents of objects and items of tables, so that memory does not hold them.
+"""The temporary database of this process: items of tables, and contents of objects but for the newest large ones.
 
-SQLite keeps it in its cache, and from `CACHE_KIB` on in a file without a name, which ends with the process
-(https://www.sqlite.org/inmemorydb.html#temp_db). Nothing in it is durable: a state has records of its own.
+So memory grows little with the number of images. SQLite keeps the database in its cache, and from `CACHE_KIB` on in a
+file without a name, which ends with the process (https://www.sqlite.org/inmemorydb.html#temp_db). Nothing in it is
+durable: a state has records of its own.
 """
 
 import functools
@@ -90,11 +91,11 @@ class Contents:
     def __init__(self, database: TemporaryDatabase) -> None:
         self._database, self._lock = database, threading.Lock()
         self._recent, self._recent_bytes = dict[int, bytes](), 0
-        self._numbers, self._forgotten = count(), deque[int]()
+        self._forgotten = deque[int]()
 
     def add(self, content: bytes) -> int:
         """Store a content and return its number."""
-        number = next(self._numbers)
+        number = self._database.new_number()
         with self._lock:
             while self._forgotten:
                 self._delete(self._forgotten.popleft())

@@ -1,4 +1,4 @@
-"""S3 objects with their contents in the temporary database, and direct answers to the plain calls on them.
+"""S3 objects with their contents outside of moto's buffers, and direct answers to the plain calls on them.
 
 Stock moto stores an object in a buffer with a lock, and closes the buffer when another object takes its key: a client
 that reads the old object, or has just put it, gets a 500. Each object also holds 2 KB that are the same for most

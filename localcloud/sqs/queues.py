@@ -98,7 +98,6 @@ class MessageQueue(Generic[Payload]):
     ) -> None:
         self._fifo, self._clock, self._wall, self._record = fifo, clock, wall, QueueRecord(record, wall)
         self._changed = threading.Condition(threading.RLock())
-        self._is_sending_batch = False
         self._closed = False
         self._sequence = 0
         self._duplicates: OrderedDict[str | None, tuple[float, SentMessage]] = OrderedDict()
@@ -114,18 +113,12 @@ class MessageQueue(Generic[Payload]):
 
     @contextmanager
     def sending_batch(self) -> Iterator[None]:
-        """Make the messages that are sent meanwhile visible together, and wake one waiting receive for them.
+        """Make the messages that are sent within the block visible together.
 
-        Otherwise each message would wake another receive, and they would share the batch.
+        A waiting receive then gets as many as it asks for. Otherwise several receives would share the batch.
         """
         with self._changed:
-            self._is_sending_batch, visible = True, self._counts[MessageState.VISIBLE]
-            try:
-                yield
-            finally:
-                self._is_sending_batch = False
-                if self._counts[MessageState.VISIBLE] > visible:
-                    self._changed.notify()
+            yield
 
     def send(
         self,
@@ -194,8 +187,6 @@ class MessageQueue(Generic[Payload]):
                 claimed = self._claim(limit, max_in_flight, retention_seconds)
                 dead = [e for e in claimed if max_receive_count and e.receive_count >= max_receive_count]
                 deliveries = [self._deliver(e, visibility_seconds) for e in claimed if e not in dead]
-                if claimed and self._counts[MessageState.VISIBLE]:  # of a batch that has woken this receive alone
-                    self._changed.notify()
                 if not claimed:
                     now = self._clock()
                     if self._closed or now >= deadline:
@@ -383,7 +374,7 @@ class MessageQueue(Generic[Payload]):
         self._counts[before] -= 1
         self._counts[state] += 1
         self._past.record(self._count())
-        if self._order.record_move(entry, before) and not self._is_sending_batch:
+        if self._order.record_move(entry, before):
             self._changed.notify()
 
     def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:

@@ -868,7 +868,7 @@ def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page
     expect(page.locator(".thumb img[src^='data:']").nth(3)).to_be_attached()
     expect(page.locator(".thumb.ready").nth(3)).to_be_attached()
     expect(page.locator("#facts")).not_to_contain_text("being checked")
-    assert page.evaluate(_PICTURED) < 200, "a file that nobody sees is not drawn"
+    assert page.evaluate(_PICTURED) < 200, "a file out of sight is not drawn"
     for _ in range(20):
         page.mouse.wheel(0, 2_000)
         page.wait_for_timeout(50)

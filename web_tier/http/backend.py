@@ -130,9 +130,9 @@ class Backend:
         self._checked_at, self._faults = float("-inf"), dict[str, str]()
 
     def prepare(self) -> None:
-        """Make what the first image needs and no service is asked for: it would wait 0.15 s for it.
+        """Make what the first image needs, without a call of a service; the first image would wait 0.15 s for it.
 
-        What cannot be made is made by the first image, which reports why it could not.
+        What fails here is tried again by the first image, which reports the error.
         """
         with suppress(SandboxError, BotoCoreError):
             sandboxed_inspect(self.config.web.image_limits, self.config.sandbox.limits).prepare()

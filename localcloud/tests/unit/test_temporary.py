@@ -1,4 +1,4 @@
-"""What grows with the number of images is in the temporary database: memory holds neither contents nor items."""
+"""The temporary database has what grows with images: memory holds no items, and only the newest large contents."""
 
 import copy
 import gc

@@ -157,8 +157,10 @@ export class Batch extends EventTarget {
         this.counts[item.state] -= 1;
         this.counts[state] += 1;
         Object.assign(item, { state, reason, version: item.version + 1 });
-        if (state === "accepted") this.acceptedBytes += item.size;
-        if (state === "accepted") item.blob = null; // a photo that was redrawn is in memory
+        if (state === "accepted") {
+            this.acceptedBytes += item.size;
+            item.blob = null; // a photo that was redrawn is in memory
+        }
         if (state === "refused") {
             this.#takeOut(item);
             this.refused.push(item);
