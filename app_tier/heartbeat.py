@@ -13,6 +13,7 @@ from core.ids import new_id
 from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerEnd, WorkerState
 from services.clock import CLOCK, Clock
 from services.sqs import OutgoingMessage
+from services.threads import DaemonThread
 
 EVERY_SECONDS = 10.0
 
@@ -68,7 +69,7 @@ class Heartbeater:
         self._last = (clock.monotonic(), 0)
         self._stopped = threading.Event()
         # A daemon: a call that hangs must not keep a worker that has ended.
-        self._thread = threading.Thread(target=lambda: self.run(self._stopped.wait), name="heart", daemon=True)
+        self._thread = DaemonThread(self.run, self._stopped.wait, name="heart")
 
     def start(self) -> None:
         """Start the thread."""

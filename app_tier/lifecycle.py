@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from services.errors import FleetsightError, MetadataError
+from services.threads import DaemonThread
 
 if TYPE_CHECKING:
     from core.messages import WorkerEnd
@@ -110,7 +111,7 @@ class StopSignals:
 
     def start(self) -> None:
         """Start the thread; signals that have arrived before are handled now."""
-        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+        DaemonThread(self._wait, name="signals").start()
 
     def end(self, lifetime: Lifetime) -> None:
         """End `lifetime` when a signal arrives."""

@@ -57,6 +57,7 @@ from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.recent_dict import RecentDict
+from services.threads import DaemonThread
 
 MAX_LOADS: Final = 4
 """Bundles that are fetched at once: one that S3 delays must not keep the next one waiting."""
@@ -321,7 +322,7 @@ class LoadedModels:
         elif needs_thread:
             try:
                 self._start_thread(self._load_all)
-            except RuntimeError as error:  # the system has no more threads
+            except (RuntimeError, MemoryError) as error:
                 with self._lock:
                     self._threads -= 1
                 self._on_error(place, error)
@@ -495,4 +496,4 @@ class LoadedModels:
 
 def _start_thread(run: Callable[[], None]) -> None:
     # A daemon: a load that hangs must not keep the process alive.
-    threading.Thread(target=run, name="load", daemon=True).start()
+    DaemonThread(run, name="load").start()

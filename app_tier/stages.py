@@ -12,6 +12,7 @@ from app_tier.recovery import Step, StepRecovery
 from app_tier.task import Task
 from core.messages import Failure
 from services.clock import CLOCK, Clock
+from services.threads import DaemonThread
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class StageThreads(Generic[T]):
     ) -> None:
         self.stage, self._in_flight = stage, recovery.in_flight
         self._step: Step[T] = Step(stage.name, stage.work, refuse, recovery, stage.check)
-        self._threads: list[threading.Thread] = []
+        self._threads: list[DaemonThread] = []
 
     def start(self) -> None:
         """Start the first thread."""
@@ -195,8 +196,7 @@ class StageThreads(Generic[T]):
 
     def _start(self, number: int) -> None:
         # A daemon: a thread that hangs in a decoder must not keep the process alive.
-        name = f"{self.stage.name}-{number}"
-        thread = threading.Thread(target=self._run, args=(number,), name=name, daemon=True)
+        thread = DaemonThread(self._run, number, name=f"{self.stage.name}-{number}")
         thread.start()
         self._threads.append(thread)
 
@@ -207,7 +207,7 @@ class StageThreads(Generic[T]):
                 is_last = True
                 try:
                     self._start(number + 1)
-                except RuntimeError as error:  # the system has no more threads: the others go on
+                except (RuntimeError, MemoryError) as error:  # the others go on
                     _log.warning("a stage has fewer threads", extra={"stage": self.stage.name, "error": str(error)})
             self.process(batch)
             del batch  # or a thread that waits would keep the model of its last image in memory

@@ -6,7 +6,6 @@ service is asked, while botocore is imported and the queues are looked up. Nothi
 
 import logging
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from core.logs import set_level
 from core.sandbox.process import PoolUnavailableError
 from core.sandbox.zygote import Zygote
 from services.errors import FleetsightError, MetadataError
+from services.threads import DaemonThread
 
 if TYPE_CHECKING:
     from app_tier.worker import Worker
@@ -107,7 +107,7 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
         is_protected=is_kept,
     )
     if name is not None:
-        threading.Thread(target=watch_notices, args=(metadata, worker.lifetime), name="notices", daemon=True).start()
+        DaemonThread(watch_notices, metadata, worker.lifetime, name="notices").start()
     return worker
 
 
@@ -133,7 +133,7 @@ def open_model(config: Config) -> tuple[LoadedModel, Sizing]:
         # A network prepares itself for its first image, which takes as long as another one. Here that costs no time:
         # meanwhile other threads import botocore, and receive the first message.
         blank = np.zeros((1, 3, *spec.input_shape), np.float32)
-        threading.Thread(target=engine.infer, args=(blank,), name="first-image", daemon=True).start()
+        DaemonThread(engine.infer, blank, name="first-image").start()
     return LoadedModel(bundle, engine, sizing.batch_size), sizing
 
 

@@ -16,6 +16,7 @@ from app_tier.task import Delivery, Task, new_task
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.sqs import BATCH, OutgoingMessage, Queue
+from services.threads import DaemonThread
 
 PRIORITY_SHARE = 0.1
 """The share of the messages in flight up to which a group's messages have priority, and all such messages together.
@@ -379,7 +380,7 @@ class VisibilityExtender:
         self._visibility_seconds, self._max_step_seconds = visibility_seconds, max_step_seconds
         self._calling = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="extender", daemon=True)
+        self._thread = DaemonThread(self._run, name="extender")
 
     def start(self) -> None:
         """Start the thread."""

@@ -1,7 +1,6 @@
 """The worker: its parts, its queues and buckets, and the order in which everything ends."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
+from services.threads import DaemonThread
 
 MAX_CALLS_SECONDS = 900.0
 """Longest time of the calls of one step, with the retries of botocore and obstore (some 5 minutes a call)."""
@@ -88,7 +88,7 @@ class Worker:
             self._pipeline.submit,
             idle_seconds=config.worker.idle_seconds,
         )
-        self._receiving = threading.Thread(target=receiver.run, name="receive", daemon=True)
+        self._receiving = DaemonThread(receiver.run, name="receive")
         self._heartbeater = Heartbeater(
             classifier.worker,
             lambda: WorkerStats(
@@ -144,9 +144,13 @@ def report_failed_start(config: Config, worker: str, reason: str) -> None:
         Heartbeater(worker, lambda: WorkerStats(end="failed", reason=reason), responses.send).send_last()
 
     # A daemon, for the same reason as the heartbeater's thread.
-    thread = threading.Thread(target=send, name="heart", daemon=True)
-    thread.start()
-    thread.join(REPORT_SECONDS)
+    thread = DaemonThread(send, name="heart")
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        _log.warning("a heartbeat could not be sent", extra={"error": str(error)})
+    else:
+        thread.join(REPORT_SECONDS)
 
 
 def open_services(config: Config) -> Services:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from core.config import TracingSettings
 from core.tracing import is_sampled, span_id, trace_id
+from services.threads import DaemonThread
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -94,9 +95,13 @@ class SpanExporter:
             provider, self._provider, self.is_enabled = self._provider, None, False
         if provider is not None:
             # OpenTelemetry's own limit is half a minute.
-            closing = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
-            closing.start()
-            closing.join(EXPORT_SECONDS)
+            closing = DaemonThread(provider.shutdown, name="last-spans")
+            try:
+                closing.start()
+            except (RuntimeError, MemoryError):
+                _log.warning("the last spans could not be exported", exc_info=True)
+            else:
+                closing.join(EXPORT_SECONDS)
 
     def _export(self, span: Span) -> None:
         provider = self._open()

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -18,8 +17,9 @@ from core.config import load_config
 from core.logs import JsonFormatter, levels_of
 from core.sandbox.pool import require_limits
 from services.endpoint import APP_ID
+from services.threads import DaemonThread
 from web_tier.http.backend import backend_of
-from web_tier.http.memory import collect_less_often, is_exhausted, return_freed_memory
+from web_tier.http.memory import collect_less_often, return_freed_memory
 from web_tier.http.metrics import SharedFiles
 from web_tier.http.middleware import PROXY
 from web_tier.results.services import result_services_of
@@ -129,8 +129,9 @@ def post_worker_init(worker: Any) -> None:
     it again.
     """
     _receive_stops()
-    if is_exhausted():
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)
     collect_less_often()
-    threading.Thread(target=backend_of(worker.wsgi).prepare, name="prepare", daemon=True).start()
+    try:
+        DaemonThread(backend_of(worker.wsgi).prepare, name="prepare").start()
+    except (RuntimeError, MemoryError):
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
     result_services_of(worker.wsgi).is_stopping = lambda: not worker.alive

@@ -272,16 +272,17 @@ MAY_READ_IT = {"services/clock.py", "services/clients.py", "services/json_calls.
 """The clock itself, and what AWS or a library compares with the machine's clock."""
 
 
-def test_no_process_of_the_server_reads_the_clock_of_the_machine() -> None:
+@pytest.mark.parametrize(
+    ("pattern", "places"),
+    [(CLOCK_OF_THE_MACHINE, MAY_READ_IT), (re.compile(r"threading\.Thread\("), set())],
+    ids=["the clock of the machine", "a start of a thread that may not end"],
+)
+def test_the_server_does_in_few_modules_what_is_easily_wrong(pattern: re.Pattern[str], places: set[str]) -> None:
     modules = (
         file for folder in ("services", "core", "web_tier", "app_tier") for file in (ROOT / folder).rglob("*.py")
     )
-    found = {
-        str(file.relative_to(ROOT))
-        for file in modules
-        if CLOCK_OF_THE_MACHINE.search(file.read_text(encoding="utf-8"))
-    }
-    assert found == MAY_READ_IT
+    found = {str(file.relative_to(ROOT)) for file in modules if pattern.search(file.read_text(encoding="utf-8"))}
+    assert found == places
 
 
 def test_no_test_asserts_how_long_something_took() -> None:

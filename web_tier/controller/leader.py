@@ -27,6 +27,7 @@ from prometheus_client import Counter
 
 from services.backoff import Backoff
 from services.lease import Lease, Tenure
+from services.threads import DaemonThread
 
 _log = logging.getLogger(__name__)
 
@@ -109,9 +110,7 @@ class LoopGroup:
         tenure = Tenure(lease.holder, lease.token, lease.moved_at, self.active)
         self._threads = [
             # Daemons, so that a call that hangs cannot keep a process alive that must stop.
-            threading.Thread(
-                target=run_loop, args=(loop, tenure, self._stopped.wait, failures), name=loop.name, daemon=True
-            )
+            DaemonThread(run_loop, loop, tenure, self._stopped.wait, failures, name=loop.name)
             for loop in new_loops(tenure)
         ]
         for thread in self._threads:

@@ -6,7 +6,6 @@ rebinding). Requests are answered one after another.
 """
 
 import logging
-import threading
 from http import HTTPStatus
 from http.server import HTTPServer
 from typing import Any, Final
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import MetricsHandler
 
 from core.config import is_loopback
+from services.threads import DaemonThread
 
 LOOPBACK: Final = "127.0.0.1"
 PATH: Final = "/metrics"
@@ -62,7 +62,7 @@ def serve_metrics(registry: CollectorRegistry, port: int) -> HTTPServer | None:
             error.strerror,
         )
         return None
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    DaemonThread(server.serve_forever, name="metrics").start()
     return server
 
 

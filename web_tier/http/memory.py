@@ -10,7 +10,6 @@ images of 1.2 MB at once in two processes: 387 MB at the peak and 285 MB afterwa
 150 MB with them.
 """
 
-import _thread
 import ctypes
 import gc
 import threading
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from services.errors import FleetsightError
+from services.threads import DaemonThread
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
@@ -29,9 +29,6 @@ ARENAS = 4
 COLLECT_AFTER = 20_000
 """Number of new objects after which the interpreter collects garbage. Most requests leave no cycles. With the default
 of 700, collections took a tenth of a process's CPU time."""
-
-BEGIN_SECONDS = 10.0
-"""Maximum time until a new thread starts, on a busy machine."""
 
 WAIT_SECONDS = 60.0
 """Maximum time for which a request waits until a limiter has memory."""
@@ -52,16 +49,12 @@ def collect_less_often() -> None:
 
 
 def is_exhausted() -> bool:
-    """Return True if this process has no memory for one more thread, which every upload needs.
-
-    `Thread.start` would wait for ever for a thread that has no memory to begin.
-    """
-    has_begun = threading.Event()
+    """Return True if this process has no memory for one more thread, which every upload needs."""
     try:
-        _thread.start_new_thread(has_begun.set, ())
+        DaemonThread(lambda: None, name="probe").start()
     except (RuntimeError, MemoryError):
         return True
-    return not has_begun.wait(BEGIN_SECONDS)
+    return False
 
 
 class BusyError(FleetsightError):

@@ -14,6 +14,7 @@ from core.ids import ImageRef
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from services.clock import CLOCK, Clock
+from services.threads import DaemonThread
 
 MIN_POLL_SECONDS = 0.01
 MAX_POLL_SECONDS = 0.05
@@ -46,13 +47,13 @@ class ResultWaiter:
     def wait(self, ref: ImageRef, seconds: float) -> ClassificationResult | None:
         """Return the result of `ref` as soon as it exists, or None if none exists within `seconds`."""
         waiter: Future[ClassificationResult] = Future()
-        with self._lock:
-            self._waiters.setdefault(ref, []).append(waiter)
-            self._newest_at = self.clock.monotonic()
-            if not self._polling:
-                self._polling = True
-                threading.Thread(target=self._poll_while_waiting, name="result-waiter", daemon=True).start()
         try:
+            with self._lock:
+                self._waiters.setdefault(ref, []).append(waiter)
+                self._newest_at = self.clock.monotonic()
+                if not self._polling:
+                    DaemonThread(self._poll_while_waiting, name="result-waiter").start()
+                    self._polling = True
             return waiter.result(seconds)
         except TimeoutError:
             return None

@@ -1,9 +1,11 @@
 """The pipeline: channels, stages, batches, and the steps that fetch images and publish results."""
 
+import _thread
 import threading
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
+from itertools import count
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import example, given
@@ -108,18 +110,24 @@ def test_a_stage_works_on_as_many_items_at_once_as_it_has_threads(items: int, at
     assert sorted(done, key=tasks.index) == tasks
 
 
-def test_a_stage_goes_on_with_fewer_threads_if_the_system_has_no_more(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def no_thread_left(_call: object, _args: object) -> NoReturn:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("start_next", [no_thread_left, lambda _call, _args: 0], ids=["none left", "it never begins"])
+def test_a_stage_goes_on_with_fewer_threads_if_the_next_does_not_start(
+    start_next: Callable[[object, object], int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks, done = [new_task(each) for each in deliveries(3)], list[Task[None]]()
-    stage, start = stage_threads(tasks, done.extend), threading.Thread.start
+    stage, start, starts = stage_threads(tasks, done.extend), _thread.start_new_thread, count()
 
-    def start_first(thread: threading.Thread) -> None:
-        if thread.name != "test-0":
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    def start_first(call: Callable[[], object], args: tuple[()]) -> int:
+        if next(starts) == 0:
+            return start(call, args)
+        monkeypatch.setattr("services.threads.BEGIN_SECONDS", 0.0)
+        return start_next(call, args)
 
-    monkeypatch.setattr(threading.Thread, "start", start_first)
+    monkeypatch.setattr("_thread.start_new_thread", start_first)
     stage.start()
     assert stage.stop(DEADLINE_SECONDS)
     assert done == tasks

@@ -34,6 +34,7 @@ from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
+from services.threads import DaemonThread
 from web_tier.controller.results_file import ResultsFileWriter
 from web_tier.features.notifications.webhooks import WebhookMessage, send_webhook
 
@@ -127,7 +128,7 @@ class Notifier:
     results_files: ResultsFileWriter
     tenure: Tenure
     clock: Clock = CLOCK
-    start: Callable[[Callable[[], None]], None] = lambda run: threading.Thread(target=run, daemon=True).start()
+    start: Callable[[Callable[[], None]], None] = lambda run: DaemonThread(run, name="notify").start()
     _due: dict[PendingJob, float] = field(default_factory=dict, init=False)
     _sending: dict[str, str] = field(default_factory=dict, init=False)
     """Jobs with messages that are being sent, each with its owner."""
