@@ -59,7 +59,7 @@ from fleetsight_client.output import (
 )
 from fleetsight_client.photos import PHOTO_COLUMNS, PhotoReader, photo_columns
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
-from fleetsight_client.rows import SCHEMAS, RowLayout, row_of
+from fleetsight_client.rows import RowLayout, row_of
 from fleetsight_client.shrinking import Shrinker
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.sources import SourceClassification
@@ -162,15 +162,6 @@ class _EpilogCommand(click.Command):
         formatter.write_paragraph()
         for line in (self.epilog or "").splitlines():
             formatter.write(f"{line}\n")
-
-
-schema_option = click.option(
-    "--schema",
-    type=click.Choice([str(each) for each in SCHEMAS]),
-    default=str(SCHEMAS[0]),
-    show_default=True,
-    help="Version of the columns; 1 is that of earlier releases (path, right), and ends with the next one.",
-)
 
 
 def api_command(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[P, None]:
@@ -296,7 +287,6 @@ def _interruptible() -> Iterator[threading.Event]:
     metavar="FILE",
     help="Results: FILE.csv, .jsonl, .parquet, .md.json, .coco.json, .labelstudio.json, .camtrap-dp.zip; - is CSV.",
 )
-@schema_option
 @click.option("--columns", metavar="NAMES", help=f"Add columns from the photos' EXIF: {', '.join(PHOTO_COLUMNS)}.")
 @click.option(
     "--camtrap-package",
@@ -453,7 +443,6 @@ class _Options:
     finish_by: datetime | None
     only: Path | None
     out: str | None
-    schema: str
     columns: str | None
     camtrap_package: Path | None
     timezone: str | None
@@ -483,9 +472,8 @@ class _Options:
 
     def layout(self, files: FileList | None) -> RowLayout:
         """Return the columns of the file of results, those of a manifest and of photos last."""
-        schema = int(self.schema)
-        further = {**further_columns(files, schema), **photo_columns(self.columns or "")}
-        return RowLayout(schema, {**further, **({} if self.group_by is None else EVENT_COLUMNS)})
+        further = {**further_columns(files), **photo_columns(self.columns or "")}
+        return RowLayout({**further, **({} if self.group_by is None else EVENT_COLUMNS)})
 
     @property
     def fields(self) -> JobFields:
@@ -740,16 +728,15 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
     show_default=True,
     help="FILE.csv, .jsonl, .parquet, .md.json or .labelstudio.json; - is CSV.",
 )
-@schema_option
 @api_command
-def results(client: ApiClient, *, job: str, out: str, schema: str) -> None:
+def results(client: ApiClient, *, job: str, out: str) -> None:
     """Write the results of a job, in the order of its images."""
     check_output(out)
     if format_of(out) in SIZED | TIMED:
         raise click.UsageError("This format has data of the photos: write it with fleetsight classify.")
     client.status(job)
     is_complete = True
-    with ResultRowsFile(out, layout=RowLayout(int(schema))) as file:
+    with ResultRowsFile(out) as file:
         for result in client.results(job):
             is_complete &= result["status"] == "done"
             file.write(row_of(str(result["filename"]), job, result, result.get("truth")))

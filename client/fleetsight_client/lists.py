@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fleetsight_client.folders import MISSING_SIZE, SUFFIXES, FolderError, FoundFile, SkipReason
 from fleetsight_client.names import printable, shown_name
-from fleetsight_client.rows import BODY_NAMES, COLUMNS, EARLIER_COLUMNS, RowLayout
+from fleetsight_client.rows import BODY_NAMES, COLUMNS
 from fleetsight_client.systems import SYSTEM_FOLDERS, length_of_root
 from fleetsight_client.tables import FILE_COLUMNS, TableError, lines_of, place_of, read_table
 
@@ -212,7 +212,7 @@ def _check_header(manifest: Path, header: Sequence[str], reserved: Sequence[str]
     names = [printable(each) for each in header]
     if len(names) > MAX_MANIFEST_COLUMNS:
         raise TableError(f"{manifest} has {len(names):,} columns: keep at most {MAX_MANIFEST_COLUMNS}")
-    counts, taken = Counter(names), {*COLUMNS, *EARLIER_COLUMNS, *BODY_NAMES, *reserved}
+    counts, taken = Counter(names), {*COLUMNS, *BODY_NAMES, *reserved}
     for at, name in enumerate(names):
         if not name or counts[name] > 1 or (name in taken and at != place):
             raise TableError(
@@ -228,7 +228,7 @@ def split_source(source: str) -> tuple[str, str | None]:
     return (source, None) if first is None else ("/".join(parts[:first]), "/".join(parts[first:]))
 
 
-def further_columns(manifest: FileList | None, schema: int) -> dict[str, type]:
+def further_columns(manifest: FileList | None) -> dict[str, type]:
     """Return the columns that a manifest adds to results: all, but for a column of files that results have."""
     names = () if manifest is None else manifest.columns
-    return {name: str for name in names if name not in RowLayout(schema).columns}
+    return {name: str for name in names if name not in COLUMNS}

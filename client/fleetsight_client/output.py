@@ -25,7 +25,7 @@ from fleetsight_client.formats import (
     label_studio_writer,
     megadetector_writer,
 )
-from fleetsight_client.rows import EARLIER_COLUMNS, SCHEMAS, ResultRow, RowLayout, safe_cell
+from fleetsight_client.rows import ResultRow, RowLayout, safe_cell
 
 PARQUET_ROWS: Final = 5_000
 """Rows that are written together."""
@@ -178,17 +178,16 @@ class ResultRowsFile:
         """Check that a file that is continued has these columns.
 
         Raises:
-            OutputError: it was begun with other ones, such as by an earlier release.
+            OutputError: it was begun with other ones, such as by other options.
         """
         if kind == "jsonl":
             is_same = not first_line
             with suppress(ValueError, TypeError):  # it is no JSON, or no object
-                is_same = is_same or ("right" in json.loads(first_line)) == (self.layout.schema != SCHEMAS[0])
+                is_same = is_same or {"filename", *self.layout.further} <= {*json.loads(first_line)}
         else:
             is_same = not first_line or next(csv.reader([first_line])) == [*map(safe_cell, self.layout.columns)]
         if not is_same:
-            schema = ", or add --schema 1 if an earlier release began it" if self.layout.schema == SCHEMAS[0] else ""
-            raise OutputError(f"--out {self.out} has other columns: name another file{schema}")
+            raise OutputError(f"--out {self.out} has other columns: name another file")
 
     def write(self, row: ResultRow) -> None:
         """Write a row.
@@ -275,9 +274,7 @@ def _parquet_writer(file: IO[bytes], layout: RowLayout) -> RowWriter:
     arrow = _pyarrow()
     kinds = {int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_(), datetime: arrow.timestamp("us", "UTC")}
     types = {each.name: (*get_args(each.type), str)[0] for each in fields(ResultRow)}
-    names = {name: types.get(EARLIER_COLUMNS.get(name, name), str) for name in layout.columns} | {**layout.further}
-    if layout.schema != SCHEMAS[0]:
-        names |= dict.fromkeys(("accepted_at", "recorded_at"), str)
+    names = {name: types.get(name, str) for name in layout.columns} | {**layout.further}
     schema = arrow.schema([(name, kinds.get(kind, arrow.string())) for name, kind in names.items()])
     writer = arrow.parquet.ParquetWriter(file, schema)
     rows = list[dict[str, Any]]()

@@ -61,22 +61,10 @@ class ResultRow:
 
 
 COLUMNS: Final = tuple(each.name for each in fields(ResultRow) if each.name not in {"further", "body"})
-"""Columns of schema 2; a test compares them with the server's."""
-
-EARLIER_COLUMNS: Final[Mapping[str, str]] = (
-    {"path": "filename"}
-    | {name: name for name in ("status", "label", "score", "error_code", "error_message", "image_id", "job_id")}
-    | {name: name for name in ("model", "model_digest", "accepted_at", "recorded_at", "cached")}
-    | {f"{name}_{place}": f"{name}_{place}" for place in range(2, 2 + FURTHER_LABELS) for name in ("label", "score")}
-    | {"truth": "truth", "right": "correct"}
-)
-"""Columns of schema 1, which the next release ends, by the present columns."""
+"""Columns of the results; a test compares them with the server's."""
 
 BODY_NAMES: Final = ("top", "error", "timings", "retrying", "requested_again")
 """Names in the objects of JSON Lines that are no columns."""
-
-SCHEMAS: Final = (2, 1)
-"""Versions of the columns, the present one first."""
 
 UNSURE: Final = "unsure"
 """The decision on an image if the score of its label is too low."""
@@ -88,32 +76,23 @@ NOT_SENT: Final = "not_sent"
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """What a file of results has of each row: the columns of a schema, then further ones."""
+    """What a file of results has of each row: `COLUMNS`, then further ones."""
 
-    schema: int = SCHEMAS[0]
     further: Mapping[str, type] = field(default_factory=dict)
     """Names and types of the further columns."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return (*(COLUMNS if self.schema == SCHEMAS[0] else EARLIER_COLUMNS), *self.further)
+        return (*COLUMNS, *self.further)
 
     def cells(self, row: ResultRow) -> dict[str, Any]:
         """Return the columns of a row by name, times as `datetime`."""
         further = {name: row.further.get(name) for name in self.further}
-        if self.schema == SCHEMAS[0]:
-            return {name: getattr(row, name) for name in COLUMNS} | further
-        earlier: dict[str, Any] = {name: getattr(row, now) for name, now in EARLIER_COLUMNS.items()}
-        is_missing = row.error_code in {NOT_FOUND, NOT_SENT}
-        earlier["status"] = "missing" if is_missing else row.status.replace("refused", "rejected")
-        times = {name: row.body.get(name) for name in ("accepted_at", "recorded_at")}
-        return earlier | times | further
+        return {name: getattr(row, name) for name in COLUMNS} | further
 
     def body(self, row: ResultRow) -> dict[str, Any]:
         """Return the object of a row in JSON Lines: as the server's `results.jsonl` has it, then further columns."""
-        if self.schema != SCHEMAS[0]:
-            return self.cells(row)
         own = {name: getattr(row, name) for name in ("filename", "status", "truth", "correct", "job_id")}
         if not row.body:
             nothing = dict.fromkeys(

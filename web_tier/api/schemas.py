@@ -132,7 +132,6 @@ class JobLinks(ApiBody):
     results: str
     results_csv: str
     results_jsonl: str
-    results_json: str = Field(description="Deprecated, as the operation is.", json_schema_extra={"deprecated": True})
     results_file: str
     images_zip: str
     min_scores: str
@@ -153,7 +152,6 @@ class JobLinks(ApiBody):
             results=f"{here}/results",
             results_csv=f"{here}/results.csv",
             results_jsonl=f"{here}/results.jsonl",
-            results_json=f"{here}/results.json",
             results_file=f"{here}/results/file",
             images_zip=f"{here}/images.zip",
             min_scores=f"{here}/min-scores",
@@ -419,13 +417,6 @@ class ResultsBody(ApiBody):
         return cls(
             job_id=job_id, results=tuple(ImageBody.from_result(item) for item in page.items), next=page.next_after
         )
-
-
-class AllResultsBody(ApiBody):
-    """All of a job's images that are wanted, with their results."""
-
-    job_id: str
-    results: tuple[ImageBody, ...]
 
 
 class GoneImage(ApiBody):

@@ -21,14 +21,12 @@ from services.clock import utc_now
 from services.errors import NotFoundError
 from web_tier.api.schemas import (
     ROOT,
-    AllResultsBody,
     BorderOfDoubt,
     CreateJob,
     ForecastBody,
     ImageRetryOutcome,
     Index,
     JobBody,
-    JobLinks,
     JobsPage,
     JobStatusBody,
     ResultsBody,
@@ -42,7 +40,7 @@ from web_tier.auth.job_access import UserJobs, bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
-from web_tier.http.openapi import FILE, FORM, ApiResponse, mark_deprecated, operation
+from web_tier.http.openapi import FILE, FORM, ApiResponse, operation
 from web_tier.http.parameters import clean_job_name, job_name_of_time, known_id, known_ref
 from web_tier.http.parsing import (
     ArchiveQuery,
@@ -63,7 +61,7 @@ from web_tier.http.quotas import QuotaScope
 from web_tier.http.rate_limits import current_quota_scope, remaining_quota
 from web_tier.http.routes import Routes
 from web_tier.results.archive import label_of, truth_of, zip_parts
-from web_tier.results.export import JSON_LINES, ImageBody, attachment, csv_lines, json_lines, json_object
+from web_tier.results.export import JSON_LINES, ImageBody, attachment, csv_lines, json_lines
 from web_tier.results.progress import blocked_reason, job_costs
 from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
@@ -452,10 +450,7 @@ def job_results_csv(job_id: str) -> Response:
     """
     query = parse_query(CsvQuery)
     job, results = _wanted_results(job_id, query)
-    answer = _download(job, query.written(csv_lines(results)), "csv", "text/csv; charset=utf-8")
-    if query.is_deprecated:
-        mark_deprecated(answer, "job_results_csv")
-    return answer
+    return _download(job, query.written(csv_lines(results)), "csv", "text/csv; charset=utf-8")
 
 
 @api.get("/jobs/<job_id>/results.jsonl", right=Right.READ, reads_shared_jobs=True)
@@ -466,24 +461,6 @@ def job_results_jsonl(job_id: str) -> Response:
     """Read all results as JSON Lines."""
     job, results = _wanted_results(job_id, parse_query(FilterQuery))
     return _download(job, json_lines(results), "jsonl", JSON_LINES)
-
-
-@api.get("/jobs/<job_id>/results.json", right=Right.READ)
-@operation(
-    ApiResponse(200, "All images with their results, in the order of their ids.", AllResultsBody),
-    tag="Results",
-    query=FilterQuery,
-    deprecated=True,
-)
-def job_results_json(job_id: str) -> Response:
-    """Read all results as one JSON object.
-
-    Deprecated: the next version has `results.jsonl` only, with the same bodies, one on each line.
-    """
-    job, results = _wanted_results(job_id, parse_query(FilterQuery))
-    answer = _download(job, json_object(job_id, results), "json", "application/json")
-    mark_deprecated(answer, "job_results_json", JobLinks.for_job(job_id).results_jsonl)
-    return answer
 
 
 @api.get("/jobs/<job_id>/images.zip", right=Right.READ, reads_shared_jobs=True)

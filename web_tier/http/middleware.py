@@ -83,7 +83,7 @@ PREFLIGHT: Mapping[str, str] = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent",
     "Access-Control-Max-Age": "600",
 }
-EXPOSED_HEADERS = "Content-Disposition, Deprecation, Link, Location, Retry-After, traceresponse, X-Request-Id"
+EXPOSED_HEADERS = "Content-Disposition, Link, Location, Retry-After, traceresponse, X-Request-Id"
 
 MAX_LOGGED_PATH: Final = 256
 """Characters of a path in the log; a client that asks for long ones would push other lines out of it."""

@@ -7,13 +7,12 @@ from its docstring, schemas from the models of requests and responses.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from flask import Flask, Response, url_for
+from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
@@ -33,8 +32,6 @@ also go straight to the bucket: ask for forms (`uploads`), send them, commit.
 
 Where people sign in, each request carries a token: `Authorization: Bearer TOKEN`.
 
-A deprecated operation or parameter works for one more release. Its answer has the header `Deprecation` (RFC 9745).
-
 An error response is problem JSON (RFC 9457): `type` is stable and for programs, `detail` says what to do, and the log
 contains `trace_id`. A request may name its trace by a `traceparent` header (W3C Trace Context)."""
 
@@ -53,9 +50,6 @@ Schema = dict[str, Any]
 Model = type[BaseModel]
 Schemas = Mapping[tuple[Any, JsonSchemaMode], Schema]
 View = TypeVar("View", bound=Callable[..., Any])
-
-DEPRECATED_AT: Final = datetime(2026, 11, 25, tzinfo=UTC)
-"""When the deprecated parts of the API became so: they answer for one more release."""
 
 SECURITY_SCHEMES: Mapping[str, Any] = {
     "bearer": {
@@ -106,7 +100,6 @@ class ApiOperation:
     parameters: Mapping[str, Model]
     bodies: Mapping[str, Model | Mapping[str, Any]]
     problems: frozenset[int]
-    deprecated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +123,6 @@ def operation(
     header: Model | None = None,
     body: Model | Mapping[str, Model | Mapping[str, Any]] | None = None,
     problems: Iterable[int] = (),
-    deprecated: bool = False,
 ) -> Callable[[View], View]:
     """Describe a route in the OpenAPI document; its docstring becomes summary and description.
 
@@ -142,7 +134,6 @@ def operation(
         header: model of the parameters in headers.
         body: model of the JSON body, or models and schemas by media type; a request has one of them.
         problems: statuses of problems that do not follow from parameters and body.
-        deprecated: whether the next release ends it; see `mark_deprecated`.
     """
     bodies = body if isinstance(body, Mapping) else {} if body is None else {JSON: body}
     parameters = {place: model for place, model in (("query", query), ("header", header)) if model is not None}
@@ -159,25 +150,10 @@ def operation(
             parameters=parameters,
             bodies=bodies,
             problems=frozenset(statuses),
-            deprecated=deprecated,
         )
         return view
 
     return describe
-
-
-def mark_deprecated(answer: Response, name: str, successor: str | None = None) -> None:
-    """Add the headers of a deprecated operation, or of one with a deprecated parameter, to its answer (RFC 9745).
-
-    Args:
-        answer: of the operation.
-        name: operationId, which names its place on the page of the API.
-        successor: address that has the same answer in another form, if there is one.
-    """
-    answer.headers["Deprecation"] = f"@{DEPRECATED_AT.timestamp():.0f}"
-    answer.headers.add("Link", f'<{url_for("api_docs.page")}#{name}>; rel="deprecation"; type="text/html"')
-    if successor is not None:
-        answer.headers.add("Link", f'<{successor}>; rel="successor-version"')
 
 
 def api_routes(app: Flask) -> list[ApiRoute]:
@@ -235,8 +211,6 @@ def _operation(route: ApiRoute, schemas: Schemas) -> Schema:
                 content[media_type] = {"schema": schemas[body, "validation"]}
                 required |= any(field.is_required() for field in body.model_fields.values())
         described["requestBody"] = {"required": required, "content": content}
-    if operation.deprecated:
-        described["deprecated"] = True
     if any(response.content == EVENTS for response in operation.responses):
         described["x-stream"] = True
     return described
@@ -254,8 +228,6 @@ def _parameters(route: ApiRoute) -> Iterator[Schema]:
                 del schema["default"]
             schema.pop("title", None)
             described = {"name": name, "in": place, "description": schema.pop("description", ""), "required": False}
-            if schema.pop("deprecated", False):
-                described["deprecated"] = True
             yield described | {"schema": shown | schema}
 
 

@@ -17,7 +17,7 @@ from werkzeug.exceptions import BadRequest, UnprocessableEntity
 from core.ids import ULID_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.http.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
-from web_tier.results.export import BYTE_ORDER_MARK, Separator, with_separator
+from web_tier.results.export import BYTE_ORDER_MARK
 from web_tier.results.query import FilterState, ResultsFilter
 
 MAX_PAGE = 1_000
@@ -69,20 +69,10 @@ class CsvOptions(Query):
     bom: bool = Field(
         default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
     )
-    separator: Separator = Field(
-        default="comma",
-        description="Deprecated: the next version has commas only. With `semicolon`, numbers have a decimal comma.",
-        json_schema_extra={"deprecated": True},
-    )
-
-    @property
-    def is_deprecated(self) -> bool:
-        """Whether the query has the deprecated parameter."""
-        return "separator" in self.model_fields_set
 
     def written(self, lines: Iterable[str]) -> Iterator[str]:
         """Return lines of CSV with these options."""
-        return chain([BYTE_ORDER_MARK] if self.bom else [], with_separator(lines, self.separator))
+        return chain([BYTE_ORDER_MARK] if self.bom else [], lines)
 
 
 class ForecastQuery(Query):

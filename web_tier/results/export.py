@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from io import StringIO
-from typing import Final, Literal, Self
+from typing import Final, Self
 from urllib.parse import quote
 
 from pydantic import Field
@@ -91,10 +91,7 @@ A spreadsheet for which a comma is the decimal mark splits cells at semicolons, 
 Japanese and Chinese spreadsheets accept full-width signs, too.
 """
 
-_FORMULA_AFTER_COMMA: Final = re.compile(rf"(?<=,){_FORMULA}")
-"""Where a spreadsheet that expects commas may split a cell of a file with another separator."""
-
-_ESCAPES: Final = re.compile(rf"(?:^|(?<=[,;\t\r\n]))'{_FORMULA}")
+_ESCAPES: Final = re.compile(rf"(?:^|(?<=[;\t\r\n]))'{_FORMULA}")
 
 
 class RequestedAgain(ApiBody):
@@ -171,15 +168,6 @@ def json_lines(results: Iterable[ImageResult]) -> Iterator[str]:
         yield f"{ImageBody.from_result(result).model_dump_json()}\n"
 
 
-def json_object(job_id: str, results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield one JSON object in parts, with a line for each image; `job_id` must be a valid id: it is not escaped."""
-    before = f'{{"job_id":"{job_id}","results":['
-    for result in results:
-        yield f"{before}\n{ImageBody.from_result(result).model_dump_json()}"
-        before = ","
-    yield "]}\n" if before == "," else f"{before}]}}\n"
-
-
 def csv_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the header and a line for each image, with line ends."""
     yield from csv_of([CSV_HEADER])
@@ -197,36 +185,9 @@ def safe_cell(cell: str) -> str:
 
 
 def unescaped_cell(cell: str) -> str:
-    """Return a cell without what `safe_cell` or `with_separator` has added, or as it is."""
+    """Return a cell without what `safe_cell` has added, or as it is."""
     plain = _ESCAPES.sub("", cell)
-    return plain if cell in {safe_cell(plain), _FORMULA_AFTER_COMMA.sub("'", safe_cell(plain))} else cell
-
-
-Separator = Literal["comma", "semicolon", "tab"]
-
-_DECIMAL_COLUMNS: Final = re.compile("score|.*dollars|.*seconds")
-"""Columns of the exports with decimal numbers."""
-
-
-def with_separator(lines: Iterable[str], separator: Separator) -> Iterator[str]:
-    """Yield lines of CSV with another separator; with semicolons, decimal numbers have a decimal comma.
-
-    Deprecated: it serves the parameter `separator` of the API, which the next release ends.
-    """
-    if separator == "comma":
-        yield from lines
-        return
-    header = list[str]()
-    for line in lines:
-        [cells] = csv.reader(StringIO(line, newline=""))
-        header = header or cells
-        if separator == "semicolon":
-            cells = [
-                cell.replace(".", ",") if _DECIMAL_COLUMNS.match(name) else cell
-                for name, cell in zip(header, cells, strict=True)
-            ]
-        escaped = [_FORMULA_AFTER_COMMA.sub("'", cell) for cell in cells]
-        yield from csv_of([escaped], delimiter=";" if separator == "semicolon" else "\t")
+    return plain if cell == safe_cell(plain) else cell
 
 
 def _csv_cells(result: ImageResult) -> dict[str, str]:
@@ -279,10 +240,10 @@ def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
     yield from csv_of(map(safe_cell, cells) for cells in labelled)
 
 
-def csv_of(rows: Iterable[Iterable[str]], delimiter: str = ",") -> Iterator[str]:
+def csv_of(rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """Yield a line of CSV (RFC 4180) for each row, with its line end."""
     buffer = StringIO(newline="")
-    writer = csv.writer(buffer, delimiter=delimiter)
+    writer = csv.writer(buffer)
     for row in rows:
         writer.writerow(row)
         yield buffer.getvalue()

@@ -192,28 +192,6 @@ def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photo
     ]
 
 
-def test_schema_1_has_the_columns_of_earlier_releases(command: Command, photos: Photos, tmp_path: Path) -> None:
-    folder, truth = photos({"a.jpg": b"cat", "b.jpg": REJECTED}), tmp_path / "truth.csv"
-    truth.write_text("a.jpg,cat\n")
-    options = ("--truth", truth, "--schema", "1")
-    assert command("classify", folder, "--out", tmp_path / "r.csv", *options).exit_code == 1
-    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as lines:
-        found = list(csv.DictReader(lines))
-    before = (
-        "path,status,label,score,error_code,error_message,image_id,job_id,model,model_digest,accepted_at,recorded_at"
-    )
-    assert ",".join(found[0]).startswith(f"{before},cached,label_2,score_2,")
-    assert list(found[0])[-2:] == ["truth", "right"]
-    assert [(row["path"], row["status"], row["right"]) for row in found] == [
-        ("a.jpg", "done", "true"),
-        ("b.jpg", "rejected", ""),
-    ]
-    assert found[0]["accepted_at"] == "2026-11-24T00:00:00+00:00"
-    assert command("classify", folder, "--out", tmp_path / "r.jsonl", *options).exit_code == 1
-    lines_of_json = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert [list(line) for line in lines_of_json] == [list(found[0])] * 2
-
-
 def test_json_lines_have_the_images_of_the_api_and_times_are_those_of_the_servers_csv(
     api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
 ) -> None:
@@ -228,20 +206,17 @@ def test_json_lines_have_the_images_of_the_api_and_times_are_those_of_the_server
     assert rows(tmp_path / "r.csv")["a.jpg"]["recorded_at"] == "2026-11-24 00:00:01"
 
 
-@pytest.mark.parametrize(("first", "second"), [("1", "2"), ("2", "1")])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_a_file_of_results_is_not_continued_with_other_columns(
-    first: str, second: str, suffix: str, tmp_path: Path
-) -> None:
+def test_a_file_of_results_is_not_continued_with_other_columns(suffix: str, tmp_path: Path) -> None:
     out, row = str(tmp_path / f"r.{suffix}"), ResultRow(filename="a.jpg", status="done")
-    with ResultRowsFile(out, layout=RowLayout(int(first))) as file:
+    with ResultRowsFile(out) as file:
         file.write(row)
     with (
         pytest.raises(OutputError, match="has other columns"),
-        ResultRowsFile(out, file.end_of_file, RowLayout(int(second))),
+        ResultRowsFile(out, file.end_of_file, RowLayout({"site": str})),
     ):
         pass
-    with ResultRowsFile(out, file.end_of_file, RowLayout(int(first))) as again:
+    with ResultRowsFile(out, file.end_of_file) as again:
         again.write(row)
     assert again.end_of_file > file.end_of_file
 

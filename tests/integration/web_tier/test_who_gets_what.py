@@ -189,7 +189,6 @@ ROUTES = (
     Route("DELETE", f"{API_JOB}/notification", program(204)),
     Route("GET", f"{API_JOB}/results", program()),
     Route("GET", f"{API_JOB}/results.csv", program()),
-    Route("GET", f"{API_JOB}/results.json", program()),
     Route("GET", f"{API_JOB}/results.jsonl", program()),
     Route("GET", f"{API_JOB}/results/file", program()),
     Route("GET", f"{API_JOB}/images.zip", program()),

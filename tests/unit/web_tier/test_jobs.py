@@ -12,7 +12,6 @@ from zipfile import ZipFile
 
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import job_folder, merged_key, new_id
@@ -169,7 +168,7 @@ def test_filtered_pages_have_every_match_once(client: FlaskClient, store: JobSto
 
 
 @pytest.mark.parametrize("query", ["state=x", "min_score=2", "min_score=nan", "max_score=-1", "label="])
-@pytest.mark.parametrize("form", ["", ".csv", ".jsonl", ".json"])
+@pytest.mark.parametrize("form", ["", ".csv", ".jsonl"])
 def test_an_invalid_filter_is_named(client: FlaskClient, job: Job, form: str, query: str) -> None:
     answer = client.get(f"/api/v1/jobs/{job.job_id}/results{form}?{query}")
     assert query.split("=", maxsplit=1)[0] in problem(answer, 400)
@@ -181,56 +180,7 @@ def test_a_csv_has_a_byte_order_mark_only_on_request(client: FlaskClient, store:
     answers = [client.get(f"{address}{query}") for query in ("", "?bom=true")]
     assert answers[0].data.startswith(b"image_id,filename")
     assert answers[1].data == b"\xef\xbb\xbf" + answers[0].data
-    assert not [answer for answer in answers if "Deprecation" in answer.headers]
     assert "bom" in problem(client.get(f"{address}?bom=perhaps"), 400)
-
-
-# Deprecated: results.json and the parameter separator of CSVs
-
-
-def deprecation(answer: TestResponse) -> tuple[str | None, list[str]]:
-    """Return the date of a deprecated answer (RFC 9745) and its links."""
-    return answer.headers.get("Deprecation"), answer.headers.getlist("Link")
-
-
-def test_another_separator_is_deprecated_and_works(client: FlaskClient, store: JobStore, job: Job) -> None:
-    add_images(store, job, "a;b.jpg")
-    address = f"/api/v1/jobs/{job.job_id}/results.csv"
-    excel = client.get(f"{address}?separator=semicolon&bom=true")
-    assert excel.data.startswith(b"\xef\xbb\xbfimage_id;filename")
-    assert b'"a;b.jpg"' in excel.data
-    assert deprecation(excel) == ("@1795564800", ['</api#job_results_csv>; rel="deprecation"; type="text/html"'])
-    assert client.get(f"{address}?separator=tab").data.startswith(b"image_id\tfilename")
-    assert "separator" in problem(client.get(f"{address}?separator=pipe"), 400)
-
-
-def test_one_json_object_of_all_results_is_deprecated_and_works(
-    client: FlaskClient, store: JobStore, job: Job
-) -> None:
-    address = f"/api/v1/jobs/{job.job_id}/results"
-    assert client.get(f"{address}.json").get_json() == {"job_id": job.job_id, "results": []}
-    one, _ = add_images(store, job, "a.jpg", "b\u2028.jpg")
-    put_results(store, job, done(one))
-    answer = client.get(f"{address}.json")
-    assert answer.get_json() == {"job_id": job.job_id, "results": client.get(address).get_json()["results"]}
-    assert answer.headers["Content-Disposition"] == "attachment; filename=holiday.json"
-    assert deprecation(answer) == (
-        "@1795564800",
-        [
-            '</api#job_results_json>; rel="deprecation"; type="text/html"',
-            f'<{address}.jsonl>; rel="successor-version"',
-        ],
-    )
-
-
-def test_the_api_document_marks_what_is_deprecated(client: FlaskClient) -> None:
-    found = set()
-    for path, methods in client.get("/api/v1/openapi.json").get_json()["paths"].items():
-        for operation in methods.values():
-            found |= {path} if operation.get("deprecated") else set()
-            found |= {f"{path}?{each['name']}" for each in operation["parameters"] if each.get("deprecated")}
-    job = "/api/v1/jobs/{job_id}"
-    assert found == {f"{job}/results.json", f"{job}/results.csv?separator", "/api/v1/costs.csv?separator"}
 
 
 def test_a_zip_has_the_kept_images_that_match(
@@ -463,7 +413,7 @@ def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, job: Job
     [image] = upload(client, job, ("a.jpg", picture())).get_json()["accepted"]
     base = f"/api/v1/jobs/{job.job_id}"
     assert client.delete(base).status_code == 204
-    for path in ("", "/results", "/results.csv", "/results.jsonl", "/results.json", "/results/file"):
+    for path in ("", "/results", "/results.csv", "/results.jsonl", "/results/file"):
         problem(client.get(base + path), 404)
     problem(client.get(f"{base}/images/{image['image_id']}"), 404)
     problem(client.delete(base), 404)

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta, timezone
 from io import StringIO
@@ -21,7 +20,7 @@ from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth import job_access
 from web_tier.results import query
-from web_tier.results.export import CSV_HEADER, ImageBody, Separator, csv_lines, safe_cell, with_separator
+from web_tier.results.export import CSV_HEADER, ImageBody, csv_lines, safe_cell
 from web_tier.results.query import (
     ImageResult,
     JobModels,
@@ -185,12 +184,8 @@ def image(filename: str) -> ImageRecord:
     return ImageRecord(ImageRef(new_id(), new_id()), filename, "key", 10, NOW)
 
 
-DELIMITERS: Mapping[Separator, str] = {"comma": ",", "semicolon": ";", "tab": "\t"}
-
-
-def rows(*results: ImageResult, separator: Separator = "comma") -> list[dict[str, str]]:
-    lines = "".join(with_separator(csv_lines(results), separator))
-    return list(csv.DictReader(StringIO(lines, newline=""), delimiter=DELIMITERS[separator]))
+def rows(*results: ImageResult) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO("".join(csv_lines(results)), newline="")))
 
 
 def test_every_image_has_a_row_in_each_state() -> None:
@@ -234,14 +229,6 @@ def test_a_row_has_up_to_five_labels_and_when_the_result_came() -> None:
     )
 
 
-def test_scores_have_a_decimal_comma_where_semicolons_separate() -> None:
-    one = image("a;b,c.jpg")
-    [row] = rows(ImageResult(one, done(one, "cat", 0.5)), separator="semicolon")
-    assert (row["filename"], row["score"]) == ("a;b,c.jpg", "0,500000")
-    [row] = rows(ImageResult(one, done(one, "cat", 0.5)), separator="tab")
-    assert (row["filename"], row["score"]) == ("a;b,c.jpg", "0.500000")
-
-
 @pytest.mark.parametrize(
     "name", ["=cmd()", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1+1.png", "\uff0b1", "\uff0d1", "\uff20A1"]
 )
@@ -249,11 +236,10 @@ def test_s15_no_name_is_taken_for_a_formula(name: str) -> None:
     assert safe_cell(name) == f"'{name}"
 
 
-@given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12), st.sampled_from(list(DELIMITERS)))
-def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str, separator: Separator) -> None:
-    line = "".join(with_separator(csv_lines([ImageResult(image(name), None)]), separator)).partition("\r\n")[2]
-    splits = "[;\t\r\n]" if separator == "comma" else "[,;\t\r\n]"
-    cells = [cell.strip('"') for cell in re.split(splits, line)]
+@given(st.text(alphabet="=+-@\uff1d\uff0b\uff0d\uff20;\t\n\r,'\"a1", max_size=12))
+def test_s15_no_name_holds_a_formula_wherever_a_spreadsheet_splits_it(name: str) -> None:
+    line = "".join(csv_lines([ImageResult(image(name), None)])).partition("\r\n")[2]
+    cells = [cell.strip('"') for cell in re.split("[;\t\r\n]", line)]
     assert not [cell for cell in cells if cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))]
 
 
@@ -262,12 +248,9 @@ def test_s15_a_name_with_semicolons_is_unchanged_without_formula() -> None:
     assert safe_cell("a;=1+1.png") == "a;'=1+1.png"
 
 
-@given(
-    st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50),
-    st.sampled_from(list(DELIMITERS)),
-)
-def test_any_name_comes_back_from_the_csv_as_it_was_shown(name: str, separator: Separator) -> None:
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=50))
+def test_any_name_comes_back_from_the_csv_as_it_was_shown(name: str) -> None:
     named = image(name)
-    [row] = rows(ImageResult(named, None), separator=separator)
+    [row] = rows(ImageResult(named, None))
     assert row["filename"].replace("'", "") == name.replace("'", "")
     assert not row["filename"].startswith(("=", "+", "-", "@"))

@@ -11,7 +11,7 @@ from services.clock import utc_now
 from web_tier.auth.permissions import Right
 from web_tier.features.costs.report import MAX_REPORT_DAYS, CostLine, CostReport, Grouping, csv_lines, visible_reports
 from web_tier.http.bodies import ApiBody
-from web_tier.http.openapi import ApiResponse, mark_deprecated, operation
+from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import MAX_PAGE, CsvOptions, Query, json_response, parse_query
 from web_tier.http.routes import Routes
 
@@ -146,6 +146,4 @@ def costs_csv() -> Response:
     answer = Response(text, content_type="text/csv; charset=utf-8")
     name = f"costs-{report.days[-1].isoformat()}-{report.days[0].isoformat()}-by-{report.by}.csv"
     answer.headers.set("Content-Disposition", "attachment", filename=name)
-    if query.is_deprecated:
-        mark_deprecated(answer, "costs_csv")
     return answer
