@@ -30,7 +30,7 @@ from web_tier.controller.job_counts import ImageStatuses, JobCounts
 _log = logging.getLogger(__name__)
 
 MAX_IMAGES = 10_000_000
-"""Images with a status that is kept in memory, over all jobs; 27 bytes each. Beyond it, unfinished jobs are
+"""Images with a status that is kept in memory, over all jobs; 17 bytes each. Beyond it, unfinished jobs are
 forgotten, too, and read again for their next result."""
 MAX_ANSWERED = 1_000_000
 """Of these, images of jobs in which all have their results: what may still come for those is a repeat."""

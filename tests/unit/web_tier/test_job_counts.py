@@ -55,19 +55,35 @@ def test_statuses_are_those_of_a_dictionary(
     assert statuses.last(len(ids) + 1) == ""
 
 
-def test_an_image_of_a_large_job_takes_less_than_fifty_bytes() -> None:
-    """At most an eighth of the images are not packed yet."""
+def test_an_image_of_a_large_job_takes_less_than_twenty_five_bytes() -> None:
+    """All but the last ones are packed, and a list has some room to grow."""
     statuses, images = ImageStatuses(), 40_000
     for _ in range(images):
         statuses[new_id()] = None
     recent = sum(sys.getsizeof(key) for key in statuses._recent) + sys.getsizeof(statuses._recent)
-    assert (sys.getsizeof(statuses._ids) + sys.getsizeof(statuses._codes) + recent) / images < 50
+    assert (sys.getsizeof(statuses._ids) + sys.getsizeof(statuses._codes) + recent) / images < 25
     for image_id in statuses.between("", None)[:-100]:
         statuses.remove(image_id)
     assert statuses.last(101) == ""
     assert len(statuses._codes) == 100, "removed images take none"
 
 
-def test_an_id_of_another_length_is_refused_with_its_value() -> None:
-    with pytest.raises(ValueError, match="'short'"):
-        ImageStatuses()["short"] = None
+def test_images_before_all_others_are_packed_once_they_are_an_eighth() -> None:
+    earlier, later = ([new_id() for _ in range(images)] for images in (3_000, 16_000))
+    statuses = ImageStatuses()
+    for image_id in later:
+        statuses[image_id] = None
+    statuses.last(1)  # packs them
+    for image_id in earlier[:1_999]:
+        statuses[image_id] = None
+    assert len(statuses._recent) == 1_999
+    for image_id in earlier[1_999:]:
+        statuses[image_id] = None
+    assert len(statuses._recent) < 1_000
+
+
+@pytest.mark.parametrize("text", ["short", "8" * 26, "0" * 25 + "u", "0" * 25 + "_"])
+def test_a_text_that_is_no_id_is_refused_with_its_value(text: str) -> None:
+    with pytest.raises(ValueError, match=repr(text)):
+        ImageStatuses()[text] = None
+    assert text not in ImageStatuses()
