@@ -28,6 +28,7 @@ from moto.moto_api import recorder
 from localcloud.extensions import APPLICATIONS
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
+from localcloud.temporary import TemporaryStorageError
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
@@ -72,7 +73,7 @@ call_counter = CallCounter()
 
 
 class CountedCalls:
-    """WSGI middleware that counts each signed request, which `aws` answers."""
+    """WSGI middleware that counts each signed request, which `aws` answers; 503 if a temporary file fails."""
 
     def __init__(self, aws: WsgiApp, counted: CallCounter) -> None:
         self._aws, self._counted = aws, counted
@@ -87,6 +88,8 @@ class CountedCalls:
         except WouldWaitError:
             is_made = False
             raise
+        except TemporaryStorageError as error:
+            return error_response(environ, service or "s3", ErrorReason.UNAVAILABLE, str(error)).send(start_response)
         finally:
             if service and is_made:
                 self._counted.record(service, operation_of(service, environ), kinds)

@@ -1,60 +1,95 @@
-"""The temporary database of this process: items of tables, and contents of objects but for the newest large ones.
+"""The temporary files of this process: a database of items, objects and small contents, and a file of large contents.
 
-So memory grows little with the number of images. SQLite keeps the database in its cache, and from `CACHE_KIB` on in a
-file without a name, which ends with the process (https://www.sqlite.org/inmemorydb.html#temp_db). Nothing in it is
-durable: a state has records of its own.
+So memory does not grow with the number of images: what is read again soon is in the system's page cache. The files
+have no name and end with the process (https://www.sqlite.org/inmemorydb.html#temp_db). Nothing in them is durable: a
+state has records of its own.
 """
 
+import ctypes
 import functools
+import logging
+import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
+from tempfile import TemporaryFile
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
-CACHE_KIB: Final = 8_192
-"""Size of SQLite's cache in KiB, which is what the database takes of the memory."""
+log = logging.getLogger(__name__)
 
-PIECE_BYTES: Final = 256 * 1024 * 1024
-"""Largest content in bytes of one row; SQLite refuses a row of more than 1,000,000,000."""
+LOG_SECONDS: Final = 60.0
+"""Shortest time in seconds from a line of the log about failed files to the next: clients repeat their calls."""
 
-RECENT_BYTES: Final = 128 * 1024 * 1024
-"""Size of the large contents that stay in memory; to write and read one of 3 MB takes 9 ms of CPU."""
+PIECE_BYTES: Final = 1024 * 1024 * 1024
+"""Most bytes that one call reads or writes; Linux transfers at most 2 GiB."""
 
 LARGE_BYTES: Final = 32 * 1024
-"""Size from which a content is large, as photos are and results are not."""
+"""Size from which a content is large: to write a photo of 3 MB takes SQLite 8 ms of CPU, and the file less than 1."""
 
-_SCHEMA: Final = f"""
+BLOCK_BYTES: Final = 4_096
+"""Large contents begin at multiples of this, so that the file system can free their blocks."""
+
+# SQLite's cache of 8,192 KiB is what the database takes of the memory.
+_SCHEMA: Final = """
 PRAGMA page_size = 16384;
-PRAGMA cache_size = -{CACHE_KIB};
+PRAGMA cache_size = -8192;
 PRAGMA temp_store = FILE;
 PRAGMA journal_mode = MEMORY;
-CREATE TABLE contents (
-    number INTEGER NOT NULL, piece INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (number, piece)
-) WITHOUT ROWID;
+PRAGMA recursive_triggers = ON;  -- a row that is replaced is deleted, too
+CREATE TABLE contents (number INTEGER PRIMARY KEY, content BLOB, start INTEGER, size INTEGER);
 CREATE TABLE items (
     owner INTEGER NOT NULL, partition BLOB NOT NULL, sort BLOB NOT NULL, attributes BLOB NOT NULL,
     PRIMARY KEY (owner, partition, sort)
 ) WITHOUT ROWID;
+CREATE TABLE objects (
+    owner INTEGER NOT NULL, name BLOB NOT NULL, content INTEGER NOT NULL, attributes BLOB NOT NULL,
+    PRIMARY KEY (owner, name)
+) WITHOUT ROWID;
+CREATE TRIGGER object_deleted AFTER DELETE ON objects BEGIN
+    DELETE FROM contents WHERE number = old.content AND has_no_reader(old.content);
+END;
+CREATE TRIGGER content_deleted AFTER DELETE ON contents WHEN old.size IS NOT NULL BEGIN
+    SELECT free(old.start, old.size);
+END;
 """
+
+_FREE_BLOCKS: Final = 3
+"""Mode of fallocate: FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE."""
+
+
+def folder() -> str:
+    """Return the folder of the temporary files, as SQLite chooses its own (https://www.sqlite.org/tempfiles.html)."""
+    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108  # nosec B108 (the files have no names)
+    return next((each for each in named if each and os.access(each, os.W_OK | os.X_OK)), ".")
+
+
+class TemporaryStorageError(Exception):
+    """Raised when a temporary file cannot be written or read: its disk is full or fails."""
 
 
 class TemporaryDatabase:
     """A database that ends with its process; threads may share it, but not a process that was forked.
 
     Attributes:
+        lock: held by each statement; a caller may hold it for several.
         on_failure: called with the error if the disk is full or fails, before it is raised.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self._file = TemporaryFile(dir=folder(), buffering=0)  # noqa: SIM115 (it ends with the process)
+        self._end = 0
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.create_function("free", 2, self._free)
+        self._connection.create_function("has_no_reader", 1, has_no_reader)
         self._connection.executescript(_SCHEMA)
         self._later = deque[tuple[str, tuple[Any, ...]]]()
         self.on_failure: Callable[[Exception], object] = lambda _error: None
-        self._numbers = count()
+        self._numbers, self._log_at = count(), 0.0
 
     def new_number(self) -> int:
         """Return a number that names rows, and that no earlier call has returned."""
@@ -62,10 +97,13 @@ class TemporaryDatabase:
 
     def execute(self, statement: str, *values: Any) -> list[Any]:
         """Execute a statement and return its rows."""
-        with self._lock, self._failures():
-            while self._later:
-                self._connection.execute(*self._later.popleft())
-            return self._connection.execute(statement, values).fetchall()
+        with self.lock:
+            try:
+                while self._later:
+                    self._connection.execute(*self._later.popleft())
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
 
     def execute_later(self, statement: str, *values: Any) -> None:
         """Execute a statement before the next one; for destructors, which may run in the middle of any call."""
@@ -73,96 +111,115 @@ class TemporaryDatabase:
 
     def rows(self, statement: str, *values: Any) -> Iterator[Any]:
         """Yield the rows of a statement; other threads wait until the iterator has ended or is closed."""
-        with self._lock, self._failures():
-            yield from self._connection.execute(statement, values)
+        with self.lock:
+            try:
+                yield from self._connection.execute(statement, values)
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            self.on_failure(error)
-            raise
-
-
-class Contents:
-    """Contents of objects by their number: the newest large ones in memory, since most are read and deleted soon."""
-
-    def __init__(self, database: TemporaryDatabase) -> None:
-        self._database, self._lock = database, threading.Lock()
-        self._recent, self._recent_bytes = dict[int, bytes](), 0
-        self._forgotten = deque[int]()
-
-    def add(self, content: bytes) -> int:
+    def add_content(self, content: bytes) -> int:
         """Store a content and return its number."""
-        number = self._database.new_number()
-        with self._lock:
-            while self._forgotten:
-                self._delete(self._forgotten.popleft())
-            if len(content) < LARGE_BYTES:
-                self._write(number, content)
-                return number
-            self._recent[number] = content
-            self._recent_bytes += len(content)
-            while self._recent_bytes > RECENT_BYTES:
-                oldest = next(iter(self._recent))
-                self._write(oldest, self._recent[oldest])
-                self._recent_bytes -= len(self._recent.pop(oldest))
+        number, size = self.new_number(), len(content)
+        if size < LARGE_BYTES:
+            self.execute("INSERT INTO contents VALUES (?, ?, NULL, NULL)", number, content)
+            return number
+        with self.lock:
+            start = self._end
+            self._end += -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        left, at = memoryview(content), start
+        try:
+            while left:
+                written = os.pwrite(self._file.fileno(), left[:PIECE_BYTES], at)
+                left, at = left[written:], at + written
+        except OSError as error:
+            self._free(start, size)
+            raise self._failure(error) from error
+        self.execute("INSERT INTO contents VALUES (?, NULL, ?, ?)", number, start, size)
         return number
 
-    def read(self, number: int) -> bytes:
+    def content(self, number: int) -> bytes:
         """Return a content."""
-        with self._lock:
-            recent = self._recent.get(number)
-        if recent is not None:
-            return recent
-        pieces = self._database.execute("SELECT content FROM contents WHERE number = ? ORDER BY piece", number)
-        return b"".join(piece for (piece,) in pieces)
+        [(content, start, size)] = self.execute("SELECT content, start, size FROM contents WHERE number = ?", number)
+        if start is None:
+            return bytes(content)
+        starts = range(start, start + size, PIECE_BYTES)
+        try:
+            pieces = [os.pread(self._file.fileno(), min(PIECE_BYTES, start + size - at), at) for at in starts]
+        except OSError as error:
+            raise self._failure(error) from error
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def forget(self, number: int) -> None:
-        """Delete a content when the next one is added; for destructors, which may run in the middle of any call."""
-        self._forgotten.append(number)
+    def _free(self, start: int, size: int) -> None:
+        """Return blocks of the file to the file system; those of one that cannot are lost until the process ends."""
+        blocks = -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        _library().fallocate(self._file.fileno(), _FREE_BLOCKS, ctypes.c_int64(start), ctypes.c_int64(blocks))
 
-    def _write(self, number: int, content: bytes) -> None:
-        for piece, start in enumerate(range(0, max(1, len(content)), PIECE_BYTES)):
-            part = content[start : start + PIECE_BYTES]
-            self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", number, piece, part)
+    def _failure(self, error: Exception) -> TemporaryStorageError:
+        self.on_failure(error)
+        failure = TemporaryStorageError(
+            f"the temporary files in {folder()} cannot be written or read ({error}): free space there, or name "
+            "another folder in TMPDIR and start again"
+        )
+        if time.monotonic() >= self._log_at:
+            log.critical("%s", failure)
+            self._log_at = time.monotonic() + LOG_SECONDS
+        return failure
 
-    def _delete(self, number: int) -> None:
-        if (recent := self._recent.pop(number, None)) is None:
-            self._database.execute("DELETE FROM contents WHERE number = ?", number)
-        else:
-            self._recent_bytes -= len(recent)
+
+@functools.cache
+def _library() -> Any:
+    return ctypes.CDLL(None)
 
 
 @functools.cache
 def database() -> TemporaryDatabase:
-    """Return the database of this process, created at the first call: after the server has forked."""
+    """Return the database of this process, which its first use creates."""
     return TemporaryDatabase()
 
 
-@functools.cache
-def contents() -> Contents:
-    """Return the contents of this process, as `database`."""
-    return Contents(database())
-
-
 class StoredContent:
-    """Bytes outside of the objects of moto; they are deleted with the last reference to this object."""
+    """Bytes outside of the objects of moto.
 
-    __slots__ = ("_number",)
+    They are deleted with the last reference to this object, or with their row of the table `objects`, whichever is
+    later: a reader of a replaced or deleted object still gets its content.
+    """
 
-    def __init__(self, content: bytes) -> None:
-        self._number = contents().add(content)
+    __slots__ = ("__weakref__", "has_row", "number")
+
+    def __init__(self, number: int, *, has_row: bool) -> None:
+        self.number, self.has_row = number, has_row
+        _readers[number] = self
+
+    @classmethod
+    def create(cls, content: bytes) -> "StoredContent":
+        """Store bytes."""
+        return cls(database().add_content(content), has_row=False)
+
+    @classmethod
+    def of_row(cls, number: int) -> "StoredContent":
+        """Return the content of a row; the caller has held the lock since it read the row."""
+        return _readers.get(number) or cls(number, has_row=True)
 
     def read(self) -> bytes:
         """Return the bytes."""
-        return contents().read(self._number)
+        return database().content(self.number)
 
     def __deepcopy__(self, _memo: Any) -> "StoredContent":
-        """Return this object, which never changes."""
+        """Return this object, whose bytes never change."""
         return self
 
     def __del__(self) -> None:
-        """Delete the bytes."""
-        contents().forget(self._number)
+        """Delete the bytes, unless a row has them."""
+        if not self.has_row:
+            database().execute_later("DELETE FROM contents WHERE number = ?", self.number)
+
+
+_readers: WeakValueDictionary[int, StoredContent] = WeakValueDictionary()
+
+
+def has_no_reader(number: int) -> bool:
+    """Return whether no `StoredContent` reads a content, whose row is deleted; one that does deletes it later."""
+    if (reader := _readers.get(number)) is None:
+        return True
+    reader.has_row = False
+    return False

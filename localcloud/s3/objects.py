@@ -1,15 +1,13 @@
-"""S3 objects with their contents outside of moto's buffers, and direct answers to the plain calls on them.
+"""S3 objects in temporary files, not in moto's buffers, and direct answers to the plain calls on them.
 
 Stock moto stores an object in a buffer with a lock, and closes the buffer when another object takes its key: a client
-that reads the old object, or has just put it, gets a 500. Each object also holds 2 KB that are the same for most
-objects.
+that reads the old object, or has just put it, gets a 500.
 
 A plain call puts or gets a whole object, or deletes objects, in a bucket without configuration. The objects are
 moto's own, so all other calls see them. Stock moto answers every call with an unusual header, query, key or bucket,
 and every error.
 """
 
-import functools
 import hashlib
 import re
 import threading
@@ -25,6 +23,7 @@ from localcloud.clock import utc_now
 from localcloud.dispatch import DirectRequest, DirectResponse, read_body, request_id
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
+from localcloud.s3.stored_keys import StoredKeys, shared_metadata
 from localcloud.state.recorder import recorder
 from localcloud.temporary import StoredContent
 
@@ -60,6 +59,7 @@ _COMMON = {
     "lock_until": None,
     "model_name": "s3::keyrestore",
     "multipart": None,
+    "stored_keys": None,
     "website_redirect_location": None,
 }
 """Attributes of most objects, stored once in the class; an instance has only those that differ."""
@@ -92,10 +92,15 @@ PATCHES = Patches()
 )
 def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, **given: Any) -> None:
     """Store the content, and the attributes that differ from those of most objects."""
-    self.name, self.bucket_name, self.account_id = name, given.pop("bucket_name", None), account_id
-    self.region_name, self.partition = region_name, get_partition(region_name)
-    self.last_modified = utc_now().replace(tzinfo=None)
-    self._metadata = shared_metadata((("Content-Type", _DEFAULT_TYPE),))
+    vars(self).update(
+        name=name,
+        bucket_name=given.pop("bucket_name", None),
+        account_id=account_id,
+        region_name=region_name,
+        partition=get_partition(region_name),
+        last_modified=utc_now().replace(tzinfo=None),
+        _metadata=shared_metadata((("Content-Type", _DEFAULT_TYPE),)),
+    )
     self.value = value
     for parameter, own in given.items():
         attribute = _ATTRIBUTES.get(parameter, parameter)
@@ -103,16 +108,27 @@ def init(self: Any, name: str, value: bytes, account_id: str, region_name: str, 
             setattr(self, attribute, own)
 
 
-@functools.lru_cache(maxsize=1_000)
-def shared_metadata(metadata: tuple[tuple[str, str], ...]) -> LowercaseDict:
-    """Return this metadata, once for all objects that have it; it must not be changed."""
-    return LowercaseDict(metadata)
+@PATCHES.replace(f"{_KEY}.__setattr__", "changes only the object in memory")
+def set_attribute(self: Any, name: str, value: Any) -> None:
+    """Set an attribute, and write an object that its bucket has as a row."""
+    object.__setattr__(self, name, value)
+    if self.stored_keys is not None and name != "_tick":  # which each read sets
+        self.stored_keys.write(self)
+
+
+@PATCHES.wrap("moto.s3.models:FakeBucket.__init__", "has all objects in memory")
+def init_bucket(
+    original: Any, self: Any, name: str, account_id: str, region_name: str, bucket_namespace: str | None = None
+) -> None:
+    """Keep the objects in the temporary database; the usual ACL of bucket and objects is one."""
+    original(self, name, account_id, region_name, bucket_namespace)
+    self.keys, self.acl = StoredKeys(), FakeKey.acl
 
 
 @PATCHES.wrap(f"{_KEY}.set_metadata", "has a dictionary for each object")
 def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False) -> None:
     """Set metadata of this object only."""
-    self._metadata = LowercaseDict(self._metadata)
+    vars(self)["_metadata"] = LowercaseDict(self._metadata)
     original(self, type(metadata)(metadata), replace)  # which removes from it
     self._metadata = shared_metadata(tuple(self._metadata.items()))
 
@@ -120,7 +136,7 @@ def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False)
 def store_content(self: Any, content: bytes | str) -> None:
     """Replace the content; readers of the old content keep it."""
     stored = content.encode() if isinstance(content, str) else bytes(content)
-    self._content, self.contentsize = StoredContent(stored), len(stored)
+    vars(self).update(_content=StoredContent.create(stored), contentsize=len(stored))
 
 
 PATCHES.append(
@@ -135,8 +151,8 @@ PATCHES.append(
 
 @PATCHES.replace(f"{_KEY}.__getstate__", "expects a buffer and a lock")
 def getstate(self: Any) -> dict[str, Any]:
-    """Return all attributes; a copy shares the content."""
-    return dict(self.__dict__)
+    """Return all attributes; a copy shares the content, and is not in the bucket."""
+    return {name: value for name, value in vars(self).items() if name != "stored_keys"}
 
 
 @PATCHES.replace(f"{_KEY}.__setstate__", "expects a buffer and a lock")
@@ -192,6 +208,20 @@ def put_object_tagging(original: Any, self: Any, key: Any, tags: Any) -> Any:
     """Set the tags of an object, and record it."""
     recorder.object_changes(self, key.bucket_name, key.name)
     return original(self, key, tags)
+
+
+@PATCHES.wrap(
+    f"{_BACKEND}.list_objects_v2",
+    "reads every object of the bucket for each page",
+    "self bucket prefix delimiter continuation_token start_after max_keys",
+)
+def list_objects_v2(original: Any, self: Any, bucket: Any, **asked: Any) -> Any:
+    """Return a page of a list, which costs as much as it holds; stock moto answers one with a delimiter."""
+    if asked["delimiter"] or not isinstance(bucket.keys, StoredKeys):
+        return original(self, bucket, **asked)
+    token, most = asked["continuation_token"], asked["max_keys"]
+    after = self._pagination_tokens.get(token) if token else asked["start_after"]
+    return self._truncate_result(bucket.keys.page(asked["prefix"] or "", after or "", most + 1), most)
 
 
 _COPYING = threading.local()
@@ -309,23 +339,24 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     content = read_body(request.environ)
     if len(content) != int(length):  # the client disconnected: a partial object must not be stored
         return DirectResponse([("Connection", "close")], status="400 Bad Request")
+    shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
+    described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
     condition = request.environ.get("HTTP_IF_NONE_MATCH")
     signed = request.environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")  # which `SignedCalls` has compared with the body
     etag = signed[:ETAG_DIGITS] if _SHA256.fullmatch(signed) else None
     with _CREATING if condition else nullcontext():
-        if condition and (condition != "*" or backend.get_object(bucket.name, key) is not None):
+        if condition and (condition != "*" or key in bucket.keys):
             return None
-        stored = backend.put_object(bucket.name, key, content, storage="STANDARD", etag=etag)
-    shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
-    described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
-    stored._metadata = shared_metadata(tuple(described.items()))
-    stored.set_acl(bucket.acl)
+        recorder.object_changes(backend, bucket.name, key)
+        stored = FakeKey(key, content, request.account, backend.region_name, etag=etag, bucket_name=bucket.name)
+        stored._metadata, stored.acl = shared_metadata(tuple(described.items())), bucket.acl
+        bucket.keys.setlist(key, [stored])
     set_tags(backend, stored, tags)
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 
-def _get(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
-    stored = backend.get_object(bucket.name, key)
+def _get(_request: DirectRequest, _backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse | None:
+    stored = bucket.keys.get(key)
     if type(stored) is not FakeKey or stored.storage_class != "STANDARD" or stored.checksum_algorithm:
         return None
     described = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 from localcloud.launch import LocalCloud
 from localcloud.state.folder import DATABASE
 from localcloud.state.store import connect, load
-from localcloud.temporary import RECENT_BYTES
+from localcloud.temporary import LARGE_BYTES
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
 from localcloud.tests.support.processes import children_of
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -266,11 +266,10 @@ def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_los
     s3.put_object(Bucket="full", Key="too large", Body=bytes(1_000_000))
 
 
-def test_older_contents_are_in_a_nameless_file_in_the_folder_of_the_state(kept: KeptCloud) -> None:
+def test_large_contents_are_in_a_nameless_file_in_the_folder_of_the_state(kept: KeptCloud) -> None:
     s3 = kept.clients("s3")
     s3.create_bucket(Bucket="large")
-    for name in "abc":
-        s3.put_object(Bucket="large", Key=name, Body=bytes(RECENT_BYTES // 2))
+    s3.put_object(Bucket="large", Key="a", Body=bytes(LARGE_BYTES))
     [server] = children_of(kept.cloud.server_pid)
     names = [str(each.readlink()) for each in Path(f"/proc/{server}/fd").iterdir()]
     assert [name for name in names if name.startswith(f"{kept.state}/") and name.endswith(" (deleted)")]

@@ -1,20 +1,30 @@
-"""The temporary database has what grows with images: memory holds no items, and only the newest large contents."""
+"""The temporary files have what grows with images: memory holds no items, objects or contents."""
 
 import copy
+import errno
 import gc
-import sqlite3
+import os
 from itertools import count
 from typing import Any
 
 import pytest
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
-from moto.s3.models import FakeAcl, S3Backend, s3_backends
+from moto.s3.models import FakeKey, S3Backend, s3_backends
 
 from localcloud import temporary
+from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.temporary import LARGE_BYTES, Contents, StoredContent, TemporaryDatabase, database
-from localcloud.tests.support.wsgi_clients import ClientPair
+from localcloud.temporary import (
+    BLOCK_BYTES,
+    LARGE_BYTES,
+    StoredContent,
+    TemporaryDatabase,
+    TemporaryStorageError,
+    database,
+    folder,
+)
+from localcloud.tests.support.wsgi_clients import ClientPair, WsgiClient
 
 _names = count()
 IMAGES = 200
@@ -23,12 +33,6 @@ IMAGES = 200
 def rows(table: str) -> int:
     """How many rows a table of the database has, after what destructors have left to do."""
     return int(database().execute(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a constant of a test
-
-
-def written_contents() -> int:
-    """How many contents the database has, after what destructors have left to do."""
-    StoredContent(bytes(LARGE_BYTES))
-    return rows("contents")
 
 
 def objects_of(kind: type) -> int:
@@ -46,61 +50,91 @@ def backend() -> S3Backend:
     return found
 
 
+@pytest.mark.parametrize("large_bytes", [0, 100])
 @pytest.mark.parametrize("content", [b"", b"x", b"0123456789", b"01234567"])
-def test_a_content_is_read_as_it_was_also_in_pieces(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_content_is_read_as_it_was_also_in_pieces(
+    content: bytes, large_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(temporary, "PIECE_BYTES", 4)
-    assert StoredContent(content).read() == content
+    monkeypatch.setattr(temporary, "LARGE_BYTES", large_bytes)
+    others = [StoredContent.create(b"other") for _ in range(2)]
+    assert StoredContent.create(content).read() == content
+    assert [each.read() for each in others] == [b"other", b"other"]
 
 
-def test_the_newest_large_contents_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temporary, "RECENT_BYTES", 10)
-    monkeypatch.setattr(temporary, "LARGE_BYTES", 8)
-    own_database = TemporaryDatabase()
-    own = Contents(own_database)
-
-    def written() -> list[bytes]:
-        return [content for (content,) in own_database.execute("SELECT content FROM contents ORDER BY number")]
-
-    numbers = [own.add(content) for content in (b"1 oldest", b"2 middle", b"3 newest")]
-    assert written() == [b"1 oldest", b"2 middle"]
-    small = own.add(b"small")
-    assert (written()[-1], own.read(small)) == (b"small", b"small")
-    own.forget(small)
-    own.forget(numbers[2])
-    own.forget(numbers[0])
-    numbers.append(own.add(b"4 ten more"))
-    assert written() == [b"2 middle"]
-    assert [own.read(number) for number in numbers[1::2]] == [b"2 middle", b"4 ten more"]
+def test_a_deleted_large_content_leaves_no_blocks_on_the_disk() -> None:
+    own = TemporaryDatabase()
+    kept, deleted = (own.add_content(bytes([each]) * (LARGE_BYTES + 1)) for each in (1, 2))
+    own.execute("DELETE FROM contents WHERE number = ?", deleted)
+    os.fsync(own._file.fileno())
+    assert os.fstat(own._file.fileno()).st_blocks * 512 <= LARGE_BYTES + 2 * BLOCK_BYTES
+    assert own.content(kept) == b"\1" * (LARGE_BYTES + 1)
 
 
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
-    before = written_contents()
+    before = rows("contents")
     old = backend.put_object(bucket, "k", b"old")
     held = copy.deepcopy(old)
     backend.put_object(bucket, "k", b"new")
     del old
-    assert (held.value, written_contents()) == (b"old", before + 2)
+    assert (held.value, rows("contents")) == (b"old", before + 2)
     del held
-    assert written_contents() == before + 1
+    assert rows("contents") == before + 1
     backend.delete_object(bucket, "k")
-    assert written_contents() == before
+    assert rows("contents") == before
+    backend.put_object(bucket, "k", b"of a bucket that goes")
+    del backend.buckets[bucket]
+    gc.collect()
+    assert rows("contents") == before
 
 
-def test_an_object_in_memory_has_no_content_and_shares_what_is_equal(moto: ClientPair) -> None:
+def test_memory_holds_no_object_of_a_bucket(moto: ClientPair) -> None:
+    bucket, before = f"temporary-{next(_names)}", objects_of(FakeKey)
+    moto.stock.request("s3", "PUT", f"/{bucket}")
+    for number in range(IMAGES):
+        moto.direct.request("s3", "PUT", f"/{bucket}/{number}", b"content", CONTENT_TYPE="image/png")
+    assert moto.direct.request("s3", "GET", f"/{bucket}/7").headers["content-type"] == "image/png"
+    assert (objects_of(FakeKey), len(s3_backends["123456789012"]["aws"].buckets[bucket].keys)) == (before, IMAGES)
+
+
+def test_a_change_of_an_object_is_written_unless_another_has_replaced_it(backend: S3Backend) -> None:
+    [bucket, *_] = reversed(backend.buckets)
+    keys = backend.buckets[bucket].keys
+    replaced = backend.put_object(bucket, "k", b"old")
+    backend.put_object(bucket, "k", b"new").set_metadata({"Content-Type": "image/png"})
+    replaced.set_metadata({"Content-Type": "image/gif"})
+    assert (keys["k"].value, keys["k"].metadata["content-type"]) == (b"new", "image/png")
+    copy.deepcopy(keys["k"]).set_metadata({"Content-Type": "image/gif"})
+    assert keys["k"].metadata["content-type"] == "image/png"
+
+
+def test_an_object_keeps_its_content_when_its_bucket_begins_to_have_versions(backend: S3Backend) -> None:
+    [bucket, *_] = reversed(backend.buckets)
+    backend.put_object(bucket, "k", b"first")
+    backend.put_bucket_versioning(bucket, "Enabled")
+    backend.put_object(bucket, "k", b"second")
+    keys = backend.buckets[bucket].keys
+    assert [each.value for each in keys.getlist("k")] == [b"first", b"second"]
+    backend.put_object(bucket, "l", b"")
+    backend.delete_object(bucket, "l")
+    assert [each.name for each in keys.page("", "", 9)] == ["k"]
+    for version in keys.getlist("k"):
+        backend.delete_object(bucket, "k", version.version_id)
+    assert "k" not in keys
+
+
+def test_pages_of_a_list_have_each_key_of_the_prefix_once_and_in_order(moto: ClientPair) -> None:
     bucket = f"temporary-{next(_names)}"
     moto.stock.request("s3", "PUT", f"/{bucket}")
-    for name in "ab":
-        moto.direct.request("s3", "PUT", f"/{bucket}/{name}", b"content", CONTENT_TYPE="image/png")
-    kinds = objects_of(FakeAcl)
-    first, second = (s3_backends["123456789012"]["aws"].buckets[bucket].keys[name] for name in "ab")
-    assert bytes not in map(type, vars(first).values())
-    assert first.metadata is second.metadata
+    for name in ("b/3", "a/2", "b/1", "b/2", "b", "c/1"):
+        moto.direct.request("s3", "PUT", f"/{bucket}/{name}", b"x")
     backend = s3_backends["123456789012"]["aws"]
-    backend.put_object(bucket, "c", b"content")
-    assert objects_of(FakeAcl) == kinds
-    second.set_metadata({"Content-Type": "image/gif"})
-    assert (first.metadata["content-type"], second.metadata["content-type"]) == ("image/png", "image/gif")
+    asked = {"prefix": "b/", "delimiter": None, "start_after": None, "max_keys": 2}
+    found, is_cut, token = backend.list_objects_v2(backend.buckets[bucket], continuation_token=None, **asked)
+    rest, is_rest_cut, _ = backend.list_objects_v2(backend.buckets[bucket], continuation_token=token, **asked)
+    assert [each.name for each in [*found, *rest]] == ["b/1", "b/2", "b/3"]
+    assert (is_cut, is_rest_cut) == (True, False)
 
 
 def test_copies_of_an_object_do_not_change_its_metadata(moto: ClientPair) -> None:
@@ -184,8 +218,26 @@ def test_a_table_with_numbers_as_keys_is_sorted_by_their_values(moto: ClientPair
 def test_a_disk_that_fails_is_reported_before_the_error_is_raised() -> None:
     own, failures = TemporaryDatabase(), list[Exception]()
     own.on_failure = failures.append
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(TemporaryStorageError):
         own.execute("SELECT * FROM missing")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(TemporaryStorageError):
         list(own.rows("SELECT * FROM missing"))
     assert len(failures) == 2
+
+
+def test_a_full_disk_is_answered_with_its_folder_and_the_remedy(
+    moto: ClientPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bucket = f"temporary-{next(_names)}"
+    moto.stock.request("s3", "PUT", f"/{bucket}")
+    monkeypatch.setattr(os, "pwrite", fail)
+    client = WsgiClient(CountedCalls(moto.direct._application, CallCounter()))
+    answer = client.request("s3", "PUT", f"/{bucket}/a", bytes(LARGE_BYTES))
+    assert answer.status == 503
+    assert f"temporary files in {folder()} cannot be written" in answer.body.decode()
+    assert "name another folder in TMPDIR" in answer.body.decode()
+    monkeypatch.undo()
+    assert moto.direct.request("s3", "GET", f"/{bucket}/a").status == 404

@@ -1,0 +1,131 @@
+"""The objects of a bucket in the temporary database, by key.
+
+moto has a list of the versions of each key, which takes 700 bytes of memory, and reads all of them for each page of a
+list. Here an object is a row; each read makes an object of its own, whose changes are written as they are made. The
+objects of multipart uploads, and those of a bucket with versions, are in memory, as in moto.
+"""
+
+import functools
+import pickle  # nosec B403 (reads only what this process has written)
+import weakref
+from typing import Any, Final
+
+from moto.s3.models import FakeKey, LowercaseDict
+from moto.s3.utils import _VersionedKeyStore
+
+from localcloud.stored_items import LAST, NEXT
+from localcloud.temporary import StoredContent, database
+
+_NOT_IN_ROW: Final = frozenset({"_content", "_tick", "name", "stored_keys"})
+"""Attributes that an object gets otherwise when it is read, or need not have."""
+
+_ONE: Final = "SELECT content, attributes FROM objects WHERE owner = ? AND name = ?"
+_PAGE: Final = (
+    "SELECT name, content, attributes FROM objects WHERE owner = ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
+)
+_PUT: Final = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)"
+_CHANGE: Final = "UPDATE objects SET attributes = ? WHERE owner = ? AND name = ?"
+_DELETE: Final = "DELETE FROM objects WHERE owner = ? AND name = ? RETURNING content"
+
+
+@functools.lru_cache(maxsize=1_000)
+def shared_metadata(metadata: tuple[tuple[str, str], ...]) -> LowercaseDict:
+    """Return this metadata, once for all objects that have it; it must not be changed."""
+    return LowercaseDict(metadata)
+
+
+class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
+    """The versions of each key; those that are not rows are in the dictionary itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner = database().new_number()
+        delete = "DELETE FROM objects WHERE owner = ?"
+        weakref.finalize(self, database().execute_later, delete, self._owner).atexit = False
+
+    def __sgetitem__(self, key: str) -> list[Any]:
+        """Return the versions of a key; moto's other methods read by this one. Raises `KeyError` without any."""
+        with database().lock:
+            if dict.__contains__(self, key):
+                return list(dict.__getitem__(self, key))
+            if not (found := database().execute(_ONE, self._owner, key.encode())):
+                raise KeyError(key)
+            return [self._key(key, *found[0])]
+
+    def __setitem__(self, key: str, version: Any) -> None:
+        """Add a version."""
+        self.setlist(key, [*self.getlist(key, []), version])
+
+    def setlist(self, key: str, versions: list[Any]) -> None:
+        """Replace the versions of a key."""
+        stored, *others = versions or [None]
+        with database().lock:
+            before: list[Any] = dict.get(self, key, [])
+            if others or type(stored) is not FakeKey or stored._is_versioned or stored.multipart:
+                database().execute(_DELETE, self._owner, key.encode())
+                dict.__setitem__(self, key, versions)
+            else:
+                database().execute(_PUT, self._owner, key.encode(), stored._content.number, _row_of(stored))
+                stored._content.has_row, vars(stored)["stored_keys"] = True, self
+                dict.pop(self, key, None)
+        for version in before:
+            if version not in versions:
+                version.dispose()
+
+    def write(self, changed: FakeKey) -> None:
+        """Write an object that was read from its row, or put, and has changed; if it was replaced, do nothing."""
+        with database().lock:
+            found = database().execute(_ONE, self._owner, changed.name.encode())
+            if found and found[0][0] == changed._content.number:
+                database().execute(_CHANGE, _row_of(changed), self._owner, changed.name.encode())
+
+    def pop(self, key: str) -> None:
+        """Delete the versions of a key; raises `KeyError` without any."""
+        with database().lock:
+            versions: list[Any] = dict.pop(self, key, [])
+            if not database().execute(_DELETE, self._owner, key.encode()) and not versions:
+                raise KeyError(key)
+        for version in versions:
+            version.dispose()
+
+    def page(self, prefix: str, after: str, limit: int) -> list[FakeKey]:
+        """Return up to `limit` objects, by key, whose keys have a prefix and are after another key."""
+        low, high = prefix.encode(), prefix.encode() + LAST
+        low = max(low, after.encode() + NEXT) if after else low
+        with database().lock:
+            rows = database().execute(_PAGE, self._owner, low, high, limit)
+            found = [self._key(name.decode(), *rest) for name, *rest in rows]
+            others: dict[str, Any] = dict.copy(self)
+        newest = [versions[-1] for key, versions in others.items() if low <= key.encode() < high and versions]
+        objects = found + [each for each in newest if isinstance(each, FakeKey)]
+        return sorted(objects, key=lambda stored: stored.name)[:limit]
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether a key has a version."""
+        return self.get(key) is not None
+
+    def __bool__(self) -> bool:
+        """Return whether any key has a version."""
+        return dict.__len__(self) > 0 or bool(self.page("", "", 1))
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        return len(self._self_iterable())
+
+    def _self_iterable(self) -> dict[str, Any]:
+        """Return a dictionary with all keys; moto's other methods look up each."""
+        names = database().execute("SELECT name FROM objects WHERE owner = ?", self._owner)
+        return {name.decode(): [] for (name,) in names} | dict.copy(self)
+
+    def _key(self, name: str, content: int, row: bytes) -> FakeKey:
+        stored: FakeKey = object.__new__(FakeKey)
+        attributes = pickle.loads(row)  # noqa: S301  # nosec B301 (this process has written it)
+        attributes["_metadata"] = shared_metadata(attributes["_metadata"])
+        vars(stored).update(attributes, name=name, _content=StoredContent.of_row(content), stored_keys=self)
+        return stored
+
+
+def _row_of(stored: FakeKey) -> bytes:
+    attributes = {name: value for name, value in vars(stored).items() if name not in _NOT_IN_ROW}
+    attributes["_metadata"] = tuple(attributes["_metadata"].items())
+    return pickle.dumps(attributes, pickle.HIGHEST_PROTOCOL)
