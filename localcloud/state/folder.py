@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from localcloud.access_keys import HEADER_FILE, KEY_FILE, write_private
-from localcloud.state import format_1
 from localcloud.state.store import (
     ACKNOWLEDGED,
     Record,
@@ -72,7 +71,7 @@ class StateFolder:
         Raises:
             StateError: the folder is not a state.
         """
-        if not (path / DATABASE).exists() and not (path / format_1.MARKER).exists():
+        if not (path / DATABASE).exists():
             raise StateError(f"{path} is not a state, since it has no {DATABASE}: name the folder that --state named")
         return cls(path)
 
@@ -90,17 +89,14 @@ class StateFolder:
         return cls(path) if names <= {_LOCK, _PARTIAL, "lost+found"} else cls.existing(path)
 
     def prepare(self) -> None:
-        """Create an empty database unless there is one, or convert a state of format 1; the caller has the lock.
+        """Create an empty database unless there is one; the caller has the lock.
 
         Raises:
             StateError: the disk is full or fails.
-            CorruptedStateError: the state of format 1 is damaged.
         """
         with named_errors(self.path):
             if not self.database.exists():
-                former = format_1.read_state(self.path) if (self.path / format_1.MARKER).exists() else {}
-                create(self.database, _separated(former.values())[1])
-            format_1.remove(self.path)  # only here: a kill before leaves both, and the database counts
+                create(self.database)
 
     def acquire(self, seconds: float = 0.0) -> int:
         """Return a file descriptor with the lock; wait up to `seconds` for a process that ends.
@@ -167,7 +163,6 @@ class StateFolder:
             for name in (*PRIVATE_FILES, DATABASE):
                 for end in (".partial", ACKNOWLEDGED, "-wal", "-shm", ""):
                     (self.path / f"{name}{end}").unlink(missing_ok=True)
-            format_1.remove(self.path)
             synchronize(self.path)
 
     def check(self) -> Counter[str]:
@@ -191,22 +186,11 @@ def restore(file: Path, path: Path) -> StateFolder:
     with named_errors(path):
         if path.exists() and {entry.name for entry in path.iterdir()} - {_LOCK, _PARTIAL}:
             raise StateError(f"{path} is not empty: name a folder that does not exist")
-        found = format_1.read_snapshot(file) if format_1.is_snapshot(file) else load(file)
-        private, records = _separated(found.values())
+        records = load(file)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, content in private.items():
-            write_private(path / name, content)
-        create(folder.database, records)
+        for key in [key for key in records if json.loads(key)[0] == _PRIVATE]:
+            private, name = records.pop(key), json.loads(key)[1]
+            if name in PRIVATE_FILES:
+                write_private(path / name, (private.value or b"").decode())
+        create(folder.database, records.values())
     return folder
-
-
-def _separated(records: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:
-    """Return the private files of a snapshot by name, and its other records."""
-    private, others = dict[str, str](), list[Record]()
-    for record in records:
-        kind, *name = json.loads(record.key)
-        if kind != _PRIVATE:
-            others.append(record)
-        elif name[0] in PRIVATE_FILES:
-            private[name[0]] = (record.value or b"").decode()
-    return private, others

@@ -27,7 +27,7 @@ APPLICATION_ID: Final = 0x466C7374
 """Mark of a database of ours, in the header of its file: "Flst"."""
 
 FORMAT: Final = 2
-"""Version of the format of a state; format 1 was a log of our own."""
+"""Version of the format of a state."""
 
 ACKNOWLEDGED: Final = "-acknowledged"
 """What the name of the file with the number of commits has after that of the database."""

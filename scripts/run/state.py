@@ -49,7 +49,7 @@ class OpenState:
 def open_state(path: Path) -> OpenState:
     """Lock the state in a folder, check it, and let this process use its owner's key.
 
-    An empty folder becomes a state, with a new key; a state of format 1 is converted.
+    An empty folder becomes a state, with a new key.
 
     Raises:
         StateFolderError: another process uses the state, it is damaged, or the folder is something else.
