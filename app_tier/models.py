@@ -34,7 +34,6 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -49,11 +48,9 @@ from app_tier.engines import LoadedModel, open_engine, weights_bytes
 from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
-from core.bundle_facts import PUBLISHED
 from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError
 from core.config import Config
 from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure
-from core.published_bundles import has_copy
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.recent_dict import RecentDict
@@ -131,28 +128,13 @@ class ModelOpener:
                 f"{in_bucket} is no place for a bundle: users' images or workers' results are there"
             )
         else:
-            bundle = self._fetch_from_s3(in_bucket, wanted.pin)
+            bundle = fetch_bundle(Clients(self._config.aws.endpoint()).s3, in_bucket, sha256=wanted.pin)
         if bundle.digest != wanted.digest:
             raise BundleDigestError(f"{wanted.place} has the bundle {bundle.digest}, not {wanted.digest}")
         return bundle
 
     def _is_among_images_or_results(self, place: Place) -> bool:
-        names = self._config.names
-        is_published = place.bucket == names.output_bucket and place.key.startswith(f"{PUBLISHED}/")
-        return place.bucket in {names.input_bucket, names.output_bucket} and not is_published
-
-    def _fetch_from_s3(self, place: Place, pin: str | None) -> Bundle:
-        client, names = Clients(self._config.aws.endpoint()).s3, self._config.names
-        if not has_copy(place.bucket, place.key, names):
-            return fetch_bundle(client, place, sha256=pin)
-        try:
-            return fetch_bundle(client, replace(place, bucket=names.model_bucket), sha256=pin)
-        except (BundleMissingError, ClientError) as error:
-            # Not copied yet; or the stack is that of an earlier release again, without the right to read the copy.
-            if classify_load_error(error, str(place)) in {LoadFault.GONE, LoadFault.REFUSED}:
-                with suppress(BundleMissingError):
-                    return fetch_bundle(client, place, sha256=pin)
-            raise
+        return place.bucket in {self._config.names.input_bucket, self._config.names.output_bucket}
 
     def open(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with an engine that has classified a grey image.

@@ -111,8 +111,7 @@ class NameSettings(_Section):
 
     input_bucket: BucketName
     output_bucket: BucketName
-    # A configuration without the key is of a release that published models among the results.
-    model_bucket: BucketName = Field(default_factory=lambda names: names.get("output_bucket", ""))
+    model_bucket: BucketName
     request_queue: QueueName
     response_queue: QueueName
     dead_letter_queue: QueueName

@@ -3,24 +3,16 @@
 A bundle is at ``models/DIGEST/``. So a job's model stays what it was, although the folder that the
 configuration names may be built again, or be a part of a machine image that is replaced. ``bundle.json`` is
 written last: a bundle that has it is whole. Published bundles are not deleted, since jobs may still need them.
-
-Earlier releases published in the output bucket, and the catalogue and jobs still name that place. The controller
-copies those bundles. A reader of such a place reads the copy, or the old place as long as there is none. Nothing is
-changed in the old place and in what names it, so workers and controllers of the earlier release work, too.
 """
 
 import hashlib
 import json
-import logging
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from core.bundle_facts import (
     IN_S3,
@@ -35,7 +27,6 @@ from core.bundle_facts import (
     read_manifest,
 )
 from core.bundle_manifest import BundleError, parse_manifest
-from core.config import NameSettings
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
@@ -47,51 +38,10 @@ _NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, Overflow
 MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
 """Maximum bytes of a file or zip that is downloaded from S3: it is on this machine's disk until it is copied."""
 
-MAX_COPIED_OBJECTS: Final = 100_000
-"""Objects of bundles in the output bucket that are listed, to copy them: some 20,000 bundles."""
-
-_OF_PUBLISHED = re.compile(rf"{PUBLISHED}/[0-9a-f]{{64}}(/.*)?")
-
-_log = logging.getLogger(__name__)
-
 
 def published_place(bucket: str, digest: str) -> str:
     """Return the place of the published bundle with this digest in the model bucket `bucket`."""
     return f"s3://{bucket}/{PUBLISHED}/{digest}"
-
-
-def has_copy(bucket: str, key: str, names: NameSettings) -> bool:
-    """Return whether the controller copies this object, of a bundle in the output bucket, to the model bucket."""
-    is_elsewhere = bucket == names.output_bucket != names.model_bucket
-    return is_elsewhere and _OF_PUBLISHED.fullmatch(key) is not None
-
-
-def copies_first(get: Callable[[str, str], bytes], names: NameSettings) -> Callable[[str, str], bytes]:
-    """Return `get`, which returns an object by bucket and key, in a form that reads a copy where there is one."""
-
-    def get_copy_first(bucket: str, key: str) -> bytes:
-        if has_copy(bucket, key, names):
-            with suppress(NotFoundError):
-                return get(names.model_bucket, key)
-        return get(bucket, key)
-
-    return get_copy_first
-
-
-def copy_published(outputs: Bucket, models: Bucket, active: Callable[[], bool]) -> None:
-    """Copy the bundles that an earlier release published to the model bucket, unless they are there.
-
-    It can be interrupted and repeated at any time. A bundle that is not whole, or that S3 refuses to read or to
-    store, is left out, with a warning.
-    """
-    keys = outputs.list_keys(PUBLISHED, MAX_COPIED_OBJECTS)
-    for key in keys:
-        folder, _, name = key.rpartition("/")
-        if name == MANIFEST_NAME and _OF_PUBLISHED.fullmatch(folder) and active():
-            try:
-                publish(Path(f"s3://{outputs.name}/{folder}"), lambda _name: outputs, models)
-            except (BundleUnreadableError, BotoCoreError, ClientError) as error:
-                _log.warning("a published bundle is not copied to the model bucket: %s: %s", folder, error)
 
 
 def publish(

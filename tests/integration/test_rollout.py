@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 from click.testing import CliRunner
 
@@ -22,7 +21,7 @@ from services.s3 import Bucket
 from tests.conftest import keys_in, shipped_values
 from tests.support.bundles import broken_bundle, relabelled_bundle
 from tests.support.systems import running_system
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 
 IMAGES = 12
 SUFFIX = " (2)"
@@ -151,33 +150,3 @@ def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
     assert run("roll-back") == "New jobs get demo (100%).\n"
     events = [each["words"] for each in client.decisions()["decisions"]]
     assert "worker.bundle has changed: new jobs get the model third" in events
-
-
-def test_an_upgraded_system_keeps_the_models_that_were_among_the_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = {name: relabelled_bundle(tmp_path / name, name, f" {name}") for name in ("second", "third")}
-    names = shipped_values()["names"]
-    earlier = {"FLEETSIGHT__NAMES__MODEL_BUCKET": names["output_bucket"]}
-    with open_folder(tmp_path) as state, running_system(tmp_path / "earlier", earlier, state=state) as system:
-        client = FleetClient(system.url)
-        client.roll_out_model(str(tmp_path / "second"), 1)
-        before = create_job(client, "before", 1)
-        check_results(client, before, others["second"], " second")
-    with open_folder(tmp_path) as state, running_system(tmp_path / "upgraded", state=state) as system:
-        client = FleetClient(system.url)
-        outputs, models = (Bucket.named(system.clients, names[f"{each}_bucket"]) for each in ("output", "model"))
-        published = keys_in(outputs, "models")
-        wait_until(lambda: set(published) <= set(keys_in(models)), "the models are copied")
-        outputs.delete_all(published)
-        client.roll_out_model(str(tmp_path / "third"), 0.5)
-        client.add_images(before[0], [(f"more-{each.filename}", each.data) for each in samples(2, 5)])
-        after = [create_job(client, name, 2, name) for name in others]
-        for job, name in zip(after, others, strict=True):
-            check_results(client, job, others[name], f" {name}")
-        wait_until(lambda: client.status(before[0])["done"] == IMAGES + 2, "the added images are classified")
-        assert {each["model"]["digest"] for each in client.results(before[0])} == {others["second"]}
-        assert "stop second" in requests.get(f"{system.url}/model?job={before[0]}", timeout=DEADLINE_SECONDS).text
-        for job_id, _ in (before, *after):
-            client.delete(job_id)
-        wait_until(lambda: not keys_in(outputs), "nothing is left among the results")

@@ -132,7 +132,6 @@ def controller_loops(
         config.worker,
         catalogs,
         services.bucket_named(config.names.model_bucket),
-        services.outputs,
         services.bucket_named,
         fleet_config,
         tenure,

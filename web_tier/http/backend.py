@@ -23,7 +23,6 @@ from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
-from core.published_bundles import copies_first
 from core.result_cache import ResultCache
 from core.sandbox.process import SandboxError
 from core.telemetry import SpanExporter
@@ -117,9 +116,7 @@ class Backend:
         self.served = ServedModels(
             BundleReader(
                 config.worker.bundle,
-                copies_first(
-                    lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), config.names
-                ),
+                lambda bucket, key: self.bucket_named(bucket).get(key, MAX_MANIFEST_BYTES),
                 config.worker.bundle_sha256,
             ),
             lambda: CatalogStore(self.store.table),

@@ -8,12 +8,9 @@ from click.testing import CliRunner
 
 from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, file_digest, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
-from app_tier.models import ModelOpener, ModelPlace
-from app_tier.sizing import sized, this_machine
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, BundleDigestError, BundleFormatError
 from core.config import Config
-from core.published_bundles import copy_published, published_place
 from scripts.demo_model.signs import samples
 from scripts.model.group import model
 from services.clients import Clients
@@ -114,24 +111,6 @@ def test_a_worker_fetches_its_bundle_from_s3_and_classifies_with_it(
     assert [results[ref.image_id][0].label for ref in refs] == [sign.label for sign in signs]
     models = [site.prediction(ref).model for ref in refs]
     assert {model.digest for model in models if model} == {load_bundle().digest}
-
-
-def test_an_earlier_releases_model_is_loaded_from_the_copy_or_from_the_results(
-    provisioned: Clients, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))
-    outputs, models = (
-        Bucket.named(provisioned, each) for each in (config.names.output_bucket, config.names.model_bucket)
-    )
-    digest = load_bundle().digest
-    wanted = ModelPlace(digest, published_place(outputs.name, digest))
-    opener = ModelOpener(config, sized(config.worker, this_machine(), input_size=32))
-    put_files(outputs, f"models/{digest}")
-    assert opener.fetch(wanted).digest == digest
-    copy_published(outputs, models, lambda: True)
-    # Who may write results changes no model.
-    outputs.put(f"models/{digest}/{MANIFEST_NAME}", b"another", BINARY)
-    assert opener.fetch(wanted).digest == digest
 
 
 def test_the_command_shows_and_checks_a_bundle_in_s3(

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier import models
-from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleMissingError, EngineError, load_bundle
-from app_tier.bundle_s3 import Place
+from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, EngineError, load_bundle
 from app_tier.engines import weights_bytes
 from app_tier.lifecycle import Lifetime
 from app_tier.models import (
@@ -39,7 +38,6 @@ from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import BundleDigestError, BundleFormatError
 from core.config import parse_config
 from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
-from core.published_bundles import published_place
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
@@ -570,32 +568,6 @@ def test_a_bundle_with_another_digest_or_none_is_not_opened(opener: ModelOpener,
 def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, place: str) -> None:
     with pytest.raises(BundleMissingError, match="is no place for a bundle"):
         opener.fetch(ModelPlace("0" * 64, f"s3://{place.format(CONFIG.names)}"))
-
-
-@pytest.mark.parametrize(
-    ("copy", "is_read"),
-    [(BundleMissingError("none"), True), (refusal("AccessDenied"), True), (refusal("SlowDown"), False)],
-)
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_bundle_is_read_among_the_results_if_its_copy_is_missing_or_refused(
-    copy: Exception, is_read: bool, is_there: bool, opener: ModelOpener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle, names = load_bundle(), CONFIG.names
-    found = {names.model_bucket: copy, names.output_bucket: bundle if is_there else BundleMissingError("cleared")}
-
-    def fetch(_client: object, place: Place, **_: object) -> Bundle:
-        if isinstance(answer := found[place.bucket], Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr("app_tier.models.fetch_bundle", fetch)
-    wanted = ModelPlace(bundle.digest, published_place(names.output_bucket, bundle.digest))
-    if is_read and is_there:
-        assert opener.fetch(wanted) is bundle
-    else:
-        with pytest.raises(type(copy)) as raised:
-            opener.fetch(wanted)
-        assert raised.value is copy, "what is said of the old place, which may be cleared, is not the reason"
 
 
 def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: ModelOpener, tmp_path: Path) -> None:

@@ -144,12 +144,6 @@ def test_a_missing_key_and_a_missing_section_are_named() -> None:
     assert "prices: missing" in message
 
 
-def test_a_configuration_of_before_the_model_bucket_keeps_models_among_the_results() -> None:
-    values = changed("names", "output_bucket", "my-results")
-    del values["names"]["model_bucket"]
-    assert parse_config(values).names.model_bucket == "my-results"
-
-
 def test_all_faults_are_named_at_once() -> None:
     values = changed("fleet", "max_workers", -1)
     values["web"]["port"] = 0

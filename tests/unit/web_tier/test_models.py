@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,7 +37,6 @@ from core.model_catalog import (
     rolled_out,
     with_model,
 )
-from core.published_bundles import copies_first, publish
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
 from services.lease import Tenure
@@ -49,13 +47,12 @@ from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, client_error, done, failed, picture, put_results, record
-from tests.support.memory_aws.calls import Call, run_effect
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import BROWSER
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
-from web_tier.features.models.configured_model import TICKS_BETWEEN_COPIES, ConfiguredModelRecorder
+from web_tier.features.models.configured_model import ConfiguredModelRecorder
 from web_tier.features.models.results import ModelResultsWriter
 from web_tier.features.models.roll_out_guard import CHECK_SECONDS, NEW_FOR, RollOutGuard
 from web_tier.http.backend import Backend
@@ -529,7 +526,6 @@ class Recording:
             worker,
             self.catalogs,
             self.models,
-            self.outputs,
             self.buckets.__getitem__,
             self.watcher,
             Tenure(active=lambda: self.is_active),
@@ -662,91 +658,6 @@ def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) 
     recording.recorder.tick()
     assert recording.catalogs.find() is None
     assert recording.models.objects == {}
-
-
-class KilledError(Exception):
-    """Raised in place of a process that ends at this call."""
-
-
-def dying_at(number: int) -> Call:
-    """Return a hook that ends the process at its call with this number: before it, or every second time after it."""
-    calls = itertools.count(1)
-
-    def call(_operation: str, effect: Callable[[], Any]) -> Any:
-        is_last = next(calls) == number
-        if is_last and number % 2:
-            raise KilledError
-        result = effect()
-        if is_last:
-            raise KilledError
-        return result
-
-    return call
-
-
-def test_models_among_the_results_are_copied_however_often_the_controller_dies(
-    recording: Recording, other: Path
-) -> None:
-    """An earlier release has published them there, and its catalogue and its workers still name that place."""
-    config = recording.config
-    recording.config = recording.make_config(names={"model_bucket": config.names.output_bucket})
-    recording.models = recording.outputs
-    recording.start().tick()
-    publish(other, recording.buckets.__getitem__, recording.outputs)
-    recording.outputs.put("models/" + "0" * 64 + "/bundle.json", b"damaged", "application/json")
-    recording.outputs.put("models/not-published/bundle.json", b"an operator's", "application/json")
-    recording.models = recording.buckets[config.names.model_bucket]
-    before, catalog = dict(recording.outputs.objects), recording.catalogs.find()
-    get = copies_first(lambda bucket, key: recording.buckets[bucket].get(key), config.names)
-    wanted = {key: body for key, body in before.items() if digest_of(DEMO_BUNDLE) in key or digest_of(other) in key}
-
-    is_killed, deaths = True, 0
-    while is_killed:
-        deaths += 1
-        recording.models.call = recording.outputs.call = dying_at(deaths)
-        try:
-            recording.start().tick()
-            is_killed = False
-        except KilledError:
-            pass
-        recording.models.call = recording.outputs.call = run_effect
-        assert {key: get(recording.outputs.name, key) for key in wanted} == wanted
-    assert deaths > len(wanted)
-    # A web tier of the earlier release may publish until it ends.
-    recorder = recording.start()
-    recorder.tick()
-    recording.models.delete_all([each for each in wanted if digest_of(other) in each])
-    for _ in range(TICKS_BETWEEN_COPIES):
-        recorder.tick()
-    assert recording.models.objects == wanted
-    assert (recording.outputs.objects, recording.catalogs.find()) == (before, catalog)
-    # Who may write results changes no model.
-    recording.outputs.objects = dict.fromkeys(before, b"another")
-    assert {key: get(recording.outputs.name, key) for key in wanted} == wanted
-
-
-def test_a_model_that_s3_refuses_to_copy_holds_up_no_other_and_is_tried_hourly(
-    recording: Recording, other: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for bundle in (DEMO_BUNDLE, other):
-        publish(bundle, recording.buckets.__getitem__, recording.outputs)
-    refused, copied = sorted([digest_of(DEMO_BUNDLE), digest_of(other)])
-    manifest = recording.outputs.objects[f"models/{refused}/{MANIFEST_NAME}"]
-    get = MemoryBucket.get
-
-    class Refusing(MemoryBucket):
-        def get(self, key: str, max_bytes: int | None = None) -> bytes:
-            body = get(self, key, max_bytes)
-            if body == manifest:
-                raise client_error(403)
-            return body
-
-    recording.outputs.__class__ = Refusing
-    for _ in range(TICKS_BETWEEN_COPIES + 1):
-        recording.recorder.tick()
-    assert f"models/{copied}/{MANIFEST_NAME}" in recording.models.objects
-    warnings = [each.getMessage() for each in caplog.records if "not copied" in each.message]
-    assert [refused in each for each in warnings] == [True, True], "at the beginning, and after an hour"
 
 
 @pytest.mark.usefixtures("app")

@@ -2,8 +2,7 @@
 
 The configuration may name another bundle while the system runs, or after a restart with another machine image; a
 bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
-until then. Jobs that exist keep their model: its bundle is published. The bundles that an earlier release
-publishes among the results are copied, at the beginning of a tenure and once an hour.
+until then. Jobs that exist keep their model: its bundle is published.
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import Final
 from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
 from core.config import WorkerSettings
 from core.model_catalog import CatalogStore, ModelCatalog, with_configured
-from core.published_bundles import copy_published, publish
+from core.published_bundles import publish
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.lease import Tenure
@@ -27,9 +26,6 @@ from web_tier.uploads.served_models import configured_version
 CHECK_SECONDS: Final = 10.0
 """Time between two looks at the configured bundle."""
 
-TICKS_BETWEEN_COPIES: Final = 360
-"""An hour: a web tier of the earlier release may publish among the results until it ends."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -39,19 +35,16 @@ class ConfiguredModelRecorder:
 
     Attributes:
         worker: the workers' settings at the start of the process.
-        outputs: the output bucket, where an earlier release published.
         fleet_config: has the settings once they have changed; shows a roll-out as an event.
     """
 
     worker: WorkerSettings
     store: CatalogStore
     models: Bucket
-    outputs: Bucket
     bucket_named: Callable[[str], Bucket]
     fleet_config: FleetConfigWatcher
     tenure: Tenure
     _recorded: bytes | None = field(default=None, init=False)
-    _ticks: int = field(default=0, init=False)
     _problem: str | None = field(default=None, init=False)
 
     def tick(self) -> float:
@@ -73,10 +66,6 @@ class ConfiguredModelRecorder:
         if problem is not None and problem != self._problem:
             _log.warning("the configured bundle is not offered to jobs: %s", problem)
         self._problem = problem
-        is_due = self._ticks % TICKS_BETWEEN_COPIES == 0
-        self._ticks += 1  # before the copy: one that fails is repeated in an hour, not every few seconds
-        if is_due and self.models.name != self.outputs.name and self.tenure.active():
-            copy_published(self.outputs, self.models, self.tenure.active)
         return CHECK_SECONDS
 
     def _record(self, worker: WorkerSettings) -> None:
