@@ -1,8 +1,6 @@
-"""What benchmarks measure with, on a real kernel: cores, processes, a controller and a worker, torch."""
+"""Benchmarks that start parts of the system: a controller and a worker."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,43 +8,7 @@ import pytest
 from app_tier.bundle import DEMO_BUNDLE
 from benchmarks.capacity import CapacityBench
 from benchmarks.coldstart import StartBench
-from benchmarks.measure import Usage, cpu_seconds_between, pinned, tree, usages
 from localcloud.launch import LocalCloud
-
-
-@pytest.fixture
-def allowed() -> set[int]:
-    return os.sched_getaffinity(0)
-
-
-@pytest.mark.processes
-def test_a_process_that_is_started_pinned_may_use_that_core_alone(allowed: set[int]) -> None:
-    core = max(allowed)
-    with pinned(core):
-        printed = subprocess.check_output([sys.executable, "-I", "-c", "import os; print(os.sched_getaffinity(0))"])
-    assert printed.decode().strip() == str({core})
-
-
-def test_afterwards_everything_may_run_where_it_could_before(allowed: set[int]) -> None:
-    with pytest.raises(KeyError), pinned(min(allowed)):
-        raise KeyError
-    assert os.sched_getaffinity(0) == allowed
-
-
-@pytest.mark.processes
-def test_children_are_counted_with_their_parent() -> None:
-    waiting = [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
-    with subprocess.Popen(waiting, stdin=subprocess.PIPE) as child:
-        assert {os.getpid(), child.pid} <= set(tree(os.getpid()))
-        assert set(usages([os.getpid()], below=False)) == {os.getpid()}
-        assert child.stdin is not None
-        child.stdin.close()
-
-
-def test_a_process_that_started_in_between_counts_from_its_start() -> None:
-    before = {1: Usage(2.0, 10, 10)}
-    after = {1: Usage(2.5, 10, 10), 2: Usage(0.75, 10, 10)}
-    assert cpu_seconds_between(before, after) == 1.25
 
 
 @pytest.fixture

@@ -5,18 +5,13 @@ worst, days pass. Afterwards everything must have come to rest as `tests/simulat
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 
-from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.items import image_item
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
-from core.jobs.models import ImageRecord, Resend
 from core.jobs.store import JobStore
 from services.clock import Clock
-from services.errors import NotFoundError
-from services.table import Item, Table
 from tests.simulation.data_path.checks import BrokenError
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.processes import Controller
@@ -24,8 +19,6 @@ from tests.simulation.data_path.world import WORKERS, World
 from web_tier.controller import reconciler
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
-from web_tier.controller.reconciler import ResultRecovery
-from web_tier.controller.result_writer import ResultWriter
 from web_tier.uploads import retry
 from web_tier.uploads.ingest import ImageIngest
 
@@ -120,16 +113,6 @@ def test_a_controller_that_was_frozen_until_the_job_was_closed_changes_nothing(w
     assert len(settled(False, lambda world: upload_while_frozen(world, where)).checks.done_labels) == 2
 
 
-def test_counts_without_a_fencing_token_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def put_always(table: Table, item: Item, token: int) -> bool:
-        table.put_if({**item, "token": token}, "attribute_exists( #pk ) OR attribute_not_exists( #pk )")
-        return True
-
-    monkeypatch.setattr(Table, "put_fenced", put_always)
-    with pytest.raises(BrokenError, match="says"):
-        settled(False, lambda world: upload_while_frozen(world, "table.PutItem"))
-
-
 @pytest.mark.parametrize("where", ["table.PutItem", "table.BatchWriteItem", "outputs.put"])
 def test_a_controller_that_was_frozen_until_a_job_was_deleted_leaves_nothing_of_it(where: str) -> None:
     def act(world: World) -> None:
@@ -142,23 +125,6 @@ def test_a_controller_that_was_frozen_until_a_job_was_deleted_leaves_nothing_of_
         assert not DeletedJobs(world.table).find_all()
 
     assert settled(False, act).clients.deleted
-
-
-def test_a_redrive_that_is_sent_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def replace_always(store: JobStore, _before: ImageRecord, after: ImageRecord) -> bool:
-        store.table.put_all([image_item(after)])
-        return True
-
-    monkeypatch.setattr(JobStore, "replace_image", replace_always)
-    with pytest.raises(BrokenError, match="times in 1 retries"):
-        for seed in SEEDS_OF_REDRIVES:
-            settled(False, redrive_at_once, seed)
-
-
-def test_a_controller_that_records_no_dead_letters_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeadLetterStore, "put_each", lambda *_: {})
-    with pytest.raises(BrokenError, match="has 0 dead letters"):
-        settled(False, lambda world: world.clients.upload(world.clients.jobs[0], [(0, "heavy")], "plain"))
 
 
 @pytest.mark.parametrize("fifo", [False, True])
@@ -300,40 +266,6 @@ def test_accepted_images_without_a_request_are_repaired_and_without_a_record_not
     assert len(settled(False, act).checks.done_labels) == 1
     monkeypatch.setattr(ImageIngest, "_record", lambda *_: None)
     with pytest.raises(BrokenError, match="was accepted and is not there"):
-        settled(False, act)
-
-
-def test_a_controller_that_records_more_resends_than_it_sent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
-    record_resends = ResultWriter.record_resends
-
-    def record_twice(results: ResultWriter, job_id: str, resends: Mapping[str, Resend]) -> None:
-        record_resends(results, job_id, resends)
-        record_resends(results, job_id, resends)
-
-    monkeypatch.setattr(ResultWriter, "record_resends", record_twice)
-
-    def act(world: World) -> None:
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(60, 6)
-
-    with pytest.raises(BrokenError, match="says that it was requested again 2 times, it was 1 times"):
-        settled(False, act)
-
-
-def test_a_controller_that_repairs_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def act(world: World) -> None:
-        world.faults.armed += [("controller", "responses.receive", "unavailable")] * 20
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(5, 5)
-        assert world.outputs.objects
-        world.responses.purge()
-
-    def refuses(*_: object) -> None:
-        raise NotFoundError("nothing is repaired")
-
-    monkeypatch.setattr(ResultRecovery, "result", refuses)
-    with pytest.raises(BrokenError, match="has no result"):
         settled(False, act)
 
 

@@ -1,129 +1,18 @@
-"""The simulated EC2 keeps EC2's promises; no schedule of faults leads to what must never happen, or it is noticed."""
+"""No schedule of faults leads to what must never happen."""
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
 
-from services.ec2 import Fleet, Instance, LaunchSpec
 from services.metadata import DRAIN_TAG
-from tests.simulation.faults.cloud import Cloud, Faults
-from tests.simulation.faults.machines import NEVER, FailureMode, SimulatedQueues
-from tests.simulation.faults.schedules import BrokenError, play
+from tests.simulation.faults.machines import NEVER, FailureMode
+from tests.simulation.faults.schedules import play
 from tests.simulation.faults.world import CrashPlan, World, settings_of
 from tests.support.autoscaler import POLICY_SETTINGS
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.drift import DriftDetector
-from web_tier.autoscaler.health import UnhealthyTerminator
-from web_tier.autoscaler.observe import RecentLaunches
 from web_tier.autoscaler.policies import POLICIES
-
-
-class Scene:
-    """A cloud, its queues, and a clock."""
-
-    def __init__(self, fate: FailureMode) -> None:
-        self.now = 0.0
-        self.queues = SimulatedQueues(lambda: self.now)
-        self.alive: list[int] = []
-        self.cloud = Cloud(
-            now=lambda: self.now,
-            queue=self.queues,
-            next_failure_mode=lambda: fate,
-            before_call=lambda _operation: None,
-            launched=self.alive.append,
-            ended=lambda _instance: None,
-            image_seconds=3.0,
-            idle_seconds=10.0,
-        )
-
-    def launch(self, count: int, token: str = "a", **more: Any) -> list[str]:  # noqa: S107 (a ClientToken)
-        call = {
-            "InstanceType": "c7a.large",
-            "MinCount": 1,
-            "MaxCount": count,
-            "ClientToken": token,
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "TagSpecifications": [{"Tags": [{"Key": "Name", "Value": "worker"}]}],
-        }
-        return [each["InstanceId"] for each in self.cloud.run_instances(**call | more)["Instances"]]
-
-    def described(self) -> dict[str, str]:
-        states = ["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
-        wanted = {"tag:Name": ["worker"], "instance-state-name": states}
-        pages = self.cloud.paginate(Filters=[{"Name": name, "Values": values} for name, values in wanted.items()])
-        return {
-            each["InstanceId"]: each["State"]["Name"]
-            for page in pages
-            for each in page["Reservations"][0]["Instances"]
-        }
-
-    def run(self, seconds: int) -> None:
-        for _ in range(seconds):
-            self.now += 1
-            self.queues.live()
-            self.cloud.live()
-
-
-@pytest.fixture
-def scene() -> Scene:
-    return Scene(FailureMode(boots=10.0))
-
-
-def test_a_launch_is_partial_where_room_ends_and_refused_without(scene: Scene) -> None:
-    scene.cloud.faults = Faults(room={("c7a.large", False): 2})
-    assert len(scene.launch(5)) == 2
-    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
-        scene.launch(1, token="b")
-    assert len(scene.launch(1, token="c", InstanceMarketOptions={"MarketType": "spot"})) == 1
-
-
-@pytest.mark.parametrize(("fault", "at_once", "later"), [("lost", 1, 1), ("timeout", 0, 0), ("late", 0, 1)])
-def test_a_launch_without_a_reply_took_place_or_did_not_or_does_so_later(
-    scene: Scene, fault: str, at_once: int, later: int
-) -> None:
-    scene.cloud.faults.launch = fault
-    with pytest.raises((ClientError, ReadTimeoutError)):
-        scene.launch(1)
-    assert len(scene.cloud.instances) == at_once
-    scene.run(10)
-    assert len(scene.cloud.instances) == later
-
-
-def test_what_a_dead_worker_had_in_hand_comes_again() -> None:
-    scene = Scene(FailureMode(boots=10.0, dies=12.0))
-    scene.launch(1)
-    scene.queues.send(1)
-    scene.run(20)
-    assert (scene.queues.visible, scene.queues.answered) == (0, 0)
-    scene.run(30)
-    assert scene.queues.visible == 1
-
-
-def test_a_hung_worker_is_there_and_silent() -> None:
-    scene = Scene(FailureMode(boots=10.0, hangs=25.0))
-    (key,) = scene.launch(1)
-    scene.queues.send(50)
-    scene.run(60)
-    scene.queues.receive_responses()
-    scene.run(100)
-    assert scene.described() == {key: "running"}
-    assert scene.queues.receive_responses() == ([], True)
-
-
-def test_a_stopped_instance_starts_again_with_a_boot_of_its_own(scene: Scene) -> None:
-    (key,) = scene.launch(1, InstanceInitiatedShutdownBehavior="stop")
-    scene.run(60)
-    assert scene.described() == {key: "stopped"}
-    scene.cloud.start_instances([key])
-    scene.queues.send(1)
-    scene.run(14)
-    assert (scene.described(), scene.queues.answered) == ({key: "running"}, 1)
-
 
 SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
 """The same in each run. Others, as many as there is time for: python -m tests.simulation.faults."""
@@ -131,10 +20,6 @@ SCHEDULES = int(os.environ.get("FLEETSIGHT_FAULT_SCHEDULES", "60"))
 
 def world(**limits: object) -> World:
     return World(settings_of(**{"max_workers": 5, "min_workers": 0, **limits}))
-
-
-def kinds(of: World) -> set[str]:
-    return {violation.kind for violation in of.violations}
 
 
 def test_no_fault_schedule_exceeds_the_maximum_ends_a_good_worker_or_leaks_instances() -> None:
@@ -272,48 +157,3 @@ def test_no_fault_around_a_launch_starts_more_workers_than_the_cap_pays_for(
     spending = capped.store.last_snapshot.spending
     assert spending is not None
     assert (spending.reached, spending.end_of("day")) == ("day", EPOCH + timedelta(days=1))
-
-
-def _forget(self: RecentLaunches, _instances: object, _described_at: object = None) -> frozenset[str]:
-    return frozenset()
-
-
-def _never(self: UnhealthyTerminator) -> None:
-    return None
-
-
-def _none_drifted(self: DriftDetector, _instances: object, _template: object, _working: object) -> tuple[str, ...]:
-    return ()
-
-
-@pytest.mark.parametrize(
-    ("broken", "method", "by", "first_seed"),
-    [
-        (RecentLaunches, "launching", _forget, 1),
-        (UnhealthyTerminator, "terminate_confirmed", _never, 0),
-        (DriftDetector, "drifted", _none_drifted, 0),
-    ],
-    ids=["launches are forgotten", "unhealthy instances are left", "workers of earlier versions are left"],
-)
-def test_a_product_that_breaks_a_promise_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, broken: type, method: str, by: Callable[..., object], first_seed: int
-) -> None:
-    monkeypatch.setattr(broken, method, by)
-    with pytest.raises(BrokenError):
-        play(150, first_seed, shrink=False)
-
-
-def test_a_launch_with_another_token_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, launch = iter(range(1_000)), Fleet.launch
-
-    def careless(self: Fleet, spec: LaunchSpec, count: int, _token: str) -> list[Instance]:
-        return launch(self, spec, count, f"{next(tokens):064}")
-
-    monkeypatch.setattr(Fleet, "launch", careless)
-    lost = world()
-    lost.run(5)
-    lost.cloud.faults.describe_lag = 60.0
-    lost.cloud.faults.launch = "lost"
-    lost.queues.send(100)
-    lost.run(30)
-    assert kinds(lost) == {"beyond the maximum"}
