@@ -1,18 +1,15 @@
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
 from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app_tier.lifecycle import Lifetime
-from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages, poison_safe_order
+from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages
 from app_tier.recovery import FailureBackoff
 from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
@@ -27,7 +24,6 @@ from tests.support.worker import delivery, new_request, request_for, send_reques
 
 IDLE = 5.0
 CAPACITY = 30
-MAX_RECEIVE_COUNT = 5
 
 
 class Bench:
@@ -362,75 +358,7 @@ def test_denied_access_stops_receiving_and_says_so() -> None:
     assert len(sqs.called("receive")) == 1
 
 
-# Redelivered messages
-
-
-def test_a_redelivered_message_goes_through_alone() -> None:
-    sqs = sqs_with(6)
-    for message in sqs.messages[3:]:
-        message.receive_count = 1
-    together: list[int] = []
-    bench = Bench(sqs)
-    bench.receiver._is_probing = False
-
-    def count(one: Delivery) -> None:
-        if one.redelivered:
-            together.append(bench.in_flight.started)
-            bench.answer(one)
-        else:
-            threading.Timer(0.02, bench.answer, [one]).start()
-
-    bench._submit = count
-    bench.run()
-    assert together == [1, 1, 1]
-    assert len(bench.submitted) == 6
-
-
-def test_while_redelivered_messages_come_they_are_received_one_by_one() -> None:
-    sqs = sqs_with(4)
-    for message in sqs.messages:
-        message.receive_count = 1
-    bench = Bench(sqs)
-    bench.run()
-    asked = [call["MaxNumberOfMessages"] for call in sqs.called("receive")]
-    assert asked[:5] == [1, 1, 1, 1, 1]
-
-
-def test_redelivered_messages_are_given_back_when_the_worker_ends_before_their_turn() -> None:
-    sqs = sqs_with(5)
-    for message in sqs.messages:
-        message.receive_count = 1
-    bench = Bench(sqs)
-    bench.receiver._is_probing = False
-
-    def end(one: Delivery) -> None:
-        bench.answer(one)
-        bench.lifetime.end("SIGTERM")
-
-    bench._submit = end
-    bench.run()
-    assert len(bench.submitted) == 1
-    assert len(sqs.visible) == 4
-    assert [operation for operation, _ in sqs.calls[-2:]] == ["send", "delete"], "in one batch"
-
-
-def test_images_with_most_tries_are_first_and_equal_ones_change_their_order_each_try() -> None:
-    first, second, third = sorted((new_request() for _ in range(3)), key=lambda request: request.image_id)
-    even = [delivery(count=2, request=request) for request in (third, first, second)]
-    odd = [delivery(count=3, request=request) for request in (first, third, second)]
-    order = [(one.tries, one.request) for one in poison_safe_order(even + odd)]
-    assert order == [(3, third), (3, second), (3, first), (2, first), (2, second), (2, third)]
-
-
-def test_a_request_that_was_sent_again_keeps_its_place_in_the_order_of_trial() -> None:
-    requests = [new_request() for _ in range(5)]
-    received = [delivery(number, count=3, request=request) for number, request in enumerate(requests)]
-    sent_again = [
-        delivery(9 - number, count=1, request=request.model_copy(update={"crashes": 2}))
-        for number, request in enumerate(requests)
-    ]
-    orders = [[one.request.image_id for one in poison_safe_order(each)] for each in (received, sent_again)]
-    assert orders[0] == orders[1]
+# Messages of earlier versions
 
 
 def test_an_old_message_without_a_count_of_crashes_is_read_as_one_without_crashes() -> None:
@@ -438,162 +366,3 @@ def test_an_old_message_without_a_count_of_crashes_is_read_as_one_without_crashe
     body = request.model_dump_json(exclude={"crashes", "attempt"})
     (old,) = parse_messages([replace(delivery(request=request).received, body=body)])
     assert (old.request, old.tries) == (request, 1)
-
-
-class Crash(BaseException):
-    """The worker's process is gone."""
-
-
-class CrashingFleet:
-    """Workers, one after the other, each of which dies of the first poison image that it starts on.
-
-    Fresh images stay unfinished for as long as there is room for more, which is the worst that can happen to them.
-
-    Args:
-        sqs: the request queue.
-        poison: ids of images.
-        restart_seconds: from the end of one worker to the start of the next.
-        in_tens: whether every receive asks for ten.
-        drains: says of each submission whether the worker is asked to end right after it; None: never.
-
-    Attributes:
-        answered: the tries of each image that has its result.
-        failed: images that failed.
-    """
-
-    def __init__(
-        self,
-        sqs: MemorySQS,
-        poison: set[str],
-        restart_seconds: float,
-        *,
-        in_tens: bool = False,
-        drains: Iterator[bool] | None = None,
-    ) -> None:
-        self.in_tens, self.drains = in_tens, drains
-        self.sqs, self.poison, self.restart_seconds = sqs, poison, restart_seconds
-        self.answered: dict[str, int] = {}
-        self.given_up: set[str] = set()
-
-    @property
-    def failed(self) -> set[str]:
-        return self.given_up | {RequestMessage.from_json(body).image_id for body in self.sqs.dead_bodies}
-
-    def run(self) -> None:
-        for _ in range(200):
-            bench = Bench(self.sqs)
-            pending: list[Delivery] = []
-            if self.in_tens:
-                bench.receiver._max_messages = lambda: BATCH  # type: ignore[method-assign]
-            bench._submit = self._submit_to(bench, pending)
-            try:
-                self._run(bench, pending)
-                bench.extender.give_back(bench.in_flight.everything())  # as a worker does that ends in good order
-            except Crash:
-                self.sqs.wait(self.restart_seconds)
-            if not self.sqs.messages:
-                return
-        raise AssertionError("the fleet never comes to an end")
-
-    def _submit_to(self, bench: Bench, pending: list[Delivery]) -> Callable[[Delivery], None]:
-        def submit(one: Delivery) -> None:
-            if one.tries > MAX_RECEIVE_COUNT:  # as the pipeline does
-                self.given_up.add(one.request.image_id)
-                bench.answer(one)
-                return
-            if one.request.image_id in self.poison:
-                raise Crash
-            pending.append(one)
-            if self.drains is not None and next(self.drains, False):
-                bench.lifetime.end("SIGTERM")
-
-        return submit
-
-    def _run(self, bench: Bench, pending: list[Delivery]) -> None:
-        def finish() -> None:
-            while pending:
-                one = pending.pop()
-                self.answered[one.request.image_id] = one.tries
-                bench.answer(one)
-
-        waits = bench.in_flight.wait_for_room, bench.in_flight.wait_until_none_started, bench.sqs.receive_message
-
-        def wait_for_room(room: int, seconds: float) -> int:
-            if waits[0](room, 0) < room:
-                finish()
-            return waits[0](room, seconds)
-
-        def none_started(seconds: float) -> bool:
-            finish()
-            return waits[1](seconds)
-
-        def receive(**arguments: int) -> object:
-            if not self.sqs.visible:
-                finish()
-            return MemorySQS.receive_message(self.sqs, **arguments)
-
-        bench.in_flight.wait_for_room = wait_for_room  # type: ignore[method-assign, assignment]
-        bench.in_flight.wait_until_none_started = none_started  # type: ignore[method-assign]
-        bench.sqs.receive_message = receive  # type: ignore[method-assign, assignment]
-        bench.run()
-
-
-@settings(max_examples=150)
-@given(
-    images=st.integers(2, 45),
-    poison=st.integers(0, 44),
-    seed=st.integers(0, 10_000),
-    restart_seconds=st.sampled_from([0.1, 3.0, 12.0, 31.0]),
-    in_tens=st.booleans(),
-)
-def test_one_poison_image_takes_none_of_its_mates_to_the_dead_letter_queue(
-    images: int, poison: int, seed: int, restart_seconds: float, in_tens: bool
-) -> None:
-    sqs = sqs_with(images)
-    sqs.shuffle = Random(seed)
-    bad = images_in(sqs)[poison % images]
-    # In tens: the order of trial is enough, even if redelivered messages always came together.
-    fleet = CrashingFleet(sqs, {bad}, restart_seconds, in_tens=in_tens)
-    fleet.run()
-    assert fleet.failed == {bad}
-    assert len(fleet.answered) == images - 1
-    assert max(fleet.answered.values()) <= MAX_RECEIVE_COUNT
-
-
-@settings(max_examples=150)
-@given(
-    images=st.integers(2, 30),
-    poison=st.integers(-1, 29),
-    seed=st.integers(0, 10_000),
-    drains=st.lists(st.booleans(), max_size=40),
-    restart_seconds=st.sampled_from([0.1, 31.0]),
-)
-def test_workers_that_end_in_good_order_cost_no_image_a_try_and_save_no_poison(
-    images: int, poison: int, seed: int, drains: list[bool], restart_seconds: float
-) -> None:
-    sqs = sqs_with(images)
-    sqs.shuffle = Random(seed)
-    bad = {images_in(sqs)[poison % images]} if poison >= 0 else set()
-    fleet = CrashingFleet(sqs, bad, restart_seconds, drains=iter(drains))
-    fleet.run()
-    assert fleet.failed == bad
-    assert len(fleet.answered) == images - len(bad)
-    assert max(fleet.answered.values()) <= (MAX_RECEIVE_COUNT if bad else 1)
-
-
-def images_in(sqs: MemorySQS) -> list[str]:
-    return [RequestMessage.from_json(message.body).image_id for message in sqs.messages]
-
-
-@settings(max_examples=50)
-@given(bad=st.sets(st.integers(0, 29), min_size=2, max_size=5), seed=st.integers(0, 10_000))
-def test_several_poison_images_take_no_mates_along_once_fresh_messages_have_run_out(bad: set[int], seed: int) -> None:
-    sqs = sqs_with(30)
-    sqs.shuffle = Random(seed)
-    for message in sqs.messages:
-        message.receive_count = 1
-    poison = {images_in(sqs)[number] for number in bad}
-    fleet = CrashingFleet(sqs, poison, restart_seconds=31)
-    fleet.run()
-    assert fleet.failed == poison
-    assert set(fleet.answered.values()) == {2}
