@@ -526,13 +526,6 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_without_sign_in_the_services_are_unavailable(make_config: ConfigMaker) -> None:
-    access = create_auth(Backend(make_config()))
-    assert not access.signs_in
-    with pytest.raises(LookupError, match="signs_in"):
-        assert access.services
-
-
 def test_without_a_pool_the_web_tier_does_not_start(make_config: ConfigMaker, keys: Path) -> None:
     with pytest.raises(ConfigError, match=r"auth\.user_pool_id"):
         create_app(make_config(auth={"mode": "cognito"}))

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app_tier import models
 from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, EngineError, load_bundle
@@ -229,26 +227,6 @@ def test_an_image_with_a_fetch_that_is_tried_again_holds_no_model_while_it_waits
     wait_until(lambda: models_of(bench.resumed)[:1] == ["a"], "the other model is loaded")
     bench.in_flight.remove(bench.resumed[0].delivery)
     wait_until(lambda: models_of(bench.resumed) == ["a", "own"], "the image goes on")
-
-
-@given(st.data())
-def test_every_image_gets_its_model_and_the_memory_is_kept(data: st.DataObject) -> None:
-    room = data.draw(st.integers(0, 4))
-    bench = Bench(room=room)
-    for name in data.draw(st.lists(st.sampled_from([None, *"abcde"]), max_size=30)):
-        bench.resumed.clear()
-        (admitted,) = bench.admit(name)
-        bench.load()
-        (task,) = [admitted] if admitted else bench.resumed
-        assert task is not None
-        assert task.model.bundle.name == (name or "own")
-        assert bench.names[0] == (name or "own")
-        assert len(bench.names) <= max(1, room)
-        if data.draw(st.booleans()):
-            bench.in_flight.remove(task.delivery)
-        else:
-            bench.finish()
-    assert bench.refused == []
 
 
 # Loads that fail

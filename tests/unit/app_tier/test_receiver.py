@@ -160,12 +160,6 @@ def test_a_worker_with_something_in_hand_is_not_idle() -> None:
     assert bench.clock() >= 1000 + 4 * IDLE
 
 
-def test_no_poll_waits_longer_than_a_stop_may_take() -> None:
-    bench = Bench(sqs_with(0))
-    bench.run()
-    assert {call["WaitTimeSeconds"] for call in bench.sqs.called("receive")} == {0, POLL_SECONDS}
-
-
 # How much
 
 
@@ -188,35 +182,6 @@ def test_after_one_to_try_receives_are_of_ten() -> None:
     assert asked[0] == 1
     assert set(asked[1:]) == {BATCH}
     assert len(bench.submitted) == 31
-
-
-def test_nothing_is_received_after_the_end() -> None:
-    bench = Bench(sqs_with(50))
-
-    def end_at_the_third(one: Delivery) -> None:
-        bench.answer(one)
-        if len(bench.submitted) == 3:
-            bench.lifetime.end("SIGTERM")
-
-    bench._submit = end_at_the_third
-    bench.run()
-    assert len(bench.submitted) == 3
-    assert len(bench.sqs.called("receive")) == 2
-    assert len(bench.in_flight) == 0
-    assert len(bench.sqs.visible) == 47
-
-
-def test_what_a_poll_in_flight_brings_after_the_end_is_given_back() -> None:
-    bench = Bench(sqs_with(5))
-
-    def ends_meanwhile(**arguments: int) -> object:
-        bench.lifetime.end("SIGTERM")
-        return MemorySQS.receive_message(bench.sqs, **arguments)
-
-    bench.sqs.receive_message = ends_meanwhile  # type: ignore[method-assign, assignment]
-    bench.run()
-    assert bench.submitted == []
-    assert len(bench.sqs.visible) == 5
 
 
 # What cannot be understood

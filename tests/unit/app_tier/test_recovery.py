@@ -9,18 +9,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app_tier.bundle import EngineError
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import parse_messages
 from app_tier.recovery import (
     MAX_FAILURES,
-    MAX_FAILURES_ALONE,
     MAX_OUTAGE_SECONDS,
     MAX_SECONDS,
     FailureAction,
     FailureBackoff,
     FatalError,
-    ImageFault,
     LocalFault,
     ServiceFault,
     Step,
@@ -31,7 +28,6 @@ from app_tier.recovery import (
 )
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.images import ImageRejectedError
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
 from tests.support.clocks import ManualClock
@@ -132,51 +128,6 @@ def test_an_unknown_error_of_every_image_ends_the_worker_and_the_try_counts() ->
     assert bench.tries == [1]
 
 
-def test_an_image_that_fails_alone_while_others_pass_costs_a_try_and_not_the_worker() -> None:
-    bench = Bench()
-    bad, good = bench.receive(2)
-
-    def attempt(tasks: Sequence[Task[None]]) -> None:
-        if tasks[0] is bad:
-            raise RuntimeError("a bug")
-
-    step = Step("test", attempt, lambda *_: None, bench.step._recovery)
-
-    def wait(_seconds: float | None = None) -> bool:
-        step([good])
-        return False
-
-    bench.lifetime.wait = wait  # type: ignore[method-assign, assignment]
-    step([bad])
-    assert not bench.lifetime.over
-    assert bench.in_flight.everything() == [good.delivery]
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert bench.tries == [1]
-
-
-def test_a_failing_check_shows_that_the_image_is_not_at_fault() -> None:
-    bench = Bench(errors=[RuntimeError("broken")] * 100)
-
-    def check(_tasks: object) -> None:
-        raise RuntimeError("broken")
-
-    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, check)
-    step(bench.receive(4))
-    assert bench.sizes == [4] * MAX_FAILURES, "as one batch, since no image is suspected"
-    assert bench.lifetime.status == 1
-    assert bench.tries == [0] * 4
-
-
-def test_a_passing_check_shows_that_the_image_is_at_fault() -> None:
-    bench = Bench(errors=[ValueError("not a number")] * 100)
-    step = Step("test", bench.attempt, lambda *_: None, bench.step._recovery, lambda _: None)
-    step(bench.receive(1))
-    assert len(bench.sizes) == MAX_FAILURES_ALONE
-    assert not bench.lifetime.over
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert bench.tries == [1]
-
-
 def test_failures_of_another_kind_count_anew() -> None:
     bench = Bench(
         errors=[*[refusal("SlowDown")] * 20, *[PoolUnavailableError("none")] * 4, *[RuntimeError("a bug")] * 4]
@@ -235,13 +186,6 @@ def test_a_success_forgets_the_failures_of_its_own_kind() -> None:
     assert backoff.pause_seconds() == 0
 
 
-def test_a_rejected_image_keeps_its_code_and_message() -> None:
-    fault = classify_error(ImageRejectedError("truncated", "it ends early"))
-    assert isinstance(fault, ImageFault)
-    assert (fault.failure.code, fault.failure.message) == ("truncated", "it ends early")
-    assert fault.reason == "it ends early"
-
-
 def skewed(code: str, words: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": f"Signature {words} 20260101T001500Z"}}, "Call")
 
@@ -285,14 +229,6 @@ def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception
 )
 def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Exception) -> None:
     assert isinstance(classify_error(error), ServiceFault)
-
-
-def test_a_worker_without_decoders_just_now_is_no_fault_of_the_image() -> None:
-    assert isinstance(classify_error(PoolUnavailableError("no process")), LocalFault)
-
-
-def test_a_network_that_has_failed_ends_its_worker_as_later_answers_may_be_wrong() -> None:
-    assert classify_error(EngineError("no memory")) == FatalError("the engine is broken: no memory")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])

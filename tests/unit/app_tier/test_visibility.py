@@ -5,7 +5,6 @@ from collections import Counter
 from itertools import count
 from typing import Any
 
-import pytest
 from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,28 +17,11 @@ from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import deliveries, delivery, new_request, send_requests, worker_queue
+from tests.support.worker import delivery, new_request, send_requests, worker_queue
 
 
 def in_flight(clock: ManualClock, capacity: int = 10) -> InFlightMessages:
     return InFlightMessages(capacity, VISIBILITY_SECONDS, clock)
-
-
-def test_only_one_decides_what_becomes_of_a_delivery() -> None:
-    held = in_flight(ManualClock())
-    one = delivery()
-    held.hold([one], 0)
-    assert held.remove(one)
-    assert not held.remove(one)
-
-
-def test_two_deliveries_of_one_message_are_two() -> None:
-    held = in_flight(ManualClock())
-    first, second = delivery(1, count=1), delivery(1, count=2)
-    held.hold([first, second], 0)
-    assert len(held) == 2
-    held.remove(first)
-    assert held.everything() == [second]
 
 
 def test_the_timeout_counts_from_when_the_receive_began() -> None:
@@ -50,18 +32,6 @@ def test_the_timeout_counts_from_when_the_receive_began() -> None:
     clock.advance(VISIBILITY_SECONDS / 2)
     held.hold([one], asked_at)
     assert held.expiring() == [one]
-
-
-def test_what_is_held_is_not_started() -> None:
-    held = in_flight(ManualClock())
-    one, two = deliveries(2)
-    held.hold([one, two], 0)
-    held.start(one)
-    assert held.started == 1
-    assert held.held() == [two]
-    assert not held.wait_until_none_started(0)
-    held.remove(one)
-    assert held.wait_until_none_started(0)
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "a", "a", "b", None]), max_size=10), max_size=8))
@@ -80,39 +50,6 @@ def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: lis
         assert sum(each.has_priority for each in held.everything()) <= 4
 
 
-def test_a_single_image_of_a_user_has_priority_beside_many_of_another() -> None:
-    held = in_flight(ManualClock(), capacity=30)
-    many = held.hold([delivery(number, group="many") for number in range(20)], 0)
-    [single, another] = held.hold([delivery(20, group="single"), delivery(21, group="many")], 0)
-    assert single.has_priority
-    assert not any(each.has_priority for each in (*many, another))
-
-
-def test_no_image_has_priority_where_many_users_send_alike() -> None:
-    held = in_flight(ManualClock(), capacity=40)
-    added = held.hold([delivery(number, group=f"user {number % 12}") for number in range(36)], 0)
-    assert not any(each.has_priority for each in added)
-
-
-def test_room_for_some_messages_is_used_before_there_is_room_for_all() -> None:
-    held = in_flight(ManualClock(), capacity=30)
-    assert held.wait_for_room(10, NEVER_SECONDS) == 10
-    for each in held.hold([delivery(number) for number in range(27)], 0):
-        held.start(each)
-    assert held.wait_for_room(10, NEVER_SECONDS) == 3
-    for each in held.hold([delivery(number) for number in range(27, 30)], 0):
-        held.start(each)
-    assert held.wait_for_room(10, 0) == 0
-
-
-def test_what_is_held_is_started_before_there_is_room_for_more() -> None:
-    held = in_flight(ManualClock(), capacity=30)
-    [one] = held.hold([delivery(1)], 0)
-    assert held.wait_for_room(10, NEVER_SECONDS) == 0
-    held.start(one)
-    assert held.wait_for_room(10, NEVER_SECONDS) == 10
-
-
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     held = in_flight(ManualClock(), capacity=1)
     held.hold([delivery()], 0)
@@ -126,7 +63,6 @@ def test_closing_ends_the_waits_of_those_who_want_more() -> None:
 
 
 STEP_SECONDS = 400.0
-KINDS = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 
 
 class Bench:
@@ -194,23 +130,6 @@ def test_what_was_given_back_keeps_its_message_group() -> None:
     assert [message.group for message in bench.sqs.visible] == ["user"]
 
 
-@KINDS
-def test_giving_back_costs_no_try_however_often_and_a_crash_costs_one(fifo: bool) -> None:
-    bench = Bench(fifo=fifo)
-    (one,) = bench.receive(1)
-    for _ in range(10):
-        bench.extender.give_back([one])
-        (one,) = bench.receive_again(1)
-        assert one.tries == 1
-    bench.clock.advance(VISIBILITY_SECONDS)  # its worker has crashed
-    (one,) = bench.receive_again(1)
-    for _ in range(10):
-        assert one.tries == 2
-        bench.extender.give_back([one])
-        (one,) = bench.receive_again(1)
-    assert len(bench.sqs.messages) == 1
-
-
 def test_a_request_is_sent_anew_before_its_message_is_deleted() -> None:
     bench = Bench()
     given = bench.receive(2)
@@ -243,15 +162,6 @@ def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
     bench.extender.give_back(given)
     assert len(bench.in_flight) == 0
     assert [message.id for message in bench.sqs.messages] == [message.id for message in another]
-
-
-def test_images_left_to_their_queue_are_received_again_and_count_as_tried() -> None:
-    bench = Bench()
-    bench.extender.leave(bench.receive(2))
-    assert len(bench.in_flight) == 0
-    assert bench.sqs.visible == []
-    bench.clock.advance(10)
-    assert [each.tries for each in bench.receive_again(2)] == [2, 2]
 
 
 def test_an_extension_in_flight_is_finished_before_anything_is_given_back() -> None:

@@ -41,12 +41,6 @@ def make(tokens: PersonalTokens, owner: str = "ada", days: int = 30) -> tuple[st
     )
 
 
-@pytest.mark.parametrize("text", ["", "fst_", "fst_" + "A" * 43, "A" * 43, "fst_" + "A" * 10_000])
-def test_any_other_text_finds_none(tokens: PersonalTokens, text: str) -> None:
-    make(tokens)
-    assert tokens.find(text) is None
-
-
 def test_the_table_does_not_hold_the_text(tokens: PersonalTokens, table: Table) -> None:
     """Row 42."""
     text, made = make(tokens)
@@ -63,16 +57,6 @@ def test_it_is_taken_until_it_expires(tokens: PersonalTokens, clock: ManualClock
     clock.at += timedelta(seconds=1)
     assert tokens.find(text) is None
     assert tokens.list("ada") == []
-
-
-def test_once_it_is_revoked_it_is_not_taken_and_no_longer_listed(tokens: PersonalTokens) -> None:
-    text, made = make(tokens)
-    _, other = make(tokens)
-    tokens.revoke("ada", made.token_id)
-    assert tokens.find(text) is None
-    assert [token.token_id for token in tokens.list("ada")] == [other.token_id]
-    with pytest.raises(NotFoundError):
-        tokens.revoke("ada", made.token_id)
 
 
 def test_a_text_that_is_no_id_is_unknown_without_a_key_too_long_for_the_table(
@@ -122,11 +106,6 @@ def test_a_clock_that_is_behind_for_a_while_brings_back_no_token(
     clock.at += timedelta(seconds=1)
     assert tokens.find(text) is None
     assert tokens.find(make(tokens)[0]) is not None
-
-
-def test_tokens_are_listed_newest_first(tokens: PersonalTokens) -> None:
-    made = [make(tokens)[1] for _ in range(3)]
-    assert list(tokens.list("ada")) == made[::-1]
 
 
 def test_the_day_of_its_last_use_is_known(tokens: PersonalTokens, clock: ManualClock) -> None:
@@ -183,27 +162,6 @@ def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: Pers
     with ThreadPoolExecutor(6) as threads:
         assert sum(threads.map(try_to, range(6))) <= 2
     assert len(tokens.list("ada")) <= MAX_TOKENS
-
-
-@pytest.mark.parametrize(
-    ("name", "scopes", "days", "word"),
-    [
-        ("", ["read"], 30, "name"),
-        ("   ", ["read"], 30, "name"),
-        ("x" * 101, ["read"], 30, "name"),
-        ("a\nb", ["read"], 30, "name"),
-        ("a\u202eb", ["read"], 30, "name"),
-        ("a", [], 30, "at least one"),
-        ("a", ["read"], 0, "365"),
-        ("a", ["read"], 366, "365"),
-    ],
-)
-def test_what_cannot_be_made_is_refused_with_what_can(
-    tokens: PersonalTokens, name: str, scopes: list[str], days: int, word: str
-) -> None:
-    with pytest.raises(TokenNotMadeError, match=word):
-        tokens.make("ada", "", name, scopes, days, 1)
-    assert tokens.list("ada") == []
 
 
 def test_each_code_is_one_however_it_is_typed(table: Table) -> None:

@@ -11,7 +11,6 @@ from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
-from services.errors import NotFoundError
 from tests.support.jobs import NOW, add_images, done, failed
 from tests.support.memory_aws.dynamodb import MemoryTable
 
@@ -72,31 +71,6 @@ def test_images_that_were_given_up_are_listed_newest_jobs_first_page_by_page(off
     assert office.listed() == expected
 
 
-def test_a_dead_letter_has_its_image_and_its_result(office: Office) -> None:
-    [image] = office.images("<b>.jpg")
-    office.give_up(image)
-    office.store.put_failed(failed(image, "four workers stopped"))
-    letter = office.letters.get(image.ref)
-    assert (letter.job.name, letter.record.filename, letter.is_retrying) == ("holiday", "<b>.jpg", False)
-    assert letter.result.error is not None
-    assert letter.result.error.message == "four workers stopped"
-
-
-def test_an_image_in_retry_is_not_listed_and_is_listed_again_if_the_retry_is_undone(office: Office) -> None:
-    [image] = office.images("a")
-    office.give_up(image)
-    office.retry(image)
-    assert office.listed() == []
-    with pytest.raises(NotFoundError):
-        office.letters.get(image.ref)
-    letter = office.letters.find(image.ref)
-    assert letter is not None
-    assert letter.is_retrying
-    # The web tier takes the retry back.
-    assert office.store.replace_image(office.store.image(image.ref), image)
-    assert office.listed() == [image.ref]
-
-
 def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office) -> None:
     labelled, failed_again, damaged, forgotten = office.images("a", "b", "c", "d")
     for image in (labelled, failed_again, forgotten):
@@ -118,18 +92,6 @@ def test_a_page_may_end_between_two_attempts_of_an_image(office: Office) -> None
         office.retry(office.store.image(image.ref))
     office.give_up(image, attempt=10)
     assert office.listed(limit=1) == [image.ref]
-
-
-def test_a_discarded_dead_letter_is_gone_and_the_result_stays(office: Office) -> None:
-    discarded, other = office.images("a", "b")
-    for image in (discarded, other):
-        office.give_up(image)
-    for _ in range(2):
-        office.letters.discard(discarded.ref)
-    assert office.listed() == [other.ref]
-    result = office.store.result(discarded.ref)
-    assert result is not None
-    assert result.status == "failed"
 
 
 def test_a_dead_letter_is_not_discarded_while_its_image_is_being_retried(office: Office) -> None:

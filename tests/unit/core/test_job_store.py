@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain, count
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -22,7 +21,6 @@ from core.jobs.models import (
     Job,
     MinScores,
     OpenJob,
-    Resend,
     Share,
     TrueLabel,
 )
@@ -33,11 +31,10 @@ from core.model_catalog import JobModel
 from core.result_cache import MARGIN, ResultCache, repeated
 from core.s3_locations import S3Location
 from services.errors import NotFoundError
-from services.table import LAST, Table, TableBusyError
+from services.table import LAST, TableBusyError
 from tests.support.clocks import ManualClock
-from tests.support.memory_aws.calls import failing_writes, meeting, run_effect
+from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.uploads.idempotency import Claim, Claims, UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,44 +61,11 @@ def job(store: JobStore) -> Job:
     return made
 
 
-def test_a_job_is_found_by_its_id_and_others_are_not(store: JobStore, job: Job) -> None:
-    assert store.job(job.job_id) == job
-    with pytest.raises(NotFoundError, match="there is no job"):
-        store.job(new_id())
-    with pytest.raises(NotFoundError):
-        store.status(new_id())
-
-
 def test_a_controller_that_knows_no_patterns_takes_none_of_the_images_of_a_job_with_one() -> None:
     job = Job(new_id(), "day 1", NOW, source="s3://photos/day1", source_pattern="**/*.jpg")
     item = job_item(job)
     assert job_of(item) == job
     assert S3Location.parse(str(item["source"])).prefix == "day1/**/*.jpg/"
-
-
-def test_jobs_are_listed_newest_first_page_by_page(store: JobStore) -> None:
-    jobs = [Job(f"01KDX5ZQ8R3M7Y2WVN6T4C9B{number:02}", f"job {number}", NOW) for number in range(5)]
-    for each in jobs:
-        store.create(each)
-    assert store.jobs(2) == [jobs[4], jobs[3]]
-    assert store.jobs(2, before=jobs[3].job_id) == [jobs[2], jobs[1]]
-    assert store.jobs(9, before=jobs[0].job_id) == []
-
-
-def test_a_job_goes_from_empty_over_running_to_finished(store: JobStore, job: Job) -> None:
-    assert store.status(job.job_id).state == "empty"
-    store.record_images([record(job.job_id), record(job.job_id)], NOW)
-    JobFigures(store.table).put_accepted_count(job.job_id, "web-1", AcceptedCount(2))
-    assert (store.status(job.job_id).state, store.status(job.job_id).waiting) == ("running", 2)
-    counts = Counts(1, 1, 2, NOW, NOW + timedelta(seconds=1), system_retried=2, resends=3)
-    JobFigures(store.table).store_counts(job.job_id, counts)
-    assert JobFigures(store.table).counts(job.job_id) == counts
-    status = store.status(job.job_id)
-    assert (status.state, status.waiting, status.counts.last_result_at) == (
-        "finished",
-        0,
-        NOW + timedelta(seconds=1),
-    )
 
 
 def test_concurrent_changes_of_a_job_leave_both_its_lists_alike() -> None:
@@ -181,73 +145,6 @@ def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: 
     for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
         JobFigures(store.table).put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
     assert store.status(job.job_id).accepted == 8
-
-
-def test_images_are_listed_in_order_from_any_of_them(store: JobStore, job: Job) -> None:
-    images = sorted((record(job.job_id, f"{number}.jpg") for number in range(60)), key=lambda each: each.ref.image_id)
-    store.record_images(images, NOW)
-    assert list(store.images(job.job_id)) == images
-    assert list(store.images(job.job_id, after=images[57].ref.image_id)) == images[58:]
-    assert list(store.images(job.job_id, limit=2)) == images[:2]
-    assert store.count_images(job.job_id) == 60
-    assert store.image(images[7].ref) == images[7]
-    store.delete_images([images[7].ref])
-    with pytest.raises(NotFoundError, match="there is no image"):
-        store.image(images[7].ref)
-
-
-def test_the_same_filename_twice_is_two_images(store: JobStore, job: Job) -> None:
-    store.record_images([record(job.job_id, "../../x"), record(job.job_id, "../../x")], NOW)
-    assert [image.filename for image in store.images(job.job_id)] == ["../../x"] * 2
-
-
-def test_done_beats_failed_and_a_later_failure_takes_the_place_of_an_earlier_one(store: JobStore, job: Job) -> None:
-    first, second = ImageRef(job.job_id, new_id()), ImageRef(job.job_id, new_id())
-    assert store.result(first) is None
-    assert store.put_failed(not_done(first))
-    later = not_done(first).model_copy(update={"attempts": 7})
-    assert store.put_failed(later)
-    assert store.result(first) == later
-    store.put_done([done(first), done(second, "dog")])
-    assert not any(store.put_failed(not_done(ref)) for ref in (first, second))
-    assert store.statuses(job.job_id) == {first.image_id: "done", second.image_id: "done"}
-    assert store.result(second) == done(second, "dog")
-    assert store.results(job.job_id) == {first.image_id: done(first), second.image_id: done(second, "dog")}
-    both = sorted([first.image_id, second.image_id])
-    assert list(store.results(job.job_id, both[1], both[1])) == both[1:]
-
-
-def test_resends_are_read_as_they_were_written_and_go_with_their_job(store: JobStore, job: Job) -> None:
-    first, second = sorted(new_id() for _ in range(2))
-    resends = {
-        first: Resend(0, NOW, NOW, waited_seconds=60),
-        second: Resend(1, NOW, NOW + timedelta(seconds=240), waited_seconds=120, times=2),
-    }
-    store.put_resends(job.job_id, resends)
-    assert store.resends(job.job_id) == resends
-    assert list(store.resends(job.job_id, second, second)) == [second]
-    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
-    DeletedJobs(store.table).delete(job)
-    assert DeletedJobs(store.table).remove_items(DeletedJob(job.job_id), 100) == 2
-    assert store.resends(job.job_id) == {}
-
-
-def test_true_labels_are_read_as_they_were_set_and_go_with_their_job(store: JobStore, job: Job) -> None:
-    first, second = sorted(new_id() for _ in range(2))
-    assert not store.job(job.job_id).is_reviewed
-    truths = {first: TrueLabel("cat", NOW), second: TrueLabel("none of them", NOW, "csv")}
-    store.set_truths(job, truths)
-    assert store.truths(job.job_id) == truths
-    assert list(store.truths(job.job_id, second, second)) == [second]
-    job = store.job(job.job_id)
-    assert job.is_reviewed
-    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
-    store.set_truths(job, {first: None, second: TrueLabel("dog", NOW)})
-    assert store.truths(job.job_id) == {second: TrueLabel("dog", NOW)}
-    DeletedJobs(store.table).delete(job)
-    while DeletedJobs(store.table).remove_items(DeletedJob(job.job_id), 100):
-        pass
-    assert store.truths(job.job_id) == {}
 
 
 def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(store: JobStore, job: Job) -> None:
@@ -343,47 +240,6 @@ def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(st
     assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
 
 
-def test_what_a_job_and_its_images_are_is_read_as_it_was_written(store: JobStore) -> None:
-    kept = Job(new_id(), "summer", NOW, keep=True)
-    store.create(kept)
-    assert store.job(kept.job_id) == kept
-    cached = replace(record(kept.job_id), cached=True)
-    failed_one = record(kept.job_id)
-    store.record_images([cached, failed_one], NOW)
-    retried = replace(failed_one, attempt=1, retried_at=NOW)
-    assert store.replace_image(failed_one, retried)
-    assert not store.replace_image(failed_one, retried), "of two retries that read the same, one wins"
-    assert list(store.images(kept.job_id)) == [cached, retried]
-    assert store.replace_image(retried, failed_one)
-    assert list(store.images(kept.job_id)) == [cached, failed_one], "as it was"
-    unknown = record(kept.job_id)
-    assert not store.replace_image(unknown, replace(unknown, attempt=1)), "no record is made"
-
-
-@pytest.fixture
-def counts(table: Table) -> UploadCounts:
-    return UploadCounts(table)
-
-
-def test_an_image_is_marked_once_and_those_that_came_later_are_distinguished(counts: UploadCounts) -> None:
-    job_id, upload_id = new_id(), new_id()
-    assert counts.mark(job_id, upload_id, {"a", "b"}) == {"a", "b"}
-    assert counts.mark(job_id, upload_id, {"a", "b"}) == set()
-    assert counts.mark(job_id, upload_id, {"b", "c"}) == {"c"}
-    assert counts.mark(job_id, new_id(), {"a"}) == {"a"}
-
-
-def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
-    counts, job_id, upload_id = UploadCounts(MemoryTable(meeting("GetItem", 8))), new_id(), new_id()
-
-    def commit(number: int) -> list[str]:
-        return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
-
-    with ThreadPoolExecutor(8) as commits:
-        marked = list(chain.from_iterable(commits.map(commit, range(8))))
-    assert len(marked) == len(set(marked)) > 0
-
-
 class CrashError(Exception):
     """The process dies here."""
 
@@ -409,25 +265,6 @@ def items_of(store: JobStore, job: Job) -> list[str]:
     """Return in which partitions a job is, as such."""
     places = ("JOBS", f"OWNED#{job.owner}", "OPEN", "DELETED")
     return [place for place in places if store.table.get(place, job.job_id)]
-
-
-def test_a_job_comes_back_with_its_owner_and_is_listed_for_that_one_only(store: JobStore) -> None:
-    anna, bert, unowned = a_job("anna", keep=True), a_job("bert"), a_job("")
-    store.create(anna, bert, unowned)
-    for job in (anna, bert, unowned):
-        assert store.job(job.job_id) == job
-        assert store.jobs(9, owner=job.owner) == [job]
-    assert [job.owner for job in store.jobs_until(datetime.now(UTC) + timedelta(seconds=1))] == ["anna", "bert", ""]
-
-
-def test_what_has_no_owner_is_written_as_before_there_were_owners(store: JobStore) -> None:
-    job = a_job("")
-    store.create(job)
-    item = {"pk": "JOBS", "sk": job.job_id, "name": "summer", "created_at": NOW.isoformat(), "keep": 0}
-    assert store.table.get("JOBS", job.job_id) == item
-    assert items_of(store, job) == ["JOBS"]
-    DeletedJobs(store.table).delete(job)
-    assert store.table.get("DELETED", job.job_id) == {"pk": "DELETED", "sk": job.job_id}
 
 
 def test_a_list_of_nobodys_jobs_goes_on_beyond_those_of_users(store: JobStore) -> None:
@@ -516,15 +353,6 @@ def test_no_share_is_left_of_a_deleted_job(table: MemoryTable, store: JobStore, 
     assert shares.shared_with(share.email, 9) == []
 
 
-def test_a_deletion_takes_a_job_out_of_every_list_and_can_be_repeated(store: JobStore) -> None:
-    job, other = a_job("anna"), a_job("anna")
-    store.create(job, other)
-    for _ in range(2):
-        DeletedJobs(store.table).delete(job)
-        assert items_of(store, job) == ["DELETED"]
-    assert store.jobs(9, owner="anna") == [other]
-
-
 def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(store: JobStore) -> None:
     job = a_job("anna")
     store.create(job)
@@ -532,45 +360,6 @@ def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(
     store.create(job)  # a repeat of the first request, which was under way
     DeletedJobs(store.table).remove_items(DeletedJobs(store.table).find_all()[0], 100)
     assert (store.jobs(9, owner="anna"), items_of(store, job)) == ([], ["DELETED"])
-
-
-def owned_by(owner: str) -> Callable[[Job], bool]:
-    return lambda job: job.owner == owner
-
-
-def test_an_image_is_read_with_its_job_and_its_result_by_its_owner_only(store: JobStore) -> None:
-    job = a_job("anna")
-    ref = ImageRef(job.job_id, new_id())
-    image = ImageRecord(ref, "cat.jpg", input_key(ref, "jpg"), 10, NOW)
-    store.create(job)
-    with pytest.raises(NotFoundError, match="no image"):
-        store.whole_image(ref, owned_by("anna"))
-    store.record_images([image], NOW)
-    assert store.whole_image(ref, owned_by("anna")) == (job, image, None, None, None)
-    result = ClassificationResult(
-        job_id=ref.job_id, image_id=ref.image_id, status="done", label="cat", score=0.5, worker="i-1", attempts=1
-    )
-    store.put_done([result])
-    assert store.whole_image(ref, owned_by("anna")) == (job, image, result, None, None)
-    resend = Resend(0, NOW, NOW, waited_seconds=60)
-    store.put_resends(job.job_id, {ref.image_id: resend})
-    truth = TrueLabel("dog", NOW)
-    store.set_truths(job, {ref.image_id: truth})
-    assert store.whole_image(ref, owned_by("anna")) == (replace(job, is_reviewed=True), image, result, resend, truth)
-    said = []
-    for unknown, owner in ((ref, "bert"), (ref, ""), (replace(ref, image_id=new_id()), "bert")):
-        with pytest.raises(NotFoundError) as refused:
-            store.whole_image(unknown, owned_by(owner))
-        said.append(str(refused.value))
-    assert said == [f"there is no job {job.job_id!r}"] * 3
-
-
-def test_images_of_several_jobs_are_recorded_together_and_open_each_of_them(store: JobStore) -> None:
-    refs = [ImageRef(job_id, new_id()) for job_id in (new_id(), new_id()) for _ in range(2)]
-    store.record_images([ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, NOW) for ref in refs], NOW)
-    assert {job.job_id for job in OpenJobs(store.table).find_all()} == {ref.job_id for ref in refs}
-    assert OpenJobs(store.table).find_all()[0] == OpenJob(min(ref.job_id for ref in refs), NOW.isoformat())
-    assert [store.count_images(ref.job_id) for ref in refs] == [2] * 4
 
 
 def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -> None:
@@ -585,13 +374,6 @@ def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -
         )  # older: changes nothing
     assert [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs] == together
     assert [store.status(job.job_id).accepted for job in jobs] == [1, 2]
-
-
-def test_a_key_claims_a_job_for_its_own_user_only(store: JobStore) -> None:
-    unowned, anna, bert = (Claims(store.table, owner) for owner in ("", "anna", "bert"))
-    claims = {each.owner: each.acquire("k", Claim(new_id(), "r", NOW)) for each in (unowned, anna, bert)}
-    assert len({claim.job_id for claim in claims.values()}) == 3
-    assert {each.owner: each.find("k", NOW) for each in (unowned, anna, bert)} == claims
 
 
 LIFETIME = timedelta(days=3)
@@ -628,11 +410,6 @@ def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> Cl
     )
 
 
-def test_the_same_bytes_twice_in_a_batch_are_one_entry(cache: ResultCache) -> None:
-    remember(cache, [answered(1), answered(1, "dog")])
-    assert cache.find("", [digest(1), digest(1)], "d1", NOW)[digest(1)].label == "dog"
-
-
 def test_only_what_a_worker_found_is_remembered(cache: ResultCache) -> None:
     ref, problem = ImageRef(new_id(), new_id()), Failure(code="truncated", message="it ends early")
     no_label = failed(ref, problem, worker="i-1", attempts=1).response().model_copy(update={"sha256": digest(1)})
@@ -663,15 +440,3 @@ def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from
     assert (again.source, again.recorded_at, again.attempts) == (output_key(first.ref), NOW, 0)
     # The classified object belongs to another image, so it must not be deleted for this one.
     assert again.key is None
-
-
-def test_the_same_bytes_of_two_users_in_a_batch_are_an_entry_of_each(cache: ResultCache) -> None:
-    annas, berts, unowned = answered(1), answered(1, "dog"), answered(2)
-    cache.put_results([annas, berts, unowned], NOW, {annas.job_id: "anna", berts.job_id: "bert"})
-    found = [cache.find(owner, [digest(1), digest(2)], "d1", NOW) for owner in ("anna", "bert", "")]
-    assert found == [{digest(1): annas}, {digest(1): berts}, {}]
-
-
-def test_without_a_sign_in_an_entry_stands_where_it_always_did(cache: ResultCache) -> None:
-    remember(cache, [answered(1)])
-    assert cache.table.get(f"CACHE#{digest(1)}", "d1") is not None
