@@ -105,33 +105,6 @@ class RejectedFile:
         return self.code == "unavailable"
 
 
-@dataclass(frozen=True)
-class FileToUpload:
-    """A file to upload to the bucket; `size` is in bytes."""
-
-    name: str
-    size: int
-    content_type: str
-
-
-@dataclass(frozen=True)
-class OfferedForm:
-    """The presigned form of a file; `index` is the file's position in the request."""
-
-    index: int
-    url: str
-    fields: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class FormOffer:
-    """Presigned forms, and the names of rejected files with the reasons."""
-
-    upload_id: str
-    files: Sequence[OfferedForm]
-    rejected: Sequence[tuple[str, str]]
-
-
 class JobFields(TypedDict, total=False):
     """Further fields of a new job; None leaves one out.
 
@@ -345,33 +318,6 @@ class ApiClient:
             outcome[int(image["index"])] = RejectedFile(str(image["code"]), str(image["message"]))
         return dict(sorted(outcome.items()))
 
-    def offer_uploads(self, job_id: str, files: Sequence[FileToUpload]) -> FormOffer:
-        """Request presigned forms for `files`."""
-        wanted = [{"name": file.name, "bytes": file.size, "content_type": file.content_type} for file in files]
-        reply = self._call("POST", f"{_job_path(job_id)}/uploads", json={"files": wanted}, allowed=(200, 422))
-        forms = [(each["index"], each["upload"]) for each in reply.get("uploads", [])]
-        return FormOffer(
-            upload_id=reply.get("upload_id", ""),
-            files=[OfferedForm(index, form["url"], form["fields"]) for index, form in forms],
-            rejected=_parse_result(reply).rejected,
-        )
-
-    def send_form(self, url: str, fields: Mapping[str, str], name: str, content: bytes) -> None:
-        """Upload a file to the bucket by its presigned form.
-
-        Raises:
-            ApiError: the bucket rejects the file, does not answer, or redirects: the caller decides whether another
-                host is allowed.
-        """
-        reply = self._send("POST", url, timeout=TIMEOUT_SECONDS, fields=[*fields.items(), ("file", (name, content))])
-        if not 200 <= reply.status < 300:
-            raise ApiError(f"POST {url} answered {reply.status}: {_text(reply)[:300]}")
-
-    def commit_upload(self, job_id: str, upload_id: str) -> UploadResult:
-        """Commit the images of an upload that have arrived in the bucket."""
-        path = f"{_job_path(job_id)}/uploads/{quote(upload_id, safe='')}/commit"
-        return _parse_result(self._call("POST", path, allowed=(200, 422)))
-
     def _call(
         self,
         method: str,
@@ -483,13 +429,6 @@ def _is_loopback(host: str) -> bool:
 
 def _job_path(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
-
-
-def _parse_result(reply: Mapping[str, Any]) -> UploadResult:
-    return UploadResult(
-        accepted=[(image["image_id"], image["filename"]) for image in reply.get("accepted", [])],
-        rejected=[(image["filename"], image["message"]) for image in reply.get("rejected", [])],
-    )
 
 
 def _text(reply: urllib3.BaseHTTPResponse) -> str:

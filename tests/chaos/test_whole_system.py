@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fleetsight_client.api import FileToUpload, UploadResult
+from fleetsight_client.api import UploadResult
 from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
 from scripts.load.schedule import steady
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.conftest import ROOT
+from tests.support.forms import upload_by_forms
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -75,20 +76,15 @@ def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: R
     for start in range(0, len(files), 20):
         sent = files[start : start + 20]
         kinds = {name: f"image/{name.rpartition('.')[2].replace('jpg', 'jpeg')}" for name, _ in sent}
-        specs = [FileToUpload(name, len(content), kinds[name]) for name, content in sent]
-        offer = running.api.offer_uploads(job_id, specs)
-        for form in offer.files:
-            running.api.send_form(form.url, form.fields, *sent[form.index])
-        accepted += running.api.commit_upload(job_id, offer.upload_id).accepted
+        files_by_name = {name: (content, kinds[name]) for name, content in sent}
+        accepted += upload_by_forms(running.api, job_id, files_by_name)
     running.wait_for_results(job_id, 60)
     assert running.right(job_id, UploadResult(accepted, []), truth) >= 59
 
     # What says that it is an image and is none fails alone, with its reason.
     job_id = running.api.create_job("text")
-    offer = running.api.offer_uploads(job_id, [FileToUpload("a.jpg", 4, "image/jpeg")])
-    running.api.send_form(offer.files[0].url, offer.files[0].fields, "a.jpg", b"text")
-    outcome = running.api.commit_upload(job_id, offer.upload_id)
-    running.wait_for_results(job_id, len(outcome.accepted))
+    sent_text = upload_by_forms(running.api, job_id, {"a.jpg": (b"text", "image/jpeg")})
+    running.wait_for_results(job_id, len(sent_text))
     [result] = running.api.results(job_id)
     assert (result["status"], result["error"]["code"]) == ("failed", "not_an_image")
 

@@ -16,7 +16,7 @@ import requests
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
 from core.provision import provision_table
-from fleetsight_client.api import FileToUpload, UploadResult
+from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
@@ -30,6 +30,7 @@ from tests.conftest import keys_in
 from tests.support.account import ACCOUNT_APIS
 from tests.support.bundles import relabelled_bundle
 from tests.support.forked_system import ForkedCloud
+from tests.support.forms import upload_by_forms
 from tests.support.iam.checks import Account, checks_of
 from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
@@ -301,15 +302,10 @@ def launch_an_idle_instance(deployed: Deployed) -> str:
 
 def upload_straight_to_the_bucket(deployed: Deployed, job_id: str, files: list[tuple[str, bytes, str]]) -> None:
     """Upload by forms that the web tier signs."""
-    api = deployed.api
     kinds = {accepted.extension: accepted.content_type for accepted in FORMATS.values()}
-    wanted = [FileToUpload(name, len(data), kinds[name.rpartition(".")[2]]) for name, data, _ in files]
-    offer = api.offer_uploads(job_id, wanted)
-    for each in offer.files:
-        name, data, _ = files[each.index]
-        api.send_form(each.url, each.fields, name, data)
+    wanted = {name: (data, kinds[name.rpartition(".")[2]]) for name, data, _ in files}
     labels = {name: label for name, _, label in files}
-    accepted = api.commit_upload(job_id, offer.upload_id).accepted
+    accepted = upload_by_forms(deployed.api, job_id, wanted)
     assert len(accepted) == len(files)
     deployed.truth |= {image_id: labels[name] for image_id, name in accepted}
 
