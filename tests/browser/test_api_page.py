@@ -1,7 +1,6 @@
 """The API's page: every operation is shown, and may be tried from the page itself."""
 
 import json
-import re
 import shlex
 
 import pytest
@@ -52,14 +51,12 @@ def test_an_address_with_a_models_name_opens_it(page: Page) -> None:
 
 def test_operations_are_found_by_search_and_copied_as_curl(page: Page) -> None:
     page.goto("/api")
-    index = page.get_by_role("navigation", name="Operations")
     page.get_by_label("Search operations").fill("limits")
-    expect(index.get_by_role("link")).to_have_count(3)
     expect(page.locator("details.operation:visible")).to_have_count(3)
     page.get_by_label("Search operations").fill("no such operation")
     expect(page.get_by_text("No operation matches.")).to_be_visible()
     page.get_by_label("Search operations").fill("")
-    index.get_by_role("link", name="Create a job").click()
+    page.locator("#create_job summary").click()
     form = page.locator("#create_job form")
     form.locator("textarea").fill("""{"name": "it's"}""")
     form.get_by_role("button", name="Copy as curl").click()
@@ -85,8 +82,6 @@ def test_without_javascript_the_page_is_to_be_read_and_says_so(page: Page) -> No
     page.goto("/api")
     expect(page.get_by_text("need JavaScript")).to_be_visible()
     expect(page.get_by_label("Search operations")).to_be_hidden()
-    page.get_by_role("link", name="Create a job").click()
-    expect(page).to_have_url(re.compile("#create_job$"))
     page.locator("#create_job summary").click()
     expect(page.locator("#create_job table")).to_be_visible()
     expect(page.locator("#create_job").get_by_role("button", name="Send")).to_be_hidden()

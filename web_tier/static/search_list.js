@@ -1,8 +1,7 @@
-// Searches lists while the user types. Without JavaScript, a form asks the server for the matching entries, or is hidden.
+// Searches a list while the user types. Without JavaScript, a form asks the server for the matching entries, or is hidden.
 //
-// The form names its lists in `data-searches`. Entries are the elements with `data-words` in a list, or else its
-// children. A part with `data-group` is hidden without entries; `data-none`, beside the first list, says that nothing
-// matches.
+// The form names its list in `data-searches`. Entries are the elements with `data-words` in the list, or else its
+// children. A part with `data-group` is hidden without entries; `data-none`, beside the list, says that nothing matches.
 
 function search(list, text) {
     const marked = [...list.querySelectorAll("[data-words]")];
@@ -18,11 +17,11 @@ function search(list, text) {
 }
 
 for (const form of document.querySelectorAll("[data-searches]")) {
-    const lists = form.dataset.searches.split(" ").map((id) => document.getElementById(id));
+    const list = document.getElementById(form.dataset.searches);
     const field = form.querySelector("[type=search]");
-    const none = lists[0].parentElement.querySelector("[data-none]");
+    const none = list.parentElement.querySelector("[data-none]");
     field.addEventListener("input", () => {
-        none.hidden = lists.map((list) => search(list, field.value)).includes(true);
+        none.hidden = search(list, field.value);
     });
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;

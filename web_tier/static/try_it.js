@@ -1,7 +1,6 @@
 // Turns each operation on the API page into a form that calls it. Responses are shown as text, never as markup.
 
 import "./copy.js";
-import { needsSignIn, signInUrl } from "./sign_in.js";
 
 const MAX_SHOWN_CHARACTERS = 20_000;
 
@@ -117,20 +116,9 @@ function show(form, status, milliseconds, response, body) {
     const output = form.querySelector("output");
     const requestId = response?.headers.get("X-Request-Id");
     output.hidden = false;
-    const line = output.querySelector(".status-line");
-    line.textContent = `${status} · ${milliseconds.toFixed(0)} ms${requestId ? ` · request ${requestId}` : ""}`;
-    if (response && needsSignIn(response)) line.append(" · you are not signed in: ", createSignInLink());
+    const facts = `${status} · ${milliseconds.toFixed(0)} ms${requestId ? ` · request ${requestId}` : ""}`;
+    output.querySelector(".status-line").textContent = facts;
     output.querySelector("code").textContent = formatBody(body, response?.headers.get("Content-Type") ?? "");
-}
-
-// Opens a new tab, so that the forms on this page keep their input.
-function createSignInLink() {
-    return Object.assign(document.createElement("a"), {
-        href: signInUrl(),
-        target: "_blank",
-        rel: "noopener",
-        textContent: "sign in",
-    });
 }
 
 function formatBody(body, contentType) {
