@@ -198,20 +198,6 @@ class TimelineStep:
 
 
 @dataclass(frozen=True, slots=True)
-class TimelinePart:
-    """A part of the time that an image took; `start` and `share` are in percent of the sum of all parts."""
-
-    name: str
-    milliseconds: float
-    start: float
-    share: float
-
-
-_PARTS = {"stored": "stored", "received": "queued", **{name: name for _, name, _ in _WORKER_STEPS}}
-"""Name of the part that a step ends, by the name of the step."""
-
-
-@dataclass(frozen=True, slots=True)
 class ImageTimeline:
     """The steps of an image in order; `contradiction` says which clocks contradict each other, if any do."""
 
@@ -234,26 +220,6 @@ class ImageTimeline:
         """
         lengths = [step.milliseconds for step in self.steps if step.milliseconds is not None]
         return sum(lengths) if lengths else None
-
-    @property
-    def parts(self) -> tuple[TimelinePart, ...]:
-        """The parts of known length. The first one is by the web tier's clock alone, the others are durations."""
-        lengths = {
-            step.name.partition(f" {TIMES}")[0]: step.milliseconds
-            for step in self.steps
-            if step.milliseconds is not None
-        }
-        accepted, stored = (
-            next((step.at for step in self.steps if step.name == name), None) for name in ("accepted", "stored")
-        )
-        if lengths and accepted and stored and stored >= accepted:
-            lengths = {"stored": (stored - accepted).total_seconds() * 1_000, **lengths}
-        whole, start, parts = sum(lengths.values()) or 1.0, 0.0, list[TimelinePart]()
-        for step, length in lengths.items():
-            share = 100 * length / whole
-            parts.append(TimelinePart(_PARTS[step], length, start, share))
-            start += share
-        return tuple(parts)
 
 
 def _steps(result: ImageResult, accepted_how: str) -> list[TimelineStep]:

@@ -328,18 +328,6 @@ def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
     ]
 
 
-def test_the_parts_of_the_time_of_an_image_add_up() -> None:
-    received_twice = DONE.model_copy(update={"attempts": 2})
-    parts = ImageTimeline.from_result(ImageResult(RECORD, received_twice)).parts
-    assert [(part.name, round(part.milliseconds, 1)) for part in parts] == [
-        ("stored", 30), ("queued", 1_200), ("fetched", 40), ("decoded", 9), ("classified", 0.2),
-        ("result stored", 30),
-    ]  # fmt: skip
-    assert parts[-1].start + parts[-1].share == pytest.approx(100)
-    assert [part.start for part in parts] == sorted(part.start for part in parts)
-    assert ImageTimeline.from_result(ImageResult(RECORD, None)).parts == ()
-
-
 def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
     step = ImageTimeline.from_result(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
     assert step.name == "received \N{MULTIPLICATION SIGN}3"
