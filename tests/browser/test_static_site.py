@@ -172,12 +172,6 @@ def test_choosing_files_on_the_static_page_leads_to_the_jobs_page_with_every_ans
     assert {"/", f"{ASSETS}/upload/main.js", f"{ASSETS}/job/main.js"} <= set(static_site.served)
 
 
-def test_the_static_page_asks_what_the_fleet_does_when_it_is_opened(page: Page) -> None:
-    page.goto("/")
-    expect(page.locator("#fleetNow")).not_to_contain_text("says what the workers do")
-    expect(page.locator("#fleetNow")).to_have_text(page.request.get("/fleet/now").json()["sentence"])
-
-
 def test_the_static_page_offers_the_models_when_there_are_several(
     browser: Browser, own_system: System, page_options: Options, faults_of: FaultsOf, tmp_path: Path
 ) -> None:
@@ -208,7 +202,6 @@ def test_the_static_page_offers_the_models_when_there_are_several(
 def test_the_static_pages_form_uploads_to_the_web_tier_without_scripts(page: Page) -> None:
     files, _ = signs(1, seed=78)
     page.goto("/")
-    expect(page.locator("#fleetNow")).to_contain_text("says what the workers do just now.")
     choose(page, files)
     page.get_by_role("button", name="Classify").click()
     arrived(page)

@@ -237,12 +237,12 @@ def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
         bodies = [client.get(path).get_json()["sentence"] for path in ("/fleet/now", f"/jobs/{job.job_id}/progress")]
         return [*bodies, client.get("/fleet").text, client.get("/").text]
 
-    assert all("Three workers, enough." in place for place in places())
+    assert all("Three workers, enough." in place for place in places()[:-1]), "the upload page has its forecast"
     now = 60.0
     assert all("The controller has not reported for 60 s." in place for place in places())
     assert client.get("/api/v1/fleet").get_json()["silent_seconds"] == 60
     FleetStore(store.table).put_snapshot(SNAPSHOT.model_copy(update={"at": NOW - timedelta(hours=1)}))
-    assert all("Three workers, enough." in place for place in places()), "for any clock of the controller"
+    assert all("Three workers, enough." in place for place in places()[:-1]), "for any clock of the controller"
 
 
 def test_decisions_are_listed_with_their_times_and_never_as_markup(client: FlaskClient, fleet: FleetStore) -> None:

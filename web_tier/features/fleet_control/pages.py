@@ -292,7 +292,7 @@ def _fleet_page(dead_letters: DeadLetterPage | None) -> str:
 
 @fleet_pages.get("/fleet/now", is_automatic=True)
 def fleet_now() -> Response:
-    """Return the fleet without its history, for the upload page and for programs."""
+    """Return the fleet without its history, for programs."""
     store = current_backend().fleet
     return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
 

@@ -12,12 +12,9 @@ export class Forecast {
     #finishBy = null;
     #timer;
 
-    /**
-     * @param {HTMLElement} text - shows the forecast.
-     * @param {HTMLElement} fleet - the state of the fleet, which a forecast replaces.
-     */
-    constructor(text, fleet) {
-        Object.assign(this, { text, fleet });
+    /** @param {HTMLElement} text - shows the forecast. */
+    constructor(text) {
+        this.text = text;
     }
 
     /** Show the forecast of so many images, with a time also of a job that may be finished then; with 0 show none. */
@@ -27,7 +24,7 @@ export class Forecast {
         this.#finishBy = finishBy;
         clearTimeout(this.#timer);
         if (images) this.#timer = setTimeout(() => this.#ask(), SETTLE_MS);
-        else this.#show("");
+        else this.text.textContent = "";
     }
 
     async #ask() {
@@ -37,12 +34,7 @@ export class Forecast {
         const [now, later] = document.hidden ? [] : await Promise.all([url, laterUrl].map((each) => each && fetchState(each)));
         if (images !== this.#images || finishBy !== this.#finishBy) return;
         const time = finishBy?.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-        if (now) this.#show(later ? `Now: ${now.text}\nBy ${time}: ${later.text}` : now.text);
+        if (now) this.text.textContent = later ? `Now: ${now.text}\nBy ${time}: ${later.text}` : now.text;
         this.#timer = setTimeout(() => this.#ask(), RENEW_MS);
-    }
-
-    #show(text) {
-        this.text.textContent = text;
-        this.fleet.hidden = text !== "";
     }
 }

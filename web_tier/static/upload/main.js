@@ -2,11 +2,11 @@
 // Without JavaScript the browser submits the form itself.
 
 import { Adding } from "./adding.js";
-import { fetchState } from "../fetch_state.js";
 import { ApiError } from "./api.js";
 import { Grid } from "./grid.js";
 import { showJobPage } from "./job_page.js";
-import { Options } from "./options.js";
+import { CHOOSE_FIRST, Options } from "./options.js";
+import { SIGN_IN_FIRST } from "./status_line.js";
 
 const form = document.getElementById("upload");
 const find = (id) => document.getElementById(id);
@@ -15,40 +15,22 @@ const { batch, uploader } = adding;
 const grid = new Grid(find("thumbs"), adding);
 const options = new Options(form, adding);
 
-initialize();
-
-function initialize() {
-    find("clear").addEventListener("click", clear);
-    form.addEventListener("submit", onSubmit);
-    batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
-    if ("ask" in find("fleetNow").dataset) showFleet();
-    adding.section.addEventListener("models", showModels, { once: true });
-    adding.models();
-}
-
-async function showFleet() {
-    const fleet = await fetchState("/fleet/now");
-    if (fleet) options.setFleet(fleet);
-}
-
-function showModels({ detail }) {
-    if (find("modelChoice")?.hidden) options.setModels(detail);
-}
-
-function clear() {
+batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
+adding.section.addEventListener("models", ({ detail }) => find("modelChoice")?.hidden && options.setModels(detail));
+adding.models();
+find("clear").addEventListener("click", () => {
     batch.clear();
     find("choose").focus();
-}
-
-function onSubmit(event) {
+});
+form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!batch.total) {
-        options.announceEmpty();
+        options.announce(CHOOSE_FIRST);
         find("choose").focus();
     } else if (!uploader.isRunning) {
         send();
     }
-}
+});
 
 async function send() {
     options.announce("");
@@ -56,7 +38,8 @@ async function send() {
         await uploader.create(options.chosen);
     } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        options.announceFailure(error);
+        const reason = uploader.isSignedOut ? `. ${SIGN_IN_FIRST}` : `: ${error.message}. Try again.`;
+        options.announce(`Nothing was sent${reason}`);
         return;
     }
     const { page } = uploader.job.links;

@@ -3,9 +3,9 @@
 import { oncePerFrame } from "../frames.js";
 import { Forecast } from "./forecast.js";
 import { plural } from "./format.js";
-import { SIGN_IN_FIRST } from "./status_line.js";
 
-const CHOOSE_FIRST = "Choose one or more images first.";
+/** Shown until there is something to send. */
+export const CHOOSE_FIRST = "Choose one or more images first.";
 
 export class Options {
     /**
@@ -14,7 +14,7 @@ export class Options {
      */
     constructor(form, { batch, uploader }) {
         this.elements = Object.fromEntries([...form.querySelectorAll("[id]")].map((element) => [element.id, element]));
-        this.forecast = new Forecast(this.elements.forecast, this.elements.fleetNow);
+        this.forecast = new Forecast(this.elements.forecast);
         Object.assign(this, { form, batch, uploader });
         this.emptyName = this.elements.name.placeholder;
         const renderSoon = oncePerFrame(() => this.#render());
@@ -48,21 +48,6 @@ export class Options {
     /** Show a message and announce it to screen readers. It stays until the next message. */
     announce(message) {
         this.elements.note.textContent = message;
-    }
-
-    /** Show that there is nothing to send. The message goes when there is. */
-    announceEmpty() {
-        this.announce(CHOOSE_FIRST);
-    }
-
-    /** Announce that nothing was sent, and why. */
-    announceFailure(error) {
-        this.announce(`Nothing was sent${this.uploader.isSignedOut ? `. ${SIGN_IN_FIRST}` : `: ${error.message}. Try again.`}`);
-    }
-
-    /** Show what the fleet does at the moment. */
-    setFleet(fleet) {
-        this.elements.fleetNow.textContent = fleet.sentence;
     }
 
     /** Offer a choice of the models if there are several. */
