@@ -3,34 +3,23 @@
 
 const STORAGE_KEY = "fleetsight-theme";
 const root = document.documentElement;
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
-
-function storedTheme() {
-    try {
-        return localStorage.getItem(STORAGE_KEY);
-    } catch {
-        return null; // the browser's storage is off
-    }
-}
-
-function chooseTheme(theme) {
-    try {
-        localStorage.setItem(STORAGE_KEY, theme);
-    } catch {
-        // The browser's storage is off: the theme applies to this page only.
-    }
-    root.dataset.theme = theme;
-}
-
-function applyTheme() {
-    root.dataset.theme = storedTheme() ?? (systemDark.matches ? "dark" : "light");
-}
 
 root.classList.add("js");
-applyTheme();
-systemDark.addEventListener("change", applyTheme);
+try {
+    root.dataset.theme = localStorage.getItem(STORAGE_KEY) ?? "";
+} catch {
+    // The browser's storage is off.
+}
 document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     button.hidden = false;
-    button.addEventListener("click", () => chooseTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+    button.addEventListener("click", () => {
+        const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+        root.dataset.theme = isDark ? "light" : "dark";
+        try {
+            localStorage.setItem(STORAGE_KEY, root.dataset.theme);
+        } catch {
+            // The theme applies to this page only.
+        }
+    });
 });
