@@ -1,5 +1,6 @@
 // The review of labels: accept or correct them one by one or many at once.
 
+import { fetchState } from "../fetch_state.js";
 import { formatCount, plural } from "../upload/format.js";
 import { leaveIfOver } from "./gone.js";
 import { addShortcut } from "./shortcuts.js";
@@ -82,8 +83,7 @@ export class Review {
             pick.firstElementChild.setAttribute("aria-label", `Select ${row.name}`);
             (element.querySelector("td") ?? element).prepend(pick);
         }
-        pick.querySelector("input").checked = this.#selected.has(row.id);
-        element.classList.toggle("picked", this.#selected.has(row.id));
+        this.#showPicked(element, row.id);
         element.querySelector(".truth-mark")?.remove();
         if (!row.truth) return;
         const isAccepted = row.truth === row.label;
@@ -136,11 +136,7 @@ export class Review {
 
     /** Show which images are selected. Images that the filters hide stay selected. */
     updateSelection() {
-        for (const [id, element] of this.list.elements()) {
-            const input = element.querySelector(".pick input");
-            if (input) input.checked = this.#selected.has(id);
-            element.classList.toggle("picked", this.#selected.has(id));
-        }
+        for (const [id, element] of this.list.elements()) this.#showPicked(element, id);
         const acceptable = this.#acceptable().length;
         const accept = this.bar.querySelector("[data-accept]");
         this.bar.hidden = this.#selected.size === 0;
@@ -148,6 +144,13 @@ export class Review {
         this.bar.querySelector("[data-count]").textContent = `${plural(this.#selected.size, "image")} selected`;
         accept.textContent = `Accept ${plural(acceptable, "label")}`;
         accept.disabled = acceptable === 0;
+    }
+
+    /** Show whether an item is selected. A file that is being sent has no checkbox yet. */
+    #showPicked(element, id) {
+        const input = element.querySelector(".pick input");
+        if (input) input.checked = this.#selected.has(id);
+        element.classList.toggle("picked", this.#selected.has(id));
     }
 
     #acceptable() {
@@ -202,7 +205,7 @@ export class Review {
         if (!rows.length) return this.#end("All shown labels are reviewed.");
         this.queue = rows.map((row) => row.id);
         this.list.open(this.queue[0]);
-        this.#loadAccuracy();
+        this.#showAccuracy();
     }
 
     /** Open the next image of the review that has no true label; begin a review if there is none. */
@@ -233,21 +236,10 @@ export class Review {
         if (this.queue) article.querySelector(".truth-choices button")?.focus({ preventScroll: true });
     }
 
-    #scheduleAccuracy() {
-        clearTimeout(this.#accuracyTimer);
-        this.#accuracyTimer = setTimeout(() => this.#loadAccuracy(), ACCURACY_DELAY_MS);
-    }
-
-    async #loadAccuracy() {
-        try {
-            const response = await fetch(`/api/v1${this.base}/evaluation`);
-            if (response.ok) this.#showAccuracy(await response.json());
-        } catch {
-            // The next change reads it.
-        }
-    }
-
-    #showAccuracy({ reviewed, correct, accuracy_low: low, accuracy_high: high }) {
+    async #showAccuracy() {
+        const found = await fetchState(`/api/v1${this.base}/evaluation`);
+        if (!found) return; // the next change reads it
+        const { reviewed, correct, accuracy_low: low, accuracy_high: high } = found;
         const interval = `95% interval ${Math.round(100 * low)}–${Math.round(100 * high)}%`;
         const share = `${((100 * correct) / reviewed).toFixed(1)}%`;
         const text = reviewed ? `${formatCount(reviewed)} reviewed, ${share} right (${interval})` : "";
@@ -285,7 +277,9 @@ export class Review {
             break;
         }
         this.#reloadOpened(truths);
-        if (this.queue) this.#scheduleAccuracy();
+        if (!this.queue) return;
+        clearTimeout(this.#accuracyTimer);
+        this.#accuracyTimer = setTimeout(() => this.#showAccuracy(), ACCURACY_DELAY_MS);
     }
 
     // The viewer may have loaded the page of the image before the server had the change.

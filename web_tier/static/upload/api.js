@@ -1,9 +1,10 @@
 // The page's calls to the web tier.
 
+import { fetchState } from "../fetch_state.js";
+
 const RESPONSE_TIMEOUT_MS = 120_000;
 /** An upload that sends no bytes for this long, in milliseconds, is aborted. */
 const STALL_TIMEOUT_MS = 45_000;
-const READY_TIMEOUT_MS = 5_000;
 
 const REUSED_KEY = "urn:fleetsight:problem:idempotency-key-reused";
 
@@ -78,11 +79,7 @@ export function addImages(jobId, items, key, traceId, onProgress, signal) {
 
 /** Return true if the web tier and the services that it needs respond. */
 export async function isReady() {
-    try {
-        return (await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(READY_TIMEOUT_MS) })).ok;
-    } catch {
-        return false;
-    }
+    return (await fetchState("/readyz")) !== null;
 }
 
 // XMLHttpRequest, because fetch does not report the progress of an upload.
