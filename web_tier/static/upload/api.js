@@ -1,7 +1,5 @@
 // The page's calls to the web tier.
 
-import { fetchState } from "../fetch_state.js";
-
 const RESPONSE_TIMEOUT_MS = 120_000;
 /** An upload that sends no bytes for this long, in milliseconds, is aborted. */
 const STALL_TIMEOUT_MS = 45_000;
@@ -75,11 +73,6 @@ export function addImages(jobId, items, key, traceId, onProgress, signal) {
     form.append("positions", items.map((item) => item.position).join(",")); // before the files
     for (const item of items) form.append("images", item.blob, item.name);
     return post(`/api/v1/jobs/${jobId}/images`, repeatableHeaders(key, traceId), form, onProgress, signal);
-}
-
-/** Return true if the web tier and the services that it needs respond. */
-export async function isReady() {
-    return (await fetchState("/readyz")) !== null;
 }
 
 // XMLHttpRequest, because fetch does not report the progress of an upload.

@@ -1,7 +1,8 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import { ApiError, SignedOutError, StoppedError, addImages, createJob, isReady, randomHex } from "./api.js";
+import { fetchState } from "../fetch_state.js";
+import { ApiError, SignedOutError, StoppedError, addImages, createJob, randomHex } from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
@@ -266,7 +267,7 @@ export class Uploader extends EventTarget {
 
     async #waitUntilReady() {
         const deadline = Date.now() + MAX_OUTAGE_MS;
-        while (!this.isStopped && Date.now() < deadline && !(await isReady())) {
+        while (!this.isStopped && Date.now() < deadline && !(await fetchState("/readyz"))) {
             this.#update({ isServerDown: true });
             await this.#unlessStopped(waitForPollOrOnline());
         }
