@@ -7,11 +7,7 @@ export function needsSignIn(response) {
     return response.status === 401 || (response.redirected && new URL(response.url).pathname === SIGN_IN_PATH);
 }
 
-/** Return the URL of the sign-in page, which shows that the session has ended and redirects back to this page. */
-export function signInUrl() {
-    return `${SIGN_IN_PATH}?told=ended&next=${encodeURIComponent(location.pathname + location.search)}`;
-}
-
+/** Go to the sign-in page, which shows that the session has ended and redirects back to this page. */
 export function goToSignIn() {
-    location.assign(signInUrl());
+    location.assign(`${SIGN_IN_PATH}?told=ended&next=${encodeURIComponent(location.pathname + location.search)}`);
 }
