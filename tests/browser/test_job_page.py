@@ -860,10 +860,10 @@ def test_a_hidden_page_closes_its_stream(page: Page, write_job: Callable[..., Wr
 def test_without_javascript_there_are_pages_filters_and_single_images(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
-    written = write_job(230)
-    written.finish(0, 230, failures=2, seconds_ago=LONG_FINISHED)
+    written = write_job(130)
+    written.finish(0, 130, failures=2, seconds_ago=LONG_FINISHED)
     page.goto(written.path)
-    expect(page.locator("#list .filename bdi")).to_have_count(200)
+    expect(page.locator("#list .filename bdi")).to_have_count(100)
     page.get_by_role("link", name="Next page").click()
     expect(page.locator("#list .filename bdi")).to_have_count(30)
     page.get_by_role("link", name="Failed 2").click()

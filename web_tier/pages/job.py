@@ -80,7 +80,7 @@ MAX_SHARED = 50
 MAX_SELECTED = 100
 """Jobs that one request cancels or deletes."""
 
-IMAGES_PER_PAGE = 200
+IMAGES_PER_PAGE = 100
 MAX_PAGES = 1_000
 
 STATES: Final[tuple[FilterState, ...]] = (*get_args(ImageState), UNSURE)

@@ -114,10 +114,17 @@ export class VirtualList {
         if (this.pitch === undefined) return;
         const lines = Math.ceil(this.rows.length / this.columns);
         const scrolled = -this.container.getBoundingClientRect().top;
-        const firstVisible = Math.floor(scrolled / this.pitch);
-        const lastVisible = Math.ceil((scrolled + innerHeight) / this.pitch);
-        const first = Math.min(Math.max(0, firstVisible - OVERSCAN_ROWS), Math.max(0, lines - 1));
-        const last = Math.min(lines, Math.max(first + 1, lastVisible + OVERSCAN_ROWS));
+        const linesInSight = (overscan) => {
+            const first = Math.floor(scrolled / this.pitch) - overscan;
+            const last = Math.ceil((scrolled + innerHeight) / this.pitch) + overscan;
+            const start = Math.min(Math.max(0, first), Math.max(0, lines - 1));
+            return [start, Math.min(lines, Math.max(start + 1, last))];
+        };
+        let [first, last] = linesInSight(0);
+        // After a jump the items in sight come first, and those around them in the next frame.
+        const inSight = this.rows.slice(first * this.columns, last * this.columns);
+        if (inSight.filter(({ id }) => !this.elements.has(id)).length > this.columns) this.scheduleDraw();
+        else [first, last] = linesInSight(OVERSCAN_ROWS);
         this.#place(first * this.columns, last * this.columns);
         setHeight(this.topSpacer, Math.max(0, first * this.pitch - this.gap));
         setHeight(this.bottomSpacer, Math.max(0, (lines - last) * this.pitch - this.gap));

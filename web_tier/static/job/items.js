@@ -80,7 +80,6 @@ export function gridItems(base) {
             label.textContent = texts[row.status];
             label.title = foundOf(row) ?? "";
             label.classList.toggle("quiet", row.status === "waiting");
-            tile.querySelector(".stand-in").textContent = row.label ?? "";
             tile.querySelector(".score").textContent = isDone ? formatPercent(row.score) : "";
             const reason = tile.querySelector(".reason");
             reason.textContent = reason.title = row.reason ?? "";
