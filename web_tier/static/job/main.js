@@ -129,7 +129,7 @@ function refresh() {
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
     viewer.updateSteps();
     if (mustReveal && reveal(query.image)) mustReveal = false;
-    if (rows.done) adding?.uploader.endWait();
+    if (rows.hasResult) adding?.uploader.endWait();
     const took = performance.now() - startedAt;
     nextRefreshAt = performance.now() + Math.max(MIN_REFRESH_INTERVAL_MS, REFRESH_INTERVAL_FACTOR * took);
 }

@@ -79,6 +79,7 @@ export class Rows {
         this.directories = new Map(); // path without the file name → number of images
         this.unsure = 0;
         this.cached = 0;
+        this.hasResult = false; // of any image: a label or a failure
     }
 
     /** The rows, sorted by id. Changes come by the thousand, so they are applied when the rows are read. */
@@ -189,6 +190,7 @@ export class Rows {
         const found = { status, label, score, unsure, also, failure, reason, final, retrying, cached, at, turn, tries };
         Object.assign(row, found);
         row.version += 1;
+        this.hasResult = true;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
             if (row.unsure) this.unsure += 1;

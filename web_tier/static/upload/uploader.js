@@ -81,7 +81,7 @@ export class Uploader extends EventTarget {
         setTimeout(() => this.endWait(), FIRST_LABEL_MS);
     }
 
-    /** Send further requests: the first label is there. */
+    /** Send further requests: the first image has a label, or has failed. */
     endWait() {
         if (!this.awaitsLabel) return;
         this.awaitsLabel = false;
