@@ -335,9 +335,17 @@ def test_a_large_photo_is_shrunk_the_right_way_up_and_a_small_one_is_sent_as_it_
     drop(
         page,
         "#drop",
-        [("large.jpg", photo(3600, 2400)), ("turned.jpg", photo(2400, 1200, orientation=6)), ("small.jpg", small)],
+        [
+            ("large.jpg", photo(3600, 2400)),
+            ("turned.jpg", photo(2400, 1200, orientation=6)),
+            ("small.jpg", small),
+            ("upright.jpg", photo(1600, 800, orientation=6)),
+        ],
     )
     expect(page.locator("#facts")).to_contain_text("2 shrunk")
+    sizes = "all => all.map(({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight])"
+    shown = [[200, 133], [100, 200], [60, 40], [100, 200]]
+    wait_until(lambda: page.locator(".thumb img[src]").evaluate_all(sizes) == shown, "each picture is upright")
     classify(page)
     got = stored(system, sent(page))
     assert got["large.jpg"].size == (1800, 1200)

@@ -61,7 +61,7 @@ async function check(file, limits) {
  * browser's main process handles each `blob:` URL, which delays scrolling through thousands of images.
  */
 async function draw(file) {
-    const bitmap = await decode(file);
+    const bitmap = (await decodeReduced(file)) ?? (await decode(file));
     if (!bitmap) return null;
     const blob = await encodeJpeg(bitmap, Math.min(1, PICTURE_SIDE / longestSide(bitmap)));
     bitmap.close();
@@ -81,6 +81,21 @@ async function decode(file) {
         return await createImageBitmap(file, DECODING);
     } catch {
         return null;
+    }
+}
+
+/** Return the image at the size of a picture or larger, or null. A JPEG of 12 megapixels takes a third of the time. */
+async function decodeReduced(file) {
+    try {
+        const size = { desiredWidth: PICTURE_SIDE, desiredHeight: PICTURE_SIDE };
+        const decoder = new ImageDecoder({ data: file.stream(), type: file.type, ...size });
+        const { image } = await decoder.decode();
+        decoder.close();
+        const bitmap = await createImageBitmap(image);
+        image.close();
+        return bitmap;
+    } catch {
+        return null; // this browser has no such decoder, or not for this type
     }
 }
 
