@@ -143,10 +143,7 @@ def output_key(ref: ImageRef) -> str:
 
 
 def merged_key(job_id: str) -> str:
-    """Return the key of the file with all results of a job in the output bucket, apart from the predictions.
-
-    Files of earlier versions are at `{job_id}/results.jsonl`: the job table has the key of each file.
-    """
+    """Return the key of the file with all results of a job in the output bucket, apart from the predictions."""
     return f"results/{job_id}.jsonl"
 
 

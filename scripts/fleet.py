@@ -137,9 +137,8 @@ def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
 
 @fleet.command()
 @click.argument("instance")
-@click.option("--raw", is_flag=True, help="Print lines of JSON as they were written.")
 @operator_command
-def console(client: FleetClient, *, instance: str, raw: bool, as_json: bool) -> None:
+def console(client: FleetClient, *, instance: str, as_json: bool) -> None:
     """Show the newest lines of the console of INSTANCE, which runs or has ended in the last hour.
 
     The last 64 KB, newest last. Of an instance type without the Nitro System, EC2 has only the lines from shortly
@@ -152,7 +151,7 @@ def console(client: FleetClient, *, instance: str, raw: bool, as_json: bool) -> 
         print_json(answer)
         return
     for line in answer["lines"]:
-        print(console_text(line, raw=raw))
+        print(console_text(line))
     if not answer["is_latest"]:
         print(
             "fleetsight: EC2 has no newer lines of this instance type; see `fleetsight logs --prefix PREFIX`",

@@ -106,13 +106,13 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     console.print(line)
 
 
-def console_text(line: Mapping[str, Any], *, raw: bool) -> str:
-    """Return a line of a console, given as the API's answer; with `raw` as the instance has written it."""
+def console_text(line: Mapping[str, Any]) -> str:
+    """Return a line of a console, given as the API's answer."""
     # Imported here: it loads the web tier, which the other commands do not need.
     from web_tier.features.consoles.console import ConsoleLine
 
     found = ConsoleLine.model_validate(line)
-    if raw or found.message is None:
+    if found.message is None:
         return printable(found.text)
     at = f"{found.at.astimezone(UTC):%d %b %H:%M:%S}" if found.at else ""
     fields = (f"{name}={value}" for name, value in found.fields.items())

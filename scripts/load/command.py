@@ -36,6 +36,12 @@ OPEN_LOOP_CONCURRENCY = 1_000
 DRAWN_FOLDER = Path(".fleetsight/load")
 """Drawn signs are stored here: the next test with the same seed reuses them."""
 
+SIDE = 96
+"""Width and height of a drawn sign in pixels."""
+
+PATIENCE_SECONDS = 600.0
+"""After this time without an answer, an image is lost."""
+
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
 
@@ -104,12 +110,6 @@ _SECONDS = _Parsed("seconds", _positive(parse_seconds))
 @click.option(
     "--seed", default=2026, help="Road signs are drawn from this seed, and their bytes are new in each test."
 )
-@click.option(
-    "--side", type=click.IntRange(32, 2_000), default=96, help="Width and height of a drawn sign in pixels."
-)
-@click.option(
-    "--patience", type=click.FloatRange(min=1), default=600.0, help="Seconds of silence that lose an image."
-)
 @click.option("--max-p50", type=_SECONDS, help="Status 1 if the median time is longer, such as 500ms.")
 @click.option(
     "--max-p95",
@@ -136,7 +136,6 @@ def load_test(
     url: str,
     mode: Mode,
     concurrency: int | None,
-    patience: float,
     json_file: Path | None,
     report: Path | None,
     anywhere: bool,
@@ -157,7 +156,7 @@ def load_test(
     sent = _images(console, options, None if arrivals is None else len(arrivals))
     sent, model = (sent, None) if options["images"] else _for_the_model_of_signs(sent, target, mode, console)
     default = CONCURRENCY[mode] if arrivals is None else OPEN_LOOP_CONCURRENCY
-    load = LoadTest(target, mode, concurrency or default, patience, arrivals, model)
+    load = LoadTest(target, mode, concurrency or default, PATIENCE_SECONDS, arrivals, model)
     # The usual limit of 1,024 open files is too small for a thousand connections.
     maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
@@ -199,7 +198,7 @@ def _figures(summary: LoadSummary, results: tuple[ThresholdResult, ...]) -> dict
 
 
 def _settings(url: str, mode: Mode, concurrency: int, options: Mapping[str, Any]) -> dict[str, str]:
-    names = ("duration", "images", "unique", "seed", "side")
+    names = ("duration", "images", "unique", "seed")
     given = {name: str(options[name]) for name in names if options[name]}
     if options["rate"]:
         given["rate"] = f"{options['rate']:g}/s"
@@ -244,7 +243,7 @@ def _images(console: Console, options: Mapping[str, Any], scheduled: int | None)
             DRAWN_FOLDER,
             count,
             options["seed"],
-            options["side"],
+            SIDE,
             lambda number: progress.update(drawing, completed=number),
         )
     return replace(signs, unique=options["unique"])

@@ -32,12 +32,6 @@ ROOT = "/api/v1"
 MAX_LABEL_SCORES: Final = 200
 """Labels with a lowest score of their own: every read of the job reads them."""
 
-DIGEST_ORDER: Final = (
-    *("name", "keep", "source", "source_pattern", "results", "model", "max_failed_percent"),
-    *("min_score", "label_min_scores", "finish_by"),
-)
-"""The fields of a new job in the order of their first releases, which digests of requests have; never changed."""
-
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -117,10 +111,9 @@ class CreateJob(BorderOfDoubt):
 
     @property
     def digest(self) -> str:
-        """The digest of the request, without null fields: requests of earlier versions keep theirs."""
+        """The digest of the request, without null fields: a new field changes no request that does not state it."""
         stated = self.model_dump(mode="json", exclude_none=True)
-        names = (*filter(stated.__contains__, DIGEST_ORDER), *sorted(stated.keys() - {*DIGEST_ORDER}))
-        return sha256(to_json({name: stated[name] for name in names})).hexdigest()
+        return sha256(to_json({name: stated[name] for name in sorted(stated)})).hexdigest()
 
 
 class JobLinks(ApiBody):

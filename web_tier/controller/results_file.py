@@ -269,8 +269,6 @@ class ResultsFileWriter:
                 figures.delete_merged(job_id, self.clock.utc_now())
         if is_refused:
             raise TenureOverError
-        if status.merged is not None and status.merged.key != key:
-            self.outputs.delete(status.merged.key)  # of an earlier version, among the predictions
         state.written, state.retrying = status.edition, retrying
         _log.info("wrote the results of a job as one file", extra={"job": job_id, "images": status.accepted})
 

@@ -280,7 +280,7 @@ class OneConsole:
         return {"Output": f"boot of {InstanceId}\x1b[2J\n{json.dumps(line)}\n"}
 
 
-def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
+def test_a_console_is_printed_readably_or_as_json(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
     app = create_app(config)
     app.extensions[EXTENSION] = InstanceConsoles(lambda: cast(Any, OneConsole()), Bulkhead(1))
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
@@ -291,10 +291,9 @@ def test_a_console_is_printed_readably_or_raw(config: Config, provisioned: Clien
             "01 Mar 12:00:00 info     started  model=[red]demo",
         ]
         assert "EC2 has no newer lines" in shown.stderr
-        raw = run_fleet("console", INSTANCE, "--raw", "--url", address).stdout.splitlines()
-        assert json.loads(raw[1])["message"] == "started"
         reported = json.loads(run_fleet("console", INSTANCE, "--json", "--url", address).stdout)
         assert [each["message"] for each in reported["lines"]] == [None, "started"]
+        assert json.loads(reported["lines"][1]["text"])["message"] == "started"
         other = run_fleet("console", "i-0aaaaaaaaaaaaaaaa", "--url", address)
     assert (other.exit_code, "the fleet has no instance 'i-0aaaaaaaaaaaaaaaa'" in other.output) == (1, True)
 

@@ -146,18 +146,9 @@ def test_the_file_has_what_the_model_answered_and_no_true_labels(scene: Scene) -
     assert b"wolf" not in scene.outputs.get(merged_key(scene.job.job_id))
 
 
-def test_the_file_is_apart_from_predictions_and_replaces_one_of_an_earlier_version(scene: Scene) -> None:
+def test_the_file_is_apart_from_predictions(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     put_results(scene.store, scene.job, done(one))
-    old = f"{scene.job.job_id}/results.jsonl"
-    scene.outputs.put(old, b"{}", "application/x-ndjson")
-    JobFigures(scene.store.table).put_merged(
-        scene.job.job_id, MergedFile(old, scene.store.status(scene.job.job_id).edition, NOW)
-    )
-    scene.check()
-    assert list(scene.outputs.objects) == [old], "it holds the current results"
-    put_results(scene.store, scene.job, failed(one))
-    scene.store.put_retried(scene.job.job_id, NOW)
     scene.check()
     assert list(scene.outputs.objects) == [f"results/{scene.job.job_id}.jsonl"]
     merged = scene.store.status(scene.job.job_id).merged
