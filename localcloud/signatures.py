@@ -28,8 +28,10 @@ MAX_SKEW_SECONDS = 15 * 60
 MAX_PRESIGNED_SECONDS = 7 * 24 * 3600
 """Longest lifetime in seconds of a presigned URL, as on S3."""
 
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+"""What a client of S3 may sign in place of the digest of the body."""
+
 _ALGORITHM = "AWS4-HMAC-SHA256"
-_UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 _SCOPE = r"([^/\s,]+)/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request"
 _HEADER = re.compile(rf"{_ALGORITHM} Credential={_SCOPE}, ?SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{{64}})")
 _CREDENTIAL = re.compile(_SCOPE)
@@ -176,7 +178,7 @@ def _encoded(text: str) -> str:
 def _payload(environ: dict[str, Any], signature: Signature) -> str:
     """Return the digest of the body, or the value that S3's clients may sign instead."""
     if signature.lifetime is not None:
-        return _UNSIGNED_PAYLOAD
+        return UNSIGNED_PAYLOAD
     declared: str = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
     length = environ.get("CONTENT_LENGTH") or "0"
     in_chunks = "HTTP_TRANSFER_ENCODING" in environ or not length.isdigit()

@@ -10,6 +10,7 @@ and every error.
 
 import hashlib
 import re
+import secrets
 import threading
 from contextlib import nullcontext
 from datetime import datetime
@@ -24,11 +25,12 @@ from localcloud.dispatch import DirectRequest, DirectResponse, read_body, reques
 from localcloud.patches import Patch, Patches
 from localcloud.s3.posts import plain_tag, set_tags
 from localcloud.s3.stored_keys import StoredKeys, shared_metadata
+from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.state.recorder import recorder
 from localcloud.temporary import StoredContent
 
 ETAG_DIGITS = 32
-"""Digits of an ETag, as of an MD5: it is the beginning of the SHA-256 that a signature contains anyway.
+"""Digits of an ETag, as of an MD5: random where a client signs no SHA-256 of the content, else the beginning of that.
 
 S3 does not promise an MD5 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
 """
@@ -261,7 +263,6 @@ _DELETED_KEY = re.compile(r"<Key>([^<]*)</Key>")
 
 _XML = '<?xml version="1.0" encoding="utf-8"?>'
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NOT_BUCKETS = frozenset({"moto-api", "latest", "v20180820"})
 
@@ -295,7 +296,7 @@ def answer(request: DirectRequest) -> DirectResponse | None:
     """Return the answer to a plain call on objects, or None if stock moto must answer."""
     environ = request.environ
     method, target = environ["REQUEST_METHOD"], _TARGET.fullmatch(environ.get("RAW_URI", ""))
-    if method == "POST":  # DeleteObjects has a checksum; the signature has confirmed the body
+    if method == "POST":  # DeleteObjects has a checksum, which nothing on loopback needs
         environ = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_CHECKSUM_SHA256"}
     if target is None or not has_plain_headers(environ) or (environ.get("HTTP_IF_NONE_MATCH") and method != "PUT"):
         return None
@@ -342,8 +343,8 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     shown = request.environ.get("HTTP_CONTENT_DISPOSITION")
     described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
     condition = request.environ.get("HTTP_IF_NONE_MATCH")
-    signed = request.environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")  # which `SignedCalls` has compared with the body
-    etag = signed[:ETAG_DIGITS] if _SHA256.fullmatch(signed) else None
+    is_unsigned = request.environ.get("HTTP_X_AMZ_CONTENT_SHA256") == UNSIGNED_PAYLOAD
+    etag = secrets.token_hex(ETAG_DIGITS // 2) if is_unsigned else None
     with _CREATING if condition else nullcontext():
         if condition and (condition != "*" or key in bucket.keys):
             return None

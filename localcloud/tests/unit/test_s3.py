@@ -37,6 +37,7 @@ from localcloud.s3.posts import (
     signer_of,
     tags_of_form,
 )
+from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
 
@@ -103,6 +104,17 @@ def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
 ) -> None:
     plain, stock = new_bucket(moto, "same"), new_bucket(moto, "same")
     assert ask(moto.direct, plain, operations) == ask(moto.stock, stock, operations)
+
+
+def test_each_put_without_a_signed_digest_has_an_etag_of_its_own(moto: ClientPair, bucket: str) -> None:
+    etags = [
+        moto.direct.request("s3", method, f"/{bucket}/k", b"x", HTTP_X_AMZ_CONTENT_SHA256=UNSIGNED_PAYLOAD).headers[
+            "etag"
+        ]
+        for method in ("PUT", "GET", "PUT", "GET")
+    ]
+    assert etags[0] == etags[1] != etags[2] == etags[3]
+    assert {len(etag) for etag in etags} == {ETAG_DIGITS + 2}
 
 
 DELETION = '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{}</Delete>'

@@ -61,6 +61,7 @@ def test_a_put_is_signed_with_the_credentials_that_botocore_has(s3: FakeS3, monk
     assert "Credential=AKIATEST/" in headers["authorization"]
     assert "/eu-central-1/s3/aws4_request" in headers["authorization"]
     assert headers["x-amz-security-token"] == "of-a-role"
+    assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD", "no digest of the content is computed"
 
 
 DELETED = "<DeleteResult><Deleted><Key>a</Key></Deleted>{}</DeleteResult>"
