@@ -34,7 +34,6 @@ from services.errors import FleetsightError
     help="Classify the images in this folder. Sub-folders named like classes are true labels.",
 )
 @click.option("--no-batch", is_flag=True, help="Just serve: classify nothing first.")
-@click.option("--open", "open_page", is_flag=True, help="Open the page in your browser.")
 @click.option(
     "--model",
     metavar="NAME|PATH",
@@ -69,7 +68,6 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     json_file: Path | None,
     folder: Path | None,
     no_batch: bool,
-    open_page: bool,
     model: str | None,
     port: int | None,
     state_path: Path | None,
@@ -81,8 +79,6 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
     if no_batch and (once or json_file is not None or folder is not None):
         raise click.UsageError("--no-batch classifies nothing: leave out --once, --json and --images")
-    if once and open_page:
-        raise click.UsageError("--once ends with the job: leave out --open")
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop, console = _stop_on_signals(), Console()
     try:
@@ -116,7 +112,7 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
             offered=offered,
             is_batch_for_offered=folder is None and not no_batch,
         )
-        sys.exit(session.run(once=once, json_file=json_file, open_page=open_page))
+        sys.exit(session.run(once=once, json_file=json_file))
     except InvalidSwitchError as error:
         print(f"fleetsight: {option}: {error}", file=sys.stderr)
         sys.exit(2)

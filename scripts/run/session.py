@@ -1,13 +1,11 @@
 """One run from start to end: the system starts, classifies a batch, and serves until it is stopped."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
-import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,18 +105,6 @@ def show_summary(console: Console, summary: BatchSummary, cost: AwsCost, truth_s
         console.print(f"failed: {name}: {reason}")
 
 
-def open_in_browser(address: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Open an address in the user's browser; return False if there is none."""
-    # On Linux without a display only browsers of the terminal are left, which would take it over, unless the user has
-    # chosen one: the terminals of remote editors and of WSL set BROWSER to a command that opens the user's browser.
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & environment.keys():
-        return False
-    try:
-        return webbrowser.open(address)
-    except (OSError, webbrowser.Error):
-        return False
-
-
 @dataclass
 class RunSession:
     """A system and a batch that it classifies, if there are `images`.
@@ -145,13 +131,12 @@ class RunSession:
         self.client = self.system.api()
         self._mails = MailPrinter(self.system.mails, self._print)
 
-    def run(self, *, once: bool = False, json_file: Path | None = None, open_page: bool = False) -> int:
+    def run(self, *, once: bool = False, json_file: Path | None = None) -> int:
         """Run everything; return the exit status.
 
         Args:
             once: end after the batch.
             json_file: file for the summary.
-            open_page: open the batch's page in a browser, or the first page without a batch.
 
         Raises:
             StartError: the system does not start, or ends by itself.
@@ -160,7 +145,6 @@ class RunSession:
         """
         try:
             self._start()
-            page = self.system.url
             if self.images is not None:
                 summary = self._classify(self.images)
                 cost = self._cost(summary.job_id)
@@ -172,14 +156,11 @@ class RunSession:
                 if once:
                     self._await_scale_down(FLEET_END_SECONDS + self.system.config.worker.idle_seconds)
                     return 0 if summary.ok else 1
-                page = f"{self.system.url}/jobs/{summary.job_id}"
                 self._print(f"The page is at {self.system.url}")
-                self._print(f"This job is at {page}")
+                self._print(f"This job is at {self.system.url}/jobs/{summary.job_id}")
             state = self.system.state
             kept = "nothing is saved" if state is None else f"everything stays in {state.folder.path}"
             self._print(f"Press Ctrl-C to stop; {kept}.")
-            if open_page and not open_in_browser(page):
-                self._print(f"No browser was found. Open {page}")
             if self.images is not None:
                 self._await_scale_down(float("inf"))
             while not self.stop.wait(0.5):

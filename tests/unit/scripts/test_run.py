@@ -2,9 +2,7 @@
 
 import re
 import signal
-import sys
 import threading
-import webbrowser
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +33,7 @@ from scripts.run.batch import (
 )
 from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
 from scripts.run.model import model_setting
-from scripts.run.session import open_in_browser, show_summary
+from scripts.run.session import show_summary
 from scripts.run.system import ROOT, StartError, System, free_port
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fake_client import FakeUploads
@@ -395,33 +393,6 @@ def test_the_demo_is_a_model_by_name() -> None:
 def test_an_unknown_model_is_rejected_with_the_nearest_name(models: Path) -> None:
     with pytest.raises(StartError, match=r"--model resnet19: .*did you mean resnet1\d"):
         model_setting("resnet19", print, threading.Event())
-
-
-@pytest.mark.parametrize("display", [{}, {"DISPLAY": ":9"}], ids=["no display", "no browser"])
-def test_opening_a_page_without_a_browser_does_not_fail(
-    display: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_address: str) -> bool:
-        raise webbrowser.Error("could not locate runnable browser")
-
-    monkeypatch.setattr(webbrowser, "open", fail)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert not open_in_browser("http://127.0.0.1:8000", display)
-
-
-@pytest.mark.parametrize("variable", ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"])
-def test_a_page_opens_where_a_display_or_a_browser_is_set(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-
-    def open_page(address: str) -> bool:
-        opened.append(address)
-        return True
-
-    monkeypatch.setattr(webbrowser, "open", open_page)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert not open_in_browser("http://127.0.0.1:8000", {})
-    assert open_in_browser("http://127.0.0.1:8000", {variable: "x"})
-    assert opened == ["http://127.0.0.1:8000"]
 
 
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
