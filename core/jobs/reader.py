@@ -18,7 +18,7 @@ from core.jobs.items import (
     truth_of,
 )
 from core.jobs.models import ImageRecord, MinScores, Resend, ResultSummary, TrueLabel
-from core.messages import ClassificationResult, Status
+from core.messages import ClassificationResult
 from services.table import LAST, Table
 
 
@@ -67,10 +67,6 @@ class JobReader:
         items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
         found = (ClassificationResult.from_json(str(item["response"])) for item in items)
         return {response.image_id: response for response in found}
-
-    def statuses(self, job_id: str) -> dict[str, Status]:
-        """Return the status of every image of the job that has a result, by image id."""
-        return {image_id: result.status for image_id, result in self.summaries(job_id)}
 
     def summaries(self, job_id: str) -> Iterator[tuple[str, ResultSummary]]:
         """Yield the image id and the summary of each result of the job, in the order of the ids."""

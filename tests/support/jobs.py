@@ -13,7 +13,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, MinScores, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, LabelScore, Model
+from core.messages import ClassificationResult, Failure, LabelScore, Model, Status
 
 UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
@@ -35,6 +35,11 @@ def record(job: Job, filename: str = "a.jpg") -> ImageRecord:
     """Return the record of an accepted image."""
     ref = ImageRef(job.job_id, new_id())
     return ImageRecord(ref, filename, f"{ref.job_id}/{ref.image_id}.jpg", 1234, NOW)
+
+
+def statuses_of(store: JobStore, job_id: str) -> dict[str, Status]:
+    """The status of every image of a job that has a result, by image id."""
+    return {image_id: result.status for image_id, result in store.summaries(job_id)}
 
 
 def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:

@@ -15,6 +15,7 @@ from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue
+from tests.support.jobs import statuses_of
 from tests.support.memory_aws.calls import failing_writes
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -69,7 +70,7 @@ def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
 
 def figures_of_items(store: JobStore, job_id: str) -> tuple[int, int, int]:
     """The figures as the items themselves make them."""
-    statuses = list(store.statuses(job_id).values())
+    statuses = list(statuses_of(store, job_id).values())
     return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
 
 

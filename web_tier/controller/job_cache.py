@@ -25,7 +25,8 @@ from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, NotFoundError
 from services.lease import Tenure
 from services.table import PAGE
-from web_tier.controller.job_counts import ImageStatuses, JobCounts
+from web_tier.controller.job_counts import JobCounts
+from web_tier.results.image_statuses import ImageStatuses
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ A `JobSnapshot` compares the job table with what viewers have been sent, and ret
 the few fields of an image that a list of 10,000 of them needs.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from core.images import CODES
 from core.jobs.models import ImageRecord, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, CRASHED_WORKER, GONE, MODEL_FAILED, ClassificationResult, WireModel
+from web_tier.results.image_statuses import ImageStatuses
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
 BLOCK = 500
@@ -162,18 +162,11 @@ class JobSnapshot:
 
     Results arrive in any order, and the time to read all of them grows with their number. So a poll reads only a few
     blocks of neighbouring images, in turn, and no block in which every image has its result.
-
-    Attributes:
-        ids: images, in order.
-        answered: ids of the images with a result.
-        failed: ids of the images with a failed result.
     """
 
     store: JobStore
     job_id: str
-    ids: list[str] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
+    statuses: ImageStatuses = field(default_factory=ImageStatuses)
     _resends: Mapping[str, Resend] = field(default_factory=dict)
     _resend_count: int = 0
     _next_block: int = 0
@@ -184,24 +177,30 @@ class JobSnapshot:
 
     @classmethod
     def read(cls, store: JobStore, job_id: str) -> "JobSnapshot":
-        """Return the snapshot of a job as it is stored; reads the whole job.
+        """Return the snapshot of a job as it is stored; reads the whole job, a page at a time."""
+        snapshot, results = cls(store, job_id), store.summaries(job_id)
+        result_id, result = next(results, ("", None))
+        for image in store.images(job_id):  # like the results, in the order of their ids
+            while result is not None and result_id < image.ref.image_id:
+                result_id, result = next(results, ("", None))
+            is_answered = result is not None and result_id == image.ref.image_id
+            snapshot.statuses[image.ref.image_id] = result.status if result is not None and is_answered else None
+        return snapshot
 
-        Results are read before images, so that a result of an image that is added meanwhile is not lost.
-        """
-        statuses = store.statuses(job_id)
-        ids = sorted(image.ref.image_id for image in store.images(job_id))
-        return cls(store, job_id, ids, set(statuses), {key for key, status in statuses.items() if status == "failed"})
+    @property
+    def answered(self) -> int:
+        """Number of the images with a result."""
+        return len(self.statuses) - self.statuses.count(None)
 
     def new_images(self, *, everywhere: bool) -> list[ImageRecord]:
         """Add and return images that are not in the snapshot: those beyond the last id, or those `everywhere`.
 
         Ids are in order only within one web process, so a read beyond the last id may miss some.
         """
-        after = self.ids[-1] if self.ids and not everywhere else None
-        known = set(self.ids) if everywhere else set()
-        new = [image for image in self.store.images(self.job_id, after) if image.ref.image_id not in known]
-        if new:
-            self.ids = sorted([*self.ids, *(image.ref.image_id for image in new)])
+        after = None if everywhere else self.statuses.last(1) or None
+        new = [image for image in self.store.images(self.job_id, after) if image.ref.image_id not in self.statuses]
+        for image in new:
+            self.statuses[image.ref.image_id] = None
         return new
 
     def new_resends(self, count: int) -> dict[str, Resend]:
@@ -214,27 +213,19 @@ class JobSnapshot:
 
     def new_results(self) -> list[ClassificationResult]:
         """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks, in turn."""
-        starts = [
-            start
-            for start in range(0, len(self.ids), BLOCK)
-            if not self.answered.issuperset(self.ids[start : start + BLOCK])
-        ]
-        turn = bisect_left(starts, self._next_block)
-        chosen = (starts[turn:] + starts[:turn])[:MAX_BLOCKS_PER_POLL]
-        self._next_block = chosen[-1] + 1 if chosen else 0
-        new: list[ClassificationResult] = []
-        for start in chosen:
-            block = self.ids[start : start + BLOCK]
-            found = self.store.results(self.job_id, block[0], block[-1])
-            new += [response for image_id, response in found.items() if image_id not in self.answered]
-        self.answered.update(response.image_id for response in new)
-        self.failed.update(response.image_id for response in new if response.status == "failed")
+        new = list[ClassificationResult]()
+        for start, first, last in self.statuses.unanswered(self._next_block, BLOCK, MAX_BLOCKS_PER_POLL):
+            self._next_block = start + BLOCK
+            for image_id, response in self.store.results(self.job_id, first, last).items():
+                if image_id in self.statuses and self.statuses[image_id] is None:
+                    self.statuses[image_id] = response.status
+                    new.append(response)
         return new
 
     def recheck_failed(self) -> None:
         """Forget failed results, so that they are read again: some of these images have a label now."""
-        self.answered -= self.failed
-        self.failed.clear()
+        for image_id in list(self.statuses.ids("failed")):
+            self.statuses[image_id] = None
 
     @property
     def has_open_retries(self) -> bool:
@@ -244,7 +235,7 @@ class JobSnapshot:
     def set_retried_at(self, retried_at: datetime | None) -> None:
         """Check all failed images for retries if the user has requested some again since the last poll."""
         if retried_at != self._retried_at:
-            self._retried_at, self._unchecked = retried_at, sorted(self.failed)
+            self._retried_at, self._unchecked = retried_at, list(self.statuses.ids("failed"))
 
     def new_retries(self) -> list[ImageResult]:
         """Return failed images with attempts that were not published; checks up to `MAX_RETRIES_PER_POLL`."""
@@ -266,7 +257,9 @@ class JobSnapshot:
         results = self.store.results_of([ImageRef(self.job_id, image_id) for image_id in some])
         new = [result for ref, result in results.items() if not is_retrying(self._retrying[ref.image_id], result)]
         ended = {result.image_id: result for result in new}
-        self.failed -= {result.image_id for result in new if result.status == "done"}
+        for result in new:
+            if result.status == "done":
+                self.statuses[result.image_id] = "done"
         for image_id in some:  # an image that is still being retried goes to the end of the queue
             record = self._retrying.pop(image_id)
             if image_id in ended:

@@ -211,7 +211,7 @@ class JobFeed:
             self._publish_rows("images", [ImageRow.of_record(image) for image in new_images])
             if status.counts.failed < self._counts.failed:
                 snapshot.recheck_failed()
-            if len(snapshot.answered) < results:
+            if snapshot.answered < results:
                 new = snapshot.new_results()
                 self._publish_rows("results", [ImageRow.of_response(each, scores) for each in new])
         resends = snapshot.new_resends(status.counts.resends)
@@ -222,17 +222,17 @@ class JobFeed:
         self._publish_rows("results", [ImageRow.of_response(each, scores) for each in retried])
         self._counts, self._scores, self._accepted = status.counts, scores, status.accepted
         data, has_ended = self._read_progress(status)
-        is_complete = len(snapshot.answered) >= results and not snapshot.has_open_retries
+        is_complete = snapshot.answered >= results and not snapshot.has_open_retries
         self._publish("end" if has_ended and is_complete else "progress", data)
         self._polled_at = self._clock.monotonic()
 
     def _new_images(self, snapshot: JobSnapshot, accepted: int) -> list[ImageRecord]:
         """Return new images if the job has more than the snapshot; search among all ids only now and then."""
-        if accepted <= len(snapshot.ids):
+        if accepted <= len(snapshot.statuses):
             return []
         new = snapshot.new_images(everywhere=False)
         now = self._clock.monotonic()
-        if accepted > len(snapshot.ids) and now >= self._next_search:
+        if accepted > len(snapshot.statuses) and now >= self._next_search:
             found = snapshot.new_images(everywhere=True)
             self._search_pause = SEARCH_SECONDS if found else min(2 * self._search_pause, MAX_SEARCH_SECONDS)
             self._next_search = now + self._search_pause

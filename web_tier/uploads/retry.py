@@ -113,12 +113,12 @@ def retry_failed(
     Raises:
         QuotaExceededError: they exceed the `quota`; nothing is sent.
     """
-    statuses = ingest.store.statuses(job.job_id)
-    failed = sorted(id_ for id_, status in statuses.items() if status == "failed" and (after is None or id_ > after))
+    results = ingest.store.summaries(job.job_id)
+    failed = [id_ for id_, result in results if result.status == "failed" and (after is None or id_ > after)]
     refs = [ImageRef(job.job_id, image_id) for image_id in failed[:max_images]]
-    records, results = ingest.store.images_of(refs), ingest.store.results_of(refs)
+    records, responses = ingest.store.images_of(refs), ingest.store.results_of(refs)
     # A record is missing while the job is being deleted.
-    found = [(records[ref], results[ref]) for ref in refs if ref in records and ref in results]
+    found = [(records[ref], responses[ref]) for ref in refs if ref in records and ref in responses]
     retried = retry_images(ingest, job, found, quota)
     if not retried.sent:
         resume_job(ingest, job, quota.caller)  # no image has failed yet, or none is stored

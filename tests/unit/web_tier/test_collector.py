@@ -22,7 +22,7 @@ from services.sqs import OutgoingMessage, ReceivedMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import client_error
+from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import WRITES
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -296,7 +296,7 @@ def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> N
     assert len(site.queue.messages) == 12, "the others are deleted"
     writer.bad.clear()
     site.tick()
-    assert site.store.statuses(ONE) == {}, "hidden for a while"
+    assert statuses_of(site.store, ONE) == {}, "hidden for a while"
     site.tick(2, seconds=FIRST_DELAY_SECONDS)
     assert figures(site.store, ONE) == (12, 0, 40)
     assert site.queue.messages == []
@@ -376,7 +376,7 @@ def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untri
     assert len(site.queue.messages) == 39, "given back untried"
     site.tick(10)
     assert site.queue.messages == []
-    assert set(site.store.statuses(ONE)) == {ref.image_id for ref in IMAGES[ONE][1:]}
+    assert set(statuses_of(site.store, ONE)) == {ref.image_id for ref in IMAGES[ONE][1:]}
 
 
 def test_a_cache_that_cannot_be_written_delays_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +390,7 @@ def test_a_cache_that_cannot_be_written_delays_no_result(monkeypatch: pytest.Mon
     monkeypatch.setattr(MemoryTable, "put_each", refuse_cache)
     site.send(done(REFS[0]).model_copy(update=KNOWN))
     site.tick()
-    assert (set(site.store.statuses(ONE)), site.queue.messages) == ({REFS[0].image_id}, [])
+    assert (set(statuses_of(site.store, ONE)), site.queue.messages) == ({REFS[0].image_id}, [])
 
 
 def test_recorded_messages_are_deleted_although_others_cannot_be_given_back(
@@ -442,7 +442,7 @@ def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written
     site = Site(active=False)
     site.send(done(REFS[0]))
     site.tick()
-    assert (site.queue.counts().visible, site.store.statuses(ONE)) == (1, {})
+    assert (site.queue.counts().visible, statuses_of(site.store, ONE)) == (1, {})
     assert site.registry.read_until is None
 
 
@@ -460,7 +460,7 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
     monkeypatch.setattr(ResultWriter, "record_each", lose_lease)
     site.send(done(REFS[0]), beat("i-2"))
     site.tick()
-    assert site.store.statuses(ONE) == {REFS[0].image_id: "done"}
+    assert statuses_of(site.store, ONE) == {REFS[0].image_id: "done"}
     assert site.queue.counts().visible == 2
 
 

@@ -17,7 +17,7 @@ from core.jobs.store import JobStore
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import client_error
+from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.result_path import (
@@ -168,7 +168,7 @@ def test_counts_that_cannot_be_stored_are_retried_with_backoff_while_results_go_
     for _ in range(600):
         path.counts.tick()
         clock.now += COUNTS_SECONDS
-    assert (store.statuses(JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
+    assert (statuses_of(store, JOBS[0]), figures(store, JOBS[0])) == ({REFS[0].image_id: "done"}, (0, 0, 0))
     gaps = [later - earlier for earlier, later in pairwise(tried)]
     assert gaps == [0.5, 1, 2, 4, 8, 16, 32, 32, 32]
     refuse[0] = False

@@ -17,7 +17,7 @@ from services.sqs import OutgoingMessage
 from services.table import Table
 from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
 from tests.support.autoscaler import fleet_snapshot
-from tests.support.jobs import NOW, client_error, done, failed
+from tests.support.jobs import NOW, client_error, done, failed, statuses_of
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.features.dead_letters import pages as dead_letter_pages
@@ -140,7 +140,7 @@ def test_a_dead_letter_is_discarded_and_its_result_stays(desk: DeadLetterDesk, s
         answer = desk.call("DELETE", image)
         assert (answer.status_code, answer.data) == (204, b"")
     assert desk.listed() == [other.ref.image_id]
-    assert store.statuses(image.ref.job_id)[image.ref.image_id] == "failed"
+    assert statuses_of(store, image.ref.job_id)[image.ref.image_id] == "failed"
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "no_dead_letter"
     assert desk.queue.bodies == []
 

@@ -29,7 +29,7 @@ from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support import fixtures
 from tests.support.clocks import ManualClock
-from tests.support.jobs import NOW, client_error, done, picture
+from tests.support.jobs import NOW, client_error, done, picture, statuses_of
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
@@ -438,7 +438,7 @@ def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_res
         patch.setattr(JobStore, "record_images", busy)
         (outcome,) = caching.ingest(job, uploads)
     assert isinstance(outcome, RejectedUpload)
-    assert (store.statuses(job.job_id), store.count_images(job.job_id)) == ({}, 0)
+    assert (statuses_of(store, job.job_id), store.count_images(job.job_id)) == ({}, 0)
 
 
 def test_a_repeated_request_with_cached_images_becomes_the_same_images_once(
@@ -483,7 +483,7 @@ def test_a_repeat_answers_known_images_that_the_first_request_died_over(
     assert cached(outcomes) == [None if expired else True, False]
     accepted = {outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)}
     assert {image.ref.image_id for image in store.images(job.job_id)} == accepted
-    assert set(store.statuses(job.job_id)) <= accepted
+    assert set(statuses_of(store, job.job_id)) <= accepted
 
 
 def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(

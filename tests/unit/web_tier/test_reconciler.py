@@ -20,6 +20,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage
+from tests.support.jobs import statuses_of
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -234,7 +235,7 @@ def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: R
         output_key(other), Prediction(**done(damaged).model_dump()).to_json().encode(), "application/json"
     )
     site.pass_time(LOST_AFTER)
-    assert site.store.statuses(damaged.job_id) == {}
+    assert statuses_of(site.store, damaged.job_id) == {}
     assert len(site.requests.sent) == 2
 
 
@@ -276,7 +277,7 @@ def test_nothing_is_written_once_the_lease_is_lost(site: ResultsSite) -> None:
     site.active = False
     site.respond(done(answered))
     site.pass_time(2 * LOST_AFTER)
-    assert site.store.statuses(dead.job_id) == {}
+    assert statuses_of(site.store, dead.job_id) == {}
     assert site.requests.sent == []
     assert (site.responses.counts().total, site.letters.counts().total) == (1, 1)
 

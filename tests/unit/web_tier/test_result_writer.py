@@ -21,7 +21,7 @@ from core.model_catalog import JobModel
 from services.lease import Tenure
 from services.table import BATCH_ATTEMPTS, Item, TableBusyError
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import client_error
+from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -192,7 +192,7 @@ def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: 
     logged = [vars(each) for each in caplog.records]
     assert [(each.get("jobs") or each["job"], each["n"]) for each in logged] == [([gone.job_id], 1), (JOBS[0], 1)]
     assert figures(store, JOBS[0]) == (1, 0, 40)
-    assert store.statuses(JOBS[0]) == {REFS[0].image_id: "done"}
+    assert statuses_of(store, JOBS[0]) == {REFS[0].image_id: "done"}
 
 
 @pytest.mark.parametrize(

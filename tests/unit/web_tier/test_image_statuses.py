@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from core.ids import new_id
 from core.messages import Status
-from web_tier.controller import job_counts
-from web_tier.controller.job_counts import ImageStatuses
+from web_tier.results import image_statuses
+from web_tier.results.image_statuses import ImageStatuses
 
 IDS = sorted(new_id() for _ in range(8))  # few, so that one is often added again, and removed again
 STATUSES: Sequence[Status | None] = (None, "done", "failed")
@@ -29,7 +29,7 @@ def test_statuses_are_those_of_a_dictionary(
 ) -> None:
     statuses, expected = ImageStatuses(), dict[str, Status | None]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_counts, "MIN_RECENT", min_recent)
+        patch.setattr(image_statuses, "MIN_RECENT", min_recent)
         for step, image_id, status in steps:
             if step == "set":
                 statuses[image_id] = expected[image_id] = status
@@ -53,6 +53,11 @@ def test_statuses_are_those_of_a_dictionary(
     for number in range(1, len(ids) + 1):
         assert statuses.last(number) == ids[-number]
     assert statuses.last(len(ids) + 1) == ""
+    for start in (0, 2, 100):
+        blocks = statuses.unanswered(start, 2, 100)
+        inside = [key for _, first, last in blocks for key in ids if first <= key <= last and expected[key] is None]
+        assert sorted(inside) == [key for key in ids if expected[key] is None]
+        assert all(position % 2 == 0 for position, _, _ in blocks)
 
 
 def test_an_image_of_a_large_job_takes_less_than_twenty_five_bytes() -> None:
