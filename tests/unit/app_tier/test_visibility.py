@@ -50,6 +50,12 @@ def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: lis
         assert sum(each.has_priority for each in held.everything()) <= 4
 
 
+def test_no_image_has_priority_where_many_users_send_alike() -> None:
+    held = in_flight(ManualClock(), capacity=40)
+    added = held.hold([delivery(number, group=f"user {number % 12}") for number in range(36)], 0)
+    assert not any(each.has_priority for each in added)
+
+
 def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     held = in_flight(ManualClock(), capacity=1)
     held.hold([delivery()], 0)
