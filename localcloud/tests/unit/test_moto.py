@@ -10,7 +10,7 @@ import pytest
 from moto.sqs.models import Message
 
 from localcloud import patches
-from localcloud.dispatch import CACHED_SERVICES, CachedDispatcher, CallCounter, CountedCalls, cache_key
+from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.patches import (
     MODULES,
     MotoChangedError,
@@ -82,61 +82,6 @@ def test_unused_models_are_freed() -> None:
 def signed(service: str, **environ: str) -> dict[str, str]:
     scope = f"AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/{service}/aws4_request, SignedHeaders=host"
     return {"HTTP_AUTHORIZATION": scope, "PATH_INFO": "/", "HTTP_HOST": "127.0.0.1:5000", **environ}
-
-
-class Stock:
-    def __init__(self) -> None:
-        self.lookups: list[dict[str, Any]] = []
-
-    def get_application(self, environ: dict[str, Any]) -> Any:
-        self.lookups.append(environ)
-        return lambda _environ, _start: [str(cache_key(environ)).encode()]
-
-
-@pytest.mark.parametrize("service", [*sorted(CACHED_SERVICES - {"dynamodb"}), "s3"])
-def test_application_of_signed_requests_is_found_once_for_each_service(service: str) -> None:
-    stock = Stock()
-    dispatcher = CachedDispatcher(stock)
-    for _ in range(3):
-        assert list(dispatcher(signed(service), None)) == [service.encode()]
-    assert len(stock.lookups) == 1
-    dispatcher(signed("dynamodb"), None)
-    assert len(stock.lookups) == 2
-
-
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {"PATH_INFO": "/bucket/key"},
-        signed("bedrock"),
-        signed("s3", PATH_INFO="/v20180820/tags"),
-        signed("s3", HTTP_HOST="123.s3-control.localhost"),
-        signed("sqs", PATH_INFO="/moto-api/reset"),
-        signed("ec2", HTTP_AUTHORIZATION="AWS key:signature"),
-    ],
-    ids=["unsigned", "shared signing name", "s3 control path", "s3 control host", "moto's own", "sigv2"],
-)
-def test_application_is_found_each_time_without_a_cache_key(environ: dict[str, str]) -> None:
-    stock = Stock()
-    dispatcher = CachedDispatcher(stock)
-    dispatcher(environ, None)
-    dispatcher(environ, None)
-    assert len(stock.lookups) == 2
-
-
-def test_unsigned_calls_of_user_pools_have_the_key_of_the_service() -> None:
-    signing_in = {"HTTP_X_AMZ_TARGET": "AWSCognitoIdentityProviderService.InitiateAuth", "PATH_INFO": "/"}
-    assert cache_key(signing_in) == cache_key(signed("cognito-idp"))
-    assert cache_key({**signing_in, "HTTP_X_AMZ_TARGET": "AWSCognitoIdentityService.GetId"}) is None
-    assert cache_key({**signing_in, "PATH_INFO": "/bucket/key"}) is None
-    assert cache_key({**signing_in, **signed("s3")}) == "s3"
-
-
-def test_dynamodb_and_its_streams_have_different_keys() -> None:
-    table = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.PutItem"))
-    stream = cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDBStreams_20120810.GetRecords"))
-    assert table != stream
-    assert table == cache_key(signed("dynamodb", HTTP_X_AMZ_TARGET="DynamoDB_20120810.Query"))
 
 
 def ask(service: str, method: str = "POST", body: bytes = b"", **environ: str) -> tuple[dict[str, Any], bytes]:

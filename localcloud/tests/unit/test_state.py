@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from localcloud.access_keys import KEY_FILE, write_private
-from localcloud.http_worker import InlineWorker
 from localcloud.s3 import objects
 from localcloud.state.folder import DATABASE, LOGS, StateFolder, StateInUseError, restore
 from localcloud.state.recorder import NOT_WRITTEN, Recorder
@@ -32,7 +31,7 @@ from localcloud.state.store import (
     create,
     load,
 )
-from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
+from localcloud.tests.support.waiting import DEADLINE_SECONDS
 
 PIECE = 25
 """So small that a body has several pieces."""
@@ -286,28 +285,6 @@ def test_a_file_that_is_no_whole_state_is_refused_and_not_changed(tmp_path: Path
     assert path.read_bytes() == before
 
 
-def test_calls_that_wait_for_the_disk_at_the_same_time_share_one_commit(tmp_path: Path) -> None:
-    store = Store(created(tmp_path))
-
-    def call(number: int) -> bool:
-        store.append([Record(b'["a"]', b"%d" % number)])
-        store.commit()
-        return store._durable > number
-
-    with closing(connect(tmp_path / DATABASE)) as other, ThreadPoolExecutor(6) as callers:
-        other.execute("BEGIN IMMEDIATE")  # as if the disk were slow
-        first = callers.submit(call, 0)
-        wait_until(store._writing.locked, "the first call writes")
-        wait_until(lambda: not store._pending, "the first call has begun its commit")
-        others = [callers.submit(call, number) for number in range(1, 6)]
-        wait_until(lambda: store._appended == 6, "all calls wait")
-        assert not first.done()
-        other.execute("COMMIT")
-        assert all(each.result(DEADLINE_SECONDS) for each in (first, *others))
-    assert store._commits == 2
-    store.close()
-
-
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
     recorder = Recorder()
@@ -393,30 +370,6 @@ def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
     assert not is_early
     assert recorder.store._durable == recorder.store._appended == 2
     assert not recorder._changing
-
-
-def test_held_and_pipelined_responses_are_sent_after_their_commit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Worker(InlineWorker):
-        def __init__(self) -> None:
-            self._watched, self._held = {connection: 0.0}, [(connection, (b"first", b""))]
-
-        def _send(self, _conn: Any, answer: tuple[bytes, bytes]) -> bool:
-            steps.append(answer[0].decode())
-            return True
-
-        def _answer_begun(self, conn: Any) -> None:
-            if steps[-1] == "first":
-                self._held.append((conn, (b"pipelined", b"")))
-
-    class Connection:
-        is_held = True
-
-    steps, connection = list[str](), Connection()
-    monkeypatch.setattr("localcloud.http_worker.recorder.commit", lambda: steps.append("commit"))
-    Worker()._send_held()
-    assert steps == ["commit", "first", "commit", "pipelined", "commit"]
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Access to jobs: users reach their own jobs only, routes have no other way to a job, and ownership costs no call."""
 
-import ast
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +29,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
-from tests.conftest import ROOT, ConfigMaker
+from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
 from tests.support.result_path import ResultPath
@@ -362,123 +360,3 @@ def test_a_request_of_a_user_costs_few_calls_more_than_one_without_a_sign_in(sit
             anna.asks("GET", f"/api/v1/jobs/{job_id}{path}")
     # The counts of the job; and of a page of results the images, their results and their resends.
     assert calls == Counter({"GetItem": 3, "Query": 4, "BatchGetItem": 1})
-
-
-ROUTE_FILES = (
-    "web_tier/pages/*.py",
-    "web_tier/api/*.py",
-    "web_tier/features/*/api.py",
-    "web_tier/features/*/pages.py",
-)
-"""Where routes are, and what only they use."""
-
-WITHOUT_JOBS = "flask."
-"""Modules with routes that are no rooms of ours; they serve files."""
-
-PAST_THE_OWNER = frozenset(
-    {"JobStore", "ShareStore", "UploadManifests", "Claims", "UploadCounts", "ResultCache", "Table"}
-)
-"""What reads and writes jobs, whosever they are."""
-
-
-def ways_past(source: str) -> list[str]:
-    """Return where `source` comes to a job past its owner."""
-    return [f"line {line}: {name}" for line, name in _used(ast.parse(source))]
-
-
-def _used(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute(attr="store" | "_store" | "table" as name):
-                yield node.lineno, f".{name}"
-            case ast.ImportFrom() | ast.Import():
-                yield from ((node.lineno, alias.name) for alias in node.names if alias.name in PAST_THE_OWNER)
-            case ast.Constant(value="store" | "_store" as name):
-                yield node.lineno, f"'{name}'"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "job = backend.store.job(job_id)",
-        "store = current_backend().store",
-        "backend.intake.store.images_of(refs)",
-        "user_jobs()._store.job(job_id)",
-        "user_jobs().table.get('JOBS', job_id)",
-        "getattr(backend, 'store').job(job_id)",
-        "from core.jobs.store import JobStore as Anything",
-    ],
-)
-def test_a_way_past_the_owner_is_found(source: str) -> None:
-    assert len(ways_past(source)) == 1
-
-
-def test_no_route_comes_to_a_job_past_its_owner() -> None:
-    assert ways_past("user_jobs().job(job_id), backend.fleet.snapshot()") == []
-    sources = [path for pattern in ROUTE_FILES for path in sorted(ROOT.glob(pattern))]
-    assert {ROOT / "web_tier/api/v1.py", ROOT / "web_tier/pages/job.py"} <= set(sources)
-    found = {str(path.relative_to(ROOT)): ways_past(path.read_text(encoding="utf-8")) for path in sources}
-    assert {path: ways for path, ways in found.items() if ways} == {}
-
-
-def test_every_route_is_in_a_checked_file(app: Flask) -> None:
-    modules = {view.__module__ for view in app.view_functions.values()}
-    ours = {Path(f"{module.replace('.', '/')}.py") for module in modules if not module.startswith(WITHOUT_JOBS)}
-    assert ours
-    assert {path for path in ours if not any(path.match(pattern) for pattern in ROUTE_FILES)} == set()
-
-
-PICTURE = picture()
-
-
-def form() -> dict[str, Any]:
-    """Return two images as a form has them."""
-    return {"files": [(BytesIO(PICTURE), "a.jpg"), (BytesIO(picture(shade=9)), "b.jpg")]}
-
-
-def single(web: FlaskClient) -> TestResponse:
-    """Send an image alone."""
-    return web.post("/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg")
-
-
-Step = Callable[[FlaskClient, str, str], TestResponse]
-BEFORE: list[tuple[str, int, Step]] = [
-    ("a job", 3, lambda web, _job, _image: web.post("/api/v1/jobs")),
-    ("a job once", 6, lambda web, _job, _image: web.post("/api/v1/jobs", headers={"Idempotency-Key": "k"})),
-    ("an upload", 7, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/images", data=form())),
-    ("the form", 9, lambda web, _job, _image: web.post("/", data=form(), headers=BROWSER)),
-    ("the first single image", 8, lambda web, _job, _image: single(web)),
-    ("another single image", 7, lambda web, _job, _image: single(web)),
-    ("the status", 3, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}")),
-    ("results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results")),
-    ("all results", 4, lambda web, job, _image: web.get(f"/api/v1/jobs/{job}/results.csv")),
-    ("an image", 3, lambda web, job, image: web.get(f"/api/v1/jobs/{job}/images/{image}")),
-    ("a ticket", 2, lambda web, job, image: web.get(f"/predictions/{job}-{image}")),
-    ("a thumbnail", 1, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}/thumbnail")),
-    ("the page of a job", 7, lambda web, job, _image: web.get(f"/jobs/{job}")),
-    ("the page of an image", 4, lambda web, job, image: web.get(f"/jobs/{job}/images/{image}")),
-    ("rows", 4, lambda web, job, _image: web.get(f"/jobs/{job}/rows")),
-    ("progress", 3, lambda web, job, _image: web.get(f"/jobs/{job}/progress")),
-    ("a list", 1, lambda web, _job, _image: web.get("/api/v1/jobs")),
-    ("the page of all jobs", 12, lambda web, _job, _image: web.get("/jobs")),
-    ("a retry", 3, lambda web, job, _image: web.post(f"/api/v1/jobs/{job}/retry")),
-    ("a deletion", 3, lambda web, job, _image: web.delete(f"/api/v1/jobs/{job}")),
-]
-"""Calls of the table for each step as the web tier made them when jobs had no owners. There is one more for a new job
-(which model does it get?), where images are recorded (is their job being deleted?), where results are listed (which
-requests were sent again?), for a retry (is the job cancelled?), and for the first single image of a minute (does
-another process have a job for them?). There are two more where files arrive: their put intent comes and goes."""
-
-
-def test_no_step_calls_the_table_more_often_than_before_jobs_had_owners(app: Flask, client: FlaskClient) -> None:
-    job = client.post("/api/v1/jobs").get_json()["job_id"]
-    image = client.post(f"/api/v1/jobs/{job}/images", data=form()).get_json()["accepted"][0]["image_id"]
-    more = {}
-    for name, most, step in BEFORE:
-        with counted(clients_of(app)) as calls:
-            answer = step(client, job, image)
-            answer.get_data()
-        assert answer.status_code < 400, (name, answer.text)
-        if calls.total() > most:
-            more[name] = (calls, most)
-    assert more == {}

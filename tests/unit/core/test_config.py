@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.config import (
     AUTO_MAX_WORKERS,
@@ -273,18 +271,6 @@ def test_a_configuration_survives_being_written_and_read(tmp_path: Path) -> None
     assert load_config(path, {}) == config
 
 
-_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-_garbage = st.recursive(_scalars, lambda inner: st.lists(inner) | st.dictionaries(_scalars, inner), max_leaves=10)
-_keys = [(section, key) for section, keys in shipped_values().items() for key in keys]
-
-
-def parses_or_refuses(values: object, environment: dict[str, str] | None = None) -> None:
-    try:
-        assert isinstance(parse_config(values, environment), Config)
-    except ConfigError as error:
-        assert str(error)
-
-
 def office(**changes: object) -> dict[str, object]:
     return {"schedule": [{"days": ["mon", "sun"], "from": "08:00", "to": "18:00", "min_workers": 4} | changes]}
 
@@ -334,28 +320,3 @@ def test_utc_needs_no_time_zone_database(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("core.config.ZoneInfo", None)
     zone_named.cache_clear()
     assert zone_named("UTC") is UTC
-
-
-@given(_garbage)
-def test_garbage_raises_nothing_but_a_config_error(values: object) -> None:
-    parses_or_refuses(values)
-
-
-@given(st.sampled_from(_keys), _garbage)
-def test_garbage_for_any_key_raises_nothing_but_a_config_error(key: tuple[str, str], value: object) -> None:
-    parses_or_refuses(changed(*key, value))
-
-
-@given(st.sampled_from(_keys), st.text(max_size=30))
-def test_garbage_in_the_environment_raises_nothing_but_a_config_error(key: tuple[str, str], value: str) -> None:
-    parses_or_refuses(shipped_values(), {f"{PREFIX}{key[0]}__{key[1]}".upper(): value})
-
-
-@given(st.binary(max_size=60))
-def test_a_file_of_garbage_raises_nothing_but_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("garbage") / "config.yaml"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError):
-        load_config(path, {})

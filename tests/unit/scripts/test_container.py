@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from core.config import load_config
-from scripts.run.__main__ import main as run
 from services.errors import ConfigError
 from tests.conftest import ROOT, SHIPPED
 from tests.support.container import ignored_patterns, stages
@@ -29,22 +28,6 @@ def test_each_base_is_pinned_by_a_tag_and_a_digest(stage: Any) -> None:
     assert colon
     assert re.fullmatch(r"\d+\.\d+[\w.-]*", tag), tag
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", stage.digest)
-
-
-def test_the_image_has_no_build_tools_and_no_caches_of_the_build() -> None:
-    commands = IMAGE.of("RUN")
-    assert not any("apt-get" in command for command in commands)
-    assert all("--no-cache-dir" in command for command in commands if "-m pip" in command)
-    assert IMAGE.environment["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert IMAGE.base.endswith("-slim-bookworm")
-
-
-def test_its_command_is_one_that_run_accepts_with_the_state_in_the_volume() -> None:
-    entry, command = IMAGE.command("ENTRYPOINT"), IMAGE.command("CMD")
-    assert entry == ["python", "-m", "scripts.run"]
-    assert IMAGE.of("VOLUME") == [command[command.index("--state") + 1]]
-    parsed = run.make_context("run", [*command], resilient_parsing=False)
-    assert str(parsed.params["state_path"]) == "/state"
 
 
 @pytest.mark.parametrize("name", [".git", ".venv", "**/__pycache__", ".fleetsight", ".mypy_cache", ".pytest_cache"])

@@ -12,8 +12,7 @@ from core.messages import ClassificationResult, WireModel, parse_worker_message
 from scripts.cli import fleetsight
 from scripts.documentation.api import api_reference, shipped_document
 from scripts.documentation.commands import commands_reference, context_of, subcommands
-from scripts.documentation.configuration import configuration_reference, read_settings
-from scripts.documentation.markup import prose, value_words
+from scripts.documentation.configuration import configuration_reference
 from scripts.documentation.messages import messages_reference, samples
 from scripts.documentation.metrics import metrics_reference, served_metrics
 from tests.support.documents import DOCUMENTS, name_of
@@ -38,20 +37,6 @@ def test_each_link_within_a_page_has_its_anchor_once(page: str) -> None:
     anchors = re.findall(r"\{ #([\w.-]+) ", page)
     assert sorted(anchors) == sorted(set(anchors))
     assert set(re.findall(r"\]\(#([\w.-]+)\)", page)) <= {*anchors, "problems"}
-
-
-def test_a_comment_belongs_to_the_keys_below_it() -> None:
-    text = (
-        "# About all.\n\n# About a.\na:\n  # On b\n  # and c.\n  b: 1\n  c: [2]\n  # On d.\n  d: |\n    x\n    # y\n"
-    )
-    section = read_settings(text)["a"]
-    assert section.comment == ["About a."]
-    assert [(group.comment, group.values) for group in section.groups] == [
-        (["On b", "and c."], {"b": ["1"], "c": ["[2]"]}),
-        (["On d."], {"d": ["|", "    x", "    # y"]}),
-    ]
-    with pytest.raises(ValueError, match="nonsense"):
-        read_settings("nonsense")
 
 
 @pytest.mark.parametrize("context", contexts(), ids=lambda context: context.command_path)
@@ -112,34 +97,3 @@ def test_a_document_does_not_repeat_a_list_of_the_reference(document: Path) -> N
         f"{method.upper()} {path}" for path, methods in shipped_document()["paths"].items() for method in methods
     }
     assert [cell for cell in cells if re.sub(r"\b(ID|JOB)\b", "{job_id}", cell) in known] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "markdown"),
-    [
-        ("a_b and *c*", r"a\_b and \*c\*"),
-        ("`a_b` <c>", r"`a_b` &lt;c\>"),
-        ("see docs/aws.md.", "see `docs/aws.md`."),
-        ("see `docs/aws.md`", "see `docs/aws.md`"),
-        ("with --max-p95 only", "with `--max-p95` only"),
-        ("a | b\nc", r"a \| b c"),
-    ],
-)
-def test_text_of_the_code_keeps_its_characters(text: str, markdown: str) -> None:
-    assert prose(text) == markdown
-
-
-@pytest.mark.parametrize(
-    ("schema", "words"),
-    [
-        ({"type": "integer", "minimum": 0, "maximum": 1000}, "integer, 0 to 1,000"),
-        ({"type": "number", "exclusiveMinimum": 0}, "number, above 0"),
-        ({"enum": ["a", "b", "c"]}, "`a`, `b` or `c`"),
-        ({"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]}, "text, at most 9 characters or `null`"),
-        ({"type": "array", "items": {"$ref": "#/$defs/Model"}}, "list of [Model](#schema-Model)"),
-        ({"type": "object", "additionalProperties": {"type": "integer"}}, "object; each value: integer"),
-        ({}, "any value"),
-    ],
-)
-def test_values_are_described_in_words(schema: dict[str, object], words: str) -> None:
-    assert value_words(schema) == words

@@ -34,7 +34,7 @@ from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images
 from web_tier.controller.previous_end import record_previous_end
-from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart, ceiling
+from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart
 from web_tier.features.fleet_control.pages import month_dollars
 from web_tier.http.backend import ControllerReports
 
@@ -605,41 +605,3 @@ def test_lines_are_steps_from_edge_to_edge_each_on_its_own_scale() -> None:
     assert chart.workers == "M36.0 200.0H360.0V26.0H522.0V113.0H684.0V113.0"
     assert chart.queue == "M36.0 200.0H360.0V26.0H522.0V200.0H684.0V200.0"
     assert chart.area == f"{chart.queue}V{BOTTOM}H36.0Z"
-
-
-def test_the_chart_has_a_summary_for_screen_readers() -> None:
-    chart = Chart.from_window(WINDOWS["hour"], [point(60, 0, 0), point(5, 3, 1_200)], point(0, 1, 0))
-    assert chart.summary == "Last hour: at most 3 workers and 1,200 images in the queue; now 1 worker and 0 images."
-    assert [label.text for label in chart.labels] == [
-        *("3", "0", "2,000", "0", "workers", "images", "now"),
-        *("10 min ago", "20 min ago", "30 min ago", "40 min ago", "50 min ago"),
-    ]
-    assert len(chart.ticks) == 5
-
-
-def test_the_script_gets_the_same_points() -> None:
-    chart = Chart.from_window(WINDOWS["minutes"], [point(10, 1, 2)], point(0, 3, 4))
-    at = round(NOW.timestamp() * 1000)
-    assert json.loads(chart.samples) == [[at - 600_000, 1, 2], [at, 3, 4]]
-
-
-@pytest.mark.parametrize(("most", "round_figure"), [(0, 1), (1, 1), (4, 5), (7, 10), (10, 10), (11, 20), (999, 1000)])
-def test_scales_end_at_round_figures(most: int, round_figure: int) -> None:
-    assert ceiling(most) == round_figure
-
-
-FIRST = fleet_snapshot(NOW, running=1, max_workers=5, peak_workers=1, billed_seconds=60, reason="one worker, enough")
-
-
-@pytest.mark.parametrize("step", [timedelta(seconds=5), -timedelta(minutes=10)], ids=["onwards", "back"])
-def test_a_controller_is_silent_since_its_last_report_was_read_for_any_clock(step: timedelta) -> None:
-    now = 1_000.0
-    reports = ControllerReports(PlayedClock(lambda: now))
-    assert reports.silent_seconds(None) == 0
-    assert reports.silent_seconds(FIRST) == 0
-    now += 40
-    assert reports.silent_seconds(FIRST) == 40
-    following = FIRST.model_copy(update={"at": NOW + step})
-    assert reports.silent_seconds(following) == 0
-    now += 7
-    assert reports.silent_seconds(following) == 7

@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import FleetSettings, parse_config
@@ -30,7 +30,7 @@ from tests.support.autoscaler import (
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
-from web_tier.autoscaler.decide import Plan, decide
+from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import SpendingWatcher
@@ -208,6 +208,13 @@ def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
     assert spending_of(meter, stopped, capped_settings()).launch == pytest.approx(2 * LAUNCH)
 
 
+def test_an_allowance_of_today_leaves_room_for_more_launches() -> None:
+    meter, fleet = meter_of(Clock()), observation(9, states=())
+    spending = meter.spending(fleet, capped_settings(), allowed(2 * LAUNCH, EVENING.date()))
+    assert spending is not None
+    assert spending.launches_left == 12
+
+
 def test_without_a_cap_nothing_is_limited() -> None:
     meter, fleet = meter_of(Clock()), observation(100)
     assert meter.spending(fleet, fleet_settings()) is None
@@ -239,10 +246,9 @@ def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
     assert (april.day.month, april.month) == (4, april.today)
 
 
-# ---- Never more than the cap, in any case: a fleet with an account of its own
+# ---- Meters with caps, an evening before midnight
 
 EVENING = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
-BOOT_SECONDS = 20
 CAP = 10 * LAUNCH
 
 
@@ -263,140 +269,6 @@ def spending_of(meter: BillingMeter, fleet: Observation, configured: FleetSettin
     found = meter.spending(fleet, configured or capped_settings())
     assert found is not None
     return found
-
-
-@dataclass
-class CappedFleet:
-    """A fleet that decides each second, and what EC2 bills for it, counted here without the meter.
-
-    Attributes:
-        waiting: images in the queue; workers run while there are any, and end ten seconds later.
-        states, launched, ran_from, ended_at: of each instance by its id, in seconds of the clock.
-        uncounted: dollars that no controller can know: of an instance that ended while none ran what it was billed
-            meanwhile, and a minute, since an instance that began to run meanwhile may be taken for it.
-    """
-
-    begins: datetime = EVENING
-    waiting: int = 0
-    clock: Clock = field(default_factory=Clock)
-    states: dict[str, str] = field(default_factory=dict)
-    launched: dict[str, float] = field(default_factory=dict)
-    ran_from: dict[str, float] = field(default_factory=dict)
-    ended_at: dict[str, float] = field(default_factory=dict)
-    allowance: SpendingAllowance | None = None
-    days: list[FleetDay] = field(default_factory=list)
-    uncounted: float = 0.0
-    launches: int = 0
-    _idle_since: float | None = None
-    _day: date | None = None
-    _before_today: float = 0.0
-    _bill_before: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._began, self._settings = self.clock.now, capped_settings()
-        self.meter = meter_of(self.clock, None, self.wall)
-
-    def wall(self, at: float | None = None) -> datetime:
-        return self.begins + timedelta(seconds=(self.clock.now if at is None else at) - self._began)
-
-    def bill(self) -> float:
-        """Dollars that EC2 has billed since the beginning."""
-        return sum(
-            max(60.0, self.ended_at.get(key, self.clock.now) - since) * LAUNCH / 60
-            for key, since in self.ran_from.items()
-        )
-
-    def pass_second(self) -> None:
-        """Let EC2 and the workers live for a second."""
-        self.clock.now += 1
-        self._idle_since = None if self.waiting else self._idle_since or self.clock.now
-        is_idle = self._idle_since is not None and self.clock.now - self._idle_since >= 10
-        for key, state in self.states.items():
-            if state == "pending" and self.clock.now - self.launched[key] >= BOOT_SECONDS:
-                self.states[key], self.ran_from[key] = "running", self.clock.now
-            elif state == "running" and is_idle:
-                self.states[key], self.ended_at[key] = "terminated", self.clock.now
-
-    def decide(self) -> Plan:
-        """Run a round of the controller, and launch what it wants."""
-        today = self.wall().date()
-        if today != self._day:
-            self._day, self._before_today = today, self._bill_before
-        seen = Observation(
-            QueueCounts(self.waiting, 0, 0),
-            0,
-            tuple(
-                Instance(key, state, "c7a.large", "a", self.wall(self.launched[key]))
-                for key, state in self.states.items()
-            ),
-        )
-        self.meter.update(seen)
-        spending = self.meter.spending(seen, self._settings, self.allowance)
-        plan = decide(replace(seen, spending=spending), self._settings)
-        if plan.launch:
-            self._check_room(plan.launch)
-        for _ in range(plan.launch):
-            key = f"i-{self.launches:04}"
-            self.launches += 1
-            self.states[key], self.launched[key] = "pending", self.clock.now
-        for day in self.meter.daily.unsaved():
-            self.days.append(day)
-            self.meter.daily.mark_saved(day)
-        self._bill_before = self.bill()
-        return plan
-
-    def _check_room(self, launches: int) -> None:
-        """What is billed today, what starts, and what is launched now: together never more than the cap."""
-        pending = sum(state == "pending" for state in self.states.values())
-        today = self.bill() - self._before_today
-        more = self.allowance.dollars if self.allowance and self.allowance.day == self._day else 0.0
-        assert today + (pending + launches) * LAUNCH <= CAP + more + self.uncounted + 1e-6
-
-    def replace_controller(self, away_seconds: int) -> None:
-        """Let the controller die, and another one take over from its last report after so many seconds."""
-        ended, at, bill = set(self.ended_at), self.clock.now, self.meter.bill
-        last = fleet_snapshot(
-            self.wall(),
-            running=[*self.states.values()].count("running"),
-            billed_seconds=bill.seconds,
-            cost=bill.dollars,
-            today=self.meter.daily.today,
-        )
-        for _ in range(away_seconds):
-            self.pass_second()
-        for key in self.ended_at.keys() - ended:
-            self.uncounted += (60.0 + self.ended_at[key] - max(at, self.ran_from[key])) * LAUNCH / 60
-        self.meter = meter_of(self.clock, last, self.wall, self.days)
-
-
-_steps = st.lists(
-    st.tuples(
-        st.sampled_from((0, 0, 40, 400)),  # images in the queue
-        st.sampled_from((1, 5, 30, 70)),  # seconds
-        st.sampled_from((None, None, None, 0, 5, 40)),  # a controller dies, and is away for so many seconds
-        st.sampled_from((None, None, None, None, 2 * LAUNCH, 9.5 * LAUNCH)),  # dollars that ops allow today
-    ),
-    max_size=12,
-)
-
-
-@settings(max_examples=60)
-@given(_steps)
-def test_no_launch_exceeds_the_cap_across_bursts_crashes_allowances_and_midnight(
-    steps: list[tuple[int, int, int | None, float | None]],
-) -> None:
-    fleet = CappedFleet(begins=datetime(2026, 3, 1, 23, 57, tzinfo=UTC))
-    fleet.decide()
-    for waiting, seconds, away_seconds, dollars in steps:
-        fleet.waiting = waiting
-        if dollars is not None:
-            fleet.allowance = allowed(dollars, fleet.wall().date())
-        for _ in range(seconds):
-            fleet.pass_second()
-            fleet.decide()
-        if away_seconds is not None:
-            fleet.replace_controller(away_seconds)
-            fleet.decide()
 
 
 # ---- What operators read
