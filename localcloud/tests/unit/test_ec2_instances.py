@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
 from localcloud.ec2 import fleet as fleets
-from localcloud.ec2.fleet import CapacityPool, Ec2Fleet, InstanceActions, UnknownInstanceError, free_capacity
+from localcloud.ec2.fleet import CapacityPool, Ec2Fleet, InstanceActions, free_capacity
 from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
 from localcloud.tests.support.waiting import NEVER_SECONDS, ManualClock
@@ -99,15 +99,6 @@ def test_report_about_an_earlier_boot_has_no_effect() -> None:
     assert instance.state == "pending"
 
 
-def test_capacity_counts_instances_that_are_not_terminated_or_stopped() -> None:
-    instances = [Instance(f"i-{n}") for n in range(3)]
-    fleet = fleet_of(*instances, max_instances=3)
-    assert fleet.free_capacity(LARGE) == 0
-    fleet.report_ended("i-0", 1, failed=None, console=None)
-    assert fleet.free_capacity(LARGE) == 1
-    assert fleet_of().free_capacity(LARGE) is None
-
-
 def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
     fleet = fleet_of(*(Instance(f"i-{n}") for n in range(8)), stuck_boot_fraction=0.25)
     assert [work.stuck for work in fleet.wait_for_work(-1, 0)[1]] == [False, False, False, True] * 2
@@ -162,15 +153,6 @@ def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
     fleet.report_ended("i-1", 1, failed=None, console=None)
     later.keep()
     assert fleet.find("i-1").notice is None
-
-
-def test_history_ignores_resources_that_are_no_instances() -> None:
-    fleet_of(Instance()).record_view("vol-1")
-
-
-def test_an_instance_that_was_never_launched_is_named() -> None:
-    with pytest.raises(UnknownInstanceError, match="i-404"):
-        fleet_of().report_running("i-404", 1, None)
 
 
 XLARGE = CapacityPool("c7a.xlarge", "us-east-1a")

@@ -46,7 +46,6 @@ def test_want_of_capacity_is_ec2s_error_and_names_type_market_and_zone(minimum: 
 
 
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}
-PERSISTENT = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "persistent"}}}
 
 
 @dataclass
@@ -98,11 +97,6 @@ def test_the_version_that_is_named_counts(templates: Templates, version: str | N
     assert templates.read(version)["ImageId"] == image
 
 
-def test_a_template_is_found_by_its_id(templates: Templates) -> None:
-    read = with_template(templates.backend, {"LaunchTemplate": {"LaunchTemplateId": templates.template.id}})
-    assert read["ImageId"] == "ami-2"
-
-
 @pytest.mark.parametrize(
     ("named", "code"),
     [
@@ -138,16 +132,6 @@ def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates
     ]
 
 
-def test_reading_a_template_does_not_change_it(templates: Templates) -> None:
-    templates.read()["IamInstanceProfile"]["Name"] = "another"
-    assert templates.read()["IamInstanceProfile"] == {"Name": "worker"}
-
-
-def test_launch_without_template_has_the_calls_parameters(templates: Templates) -> None:
-    parameters = {"ImageId": "ami-9", "MinCount": 1}
-    assert with_template(templates.backend, {**parameters, "KeyName": None}) == parameters
-
-
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
@@ -173,19 +157,6 @@ def test_invalid_launches_are_rejected(parameters: dict[str, Any], code: str) ->
     with pytest.raises(EC2ClientError) as refused:
         check_launch(parameters)
     assert refused.value.code == code
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"InstanceInitiatedShutdownBehavior": "stop"},
-        {**SPOT, "InstanceInitiatedShutdownBehavior": "terminate"},
-        {**PERSISTENT, "InstanceInitiatedShutdownBehavior": "stop"},
-        {"NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["sg-1"]}]},
-    ],
-)
-def test_valid_launches_are_accepted(parameters: dict[str, Any]) -> None:
-    check_launch({"ImageId": "ami-1", **parameters})
 
 
 @pytest.mark.parametrize(

@@ -45,21 +45,6 @@ def create(client: FlaskClient, key: str, name: str = "a") -> Any:
     return client.post("/api/v1/jobs", json={"name": name}, headers={"Idempotency-Key": key})
 
 
-def test_the_same_request_with_the_same_key_creates_one_job(client: FlaskClient, store: JobStore) -> None:
-    first, again = create(client, "k"), create(client, "k")
-    assert (first.status_code, first.get_json()) == (again.status_code, again.get_json())
-    assert len(store.jobs(10)) == 1
-    assert create(client, "other").get_json()["job_id"] != first.get_json()["job_id"]
-
-
-def test_a_key_with_another_request_is_rejected(client: FlaskClient, store: JobStore) -> None:
-    create(client, "k", "a")
-    answer = create(client, "k", "b")
-    problem(answer, 422)
-    assert answer.get_json()["type"] == "urn:fleetsight:problem:idempotency-key-reused"
-    assert len(store.jobs(10)) == 1
-
-
 def test_the_deleted_job_of_a_key_is_not_created_again(client: FlaskClient) -> None:
     job_id = create(client, "k").get_json()["job_id"]
     client.delete(f"/api/v1/jobs/{job_id}")
