@@ -1,21 +1,15 @@
-"""The launch journal: one writer at a time, no entry expires too early, and two controllers launch what one would."""
+"""The launch journal: one writer at a time, no entry expires too early, and no call is made that it does not have."""
 
-import math
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
-from services.errors import FleetsightError
-from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
+from tests.support.autoscaler import Clock, Scaler, failing
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -274,89 +268,3 @@ def test_a_superseded_controller_launches_nothing_and_reads_what_the_other_launc
     assert len(set(first.tokens())) == 1, "the call that the second has not completed is repeated with its token"
     first.round(380, after=1)
     assert len(first.ec2.alive()) == 19, "it has the lease again, and continues"
-
-
-class Killed(BaseException):
-    """kill -9."""
-
-
-STEPS = ("before", "after", "call", "reply")
-
-
-def interrupt(scaler: Scaler, step: int, action: Any) -> None:
-    """Have `action` called when this controller reaches the given one of its steps."""
-    left = iter(range(10_000))
-
-    def reached(where: str) -> None:
-        assert where in STEPS
-        if next(left) == step:
-            action()
-
-    scaler.table.call = failing_writes(reached)
-    scaler.ec2.reached = reached
-
-
-def undisturb(scaler: Scaler) -> None:
-    """End the interruptions."""
-    scaler.table.call = run_effect
-    scaler.ec2.reached = lambda _where: None
-
-
-_failures = ["lost", "lost RequestLimitExceeded", "timeout", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
-
-
-@settings(max_examples=100)
-@given(
-    step=st.integers(0, 15),
-    killed=st.booleans(),
-    rounds=st.integers(0, 4),
-    failures=st.lists(st.sampled_from([None, *_failures]), max_size=6),
-    demands=st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0.1, 1.0, 12.0])), min_size=1, max_size=5),
-    hidden=st.booleans(),
-    room=st.integers(1, 19),
-    stopped=st.integers(0, 3),
-)
-def test_wherever_a_controller_is_killed_or_frozen_two_launch_no_more_than_one_would(
-    step: int,
-    killed: bool,
-    rounds: int,
-    failures: list[str | None],
-    demands: list[tuple[int, float]],
-    hidden: bool,
-    room: int,
-    stopped: int,
-) -> None:
-    left = iter(failures)
-    ec2 = MemoryEC2(room=room, fail=lambda: next(left, None))
-    ec2.states = dict.fromkeys([f"s-{number}" for number in range(stopped)], "stopped")
-    if hidden:
-        # Nothing is described in time: all that the second knows of the first is in the journal.
-        ec2.hidden.update(f"i-{number}" for number in range(100))
-        ec2.stale |= ec2.states
-    clock = Clock()
-    first = Scaler(ec2, clock=clock)
-    second = Scaler(ec2, first.table, clock)
-    fleet, most = fleet_settings(max_workers=15), max(images for images, _ in demands)
-
-    def scale(scaler: Scaler, images: int, after: float) -> None:
-        with suppress(FleetsightError, ClientError):
-            scaler.round(images, fleet, after=after)
-
-    def take_over() -> None:
-        undisturb(first)
-        for images, after in (demands * 4)[:rounds]:
-            scale(second, images, after)
-        if killed:
-            raise Killed
-
-    interrupt(first, step, take_over)
-    try:
-        for images, after in demands:
-            # The lease is no help here: both believe that they hold it, all the time.
-            scale(first, images, after)
-    except Killed:
-        first.active = False
-    undisturb(first)
-    for scaler in [second] if killed else [first, second, first, second]:
-        scale(scaler, most, 1.0)
-        assert ec2.max_alive <= min(15, math.ceil(most / 20))
