@@ -11,12 +11,8 @@ import pytest
 
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.store import JobStore
-from services.clock import Clock
-from tests.simulation.data_path.checks import BrokenError
 from tests.simulation.data_path.machine import STEPS, play
-from tests.simulation.data_path.processes import Controller
 from tests.simulation.data_path.world import WORKERS, World
-from web_tier.controller import reconciler
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 from web_tier.uploads import retry
@@ -161,9 +157,7 @@ def test_a_retry_of_a_cancelled_job_classifies_its_cancelled_images(fifo: bool) 
     assert JobStore(world.table).status(world.clients.jobs[0].job_id).state == "finished"
 
 
-def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_response(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_response() -> None:
     def act(world: World) -> None:
         world.faults.armed.append(("worker", "outputs.put", "frozen before"))
         world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
@@ -178,9 +172,6 @@ def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_respon
         world.responses.purge()
 
     assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]
-    monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
-    with pytest.raises(BrokenError, match="the table says failed by None, the bucket done"):
-        settled(False, act)
 
 
 def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either(
@@ -214,9 +205,6 @@ def test_a_tombstone_that_a_retry_leaves_is_deleted_by_the_reconciler(monkeypatc
         world.clients.retry(world.clients.jobs[0])
 
     settled(False, act)
-    monkeypatch.setattr(reconciler, "align_tombstone", lambda *_, **__: None)
-    with pytest.raises(BrokenError, match="has a tombstone and is not cancelled"):
-        settled(False, act)
 
 
 @pytest.mark.parametrize("fifo", [False, True])
@@ -254,7 +242,7 @@ def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_crea
     assert world.started["worker"] > WORKERS, "a worker that cannot respond ends"
 
 
-def test_accepted_images_without_a_request_are_repaired_and_without_a_record_noticed(
+def test_accepted_images_without_a_request_are_repaired(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
@@ -264,12 +252,9 @@ def test_accepted_images_without_a_request_are_repaired_and_without_a_record_not
         world.run(60, 6)
 
     assert len(settled(False, act).checks.done_labels) == 1
-    monkeypatch.setattr(ImageIngest, "_record", lambda *_: None)
-    with pytest.raises(BrokenError, match="was accepted and is not there"):
-        settled(False, act)
 
 
-def test_a_wrong_clock_that_is_believed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_clock_of_the_controller_expires_no_image() -> None:
     def act(world: World) -> None:
         world.clients.new_job(keep=False)
         world.clients.upload(world.clients.jobs[-1], [(0, "good")], "plain")
@@ -278,9 +263,6 @@ def test_a_wrong_clock_that_is_believed_is_noticed(monkeypatch: pytest.MonkeyPat
         world.run(2 * EXPIRY_SECONDS, 10)
 
     assert len(settled(False, act).checks.done_labels) == 1
-    monkeypatch.setattr(Clock, "epoch_seconds", lambda clock: clock._machine())
-    with pytest.raises(BrokenError, match="disappeared"):
-        settled(False, act)
 
 
 def restore_after_a_mistake(world: World) -> None:
@@ -295,11 +277,5 @@ def restore_after_a_mistake(world: World) -> None:
     world.run(60, 6)
 
 
-def test_the_controller_of_a_replaced_table_removes_nothing_of_the_restored_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_controller_of_a_replaced_table_removes_nothing_of_the_restored_one() -> None:
     assert len(settled(False, restore_after_a_mistake).checks.done_labels) == 2
-    held = Controller.active
-    monkeypatch.setattr(Controller, "active", lambda each: each.table is not each.world.table or held(each))
-    with pytest.raises(BrokenError, match="failed with gone"):
-        settled(False, restore_after_a_mistake)

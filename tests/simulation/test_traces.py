@@ -6,10 +6,8 @@ import pytest
 from simulator.traces import (
     NYS_HOURS,
     TWITTER_HOURS,
-    Mmpp,
     TraceError,
     bursts,
-    bursty,
     day,
     flash_crowd,
     from_csv,
@@ -23,17 +21,6 @@ def dispersion(arrivals: np.ndarray[tuple[int], np.dtype[np.float64]], seconds: 
     """Return the variance ÷ the mean of the counts in windows."""
     counts, _ = np.histogram(arrivals, np.arange(0, seconds + 1, window))
     return float(np.var(counts) / np.mean(counts))
-
-
-def dispersion_of(process: Mmpp) -> float:
-    """Return the index of dispersion of counts over a long time: variance ÷ mean; 1 for a Poisson process.
-
-    ``1 + 2 (λ₁ - λ₂)² r₁ r₂ / ((r₁ + r₂)² (λ₁ r₂ + λ₂ r₁))`` with the rates rᵢ of leaving a state.
-    Source: Fischer and Meier-Hellstern, The Markov-modulated Poisson process (MMPP) cookbook, Performance
-    Evaluation 18 (1993), 149-171.
-    """
-    (calm, burst), (leave, back) = process.rates, (1 / process.stays[0], 1 / process.stays[1])
-    return 1 + 2 * (calm - burst) ** 2 * leave * back / ((leave + back) ** 2 * (calm * back + burst * leave))
 
 
 def test_a_flash_crowd_grows_tenfold_within_a_minute() -> None:
@@ -58,15 +45,7 @@ def test_arrivals_within_an_hour_are_poisson() -> None:
     assert dispersion(trace.arrivals, 3_600, 10) == pytest.approx(1.0, abs=0.2)
 
 
-def test_the_index_of_dispersion_is_one_for_poisson_and_as_simulated_for_an_mmpp() -> None:
-    assert dispersion_of(Mmpp((5.0, 5.0), (10.0, 20.0))) == 1.0
-    process = Mmpp((1.0, 10.0), (30.0, 10.0))
-    simulated = dispersion(process.arrivals(2_000_000.0, seed=4), 2_000_000.0, 2_000.0)
-    assert simulated == pytest.approx(dispersion_of(process), rel=0.1)
-
-
 def test_the_bursts_of_mmpp_are_far_from_poisson() -> None:
-    assert dispersion_of(bursty(CAPACITY)) > 20
     trace = bursts(CAPACITY, seed=5)
     assert dispersion(trace.arrivals, 7_200, 60) > 20
     assert np.all(np.diff(trace.arrivals) >= 0)

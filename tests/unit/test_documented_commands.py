@@ -19,7 +19,6 @@ from scripts.load.command import load_test
 from scripts.model.network_spec import NetworkSpec, read_spec
 from scripts.release import release
 from scripts.run.__main__ import main as run
-from services.errors import ConfigError
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, block_languages, code_blocks, code_in, command_blocks, name_of
 
@@ -176,30 +175,6 @@ def test_a_documented_command_is_accepted(documented: Documented) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_each_block_has_a_language_so_that_no_command_is_overlooked(document: Path) -> None:
     assert "" not in block_languages(document)
-
-
-def test_commands_are_found_in_blocks_and_sentences() -> None:
-    document = ROOT / "README.md"
-    assert {command.program for command in commands_in(document)} >= {"./scripts/run.sh", "./scripts/fleetsight"}
-    assert sum(command.is_whole for command in COMMANDS) > 40
-    assert sum(not command.is_whole for command in COMMANDS) > 60
-    assert sum(any("__" in name for name, _ in command.variables) for command in COMMANDS) > 3
-
-
-def test_a_wrong_setting_before_a_command_is_not_accepted() -> None:
-    [documented] = _parsed("here", "FLEETSIGHT__WEB__HOSTS='[a b]' ./scripts/run.sh", is_whole=True)
-    with pytest.raises(ConfigError, match=r"web\.hosts"):
-        test_a_documented_command_is_accepted(documented)
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["fleetsight fleet scal 5", "fleetsight fleet scale 5 --reson x", "fleetsight down --now", "fleetsight simulate"],
-)
-def test_a_wrong_command_is_not_accepted(line: str) -> None:
-    [documented] = _parsed("here", f"./scripts/{line}", is_whole=True)
-    with pytest.raises(click.UsageError):
-        PROGRAMS[documented.program](documented)
 
 
 def test_the_scenarios_of_the_operators_page_are_valid(tmp_path: Path) -> None:

@@ -365,11 +365,6 @@ def test_built_bundles_keep_the_digest_that_results_name_them_by() -> None:
         assert manifest_digest(plain | stated) == parse_manifest("bundle.json", json.dumps(plain | stated)).digest
 
 
-def test_the_digest_of_an_exact_bundle_is_the_same_with_bf16_first_or_no_first_field() -> None:
-    older = manifest(precision="exact", margin=0.1)
-    assert older.digest == manifest(precision="exact", margin=0.1, first="bf16").digest
-
-
 def test_the_digest_distinguishes_how_a_picture_is_made() -> None:
     stated = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
     kinds: tuple[dict[str, Any], ...] = (
@@ -378,18 +373,6 @@ def test_the_digest_distinguishes_how_a_picture_is_made() -> None:
     )
     digests = {manifest_digest(stated | {"preprocess": stated["preprocess"] | kind}) for kind in kinds}
     assert len(digests) == len(kinds)
-
-
-def test_the_digest_distinguishes_what_exact_asks_first_and_every_precision() -> None:
-    kinds: tuple[dict[str, Any], ...] = (
-        {"precision": "fp32"},
-        {"precision": "bf16"},
-        {"precision": "int8"},
-        {"precision": "exact", "margin": 0.1},
-        {"precision": "exact", "margin": 0.2},
-        {"precision": "exact", "margin": 0.1, "first": "int8"},
-    )
-    assert len({manifest(int8=True, **kind).digest for kind in kinds}) == len(kinds)
 
 
 @pytest.mark.parametrize(

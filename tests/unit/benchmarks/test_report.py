@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.report import Bar, Report, seconds_of
+from benchmarks.report import Bar, Report
 from tests.conftest import ROOT
 
 KEPT = Bar("images/s", 90.0, at_least=80)
@@ -28,23 +28,6 @@ BROKEN = Bar("seconds", 1.4, at_most=1.3)
 def test_a_bar_is_held_up_to_its_limits_and_no_further(bar: Bar, ok: bool, words: str) -> None:
     assert bar.ok is ok
     assert bar.bar == words
-
-
-def test_the_file_holds_name_figures_and_every_bar(tmp_path: Path) -> None:
-    Report("x", {"speed": 90.0}, (KEPT, BROKEN)).write(tmp_path / "x.json")
-    assert json.loads((tmp_path / "x.json").read_text()) == {
-        "name": "x",
-        "figures": {"speed": 90.0},
-        "bars": [
-            {"what": "images/s", "value": 90.0, "bar": ">= 80", "ok": True},
-            {"what": "seconds", "value": 1.4, "bar": "<= 1.3", "ok": False},
-        ],
-    }
-
-
-def test_the_fastest_of_several_rounds_counts() -> None:
-    moments = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0])
-    assert seconds_of(lambda: None, 3, lambda: next(moments)) == 2.0
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

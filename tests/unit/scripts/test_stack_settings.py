@@ -22,7 +22,6 @@ from scripts.aws.deploy.settings import (
     check_parameters,
     config_parameters,
     load_template,
-    merge_config,
     source_parameters,
     stack_config,
     template_for,
@@ -43,17 +42,6 @@ SMALL = StackTemplate(
 
 def stack(**parameters: str) -> StackDescription:
     return StackDescription("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
-
-
-def test_parameters_are_given_values_else_the_stacks_else_defaults() -> None:
-    assert change_set_parameters(SMALL, {"VpcId": "vpc-1"}, None) == [
-        {"ParameterKey": "VpcId", "ParameterValue": "vpc-1"}
-    ]
-    kept = change_set_parameters(SMALL, {"ScaleIn": "stop"}, stack(VpcId="vpc-1", ScaleIn="terminate", Old="x"))
-    assert kept == [
-        {"ParameterKey": "VpcId", "UsePreviousValue": True},
-        {"ParameterKey": "ScaleIn", "ParameterValue": "stop"},
-    ]
 
 
 def test_an_unknown_parameter_is_rejected_with_the_known_ones() -> None:
@@ -102,13 +90,6 @@ def test_a_required_parameter_without_value_is_an_error() -> None:
         change_set_parameters(SMALL, {}, None)
 
 
-def test_overrides_survive_the_round_trip_through_the_stack() -> None:
-    settings = {"fleet.max_workers": "5", "fleet.schedule": '[{"from": "08:00"}]', "worker.top_k": "3"}
-    assert stack_config(stack(**config_parameters(settings))) == settings
-    assert stack_config(stack(**config_parameters({}))) == {}
-    assert stack_config(None) == {}
-
-
 @pytest.mark.parametrize("name", ["WebSettings", "WorkerSettings"])
 def test_the_template_accepts_overrides_and_no_other_commands(name: str) -> None:
     pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
@@ -137,13 +118,6 @@ def test_workers_get_all_keys_that_they_read() -> None:
     for key in read | limits:
         is_the_stacks = key in STACK_KEYS or key.split(".")[0] in STACK_SECTIONS
         assert is_the_stacks or config_parameters({key: "1"})["WorkerSettings"], key
-
-
-def test_an_empty_value_removes_an_override() -> None:
-    now = merge_config(
-        {"fleet.max_workers": "5", "web.threads": "9"}, {"fleet.max_workers": "", "fleet.min_workers": "1"}
-    )
-    assert now == {"fleet.min_workers": "1", "web.threads": "9"}
 
 
 def test_the_configuration_is_config_yaml_with_overrides() -> None:

@@ -19,7 +19,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Model, crashed_worker, failed
 from core.model_catalog import JobModel
 from services.lease import Tenure
-from services.table import BATCH_ATTEMPTS, Item, TableBusyError
+from services.table import BATCH_ATTEMPTS, TableBusyError
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -225,25 +225,6 @@ def test_results_are_tried_again_after_growing_pauses_while_the_table_throttles(
     assert len(pauses) == tries - 1
     assert all(min(5.0, 0.1 * 2**n) / 2 <= pause <= min(5.0, 0.1 * 2**n) for n, pause in enumerate(pauses))
     assert figures(store, JOBS[0])[0] == (2 if failures >= tries else 3)
-
-
-def test_one_throttled_job_is_the_only_one_that_is_not_recorded() -> None:
-    store = stored_jobs()
-    put_each = MemoryTable.put_each
-
-    def throttled(each: MemoryTable, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
-        busy = [item for item in items if item["pk"] == f"JOB#{JOBS[0]}"]
-        left = put_each(each, [item for item in items if item not in busy])
-        return [*left, *((item, TableBusyError("busy")) for item in busy)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MemoryTable, "put_each", throttled)
-        path = ResultPath(store)
-        errors = path.results.record_each([done(IMAGES[job_id][0]) for job_id in JOBS])
-    assert {ref: type(error) for ref, error in errors.items()} == {IMAGES[JOBS[0]][0]: TableBusyError}
-    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
-    path.results.record([done(IMAGES[JOBS[0]][0])])
-    assert figures(store, JOBS[0]) == (1, 0, 40)
 
 
 @dataclass
