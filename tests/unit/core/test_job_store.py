@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import chain, count
 from typing import Any, cast
 
 import pytest
@@ -33,8 +34,9 @@ from core.s3_locations import S3Location
 from services.errors import NotFoundError
 from services.table import LAST, TableBusyError
 from tests.support.clocks import ManualClock
-from tests.support.memory_aws.calls import failing_writes, run_effect
+from tests.support.memory_aws.calls import failing_writes, meeting, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
+from web_tier.uploads.idempotency import UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -238,6 +240,17 @@ def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(st
     JobFigures(store.table).store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
     status = store.status(job.job_id)
     assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
+
+
+def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
+    counts, job_id, upload_id = UploadCounts(MemoryTable(meeting("GetItem", 8))), new_id(), new_id()
+
+    def commit(number: int) -> list[str]:
+        return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
+
+    with ThreadPoolExecutor(8) as commits:
+        marked = list(chain.from_iterable(commits.map(commit, range(8))))
+    assert len(marked) == len(set(marked)) > 0
 
 
 class CrashError(Exception):
