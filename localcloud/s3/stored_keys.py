@@ -68,9 +68,7 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
                 database().execute(_PUT, self._owner, key.encode(), stored._content.number, _row_of(stored))
                 stored._content.has_row, vars(stored)["stored_keys"] = True, self
                 dict.pop(self, key, None)
-        for version in before:
-            if version not in versions:
-                version.dispose()
+        _dispose([version for version in before if version not in versions])
 
     def write(self, changed: FakeKey) -> None:
         """Write an object that was read from its row, or put, and has changed; if it was replaced, do nothing."""
@@ -82,11 +80,10 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
     def pop(self, key: str) -> None:
         """Delete the versions of a key; raises `KeyError` without any."""
         with database().lock:
-            versions: list[Any] = dict.pop(self, key, [])
-            if not database().execute(_DELETE, self._owner, key.encode()) and not versions:
+            versions: list[Any] | None = dict.pop(self, key, None)
+            if not database().execute(_DELETE, self._owner, key.encode()) and versions is None:
                 raise KeyError(key)
-        for version in versions:
-            version.dispose()
+        _dispose(versions or [])
 
     def page(self, prefix: str, after: str, limit: int) -> list[FakeKey]:
         """Return up to `limit` objects, by key, whose keys have a prefix and are after another key."""
@@ -123,6 +120,12 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
         attributes["_metadata"] = shared_metadata(attributes["_metadata"])
         vars(stored).update(attributes, name=name, _content=StoredContent.of_row(content), stored_keys=self)
         return stored
+
+
+def _dispose(versions: list[Any]) -> None:
+    for version in versions:
+        if isinstance(version, FakeKey):  # and not a delete marker, which has no content
+            version.dispose()
 
 
 def _row_of(stored: FakeKey) -> bytes:

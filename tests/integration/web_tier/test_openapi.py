@@ -186,7 +186,7 @@ def test_every_operation_can_be_tried_on_the_page(client: FlaskClient) -> None:
     for route in ROUTES:
         assert f'data-method="{route.method}" data-path="{route.path}"' in page
         assert route.operation.summary in page
-        assert f'<a href="#{route.operation.name}">{route.operation.summary}</a>' in page, "the index"
+        assert f'id="{route.operation.name}"' in page, "its address on the page"
     for tag in TAGS:
         assert page.count(f"<h2>{tag}</h2>") == 1
 

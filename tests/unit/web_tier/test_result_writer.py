@@ -107,7 +107,7 @@ def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> N
     DeletedJobs(store.table).delete(Job(gone.job_id, "job", EPOCH))
     for table_since, expected in (
         (None, []),
-        (datetime.now(UTC), [old]),
+        (datetime.now(UTC) + timedelta(minutes=1), [old]),
         (datetime.now(UTC) - timedelta(hours=2), []),
     ):
         outputs = MemoryBucket()
