@@ -205,7 +205,7 @@ class StoredContent:
         return database().content(self.number)
 
     def __deepcopy__(self, _memo: Any) -> "StoredContent":
-        """Return this object, whose bytes never change."""
+        """Return this object: its bytes never change."""
         return self
 
     def __del__(self) -> None:
@@ -218,7 +218,7 @@ _readers: WeakValueDictionary[int, StoredContent] = WeakValueDictionary()
 
 
 def has_no_reader(number: int) -> bool:
-    """Return whether no `StoredContent` reads a content, whose row is deleted; one that does deletes it later."""
+    """Return whether no `StoredContent` reads the content of a deleted row; one that does deletes it later."""
     if (reader := _readers.get(number)) is None:
         return True
     reader.has_row = False

@@ -1,4 +1,4 @@
-"""Daemon threads whose start ends, also in a process that has no memory for them."""
+"""Daemon threads with a start that ends, also in a process that has no memory for them."""
 
 import _thread
 import threading

@@ -1,7 +1,7 @@
 """The objects of a bucket in the temporary database, by key.
 
 moto has a list of the versions of each key, which takes 700 bytes of memory, and reads all of them for each page of a
-list. Here an object is a row; each read makes an object of its own, whose changes are written as they are made. The
+list. Here an object is a row. Each read makes an object of its own, and a change of it is written at once. The
 objects of multipart uploads, and those of a bucket with versions, are in memory, as in moto.
 """
 
@@ -86,7 +86,7 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
         _dispose(versions or [])
 
     def page(self, prefix: str, after: str, limit: int) -> list[FakeKey]:
-        """Return up to `limit` objects, by key, whose keys have a prefix and are after another key."""
+        """Return up to `limit` objects, by key: those with a prefix, after another key."""
         low, high = prefix.encode(), prefix.encode() + LAST
         low = max(low, after.encode() + NEXT) if after else low
         with database().lock:
