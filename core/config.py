@@ -393,19 +393,6 @@ class RetentionSettings(_Section):
         return timedelta(days=self.repeat_days)
 
 
-_HOST_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-HOST_PATTERN = rf"{_HOST_LABEL}(\.{_HOST_LABEL})*"
-"""Names of hosts (RFC 1123), of any length."""
-
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-
-WebhookHost = Annotated[
-    str,
-    Field(max_length=260, pattern=rf"^(\*\.)?{HOST_PATTERN}(:{_PORT})?$"),
-    AfterValidator(str.lower),
-]
-
-
 TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]
 EmailAddress = Annotated[str, Field(max_length=320, pattern=r"^[^@\s<>\"]+@[^@\s<>\"]+$")]
 MAX_OPERATOR_EMAILS = 10
@@ -414,25 +401,10 @@ MAX_OPERATOR_EMAILS = 10
 class NotificationSettings(_Section):
     """Notifications of finished jobs for users, and of spending caps for operators."""
 
-    webhook_private: bool  # first: the check of the hosts needs it
-    webhook_hosts: tuple[WebhookHost, ...]
     mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
     topic_arn: TopicArn | None
     operator_emails: Annotated[tuple[EmailAddress, ...], Field(max_length=MAX_OPERATOR_EMAILS)]
-    operator_webhook: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None
     operator_topic_arn: TopicArn | None
-
-    @field_validator("webhook_hosts")
-    @classmethod
-    def _hosts_are_public(cls, hosts: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
-        for host in () if others.data.get("webhook_private") else hosts:
-            domain, _, last = host.removeprefix("*.").partition(":")[0].rpartition(".")
-            if not domain or last == "localhost" or not last[0].isalpha():
-                raise ValueError(
-                    f"{host!r} is no host of the internet, or far too many: name hosts such as example.com or "
-                    "*.example.com; for tests, set webhook_private to true"
-                )
-        return hosts
 
     @model_validator(mode="after")
     def _emails_have_a_sender(self) -> Self:

@@ -1,9 +1,9 @@
-"""Notifications of finished jobs: what their users and operators want to be sent, and what became of it.
+"""Notifications of finished jobs: an e-mail to the user, a message to the operators' topic, and what became of them.
 
 | pk           | sk             | content                                                            | written by |
 | ------------ | -------------- | ------------------------------------------------------------------ | ---------- |
 | `JOB#` job   | `NOTIFICATION` | page, requests, and of each channel: id, target, state, attempts,  | both       |
-|              |                | error; the webhook's secret                                        |            |
+|              |                | error                                                              |            |
 | `NOTIFY`     | job id         | at: the job has notifications that were not sent yet               | both       |
 
 The web tier writes the first item, then the second one. The controller sends what is due, and deletes the second item
@@ -11,7 +11,7 @@ once nothing is left to send. Each request of a notification has an id of its ow
 only to the request that it has sent, so that a newer request is not taken for sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal, get_args
@@ -20,7 +20,7 @@ from core.ids import new_id
 from core.jobs.items import FIRST_ID, partition
 from services.table import LAST, Item, Table
 
-Channel = Literal["email", "webhook", "topic"]
+Channel = Literal["email", "topic"]
 DeliveryState = Literal["waiting", "sent", "failed"]
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
@@ -29,22 +29,18 @@ PENDING: Final = "NOTIFY"
 _NOTIFICATION: Final = "NOTIFICATION"
 
 MAX_REQUESTS: Final = 20
-"""Requests of notifications of one job, which bounds the messages that its user can send."""
+"""Requests of e-mails about one job, which bounds the messages that its user can send."""
 
 MAX_ERROR_CHARACTERS: Final = 200
 """Length of a stored error."""
 
 
 class TooManyNotificationsError(Exception):
-    """Raised when the notification of a job was requested `MAX_REQUESTS` times."""
+    """Raised when an e-mail about a job was requested `MAX_REQUESTS` times."""
 
 
 class DeliveryFailedError(Exception):
-    """Raised when a message was not sent, or no reply came; `is_final` if a later try would fail, too."""
-
-    def __init__(self, message: str, *, is_final: bool = False) -> None:
-        super().__init__(message)
-        self.is_final = is_final
+    """Raised when a message was not sent, or no reply came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class NotificationDelivery:
 
     Attributes:
         id: identifies the message, also when it is sent again.
-        target: e-mail address, URL, or ARN of the topic.
+        target: e-mail address, or ARN of the topic.
         attempts: failed tries to send it.
     """
 
@@ -71,12 +67,10 @@ class Notification:
 
     Attributes:
         page: address of the job's page, or empty if it is not known.
-        secret: key that signs the webhook, as the receiver knows it.
     """
 
     job_id: str
     page: str = ""
-    secret: str = ""
     deliveries: tuple[NotificationDelivery, ...] = ()
 
     def delivery(self, channel: Channel) -> NotificationDelivery | None:
@@ -98,45 +92,43 @@ class NotificationStore:
 
     table: Table
 
-    def request(
-        self, job_id: str, targets: Mapping[Channel, str], at: datetime, *, is_bounded: bool = True, **shared: str
-    ) -> None:
-        """Request a message on each channel of `targets`, and cancel those with an empty target.
+    def request_email(self, job_id: str, address: str, page: str, at: datetime) -> None:
+        """Request an e-mail about a job, in place of the one before.
 
-        Args:
-            job_id: the job.
-            targets: addresses by channel; other channels stay as they are.
-            at: the present.
-            is_bounded: whether the request counts towards `MAX_REQUESTS`, unless it only cancels.
-            shared: attributes of `Notification`: page, secret.
+        Raises:
+            TooManyNotificationsError: the job has had `MAX_REQUESTS` of them.
         """
-        attributes: dict[str, str | int] = dict(shared)
-        for channel, target in targets.items():
-            attributes |= _attributes(NotificationDelivery(channel, new_id(), target))
-        is_counted = is_bounded and any(targets.values())
         is_stored = self.table.add(
             partition(job_id),
             _NOTIFICATION,
-            {"requests": int(is_counted)},
-            attributes,
-            condition="attribute_not_exists( #requests ) OR #requests < :max_requests" if is_counted else None,
-            values={"max_requests": MAX_REQUESTS} if is_counted else None,
+            {"requests": 1},
+            {**_attributes(NotificationDelivery("email", new_id(), address)), "page": page},
+            condition="attribute_not_exists( #requests ) OR #requests < :max_requests",
+            values={"max_requests": MAX_REQUESTS},
         )
         if not is_stored:
             raise TooManyNotificationsError(f"a job has at most {MAX_REQUESTS} requests of notifications")
-        if any(targets.values()):
-            self.table.put_all([{"pk": PENDING, "sk": job_id, "at": f"{at.isoformat()} {new_id()}"}])
+        self._add_pending(job_id, at)
+
+    def cancel_email(self, job_id: str) -> None:
+        """Cancel the e-mail about a job, if one was requested."""
+        cancelled = {"email": "", "email_id": new_id()}
+        self.table.set(partition(job_id), _NOTIFICATION, cancelled, "attribute_exists( #email )")
+
+    def request_topic(self, job_id: str, topic_arn: str, at: datetime) -> None:
+        """Request a message to a topic about a job, in place of the one before; as often as its results change."""
+        attributes = _attributes(NotificationDelivery("topic", new_id(), topic_arn))
+        self.table.set(partition(job_id), _NOTIFICATION, attributes)
+        self._add_pending(job_id, at)
+
+    def _add_pending(self, job_id: str, at: datetime) -> None:
+        self.table.put_all([{"pk": PENDING, "sk": job_id, "at": f"{at.isoformat()} {new_id()}"}])
 
     def find(self, job_id: str) -> Notification:
         """Return the notification of a job, without deliveries if none was requested."""
         item = self.table.get(partition(job_id), _NOTIFICATION) or {}
         found = (_delivery_of(item, channel) for channel in CHANNELS)
-        return Notification(
-            job_id,
-            str(item.get("page", "")),
-            str(item.get("secret", "")),
-            tuple(each for each in found if each is not None),
-        )
+        return Notification(job_id, str(item.get("page", "")), tuple(each for each in found if each is not None))
 
     def pending(self) -> Sequence[PendingJob]:
         """Return the jobs with messages that were not sent yet, oldest first."""

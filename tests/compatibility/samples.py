@@ -230,7 +230,7 @@ def _fill_jobs(store: JobStore) -> None:
     objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
     listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
     notifications = NotificationStore(store.table)
-    notifications.request(JOB, {"email": EMAIL, "webhook": "https://example.org/"}, NOW, page="/", secret="s")
+    notifications.request_email(JOB, EMAIL, "/", NOW)
 
 
 def _fill_fleet(fleet: FleetStore) -> None:

@@ -52,12 +52,21 @@ def disagreements(old: Any, new: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: {old!r} is seen as {new!r}"
 
 
+def seen_by_previous(written: Written) -> dict[str, Any]:
+    """Return what the previous release sees, without a job's webhook and its secret, which this release drops."""
+    seen = previous.seen_by_previous(written)
+    seen["notification"].pop("secret")
+    deliveries = seen["notification"]["deliveries"]
+    seen["notification"]["deliveries"] = [each for each in deliveries if each["channel"] != "webhook"]
+    return seen
+
+
 def test_this_release_reads_what_the_previous_one_has_written(old: Written) -> None:
-    assert list(disagreements(previous.seen_by_previous(old), samples.read(old))) == []
+    assert list(disagreements(seen_by_previous(old), samples.read(old))) == []
 
 
 def test_the_previous_release_reads_what_this_one_writes(new: Written) -> None:
-    assert list(disagreements(previous.seen_by_previous(new), samples.read(new))) == []
+    assert list(disagreements(seen_by_previous(new), samples.read(new))) == []
 
 
 def test_a_view_that_differs_or_lacks_something_is_noticed() -> None:

@@ -101,8 +101,6 @@ KNOWN = {
     "services/metadata.py": {"urllib.request"},
     # The key set of the configured user pool, by botocore's certificates.
     "core/tokens.py": {"botocore", "urllib3"},
-    # Webhooks: a user gives the address, and an operator lists the hosts (tests/unit/web_tier/test_notifications.py).
-    "web_tier/features/notifications/webhooks.py": {"socket", "urllib3"},
     # Between processes of this machine: an empty datagram to a socket without a file; sockets that are there already.
     "services/demand_signal.py": {"socket"},
     "core/sandbox/": {"socket", "subprocess"},
@@ -110,7 +108,7 @@ KNOWN = {
     # Asks the kernel whether a viewer has closed, and shuts down its connection.
     "web_tier/results/live_feed.py": {"socket"},
 }
-"""Modules and folders that can send something somewhere, and by what. Only webhooks have an address of a request."""
+"""Modules and folders that can send something somewhere, and by what. None takes an address from a request."""
 
 NOTHING_SENT = {"botocore.exceptions", "obstore.exceptions"}
 

@@ -260,7 +260,7 @@ class ResultsFileWriter:
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
             if self.topic_arn is not None and not retrying and not status.is_only_decided_anew:
                 notifications = NotificationStore(self.store.table)
-                notifications.request(job_id, {"topic": self.topic_arn}, self.clock.utc_now(), is_bounded=False)
+                notifications.request_topic(job_id, self.topic_arn, self.clock.utc_now())
             merged = MergedFile(key, edition, self.clock.utc_now())
             is_refused = not figures.put_merged(job_id, merged, self.tenure.token)
         finally:

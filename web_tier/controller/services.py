@@ -74,7 +74,6 @@ class ControllerServices:
 
         Raises:
             ClientError: when a queue does not exist.
-            ConfigError: when messages to operators cannot be sent as configured.
         """
         clients = controller_clients(config)
         names = config.names

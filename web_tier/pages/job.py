@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 
 from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEntity
 
 from core.cost import JobCost
@@ -25,10 +24,8 @@ from web_tier.auth.audit import audit_details
 from web_tier.auth.job_access import UserJobs, bulkhead_caller, jobs_shared_with_user, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.notifications.api import (
-    NotificationForm,
-    NotificationWanted,
-    notification_form,
-    request_notification,
+    can_mail,
+    request_email,
 )
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
@@ -431,7 +428,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
     if valid != {name: text.strip() for name, text in request.args.items() if text.strip()}:
         return redirect(url_for("jobs.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
-    job = view.progress.status.job
+    job, offers_email = view.progress.status.job, view.share is None and can_mail()
     return render_with_fleet(
         "job.html",
         for_viewer=view.share is not None,
@@ -441,7 +438,8 @@ def job_page(job_id: str) -> ResponseReturnValue:
         model=view.page.found.model or job.model,
         possible_labels=current_result_services().possible_labels(job),
         class_labels=current_result_services().class_labels(job.model).labels,
-        notification=NotificationForm(False, ()) if view.share else notification_form(job_id),
+        offers_email=offers_email,
+        email=user_jobs().requested_email(job_id) if offers_email else None,
         adding=AddingText.from_config(current_backend().config),
         takes_images=not job.source and not view.share and view.progress.status.cancelled_at is None,
     )
@@ -515,24 +513,8 @@ def retry(job_id: str) -> ResponseReturnValue:
 
 @job_pages.post("/jobs/<job_id>/notify", right=Right.CLASSIFY)
 def notify(job_id: str) -> ResponseReturnValue:
-    """Request the notification that the form names, and redirect to the page of the job.
-
-    The secret of a webhook is not shown on pages: the form has one, or only `PUT …/notification` answers with one. A
-    form with the same URL and no secret leaves the secret as it is, which the receiver has.
-    """
-    url, secret = request.form.get("webhook", "").strip(), request.form.get("secret", "").strip()
-    if url and not secret:
-        before = user_jobs().notification(known_id("job", job_id))
-        known = before.delivery("webhook")
-        secret = before.secret if known and known.target == url else ""
-    webhook = {"url": url, "secret": secret or None} if url else None
-    try:
-        wanted = NotificationWanted.model_validate({"email": "email" in request.form, "webhook": webhook})
-    except ValidationError as error:
-        raise UnprocessableEntity(
-            "the address or the secret of the webhook is not valid; a secret is whsec_ and 24 to 64 bytes as base64"
-        ) from error
-    request_notification(known_id("job", job_id), wanted)
+    """Request the e-mail about a job, or cancel it, as the form says, and redirect to the page of the job."""
+    request_email(known_id("job", job_id), is_wanted="email" in request.form)
     return redirect(url_for("jobs.job_page", job_id=job_id, _anchor="notify"), 303)
 
 

@@ -4,24 +4,20 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from flask import Flask, request
 
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.figures import JobFigures
+from localcloud.clients import mails
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.sqs import Queue
 from tests.integration.controller.conftest import Scene, SceneMaker, done
-from tests.support.servers import served
 from tests.support.waiting import wait_until
 from web_tier.autoscaler.reporting import RESOLUTIONS
-from web_tier.features.notifications.cap_notifier import SECRET_FILE_VARIABLE
-from web_tier.features.notifications.webhooks import WebhookMessage, new_secret
 
 pytestmark = pytest.mark.processes
 
@@ -149,45 +145,36 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None
 
 
 def test_a_reached_cap_that_one_controller_could_not_send_is_sent_by_the_next(
-    make_scene: SceneMaker, clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_scene: SceneMaker, clients: Clients, cloud: LocalCloud
 ) -> None:
-    (place := tmp_path / "secret").write_text(secret := new_secret())
-    monkeypatch.setenv(SECRET_FILE_VARIABLE, str(place))
-    app, received, status = Flask(__name__), list[tuple[dict[str, str], bytes]](), [503]
-
-    @app.post("/hook")
-    def hook() -> tuple[str, int]:
-        received.append((dict(request.headers), request.get_data()))
-        return "", status[0]
-
     topic = clients.sns.create_topic(Name=new_id())["TopicArn"]
     alerts = Queue(clients.sqs, clients.sqs.create_queue(QueueName=new_id())["QueueUrl"])
     arn = clients.sqs.get_queue_attributes(QueueUrl=alerts.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
-    with served(app) as address:
-        receivers = {
-            "operator_webhook": f"{address}/hook",
-            "operator_topic_arn": topic,
-            "webhook_hosts": [address.removeprefix("http://")],
-            "webhook_private": True,
-        }
-        scene = make_scene(fleet={"dollars_per_day": 0.002}, notifications=receivers)
-        scene.start_controller()
-        wait_until(scene.snapshot, "the controller acts")
-        scene.add_job(65)
-        wait_until(lambda: received, "the cap is reached, and the receiver refuses the message")
-        wait_until(lambda: stored(scene).cap_messages().messages[0].sent == ("topic",), "the topic has it")
-        scene.kill_controller(0)
-        status[0] = 204
-        before = len(received)
-        scene.start_controller()
-        wait_until(lambda: len(received) > before, "the next controller sends it")
-        wait_until(lambda: stored(scene).cap_messages().messages[0].sent == ("topic", "webhook"), "it is recorded")
-    ids = {headers["Webhook-Id"] for headers, _ in received}
-    assert ids == {f"cap-day-{datetime.now(UTC):%Y-%m-%d}-reached"}
-    headers, body = received[-1]
-    signed = WebhookMessage(headers["Webhook-Id"], int(headers["Webhook-Timestamp"]), body)
-    assert headers["Webhook-Signature"] == signed.signature(secret)
+    sender, operator = (f"{new_id().lower()}@example.org" for _ in range(2))
+    receivers = {"mail_sender": sender, "operator_emails": [operator], "operator_topic_arn": topic}
+    scene = make_scene(fleet={"dollars_per_day": 0.002}, notifications=receivers)
+    scene.start_controller()
+    wait_until(scene.snapshot, "the controller acts")
+    scene.add_job(65)
+    refused = "a message to operators was not sent"
+    wait_until(
+        lambda: refused in scene.log(), "the cap is reached, and SES refuses the sender, which is not verified"
+    )
+    wait_until(lambda: stored(scene).cap_messages().messages[0].sent == ("topic",), "the topic has it")
+    scene.kill_controller(0)
+    assert not mails_to(operator, cloud)
+    clients.sesv2.create_email_identity(EmailIdentity=sender)
+    scene.start_controller()
+    names = ("topic", f"email:{operator}")
+    wait_until(lambda: stored(scene).cap_messages().messages[0].sent == names, "the next controller sends it")
+    message_id = f"cap-day-{datetime.now(UTC):%Y-%m-%d}-reached"
+    [mail] = mails_to(operator, cloud)
+    assert message_id in mail
     [published] = alerts.receive(wait_seconds=1)
-    assert json.loads(published.body)["id"] in ids
+    assert json.loads(published.body)["id"] == message_id
     assert scene.workers() <= 1
+
+
+def mails_to(address: str, cloud: LocalCloud) -> list[str]:
+    return [each.content for each in mails(cloud.endpoint_url) if each.to == address]

@@ -103,9 +103,10 @@ class Checks:
 
     def receive(self, message: ChannelMessage) -> None:
         """Receive a message about a job that is done."""
-        data = json.loads(message.body)["data"]
+        body = json.loads(message.body)
+        data = body["data"]
         if data["images"] == data["done"] + data["failed"]:
-            self.received[message.id].add((data["done"], data["failed"]))
+            self.received[body["id"]].add((data["done"], data["failed"]))
 
     def check_visible(self) -> None:
         """A label that was visible stays, and stays the same."""

@@ -196,12 +196,12 @@ class Clients:
         self._operate(operation)
 
     def ask_for_message(self, job: Job) -> None:
-        """Ask for a message at the end of a job that has images."""
+        """Ask for an e-mail at the end of a job that has images."""
         images = sum(file.acknowledged is not None and file.job_id == job.job_id for file in self.files.values())
 
         def operation(web: Web) -> None:
             jobs = UserJobs(web.store.table, "")
-            jobs.request_notification(job.job_id, {"webhook": "https://u"}, page="", secret="")
+            jobs.request_email(job.job_id, "me@example.org", page="")
             self.notified[job.job_id] = images
 
         if images:

@@ -25,7 +25,7 @@ SERVICES: Final = (
     "dead_letters",
     "sources",
     "models",
-    "hooks",
+    "messages",
 )
 OPERATIONS: Final = (
     "",

@@ -1,5 +1,6 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -214,7 +215,7 @@ class Controller:
         notifier = Notifier(
             store,
             NotificationStore(self.table),
-            {"topic": self._send, "webhook": self._send},
+            {"topic": self._send, "email": self._send},
             results_files,
             tenure,
             clock,
@@ -280,9 +281,9 @@ class Controller:
 
     def _send(self, message: ChannelMessage) -> None:
         checks = self.world.checks
-        checks.tries[message.id, self.process.name] += 1
+        checks.tries[json.loads(message.body)["id"], self.process.name] += 1
         try:
-            self.world.faults.hook("hooks")("post", lambda: checks.receive(message))
+            self.world.faults.hook("messages")("send", lambda: checks.receive(message))
         except CLOUD_ERRORS as error:
             raise DeliveryFailedError(str(error)) from error
 

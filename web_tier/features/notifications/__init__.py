@@ -1,1 +1,1 @@
-"""Messages about finished jobs and reached spending caps: by webhook, by mail, or to a topic."""
+"""Messages about finished jobs and reached spending caps: by e-mail, or to a topic."""

@@ -10,7 +10,6 @@ rolled back by itself there is one.
 | found              | stored in the job table                        | waiting for each receiver                 |
 | waiting            | the receiver accepts it                        | sent                                      |
 | waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
-| waiting            | the receiver refuses it for good               | given up until the next controller starts |
 | any                | its day or month ended `MAX_AGE` ago           | removed                                   |
 | any                | the next outage begins                         | removed                                   |
 | any                | `MAX_ROLL_BACKS` later roll-backs              | removed                                   |
@@ -24,13 +23,10 @@ the last report of the previous one, so that what that one found last is not los
 
 import json
 import logging
-import os
-import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final, get_args
 
 from core.config import NotificationSettings
@@ -48,7 +44,6 @@ from core.format import operator_words
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import CLOCK, Clock
-from services.errors import ConfigError
 from services.lease import Tenure
 from web_tier.features.notifications.notifier import (
     FIRST_PAUSE_SECONDS,
@@ -59,10 +54,6 @@ from web_tier.features.notifications.notifier import (
     senders,
     try_to_send,
 )
-from web_tier.features.notifications.webhooks import SECRET_PATTERN, WebhookRefusedError, parse_webhook
-
-SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_WEBHOOK_SECRET_FILE"  # noqa: S105 (the name of a variable)
-"""Names the file with the secret that signs the webhook of operators."""
 
 CHECK_SECONDS: Final = 2.0
 """Time between two rounds: nothing is read in a round without a message."""
@@ -81,7 +72,7 @@ MAX_ROLL_BACKS: Final = 5
 _log = logging.getLogger(__name__)
 
 
-def outgoing_message(message: OperatorMessage, target: str, secret: str, at: datetime) -> ChannelMessage:
+def outgoing_message(message: OperatorMessage, target: str, at: datetime) -> ChannelMessage:
     """Return a message to one receiver; `docs/fleet.md` describes its body."""
     words, last = operator_words(message), f"Id of this message: {message.id}"
     data: dict[str, object] = {"text": words, "found_at": message.at.isoformat()}
@@ -113,7 +104,7 @@ def outgoing_message(message: OperatorMessage, target: str, secret: str, at: dat
             f"Costs are estimates by the price table of config.yaml. {last}",
         ]
     body = json.dumps({"type": kind, "id": message.id, "timestamp": at.isoformat(), "data": data})
-    return ChannelMessage(message.id, target, secret, at, body, subject, "\n\n".join(lines) + "\n")
+    return ChannelMessage(target, body, subject, "\n\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +112,13 @@ class CapReceiver:
     """A receiver of the messages.
 
     Attributes:
-        name: identifies it in the record of what was sent: `webhook`, `topic` or `email:` with the address.
-        target: URL, ARN or e-mail address.
+        name: identifies it in the record of what was sent: `topic`, or `email:` with the address.
+        target: ARN or e-mail address.
     """
 
     name: str
     target: str
     send: Send
-    secret: str = ""
 
 
 @dataclass
@@ -248,18 +238,13 @@ class CapNotifier:
         """Send a message once; return whether the receiver has accepted it, and else when to try again."""
         key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
         now = self.clock.utc_now()
-        failure = try_to_send(
-            receiver.send, lambda: outgoing_message(message, receiver.target, receiver.secret, now), ids
-        )
+        failure = try_to_send(receiver.send, lambda: outgoing_message(message, receiver.target, now), ids)
         if failure is None:
             return True
         failures = self._failed.get(key, (0, 0.0))[0] + 1
-        pause = float("inf") if failure.is_final else pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         self._failed[key] = failures, self.clock.monotonic() + pause
-        _log.warning(
-            "a message to operators was not sent",
-            extra={**ids, "reason": str(failure), "given_up": failure.is_final},
-        )
+        _log.warning("a message to operators was not sent", extra={**ids, "reason": failure})
         return False
 
 
@@ -271,14 +256,8 @@ def _is_over(spending: FleetSpending, period: CapPeriod, now: datetime) -> bool:
     return now - spending.end_of(period) >= MAX_AGE or spending.day > (now + MAX_AGE).date()
 
 
-def cap_receivers(
-    clients: Clients, settings: NotificationSettings, environment: Mapping[str, str] = os.environ
-) -> list[CapReceiver]:
-    """Return the receivers of the configuration.
-
-    Raises:
-        ConfigError: webhooks may not go to the address, or the file with the secret is missing.
-    """
+def cap_receivers(clients: Clients, settings: NotificationSettings) -> list[CapReceiver]:
+    """Return the receivers of the configuration."""
     send = senders(clients, settings)
 
     def by_topic(message: ChannelMessage) -> None:
@@ -292,24 +271,4 @@ def cap_receivers(
     found = [CapReceiver(f"email:{each}", each, send["email"]) for each in settings.operator_emails]
     if settings.operator_topic_arn is not None:
         found.append(CapReceiver("topic", settings.operator_topic_arn, by_topic))
-    if (url := settings.operator_webhook) is not None:
-        try:
-            parse_webhook(url, settings)
-        except WebhookRefusedError as error:
-            raise ConfigError(f"notifications.operator_webhook: {error}") from error
-        found.append(CapReceiver("webhook", url, send["webhook"], _secret(environment)))
     return found
-
-
-def _secret(environment: Mapping[str, str]) -> str:
-    place = environment.get(SECRET_FILE_VARIABLE)
-    try:
-        found = re.fullmatch(SECRET_PATTERN, Path(place).read_text(encoding="utf-8").strip()) if place else None
-    except (OSError, UnicodeDecodeError):
-        found = None
-    if found is None:
-        raise ConfigError(
-            f"notifications.operator_webhook needs its secret: name a file in {SECRET_FILE_VARIABLE} that only the "
-            'controller may read, with what `echo "whsec_$(openssl rand -base64 32)"` prints'
-        )
-    return found[0]

@@ -1,9 +1,9 @@
-"""The notifier: sends a message once a job is done, by e-mail, webhook or SNS topic.
+"""The notifier: sends a message once a job is done, by e-mail to its user, and to the SNS topic.
 
 A message that a receiver does not accept is tried again, with pauses, until `MAX_ATTEMPTS` tries have failed. A try
 without a reply may have been successful, so a message may be received more than once; its id is the same each time.
 An outcome that cannot be recorded is recorded later, without another try.
-Each job has a thread of its own while its messages are sent, so a slow receiver does not delay others.
+Each job has a thread of its own while its messages are sent, so a slow call does not delay others.
 """
 
 import json
@@ -36,7 +36,6 @@ from services.errors import NotFoundError
 from services.lease import Tenure
 from services.threads import DaemonThread
 from web_tier.controller.results_file import ResultsFileWriter
-from web_tier.features.notifications.webhooks import WebhookMessage, send_webhook
 
 CHECK_SECONDS: Final = 2.0
 """Time between two rounds while a job has messages to send."""
@@ -51,7 +50,7 @@ MAX_CONCURRENT: Final = 8
 """Jobs with messages that are being sent at a time."""
 
 MAX_CONCURRENT_PER_USER: Final = 2
-"""Those of one user: a user with many jobs and a slow receiver must not delay the messages of others."""
+"""Those of one user: a user with many jobs must not delay the messages of others."""
 
 MAX_ATTEMPTS: Final = 8
 """Failed tries after which a message is given up; with the pauses between them, after some ten minutes."""
@@ -67,17 +66,12 @@ class ChannelMessage:
     """A message as a channel needs it: on a job that is done, a spending cap, or an outage.
 
     Attributes:
-        id: the same for each try.
-        target: e-mail address, URL, or ARN of the topic.
-        at: time of this try.
-        body: JSON for webhooks and topics.
+        target: e-mail address, or ARN of the topic.
+        body: JSON for topics; its id is the same for each try.
         subject, text: of the e-mail.
     """
 
-    id: str
     target: str
-    secret: str
-    at: datetime
     body: str
     subject: str
     text: str
@@ -105,7 +99,7 @@ def job_message(
         lines += ["", f"Results: {notification.page}"]
     text = "\n".join([*lines, "", "You requested this message on the page of the job.", ""])
     subject = f"Job done: {job.name}"
-    return ChannelMessage(delivery.id, delivery.target, notification.secret, at, json.dumps(body), subject, text)
+    return ChannelMessage(delivery.target, json.dumps(body), subject, text)
 
 
 Send = Callable[[ChannelMessage], None]
@@ -218,23 +212,26 @@ class Notifier:
     ) -> NotificationDelivery:
         """Send a message, and return what became of it."""
         ids = {"job": notification.job_id, "channel": delivery.channel}
-        send = self.send.get(delivery.channel, _is_off)
-        failure = try_to_send(send, lambda: job_message(notification, delivery, status, self.clock.utc_now()), ids)
+        send = self.send.get(delivery.channel)
+        if send is None:
+            failure: str | None = "the configuration has no such notifications any more"
+        else:
+            failure = try_to_send(
+                send, lambda: job_message(notification, delivery, status, self.clock.utc_now()), ids
+            )
         if failure is None:
             return replace(delivery, state="sent", error="")
         attempts = delivery.attempts + 1
-        is_final = failure.is_final or attempts >= MAX_ATTEMPTS
-        _log.warning("a notification was not sent", extra={**ids, "reason": str(failure), "given_up": is_final})
-        return replace(delivery, state="failed" if is_final else "waiting", attempts=attempts, error=str(failure))
+        is_final = send is None or attempts >= MAX_ATTEMPTS
+        _log.warning("a notification was not sent", extra={**ids, "reason": failure, "given_up": is_final})
+        return replace(delivery, state="failed" if is_final else "waiting", attempts=attempts, error=failure)
 
     def _postpone(self, job: PendingJob, seconds: float) -> None:
         with self._lock:
             self._due[job] = max(self._due.get(job, 0.0), self.clock.monotonic() + seconds)
 
 
-def try_to_send(
-    send: Send, message: Callable[[], ChannelMessage], ids: Mapping[str, str]
-) -> DeliveryFailedError | None:
+def try_to_send(send: Send, message: Callable[[], ChannelMessage], ids: Mapping[str, str]) -> str | None:
     """Make and send a message once, and log it with its `ids`; return why it was not sent, None if it was.
 
     An unexpected error is a failed try like any other: the message must not be tried for ever, nor delay others.
@@ -242,20 +239,16 @@ def try_to_send(
     try:
         send(message())
     except DeliveryFailedError as error:
-        return error
+        return str(error)
     except Exception as error:  # noqa: BLE001 (see above)
         _log.exception("a message could not be sent", extra=ids)
-        return DeliveryFailedError(f"unexpected error: {type(error).__name__}")
+        return f"unexpected error: {type(error).__name__}"
     _log.info("sent a message", extra=ids)
     return None
 
 
 def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel, Send]:
     """Return how to send a message on each channel of the configuration."""
-
-    def by_webhook(message: ChannelMessage) -> None:
-        signed = WebhookMessage(message.id, int(message.at.timestamp()), message.body.encode())
-        send_webhook(message.target, message.secret, signed, settings)
 
     def by_topic(message: ChannelMessage) -> None:
         with aws_errors():
@@ -273,16 +266,12 @@ def senders(clients: Clients, settings: NotificationSettings) -> Mapping[Channel
                 Content={"Simple": content},
             )
 
-    found: dict[Channel, Send] = {"webhook": by_webhook}
+    found: dict[Channel, Send] = {}
     if settings.topic_arn is not None:
         found["topic"] = by_topic
     if settings.mail_sender is not None:
         found["email"] = by_email
     return found
-
-
-def _is_off(_message: ChannelMessage) -> None:
-    raise DeliveryFailedError("the configuration has no such notifications any more", is_final=True)
 
 
 @contextmanager
