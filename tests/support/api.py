@@ -8,7 +8,7 @@ from types import MethodType
 from typing import Any, Final
 
 import pytest
-from flask import Flask
+from flask import Flask, template_rendered
 from flask.testing import FlaskClient
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket as CompiledTemplate
@@ -24,6 +24,7 @@ from tests.support.jobs import NOW, add_images, failed
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
+from web_tier.features.fleet_control.pages import FleetBody
 
 AppMaker = Callable[..., Flask]
 """Makes a web tier; is given the sections of the configuration that differ, and `bucket`, `queue` or `auth`."""
@@ -42,6 +43,21 @@ def problem(answer: TestResponse, status: int) -> str:
     """Return the detail of `answer`, which must be a problem."""
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     return str(answer.get_json()["detail"])
+
+
+def fleet_shown(client: FlaskClient) -> FleetBody:
+    """Return the fleet that its page shows to the client."""
+    shown: list[dict[str, Any]] = []
+
+    def keep(_app: Flask, context: dict[str, Any], **_: object) -> None:
+        shown.append(context)
+
+    with template_rendered.connected_to(keep, client.application):
+        assert client.get("/fleet").status_code == 200
+    [context] = shown
+    body = context["body"]
+    assert isinstance(body, FleetBody)
+    return body
 
 
 class CompiledTemplates(BytecodeCache):

@@ -237,7 +237,6 @@ ROUTES = (
     # Costs: users see those of their own jobs, operators all
     Route("GET", "/api/v1/costs", program(200, 200)),
     Route("GET", "/api/v1/costs.csv", program(200, 200)),
-    Route("GET", "/fleet/now", page(403, 403, 200)),
     Route("GET", "/fleet/live", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),

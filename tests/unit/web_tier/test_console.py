@@ -19,7 +19,7 @@ from core.fleet.models import ENDED_LISTED, EndedInstance, EndedInstances, Fleet
 from core.fleet.store import FleetStore
 from services.errors import NotFoundError
 from services.table import Table
-from tests.support.api import AppMaker, problem
+from tests.support.api import AppMaker, fleet_shown, problem
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
@@ -323,7 +323,7 @@ def test_the_page_shows_lines_with_their_fields_folded_and_escapes_them(
 
 def test_an_instance_that_ended_an_hour_ago_is_not_shown(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_ended(EndedInstances(instances=(ended(at=datetime.now(UTC) - ENDED_LISTED - timedelta(seconds=1)),)))
-    assert client.get("/fleet/now").get_json()["ended"] == []
+    assert fleet_shown(client).ended == ()
     assert ENDED not in client.get("/fleet").text
 
 

@@ -30,6 +30,7 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from services.table import Table
+from tests.support.api import fleet_shown
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images
@@ -133,16 +134,16 @@ NO_WORKERS = "No workers are running.</strong> {}</p>"
 
 def test_a_fleet_without_workers_says_what_starts_one(client: FlaskClient, fleet: FleetStore) -> None:
     fleet.put_snapshot(SNAPSHOT)
-    assert client.get("/fleet/now").get_json()["next_worker"] == "The first upload starts one."
+    assert fleet_shown(client).next_worker == "The first upload starts one."
     fleet.set_limits(LimitsOverride(min_workers=0, max_workers=0, since=NOW))
-    assert client.get("/fleet/now").get_json()["next_worker"] == "The limits allow none."
+    assert fleet_shown(client).next_worker == "The limits allow none."
     fleet.pause(NOW, "holiday")
-    assert client.get("/fleet/now").get_json()["next_worker"] == "Resume the fleet to start workers."
+    assert fleet_shown(client).next_worker == "Resume the fleet to start workers."
     assert NO_WORKERS.format("Resume the fleet to start workers.") in client.get("/fleet").text
     fleet.resume()
     fleet.put_snapshot(SNAPSHOT.model_copy(update={"launch_error": "EC2 has no room"}))
     fleet.reset_limits()
-    assert client.get("/fleet/now").get_json()["next_worker"] == "The controller tries again."
+    assert fleet_shown(client).next_worker == "The controller tries again."
 
 
 def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClient, store: JobStore) -> None:
@@ -154,10 +155,10 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     assert "Instances $0.099 since the first launch 3,457 s billed" in page
     assert "1,000 images $0.034" in page
     assert "for 1,000 images: instances $0.020, requests $0.014" in page
-    body = client.get("/fleet/now").get_json()
-    assert (body["billed"], body["cost"], body["per_thousand"]) == ("3,457 s", "$0.099", "$0.034")
+    body = fleet_shown(client)
+    assert (body.billed, body.cost, body.per_thousand) == ("3,457 s", "$0.099", "$0.034")
     FleetStore(store.table).put_snapshot(SNAPSHOT)
-    assert client.get("/fleet/now").get_json()["per_thousand"] is None
+    assert fleet_shown(client).per_thousand is None
 
 
 def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: FlaskClient, store: JobStore) -> None:
@@ -170,16 +171,16 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
     fleet.put_snapshot(SNAPSHOT.model_copy(update={"images_per_second": 46.2, "today": today}))
     for day in (date(2026, 3, 1), date(2026, 2, 28)):
         fleet.put_day(FleetDay(day=day, images=0, billed_seconds=10, cost=1.0))
-    body = client.get("/fleet/now").get_json()
-    assert (body["workers"], body["workers_of"]) == (3, "workers (1 pending, 1 draining)")
-    assert body["idle_end"] == "idle ones end after 2 s"
+    body = fleet_shown(client)
+    assert (body.workers, body.workers_of) == (3, "workers (1 pending, 1 draining)")
+    assert body.idle_end == "idle ones end after 2 s"
     assert re.search(r'class="figure">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
-    assert (body["rate"], body["today_of"]) == ("46", "today, 212,000 images classified")
+    assert (body.rate, body.today_of) == ("46", "today, 212,000 images classified")
     requests = (WHOLE_IMAGE * 212_000).dollars(load_config(environment={}).prices)
-    assert (body["today"], body["month"]) == (dollars(0.25 + requests), dollars(1.25 + requests))
+    assert (body.today, body.month) == (dollars(0.25 + requests), dollars(1.25 + requests))
     # A report of an older release has no day.
     fleet.put_snapshot(SNAPSHOT)
-    assert client.get("/fleet/now").get_json()["today_of"] == "today, 0 images classified"
+    assert fleet_shown(client).today_of == "today, 0 images classified"
 
 
 def test_the_month_has_no_day_twice_and_none_of_another_month() -> None:
@@ -203,8 +204,8 @@ def test_instances_are_shown_newest_first_and_the_unlisted_counted(client: Flask
     assert rows == [("", "i-0"), (' class="marked"', "i-1")]
     assert "none for 10 min" in page
     assert "and 3 older" in page
-    body = client.get("/fleet/now").get_json()
-    assert [row["state"] for row in body["instances"]] == ["busy", "silent"]
+    body = fleet_shown(client)
+    assert [row.state for row in body.instances] == ["busy", "silent"]
 
 
 @pytest.mark.parametrize("ahead", [-600, 600])
@@ -216,10 +217,10 @@ def test_row_53_a_controller_with_a_wrong_clock_is_not_silent_nor_are_its_worker
     heard_at = at - timedelta(seconds=2)
     worker = instance(worker="busy", launched_at=at - timedelta(minutes=5), heard_at=heard_at)
     fleet.put_instances(FleetInstances(total=1, instances=(worker,)))
-    body = client.get("/fleet/now").get_json()
-    assert body["sentence"] == "Three workers, enough."
-    [row] = body["instances"]
-    assert (row["state"], row["age"], row["heard"]) == ("busy", "5 min", "2 s ago")
+    body = fleet_shown(client)
+    assert body.sentence == "Three workers, enough."
+    [row] = body.instances
+    assert (row.state, row.age, row.heard) == ("busy", "5 min", "2 s ago")
 
 
 def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
@@ -234,8 +235,8 @@ def test_a_silent_controller_is_shown_on_every_page_with_the_fleet(
     FleetStore(store.table).put_snapshot(SNAPSHOT)
 
     def places() -> list[str]:
-        bodies = [client.get(path).get_json()["sentence"] for path in ("/fleet/now", f"/jobs/{job.job_id}/progress")]
-        return [*bodies, client.get("/fleet").text, client.get("/").text]
+        progress = client.get(f"/jobs/{job.job_id}/progress").get_json()["sentence"]
+        return [progress, client.get("/fleet").text, client.get("/").text]
 
     assert all("Three workers, enough." in place for place in places()[:-1]), "the upload page has its forecast"
     now = 60.0
@@ -299,7 +300,6 @@ def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
     FleetStore(store.table).put_snapshot(paused.model_copy(update={"running": 0, "pending": 0}))
     assert blocked in client.get("/jobs").text
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["blocked"] == "paused by ops"
-    assert client.get("/fleet/now").get_json()["halt"] == "paused"
     page = client.get(f"/jobs/{job.job_id}").text
     assert "0 workers · paused" in page
     assert blocked in page
@@ -361,13 +361,13 @@ def test_a_reached_cap_is_shown_everywhere_with_the_time_of_its_end(
     reason = "the day's spending cap is reached, no worker starts until 00:00 UTC: 1 image waiting"
     fleet.put_snapshot(fleet_snapshot(NOW, spending=spending(), reason=reason))
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=reason),)))
-    body = client.get("/fleet/now").get_json()
-    assert body["capped"] == (
+    body = fleet_shown(client)
+    assert body.capped == (
         "The day's spending cap is reached: instances cost $1.20 of $1.00 today. No worker starts until 00:00 UTC; "
         "uploads still queue."
     )
-    assert (body["spending"], body["is_latest"]) == ("$1.20 of $1.00 today", True)
-    assert body["next_worker"] == "Workers start at 00:00 UTC, or once operators allow more dollars."
+    assert (body.spending, body.is_latest) == ("$1.20 of $1.00 today", True)
+    assert body.next_worker == "Workers start at 00:00 UTC, or once operators allow more dollars."
     page = unescape(client.get("/fleet").text)
     alarm = r'<div class="caution"[^>]* id="capped">(?s:.)*?href="/fleet/allowance"'
     assert re.search(alarm, page), "has its button"
@@ -402,11 +402,11 @@ def test_operators_allow_more_dollars_today_and_withdraw_them(client: FlaskClien
     order = fleet.commands().allowance
     assert order is not None
     assert (order.dollars, order.reason, order.day) == (5, "<b>release</b>", datetime.now(UTC).date())
-    shown = client.get("/fleet/now").get_json()
-    assert shown["capped"] is None, "before the controller has applied it"
+    shown = fleet_shown(client)
+    assert shown.capped is None, "before the controller has applied it"
     assert re.fullmatch(
         r"\$1\.20 of \$6\.00 today, with \$5\.00 allowed by ops at \d\d:\d\d UTC \(<b>release</b>\)",
-        shown["spending"],
+        shown.spending or "",
     )
     assert "<b>release" not in client.get("/fleet").text
     for _ in range(2):
@@ -495,8 +495,8 @@ def test_every_page_with_limits_shows_who_set_them(client: FlaskClient, fleet: F
     assert f"Limits {WORDS}." in unescape(page)
     assert "<b>budget" not in page
     assert 'id="limits-set" hidden' not in page
-    body = client.get("/fleet/now").get_json()
-    assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (1, 5, f"Limits {WORDS}.")
+    body = fleet_shown(client)
+    assert (body.min_workers, body.max_workers, body.limits_set) == (1, 5, f"Limits {WORDS}.")
     assert f"Now {WORDS}." in unescape(client.get("/fleet/limits").text)
 
 
@@ -509,8 +509,8 @@ def test_reset_limits_are_shown_at_once_before_the_controller_applies_them(
     )
     assert client.post("/fleet/limits/reset", headers=SAME_SITE).status_code == 303
     assert fleet.commands().limits is None
-    body = client.get("/fleet/now").get_json()
-    assert (body["min_workers"], body["max_workers"], body["limits_set"]) == (0, 19, None)
+    body = fleet_shown(client)
+    assert (body.min_workers, body.max_workers, body.limits_set) == (0, 19, None)
 
 
 def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: FleetStore) -> None:
@@ -519,9 +519,9 @@ def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: 
         instance_with("i-draining", worker="draining"), instance_with("i-stopped", "stopped"),
     )  # fmt: skip
     fleet.put_instances(FleetInstances(total=5, instances=instances))
-    rows = client.get("/fleet/now").get_json()["instances"]
-    assert [row["instance_id"] for row in rows if row["can_drain"]] == ["i-pending", "i-running"]
-    assert [row["state"] for row in rows] == ["starts", "busy", "draining", "draining", "stopped"]
+    rows = fleet_shown(client).instances
+    assert [row.instance_id for row in rows if row.can_drain] == ["i-pending", "i-running"]
+    assert [row.state for row in rows] == ["starts", "busy", "draining", "draining", "stopped"]
     assert client.get("/fleet/instances/i-stopped/drain").status_code == 404
     answer = client.post("/fleet/instances/i-none/drain", headers=SAME_SITE)
     assert (answer.status_code, "no instance" in answer.text) == (404, True)

@@ -42,7 +42,7 @@ from services.errors import ObjectTooLargeError
 from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
-from tests.support.api import AppMaker, problem, upload
+from tests.support.api import AppMaker, fleet_shown, problem, upload
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
@@ -137,8 +137,8 @@ def test_a_roll_back_by_operators_leaves_an_alarm_only_while_images_wait(
     assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
     for waiting, is_shown in ((0, False), (3, True)):
         FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, visible=waiting))
-        body = client.get("/fleet/now").get_json()
-        assert (body["failed_model"] is not None, body["movable_to"] is not None) == (is_shown, is_shown)
+        body = fleet_shown(client)
+        assert (body.failed_model is not None, body.movable_to is not None) == (is_shown, is_shown)
 
 
 def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
@@ -146,18 +146,18 @@ def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
 ) -> None:
     [digest] = [each["digest"] for each in roll_out(client, other)["models"] if each["name"] == "other"]
     FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, failed_models=(digest,)))
-    body = client.get("/fleet/now").get_json()
-    assert body["failed_model"] == "Workers cannot load the model other: its images wait or fail."
-    assert body["can_roll_back"] is True
+    body = fleet_shown(client)
+    assert body.failed_model == "Workers cannot load the model other: its images wait or fail."
+    assert body.can_roll_back is True
     assert 'action="/models/roll-back"' in client.get("/fleet").text
     assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
     assert names(client)[0] == "demo"
-    body = client.get("/fleet/now").get_json()
-    assert (body["can_roll_back"], body["movable_to"]) == (False, "demo")
+    body = fleet_shown(client)
+    assert (body.can_roll_back, body.movable_to) == (False, "demo")
     assert re.fullmatch(
         r"Model other was rolled back at \d\d:\d\d UTC\. New jobs get demo\. "
         r"Its unfinished jobs keep it until you move them\. Those with only some labels cannot be moved\.",
-        body["failed_model"],
+        body.failed_model or "",
     )
     assert "Move its jobs to demo</button>" in client.get("/fleet").text
     assert client.post("/models/move-jobs", headers=BROWSER).headers["Location"] == "/fleet"
@@ -165,8 +165,8 @@ def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
     assert catalog is not None
     assert catalog.withdrawn is not None
     assert catalog.withdrawn.moved_at is not None, "the controller moves them"
-    body = client.get("/fleet/now").get_json()
-    assert (body["movable_to"], body["failed_model"]) == (
+    body = fleet_shown(client)
+    assert (body.movable_to, body.failed_model) == (
         None,
         "Workers cannot load the model other: its images wait or fail.",
     )

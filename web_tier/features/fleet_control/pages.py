@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any, Self
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
@@ -98,10 +98,9 @@ _LEAD = re.compile(
 
 
 class FleetBody(ApiBody):
-    """The fleet as its page shows it and polls it; figures count instances and messages.
+    """The fleet as its page shows it; figures count instances and messages.
 
     Attributes:
-        known: whether the controller has reported; all figures are zero otherwise.
         workers: running and pending ones; `workers_of` says how many of them boot or drain.
         idle_end: when workers without images end, and how many of them stay.
         waiting, in_flight, dead_letters: messages of the request queue and of its dead-letter queue.
@@ -117,7 +116,6 @@ class FleetBody(ApiBody):
         next_worker: what starts a worker while none runs.
         problem: what prevents a launch, if anything does.
         paused: since when and why the fleet is paused; None if it is not.
-        halt: what keeps workers from starting, in the words of the header; None if nothing does.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
         failed_model: that workers cannot load a model, or that one was rolled back lately and its unfinished jobs
             were not moved; None if neither.
@@ -130,7 +128,6 @@ class FleetBody(ApiBody):
         decisions: the last ones, newest first.
     """
 
-    known: bool = False
     workers: int = 0
     workers_of: str = "workers"
     idle_end: str = ""
@@ -153,7 +150,6 @@ class FleetBody(ApiBody):
     is_latest: bool = False
     problem: str | None = None
     paused: str | None = None
-    halt: str | None = None
     limits_set: str | None = None
     failed_model: str | None = None
     can_roll_back: bool = False
@@ -212,7 +208,6 @@ class FleetBody(ApiBody):
             sentence=sentence,
             problem=state.problem,
             next_worker=next_worker_words(halt, spending),
-            halt=halt,
             failed_model=failed_model or None,
             movable_to=movable_to,
             can_roll_back=catalog is not None and catalog.would_roll_back(digest),
@@ -238,7 +233,6 @@ def _figures(
     noun = "worker" if workers == 1 else "workers"
     today = fleet.today or FleetDay(day=fleet.at.astimezone(UTC).date())
     figures: dict[str, Any] = {
-        "known": True,
         "workers": workers,
         "workers_of": f"{noun} ({', '.join(parts)})" if parts else noun,
         "rate": rate_words(fleet.images_per_second) if fleet.images_per_second else "0",
@@ -277,31 +271,19 @@ def fleet_live() -> str:
 
 
 def _fleet_page(dead_letters: DeadLetterPage | None) -> str:
-    store = current_backend().fleet
+    backend = current_backend()
+    store = backend.fleet
     state = store.state()
+    silent_seconds, catalog = backend.reports.silent_seconds(state.snapshot), backend.served.recent_catalog()
     window = WINDOWS.get(request.args.get("span", FIRST_WINDOW), WINDOWS[FIRST_WINDOW])
     return render_template(
         "fleet.html",
-        body=_fleet_body(state, store.days()),
+        body=FleetBody.from_state(state, backend.config, store.days(), catalog, silent_seconds=silent_seconds),
         chart=fleet_chart(store, state.snapshot, window),
         chips=CHIPS,
         dead_letters=dead_letters,
         fleet=state.snapshot,
     )
-
-
-@fleet_pages.get("/fleet/now", is_automatic=True)
-def fleet_now() -> Response:
-    """Return the fleet without its history, for programs."""
-    store = current_backend().fleet
-    return Response(_fleet_body(store.state(), store.days()).model_dump_json(), mimetype="application/json")
-
-
-def _fleet_body(state: FleetState, days: Sequence[FleetDay]) -> FleetBody:
-    backend = current_backend()
-    silent_seconds = backend.reports.silent_seconds(state.snapshot)
-    catalog = backend.served.recent_catalog()
-    return FleetBody.from_state(state, backend.config, days, catalog, silent_seconds=silent_seconds)
 
 
 @dataclass(frozen=True, slots=True)
