@@ -14,20 +14,6 @@ for (const form of document.querySelectorAll("form.try")) {
         send(form);
     });
 }
-document.getElementById("needs-script").hidden = true;
-openTarget();
-window.addEventListener("hashchange", openTarget);
-
-/** Open the model or the operation that the URL's fragment names. */
-function openTarget() {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!(target instanceof HTMLDetailsElement)) return;
-    target.open = true;
-    const models = target.parentElement.closest("details");
-    if (!models || models.open) return;
-    models.open = true;
-    target.scrollIntoView();
-}
 
 /** Show the command that sends what the form would send. */
 function showCurl(form) {
