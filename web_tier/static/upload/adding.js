@@ -145,7 +145,7 @@ export class Adding {
         if (!this.readRows) return new Set();
         const rows = await this.readRows();
         this.batch.nextPosition = Math.max(this.batch.nextPosition, rows.nextPosition);
-        for (const [key, position] of this.unsent) if (rows.hasPosition(position)) this.unsent.delete(key);
+        for (const [key, position] of this.unsent) if (rows.positions.has(position)) this.unsent.delete(key);
         this.#isKnown = true;
         this.batch.wake();
         return new Set(this.unsent.size ? rows.all.map((row) => row.name) : []);

@@ -79,6 +79,7 @@ export function addImages(jobId, items, key, traceId, onProgress, signal) {
 function post(url, headers, body, onProgress, signal) {
     const request = new XMLHttpRequest();
     request.open("POST", url);
+    request.responseType = "json";
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     return new Promise((resolve, reject) => {
         let timer;
@@ -109,7 +110,7 @@ function post(url, headers, body, onProgress, signal) {
 }
 
 function settle(request, resolve, reject) {
-    const body = parseJson(request.responseText);
+    const body = request.response; // null if it is no JSON
     const isSuccess = request.status >= 200 && request.status < 300;
     // An error response that lists `rejected` files is a result too: the server decided on every file.
     if (body && (isSuccess || "rejected" in body)) {
@@ -125,12 +126,4 @@ function settle(request, resolve, reject) {
     const canRetry = isSuccess || [0, 408, 429].includes(request.status) || request.status >= 500;
     const seconds = Number(request.getResponseHeader("Retry-After")) || 0;
     reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds, body?.type === REUSED_KEY));
-}
-
-function parseJson(text) {
-    try {
-        return JSON.parse(text);
-    } catch {
-        return null;
-    }
 }

@@ -138,23 +138,10 @@ async function encodeJpeg(bitmap, scale) {
 /** Whether this browser decodes as the server does; a promise once that was tried. */
 let decodesAlike = null;
 
-/** A JPEG of 16 x 8 pixels, red and green, turned by 90° (EXIF 6), with a profile that swaps red and blue. */
-const PROBE =
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/4QAiRXhpZgAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAD/4gHISUNDX1BST0ZJTEUA" +
-    "AQEAAAG4AAAAAAIQAABtbnRyUkdCIFhZWiAH0AABAAEAAAAAAABhY3NwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" +
-    "9tYAAQAAAADTLQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAlkZXNjAAAA8AAA" +
-    "AFxjcHJ0AAABTAAAAAx3dHB0AAABWAAAABRyWFlaAAABbAAAABRnWFlaAAABgAAAABRiWFlaAAABlAAAABRyVFJDAAABqAAA" +
-    "ABBnVFJDAAABqAAAABBiVFJDAAABqAAAABBkZXNjAAAAAAAAAAJ4AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" +
-    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHRleHQAAAAAeAAAAFhZWiAAAAAAAAD21gAB" +
-    "AAAAANMtWFlaIAAAAAAAACSiAAAPgwAAts9YWVogAAAAAAAAYpYAALeHAAAY3FhZWiAAAAAAAABvpAAAOPYAAAOPY3VydgAA" +
-    "AAAAAAABAjMAAP/bAEMABgQFBgUEBgYFBgcHBggKEAoKCQkKFA4PDBAXFBgYFxQWFhodJR8aGyMcFhYgLCAjJicpKikZHy0w" +
-    "LSgwJSgpKP/bAEMBBwcHCggKEwoKEygaFhooKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo" +
-    "KCgoKP/AABEIAAgAEAMBEQACEQEDEQH/xAAUAAEAAAAAAAAAAAAAAAAAAAAH/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/EABYB" +
-    "AQEBAAAAAAAAAAAAAAAAAAYICf/EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/ADoOUiYhBno//9k=";
-
+/** Decode a JPEG of 16 x 8 pixels, red and green, turned by 90° (EXIF 6), with a profile that swaps red and blue. */
 async function probe() {
-    const bytes = Uint8Array.from(atob(PROBE), (character) => character.charCodeAt(0));
-    const bitmap = await decode(new Blob([bytes]));
+    const response = await fetch(new URL("./probe.jpg", import.meta.url)).catch(() => null);
+    const bitmap = await decode(await response?.blob());
     if (bitmap?.width !== 8) return false;
     const context = new OffscreenCanvas(8, 16).getContext("2d");
     context.drawImage(bitmap, 0, 0);
