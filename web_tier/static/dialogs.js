@@ -2,7 +2,6 @@
 // without JavaScript; its content is shown here, and its form is sent as from there.
 
 import "./copy.js";
-import { plural } from "./upload/format.js";
 
 const dialog = document.createElement("dialog");
 dialog.id = "dialog";
@@ -38,27 +37,8 @@ async function open(address, request, onFailure) {
         event.preventDefault();
         dialog.close();
     });
-    const preview = dialog.querySelector("[data-preview]");
-    if (preview) {
-        showPreview(preview);
-        preview.closest("form").addEventListener("input", () => showPreview(preview));
-    }
     if (!dialog.open) dialog.showModal();
     else dialog.querySelector("[autofocus], button").focus();
-}
-
-/** What limits mean for the workers that run or start now. */
-function showPreview(preview) {
-    const { min_workers: low, max_workers: high } = preview.closest("form").elements;
-    const isValid = [low, high].every((field) => /^\d{1,4}$/.test(field.value.trim()));
-    const workers = Number(preview.dataset.workers);
-    const tooMany = workers - Number(high.value);
-    const missing = Number(low.value) - workers;
-    const now = `${plural(workers, "worker")} now`;
-    if (!isValid) preview.textContent = "";
-    else if (tooMany > 0) preview.textContent = `${now}: ${tooMany} will end when idle.`;
-    else if (missing > 0) preview.textContent = `${now}: ${missing} will start.`;
-    else preview.textContent = `${now}: no worker starts or ends.`;
 }
 
 document.addEventListener("click", (event) => {
