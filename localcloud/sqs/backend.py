@@ -4,7 +4,6 @@ Stock moto reads the whole queue on each call, receives without a lock (two cons
 during a delete can be lost) and checks a long poll once a second.
 """
 
-import copy
 import math
 import random
 import threading
@@ -38,6 +37,12 @@ _QUEUE = "moto.sqs.models:SQSBackend"
 PATCHES = Patches()
 
 
+_FIELDS = ("message_attributes", "system_attributes", "sender_id", "sent_timestamp", "deduplication_id", "group_id")
+
+StoredFields = dict[str, Any]
+"""What a queue stores of one of moto's messages: its body, and those of `_FIELDS` that are not empty."""
+
+
 def end_long_polls() -> None:
     """End every waiting receive, so that the server can stop."""
     for queue in list(_open_queues):
@@ -49,7 +54,9 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.store: MessageQueue[Any] = MessageQueue(fifo=self.fifo_queue, record=recorder.queue_recorder(self))
+        self.store: MessageQueue[StoredFields] = MessageQueue(
+            fifo=self.fifo_queue, record=recorder.queue_recorder(self)
+        )
         _open_queues.add(self.store)
 
     approximate_number_of_messages = property(lambda self: approximate_counts(self.store).visible)
@@ -67,7 +74,7 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
             key = f"{scope} {message.deduplication_id}"
         sent = self.store.send(
             message.id,
-            message,
+            {"body": message.body, **{name: value for name in _FIELDS if (value := getattr(message, name))}},
             delay_seconds=delay_seconds,
             group=message.group_id,
             deduplication_key=key,
@@ -76,14 +83,11 @@ class FastQueue(models.Queue):  # type: ignore[misc] # moto is untyped
         if self.fifo_queue:
             message.sequence_number = sequence_number(sent.sequence)
 
-    def add_dead_letter(self, letter: StoredMessage[Any]) -> None:
+    def add_dead_letter(self, letter: StoredMessage[StoredFields]) -> None:
         """Store a dead letter of another queue."""
-        message = copy.copy(letter.payload)
-        if self.fifo_queue:
-            message.deduplication_id = message.id
         self.store.send(
             letter.message_id,
-            message,
+            letter.payload | ({"deduplication_id": letter.message_id} if self.fifo_queue else {}),
             group=letter.group,
             receive_count=letter.receive_count,
         )
@@ -159,8 +163,10 @@ def is_over_limit(queue: Any, wait_seconds: int) -> bool:
     return bool(queue.store.counts().in_flight >= fleet.switches.max_in_flight)
 
 
-def receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None) -> list[MessageDelivery[Any]]:
-    """Receive up to `count` messages by the policies of a queue; their payloads are moto's messages.
+def receive(
+    queue: Any, count: int, wait_seconds: int, visibility_seconds: int | None
+) -> list[MessageDelivery[StoredFields]]:
+    """Receive up to `count` messages by the policies of a queue.
 
     The switches may make a receive short and deliver a message of a standard queue twice. A short poll may return
     nothing; a long poll returns at least one message if any is visible:
@@ -171,7 +177,7 @@ def receive(queue: Any, count: int, wait_seconds: int, visibility_seconds: int |
     if not count:
         return []
     policy, letters = queue.redrive_policy, queue.dead_letter_queue
-    deliveries: list[MessageDelivery[Any]] = queue.store.receive(
+    deliveries: list[MessageDelivery[StoredFields]] = queue.store.receive(
         count,
         visibility_seconds or 0,
         wait_seconds=wait_seconds,
@@ -195,13 +201,14 @@ def receive_message(
     visibility_timeout: int,
     message_attribute_names: list[str] | None = None,
 ) -> list[Any]:
-    """Receive by `MessageQueue.receive`; return copies of moto's messages, which a later receive does not change."""
+    """Receive by `MessageQueue.receive`; return new messages of moto's."""
     queue = self.get_queue(queue_name)
     if is_over_limit(queue, wait_seconds_timeout):
         raise SQSException("OverLimit", "Too many messages are in flight: delete some, or let them time out.")
     received = []
     for delivery in receive(queue, count, wait_seconds_timeout, visibility_timeout):
-        message = copy.copy(delivery.payload)
+        message = models.Message(delivery.message_id, delivery.payload["body"])
+        vars(message).update(delivery.payload)
         message.receipt_handle = delivery.receipt_handle
         message.approximate_receive_count = delivery.receive_count
         message.approximate_first_receive_timestamp = int(delivery.first_received_at * 1000)

@@ -12,9 +12,10 @@ from typing import Any
 
 from moto.sqs.constants import DEFAULT_RECEIVED_MESSAGES, MAXIMUM_MESSAGE_LENGTH, MAXIMUM_VISIBILITY_TIMEOUT
 from moto.sqs.models import Message, SQSBackend, sqs_backends
+from moto.utilities.utils import md5_hash
 
 from localcloud.dispatch import INLINE, DirectRequest, DirectResponse, WouldWaitError, json_answer
-from localcloud.sqs.backend import approximate_counts, is_over_limit, receive, sequence_number
+from localcloud.sqs.backend import StoredFields, approximate_counts, is_over_limit, receive, sequence_number
 from localcloud.sqs.queues import MessageDelivery
 
 MAX_ENTRIES = 10
@@ -98,13 +99,13 @@ def _receive_message(
     return {"Messages": [_received(queue, delivery, wanted) for delivery in deliveries]} if deliveries else {}
 
 
-def _received(queue: Any, delivery: MessageDelivery[Any], wanted: list[str]) -> Parameters:
-    message = delivery.payload
+def _received(queue: Any, delivery: MessageDelivery[StoredFields], wanted: list[str]) -> Parameters:
+    body = delivery.payload["body"]
     received = {
-        "MessageId": message.id,
+        "MessageId": delivery.message_id,
         "ReceiptHandle": delivery.receipt_handle,
-        "MD5OfBody": message.body_md5,
-        "Body": message.body,
+        "MD5OfBody": md5_hash(body.encode()).hexdigest(),
+        "Body": body,
     }
     if wanted:
         values = {name: _ATTRIBUTES[name](queue, delivery) for name in wanted}
@@ -171,16 +172,16 @@ _RECEIVE = {
     "VisibilityTimeout": int,
     "MessageSystemAttributeNames": list,
 }
-_ATTRIBUTES: dict[str, Callable[[Any, MessageDelivery[Any]], str | None]] = {
-    "AWSTraceHeader": lambda _queue, delivery: delivery.payload.system_attributes.get("AWSTraceHeader", {}).get(
-        "StringValue"
+_ATTRIBUTES: dict[str, Callable[[Any, MessageDelivery[StoredFields]], str | None]] = {
+    "AWSTraceHeader": lambda _queue, delivery: (
+        delivery.payload.get("system_attributes", {}).get("AWSTraceHeader", {}).get("StringValue")
     ),
     "ApproximateFirstReceiveTimestamp": lambda _queue, delivery: str(int(delivery.first_received_at * 1000)),
     "ApproximateReceiveCount": lambda _queue, delivery: str(delivery.receive_count),
-    "MessageDeduplicationId": lambda _queue, delivery: delivery.payload.deduplication_id,
-    "MessageGroupId": lambda _queue, delivery: delivery.payload.group_id,
-    "SenderId": lambda _queue, delivery: str(delivery.payload.sender_id),
-    "SentTimestamp": lambda _queue, delivery: str(delivery.payload.sent_timestamp),
+    "MessageDeduplicationId": lambda _queue, delivery: delivery.payload.get("deduplication_id"),
+    "MessageGroupId": lambda _queue, delivery: delivery.payload.get("group_id"),
+    "SenderId": lambda _queue, delivery: str(delivery.payload["sender_id"]),
+    "SentTimestamp": lambda _queue, delivery: str(delivery.payload["sent_timestamp"]),
     "SequenceNumber": lambda queue, delivery: sequence_number(delivery.sequence) if queue.fifo_queue else None,
 }
 _COUNTS = {

@@ -1,6 +1,7 @@
 """The order in which a standard queue delivers its visible messages: oldest first, quiet tenants before noisy ones.
 
-The rules are those of SQS's fair queues. A tenant is a message group. A message without a group is its own tenant.
+The rules are those of SQS's fair queues. A tenant is a message group. A message without a group is its own tenant;
+here all these are one, which is never noisy.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
 
 AWS calls its thresholds approximate, and does not document over which time it measures processing. Nor does it
@@ -8,13 +9,19 @@ document whether a tenant that has become quiet, since it sent nothing, is marke
 flight. Here it is: the condition for that says nothing about sends.
 """
 
+import heapq
 import math
+import pickle  # nosec B403 (reads only what this process has written)
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+from localcloud.temporary import StoredContent
 
 NOISY_SHARE = 0.1
 """A tenant with more than this share of the messages in flight, or of the recent processing time, is noisy."""
@@ -27,6 +34,15 @@ SILENT_SECONDS = 300.0
 
 RECENT_SECONDS = 60.0
 """Time constant with which processing time that has passed loses its weight."""
+
+MAX_BLOCK_MESSAGES = 1_000
+"""Largest number of messages in a block of the temporary files; to read one takes 2 ms."""
+
+MIN_BLOCK_MESSAGES = 20
+"""Smallest number of messages in a block, each of which costs 0.1 ms to write and read, however small it is."""
+
+MEMORY_MESSAGES = 10_000
+"""Messages at the ends of all tenants' backlogs in memory, as far as `MIN_BLOCK_MESSAGES` allows."""
 
 Payload = TypeVar("Payload")
 
@@ -51,6 +67,7 @@ class StoredMessage(Generic[Payload]):
     sent_at: float
     sequence: int
     receive_count: int = 0
+    position: int = 0  # in the order in which messages became visible
     receipt: str | None = None
     timer: int = 0  # number of the current timer; timers with other numbers are stale
     first_received_at: float | None = None
@@ -73,6 +90,72 @@ class RecentSeconds:
         return self.seconds * math.exp((self.at - now) / RECENT_SECONDS)
 
 
+class Backlog(Generic[Payload]):
+    """The visible messages of a tenant by their positions.
+
+    Memory has the first and the last ones. The others are in blocks in the temporary files, except those that were
+    received before: their receipt handles are valid, so that they may be deleted at any time.
+    """
+
+    __slots__ = ("_blocks", "_first", "_last", "_received")
+
+    def __init__(self) -> None:
+        self._received: list[tuple[int, StoredMessage[Payload]]] = []  # a heap by position
+        self._first: list[StoredMessage[Payload]] = []  # in reverse
+        self._blocks: tuple[StoredContent, ...] = ()
+        self._last: list[StoredMessage[Payload]] = []
+
+    def append(self, message: StoredMessage[Payload]) -> None:
+        """Add a message that has become visible."""
+        if message.receipt is None:
+            self._last.append(message)
+        else:
+            heapq.heappush(self._received, (message.position, message))
+
+    def write_block(self, messages: int) -> None:
+        """Write the last messages to a block if memory has at least so many; those of a failed write stay."""
+        if len(self._last) >= messages:
+            block = pickle.dumps([_block_fields(each) for each in self._last])
+            self._blocks = (*self._blocks, StoredContent.create(block))
+            self._last = []
+
+    def peek(self) -> StoredMessage[Payload] | None:
+        """Return the next message, if there is one; it stays until `remove`, and its block until it was read."""
+        while self._received and self._received[0][1].state is MessageState.DELETED:
+            heapq.heappop(self._received)
+        if not self._first and self._blocks:
+            self._first = _read_block(self._blocks[0])[::-1]
+            self._blocks = self._blocks[1:]
+        elif not self._first:
+            self._first, self._last = self._last[::-1], []
+        if self._received and not (self._first and self._first[-1].position < self._received[0][0]):
+            return self._received[0][1]
+        return self._first[-1] if self._first else None
+
+    def remove(self, message: StoredMessage[Payload]) -> None:
+        """Remove the message that `peek` has returned."""
+        if self._first and self._first[-1] is message:
+            self._first.pop()
+        else:
+            heapq.heappop(self._received)
+
+    def __iter__(self) -> Iterator[StoredMessage[Payload]]:
+        """Yield every message in any order, and some that were deleted."""
+        blocks = chain.from_iterable(map(_read_block, self._blocks))
+        return chain((message for _, message in self._received), self._first, blocks, self._last)
+
+
+_block_fields = attrgetter(
+    "message_id", "payload", "group", "state", "sent_at", "sequence", "receive_count", "position"
+)
+"""What a message has that is visible and was never received, in the order of `StoredMessage`."""
+
+
+def _read_block(block: StoredContent) -> "list[StoredMessage[Any]]":
+    fields = pickle.loads(block.read())  # noqa: S301  # nosec B301 (this process has written it)
+    return [StoredMessage(*each) for each in fields]
+
+
 @dataclass(slots=True)
 class Tenant(Generic[Payload]):
     """A message group of a standard queue.
@@ -81,14 +164,18 @@ class Tenant(Generic[Payload]):
         sent_at: when it last sent a message.
         waiting: its messages that are not in flight.
         processing: the time that its messages were in flight.
-        deferred: its visible messages that quiet tenants have overtaken.
+        backlog: its visible messages.
+        position: the place among the quiet tenants that it has or had last, at most that of its next message.
+        is_listed: whether it is among the quiet tenants.
     """
 
-    sent_at: float
+    sent_at: float = 0.0
     waiting: int = 0
     in_flight: int = 0
     processing: RecentSeconds = field(default_factory=RecentSeconds)
-    deferred: "deque[StoredMessage[Payload]]" = field(default_factory=deque)
+    backlog: Backlog[Payload] = field(default_factory=Backlog)
+    position: int = 0
+    is_listed: bool = False
 
 
 class FairOrder(Generic[Payload]):
@@ -96,67 +183,91 @@ class FairOrder(Generic[Payload]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._visible: deque[StoredMessage[Payload]] = deque()
-        self._tenants: dict[str, Tenant[Payload]] = {}
-        self._noisy: dict[str, Tenant[Payload]] = {}
+        self._position = 0
+        self._tenants: defaultdict[str | None, Tenant[Payload]] = defaultdict(Tenant)
+        self._quiet: list[tuple[int, Tenant[Payload]]] = []  # a heap by position; no two tenants have the same
+        self._noisy: dict[str | None, Tenant[Payload]] = {}
         self._in_flight = 0
         self._processing = RecentSeconds()
 
     def record_sent(self, message: StoredMessage[Payload]) -> None:
-        """Count a new message."""
-        if message.group is not None:
-            tenant = self._tenants.setdefault(message.group, Tenant(self._clock()))
-            tenant.sent_at = self._clock()
-            tenant.waiting += 1
+        """Count a new message; before that write others of its tenant to the temporary files if memory has many.
+
+        Raises:
+            TemporaryStorageError: the disk is full or fails; nothing has changed.
+        """
+        tenant = self._tenants[message.group]
+        share = MEMORY_MESSAGES // len(self._tenants)
+        tenant.backlog.write_block(min(max(share, MIN_BLOCK_MESSAGES), MAX_BLOCK_MESSAGES))
+        tenant.sent_at = self._clock()
+        tenant.waiting += 1
 
     def record_move(self, message: StoredMessage[Payload], before: MessageState) -> bool:
         """Count a message after a change of its state; return whether it can be received now."""
         now, was_in_flight = self._clock(), before is MessageState.IN_FLIGHT
         is_in_flight, is_visible = message.state is MessageState.IN_FLIGHT, message.state is MessageState.VISIBLE
-        if is_visible:
-            self._visible.append(message)
         if is_in_flight and not was_in_flight:
             message.in_flight_since = now
         processed = now - message.in_flight_since if was_in_flight and not is_in_flight else 0.0
         self._in_flight += is_in_flight - was_in_flight
         self._processing.add(processed, now)
-        if message.group is None:
-            return is_visible
         tenant = self._tenants[message.group]
+        if is_visible:
+            self._position += 1
+            message.position = self._position
+            tenant.backlog.append(message)
+            if not tenant.is_listed and message.group not in self._noisy:
+                tenant.position = message.position
+                self._list(tenant)
         tenant.in_flight += is_in_flight - was_in_flight
         tenant.processing.add(processed, now)
         tenant.waiting += (not is_in_flight and message.state is not MessageState.DELETED) - (not was_in_flight)
-        if not tenant.waiting:  # its backlog has been delivered; what it has deferred was deleted
+        if not tenant.waiting:
             self._noisy.pop(message.group, None)
-            tenant.deferred.clear()
             if not tenant.in_flight:
                 del self._tenants[message.group]
         return is_visible
 
+    def _list(self, tenant: Tenant[Payload]) -> None:
+        tenant.is_listed = True
+        heapq.heappush(self._quiet, (tenant.position, tenant))
+
     def pop(self) -> StoredMessage[Payload] | None:
-        """Remove and return the next visible message, if there is one."""
+        """Remove and return the next visible message, if there is one.
+
+        Raises:
+            TemporaryStorageError: the message cannot be read; it stays the next one.
+        """
         now = self._clock()
         for group, tenant in list(self._noisy.items()):
             if now - tenant.sent_at >= SILENT_SECONDS:
                 del self._noisy[group]
-                self._visible.extendleft(reversed(tenant.deferred))
-                tenant.deferred.clear()
-        while self._visible:
-            message = self._visible.popleft()
-            if message.state is not MessageState.VISIBLE:  # it was deleted while it was in this list
-                continue
-            if message.group is None or not self._is_noisy(message.group, now):
+                self._list(tenant)
+        while self._quiet:
+            position, tenant = self._quiet[0]
+            message = tenant.backlog.peek()
+            if message is not None and message.position > position:
+                heapq.heapreplace(self._quiet, (message.position, tenant))
+            elif message is None or self._is_noisy(message.group, tenant, now):
+                heapq.heappop(self._quiet)
+                tenant.is_listed = False
+            else:
+                tenant.backlog.remove(message)
                 return message
-            self._tenants[message.group].deferred.append(message)
-        while noisy := [tenant for tenant in self._noisy.values() if tenant.deferred]:
-            message = min(noisy, key=lambda tenant: tenant.in_flight).deferred.popleft()
-            if message.state is MessageState.VISIBLE:
+        for tenant in sorted(self._noisy.values(), key=attrgetter("in_flight")):
+            if (message := tenant.backlog.peek()) is not None:
+                tenant.backlog.remove(message)
                 return message
         return None
 
-    def _is_noisy(self, group: str, now: float) -> bool:
+    def messages(self) -> Iterator[StoredMessage[Payload]]:
+        """Yield every visible message, and some that were deleted."""
+        return chain.from_iterable(tenant.backlog for tenant in self._tenants.values())
+
+    def _is_noisy(self, group: str | None, tenant: Tenant[Payload], now: float) -> bool:
         """Mark a tenant if it is noisy; return whether it is."""
-        tenant = self._tenants[group]
+        if group is None:
+            return False
         has_share = tenant.in_flight > NOISY_SHARE * self._in_flight and tenant.in_flight >= NOISY_IN_FLIGHT
         takes_time = tenant.processing.value(now) > NOISY_SHARE * self._processing.value(now)
         if has_share or takes_time:

@@ -1,8 +1,9 @@
 """The order in which a FIFO queue delivers: its groups in turn, and the messages of a group in order."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
 
 from localcloud.sqs.fair_order import MessageState, StoredMessage
@@ -57,6 +58,10 @@ class FifoOrder(Generic[Payload]):
                 return message
             self._ready.popitem(last=False)
         return None
+
+    def messages(self) -> Iterator[StoredMessage[Payload]]:
+        """Yield every message that is not deleted."""
+        return chain.from_iterable(group.messages for group in self._groups.values())
 
     def end_receive(self, received: Iterable[StoredMessage[Payload]]) -> None:
         """Give no more messages of the groups of a receive until these are deleted or visible again."""

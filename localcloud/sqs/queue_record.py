@@ -55,7 +55,7 @@ class RestoredMessage(Generic[Payload]):
             sent_at,
             self.sequence,
             self.receive_count,
-            self.receipt,
+            receipt=self.receipt,
             first_received_at=self.first_received_at,
         )
 

@@ -1,4 +1,6 @@
-"""A queue with SQS's rules, in memory: one lock, a condition for long polls, no scan of the messages.
+"""A queue with SQS's rules: one lock, a condition for long polls, no scan of the messages.
+
+Memory has the messages that are delayed or were received, and a bounded number of the others (`fair_order.Backlog`).
 
 Times are seconds of the given clocks. A FIFO queue delivers the messages of a group in order, and none while an
 earlier message of the group is in flight (`fifo_order`). On a standard queue a group is a tenant of a fair queue
@@ -13,6 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from localcloud.clock import wall_seconds
@@ -27,6 +30,7 @@ from localcloud.sqs.queue_record import (
     record_nothing,
 )
 from localcloud.sqs.timers import MessageTimers
+from localcloud.temporary import TemporaryStorageError
 
 COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
@@ -105,7 +109,7 @@ class MessageQueue(Generic[Payload]):
         self._reset()
 
     def _reset(self) -> None:
-        self._entries: dict[str, StoredMessage[Payload]] = {}
+        self._received: dict[str, StoredMessage[Payload]] = {}
         self._order: FairOrder[Payload] | FifoOrder[Payload] = FifoOrder() if self._fifo else FairOrder(self._clock)
         self._timers: MessageTimers[Payload] = MessageTimers()
         self._counts: Counter[MessageState] = Counter()
@@ -134,6 +138,9 @@ class MessageQueue(Generic[Payload]):
 
         Messages with equal deduplication keys are duplicates. A message that comes from another queue has a receive
         count already.
+
+        Raises:
+            TemporaryStorageError: the disk is full or fails; the message is not sent.
         """
         with self._changed:
             now = self._clock()
@@ -180,6 +187,9 @@ class MessageQueue(Generic[Payload]):
             retention_seconds: older messages are dropped.
             on_dead_letter: stores a dead letter elsewhere, called without the lock; the message is in flight
                 meanwhile.
+
+        Raises:
+            TemporaryStorageError: the next message cannot be read; it stays.
         """
         deadline = self._clock() + wait_seconds
         while True:
@@ -192,14 +202,24 @@ class MessageQueue(Generic[Payload]):
                     if self._closed or now >= deadline:
                         return []
                     self._changed.wait(max(min(deadline, self._timers.first_at) - now, 0.001))
-            for entry in dead:
-                if on_dead_letter is not None:
-                    on_dead_letter(entry)
-                with self._changed:
-                    if entry.state is not MessageState.DELETED:
-                        self._drop(entry)
-            if deliveries:
+            are_moved = [self._move_dead_letter(entry, on_dead_letter) for entry in dead]
+            if deliveries or not all(are_moved):
                 return deliveries
+
+    def _move_dead_letter(
+        self, entry: StoredMessage[Payload], on_dead_letter: Callable[[StoredMessage[Payload]], None] | None
+    ) -> bool:
+        """Store a dead letter elsewhere and drop it, or make it visible again; return whether it is stored."""
+        is_stored = True
+        try:
+            if on_dead_letter is not None:
+                on_dead_letter(entry)
+        except TemporaryStorageError:  # which has been logged
+            is_stored = False
+        with self._changed:
+            if entry.state is not MessageState.DELETED:
+                (self._drop if is_stored else self._make_visible)(entry)
+        return is_stored
 
     def delete(self, receipt_handle: str) -> None:
         """Delete the message of the latest receipt handle; a stale or repeated one has no effect.
@@ -214,7 +234,7 @@ class MessageQueue(Generic[Payload]):
         message_id = _message_id_of(receipt_handle)
         with self._changed:
             self._requeue_expired()
-            entry = self._entries.get(message_id)
+            entry = self._received.get(message_id)
             if entry is None:
                 return
             is_latest = entry.receipt == receipt_handle
@@ -234,7 +254,7 @@ class MessageQueue(Generic[Payload]):
         message_id = _message_id_of(receipt_handle)
         with self._changed:
             self._requeue_expired()
-            entry = self._entries.get(message_id)
+            entry = self._received.get(message_id)
             if entry is None or entry.receipt != receipt_handle:
                 raise StaleReceiptError(receipt_handle)
             if entry.state is not MessageState.IN_FLIGHT:
@@ -260,13 +280,20 @@ class MessageQueue(Generic[Payload]):
             self._counts[MessageState.DELAYED],
         )
 
+    def messages(self) -> Iterator[StoredMessage[Payload]]:
+        """Yield every message, some twice unless the caller deletes them; the caller holds the lock."""
+        everywhere = chain(self._received.values(), self._timers.messages(), self._order.messages())
+        return (entry for entry in everywhere if entry.state is not MessageState.DELETED)
+
     def purge(self) -> None:
         """Delete every message, in flight or not."""
         with self._changed:
-            for entry in self._entries.values():
-                entry.state = MessageState.DELETED
-                self._record.drop(entry)
-            self._reset()
+            try:
+                for entry in self.messages():
+                    entry.state = MessageState.DELETED
+                    self._record.drop(entry)
+            finally:
+                self._reset()
 
     def discard(self) -> None:
         """Delete every message of a queue that is deleted, end its long polls, and record nothing more."""
@@ -294,27 +321,28 @@ class MessageQueue(Generic[Payload]):
             for key, each in known:
                 sent = SentMessage(each["message_id"], each["sequence"])
                 self._duplicates[key] = (now + min(each["ends_at"] - wall, DEDUPLICATION_SECONDS), sent)
-            entries = [self._restore_message(message, now, wall) for message in ordered]
-            for entry in entries:
-                if not entry.timer:
-                    self._make_visible(entry)
+            for message in ordered:
+                self._restore_message(message, now, wall)
+            if isinstance(self._order, FifoOrder):
+                self._order.end_receive(e for e in self._received.values() if e.state is MessageState.IN_FLIGHT)
             self._past.record(self._count())
 
-    def _restore_message(self, message: RestoredMessage[Payload], now: float, wall: float) -> StoredMessage[Payload]:
-        """Add a message; one without a timer is still to be made visible."""
+    def _restore_message(self, message: RestoredMessage[Payload], now: float, wall: float) -> None:
         entry = message.stored(now - (wall - message.sent_at))
         self._add(entry)
+        if message.receipt is not None:
+            self._received[entry.message_id] = entry
         left = min(message.visible_at - wall, message.hidden_seconds)
-        if left > 0:
-            if message.receipt is not None:
-                self._move(entry, MessageState.IN_FLIGHT)
-            self._set_timer(entry, now + left)
-        return entry
+        if left <= 0:
+            self._make_visible(entry)
+            return
+        if message.receipt is not None:
+            self._move(entry, MessageState.IN_FLIGHT)
+        self._set_timer(entry, now + left)
 
     def _add(self, entry: StoredMessage[Payload]) -> None:
-        self._entries[entry.message_id] = entry
-        self._counts[entry.state] += 1
         self._order.record_sent(entry)
+        self._counts[entry.state] += 1
 
     def close(self) -> None:
         """End every long poll with an empty answer; later receives do not wait."""
@@ -329,12 +357,17 @@ class MessageQueue(Generic[Payload]):
         if max_in_flight is not None:
             limit = min(limit, max_in_flight - self._counts[MessageState.IN_FLIGHT])
         claimed: list[StoredMessage[Payload]] = []
-        while len(claimed) < limit and (entry := self._order.pop()) is not None:
-            if retention_seconds is not None and entry.sent_at + retention_seconds <= self._clock():
-                self._drop(entry)
-            else:
-                self._move(entry, MessageState.IN_FLIGHT)
-                claimed.append(entry)
+        try:
+            while len(claimed) < limit and (entry := self._order.pop()) is not None:
+                if retention_seconds is not None and entry.sent_at + retention_seconds <= self._clock():
+                    self._drop(entry)
+                else:
+                    self._received[entry.message_id] = entry
+                    self._move(entry, MessageState.IN_FLIGHT)
+                    claimed.append(entry)
+        except TemporaryStorageError:
+            if not claimed:
+                raise
         if isinstance(self._order, FifoOrder):
             self._order.end_receive(claimed)
         return claimed
@@ -360,10 +393,13 @@ class MessageQueue(Generic[Payload]):
         )
 
     def _drop(self, entry: StoredMessage[Payload]) -> None:
-        del self._entries[entry.message_id]
+        self._received.pop(entry.message_id, None)
         self._record.drop(entry)
         self._move(entry, MessageState.DELETED)
-        self._timers.drop_stale(len(self._entries))
+        self._drop_stale_timers()
+
+    def _drop_stale_timers(self) -> None:
+        self._timers.drop_stale(self._counts[MessageState.IN_FLIGHT] + self._counts[MessageState.DELAYED])
 
     def _make_visible(self, entry: StoredMessage[Payload]) -> None:
         entry.timer = 0
@@ -378,7 +414,7 @@ class MessageQueue(Generic[Payload]):
             self._changed.notify()
 
     def _set_timer(self, entry: StoredMessage[Payload], at: float) -> None:
-        self._timers.drop_stale(len(self._entries))
+        self._drop_stale_timers()
         if self._timers.set(entry, at):
             self._changed.notify_all()  # waiting receives must wait less
 

@@ -42,11 +42,15 @@ class MessageTimers(Generic[Payload]):
             if _is_current(timer, message):
                 yield message
 
+    def messages(self) -> list[StoredMessage[Payload]]:
+        """Return every message with a timer."""
+        return [message for _, timer, message in self._timers if _is_current(timer, message)]
+
     def drop_stale(self, messages: int) -> None:
         """Release deleted messages, with their payloads, before their last visibility timeout ends.
 
         Args:
-            messages: number of messages in the queue.
+            messages: number of messages that are delayed or in flight.
         """
         if len(self._timers) > 2 * messages + SPARE_TIMERS:
             self._timers = [(at, timer, each) for at, timer, each in self._timers if _is_current(timer, each)]

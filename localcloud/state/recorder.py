@@ -153,8 +153,6 @@ class Recorder:
             if self.store is None:
                 return
             key = resources.key_bytes((kind, queue.account_id, queue.region, queue.name, name))
-            if kind == "message" and value is not None:
-                value = value | {"payload": resources.message_payload(value["payload"])}
             self.store.append([Record(key, None if value is None else resources.value_bytes(value))])
 
         return record

@@ -176,25 +176,6 @@ def restore_queues(queues: Mapping[Key, Any]) -> None:
             sqs_backends[account][region].queues[name]._setup_dlq(policy)
 
 
-_MESSAGE_FIELDS: Final = ("body", "message_attributes", "system_attributes", "sender_id", "sent_timestamp")
-_MESSAGE_OPTIONS: Final = ("deduplication_id", "group_id")
-
-
-def message_payload(message: Any) -> dict[str, Any]:
-    """Return what a state holds of one of moto's messages."""
-    options = {name: value for name in _MESSAGE_OPTIONS if (value := getattr(message, name, None)) is not None}
-    return {name: getattr(message, name) for name in _MESSAGE_FIELDS} | options
-
-
-def message_of(message_id: str, payload: Mapping[str, Any]) -> Any:
-    """Return moto's message with this payload."""
-    from moto.sqs.models import Message
-
-    message = Message(message_id, payload["body"])
-    vars(message).update(payload)
-    return message
-
-
 def _tables() -> Iterator[tuple[Key, Any]]:
     for account, region, backend in backends_of("moto.dynamodb.models", "dynamodb_backends"):
         for table in list(backend.tables.values()):
@@ -495,8 +476,7 @@ def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:
     deliveries = values.get("delivery", {})
     for (*queue, message_id), sent in values.get("message", {}).items():
         state = {**sent, **deliveries.get((*queue, message_id), {})}
-        payload = message_of(message_id, state.pop("payload"))
-        contents[tuple(queue)][0].append(RestoredMessage(message_id, payload, **state))
+        contents[tuple(queue)][0].append(RestoredMessage(message_id, **state))
     for (*queue, key), duplicate in values.get("duplicate", {}).items():
         contents[tuple(queue)][1][key] = duplicate
     for (account, region, name), (messages, duplicates) in contents.items():

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from localcloud.dispatch import DirectCalls
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.options import MAX_LAG_SECONDS, Switches
-from localcloud.sqs import backend
+from localcloud.sqs import backend, fair_order
 from localcloud.sqs.backend import approximate_counts
-from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
+from localcloud.sqs.fair_order import MAX_BLOCK_MESSAGES, NOISY_IN_FLIGHT, SILENT_SECONDS
 from localcloud.sqs.queue_record import RestoredMessage
 from localcloud.sqs.queues import (
     MalformedReceiptError,
@@ -35,6 +35,7 @@ from localcloud.sqs.queues import (
     StaleReceiptError,
 )
 from localcloud.sqs.timers import SPARE_TIMERS
+from localcloud.temporary import StoredContent, TemporaryStorageError
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, ManualClock, wait_until
 from localcloud.tests.support.wsgi_clients import ClientPair, WsgiClient
 
@@ -423,9 +424,143 @@ def test_cost_of_a_receive_is_independent_of_the_backlog(clock: ManualClock) -> 
         queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
         for n in range(waiting):
             queue.send(str(n), n)
+        queue.receive(1, 60)  # which may read a block
         return executed_instructions(lambda: queue.receive(10, 60))
 
     assert instructions(5000) == instructions(50) > 0
+
+
+BACKLOG_OPERATIONS = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from([None, "a", "b", "c"]), st.integers(1, 7), st.sampled_from([0, 0, 5])),
+    st.tuples(st.just("receive"), st.integers(1, 10), st.sampled_from([0, 30, 30])),
+    st.tuples(st.just("delete"), st.integers(1, 10)),
+    st.tuples(st.just("show"), st.integers(1, 10)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 31, SILENT_SECONDS])),
+    st.tuples(st.sampled_from(["restart", "purge"])),
+)
+
+
+class PlayedQueue:
+    """A queue, what it records, and what it answers to operations."""
+
+    def __init__(self) -> None:
+        self.clock, self.names = ManualClock(), count()
+        self.recorded: dict[tuple[str, str], dict[str, Any]] = {}
+        self.receipts, self.answers = list[str](), list[Any]()
+        self.restart()
+
+    def record(self, kind: str, name: str, value: dict[str, Any] | None) -> None:
+        self.recorded.pop((kind, name), None)
+        if value is not None:
+            self.recorded[kind, name] = value
+
+    def send(self, group: str | None, messages: int, delay: float) -> None:
+        for _ in range(messages):
+            self.queue.send(str(next(self.names)), "payload", group=group, delay_seconds=delay)
+
+    def receive(self, limit: int, visibility: float) -> None:
+        deliveries = self.queue.receive(limit, visibility)
+        self.receipts = [*(each.receipt_handle for each in deliveries), *self.receipts]
+        self.answers += [(each.message_id, each.payload, each.receive_count, each.group) for each in deliveries]
+
+    def delete(self, latest: int) -> None:
+        for receipt in self.receipts[:latest]:
+            self.queue.delete(receipt)
+
+    def show(self, latest: int) -> None:
+        for receipt in self.receipts[:latest]:
+            with suppress(StaleReceiptError, NotInFlightError):
+                self.queue.change_visibility(receipt, 0)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def purge(self) -> None:
+        self.queue.purge()
+        assert self.recorded == {}
+
+    def restart(self) -> None:
+        messages = [
+            RestoredMessage(name, **{**value, **self.recorded.get(("delivery", name), {})})
+            for (kind, name), value in self.recorded.items()
+            if kind == "message"
+        ]
+        self.queue: MessageQueue[str] = MessageQueue(clock=self.clock, wall=self.clock, record=self.record)
+        self.queue.restore(messages, {})
+
+
+def play_backlog(operations: list[Any], block_messages: int) -> list[Any]:
+    """Return what a queue with blocks of so many messages answers and has recorded in the end."""
+    played = PlayedQueue()
+    with ExitStack() as stack:
+        for name in ("MIN_BLOCK_MESSAGES", "MAX_BLOCK_MESSAGES", "MEMORY_MESSAGES"):
+            stack.enter_context(patch.object(fair_order, name, block_messages))
+        stack.enter_context(patch.object(fair_order, "NOISY_IN_FLIGHT", 3))
+        stack.enter_context(patch.object(fair_order, "NOISY_SHARE", 0.4))
+        for operation, *arguments in operations:
+            getattr(played, operation)(*arguments)
+            played.answers.append(played.queue.counts())
+    return [*played.answers, sorted(played.recorded)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(operations=st.lists(BACKLOG_OPERATIONS, max_size=40))
+def test_a_queue_with_small_blocks_answers_as_one_without_blocks(operations: list[Any]) -> None:
+    assert play_backlog(operations, 2) == play_backlog(operations, sys.maxsize)
+
+
+def test_a_message_that_was_received_can_be_deleted_after_a_block_was_written(queue: MessageQueue[int]) -> None:
+    queue.send("received", -1)
+    [delivery] = queue.receive(1, 0)
+    for number in range(MAX_BLOCK_MESSAGES + 1):
+        queue.send(str(number), number)
+    queue.delete(delivery.receipt_handle)
+    assert [delivery.payload for delivery in queue.receive(2, LONG)] == [0, 1]
+    assert queue.counts() == MessageCounts(MAX_BLOCK_MESSAGES - 1, 2, 0)
+
+
+def fail_storage(*_arguments: object) -> Any:
+    raise TemporaryStorageError("the disk is full")
+
+
+def test_a_send_fails_while_its_backlog_cannot_be_written_and_loses_nothing(
+    queue: MessageQueue[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(MAX_BLOCK_MESSAGES):
+        queue.send(str(number), number)
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredContent, "create", fail_storage)
+        with pytest.raises(TemporaryStorageError):
+            queue.send("refused", -1)
+    queue.send("last", MAX_BLOCK_MESSAGES)
+    assert queue.counts() == MessageCounts(MAX_BLOCK_MESSAGES + 1, 0, 0)
+    received = [delivery.payload for delivery in queue.receive(2 * MAX_BLOCK_MESSAGES, LONG)]
+    assert received == list(range(MAX_BLOCK_MESSAGES + 1))
+
+
+def test_a_receive_returns_what_it_has_claimed_when_a_block_cannot_be_read(
+    queue: MessageQueue[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.send("alone", -1, group="alone")
+    for number in range(MAX_BLOCK_MESSAGES + 1):
+        queue.send(str(number), number, group="many")
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredContent, "read", fail_storage)
+        assert [delivery.payload for delivery in queue.receive(10, LONG)] == [-1]
+        with pytest.raises(TemporaryStorageError):
+            queue.receive(10, LONG)
+    assert queue.counts() == MessageCounts(MAX_BLOCK_MESSAGES + 1, 1, 0)
+    assert [delivery.payload for delivery in queue.receive(2, LONG)] == [0, 1]
+
+
+def test_a_dead_letter_that_cannot_be_stored_stays_in_its_queue(queue: MessageQueue[str]) -> None:
+    letters = list[str]()
+    queue.send("0", "m")
+    queue.receive(1, 0)
+    assert queue.receive(1, LONG, max_receive_count=1, on_dead_letter=fail_storage) == []
+    assert queue.counts() == MessageCounts(1, 0, 0)
+    queue.receive(1, LONG, max_receive_count=1, on_dead_letter=lambda letter: letters.append(letter.payload))
+    assert (letters, queue.counts()) == (["m"], MessageCounts(0, 0, 0))
 
 
 class Body:

@@ -128,7 +128,7 @@ class RecordedCloud:
     def _change_message(self, number: int, name: str) -> None:
         queue = {"QueueUrl": f"http://127.0.0.1:5000/{ACCOUNT}/{name}"}
         if (found := sqs_backends[ACCOUNT][REGION].queues.get(name)) is not None:
-            receipts = [entry.receipt for entry in found.store._entries.values() if entry.receipt]
+            receipts = [entry.receipt for entry in found.store.messages() if entry.receipt]
         else:
             receipts = []
         handle = {"ReceiptHandle": receipts[0] if receipts else "none"}
@@ -161,14 +161,9 @@ class RecordedCloud:
             "items": sorted(items, key=lambda item: item["pk"]["S"]),
             "time to live": self.call("dynamodb", "DescribeTimeToLive", TableName="t").json,
             "messages": {
-                (name, message_id): (
-                    entry.payload.body,
-                    str(entry.payload.message_attributes),
-                    entry.receipt,
-                    entry.state,
-                )
+                (name, entry.message_id): (entry.payload, entry.receipt, entry.state)
                 for name, queue in queues.items()
-                for message_id, entry in queue.store._entries.items()
+                for entry in queue.store.messages()
             },
             "queues": {name: (queue.visibility_timeout, queue.tags) for name, queue in queues.items()},
         }

@@ -15,6 +15,8 @@ from localcloud import temporary
 from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
+from localcloud.sqs.fair_order import MEMORY_MESSAGES, StoredMessage
+from localcloud.sqs.queues import MessageQueue
 from localcloud.temporary import (
     BLOCK_BYTES,
     LARGE_BYTES,
@@ -220,6 +222,25 @@ def test_a_table_with_numbers_as_keys_is_sorted_by_their_values(moto: ClientPair
         ExpressionAttributeValues=values,
     )
     assert [item["sk"] for item in found.json["Items"]] == [{"N": "9"}, {"N": "10"}]
+
+
+@pytest.mark.parametrize("tenants", [1, 4, 100])
+def test_memory_holds_a_bounded_number_of_the_messages_of_a_backlog(tenants: int) -> None:
+    queue: MessageQueue[int] = MessageQueue()
+    messages, before, stored = 20_000, rows("contents"), objects_of(StoredMessage)
+    for number in range(messages):
+        queue.send(str(number), number, group=str(number % tenants))
+    assert objects_of(StoredMessage) <= stored + MEMORY_MESSAGES
+    assert rows("contents") > before
+    received = list[int]()
+    while deliveries := queue.receive(10, 60):
+        received += [delivery.payload for delivery in deliveries]
+        for delivery in deliveries:
+            queue.delete(delivery.receipt_handle)
+        if len(received) == messages // 2:
+            assert objects_of(StoredMessage) <= stored + 2 * MEMORY_MESSAGES
+    assert sorted(received) == list(range(messages))
+    assert rows("contents") == before
 
 
 def test_a_disk_that_fails_is_reported_before_the_error_is_raised() -> None:
