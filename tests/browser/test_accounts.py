@@ -425,7 +425,7 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     headers = {"Origin": sign_in_system.url, "X-CSRF-Token": token}
     made = page.request.post("/api/v1/jobs", data={"name": "holiday"}, headers=headers).json()
     page.goto(made["links"]["page"])
-    page.locator("#more > summary").click()
+    page.locator("[popovertarget=actions]").click()
     page.get_by_text("Notify me").click()
     page.get_by_label(re.compile("In this browser")).check()
     page.get_by_label(re.compile("By e-mail")).check()
@@ -445,7 +445,7 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     assert [mail.content.splitlines()[0] for mail in mails] == ["Job done: holiday"]
     assert made["links"]["page"] in mails[0].content
     page.reload()
-    page.locator("#more > summary").click()
+    page.locator("[popovertarget=actions]").click()
     page.get_by_text("Notify me").click()
     expect(page.locator("#notify")).to_contain_text(f"E-mail sent: {email}")
 
@@ -476,7 +476,7 @@ def test_the_border_of_doubt_and_the_time_to_finish_by_are_chosen_with_the_image
     expect(page.locator("#unlikely")).to_have_text(
         re.compile("unsure about most of the images: their scores are below")
     )
-    page.locator("#details summary").click()
+    page.locator("[popovertarget=details]").click()
     expect(page.locator("#details")).to_contain_text(f"Finish by{by:%Y-%m-%d %H:%M}:00 UTC")
     assert faults_of(page) == []
     page.get_by_label("Unsure below, in percent").fill("2.5")

@@ -183,7 +183,7 @@ def test_a_file_of_true_labels_fills_the_confusion_matrix_which_filters_the_list
     page.get_by_role("link", name="All 6").click()
     expect(page.locator(".tile .filename")).to_have_count(6)
     expect(page.locator("#review-filter")).to_be_hidden()
-    page.locator("#more > summary").click()
+    page.locator("[popovertarget=actions]").click()
     page.get_by_role("link", name="Accuracy and true labels").click()
     page.get_by_role("button", name="Use folder names as true labels").click()
     expect(page.locator("#truth-outcome")).to_contain_text("2 true labels set. 4 without a label.")
@@ -202,7 +202,7 @@ def test_labels_are_reviewed_without_javascript(page: Page, answered: Callable[.
     expect(page.locator(".truth-now")).to_have_text("Accepted: cat")
     page.get_by_role("link", name="Back to").click()
     expect(page.locator(".truth-mark")).to_have_text("✓ accepted")
-    page.locator("#more > summary").click()
+    page.locator("[popovertarget=actions]").click()
     page.get_by_role("link", name="Accuracy and true labels").click()
     page.get_by_label("True labels as CSV").set_input_files(
         {"name": "truth.csv", "mimeType": "text/csv", "buffer": b"b.jpg,dog\n"}

@@ -226,7 +226,7 @@ def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api
             ways["command"] = by_command(own_system, name, tmp_path / name)
             ways["page"] = by_page(page, api, name, tmp_path / name)
         if name == NAMED:
-            page.locator("#details > summary").click()
+            page.locator("[popovertarget=details]").click()
             page.get_by_role("link", name=NAMED).click()
             expect(page.get_by_role("heading", level=1)).to_have_text(f"Model · {NAMED}")
             expect(page.locator("#classes")).to_contain_text(LABELS[0])
@@ -289,7 +289,7 @@ def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_comman
     assert {each["filename"]: (each["label"], each["score"]) for each in found} == answers
     assert {(len(each["top"]), each["possible_labels"]) for each in found} == {(5, 40)}
     page.goto(f"/jobs/{job_id}")
-    page.locator("#details > summary").click()
+    page.locator("[popovertarget=details]").click()
     page.get_by_text("40 labels can occur").click()
     expect(page.locator("#details bdi", has_text=re.compile(f"^{re.escape(names[0])}$"))).to_be_visible()
     page.goto(f"/jobs/{job_id}/images/{found[0]['image_id']}")

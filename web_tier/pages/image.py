@@ -28,7 +28,7 @@ from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import known_id, known_ref
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
-from web_tier.pages.job import job_page_after
+from web_tier.pages.job import IMAGE_RETRY_NOTES, job_page_after
 from web_tier.results.query import ImageResult, is_final, results_page
 from web_tier.results.services import current_result_services
 from web_tier.results.thumbnails import PREVIEW, TILE, NoThumbnailError
@@ -42,16 +42,6 @@ PICTURE_CANDIDATES = 20
 
 THUMBNAIL_SECONDS = 3_600
 """How long a browser caches a thumbnail; the image at an address never changes."""
-
-RETRY_NOTES = {
-    "sent": "Requested again: a worker will try it once more.",
-    "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
-    "refused": "The queue did not take it just now: try again in a moment.",
-    "final": "This file cannot be classified, so it would fail again: upload another one.",
-    "running": "It is being tried again already.",
-}
-"""Message for each outcome of a retry."""
-
 
 CLOCK_RESOLUTION = timedelta(milliseconds=2)
 """SQS and the ids of images have whole milliseconds, so their times may be out of order by this much."""
@@ -94,7 +84,7 @@ def image_page(job_id: str, image_id: str) -> str:
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
-        note=RETRY_NOTES.get(request.args.get("retried", "")),
+        note=IMAGE_RETRY_NOTES.get(request.args.get("retried", "")),
         classes=labels.labels,
     )
 

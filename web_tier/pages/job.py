@@ -77,7 +77,7 @@ MAX_SHARED = 50
 MAX_SELECTED = 100
 """Jobs that one request cancels or deletes."""
 
-IMAGES_PER_PAGE = 100
+IMAGES_PER_PAGE = 24
 MAX_PAGES = 1_000
 
 STATES: Final[tuple[FilterState, ...]] = (*get_args(ImageState), UNSURE)
@@ -108,6 +108,16 @@ _RETRY_NOTES: Final = {
     "running": "{count} being tried again already",
 }
 """Text for the images that were not requested again, by the query parameter with their number."""
+
+IMAGE_RETRY_NOTES: Final = {
+    "sent": "Requested again: a worker will try it once more.",
+    "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
+    "refused": "The queue did not take it just now: try again in a moment.",
+    "final": "This file cannot be classified, so it would fail again: upload another one.",
+    "running": "It is being tried again already.",
+    "not_failed": "It has not failed, so there is nothing to try again.",
+}
+"""Text for each outcome of a retry of one image."""
 
 MAX_CURSOR_CHARACTERS = 60
 SECONDS_PER_DAY = 86_400
@@ -178,17 +188,15 @@ def _status(jobs: UserJobs, job_id: str) -> JobStatus | None:
 
 @dataclass(frozen=True, slots=True)
 class JobPageQuery:
-    """The query of a job page's address: which images, in which order, in which view.
+    """The query of a job page's address: which images, in which order.
 
     Attributes:
         filter: the filter of the images.
         sort: one of the `ORDERS`, or empty for the order of the upload.
-        view: `grid` or `table`.
     """
 
     filter: ResultsFilter
     sort: str
-    view: str
 
     @classmethod
     def of_request(cls) -> "JobPageQuery":
@@ -205,7 +213,7 @@ class JobPageQuery:
             is_correct=_BOOLEANS.get(args.get("correct", "")),
             is_reviewed=_BOOLEANS.get(args.get("reviewed", "")),
         )
-        return cls(wanted, args.get("sort", ""), "table" if args.get("view") == "table" else "grid")
+        return cls(wanted, args.get("sort", ""))
 
     @property
     def api_parameters(self) -> dict[str, str]:
@@ -225,7 +233,7 @@ class JobPageQuery:
         wanted = self.filter
         own = {"state": wanted.state, "label": wanted.label, "q": wanted.filename, "sort": self.sort}
         own |= {"from": percent_text(wanted.min_score), "to": percent_text(wanted.max_score)}
-        own |= {"view": None if self.view == "grid" else self.view, "truth": wanted.truth, **self._booleans}
+        own |= {"truth": wanted.truth, **self._booleans}
         return {name: value for name, value in (own | changes).items() if value}
 
 
@@ -434,6 +442,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
         for_viewer=view.share is not None,
         view=view,
         max_labels=MAX_LABELS,
+        retry_notes=IMAGE_RETRY_NOTES,
         job=job,
         model=view.page.found.model or job.model,
         possible_labels=current_result_services().possible_labels(job),

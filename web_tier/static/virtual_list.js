@@ -25,18 +25,19 @@ const SETTLE_MS = 120;
 
 export class VirtualList {
     /**
-     * @param {HTMLElement} container - holds the items: a list or the body of a table. Only the page scrolls.
+     * @param {HTMLElement} container - the list that holds the items. Only the page scrolls.
      * @param {ItemRenderer} renderer
+     * @param {Map<string, HTMLElement>} [elements] - items that the list has already, by the ids of their entries.
      */
-    constructor(container, renderer) {
+    constructor(container, renderer, elements = new Map()) {
         this.container = container;
         this.renderer = renderer;
         this.rows = [];
-        this.elements = new Map(); // id → element in the page
-        this.isTable = container.matches("tbody");
+        this.elements = elements; // id → element in the page
         this.topSpacer = this.#createSpacer();
         this.bottomSpacer = this.#createSpacer();
-        container.replaceChildren(this.topSpacer, this.bottomSpacer);
+        container.prepend(this.topSpacer);
+        container.append(this.bottomSpacer);
         this.abort = new AbortController();
         addEventListener("scroll", () => this.scheduleDraw(), { passive: true, signal: this.abort.signal });
         this.observer = new ResizeObserver(() => this.#onResize());
@@ -46,7 +47,7 @@ export class VirtualList {
 
     /** An element that takes the place of the items that are not drawn. */
     #createSpacer() {
-        const spacer = document.createElement(this.isTable ? "tr" : "li");
+        const spacer = document.createElement("li");
         spacer.className = "space";
         spacer.setAttribute("aria-hidden", "true");
         return spacer;
@@ -57,11 +58,6 @@ export class VirtualList {
         this.abort.abort();
         this.observer.disconnect();
         clearTimeout(this.pictureTimer);
-    }
-
-    close() {
-        this.stop();
-        cancelPictures(this.container);
     }
 
     /** @param {Entry[]} rows - all entries of the list, in order. */
@@ -142,11 +138,11 @@ export class VirtualList {
             }
         }
         this.pictureTimer ??= setTimeout(() => this.#loadPictures(), SETTLE_MS);
-        let next = this.topSpacer.nextSibling;
+        let next = this.topSpacer.nextElementSibling;
         for (const [index, row] of rows.entries()) {
             const element = this.#updatedElement(row);
-            if (!this.isTable) setPlace(element, first + index + 1, this.rows.length);
-            if (element === next) next = next.nextSibling;
+            setPlace(element, first + index + 1, this.rows.length);
+            if (element === next) next = next.nextElementSibling;
             else this.container.insertBefore(element, next);
         }
     }

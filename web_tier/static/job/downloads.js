@@ -32,16 +32,3 @@ export function showDownloads(query, shown, total) {
         if (link.href !== address.href) link.href = address.href;
     }
 }
-
-// The menus of the page close when the user does something else.
-for (const each of document.querySelectorAll("details.menu")) {
-    document.addEventListener("click", ({ target }) => {
-        if (!each.contains(target) || target.closest("a")) each.open = false;
-    });
-    each.addEventListener("keydown", (event) => {
-        if (event.key !== "Escape" || !each.open) return;
-        event.preventDefault(); // an open image stays open
-        each.open = false;
-        each.querySelector("summary").focus();
-    });
-}

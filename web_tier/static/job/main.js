@@ -9,7 +9,7 @@ import { showDownloads } from "./downloads.js";
 import { Facets, foundSentence } from "./facets.js";
 import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
-import { gridItems, markOpened, tableItems } from "./items.js";
+import { adoptTile, createTile, markOpened, updateTile } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
 import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
@@ -34,7 +34,7 @@ const CHECK_INTERVAL_MS = 10_000;
 const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", truth: "", correct: "", reviewed: "" };
 
 /**
- * The filters, the order and the view of the list, and the open image; the page's URL has them as parameters.
+ * The filters and the order of the list, and the open image; the page's URL has them as parameters.
  *
  * @typedef {object} Query
  * @property {string} state - "done", "failed", "waiting", "unsure", or empty for all.
@@ -43,7 +43,6 @@ const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", trut
  * @property {number | null} high - highest score, in percent.
  * @property {string} name - a part of the file name.
  * @property {string} sort - see orders.js.
- * @property {string} view - "grid" or "table".
  * @property {string} truth - true label, or empty for all.
  * @property {string} correct - "true" or "false": whether the label is the true one; empty for all.
  * @property {string} reviewed - "true" or "false": whether there is a true label; empty for all.
@@ -51,7 +50,6 @@ const NO_FILTERS = { state: "", label: "", low: null, high: null, name: "", trut
  */
 
 const job = document.getElementById("job").dataset;
-const isShared = "shared" in job; // by another user: nothing can be changed
 const base = `/jobs/${job.job}`;
 const filters = document.getElementById("filters");
 const announcement = document.getElementById("announcement");
@@ -80,7 +78,6 @@ function queryFromUrl() {
         high: parsePercent(param("to")),
         name: param("q"),
         sort: param("sort"),
-        view: param("view") === "table" ? "table" : "grid",
         truth: param("truth"),
         correct: BOOLEANS.includes(param("correct")) ? param("correct") : "",
         reviewed: BOOLEANS.includes(param("reviewed")) ? param("reviewed") : "",
@@ -95,8 +92,7 @@ function parsePercent(text) {
 
 function queryUrl() {
     const { state, label, low, high, name: q, sort, truth, correct, reviewed, image } = query;
-    const view = query.view === "table" ? "table" : "";
-    const values = { state, label, from: low, to: high, q, sort, view, truth, correct, reviewed, image };
+    const values = { state, label, from: low, to: high, q, sort, truth, correct, reviewed, image };
     const params = new URLSearchParams();
     for (const [name, value] of Object.entries(values)) if (value || value === 0) params.set(name, value);
     return params.size ? `${base}?${params}` : base;
@@ -113,12 +109,8 @@ function refresh() {
     const startedAt = performance.now();
     selectedRows = rows.select(query);
     places = new Map(selectedRows.map((row, index) => [row.id, index]));
-    const focused = list ? null : document.activeElement?.closest("#list a.open"); // of the list that the server rendered
-    const isFirst = list === null;
     list ??= createList();
     list.show(selectedRows);
-    if (isFirst) list.draw(); // in the frame in which the former list goes
-    if (focused) reveal(idOf(focused))?.focus({ preventScroll: true });
     if (shownSize === rows.size) showNumbers();
     else showFigures();
     document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.size;
@@ -155,35 +147,23 @@ function showListNotes(shown, total) {
     document.getElementById("shown").textContent = shown === total ? "" : countText;
 }
 
-/** Return the id of the image of an element in the list. */
-function idOf(element) {
-    return element.closest(".tile, .image-row").querySelector("a.open").pathname.split("/").pop();
-}
-
 function createList() {
-    const renderer = query.view === "table" ? tableItems(base) : gridItems(base);
-    const { createItem, update } = renderer;
-    const parent = document.getElementById("list");
-    // The pictures that the list of the server has loaded, or begins to load, move into this one.
-    const pictures = new Map([...parent.querySelectorAll("img[src]")].map((picture) => [idOf(picture), picture]));
-    renderer.createItem = (row) => {
-        const element = createItem(row);
-        const picture = pictures.get(row.id);
-        const isBroken = picture?.complete && !picture.naturalWidth;
-        if (picture && !isBroken) element.querySelector("img").replaceWith(picture);
-        pictures.delete(row.id);
-        markOpened(element, row.id === query.image);
-        return element;
-    };
-    renderer.requestPicture = ({ item }) => item && adding.requestPicture(item);
-    renderer.update = (element, row) => {
-        update(element, row);
-        if (!row.item) review.decorate(element, row);
-    };
-    const { root, list: container } = renderer.createContainer();
-    parent.replaceChildren(root);
+    const container = document.getElementById("list");
+    const tiles = [...container.querySelectorAll(".tile")].map(adoptTile); // that the server has rendered
     document.getElementById("pager").hidden = true;
-    return new VirtualList(container, renderer);
+    return new VirtualList(
+        container,
+        {
+            createItem: (row) => createTile(base, row),
+            update(element, row) {
+                updateTile(element, row);
+                review.decorate(element, row);
+                markOpened(element, row.id === query.image);
+            },
+            requestPicture: ({ item }) => item && adding.requestPicture(item),
+        },
+        new Map(tiles.map((tile) => [tile.querySelector("a.open").dataset.id, tile])),
+    );
 }
 
 /**
@@ -207,12 +187,8 @@ function navigateTyping(field, changes) {
 }
 
 function showChange(before) {
-    const { image, view, ...filter } = query;
-    if (view !== before.view) {
-        list?.close();
-        list = null;
-    }
-    if (view !== before.view || Object.entries(filter).some(([name, value]) => before[name] !== value)) {
+    const { image, ...filter } = query;
+    if (Object.entries(filter).some(([name, value]) => before[name] !== value)) {
         showQuery();
         refresh();
     }
@@ -273,16 +249,13 @@ function leave() {
     location.reload();
 }
 
-function markCurrent(elements, isCurrent) {
-    for (const element of elements) element.ariaCurrent = isCurrent(element.dataset) ? "true" : null;
-}
-
 /** Show the query in the filters. */
 function showQuery() {
     const isFiltered = Object.entries(NO_FILTERS).some(([name, value]) => query[name] !== value);
-    const isCurrent = { "": !isFiltered, [query.state || "none"]: true };
-    markCurrent(filters.querySelectorAll("[data-state]"), ({ state }) => isCurrent[state] === true);
-    markCurrent(filters.querySelectorAll("[data-view]"), ({ view }) => view === query.view);
+    for (const link of filters.querySelectorAll("[data-state]")) {
+        const { state } = link.dataset;
+        link.ariaCurrent = (state ? state === query.state : !isFiltered) ? "true" : null;
+    }
     const { sort, from, to, q } = filters.elements;
     if (q.value.trim() !== query.name) q.value = query.name;
     for (const [field, value] of [[from, query.low], [to, query.high]]) {
@@ -306,8 +279,7 @@ function reveal(id) {
 
 /** Go to the image that is `step` places after the open or focused one; false if there is none. */
 function move(step) {
-    const focusedId = document.activeElement?.closest("#list a.open")?.dataset.id;
-    const id = query.image || focusedId || lastId;
+    const id = query.image || page.focusedId || lastId;
     const next = places.has(id) ? neighbour(id, step) : selectedRows[0];
     if (!next || next.item) return false;
     lastId = next.id;
@@ -322,25 +294,54 @@ function merge(updates) {
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
 }
 
-const facets = new Facets(
-    (label) => navigate({ label: query.label === label ? "" : label }),
-    (name) => navigate({ name: query.name === name ? "" : name }),
-);
-const viewer = new Viewer(base, {
-    neighbour,
+/** @typedef {typeof page} JobPage - the page, as the viewer, the review and the keys see it. */
+const page = {
+    base,
+    rows,
+    query,
+    isShared: "shared" in job, // by another user: nothing can be changed
+    /** The images that match the filters, in their order. */
+    get shown() {
+        return selectedRows.filter((row) => !row.item);
+    },
+    get list() {
+        return list;
+    },
+    /** The id of the image in the list that has the focus, or undefined. */
+    get focusedId() {
+        return document.activeElement?.closest(".tile")?.querySelector("a.open").dataset.id;
+    },
+    get isReviewing() {
+        return review.queue !== null;
+    },
+    /** Whether the open image covers the list. */
+    get isCovered() {
+        return query.image !== "" && !viewer.isBeside;
+    },
+    /** Return the place of an image in the list in words. */
     position(id) {
         const place = 1 + (review.queue ? review.queue.indexOf(id) : (places.get(id) ?? -1));
         return place ? `${formatCount(place)} of ${formatCount((review.queue ?? selectedRows).length)}` : "";
     },
-    isReviewing: () => review.queue !== null,
-    onStep(step) {
-        const next = neighbour(query.image, step);
-        if (!next) return;
-        reveal(next.id);
-        openImage(next.id);
+    open(id) {
+        reveal(id);
+        if (id === query.image) viewer.place();
+        else openImage(id);
     },
-    onClose: closeImage,
-});
+    close: closeImage,
+    merge(updates) {
+        merge(updates);
+        refresh();
+    },
+    move,
+    navigate,
+    neighbour,
+};
+const facets = new Facets(
+    (label) => navigate({ label: query.label === label ? "" : label }),
+    (name) => navigate({ name: query.name === name ? "" : name }),
+);
+const viewer = new Viewer(page);
 const connection = new Connection((isLost) => showState(shownProgress ?? { words: "unknown" }, isLost));
 const feed = new Feed(
     job.job,
@@ -360,12 +361,11 @@ const feed = new Feed(
 );
 
 filters.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-view], [data-state]");
+    const link = event.target.closest("[data-state]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    const { view, state } = link.dataset;
-    if (view) navigate({ view });
-    else navigate(state ? { state, low: null, high: null } : NO_FILTERS);
+    const { state } = link.dataset;
+    navigate(state ? { state, low: null, high: null } : NO_FILTERS);
 });
 filters.elements.sort.addEventListener("change", ({ target }) => navigate({ sort: target.value }));
 filters.elements.q.addEventListener("input", ({ target }) => navigateTyping("q", { name: target.value.trim() }));
@@ -388,33 +388,9 @@ document.getElementById("list").addEventListener("click", (event) => {
     if (link.dataset.id !== query.image) openImage(link.dataset.id);
     else if (event.detail === 0) viewer.focus(); // by the keyboard
 });
-listenForListKeys({
-    hasImage: () => query.image !== "",
-    isOverList: () => query.image !== "" && !viewer.isBeside,
-    columns: () => list?.columns ?? 1,
-    move,
-    close: closeImage,
-});
+listenForListKeys(page);
 
-const review = new Review(base, {
-    isReadOnly: isShared,
-    rows,
-    shown: () => selectedRows.filter((row) => !row.item),
-    openedId: () => query.image,
-    focusedId: () => document.activeElement?.closest(".tile, .image-row")?.querySelector("a.open").dataset.id,
-    elements: () => list?.elements ?? new Map(),
-    open(id) {
-        reveal(id);
-        if (id === query.image) viewer.place();
-        else openImage(id);
-    },
-    close: closeImage,
-    merge(updates) {
-        merge(updates);
-        refresh();
-    },
-    navigate,
-});
+const review = new Review(page);
 
 interceptRetryForms(base, (id) => {
     const row = rows.byId.get(id);
@@ -483,4 +459,4 @@ listenForSizes(() => list?.resized());
 showQuery();
 if (query.image) viewer.show(query.image);
 feed.follow(job.followRetry === "true" ? RETRY_FOLLOW_MS : 0);
-if (isShared) setInterval(() => feed.hasEnded && !document.hidden && feed.checkEnded(), CHECK_INTERVAL_MS);
+if (page.isShared) setInterval(() => feed.hasEnded && !document.hidden && feed.checkEnded(), CHECK_INTERVAL_MS);

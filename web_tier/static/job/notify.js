@@ -51,7 +51,8 @@ function show({ done, failed }) {
 
 // The form has been saved: show what was saved. A reload does not open the menu again.
 if (location.hash === "#notify") {
-    menu.open = menu.parentElement.closest("details").open = true;
+    menu.open = true;
+    document.querySelector("[popovertarget=actions]").click(); // so that the card is below its button
     history.replaceState(history.state, "", location.pathname + location.search);
 }
 if ("Notification" in window) {

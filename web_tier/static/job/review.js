@@ -12,20 +12,6 @@ const ACCURACY_DELAY_MS = 1_000;
 /** A message goes after this long, unless the user points at it or its button has the focus. */
 const MESSAGE_MS = 10_000;
 
-/**
- * @typedef {object} ReviewList
- * @property {boolean} isReadOnly - whether the user may change no label.
- * @property {Rows} rows
- * @property {() => Row[]} shown - returns the rows that match the filters, in their order.
- * @property {() => string} openedId - returns the id of the open image, or an empty string.
- * @property {() => string | undefined} focusedId - returns the id of the image in the list that has the focus.
- * @property {() => Map<string, HTMLElement>} elements - returns the drawn items by id.
- * @property {(id: string) => void} open - opens an image.
- * @property {(updates: Partial<Row>[]) => void} merge - changes rows and draws them.
- * @property {() => void} close - closes the open image.
- * @property {(changes: Partial<Query>) => void} navigate - changes the filters.
- */
-
 export class Review {
     #selected = new Set();
     #lastPicked = null; // id; Shift selects from it on
@@ -35,16 +21,11 @@ export class Review {
     /** Ids of the images that the user reviews one by one, in order, or null. */
     queue = null;
 
-    /**
-     * @param {string} base - the job's path.
-     * @param {ReviewList} list
-     */
-    constructor(base, list) {
-        this.base = base;
-        this.list = list;
+    /** @param {JobPage} page - see main.js. */
+    constructor(page) {
+        this.page = page;
         this.note = document.getElementById("review-note");
         this.bar = document.getElementById("selection");
-        this.pickTemplate = document.getElementById("pick-template").content.firstElementChild;
         this.note.querySelector("button").addEventListener("click", () => this.#undo());
         document.addEventListener("submit", (event) => this.#onSubmit(event));
         document.getElementById("list").addEventListener("click", (event) => this.#onPick(event));
@@ -57,7 +38,7 @@ export class Review {
         this.bar.querySelector("[data-accept]").addEventListener("click", () => this.#acceptSelected());
         this.bar.querySelector("[data-all]").addEventListener("click", () => this.#selectShown());
         this.bar.querySelector("[data-clear]").addEventListener("click", () => this.#clearSelection());
-        if (!list.isReadOnly) this.#listenForKeys();
+        if (!page.isShared) this.#listenForKeys();
     }
 
     #listenForKeys() {
@@ -75,14 +56,8 @@ export class Review {
 
     // Items of the list
 
-    /** Show the checkbox and the mark of an item; `_review.html` has the same mark. */
+    /** Show whether an item is selected, and the mark of its true label, as `_review.html` does. */
     decorate(element, row) {
-        let pick = element.querySelector(".pick");
-        if (!pick) {
-            pick = this.pickTemplate.cloneNode(true);
-            pick.firstElementChild.setAttribute("aria-label", `Select ${row.name}`);
-            (element.querySelector("td") ?? element).prepend(pick);
-        }
         this.#showPicked(element, row.id);
         element.querySelector(".truth-mark")?.remove();
         if (!row.truth) return;
@@ -91,7 +66,7 @@ export class Review {
         mark.className = `truth-mark ${isAccepted ? "accepted" : "corrected"}`;
         mark.title = `True label: ${row.truth}`;
         mark.textContent = isAccepted ? "✓ accepted" : `✎ ${row.truth}`;
-        (element.querySelector("td.state") ?? element).append(mark);
+        element.append(mark);
     }
 
     #onPick(event) {
@@ -104,7 +79,7 @@ export class Review {
     }
 
     #range(from, to) {
-        const shown = this.list.shown();
+        const shown = this.page.shown;
         const [first, last] = [from, to].map((id) => shown.findIndex((row) => row.id === id)).sort((a, b) => a - b);
         return first < 0 ? [to] : shown.slice(first, last + 1).map((row) => row.id);
     }
@@ -118,7 +93,7 @@ export class Review {
     }
 
     #selectShown() {
-        this.#select(this.list.shown().map((row) => row.id), true);
+        this.#select(this.page.shown.map((row) => row.id), true);
     }
 
     #clearSelection() {
@@ -128,7 +103,7 @@ export class Review {
     }
 
     #toggleCurrent() {
-        const id = this.list.openedId() || this.list.focusedId();
+        const id = this.page.query.image || this.page.focusedId;
         if (!id) return false;
         this.#select([id], !this.#selected.has(id));
         this.#lastPicked = id;
@@ -136,7 +111,7 @@ export class Review {
 
     /** Show which images are selected. Images that the filters hide stay selected. */
     updateSelection() {
-        for (const [id, element] of this.list.elements()) this.#showPicked(element, id);
+        for (const [id, element] of this.page.list?.elements ?? []) this.#showPicked(element, id);
         const acceptable = this.#acceptable().length;
         const accept = this.bar.querySelector("[data-accept]");
         this.bar.hidden = this.#selected.size === 0;
@@ -146,23 +121,22 @@ export class Review {
         accept.disabled = acceptable === 0;
     }
 
-    /** Show whether an item is selected. A file that is being sent has no checkbox yet. */
     #showPicked(element, id) {
         const input = element.querySelector(".pick input");
-        if (input) input.checked = this.#selected.has(id);
+        if (input) input.checked = this.#selected.has(id); // a file that is being sent has none yet
         element.classList.toggle("picked", this.#selected.has(id));
     }
 
     #acceptable() {
-        return [...this.#selected].filter((id) => this.list.rows.byId.get(id)?.label !== undefined);
+        return [...this.#selected].filter((id) => this.page.rows.byId.get(id)?.label !== undefined);
     }
 
     // Decisions
 
     #accept() {
         if (this.#selected.size) return this.#acceptSelected();
-        const id = this.list.openedId() || this.list.focusedId();
-        const label = this.list.rows.byId.get(id)?.label;
+        const id = this.page.query.image || this.page.focusedId;
+        const label = this.page.rows.byId.get(id)?.label;
         if (label === undefined) return false;
         this.#decide(id, label);
     }
@@ -170,12 +144,12 @@ export class Review {
     #acceptSelected() {
         const ids = this.#acceptable();
         if (!ids.length) return false;
-        this.#set(new Map(ids.map((id) => [id, this.list.rows.byId.get(id).label])), `Accepted ${plural(ids.length, "label")}.`);
+        this.#set(new Map(ids.map((id) => [id, this.page.rows.byId.get(id).label])), `Accepted ${plural(ids.length, "label")}.`);
         this.#clearSelection();
     }
 
     #choose(number) {
-        const id = this.list.openedId();
+        const id = this.page.query.image;
         const form = document.querySelector("#viewed form.truth-choices");
         const button = form?.querySelectorAll("button")[number - 1];
         if (!button?.value || form.dataset.id !== id) return false; // the page of the image is still being loaded
@@ -184,7 +158,7 @@ export class Review {
 
     /** Set the true label of one image; an empty one removes it. */
     #decide(id, label) {
-        const row = this.list.rows.byId.get(id);
+        const row = this.page.rows.byId.get(id);
         const set = label === row?.label ? `Accepted “${label}”.` : `True label set: “${label}”.`;
         this.#set(new Map([[id, label]]), label ? set : "True label removed.");
         if (this.queue) this.#openNext();
@@ -194,33 +168,33 @@ export class Review {
 
     /** Return the number of unsure images without a true label, of those that the list shows. */
     countUnsure() {
-        return this.list.shown().filter((row) => row.unsure && !row.truth).length;
+        return this.page.shown.filter((row) => row.unsure && !row.truth).length;
     }
 
     /** Review the unsure images, or else all labels, those of the lowest score first. */
     #start() {
-        const open = this.list.shown().filter((row) => row.status === "done" && !row.truth);
+        const open = this.page.shown.filter((row) => row.status === "done" && !row.truth);
         const unsure = open.filter((row) => row.unsure);
         const rows = (unsure.length ? unsure : open).sort((a, b) => a.score - b.score);
         if (!rows.length) return this.#end("All shown labels are reviewed.");
         this.queue = rows.map((row) => row.id);
-        this.list.open(this.queue[0]);
+        this.page.open(this.queue[0]);
         this.#showAccuracy();
     }
 
     /** Open the next image of the review that has no true label; begin a review if there is none. */
     #openNext() {
         if (!this.queue) return this.#start();
-        const at = this.queue.indexOf(this.list.openedId());
+        const at = this.queue.indexOf(this.page.query.image);
         const others = [...this.queue.slice(at + 1), ...this.queue.slice(0, at)];
-        const next = others.find((id) => !this.list.rows.byId.get(id).truth);
-        if (next) this.list.open(next);
+        const next = others.find((id) => !this.page.rows.byId.get(id).truth);
+        if (next) this.page.open(next);
         else this.#end(`You have reviewed all ${plural(this.queue.length, "image")}.`);
     }
 
     #end(text) {
         this.stop();
-        this.list.close();
+        this.page.close();
         this.#say(text, this.#previous !== null);
     }
 
@@ -237,7 +211,7 @@ export class Review {
     }
 
     async #showAccuracy() {
-        const found = await fetchState(`/api/v1${this.base}/evaluation`);
+        const found = await fetchState(`/api/v1${this.page.base}/evaluation`);
         if (!found) return; // the next change reads it
         const { reviewed, correct, accuracy_low: low, accuracy_high: high } = found;
         const interval = `95% interval ${Math.round(100 * low)}–${Math.round(100 * high)}%`;
@@ -250,7 +224,7 @@ export class Review {
         if (!this.#previous) return false;
         const previous = this.#previous;
         this.#set(previous, "Undone.");
-        if (this.queue && previous.size === 1) this.list.open([...previous.keys()][0]);
+        if (this.queue && previous.size === 1) this.page.open([...previous.keys()][0]);
         this.#previous = null;
         this.note.querySelector("button").hidden = true;
     }
@@ -262,7 +236,7 @@ export class Review {
      * @param {string} done - the message for the user.
      */
     async #set(truths, done) {
-        const before = new Map([...truths.keys()].map((id) => [id, this.list.rows.byId.get(id)?.truth ?? ""]));
+        const before = new Map([...truths.keys()].map((id) => [id, this.page.rows.byId.get(id)?.truth ?? ""]));
         this.#show(truths);
         this.#previous = before;
         this.#say(done, true);
@@ -284,15 +258,15 @@ export class Review {
 
     // The viewer may have loaded the page of the image before the server had the change.
     #reloadOpened(truths) {
-        const id = this.list.openedId();
+        const id = this.page.query.image;
         if (!truths.has(id)) return;
-        this.list.rows.byId.get(id).version += 1;
-        this.list.merge([]);
+        this.page.rows.byId.get(id).version += 1;
+        this.page.merge([]);
     }
 
     async #send(entries) {
         try {
-            const response = await fetch(`/api/v1${this.base}/truth`, {
+            const response = await fetch(`/api/v1${this.page.base}/truth`, {
                 method: "PUT",
                 headers: { "Content-Type": "application/json" },
                 body: JSON.stringify({ labels: Object.fromEntries(entries.map(([id, label]) => [id, label || null])) }),
@@ -305,8 +279,8 @@ export class Review {
     }
 
     #show(truths) {
-        const known = [...truths].filter(([id]) => this.list.rows.byId.has(id));
-        this.list.merge(known.map(([id, truth]) => ({ id, status: this.list.rows.byId.get(id).status, truth })));
+        const known = [...truths].filter(([id]) => this.page.rows.byId.has(id));
+        this.page.merge(known.map(([id, truth]) => ({ id, status: this.page.rows.byId.get(id).status, truth })));
     }
 
     #say(text, canUndo = false) {
@@ -330,7 +304,7 @@ export class Review {
 
     #onSubmit(event) {
         const form = event.target;
-        if (form.matches("form.truth") && this.list.rows.byId.has(form.dataset.id)) {
+        if (form.matches("form.truth") && this.page.rows.byId.has(form.dataset.id)) {
             event.preventDefault();
             const label = cleaned(event.submitter?.value || form.querySelector("input[name=label]")?.value || "");
             // The page of the image is loaded again, without the button that has the focus.
@@ -351,7 +325,7 @@ export class Review {
         const link = event.target.closest("a");
         if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();
-        this.list.navigate({ truth: "", correct: "", reviewed: "" });
+        this.page.navigate({ truth: "", correct: "", reviewed: "" });
     }
 
     /** @param {Query} query */
@@ -367,5 +341,5 @@ export class Review {
     }
 }
 
-const idOf = (element) => element.closest(".tile, .image-row").querySelector("a.open").dataset.id;
+const idOf = (element) => element.closest(".tile").querySelector("a.open").dataset.id;
 const cleaned = (text) => text.trim().replace(/\s+/g, " ");

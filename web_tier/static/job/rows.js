@@ -2,13 +2,6 @@
 
 import { compareNames, ORDERS } from "./orders.js";
 
-/** Return how the system retried an image and why, one line each, as `ImageRow.retries` of job_snapshot.py does. */
-export function retriesText({ tries, again }) {
-    const received = tries ? `Tried ${tries} times: a worker failed` : "";
-    const requested = again ? `Requested again${again > 1 ? ` ×${again}` : ""}: presumed lost` : "";
-    return [received, requested].filter(Boolean).join("\n");
-}
-
 // The id of an image with a place that the upload chose: the time of its job, then the place (core/ids.py), in base 32.
 const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const TIME_DIGITS = 10;
@@ -132,10 +125,6 @@ export class Rows {
             this.files.set(position, added);
             this.#append(added);
         }
-    }
-
-    hasPosition(position) {
-        return this.positions.has(position);
     }
 
     #append(row) {

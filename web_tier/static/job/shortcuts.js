@@ -25,7 +25,7 @@ export function addShortcut(shortcut) {
 
 document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    if (event.target.closest(FIELDS) || document.querySelector("dialog:modal:not(#viewer)")) return;
+    if (event.target.closest(FIELDS) || document.querySelector("dialog:modal:not(#viewer), :popover-open")) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (!isEnabled && key !== "Escape") return;
     const shortcut = shortcuts.find(({ keys }) => keys.includes(key));

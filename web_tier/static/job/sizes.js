@@ -1,4 +1,4 @@
-// The size of the pictures in the grid, which this browser keeps.
+// The size of the pictures, or one image on each line, which this browser keeps.
 
 import { store, stored } from "../storage.js";
 

@@ -10,44 +10,30 @@ const SETTLE_MS = 80;
 /** Loaded pages of images that are kept: the shown one, its neighbours, and some that were shown before. */
 const MAX_CACHED = 12;
 
-/**
- * @typedef {object} ViewerOptions
- * @property {(id: string, step: number) => Row | undefined} neighbour - returns the row that is `step` places after
- *     an image in the list.
- * @property {(id: string) => string} position - returns the place of an image in the list in words.
- * @property {() => boolean} isReviewing - returns whether the user reviews image after image.
- * @property {(step: number) => void} onStep - called when the user wants another image.
- * @property {() => void} onClose - called when the user wants to close the image.
- */
-
 export class Viewer {
     #pages = new Map(); // id and version of a row → promise of its page
 
-    /**
-     * @param {string} base - the job's path.
-     * @param {ViewerOptions} options
-     */
-    constructor(base, options) {
-        this.base = base;
-        this.options = options;
+    /** @param {JobPage} page - see main.js. */
+    constructor(page) {
+        this.page = page;
         this.dialog = document.getElementById("viewer");
         this.panel = document.getElementById("panel");
         this.detail = document.getElementById("detail");
         this.content = document.getElementById("viewed");
         this.detail.addEventListener("click", (event) => this.#onClick(event));
-        this.dialog.addEventListener("click", ({ target }) => target === this.dialog && options.onClose()); // backdrop
+        this.dialog.addEventListener("click", ({ target }) => target === this.dialog && page.close()); // backdrop
         this.dialog.addEventListener("cancel", (event) => {
             event.preventDefault();
-            options.onClose();
+            page.close();
         });
         // A second Escape closes a dialog even if its cancel event was prevented.
-        this.dialog.addEventListener("close", () => this.id && !this.isBeside && options.onClose());
+        this.dialog.addEventListener("close", () => this.id && !this.isBeside && page.close());
         wide.addEventListener("change", () => this.id && this.place());
     }
 
     /** Whether the image is beside the list, not over it. */
     get isBeside() {
-        return wide.matches && !this.options.isReviewing();
+        return wide.matches && !this.page.isReviewing;
     }
 
     /**
@@ -63,7 +49,7 @@ export class Viewer {
         const isOther = this.id !== id;
         this.id = id;
         this.key = key;
-        document.getElementById("own-page").href = `${this.base}/images/${id}`;
+        document.getElementById("own-page").href = `${this.page.base}/images/${id}`;
         this.place();
         this.updateSteps();
         if (isOther && !this.#pages.has(key)) {
@@ -82,7 +68,7 @@ export class Viewer {
         }
         this.detail.dispatchEvent(new CustomEvent("image-shown", { bubbles: true, detail: { id, row, article } }));
         for (const step of [1, -1]) {
-            const neighbour = this.options.neighbour(id, step);
+            const neighbour = this.page.neighbour(id, step);
             if (neighbour) this.#preload(neighbour);
         }
     }
@@ -103,14 +89,14 @@ export class Viewer {
     updateSteps() {
         if (!this.id) return;
         for (const button of this.detail.querySelectorAll("[data-step]")) {
-            button.disabled = !this.options.neighbour(this.id, Number(button.dataset.step));
+            button.disabled = !this.page.neighbour(this.id, Number(button.dataset.step));
         }
-        document.getElementById("position").textContent = this.options.position(this.id);
+        document.getElementById("position").textContent = this.page.position(this.id);
     }
 
     /** Put the image beside the list or into the dialog, whichever is right now. */
     place() {
-        this.dialog.classList.toggle("reviewing", this.options.isReviewing());
+        this.dialog.classList.toggle("reviewing", this.page.isReviewing);
         const parent = this.isBeside ? this.panel : this.dialog;
         if (this.detail.parentElement !== parent) parent.append(this.detail);
         this.panel.hidden = !this.isBeside;
@@ -134,7 +120,7 @@ export class Viewer {
 
     /** The address of the open image's thumbnail, which the list has loaded. */
     get #thumbnail() {
-        return `${this.base}/images/${this.id}/thumbnail`;
+        return `${this.page.base}/images/${this.id}/thumbnail`;
     }
 
     /** Load the page and the picture of an image that the user may want to see next. */
@@ -154,7 +140,7 @@ export class Viewer {
 
     async #fetchPage(id, key) {
         try {
-            const response = await fetch(`${this.base}/images/${id}`);
+            const response = await fetch(`${this.page.base}/images/${id}`);
             leaveIfOver(response);
             const page = new DOMParser().parseFromString(await response.text(), "text/html");
             const article = page.getElementById("image");
@@ -171,9 +157,10 @@ export class Viewer {
     }
 
     #onClick(event) {
-        const step = event.target.closest("[data-step]");
-        if (step) this.options.onStep(Number(step.dataset.step));
-        else if (event.target.closest("[data-close]")) this.options.onClose();
+        const step = event.target.closest("[data-step]")?.dataset.step;
+        const next = step && this.page.neighbour(this.id, Number(step));
+        if (next) this.page.open(next.id);
+        else if (event.target.closest("[data-close]")) this.page.close();
     }
 }
 

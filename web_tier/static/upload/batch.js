@@ -38,11 +38,6 @@ import { formatCount } from "./format.js";
 const REMOVABLE_STATES = ["checking", "ready"];
 const MAX_NAME_CHARACTERS = 60;
 
-/** The last part of a path. */
-export function baseName(path) {
-    return path.slice(path.lastIndexOf("/") + 1);
-}
-
 /** A time such as `5 Nov 17:09 UTC`: see `short_date` of core/format.py. */
 function shortDate(date) {
     const [, day, month, , time] = date.toUTCString().split(" ");
@@ -190,7 +185,7 @@ export class Batch extends EventTarget {
         const [folder] = this.folders.keys();
         if (this.folders.size === 1 && folder) return cut(folder);
         if (this.total > 1) return `${formatCount(this.total)} images, ${shortDate(new Date())}`;
-        return cut(baseName(first.name).replace(/(?<=.)\.[^.]*$/, ""));
+        return cut(first.name.split("/").at(-1).replace(/(?<=.)\.[^.]*$/, ""));
     }
 
     /** Set the state of up to `maxFiles` ready items of up to `maxBytes` in all, at least one, to `sending`. */

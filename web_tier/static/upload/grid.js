@@ -1,9 +1,9 @@
-// The grid of thumbnails before the job is there.
+// The list of files before their job is there: its tiles are those of the job, with buttons that remove them.
 //
-// The buttons that remove a file are one tab stop: the arrow keys move between them.
+// The buttons are one tab stop: the arrow keys move between them.
 
+import { createTile, updateTile } from "../job/items.js";
 import { VirtualList } from "../virtual_list.js";
-import { baseName } from "./batch.js";
 
 export class Grid extends VirtualList {
     #active; // id of the item with the button that is the tab stop
@@ -13,10 +13,15 @@ export class Grid extends VirtualList {
      * @param {Adding} adding
      */
     constructor(list, adding) {
-        const template = document.getElementById("thumb-template").content.firstElementChild;
+        const button = document.getElementById("remove-template").content.firstElementChild;
         super(list, {
-            createItem: (item) => createTile(template, item),
-            update: updateTile,
+            createItem(item) {
+                const tile = createTile("", rowOf(item));
+                tile.append(button.cloneNode(true));
+                tile.lastElementChild.querySelector("bdi").textContent = item.name;
+                return tile;
+            },
+            update: (tile, item) => updateTile(tile, rowOf(item)),
             requestPicture: (item) => adding.requestPicture(item),
         });
         const { batch } = Object.assign(this, { batch: adding.batch });
@@ -33,7 +38,7 @@ export class Grid extends VirtualList {
 
     /** Return the place of the item with an element; -1 if there is none. */
     #indexOf(element) {
-        const tile = element.closest(".thumb");
+        const tile = element.closest(".tile");
         return this.rows.findIndex(({ id }) => tile && this.elements.get(id) === tile);
     }
 
@@ -75,15 +80,5 @@ export class Grid extends VirtualList {
     }
 }
 
-function createTile(template, { name }) {
-    const tile = template.cloneNode(true);
-    tile.title = name;
-    for (const each of tile.querySelectorAll("bdi")) each.textContent = baseName(name);
-    return tile;
-}
-
-function updateTile(tile, { state, picture }) {
-    tile.className = `thumb ${state}`;
-    tile.classList.toggle("without-picture", picture === null); // as for a TIFF in most browsers
-    if (picture && !tile.querySelector("img[src]")) tile.querySelector("img").src = picture;
-}
+/** Return a file as a row of the list: see ../job/rows.js. */
+const rowOf = (item) => ({ name: item.name, status: "waiting", item });

@@ -12,7 +12,7 @@ const form = document.getElementById("upload");
 const find = (id) => document.getElementById(id);
 const adding = new Adding(find("adding"));
 const { batch, uploader } = adding;
-const grid = new Grid(find("thumbs"), adding);
+const grid = new Grid(find("list"), adding);
 const options = new Options(form, adding);
 
 batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
