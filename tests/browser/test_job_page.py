@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, expect
@@ -1039,12 +1040,15 @@ def test_images_are_drawn_when_what_is_above_the_list_shrinks(
     expect(tiles.nth(20)).to_be_attached()
 
 
-def test_the_choice_of_light_or_dark_is_kept(page: Page) -> None:
+@pytest.mark.parametrize(("preferred", "chosen"), [("light", "dark"), ("dark", "light")])
+def test_the_choice_of_light_or_dark_is_kept(page: Page, preferred: Literal["light", "dark"], chosen: str) -> None:
+    page.emulate_media(color_scheme=preferred)
     page.goto("/jobs")
+    expect(page.locator("html")).to_have_css("color-scheme", "light dark")
     page.get_by_role("button", name="Light or dark").click()
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("html")).to_have_css("color-scheme", chosen)
     page.goto("/fleet")
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("html")).to_have_css("color-scheme", chosen)
 
 
 def test_nothing_moves_for_users_who_want_less_motion(page: Page, write_job: Callable[..., WrittenJob]) -> None:
