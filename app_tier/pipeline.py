@@ -129,9 +129,6 @@ class Pipeline:
     def submit(self, task: Task[None]) -> None:
         """Pass an image to the first stage; if its request has no try left, answer it with a failure."""
         tries = task.delivery.tries
-        # One that a worker gave back may be of a job that was cancelled since its first request was sent.
-        if tries == 1 and not task.delivery.request.refusals:
-            self._cancelled.remember_sent(task.delivery.request.job_id, task.milliseconds["queued"] / 1000)
         if tries > self._max_tries:
             self._refuse(task, crashed_worker(tries - 1))
         else:

@@ -105,9 +105,8 @@ def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = 
 class CancelledJobs:
     """Finds out which jobs are cancelled, by their tombstones in the input bucket; threads may share it.
 
-    Only "not cancelled" is remembered, and only for `RECHECK_SECONDS`, also since the web tier sent a request, which
-    asks before: a retry deletes the tombstone before it sends requests, so an image that is requested after that is
-    never taken for cancelled.
+    Only "not cancelled" is remembered, and only for `RECHECK_SECONDS`: a retry deletes the tombstone before it sends
+    requests, so an image that is requested after that is never taken for cancelled.
     """
 
     def __init__(self, inputs: Bucket, clock: Clock = CLOCK) -> None:
@@ -115,13 +114,6 @@ class CancelledJobs:
         self._checked = RecentDict[str, float](MAX_JOBS)
         self._lock = threading.Lock()
         self._asking = tuple(threading.Lock() for _ in range(LOCKS))
-
-    def remember_sent(self, job_id: str, seconds_ago: float) -> None:
-        """Remember that a job was not cancelled so long ago, when the web tier sent a request of it."""
-        at = self._clock.monotonic() - max(0.0, seconds_ago)
-        with self._lock:
-            if at > self._checked.get(job_id, float("-inf")):
-                self._checked[job_id] = at
 
     def has(self, job_id: str) -> bool:
         """Return whether a job is cancelled, or was not cancelled at most `RECHECK_SECONDS` ago."""

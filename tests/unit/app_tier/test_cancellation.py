@@ -74,19 +74,6 @@ def test_the_period_begins_before_the_read(bucket: CountingBucket) -> None:
     assert len(bucket.asked) == 2
 
 
-def test_a_request_that_was_just_sent_counts_as_an_answer_since_then(
-    jobs: CancelledJobs, bucket: CountingBucket, clock: ManualClock
-) -> None:
-    job_id = new_id()
-    jobs.remember_sent(job_id, RECHECK_SECONDS / 2)
-    jobs.remember_sent(job_id, 100 * RECHECK_SECONDS)
-    jobs.remember_sent(new_id(), RECHECK_SECONDS)
-    bucket.objects[cancelled_key(job_id)] = b""
-    assert not jobs.has(job_id)
-    clock.advance(RECHECK_SECONDS / 2)
-    assert jobs.has(job_id)
-
-
 def test_an_unknown_answer_is_an_error_and_is_not_remembered(jobs: CancelledJobs, bucket: CountingBucket) -> None:
     job_id, error = new_id(), refusal("SlowDown")
     bucket.errors["head"].append(error)

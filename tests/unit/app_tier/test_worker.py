@@ -18,7 +18,6 @@ from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
 from app_tier.pipeline import Services, by_model
 from app_tier.sizing import HostResources, sized
-from app_tier.storage import RECHECK_SECONDS
 from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import parse_config
@@ -155,11 +154,6 @@ class Bench:
     def stored(self, request: RequestMessage) -> Prediction:
         return Prediction.from_json(self.outputs.objects[output_key(request.ref)])
 
-    def age_requests(self, seconds: float) -> None:
-        """Make the requests that wait as old as if they had been sent so much earlier."""
-        for message in self.requests.messages:
-            message.sent_at -= seconds
-
 
 def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[..., Any]:
     def wrapped(*positional: Any, **arguments: Any) -> Any:
@@ -172,7 +166,6 @@ def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[.
 def test_images_of_a_cancelled_job_fail_without_a_fetch_and_others_are_classified() -> None:
     bench = Bench()
     cancelled, gone, other = bench.submit(picture("red"), None, picture("blue"))
-    bench.age_requests(RECHECK_SECONDS)
     for request in (cancelled, gone):
         bench.inputs.objects[cancelled_key(request.job_id)] = b""
     assert bench.run()
@@ -181,27 +174,6 @@ def test_images_of_a_cancelled_job_fail_without_a_fetch_and_others_are_classifie
         assert bench.result(request).timings.fetched is None
     assert bench.result(other).label == "blue"
     assert bench.requests.messages == []
-
-
-def test_the_bucket_is_not_asked_whether_a_job_of_which_a_request_was_just_sent_is_cancelled() -> None:
-    """The web tier has asked: a single image costs no call for it."""
-    bench = Bench()
-    bench.inputs.errors["head"] = [unreachable()]
-    [request] = bench.submit(picture("red"))
-    assert bench.run()
-    assert bench.result(request).label == "red"
-    assert bench.inputs.errors["head"], "not used"
-
-
-@pytest.mark.parametrize("again", [{"crashes": 1}, {"refusals": 1}])
-def test_a_request_that_a_worker_gave_back_says_nothing_about_its_job(again: dict[str, int]) -> None:
-    bench = Bench()
-    [request] = bench.submit(picture("red"))
-    bench.requests.messages.clear()
-    send_requests(bench.requests, [request.model_copy(update=again)])
-    bench.inputs.objects[cancelled_key(request.job_id)] = b""
-    assert bench.run()
-    assert bench.result(request).error == CANCELLED
 
 
 def test_a_label_that_is_stored_stands_although_the_job_was_cancelled() -> None:
@@ -581,7 +553,6 @@ def test_images_of_a_cancelled_job_fail_although_their_model_cannot_be_loaded() 
     bench = Bench(opener=several())
     bench.opener.errors["a"] = [unreachable()]
     [request] = bench.submit(picture("red"), models=[requested("a", A)])
-    bench.age_requests(RECHECK_SECONDS)
     bench.inputs.objects[cancelled_key(request.job_id)] = b""
     assert bench.run()
     assert bench.result(request).error == CANCELLED
