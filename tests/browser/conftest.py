@@ -394,6 +394,14 @@ LONG_FINISHED = 100.0
 Answer = Callable[[ImageRecord, int], ClassificationResult]
 
 
+def expect_live(page: Page) -> None:
+    """Wait until the list of a job is the script's, which answers all keys and clicks from then on.
+
+    Before that, links lead to pages of their own.
+    """
+    expect(page.locator("#list a.open[data-id]").first).to_be_attached()
+
+
 @dataclass
 class WrittenJob:
     """A job; a test writes its records and results straight into the table, so it needs no worker."""

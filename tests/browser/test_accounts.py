@@ -20,6 +20,7 @@ from tests.browser.conftest import (
     arrived,
     classify,
     drop,
+    expect_live,
     person,
     signed_in,
     signs,
@@ -298,6 +299,7 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     job_id = arrived(page)
     expect(page.locator("#state")).to_have_text("finished")
     expect(page.locator("#state")).not_to_have_class(re.compile("live"))  # it asks for nothing more by itself
+    expect_live(page)
     page.context.clear_cookies()
     page.locator("#list a.open").click()
     page.wait_for_url("**/sign-in?**")

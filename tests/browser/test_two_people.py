@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scripts.run.system import System
-from tests.browser.conftest import FaultsOf, PageFaults, person, signed_in
+from tests.browser.conftest import FaultsOf, PageFaults, expect_live, person, signed_in
 from tests.support.jobs import picture
 
 FILENAME = "my-holiday.png"
@@ -96,7 +96,7 @@ def test_a_link_shows_a_job_to_anybody_until_its_owner_ends_it(
         page.goto(link)
         expect(page.get_by_text("Shared with you, read-only")).to_be_visible()
         assert urlsplit(page.url)[2:] == (ada.job, "", "")
-        expect(page.locator("#list .label")).to_be_visible()
+        expect_live(page)
         page.locator("#list a.open").click()
         expect(page.locator("#viewed h1")).to_contain_text(FILENAME)
         page.keyboard.press("a")

@@ -349,7 +349,7 @@ class JobView:
         if retried is not None:
             counts = {name: request.args.get(name, default=0, type=int) for name in _RETRY_NOTES}
             others = [_RETRY_NOTES[name].format(count=f"{count:,}") for name, count in counts.items() if count > 0]
-            note = "; ".join([f"{plural(max(0, retried), 'failed image')} requested again", *others]) + "."
+            note = "; ".join([f"{plural(max(0, retried), 'image')} requested again", *others]) + "."
         return cls(
             progress=progress,
             body=body.for_viewers() if share else body,
@@ -379,8 +379,22 @@ class JobView:
         return sum(row.unsure or False for row in self.rows) if is_whole else None
 
     @property
+    def retrying(self) -> int:
+        """The number of images of this page that are being retried; their job counts as finished all the same."""
+        return sum(row.retrying or False for row in self.rows)
+
+    @property
+    def retriable(self) -> int:
+        """The number of failed images that may succeed in a retry, or of all failed ones if not all are shown."""
+        if self.unsure is None:
+            return self.body.failed
+        return sum(row.status == "failed" and not (row.final or row.retrying) for row in self.rows)
+
+    @property
     def found(self) -> str | None:
         """What was found in a finished job, or None while it runs, or if this page does not show all images."""
+        if self.retrying and self.body.state == "finished":
+            return f"Retrying {plural(self.retrying, 'image')}."
         if self.unsure is None or self.progress.status.state != "finished" or not self.labels:
             return None
         labels = [(each.label, each.images) for each in self.labels]
@@ -392,11 +406,6 @@ class JobView:
     def is_mostly_unsure(self) -> bool:
         """Whether the model is known to be unsure about more than half of the images."""
         return (self.unsure or 0) * 2 > self.body.accepted
-
-    @property
-    def is_mostly_cached(self) -> bool:
-        """Whether more than half of the results came from the cache, so that a mark on each says nothing."""
-        return self.progress.status.counts.cached * 2 > self.body.done
 
     def address(self, **changes: str) -> str:
         """Return the address of this page, except for `changes`, from its first images on."""

@@ -56,7 +56,6 @@ class ImageRow(WireModel):
         reason: why it failed, in a sentence.
         final: true if the image itself made the request fail, so that it cannot be retried.
         retrying: true while a failed image is being retried.
-        cached: true if the result is that of an earlier image with the same bytes.
         at: when the result became visible, in milliseconds since 1970.
         turn: how many results and retries came before this one; of two rows the one with the greater turn counts.
         tries: how often the request was received until this result, if more than once.
@@ -76,7 +75,6 @@ class ImageRow(WireModel):
     reason: str | None = None
     final: Literal[True] | None = None
     retrying: Literal[True] | None = None
-    cached: Literal[True] | None = None
     at: int | None = None
     turn: int | None = None
     tries: int | None = None
@@ -121,7 +119,6 @@ class ImageRow(WireModel):
             failure=FAILURE_WORDS.get(response.error.code, "Failed") if response.error else None,
             reason=response.error.message if response.error else None,
             final=True if is_final(response) else None,
-            cached=True if response.cached else None,
             at=None if response.recorded_at is None else round(response.recorded_at.timestamp() * 1_000),
             turn=2 * response.attempt or None,
             tries=response.attempts if response.attempts > 1 else None,

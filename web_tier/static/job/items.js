@@ -74,7 +74,6 @@ export function updateTile(tile, row) {
     if (picture) tile.querySelector("img").dataset.src = picture;
     togglePart(tile, ".retry-one", row.status === "failed" && !row.retrying && !row.final);
     for (const name of tile.querySelectorAll("form bdi")) name.textContent = row.name;
-    togglePart(tile.querySelector(".pane"), ".at-once", row.cached);
     show(tile.querySelector(".retries"), retriesText(row));
     const label = tile.querySelector(".label");
     show(label, texts[row.status]);

@@ -3,7 +3,7 @@
 import { Connection } from "../connection.js";
 import "../copy.js";
 import { Adding } from "../upload/adding.js";
-import { formatCount } from "../upload/format.js";
+import { formatCount, plural } from "../upload/format.js";
 import { VirtualList } from "../virtual_list.js";
 import { showDownloads } from "./downloads.js";
 import { Facets, foundSentence } from "./facets.js";
@@ -114,7 +114,6 @@ function refresh() {
     if (shownSize === rows.size) showNumbers();
     else showFigures();
     document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.size;
-    document.getElementById("list").classList.toggle("mostly-cached", rows.cached * 2 > rows.done);
     showListNotes(selectedRows.length, rows.size);
     showDownloads(query, selectedRows.length, rows.size);
     review.updateSelection();
@@ -130,12 +129,21 @@ function refresh() {
 function showNumbers() {
     const areAllRead = feed.hasReadAll && rows.size - rows.files.size >= (progress?.accepted ?? 0);
     const { state, sentence } = shownProgress ?? {};
-    if (state === "finished" && areAllRead && rows.done) showFound(foundSentence(rows, shownProgress), true);
+    if (shownProgress) showStateOrRetries();
+    if (state === "finished" && rows.retrying) showFound(`Retrying ${plural(rows.retrying, "image")}.`, true);
+    else if (state === "finished" && areAllRead && rows.done) showFound(foundSentence(rows, shownProgress), true);
     else if (state && state !== "finished") showFound(sentence, state === "cancelled");
     if (!rows.size) return; // the server's are shown
     facets.show(rows, query, areAllRead);
     showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
     if (areAllRead) showRetriable(rows.retriable, state === "cancelled");
+}
+
+/** Show the state of the job, and of a finished one whether images are being retried. */
+function showStateOrRetries() {
+    const { state, words = "unknown", blocked } = shownProgress ?? {};
+    const isRetrying = state === "finished" && rows.retrying > 0;
+    showState({ state, words: isRetrying ? "retrying" : words, blocked }, connection.isLost);
 }
 
 function showListNotes(shown, total) {
@@ -342,7 +350,7 @@ const facets = new Facets(
     (name) => navigate({ name: query.name === name ? "" : name }),
 );
 const viewer = new Viewer(page);
-const connection = new Connection((isLost) => showState(shownProgress ?? { words: "unknown" }, isLost));
+const connection = new Connection(showStateOrRetries);
 const feed = new Feed(
     job.job,
     {
@@ -420,9 +428,8 @@ function showFigures() {
     const shown = files ? { ...progress, ...ofFiles } : progress;
     shownProgress = shown;
     showProgress(shown);
-    showState(shown, connection.isLost);
     showNumbers();
-    if (["finished", "cancelled"].includes(shown.state)) announcement.textContent = shown.sentence;
+    if (["finished", "cancelled"].includes(shown.state) && !rows.retrying) announcement.textContent = shown.sentence;
     const counts = ` · ${shown.done + shown.failed} of ${shown.accepted} · `;
     document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
 }

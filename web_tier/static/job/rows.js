@@ -45,7 +45,6 @@ const STATUS_RANK = { waiting: 0, failed: 1, done: 2 };
  * @property {string} [reason] - why the image failed, in a sentence.
  * @property {boolean} [final] - whether a retry would fail too.
  * @property {boolean} [retrying] - whether the failed image is being retried.
- * @property {boolean} [cached] - whether the result of an equal image was reused.
  * @property {number} [at] - when the result was stored.
  * @property {number} [turn] - orders an image's failures: twice its retries by the user, one less while retrying.
  * @property {number} [tries] - how many times a worker received the image, if more than once.
@@ -71,7 +70,7 @@ export class Rows {
         this.labels = new Map(); // label → number of images
         this.directories = new Map(); // path without the file name → number of images
         this.unsure = 0;
-        this.cached = 0;
+        this.retrying = 0;
         this.hasResult = false; // of any image: a label or a failure
     }
 
@@ -175,15 +174,15 @@ export class Rows {
         const bothFailed = update.status === "failed" && row.status === "failed";
         const isLaterFailure = bothFailed && (update.turn ?? 0) > (row.turn ?? 0);
         if (STATUS_RANK[update.status] <= STATUS_RANK[row.status] && !isLaterFailure) return;
-        const { status, label, score, unsure, also, failure, reason, final, retrying, cached, at, turn, tries } = update;
-        const found = { status, label, score, unsure, also, failure, reason, final, retrying, cached, at, turn, tries };
+        const { status, label, score, unsure, also, failure, reason, final, retrying, at, turn, tries } = update;
+        this.retrying += Number(retrying ?? false) - Number(row.retrying ?? false);
+        const found = { status, label, score, unsure, also, failure, reason, final, retrying, at, turn, tries };
         Object.assign(row, found);
         row.version += 1;
         this.hasResult = true;
         if (row.status === "done") {
             this.labels.set(row.label, (this.labels.get(row.label) ?? 0) + 1);
             if (row.unsure) this.unsure += 1;
-            if (row.cached) this.cached += 1;
         }
     }
 
