@@ -17,7 +17,7 @@ from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, S
 from localcloud.ec2.fleet import fleet
 from localcloud.options import Switches
 from localcloud.patches import Patch, Patches
-from localcloud.sqs.fair_order import StoredMessage
+from localcloud.sqs.messages import StoredMessage
 from localcloud.sqs.queues import (
     MalformedReceiptError,
     MessageCounts,

@@ -4,11 +4,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Generic
 
-from localcloud.sqs.fair_order import MessageState, StoredMessage
-
-Payload = TypeVar("Payload")
+from localcloud.sqs.messages import MessageState, Payload, StoredMessage
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-from localcloud.sqs.fair_order import MessageState, StoredMessage
+from localcloud.sqs.messages import MessageState, Payload, StoredMessage
 
 DEDUPLICATION_SECONDS = 300.0
 """Seconds in which a second message with the same deduplication key is a duplicate, as on SQS."""
@@ -12,8 +12,6 @@ DEDUPLICATION_SECONDS = 300.0
 MAX_INVISIBLE_SECONDS = 43_200.0
 """Longest visibility timeout in seconds, as on SQS. A message that was recorded with a wrong clock is restored with
 at most this."""
-
-Payload = TypeVar("Payload")
 
 RecordChange = Callable[[str, str, dict[str, Any] | None], None]
 """Records a change: its kind (message, delivery or duplicate), the id of the message or the deduplication key, and

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from localcloud.clock import wall_seconds
 from localcloud.eventual_consistency import ValueHistory
-from localcloud.sqs.fair_order import FairOrder, MessageState, StoredMessage
+from localcloud.sqs.fair_order import FairOrder
 from localcloud.sqs.fifo_order import FifoOrder
+from localcloud.sqs.messages import MessageState, Payload, StoredMessage
 from localcloud.sqs.queue_record import (
     DEDUPLICATION_SECONDS,
     QueueRecord,
@@ -34,8 +35,6 @@ from localcloud.temporary import TemporaryStorageError
 
 COUNTS_EVERY_SECONDS = 0.1
 """Resolution in seconds of the history of counts."""
-
-Payload = TypeVar("Payload")
 
 
 class MalformedReceiptError(ValueError):

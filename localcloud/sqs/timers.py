@@ -3,14 +3,12 @@
 import heapq
 from collections.abc import Iterator
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic
 
-from localcloud.sqs.fair_order import MessageState, StoredMessage
+from localcloud.sqs.messages import MessageState, Payload, StoredMessage
 
 SPARE_TIMERS = 64
 """Timers beyond two for each message at which stale timers are dropped."""
-
-Payload = TypeVar("Payload")
 
 
 class MessageTimers(Generic[Payload]):

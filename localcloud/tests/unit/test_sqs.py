@@ -23,9 +23,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from localcloud.dispatch import DirectCalls
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.options import MAX_LAG_SECONDS, Switches
-from localcloud.sqs import backend, fair_order
+from localcloud.sqs import backend, backlog, fair_order
 from localcloud.sqs.backend import approximate_counts
-from localcloud.sqs.fair_order import MAX_BLOCK_MESSAGES, NOISY_IN_FLIGHT, SILENT_SECONDS
+from localcloud.sqs.backlog import MAX_BLOCK_MESSAGES
+from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
 from localcloud.sqs.queue_record import RestoredMessage
 from localcloud.sqs.queues import (
     MalformedReceiptError,
@@ -493,8 +494,12 @@ def play_backlog(operations: list[Any], block_messages: int) -> list[Any]:
     """Return what a queue with blocks of so many messages answers and has recorded in the end."""
     played = PlayedQueue()
     with ExitStack() as stack:
-        for name in ("MIN_BLOCK_MESSAGES", "MAX_BLOCK_MESSAGES", "MEMORY_MESSAGES"):
-            stack.enter_context(patch.object(fair_order, name, block_messages))
+        for module, name in (
+            (backlog, "MIN_BLOCK_MESSAGES"),
+            (backlog, "MAX_BLOCK_MESSAGES"),
+            (fair_order, "MEMORY_MESSAGES"),
+        ):
+            stack.enter_context(patch.object(module, name, block_messages))
         stack.enter_context(patch.object(fair_order, "NOISY_IN_FLIGHT", 3))
         stack.enter_context(patch.object(fair_order, "NOISY_SHARE", 0.4))
         for operation, *arguments in operations:

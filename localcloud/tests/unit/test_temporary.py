@@ -15,7 +15,8 @@ from localcloud import temporary
 from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.sqs.fair_order import MEMORY_MESSAGES, StoredMessage
+from localcloud.sqs.fair_order import MEMORY_MESSAGES
+from localcloud.sqs.messages import StoredMessage
 from localcloud.sqs.queues import MessageQueue
 from localcloud.temporary import (
     BLOCK_BYTES,
