@@ -54,9 +54,10 @@ def joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
 
 
-def percent(score: float) -> str:
-    """Return a score of 0 to 1 in whole percent, rounded down: what is unsure below 50% is not shown as 50%."""
-    return f"{int(score * 100 + 1e-9)}%"  # 0.29 * 100 is a little less than 29
+def percent(score: float, decimals: int = 0) -> str:
+    """Return a score of 0 to 1 in percent, rounded down: what is unsure below 50% is not shown as 50%."""
+    scale = 10**decimals
+    return f"{int(score * 100 * scale + 1e-9) / scale:.{decimals}f}%"  # 0.29 * 100 is a little less than 29
 
 
 def file_size(size: int) -> str:

@@ -192,6 +192,10 @@ def test_only_what_is_certain_reads_100_percent(score: float, words: str) -> Non
     assert percent(score) == words
 
 
+def test_a_score_is_rounded_down_to_any_place() -> None:
+    assert (percent(0.0596), percent(0.0596, 1), percent(0.29, 1)) == ("5%", "5.9%", "29.0%")
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(10, "1 KB"), (98_304, "96 KB"), (1_258_291, "1.2 MB"), (10 * 2**20, "10 MB")]
 )
