@@ -175,7 +175,8 @@ class Batch:
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
-            while wait(uploads, timeout=self._poll_pause(progress)).not_done:
+            # They begin in their order, and the executor waits for them all: only the last ones are watched.
+            while wait(uploads[-UPLOADERS:], timeout=self._poll_pause(progress)).not_done:
                 self._poll(job_id, progress)
         results = [upload.result() for upload in uploads]
         self._await_results(job_id, progress, sum(len(result.accepted) for result in results))

@@ -7,8 +7,6 @@ const GRACE_MS = 5_000;
 /** A poll without an answer for this long has failed: a machine that hangs ends no connection. */
 export const POLL_TIMEOUT_MS = 10_000;
 
-const timeFormat = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
-
 export class Connection {
     #onChange;
     #timer = null;
@@ -53,8 +51,9 @@ export class Connection {
         this.#banner.className = "connection-lost";
         this.#banner.setAttribute("role", "alert");
         document.querySelector("main").prepend(this.#banner);
+        const time = new Date(this.#updatedAt).toLocaleTimeString("en-GB");
         // An alert is announced when its text changes in the page.
-        this.#banner.textContent = `Connection lost. Retrying… Figures are from ${timeFormat.format(this.#updatedAt)}.`;
+        this.#banner.textContent = `Connection lost. Retrying… Figures are from ${time}.`;
         this.#onChange(true);
     }
 }

@@ -4,6 +4,8 @@ import { oncePerFrame } from "./frames.js";
 
 /** Rows above and below the window, so that scrolling and the tab key find items. */
 const OVERSCAN_ROWS = 3;
+/** About how many new items in sight one frame draws: more would hold up the scrolling. */
+const MAX_NEW_ITEMS = 8;
 /** A picture loads once its item has been in the page for this long, in milliseconds. */
 const SETTLE_MS = 120;
 
@@ -33,6 +35,7 @@ export class VirtualList {
         this.container = container;
         this.renderer = renderer;
         this.rows = [];
+        this.overscan = 0;
         this.elements = elements; // id → element in the page
         this.topSpacer = this.#createSpacer();
         this.bottomSpacer = this.#createSpacer();
@@ -82,7 +85,7 @@ export class VirtualList {
         const top = listTop + Math.floor(index / this.columns) * this.pitch;
         const covered = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0; // by the filters
         if (top < scrollY + covered || top + this.pitch > scrollY + innerHeight) scrollTo({ top: top - innerHeight / 3 });
-        this.draw();
+        this.draw(true);
         return this.elements.get(this.rows[index]?.id);
     }
 
@@ -102,7 +105,8 @@ export class VirtualList {
         if (height) this.pitch = height + this.gap; // none while the list is hidden
     }
 
-    draw() {
+    /** Draw the items in sight, of many new ones a part in each frame unless all are needed now, then those around them. */
+    draw(areAllNeeded = false) {
         if (this.pitch === undefined) {
             if (this.elements.size === 0) this.#place(0, 1); // `#measure` needs an item
             this.#measure();
@@ -117,10 +121,13 @@ export class VirtualList {
             return [start, Math.min(lines, Math.max(start + 1, last))];
         };
         let [first, last] = linesInSight(0);
-        // After a jump the items in sight come first, and those around them in the next frame.
-        const inSight = this.rows.slice(first * this.columns, last * this.columns);
-        if (inSight.filter(({ id }) => !this.elements.has(id)).length > this.columns) this.scheduleDraw();
-        else [first, last] = linesInSight(OVERSCAN_ROWS);
+        const inSight = Array.from({ length: last - first }, (_, index) => first + index);
+        const missing = inSight.filter((line) => !this.elements.has(this.rows[line * this.columns].id));
+        this.overscan = missing.length ? 0 : Math.min(OVERSCAN_ROWS, this.overscan + 1);
+        const endOfPart = missing[Math.ceil(MAX_NEW_ITEMS / this.columns)];
+        if (endOfPart !== undefined && !areAllNeeded) last = endOfPart;
+        else [first, last] = linesInSight(this.overscan);
+        if (this.overscan < OVERSCAN_ROWS) this.scheduleDraw();
         this.#place(first * this.columns, last * this.columns);
         setHeight(this.topSpacer, Math.max(0, first * this.pitch - this.gap));
         setHeight(this.bottomSpacer, Math.max(0, (lines - last) * this.pitch - this.gap));

@@ -9,7 +9,8 @@ const POLL_INTERVAL_MS = 2_000;
 const STREAM_RETRY_MS = 30_000;
 /** A stream without an event for this long is broken. The server sends one at least every 10 s. */
 const MAX_SILENCE_MS = 25_000;
-const ROWS_PER_PAGE = 1_000;
+/** More would hold up the page while they are read. */
+const ROWS_PER_PAGE = 500;
 
 /**
  * @typedef {object} FeedListener

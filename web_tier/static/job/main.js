@@ -25,9 +25,6 @@ const REFRESH_INTERVAL_FACTOR = 8;
 /** How long the page follows a finished job after a retry. */
 const RETRY_FOLLOW_MS = 60_000;
 
-const STATES = ["done", "failed", "waiting", "unsure"];
-const BOOLEANS = ["true", "false"];
-const IMAGE_ID = /^[0-9A-Z]{26}$/;
 /** How often the page of a shared job checks whether it is still shared, once the job has finished. */
 const CHECK_INTERVAL_MS = 10_000;
 /** The part of a query that shows all images. */
@@ -67,22 +64,13 @@ let mustReveal = query.image !== ""; // the page's URL has opened an image
 let refreshTimer = null;
 let nextRefreshAt = 0;
 
-/** @returns {Query} */
+/** @returns {Query} The server has left out what is not valid. */
 function queryFromUrl() {
     const params = new URLSearchParams(location.search);
     const param = (name) => params.get(name) ?? "";
-    return {
-        state: STATES.includes(param("state")) ? param("state") : "",
-        label: param("label"),
-        low: parsePercent(param("from")),
-        high: parsePercent(param("to")),
-        name: param("q"),
-        sort: param("sort"),
-        truth: param("truth"),
-        correct: BOOLEANS.includes(param("correct")) ? param("correct") : "",
-        reviewed: BOOLEANS.includes(param("reviewed")) ? param("reviewed") : "",
-        image: IMAGE_ID.test(param("image")) ? param("image") : "",
-    };
+    const names = ["state", "label", "sort", "truth", "correct", "reviewed", "image"];
+    const texts = Object.fromEntries(names.map((name) => [name, param(name)]));
+    return { ...texts, name: param("q"), low: parsePercent(param("from")), high: parsePercent(param("to")) };
 }
 
 function parsePercent(text) {
@@ -151,7 +139,7 @@ function showListNotes(shown, total) {
     emptyNote.hidden = shown > 0;
     emptyNote.querySelector("strong").textContent = total ? "No images match." : "No images yet.";
     document.getElementById("clear").hidden = total === 0;
-    const countText = `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} images`;
+    const countText = `${formatCount(shown)} of ${formatCount(total)} images`;
     document.getElementById("shown").textContent = shown === total ? "" : countText;
 }
 

@@ -2,7 +2,13 @@
 
 const STATUS_ORDER = ["failed", "waiting", "done"];
 
-export const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
+let collator; // made when it is needed, which takes long
+
+/** Compare two names by the alphabet, and by the numbers in them. */
+export function compareNames(a, b) {
+    collator ??= new Intl.Collator(undefined, { numeric: true });
+    return collator.compare(a, b);
+}
 
 /** Compare functions of two rows, by the `sort` parameter of the page's URL. Missing labels and scores come last. */
 export const ORDERS = {

@@ -80,7 +80,6 @@ function showBar({ accepted, unsent = 0, done, failed, cancelled, waiting, in_fl
     bar.querySelector(".failed").setAttribute("x", percentage(done));
     bar.querySelector(".failed").setAttribute("width", percentage(failed - cancelled));
     const figures = `${done} labelled, ${failed} ${words}, ${inFlight} in flight, ${waiting - inFlight} waiting`;
-    bar.setAttribute("aria-label", figures);
     bar.querySelector("title").textContent = figures;
 }
 

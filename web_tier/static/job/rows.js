@@ -1,6 +1,6 @@
 // The images of a job, as far as the page has received them. Updates of an image merge into one row.
 
-import { compareNames, ORDERS } from "./orders.js";
+import { ORDERS } from "./orders.js";
 
 // The id of an image with a place that the upload chose: the time of its job, then the place (core/ids.py), in base 32.
 const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -241,5 +241,5 @@ export class Rows {
 }
 
 function sortedCounts(counts) {
-    return [...counts].sort((a, b) => b[1] - a[1] || compareNames(a[0], b[0]));
+    return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
 }

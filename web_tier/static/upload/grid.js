@@ -30,8 +30,8 @@ export class Grid extends VirtualList {
         list.addEventListener("keydown", (event) => this.#onKeyDown(event));
     }
 
-    draw() {
-        super.draw();
+    draw(...options) {
+        super.draw(...options);
         if (!this.elements.has(this.#active)) this.#active = this.rows.find(({ id }) => this.elements.has(id))?.id;
         for (const [id, tile] of this.elements) tile.querySelector(".remove").tabIndex = id === this.#active ? 0 : -1;
     }

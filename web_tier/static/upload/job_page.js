@@ -18,6 +18,7 @@ export async function showJobPage(address, section) {
     await Promise.all(styleSheets.filter((href) => !ownSheets.includes(href)).map(addStyleSheet));
     page.getElementById("adding").replaceWith(section);
     section.classList.add("as-line");
+    document.body.className = page.body.className;
     const main = document.querySelector("main");
     main.replaceChildren(...page.querySelector("main").childNodes);
     for (const link of ownLinks) if (!styleSheets.includes(link.href)) link.remove();

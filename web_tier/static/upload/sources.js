@@ -1,6 +1,7 @@
 // The files that the user drops, pastes or chooses, named by their paths. A folder or a zip gives a source for each of
 // its files; a zip is listed but not unpacked.
 
+import { compareNames } from "../job/orders.js"; // a folder has no order of its own
 import { ZipError, zipFiles } from "./zip.js";
 
 /**
@@ -18,7 +19,6 @@ const ZIP_FILE = /\.zip$/i;
 const MAX_CONCURRENT_READS = 100;
 /** A path that leads out of the folder into which its zip is unpacked. */
 const OUTSIDE = /^\/|(^|\/)\.\.(\/|$)/;
-const { compare } = new Intl.Collator("en", { numeric: true }); // a folder has no order of its own
 
 /**
  * Yield the sources of a drop or a paste. Call this before the event's handler returns: afterwards the browser no
@@ -41,7 +41,7 @@ export function transferSources(transfer, maxBytes) {
  * @returns {AsyncGenerator<Source>}
  */
 export async function* fileSources(roots, maxBytes) {
-    if (roots[0]?.webkitRelativePath) roots.sort((a, b) => compare(a.webkitRelativePath, b.webkitRelativePath));
+    if (roots[0]?.webkitRelativePath) roots.sort((a, b) => compareNames(a.webkitRelativePath, b.webkitRelativePath));
     let files = [];
     for (const [index, root] of roots.entries()) {
         const place = index % MAX_CONCURRENT_READS;
@@ -70,7 +70,7 @@ async function* directorySources(directory, path, maxBytes) {
         if (!part?.length) break;
         entries.push(...part);
     }
-    entries.sort((a, b) => compare(a.name, b.name));
+    entries.sort((a, b) => compareNames(a.name, b.name));
     yield* fileSources(entries, maxBytes);
     if (!isWhole) yield unreadable(path, "not all of this folder could be read");
 }
