@@ -1,5 +1,6 @@
 """The pages of a job and of an image: live to the end, of any size, without JavaScript, on a phone, by keyboard."""
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -268,7 +269,7 @@ def test_no_number_is_shown_that_counts_up_as_if_it_were_final(
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route("**/rows?*after=*", hold)
+    page.route("**/rows?*after=*", hold, times=1)
     with page.expect_request("**/rows?*after=*"):
         page.goto(written.path)
     expect_live(page)
@@ -623,6 +624,26 @@ def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., 
     written.finish(1, 3, answer=lambda image, _: done(image, "stop", 0.2).model_copy(update={"model": None}))
     expect(page.locator(".tile.done")).to_have_count(3)
     expect(page.locator("#unlikely")).to_contain_text("unsure about most of the images: they may be none of its")
+
+
+def test_scrolling_styles_the_new_images_only(
+    page: Page, browser: Browser, write_job: Callable[..., WrittenJob]
+) -> None:
+    """A rule on the place of any element, or `:has` at the body, would have all images styled again for each line."""
+    written = write_job(1_000)
+    written.finish(0, 1_000)
+    open_live(page, written.path)
+    browser.start_tracing(page=page, categories=["devtools.timeline"])
+    for _ in range(4):
+        page.mouse.wheel(0, 3_000)
+        page.wait_for_timeout(300)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    styled = [
+        event["args"]["elementCount"] for event in events if event["name"] == "UpdateLayoutTree" and event["args"]
+    ]
+    in_page = page.locator("#list *").count()
+    assert len(styled) > 4
+    assert max(styled) < in_page / 2
 
 
 def test_on_a_phone_the_buttons_of_a_large_job_fit(page: Page, write_job: Callable[..., WrittenJob]) -> None:
