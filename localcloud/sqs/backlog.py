@@ -1,4 +1,4 @@
-"""The visible messages of a message group, most of which are in the temporary files."""
+"""The visible messages of a tenant of a standard queue; of many, most are in the temporary files."""
 
 import heapq
 import pickle  # nosec B403 (reads only what this process has written)

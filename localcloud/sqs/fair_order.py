@@ -35,7 +35,7 @@ RECENT_SECONDS = 60.0
 """Time constant with which processing time that has passed loses its weight."""
 
 MEMORY_MESSAGES = 10_000
-"""Messages at the ends of all tenants' backlogs in memory, as far as `MIN_BLOCK_MESSAGES` allows."""
+"""Messages at the ends of all tenants' backlogs in memory, as far as the smallest block of a backlog allows."""
 
 
 @dataclass(slots=True)

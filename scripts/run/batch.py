@@ -175,7 +175,8 @@ class Batch:
         size = BATCH_FILES if progress.total < LARGE_JOB else LARGE_BATCH_FILES
         with ThreadPoolExecutor(UPLOADERS) as uploaders:
             uploads = [uploaders.submit(self._upload, job_id, at, size) for at in range(0, progress.total, size)]
-            # They begin in their order, and the executor waits for them all: only the last ones are watched.
+            # Uploads begin in order: when the last ones have ended, few others run, and the executor waits for those.
+            # To look at all of them each time would take longer, the more there are.
             while wait(uploads[-UPLOADERS:], timeout=self._poll_pause(progress)).not_done:
                 self._poll(job_id, progress)
         results = [upload.result() for upload in uploads]

@@ -629,14 +629,17 @@ def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., 
 def test_scrolling_styles_the_new_images_only(
     page: Page, browser: Browser, write_job: Callable[..., WrittenJob]
 ) -> None:
-    """A rule on the place of any element, or `:has` at the body, would have all images styled again for each line."""
+    """A rule such as `legend + *` or `body:has(…)` would style all images again for each line that is drawn."""
     written = write_job(1_000)
     written.finish(0, 1_000)
     open_live(page, written.path)
     browser.start_tracing(page=page, categories=["devtools.timeline"])
+    first = page.locator("#list .tile").first
     for _ in range(4):
+        place = first.get_attribute("aria-posinset") or ""
         page.mouse.wheel(0, 3_000)
-        page.wait_for_timeout(300)
+        expect(first).not_to_have_attribute("aria-posinset", place)
+    wait_until(lambda: page.locator("#list *").count() > 800, "the images around those in sight are drawn")
     events = json.loads(browser.stop_tracing())["traceEvents"]
     styled = [
         event["args"]["elementCount"] for event in events if event["name"] == "UpdateLayoutTree" and event["args"]
@@ -663,8 +666,8 @@ def test_by_the_keyboard_a_link_leads_past_the_labels(page: Page, write_job: Cal
     written = write_job(3)
     written.finish(0, 3)
     open_live(page, written.path)
-    for key in ("Tab", "Tab"):
-        page.keyboard.press(key)
+    for _ in range(2):
+        page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")

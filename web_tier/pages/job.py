@@ -380,8 +380,8 @@ class JobView:
 
     @property
     def retrying(self) -> int:
-        """The number of images of this page that are being retried; their job counts as finished all the same."""
-        return sum(row.retrying or False for row in self.rows)
+        """The number of images of this page that are being retried in a job that is otherwise finished."""
+        return sum(row.retrying or False for row in self.rows) if self.body.state == "finished" else 0
 
     @property
     def retriable(self) -> int:
@@ -393,7 +393,7 @@ class JobView:
     @property
     def found(self) -> str | None:
         """What was found in a finished job, or None while it runs, or if this page does not show all images."""
-        if self.retrying and self.body.state == "finished":
+        if self.retrying:
             return f"Retrying {plural(self.retrying, 'image')}."
         if self.unsure is None or self.progress.status.state != "finished" or not self.labels:
             return None

@@ -10,7 +10,7 @@ export function isGone(response) {
 
 /** Go to the list of jobs, which says that the job was deleted; of a shared job, show what the server says now. */
 export function goToJobs() {
-    if ("shared" in document.getElementById("job").dataset) location.reload();
+    if (document.body.classList.contains("shared")) location.reload();
     else location.assign("/jobs?deleted=1");
 }
 

@@ -117,8 +117,9 @@ function refresh() {
 function showNumbers() {
     const areAllRead = feed.hasReadAll && rows.size - rows.files.size >= (progress?.accepted ?? 0);
     const { state, sentence } = shownProgress ?? {};
+    const retrying = countRetrying();
     if (shownProgress) showStateOrRetries();
-    if (state === "finished" && rows.retrying) showFound(`Retrying ${plural(rows.retrying, "image")}.`, true);
+    if (retrying) showFound(`Retrying ${plural(retrying, "image")}.`, true);
     else if (state === "finished" && areAllRead && rows.done) showFound(foundSentence(rows, shownProgress), true);
     else if (state && state !== "finished") showFound(sentence, state === "cancelled");
     if (!rows.size) return; // the server's are shown
@@ -127,11 +128,12 @@ function showNumbers() {
     if (areAllRead) showRetriable(rows.retriable, state === "cancelled");
 }
 
-/** Show the state of the job, and of a finished one whether images are being retried. */
+/** Return how many images are being retried in a job that is otherwise finished. */
+const countRetrying = () => (shownProgress?.state === "finished" ? rows.retrying : 0);
+
 function showStateOrRetries() {
     const { state, words = "unknown", blocked } = shownProgress ?? {};
-    const isRetrying = state === "finished" && rows.retrying > 0;
-    showState({ state, words: isRetrying ? "retrying" : words, blocked }, connection.isLost);
+    showState({ state, words: countRetrying() ? "retrying" : words, blocked }, connection.isLost);
 }
 
 function showListNotes(shown, total) {
@@ -295,7 +297,7 @@ const page = {
     base,
     rows,
     query,
-    isShared: "shared" in job, // by another user: nothing can be changed
+    isShared: document.body.classList.contains("shared"), // by another user: nothing can be changed
     /** The images that match the filters, in their order. */
     get shown() {
         return selectedRows.filter((row) => !row.item);
@@ -417,7 +419,7 @@ function showFigures() {
     shownProgress = shown;
     showProgress(shown);
     showNumbers();
-    if (["finished", "cancelled"].includes(shown.state) && !rows.retrying) announcement.textContent = shown.sentence;
+    if (["finished", "cancelled"].includes(shown.state) && !countRetrying()) announcement.textContent = shown.sentence;
     const counts = ` · ${shown.done + shown.failed} of ${shown.accepted} · `;
     document.title = document.title.replace(/ · [\d,]+ of [\d,]+ · /, counts);
 }

@@ -1,7 +1,7 @@
 // The files that the user drops, pastes or chooses, named by their paths. A folder or a zip gives a source for each of
 // its files; a zip is listed but not unpacked.
 
-import { compareNames } from "../job/orders.js"; // a folder has no order of its own
+import { compareNames } from "../job/orders.js";
 import { ZipError, zipFiles } from "./zip.js";
 
 /**
@@ -70,7 +70,7 @@ async function* directorySources(directory, path, maxBytes) {
         if (!part?.length) break;
         entries.push(...part);
     }
-    entries.sort((a, b) => compareNames(a.name, b.name));
+    entries.sort((a, b) => compareNames(a.name, b.name)); // a folder has no order of its own
     yield* fileSources(entries, maxBytes);
     if (!isWhole) yield unreadable(path, "not all of this folder could be read");
 }
