@@ -23,7 +23,7 @@ from moto.utilities.utils import get_partition
 from localcloud.clock import utc_now
 from localcloud.dispatch import DirectRequest, DirectResponse, read_body, request_id
 from localcloud.patches import Patch, Patches
-from localcloud.s3.posts import plain_tag, set_tags
+from localcloud.s3.posts import Tags, plain_tag
 from localcloud.s3.stored_keys import StoredKeys, shared_metadata
 from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.state.recorder import recorder
@@ -62,6 +62,7 @@ _COMMON = {
     "model_name": "s3::keyrestore",
     "multipart": None,
     "stored_keys": None,
+    "tags": (),
     "website_redirect_location": None,
 }
 """Attributes of most objects, stored once in the class; an instance has only those that differ."""
@@ -135,6 +136,19 @@ def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False)
     self._metadata = shared_metadata(tuple(self._metadata.items()))
 
 
+def random_etag() -> str:
+    """Return the ETag of a content of which no SHA-256 was signed."""
+    return secrets.token_hex(ETAG_DIGITS // 2)
+
+
+def describe(stored: FakeKey, bucket: FakeBucket, metadata: dict[str, str], tags: Tags) -> None:
+    """Set metadata, tags and ACL of a new object, the last as its bucket has it; its row is written once."""
+    vars(stored).update(_metadata=shared_metadata(tuple(metadata.items())))
+    vars(stored).update(({"tags": tags} if tags else {}) | ({} if bucket.acl is FakeKey.acl else {"acl": bucket.acl}))
+    if stored.stored_keys is not None:
+        stored.stored_keys.write(stored)
+
+
 def store_content(self: Any, content: bytes | str) -> None:
     """Replace the content; readers of the old content keep it."""
     stored = content.encode() if isinstance(content, str) else bytes(content)
@@ -200,16 +214,52 @@ for _name, _parameters in {
     "put_object": "value storage etag multipart encryption kms_key_id bucket_key_enabled lock_mode lock_legal_status "
     "lock_until checksum_value request_method disable_notification",
     "delete_object": "version_id bypass",
-    "delete_object_tagging": "version_id",
 }.items():
     PATCHES.wrap(f"{_BACKEND}.{_name}", _NO_RECORD, f"self bucket_name key_name {_parameters}")(_record_change)
 
 
-@PATCHES.wrap(f"{_BACKEND}.put_object_tagging", _NO_RECORD)
+_TAGS_IN_MEMORY = "has the tags of all objects in memory, and those of objects that were deleted"
+
+
+@PATCHES.wrap(f"{_BACKEND}.put_object_tagging", _TAGS_IN_MEMORY)
 def put_object_tagging(original: Any, self: Any, key: Any, tags: Any) -> Any:
-    """Set the tags of an object, and record it."""
+    """Set the tags of an object, which are in its row, and record it."""
     recorder.object_changes(self, key.bucket_name, key.name)
-    return original(self, key, tags)
+    original(self, key, tags)
+    self.tagger.delete_all_tags_for_resource(key.arn)
+    key.tags = self.tagger.convert_dict_to_tags_input(tags)
+    return key
+
+
+@PATCHES.wrap(f"{_BACKEND}.delete_object_tagging", _TAGS_IN_MEMORY)
+def delete_object_tagging(
+    original: Any, self: Any, bucket_name: str, key_name: str, version_id: str | None = None
+) -> None:
+    """Remove the tags of an object, and record it."""
+    recorder.object_changes(self, bucket_name, key_name)
+    stored = self.get_object(bucket_name, key_name, version_id=version_id)
+    original(self, bucket_name, key_name, version_id)
+    stored.tags = ()
+
+
+@PATCHES.replace(f"{_BACKEND}.get_object_tagging", _TAGS_IN_MEMORY)
+def get_object_tagging(self: Any, key: Any) -> dict[str, Any]:  # noqa: ARG001 - moto's signature
+    """Return the tags of an object."""
+    return {"Tags": list(key.tags)}
+
+
+def _with_count_of_tags(described: dict[str, Any], stored: Any) -> dict[str, Any]:
+    return described | ({"x-amz-tagging-count": str(len(stored.tags))} if stored.tags else {})
+
+
+PATCHES.append(
+    Patch(
+        f"{_KEY}.response_dict",
+        ("self",),
+        lambda original: property(lambda self: _with_count_of_tags(original.fget(self), self)),
+        _TAGS_IN_MEMORY,
+    )
+)
 
 
 @PATCHES.wrap(
@@ -241,14 +291,17 @@ def copy_with_conditions(original: Any, self: Any) -> Any:
 @PATCHES.wrap(f"{_BACKEND}.copy_object", "cannot know the conditions of a copy", _COPY_PARAMETERS)
 def copy_object(
     original: Any, self: Any, src_key: Any, dest_bucket_name: str, dest_key_name: str, **more: Any
-) -> Any:
+) -> None:
     """Copy the object that the conditions were checked for: a later one may take its key meanwhile."""
     headers = _COPYING.headers
     if (etag := headers.get("x-amz-copy-source-if-match")) and etag.strip('"') != src_key.etag.strip('"'):
         raise PreconditionFailed("x-amz-copy-source-If-Match")
     if headers.get("If-None-Match") == "*" and self.get_object(dest_bucket_name, dest_key_name) is not None:
         raise PreconditionFailed("If-None-Match")
-    return original(self, src_key, dest_bucket_name, dest_key_name, **more)
+    original(self, src_key, dest_bucket_name, dest_key_name, **more)
+    copied = self.get_object(dest_bucket_name, dest_key_name)
+    if src_key.tags and copied is not None:
+        copied.tags = src_key.tags
 
 
 _KEY_PATTERN = r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"
@@ -344,15 +397,14 @@ def _put(request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: st
     described = {"Content-Type": content_type} | ({"Content-Disposition": shown} if shown else {})
     condition = request.environ.get("HTTP_IF_NONE_MATCH")
     is_unsigned = request.environ.get("HTTP_X_AMZ_CONTENT_SHA256") == UNSIGNED_PAYLOAD
-    etag = secrets.token_hex(ETAG_DIGITS // 2) if is_unsigned else None
+    etag = random_etag() if is_unsigned else None
     with _CREATING if condition else nullcontext():
         if condition and (condition != "*" or key in bucket.keys):
             return None
         recorder.object_changes(backend, bucket.name, key)
         stored = FakeKey(key, content, request.account, backend.region_name, etag=etag, bucket_name=bucket.name)
-        stored._metadata, stored.acl = shared_metadata(tuple(described.items())), bucket.acl
+        describe(stored, bucket, described, tags)
         bucket.keys.setlist(key, [stored])
-    set_tags(backend, stored, tags)
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 

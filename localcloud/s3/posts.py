@@ -208,14 +208,6 @@ def _malformed() -> RefusedError:
     return RefusedError(400, "MalformedXML", "The XML you provided was not well-formed or did not validate")
 
 
-def set_tags(backend: Any, stored: Any, tags: Tags) -> None:
-    """Set the tags of a new object, in place of those of the object that it overwrote."""
-    arn = stored.arn
-    backend.tagger.delete_all_tags_for_resource(arn)
-    if tags:
-        backend.tagger.tag_resource(arn, tags)
-
-
 MAX_FORM_BYTES = 101 * 1024 * 1024
 """Largest form in bytes, which is held in memory; the largest image that can be configured has 100 MB."""
 
@@ -323,16 +315,18 @@ def _post_object(account: str, region: str, form: Form, content: bytes, tags: Ta
     apply_patches("s3")
     from moto.s3.models import s3_backends
 
+    from localcloud.s3.objects import describe, random_etag
+
     backend = s3_backends[account][get_partition(region)]
     if form.bucket not in backend.buckets:
         raise RefusedError(404, "NoSuchBucket", "The specified bucket does not exist")
-    stored = backend.put_object(form.bucket, form.fields["key"], content, storage="STANDARD", request_method="POST")
+    stored = backend.put_object(
+        form.bucket, form.fields["key"], content, storage="STANDARD", etag=random_etag(), request_method="POST"
+    )
     described = {"Content-Type": form.fields.get("content-type", _DEFAULT_TYPE)}
     if shown := form.fields.get("content-disposition"):
         described["Content-Disposition"] = shown
-    stored.set_metadata(described)
-    stored.set_acl(backend.buckets[form.bucket].acl)
-    set_tags(backend, stored, tags)
+    describe(stored, backend.buckets[form.bucket], described, tags)
     return str(stored.etag)
 
 

@@ -119,7 +119,7 @@ def object_record(backend: Any, key: Key) -> Record:
         return Record(key_bytes(key), None)
     described = fields_of(stored) | {
         "metadata": dict(stored.metadata),
-        "tags": backend.tagger.list_tags_for_resource(stored.arn)["Tags"],
+        "tags": stored.tags,
     }
     return Record(key_bytes(key), value_bytes(described), stored.value)
 
@@ -128,16 +128,15 @@ def restore_object(key: Key, value: Any, body: bytes) -> None:
     """Put an object into its bucket."""
     from moto.s3.models import FakeKey, s3_backends
 
+    from localcloud.s3.objects import describe
+
     account, partition, bucket_name, name = key
     backend = s3_backends[account][partition]
     bucket = backend.buckets[bucket_name]
     stored = FakeKey(name, body, account, value["fields"]["region_name"], bucket_name=bucket_name)
     set_fields(stored, value)
-    stored.set_metadata(value["metadata"])
-    stored.set_acl(bucket.acl)
+    describe(stored, bucket, value["metadata"], value["tags"])
     bucket.keys.setlist(name, [stored])
-    if value["tags"]:
-        backend.tagger.tag_resource(stored.arn, value["tags"])
 
 
 _QUEUE_FACTS: Final = frozenset(

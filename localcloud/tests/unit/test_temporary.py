@@ -107,6 +107,19 @@ def test_memory_holds_no_object_of_a_bucket(moto: ClientPair) -> None:
     assert (objects_of(FakeKey), len(s3_backends["123456789012"]["aws"].buckets[bucket].keys)) == (before, IMAGES)
 
 
+def test_memory_holds_no_tags_of_objects_however_they_got_them(backend: S3Backend, moto: ClientPair) -> None:
+    [bucket, *_] = reversed(backend.buckets)
+    moto.direct.request("s3", "PUT", f"/{bucket}/put", b"x", HTTP_X_AMZ_TAGGING="kept=put")
+    tagging = b"<Tagging><TagSet><Tag><Key>kept</Key><Value>later</Value></Tag></TagSet></Tagging>"
+    moto.stock.request("s3", "PUT", f"/{bucket}/put?tagging", tagging)
+    moto.stock.request("s3", "PUT", f"/{bucket}/copy", HTTP_X_AMZ_COPY_SOURCE=f"/{bucket}/put")
+    keys = backend.buckets[bucket].keys
+    assert [keys[name].tags for name in ("put", "copy")] == [[{"Key": "kept", "Value": "later"}]] * 2
+    moto.stock.request("s3", "DELETE", f"/{bucket}/put?tagging")
+    assert (list(keys["put"].tags), keys["copy"].response_dict["x-amz-tagging-count"]) == ([], "1")
+    assert not [arn for arn in backend.tagger.tags if bucket in arn]
+
+
 def test_a_change_of_an_object_is_written_unless_another_has_replaced_it(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
     keys = backend.buckets[bucket].keys
