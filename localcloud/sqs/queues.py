@@ -306,21 +306,20 @@ class MessageQueue(Generic[Payload]):
     def restore(
         self, messages: Iterable[RestoredMessage[Payload]], duplicates: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Add the messages of an earlier process, and the duplicates that it knew; record nothing.
+        """Add the messages of an earlier process, as they were sent, and the duplicates that it knew; record nothing.
 
         A message in flight stays so until its visibility timeout ends, and its receipt handle is valid.
         """
         with self._changed:
             now, wall = self._clock(), self._wall()
-            ordered = sorted(messages, key=lambda message: message.sequence)
             known = sorted(duplicates.items(), key=lambda item: float(item[1]["ends_at"]))
-            sequences = [message.sequence for message in ordered] + [int(each["sequence"]) for _, each in known]
             # Sequence numbers of deleted messages are not known: the time in microseconds is greater than theirs.
-            self._sequence = max([self._sequence, int(wall * 1e6), *sequences])
+            self._sequence = max([self._sequence, int(wall * 1e6), *(int(each["sequence"]) for _, each in known)])
             for key, each in known:
                 sent = SentMessage(each["message_id"], each["sequence"])
                 self._duplicates[key] = (now + min(each["ends_at"] - wall, DEDUPLICATION_SECONDS), sent)
-            for message in ordered:
+            for message in messages:
+                self._sequence = max(self._sequence, message.sequence)
                 self._restore_message(message, now, wall)
             if isinstance(self._order, FifoOrder):
                 self._order.end_receive(e for e in self._received.values() if e.state is MessageState.IN_FLIGHT)

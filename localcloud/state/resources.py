@@ -7,6 +7,7 @@ A resource is recorded as JSON of its own form, not as moto's objects, so that a
 import base64
 import json
 import logging
+import marshal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any, Final
 from localcloud.clock import utc_now
 from localcloud.patches import apply_patches
 from localcloud.state.store import Record
+from localcloud.temporary import TemporaryDatabase
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def value_bytes(value: Any) -> bytes:
 
 def value_of(content: bytes) -> Any:
     """Return a value of the store."""
-    return json.loads(content, object_hook=_bytes_of_json)
+    return _from_json(content.decode())
 
 
 def _bytes_to_json(value: bytes) -> dict[str, str]:
@@ -50,6 +52,9 @@ _to_json: Final = json.JSONEncoder(separators=(",", ":"), default=_bytes_to_json
 def _bytes_of_json(value: dict[str, Any]) -> Any:
     text = value.get(_BYTES)
     return base64.b64decode(text) if len(value) == 1 and type(text) is str else value
+
+
+_from_json: Final = json.JSONDecoder(object_hook=_bytes_of_json).decode
 
 
 def fields_of(thing: Any) -> dict[str, Any]:
@@ -458,25 +463,31 @@ def restore(records_of: Callable[[str], Iterable[Record]]) -> None:
     if queues := {key: value for key, value, _ in found("queue")}:
         apply_patches("sqs")
         restore_queues(queues)
-        others = ("message", "delivery", "duplicate")
-        _restore_messages(
-            {"queue": queues} | {kind: {key: value for key, value, _ in found(kind)} for kind in others}
-        )
+        _restore_messages(queues, found)
 
 
-def _restore_messages(values: Mapping[str, Mapping[Key, Any]]) -> None:
+def _restore_messages(queues: Iterable[Key], found: Callable[[str], Iterable[tuple[Key, Any, bytes]]]) -> None:
+    """Add the messages of queues. A temporary database sorts them: memory holds one after the other."""
     from moto.sqs.models import sqs_backends
 
     from localcloud.sqs.queue_record import RestoredMessage
 
-    contents: dict[Key, tuple[list[RestoredMessage[Any]], dict[str, Any]]] = {
-        key: ([], {}) for key in values["queue"]
-    }
-    deliveries = values.get("delivery", {})
-    for (*queue, message_id), sent in values.get("message", {}).items():
-        state = {**sent, **deliveries.get((*queue, message_id), {})}
-        contents[tuple(queue)][0].append(RestoredMessage(message_id, **state))
-    for (*queue, key), duplicate in values.get("duplicate", {}).items():
-        contents[tuple(queue)][1][key] = duplicate
-    for (account, region, name), (messages, duplicates) in contents.items():
-        sqs_backends[account][region].queues[name].store.restore(messages, duplicates)
+    duplicates: dict[Key, dict[str, Any]] = {queue: {} for queue in queues}
+    for (*queue, name), duplicate, _ in found("duplicate"):
+        duplicates[tuple(queue)][name] = duplicate
+    deliveries = {key: value for key, value, _ in found("delivery")}
+    messages = TemporaryDatabase()
+    messages.execute("BEGIN")
+    messages.execute("CREATE TABLE messages (queue BLOB, sequence INTEGER, state BLOB)")
+    for (*queue, message_id), sent, _ in found("message"):
+        state = {"message_id": message_id} | sent | deliveries.get((*queue, message_id), {})
+        insert = "INSERT INTO messages VALUES (?, ?, ?)"
+        messages.execute(insert, key_bytes(queue), sent["sequence"], marshal.dumps(state))
+    for account, region, name in queues:
+        ordered = "SELECT state FROM messages WHERE queue = ? ORDER BY sequence"
+        states = messages.rows(ordered, key_bytes((account, region, name)))
+        restored: Iterator[RestoredMessage[Any]] = (
+            RestoredMessage(**marshal.loads(state))  # noqa: S302  # nosec B302 (this process has written it)
+            for (state,) in states
+        )
+        sqs_backends[account][region].queues[name].store.restore(restored, duplicates[account, region, name])

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -266,3 +267,42 @@ def test_a_restore_holds_one_object_after_the_other_and_not_the_whole_state() ->
     assert [restored[f"k{number}"].value for number in range(50)] == [b"%d" % number for number in range(50)]
     assert most <= 2
     BackendDict.reset()
+
+
+def restored_order(messages: int) -> tuple[list[int], int]:
+    """Return the numbers of so many restored messages as they are received, and the most memory of the restore."""
+    BackendDict.reset()
+    apply_patches("sqs")
+    sqs_backends[ACCOUNT][REGION].create_queue("jobs", None)
+    queues = [
+        Record(resources.key_bytes(key), resources.value_bytes(value)) for key, value in resources.DESCRIBED["sqs"]()
+    ]
+    BackendDict.reset()
+
+    def records_of(kind: str) -> Iterator[Record]:
+        yield from queues if kind == "queue" else ()
+        for number in range(messages if kind == "message" else 0, 0, -1):
+            sent = {"payload": {"number": number}, "group": None, "sent_at": 0.0, "sequence": number, "visible_at": 0}
+            key = ("message", ACCOUNT, REGION, "jobs", str(number))
+            yield Record(resources.key_bytes(key), resources.value_bytes(sent))
+
+    tracemalloc.start()
+    try:
+        resources.restore(records_of)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    queue, received = sqs_backends[ACCOUNT][REGION].queues["jobs"].store, list[int]()
+    while deliveries := queue.receive(1_000, 60):
+        received += [delivery.payload["number"] for delivery in deliveries]
+    BackendDict.reset()
+    return received, most
+
+
+def test_a_restore_holds_a_bounded_number_of_messages_and_keeps_their_order() -> None:
+    few, many = 2_500, 6_000
+    received, most_of_few = restored_order(few)
+    assert received == list(range(1, few + 1))
+    received, most_of_many = restored_order(many)
+    assert received == list(range(1, many + 1))
+    assert most_of_many < 1.5 * most_of_few
