@@ -327,12 +327,13 @@ def test_a_deleted_job_is_not_notified_and_leaves_nothing() -> None:
     assert (scene.sent, scene.notifications.pending()) == ([], [])
 
 
-def test_a_thread_that_cannot_start_delays_its_message_and_no_other() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError("it has not begun")])
+def test_a_thread_that_cannot_start_delays_its_message_and_no_other(error: Exception) -> None:
     scene = Scene()
     jobs = [scene.job(), scene.job()]
     for job in jobs:
         scene.request(job)
-    honest, failures = scene.notifier.start, [RuntimeError("can't start new thread")]
+    honest, failures = scene.notifier.start, [error]
 
     def start(run: Callable[[], None]) -> None:
         if failures:

@@ -166,7 +166,7 @@ class Notifier:
             self._sending[job.job_id] = owner
         try:
             self.start(lambda: self._send_all(job, status))
-        except RuntimeError:  # the system has no thread left
+        except (RuntimeError, MemoryError):  # the system has no thread left, or no memory for one
             _log.warning("the messages of a job could not be sent now", extra={"job": job.job_id}, exc_info=True)
             with self._lock:
                 self._sending.pop(job.job_id, None)
