@@ -268,12 +268,13 @@ PATCHES.append(
     "self bucket prefix delimiter continuation_token start_after max_keys",
 )
 def list_objects_v2(original: Any, self: Any, bucket: Any, **asked: Any) -> Any:
-    """Return a page of a list, which costs as much as it holds; stock moto answers one with a delimiter."""
-    if asked["delimiter"] or not isinstance(bucket.keys, StoredKeys):
+    """Return a page of a list, which costs as much as it holds."""
+    if not isinstance(bucket.keys, StoredKeys):
         return original(self, bucket, **asked)
     token, most = asked["continuation_token"], asked["max_keys"]
     after = self._pagination_tokens.get(token) if token else asked["start_after"]
-    return self._truncate_result(bucket.keys.page(asked["prefix"] or "", after or "", most + 1), most)
+    found = bucket.keys.entries(asked["prefix"] or "", asked["delimiter"], after or "", most + 1)
+    return self._truncate_result(found, most)
 
 
 _COPYING = threading.local()

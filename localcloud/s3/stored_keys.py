@@ -19,6 +19,9 @@ from localcloud.temporary import StoredContent, database
 _NOT_IN_ROW: Final = frozenset({"_content", "_tick", "name", "stored_keys"})
 """Attributes that an object gets otherwise when it is read, or need not have."""
 
+_FETCHED: Final = 16
+"""Objects that are read together for a list with common prefixes: only the first of a prefix is needed."""
+
 _ONE: Final = "SELECT content, attributes FROM objects WHERE owner = ? AND name = ?"
 _PAGE: Final = (
     "SELECT name, content, attributes FROM objects WHERE owner = ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
@@ -85,10 +88,25 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
                 raise KeyError(key)
         _dispose(versions or [])
 
-    def page(self, prefix: str, after: str, limit: int) -> list[FakeKey]:
-        """Return up to `limit` objects, by key: those with a prefix, after another key."""
+    def entries(self, prefix: str, delimiter: str | None, after: str, limit: int) -> list[FakeKey | str]:
+        """Return up to `limit` objects and common prefixes, by name: those with a prefix, after another name."""
+        found, passed = list[FakeKey | str](), _last_of(after, prefix, delimiter)
+        while len(found) < limit:
+            fetched = min(limit - len(found), _FETCHED if delimiter else limit)
+            if not (page := self.page(prefix, passed, fetched)):
+                break
+            for stored in page:
+                shared = _common_prefix(stored.name, prefix, delimiter)
+                found.append(shared or stored)
+                passed = _last_of(stored.name, prefix, delimiter)
+                if shared:
+                    break
+        return found
+
+    def page(self, prefix: str, after: bytes, limit: int) -> list[FakeKey]:
+        """Return up to `limit` objects, by key: those with a prefix, after another key in UTF-8."""
         low, high = prefix.encode(), prefix.encode() + LAST
-        low = max(low, after.encode() + NEXT) if after else low
+        low = max(low, after + NEXT) if after else low
         with database().lock:
             rows = database().execute(_PAGE, self._owner, low, high, limit)
             found = [self._key(name.decode(), *rest) for name, *rest in rows]
@@ -103,7 +121,7 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
 
     def __bool__(self) -> bool:
         """Return whether any key has a version."""
-        return dict.__len__(self) > 0 or bool(self.page("", "", 1))
+        return dict.__len__(self) > 0 or bool(self.page("", b"", 1))
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -120,6 +138,20 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
         attributes["_metadata"] = shared_metadata(attributes["_metadata"])
         vars(stored).update(attributes, name=name, _content=StoredContent.of_row(content), stored_keys=self)
         return stored
+
+
+def _common_prefix(name: str, prefix: str, delimiter: str | None) -> str | None:
+    """Return what a list with a delimiter shows for all keys that begin as this one; None if it shows the key."""
+    if not (delimiter and name.startswith(prefix)):
+        return None
+    first, found, _ = name[len(prefix) :].partition(delimiter)
+    return prefix + first + found if found else None
+
+
+def _last_of(name: str, prefix: str, delimiter: str | None) -> bytes:
+    """Return a key that sorts after all that share the entry of this one in a list, and before all others."""
+    shared = _common_prefix(name, prefix, delimiter)
+    return shared.encode() + LAST if shared else name.encode()
 
 
 def _dispose(versions: list[Any]) -> None:

@@ -8,6 +8,8 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.s3.models import FakeKey, S3Backend, s3_backends
 
@@ -15,6 +17,7 @@ from localcloud import temporary
 from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
+from localcloud.s3.stored_keys import StoredKeys
 from localcloud.sqs.fair_order import MEMORY_MESSAGES
 from localcloud.sqs.messages import StoredMessage
 from localcloud.sqs.queues import MessageQueue
@@ -140,7 +143,7 @@ def test_an_object_keeps_its_content_when_its_bucket_begins_to_have_versions(bac
     assert [each.value for each in keys.getlist("k")] == [b"first", b"second"]
     backend.put_object(bucket, "l", b"")
     backend.delete_object(bucket, "l")
-    assert [each.name for each in keys.page("", "", 9)] == ["k"]
+    assert [each.name for each in keys.page("", b"", 9)] == ["k"]
     for key in ("k", "l"):
         for version in keys.getlist(key):  # the last one of `l` is a delete marker
             assert backend.delete_object(bucket, key, version.version_id)[0]
@@ -158,6 +161,29 @@ def test_pages_of_a_list_have_each_key_of_the_prefix_once_and_in_order(moto: Cli
     rest, is_rest_cut, _ = backend.list_objects_v2(backend.buckets[bucket], continuation_token=token, **asked)
     assert [each.name for each in [*found, *rest]] == ["b/1", "b/2", "b/3"]
     assert (is_cut, is_rest_cut) == (True, False)
+
+
+@given(
+    names=st.sets(st.text("ab/", min_size=1, max_size=5), max_size=40),
+    prefix=st.sampled_from(["", "a", "a/", "b/a/"]),
+    delimiter=st.sampled_from([None, "/", "b/"]),
+    page=st.integers(1, 4),
+)
+def test_a_list_has_each_key_or_common_prefix_once_whatever_its_pages(
+    names: set[str], prefix: str, delimiter: str | None, page: int
+) -> None:
+    apply_patches("s3")
+    stored, owner = StoredKeys(), {"account_id": "123456789012", "region_name": REGION}
+    for name in names:
+        stored.setlist(name, [FakeKey(name, b"", **owner)])
+    found, after = list[str](), ""
+    while some := [getattr(each, "name", each) for each in stored.entries(prefix, delimiter, after, page)]:
+        found, after = found + some, some[-1]
+    wanted = [name for name in names if name.startswith(prefix)]
+    if delimiter:
+        splits = [name[len(prefix) :].partition(delimiter) for name in wanted]
+        wanted = [prefix + first + mark for first, mark, _ in splits]
+    assert found == sorted(set(wanted))
 
 
 def test_copies_of_an_object_do_not_change_its_metadata(moto: ClientPair) -> None:
