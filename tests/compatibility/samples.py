@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -120,7 +119,6 @@ LIMITS = LimitSettings(
     store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
     jobs_per_day=10, open_jobs=0,
 )  # fmt: skip
-DEMO_MANIFEST = Path("app_tier") / "demo" / "bundle" / "bundle.json"
 
 
 def _prediction(ref: ImageRef) -> Prediction:

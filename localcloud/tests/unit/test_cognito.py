@@ -20,7 +20,6 @@ from localcloud.cognito.sign_in import NEW_PASSWORD, Authenticator, Challenges
 
 ANN: Key = ("pool", "ann@example.org")
 BOB: Key = ("pool", "bob@example.org")
-ANN_ELSEWHERE: Key = ("other pool", "ann@example.org")
 
 
 class Drawn:

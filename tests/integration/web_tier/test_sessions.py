@@ -19,7 +19,7 @@ from services.accounts import OPERATORS, Accounts
 from services.clients import Clients
 from services.clock import utc_now
 from services.errors import ConfigError
-from services.table import LAST, Table
+from services.table import Table
 from services.users import NewPasswordRequired, PoolTokens, UserPool
 from tests.conftest import ConfigMaker
 from tests.support.clocks import ManualClock, PlayedClock
@@ -269,11 +269,6 @@ def test_a_sign_out_during_a_rotation_ends_the_session(
     ids = sessions.keys.read(cookie)
     assert ids is not None
     assert sessions.store.find(ids.next) is None
-
-
-def sessions_in(table: Table) -> list[str]:
-    """Return the sort keys of all sessions, and of what is left of rotated ones."""
-    return [str(item["sk"]) for item in table.query("USER#ada", "SESSION#", f"SESSION#{LAST}")]
 
 
 def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: ManualClock) -> None:
