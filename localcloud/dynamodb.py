@@ -32,7 +32,8 @@ from werkzeug.exceptions import HTTPException
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, read_body
 from localcloud.patches import Patches
 from localcloud.state.recorder import recorder
-from localcloud.stored_items import LAST, NEXT, PLAIN_TYPES, StoredItems, bytes_of
+from localcloud.stored_items import PLAIN_TYPES, StoredItems, bytes_of
+from localcloud.temporary import LAST, NEXT
 
 _HANDLER = "moto.dynamodb.responses:DynamoHandler"
 

@@ -12,13 +12,7 @@ from typing import Any, Final
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 
 from localcloud.state.resources import attribute_json
-from localcloud.temporary import database
-
-LAST: Final = b"\xff"
-"""Sorts after every key: no text in UTF-8 has this byte."""
-
-NEXT: Final = b"\0"
-"""At the end of a key it makes the first key that sorts after it."""
+from localcloud.temporary import LAST, NEXT, database
 
 PLAIN_TYPES: Final = frozenset({"S", "N", "BOOL", "NULL"})
 """Types of attributes that have the same values in memory as in DynamoDB's JSON."""

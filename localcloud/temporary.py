@@ -33,6 +33,12 @@ LARGE_BYTES: Final = 32 * 1024
 BLOCK_BYTES: Final = 4_096
 """Large contents begin at multiples of this, so that the file system can free their blocks."""
 
+LAST: Final = b"\xff"
+"""Sorts after every key: no text in UTF-8 has this byte."""
+
+NEXT: Final = b"\0"
+"""At the end of a key it makes the first key that sorts after it."""
+
 # SQLite's cache of 8,192 KiB is what the database takes of the memory.
 _SCHEMA: Final = """
 PRAGMA page_size = 16384;

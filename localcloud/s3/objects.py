@@ -10,7 +10,6 @@ and every error.
 
 import hashlib
 import re
-import secrets
 import threading
 from contextlib import nullcontext
 from datetime import datetime
@@ -23,17 +22,11 @@ from moto.utilities.utils import get_partition
 from localcloud.clock import utc_now
 from localcloud.dispatch import DirectRequest, DirectResponse, read_body, request_id
 from localcloud.patches import Patch, Patches
-from localcloud.s3.posts import Tags, plain_tag
-from localcloud.s3.stored_keys import StoredKeys, shared_metadata
+from localcloud.s3.posts import plain_tag
+from localcloud.s3.stored_keys import ETAG_DIGITS, StoredKeys, describe, random_etag, shared_metadata
 from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.state.recorder import recorder
 from localcloud.temporary import StoredContent
-
-ETAG_DIGITS = 32
-"""Digits of an ETag, as of an MD5: random where a client signs no SHA-256 of the content, else the beginning of that.
-
-S3 does not promise an MD5 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
-"""
 
 _COMMON = {
     "_etag": None,
@@ -134,19 +127,6 @@ def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False)
     vars(self)["_metadata"] = LowercaseDict(self._metadata)
     original(self, type(metadata)(metadata), replace)  # which removes from it
     self._metadata = shared_metadata(tuple(self._metadata.items()))
-
-
-def random_etag() -> str:
-    """Return the ETag of a content of which no SHA-256 was signed."""
-    return secrets.token_hex(ETAG_DIGITS // 2)
-
-
-def describe(stored: FakeKey, bucket: FakeBucket, metadata: dict[str, str], tags: Tags) -> None:
-    """Set metadata, tags and ACL of a new object, the last as its bucket has it; its row is written once."""
-    vars(stored).update(_metadata=shared_metadata(tuple(metadata.items())))
-    vars(stored).update(({"tags": tags} if tags else {}) | ({} if bucket.acl is FakeKey.acl else {"acl": bucket.acl}))
-    if stored.stored_keys is not None:
-        stored.stored_keys.write(stored)
 
 
 def store_content(self: Any, content: bytes | str) -> None:

@@ -315,7 +315,7 @@ def _post_object(account: str, region: str, form: Form, content: bytes, tags: Ta
     apply_patches("s3")
     from moto.s3.models import s3_backends
 
-    from localcloud.s3.objects import describe, random_etag
+    from localcloud.s3.stored_keys import describe, random_etag
 
     backend = s3_backends[account][get_partition(region)]
     if form.bucket not in backend.buckets:

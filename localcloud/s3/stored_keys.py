@@ -7,14 +7,14 @@ objects of multipart uploads, and those of a bucket with versions, are in memory
 
 import functools
 import pickle  # nosec B403 (reads only what this process has written)
+import secrets
 import weakref
 from typing import Any, Final
 
-from moto.s3.models import FakeKey, LowercaseDict
+from moto.s3.models import FakeBucket, FakeKey, LowercaseDict
 from moto.s3.utils import _VersionedKeyStore
 
-from localcloud.stored_items import LAST, NEXT
-from localcloud.temporary import StoredContent, database
+from localcloud.temporary import LAST, NEXT, StoredContent, database
 
 _NOT_IN_ROW: Final = frozenset({"_content", "_tick", "name", "stored_keys"})
 """Attributes that an object gets otherwise when it is read, or need not have."""
@@ -31,10 +31,34 @@ _CHANGE: Final = "UPDATE objects SET attributes = ? WHERE owner = ? AND name = ?
 _DELETE: Final = "DELETE FROM objects WHERE owner = ? AND name = ? RETURNING content"
 
 
+ETAG_DIGITS: Final = 32
+"""Digits of an ETag, as of an MD5: random where a client signs no SHA-256 of the content, else the beginning of that.
+
+S3 does not promise an MD5 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+"""
+
+
 @functools.lru_cache(maxsize=1_000)
 def shared_metadata(metadata: tuple[tuple[str, str], ...]) -> LowercaseDict:
     """Return this metadata, once for all objects that have it; it must not be changed."""
     return LowercaseDict(metadata)
+
+
+def random_etag() -> str:
+    """Return the ETag of a content of which no SHA-256 was signed."""
+    return secrets.token_hex(ETAG_DIGITS // 2)
+
+
+def describe(stored: FakeKey, bucket: FakeBucket, metadata: dict[str, str], tags: list[dict[str, str]]) -> None:
+    """Set metadata, tags and ACL of a new object, the last as its bucket has it; its row is written once."""
+    described: dict[str, Any] = {"_metadata": shared_metadata(tuple(metadata.items()))}
+    if tags:
+        described["tags"] = tags
+    if bucket.acl is not FakeKey.acl:  # which objects have without an attribute of their own
+        described["acl"] = bucket.acl
+    vars(stored).update(described)
+    if stored.stored_keys is not None:
+        stored.stored_keys.write(stored)
 
 
 class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped

@@ -133,7 +133,7 @@ def restore_object(key: Key, value: Any, body: bytes) -> None:
     """Put an object into its bucket."""
     from moto.s3.models import FakeKey, s3_backends
 
-    from localcloud.s3.objects import describe
+    from localcloud.s3.stored_keys import describe
 
     account, partition, bucket_name, name = key
     backend = s3_backends[account][partition]

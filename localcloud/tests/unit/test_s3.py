@@ -25,7 +25,6 @@ from moto.s3.models import S3Backend, s3_backends
 from localcloud.access_keys import owner_key
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
-from localcloud.s3.objects import ETAG_DIGITS
 from localcloud.s3.posts import (
     MAX_FIELD_BYTES,
     MAX_FORM_BYTES,
@@ -37,6 +36,7 @@ from localcloud.s3.posts import (
     signer_of,
     tags_of_form,
 )
+from localcloud.s3.stored_keys import ETAG_DIGITS
 from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.tests.support.wsgi_clients import ClientPair, Reply, WsgiClient
 
