@@ -26,9 +26,10 @@ from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
 from fleetsight_client.uploader import JobClosedError, Uploader, UploadLimits
 
+FIRST_POLL_SECONDS: Final = 0.05
 MIN_POLL_SECONDS: Final = 0.25
 MAX_POLL_SECONDS: Final = 2.0
-"""Pauses between two polls of a job: as long as the last poll found nothing new, they grow."""
+"""Pauses between two polls of a job: they grow from the first up to the second while results come, else the third."""
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
 """For this time a watch repeats an upload before it reads results, and for this time it then sends nothing."""
@@ -324,7 +325,7 @@ class Classification:
         self.progress.phase = "waiting"
         before = 0
         for job_id, images in self.journal.jobs():
-            pause, last = MIN_POLL_SECONDS, -1
+            pause, last = FIRST_POLL_SECONDS, -1
             while images:
                 try:
                     status = self.calls.call(partial(self.client.status, job_id))
@@ -344,10 +345,10 @@ class Classification:
                 self.show(self.progress)
                 if classified >= images and not status["waiting"]:
                     break
-                pause = MIN_POLL_SECONDS if classified != last else min(MAX_POLL_SECONDS, pause * 1.5)
-                last = classified
                 if (self.calls.wait or self.calls.stop.wait)(pause):
                     raise StoppedError("stopped")
+                pause = min(MIN_POLL_SECONDS if classified != last else MAX_POLL_SECONDS, pause * 1.5)
+                last = classified
             before += images
 
     def _set_scores(self, job: Mapping[str, Any]) -> None:

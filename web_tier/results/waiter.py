@@ -16,15 +16,15 @@ from core.messages import ClassificationResult
 from services.clock import CLOCK, Clock
 from services.threads import DaemonThread
 
-MIN_POLL_SECONDS = 0.01
+MIN_POLL_SECONDS = 0.004
 MAX_POLL_SECONDS = 0.05
 """Shortest and longest time between two polls; on average half of it is added to the latency of an answer."""
 
 WAITED_SHARE = 0.25
 """The time between two polls as a share of the time for which the newest request has waited."""
 
-PAUSE_RATIO = 4.0
-"""The pause after a poll is at least this many times as long as the poll, so polls take at most a fifth of the
+PAUSE_RATIO = 2.0
+"""The pause after a poll is at least this many times as long as the poll, so polls take at most a third of the
 time."""
 
 _log = logging.getLogger(__name__)
