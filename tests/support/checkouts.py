@@ -6,12 +6,12 @@ from tests.conftest import ROOT
 
 
 def link_checkout(folder: Path) -> None:
-    """Link everything into `folder` but the files of running systems, with a `setup.sh` that does nothing.
+    """Link all but the files of running systems and caches into `folder`, with a `setup.sh` that does nothing.
 
     Everything is installed, and other tests use the .venv at the same time.
     """
     for entry in ROOT.iterdir():
-        if entry.name not in {".fleetsight", ".git", "scripts"}:
+        if entry.name not in {".fleetsight", ".git", "scripts"} and not entry.name.endswith("cache"):
             (folder / entry.name).symlink_to(entry)
     (folder / "scripts").mkdir()
     for entry in (ROOT / "scripts").iterdir():

@@ -188,7 +188,7 @@ def copy_checkout(folder: Path) -> None:
             source = entry.resolve()
             entry.unlink()
             if source.is_dir():
-                shutil.copytree(source, entry)
+                shutil.copytree(source, entry, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, entry)
 
