@@ -122,9 +122,9 @@ class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
             for stored in page:
                 shared = _common_prefix(stored.name, prefix, delimiter)
                 found.append(shared or stored)
-                passed = _last_of(stored.name, prefix, delimiter)
                 if shared:
                     break
+            passed = _last_of(stored.name, prefix, delimiter)
         return found
 
     def page(self, prefix: str, after: bytes, limit: int) -> list[FakeKey]:

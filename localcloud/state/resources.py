@@ -479,12 +479,12 @@ def _restore_messages(queues: Iterable[Key], found: Callable[[str], Iterable[tup
     messages = TemporaryDatabase()
     messages.execute("BEGIN")
     messages.execute("CREATE TABLE messages (queue BLOB, sequence INTEGER, state BLOB)")
+    insert = "INSERT INTO messages VALUES (?, ?, ?)"
     for (*queue, message_id), sent, _ in found("message"):
         state = {"message_id": message_id} | sent | deliveries.get((*queue, message_id), {})
-        insert = "INSERT INTO messages VALUES (?, ?, ?)"
         messages.execute(insert, key_bytes(queue), sent["sequence"], marshal.dumps(state))
+    ordered = "SELECT state FROM messages WHERE queue = ? ORDER BY sequence"
     for account, region, name in queues:
-        ordered = "SELECT state FROM messages WHERE queue = ? ORDER BY sequence"
         states = messages.rows(ordered, key_bytes((account, region, name)))
         restored: Iterator[RestoredMessage[Any]] = (
             RestoredMessage(**marshal.loads(state))  # noqa: S302  # nosec B302 (this process has written it)

@@ -270,12 +270,13 @@ def test_kept_images_come_in_folders_and_a_client_that_leaves_frees_its_place(we
             assert refused.status_code == 503, "this process has one place"
     answers = list[requests.Response]()
 
-    def is_served() -> bool:
-        with download(label="dog") as answer:
+    def is_served(**query: str) -> bool:
+        with download(**query) as answer:
             answers.append(answer)
             return bool(answer.content) and answer.status_code == 200
 
-    wait_until(is_served, "the place of the client that left is free")
+    wait_until(lambda: is_served(state="failed"), "the place of the client that left is free")
+    wait_until(lambda: is_served(label="dog"), "the place of a download that has ended is free")
     answer = answers[-1]
     archive = ZipFile(BytesIO(answer.content))
     assert archive.namelist() == ["dog/IMG.bmp", "dog/IMG (2).bmp", "dog/IMG (3).bmp"]
