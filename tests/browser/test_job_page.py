@@ -71,19 +71,31 @@ def open_live(page: Page, path: str) -> None:
 
 
 @contextmanager
-def list_of_the_server(page: Page, path: str) -> Iterator[None]:
-    """Show the page of a job with the list that the server has rendered; afterwards its script takes over."""
-    held: list[Route] = []
+def rows_held(page: Page, path: str, rows: str) -> Iterator[None]:
+    """Open the page of a job; within the block it waits for its rows at the given addresses."""
+    held, is_over = list[Route](), threading.Event()
 
     def hold(route: Route) -> None:
-        held.append(route)
+        if is_over.is_set():
+            route.continue_()
+        else:
+            held.append(route)
 
-    page.route("**/rows?*", hold, times=1)
-    with page.expect_request("**/rows?*"):
+    page.route(rows, hold)
+    with page.expect_request(rows):
         page.goto(path)
-    expect(page.locator("#list a.open").first).not_to_have_attribute("data-id", re.compile("."))
     yield
-    held[0].continue_()
+    is_over.set()
+    for route in held:  # more than one if the page has waited for too long
+        route.continue_()
+
+
+@contextmanager
+def list_of_the_server(page: Page, path: str) -> Iterator[None]:
+    """Show the page of a job with the list that the server has rendered; afterwards its script takes over."""
+    with rows_held(page, path, "**/rows?*"):
+        expect(page.locator("#list a.open").first).not_to_have_attribute("data-id", re.compile("."))
+        yield
     expect_live(page)
 
 
@@ -264,23 +276,26 @@ def test_no_number_is_shown_that_counts_up_as_if_it_were_final(
 ) -> None:
     written = write_job(1_200)
     written.finish(0, 1_200, seconds_ago=LONG_FINISHED)
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        held.append(route)
-
-    page.route("**/rows?*after=*", hold, times=1)
-    with page.expect_request("**/rows?*after=*"):
-        page.goto(written.path)
-    expect_live(page)
     unsure, count = page.locator('.chip[data-state="unsure"]'), page.locator("#histogram .count").first
-    expect(unsure).to_have_text(re.compile(r"^Unsure\s*$"))
-    expect(count).to_be_hidden()
-    expect(page.locator("#start-review")).to_have_text("Review")
-    held[0].continue_()
+    with rows_held(page, written.path, "**/rows?*after=*"):
+        expect_live(page)
+        expect(unsure).to_have_text(re.compile(r"^Unsure\s*$"))
+        expect(count).to_be_hidden()
+        expect(page.locator("#start-review")).to_have_text("Review")
     expect(unsure).to_have_text("Unsure 24")
     expect(count).to_have_text("240")
     expect(page.locator("#start-review")).to_have_text("Review 24 unsure")
+
+
+def test_rows_that_never_come_are_read_again(page: Page, write_job: Callable[..., WrittenJob]) -> None:
+    page.add_init_script(
+        "const { timeout } = AbortSignal; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 10)"
+    )
+    written = write_job(1_200)
+    written.finish(0, 1_200, seconds_ago=LONG_FINISHED)
+    page.route("**/rows?*after=*", lambda _route: None, times=1)  # never answered
+    open_live(page, written.path)
+    expect(page.locator('.chip[data-state="unsure"]')).to_have_text("Unsure 24")
 
 
 def test_the_size_of_the_pictures_is_kept(page: Page, write_job: Callable[..., WrittenJob]) -> None:

@@ -1,11 +1,10 @@
 // Pages that keep themselves up to date: polling, and the banner that says that the server is lost, and how old all is.
 
+import { fetchInTime, POLL_TIMEOUT_MS } from "./fetching.js";
 import { goToSignIn, needsSignIn } from "./sign_in.js";
 
 /** A page has lost its connection when nothing has succeeded for this long after the first failure, in milliseconds. */
 const GRACE_MS = 5_000;
-/** A poll without an answer for this long has failed: a machine that hangs ends no connection. */
-export const POLL_TIMEOUT_MS = 10_000;
 
 export class Connection {
     #onChange;
@@ -70,7 +69,7 @@ export function keepPolling(address, show, interval) {
     let timer = null;
     const poll = async () => {
         try {
-            const response = await fetch(address, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+            const response = await fetchInTime(address, {}, POLL_TIMEOUT_MS);
             if (needsSignIn(response)) goToSignIn();
             if (!response.ok) throw new Error(`${address} returned ${response.status}`);
             await show(response);

@@ -2,6 +2,7 @@
 // without JavaScript; its content is shown here, and its form is sent as from there.
 
 import "./copy.js";
+import { fetchInTime } from "./fetching.js";
 
 const dialog = document.createElement("dialog");
 dialog.id = "dialog";
@@ -19,7 +20,7 @@ document.body.append(dialog);
 async function open(address, request, onFailure) {
     let content = null;
     try {
-        const response = await fetch(address, request);
+        const response = await fetchInTime(address, request);
         const page = new DOMParser().parseFromString(await response.text(), "text/html");
         content = response.ok ? page.querySelector("[data-dialog-content]") : null;
     } catch {

@@ -1,8 +1,11 @@
 // Turns each operation on the API page into a form that calls it. Responses are shown as text, never as markup.
 
 import "./copy.js";
+import { fetchInTime } from "./fetching.js";
 
 const MAX_SHOWN_CHARACTERS = 20_000;
+/** Longer than a call waits for results. */
+const RESPONSE_TIMEOUT_MS = 120_000;
 
 for (const form of document.querySelectorAll("form.try")) {
     for (const button of form.querySelectorAll("button")) button.hidden = false;
@@ -48,7 +51,7 @@ async function send(form) {
     const startedAt = performance.now();
     const elapsed = () => performance.now() - startedAt;
     try {
-        const response = await fetch(requestUrl(form), requestOptions(form));
+        const response = await fetchInTime(requestUrl(form), requestOptions(form), RESPONSE_TIMEOUT_MS);
         const isStream = form.dataset.stream !== undefined;
         const body = isStream ? await readFirstChunk(response) : await response.text();
         show(form, `${response.status} ${response.statusText}`, elapsed(), response, body);

@@ -1,6 +1,6 @@
 // Shows the signed-in user in the header of a static page, as the web tier's own pages do.
 
-import { fetchState } from "./fetch_state.js";
+import { fetchState } from "./fetching.js";
 
 /** The visitor; null if the server does not respond in time. */
 export const visitor = await fetchState("/account/visitor");

@@ -1,6 +1,6 @@
 // Live updates of a job: server-sent events while the page is visible, or polling while the stream is unavailable.
 
-import { POLL_TIMEOUT_MS } from "../connection.js";
+import { fetchInTime, POLL_TIMEOUT_MS } from "../fetching.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 import { isGone } from "./gone.js";
 
@@ -77,8 +77,8 @@ export class Feed {
         this.hasReadAll = true;
     }
 
-    async #fetchJson(url, signal) {
-        const response = await fetch(url, { headers: { Accept: "application/json" }, signal });
+    async #fetchJson(url, milliseconds) {
+        const response = await fetchInTime(url, { headers: { Accept: "application/json" } }, milliseconds);
         if (isGone(response)) {
             this.#end();
             this.listener.gone();
@@ -192,7 +192,7 @@ export class Feed {
 
     async #poll(reopenAt) {
         try {
-            const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`, AbortSignal.timeout(POLL_TIMEOUT_MS));
+            const progress = await this.#fetchJson(`/jobs/${this.jobId}/progress`, POLL_TIMEOUT_MS);
             const counts = countsOf(progress);
             if (counts !== this.counts || progress.retried) await this.readAll();
             if (counts !== this.counts && this.isAwaited) reopenAt = 0;

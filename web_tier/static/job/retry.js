@@ -1,5 +1,6 @@
 // Retries a failed image without leaving the page.
 
+import { fetchInTime } from "../fetching.js";
 import { leaveIfOver } from "./gone.js";
 
 /**
@@ -29,7 +30,7 @@ export function interceptRetryForms(base, onRequested) {
 
 async function retry(base, id) {
     try {
-        const response = await fetch(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
+        const response = await fetchInTime(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
         leaveIfOver(response);
         return response.ok ? (await response.json()).outcome : "refused";
     } catch {

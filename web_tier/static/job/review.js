@@ -1,6 +1,6 @@
 // The review of labels: accept or correct them one by one or many at once.
 
-import { fetchState } from "../fetch_state.js";
+import { fetchInTime, fetchState } from "../fetching.js";
 import { formatCount, plural } from "../upload/format.js";
 import { leaveIfOver } from "./gone.js";
 import { addShortcut } from "./shortcuts.js";
@@ -266,7 +266,7 @@ export class Review {
 
     async #send(entries) {
         try {
-            const response = await fetch(`/api/v1${this.page.base}/truth`, {
+            const response = await fetchInTime(`/api/v1${this.page.base}/truth`, {
                 method: "PUT",
                 headers: { "Content-Type": "application/json" },
                 body: JSON.stringify({ labels: Object.fromEntries(entries.map(([id, label]) => [id, label || null])) }),

@@ -2,7 +2,7 @@
 // and the page of a job to add more. At the click on "Classify" the upload page becomes the page of the job (see
 // job_page.js), which goes on with the same `Adding`.
 
-import { fetchState } from "../fetch_state.js";
+import { fetchState } from "../fetching.js";
 import { store, stored } from "../storage.js";
 import { Batch } from "./batch.js";
 import { CheckPool } from "./check_pool.js";

@@ -1,6 +1,6 @@
 // The forecast of the chosen images: when their results come, and what they cost. The server computes it.
 
-import { fetchState } from "../fetch_state.js";
+import { fetchState } from "../fetching.js";
 
 /** The number of images must stay the same for this long before the page asks for its forecast. */
 const SETTLE_MS = 300;

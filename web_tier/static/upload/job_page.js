@@ -1,6 +1,7 @@
 // Turns the upload page into the page of its job, without a navigation, so that sending goes on.
 
 import "../dialogs.js"; // "Share" must not leave the page while its modules are loading
+import { fetchInTime } from "../fetching.js";
 
 /**
  * Show the page of a job in place of this one. Its scripts go on with the upload: see `Adding`.
@@ -9,7 +10,7 @@ import "../dialogs.js"; // "Share" must not leave the page while its modules are
  * @param {HTMLElement} section - that adds images; it moves into the page.
  */
 export async function showJobPage(address, section) {
-    const response = await fetch(address);
+    const response = await fetchInTime(address);
     if (!response.ok || response.redirected) throw new Error(`${address} returned ${response.status}`);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const styleSheets = [...page.querySelectorAll("head link[rel=stylesheet]")].map((link) => link.href);

@@ -1,7 +1,7 @@
 // Uploads a batch in several concurrent requests. Each request has an idempotency key, so that the page can retry a
 // request without a response. Retries back off, and wait until the server is ready again.
 
-import { fetchState } from "../fetch_state.js";
+import { fetchState } from "../fetching.js";
 import { ApiError, SignedOutError, StoppedError, addImages, createJob, randomHex } from "./api.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
