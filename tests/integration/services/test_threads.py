@@ -11,6 +11,7 @@ pytestmark = pytest.mark.processes
 
 WITHOUT_MEMORY = """
 import os
+import time
 from services import threads
 from tests.support.processes import take_memory
 
@@ -19,6 +20,8 @@ earlier = [threads.DaemonThread(bytes, name="earlier") for _ in range(3)]
 for thread in earlier:  # their stacks are used again, so that only the memory for a first line is missing
     thread.start()
     thread.join()
+while len(os.listdir("/proc/self/task")) > 1:  # their stacks are free when the system has ended them
+    time.sleep(0.01)
 thread = threads.DaemonThread(os._exit, 1, name="stage")
 take_memory([os.getpid()])
 held = []
