@@ -28,7 +28,7 @@ from moto.moto_api import recorder
 from localcloud.extensions import APPLICATIONS
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
-from localcloud.temporary import TemporaryStorageError
+from localcloud.temporary import Body, TemporaryStorageError
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
@@ -135,14 +135,14 @@ class DirectResponse:
     """The answer to a call, without the header of the body's length."""
 
     headers: list[tuple[str, str]]
-    body: bytes = b""
+    body: Body = b""
     status: str = "200 OK"
 
     def send(self, start_response: Any) -> Iterable[bytes]:
         """Begin the answer of a WSGI application, and return its body."""
         length = [] if self.status.startswith("204") else [("Content-Length", str(len(self.body)))]
         start_response(self.status, self.headers + length)
-        return (self.body,)
+        return (self.body,) if isinstance(self.body, bytes) else self.body
 
 
 @dataclass(frozen=True, slots=True)

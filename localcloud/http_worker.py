@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
@@ -30,6 +30,7 @@ from localcloud.clock import wall_seconds
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
 from localcloud.state.recorder import recorder
+from localcloud.temporary import Body, JoinedContent
 
 _T = TypeVar("_T")
 
@@ -114,8 +115,19 @@ def connection_environ(server: tuple[str, int], client: tuple[str, int]) -> dict
     }
 
 
-def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool) -> tuple[bytes, bytes]:
-    """Call an application and return its whole answer as HTTP: head and body, so that no large body is copied.
+Answer = tuple[bytes, Body]
+"""A whole answer in HTTP: head and body, so that no large body is copied."""
+
+
+def pieces_of(answer: Answer) -> Iterator[bytes]:
+    """Yield an answer in pieces, which are read as they are sent."""
+    head, body = answer
+    yield head
+    yield from (body,) if isinstance(body, bytes) else body
+
+
+def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool) -> Answer:
+    """Call an application and return its whole answer.
 
     Raises:
         ValueError: a header field contains a line end.
@@ -129,13 +141,14 @@ def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool
 
     chunks = application(environ, start_response)
     try:
-        written.extend(chunks)
+        if not isinstance(chunks, JoinedContent):
+            written.extend(chunks)
     finally:
         if hasattr(chunks, "close"):
             chunks.close()
     status, headers = begun[0]
     bodiless = environ["REQUEST_METHOD"] == "HEAD" or status.startswith(_BODILESS)
-    body = b"".join(written)
+    body = chunks if isinstance(chunks, JoinedContent) else b"".join(written)
     return _head_of_answer(status, headers, None if bodiless else len(body), keep_alive), b"" if bodiless else body
 
 
@@ -172,7 +185,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._watched: dict[Any, float] = {}
         """Connections that the main thread reads, each with the time of its last request."""
-        self._held: list[tuple[Any, tuple[bytes, bytes]]] = []
+        self._held: list[tuple[Any, Answer]] = []
         """With a state: answers of this round of events, which are sent when the disk has what they confirm."""
 
     def notify(self) -> None:
@@ -284,11 +297,14 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         environ["wsgi.input"], environ[INLINE] = io.BytesIO(conn.begun[start : conn.needed]), True
         return environ
 
-    def _send(self, conn: Any, answer: tuple[bytes, bytes]) -> bool:
+    def _send(self, conn: Any, answer: Answer) -> bool:
         """Send an answer; return False if a thread sends the rest, or the connection has ended."""
         head, body = answer
+        if not isinstance(body, bytes):
+            self._submit(conn, self._send_rest, pieces_of(answer), self._unwatch(conn))
+            return False
         try:
-            sent = conn.sock.sendmsg(answer)
+            sent = conn.sock.sendmsg((head, body))
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -302,7 +318,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         self._submit(conn, self._send_rest, (head[sent:], memoryview(body)[max(0, sent - len(head)) :]), begun)
         return False
 
-    def _send_rest(self, conn: Any, rest: tuple[bytes, memoryview], begun: bytes) -> bool:
+    def _send_rest(self, conn: Any, rest: Iterable[bytes | memoryview], begun: bytes) -> bool:
         conn.sock.setblocking(True)
         for part in rest:
             conn.sock.sendall(part)
@@ -316,10 +332,12 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
     def _submit(self, conn: Any, work: Callable[..., bool], *arguments: Any) -> None:
         def run() -> bool:
             is_kept = False
-            with suppress(OSError):  # the client disconnected or stalls
-                is_kept = work(conn, *arguments) and self.alive
-            if not is_kept:
-                conn.close(graceful=True)  # in this thread, since it waits for the client
+            try:
+                with suppress(OSError):  # the client disconnected or stalls
+                    is_kept = work(conn, *arguments) and self.alive
+            finally:
+                if not is_kept:
+                    conn.close(graceful=True)  # in this thread, since it waits for the client
             return is_kept
 
         done = self.tpool.submit(run)
@@ -367,8 +385,8 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
-        for part in answer:
-            conn.sock.sendall(part)
+        for piece in pieces_of(answer):
+            conn.sock.sendall(piece)
         return True
 
     def murder_keepalived(self, force: bool = False) -> None:

@@ -58,7 +58,7 @@ def _entries_in_part(call: dict[str, Any], send: _Send) -> DirectResponse:
     reply = send(json.dumps(call | {"Entries": entries[:half]}).encode())
     if not reply.status.startswith("200"):
         return reply
-    result = json.loads(reply.body)
+    result = json.loads(bytes(reply.body))
     return _with_json(reply, result | {"Failed": [*result.get("Failed", []), *failed]})
 
 
@@ -76,7 +76,7 @@ def _items_in_part(call: dict[str, Any], send: _Send, unprocessed: str) -> Direc
     reply = send(json.dumps(call | {"RequestItems": kept}).encode())
     if not reply.status.startswith("200"):
         return reply
-    return _with_json(reply, json.loads(reply.body) | {unprocessed: left})
+    return _with_json(reply, json.loads(bytes(reply.body)) | {unprocessed: left})
 
 
 def _objects_in_part(body: bytes, send: _Send) -> DirectResponse:
@@ -89,7 +89,7 @@ def _objects_in_part(body: bytes, send: _Send) -> DirectResponse:
     for each in left:
         body = body.replace(each, b"", 1)
     reply = send(body)
-    content = reply.body.replace(b"</DeleteResult>", errors + b"</DeleteResult>")
+    content = bytes(reply.body).replace(b"</DeleteResult>", errors + b"</DeleteResult>")
     return DirectResponse(reply.headers, content, reply.status)
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from tempfile import TemporaryFile
 from typing import Any, Final
@@ -218,6 +218,39 @@ class StoredContent:
         """Delete the bytes, unless a row has them."""
         if not self.has_row:
             database().execute_later("DELETE FROM contents WHERE number = ?", self.number)
+
+
+class JoinedContent:
+    """Contents one after the other as one, which need not be in memory as a whole."""
+
+    def __init__(self, parts: Sequence[tuple[StoredContent, int]]) -> None:
+        """Join contents, each with its size in bytes."""
+        self._parts = parts
+
+    def __len__(self) -> int:
+        """Return the size in bytes."""
+        return sum(size for _, size in self._parts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes of each content."""
+        return (part.read() for part, _ in self._parts)
+
+    def __bytes__(self) -> bytes:
+        """Return all bytes."""
+        return b"".join(self)
+
+    def __deepcopy__(self, _memo: Any) -> "JoinedContent":
+        """Return this object: its bytes never change."""
+        return self
+
+
+Body = bytes | JoinedContent
+"""What is sent or written of a content."""
+
+
+def body_of(content: StoredContent | JoinedContent) -> Body:
+    """Return the bytes of a content; if it has parts, itself, which reads them one after the other."""
+    return content if isinstance(content, JoinedContent) else content.read()
 
 
 _readers: WeakValueDictionary[int, StoredContent] = WeakValueDictionary()

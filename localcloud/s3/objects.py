@@ -11,12 +11,22 @@ and every error.
 import hashlib
 import re
 import threading
+from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
-from moto.s3.exceptions import PreconditionFailed
-from moto.s3.models import FakeBucket, FakeKey, LowercaseDict, S3Backend, get_canned_acl, s3_backends
+from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML, PreconditionFailed
+from moto.s3.models import (
+    S3_UPLOAD_PART_MIN_SIZE,
+    FakeBucket,
+    FakeKey,
+    LowercaseDict,
+    MultipartChecksumBuilder,
+    S3Backend,
+    get_canned_acl,
+    s3_backends,
+)
 from moto.utilities.utils import get_partition
 
 from localcloud.clock import utc_now
@@ -26,7 +36,7 @@ from localcloud.s3.posts import plain_tag
 from localcloud.s3.stored_keys import ETAG_DIGITS, StoredKeys, describe, random_etag, shared_metadata
 from localcloud.signatures import UNSIGNED_PAYLOAD
 from localcloud.state.recorder import recorder
-from localcloud.temporary import StoredContent
+from localcloud.temporary import JoinedContent, StoredContent, body_of
 
 _COMMON = {
     "_etag": None,
@@ -129,17 +139,18 @@ def set_metadata(original: Any, self: Any, metadata: Any, replace: bool = False)
     self._metadata = shared_metadata(tuple(self._metadata.items()))
 
 
-def store_content(self: Any, content: bytes | str) -> None:
+def store_content(self: Any, content: bytes | str | JoinedContent) -> None:
     """Replace the content; readers of the old content keep it."""
-    stored = content.encode() if isinstance(content, str) else bytes(content)
-    vars(self).update(_content=StoredContent.create(stored), contentsize=len(stored))
+    stored = content.encode() if isinstance(content, str) else content
+    own = stored if isinstance(stored, JoinedContent) else StoredContent.create(bytes(stored))
+    vars(self).update(_content=own, contentsize=len(stored))
 
 
 PATCHES.append(
     Patch(
         f"{_KEY}.value",
         ("self",),
-        lambda _original: property(lambda self: self._content.read(), store_content),
+        lambda _original: property(lambda self: bytes(body_of(self._content)), store_content),
         "has a buffer, which is in memory for most objects, and a lock",
     )
 )
@@ -171,6 +182,31 @@ def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's 
     if self.multipart and not self.disposed:
         self.multipart.dispose()
         self.disposed = True
+
+
+@PATCHES.replace("moto.s3.models:FakeMultipart.complete", "copies all parts into memory, twice, for a checksum too")
+def complete(self: Any, body: Iterable[tuple[int, str]]) -> tuple[JoinedContent, str, tuple[str, str, int] | None]:
+    """Return what the parts are together, its ETag, and its checksum if the client has chosen an algorithm.
+
+    Raises:
+        InvalidPart, EntityTooSmall, MalformedXML: the parts that `body` names cannot be joined.
+    """
+    named = [(self.parts.get(number), given.strip('"')) for number, given in body]
+    if not named:
+        raise MalformedXML
+    if any(part is None or part.etag.strip('"') != given for part, given in named):
+        raise InvalidPart
+    parts = [part for part, _ in named]
+    if any(part.contentsize < S3_UPLOAD_PART_MIN_SIZE for part in parts[:-1]):
+        raise EntityTooSmall
+    etag = hashlib.md5(b"".join(bytes.fromhex(given) for _, given in named), usedforsecurity=False).hexdigest()
+    algorithm, checksum = self.metadata.get("x-amz-checksum-algorithm"), None
+    if algorithm:
+        builder = MultipartChecksumBuilder(algorithm, self.metadata.get("x-amz-checksum-type"))
+        for part in parts:
+            builder.addPart(part.value)
+        checksum = builder.build()
+    return JoinedContent([(part._content, part.contentsize) for part in parts]), f"{etag}-{len(parts)}", checksum
 
 
 _CREATING = threading.Lock()
@@ -395,7 +431,8 @@ def _get(_request: DirectRequest, _backend: S3Backend, bucket: FakeBucket, key: 
         return None
     described = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
     described.pop("content-length")
-    return DirectResponse([*_identity(), *((name, str(value)) for name, value in described.items())], stored.value)
+    headers = [*_identity(), *((name, str(value)) for name, value in described.items())]
+    return DirectResponse(headers, body_of(stored._content))
 
 
 def _delete(_request: DirectRequest, backend: S3Backend, bucket: FakeBucket, key: str) -> DirectResponse:

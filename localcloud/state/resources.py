@@ -17,7 +17,7 @@ from typing import Any, Final
 from localcloud.clock import utc_now
 from localcloud.patches import apply_patches
 from localcloud.state.store import Record
-from localcloud.temporary import TemporaryDatabase
+from localcloud.temporary import TemporaryDatabase, body_of
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def object_record(backend: Any, key: Key) -> Record:
         "metadata": dict(stored.metadata),
         "tags": stored.tags,
     }
-    return Record(key_bytes(key), value_bytes(described), stored.value)
+    return Record(key_bytes(key), value_bytes(described), body_of(stored._content))
 
 
 def restore_object(key: Key, value: Any, body: bytes) -> None:
@@ -452,7 +452,7 @@ def restore(records_of: Callable[[str], Iterable[Record]]) -> None:
                 continue
             if kind in owners:
                 owners[kind].add(key)
-            yield key, value_of(record.value or b""), record.body
+            yield key, value_of(record.value or b""), bytes(record.body)
 
     for kind, service, create in _RESTORED:
         for key, value, _ in found(kind):

@@ -23,6 +23,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from localcloud.temporary import Body
+
 APPLICATION_ID: Final = 0x466C7374
 """Mark of a database of ours, in the header of its file: "Flst"."""
 
@@ -80,7 +82,7 @@ class Record(NamedTuple):
 
     key: bytes
     value: bytes | None
-    body: bytes = b""
+    body: Body = b""
 
 
 Row = tuple[bytes, int, bytes, bytes, int]
@@ -187,7 +189,7 @@ def whole_records(path: Path, kind: str | None = None) -> Iterator[Record]:
     """Yield the whole record of each key, or of those of a kind; raises as `read` does."""
     for _, pieces in groupby(read(path, kind), attrgetter("key")):
         first, *others = pieces
-        yield first._replace(body=first.body + b"".join(each.body for each in others)) if others else first
+        yield first._replace(body=b"".join(bytes(each.body) for each in (first, *others))) if others else first
 
 
 def load(path: Path) -> dict[bytes, Record]:
@@ -276,8 +278,9 @@ def _rows_of(record: Record, piece_bytes: int) -> Iterator[Row]:
     value = record.value
     if value is None:
         return
-    for piece, start in enumerate(range(0, max(1, len(record.body)), piece_bytes)):
-        body = record.body[start : start + piece_bytes]
+    bodies = (record.body,) if isinstance(record.body, bytes) else record.body
+    cuts = (body[at : at + piece_bytes] for body in bodies for at in range(0, max(1, len(body)), piece_bytes))
+    for piece, body in enumerate(cuts):
         yield record.key, piece, value, body, _checksum(record.key, piece, value, body)
         value = b""
 

@@ -10,6 +10,8 @@ from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
+from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE
 
 from localcloud.clients import ControlClient
 from localcloud.tests.support.cloud_clients import CloudClients
@@ -92,6 +94,30 @@ def test_a_large_body_is_one_object(connection: socket.socket, path: str) -> Non
     assert answer(connection)[0] == 200
     connection.sendall(request("GET", path))
     assert answer(connection) == (200, content)
+
+
+def test_an_object_of_parts_is_the_parts_in_their_order(
+    connection: socket.socket, apis: CloudClients, path: str
+) -> None:
+    connection.sendall(request("POST", f"{path}?uploads"))
+    status, begun = answer(connection)
+    assert status == 200
+    named = {"Bucket": "wire", "Key": path.rpartition("/")[2]}
+    upload = {**named, "UploadId": begun.partition(b"<UploadId>")[2].partition(b"<")[0].decode()}
+    parts = {1: b"a" * S3_UPLOAD_PART_MIN_SIZE, 3: b"b" * S3_UPLOAD_PART_MIN_SIZE, 4: b"last"}
+    for number, part in reversed(parts.items()):
+        apis("s3").upload_part(**upload, PartNumber=number, Body=part)
+    stored = [{"PartNumber": 1, "ETag": "no part"}]
+    with pytest.raises(ClientError, match="InvalidPart"):
+        apis("s3").complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
+    stored = [{name: part[name] for name in stored[0]} for part in apis("s3").list_parts(**upload)["Parts"]]
+    with pytest.raises(ClientError, match="EntityTooSmall"):
+        apis("s3").complete_multipart_upload(**upload, MultipartUpload={"Parts": stored[::-1]})
+    apis("s3").complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
+    for _ in range(2):
+        connection.sendall(request("GET", path))
+        assert answer(connection) == (200, b"".join(parts.values()))
+    assert apis("s3").get_object(**named, Range="bytes=5242879-5242880")["Body"].read() == b"ab"
 
 
 def test_connection_is_closed_on_request(connection: socket.socket, path: str) -> None:

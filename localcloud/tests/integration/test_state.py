@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 from botocore.exceptions import BotoCoreError
+from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE
 
 from localcloud.launch import LocalCloud
 from localcloud.state.folder import DATABASE
@@ -107,13 +108,11 @@ def objects_are_kept_however_they_were_written(kept: KeptCloud) -> Iterator[None
     form = presigned_form(kept.clients, "bucket", "form.png")
     requests.post(form["url"], data=form["fields"], files={"file": b"form"}, timeout=30).raise_for_status()
     upload = s3.create_multipart_upload(Bucket="bucket", Key="parts")["UploadId"]
-    part = s3.upload_part(Bucket="bucket", Key="parts", UploadId=upload, PartNumber=1, Body=b"part")
-    s3.complete_multipart_upload(
-        Bucket="bucket",
-        Key="parts",
-        UploadId=upload,
-        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
-    )
+    parts = list[dict[str, Any]]()
+    for number, part in enumerate((b"a" * S3_UPLOAD_PART_MIN_SIZE, b"last"), 1):
+        sent = s3.upload_part(Bucket="bucket", Key="parts", UploadId=upload, PartNumber=number, Body=part)
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    s3.complete_multipart_upload(Bucket="bucket", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
     s3.put_object_tagging(Bucket="bucket", Key="copy", Tagging={"TagSet": [{"Key": "new", "Value": "tag"}]})
     names = ["copy", "form.png", "parts", "plain", "with metadata"]
     before = [described_object(s3, name) for name in names]

@@ -3,7 +3,9 @@
 import copy
 import errno
 import gc
+import hashlib
 import os
+import tracemalloc
 from itertools import count
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
-from moto.s3.models import FakeKey, S3Backend, s3_backends
+from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, FakeKey, S3Backend, s3_backends
 
 from localcloud import temporary
 from localcloud.dispatch import CallCounter, CountedCalls
@@ -24,9 +26,11 @@ from localcloud.sqs.queues import MessageQueue
 from localcloud.temporary import (
     BLOCK_BYTES,
     LARGE_BYTES,
+    JoinedContent,
     StoredContent,
     TemporaryDatabase,
     TemporaryStorageError,
+    body_of,
     database,
     folder,
 )
@@ -81,6 +85,28 @@ def test_a_deleted_large_content_leaves_no_blocks_on_the_disk() -> None:
     os.fsync(own._file.fileno())
     assert os.fstat(own._file.fileno()).st_blocks * 512 <= LARGE_BYTES + 2 * BLOCK_BYTES
     assert own.content(kept) == b"\1" * (LARGE_BYTES + 1)
+
+
+def test_an_object_of_parts_is_joined_and_read_with_one_part_at_a_time_in_memory(backend: S3Backend) -> None:
+    [bucket, *_] = reversed(backend.buckets)
+    upload = backend.create_multipart_upload(bucket, "k", {}, None, None, None, None, None).id
+    parts = {number: bytes([number]) * S3_UPLOAD_PART_MIN_SIZE for number in range(1, 7)}
+    named = [(number, backend.upload_part(bucket, upload, number, part).etag) for number, part in parts.items()]
+    whole = hashlib.sha256(b"".join(parts.values())).digest()
+    tracemalloc.start()
+    try:
+        stored = backend.complete_multipart_upload(bucket, upload, iter(named))
+        read = hashlib.sha256()
+        body = body_of(stored._content)
+        assert isinstance(body, JoinedContent)
+        for piece in body:
+            read.update(piece)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (read.digest(), stored.size) == (whole, len(parts) * S3_UPLOAD_PART_MIN_SIZE)
+    assert most < 2.5 * S3_UPLOAD_PART_MIN_SIZE
+    backend.delete_object(bucket, "k")
 
 
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
