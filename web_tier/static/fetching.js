@@ -4,13 +4,7 @@
 export const POLL_TIMEOUT_MS = 10_000;
 const RESPONSE_TIMEOUT_MS = 30_000;
 
-/**
- * Fetch an address, and fail when the whole response is not here in time.
- *
- * @param {string} address
- * @param {RequestInit} [request]
- * @param {number} [milliseconds]
- */
+/** Fetch an address, and fail when the whole response is not here within so many milliseconds. */
 export function fetchInTime(address, request, milliseconds = RESPONSE_TIMEOUT_MS) {
     return fetch(address, { ...request, signal: AbortSignal.timeout(milliseconds) });
 }

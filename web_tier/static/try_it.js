@@ -4,7 +4,6 @@ import "./copy.js";
 import { fetchInTime } from "./fetching.js";
 
 const MAX_SHOWN_CHARACTERS = 20_000;
-/** Longer than a call waits for results. */
 const RESPONSE_TIMEOUT_MS = 120_000;
 
 for (const form of document.querySelectorAll("form.try")) {

@@ -84,7 +84,10 @@ export class Feed {
             this.listener.gone();
         }
         if (needsSignIn(response)) {
-            if (!this.isAwaited) this.#leave();
+            if (!this.isAwaited) {
+                this.#end();
+                goToSignIn();
+            }
             throw new Error(`${url} requires a sign-in`);
         }
         if (!response.ok) throw new Error(`${url} returned ${response.status}`);
@@ -104,6 +107,12 @@ export class Feed {
         this.#startPolling();
     }
 
+    // Also when the job has ended meanwhile: nothing else would read the rows that have not come.
+    #readByPolls() {
+        this.counts = null;
+        this.checkEnded();
+    }
+
     #close() {
         this.source?.close();
         this.source = null;
@@ -118,11 +127,6 @@ export class Feed {
 
     get #mayEnd() {
         return !this.isAwaited && performance.now() > this.followUntil;
-    }
-
-    #leave() {
-        this.#end();
-        goToSignIn();
     }
 
     #end() {
@@ -144,7 +148,7 @@ export class Feed {
             });
         source.addEventListener("open", () => this.#onSign(source));
         source.addEventListener("alive", () => this.#onSign(source));
-        on("resync", () => this.readAll().catch(() => this.#startPolling()));
+        on("resync", () => this.readAll().catch(() => this.#readByPolls()));
         on("images", ({ rows }) => this.listener.rows(rows));
         on("results", ({ rows }) => this.listener.rows(rows));
         on("progress", (progress) => this.listener.progress(progress, false));

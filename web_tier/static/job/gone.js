@@ -1,6 +1,7 @@
 // What the page of a job does when the session has ended, or when the job has been deleted, such as in another tab, or is
 // no longer shared.
 
+import { fetchInTime } from "../fetching.js";
 import { goToSignIn, needsSignIn } from "../sign_in.js";
 
 /** Return true if a response says that the job no longer exists: its images are deleted only with it. */
@@ -14,8 +15,10 @@ export function goToJobs() {
     else location.assign("/jobs?deleted=1");
 }
 
-/** Leave the page if a response says that it shows nothing any more. */
-export function leaveIfOver(response) {
+/** Fetch an address of the job, and leave the page if the response says that it shows nothing any more. */
+export async function fetchOrLeave(address, request) {
+    const response = await fetchInTime(address, request);
     if (needsSignIn(response)) goToSignIn();
     if (isGone(response)) goToJobs();
+    return response;
 }

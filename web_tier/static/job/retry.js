@@ -1,7 +1,6 @@
 // Retries a failed image without leaving the page.
 
-import { fetchInTime } from "../fetching.js";
-import { leaveIfOver } from "./gone.js";
+import { fetchOrLeave } from "./gone.js";
 
 /**
  * Send the forms that retry one image by `fetch`.
@@ -30,8 +29,7 @@ export function interceptRetryForms(base, onRequested) {
 
 async function retry(base, id) {
     try {
-        const response = await fetchInTime(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
-        leaveIfOver(response);
+        const response = await fetchOrLeave(`/api/v1${base}/images/${id}/retry`, { method: "POST" });
         return response.ok ? (await response.json()).outcome : "refused";
     } catch {
         return "refused";

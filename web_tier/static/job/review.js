@@ -1,8 +1,8 @@
 // The review of labels: accept or correct them one by one or many at once.
 
-import { fetchInTime, fetchState } from "../fetching.js";
+import { fetchState } from "../fetching.js";
 import { formatCount, plural } from "../upload/format.js";
-import { leaveIfOver } from "./gone.js";
+import { fetchOrLeave } from "./gone.js";
 import { addShortcut } from "./shortcuts.js";
 
 /** Images of one request; the API takes no more. */
@@ -266,12 +266,11 @@ export class Review {
 
     async #send(entries) {
         try {
-            const response = await fetchInTime(`/api/v1${this.page.base}/truth`, {
+            const response = await fetchOrLeave(`/api/v1${this.page.base}/truth`, {
                 method: "PUT",
                 headers: { "Content-Type": "application/json" },
                 body: JSON.stringify({ labels: Object.fromEntries(entries.map(([id, label]) => [id, label || null])) }),
             });
-            leaveIfOver(response);
             return response.ok;
         } catch {
             return false;

@@ -1,8 +1,7 @@
 // Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both,
 // and while the user reviews labels.
 
-import { fetchInTime } from "../fetching.js";
-import { leaveIfOver } from "./gone.js";
+import { fetchOrLeave } from "./gone.js";
 
 /** The panel stands beside the list from this width on; job.css has the same. */
 const wide = matchMedia("(min-width: 1100px)");
@@ -141,8 +140,7 @@ export class Viewer {
 
     async #fetchPage(id, key) {
         try {
-            const response = await fetchInTime(`${this.page.base}/images/${id}`);
-            leaveIfOver(response);
+            const response = await fetchOrLeave(`${this.page.base}/images/${id}`);
             const page = new DOMParser().parseFromString(await response.text(), "text/html");
             const article = page.getElementById("image");
             if (!article) throw new Error(`${id} returned ${response.status}`);
