@@ -45,7 +45,10 @@ class ResultWaiter:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def wait(self, ref: ImageRef, seconds: float) -> ClassificationResult | None:
-        """Return the result of `ref` as soon as it exists, or None if none exists within `seconds`."""
+        """Return the result of `ref` as soon as it exists.
+
+        Return None if none exists within `seconds`, and at once if no thread can be started: the image is accepted.
+        """
         waiter: Future[ClassificationResult] = Future()
         try:
             with self._lock:
@@ -56,6 +59,9 @@ class ResultWaiter:
                     self._polling = True
             return waiter.result(seconds)
         except TimeoutError:
+            return None
+        except (RuntimeError, MemoryError):  # the system has no thread left, or no memory for one
+            _log.warning("no thread could be started that waits for results", exc_info=True)
             return None
         finally:
             with self._lock:

@@ -12,6 +12,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from services.table import TableBusyError
+from services.threads import DaemonThread
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiter import (
@@ -134,6 +135,23 @@ def test_two_requests_that_wait_for_the_same_image_both_get_it(
         pauses.allow(1)
         assert [bool(answer.result(SOON)) for answer in answers] == [True, True]
     assert store.polls == [[ref]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_wait_ends_without_a_result_while_no_thread_can_be_started(
+    store: FakeStore, pauses: Pauses, waiter: ResultWaiter, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = new_ref()
+    store.results[ref] = response(ref)
+
+    def fail(_self: DaemonThread) -> None:
+        raise error
+
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(DaemonThread, "start", fail)
+        assert waiter.wait(ref, SOON) is None
+    pauses.allow(1)
+    assert waiter.wait(ref, SOON) is not None
 
 
 @pytest.mark.parametrize("error", [TableBusyError("busy"), ValueError("a fault of ours")])
