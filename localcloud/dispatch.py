@@ -290,6 +290,8 @@ def stock_dispatcher() -> Any:
             return APPLICATIONS[service]()
         apply_patches(service)
         application = create_backend_app(service)
+        # For debugging, Flask makes a class for each request, which holds the body until garbage is collected.
+        application.debug, application.config["PROPAGATE_EXCEPTIONS"] = False, True
         gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms
         return application
 

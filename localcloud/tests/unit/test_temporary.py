@@ -109,6 +109,20 @@ def test_an_object_of_parts_is_joined_and_read_with_one_part_at_a_time_in_memory
     backend.delete_object(bucket, "k")
 
 
+def test_a_body_is_not_in_memory_after_its_answer(moto: ClientPair) -> None:
+    bucket = f"temporary-{next(_names)}"
+    moto.stock.request("s3", "PUT", f"/{bucket}")
+    moto.stock.request("s3", "PUT", f"/{bucket}/first", b"x")
+    gc.disable()
+    tracemalloc.start()
+    try:
+        moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x" * S3_UPLOAD_PART_MIN_SIZE)
+        assert tracemalloc.get_traced_memory()[0] < S3_UPLOAD_PART_MIN_SIZE
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
     before = rows("contents")
