@@ -28,7 +28,7 @@ from moto.moto_api import recorder
 from localcloud.extensions import APPLICATIONS
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
-from localcloud.temporary import Body, TemporaryStorageError
+from localcloud.temporary import Body, TemporaryStorageError, pieces_of
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
@@ -142,7 +142,7 @@ class DirectResponse:
         """Begin the answer of a WSGI application, and return its body."""
         length = [] if self.status.startswith("204") else [("Content-Length", str(len(self.body)))]
         start_response(self.status, self.headers + length)
-        return (self.body,) if isinstance(self.body, bytes) else self.body
+        return pieces_of(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,8 @@ def stock_dispatcher() -> Any:
             return APPLICATIONS[service]()
         apply_patches(service)
         application = create_backend_app(service)
-        # For debugging, Flask makes a class for each request, which holds the body until garbage is collected.
+        # For debugging, Flask makes a class for each request, which holds the body until garbage is collected. Errors
+        # are raised in any case: the server answers them.
         application.debug, application.config["PROPAGATE_EXCEPTIONS"] = False, True
         gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms
         return application

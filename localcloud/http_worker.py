@@ -17,10 +17,11 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -30,7 +31,7 @@ from localcloud.clock import wall_seconds
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
 from localcloud.state.recorder import recorder
-from localcloud.temporary import Body, JoinedContent
+from localcloud.temporary import Body, JoinedContent, pieces_of
 
 _T = TypeVar("_T")
 
@@ -119,13 +120,6 @@ Answer = tuple[bytes, Body]
 """A whole answer in HTTP: head and body, so that no large body is copied."""
 
 
-def pieces_of(answer: Answer) -> Iterator[bytes]:
-    """Yield an answer in pieces, which are read as they are sent."""
-    head, body = answer
-    yield head
-    yield from (body,) if isinstance(body, bytes) else body
-
-
 def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool) -> Answer:
     """Call an application and return its whole answer.
 
@@ -140,15 +134,18 @@ def answer_of(application: WsgiApp, environ: dict[str, Any], *, keep_alive: bool
         return written.append
 
     chunks = application(environ, start_response)
+    body: Body
     try:
-        if not isinstance(chunks, JoinedContent):
+        if isinstance(chunks, JoinedContent):
+            body = chunks  # it is read as it is sent
+        else:
             written.extend(chunks)
+            body = b"".join(written)
     finally:
         if hasattr(chunks, "close"):
             chunks.close()
     status, headers = begun[0]
     bodiless = environ["REQUEST_METHOD"] == "HEAD" or status.startswith(_BODILESS)
-    body = chunks if isinstance(chunks, JoinedContent) else b"".join(written)
     return _head_of_answer(status, headers, None if bodiless else len(body), keep_alive), b"" if bodiless else body
 
 
@@ -301,7 +298,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         """Send an answer; return False if a thread sends the rest, or the connection has ended."""
         head, body = answer
         if not isinstance(body, bytes):
-            self._submit(conn, self._send_rest, pieces_of(answer), self._unwatch(conn))
+            self._submit(conn, self._send_rest, chain((head,), pieces_of(body)), self._unwatch(conn))
             return False
         try:
             sent = conn.sock.sendmsg((head, body))
@@ -377,7 +374,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         environ.update(conn.connection_environ)
         environ["wsgi.input"] = body
         try:
-            answer = answer_of(self.wsgi, environ, keep_alive=self.alive)
+            head, content = answer_of(self.wsgi, environ, keep_alive=self.alive)
         except ConnectionResetError:  # raised for the switch `faults`; the kernel resets the connection at its close
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             conn.close()
@@ -385,7 +382,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - the edge of the server: other requests must be answered; this logs
             self.handle_error(None, conn.sock, conn.client, error)
             return False
-        for piece in pieces_of(answer):
+        for piece in chain((head,), pieces_of(content)):
             conn.sock.sendall(piece)
         return True
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from tempfile import TemporaryFile
 from typing import Any, Final
@@ -251,6 +251,11 @@ Body = bytes | JoinedContent
 def body_of(content: StoredContent | JoinedContent) -> Body:
     """Return the bytes of a content; if it has parts, itself, which reads them one after the other."""
     return content if isinstance(content, JoinedContent) else content.read()
+
+
+def pieces_of(body: Body) -> Iterable[bytes]:
+    """Return the bytes of a body in pieces; those of parts are read one after the other."""
+    return (body,) if isinstance(body, bytes) else body
 
 
 _readers: WeakValueDictionary[int, StoredContent] = WeakValueDictionary()

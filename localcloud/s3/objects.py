@@ -184,7 +184,7 @@ def dispose(self: Any, garbage: bool = False) -> None:  # noqa: ARG001 - moto's 
         self.disposed = True
 
 
-@PATCHES.replace("moto.s3.models:FakeMultipart.complete", "copies all parts into memory, twice, for a checksum too")
+@PATCHES.replace("moto.s3.models:FakeMultipart.complete", "copies all parts into memory, and again for a checksum")
 def complete(self: Any, body: Iterable[tuple[int, str]]) -> tuple[JoinedContent, str, tuple[str, str, int] | None]:
     """Return what the parts are together, its ETag, and its checksum if the client has chosen an algorithm.
 

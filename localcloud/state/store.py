@@ -23,7 +23,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from localcloud.temporary import Body
+from localcloud.temporary import Body, pieces_of
 
 APPLICATION_ID: Final = 0x466C7374
 """Mark of a database of ours, in the header of its file: "Flst"."""
@@ -278,9 +278,12 @@ def _rows_of(record: Record, piece_bytes: int) -> Iterator[Row]:
     value = record.value
     if value is None:
         return
-    bodies = (record.body,) if isinstance(record.body, bytes) else record.body
-    cuts = (body[at : at + piece_bytes] for body in bodies for at in range(0, max(1, len(body)), piece_bytes))
-    for piece, body in enumerate(cuts):
+    bodies = (
+        part[start : start + piece_bytes]
+        for part in pieces_of(record.body)
+        for start in range(0, max(1, len(part)), piece_bytes)
+    )
+    for piece, body in enumerate(bodies):
         yield record.key, piece, value, body, _checksum(record.key, piece, value, body)
         value = b""
 
