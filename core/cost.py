@@ -93,8 +93,8 @@ JOB = Requests(
     s3_put=1,  # the file of all results
     s3_get=2,  # workers check whether it is cancelled, each every two seconds
     # The job, its mark as open and the removal of the mark, and the file; then the mark of the removal, and the
-    # deletion of all of these and of its counts. And rows of the cost report: one, and another every five seconds.
-    table_write=17,
+    # deletion of all of these and of its counts.
+    table_write=15,
     table_read=60,  # a few every `reconcile_seconds` and by the merger, until some minutes after the last image
 )
 """Requests of a job in addition to those of its images."""

@@ -23,7 +23,6 @@ from web_tier.features.audit_trail.api import audit_api
 from web_tier.features.audit_trail.pages import audit_pages
 from web_tier.features.consoles.api import consoles_api
 from web_tier.features.consoles.pages import console_pages
-from web_tier.features.costs.api import costs_api
 from web_tier.features.dead_letters.api import dead_letters_api
 from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
@@ -82,7 +81,6 @@ API = (
     fleet_api,
     consoles_api,
     audit_api,
-    costs_api,
     dead_letters_api,
     classify,
     direct,

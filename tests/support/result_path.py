@@ -83,18 +83,18 @@ class LockedCache(JobCache):
 
 
 class Statistics(ResultStatistics):
-    """Keeps what is counted: results, and answers by owner, job and billing period."""
+    """Keeps what is counted: results, and answers by billing period."""
 
     def __init__(self, period: int = 1) -> None:
         self.period = period
         self.results = list[ClassificationResult]()
-        self.answers = list[tuple[str, str, int, int]]()
+        self.answers = list[tuple[int, int]]()
 
     def count(self, results: Sequence[ClassificationResult]) -> None:
         self.results += results
 
-    def attribute(self, owner: str, job_id: str, answers: Sequence[ClassificationResult]) -> int:
-        self.answers.append((owner, job_id, self.period, len(answers)))
+    def attribute(self, answers: int) -> int:
+        self.answers.append((self.period, answers))
         return self.period
 
 

@@ -88,12 +88,6 @@ class CostAttribution:
             self.images += images
             return period.number
 
-    def day_of(self, number: int) -> date | None:
-        """Return the day (UTC) on which a billing period began; None if it was stored before, or is not known."""
-        with self._lock:
-            periods = [*self._unsaved, *([] if self.current is None else [self.current])]
-        return next((period.day for period in periods if period.number == number), None)
-
     def update(self, fleet: FleetDescription, bill: Bill, day: date) -> None:
         """Attribute what was billed since the last update; `bill` is the total so far."""
         is_waiting = fleet.requests.total > 0

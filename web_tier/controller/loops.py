@@ -5,7 +5,6 @@ docs/architecture.md shows the list. The loops of features are named here and no
 
 from dataclasses import replace
 
-from core.fleet.costs import CostStore
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.notifications import NotificationStore
@@ -37,7 +36,6 @@ from web_tier.controller.result_writer import ResultStatistics, ResultWriter
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.features.costs.rows import CostRowWriter
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
 from web_tier.features.models.results import ModelResultsWriter
 from web_tier.features.models.roll_out_guard import RollOutGuard
@@ -60,13 +58,12 @@ def controller_loops(
     caps = CapNotifier(fleet_store, services.operators, tenure)
     if before is not None:
         caps.observe(before.spending)  # what the previous controller may have found and not stored
-    cost_rows = CostRowWriter(CostStore(store.table), tenure, meter.attribution)
     model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
 
     table = replace(store.table, pool=services.calls)
     jobs = JobCache(JobStore(table), tenure, services.readers)
     images, counts = JobImages(jobs), CountsStore(jobs)
-    statistics = ResultStatistics(metrics, model_results, meter.attribution, cost_rows)
+    statistics = ResultStatistics(metrics, model_results, meter.attribution)
     results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics)
     recovery = ResultRecovery(store, results, services.outputs)
     canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
@@ -158,7 +155,6 @@ def controller_loops(
             for number in range(1, HELPERS + 1)
         ),
         Loop("counts", counts, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
-        Loop("cost_rows", cost_rows, "5 s", "recorded results", "cost report", "report is late"),
         Loop("model_results", model_results, "10 s", "recorded results", "results by model", "comparison is late"),
         Loop(
             "reconciler",

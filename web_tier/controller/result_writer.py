@@ -30,7 +30,6 @@ from web_tier.controller.counts_store import CountsStore
 from web_tier.controller.job_cache import JobCache, JobLoadingError, may_predate_table
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.job_images import JobImages
-from web_tier.features.costs.rows import CostRowWriter
 from web_tier.features.models.results import ModelResultsWriter
 
 _log = logging.getLogger(__name__)
@@ -43,18 +42,15 @@ class ResultStatistics:
     metrics: ControllerMetrics
     model_results: ModelResultsWriter
     attribution: CostAttribution
-    cost_rows: CostRowWriter
 
     def count(self, results: Sequence[ClassificationResult]) -> None:
         """Count results that were recorded just now, without repeats; each names its model if that is known."""
         self.metrics.count_results(results)
         self.model_results.add(results)
 
-    def attribute(self, owner: str, job_id: str, answers: Sequence[ClassificationResult]) -> int:
-        """Attribute workers' answers for a job of `owner` to the current billing period; return its number."""
-        period = self.attribution.add_answers(len(answers))
-        self.cost_rows.add(owner, job_id, period, answers)
-        return period
+    def attribute(self, answers: int) -> int:
+        """Attribute workers' answers to the current billing period; return its number."""
+        return self.attribution.add_answers(answers)
 
 
 @dataclass
@@ -178,7 +174,7 @@ class ResultWriter:
             if jobs[each.job_id].statuses[each.image_id] != "done"
         ]
         for job_id, stored in grouped(self._put(fresh, errors)).items():
-            self._count(job_id, jobs[job_id], stored, at)
+            self._count(jobs[job_id], stored, at)
             self.jobs.mark_changed(job_id)
         return [each for each in accepted if not jobs[each.job_id].keep and each.ref not in errors]
 
@@ -206,7 +202,7 @@ class ResultWriter:
         is_stored = self.jobs.store.put_failed(response)
         return response if is_stored else self.jobs.store.result(response.ref) or response
 
-    def _count(self, job_id: str, job: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
+    def _count(self, job: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
         new = [each for each in stored if job.statuses[each.image_id] != each.status]
         # Cancelled images had no share of the workers' time, and that of a repeat was counted before.
         answers = [each for each in stored if not is_cancelled(each) and not job.is_repeat(each)]
@@ -218,7 +214,7 @@ class ResultWriter:
         for response in stored:
             job.count_result(response, at)
         if self.statistics is not None and answers:
-            period = self.statistics.attribute(job.owner, job_id, answers)
+            period = self.statistics.attribute(len(answers))
             job.counts = with_answers(job.counts, period, len(answers))
 
 

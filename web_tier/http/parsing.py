@@ -63,18 +63,6 @@ class JobsQuery(Query):
     )
 
 
-class CsvOptions(Query):
-    """How a CSV file is written."""
-
-    bom: bool = Field(
-        default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
-    )
-
-    def written(self, lines: Iterable[str]) -> Iterator[str]:
-        """Return lines of CSV with these options."""
-        return chain([BYTE_ORDER_MARK] if self.bom else [], lines)
-
-
 class ForecastQuery(Query):
     """The images to forecast."""
 
@@ -112,8 +100,16 @@ class FilterQuery(Query):
         )
 
 
-class CsvQuery(FilterQuery, CsvOptions):
+class CsvQuery(FilterQuery):
     """Which images are wanted, and how the file is written."""
+
+    bom: bool = Field(
+        default=False, description="Whether the file begins with a byte order mark, which Excel needs to read UTF-8."
+    )
+
+    def written(self, lines: Iterable[str]) -> Iterator[str]:
+        """Return lines of CSV with these options."""
+        return chain([BYTE_ORDER_MARK] if self.bom else [], lines)
 
 
 class ArchiveQuery(FilterQuery):

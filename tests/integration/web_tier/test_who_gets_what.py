@@ -234,9 +234,6 @@ ROUTES = (
     Route("GET", f"/api/v1{LETTER}", program(403, 403, 404)),
     Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
     Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
-    # Costs: users see those of their own jobs, operators all
-    Route("GET", "/api/v1/costs", program(200, 200)),
-    Route("GET", "/api/v1/costs.csv", program(200, 200)),
     Route("GET", "/fleet/live", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),

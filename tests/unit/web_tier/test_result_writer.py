@@ -133,12 +133,12 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     path.results.record([done(REFS[0]), done(REFS[1]), not_done(REFS[2])])
     path.results.record([done(REFS[0]), not_done(REFS[2])])
     path.results.record([done(REFS[0]), not_done(REFS[2], 1), done(REFS[3])])  # only the first one is a repeat
-    assert statistics.answers == [("", JOBS[0], 1, 3), ("", JOBS[0], 1, 2)]
+    assert statistics.answers == [(1, 3), (1, 2)]
     later = Statistics(period=4)
     successor = ResultPath(store, statistics=later)
     successor.results.record([not_done(REFS[2], 1), done(REFS[0])])
     successor.results.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
-    assert later.answers == [("", JOBS[0], 4, 1)]
+    assert later.answers == [(4, 1)]
     assert JobFigures(store.table).counts(JOBS[0]).runs == ((1, 5), (4, 1))
 
 

@@ -1,1 +1,0 @@
-"""The cost report: what images cost by day, user, job or model."""
