@@ -17,7 +17,7 @@ from scripts.standard_options import CONTEXT, of_this_checkout, url_option, vers
 from services.errors import FleetsightError
 
 EXIT_STATUSES: Final = (
-    "Exit status: 0 if it is done, 1 if it was refused or something is missing, 2 for wrong usage or if nothing "
+    "Exit status: 0 if it is done, 1 if it was rejected or something is missing, 2 for wrong usage or if nothing "
     "answers. docs/operate.md lists those of each command."
 )
 

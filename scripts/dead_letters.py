@@ -61,7 +61,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
     """Request IMAGE in JOB again, or with --all the images of all dead letters.
 
     Redriving an image twice requests it once. The command ends with status 1 if a dead letter stays: its image is no
-    longer stored, or the queue refused the request.
+    longer stored, or the queue rejected the request.
     """
     # Imported here: it takes long, and other commands do not use it.
     from core.format import REDRIVE_WORDS, redriven_words

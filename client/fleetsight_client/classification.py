@@ -37,7 +37,7 @@ WATCH_PATIENCE_SECONDS: Final = 60.0
 REASON_SECONDS: Final = 10.0
 """The pause between two questions why images have no result yet."""
 
-STATUSES: Final = ("done", "failed", "refused", "waiting")
+STATUSES: Final = ("done", "failed", "rejected", "waiting")
 """What a file ends as: with a label, without one, never accepted, or without a result yet."""
 
 
@@ -67,7 +67,7 @@ class Summary:
     Attributes:
         statuses: files by status, of `STATUSES`; without waiting for results, accepted files are `waiting`.
         labels: images by label.
-        codes: failed and refused files by code.
+        codes: failed and rejected files by code.
         skipped: files and folders that were left out, by reason.
         examples: paths of the first ones of each reason.
         replaced: files that a watch has sent again since another one has their name.
@@ -193,7 +193,7 @@ class Classification:
                 self._send_truth(job_id, self.journal.outcomes(job_id=job_id), self.calls)
         else:
             counts = self.journal.counts()
-            summary.statuses.update(waiting=counts["accepted"], refused=counts["rejected"])
+            summary.statuses.update(waiting=counts["accepted"], rejected=counts["rejected"])
             summary.codes.update(self.journal.rejections())
         return summary
 
@@ -310,7 +310,7 @@ class Classification:
     def _count(self, watched: Summary | None = None) -> None:
         """Show how many files are sent; the journal of a watch has forgotten those in its summary."""
         counts, written = self.journal.counts(), watched or Summary()
-        total, rejected = sum(counts.values()) + written.total, counts["rejected"] + written.statuses["refused"]
+        total, rejected = sum(counts.values()) + written.total, counts["rejected"] + written.statuses["rejected"]
         sent = total - rejected - counts["listed"] - counts["sent"]
         if sent + rejected != self.progress.sent + self.progress.rejected:
             self.progress.note = ""

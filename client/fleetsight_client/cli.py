@@ -1,7 +1,7 @@
 """The command `fleetsight`: classify folders, and manage jobs.
 
-Exit status: 0 if every image has a label, 1 if a file was refused, or an image failed or has no result, 2 for wrong
-use or if the server refuses or does not answer, 130 if the command was interrupted.
+Exit status: 0 if every image has a label, 1 if a file was rejected, or an image failed or has no result, 2 for wrong
+use or if the server rejects the call or does not answer, 130 if the command was interrupted.
 """
 
 import json
@@ -80,15 +80,15 @@ SHOWN: Final = 10
 EXIT_STATUSES: Final = """\
 Exit status:
   0    every image has a label
-  1    a file was refused, or an image failed or has no result
-  2    wrong use, or the server refuses or does not answer
+  1    a file was rejected, or an image failed or has no result
+  2    wrong use, or the server rejects the call or does not answer
   130  interrupted"""
 
 JOB_EXIT_STATUSES: Final = """\
 Exit status:
   0    done
   1    not confirmed
-  2    wrong use, or the server refuses or does not answer
+  2    wrong use, or the server rejects the call or does not answer
   130  interrupted"""
 
 SENTENCE_CHARACTERS: Final = 200
@@ -96,7 +96,7 @@ SENTENCE_CHARACTERS: Final = 200
 
 
 class CommandError(click.ClickException):
-    """Raised when a command ends with status 2: the server refuses, or does not answer."""
+    """Raised when a command ends with status 2: the server rejects the call, or does not answer."""
 
     exit_code = 2
 
@@ -374,7 +374,7 @@ def classify(client: ApiClient, /, *, folders: tuple[Path, ...], **options: Any)
         journal.remove()
     if not summary.total:
         raise CommandError("no image was found in " + ", ".join(map(str, folders or identity)))
-    sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["refused"]) else 1)
+    sys.exit(0 if summary.ok or (not wanted.waits and not summary.statuses["rejected"]) else 1)
 
 
 def _chosen_files(
@@ -621,10 +621,10 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
     """Yield in words what became of the files."""
     statuses = summary.statuses
     if waits:
-        counts = {"with a label": statuses["done"], "failed": statuses["failed"], "refused": statuses["refused"]}
+        counts = {"with a label": statuses["done"], "failed": statuses["failed"], "rejected": statuses["rejected"]}
         counts["without a result"] = statuses["waiting"]
     else:
-        counts = {"accepted": statuses["waiting"], "refused": statuses["refused"]}
+        counts = {"accepted": statuses["waiting"], "rejected": statuses["rejected"]}
     shown = [f"{count:,} {words}" for at, (words, count) in enumerate(counts.items()) if count or not at]
     yield f"{summary.total:,} images: {', '.join(shown)}."
     yield from (f"{count:>9,}  {label}" for label, count in summary.labels.most_common(SHOWN))

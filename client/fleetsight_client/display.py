@@ -65,7 +65,7 @@ def words(state: State) -> str:
     """Return the counts in words."""
     if state.phase == "listing":
         return f"{state.total:,} images found"
-    others = {"replaced": state.replaced, "refused": state.rejected}
+    others = {"replaced": state.replaced, "rejected": state.rejected}
     more = "".join(f", {name} {count:,}" for name, count in others.items() if count)
     waiting = f", without a result {state.waiting:,}" if state.waiting else ""
     note = f" (waiting: {one_line(state.note)})" if state.note else ""

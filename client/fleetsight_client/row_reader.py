@@ -47,9 +47,9 @@ class RowReader:
             file, job_id = outcome.file, outcome.job_id
             truth = None if self.truth is None else self.truth.label(file)
             if outcome.rejected is not None:
-                row = _unlabelled(outcome, truth, "refused", outcome.rejected.code, outcome.rejected.message)
+                row = _unlabelled(outcome, truth, "rejected", outcome.rejected.code, outcome.rejected.message)
             elif not outcome.image_id:
-                row = _unlabelled(outcome, truth, "refused", NOT_SENT, "it was not sent")
+                row = _unlabelled(outcome, truth, "rejected", NOT_SENT, "it was not sent")
             else:
                 if job_id not in results:
                     results[job_id] = _JobResults(self.client, calls, job_id, page)

@@ -19,7 +19,7 @@ class ResultRow:
     """One file with its result: the columns of the server's `results.csv`, in its order.
 
     Attributes:
-        status: `done`, `failed`, `refused` (it never became an image) or `waiting`.
+        status: `done`, `failed`, `rejected` (it never became an image) or `waiting`.
         bytes: the size of the file.
         correct: whether `label` is `truth`; None if one of them is unknown.
         decision: the label, or `UNSURE` if its score is below that which the job asks for.

@@ -148,7 +148,7 @@ class SourceClassification:
             if code in NOT_CHOSEN:
                 summary.skipped = {**summary.skipped, SKIPPED[code]: count}
             else:
-                summary.statuses["refused"] += count
+                summary.statuses["rejected"] += count
                 summary.codes[SKIPPED.get(code, code)] += count
         with (
             nullcontext()

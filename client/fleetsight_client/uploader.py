@@ -109,7 +109,7 @@ class Uploader:
     fields: JobFields = field(default_factory=JobFields)
     missed: int = field(default=0, init=False)
     sent_bytes: int = field(default=0, init=False)
-    """Size of the files that were sent, but for refused ones, of which some were only too large or missing."""
+    """Size of the files that were sent, but for rejected ones, of which some were only too large or missing."""
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
     _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
@@ -182,8 +182,8 @@ class Uploader:
         """Record the outcome of a slice; return the slices that replace one that was too large."""
         if sent.is_too_large:
             return self.journal.halve(sent.slice)
-        refused = {position for position, found in sent.outcome.items() if isinstance(found, RejectedFile)}
-        self.sent_bytes += sum(file.size for file in sent.slice.files if file.position not in refused)
+        rejected = {position for position, found in sent.outcome.items() if isinstance(found, RejectedFile)}
+        self.sent_bytes += sum(file.size for file in sent.slice.files if file.position not in rejected)
         self.missed += self.journal.settle(sent.slice, sent.outcome, sent.again, sent.digests, relist=self.watches)
         return []
 

@@ -232,7 +232,7 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
     page.goto("/")
     drop(page, "#drop", [("2026.zip", archive.getvalue())])
     expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
-    expect(page.locator("#refusedCount")).to_have_text("1 file refused, not sent")
+    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
     expect(page.locator("#hiddenFiles")).to_have_text("1 system file not sent")
     expect(page.locator(".tile")).to_have_count(6)
     classify(page)
@@ -253,12 +253,12 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert "empty" in reasons[1]
     assert "not a zip" in reasons[2]
     job_id = sent(page)
-    expect(page.locator("#refusedCount")).to_have_text("3 files refused, not part of this job")
+    expect(page.locator("#refusedCount")).to_have_text("3 files rejected, not part of this job")
     assert page.locator("#reasons li").all_inner_texts() == ["", "", ""], "closed"
     page.locator("#refusedCount").click()
     assert page.locator("#reasons li").all_inner_texts() == reasons
     page.reload()
-    expect(page.locator("#refusedCount")).to_have_text("3 files refused, not part of this job")
+    expect(page.locator("#refusedCount")).to_have_text("3 files rejected, not part of this job")
     page.get_by_role("button", name="Dismiss").click()
     page.reload()
     expect(page.locator("#refused")).to_be_hidden()
@@ -575,7 +575,7 @@ def test_files_are_removed_by_mouse_and_keyboard_and_the_rest_keeps_its_order(pa
     shown = [name for name, _ in reversed(files)]  # not in the order of their names
     page.goto("/")
     drop(page, "#drop", [*reversed(files), ("notes.txt", b"text")])
-    expect(page.locator("#refusedCount")).to_have_text("1 file refused, not sent")
+    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
     expect(page.locator(".tile.ready")).to_have_count(9)  # nothing moves the tiles any more
     page.locator(".tile").first.hover()
     page.get_by_role("button", name=f"Remove {shown[0]}").click()
@@ -830,7 +830,7 @@ def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
     page.get_by_role("button", name="Classify").click()
     expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     drop(page, "#drop", [("notes.txt", b"no image")])
-    expect(page.locator("#refusedCount")).to_have_text("1 file refused, not sent")
+    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
     page.get_by_role("button", name="Classify").click()  # makes no empty job, which would end the page
     expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     expect(page.get_by_role("button", name="Clear the list")).to_be_visible()

@@ -272,9 +272,10 @@ class ResultsCopyBody(ApiBody):
 
     uri: str = Field(description="`s3://bucket/key`.")
     state: CopyState = Field(
-        description="`written` when it has the current results, `failed` if it is refused for good, else `waiting`."
+        description="`written` when it has the current results, `failed` if S3 or the configuration rejects it, "
+        "else `waiting`."
     )
-    error: str | None = Field(description="Why it is refused.")
+    error: str | None = Field(description="Why it is rejected.")
 
     @classmethod
     def from_status(cls, status: JobStatus) -> Self | None:
@@ -424,7 +425,7 @@ class RetryOutcome(ApiBody):
 
     job_id: str
     sent: int = Field(description="Images that were requested again.")
-    refused: int = Field(description="Images that the queue did not take just now: call again.")
+    refused: int = Field(description="Images with a request that the queue rejected: call again.")
     gone: tuple[GoneImage, ...]
     final: int = Field(description="Images that cannot be classified: a retry would fail.")
     running: int = Field(description="Images that are being retried already.")
@@ -440,7 +441,7 @@ class RetryOutcome(ApiBody):
 class ImageRetryOutcome(ApiBody):
     """The outcome of retrying one image.
 
-    `sent`: requested again; `refused`: the queue did not take it just now, call again; `gone`: no longer stored,
+    `sent`: requested again; `refused`: the queue rejected the request, call again; `gone`: no longer stored,
     upload it again; `final`: it cannot be classified, so a retry would fail; `running`: it is being retried
     already; `not_failed`: nothing was done, since it has a label or waits for its result.
     """

@@ -260,7 +260,7 @@ def new_job() -> ResponseReturnValue:
     """Create a job.
 
     With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is sent; another
-    request with that key is refused. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
+    request with that key is rejected. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
     one user.
 
     With `source` the images of the job come from S3, those whose names match `source_pattern`. They are listed and

@@ -110,8 +110,8 @@ class ControllerMetrics:
         )
         self.launch_calls = self._counter(
             "launch_calls",
-            "Calls that launch or start instances; EC2 has refused those that end with no_capacity, not_startable or "
-            "`rejected`.",
+            "Calls that launch or start instances; EC2 has rejected those that end with no_capacity, not_startable "
+            "or `rejected`.",
             "outcome",
             LAUNCH_OUTCOMES,
         )

@@ -122,7 +122,7 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="What was wrong, and what to do.")
     code: str = Field(
-        description="Stable, for programs: of a refused file or failed image, or else of the type or the status, "
+        description="Stable, for programs: of a rejected file or failed image, or else of the type or the status, "
         "such as `not_found`."
     )
     request_id: str = Field(description="Names the request in the log.")

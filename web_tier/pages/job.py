@@ -102,7 +102,7 @@ SEND_SECONDS = 20.0
 """A stream is closed if its browser accepts no data for this long."""
 
 _RETRY_NOTES: Final = {
-    "refused": "{count} refused by the queue: try again in a moment",
+    "refused": "{count} rejected by the queue: try again in a moment",
     "gone": "{count} no longer stored: upload them again",
     "final": "{count} cannot be classified, so a retry would fail",
     "running": "{count} being tried again already",
@@ -112,7 +112,7 @@ _RETRY_NOTES: Final = {
 IMAGE_RETRY_NOTES: Final = {
     "sent": "Requested again: a worker will try it once more.",
     "gone": "It is no longer stored, so it cannot be tried again: upload it again.",
-    "refused": "The queue did not take it just now: try again in a moment.",
+    "refused": "The queue rejected the request: try again in a moment.",
     "final": "This file cannot be classified, so it would fail again: upload another one.",
     "running": "It is being tried again already.",
     "not_failed": "It has not failed, so there is nothing to try again.",

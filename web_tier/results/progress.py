@@ -258,8 +258,8 @@ def cancelled_sentence(status: JobStatus) -> str:
 def listing_sentence(source: str, listing: SourceListing) -> str:
     """Return how far the source of a job is listed."""
     others, unmatched = (listing.skipped.get(reason, 0) for reason in ("not_an_image", "not_matched"))
-    refused = sum(listing.skipped.values()) - others - unmatched
-    parts = ((refused, "refused"), (others, "no images"), (unmatched, "with other names"))
+    rejected = sum(listing.skipped.values()) - others - unmatched
+    parts = ((rejected, "rejected"), (others, "no images"), (unmatched, "with other names"))
     found = joined(plural(listing.listed, "object"), *(f"{count:,} {words}" for count, words in parts if count))
     if listing.error:
         return f"Could not list {listing.error}. So far: {found}."

@@ -112,10 +112,10 @@ def test_an_archive_is_classified_once_and_written_in_every_format(
             assert {*api.names.values()} == {number}, "each image is sent once by each command"
     with out.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    refused = sum(content_of(number) == REJECTED for number in range(PHOTOS))
+    rejected = sum(content_of(number) == REJECTED for number in range(PHOTOS))
     failed = sum(content_of(number) == FAILED for number in range(PHOTOS))
     assert Counter(row["status"] for row in rows) == {
-        "done": PHOTOS - refused - failed, "refused": refused, "failed": failed,
+        "done": PHOTOS - rejected - failed, "rejected": rejected, "failed": failed,
     }  # fmt: skip
     assert {row["filename"]: row["site"] for row in rows} == {name_of(at): f"'=site{at % 7}" for at in range(PHOTOS)}
     assert {row["event_label"] for row in rows if row["status"] == "done"} == {"red fox"}

@@ -47,10 +47,10 @@ def test_rejected_and_failed_images_have_their_reason_and_status_1(
     found = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     codes = [(row["filename"], row["status"], row["error"] and row["error"]["code"]) for row in found]
     assert codes[0] == ("a.jpg", "done", None)
-    assert codes[1] == ("b.jpg", "refused", "not_an_image")
+    assert codes[1] == ("b.jpg", "rejected", "not_an_image")
     assert codes[2] == ("c.jpg", "failed", "truncated")
-    assert codes[4] == ("e.jpg", "refused", "too_large")
-    assert "5 images: 2 with a label, 1 failed, 2 refused." in done.stderr
+    assert codes[4] == ("e.jpg", "rejected", "too_large")
+    assert "5 images: 2 with a label, 1 failed, 2 rejected." in done.stderr
 
 
 def test_standard_output_has_nothing_but_results(command: Command, photos: Photos) -> None:
@@ -267,11 +267,11 @@ def test_an_image_in_s3_that_is_not_copied_counts_as_rejected(
     api.skipped = {"not_an_image": 5, "not_readable": 2, "too_large": 1}
     ended = command("classify", "--source", "s3://photos/day1", "--results", "s3://photos/labels")
     assert ended.exit_code == 1
-    assert f"{3 + len(names)} images: {len(names)} with a label, 3 refused." in ended.output
+    assert f"{3 + len(names)} images: {len(names)} with a label, 3 rejected." in ended.output
     assert "No label (not readable by Fleetsight): 2." in ended.output
 
 
-def test_a_source_that_is_refused_or_cannot_be_listed_is_status_2_with_the_reason(
+def test_a_source_that_is_rejected_or_cannot_be_listed_is_status_2_with_the_reason(
     api: ResultsApi, command: Command
 ) -> None:
     refused = command("classify", "--source", "s3://other")

@@ -100,8 +100,8 @@ def test_the_help_warns_of_tokens_on_the_command_line_and_has_the_exit_statuses(
     shown = CliRunner().invoke(fleetsight, [name, "-h"]).output
     assert "all users of a machine can read command lines" in " ".join(shown.split())
     assert "FLEETSIGHT_URL" in shown
-    assert "\n  2    wrong use, or the server refuses or does not answer\n  130  interrupted\n" in shown
-    words = "\n  1    a file was refused, or an image failed or has no result\n"
+    assert "\n  2    wrong use, or the server rejects the call or does not answer\n  130  interrupted\n" in shown
+    words = "\n  1    a file was rejected, or an image failed or has no result\n"
     assert (words in shown) is (name in {"classify", "results"})
 
 

@@ -46,7 +46,7 @@ def test_files_patterns_and_lists_name_what_is_classified(
     done = command("classify", *arguments, "--out", tmp_path / "r.csv")
     assert [row["filename"] for row in written(tmp_path / "r.csv")] == names, done.output
     missing = [(row["status"], row["error_code"], row["bytes"]) for row in written(tmp_path / "r.csv")][1:2]
-    assert missing == [("refused", "no_file", "")] or "photos/gone.jpg" not in names
+    assert missing == [("rejected", "no_file", "")] or "photos/gone.jpg" not in names
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_columns_of_a_manifest_come_back_as_text_in_every_format(
         lines = parquet.read_table(out).to_pylist()
     assert [(line["filename"], line["status"], line["site"], line["=patient"]) for line in lines] == [
         ("photos/b/3.png", "done", "../up", None),
-        ("photos/gone.jpg", "refused", "-4.5", None),
+        ("photos/gone.jpg", "rejected", "-4.5", None),
         ("photos/site a/1.jpg", "done", "=1+1", "007"),
     ]
     assert [line["File Path"] for line in lines] == ["photos\\b\\3.png", "photos/gone.jpg", "photos/site a/1.jpg"]

@@ -184,7 +184,7 @@ def test_files_that_changed_since_they_were_listed_are_reported(
     (folder / "025.jpg").unlink()
     done = command("classify", folder, "--resume", "--out", tmp_path / "r.csv")
     assert done.exit_code == 1
-    assert "30 images: 28 with a label, 2 refused." in done.stderr
+    assert "30 images: 28 with a label, 2 rejected." in done.stderr
     assert "No label (changed): 2." in done.stderr
     assert set(api.names) == set(many(30)) - {"003.jpg", "025.jpg"}
 
@@ -262,4 +262,4 @@ def test_a_pipe_in_place_of_a_file_does_not_block(api: ResultsApi, command: Comm
     os.mkfifo(folder / "007.jpg")
     done = command("classify", folder, "--resume")
     assert done.exit_code == 1
-    assert "30 images: 29 with a label, 1 refused." in done.stderr
+    assert "30 images: 29 with a label, 1 rejected." in done.stderr

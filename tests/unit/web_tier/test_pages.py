@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
     answer = post(client, "holiday", ("good.jpg", picture()), ("<b>bad</b>.jpg", b"text"))
     assert answer.status_code == 200
-    assert "<h1>1 image accepted, 1 file refused</h1>" in answer.text
+    assert "<h1>1 image accepted, 1 file rejected</h1>" in answer.text
     assert escape(["<b>bad<", "b>.jpg"][-1]) in answer.text
     assert "this is not an image" in answer.text
     [job] = store.jobs(5)

@@ -78,7 +78,7 @@ class RedriveBody(ApiBody):
     """The outcome of redriving a dead letter.
 
     `sent`: the image was requested again; `running`: it is being retried already; `gone`: the image is no longer
-    stored, so its owner must upload it again; `refused`: the queue refused the request, call again;
+    stored, so its owner must upload it again; `refused`: the queue rejected the request, call again;
     `no_dead_letter`: there is no dead letter of the image, for example since it has a label by now.
     """
 
@@ -92,7 +92,7 @@ class RedriveAllBody(ApiBody):
 
     sent: int = Field(description="Images that were requested again.")
     refused: int = Field(
-        description="Images with a request that the queue refused; their dead letters stay: call again."
+        description="Images with a request that the queue rejected; their dead letters stay: call again."
     )
     gone: int = Field(description="Images that are no longer stored; their dead letters stay until discarded.")
     running: int = Field(description="Images that are being retried already.")

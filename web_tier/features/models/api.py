@@ -154,7 +154,7 @@ def add() -> ResponseReturnValue:
     """Add a model that jobs may name.
 
     The bundle is copied to the model bucket, from where workers load it when a job needs it. A bundle that cannot be
-    read, or is not whole, is refused, and so is another name for a bundle that is known already.
+    read, or is not whole, is rejected, and so is another name for a bundle that is known already.
     """
     wanted = parse_body(AddModel, '{"place": "s3://bucket/prefix", "name": "..."}', may_be_empty=False)
     version, catalog = current_backend().served.add(wanted.place, wanted.name, _editor())

@@ -81,7 +81,7 @@ export class StatusLine {
         elements.hiddenFiles.textContent = `${plural(hidden, "system file")} not sent`;
         elements.forget.hidden = this.uploader.job === null || !(refused.length + hidden + adding.missing);
         const meaning = this.uploader.job ? "not part of this job" : "not sent";
-        elements.refusedCount.textContent = `${plural(refused.length, "file")} refused, ${meaning}`;
+        elements.refusedCount.textContent = `${plural(refused.length, "file")} rejected, ${meaning}`;
         if (refused.length === this.#listed) return;
         this.#listed = refused.length;
         const inOrder = refused.toSorted((a, b) => a.position - b.position);
