@@ -143,7 +143,7 @@ _NEXT_WORKER: Mapping[FleetHalt | None, str] = {
     None: "The first upload starts one.",
     "paused": "Resume the fleet to start workers.",
     "cap reached": "Workers start at {end}, or once operators allow more dollars.",
-    "workers fail": "One starts a minute until one answers.",
+    "workers fail": "One at a time starts until one answers.",
     "limit 0": "The limits allow none.",
     "launches fail": "The controller tries again.",
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -336,17 +336,26 @@ class CircuitState(StrEnum):
     HALF_OPEN = "half_open"
 
 
+MAX_FAILED_RUNS: Final = 3
+"""Failed runs in a row that open the circuit: the least that Amazon ECS takes. One or two may be an accident."""
+
+PROBE_SECONDS: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
+"""Pauses before the first probe, the second one, and so on. EC2 bills at least a minute for each."""
+
+
 class FleetCircuit(WireModel):
     """The fleet's circuit breaker.
 
     Attributes:
         failed_runs: workers in a row that ended without an answer.
+        own_failures: those of them that ended by a fault of their own: no signal, stop or Spot notice ended them.
         reason: why the last of them has failed, in its own words if it has sent some.
         since: when the circuit was opened; None while it is closed.
     """
 
     state: CircuitState = CircuitState.CLOSED
     failed_runs: int = Field(default=0, ge=0)
+    own_failures: int = Field(default=0, ge=0)
     reason: str = ""
     since: AwareDatetime | None = None
 
@@ -354,6 +363,15 @@ class FleetCircuit(WireModel):
     def is_closed(self) -> bool:
         """Whether workers start as they are needed."""
         return self.state is CircuitState.CLOSED
+
+    @property
+    def probe_seconds(self) -> float:
+        """Shortest time from a launch to the next one while the circuit is not closed.
+
+        Ends from outside do not prove a fault: the first pause is short, and each further end doubles it.
+        """
+        further = len(PROBE_SECONDS) if self.own_failures >= MAX_FAILED_RUNS else self.failed_runs - MAX_FAILED_RUNS
+        return PROBE_SECONDS[max(0, min(further, len(PROBE_SECONDS) - 1))]
 
 
 class LaterImages(WireModel):

@@ -58,6 +58,19 @@ def test_instances_that_never_report_are_ended_and_replaced() -> None:
     assert bad.queues.answered == 30
 
 
+def test_workers_that_are_killed_as_they_boot_stop_the_fleet_for_seconds() -> None:
+    killed = world(max_workers=2)
+    killed.failure_modes = (FailureMode(dies=10.0),)
+    killed.queues.send(1_200)
+    while len(killed.cloud.instances) < 4 or killed.cloud.alive():
+        killed.run(1)
+    killed.failure_modes = (FailureMode(),)
+    killed.run(15)
+    assert len(killed.cloud.alive()) == 1
+    killed.finish()
+    assert (killed.violations, killed.queues.answered) == ([], 1_200)
+
+
 @pytest.mark.parametrize(
     ("fault", "launched", "at_most"),
     [

@@ -68,8 +68,8 @@ def decide(observation: Observation, settings: FleetSettings) -> Plan:
     """Return the plan that brings the fleet to what the policy asks for, within the limits.
 
     Workers stop by themselves when they are idle, so surplus workers are drained only where the policy has a
-    `maximum`. While workers end without an answer, one at a time is started, at most once a minute. While the fleet
-    is paused nothing is started, not even to reach `min_workers`.
+    `maximum`. While workers end without an answer, one at a time is started, after the circuit's pause. While the
+    fleet is paused nothing is started, not even to reach `min_workers`.
 
     While a spending cap is reached nothing is started either, and no worker is kept without work: each ends when it
     is idle, or has run for `max_lifetime_seconds`. So what is spent beyond the cap is bounded.
@@ -118,14 +118,16 @@ def _size(
     minimum = max(always_on, min(settings.max_workers, desired.minimum))
     shortfall = max(0, minimum - observation.available)
     missing = allowed = min(shortfall, max(0, settings.max_workers - observation.capacity))
-    is_probing = not observation.metrics.circuit.is_closed
+    circuit = observation.metrics.circuit
+    is_probing = not circuit.is_closed
     affordable = None if observation.spending is None else observation.spending.launches_left
     if affordable is not None:
         allowed = min(allowed, affordable)
     if is_probing:
         allowed = affordable = min(allowed, 0 if observation.available else 1)
-    a_minute = 1 if is_probing else settings.launches_per_minute
-    launching = min(allowed, max(0, a_minute - observation.recent_launches))
+    launching = min(allowed, max(0, settings.launches_per_minute - observation.recent_launches))
+    if is_probing and observation.since_launch < circuit.probe_seconds:
+        launching = 0
     unfit = {*observation.launching, *observation.drifted}
     start = tuple(
         each.instance_id

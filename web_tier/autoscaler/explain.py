@@ -23,7 +23,7 @@ def circuit_problem(circuit: FleetCircuit) -> str | None:
     """Return what operators must know while workers end without an answer; it changes only with the reason."""
     if circuit.is_closed:
         return None
-    return f"no worker can work, so at most one starts a minute until one answers: {circuit.reason}"
+    return f"workers end without an answer, so one at a time starts until one answers: {circuit.reason}"
 
 
 def _paused(observation: Observation, pause: FleetPause) -> str:
@@ -44,8 +44,9 @@ def _capped(observation: Observation, spending: FleetSpending) -> str:
 
 
 def _failing(_plan: Plan, observation: Observation, _settings: FleetSettings) -> str:
-    failed = f"the last {observation.metrics.circuit.failed_runs} ended without an answer"
-    return joined(f"starting 1 worker a minute: {failed}", _demand(observation.requests))
+    circuit = observation.metrics.circuit
+    failed = f"the last {circuit.failed_runs} ended without an answer"
+    return joined(f"starting 1 worker every {circuit.probe_seconds:g} s: {failed}", _demand(observation.requests))
 
 
 def _limited(plan: Plan, observation: Observation, settings: FleetSettings) -> str:

@@ -256,7 +256,7 @@ class FleetStateCollector(Collector):
         if (spending := observation.spending) is not None:
             yield from _caps(spending)
         is_open = not metrics.circuit.is_closed
-        yield _gauge("circuit_open", "1 while workers end without an answer and one starts a minute.", int(is_open))
+        yield _gauge("circuit_open", "1 while workers end without an answer and one at a time starts.", int(is_open))
         alive = [statuses[each] for each in observation.capacity_ids if each in statuses]
         yield _gauge(
             "worker_images_in_flight",

@@ -3,6 +3,7 @@
 If a call fails there is no observation and therefore no decision. A failed call never means "nothing is running".
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,6 +98,7 @@ class FleetDescription:
         launched: ids of all instances that were launched or started lately; some may have ended already.
         at: time of the round by the wall clock; only schedules use it.
         recent_launches: instances launched or started within the last 60 s.
+        since_launch: seconds since the last launch or start; infinite if there was none within 60 s.
     """
 
     requests: QueueCounts
@@ -106,6 +108,7 @@ class FleetDescription:
     launched: frozenset[str] = frozenset()
     at: datetime = EPOCH
     recent_launches: int = 0
+    since_launch: float = math.inf
 
     def count(self, *states: str) -> int:
         """Return how many instances are in any of `states`."""
@@ -214,6 +217,10 @@ class RecentLaunches:
         self._batches = [(at, count) for at, count in self._batches if at > oldest]
         return sum(count for _, count in self._batches)
 
+    def since_last(self) -> float:
+        """Return the seconds since the last launch or start, or infinity if none is remembered."""
+        return min((self.clock.monotonic() - at for at, _ in self._batches), default=math.inf)
+
     def launching(self, instances: list[Instance], described_at: float | None = None) -> frozenset[str]:
         """Return the tracked ids that `instances` does not show as alive; forget those that have ended or expired.
 
@@ -284,6 +291,7 @@ class Observer:
             launched,
             at=self.clock.utc_now(),
             recent_launches=self.launches.recent(),
+            since_launch=self.launches.since_last(),
         )
 
     def _describe_fleet(self) -> None:

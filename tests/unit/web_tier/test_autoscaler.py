@@ -247,7 +247,7 @@ def test_row_61_an_open_circuit_is_shown_and_outlives_its_controller(bench: Benc
     bench.registry.record([dead.model_copy(update={"worker": each}) for each in bench.ec2.alive()])
     bench.tick()
     assert (bench.shown.circuit.state, bench.shown.circuit.reason) == (CircuitState.HALF_OPEN, reason)
-    problem = f"no worker can work, so at most one starts a minute until one answers: {reason}"
+    problem = f"workers end without an answer, so one at a time starts until one answers: {reason}"
     assert (bench.shown.problem, bench.outage, bench.decisions[0]) == (problem, problem, problem)
     successor = Bench(tmp_path, before=bench.shown)
     successor.sqs.others_visible = 400

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fleet.models import CircuitState, FleetCircuit, FleetInstance
+from core.fleet.models import MAX_FAILED_RUNS, CircuitState, FleetCircuit, FleetInstance
 from core.ids import new_id
 from core.messages import ClassificationResult, Heartbeat, WorkerEnd
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.circuit_breaker import IDLE, MAX_FAILED_RUNS, CircuitBreaker
+from web_tier.autoscaler.circuit_breaker import IDLE, CircuitBreaker
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.liveness import LAST_HEARTBEAT_SECONDS, InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.observe import (
@@ -40,12 +40,14 @@ class Site:
 
     Attributes:
         images: messages of the request queue.
+        workers: limit of the fleet.
         is_read: whether the collector reads heartbeats.
         running, gone: names of the instances that run, and of those that have ended.
         launches: time of each launch.
     """
 
     images: int = 1_000
+    workers: int = WORKERS
     is_read: bool = True
     clock: Clock = field(default_factory=Clock)
     running: list[str] = field(default_factory=list)
@@ -99,6 +101,7 @@ class Site:
             self.recent.launching(described),
             launched,
             recent_launches=self.recent.recent(),
+            since_launch=self.recent.since_last(),
         )
         self.tracker.update(seen, frozenset(draining))
         self.circuit = self.breaker.update(
@@ -109,7 +112,7 @@ class Site:
             images=self.images,
         )
         self.plan = decide(
-            replace(seen, metrics=FleetMetrics(circuit=self.circuit)), fleet_settings(max_workers=WORKERS)
+            replace(seen, metrics=FleetMetrics(circuit=self.circuit)), fleet_settings(max_workers=self.workers)
         )
         for _ in range(self.plan.launch):
             name = f"i-{len(self.launches)}"
@@ -201,12 +204,51 @@ def test_restarts_of_the_controller_do_not_arm_the_loop_again() -> None:
     assert len(site.launches) <= 10
 
 
+@pytest.mark.parametrize("end", [None, "stopped"])
+def test_row_70_three_workers_killed_before_their_first_answer_stop_no_fleet(end: WorkerEnd | None) -> None:
+    site = Site(workers=2)
+    site.round()
+    while len(site.gone) < MAX_FAILED_RUNS:
+        site.end(site.running[0], end, "SIGTERM" if end else "")
+        site.round()
+    for survivor in list(site.running):
+        site.end(survivor, end)
+    killed_at = site.clock.now
+    while not site.running:
+        site.round()
+    assert site.clock.now - killed_at <= 10, "and a local worker answers within 5 s"
+    site.answer(site.running[0])
+    assert site.wait(2) == FleetCircuit()
+    assert len(site.running) == site.workers
+
+
+@pytest.mark.parametrize("end", [None, "stopped"])
+def test_ends_from_outside_that_go_on_are_probed_ever_less_often_up_to_a_minute(end: WorkerEnd | None) -> None:
+    site = Site(workers=MAX_FAILED_RUNS)
+    for _ in range(400):
+        site.round()
+        for worker in list(site.running):
+            site.end(worker, end)
+    pauses = [after - before for before, after in pairwise(site.launches[site.workers - 1 :])]
+    assert pauses == [5, 10, 20, 40, *[60] * (len(pauses) - 4)]
+    assert (len(pauses), site.circuit.own_failures) == (9, 0)
+
+
+def test_a_fault_that_a_worker_reports_is_never_outweighed_by_ends_from_outside() -> None:
+    site = Site(workers=2 * MAX_FAILED_RUNS)
+    site.round()
+    for number, worker in enumerate(list(site.running)):
+        site.end(worker, "failed" if number % 2 else "stopped", DENIED if number % 2 else "SIGTERM")
+    assert (site.wait(1).probe_seconds, site.circuit.reason) == (RECENT_SECONDS, DENIED)
+    assert (site.circuit.failed_runs, site.circuit.own_failures) == (2 * MAX_FAILED_RUNS, MAX_FAILED_RUNS)
+
+
 @pytest.mark.parametrize(
-    ("end", "images", "is_failure"),
-    [("failed", 0, True), (None, 0, True), ("idle", 5, True), ("idle", 0, False), ("stopped", 5, False)],
+    ("end", "images", "failed_runs", "own_failures"),
+    [("failed", 0, 3, 3), (None, 0, 3, 0), ("idle", 5, 3, 3), ("idle", 0, 0, 0), ("stopped", 5, 3, 0)],
 )
 def test_which_ends_count_when_the_heartbeats_have_been_read(
-    end: WorkerEnd | None, images: int, *, is_failure: bool
+    end: WorkerEnd | None, images: int, failed_runs: int, own_failures: int
 ) -> None:
     site = Site(images=20 * WORKERS)
     site.round()
@@ -214,7 +256,8 @@ def test_which_ends_count_when_the_heartbeats_have_been_read(
     site.round()
     for worker in list(site.running[1:]):
         site.end(worker, end)
-    assert site.wait(LAST_HEARTBEAT_SECONDS + 2).failed_runs == (MAX_FAILED_RUNS if is_failure else 0)
+    circuit = site.wait(LAST_HEARTBEAT_SECONDS + 2)
+    assert (circuit.failed_runs, circuit.own_failures) == (failed_runs, own_failures)
 
 
 def test_workers_that_end_idle_while_another_holds_all_images_have_not_failed() -> None:
@@ -254,14 +297,15 @@ def test_a_run_that_failed_just_before_an_answer_does_not_count_after_it() -> No
     assert site.wait(LAST_HEARTBEAT_SECONDS + 5) == FleetCircuit()
 
 
-def test_silent_ends_count_though_the_response_queue_is_gone() -> None:
-    site = Site(is_read=False)
-    for _ in range(int(2 * LAUNCH_VISIBLE_SECONDS)):
+@pytest.mark.parametrize("workers", range(1, 6))
+def test_silent_ends_count_though_the_response_queue_is_gone(workers: int) -> None:
+    site = Site(workers=workers, is_read=False)
+    for _ in range(300):
         site.round()
         for worker in list(site.running):
             site.end(worker, None)
     assert site.circuit.state is CircuitState.OPEN
-    assert len(site.launches) <= WORKERS + 4
+    assert len(site.launches) <= 10
 
 
 def test_the_words_of_a_worker_are_one_printable_line_of_bounded_length() -> None:
@@ -274,10 +318,10 @@ def test_the_words_of_a_worker_are_one_printable_line_of_bounded_length() -> Non
 
 
 @given(st.lists(st.tuples(st.sampled_from(get_args(Event)), st.integers(0, 3), st.integers(0, 70)), max_size=10))
-def test_in_any_history_an_open_circuit_starts_one_a_minute_and_an_answer_closes_it(
+def test_in_any_history_an_open_circuit_pauses_before_one_and_an_answer_closes_it(
     history: list[tuple[Event, int, int]],
 ) -> None:
-    site, in_a_row, answered = Site(), 0, set[str]()
+    site, in_a_row, own, answered = Site(), 0, 0, set[str]()
     site.round()
     for event, number, seconds in history:
         worker = site.running[number % len(site.running)] if site.running else None
@@ -289,12 +333,13 @@ def test_in_any_history_an_open_circuit_starts_one_a_minute_and_an_answer_closes
         elif event == "answer":
             site.answer(worker)
             answered.add(worker)
-            in_a_row = 0
+            in_a_row = own = 0
         elif event == "beat":
             site.registry.record([heartbeat(worker, state="ready", in_hand=0)])
         else:
             site.end(worker, ENDS[event])
-            in_a_row += event != "stopped" and worker not in answered
+            in_a_row += worker not in answered
+            own += event in {"failed", "idle"} and worker not in answered
         for _ in range(seconds):
             launched_before = list(site.launches)
             plan = site.round()
@@ -302,7 +347,8 @@ def test_in_any_history_an_open_circuit_starts_one_a_minute_and_an_answer_closes
                 assert site.circuit.state is CircuitState.CLOSED
             if site.circuit.state is not CircuitState.CLOSED:
                 assert plan.launch <= (len(site.running) == plan.launch)
-                assert not plan.launch or site.clock.now - launched_before[-1] >= RECENT_SECONDS
+                pause = RECENT_SECONDS if own >= MAX_FAILED_RUNS else 5
+                assert not plan.launch or site.clock.now - launched_before[-1] >= pause
         site.wait(LAST_HEARTBEAT_SECONDS + 2)
-        assert site.circuit.failed_runs == in_a_row
+        assert (site.circuit.failed_runs, site.circuit.own_failures) == (in_a_row, own)
         assert (site.circuit.state is CircuitState.CLOSED) == (in_a_row < MAX_FAILED_RUNS)

@@ -1,5 +1,6 @@
 """The decision: a pure function of what is observed and configured."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -222,14 +223,25 @@ def test_what_the_rate_allows_is_launched_without_a_word_of_it() -> None:
     )
 
 
-@pytest.mark.parametrize(("running", "lately", "launch"), [(0, 0, 1), (0, 1, 0), (1, 0, 0), (3, 0, 0)])
-def test_while_the_circuit_is_open_one_worker_is_tried_each_minute(running: int, lately: int, launch: int) -> None:
-    metrics = FleetMetrics(circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=7))
-    seen = replace(observation(100, states=("running",) * running), recent_launches=lately, metrics=metrics)
+@pytest.mark.parametrize(
+    ("running", "failed_runs", "own_failures", "since_launch", "every", "launch"),
+    [
+        *((0, 7, 3, math.inf, 60, 1), (0, 7, 3, 60, 60, 1), (0, 7, 3, 59, 60, 0), (0, 3, 3, 59, 60, 0)),
+        *((1, 7, 3, math.inf, 60, 0), (3, 7, 3, math.inf, 60, 0)),
+        *((0, 3, 2, 5, 5, 1), (0, 3, 0, 4, 5, 0), (0, 4, 0, 9, 10, 0), (0, 6, 0, 40, 40, 1), (0, 9**9, 0, 59, 60, 0)),
+    ],
+)
+def test_while_the_circuit_is_open_one_worker_is_tried_after_its_pause(
+    running: int, failed_runs: int, own_failures: int, since_launch: float, every: int, launch: int
+) -> None:
+    circuit = FleetCircuit(state=CircuitState.OPEN, failed_runs=failed_runs, own_failures=own_failures)
+    metrics, states = FleetMetrics(circuit=circuit), ("running",) * running
+    seen = replace(observation(100, states=states), recent_launches=5, since_launch=since_launch, metrics=metrics)
     plan = decide(seen, fleet_settings())
     assert (plan.launch, plan.kind, plan.max_launches) == (launch, "failing", 0 if running else 1)
     words = explained(seen, fleet_settings())
-    assert words == "starting 1 worker a minute: the last 7 ended without an answer, 100 images waiting"
+    ended = f"the last {failed_runs} ended without an answer"
+    assert words == f"starting 1 worker every {every} s: {ended}, 100 images waiting"
 
 
 def test_a_lost_worker_is_replaced_at_once_but_never_beyond_the_maximum() -> None:

@@ -91,7 +91,8 @@ class EndedRow(ApiBody):
 
 
 _LEAD = re.compile(
-    r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute)?|Paused( by ops)?|Idle|Limits [\d.]+"
+    r"(Starting|Draining)( at most)? [\d,]+ (idle )?workers?( a minute| every \d+ s)?"
+    r"|Paused( by ops)?|Idle|Limits [\d.]+"
     r"|The (day|month)'s spending cap is reached"
 )
 """What a decision does, at the beginning of its text."""
