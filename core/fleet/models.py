@@ -262,7 +262,7 @@ class ControllerStatus(WireModel):
 
     Attributes:
         ends: when controllers ended that were not asked to, oldest first, at most `MAX_ENDS` of one `ENDS_WINDOW`.
-        last_words: exit status and last line of the log of the one that ended last.
+        last_words: exit status of the one that ended last, and the last error that it has logged.
         table_in_use: the job table that is in use instead of this one; None while this one is.
     """
 
@@ -284,7 +284,8 @@ class ControllerStatus(WireModel):
         if len(self.ends) < 2 or (reported_at is not None and reported_at - self.ends[-1] > ENDS_WINDOW):
             return None
         minutes = f"{ENDS_WINDOW.total_seconds() / 60:.0f} minutes"
-        return f"the controller has ended {len(self.ends)} times within {minutes}, last with {self.last_words}"
+        last = f"last at {self.ends[-1].astimezone(UTC):%H:%M:%S} UTC with {self.last_words}"
+        return f"the controller has ended {len(self.ends)} times within {minutes}, {last}"
 
 
 class BillingPeriod(WireModel):

@@ -1,8 +1,8 @@
 """Keeps the processes of the system running on one machine, as systemd does on EC2.
 
 The supervisor restarts a process that dies: it kills the rest of the process group, and waits for a pause that
-doubles up to `MAX_PAUSE_SECONDS` at each further death. The next process gets how the one before it ended, and its
-last words. Without a state the local cloud holds its data in memory:
+doubles up to `MAX_PAUSE_SECONDS` at each further death. It prints how the process ended, with its last error, and
+passes both to the next one. Without a state the local cloud holds its data in memory:
 then it is essential, and its end ends the whole system.
 """
 
@@ -20,13 +20,14 @@ from uuid import uuid4
 
 from localcloud.machines.machine import Process
 from services.backoff import Backoff
-from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR
+from services.clock import utc_now
+from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, last_words, severe_line
 
 FIRST_PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 2.0
 """With the start of a controller this is less than the 5 seconds within which there must be a next one."""
-MAX_LOG_BYTES = 16_384
-"""Length of the end of a log in which the last words of a process are found."""
+MAX_LOG_BYTES = 262_144
+"""Length of the end of a log in which the last error of a process is found."""
 STEADY_SECONDS = 30.0
 """After a life of this length, the pause starts again at `FIRST_PAUSE_SECONDS`."""
 
@@ -99,7 +100,7 @@ class Supervisor:
         self.failed.set()
 
     def ends(self, name: str) -> tuple[int, str]:
-        """Return how often the process `name` has ended by itself, and how it did last, with its last words."""
+        """Return how often the process `name` has ended by itself, and how it did last, with its last error."""
         return next(watcher.ends for watcher in self._watchers if watcher.managed.name == name)
 
     def pid(self, name: str) -> int | None:
@@ -146,23 +147,27 @@ class _ProcessWatcher(threading.Thread):
     def run(self) -> None:
         """Keep the process running until the supervisor stops."""
         backoff, previous_end, log = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS), "", self.managed.log
-        log.touch(mode=0o600)
-        written = log.stat().st_size  # by an earlier run
-        while (process := self._spawn(previous_end)) is not None:
+        while True:
+            log.touch(mode=0o600)
+            written = log.stat().st_size  # by earlier processes
+            if (process := self._spawn(previous_end)) is None:
+                return
             started, leader = time.monotonic(), Process.with_pid(process.pid)
             status = process.wait()
             if self._stopping.is_set():
                 return
-            how = f"{_status_text(status)}: {_last_line(log, written)}"
+            line = severe_line(_lines(log, written), is_killed=status < 0)
+            how, name = last_words(f"{_status_text(status)}: {line}"), self.managed.name
             self.ends = (self.ends[0] + 1, how)
+            sentence = f"{name} ended at {utc_now():%H:%M:%S} UTC with {how}"
             if self.managed.essential:
-                self._supervisor.fail(f"{self.managed.name} ended with {how}; see {log}")
+                self._supervisor.fail(f"{sentence}; see {log}")
                 return
             if time.monotonic() - started > STEADY_SECONDS:
                 backoff.reset()
             if leader is not None:
                 leader.signal_group(signal.SIGKILL)  # gunicorn's workers would keep the port for seconds
-            _log.warning("%s ended with %s; it starts again", self.managed.name, _status_text(status))
+            _log.warning("%s; it starts again; see %s", sentence, log)
             previous_end = how if status else ""
             self._stopping.wait(backoff.after_failure())
 
@@ -188,14 +193,12 @@ class _ProcessWatcher(threading.Thread):
 
 
 def _status_text(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"status {status}"
+    return f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"status {status}"
 
 
-def _last_line(log: Path, start: int) -> str:
-    """Return the last line after `start` of a log that is more than information, or an empty one."""
+def _lines(log: Path, start: int) -> list[str]:
+    """Return the lines after `start` of a log, of which only the end is read."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start if start <= size else 0, size - MAX_LOG_BYTES))  # it may have been rotated
-        lines = file.read().replace(b"\0", b"").split(b"\n")
-    found = (line for line in reversed(lines) if line.strip() and b'"level": "info"' not in line)
-    return next(found, b"").decode(errors="replace")
+        return file.read().decode(errors="replace").splitlines()

@@ -250,7 +250,9 @@ def _fill_fleet(fleet: FleetStore) -> None:
             limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
             waiting_seconds=2.0, recent_launches=1, images_per_second=1.5, today=day, spending=spending,
             later_images=(LaterImages(by=NOW, images=3),),
-            circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3, own_failures=3, reason="no room left", since=NOW),
+            circuit=FleetCircuit(
+                state=CircuitState.OPEN, failed_runs=3, own_failures=3, reason="no room left", since=NOW
+            ),
         )
     )  # fmt: skip
     fleet.allow_dollars(2.0, "night batch", NOW)

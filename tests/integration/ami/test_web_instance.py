@@ -210,24 +210,39 @@ def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
 # ---- The end of a controller
 
 
-@pytest.mark.parametrize("result", ["exit-code", "success"])
-def test_the_next_controller_gets_how_the_one_before_ended_unless_it_was_stopped(tmp_path: Path, result: str) -> None:
-    lines = [{"level": "critical", "message": 'no "queue" \\ here'}, {"level": "info", "message": "fleet"}]
-    (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+CRITICAL = {"at": "2026-11-30T01:02:03.000+00:00", "level": "critical", "message": 'no "queue" \\ here'}
+WARNING = {"level": "warning", "message": "fleet"}
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "status", "lines", "words"),
+    [
+        ("success", "exited", "0", [CRITICAL], None),
+        ("exit-code", "exited", "1", [CRITICAL, WARNING], 'exited 1: critical at 01:02:03 UTC: no "queue" \\ here'),
+        ("exit-code", "exited", "1", [WARNING, "ValueError: no queue"], "exited 1: ValueError: no queue"),
+        ("signal", "killed", "KILL", [WARNING, "ValueError: no queue"], "killed KILL"),
+        ("oom-kill", "killed", "KILL", [], "killed KILL"),
+    ],
+)
+def test_the_next_controller_gets_how_the_one_before_ended_unless_it_was_stopped(
+    tmp_path: Path, result: str, code: str, status: str, lines: list[dict[str, str] | str], words: str | None
+) -> None:
+    written = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (tmp_path / "log").write_text("".join(f"{line}\n" for line in written))
     (tmp_path / "journalctl").write_text(f"#!/bin/sh\ncat {tmp_path / 'log'}\n")
     (tmp_path / "journalctl").chmod(0o700)
-    ended = {"SERVICE_RESULT": result, "EXIT_CODE": "exited", "EXIT_STATUS": "1"}
+    ended = {"SERVICE_RESULT": result, "EXIT_CODE": code, "EXIT_STATUS": status, "INVOCATION_ID": "1"}
     environment = {**ended, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     script = ROOT / "ami" / "files" / "web" / "opt" / "fleetsight" / "controller-end"
     command = ["sh", str(script), str(tmp_path / "end")]
     subprocess.run(command, env=environment, check=True)
-    if result == "success":
+    if words is None:
         assert not (tmp_path / "end").exists()
         return
     name, _, value = (tmp_path / "end").read_text().strip().partition("=")
     assert name == PREVIOUS_END
     # systemd unescapes backslashes in a value without quotes around it.
-    assert last_words(value.replace("\\\\", "\\")) == 'exited 1: no "queue" \\ here'
+    assert last_words(value.replace("\\\\", "\\")) == words
 
 
 def test_systemd_never_gives_the_controller_up() -> None:

@@ -1,6 +1,8 @@
 """The supervisor keeps real processes running, and leaves none behind."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,13 +67,52 @@ def test_a_log_and_what_a_process_writes_can_be_read_by_their_owner_only(
     assert [path.stat().st_mode & 0o777 for path in (log, written)] == [0o600, 0o600]
 
 
+def line(level: str, message: str) -> str:
+    return json.dumps({"at": "2026-11-30T01:02:03.000+00:00", "level": level, "message": message})
+
+
+AT = "at 01:02:03 UTC"
+CLOUD = "01:02:03,4 cloud CRITICAL free space"
+KILL = "os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "end", "words"),
+    [
+        ([line("critical", "no room"), "OSError: late"], "sys.exit(4)", f"status 4: critical {AT}: no room"),
+        ([line("error", "no\x1b[2J"), line("warning", "slow")], "sys.exit(1)", f"status 1: error {AT}: no [2J"),
+        ([line("warning", "slow"), line("info", "[]")], "sys.exit(1)", "status 1"),
+        ([CLOUD, "[9] [INFO] Master"], "sys.exit(3)", f"status 3: {CLOUD}"),
+        ([line("warning", "slow"), "ValueError: gone"], KILL, "signal 9 (SIGKILL)"),
+        ([line("error", "no queue")], KILL, f"signal 9 (SIGKILL): error {AT}: no queue"),
+    ],
+)
+def test_an_end_is_printed_with_its_status_and_the_last_error_of_that_process(
+    supervisor: Supervisor, tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: list[str], end: str, words: str
+) -> None:
+    first = tmp_path / "first"
+    printed = f"print({chr(10).join(lines)!r}, flush=True)"
+    code = f"import os, sys\nif not os.path.exists({str(first)!r}):\n open({str(first)!r}, 'w')\n {printed}\n {end}"
+    supervisor.start(service(tmp_path, f"{code}\n{FOREVER}"))
+    wait_until(lambda: caplog.messages, "the end is printed")
+    [printed] = caplog.messages
+    assert re.fullmatch(
+        rf"it ended at \d\d:\d\d:\d\d UTC with {re.escape(words)}; it starts again; see {tmp_path / 'it.log'}",
+        printed,
+    )
+    assert supervisor.ends("it") == (1, words)
+    os.kill(wait_until(lambda: supervisor.pid("it"), "it runs again"), signal.SIGKILL)
+    wait_until(lambda: supervisor.ends("it")[0] == 2, "it has ended again")
+    assert supervisor.ends("it")[1] == "signal 9 (SIGKILL)", "the lines before are of another process"
+
+
 def test_the_last_words_of_an_earlier_run_are_not_those_of_a_process(supervisor: Supervisor, tmp_path: Path) -> None:
     (tmp_path / "it.log").write_text("no queue\n")
     ends = tmp_path / "ends"
     code = f"import os; open({str(ends)!r}, 'a').write(os.environ[{PREVIOUS_END!r}] + '|'); sys.exit(3)"
     supervisor.start(service(tmp_path, f"import sys; {code}"))
     wait_until(lambda: ends.exists() and ends.read_text().count("|") > 1, "it has started twice")
-    assert ends.read_text().split("|")[:2] == ["", "status 3: "]
+    assert ends.read_text().split("|")[:2] == ["", "status 3"]
 
 
 def test_the_children_of_a_killed_process_are_killed_before_its_restart(
@@ -91,7 +132,8 @@ def test_the_end_of_an_essential_process_is_told_with_its_last_words_and_log(
 ) -> None:
     supervisor.start(service(tmp_path, "raise SystemExit('no memory')", essential=True))
     assert supervisor.failed.wait(DEADLINE_SECONDS)
-    assert supervisor.failure == f"it ended with status 1: no memory; see {tmp_path / 'it.log'}"
+    words = re.escape(f"status 1: no memory; see {tmp_path / 'it.log'}")
+    assert re.fullmatch(rf"it ended at \d\d:\d\d:\d\d UTC with {words}", supervisor.failure)
 
 
 def test_stop_ends_a_process_that_ignores_sigterm(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -318,9 +318,8 @@ def problem_of(client: FlaskClient) -> Any:
 def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(
     client: FlaskClient, fleet: FleetStore
 ) -> None:
-    line = json.dumps(
-        {"at": "now", "message": "the queue <b>is gone</b>\x1b[2J" + "x" * 500, "error": "AccessDenied"}
-    )
+    message = "the queue <b>is gone</b>\x1b[2J" + "x" * 500
+    line = json.dumps({"at": NOW.isoformat(), "level": "critical", "message": message, "error": "AccessDenied"})
     record_previous_end(fleet, "", NOW)
     record_previous_end(fleet, "status 1: Killed", NOW - timedelta(days=1))
     record_previous_end(fleet, "status 1: Killed", NOW + timedelta(days=365))
@@ -329,7 +328,10 @@ def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(
     assert problem_of(client) == "no capacity", "one end is no pattern"
     for number in range(1, 20):
         record_previous_end(fleet, f"status 1: {line}", NOW + timedelta(seconds=number))
-    words = "the controller has ended 10 times within 10 minutes, last with status 1: the queue <b>is gone</b> [2Jxx"
+    words = (
+        f"the controller has ended 10 times within 10 minutes, last at {NOW + timedelta(seconds=19):%H:%M:%S} UTC "
+        f"with status 1: critical at {NOW:%H:%M:%S} UTC: the queue <b>is gone</b> [2Jxx"
+    )
     problem = problem_of(client)
     assert problem.startswith(words)
     assert problem.endswith("xxx; no capacity")
@@ -342,7 +344,9 @@ def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(
 def test_a_controller_that_ends_before_its_first_report_is_shown(client: FlaskClient, fleet: FleetStore) -> None:
     for second in range(2):
         record_previous_end(fleet, "status 1: Traceback", NOW + timedelta(seconds=second))
-    words = "ended 2 times within 10 minutes, last with status 1: Traceback"
+    words = (
+        f"ended 2 times within 10 minutes, last at {NOW + timedelta(seconds=1):%H:%M:%S} UTC with status 1: Traceback"
+    )
     answer = client.get("/api/v1/fleet")
     assert answer.status_code == 404
     assert words in answer.text
