@@ -154,6 +154,16 @@ def next_worker_words(halt: FleetHalt | None, spending: FleetSpending | None = N
     return _NEXT_WORKER[halt].format(end="" if spending is None else resume_words(spending))
 
 
+def waiting_words(waiting: int, halt: FleetHalt | None, spending: FleetSpending | None = None) -> str:
+    """Return what follows for waiting images: `20 images start now.`, or what keeps workers from starting."""
+    if not waiting:
+        return "No images wait."
+    images, is_one = plural(waiting, "image"), waiting == 1
+    if halt is None:
+        return f"{images} {'starts' if is_one else 'start'} now."
+    return f"{images} {'waits' if is_one else 'wait'}. {next_worker_words(halt, spending)}"
+
+
 def peak_words(peak_workers: int) -> str:
     """Return the most workers at once, and of what time: `2 workers since the fleet was last idle`."""
     return f"{plural(peak_workers, 'worker')} since the fleet was last idle"

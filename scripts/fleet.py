@@ -54,16 +54,17 @@ def pause(client: FleetClient, *, reason: str, as_json: bool) -> None:
     """
     answer = client.pause(reason)
     why = f" ({answer['reason']})" if answer["reason"] else ""
-    print_result(
-        answer, f"The fleet is paused{why}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json
-    )
+    done = f"The fleet is paused{why}" if answer["changed"] else f"The fleet was paused before{why}"
+    print_result(answer, f"{done}: nothing is launched until `fleetsight fleet resume`.", as_json=as_json)
 
 
 @fleet.command()
 @operator_command
 def resume(client: FleetClient, *, as_json: bool) -> None:
     """End the pause."""
-    print_result(client.resume(), "The fleet is not paused.", as_json=as_json)
+    answer = client.resume()
+    text = f"Resumed. {answer['effect']}" if answer["changed"] else "The fleet was not paused: nothing has changed."
+    print_result(answer, text, as_json=as_json)
 
 
 @fleet.command()

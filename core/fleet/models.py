@@ -45,6 +45,14 @@ class FleetPause(WireModel):
     reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS)
 
 
+class FleetResume(WireModel):
+    """The end of a pause: when, and by whom as operators read it."""
+
+    version: Literal[1] = 1
+    at: AwareDatetime
+    by: str
+
+
 class WorkerLimits(WireModel):
     """The minimum and maximum number of workers, within the bounds of config.yaml."""
 

@@ -14,6 +14,7 @@
 | `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
 | `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
+| `FLEET`   | `ORDER#RESUME`           | who has ended the last pause; deleted once reported      | both       |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
 | `FLEET`   | `ORDER#ALLOWANCE`        | dollars beyond the spending caps, for one day            | web        |
 | `FLEET`   | `ORDER#DRAIN#` instance  | when an operator requested its drain; deleted once done  | both       |
@@ -36,9 +37,11 @@ from core.fleet.models import (
     EndedInstance,
     EndedInstances,
     FleetDay,
+    FleetHalt,
     FleetInstance,
     FleetInstances,
     FleetPause,
+    FleetResume,
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
@@ -72,7 +75,9 @@ _DAY = "DAY#"
 KEPT_DAYS = 62
 """Days that are kept: always more than the current month."""
 _ORDERS = "ORDER#"
-_PAUSE, _LIMITS, _ALLOWANCE, _DRAIN = (f"{_ORDERS}{name}" for name in ("PAUSE", "LIMITS", "ALLOWANCE", "DRAIN#"))
+_PAUSE, _RESUME, _LIMITS, _ALLOWANCE, _DRAIN = (
+    f"{_ORDERS}{name}" for name in ("PAUSE", "RESUME", "LIMITS", "ALLOWANCE", "DRAIN#")
+)
 _BODY = "body"
 _ModelT = TypeVar("_ModelT", bound=WireModel)
 
@@ -87,12 +92,14 @@ class Commands:
 
     Attributes:
         pause: while set, nothing is launched.
+        resume: the end of the last pause, until it was reported.
         limits: override those of config.yaml.
         drain: ids of instances; their workers must finish their images and end.
         allowance: raises the spending caps on one day, which may be over.
     """
 
     pause: FleetPause | None = None
+    resume: FleetResume | None = None
     limits: LimitsOverride | None = None
     drain: tuple[str, ...] = ()
     allowance: SpendingAllowance | None = None
@@ -146,6 +153,17 @@ class FleetState:
             return snapshot.configured
         return WorkerLimits(min_workers=snapshot.min_workers, max_workers=snapshot.max_workers)
 
+    def halt(self, configured: WorkerLimits) -> FleetHalt | None:
+        """Return what keeps workers from starting, by the commands that operators gave last.
+
+        The controller may not have applied them yet. `configured` are the limits of config.yaml.
+        """
+        if self.snapshot is None:
+            return None
+        limits = self.limits_in_force(configured)
+        commands = {"paused": self.pause, "max_workers": limits.max_workers, "spending": self.spending}
+        return self.snapshot.model_copy(update=commands).halt
+
 
 @dataclass(frozen=True)
 class FleetStore:
@@ -168,14 +186,22 @@ class FleetStore:
         self._put(_PAUSE, pause.to_json())
         return pause
 
-    def resume(self) -> None:
-        """End the pause, if any."""
+    def resume(self, by: str = "ops") -> FleetPause | None:
+        """End the pause; return the one that has ended, or None if the fleet was not paused."""
+        pause = self.paused()
+        if pause is not None:
+            self._put(_RESUME, FleetResume(at=self.clock.utc_now(), by=by).to_json())
         self.table.delete_all([(FLEET, _PAUSE)])
+        return pause
 
     def resume_if(self, reason: str) -> bool:
         """End the pause if its reason begins with `reason`; return whether it did."""
         begins = {"begins": f'"reason":"{reason}'}
         return self.table.delete_if(FLEET, _PAUSE, f"contains( #{_BODY}, :begins )", begins)
+
+    def delete_resume(self) -> None:
+        """Delete the end of the last pause; a missing one is no error."""
+        self.table.delete_all([(FLEET, _RESUME)])
 
     def paused(self) -> FleetPause | None:
         """Return the pause, or None."""
@@ -255,6 +281,7 @@ class FleetStore:
         found = {str(item["sk"]): str(item[_BODY]) for item in self.table.query(FLEET, _ORDERS, _ORDERS + LAST)}
         return Commands(
             pause=self._unless_over(FleetPause.from_json(found[_PAUSE]) if _PAUSE in found else None),
+            resume=FleetResume.from_json(found[_RESUME]) if _RESUME in found else None,
             limits=LimitsOverride.from_json(found[_LIMITS]) if _LIMITS in found else None,
             drain=tuple(key.removeprefix(_DRAIN) for key in found if key.startswith(_DRAIN)),
             allowance=SpendingAllowance.from_json(found[_ALLOWANCE]) if _ALLOWANCE in found else None,

@@ -233,6 +233,8 @@ def _fill_jobs(store: JobStore) -> None:
 
 def _fill_fleet(fleet: FleetStore) -> None:
     limits = LimitsOverride(min_workers=0, max_workers=5, since=NOW, reason="a test")
+    fleet.pause(NOW, "an earlier one")
+    fleet.resume("ada@example.org")
     pause = fleet.pause(NOW, "new model", NOW + timedelta(days=36_500))
     fleet.set_limits(limits)
     fleet.request_drain("i-0123456789abcdef0", NOW)

@@ -103,6 +103,10 @@ class CommandStore(FleetStore):
             raise self.error
         return self.stored
 
+    def delete_resume(self) -> None:
+        """Delete the end of the last pause."""
+        self.stored = replace(self.stored, resume=None)
+
     def delete_drains(self, instance_ids: Iterable[str]) -> None:
         """Delete commands to drain."""
         deleted = set(instance_ids)

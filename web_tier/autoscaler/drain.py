@@ -119,6 +119,16 @@ class OperatorCommands:
             self._commands, self._read_at = self.store.commands(), now
         return self._commands
 
+    def report_resume(self) -> list[FleetEvent]:
+        """Return an event for the end of a pause, once."""
+        resume, pause = self.current().resume, self.current().pause
+        if resume is None or pause is not None or not self.tags.tenure.active():
+            return []
+        _log.info("the fleet was resumed", extra={"by": resume.by})
+        self.store.delete_resume()
+        self._commands = replace(self._commands, resume=None)
+        return [FleetEvent(f"resumed by {resume.by}", resume.at)]
+
     def carry_out_drains(self, observation: Observation) -> list[FleetEvent]:
         """Drain the workers that operators have named; return an event for each new command."""
         commanded = self.current().drain

@@ -161,7 +161,7 @@ class Autoscaler:
         )
         reporter.metrics.update(observation, settings, meter)
         # After the snapshot, the bill and the metrics: these must not depend on the deletion of commands.
-        command_events = self._commands.carry_out_drains(observation)
+        command_events = [*self._commands.report_resume(), *self._commands.carry_out_drains(observation)]
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, *others)
         spending_events = self._spending.update(observation.spending)

@@ -138,10 +138,12 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None
     scene.start_controller()
     wait_until(lambda: shown(scene, f"{pause}160 images"), "the pause is in force under the next controller")
     assert scene.workers() == 2
-    fleet.resume()
+    fleet.resume("ada@example.org")
     wait_until(lambda: scene.workers() == 8, "eight workers run for 160 images")
     wait_until(lambda: fleet.decisions().decisions[0].words.startswith("starting 6"), "the launch is shown")
-    assert any(decision.words.startswith(pause) for decision in fleet.decisions().decisions)
+    events = [decision.words for decision in fleet.decisions().decisions]
+    assert any(each.startswith(pause) for each in events)
+    assert events.count("resumed by ada@example.org") == 1
 
 
 def test_a_reached_cap_that_one_controller_could_not_send_is_sent_by_the_next(

@@ -38,6 +38,7 @@ from scripts.client import FleetClient, web_url
 from scripts.fleet import follow_events
 from scripts.model.comparison import show_comparison
 from services.clients import Clients
+from services.clock import utc_now
 from services.table import Table
 from tests.support.api import DeadLetterDesk
 from tests.support.autoscaler import fleet_snapshot
@@ -217,9 +218,16 @@ def test_the_fleet_is_paused_with_a_reason_and_resumed(url: str, fleet: FleetSto
     pause = fleet.paused()
     assert pause is not None
     assert pause.reason == "new model"
-    assert json.loads(run_fleet("pause", "--url", url, "--json").output)["reason"] == "new model"
-    assert run_fleet("resume", "--url", url).output == "The fleet is not paused.\n"
+    again = json.loads(run_fleet("pause", "--url", url, "--json").output)
+    assert (again["reason"], again["changed"]) == ("new model", False)
+    assert "The fleet was paused before (new model)" in run_fleet("pause", "--url", url).output
+    fleet.put_snapshot(fleet_snapshot(utc_now(), visible=20))
+    assert run_fleet("resume", "--url", url).output == "Resumed. 20 images start now.\n"
     assert fleet.paused() is None
+    assert run_fleet("resume", "--url", url).output == "The fleet was not paused: nothing has changed.\n"
+    resume = fleet.commands().resume
+    assert resume is not None
+    assert resume.by == "ops"
 
 
 def test_limits_are_set_and_reset(url: str, fleet: FleetStore) -> None:

@@ -246,6 +246,9 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     assert {each.address for each in found} == {"127.0.0.1"}
     assert all(each.request_id for each in found)
     assert RIGHT_PASSWORD not in str(found)
+    resume = FleetStore(store.table).commands().resume
+    assert resume is not None
+    assert resume.by == "ops@example.org", "the controller names the operator, too"
 
 
 def test_what_was_refused_or_only_read_is_no_event(site: SignInSite, trail: AuditTrail) -> None:

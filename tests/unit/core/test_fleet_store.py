@@ -27,9 +27,14 @@ def test_a_pause_lasts_from_its_first_moment_until_the_fleet_is_resumed(fleet: F
     later = NOW + timedelta(minutes=5)
     assert fleet.pause(later, "new model") == fleet.paused() == FleetPause(since=NOW, reason="new model")
     assert fleet.pause(later, "") == FleetPause(since=NOW, reason="new model")
-    fleet.resume()
-    fleet.resume()
+    assert fleet.resume("ada@example.org") == FleetPause(since=NOW, reason="new model")
+    assert fleet.resume("bob@example.org") is None
     assert fleet.paused() is None
+    resume = fleet.commands().resume
+    assert resume is not None
+    assert resume.by == "ada@example.org"
+    fleet.delete_resume()
+    assert fleet.commands().resume is None
     assert fleet.pause(later, "").since == later
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from core.fleet.models import FleetPause
+from core.fleet.models import FleetPause, FleetResume
 from core.fleet.store import Commands
 from services.ec2 import Instance
 from services.lease import Tenure
@@ -158,6 +158,21 @@ def test_commands_are_read_once_a_second_and_their_absence_is_no_answer() -> Non
     for _ in range(2):
         with pytest.raises(type(bench.store.error)):
             bench.commands.current()
+
+
+def test_the_end_of_a_pause_is_an_event_with_its_author_once() -> None:
+    bench, resume = Bench(), FleetResume(at=EPOCH, by="ada@example.org")
+    bench.store.stored = Commands(pause=FleetPause(since=EPOCH), resume=resume)
+    assert bench.commands.report_resume() == [], "the pause has not ended yet, or there is another one"
+    bench.store.stored = Commands(resume=resume)
+    bench.clock.now += COMMAND_SECONDS
+    events = [bench.commands.report_resume() for _ in range(2)]
+    assert events == [[FleetEvent("resumed by ada@example.org", EPOCH)], []]
+    assert bench.store.stored.resume is None
+    standby = Bench(active=False)
+    standby.store.stored = Commands(resume=resume)
+    assert standby.commands.report_resume() == []
+    assert standby.store.stored.resume == resume
 
 
 def test_a_command_that_an_earlier_controller_carried_out_is_deleted() -> None:

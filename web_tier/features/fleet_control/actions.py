@@ -6,15 +6,24 @@ from core.fleet.models import FleetPause, FleetSpending, LimitsOverride
 from core.fleet.store import NoSpendingCapError
 from services.clock import utc_now
 from web_tier.auth.audit import audit_details
+from web_tier.auth.identity import current_identity
 from web_tier.http.backend import current_backend
 from web_tier.http.parameters import clean_reason
 
 
-def pause_fleet(reason: str) -> FleetPause:
-    """Pause the fleet; a paused one stays as it is."""
-    pause = current_backend().fleet.pause(utc_now(), clean_reason(reason))
+def pause_fleet(reason: str) -> tuple[FleetPause, bool]:
+    """Pause the fleet, and return whether it was not paused before; a paused one stays as it is."""
+    fleet = current_backend().fleet
+    was_paused = fleet.paused() is not None
+    pause = fleet.pause(utc_now(), clean_reason(reason))
     audit_details(reason=pause.reason)
-    return pause
+    return pause, not was_paused
+
+
+def resume_fleet() -> bool:
+    """Resume the fleet; return whether it was paused."""
+    identity = current_identity()
+    return current_backend().fleet.resume(identity.email or identity.owner or "ops") is not None
 
 
 def set_fleet_limits(min_workers: int, max_workers: int, reason: str) -> LimitsOverride:

@@ -11,15 +11,22 @@ from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
     Decisions,
+    FleetPause,
     HistoryPoint,
     Span,
     SpendingAllowance,
     WorkerLimits,
     points_since,
 )
+from core.format import waiting_words
 from services.clock import utc_now
 from web_tier.auth.permissions import Right
-from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
+from web_tier.features.fleet_control.actions import (
+    allow_fleet_dollars,
+    pause_fleet,
+    resume_fleet,
+    set_fleet_limits,
+)
 from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
@@ -57,11 +64,27 @@ class PauseFleet(ApiBody):
 
 
 class FleetPauseBody(ApiBody):
-    """Whether the fleet is paused, since when and why."""
+    """Whether the fleet is paused, since when and why, and what the request has changed."""
 
     paused: bool
     since: datetime | None = None
     reason: str = ""
+    changed: bool = Field(description="Whether the request has paused or resumed the fleet.")
+    effect: str = Field(description="What follows for images that wait, as a sentence.")
+
+    @classmethod
+    def from_pause(cls, pause: FleetPause | None, *, changed: bool) -> Self:
+        """Return the body of a fleet with this pause, or with none."""
+        backend = current_backend()
+        state = backend.fleet.state()
+        waiting = state.snapshot.visible + state.snapshot.delayed if state.snapshot else 0
+        return cls(
+            paused=pause is not None,
+            since=pause and pause.since,
+            reason=pause.reason if pause else "",
+            changed=changed,
+            effect=waiting_words(waiting, state.halt(WorkerLimits.configured(backend.config.fleet)), state.spending),
+        )
 
 
 class SetLimits(BaseModel):
@@ -188,16 +211,15 @@ def pause() -> Response:
     While it is paused no worker is launched or started; those that run finish and end themselves. Images are still
     accepted, and wait. A fleet that is paused already stays so.
     """
-    pause = pause_fleet(parse_body(PauseFleet, '{"reason": "..."}').reason)
-    return json_response(FleetPauseBody(paused=True, since=pause.since, reason=pause.reason))
+    pause, changed = pause_fleet(parse_body(PauseFleet, '{"reason": "..."}').reason)
+    return json_response(FleetPauseBody.from_pause(pause, changed=changed))
 
 
 @fleet_api.post("/fleet/resume", form="/fleet/resume", audit="fleet resumed")
 @operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
 def resume() -> Response:
     """Resume the fleet."""
-    current_backend().fleet.resume()
-    return json_response(FleetPauseBody(paused=False))
+    return json_response(FleetPauseBody.from_pause(None, changed=resume_fleet()))
 
 
 @fleet_api.put("/fleet/limits", audit="limits set")

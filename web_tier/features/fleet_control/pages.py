@@ -181,9 +181,6 @@ class FleetBody(ApiBody):
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = tuple(DecisionRow.from_decision(each) for each in state.decisions.decisions[:MAX_DECISIONS_SHOWN])
         allowance, spending = config.fleet.boot_allowance_seconds, state.spending
-        # With the commands that operators gave last, also if the controller has not applied them yet.
-        commands = {"paused": state.pause, "max_workers": limits.max_workers, "spending": spending}
-        halt = state.snapshot.model_copy(update=commands).halt if state.snapshot else None
         digest = next(iter(state.snapshot.failed_models if state.snapshot else ()), "")
         failed = catalog.find(digest) if catalog else None
         failed_model = digest and (
@@ -208,7 +205,7 @@ class FleetBody(ApiBody):
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             problem=state.problem,
-            next_worker=next_worker_words(halt, spending),
+            next_worker=next_worker_words(state.halt(WorkerLimits.configured(config.fleet)), spending),
             failed_model=failed_model or None,
             movable_to=movable_to,
             can_roll_back=catalog is not None and catalog.would_roll_back(digest),
