@@ -75,6 +75,7 @@ ELSEWHERE: Mapping[str, str] = {
     "docs/first-batch.md: ./scripts/fleetsight state *": (
         f"{STORIES}_a_state_of_a_proxied_page_is_copied_and_continued_with_metrics_and_spans"
     ),
+    "docs/operate.md: ./scripts/fleetsight classify photo.jpg --no-wait": DEAD_LETTER,
     "docs/operate.md: ./scripts/fleetsight dead-letters show JOB IMAGE": DEAD_LETTER,
     "docs/operate.md: ./scripts/fleetsight logs --image IMAGE": DEAD_LETTER,
     "docs/operate.md: ./scripts/fleetsight dead-letters redrive JOB IMAGE": DEAD_LETTER,
@@ -198,6 +199,8 @@ class Checkout:
         for pattern, value in PLACEHOLDERS:
             if re.search(pattern, command):
                 command = re.sub(pattern, value(self), command)
+        if ASKS.search(command):
+            command = f"echo y | {command}"
         return f"{{ {command}\n}} || (($? == 1))" if MAY_MISS.search(command) else command
 
 
@@ -214,6 +217,9 @@ PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
 )
 """What a reader replaces in a command."""
 
+ASKS = re.compile(r"\busers remove\b")
+"""Commands that a reader answers with yes."""
+
 MAY_MISS = re.compile(r" --max-p95\b")
 """A threshold that a busy machine may miss, which is status 1."""
 
@@ -228,6 +234,7 @@ PRINTED: Mapping[str, str] = {
     "README.md: curl -s http*": r"(?s)image_id,filename.*one\.jpg.*two\.png",
     "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
     "docs/operate.md: ./scripts/fleetsight users list": r"operators",
+    "docs/operate.md: ./scripts/fleetsight users remove EMAIL *": rf"{EMAIL} is removed",
     "*: ./scripts/fleetsight users add *": EMAIL,
     "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
     "*: ./scripts/fleetsight simulate *": r"p95",

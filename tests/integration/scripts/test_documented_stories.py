@@ -105,23 +105,25 @@ def test_a_state_of_a_proxied_page_is_copied_and_continued_with_metrics_and_span
 
 
 def test_a_dead_letter_is_made_found_and_redriven(reader: Reader) -> None:
-    """One alone, until it is requested again: after three workers that ended, the fleet starts one each minute."""
+    """Three workers are killed meanwhile before their first answer, so this also shows that the fleet goes on."""
     reader.write("poison.yaml", yaml_in(OPERATE, "# poison.yaml"))
+    (reader.folder / "photo.jpg").write_bytes(picture())
     heal = next(block for block in blocks_of(OPERATE) if block.commands[0].startswith("curl -H"))
     with reader.running(POISON) as run:
         (reader.folder / ".fleetsight" / "run-8000").symlink_to(run.folder)
         client = FleetClient(reader.url)
-        job = client.create_job("mine")
-        client.add_images(job, [("IMG_0.jpg", picture())])
+        reader.run(command_in(OPERATE, "--no-wait"))
         (letter,) = wait_until(
             lambda: list(client.dead_letters()), "the image is a dead letter", details=lambda: run.printed
         )
-        image = letter["image_id"]
+        job, image = letter["job_id"], letter["image_id"]
+        circuit = (client.fleet() or {})["circuit"]
+        assert (circuit["failed_runs"] >= 3, circuit["own_failures"]) == (True, 0)
 
         def of(part: str) -> str:
             return re.sub(r"\bIMAGE\b", image, re.sub(r"\bJOB\b", job, command_in(OPERATE, part)))
 
-        assert "IMG_0.jpg" in reader.run(command_in(OPERATE, "dead-letters list"))
+        assert "photo.jpg" in reader.run(command_in(OPERATE, "dead-letters list"))
         assert "3" in reader.run(of("dead-letters show"))
         assert image in reader.run(of("logs --image"))
         assert '"faults": []' in reader.run(heal.commands[0])
