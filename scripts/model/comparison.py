@@ -22,13 +22,13 @@ def compare_command(client: FleetClient, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        show_comparison(answer["models"], Console())
+        show_comparison(answer["models"], Console(), answer["since"])
         if warning := answer.get("warning"):  # not from a server of an earlier release
             click.echo(warning)
 
 
-def show_comparison(models: list[dict[str, Any]], console: Console) -> None:
-    """Show the models of the API's answer."""
+def show_comparison(models: list[dict[str, Any]], console: Console, since: str | None = None) -> None:
+    """Show the models of the API's answer; `since` is when the count began, with a roll-out."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "digest", "images", "failed", "mean score"):
         table.add_column(heading, justify="left" if heading in {"model", "digest"} else "right")
@@ -37,4 +37,5 @@ def show_comparison(models: list[dict[str, Any]], console: Console) -> None:
         failed = f"{each['failed'] / images:.1%}" if images else "-"
         mean = "-" if score is None else f"{score:.1%}"
         table.add_row(each["name"], each["digest"][:12], f"{images:,}", failed, mean)
-    console.print(table if models else "No model has results yet.")
+    none = f"No results since the roll-out began at {since[11:16]} UTC." if since else "No model has results yet."
+    console.print(table if models else none)

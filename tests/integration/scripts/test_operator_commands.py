@@ -101,12 +101,14 @@ def test_models_are_compared_by_two_figures_without_control_characters() -> None
     console = Console(file=io.StringIO(), width=80)
     show_comparison(models, console)
     show_comparison([], console)
+    show_comparison([], console, "2026-11-29T23:30:12Z")
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in shown
     rows = [line.split() for line in shown.splitlines()]
     assert ["demo", "a" * 12, "1,000", "0.5%", "81.5%"] in rows
     assert ["signs\ufffd[2J", "b" * 12, "3", "100.0%", "-"] in rows
     assert "No model has results yet." in shown
+    assert "No results since the roll-out began at 23:30 UTC." in shown
 
 
 def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) -> None:

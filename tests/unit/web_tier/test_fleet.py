@@ -12,8 +12,12 @@ from flask.testing import FlaskClient
 from core.config import load_config
 from core.cost import WHOLE_IMAGE
 from core.fleet.models import (
+    CircuitState,
     Decision,
     Decisions,
+    EndedInstance,
+    EndedInstances,
+    FleetCircuit,
     FleetDay,
     FleetInstance,
     FleetInstances,
@@ -313,6 +317,26 @@ def test_every_page_shows_a_paused_fleet_and_a_job_shows_why_it_waits(
 
 def problem_of(client: FlaskClient) -> Any:
     return json.loads(client.get("/api/v1/fleet").data).get("problem")
+
+
+def test_the_alarm_of_workers_that_end_links_the_console_of_the_last_one(
+    client: FlaskClient, fleet: FleetStore
+) -> None:
+    ended = [("i-answered", 7), ("i-failed", 0), ("i-before", None)]
+    times = {"launched_at": NOW, "ended_at": NOW}
+    instances = [
+        EndedInstance(instance_id=name, instance_type="c7a.large", zone="", images=images, **times)
+        for name, images in ended
+    ]
+    fleet.put_ended(EndedInstances(instances=tuple(instances)))
+    fleet.put_snapshot(SNAPSHOT)
+    link = r'<div class="caution"[^>]* id="problem">(?s:.)*?href="/fleet/instances/i-failed/console"'
+    assert not re.search(link, client.get("/fleet").text)
+    circuit = FleetCircuit(state=CircuitState.OPEN, failed_runs=3, since=NOW)
+    fleet.put_snapshot(SNAPSHOT.model_copy(update={"circuit": circuit, "problem": "workers end"}))
+    assert re.search(link, client.get("/fleet").text)
+    fleet.put_ended(EndedInstances())
+    assert "/console" not in client.get("/fleet").text
 
 
 def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(

@@ -116,6 +116,7 @@ class FleetBody(ApiBody):
         sentence: what happens at the moment, and why; `is_latest` if the newest decision says the same.
         next_worker: what starts a worker while none runs.
         problem: what prevents a launch, if anything does.
+        failed_instance: while workers end without an answer, the last one that did; None if it is not listed.
         paused: since when and why the fleet is paused; None if it is not.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
         failed_model: that workers cannot load a model, or that one was rolled back lately and its unfinished jobs
@@ -150,6 +151,7 @@ class FleetBody(ApiBody):
     next_worker: str
     is_latest: bool = False
     problem: str | None = None
+    failed_instance: str | None = None
     paused: str | None = None
     limits_set: str | None = None
     failed_model: str | None = None
@@ -205,6 +207,7 @@ class FleetBody(ApiBody):
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             problem=state.problem,
+            failed_instance=_failed_instance(state),
             next_worker=next_worker_words(state.halt(WorkerLimits.configured(config.fleet)), spending),
             failed_model=failed_model or None,
             movable_to=movable_to,
@@ -220,6 +223,12 @@ class FleetBody(ApiBody):
             ended=tuple(map(EndedRow.from_instance, state.ended_lately(now))),
             decisions=decisions,
         )
+
+
+def _failed_instance(state: FleetState) -> str | None:
+    if state.snapshot is None or state.snapshot.circuit.is_closed:
+        return None
+    return next((each.instance_id for each in state.ended_lately(utc_now()) if not each.images), None)
 
 
 def _figures(
