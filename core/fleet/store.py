@@ -190,14 +190,17 @@ class FleetStore:
         """End the pause; return the one that has ended, or None if the fleet was not paused."""
         pause = self.paused()
         if pause is not None:
-            self._put(_RESUME, FleetResume(at=self.clock.utc_now(), by=by).to_json())
+            self._put_resume(by)
         self.table.delete_all([(FLEET, _PAUSE)])
         return pause
 
-    def resume_if(self, reason: str) -> bool:
+    def resume_if(self, reason: str, by: str) -> bool:
         """End the pause if its reason begins with `reason`; return whether it did."""
         begins = {"begins": f'"reason":"{reason}'}
-        return self.table.delete_if(FLEET, _PAUSE, f"contains( #{_BODY}, :begins )", begins)
+        has_ended = self.table.delete_if(FLEET, _PAUSE, f"contains( #{_BODY}, :begins )", begins)
+        if has_ended:
+            self._put_resume(by)
+        return has_ended
 
     def delete_resume(self) -> None:
         """Delete the end of the last pause; a missing one is no error."""
@@ -416,6 +419,9 @@ class FleetStore:
             ended=EndedInstances.from_json(bodies.get(_ENDED, "{}")),
             controller=ControllerStatus.from_json(bodies.get(_CONTROLLER, "{}")),
         )
+
+    def _put_resume(self, by: str) -> None:
+        self._put(_RESUME, FleetResume(at=self.clock.utc_now(), by=by).to_json())
 
     def _put(self, key: str, body: str) -> None:
         item: Item = {"pk": FLEET, "sk": key, _BODY: body}

@@ -84,7 +84,7 @@ def _used(context: AwsContext, quota: VcpuQuota) -> int:
 def release_workers(context: AwsContext, stack: StackDescription) -> None:
     """End the pause, if this or an earlier run of a command has made it."""
     store = _fleet_store(context, stack)
-    if store is not None and store.resume_if(HELD_REASON):
+    if store is not None and store.resume_if(HELD_REASON, "the deployment"):
         context.report_change("let workers start again")
 
 

@@ -199,7 +199,10 @@ def test_a_roll_makes_room_for_the_new_web_instance_too(world: World) -> None:
     assert world.stage is not None
     new_session_key(world.stage)
     assert (world.replaced, world.refused, len(world.drained)) == (1, 0, 1)
-    assert world.store.paused() is None
+    commands = world.store.commands()
+    assert commands.pause is None
+    assert commands.resume is not None
+    assert commands.resume.by == "the deployment"
 
 
 def test_without_the_pause_the_controller_takes_the_vcpus_that_a_worker_has_left(
