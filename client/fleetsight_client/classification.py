@@ -21,7 +21,7 @@ from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.photos import PhotoReader
 from fleetsight_client.retries import PatientCalls, StoppedError
 from fleetsight_client.row_reader import RowReader
-from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout
+from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, RowLayout, plain_label
 from fleetsight_client.sorting import SortedFolder
 from fleetsight_client.truth import Accuracy, Truth, truth_parts
 from fleetsight_client.uploader import JobClosedError, Uploader, UploadLimits
@@ -187,10 +187,10 @@ class Classification:
         summary = self._summary()
         if waits:
             self._await_results()
-            rows = self._reader.rows(self.journal.outcomes(), self.calls)
-            self._write(summary, rows if self.events is None else self.events.group(rows))
             for job_id in summary.job_ids:
                 self._send_truth(job_id, self.journal.outcomes(job_id=job_id), self.calls)
+            rows = self._reader.rows(self.journal.outcomes(), self.calls)
+            self._write(summary, rows if self.events is None else self.events.group(rows))
         else:
             counts = self.journal.counts()
             summary.statuses.update(waiting=counts["accepted"], rejected=counts["rejected"])
@@ -383,10 +383,11 @@ class Classification:
     # True labels
 
     def _send_truth(self, job_id: str, outcomes: Iterable[Outcome], calls: PatientCalls) -> None:
-        """Give the true labels of images to their job, so that its page shows the accuracy."""
+        """Give the true labels of images to their job, whose page shows the accuracy; note which are no classes."""
         if (truth := self.truth) is None:
             return
         accepted = ((each.image_id, truth.label(each.file)) for each in outcomes if each.image_id)
         for part in truth_parts((image_id, label) for image_id, label in accepted if label is not None):
             with suppress(RejectedError):  # the job has expired
-                calls.call(partial(self.client.send_truth_file, job_id, part))
+                reply = calls.call(partial(self.client.send_truth_file, job_id, part))
+                truth.unknown.update(map(plain_label, reply.get("unknown_classes", ())))

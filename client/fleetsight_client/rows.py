@@ -126,7 +126,7 @@ def row_of(filename: str, job_id: str, result: Mapping[str, Any], truth: str | N
         recorded_at=_time(result.get("recorded_at")),
         cached=result.get("cached"),
         truth=truth,
-        correct=None if truth is None or label is None else same_label(label, truth),
+        correct=None if truth is None or label is None else plain_label(label) == plain_label(truth),
         job_id=job_id,
         decision=result.get("decision") or label,  # older servers do not say
         possible_labels=result.get("possible_labels"),
@@ -143,12 +143,8 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-def same_label(label: str, truth: str) -> bool:
-    """Return whether two labels are the same but for case, `_` and `-`: `Stop_Sign` is `stop sign`."""
-    return _plain(label) == _plain(truth)
-
-
-def _plain(label: str) -> str:
+def plain_label(label: str) -> str:
+    """Return the form in which names of labels are compared, as on the server: `Stop_Sign` is `stop sign`."""
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", label).casefold()).strip()
 
 

@@ -12,13 +12,16 @@ from typing import Final
 from fleetsight_client.journal import Journal, ListedFile
 from fleetsight_client.journal_file import JournalFile
 from fleetsight_client.known_files import INSERTED
-from fleetsight_client.names import matched_name
-from fleetsight_client.rows import ResultRow, same_label
+from fleetsight_client.names import matched_name, printable
+from fleetsight_client.rows import ResultRow, plain_label
 from fleetsight_client.tables import FILE_COLUMNS, TableError, place_of, read_table
 
 MAX_PART_LINES: Final = 10_000
 MAX_PART_BYTES: Final = 2**20
 """Lines and bytes of true labels that are sent to the job at a time."""
+
+MAX_LABEL_CHARACTERS: Final = 200
+"""Characters of a true label that the server stores."""
 
 MAX_CONFUSIONS: Final = 10_000
 """Pairs of labels that are counted."""
@@ -87,14 +90,16 @@ class Truth:
 
     Attributes:
         folders: that are classified, absolute.
-        file: CSV with true labels; None takes the name of each file's folder.
+        file: CSV with true labels; None takes the last folder in the path of each file, as results have it.
         unused: which of its lines set no label, in words.
+        unknown: true labels that are no class of the model, by `plain_label`, of the files that the server knows.
     """
 
     journal: Journal
     folders: Sequence[Path]
     file: Path | None = None
     unused: Sequence[str] = ()
+    unknown: set[str] = field(default_factory=set)
 
     def load(self) -> None:
         """Read the file; call it after the files have been listed.
@@ -115,7 +120,7 @@ class Truth:
     def label(self, file: ListedFile) -> str | None:
         """Return the true label of a file, or None."""
         if self.file is None:
-            return file.path.parent.name or None
+            return file.name.rpartition("/")[0].rpartition("/")[2][:MAX_LABEL_CHARACTERS] or None
         return TruthTable(self.journal).label(self._candidates(file.name))
 
     def _candidates(self, shown: str) -> list[str]:
@@ -144,7 +149,7 @@ def read_truths(file: Path) -> Iterator[tuple[str, str]]:
         if len(cells) < 2:
             raise TableError(f"{file}, line {number}: write a filename and its label")
         name, label = (cells[at] if at < len(cells) else "" for at in columns)
-        if label:
+        if label := printable(label)[:MAX_LABEL_CHARACTERS]:
             yield matched_name(name), label
 
 
@@ -172,8 +177,10 @@ class Accuracy:
     truth: Truth
     right: int = 0
     wrong: int = 0
-    unknown: int = 0
+    without: int = 0
     """Images with a label and without a true label."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Images by true label that is no class of the model, which cannot give it: they are neither right nor wrong."""
     confusions: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Wrong labels by true label and label."""
 
@@ -182,8 +189,10 @@ class Accuracy:
         if row.label is None:
             return
         if row.truth is None:
-            self.unknown += 1
-        elif same_label(row.label, row.truth):
+            self.without += 1
+        elif plain_label(row.truth) in self.truth.unknown:
+            self.unknown[row.truth] += 1
+        elif row.correct:
             self.right += 1
         else:
             self.wrong += 1
@@ -198,8 +207,13 @@ class Accuracy:
             yield f"Accuracy: {100 * self.right / total:.1f}% ({self.right:,} of {total:,} right)."
         else:
             yield "Accuracy: no image has both a label and a true label."
+        if self.without:
+            yield f"Without a true label: {self.without:,}."
         if self.unknown:
-            yield f"Without a true label: {self.unknown:,}."
+            named = [f"{label} ({count:,})" for label, count in self.unknown.most_common(SHOWN_CONFUSIONS)]
+            more = ", …" if len(self.unknown) > len(named) else ""
+            count = self.unknown.total()
+            yield f"Not counted, since the true label is no class of the model: {count:,}. {', '.join(named)}{more}."
         for (truth, label), count in self.confusions.most_common(SHOWN_CONFUSIONS):
             yield f"{truth} was classified as {label}: {count:,}."
         yield from self.truth.unused

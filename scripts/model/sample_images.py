@@ -15,6 +15,7 @@ from app_tier.bundle import BundleBuildError
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import Manifest
 from core.images import SUFFIXES, ImageRejectedError
+from core.label_names import ClassNames
 from scripts.demo_model.signs import encode, samples
 
 DRAWN_IMAGES: Final = 200
@@ -77,7 +78,8 @@ def split_images(
 
 def labelled_images(folder: Path, labels: Sequence[str], count: int) -> list[Labelled]:
     """Return up to `count` images in sub-folders with names of labels, chosen at random but always alike."""
-    files = [path for path in _shuffled(_files(folder)) if path.parent.name in labels]
+    names = ClassNames(labels)
+    files = [path for path in _shuffled(_files(folder)) if names.find(path.parent.name) is not None]
     return list(_read(files[:count]))
 
 
@@ -86,13 +88,13 @@ def decoded(images: Iterable[Labelled], manifest: Manifest) -> Iterator[tuple[ND
 
     The others would not reach a network either.
     """
-    index = {label: position for position, label in enumerate(manifest.labels)}
+    index, names = {label: position for position, label in enumerate(manifest.labels)}, ClassNames(manifest.labels)
     for image in images:
         try:
             pixels = load_pixels(image.data, manifest.preprocess)
         except ImageRejectedError:
             continue
-        yield pixels, index.get(image.label or "", UNKNOWN)
+        yield pixels, index.get(names.respelled(image.label or ""), UNKNOWN)
 
 
 def source_of(folder: Path | None) -> str:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.ids import new_id
 from core.images import SUFFIXES
+from core.label_names import ClassNames
 from services.errors import FleetsightError
 
 SAMPLES = 100
@@ -98,12 +98,7 @@ def images_in(folder: Path, classes: Collection[str] = ()) -> ImageSet:
         raise NoImagesError(f"--images {folder}: no image in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
     truth: dict[str, str] = {}
     if all(file.parent != folder for file in files):
-        labels = {_folder_name(label): label for label in classes}
-        found = {file.relative_to(folder).as_posix(): labels.get(_folder_name(file.parent.name)) for file in files}
+        names = ClassNames([*classes])
+        found = {file.relative_to(folder).as_posix(): names.find(file.parent.name) for file in files}
         truth = {name: label for name, label in found.items() if label is not None}
     return ImageSet(folder.resolve().name, files, truth, folder, "folder names" if truth else "")
-
-
-def _folder_name(label: str) -> str:
-    """Return a label as a folder is called: `Stop_Sign` is the folder of `stop sign`."""
-    return re.sub(r"[\s_-]+", " ", label.casefold())

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 import scripts.cli
 from core.images import SUFFIXES as ACCEPTED_SUFFIXES
+from core.label_names import plain_label as plain_label_of_the_server
 from fleetsight_client.cli import COMMANDS
 from fleetsight_client.folders import SUFFIXES
-from fleetsight_client.rows import COLUMNS, safe_cell
+from fleetsight_client.rows import COLUMNS, plain_label, safe_cell
 from fleetsight_client.shrinking import JPEG_QUALITY, MODEL_FACTOR, TAIL_BYTES
 from tests.conftest import ROOT
 from web_tier.results.export import CSV_HEADER
@@ -39,6 +40,11 @@ def test_photos_are_shrunk_by_the_rule_of_the_page() -> None:
 @given(cell=st.text(alphabet=st.sampled_from("=+-@\"';,\t\n a\uff1d")))
 def test_cells_are_escaped_as_the_server_escapes_them(cell: str) -> None:
     assert safe_cell(cell) == safe_cell_of_the_server(cell)
+
+
+@given(label=st.text(alphabet=st.sampled_from("Stop _-\t\u0308\xdf")))
+def test_labels_are_compared_as_the_server_compares_them(label: str) -> None:
+    assert plain_label(label) == plain_label_of_the_server(label)
 
 
 @pytest.mark.parametrize("group", [(), ("fleet",), ("model",), ("dead-letters",), ("users",), ("aws",)])

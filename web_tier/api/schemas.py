@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from core.cost import JobCost
 from core.ids import ImageRef
 from core.images import CODES
-from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState, MinScores
+from core.jobs.models import CopyState, Job, JobState, JobStatus, ListingState
 from core.messages import Model
 from core.s3_locations import MAX_LOCATION_CHARACTERS, MAX_PATTERN_CHARACTERS
 from web_tier.autoscaler.forecast import Forecast
@@ -44,13 +44,8 @@ class BorderOfDoubt(ApiBody):
     label_min_scores: dict[Label, Score] | None = Field(
         default=None,
         max_length=MAX_LABEL_SCORES,
-        description="The same by label, as the model writes it, for some labels.",
+        description="The same for some labels; a label may have other capitals, or `_` or `-` for a space.",
     )
-
-    def applied_to(self, scores: MinScores) -> MinScores:
-        """Return `scores` with those that are stated here in place of theirs."""
-        every = scores.every if self.min_score is None else self.min_score
-        return MinScores(every, scores.labels if self.label_min_scores is None else self.label_min_scores)
 
 
 class CreateJob(BorderOfDoubt):
@@ -101,7 +96,8 @@ class CreateJob(BorderOfDoubt):
         default=None,
         min_length=1,
         description="The labels of the model that can occur: results have no others, and their scores are exact "
-        "shares among these. No image is answered from the cache. By default all can occur.",
+        "shares among these. A label may have other capitals, or `_` or `-` for a space. No image is answered from "
+        "the cache. By default all can occur.",
     )
     finish_by: FinishBy | None = Field(
         default=None,

@@ -1,8 +1,9 @@
 """The API of users, version 1: jobs, their images and results, personal tokens, and what is left of quotas."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
-from difflib import get_close_matches
+from functools import partial
 from typing import Final, Self
 
 from flask import Response, request
@@ -14,6 +15,7 @@ from core.config import MIN_MESSAGE_BYTES, Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_job_id
 from core.jobs.models import Job, MinScores
+from core.label_names import ClassNames
 from core.label_sets import MAX_SET_CHARACTERS
 from core.model_catalog import JobModel
 from core.s3_locations import S3Location
@@ -125,7 +127,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
         model = current_backend().served.model_for_job(wanted.model, job_id)
-        check_labels(wanted, model)
+        min_scores_of(wanted, MinScores(), model)  # refuses unknown labels before the quota is charged
         model = restricted(model, wanted.labels, config.queues.max_message_bytes)
         check_finish_by(wanted.finish_by, config.retention.unkept_days)
         check_open_jobs_limit(jobs, config)
@@ -151,7 +153,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
         results=wanted.results or "",
         model=claim.model,
         max_failed_percent=wanted.max_failed_percent,
-        min_scores=wanted.applied_to(MinScores()),
+        min_scores=min_scores_of(wanted, MinScores(), claim.model),
         finish_by=wanted.finish_by,
     )
     jobs.create(job, quota.caller)
@@ -160,15 +162,21 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     return job
 
 
-def check_labels(wanted: BorderOfDoubt, model: JobModel | None) -> None:
-    """Refuse scores of labels that are no classes of a job's model, as far as these are known.
+def min_scores_of(wanted: BorderOfDoubt, scores: MinScores, model: JobModel | None) -> MinScores:
+    """Return `scores` with those that are wanted in place of theirs; labels are spelled as a job's model has them.
 
     Raises:
-        UnprocessableEntity: it names the first such label.
+        UnprocessableEntity: one is no class of the model, as far as these are known; or two names mean the same.
     """
+    every = scores.every if wanted.min_score is None else wanted.min_score
+    labels = scores.labels if wanted.label_min_scores is None else wanted.label_min_scores
     classes = current_backend().served.facts(model).labels if wanted.label_min_scores else ()
     if classes:
-        _check_classes("label_min_scores", wanted.label_min_scores or (), classes)
+        spelled = _classes_called("label_min_scores", [*labels], classes)
+        if twice := [name for name, count in Counter(spelled).items() if count > 1]:
+            raise UnprocessableEntity(f"label_min_scores: {twice[0]!r} has two scores; send one")
+        labels = dict(zip(spelled, labels.values(), strict=True))
+    return MinScores(every, labels)
 
 
 def restricted(model: JobModel | None, labels: Sequence[str] | None, max_message_bytes: int) -> JobModel | None:
@@ -182,8 +190,7 @@ def restricted(model: JobModel | None, labels: Sequence[str] | None, max_message
     classes = current_backend().served.facts(model).labels
     if model is None or not classes:
         raise UnprocessableEntity("labels: the classes of the model cannot be read here; leave out the labels")
-    _check_classes("labels", labels, classes)
-    found = model.restricted(classes, labels)
+    found = model.restricted(classes, _classes_called("labels", labels, classes))
     # A request without the labels takes up to `MIN_MESSAGE_BYTES`.
     if len(found.only or "") > min(MAX_SET_CHARACTERS, max_message_bytes - 2 * MIN_MESSAGE_BYTES):
         raise UnprocessableEntity(
@@ -192,12 +199,20 @@ def restricted(model: JobModel | None, labels: Sequence[str] | None, max_message
     return found
 
 
-def _check_classes(field: str, labels: Iterable[str], classes: Sequence[str]) -> None:
-    if unknown := sorted(set(labels).difference(classes)):
-        nearest = "".join(
-            f"; the nearest is {each!r}" for each in get_close_matches(unknown[0][:50], classes, 1, 0.5)
-        )
-        raise UnprocessableEntity(f"{field}: of the model's {len(classes):,} classes none is {unknown[0]!r}{nearest}")
+def _classes_called(field: str, labels: Iterable[str], classes: Sequence[str]) -> list[str]:
+    """Return the class that each label means.
+
+    Raises:
+        UnprocessableEntity: it names the first label that means none, and the nearest class.
+    """
+    names, found = ClassNames(classes), list[str]()
+    for label in labels:
+        if (known := names.find(label)) is None:
+            nearest = names.nearest(label)
+            hint = "" if nearest is None else f"; the nearest is {nearest!r}"
+            raise UnprocessableEntity(f"{field}: of the model's {len(classes):,} classes none is {label!r}{hint}")
+        found.append(known)
+    return found
 
 
 def check_finish_by(finish_by: datetime | None, unkept_days: float) -> None:
@@ -337,8 +352,8 @@ def change_min_scores(job_id: str) -> Response:
     wanted = parse_body(BorderOfDoubt, example, may_be_empty=False)
     if wanted.min_score is None and wanted.label_min_scores is None:
         raise UnprocessableEntity(f"neither min_score nor label_min_scores was sent; send {example}")
-    check_labels(wanted, job.model)
-    return json_response(JobBody.from_job(jobs.change_min_scores(job_id, wanted.applied_to)))
+    changed = jobs.change_min_scores(job_id, partial(min_scores_of, wanted, model=job.model))
+    return json_response(JobBody.from_job(changed))
 
 
 @api.delete("/jobs/<job_id>", right=Right.CLASSIFY, audit="job deleted")

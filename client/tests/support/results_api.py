@@ -1,5 +1,6 @@
 """An API of jobs in memory, for tests of the client: it classifies at once, keeps keys, and fails as it is told."""
 
+import csv
 import json
 import os
 import threading
@@ -78,6 +79,8 @@ class ResultsApi:
     uploads: list[int] = field(default_factory=list)
     traceparents: list[str] = field(default_factory=list)
     truths: list[str] = field(default_factory=list)
+    no_classes: set[str] = field(default_factory=set)
+    """True labels that are no class of the model."""
     names: Counter[str] = field(default_factory=Counter)
     """Filenames of accepted images."""
     results_fault: Response | None = None
@@ -203,7 +206,8 @@ class ResultsApi:
 
     def _truth(self, job_id: str) -> ResponseReturnValue:
         self.truths.append(request.get_data(as_text=True))
-        return {"job_id": job_id}
+        labels = {row["truth"] for row in csv.DictReader(self.truths[-1].splitlines())}
+        return {"job_id": job_id, "unknown_classes": sorted(labels & self.no_classes)}
 
     def _images(self, job_id: str) -> ResponseReturnValue:
         with self._lock:

@@ -38,6 +38,19 @@ def test_folders_are_true_labels(api: ResultsApi, command: Command, photos: Phot
     assert sorted(row["truth"] for row in sent) == ["Stop_Sign", "cat", "cat", "dog", "dog"]
 
 
+def test_labels_that_are_no_class_and_images_in_the_root_are_no_errors(
+    api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    api.no_classes = {"No_Class", "other"}
+    files = {"cat/1.jpg": b"cat", "No_Class/2.jpg": b"cat", "No_Class/3.jpg": b"dog", "other/4.jpg": b"cat"}
+    folder, out = photos(files | {"5.jpg": b"cat"}), tmp_path / "r.jsonl"
+    done = command("classify", folder, "--truth-from-folders", "--out", out)
+    assert "Accuracy: 100.0% (1 of 1 right)." in done.stderr
+    assert "true label is no class of the model: 3. No_Class (2), other (1)." in done.stderr
+    assert "Without a true label: 1." in done.stderr
+    assert found(out)["5.jpg"] == (None, None)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -85,10 +98,11 @@ def test_a_name_matches_in_any_unicode_normalization(
 
 
 def test_a_file_of_results_is_a_file_with_true_labels(command: Command, photos: Photos, tmp_path: Path) -> None:
-    out, again, folder = tmp_path / "r.csv", tmp_path / "r.jsonl", photos({"=1.jpg": b"cat a", "'b.jpg": b"cat b"})
+    out, again = tmp_path / "r.csv", tmp_path / "r.jsonl"
+    folder = photos({"dog/=1.jpg": b"cat a", "dog/'b.jpg": b"cat b"})
     command("classify", folder, "--truth-from-folders", "--out", out)
     done = command("classify", folder, "--truth", out, "--out", again)
-    assert found(again) == {"=1.jpg": ("photos", False), "'b.jpg": ("photos", False)}
+    assert found(again) == {"dog/=1.jpg": ("dog", False), "dog/'b.jpg": ("dog", False)}
     assert "Lines of" not in done.stderr
 
 

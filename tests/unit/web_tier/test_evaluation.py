@@ -8,15 +8,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core.label_names import ClassNames
 from web_tier.features.review.evaluation import ConfusionMatrix, Evaluation
 
 LABELS = st.sampled_from(["cat", "dog", "ship", "none of them"])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), max_size=40)
+ANY = ClassNames(())
+"""Of a model whose classes are not known."""
+
+
+@given(PAIRS)
+def test_true_labels_that_are_no_class_count_apart(pairs: list[tuple[str, str]]) -> None:
+    others = [(truth, label) for truth, label in pairs if truth == "none of them"]
+    rest = [pair for pair in pairs if pair not in others]
+    found = Evaluation.from_pairs(pairs, ClassNames(["cat", "Dog", "ship"]))
+    expected = Evaluation.from_pairs(((truth.replace("dog", "Dog"), label) for truth, label in rest), ANY)
+    assert found.unknown == ({"none of them": len(others)} if others else {})
+    assert (found.counted, found.correct, found.classes) == (len(rest), expected.correct, expected.classes)
 
 
 @given(PAIRS)
 def test_the_figures_agree_with_their_definitions(pairs: list[tuple[str, str]]) -> None:
-    found = Evaluation.from_pairs(pairs)
+    found = Evaluation.from_pairs(pairs, ANY)
     hits = [truth for truth, label in pairs if truth == label]
     assert (found.counted, found.correct) == (len(pairs), len(hits))
     assert {each.label for each in found.classes} == {name for pair in pairs for name in pair}
@@ -35,7 +48,7 @@ def test_the_figures_agree_with_their_definitions(pairs: list[tuple[str, str]]) 
 
 @given(PAIRS, st.integers(0, 5))
 def test_matrix_and_other_errors_hold_every_error_once(pairs: list[tuple[str, str]], classes: int) -> None:
-    found = Evaluation.from_pairs(pairs)
+    found = Evaluation.from_pairs(pairs, ANY)
     matrix = ConfusionMatrix.from_evaluation(found, classes)
     shown = {
         (truth, label): images
@@ -50,13 +63,13 @@ def test_matrix_and_other_errors_hold_every_error_once(pairs: list[tuple[str, st
 
 @given(PAIRS, st.randoms())
 def test_the_order_of_the_images_changes_nothing(pairs: list[tuple[str, str]], random: Random) -> None:
-    assert Evaluation.from_pairs(random.sample(pairs, len(pairs))) == Evaluation.from_pairs(pairs)
+    assert Evaluation.from_pairs(random.sample(pairs, len(pairs)), ANY) == Evaluation.from_pairs(pairs, ANY)
 
 
 @given(PAIRS.filter(bool))
 @example([("cat", "cat")] * 4)
 def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: list[tuple[str, str]]) -> None:
-    few, many = Evaluation.from_pairs(pairs), Evaluation.from_pairs(pairs * 4)
+    few, many = Evaluation.from_pairs(pairs, ANY), Evaluation.from_pairs(pairs * 4, ANY)
     assert few.interval is not None
     assert many.interval is not None
     assert few.accuracy is not None
@@ -67,10 +80,10 @@ def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: 
 
 def test_the_interval_is_that_of_wilson() -> None:
     # https://www.statsmodels.org: proportion_confint(35, 40, method="wilson")
-    interval = Evaluation.from_pairs([("cat", "cat")] * 35 + [("cat", "dog")] * 5).interval
+    interval = Evaluation.from_pairs([("cat", "cat")] * 35 + [("cat", "dog")] * 5, ANY).interval
     assert interval == pytest.approx((0.7389, 0.9454), abs=1e-4)
 
 
 def test_without_images_no_share_is_known() -> None:
-    found = Evaluation.from_pairs([])
+    found = Evaluation.from_pairs([], ANY)
     assert (found.accuracy, found.interval, found.classes, found.confusions) == (None, None, (), ())

@@ -47,6 +47,7 @@ def job_of_some_labels(client: FlaskClient, store: JobStore) -> Job:
     [
         ([*SOME, f"{LABELS[5]}x"], f"labels: of the model's 30 classes none is {LABELS[5] + 'x'!r}; the nearest is"),
         ([f"{LABELS[5]}x"], f"the nearest is {LABELS[5]!r}"),
+        ([f"{LABELS[5].upper()}X"], f"the nearest is {LABELS[5]!r}"),
         ([], "labels: "),
         ([""], "labels"),
         ("stop", "labels"),
@@ -58,6 +59,20 @@ def test_labels_that_the_model_does_not_have_are_refused_by_name(
     refused = new_job(client, labels=labels)
     assert refused.status_code == 422
     assert words in refused.get_json()["detail"]
+
+
+def test_labels_and_scores_are_found_in_any_case_and_with_underscores(client: FlaskClient, store: JobStore) -> None:
+    assert LABELS[28] == "road works"
+    written = [LABELS[7].upper(), LABELS[3], "Road_Works"]
+    made = new_job(client, labels=written, label_min_scores={written[0]: 0.9})
+    assert made.status_code == 201, made.text
+    job = store.job(made.get_json()["job_id"])
+    assert job.model is not None
+    assert classes_in(str(job.model.only)) == (3, 7, 28)
+    assert job.min_scores.labels == {LABELS[7]: 0.9}
+    twice = {LABELS[3]: 0.5, LABELS[3].upper(): 0.6}
+    refused = client.put(f"/api/v1/jobs/{job.job_id}/min-scores", json={"label_min_scores": twice})
+    assert (refused.status_code, f"{LABELS[3]!r} has two scores" in refused.text) == (422, True)
 
 
 def test_a_job_may_have_nearly_all_labels_of_a_large_model(

@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from core.ids import new_id
 from core.jobs.models import ImageRecord, Job, TrueLabel
 from core.jobs.store import JobStore
+from core.label_names import ClassNames
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, failed, put_results, record
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -152,16 +153,30 @@ def test_results_and_the_page_are_filtered_by_true_label(
 def test_the_evaluation_counts_images_with_both_labels(
     client: FlaskClient, job: Job, images: list[ImageRecord], review: Callable[..., TestResponse]
 ) -> None:
-    review({images[0]: "dog", images[1]: "wolf", images[2]: "dog", images[3]: "dog"})
+    review({images[0]: "dog", images[1]: "ship", images[2]: "dog", images[3]: "dog"})
     body = client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()
     assert (body["reviewed"], body["correct"], body["accuracy"]) == (2, 1, 0.5)
     assert 0 < body["accuracy_low"] < 0.5 < body["accuracy_high"] < 1
     assert body["confusion"] == [
-        {"truth": "wolf", "label": "dog", "images": 1}, {"truth": "dog", "label": "dog", "images": 1},
+        {"truth": "ship", "label": "dog", "images": 1}, {"truth": "dog", "label": "dog", "images": 1},
     ]  # fmt: skip
     assert [(each["label"], each["support"], each["precision"]) for each in body["classes"]] == [
-        ("dog", 1, 0.5), ("wolf", 1, None),
+        ("dog", 1, 0.5), ("ship", 1, None),
     ]  # fmt: skip
+
+
+def test_a_true_label_that_is_no_class_is_named_and_is_no_error(
+    client: FlaskClient, job: Job, images: list[ImageRecord], review: Callable[..., TestResponse]
+) -> None:
+    review({images[0]: "DOG", images[1]: "<wolf>"})
+    body = client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()
+    assert (body["reviewed"], body["correct"], body["accuracy"]) == (1, 1, 1.0)
+    assert (body["unknown"], body["unknown_classes"]) == (1, ["<wolf>"])
+    assert [each["label"] for each in body["classes"]] == ["dog"]
+    page = client.get(f"/jobs/{job.job_id}/evaluation").text
+    assert "<strong>100.0%</strong> of the model's labels are right: 1 of 1 reviewed" in page
+    assert "no class of the model: 1 image (" in page
+    assert "<bdi>&lt;wolf&gt;</bdi></a>)." in page
 
 
 @pytest.mark.parametrize(("reviewed", "read"), [([0, 1, 2], 3), ([0, 1, 2, 30], 31), (range(30), 31)])
@@ -230,7 +245,7 @@ def outcome_of(
     job = Job(new_id(), "job", NOW)
     images = [record(job, name) for name in names]
     rows = parse_truth_file(text if isinstance(text, bytes) else text.encode())
-    outcome = match_rows(rows, images, classes)
+    outcome = match_rows(rows, images, ClassNames(classes))
     by_id = {image.ref.image_id: image.filename for image in images}
     return {by_id[key]: label for key, label in outcome.labels.items()}, outcome
 
@@ -297,7 +312,7 @@ def test_the_same_filename_in_many_folders_is_not_compared_with_each_line() -> N
     rows = parse_truth_file("".join(f"night{number}/a.jpg,dog\n" for number in range(600)).encode())
     sys.setprofile(count)
     try:
-        outcome = match_rows(rows, images, CLASSES)
+        outcome = match_rows(rows, images, ClassNames(CLASSES))
     finally:
         sys.setprofile(None)
     assert len(outcome.faults) == 600
@@ -384,7 +399,7 @@ def test_folders_are_true_labels() -> None:
     images = [
         record(job, name) for name in ("photos/Stop_Sign/1.jpg", "dog/2.jpg", "unknown/3.jpg", "4.jpg", "/5.jpg")
     ]
-    outcome = match_folders(images, CLASSES)
+    outcome = match_folders(images, ClassNames(CLASSES))
     assert list(outcome.labels.values()) == ["stop sign", "dog", "unknown"]
     assert (outcome.without, outcome.unknown_classes) == (2, ("unknown",))
 

@@ -3,7 +3,7 @@
 A true label changes no prediction. It stays until it is removed, or the job is deleted or expires.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Self
@@ -14,6 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
 from core.ids import ULID_PATTERN, ImageRef
 from core.jobs.models import ImageRecord, TrueLabel, TruthSource
+from core.label_names import ClassNames
 from services.clock import utc_now
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
@@ -24,6 +25,7 @@ from web_tier.features.review.truth import (
     Reason,
     TruthFileError,
     TruthOutcome,
+    class_names,
     match_folders,
     match_rows,
     parse_truth_file,
@@ -38,7 +40,6 @@ from web_tier.http.parsing import Label, json_response, parse_body
 from web_tier.http.routes import Routes
 from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
-from web_tier.results.services import current_result_services
 
 review_api = Routes("review_api")
 
@@ -87,7 +88,7 @@ class TruthMatched(ApiBody):
     faulty: int = Field(description="Lines that set no true label.")
     faults: tuple[FaultyLine, ...] = Field(description=f"The first {MAX_SHOWN} of them.")
     unknown_classes: tuple[str, ...] = Field(
-        description=f"Up to {MAX_SHOWN} labels that are no class of the model; they were set all the same."
+        description="Labels that are no class of the model; they were set, but have no part in the accuracy."
     )
 
     @classmethod
@@ -104,7 +105,7 @@ class TruthMatched(ApiBody):
             without=outcome.without,
             faulty=len(outcome.faults),
             faults=tuple(faults),
-            unknown_classes=outcome.unknown_classes[:MAX_SHOWN],
+            unknown_classes=outcome.unknown_classes,
         )
 
 
@@ -132,7 +133,11 @@ class EvaluationBody(ApiBody):
     """How the model's labels compare with the true labels; only images that have both count."""
 
     job_id: str
-    reviewed: int = Field(description="Images with a true label and a label of the model.")
+    reviewed: int = Field(description="Images with a label of the model and a true label that is one of its classes.")
+    unknown: int = Field(description="Images whose true label is no class of the model; nothing here counts them.")
+    unknown_classes: tuple[str, ...] = Field(
+        description=f"Up to {MAX_SHOWN} of these labels, the most frequent first."
+    )
     correct: int
     accuracy: float | None = Field(description="Share of correct images; null where no image was reviewed.")
     accuracy_low: float | None = Field(
@@ -150,6 +155,8 @@ class EvaluationBody(ApiBody):
             evaluation,
             job_id=job_id,
             reviewed=evaluation.counted,
+            unknown=sum(evaluation.unknown.values()),
+            unknown_classes=tuple(evaluation.unknown)[:MAX_SHOWN],
             accuracy_low=low,
             accuracy_high=high,
             classes=tuple(map(ClassBody.copied_from, evaluation.classes)),
@@ -167,12 +174,12 @@ def change_truth(job_id: str) -> Response:
     A true label changes no prediction. It is exported with the results, and the evaluation compares both.
     """
     jobs = user_jobs()
-    jobs.job(known_id("job", job_id))
+    names = class_names(jobs.job(known_id("job", job_id)))
     request.max_content_length = MAX_TRUTH_BYTES
     wanted = parse_body(ChangeTruth, '{"labels": {"IMAGE_ID": "dog"}}', may_be_empty=False).labels
     known = {ref.image_id for ref in jobs.images_of([ImageRef(job_id, key) for key in wanted])}
     now = utc_now()
-    truths = {key: _true_label(label, now) for key, label in wanted.items() if key in known}
+    truths = {key: _true_label(label, names, now) for key, label in wanted.items() if key in known}
     if truths:
         jobs.set_truths(job_id, truths)
     removed = sum(truth is None for truth in truths.values())
@@ -180,12 +187,12 @@ def change_truth(job_id: str) -> Response:
     return json_response(TruthChanged(job_id=job_id, set=len(truths) - removed, removed=removed, unknown=unknown))
 
 
-def _true_label(text: str | None, now: datetime) -> TrueLabel | None:
+def _true_label(text: str | None, names: ClassNames, now: datetime) -> TrueLabel | None:
     """Return a label of the API as a true label, None to remove it."""
     label = None if text is None else clean_label(text)
     if label == "":
         raise UnprocessableEntity("labels: a true label has no visible character; send null to remove it")
-    return None if label is None else TrueLabel(label, now)
+    return None if label is None else TrueLabel(names.respelled(label), now)
 
 
 _TRUTH_FILE: dict[str, Any] = {
@@ -285,8 +292,8 @@ def apply_folders(jobs: UserJobs, job_id: str) -> tuple[TruthOutcome, int]:
 def _apply(
     jobs: UserJobs,
     job_id: str,
-    match: Callable[[Iterable[ImageRecord], Sequence[str]], TruthOutcome],
+    match: Callable[[Iterable[ImageRecord], ClassNames], TruthOutcome],
     source: TruthSource,
 ) -> tuple[TruthOutcome, int]:
-    outcome = match(jobs.images(job_id), current_result_services().class_labels(jobs.job(job_id).model).labels)
+    outcome = match(jobs.images(job_id), class_names(jobs.job(job_id)))
     return outcome, set_truths(jobs, job_id, outcome.labels, source)

@@ -1,15 +1,16 @@
 """Evaluation of predictions against true labels: accuracy, precision and recall of each class, confusion matrix.
 
 Only images with both a true label and a label of the model count. An image without a label, since it failed or
-waits, is neither right nor wrong.
+waits, is neither right nor wrong. Nor is one whose true label is no class of the model, which cannot give it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from core.confidence import wilson_interval
+from core.label_names import ClassNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,26 @@ class Evaluation:
     """How the model's labels compare with the true ones.
 
     Attributes:
-        counted: images with a true label and a label of the model.
+        counted: images with a label of the model and a true label that is one of its classes.
         correct: those of them where both are equal.
+        unknown: images by true label that is no class of the model, the most frequent first.
         classes: every class that occurs, those with the most errors first.
         confusions: every cell of the matrix that is not empty: errors before hits, then the largest first.
     """
 
     counted: int
     correct: int
+    unknown: Mapping[str, int]
     classes: tuple[ClassScores, ...]
     confusions: tuple[Confusion, ...]
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[str, str]]) -> Self:
-        """Return the evaluation of pairs of an image's true label and the model's label."""
-        cells = Counter(pairs)
-        support, predicted = Counter[str](), Counter[str]()
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]], names: ClassNames) -> Self:
+        """Return the evaluation of pairs of an image's true label and the label of a model with these classes."""
+        cells = Counter((names.respelled(truth), label) for truth, label in pairs)
+        support, predicted, unknown = Counter[str](), Counter[str](), Counter[str]()
+        for truth, label in [cell for cell in cells if names.is_unknown(cell[0])]:
+            unknown[truth] += cells.pop((truth, label))
         for (truth, label), images in cells.items():
             support[truth] += images
             predicted[label] += images
@@ -89,6 +94,7 @@ class Evaluation:
         return cls(
             counted=cells.total(),
             correct=sum(each.correct for each in classes),
+            unknown=dict(sorted(unknown.items(), key=lambda each: (-each[1], each[0]))),
             classes=tuple(sorted(classes, key=lambda each: (-each.errors, -each.support, each.label))),
             confusions=tuple(
                 sorted(confusions, key=lambda each: (each.truth == each.label, -each.images, each.truth, each.label))

@@ -11,7 +11,7 @@ from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.review.api import TruthMatched, apply_folders, apply_truth_file
 from web_tier.features.review.evaluation import ConfusionMatrix
-from web_tier.features.review.truth import MAX_TRUTH_BYTES, read_evaluation
+from web_tier.features.review.truth import MAX_SHOWN, MAX_TRUTH_BYTES, class_names, read_evaluation
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_label, known_id, known_ref
 from web_tier.http.routes import Routes
@@ -50,6 +50,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
         max_listed=MAX_LISTED,
         max_classes=MAX_CLASSES,
         outcome=outcome,
+        max_unknown=MAX_SHOWN,
     )
 
 
@@ -91,6 +92,6 @@ def set_truth(job_id: str, image_id: str) -> ResponseReturnValue:
     """
     ref, jobs = known_ref(job_id, image_id), user_jobs()
     jobs.image(ref)
-    label, now = clean_label(request.form.get("label", "")), utc_now()
-    jobs.set_truths(job_id, {image_id: TrueLabel(label, now) if label else None})
+    label = class_names(jobs.job(job_id)).respelled(clean_label(request.form.get("label", "")))
+    jobs.set_truths(job_id, {image_id: TrueLabel(label, utc_now()) if label else None})
     return redirect(url_for("image.image_page", job_id=job_id, image_id=image_id), 303)

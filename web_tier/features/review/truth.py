@@ -5,7 +5,6 @@ only image of which one path ends with the other: `day1/a.jpg` is `photos/day1/a
 """
 
 import csv
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from itertools import chain, islice
 from typing import Final, Literal
 
 from core.ids import ImageRef, is_id
-from core.jobs.models import ImageRecord, JobStatus, TrueLabel, TruthSource
+from core.jobs.models import ImageRecord, Job, JobStatus, TrueLabel, TruthSource
+from core.label_names import ClassNames, plain_label
 from core.messages import ClassificationResult
 from services.clock import utc_now
 from services.errors import FleetsightError
@@ -24,6 +24,7 @@ from web_tier.features.review.evaluation import Evaluation
 from web_tier.http.parameters import clean_label, printable
 from web_tier.results.export import unescaped_cell
 from web_tier.results.query import PAGE
+from web_tier.results.services import current_result_services
 
 MAX_TRUTH_BYTES: Final = 2 * 2**20
 """Largest file with true labels."""
@@ -44,8 +45,6 @@ _ID_COLUMNS: Final = frozenset({"image_id"})
 _FILE_COLUMNS: Final = frozenset({"filename", "file name", "file", "path", "filepath", "file path", "image", "name"})
 _LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
 """Names of the column with the true label; an export of results has `label`, too, which is the model's."""
-
-_WORDS: Final = re.compile(r"[\s_-]+")
 
 Reason = Literal["no image has this name", "several images have this name", "an earlier line has another label"]
 
@@ -125,7 +124,7 @@ def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
 
 def _columns(header: Sequence[str]) -> tuple[int, int] | None:
     """Return the places of the image and of the label in a header, or None if this line is no header."""
-    names = [_WORDS.sub(" ", cell.strip().casefold()) for cell in header[:MAX_TRUTH_COLUMNS]]
+    names = [plain_label(cell) for cell in header[:MAX_TRUTH_COLUMNS]]
     ids = [at for at, name in enumerate(names) if name.replace(" ", "_") in _ID_COLUMNS]
     files = [at for at, name in enumerate(names) if name in _FILE_COLUMNS]
     labels = [names.index(name) for name in _LABEL_COLUMNS if name in names]
@@ -136,7 +135,7 @@ def _columns(header: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes: Sequence[str]) -> TruthOutcome:
+def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes: ClassNames) -> TruthOutcome:
     """Return the true labels that the lines of a file give to a job's images."""
     all_rows = list(rows)
     labelled = [row for row in all_rows if row.label]
@@ -152,7 +151,7 @@ def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes:
         for end in _ends(path, depths):
             if end in longer and len(longer[end]) < 2:  # a line needs to know of two at most
                 longer[end].append(image.ref.image_id)
-    spelling, depths = ClassSpelling(classes), {path.count("/") for path in ids}
+    depths = {path.count("/") for path in ids}
     for row in labelled:
         path = _path(row.name)
         if is_id(row.name) and row.name in by_id:
@@ -161,27 +160,31 @@ def match_rows(rows: Iterable[TruthRow], images: Iterable[ImageRecord], classes:
             found = ids[path]
         else:
             found = longer[path] + [image_id for end in _ends(path, depths) for image_id in ids.get(end, ())[:2]]
-        label = spelling.respelled(row.label)
+        label = classes.respelled(row.label)
         if len(found) != 1:
             reason: Reason = "several images have this name" if found else "no image has this name"
             outcome.faults.append(TruthFault(row.line, row.name, reason))
         elif outcome.labels.setdefault(found[0], label) != label:
             outcome.faults.append(TruthFault(row.line, row.name, "an earlier line has another label"))
-    outcome.unknown_classes = spelling.unknown(outcome.labels.values())
+    outcome.unknown_classes = _unknown(outcome.labels, classes)
     return outcome
 
 
-def match_folders(images: Iterable[ImageRecord], classes: Sequence[str]) -> TruthOutcome:
+def match_folders(images: Iterable[ImageRecord], classes: ClassNames) -> TruthOutcome:
     """Return as the true label of each image the name of the folder that contains it."""
-    outcome, spelling = TruthOutcome(), ClassSpelling(classes)
+    outcome = TruthOutcome()
     for image in images:
         folder = clean_label(_parts(image.filename)[-2]) if len(_parts(image.filename)) > 1 else ""
         if folder:
-            outcome.labels[image.ref.image_id] = spelling.respelled(folder)
+            outcome.labels[image.ref.image_id] = classes.respelled(folder)
         else:
             outcome.without += 1
-    outcome.unknown_classes = spelling.unknown(outcome.labels.values())
+    outcome.unknown_classes = _unknown(outcome.labels, classes)
     return outcome
+
+
+def _unknown(labels: Mapping[str, str], classes: ClassNames) -> tuple[str, ...]:
+    return tuple(sorted(label for label in {*labels.values()} if classes.is_unknown(label)))
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -204,28 +207,9 @@ def _ends(path: str, depths: Collection[int]) -> Iterator[str]:
         at, depth = path.rfind("/", 0, at), depth + 1
 
 
-def _plain(label: str) -> str:
-    return _WORDS.sub(" ", unicodedata.normalize("NFC", label).casefold())
-
-
-class ClassSpelling:
-    """Spells users' labels as the model spells its classes: `Stop_Sign` is `stop sign`.
-
-    Args:
-        classes: of the model; empty if they are not known.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = {_plain(name): name for name in classes} | {name: name for name in classes}
-
-    def respelled(self, label: str) -> str:
-        """Return the model's spelling of a label, or the label as it is if the model has no such class."""
-        return self._classes.get(label) or self._classes.get(_plain(label), label)
-
-    def unknown(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """Return those of `labels`, each once, that are no class of the model; none if its classes are not known."""
-        known = set(self._classes.values())
-        return tuple(sorted(set(labels) - known)) if known else ()
+def class_names(job: Job) -> ClassNames:
+    """Return the names of the classes of a job's model."""
+    return ClassNames(current_result_services().class_labels(job.model).labels)
 
 
 def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
@@ -243,7 +227,8 @@ def read_evaluation(jobs: UserJobs, status: JobStatus) -> Evaluation:
 
     results = (result for found in pages() for result in found)
     labels = ((truths[each.image_id], each.label) for each in results if each.image_id in truths)
-    return Evaluation.from_pairs((truth, label) for truth, label in labels if label is not None)
+    pairs = ((truth, label) for truth, label in labels if label is not None)
+    return Evaluation.from_pairs(pairs, class_names(status.job))
 
 
 def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: TruthSource) -> int:

@@ -213,11 +213,12 @@ export class Review {
     async #showAccuracy() {
         const found = await fetchState(`/api/v1${this.page.base}/evaluation`);
         if (!found) return; // the next change reads it
-        const { reviewed, correct, accuracy_low: low, accuracy_high: high } = found;
+        const { reviewed, unknown, correct, accuracy_low: low, accuracy_high: high } = found;
         const interval = `95% interval ${Math.round(100 * low)}–${Math.round(100 * high)}%`;
         const share = `${((100 * correct) / reviewed).toFixed(1)}%`;
-        const text = reviewed ? `${formatCount(reviewed)} reviewed, ${share} right (${interval})` : "";
-        document.getElementById("accuracy").textContent = text;
+        const parts = reviewed ? [`${formatCount(reviewed)} reviewed, ${share} right (${interval})`] : [];
+        if (unknown) parts.push(`${formatCount(unknown)} with another true label than a class of the model`);
+        document.getElementById("accuracy").textContent = parts.join("; ");
     }
 
     #undo() {
