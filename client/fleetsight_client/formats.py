@@ -20,6 +20,7 @@ from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.photos import is_doubtful
 from fleetsight_client.rows import UNSURE, ResultRow, safe_cell
 from fleetsight_client.tables import open_text, place_of, read_table
 
@@ -260,7 +261,7 @@ def camtrap_writer(file: IO[bytes], package: CamtrapPackage, left_out: Counter[s
     The deployment of an image is its column `deploymentID`, or else its first folder. `left_out` counts images that
     the format cannot have, by the reason.
     """
-    known, names, days = package.deployments(), set[str](), list[str]()
+    known, names, days, now = package.deployments(), set[str](), list[str](), datetime.now(UTC)
     tables = {
         name: tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115 (finish closes it)
         for name in ("media", "observations")
@@ -271,16 +272,18 @@ def camtrap_writer(file: IO[bytes], package: CamtrapPackage, left_out: Counter[s
 
     def write(row: ResultRow) -> None:
         deployment = str(row.further.get("deploymentID") or row.filename.partition("/")[0])
-        time = _camtrap_time(row.further.get("taken_at"), package.zone)
-        if deployment not in known:
-            left_out["its deployment is not in deployments.csv"] += 1
-        elif time is None:
-            left_out["no time with a zone: see --columns taken_at and --timezone"] += 1
-        elif not _FILE_PATH.match(row.filename):
-            left_out["its path begins with . or ~"] += 1
-        else:
-            days[:] = [min(*days, time[:10]), max(*days, time[:10])] if days else [time[:10]] * 2
-            _write_image(row, deployment, time)
+        time = _camtrap_time(row.further.get("taken_at"), package.zone) or ""
+        for is_wrong, reason in (
+            (deployment not in known, "its deployment is not in deployments.csv"),
+            (not time, "no time with a zone: see --columns taken_at and --timezone"),
+            (time and is_doubtful(time, now), "its date cannot be right: check the camera's clock"),
+            (not _FILE_PATH.match(row.filename), "its path begins with . or ~"),
+        ):
+            if is_wrong:
+                left_out[reason] += 1
+                return
+        days[:] = [min(*days, time[:10]), max(*days, time[:10])] if days else [time[:10]] * 2
+        _write_image(row, deployment, time)
 
     def _write_image(row: ResultRow, deployment: str, time: str) -> None:
         media_id = row.image_id or f"file {row.filename}"

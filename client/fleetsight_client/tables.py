@@ -15,6 +15,10 @@ FILE_COLUMNS: Final = ("filename", "file name", "path", "file path", "filepath",
 """Names of a column of files, the likeliest first; as on the server (`web_tier/features/review/truth.py`)."""
 
 
+_SEPARATOR: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+"""A first line by which people tell Excel what separates the cells."""
+
+
 class TableError(FleetsightClientError):
     """Raised when a file of the user cannot be read as CSV; the message says where, and what to do."""
 
@@ -47,20 +51,21 @@ def lines_of(file: Path) -> Iterator[str]:
 def read_table(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line of a CSV that is not empty, without a spreadsheet's escapes.
 
-    It may be UTF-8 or UTF-16, with commas, semicolons or tabs.
+    It may be UTF-8 or UTF-16, with commas, semicolons or tabs, or with what its first line names, as in `sep=|`.
 
     Raises:
         TableError: it cannot be read, or is no such CSV.
     """
     try:
         with open_text(file) as lines:
-            separator = max(",;\t", key=lines.readline().count)
-            lines.seek(0)
-            reader = csv.reader(lines, delimiter=separator)
+            first = lines.readline()
+            if (stated := _SEPARATOR.fullmatch(first)) is None:
+                lines.seek(0)
+            reader = csv.reader(lines, delimiter=stated[1] if stated else max(",;\t", key=first.count))
             for row in reader:
                 cells = [unescaped_cell(cell.strip()) for cell in row]
                 if any(cells):
-                    yield reader.line_num, cells
+                    yield reader.line_num + (stated is not None), cells
     except (UnicodeError, csv.Error) as error:
         raise TableError(f"{file} is no CSV in UTF-8 ({error}): save it as one") from error
     except OSError as error:

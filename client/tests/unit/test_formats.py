@@ -173,6 +173,19 @@ def test_camtrap_dp_has_media_and_observations_that_keep_its_schemas(
     assert "(no time with a zone: see --columns taken_at and --timezone): 2." in done.stderr
 
 
+def test_camtrap_dp_leaves_out_images_with_dates_that_cannot_be_right(package: Path, tmp_path: Path) -> None:
+    times = ["2026-05-01 06:00:00Z", "9999-12-31 23:59:59Z", "0001-01-01 00:00:00Z", "1980-01-01 00:00:00+02:00"]
+    with ResultRowsFile(str(tmp_path / "r.camtrap-dp.zip"), package=CamtrapPackage(package)) as file:
+        for at, time in enumerate(times):
+            row = ResultRow(filename=f"north/{at}.jpg", status="done", label="elk", further={"taken_at": time})
+            file.write(row)
+    assert file.left_out == {"its date cannot be right: check the camera's clock": 3}
+    with ZipFile(tmp_path / "r.camtrap-dp.zip") as package_file:
+        assert json.loads(package_file.read("datapackage.json"))["temporal"]["end"] == "2026-05-01"
+        for name in ("media", "observations"):
+            assert len(package_file.read(f"{name}.csv").splitlines()) == 2
+
+
 def test_camtrap_dp_keeps_the_names_of_deployments_and_their_positions(package: Path, tmp_path: Path) -> None:
     further = {"deploymentID": "-east", "taken_at": "2026-05-01 06:00:00Z"}
     with ResultRowsFile(str(tmp_path / "r.camtrap-dp.zip"), package=CamtrapPackage(package)) as written:

@@ -102,6 +102,16 @@ def test_lines_of_a_manifest_with_one_column_have_their_images(
     assert (done.exit_code, "without an image" in done.stderr) == (0, False)
 
 
+@pytest.mark.parametrize("text", ["sep=;\r\npath;site\r\n3.png;a,b,c", "\ufeffSEP=|\npath|site\n3.png|a,b,c\n"])
+def test_a_manifest_may_name_its_separator_for_excel(
+    text: str, command: Command, photos: Photos, tmp_path: Path
+) -> None:
+    (folder := photos(FILES)).joinpath("b/list.csv").write_text(text)
+    done = command("classify", "--manifest", folder / "b/list.csv", "--out", tmp_path / "r.csv")
+    assert done.exit_code == 0, done.output
+    assert [(row["filename"], row["site"]) for row in written(tmp_path / "r.csv")] == [("3.png", "a,b,c")]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_columns_of_a_manifest_come_back_as_text_in_every_format(
     suffix: str, command: Command, photos: Photos, tmp_path: Path
@@ -141,6 +151,7 @@ def test_columns_of_a_manifest_come_back_as_text_in_every_format(
         ("path,\na.jpg,1\n", "line 1: rename the column ''"),
         ("path,site\na.jpg,1\n./b/../a.jpg,2\n", "line 3 names ./b/../a.jpg again: give each file one line"),
         ("path,site\n,1\n", "line 2: write a path"),
+        ("sep=;\npath;site\n;1\n", "line 3: write a path"),
         ("path,site\na.jpg,1,2\n", "line 2: it has more cells"),
         ("path,site\ns3://photos/a.jpg,1\n", "line 2: add --source"),
     ],

@@ -261,8 +261,13 @@ def outcome_of(
         "\n\na.jpg,dog\n\nb.jpg,Stop_Sign\n",
         "a.jpg,dog,more\nb.jpg,STOP-SIGN,more",
         "class,file\nDog,photos\\a.jpg\nstop sign,./b.jpg\n".encode("utf-16"),
+        "\ufeffsep=;\r\nlabel;file\r\ndog;a.jpg\r\nstop sign;b.jpg\r\n",
+        "SEP=|\nfile|label\na.jpg|dog\nb.jpg|stop sign\n",
     ],
-    ids=["plain", "header", "semicolon and BOM", "tab", "our export", "blank lines", "more columns", "utf-16"],
+    ids=[
+        *("plain", "header", "semicolon and BOM", "tab", "our export", "blank lines", "more columns", "utf-16"),
+        *("for Excel", "a separator of its own"),
+    ],
 )
 def test_files_of_many_forms_are_read(text: str | bytes) -> None:
     labels, outcome = outcome_of(text, ["a.jpg", "b.jpg"])

@@ -5,6 +5,7 @@ only image of which one path ends with the other: `day1/a.jpg` is `photos/day1/a
 """
 
 import csv
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,9 @@ _ID_COLUMNS: Final = frozenset({"image_id"})
 _FILE_COLUMNS: Final = frozenset({"filename", "file name", "file", "path", "filepath", "file path", "image", "name"})
 _LABEL_COLUMNS: Final = ("truth", "true label", "ground truth", "label", "class", "category")
 """Names of the column with the true label; an export of results has `label`, too, which is the model's."""
+
+_SEPARATOR: Final = re.compile(r"sep=([^\r\n])[ \t]*\r?\n", re.IGNORECASE)
+"""A first line by which people tell Excel what separates the cells."""
 
 Reason = Literal["no image has this name", "several images have this name", "an earlier line has another label"]
 
@@ -91,7 +95,8 @@ class TruthOutcome:
 def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
     """Yield the lines of a CSV file with a column for the image and one for its true label.
 
-    The separator is a comma, a semicolon or a tab. A header is optional; without one, the first two columns count.
+    The separator is a comma, a semicolon or a tab, or what the first line names, as in `sep=|`. A header is optional;
+    without one, the first two columns count.
 
     Raises:
         TruthFileError: it is not such a file, or has more than `MAX_TRUTH_ROWS` lines.
@@ -101,11 +106,13 @@ def parse_truth_file(data: bytes) -> Iterator[TruthRow]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise TruthFileError("the file is not UTF-8; save it as “CSV UTF-8” and try again") from error
+    stated = _SEPARATOR.match(text)
     start = text[:4_096].lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=start.count)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
+    separator = stated[1] if stated else max(",;\t", key=start.count)
+    reader = csv.reader(StringIO(text[stated.end() :] if stated else text, newline=""), delimiter=separator)
     try:
-        rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+        skipped = stated is not None
+        rows = ((reader.line_num + skipped, row) for row in reader if any(cell.strip() for cell in row))
         first = next(rows, None)
         if first is None:
             raise TruthFileError("the file is empty; send lines of a filename and its true label")
