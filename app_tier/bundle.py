@@ -10,15 +10,20 @@ import mmap
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from core.bundle_facts import MANIFEST_NAME, MAX_MANIFEST_BYTES, check_pin
+from core.bundle_facts import (
+    MANIFEST_NAME,
+    MAX_BUNDLE_BYTES,
+    MAX_MANIFEST_BYTES,
+    ZIP_ERRORS,
+    bundle_zip,
+    check_pin,
+)
 from core.bundle_manifest import (
     TORCH_NAME,
     BundleDigestError,
@@ -30,9 +35,6 @@ from core.bundle_manifest import (
 
 DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 """The bundle that comes with the project: ten everyday things and twenty road signs."""
-
-MAX_FILE_BYTES: Final = 2 * 2**30
-"""Maximum bytes of one file of a bundle; four times what the largest ResNet of torchvision takes."""
 
 MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
@@ -134,12 +136,16 @@ def load_folder(folder: Path, sha256: str | None = None, unused: Collection[str]
             raise BundleDigestError(
                 f"{path} cannot be read ({error.strerror}): restore or build the bundle again"
             ) from error
-        if actual != expected:
-            raise BundleDigestError(
-                f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
-                "the file was changed or damaged, restore or build the bundle again"
-            )
+        _check_digest(path, actual, expected)
     return Bundle(folder, manifest, manifest.digest, frozenset(unused))
+
+
+def _check_digest(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise BundleDigestError(
+            f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
+            "the file was changed or damaged, restore or build the bundle again"
+        )
 
 
 def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
@@ -180,31 +186,22 @@ def unpack(path: Path, folder: Path) -> None:
     """Write the bundle in zip `path` into `folder`.
 
     Only what its ``bundle.json`` lists is taken, under the plain names that a manifest allows; a zip cannot write
-    anywhere else.
+    anywhere else, and nothing is written of one that is larger than a bundle.
 
     Raises:
         BundleError: as `load_zip`.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            # What comes before the bundle's names: nothing, or one folder with its slash.
-            tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
-            tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]
-            if not tops:
-                raise BundleMissingError(
-                    f"no model bundle in {path} ({MANIFEST_NAME} is not in it): zip a bundle's folder"
-                )
-            top = min(tops, key=len)
+        with path.open("rb") as zipped, bundle_zip(zipped) as (archive, top):
             with archive.open(f"{top}{MANIFEST_NAME}") as file:
                 text = file.read(MAX_MANIFEST_BYTES)
-            (folder / MANIFEST_NAME).write_bytes(text)
-            for name in parse_manifest(f"{MANIFEST_NAME} in {path}", text).files:
-                try:
-                    with archive.open(f"{top}{name}") as file:
-                        write_file(folder / name, file)
-                except KeyError as error:
-                    raise BundleDigestError(f"{path} lacks {name}: make it again from the bundle's folder") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            manifest = parse_manifest(f"{MANIFEST_NAME} in {path}", text)
+            if missing := [name for name in manifest.files if f"{top}{name}" not in archive.NameToInfo]:
+                raise BundleDigestError(f"{path} lacks {missing[0]}: make it again from the bundle's folder")
+            write_files(folder, manifest, text, lambda name: archive.open(f"{top}{name}"))
+    except FileNotFoundError as error:
+        raise BundleMissingError(f"no model bundle in {path} ({error}): zip a bundle's folder") from error
+    except ZIP_ERRORS as error:
         raise BundleFormatError(f"{path} is damaged or no zip ({error}): make or fetch it again") from error
 
 
@@ -218,6 +215,8 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
     """Return the bundle that the cache keeps as `name`, having `fill` write it into a new folder if it is not there.
+
+    `fill` checks what it writes, as `write_files` does.
 
     What is kept is checked each time; a copy that was damaged is made again. Two processes may fill the same bundle
     at once: the first to finish keeps it. Of more than `MAX_CACHED` bundles, those that were not used for the longest
@@ -241,7 +240,6 @@ def kept(name: str, fill: Callable[[Path], None], cache: Path) -> Bundle:
             new = Path(scratch) / "bundle"
             new.mkdir()
             fill(new)
-            load_folder(new)
             try:
                 new.rename(folder)
             except OSError:
@@ -263,16 +261,35 @@ def _remove_unused(cache: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_file(path: Path, source: IO[bytes]) -> None:
-    """Write a file from an untrusted source, which could fill the disk.
+def write_files(folder: Path, manifest: Manifest, text: bytes, opened: Callable[[str], IO[bytes]]) -> None:
+    """Write the files of a bundle from an untrusted source, which `opened` opens by name, and its ``bundle.json``.
 
     Raises:
-        BundleFormatError: the source has more than `MAX_FILE_BYTES` bytes.
+        BundleFormatError: they have more than `MAX_BUNDLE_BYTES` bytes together.
+        BundleDigestError: a file is not the one that the bundle was built with.
     """
-    written = 0
+    left = MAX_BUNDLE_BYTES
+    for name, sha256 in manifest.files.items():
+        with closing(opened(name)) as source:
+            left -= write_file(folder / name, source, left, sha256)
+    (folder / MANIFEST_NAME).write_bytes(text)
+
+
+def write_file(path: Path, source: IO[bytes], max_bytes: int = MAX_BUNDLE_BYTES, sha256: str | None = None) -> int:
+    """Write a file from an untrusted source, which could fill the disk; return its bytes.
+
+    Raises:
+        BundleFormatError: the source has more than `max_bytes` bytes.
+        BundleDigestError: the file has another digest than `sha256`.
+    """
+    written, digest = 0, hashlib.sha256()
     with path.open("wb") as file:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
-            if written > MAX_FILE_BYTES:
-                raise BundleFormatError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes: no bundle's file is")
+            if written > max_bytes:
+                raise BundleFormatError(f"{path.name} is larger than {max_bytes} bytes: no bundle is")
+            digest.update(chunk)
             file.write(chunk)
+    if sha256 is not None:
+        _check_digest(path, digest.hexdigest(), sha256)
+    return written

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle import Bundle, BundleMissingError, cache_folder, file_digest, kept, unpack, write_file
+from app_tier.bundle import (
+    Bundle,
+    BundleMissingError,
+    cache_folder,
+    file_digest,
+    kept,
+    unpack,
+    write_file,
+    write_files,
+)
 from core.bundle_facts import IN_S3, MANIFEST_NAME, MAX_MANIFEST_BYTES, check_pin
 from core.bundle_manifest import BundleDigestError, parse_manifest
 
@@ -70,9 +79,7 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | No
     manifest = parse_manifest(str(place.file(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
-        (folder / MANIFEST_NAME).write_bytes(text)
-        for name in manifest.files:
-            write_file(folder / name, _get(client, place.file(name))["Body"])
+        write_files(folder, manifest, text, lambda name: _get(client, place.file(name))["Body"])
 
     return kept(digest, fill, cache)
 

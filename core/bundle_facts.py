@@ -3,10 +3,12 @@
 import hashlib
 import json
 import lzma
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +23,12 @@ PUBLISHED = "models"
 
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """Maximum bytes of a ``bundle.json``: no more of one is read."""
+
+MAX_BUNDLE_BYTES: Final = 4 * 2**30
+"""Maximum bytes of a bundle's files together; eight times what the largest ResNet of torchvision takes."""
+
+MAX_EXPANSION: Final = 100
+"""A zip unpacks to at most so many times its own size. Weights hardly shrink, and a graph to a twentieth."""
 
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
@@ -241,10 +249,8 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
     if bundle.suffix.lower() == ".zip" and bundle.is_file():
         with bundle.open("rb") as file:
             check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256, BundleUnreadableError)
-            with zipfile.ZipFile(file) as archive:
-                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST_NAME]
-                with archive.open(min(inside, key=len, default=MANIFEST_NAME)) as packed:
-                    return _read(packed, bundle)
+            with bundle_zip(file) as (archive, top), archive.open(f"{top}{MANIFEST_NAME}") as packed:
+                return _read(packed, bundle)
     if (found := IN_S3.fullmatch(str(bundle))) is None:
         with (bundle / MANIFEST_NAME).open("rb") as file:
             manifest = _read(file, bundle)
@@ -254,6 +260,30 @@ def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None
         manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST_NAME}")), bundle)
     check_pin(bundle / MANIFEST_NAME, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
     return manifest
+
+
+@contextmanager
+def bundle_zip(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, str]]:
+    """Open the zip of a bundle; return it with what comes before the bundle's names: nothing, or one folder.
+
+    Nothing is unpacked yet. What is read from it has no more bytes than the zip states, which are bounded here.
+
+    Raises:
+        FileNotFoundError: it holds no bundle.
+        zipfile.BadZipFile: it is no zip, or unpacks to more than a bundle can be.
+    """
+    with zipfile.ZipFile(file) as archive:
+        packed, size = file.seek(0, os.SEEK_END), sum(entry.file_size for entry in archive.infolist())
+        if size > min(MAX_BUNDLE_BYTES, MAX_EXPANSION * packed):
+            raise zipfile.BadZipFile(
+                f"it unpacks to {size:,} bytes: a bundle has at most {MAX_BUNDLE_BYTES:,}, and at most "
+                f"{MAX_EXPANSION} times its zip's"
+            )
+        tops = [name.removesuffix(MANIFEST_NAME) for name in archive.namelist() if name.endswith(MANIFEST_NAME)]
+        tops = [top for top in tops if not top or (top.endswith("/") and top.count("/") == 1)]
+        if not tops:
+            raise FileNotFoundError(f"{MANIFEST_NAME} is not in it")
+        yield archive, min(tops, key=len)
 
 
 def _read(manifest: IO[bytes], bundle: Path) -> bytes:

@@ -15,6 +15,9 @@ INT8_IR_NAME: Final = "model-int8.xml"
 INT8_WEIGHTS_NAME: Final = "model-int8.bin"
 TORCH_NAME: Final = "model.pt2"
 
+FileName = Literal["model.xml", "model.bin", "model-int8.xml", "model-int8.bin", "model.pt2"]
+"""The names of a bundle's files, so that their number is bounded."""
+
 LowPrecision = Literal["bf16", "int8"]
 """The number types of a network that computes fast at a low precision."""
 
@@ -184,7 +187,7 @@ class Manifest(BaseModel):
     format_version: Literal[1] = FORMAT_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     architecture: str = Field(min_length=1, max_length=100)
-    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], Digest]
+    files: dict[FileName, Digest]
     preprocess: Preprocess
     labels: tuple[Label, ...] = Field(min_length=2)
     messages: dict[str, str] = Field(default_factory=dict)

@@ -8,8 +8,7 @@ written last: a bundle that has it is whole. Published bundles are not deleted, 
 import hashlib
 import json
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -17,16 +16,18 @@ from typing import IO, Final
 from core.bundle_facts import (
     IN_S3,
     MANIFEST_NAME,
+    MAX_BUNDLE_BYTES,
     MAX_MANIFEST_BYTES,
     PUBLISHED,
     ZIP_ERRORS,
     BundleFacts,
     BundleUnreadableError,
+    bundle_zip,
     facts_in,
     manifest_digest,
     read_manifest,
 )
-from core.bundle_manifest import BundleError, parse_manifest
+from core.bundle_manifest import BundleError, FileName, parse_manifest
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
@@ -34,9 +35,6 @@ _CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
 _NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """Errors of `manifest_digest`."""
-
-MAX_DOWNLOAD_BYTES: Final = 4 * 2**30
-"""Maximum bytes of a file or zip that is downloaded from S3: it is on this machine's disk until it is copied."""
 
 
 def published_place(bucket: str, digest: str) -> str:
@@ -78,9 +76,7 @@ def publish(
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
         if check is not None:
             with tempfile.TemporaryDirectory() as copy:
-                for name, digest in files.items():
-                    with _opened(bundle, name, bucket_named) as file, (Path(copy) / name).open("wb") as target:
-                        target.writelines(_verified(file, digest, f"{bundle}/{name}"))
+                _copy_files(bundle, files, bucket_named, Path(copy))
                 (Path(copy) / MANIFEST_NAME).write_bytes(manifest)
                 check(Path(copy))
                 return publish(Path(copy), bucket_named, models)
@@ -99,6 +95,18 @@ def publish(
     return facts
 
 
+def _copy_files(
+    bundle: Path, files: Mapping[FileName, str], bucket_named: Callable[[str], Bucket], folder: Path
+) -> None:
+    size = 0
+    for name, digest in files.items():
+        with _opened(bundle, name, bucket_named) as file, (folder / name).open("wb") as target:
+            target.writelines(_verified(file, digest, f"{bundle}/{name}"))
+            size += target.tell()
+        if size > MAX_BUNDLE_BYTES:
+            raise ObjectTooLargeError(str(bundle), size, MAX_BUNDLE_BYTES)
+
+
 def _is_published(models: Bucket, key: str, digest: str) -> bool:
     """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
@@ -114,8 +122,8 @@ def _downloaded(bucket: Bucket, key: str) -> Iterator[IO[bytes]]:
     with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
         for chunk in bucket.stream(key):
             file.write(chunk)
-            if file.tell() > MAX_DOWNLOAD_BYTES:
-                raise ObjectTooLargeError(key, file.tell(), MAX_DOWNLOAD_BYTES)
+            if file.tell() > MAX_BUNDLE_BYTES:
+                raise ObjectTooLargeError(key, file.tell(), MAX_BUNDLE_BYTES)
         file.seek(0)
         yield file
 
@@ -127,10 +135,8 @@ def _opened(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> I
         with _downloaded(bucket_named(found["bucket"]), f"{found['key']}/{name}") as file:
             yield file
     elif bundle.is_file():
-        with zipfile.ZipFile(bundle) as archive:
-            inside = [each for each in archive.namelist() if each.rpartition("/")[2] == name]
-            with archive.open(min(inside, key=len, default=name)) as file:
-                yield file
+        with bundle.open("rb") as zipped, bundle_zip(zipped) as (archive, top), archive.open(f"{top}{name}") as file:
+            yield file
     else:
         with (bundle / name).open("rb") as file:
             yield file

@@ -259,15 +259,41 @@ def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
         load_zip(tmp_path / "empty.zip", tmp_path / "cache")
 
 
-def test_a_file_without_end_is_refused_before_the_disk_is_full(
+def test_a_zip_that_unpacks_to_a_thousand_times_its_size_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app_tier.bundle.MAX_FILE_BYTES", 10)
+    written = list[Path]()
+    monkeypatch.setattr("app_tier.bundle.write_files", lambda folder, *_: written.append(folder))
+    place = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(DEMO_BUNDLE / MANIFEST_NAME, MANIFEST_NAME)
+        archive.writestr(IR_NAME, "")
+        archive.writestr(IR_WEIGHTS_NAME, bytes(10**8))
+    for refused in (load_zip, lambda path, _: read_facts(path, nothing)):
+        with pytest.raises((BundleFormatError, BundleUnreadableError), match=r"unpacks to 100,\d+,\d+ bytes"):
+            refused(place, tmp_path / "cache")
+    assert (written, list((tmp_path / "cache").iterdir())) == ([], [])
+
+
+def test_the_files_of_a_bundle_are_bounded_together_and_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum((DEMO_BUNDLE / name).stat().st_size for name in load_bundle().manifest.files)
+    monkeypatch.setattr("app_tier.bundle.MAX_BUNDLE_BYTES", size - 1)
+    with pytest.raises(BundleFormatError, match="is larger than"):
+        load_zip(zipped(tmp_path / "demo.zip"), tmp_path / "cache")
+    manifest = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
+    manifest["files"]["further.bin"] = "0" * 64
+    with pytest.raises(BundleFormatError, match=r"files\.further\.bin"):
+        parse_manifest("here", json.dumps(manifest))
+
+
+def test_a_file_without_end_is_refused_before_the_disk_is_full(tmp_path: Path) -> None:
     with (
         Path("/dev/zero").open("rb") as endless,
         pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"),
     ):
-        write_file(tmp_path / "model.bin", endless)
+        write_file(tmp_path / "model.bin", endless, 10)
 
 
 def test_the_cache_keeps_the_bundles_that_were_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

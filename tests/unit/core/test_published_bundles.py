@@ -238,7 +238,7 @@ def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
         middle = len(body) // 2
         body = body[:middle] + bytes(1_000) + body[middle + 1_000 :]
     elif fault == "too large":
-        monkeypatch.setattr("core.published_bundles.MAX_DOWNLOAD_BYTES", len(body) - 1)
+        monkeypatch.setattr("core.published_bundles.MAX_BUNDLE_BYTES", len(body) - 1)
     if fault != "missing":
         source.put("demo.zip", body, "application/zip")
     with pytest.raises(BundleUnreadableError, match=address):
