@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeGuard
 
 from services.errors import FleetsightError, ObjectTooLargeError
 
@@ -35,6 +35,15 @@ ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, R
 
 _FORMER: Final[Mapping[str, object]] = {"fit": "crop", "fill": [0, 0, 0], "interpolation": "bilinear"}
 """The only preprocessing that there was before a bundle could state another."""
+
+TEXT_PATTERN: Final = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+"""Texts that a manifest may state: no control characters but for tabs and the ends of lines, and no overrides of the
+direction, which would show another text on the terminals and pages of all users."""
+
+MAX_TEXT: Final = 10_000
+"""Characters of one of these texts."""
+
+_TEXT: Final = re.compile(TEXT_PATTERN)
 
 _MAX_CARD_TEXT: Final = 200
 """Characters of a text in a model card."""
@@ -172,21 +181,27 @@ def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
             _seen_part(stated),
             tuple(model_card(stated)),
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
     texts = [
         *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),
         *(each for each in (facts.digest, facts.name) if each is not None),
     ]
-    if not isinstance(stated["labels"], list) or not all(isinstance(each, str) for each in texts):
+    if not isinstance(stated["labels"], list) or not all(map(is_text, texts)):
         raise BundleUnreadableError(
-            f"no bundle can be read at {place}: its name, digest, precision, labels or messages are no text"
+            f"no bundle can be read at {place}: its name, digest, precision, labels or messages are no text, or have "
+            "control characters"
         )
     if unknown := facts.messages.keys() - set(facts.labels):
         raise BundleUnreadableError(
-            f"no bundle can be read at {place}: it has a message for {min(unknown)!r}, which is no label"
+            f"no bundle can be read at {place}: it has a message for {min(unknown)[:60]!r}, which is no label"
         )
     return facts
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a value is a text that a manifest may state."""
+    return isinstance(value, str) and len(value) <= MAX_TEXT and _TEXT.fullmatch(value) is not None
 
 
 def _seen_part(stated: Mapping[str, Any]) -> SeenPart | None:
@@ -226,7 +241,7 @@ def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ("Licence", provenance.get("licence")),
         ("Accuracy", ", ".join(of_images)),
     ):
-        if isinstance(text, str) and text:
+        if text and is_text(text):
             yield name, " ".join(text.split())[:_MAX_CARD_TEXT]
 
 

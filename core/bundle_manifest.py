@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.bundle_facts import manifest_digest
+from core.bundle_facts import MAX_TEXT, TEXT_PATTERN, is_text, manifest_digest
 from core.images import Framing
 
 FORMAT_VERSION: Final = 1
@@ -30,8 +30,24 @@ Precision = Literal["fp32", "bf16", "int8", "exact"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256, in lower-case hexadecimal."""
 
-Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,200}$")]
-"""A label has no control characters: labels of a foreign bundle reach the terminals of all users."""
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,200}$")]
+"""A text of one line."""
+
+Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=MAX_TEXT)]
+
+
+def _with_plain_texts(value: dict[str, Any]) -> dict[str, Any]:
+    left: list[Any] = [value]
+    while left:
+        match left.pop():
+            case dict() as found:
+                left += [*found, *found.values()]
+            case list() | tuple() as found:
+                left += found
+            case str() as found if not is_text(found):
+                raise ValueError(f"{found[:60]!r} is too long, or has a control character")
+    return value
+
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -149,7 +165,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int = Field(ge=1)
-    source: str
+    source: Text
     calibrated: int = Field(default=0, ge=0)
     # Bundles from before there was int8 call it by bf16's name.
     alone_same_top1: float = Field(ge=0, le=1, validation_alias=AliasChoices("alone_same_top1", "bf16_same_top1"))
@@ -186,17 +202,17 @@ class Manifest(BaseModel):
 
     format_version: Literal[1] = FORMAT_VERSION
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    architecture: str = Field(min_length=1, max_length=100)
+    architecture: Text = Field(min_length=1, max_length=100)
     files: dict[FileName, Digest]
     preprocess: Preprocess
     labels: tuple[Label, ...] = Field(min_length=2)
-    messages: dict[str, str] = Field(default_factory=dict)
+    messages: dict[str, Text] = Field(default_factory=dict)
     precision: Precision = "fp32"
     first: LowPrecision | None = None
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     agreement: Agreement | None = None
     measured: Measurement | None = None
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: Annotated[dict[str, Any], AfterValidator(_with_plain_texts)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -206,7 +222,7 @@ class Manifest(BaseModel):
         if missing := needed - self.files.keys():
             raise ValueError(f"files lacks {', '.join(sorted(missing))}")
         if unknown := self.messages.keys() - set(self.labels):
-            raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
+            raise ValueError(f"messages has {min(unknown)[:60]!r}, which is not a label")
         if (self.margin is not None) != (self.precision == "exact"):
             raise ValueError(f"precision {self.precision} with margin {self.margin}: exact has one, the others none")
         if self.first is not None and self.precision != "exact":
@@ -240,12 +256,12 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
     """
     try:
         contents = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{path} is not JSON ({error}): restore or build it again") from error
     version = contents.get("format_version") if isinstance(contents, dict) else None
     if version != FORMAT_VERSION:
         raise BundleFormatError(
-            f"{path} has format_version {version!r}, this program reads {FORMAT_VERSION}: build the bundle again"
+            f"{path} has format_version {version!r:.60}, this program reads {FORMAT_VERSION}: build the bundle again"
         )
     stated = contents.pop("digest", None)  # not in bundles from before it was stated
     try:
@@ -254,11 +270,11 @@ def parse_manifest(path: str, text: str | bytes) -> Manifest:
         manifest = Manifest.model_validate(contents, extra="forbid" if stated is None else "ignore")
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise BundleFormatError(f"{path}: {where}: {first['msg']}: build the bundle again") from error
+        where = ".".join(ascii(part)[1:-1] if isinstance(part, str) else str(part) for part in first["loc"])[:200]
+        raise BundleFormatError(f"{path}: {where or 'the whole'}: {first['msg']}: build the bundle again") from error
     if stated not in {None, manifest.digest}:
         raise BundleDigestError(
-            f"{path} states the digest {stated}, but is {manifest.digest}: restore or build the bundle again, "
+            f"{path} states the digest {stated!s:.100}, but is {manifest.digest}: restore or build the bundle again, "
             "or, if a later release has built it, use that release"
         )
     return manifest

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -30,6 +29,7 @@ from pydantic import (
 from core.images import ImageLimits
 from core.logs import ProcessLevel
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location
+from core.yaml_text import YAML_ERRORS, parse_yaml, yaml_reason
 from services.endpoint import Endpoint
 from services.errors import ConfigError
 
@@ -72,16 +72,12 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-no
 """
 MAX_WORKERS = 1_000
 """The maximum of the workers' limits that operators or the configuration may set."""
-_MAX_OPENINGS = 1000
-"""Characters with which a collection of YAML can begin."""
 
 AUTO = "auto"
 AUTO_MAX_WORKERS = 19
 """The value of `fleet.max_workers: auto`, where the environment has no other one."""
 AUTO_WORKERS_VARIABLE = "FLEETSIGHT_AUTO_WORKERS"
 """Names the value of `fleet.max_workers: auto`; scripts/run.sh sets it to the workers that fit its machine."""
-_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""Errors that PyYAML raises on invalid input: its own, and those of Python, as for `!!int ` without digits."""
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 # AWS gives load balancers names with capitals; browsers request them in lower case.
@@ -664,13 +660,13 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] = os.en
     """
     path = path or config_path(environment)
     try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; run from the project's folder or set {PATH_VARIABLE}"
         ) from error
-    except _YAML_ERRORS as error:
-        raise ConfigError(f"{path} is not YAML: {_why(error)}") from error
+    except YAML_ERRORS as error:
+        raise ConfigError(f"{path} is not YAML: {yaml_reason(error)}") from error
     return parse_config(values, environment, source=str(path))
 
 
@@ -703,30 +699,13 @@ def _overridden(values: dict[str, Any], environment: Mapping[str, str]) -> dict[
         if not isinstance(section, dict):
             raise ConfigError(f"{path[0]}: expected a section, found {section!r}")
         try:
-            section[path[1]] = yaml.safe_load(environment[variable])
-        except _YAML_ERRORS as error:
-            raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {_why(error)}") from error
+            section[path[1]] = parse_yaml(environment[variable])
+        except YAML_ERRORS as error:
+            raise ConfigError(f"{variable}={environment[variable]!r} is not YAML: {yaml_reason(error)}") from error
     fleet = merged.get("fleet")
     if isinstance(fleet, dict) and fleet.get("max_workers") == AUTO:
         fleet["max_workers"] = environment.get(AUTO_WORKERS_VARIABLE, AUTO_MAX_WORKERS)
     return merged
-
-
-def _parse_yaml(text: str) -> object:
-    """Return what a YAML document contains, by libyaml where it is there: a tenth of the time.
-
-    libyaml overflows the stack of the process if collections are nested too deeply, so it parses no text that could
-    nest `_MAX_OPENINGS` of them.
-    """
-    is_shallow = sum(map(text.count, "[{-?")) < _MAX_OPENINGS
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if is_shallow else yaml.SafeLoader
-    return yaml.load(text, loader)  # nosec B506 # noqa: S506 - both loaders are safe ones
-
-
-def _why(error: Exception) -> str:
-    """Return the message of a parser's error on one line, with the type of an error of Python."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {message}"
 
 
 def _faults(error: ValidationError, environment: Mapping[str, str]) -> list[str]:

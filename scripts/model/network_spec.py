@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
@@ -21,9 +20,11 @@ from core.bundle_manifest import (
     Positive,
     Preprocess,
     Size,
+    Text,
     height_and_width,
 )
 from core.config import fault_words
+from core.yaml_text import YAML_ERRORS, parse_yaml, yaml_reason
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Channels = Literal["rgb", "bgr", "grey"]
@@ -111,7 +112,7 @@ class NetworkSpec(BaseModel):
     outputs: Outputs | None = None
     classes: int | None = Field(default=None, ge=2, le=100_000)
     labels: tuple[Label, ...] | None = Field(default=None, min_length=2)
-    messages: dict[str, str] = Field(default_factory=dict)
+    messages: dict[str, Text] = Field(default_factory=dict)
 
     @field_validator("mean", "std")
     @classmethod
@@ -213,9 +214,9 @@ def read_spec(path: Path, published: Mapping[str, object] | None = None) -> Netw
         BundleBuildError: it cannot be read, or does not say what it must; the message names the key.
     """
     try:
-        contents = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BundleBuildError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        contents = parse_yaml(path.read_text())
+    except (OSError, *YAML_ERRORS) as error:
+        raise BundleBuildError(f"{path} cannot be read as YAML: {yaml_reason(error)}") from error
     if not isinstance(contents, dict):
         raise BundleBuildError(f"{path} must hold keys such as input_size and labels, not {contents!r:.60}")
     try:
@@ -236,7 +237,9 @@ def _fault(fault: ErrorDetails) -> str:
             hint = _HINTS.get(key) or (f"did you mean {near[0]}?" if near else "examples/README.md lists all keys")
             return f"unknown key; {hint}"
         case "string_type":
-            return f"must be text, not {fault['input']}: put it in quotes"
+            return f"must be text, not {fault['input']!r:.60}: put it in quotes"
+        case "string_pattern_mismatch" if fault["loc"][0] == "messages":
+            return f"{fault['input']!r:.60} is too long, or has a control character: write plain text"
         case "string_pattern_mismatch" if fault["loc"][0] == "labels":
             return f"{fault['input']!r:.60} is empty, too long, or has a control character: give each output a name"
         case "missing":

@@ -126,7 +126,9 @@ def _read_old_format(data: bytes) -> tuple[Any, dict[str, Array]]:
     file = BytesIO(data)
     _magic_number, _version, _machine, contents, keys = (_interpret(file, kinds) for _ in range(5))
     storages = {}
-    for key in map(str, keys):
+    for key in keys:
+        if not isinstance(key, str):  # before it is looked up: the hash of tuples that share tuples may never end
+            raise TypeError("a storage has no name")
         count, start = int.from_bytes(file.read(8), "little"), file.tell()
         end = file.seek(count * np.dtype(kinds[key]).itemsize, os.SEEK_CUR)
         storages[key] = _numbers(memoryview(data)[start:end], kinds[key])
@@ -154,9 +156,16 @@ def _view(tensor: Any, storages: Mapping[str, Array]) -> Any:
     return as_strided(storage[tensor.offset :], tensor.size, steps, writeable=False)
 
 
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tensor:
+    """Return a tensor; tuples that share tuples are refused here, since to hash or compare them may never end."""
+    if not isinstance(storage, str) or not all(isinstance(each, int) for each in (offset, *size, *stride)):
+        raise TypeError("a tensor has no storage, or a shape that is none")
+    return _Tensor(storage, offset, size, stride)
+
+
 _GLOBALS: Final[Mapping[str, Any]] = {
     "collections OrderedDict": lambda *_: {},
-    "torch._utils _rebuild_tensor_v2": lambda *arguments: _Tensor(*arguments[:4]),
+    "torch._utils _rebuild_tensor_v2": _tensor,
     **dict.fromkeys(("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter"), lambda tensor, *_: tensor),
     **{f"torch {name}Storage": kind for kind, name, _ in _KINDS},
 }

@@ -14,10 +14,9 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from core.config import PREFIX, Config, RetentionSettings, parse_config
 from core.s3_locations import S3Location
+from core.yaml_text import parse_yaml
 from scripts.aws.buckets import ensure_bucket
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import StackDescription
@@ -330,7 +329,7 @@ def validated_config(settings: Mapping[str, str]) -> Config:
 
 @cache
 def _config_values(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return parse_yaml(path.read_text(encoding="utf-8"))
 
 
 def config_parameters(settings: Mapping[str, str]) -> dict[str, str]:

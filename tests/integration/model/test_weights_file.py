@@ -163,7 +163,13 @@ HUGE = b"\xff\xff\xff\x7f"
 NESTED = b"\x85" * 300_000
 """Tuples in tuples; a hash of 200,000 ends a process with a stack of 8 MB."""
 
+ENDLESS = b")" + b"q\x00h\x00\x86" * 60
+"""A tuple of twice the same tuple, 60 times: 300 bytes that no hash, text or comparison reaches the end of."""
+
+
 HOSTILE = {
+    "an endless storage": zip_of(b"\x80\x02}X\1\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(" + ENDLESS + b"K\0))tRs."),
+    "endless names of storages": b"\x80\x02K\0." * 3 + b"\x80\x02}." + b"\x80\x02](" + ENDLESS + b"e.",
     "past the end": zip_of(pickled_view(2, (3,), (1,))),
     "offset past the end": zip_of(pickled_view(4, (1,), (1,))),
     "before the beginning": zip_of(pickled_view(-1, (1,), (1,))),

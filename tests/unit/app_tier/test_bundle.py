@@ -116,11 +116,38 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
         load_bundle(copy)
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format_version": 1, "provenance": ' + '{"a":' * 50_000])
+def test_a_manifest_that_is_nested_without_end_is_refused(copy: Path, text: str) -> None:
+    (copy / MANIFEST_NAME).write_text(text)
+    for refused, error in (
+        (load_bundle, BundleFormatError),
+        (lambda place: read_facts(place, nothing), BundleUnreadableError),
+    ):
+        with pytest.raises(error, match=str(copy)):
+            refused(copy)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"messages": {"cat": "a\u202eb"}}, {"labels": ["cat", "\x1b[2J"]}, {"name": "a\x07"}]
+)
+def test_the_web_tier_shows_no_text_that_a_worker_refuses(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"labels": ["cat"], **changes}))
+    with pytest.raises(BundleUnreadableError, match="or have control characters"):
+        read_facts(tmp_path, nothing)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"labels": ["one"]}, "labels"),
         ({"labels": ["cat", "\x1b]0;dog\x07"]}, r"labels\.1"),
+        ({"labels": ["cat", "\u202egod"]}, r"labels\.1"),
+        ({"messages": {"cat": "\x9b31m"}}, r"messages\.cat"),
+        ({"messages": {"cat": "x" * 10_001}}, r"messages\.cat"),
+        ({"architecture": "res\rnet"}, "architecture"),
+        ({"provenance": {"measured": [{"on": "\x1b[2J"}]}}, r"provenance: .*'\\x1b\[2J'"),
+        ({"provenance": {"a\u2066b": 1}}, "provenance"),
+        ({"\x1b[2J": 1}, r"bundle\.json: \\x1b\[2J"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, float("nan")], "std": [1, 1, 1]}}, r"mean\.2"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, float("inf")]}}, r"std\.2"),
         ({"files": {}}, r"files lacks model\.bin, model\.xml"),

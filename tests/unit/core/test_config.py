@@ -221,6 +221,7 @@ def test_the_environment_overrides_the_file() -> None:
         ("FLEET__MAX_WORKERS", "!!int ", "is not YAML: IndexError"),
         ("FLEET__MAX_WORKERS", "2026-99-99", "is not YAML: ValueError"),
         ("FLEET__MAX_WORKERS", "[" * 1_000, "is not YAML: RecursionError"),
+        ("FLEET__MAX_WORKERS", "[&a [1], *a, *a]", "is not YAML: line 1: it is used again"),
     ],
 )
 def test_a_wrong_override_is_named(variable: str, value: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_a_hostile_network_file_ends_in_one_line(name: str, content: bytes, comp
     with pytest.raises(BundleBuildError, match=complaint) as raised:
         published_settings(tmp_path / name)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("above", ["", "input_size: 8\nlabels:\n"])
+def test_a_yaml_that_uses_a_list_again_is_refused_and_not_written_out(above: str, tmp_path: Path) -> None:
+    rows = ["- &a [x, x]", *(f"- &{name} [*{before}, *{before}]" for before, name in pairwise("abcdefghij"))]
+    (tmp_path / "mine.yaml").write_text(above + "\n".join(rows))
+    with pytest.raises(BundleBuildError, match=r"line \d+: it is used again as \*NAME"):
+        read_spec(tmp_path / "mine.yaml")
 
 
 def test_the_yaml_counts_before_what_is_published(tmp_path: Path) -> None:
