@@ -183,11 +183,15 @@ class NetworkSpec(BaseModel):
         dimensions = network.dimensions
         if len(dimensions) != 4:
             raise ValueError(f"takes an input of {len(dimensions)} dimensions: export it for N x 3 x H x W")
+        shape = " x ".join("N" if length is None else str(length) for length in ("N", *dimensions[1:]))
+        if not {dimensions[1], dimensions[3]} & {None, 1, 3}:
+            raise ValueError(
+                f"takes {shape}: a photo gives 3 channels, or 1 of grey; export a network that takes these"
+            )
         is_last = dimensions[1] not in {1, 3} and dimensions[3] in {1, 3}
         layout: Layout = self.layout or ("nhwc" if is_last else "nchw")
         planes, *sides = dimensions[1:] if layout == "nchw" else (dimensions[3], *dimensions[1:3])
         channels: Channels = self.channels or ("grey" if planes == 1 else "rgb")
-        shape = " x ".join("N" if length is None else str(length) for length in ("N", *dimensions[1:]))
         if planes not in {None, 1 if channels == "grey" else 3}:
             raise ValueError(f"takes {shape}: set layout and channels to what it expects")
         if any(side not in {None, own} for side, own in zip(sides, height_and_width(self.input_size), strict=True)):

@@ -75,15 +75,24 @@ def build_own(
         BundleBuildError: a file cannot be read, or the two do not fit.
     """
     spec = read_spec(spec_file, published_settings(published) if published else None)
-    if published and (unsaid := [key for key in ("fit", "mean", "std") if key not in spec.model_fields_set]):
+    if published and (unsaid := [key for key in ("mean", "std") if key not in spec.model_fields_set]):
         click.echo(
             f"warning: {published} does not state {' and '.join(unsaid)}: set it in {spec_file} as the network was "
             "trained, or let --images with labels compare",
             err=True,
         )
+    if "fit" not in spec.model_fields_set:
+        click.echo(
+            f"warning: {spec_file} does not state fit: crop is assumed; a network trained with a plain resize needs "
+            "fit: stretch",
+            err=True,
+        )
     opener = {ONNX_SUFFIX: _open_onnx, TORCH_SUFFIX: _open_pt2}.get(network.suffix.lower())
     if opener is None:
-        raise BundleBuildError(f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: export the network as one")
+        raise BundleBuildError(
+            f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: write the network with torch.onnx.export or "
+            "torch.export.save; weights alone, such as a .pth or .th, go with --weights to a NAME"
+        )
     if not network.is_file():
         raise BundleBuildError(f"no network file {network}: give its path with --network")
     opened = opener(network)

@@ -40,6 +40,9 @@ _KINDS: Final = (
 )
 """Kinds of numbers: numpy's name, the beginning of the name of torch's storage, and the name in safetensors."""
 
+_PROTO: Final = b"\x80"
+"""The first byte of a pickle of torch: the instruction with its version."""
+
 _SAFETENSORS_KINDS: Final = {name: kind for kind, _, name in _KINDS}
 
 
@@ -88,6 +91,10 @@ def _read(path: Path) -> tuple[Any, dict[str, Array]]:
     data = path.read_bytes()
     if data[8:9] == b"{":
         return _read_safetensors(data), {}
+    if data[257:262] == b"ustar":
+        raise ValueError("it is a tar, as torch wrote until 2017")
+    if data[:1] != _PROTO:
+        raise ValueError("it begins as no file of torch.save or safetensors does" if data else "it is empty")
     return _read_old_format(data)
 
 
@@ -110,9 +117,11 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, Array]]:
     """Read torch's format since 1.6: a zip of the pickle and each storage, none of them compressed."""
     with ZipFile(path) as archive:
         names = archive.namelist()
+        [folder] = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+        if f"{folder}constants.pkl" in names:
+            raise ValueError("it is a TorchScript program")
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise ValueError("its files are compressed")
-        [folder] = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
         kinds: dict[str, str] = {}
@@ -165,7 +174,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tens
 
 _GLOBALS: Final[Mapping[str, Any]] = {
     "collections OrderedDict": lambda *_: {},
-    "torch._utils _rebuild_tensor_v2": _tensor,
+    **dict.fromkeys(("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"), _tensor),
     **dict.fromkeys(("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter"), lambda tensor, *_: tensor),
     **{f"torch {name}Storage": kind for kind, name, _ in _KINDS},
 }
@@ -219,7 +228,7 @@ def _interpret(pickle: Any, kinds: dict[str, str]) -> Any:
         elif name == "MARK":
             marks.append(len(stack))
         elif name not in {"PROTO", "STOP"}:
-            raise ValueError(f"it has the instruction {name}, which no state dict has")
+            raise ValueError(f"it has the instruction {name}, which no state dict of Python 3 has")
     return stack.pop()
 
 

@@ -171,7 +171,23 @@ def test_an_onnx_file_describes_itself_but_for_what_is_named(
     bundle = build_own(network, spec, tmp_path / "bundle", published=network)
     assert answers(bundle) == list(COLOURS)
     assert bundle.manifest.preprocess.mean == bundle.manifest.preprocess.std == (0.5, 0.5, 0.5)
-    assert capsys.readouterr().err.startswith(f"warning: {network} does not state fit: set it in {spec}")
+    assert f"warning: {spec} does not state fit: crop is assumed; a network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".onnx"])
+@pytest.mark.parametrize(("stated", "is_warned"), [("", True), ("fit: crop\n", False)])
+def test_a_fit_that_is_not_stated_is_said(
+    stated: str, is_warned: bool, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_with(network, SPEC + stated)
+    said = "does not state fit: crop is assumed; a network trained with a plain resize needs fit: stretch"
+    assert (said in capsys.readouterr().err) is is_warned
+
+
+@pytest.mark.parametrize("name", ["colours.th", "colours.safetensors", "colours"])
+def test_a_file_of_weights_in_place_of_a_network_is_said(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleBuildError, match=r"weights alone, such as a \.pth or \.th, go with --weights"):
+        build_with(tmp_path / name, SPEC)
 
 
 @pytest.mark.parametrize("suffix", [".pt2"])
@@ -347,6 +363,8 @@ def test_a_network_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
     [
         (".onnx", ("nchw", 1, "float32"), "", r"takes 1 channel, so mean and std have one number each"),
         (".onnx", ("nchw", 1, "float32"), "channels: rgb\n", "takes N x 1 x 16 x 16: set layout and channels"),
+        (".onnx", ("nchw", 4, "float32"), "", "takes N x 4 x 16 x 16: a photo gives 3 channels, or 1 of grey"),
+        (".onnx", ("nhwc", 4, "float32"), "", "takes N x 16 x 16 x 4: a photo gives 3 channels, or 1 of grey"),
         (".onnx", ("nchw", 3, "uint8"), "", "takes uint8, .*: leave out input_range, mean and std"),
         (
             ".pt2",

@@ -128,11 +128,17 @@ class Viewed:
         return torch._utils._rebuild_tensor_v2, (Storage(), *self.numbers, False, OrderedDict())
 
 
-def zip_of(pickled: bytes, storage: bytes = bytes(16), compression: int = zipfile.ZIP_STORED) -> bytes:
+def zip_of(
+    pickled: bytes,
+    storage: bytes = bytes(16),
+    compression: int = zipfile.ZIP_STORED,
+    further: str = "archive/version",
+) -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", compression) as archive:
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/data/0", storage)
+        archive.writestr(further, b"")
     return written.getvalue()
 
 
@@ -251,9 +257,32 @@ def test_a_damaged_file_is_read_or_refused(
     path.write_bytes(contents)
     try:
         for value in read_weights(path).values():
-            np.asarray(value).sum() if isinstance(value, np.ndarray) and value.size < 10**6 else None
+            np.asarray(value).copy() if isinstance(value, np.ndarray) and value.size < 10**6 else None
     except BundleBuildError as error:
         assert str(path) in str(error)
+
+
+OTHERS = {
+    "it is empty": b"",
+    "it begins as no file of torch": b"version https://git-lfs.github.com/spec/v1",
+    "it is a tar, as torch wrote until 2017": b"sys_info".ljust(257, b"\0") + b"ustar".ljust(255, b"\0"),
+    "it is a TorchScript program": zip_of(b"\x80\x02).", further="archive/constants.pkl"),
+}
+
+
+@pytest.mark.parametrize(("reason", "contents"), OTHERS.items())
+def test_a_file_of_another_kind_is_called_what_it_is(reason: str, contents: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.th"
+    path.write_bytes(contents)
+    with pytest.raises(BundleBuildError, match=rf"net\.th is not a state dict \({reason}"):
+        read_weights(path)
+
+
+def test_weights_of_a_torch_before_its_second_tensor_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "net.th"
+    save_old({"a": torch.arange(6.0).view(2, 3)}, path)
+    path.write_bytes(path.read_bytes().replace(b"_rebuild_tensor_v2\n", b"_rebuild_tensor\n"))
+    np.testing.assert_array_equal(read_weights(path)["a"], np.arange(6.0, dtype=np.float32).reshape(2, 3))
 
 
 @pytest.mark.parametrize(
