@@ -143,14 +143,14 @@ def test_build_in_int8_is_refused_where_it_loses_too_much_unless_forced(
 
 
 def colours(folder: Path, sides: int) -> Path:
-    """Make images of three colours in folders of their names; the middle of each is grey unless all of it is seen."""
+    """Make images of three colours in folders such as Red; the middle of each is grey unless all of it is seen."""
     for colour in ("red", "green", "blue"):
-        (folder / colour).mkdir(parents=True)
+        (folder / colour.title()).mkdir(parents=True)
         for number in range(4):
             image = Image.new("RGB", (64, 32 + number), "grey")
             for left in (0, 64 - sides):
                 image.paste(colour, (left, 0, left + sides, 64))
-            image.save(folder / colour / f"{number}.png")
+            image.save(folder / colour.title() / f"{number}.png")
     return folder
 
 
@@ -191,7 +191,7 @@ def test_try_prints_labels_and_writes_what_the_network_saw(own_network: tuple[st
         "input_size: [16, 16]\nlabels: [red, green, blue]\nfit: pad\nfill: [1, 2, 3]\n"
     )
     assert run("build", *own_network, "--precision", "fp32", "--out", str(tmp_path / "bundle")).exit_code == 0
-    photo, seen = colours(tmp_path / "colours", sides=32) / "blue" / "0.png", tmp_path / "seen"
+    photo, seen = colours(tmp_path / "colours", sides=32) / "Blue" / "0.png", tmp_path / "seen"
     ran = run("try", str(tmp_path / "bundle"), str(photo), "--out", str(seen))
     assert ran.output.startswith(f"{photo}: blue "), ran.output
     with Image.open(photo) as image, Image.open(seen / "1-0.png") as written:
