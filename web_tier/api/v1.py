@@ -574,7 +574,9 @@ class LimitsBody(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    requests_per_minute: int | None = Field(default=None, description="More are answered with 429.")
+    requests_per_minute: int | None = Field(
+        default=None, description="More get 429; each MB of a body counts as one."
+    )
     images_per_day: int | None = None
     images_left: int | None = None
     bytes_per_day: int | None = None

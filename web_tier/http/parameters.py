@@ -20,6 +20,9 @@ from services.errors import NotFoundError
 MAX_FILENAME_BYTES = 700
 """Bytes of a filename in UTF-8: the manifest of an upload with the longest ones fits into an item."""
 
+_MAX_PATH_CHARACTERS = 4_096
+"""Characters of a path that are looked at, as many as Linux allows: each takes a function call."""
+
 MAX_JOB_NAME = 100
 
 MAX_LABEL = 200
@@ -94,7 +97,7 @@ def clean_filename(raw: str) -> str:
 
     The client has the same function (`client/fleetsight_client/names.py`); a test compares them.
     """
-    parts = [printable(part) for part in raw.replace("\\", "/").split("/")]
+    parts = [printable(part) for part in raw[-_MAX_PATH_CHARACTERS:].replace("\\", "/").split("/")]
     if not parts[-1]:
         return "unnamed"
     if parts[0] == "" or ".." in parts or (len(parts) > 1 and _DRIVE.fullmatch(parts[0])):

@@ -5,6 +5,7 @@ The models also describe the parameters in the OpenAPI document.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -24,8 +25,11 @@ MAX_PAGE = 1_000
 
 MAX_JOBS = 200
 
-_ESCAPES = re.compile(r"(\\\\|\\u(?i:d[89ab][0-9a-f]{2})\\u(?i:d[c-f][0-9a-f]{2}))|\\u(?i:d[89a-f][0-9a-f]{2})")
-"""Escapes of a backslash and of a surrogate pair, and of half a pair, which is no character (RFC 8259, 8.2)."""
+_HALVES = re.compile(
+    r"((?:[^\\]|\\[^u]|\\u(?!(?i:d[89a-f][0-9a-f]{2}))|\\u(?i:d[89ab][0-9a-f]{2})\\u(?i:d[c-f][0-9a-f]{2}))++)"
+    r"|\\u(?i:d[89a-f][0-9a-f]{2})"
+)
+"""As much text as is valid, or the escape of half a surrogate pair, which is no character (RFC 8259, 8.2)."""
 
 Cursor = Annotated[str, Field(pattern=ULID_PATTERN)]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
@@ -210,7 +214,7 @@ def json_text(body: bytes) -> str:
     byte of a filename: a filename in ISO 8859-1 costs only its own characters.
     """
     text = body.decode(json.detect_encoding(body), "replace")
-    return _ESCAPES.sub(lambda found: found[1] or r"\ufffd", text) if r"\u" in text else text
+    return _HALVES.sub(lambda found: found[1] or r"\ufffd", text) if r"\u" in text else text
 
 
 def idempotency_key() -> str | None:
@@ -234,9 +238,9 @@ def _reject_repeated_names(body: str) -> None:
     """Raise ValueError if a JSON object has a name twice: parsers differ in which of the values they use."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise ValueError(f"{repeated[0]}: is there {names.count(repeated[0])} times")
+        [(name, times)] = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
+        if times > 1:
+            raise ValueError(f"{name}: is there {times} times")
         return dict(pairs)
 
     json.loads(body, object_pairs_hook=unique, parse_int=str, parse_float=str)

@@ -2,7 +2,8 @@
 
 Each request counts, except those for static files and health: for its user, or else for its address. The sender is
 identified before the request is counted, so a flood from an address, also one of invalid tokens, does not stop the
-address's signed-in users. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
+address's signed-in users. A body counts before it is read, and also if it is refused: each MiB as one more request,
+up to a tenth of the limit. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
 account's owner out:
 
 - a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
@@ -61,6 +62,9 @@ _log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 1.0
 """Seconds that a request waits for its count."""
+
+COUNTED_BYTES = 2**20
+"""Bytes of a body that count as one request more: reading and checking them takes about as long as a request."""
 
 CONNECTIONS = 16
 
@@ -134,8 +138,8 @@ class RateCounter:
     _paused_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def hit(self, kind: Kind, caller: str, limit: int) -> int:
-        """Count one; return 0 if the caller is within the limit, else the seconds to wait. A limit of 0 is none.
+    def hit(self, kind: Kind, caller: str, limit: int, amount: int = 1) -> int:
+        """Count `amount`; return 0 if the caller is within the limit, else the seconds to wait. A limit of 0 is none.
 
         A caller who is known to be over the limit is not counted any more, so a flood costs the table nothing.
         """
@@ -148,7 +152,7 @@ class RateCounter:
         if self._is_paused(now):
             return 0
         try:
-            hits, end = self.counts.add(key, seconds, 1)
+            hits, end = self.counts.add(key, seconds, amount)
         except (BotoCoreError, ClientError) as error:
             self._pause(now, error)
             return 0
@@ -193,6 +197,7 @@ class RateLimiter:
     Attributes:
         is_enabled: whether there are limits: not for the one user of a page that only this machine can reach.
         requests: of a caller in a minute; 0 is no limit, as in the next two.
+        max_image_bytes: for which a body of unknown length counts.
         attempts: to sign in and similar, of an address in a minute.
         attempts_per_account: to sign in and similar, of an account in a minute.
     """
@@ -202,6 +207,7 @@ class RateLimiter:
         self.is_enabled = auth.mode != "none" or auth.open
         self.requests, self.attempts = limits.requests_per_minute, limits.sign_in_attempts_per_minute
         self.attempts_per_account = (self.attempts + 1) // 2
+        self.max_image_bytes = backend.config.web.max_image_bytes
         self._backend = backend
         self._lock = threading.Lock()
 
@@ -262,7 +268,10 @@ def _count_request() -> None:
         return
     if route.attempt is not None and request.method == "POST":
         _count_attempt(route, route.attempt)
-    _count("request", _caller(), current_limiter().requests)
+    limiter = current_limiter()
+    # Only a client without nginx in between sends a body of unknown length.
+    length = limiter.max_image_bytes if "Transfer-Encoding" in request.headers else request.content_length or 0
+    _count("request", _caller(), limiter.requests, 1 + min(length // COUNTED_BYTES, limiter.requests // 10))
 
 
 def _count_attempt(route: Route, attempt: Attempt) -> None:
@@ -285,11 +294,12 @@ def _count_attempt(route: Route, attempt: Attempt) -> None:
         _record("attempt", account, limiter.attempts_per_account)
 
 
-def _count(kind: Kind, caller: str, limit: int) -> None:
-    if seconds := current_limiter().counter.hit(kind, caller, limit):
+def _count(kind: Kind, caller: str, limit: int, amount: int = 1) -> None:
+    if seconds := current_limiter().counter.hit(kind, caller, limit, amount):
+        each = "requests, or MB of them," if kind == "request" else f"{kind}s"
+        window = "an hour" if kind == "code" else "a minute"
         raise TooManyRequests(
-            f"more than {limit:,} {kind}s came in {'an hour' if kind == 'code' else 'a minute'}; "
-            f"wait for {seconds} s, then send fewer requests",
+            f"more than {limit:,} {each} came in {window}; wait for {seconds} s, then send fewer",
             retry_after=seconds,
         )
     if kind != "request":

@@ -29,6 +29,13 @@ CHUNK_BYTES = 128 * 1024
 MAX_BUFFER_BYTES = 512 * 1024
 """Maximum bytes that wait for the end of a part's header; also bounds a form without such an end."""
 
+MAX_HEADER_BYTES = 16 * 1024
+"""Maximum bytes of the header of a part. A byte of a header takes 300 times as long as one of a file: werkzeug parses
+headers in Python."""
+
+SPARE_HEADER_BYTES, HEADER_BYTES_OF_A_PART = 512 * 1024, 256
+"""Maximum bytes of the headers of all parts: so many, and so many more for each part that has come."""
+
 MAX_FIELD_BYTES = 8 * 1024
 SPARE_PARTS = 20
 """Fields that a form may have in addition to its files."""
@@ -42,7 +49,7 @@ _DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 """Content-Transfer-Encodings of a part that change its bytes; RFC 7578, 4.7 asks clients to use none."""
 
-_BACKSLASH = re.compile(rb'\\(["\\]?)')
+_LONE_BACKSLASH = re.compile(rb'(?<!\\)(?:\\\\)*+\\(?!["\\])')
 _LINE_ENDS = re.compile("%0[AD]")
 """Line ends in a name, as browsers send them: https://html.spec.whatwg.org/#multipart-form-data."""
 
@@ -80,7 +87,8 @@ def read_parts(read: Read, boundary: str, *, max_files: int, max_file_bytes: int
     """Yield the parts of a form as they arrive, except file inputs that were left empty.
 
     Raises:
-        BadRequest: the form is malformed or ends early, or a part without a filename has binary data.
+        BadRequest: the form is malformed or ends early, or a part has a header that is too long, or binary data
+            without a filename.
         RequestEntityTooLarge: it has more than `max_files` files or is larger than the body may be.
     """
     decoder = _FormDecoder(boundary.encode(), MAX_BUFFER_BYTES, max_parts=max_files + MAX_EMPTY_INPUTS)
@@ -122,10 +130,19 @@ class _FormDecoder(MultipartDecoder):
     def __init__(self, boundary: bytes, max_form_memory_size: int, *, max_parts: int) -> None:
         super().__init__(boundary, max_form_memory_size, max_parts=max_parts)
         self.boundary_re: Any = _BoundarySearch(self.boundary_re, b"--" + boundary)
+        self._header_bytes_left = SPARE_HEADER_BYTES
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        if len(data) > MAX_HEADER_BYTES:
+            raise BadRequest(
+                f"the header of a part of the form has {len(data)} bytes, and {MAX_HEADER_BYTES} are allowed: "
+                "give the file a shorter name"
+            )
+        self._header_bytes_left += HEADER_BYTES_OF_A_PART - len(data)
+        if self._header_bytes_left < 0:
+            raise RequestEntityTooLarge("the names of the files are too long in all")
         # A backslash that is not before \ or " is itself; werkzeug would drop it, as RFC 9110, 5.6.4 says.
-        whole = _BACKSLASH.sub(lambda found: found[0] if found[1] else rb"\\", bytes(data))
+        whole = _LONE_BACKSLASH.sub(rb"\g<0>\\", bytes(data))
         return super()._parse_headers(whole.decode(errors="replace").encode())
 
 

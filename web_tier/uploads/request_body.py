@@ -32,6 +32,8 @@ _JSON_COPIES = 3
 
 _BASE64_GROWTH = 4 / 3
 _SPARE_BYTES = 64 * 1024
+_SPARE_LINES, _MIN_LINE_CHARACTERS = 100, 32
+"""Lines that base64 may have, beside one for so many characters on average: each takes memory of its own."""
 _POSITIONS = re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*", re.ASCII)
 _STANDARD_ALPHABET = str.maketrans("-_ ", "+/+")
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
@@ -186,7 +188,10 @@ def decoded(text: str) -> bytes:
         UnprocessableEntity: the text is not base64.
     """
     prefix = _DATA_URL.match(text)
-    lines = text[prefix.end() if prefix else 0 :].splitlines()
+    text = text[prefix.end() if prefix else 0 :].replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > _SPARE_LINES + len(text) // _MIN_LINE_CHARACTERS:
+        raise UnprocessableEntity("data has lines of a few characters; send it in lines of 64 or more, or in one")
+    lines = text.split("\n")
     digits = "".join(line.strip() for line in lines).translate(_STANDARD_ALPHABET).rstrip("=")
     try:
         return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)

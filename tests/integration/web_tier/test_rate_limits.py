@@ -75,6 +75,21 @@ def test_users_at_one_address_have_their_own_limit_and_each_has_it_at_every_addr
     assert statuses(site.anonymous(), "/api/v1/jobs", 4, headers=token) == [200, 200, 200, 429]
 
 
+@pytest.mark.usefixtures("provisioned")
+def test_row_80_a_body_counts_by_its_size_also_if_it_is_refused(make_site: SignInSiteMaker) -> None:
+    site = make_site(requests_per_minute=100)
+    token, body = site.with_token("ann", "classify"), b"--b\r\nX: " + b"\\" * 3 * 2**20
+    kind = {"content_type": "multipart/form-data; boundary=b", "headers": token, "environ_base": HERE}
+    tries = [site.anonymous().post("/api/v1/classify", data=body, **kind).status_code for _ in range(26)]
+    assert tries == [413] * 25 + [429]
+
+
+def test_a_body_of_any_size_counts_for_a_tenth_of_the_limit_at_most(make_site: SignInSiteMaker) -> None:
+    anonymous, huge = make_site(requests_per_minute=20).anonymous(), {"CONTENT_LENGTH": str(2**40)}
+    assert statuses(anonymous, "/api/v1", 1, HERE | huge) == [200]
+    assert statuses(anonymous, "/api/v1", 18) == [200] * 17 + [429]
+
+
 def test_a_rejection_is_a_problem_with_the_time_to_retry(make_site: SignInSiteMaker) -> None:
     anonymous = make_site().anonymous()
     statuses(anonymous, "/api/v1", 3)

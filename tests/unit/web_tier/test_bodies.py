@@ -3,16 +3,21 @@
 import base64
 import quopri
 import socket
+import sys
 import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
+from itertools import repeat
+from unittest.mock import Mock
 
 import pytest
-from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData
-from gunicorn.http.unreader import SocketUnreader
+from gunicorn.http.unreader import IterUnreader, SocketUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 from werkzeug.sansio.multipart import MultipartDecoder
 
 from fleetsight_client.names import shown_name
@@ -20,17 +25,19 @@ from tests.support import fixtures
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
+from web_tier.http.parsing import json_text
 from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
 from web_tier.uploads.multipart import (
     CHUNK_BYTES,
     MAX_BUFFER_BYTES,
+    MAX_HEADER_BYTES,
     SPARE_PARTS,
     FormField,
     Upload,
     _FormDecoder,
     read_parts,
 )
-from web_tier.uploads.request_body import positioned_files
+from web_tier.uploads.request_body import decoded, positioned_files
 
 BOUNDARY = "the-boundary"
 
@@ -185,6 +192,53 @@ def test_a_form_that_goes_on_and_on_is_cut_off_before_it_fills_the_memory(start:
     assert client.sent <= MAX_BUFFER_BYTES + (SPARE_PARTS + 5) * CHUNK_BYTES
 
 
+def steps_of(parse: Callable[[], object]) -> int:
+    """Return how many functions the interpreter calls to parse a body, or to refuse it."""
+    calls, profiler = 0, sys.getprofile()
+
+    def count(_frame: object, event: str, _function: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        with suppress(HTTPException):
+            parse()
+    finally:
+        sys.setprofile(profiler)
+    return calls
+
+
+def form_of_headers(count: int, size: int) -> bytes:
+    return form(*[(f'name="f"; filename="{chr(92) * size}"', b"x")] * count)
+
+
+@pytest.mark.parametrize(
+    ("parse", "body"),
+    [
+        (lambda body: read(body, max_files=1_000), form_of_headers(6, 240_000)),
+        (lambda body: read(body, max_files=1_000), form_of_headers(300, MAX_HEADER_BYTES - 200)),
+        (json_text, rb"\u0041" + rb"\\" * 500_000),
+        (lambda body: decoded(body.decode()), b"Q\n" * 400_000),
+        (lambda body: clean_filename(body.decode()), b"a/" * 500_000),
+    ],
+    ids=["long headers", "many headers", "escapes", "short lines", "name"],
+)
+def test_row_80_no_byte_of_a_body_takes_many_steps(parse: Callable[[bytes], object], body: bytes) -> None:
+    assert steps_of(lambda: parse(body)) < 0.4 * len(body)
+
+
+def test_a_part_with_a_long_header_is_refused_with_what_to_do() -> None:
+    with pytest.raises(BadRequest, match="give the file a shorter name"):
+        read(form_of_headers(1, MAX_HEADER_BYTES))
+    assert len(read(form_of_headers(1, MAX_HEADER_BYTES - 200))) == 1
+
+
+def test_a_form_of_a_thousand_files_with_the_longest_names_is_read() -> None:
+    body = form(*[(f'name="images"; filename="{number:0700}"', b"x") for number in range(1_000)])
+    assert len(read(body, max_files=1_000)) == 1_000
+
+
 def test_a_field_that_is_too_long_is_dropped_and_not_kept() -> None:
     assert read(form(('name="name"', b"x" * 2**20))) == [FormField("name", "")]
 
@@ -337,6 +391,15 @@ def test_a_client_that_never_fills_a_read_times_out(connection: socket.socket) -
 
     with pytest.raises(RequestTimeout):
         TimeoutStream(Blocked(), connection, read_seconds=0.05).read(10)
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused(connection: socket.socket) -> None:
+    chunks = IterUnreader(repeat(b"1\r\nx\r\n" * 1_000))
+    head = Mock(limit_request_field_size=8_190, max_buffer_headers=32_768)
+    body = TimeoutStream(Body(ChunkedReader(head, chunks)), connection)
+    with pytest.raises(BadRequest, match="chunks of a few bytes"):
+        while body.read(65_536):
+            pass
 
 
 def test_only_the_wait_for_the_client_counts(connection: socket.socket) -> None:
