@@ -1,4 +1,4 @@
-"""Servers for tests: a Flask application or a metadata service (IMDSv2) in a thread, and gunicorn workers."""
+"""Servers for tests: a Flask application or a metadata service (IMDSv2) in a thread."""
 
 import json
 import threading
@@ -8,11 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any, Self
 
 from flask import Flask
-from gunicorn import util
 from werkzeug.serving import make_server
 
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from web_tier.http.slow_clients import BoundedThreadWorker
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def served(app: Flask) -> AbstractContextManager[str]:
@@ -148,21 +146,3 @@ class _Handler(QuietHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
-
-
-class HurriedWorker(BoundedThreadWorker):
-    """As in production, with limits that a test can wait for."""
-
-    head_seconds = 1.0
-    answer_seconds = 1.0
-    unread_seconds = 1.0
-
-
-class LingeringWorker(BoundedThreadWorker):
-    """As in production, but for a client that does not close its end it waits longer than any test does."""
-
-    def init_process(self) -> None:
-        """Change gunicorn's own limit of two seconds for all callers."""
-        _, max_bytes = util.close_graceful.__defaults__
-        util.close_graceful.__defaults__ = (NEVER_SECONDS, max_bytes)
-        super().init_process()

@@ -24,6 +24,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -231,7 +232,7 @@ class Middleware:
     ) -> None:
         self._metrics, self._namespace, self._spans = metrics, namespace, spans
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
-        self._origins = web.cors_origins
+        self._origins, self._max_drained_bytes = web.cors_origins, web.max_request_bytes
 
     def install(self, app: Flask) -> None:
         """Check each request to `app` before all others do, and complete and log each response after all others."""
@@ -249,16 +250,18 @@ class Middleware:
             new_traceparent(is_sampled=is_sampled) if g.parent is None else child_of(g.parent, is_sampled=is_sampled)
         )
         set_traceparent(g.traceparent)
+        g.body = None
+        if request.content_length or "Transfer-Encoding" in headers:
+            g.body = bound_body(request.environ)
         claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
         if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
             name = (claimed or host)[:_MAX_SHOWN]
             raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")
-        if request.content_length or "Transfer-Encoding" in headers:
-            bound_body(request.environ)
-            if (coding := headers.get("Content-Encoding", "").strip().lower()) not in {"", "identity"}:
-                raise UnsupportedMediaType(
-                    f"the body is compressed ({coding[:_MAX_SHOWN]}): send it as it is, without Content-Encoding"
-                )
+        coding = headers.get("Content-Encoding", "").strip().lower()
+        if coding not in {"", "identity"} and (request.content_length or "Transfer-Encoding" in headers):
+            raise UnsupportedMediaType(
+                f"the body is compressed ({coding[:_MAX_SHOWN]}): send it as it is, without Content-Encoding"
+            )
         origin = headers.get("Origin")
         if origin is not None and self._allows(origin):
             is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
@@ -272,6 +275,8 @@ class Middleware:
     def _complete_response(self, response: Response) -> Response:
         """Add the headers for browsers and allowed origins, and the request's ids; write the line of the log."""
         headers = response.headers
+        if g.body is not None:
+            response.call_on_close(partial(g.body.drain, self._max_drained_bytes))
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
         if request.is_secure:

@@ -16,7 +16,7 @@ import time
 from collections import Counter, deque
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from typing import IO, Any, Final
 
@@ -34,7 +34,7 @@ from core.tracing import new_traceparent, trace_id
 from services.clock import CLOCK, Clock
 from web_tier.http.rate_limits import network_of
 
-HEAD_SECONDS: Final = 10.0
+HEAD_SECONDS = 10.0
 """Seconds that the head of a request may take, as in nginx."""
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -46,13 +46,15 @@ WAITING_OF_ONE_ADDRESS: Final = 0.5
 LEFT_THREADS: Final = 1 / 8
 """Share of the threads of a process that one address leaves to others: slow bodies and answers hold theirs."""
 
-ANSWER_SECONDS: Final = 60.0
+ANSWER_SECONDS = 60.0
 """Seconds that a client may take to receive a piece of its response."""
 
-UNREAD_SECONDS: Final = 5.0
+LINGER_SECONDS = 5.0
+"""Seconds for which the rest of a body is received and dropped after its response."""
+
 MAX_UNREAD_BYTES: Final = 64 * 1024
-"""Time and size within which the rest of a body may come that was answered unread. If more is unread, the response
-says that the connection is closed."""
+"""Bytes of a body that may be unread when its response begins. If there are more, the response says that the
+connection is closed."""
 
 STALL_SECONDS: Final = 20.0
 """Seconds without a byte after which a body is given up."""
@@ -118,10 +120,6 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
     many as it may have, it is in `_queued` until one of them ends.
     """
 
-    head_seconds = HEAD_SECONDS
-    answer_seconds = ANSWER_SECONDS
-    unread_seconds = UNREAD_SECONDS
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._begun: dict[_Connection, None] = {}
@@ -177,7 +175,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self.keepalived_conns.remove(conn)
             self._begun[conn] = None
             conn.since = time.monotonic()
-            conn.timeout = conn.since + self.head_seconds
+            conn.timeout = conn.since + HEAD_SECONDS
         conn.head += received
         if conn.has_whole_head():
             self._forget(conn)
@@ -251,32 +249,19 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: _Connection) -> Any:
         """Answer a request after its head has been read; return whether its connection may be used again."""
-        conn.sock.settimeout(self.answer_seconds)
+        conn.sock.settimeout(ANSWER_SECONDS)
         # `TimeoutStream` sends 100 when the body is first read. So a request that is refused by its head gets none,
         # and its client may send the body or leave it out: the next request has no known start.
         expects_continue, req._expected_100_continue = req._expected_100_continue, False
         max_unread, should_close = 0 if expects_continue else MAX_UNREAD_BYTES, req.should_close
         # gunicorn calls it before it sends the head of the response, and once more after the response.
-        req.should_close = lambda: should_close() or _unread_bytes(req.body) > max_unread
+        req.should_close = cache(lambda: should_close() or _unread_bytes(req.body) > max_unread)
         try:
             is_kept = super().handle_request(req, conn)
         except TimeoutError as error:
             self.log.info("a response was cut off because its client did not receive it: %s", error)
             return False
-        return is_kept and self._drop_unread(req.body, conn.sock)
-
-    def _drop_unread(self, body: Any, connection: socket.socket) -> bool:
-        """Read what the application left of a body; return whether it has ended, so that a request may follow.
-
-        gunicorn would wait for the end of its first 1,024 bytes as long as the client sends a byte every 5 s.
-        """
-        deadline = time.monotonic() + self.unread_seconds
-        with suppress(HTTPException):
-            while _unread_bytes(body) and (left := deadline - time.monotonic()) > 0:
-                connection.settimeout(left)
-                if not TimeoutStream(body, connection, read_seconds=left).read(MAX_UNREAD_BYTES):
-                    break
-        return not _unread_bytes(body)
+        return is_kept and not _unread_bytes(req.body)
 
     def murder_keepalived(self, force: bool = False) -> None:
         """Disconnect clients that were idle for too long, or all; the main loop calls this at least once a second."""
@@ -288,9 +273,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
         """Disconnect clients that take too long to send a head; the main loop calls this at least once a second."""
         now = time.monotonic()
         for conn in [conn for conn in self._begun if conn.timeout <= now]:
-            reason = (
-                f"the head of the request had {len(conn.head)} bytes after {self.head_seconds:g} s; send it again"
-            )
+            reason = f"the head of the request had {len(conn.head)} bytes after {HEAD_SECONDS:g} s; send it again"
             self._disconnect(conn, self._refusal(HTTPStatus.REQUEST_TIMEOUT, reason))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
@@ -400,6 +383,26 @@ class TimeoutStream:
             raise BadRequest(f"the body ended after {self._bytes} of {self._length} bytes; send it again")
         return count
 
+    def drain(self, max_bytes: int) -> None:
+        """Receive and drop what was not read of a body that has its response, up to `max_bytes` of it.
+
+        A connection that is closed with unread bytes is reset. Then a client that sends all of its body before it
+        reads anything finds no response (RFC 9112, 9.6). A client that awaits a response 100 sends no body.
+        """
+        if self._expects_continue or getattr(self._stream, "failed", False) or not _unread_bytes(self._stream):
+            return
+        watchdog = threading.Timer(LINGER_SECONDS, self._disconnect)
+        watchdog.daemon = True
+        watchdog.start()
+        room = bytearray(READ_BYTES)
+        try:
+            while self._bytes < max_bytes and self.readinto(room):
+                pass
+        except (HTTPException, OSError):
+            return
+        finally:
+            watchdog.cancel()
+
     def _receive_into(self, room: bytearray, reader: LengthReader) -> int:
         """Read of a body of known length; gunicorn copies all that has arrived beyond the read at each read."""
         begun = reader.unreader.take_buffered()  # what came with the head
@@ -466,12 +469,14 @@ class TimeoutStream:
             self._connection.shutdown(socket.SHUT_RD)
 
 
-def bound_body(environ: dict[str, Any]) -> None:
-    """Refuse this request's body if it is slow or incomplete; needs the connection, which gunicorn exposes."""
+def bound_body(environ: dict[str, Any]) -> TimeoutStream | None:
+    """Refuse this request's body if it is slow or incomplete; return it, or None if its connection is not exposed."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALL_SECONDS)
         stream, length = environ["wsgi.input"], get_content_length(environ)
         expects = (environ.get("SERVER_PROTOCOL"), environ.get("HTTP_EXPECT", "").lower())
         is_expected = expects == ("HTTP/1.1", "100-continue")
-        environ["wsgi.input"] = TimeoutStream(stream, connection, length, expects_continue=is_expected)
+        environ["wsgi.input"] = body = TimeoutStream(stream, connection, length, expects_continue=is_expected)
+        return body
+    return None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -20,29 +21,47 @@ from services.clients import Clients
 from tests.conftest import config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import picture
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.problems import Problem
 
 pytestmark = pytest.mark.processes
 
 THREADS = 8
 CONNECTIONS = 100
+MAX_BYTES = 50_000_000
+
+
+HURRIED = """
+from web_tier.http import slow_clients
+slow_clients.HEAD_SECONDS = slow_clients.ANSWER_SECONDS = slow_clients.LINGER_SECONDS = 1.0
+from web_tier.gunicorn import *
+"""
+"""The configuration of production, with bounds that a test can wait for."""
+
+LINGERING = f"""
+from gunicorn import util
+util.close_graceful.__defaults__ = ({NEVER_SECONDS}, *util.close_graceful.__defaults__[1:])
+from web_tier.gunicorn import *
+"""
+"""The configuration of production, but gunicorn waits longer for a client to close its end than any test does."""
 
 
 @contextmanager
-def one_process(cloud: LocalCloud, clients: Clients, folder: Path, worker: str) -> Iterator[WebTier]:
-    """Run a web tier of one process with few threads; `worker` is a class of `tests.support.servers`."""
-    config = config_of(cloud, new_id().lower(), web={"port": free_port(), "processes": 1, "threads": THREADS})
+def one_process(cloud: LocalCloud, clients: Clients, folder: Path, configuration: str) -> Iterator[WebTier]:
+    """Run a web tier of one process with few threads, with a configuration of gunicorn."""
+    web = {"port": free_port(), "processes": 1, "threads": THREADS, "max_request_bytes": MAX_BYTES}
+    config = config_of(cloud, new_id().lower(), web=web)
     provision(clients, config)
-    bounds = ["--worker-connections", str(CONNECTIONS)]
-    with serving(config, folder, "-k", f"tests.support.servers.{worker}", *bounds) as web:
-        yield web
+    (folder / "configuration.py").write_text(configuration)
+    bounds = ["-c", str(folder / "configuration.py"), "--worker-connections", str(CONNECTIONS)]
+    with serving(config, folder, *bounds) as web_tier:
+        yield web_tier
 
 
 @pytest.fixture(scope="module")
 def hurried(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
     """A web tier whose bounds are short; one for all tests, which it must survive."""
-    with one_process(cloud, clients, tmp_path_factory.mktemp("web"), "HurriedWorker") as web:
+    with one_process(cloud, clients, tmp_path_factory.mktemp("web"), HURRIED) as web:
         yield web
 
 
@@ -205,7 +224,7 @@ def test_a_body_that_breaks_off_is_not_taken_for_a_short_one(
 @pytest.fixture
 def lingering(cloud: LocalCloud, clients: Clients, tmp_path: Path) -> Iterator[WebTier]:
     """A web tier of one process that waits for ever for a client to close its end of a connection."""
-    with one_process(cloud, clients, tmp_path, "LingeringWorker") as web:
+    with one_process(cloud, clients, tmp_path, LINGERING) as web:
         yield web
 
 
@@ -311,6 +330,27 @@ def test_after_an_error_the_connection_is_closed_as_it_says_or_takes_the_next_re
             url = f"{hurried.url}{path}"
             assert session.request(method, url, headers=headers, data=b"x" * size).status_code == status
             assert session.post(f"{hurried.url}/api/v1/jobs", json={}).status_code == 201
+
+
+@pytest.mark.parametrize("status", sorted(ERRORS.keys() - {422}))
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
+def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(
+    hurried: WebTier, status: int, is_chunked: bool
+) -> None:
+    method, path, headers = ERRORS[status]
+    body = repeat(b"x" * 100_000, 400) if is_chunked else b"x" * 40_000_000
+    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=DEADLINE_SECONDS)) as client:
+        client.request(method, path, body, headers)
+        assert client.getresponse().status == status
+
+
+def test_a_refused_body_without_an_end_is_received_up_to_a_bound(hurried: WebTier) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 2**50
+    sent = 0
+    with connect(hurried, head) as client, pytest.raises(ConnectionError):
+        while sent < 20 * MAX_BYTES:
+            sent += client.send(b"x" * 1_000_000)
+    assert sent > MAX_BYTES
 
 
 def test_a_small_body_that_is_refused_leaves_its_connection_open(hurried: WebTier) -> None:
