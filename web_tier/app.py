@@ -38,6 +38,7 @@ from web_tier.features.sharing.pages import share_pages
 from web_tier.http.assets import WebApp
 from web_tier.http.backend import Backend, install_backend
 from web_tier.http.middleware import BehindProxy, Middleware, install_compression
+from web_tier.http.parsing import BoundedRequest
 from web_tier.http.problems import answer_problems
 from web_tier.http.rate_limits import install_rate_limiter
 from web_tier.pages.account import account_pages, visitor
@@ -118,7 +119,7 @@ def create_app(
         ConfigError: when the configuration is not valid, or the keys of sessions are missing.
     """
     app = WebApp(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = SMALL_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"], app.request_class = SMALL_BODY_BYTES, BoundedRequest
     config = config or load_config()
     backend = Backend(config, store, input_bucket, request_queue, inspect)
     install_backend(app, backend)

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import IO, Annotated, Any, Literal, TypeVar, cast
 
-from flask import Response, request
+from flask import Request, Response, request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import BadRequest, UnprocessableEntity
+from werkzeug.utils import cached_property
+from werkzeug.wsgi import LimitedStream
 
 from core.ids import ULID_PATTERN
 from web_tier.autoscaler.forecast import MAX_IMAGES
@@ -45,6 +47,34 @@ def _countable(time: datetime) -> datetime:
 _FIRST_TIME, _LAST_TIME = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 FinishBy = Annotated[AwareDatetime, AfterValidator(_countable)]
+
+
+class _BoundedBody(LimitedStream):
+    """A body that is refused if it is larger than allowed. Werkzeug would cut one of unknown length there."""
+
+    def readall(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RequestEntityTooLarge: it is larger than allowed.
+        """
+        data = super().readall()
+        if self.is_exhausted and self._stream.read(1):
+            self.on_exhausted()
+        return data
+
+
+class BoundedRequest(Request):
+    """A request whose body is never cut."""
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body, as Flask has it."""
+        body: Any = super().stream
+        # A server that does not end bodies itself, as gunicorn does, waits for more than the length.
+        if isinstance(body, LimitedStream) and "wsgi.input_terminated" in self.environ:
+            body = _BoundedBody(self.environ["wsgi.input"], body.limit, is_max=True)
+        return cast(IO[bytes], body)
 
 
 class Query(BaseModel):

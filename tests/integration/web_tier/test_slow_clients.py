@@ -344,6 +344,23 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(
         assert client.getresponse().status == status
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "size"),
+    [
+        ("/api/v1/classify", "image/jpeg", 30_000_000),
+        ("/fleet/limits", "application/x-www-form-urlencoded", 70_000),
+        ("/api/v1/fleet/pause", "application/json", 70_000),
+    ],
+)
+def test_a_body_of_unknown_length_that_is_too_large_is_refused_and_not_cut(
+    hurried: WebTier, path: str, kind: str, size: int
+) -> None:
+    body = picture() + bytes(size) if kind == "image/jpeg" else b'{"min": 1, "max": 1}' + b" " * size
+    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=DEADLINE_SECONDS)) as client:
+        client.request("POST", path, iter([body]), {"Content-Type": kind})
+        assert client.getresponse().status == 413
+
+
 def test_a_refused_body_without_an_end_is_received_up_to_a_bound(hurried: WebTier) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 2**50
     sent = 0
