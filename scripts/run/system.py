@@ -38,6 +38,9 @@ from services.errors import FleetsightError
 from web_tier.http.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
+WEB_TIER = ("gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
+"""The module and arguments of the web tier, as its unit on AWS has them."""
+
 READY_SECONDS = 300.0
 """Longest wait until a process answers. A first start compiles packages, which may take minutes on a busy machine."""
 RESTORE_SECONDS = 600.0
@@ -179,7 +182,7 @@ class System:
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         self._start("hypervisor", "-m", "localcloud", "hypervisor", *where)
         self._start("controller", "-m", "web_tier.controller")
-        self._start("web", "-m", "gunicorn", "-c", "python:web_tier.gunicorn", "web_tier.app:create_app()")
+        self._start("web", "-m", *WEB_TIER)
         self._await(self._page_answers, "the web tier", "web")
 
     def api(self) -> ApiClient:

@@ -20,7 +20,7 @@ from core.ids import new_id
 from core.jobs.store import JobStore
 from core.provision import provision
 from localcloud.launch import LocalCloud
-from scripts.run.system import free_port
+from scripts.run.system import WEB_TIER, free_port
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -113,7 +113,7 @@ def serving(config: Config, tmp_path: Path, *options: str) -> Iterator[WebTier]:
     """Run a web tier with `config`, on a free port, and `options` of gunicorn, while the context lasts."""
     port = config.web.port
     path, log = write_config(config, tmp_path / "config.yaml"), tmp_path / "web.log"
-    command = ("-m", "gunicorn", "-c", "python:web_tier.gunicorn", *options, "web_tier.app:create_app()")
+    command = ("-m", *WEB_TIER[:-1], *options, WEB_TIER[-1])
     process = ForkedPython(command, os.environ | {PATH_VARIABLE: str(path)}, log)
     try:
         web = WebTier(process, port, config, log)

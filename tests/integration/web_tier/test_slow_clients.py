@@ -1,7 +1,10 @@
 """Row 37, with real gunicorn: clients that trickle, that send too much, and that do not take their answer."""
 
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,13 +19,14 @@ import requests
 from core.ids import new_id
 from core.provision import provision
 from localcloud.launch import LocalCloud
-from scripts.run.system import free_port
+from scripts.run.system import WEB_TIER, free_port
 from services.clients import Clients
-from tests.conftest import config_of
+from tests.conftest import ROOT, config_of
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import picture
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.problems import Problem
+from web_tier.http.slow_clients import BoundedThreadWorker
 
 pytestmark = pytest.mark.processes
 
@@ -63,6 +67,16 @@ def hurried(cloud: LocalCloud, clients: Clients, tmp_path_factory: pytest.TempPa
     """A web tier whose bounds are short; one for all tests, which it must survive."""
     with one_process(cloud, clients, tmp_path_factory.mktemp("web"), HURRIED) as web:
         yield web
+
+
+def test_production_starts_the_worker_whose_bounds_are_tested_here() -> None:
+    unit = (ROOT / "ami/files/web/etc/systemd/system/fleetsight-web.service").read_text()
+    assert f"\nExecStart=/opt/fleetsight/venv/bin/{' '.join(WEB_TIER)}\n" in unit
+    command = [sys.executable, "-m", *WEB_TIER[:-1], "--print-config", WEB_TIER[-1]]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS)
+    settings = dict(re.findall(r"^(\w+) += (.*)$", shown.stdout, re.MULTILINE))
+    assert settings["worker_class"] == f"{BoundedThreadWorker.__module__}.{BoundedThreadWorker.__name__}"
+    assert int(settings["worker_connections"]) == int(settings["threads"]) + 1_000
 
 
 def connect(web: WebTier, sent: bytes = b"", address: str = "127.0.0.1") -> socket.socket:
