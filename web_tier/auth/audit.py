@@ -9,7 +9,8 @@ An event's id is a ULID, so events of a time span are found by the ids of its en
 
 A request that signs in or out, or changes what others rely on, is one event. Its route names it (`audit`), or its
 view. The web tier records an event when it has answered the request. It also logs each event, so an event that could
-not be stored is not lost. Without sign-in there are no users, and no trail.
+not be stored is not lost. Of the tokens that are refused to an address, the trail has the first one in each hour.
+Without sign-in there are no users, and no trail.
 """
 
 import json
@@ -30,6 +31,7 @@ from web_tier.auth.identity import known_identity
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.middleware import request_id
+from web_tier.http.rate_limits import is_first_refusal
 from web_tier.http.routes import Attempt, current_route
 
 RETENTION: Final = timedelta(days=90)
@@ -41,7 +43,7 @@ MAX_DETAIL_CHARACTERS: Final = 200
 _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
 
-SIGN_IN, FAILED_SIGN_IN = "sign-in", "failed sign-in"
+SIGN_IN, FAILED_SIGN_IN, REFUSED_TOKEN = "sign-in", "failed sign-in", "refused token"
 PASSWORD_CHANGED, PASSWORD_RESET, ACCOUNT_DELETED = "password changed", "password reset", "account deleted"
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
 SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
@@ -176,6 +178,8 @@ def _record(response: Response) -> Response:
         details = json.dumps(dict(event.details), sort_keys=True)
         extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
         logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
+        if event.action == REFUSED_TOKEN and not is_first_refusal():
+            return response
         try:
             current_trail().record(event)
         except CLOUD_ERRORS as error:
@@ -186,10 +190,10 @@ def _record(response: Response) -> Response:
 def _event(status: int) -> AuditEvent | None:
     """Return the event of the current request, which is answered with `status`, or None if it is none."""
     route, identity = current_route(), known_identity()
-    if request.method not in {"POST", "PUT", "DELETE"}:
-        return None
     if "audit_event" in g:
         action, user = g.audit_event
+    elif request.method not in {"POST", "PUT", "DELETE"}:
+        return None
     elif status == 401 and route.attempt is Attempt.PASSWORD and route.right is Right.PUBLIC:
         action, user = FAILED_SIGN_IN, ""  # the sender has proven nothing
         audit_details(account=normalise_email(request.form.get("email", "")) or "")

@@ -28,6 +28,7 @@ from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from services.users import Account
+from web_tier.auth.audit import REFUSED_TOKEN, audit_as, audit_details
 from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthContext, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
@@ -40,7 +41,7 @@ from web_tier.auth.identity import (
     set_session,
 )
 from web_tier.auth.permissions import Right, lacks_second_factor
-from web_tier.http.middleware import SAFE_METHODS, is_cross_site, is_for_programs, request_id
+from web_tier.http.middleware import SAFE_METHODS, is_cross_site, is_for_programs
 from web_tier.http.routes import current_route
 
 MAX_HEADER_CHARACTERS: Final = 8_192
@@ -146,7 +147,8 @@ def _guard() -> ResponseReturnValue | None:
             raise NotFound
         return None
     if g.credentials_error is not None:
-        _log.info("credentials were refused: %s", g.credentials_error, extra={"request_id": request_id()})
+        audit_as(REFUSED_TOKEN, "")
+        audit_details(reason=g.credentials_error)
         raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()
     right = route.right

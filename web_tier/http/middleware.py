@@ -295,7 +295,8 @@ class Middleware:
         self._metrics.count_request(request.method, path, response.status_code, seconds)
         if self._spans.wants(g.traceparent):
             self._spans.export(request_span(path, response.status_code, seconds))
-        level = logging.DEBUG if route.is_quiet else logging.INFO
+        is_refusal = HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+        level = logging.DEBUG if route.is_quiet and not is_refusal else logging.INFO
         errors: dict[str, object] = {}
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.WARNING  # which every configuration writes: CloudWatch makes a metric of it
@@ -312,6 +313,7 @@ class Middleware:
                 "request_id": request_id(),
             }
             | ({"user": identity.owner} if identity and not identity.is_local else {})
+            | ({"address": request.remote_addr} if is_refusal else {})
             | errors,
         )
         return response

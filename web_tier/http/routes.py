@@ -46,7 +46,7 @@ class Route(Rule):
         audit: the action of a request that succeeds in the audit trail; None if it is no event.
         attempt: what its form attempts; None for a route without such a limit.
         is_counted: whether its requests count for the rate limits.
-        is_quiet: whether its requests are logged at level DEBUG only.
+        is_quiet: whether its requests are logged at level DEBUG, unless they are refused.
         is_authenticated: whether the sender is identified; False where every sender gets the same answer.
         is_automatic: whether open pages send its requests by themselves, so that they keep no session alive.
         checks_csrf: whether its function calls `check_csrf`, since it reads the form as it arrives.

@@ -186,7 +186,9 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             self._serve_next(conn.network)
         elif len(conn.head) > MAX_HEAD_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            self._disconnect(conn, self._refusal(status, f"the head of the request exceeds {MAX_HEAD_BYTES} bytes"))
+            self._disconnect(
+                conn, self._refusal(status, f"the head of the request exceeds {MAX_HEAD_BYTES} bytes", conn.client)
+            )
 
     def _serve_next(self, network: str) -> None:
         """Give the next connection of an address a thread, unless there is none or the address has enough threads."""
@@ -274,7 +276,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
         now = time.monotonic()
         for conn in [conn for conn in self._begun if conn.timeout <= now]:
             reason = f"the head of the request had {len(conn.head)} bytes after {HEAD_SECONDS:g} s; send it again"
-            self._disconnect(conn, self._refusal(HTTPStatus.REQUEST_TIMEOUT, reason))
+            self._disconnect(conn, self._refusal(HTTPStatus.REQUEST_TIMEOUT, reason, conn.client))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer a head that is not valid HTTP with a problem; gunicorn would send a page."""
@@ -283,12 +285,12 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]
             return
         status = _STATUS_OF.get(type(exc), HTTPStatus.BAD_REQUEST)
         with suppress(OSError):
-            client.sendall(self._refusal(status, f"the head of the request is not accepted: {str(exc)[:200]}"))
+            client.sendall(self._refusal(status, f"the head of the request is not accepted: {str(exc)[:200]}", addr))
 
-    def _refusal(self, status: HTTPStatus, detail: str) -> bytes:
+    def _refusal(self, status: HTTPStatus, detail: str, client: Any) -> bytes:
         """Return the problem JSON (RFC 9457) for a request that reaches no application, and log it."""
         name, ids = HTTP_STATUS_CODES[status], {"request_id": new_id(), "trace_id": trace_id(new_traceparent())}
-        self.log.info("%s", detail, extra=ids)
+        self.log.info("%s", detail, extra=ids | {"address": client[0]})
         problem = {"type": "about:blank", "title": name, "status": status, "detail": detail} | ids
         body = json.dumps(problem | {"code": problem_code(name)})
         return (

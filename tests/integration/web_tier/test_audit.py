@@ -36,7 +36,7 @@ OF_SECOND_FACTORS = {
     "second factor off",
     "second factor on",
 }
-BY_VIEWS = OF_SECOND_FACTORS | {"sign-in", "failed sign-in", "password changed", "password reset"}
+BY_VIEWS = OF_SECOND_FACTORS | {"sign-in", "failed sign-in", "refused token", "password changed", "password reset"}
 """Actions that no route declares: views record them."""
 INSTANCE = "i-0123456789abcdef0"
 
@@ -241,7 +241,10 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     for each, (_, details) in zip(found, done, strict=True):
         assert details.items() <= each.details.items()
     by_routes = {route.audit for route in all_routes(site.app) if route.audit is not None}
-    assert {each.action for each in found} == by_routes | BY_VIEWS - OF_SECOND_FACTORS - {"password reset"}
+    assert {each.action for each in found} == by_routes | BY_VIEWS - OF_SECOND_FACTORS - {
+        "password reset",
+        "refused token",
+    }
     assert {each.user for each in found} == {"", "ann@example.org", "ops@example.org"}
     assert {each.address for each in found} == {"127.0.0.1"}
     assert all(each.request_id for each in found)
@@ -249,6 +252,53 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     resume = FleetStore(store.table).commands().resume
     assert resume is not None
     assert resume.by == "ops@example.org", "the controller names the operator, too"
+
+
+WRONG = {"Authorization": f"Bearer fst_{'x' * 43}"}
+
+
+def test_a_refused_token_is_logged_and_the_first_of_an_address_is_an_event(
+    site: SignInSite, trail: AuditTrail, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for address in ("203.0.113.1",) * 3 + ("203.0.113.2",):
+        where = {"REMOTE_ADDR": address}
+        assert site.anonymous().get("/api/v1/jobs", headers=WRONG, environ_base=where).status_code == 401
+    found = trail.find(limit=10).events
+    assert [(each.action, each.user, each.address) for each in found] == [
+        ("refused token", "", "203.0.113.2"),
+        ("refused token", "", "203.0.113.1"),
+    ]
+    assert found[0].details == {"reason": "there is no such personal token, or no longer"}
+    lines = [record.__dict__ for record in caplog.records if record.name == "fleetsight.audit"]
+    assert [line["address"] for line in lines] == ["203.0.113.1"] * 3 + ["203.0.113.2"]
+
+
+def test_each_refusal_has_the_address_of_its_client_in_the_log(
+    make_config: ConfigMaker, store: JobStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    limits = {"requests_per_minute": 3}
+    site = sign_in_site(make_config(auth={"mode": "cognito"}, web={"behind_proxy": True}, limits=limits), store)
+    anonymous, ann, browser = site.anonymous(), site.with_token("ann", "read"), site.signed_in("bob")
+    store.create(Job("01M8MS8STHRGP2D66XVERP824E", "of bob", NOON, owner="bob"))
+    forwarded = {"X-Forwarded-For": "203.0.113.9"}
+    statuses = [
+        client.open(path, method=method, headers=forwarded | headers).status_code
+        for client, method, path, headers in (
+            (anonymous, "GET", "/api/v1/jobs", WRONG),
+            (anonymous, "POST", "/api/v1/jobs", {}),
+            (anonymous, "GET", "/healthz", {"Host": "evil.example"}),
+            (anonymous, "DELETE", "/api/v1/fleet/limits", ann),
+            (anonymous, "GET", "/api/v1/jobs/01M8MS8STHRGP2D66XVERP824E", ann),
+            (anonymous, "GET", "/api/v1/limits", ann),
+            (browser, "POST", "/jobs/01M8MS8STHRGP2D66XVERP824E/delete", BROWSER),
+            (anonymous, "GET", "/api/v1/limits", ann),
+        )
+    ]
+    assert statuses == [401, 401, 421, 403, 404, 200, 403, 429]
+    lines = [record.__dict__ for record in caplog.records if record.name == "web_tier.http.middleware"]
+    assert [line.get("address") for line in lines] == ["203.0.113.9"] * 5 + [None] + ["203.0.113.9"] * 2
 
 
 def test_what_was_refused_or_only_read_is_no_event(site: SignInSite, trail: AuditTrail) -> None:

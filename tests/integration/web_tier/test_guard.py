@@ -270,8 +270,10 @@ def test_the_log_names_the_user_by_their_id_and_nothing_else_of_them(
     browser.get(PAGE)
     site.anonymous().get(FOR_PROGRAMS, headers=headers)
     site.anonymous().get(FOR_PROGRAMS, headers={"Authorization": "Bearer id.nobody.secret"})
-    ours = [record for record in caplog.records if record.name.startswith(("web_tier", "core", "services"))]
-    assert [vars(record).get("user") for record in ours] == ["ada", "ada", None, None]
+    ours = [
+        record for record in caplog.records if record.name.startswith(("web_tier", "core", "services", "fleetsight"))
+    ]
+    assert [vars(record).get("user") for record in ours] == ["ada", "ada", "", None]
     logged = str([vars(record) for record in ours])
     for secret in ("ada@example.org", cookie, headers["Authorization"].removeprefix("Bearer "), "nobody.secret"):
         assert secret not in logged

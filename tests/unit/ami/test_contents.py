@@ -108,6 +108,7 @@ def test_the_web_tier_trusts_nginx_and_nginx_sets_what_it_forwards() -> None:
     assert "proxy_set_header X-Forwarded-For $remote_addr;" in said
     assert "proxy_set_header X-Forwarded-Proto https;" in said
     assert "proxy_set_header Host $http_host;" in said
+    assert '"address": "$remote_addr"' in said, "a refusal of nginx has the address that it forwards"
     assert f"server {PROXY}:8000;" in limits(1, 8000, ())
     gunicorn = (ROOT / "web_tier" / "gunicorn.py").read_text()
     assert '\nforwarded_allow_ips = PROXY if _web.behind_proxy else ""\n' in gunicorn
