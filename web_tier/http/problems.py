@@ -18,6 +18,7 @@ from werkzeug.exceptions import (
     InternalServerError,
     MethodNotAllowed,
     NotFound,
+    RequestedRangeNotSatisfiable,
     RequestEntityTooLarge,
     ServiceUnavailable,
     TooManyRequests,
@@ -170,6 +171,14 @@ def problem(error: HTTPException) -> Problem:
     if detail == RequestEntityTooLarge.description:
         sent, most = request.content_length or "too many", request.max_content_length
         detail = f"the body has {sent} bytes, and {most} are allowed here: send less at a time"
+    elif isinstance(error, MethodNotAllowed) and error.valid_methods:
+        wanted = " or ".join(sorted(set(error.valid_methods) - {"HEAD", "OPTIONS"}))
+        remedy = (
+            "the page /api lists all operations" if is_for_programs(request.path) else "start from the first page"
+        )
+        detail = f"this address takes {wanted}, not {request.method[:20]}: {remedy}"
+    elif isinstance(error, RequestedRangeNotSatisfiable):
+        detail = f"the file has {error.length} bytes: ask for a range within them, or leave out the header Range"
     return Problem(
         type=ProblemType.from_name(error.name),
         title=error.name,
@@ -204,6 +213,8 @@ def refuse_in_text(error: HTTPException) -> Response | HTTPException:
 def _with_headers(error: HTTPException, answer: Response) -> Response:
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if isinstance(error, RequestedRangeNotSatisfiable):
+        answer.headers["Content-Range"] = f"{error.units} */{error.length}"
     if isinstance(error, Unauthorized) and error.www_authenticate:
         answer.headers["WWW-Authenticate"] = ", ".join(each.to_header() for each in error.www_authenticate)
     if answer.status_code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:

@@ -337,9 +337,28 @@ def test_an_error_is_shown_without_its_text_and_logged_with_its_trace(
         assert (record.message, vars(record)["request_id"]) == (message, answer.headers["X-Request-Id"])
 
 
-def test_the_answer_to_a_wrong_method_lists_the_right_ones(client: FlaskClient) -> None:
-    answer = client.delete("/api/v1/jobs")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS, POST")
+@pytest.mark.parametrize(
+    ("method", "path", "allowed", "detail"),
+    [
+        ("DELETE", "/api/v1/jobs", "GET, HEAD, OPTIONS, POST", "takes GET or POST, not DELETE: the page /api lists"),
+        ("GET", "/api/v1/classify", "OPTIONS, POST", "takes POST, not GET: the page /api lists"),
+        ("GET", "/classify-image", "OPTIONS, POST", "takes POST, not GET: the page /api lists"),
+        ("POST", "/jobs", "GET, HEAD, OPTIONS", "takes GET, not POST: start from the first page"),
+    ],
+)
+def test_the_answer_to_a_wrong_method_names_the_right_ones(
+    client: FlaskClient, method: str, path: str, allowed: str, detail: str
+) -> None:
+    answer = client.open(path, method=method)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert detail in answer.text
+
+
+def test_the_answer_to_a_range_beyond_the_file_names_its_size(client: FlaskClient) -> None:
+    size = client.get("/static/fleetsight.css", buffered=True).content_length
+    answer = client.get("/static/fleetsight.css", headers={"Range": "bytes=99999999-"})
+    assert (answer.status_code, answer.headers["Content-Range"]) == (416, f"bytes */{size}")
+    assert f"the file has {size} bytes: ask for a range within them" in answer.text
 
 
 def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
