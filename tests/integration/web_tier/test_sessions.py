@@ -476,6 +476,11 @@ def test_an_anonymous_form_of_an_older_tab_works_and_only_from_a_page_of_ours(
     assert browser.post("/sign-out", headers=BROWSER).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/", "/jobs", "/account", "/api", "/nowhere"])
+def test_every_page_of_a_user_has_a_sign_out(browser: FlaskClient, path: str) -> None:
+    assert '<form method="post" action="/sign-out">' in browser.get(path).text
+
+
 def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser: FlaskClient) -> None:
     assert post_form(browser, FOR_PROGRAMS, **BROWSER) == 201
 
