@@ -250,15 +250,14 @@ class Middleware:
             new_traceparent(is_sampled=is_sampled) if g.parent is None else child_of(g.parent, is_sampled=is_sampled)
         )
         set_traceparent(g.traceparent)
-        g.body = None
-        if request.content_length or "Transfer-Encoding" in headers:
-            g.body = bound_body(request.environ)
+        has_body = bool(request.content_length) or "Transfer-Encoding" in headers
+        g.body = bound_body(request.environ) if has_body else None
         claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
         if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
             name = (claimed or host)[:_MAX_SHOWN]
             raise MisdirectedRequest(f"this server is not called {name!r}; its operator can add a name (web.hosts)")
         coding = headers.get("Content-Encoding", "").strip().lower()
-        if coding not in {"", "identity"} and (request.content_length or "Transfer-Encoding" in headers):
+        if has_body and coding not in {"", "identity"}:
             raise UnsupportedMediaType(
                 f"the body is compressed ({coding[:_MAX_SHOWN]}): send it as it is, without Content-Encoding"
             )
