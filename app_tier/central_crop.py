@@ -60,7 +60,7 @@ def central_crop(
             scale = reduced[1][2] / width if reduced else 1.0
             image.load()
             if not reduced:
-                width, height = image.size  # a HEIC is turned now
+                width, height = image.size  # a TIFF is turned now
             orientation, pixels = orientation_of(image), as_rgb(image)
             turns = slice(None, None, -1 if orientation in SIDEWAYS else 1)
             resized = _resized_size(height, width, resize[turns], fit)
@@ -89,7 +89,7 @@ def central_crop(
                     f"the {kind} ends after {len(data)} bytes, before the picture is complete: send it again",
                 ) from error
             raise ImageRejectedError(
-                "undecodable", f"the {kind} is damaged and cannot be decoded: save it again"
+                "undecodable", f"the {kind} is damaged or of a rare kind: save it again as JPEG or PNG"
             ) from error
 
 

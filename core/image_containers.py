@@ -267,14 +267,17 @@ class Box(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """The primary picture of a HEIC or AVIF: the type of its item, and its size in pixels before it is turned.
+    """The primary picture of a HEIC or AVIF.
 
-    ``cropped`` is what remains of its width and height.
+    Attributes:
+        kind: type of its item.
+        size: in pixels, before it is cropped and turned.
+        transforms: properties that crop, turn and mirror it, in this order: type and content.
     """
 
     kind: bytes
     size: tuple[int, int]
-    cropped: tuple[int, int]
+    transforms: tuple[tuple[bytes, bytes], ...]
 
 
 _CONTAINERS: Final = frozenset({b"trak", b"mdia", b"minf", b"stbl"})
@@ -285,8 +288,8 @@ _NO_PICTURES: Final = frozenset({b"Exif", b"mime", b"uri ", b"tmap"})
 """Types of items that are metadata, or a recipe for another picture's colours."""
 
 
-_PROPERTIES: Final = {b"ispe": ">4xII", b"clap": ">IIII"}
-"""Properties with a size: that of the coded picture, and the fractions of what remains once it is cropped."""
+_TRANSFORMS: Final = {b"clap": 32, b"irot": 1, b"imir": 1}
+"""Properties that change a picture, with their bytes: crop, rotation and mirror (ISO/IEC 23008-12, section 6.5)."""
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
@@ -432,23 +435,40 @@ def primary_picture(data: bytes) -> Picture | None:
     primary = int.from_bytes(data[start + 4 : start + 4 + wide], "big")
     items = (item for item in _items(data, children[b"iinf"]) if item)
     kind = next((item.kind for item in items if item.number == primary), None)
-    properties = _first(data, b"ipco", children[b"iprp"].start, children[b"iprp"].end)
-    association = _first(data, b"ipma", children[b"iprp"].start, children[b"iprp"].end)
-    if kind is None or properties is None or association is None:
-        return None
-    by_number = list(boxes(data, properties.start, properties.end))
-    own: dict[bytes, tuple[int, ...]] = {}
-    for item, number in _associations(data, association):
-        if item == primary and 0 < number <= len(by_number):
-            box = by_number[number - 1]
-            if (layout := _PROPERTIES.get(box.kind)) and box.start + struct.calcsize(layout) <= len(data):
-                own.setdefault(box.kind, struct.unpack_from(layout, data, box.start))
-    if b"ispe" not in own:
-        return None
-    size = own[b"ispe"]
-    width, width_divisor, height, height_divisor = own.get(b"clap", (size[0], 1, size[1], 1))
-    cropped = (min(width // max(1, width_divisor), size[0]), min(height // max(1, height_divisor), size[1]))
-    return Picture(kind, (size[0], size[1]), cropped)
+    inside = list(boxes(data, children[b"iprp"].start, children[b"iprp"].end))
+    by_number = [each for box in inside if box.kind == b"ipco" for each in boxes(data, box.start, box.end)]
+    size, transforms = None, []
+    for item, number in (pair for box in inside if box.kind == b"ipma" for pair in _associations(data, box)):
+        if item != primary or not 0 < number <= len(by_number):
+            continue
+        name, start, _ = by_number[number - 1]
+        if name == b"ispe" and size is None and start + 12 <= len(data):
+            size = struct.unpack_from(">II", data, start + 4)
+        elif name in _TRANSFORMS:
+            transforms.append((name, data[start : start + _TRANSFORMS[name]]))
+    return Picture(kind, size, tuple(transforms)) if kind and size else None
+
+
+def as_still_avif(data: bytes) -> bytes:
+    """Return an AVIF of which libavif decodes the primary picture, not the sequence.
+
+    It refuses a file with two tables of associations of one kind, as cavif writes for pictures with alpha. So they
+    become one, in the place of all: no other box moves.
+    """
+    data = data[:8] + b"avif" + data[12:]
+    meta = _first(data, b"meta", 0, len(data))
+    properties = meta and _first(data, b"iprp", meta.start + 4, meta.end)
+    tables = [box for box in boxes(data, *properties[1:]) if box.kind == b"ipma"] if properties else []
+    if len(tables) < 2 or tables[-1].end > len(data):
+        return data
+    start, end = tables[0].start, tables[-1].end
+    kind = data[start : start + 4]
+    if {data[table.start - 4 : table.start + 4] for table in tables} != {b"ipma" + kind}:
+        return data
+    entries = sum(int.from_bytes(data[table.start + 4 : table.start + 8], "big") for table in tables)
+    rows = b"".join(sorted(data[table.start + 8 : table.end] for table in tables))  # by the number of their items
+    head = struct.pack(">I4s4sI", end - start + 8, b"ipma", kind, entries & 0xFFFF_FFFF)
+    return data[: start - 8] + (head + rows).ljust(end - start + 8, b"\0") + data[end:]
 
 
 def _first(data: bytes, kind: bytes, start: int, end: int) -> Box | None:

@@ -30,9 +30,11 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import reduce
 from importlib import import_module
 from io import BytesIO
+from math import prod
 from typing import Any, ClassVar, Final, cast
 
 # All that an accepted image can need is loaded now, and nothing else: a sandboxed process cannot read a file later
@@ -54,6 +56,7 @@ from PIL import (
 
 from core import libheif
 from core.image_containers import (
+    as_still_avif,
     boxes,
     check_complete,
     check_frames,
@@ -371,15 +374,15 @@ _INVERTED, _YCBCR = 0, 6
 
 
 class _PrimaryPicture(ImageFile.ImageFile):
-    """A HEIC or AVIF; its header is read from its boxes, without a C library.
+    """A HEIC or AVIF, cropped, turned and mirrored as its boxes say; its EXIF turns nothing.
 
-    A C library reads it as soon as pixels are needed. Then the image gets the size and the mode that it has: HEIC is
-    cropped and turned as it says.
+    The header is read from the boxes, without a C library. A C library reads the file as soon as pixels are needed.
+    Then the image gets the mode that it has.
     """
 
     kinds: ClassVar[frozenset[bytes]]
-    crops: ClassVar[bool]
     coded_size: tuple[int, int]
+    steps: list[tuple[int, int, int, int] | Image.Transpose]
 
     def _open(self) -> None:
         data = self._data()
@@ -390,43 +393,80 @@ class _PrimaryPicture(ImageFile.ImageFile):
             raise SyntaxError("no primary picture")
         if picture.kind not in self.kinds:
             raise _unusual(str(self.format), f"a picture of kind {picture.kind.decode('ascii', 'replace')}")
-        self.coded_size, self._mode = picture.size, "RGB"
-        self._size = picture.cropped if self.crops else picture.size
+        self._mode, self._size, self.coded_size, self.steps = "RGB", picture.size, picture.size, []
+        for kind, content in picture.transforms:
+            if kind == b"clap":
+                left, top, right, bottom = box = _clean_aperture(content, self.size)
+                self.steps.append(box)
+                self._size = right - left, bottom - top
+            elif (turn := _TURNS.get((kind, content[0]))) is not None:
+                self.steps.append(turn)
+                self._size = (self.height, self.width) if turn in _QUARTERS else self.size
 
     def load(self) -> Any:
         if self._im is None:
-            decoded = self._decode(self._data(), self.coded_size[0] * self.coded_size[1])
+            decoded = self._decode(self._data())
             self.im, self._mode, self._size = decoded.im, decoded.mode, decoded.size
-            self.info |= {key: value for key, value in decoded.info.items() if key == "exif"}
         return super().load()
 
     def _data(self) -> bytes:
         return cast("BytesIO", self.fp).getvalue()
 
-    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
+    def _decode(self, data: bytes) -> Image.Image:
         raise NotImplementedError
 
 
 class _HeicPicture(_PrimaryPicture):
     format = "HEIF"
     kinds = frozenset({b"hvc1", b"grid", b"iden", b"iovl"})
-    crops = True
 
-    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
-        return libheif.decode(data, max_pixels)
+    def _decode(self, data: bytes) -> Image.Image:
+        return libheif.decode(data, prod(self.coded_size))
 
 
 class _AvifPicture(_PrimaryPicture):
     format = "AVIF"
     kinds = frozenset({b"av01", b"grid"})
-    crops = False
 
-    def _decode(self, data: bytes, max_pixels: int) -> Image.Image:
-        image = AvifImagePlugin.AvifImageFile(BytesIO(data))
-        if image.width * image.height > max_pixels:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than its header says")
+    def _decode(self, data: bytes) -> Image.Image:
+        """Return the picture; libavif, which Pillow brings, leaves the steps to its caller."""
+        image: Image.Image = AvifImagePlugin.AvifImageFile(BytesIO(as_still_avif(data)))
+        if image.size != self.coded_size:
+            raise ValueError(f"{image.width} x {image.height} pixels are not what its header says")
         image.load()
+        for step in self.steps:
+            image = image.crop(step) if isinstance(step, tuple) else image.transpose(step)
         return image
+
+
+_TURNS: Final = {
+    (b"irot", 1): Image.Transpose.ROTATE_90,
+    (b"irot", 2): Image.Transpose.ROTATE_180,
+    (b"irot", 3): Image.Transpose.ROTATE_270,
+    (b"imir", 0): Image.Transpose.FLIP_TOP_BOTTOM,
+    (b"imir", 1): Image.Transpose.FLIP_LEFT_RIGHT,
+}
+"""Rotations, in quarters anticlockwise, and mirrors."""
+
+_QUARTERS: Final = frozenset({Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270})
+
+
+def _clean_aperture(content: bytes, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return which pixels a ``clap`` property keeps, as a box of Pillow.
+
+    Its four fractions are width and height, and how far its centre lies right of and below the picture's centre
+    (ISO/IEC 14496-12, section 12.1.4). As in libheif, they are rounded to the nearest pixel, and the box ends
+    where the picture does.
+    """
+    fields = struct.unpack(">IIIIiIiI", content)
+    wide, high, right, down = (Fraction(*fields[at : at + 2]) for at in (0, 2, 4, 6))
+    left, top, width, height = (
+        int(each + Fraction(1, 2)) for each in ((size[0] - wide) / 2 + right, (size[1] - high) / 2 + down, wide, high)
+    )
+    box = max(0, left), max(0, top), min(size[0], left + width), min(size[1], top + height)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError(f"its crop {box} contains no pixels")
+    return box
 
 
 # A sandboxed process may start no threads.

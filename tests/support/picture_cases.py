@@ -4,10 +4,12 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from PIL import Image, ImageCms
 
+from tests.support.container_files import coded, container, crop, mirror, turn
 from tests.support.hostile_images import box, encoded, png_chunk
 
 Files = Mapping[str, bytes]
@@ -26,6 +28,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_270,
 }
 """By EXIF orientation, how the pixels of an upright picture are stored."""
+
+_TURNS_OF_BOXES = {
+    "upright": ((), None),
+    "turned": ((turn(1),), Image.Transpose.ROTATE_270),
+    "mirrored": ((turn(2), mirror(0)), Image.Transpose.FLIP_LEFT_RIGHT),
+}
+"""Properties of HEIC and AVIF, and how the pixels of an upright picture are stored."""
 
 _FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF"}
 
@@ -68,6 +77,11 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
             for number in (2, 3, 6)
             for suffix in ("jpg", "png", "webp")
         },
+        "AVIF and HEIC that are cropped and turned by their boxes": {
+            f"boxes-{name}.{suffix}": _cropped(picture, form, *how)
+            for suffix, form in (("avif", "AVIF"), ("heic", "HEIF"))
+            for name, how in _TURNS_OF_BOXES.items()
+        },
         "EXIF that is damaged, or without a valid orientation": {
             **{f"exif-{number}.jpg": saved(picture, exif=_exif(number)) for number in (0, 9, 65_535)},
             "exif-garbage.jpg": _with_segment(jpeg, b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\x99" * 40),
@@ -91,6 +105,8 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
             "rgba.png": saved(_with_hole(picture), "PNG"),
             "palette.png": saved(_with_hole(picture).quantize(255), "PNG"),
             "rgba.webp": saved(_with_hole(picture), "WEBP", lossless=True),
+            "rgba.avif": saved(_with_hole(picture), "AVIF"),
+            "two-tables.avif": _with_two_tables(_with_hole(picture)),
         },
         "several frames or pages: the first": {
             "frames.webp": saved(picture, "WEBP", save_all=True, append_images=[blank, blank], duration=100),
@@ -155,6 +171,22 @@ def _turned(picture: Image.Image, orientation: int, form: str) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return saved(picture.transpose(_UPRIGHT[orientation]), form, exif=exif if form == "TIFF" else exif.tobytes())
+
+
+def _cropped(picture: Image.Image, form: str, turns: tuple[bytes, ...], stored: Image.Transpose | None) -> bytes:
+    """Return a file whose boxes cut the picture out of a larger one, and turn it."""
+    inside = picture if stored is None else picture.transpose(stored)
+    canvas = Image.new("RGB", (640, 512), "orange")
+    canvas.paste(inside, (40, 20))
+    right, down = Fraction(40 + inside.width / 2 - 320), Fraction(20 + inside.height / 2 - 256)
+    cut = crop(Fraction(inside.width), Fraction(inside.height), right, down)
+    return container([coded(form, canvas)], (cut, *turns))
+
+
+def _with_two_tables(picture: Image.Image) -> bytes:
+    """Return an AVIF with alpha, written as cavif does: a table of properties for each of its two pictures."""
+    alpha = coded("AVIF", picture.getchannel("A"))
+    return container([coded("AVIF", picture.convert("RGB"))], alpha=alpha, split=True)
 
 
 def _with_segment(jpeg: bytes, body: bytes) -> bytes:

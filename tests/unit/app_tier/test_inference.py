@@ -216,7 +216,9 @@ def test_a_damaged_image_is_refused_as_undecodable() -> None:
     with pytest.raises(ImageRejectedError) as caught:
         load_pixels(bytes(data), PLAIN)
     assert caught.value.code == "undecodable"
-    assert caught.value.message == "the PNG of 64 x 64 pixels is damaged and cannot be decoded: save it again"
+    assert (
+        caught.value.message == "the PNG of 64 x 64 pixels is damaged or of a rare kind: save it again as JPEG or PNG"
+    )
 
 
 def test_limits_are_checked_before_decoding() -> None:

@@ -251,8 +251,9 @@ def test_a_box_that_is_smaller_than_its_head_ends_the_walk(size: int) -> None:
 
 PROPERTIES = {
     "size": lambda numbers: box(b"ispe", bytes(4), struct.pack(">II", *numbers[:2])),
-    "crop": lambda numbers: box(b"clap", struct.pack(">IIII", *numbers), bytes(16)),
-    "turn": lambda numbers: box(b"irot", bytes([numbers[0] % 4])),
+    "clap": lambda numbers: box(b"clap", struct.pack(">IIII", *numbers), bytes(16)),
+    "irot": lambda numbers: box(b"irot", bytes([numbers[0] % 4])),
+    "imir": lambda numbers: box(b"imir", bytes([numbers[0] % 2])),
 }
 
 
@@ -262,15 +263,17 @@ PROPERTIES = {
     kinds=st.permutations([b"hvc1", b"grid", b"av01"]),
     primary=st.integers(1, 3),
     forms=st.tuples(*[st.booleans()] * 4),
+    tables=st.integers(1, 2),
     parts=st.permutations(range(5)),
     missing=st.sampled_from(["", "", "", "meta", "pitm", "iinf", "iprp", "ipco", "ipma"]),
 )
-def test_the_primary_picture_has_the_size_and_the_crop_that_are_its_own(
+def test_the_primary_picture_has_the_size_and_the_transforms_that_are_its_own(
     rows: list[tuple[str, tuple[int, ...]]],
     used: list[int],
     kinds: list[bytes],
     primary: int,
     forms: tuple[bool, ...],
+    tables: int,
     parts: list[int],
     missing: str,
 ) -> None:
@@ -280,7 +283,7 @@ def test_the_primary_picture_has_the_size_and_the_crop_that_are_its_own(
     entries = [(number, used if number == primary else [1, 2, 3, 4, 5]) for number in (1, 2, 3)]
     properties = [
         box(b"ipco", *(PROPERTIES[what](numbers) for what, numbers in rows)),
-        heic_associations(entries, is_wide, is_long).data,
+        *(heic_associations(entries[table::tables], is_wide, is_long).data for table in range(tables)),
     ]
     children = [
         box(b"pitm", bytes([wide, 0, 0, 0]) + primary.to_bytes(4 if wide else 2, "big")),
@@ -291,18 +294,11 @@ def test_the_primary_picture_has_the_size_and_the_crop_that_are_its_own(
     ]
     data = HEIC + box(b"meta", bytes(4), *(children[number] for number in parts))
     data = data.replace(missing.encode(), b"gone") if missing else data
-    own: dict[str, tuple[int, ...]] = {}
-    for number in used:
-        if 0 < number <= len(rows):
-            own.setdefault(*rows[number - 1])
-    size = own.get("size", (0, 0))[:2]
-    wide_by, high_by = (
-        (own["crop"][at] // max(1, own["crop"][at + 1]) for at in (0, 2)) if "crop" in own else (size[0], size[1])
-    )
+    own = [rows[number - 1] for number in used if 0 < number <= len(rows)]
+    sizes = [numbers[:2] for what, numbers in own if what == "size"]
+    transforms = tuple((what.encode(), PROPERTIES[what](numbers)[8:]) for what, numbers in own if what != "size")
     assert primary_picture(data) == (
-        None
-        if missing or "size" not in own
-        else Picture(kinds[primary - 1], (size[0], size[1]), (min(wide_by, size[0]), min(high_by, size[1])))
+        None if missing or not sizes else Picture(kinds[primary - 1], (sizes[0][0], sizes[0][1]), transforms)
     )
 
 
@@ -312,7 +308,7 @@ def test_a_size_that_the_data_does_not_contain_is_none() -> None:
     head = [box(b"pitm", bytes(4), b"\0\1"), boxed(b"iinf", bytes(6), [item]).data]
     size = box(b"ispe", bytes(4), struct.pack(">II", 3, 2))
     data = HEIC + box(b"meta", bytes(4), *head, box(b"iprp", association, box(b"ipco", size)))
-    assert primary_picture(data) == Picture(b"hvc1", (3, 2), (3, 2))
+    assert primary_picture(data) == Picture(b"hvc1", (3, 2), ())
     assert [primary_picture(data[:cut]) for cut in range(len(data))] == [None] * len(data)
 
 

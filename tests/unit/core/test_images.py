@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from core.image_containers import (
     FRAME_COUNTS,
@@ -543,7 +543,7 @@ def test_check_frames_raises_only_rejections_for_any_structure(name: str, data: 
 
 @pytest.mark.parametrize("kind", HONEST)
 def test_row_33_a_rare_but_honest_image_is_taken(kind: str) -> None:
-    assert width_of(HONEST[kind]()) in {1, 60}
+    assert width_of(HONEST[kind]()) in {1, 40, 60}
 
 
 _WORDS = (
@@ -784,25 +784,25 @@ def test_a_heic_with_more_pixels_than_its_header_says_is_not_decoded() -> None:
         image.load()
 
 
-def test_an_avif_whose_sequence_has_more_pixels_than_its_picture_is_not_decoded() -> None:
+def test_the_picture_of_an_avif_is_decoded_not_its_sequence() -> None:
     size = 2**16  # a sequence has fractions of pixels
     before, _, after = animation("AVIF").rpartition(struct.pack(">II", 60 * size, 40 * size))
-    larger = before + struct.pack(">II", 60 * size, 41 * size) + after
-    with open_image(larger) as image, pytest.raises(ValueError, match="60 x 41 pixels are more than its header says"):
+    with open_image(before + struct.pack(">II", 60 * size, 41 * size) + after) as image:
         image.load()
+        assert image.size == (60, 40)
 
 
 @pytest.mark.parametrize("kind", [each for each in HONEST if ("heic" in each or "avif" in each) and "16" not in each])
 def test_a_heic_or_avif_has_the_pixels_that_another_decoder_gives(kind: str) -> None:
     data = HONEST[kind]()
     with open_image(data) as image, Image.open(io.BytesIO(data), formats=[sniff(data)]) as other:
-        assert image.size == (60, 40)
+        stated, upright = image.size, ImageOps.exif_transpose(other) if sniff(data) == "AVIF" else other
         image.load()
-        other.load()
-        assert (image.size, image.has_transparency_data) == (other.size, other.has_transparency_data)
-        assert image.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
-        assert {*image.info} <= {"exif"}
-        assert dict(image.getexif()) == (dict(other.getexif()) if sniff(data) == "AVIF" else {})
+        upright.load()
+        assert stated == image.size == upright.size
+        assert image.has_transparency_data == upright.has_transparency_data
+        assert image.convert("RGBA").tobytes() == upright.convert("RGBA").tobytes()
+        assert not image.info
 
 
 def test_the_size_that_is_decoded_counts_not_the_size_of_the_crop() -> None:
@@ -819,7 +819,7 @@ def test_tiles_and_thumbnails_are_no_pictures_of_their_own() -> None:
         "heic with metadata",
         "avif with alpha",
     ):
-        assert width_of(HONEST[kind](), ImageLimits(max_frames=1)) == 60
+        assert width_of(HONEST[kind](), ImageLimits(max_frames=1)) in {40, 60}
 
 
 def test_a_sequence_without_a_still_picture_is_not_called_damaged() -> None:
