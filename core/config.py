@@ -177,7 +177,6 @@ class WebSettings(_Section):
     max_image_frames: int = Field(ge=1, le=100_000)
     max_request_bytes: int = Field(ge=1_024, le=2**32)
     direct_upload_seconds: int = Field(ge=1, le=3_600)
-    shrink_above_pixels: int = Field(ge=0, le=100_000)
     max_open_jobs: int = Field(ge=1, le=100_000)
     spread_keys: bool
     cors_origins: tuple[Origin, ...]

@@ -1,4 +1,4 @@
-"""Smaller copies of photos in which the model sees the same: the rule by which the page shrinks what it sends."""
+"""Smaller copies of photos, which a user with a slow line may send: their scores differ by some hundredths."""
 
 import io
 import warnings
@@ -9,11 +9,10 @@ from fleetsight_client.api import ApiClient
 from fleetsight_client.photos import PhotoError, pillow
 
 JPEG_QUALITY: Final = 92
+MAX_SIDE: Final = 1_800
+"""Pixels of the longer side of a copy, unless a model needs more."""
 MODEL_FACTOR: Final = 2
-"""The shorter side of a copy has at least this many times the pixels to which a model scales it down.
-
-With the quality as in `web_tier/static/upload/check_worker.js`; a test compares them.
-"""
+"""The shorter side of a copy has at least this many times the pixels to which a model scales it down."""
 
 TAIL_BYTES: Final = 64 * 1024
 """The last bytes of a JPEG in which its end mark is searched."""
@@ -29,12 +28,12 @@ class Shrinker:
     """Shrinks photos for a model.
 
     Attributes:
-        above: longest side in pixels of a photo that stays as it is; 0 lets every photo stay.
         model_side: pixels of the shorter side that the model sees.
+        max_side: longest side in pixels of a photo that stays as it is.
     """
 
-    above: int
     model_side: int
+    max_side: int
 
     @classmethod
     def of_server(cls, client: ApiClient, model: str | None) -> "Shrinker":
@@ -44,18 +43,17 @@ class Shrinker:
             PhotoError: a package is missing, or the server does not say what its models see.
         """
         pillow("--shrink")
-        above = client.limits().get("shrink_above_pixels")
         sides = [each["short_side"] for each in client.models()["models"] if model in {None, each["name"]}]
-        if above is None or not sides or None in sides:
+        if not sides or None in sides:
             raise PhotoError("this server does not say how many pixels its models need: leave --shrink out")
-        return cls(int(above), max(sides))
+        return cls(max(sides), MAX_SIDE)
 
     def shrunk(self, content: bytes) -> bytes:
         """Return a smaller JPEG of a large one, upright and without its EXIF, or the content as it is.
 
         Only a complete photo of 8 bits, grey or in colour, is shrunk: others may look different when drawn again.
         """
-        if not (self.above and content.startswith(b"\xff\xd8") and b"\xff\xd9" in content[-TAIL_BYTES:]):
+        if not (content.startswith(b"\xff\xd8") and b"\xff\xd9" in content[-TAIL_BYTES:]):
             return content
         try:
             with warnings.catch_warnings():
@@ -81,7 +79,7 @@ class Shrinker:
     def size(self, width: int, height: int) -> tuple[int, int] | None:
         """Return the size of the copy of a photo, or None if it stays as it is."""
         longer, shorter = max(width, height), min(width, height)
-        if longer <= self.above or width * height > MAX_PIXELS:
+        if longer <= self.max_side or width * height > MAX_PIXELS:
             return None
-        scale = max(self.above / longer, MODEL_FACTOR * self.model_side / shorter)
+        scale = max(self.max_side / longer, MODEL_FACTOR * self.model_side / shorter)
         return None if scale >= 1 else (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -49,11 +49,10 @@ RESTORE_SECONDS = 600.0
 FAILED_STARTS = 5
 """Ends of a process that has not answered yet after which the next start would end, too."""
 
-_PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2", "FLEETSIGHT__WEB__SHRINK_ABOVE_PIXELS": "0"}
+_PROCESSES = {"FLEETSIGHT__FLEET__BOOT_SECONDS": "2"}
 """Settings of one machine, unless the environment has others.
 
-Before the first measurement, forecasts take a process for an instance that boots in no more than seconds. To shrink a
-photo takes ten times as long as to send it to the same machine, on the cores that classify it.
+Before the first measurement, forecasts take a process for an instance that boots in no more than seconds.
 """
 
 

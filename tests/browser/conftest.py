@@ -122,7 +122,6 @@ class PageFaults:
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A whole system, with at most two workers, for all tests that do not break it; it may import from `SOURCE`."""
     more = {"FLEETSIGHT__IMPORTS__SOURCES": f'[{{"location": "{SOURCE}"}}]'}
-    more["FLEETSIGHT__WEB__SHRINK_ABOVE_PIXELS"] = "1800"  # as elsewhere than on one machine
     with running_system(tmp_path_factory.mktemp("browser"), FEW_WORKERS | more) as started:
         yield started
 

@@ -114,7 +114,7 @@ def test_the_alarm_of_a_rolled_back_model_says_why_and_moves_its_jobs(page: Page
     assert catalog is not None
     assert catalog.withdrawn is not None
     assert catalog.withdrawn.moved_at is not None
-    # No page shrinks an image while the size that one of the models needs is not known.
+    # Other tests have one model.
     catalogs.change(lambda _catalog: before, lambda: pytest.fail("it is recorded"))
 
 

@@ -34,9 +34,6 @@ pytestmark = pytest.mark.processes
 LABEL = "turn left"
 """Of the picture; mirrored or turned it has another one."""
 
-MAX_DIFFERENCE = 0.02
-"""Of the scores of one file by two ways: the page may have drawn a photo again."""
-
 PAGE = ROOT / "docs" / "formats.md"
 
 
@@ -101,7 +98,7 @@ def test_each_file_gets_the_same_answer_by_every_way_in(
 def differ(one: Answer, other: Answer) -> bool:
     """Return whether two ways answer a file differently. The page names no codes."""
     if one.label or other.label:
-        return one.label != other.label or abs(one.score - other.score) > MAX_DIFFERENCE
+        return one != other
     return one.reason != other.reason or (bool(one.code and other.code) and one.code != other.code)
 
 

@@ -16,7 +16,7 @@ Files = Mapping[str, bytes]
 """Contents by filename."""
 
 LARGE = (1_840, 1_380)
-"""Pixels above which the page shrinks a JPEG."""
+"""Pixels of a photo that a worker decodes at a fraction of its size."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,7 +72,7 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
             for number in _UPRIGHT
             for suffix, form in _FORMATS.items()
         },
-        "turned by EXIF, above 1,800 pixels": {
+        "large and turned by EXIF": {
             f"large-{number}.{suffix}": _turned(large, number, _FORMATS[suffix])
             for number in (2, 3, 6)
             for suffix in ("jpg", "png", "webp")
@@ -87,7 +87,7 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
             "exif-garbage.jpg": _with_segment(jpeg, b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\x99" * 40),
             "exif-no-tiff.jpg": _with_segment(jpeg, b"Exif\0\0<html>"),
         },
-        "with a colour profile, small and above 1,800 pixels": {
+        "with a colour profile, small and large": {
             f"profile-{name}-{size.width}.jpg": saved(size, icc_profile=profile)
             for name, profile in _profiles().items()
             for size in (picture, large)

@@ -12,8 +12,6 @@ from core.label_names import plain_label as plain_label_of_the_server
 from fleetsight_client.cli import COMMANDS
 from fleetsight_client.folders import SUFFIXES
 from fleetsight_client.rows import COLUMNS, plain_label, safe_cell
-from fleetsight_client.shrinking import JPEG_QUALITY, MODEL_FACTOR, TAIL_BYTES
-from tests.conftest import ROOT
 from web_tier.results.export import CSV_HEADER
 from web_tier.results.export import safe_cell as safe_cell_of_the_server
 
@@ -24,17 +22,6 @@ def test_suffixes_are_those_that_the_server_accepts() -> None:
 
 def test_columns_of_results_are_those_of_the_server() -> None:
     assert COLUMNS == CSV_HEADER
-
-
-def test_photos_are_shrunk_by_the_rule_of_the_page() -> None:
-    page = (ROOT / "web_tier" / "static" / "upload" / "check_worker.js").read_text(encoding="utf-8")
-    for line in (
-        f"const JPEG_QUALITY = {JPEG_QUALITY / 100};",
-        f"const MODEL_FACTOR = {MODEL_FACTOR};",
-        "const scale = Math.max(shrinkAbove / longestSide(bitmap), (MODEL_FACTOR * modelSide) / shorter);",
-        f"const TAIL_BYTES = {TAIL_BYTES // 1024} * 1024;",
-    ):
-        assert line in page
 
 
 @given(cell=st.text(alphabet=st.sampled_from("=+-@\"';,\t\n a\uff1d")))

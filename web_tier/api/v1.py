@@ -589,10 +589,6 @@ class LimitsBody(BaseModel):
     max_request_bytes: int = Field(description="Of all files of a request.")
     max_files: int = Field(description="Of a request.")
     max_files_with_key: int = Field(description="Of a request with an `Idempotency-Key`.")
-    shrink_above_pixels: int = Field(
-        description="Longest side of a JPEG above which a client may send a smaller one, with at least twice the "
-        "`short_side` of each model; 0 if none should."
-    )
 
 
 @limits_api.get("/limits", right=Right.READ)
@@ -606,7 +602,6 @@ def limits_left() -> Response:
         max_request_bytes=web.max_request_bytes,
         max_files=web.max_files_per_request,
         max_files_with_key=MAX_FILES_WITH_KEY,
-        shrink_above_pixels=web.shrink_above_pixels,
     )
     if still is None:
         return json_response(of_request)

@@ -208,7 +208,6 @@ class BrowserLimits(_ScriptData):
     Attributes:
         max_bytes: size of a file.
         max_pixels: width times height of an image.
-        shrink_above: longest side in pixels of an image that is sent unchanged; with 0 every image is.
         boot_seconds: how long a worker boots, by the configuration.
         formats: that are accepted as they are.
         other_files: kinds of files that are not accepted.
@@ -217,7 +216,6 @@ class BrowserLimits(_ScriptData):
 
     max_bytes: int
     max_pixels: int
-    shrink_above: int
     max_files: int
     max_request_bytes: int
     boot_seconds: float
@@ -232,7 +230,6 @@ class BrowserLimits(_ScriptData):
         return cls(
             max_bytes=web.max_image_bytes,
             max_pixels=web.max_image_pixels,
-            shrink_above=web.shrink_above_pixels,
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
             boot_seconds=config.fleet.boot_seconds,

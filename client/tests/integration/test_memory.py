@@ -58,7 +58,7 @@ def peak_kb(folder: Path, tmp_path: Path) -> int:
 SHRUNK_PEAK = """
 import re, sys
 from fleetsight_client.shrinking import Shrinker
-size = len(Shrinker(1800, 256).shrunk(sys.stdin.buffer.read()))
+size = len(Shrinker(256, 1800).shrunk(sys.stdin.buffer.read()))
 print(size, re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 MAX_SHRUNK_KB = 130 * 1024

@@ -112,7 +112,7 @@ class ResultsApi:
         root = "/api/v1"
         app.add_url_rule(
             f"{root}/limits",
-            view_func=lambda: {"max_image_bytes": 1_000_000, "max_files_with_key": 250, "shrink_above_pixels": 100},
+            view_func=lambda: {"max_image_bytes": 1_000_000, "max_files_with_key": 250},
         )
         models = {
             "default": "demo",

@@ -99,13 +99,14 @@ def test_times_are_as_exact_as_an_estimate(seconds: float, words: str) -> None:
 def test_a_copy_has_twice_the_pixels_that_a_model_sees(
     size: tuple[int, int], side: int, small: tuple[int, int] | None
 ) -> None:
-    assert Shrinker(100, side).size(*size) == small
+    assert Shrinker(side, 100).size(*size) == small
 
 
 def test_a_large_jpeg_is_sent_smaller_upright_and_without_its_place(
     api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = dict[str, bytes]()
+    monkeypatch.setattr("fleetsight_client.shrinking.MAX_SIDE", 100)
     monkeypatch.setattr(
         "client.tests.support.results_api.result_of",
         lambda image_id, name, content: (
@@ -137,7 +138,7 @@ def test_a_large_jpeg_is_sent_smaller_upright_and_without_its_place(
     ids=["cut", "cmyk", "orientation 99", "damaged", "text"],
 )
 def test_what_may_look_different_when_drawn_again_is_sent_as_it_is(content: bytes) -> None:
-    assert Shrinker(100, 10).shrunk(content) == content
+    assert Shrinker(10, 100).shrunk(content) == content
 
 
 def test_a_server_that_does_not_say_what_its_models_see_gets_no_smaller_copies(

@@ -443,12 +443,6 @@ def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
     )
 
 
-def test_no_page_of_one_machine_shrinks_photos_unless_it_is_told_to(system: System, tmp_path: Path) -> None:
-    assert system.config.web.shrink_above_pixels == 0
-    told = System(tmp_path, {"FLEETSIGHT__WEB__SHRINK_ABOVE_PIXELS": "1800"})
-    assert told.config.web.shrink_above_pixels == 1_800
-
-
 GIB = 2**30
 LIMIT, LEAST, THREADS, MODELS = (
     f"FLEETSIGHT__{key}"

@@ -262,7 +262,7 @@ def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
 
 
 def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker) -> None:
-    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7, "shrink_above_pixels": 0}
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7}
     client = make_app(web=web).test_client()
     limits = script_data(client, "limits")
     formats = {each["contentType"]: each["signatures"] for each in limits.pop("formats")}
@@ -278,9 +278,7 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
         "maxFiles": 7,
         "maxRequestBytes": 1073741824,
         "bootSeconds": 42.0,
-        "shrinkAbove": 0,
     }
-    assert "shrunk" not in client.get("/").text
 
 
 @pytest.mark.parametrize(

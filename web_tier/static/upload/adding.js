@@ -2,7 +2,6 @@
 // and the page of a job to add more. At the click on "Classify" the upload page becomes the page of the job (see
 // job_page.js), which goes on with the same `Adding`.
 
-import { fetchState } from "../fetching.js";
 import { store, stored } from "../storage.js";
 import { Batch } from "./batch.js";
 import { CheckPool } from "./check_pool.js";
@@ -19,8 +18,6 @@ const MAX_PICTURES = 1_000;
 export class Adding {
     #concurrentChecks = 0;
     #pictured = new Set(); // items with a picture, also one that is being drawn; the oldest ones first
-    #models = null;
-    #areModelsMissing = false; // after the last request for them
     #sentNames = null; // promise of the names that an unfinished upload has sent; then positions are known
     #isKnown = false;
 
@@ -36,7 +33,7 @@ export class Adding {
         this.limits = JSON.parse(section.dataset.limits);
         this.batch = new Batch();
         this.uploader = new Uploader(this.batch, this.limits, job);
-        this.checkPool = new CheckPool(this.limits, () => this.models().then(largestSide));
+        this.checkPool = new CheckPool(this.limits);
         this.line = new StatusLine(section, this);
         this.unsent = new Map(); // name and size → position of the images that an earlier visit has not sent
         this.mayLeave = false;
@@ -82,20 +79,6 @@ export class Adding {
         });
     }
 
-    /** Return the models, or null if the user may not see them, or the server did not respond since files were added. */
-    models() {
-        return (this.#models ??= this.#fetchModels());
-    }
-
-    async #fetchModels() {
-        const isAllowed =
-            this.section.dataset.models === "everyone" || (await import("../visitor.js")).visitor?.signed_in;
-        const found = isAllowed ? await fetchState("/api/v1/models") : null;
-        this.#areModelsMissing = !found;
-        if (found) this.section.dispatchEvent(new CustomEvent("models", { detail: found }));
-        return found;
-    }
-
     #addTransferred(event, transfer) {
         if (![...(transfer?.items ?? [])].some((item) => item.kind === "file")) return;
         event.preventDefault();
@@ -109,7 +92,6 @@ export class Adding {
     }
 
     async #add(sources) {
-        if (this.#areModelsMissing) this.#models = null; // ask again, once for all these files
         this.#sentNames ??= this.#findPositions();
         const sentNames = await this.#sentNames;
         let yieldAt = 0; // at once: Chromium takes 0.1 ms for each chosen file before the page has them, in one task
@@ -238,12 +220,6 @@ const keyOf = ({ name, size }) => `${size} ${name}`;
 
 function fileInput(properties) {
     return Object.assign(document.createElement("input"), { type: "file", hidden: true, ...properties });
-}
-
-/** Return how many pixels of an image's shorter side a job may need, or null if one of the models does not say so. */
-function largestSide(found) {
-    const sides = found?.models.map((model) => model.short_side) ?? [];
-    return sides.length && sides.every(Boolean) ? Math.max(...sides) : null;
 }
 
 /** Let the browser run other tasks, such as drawing the page. */

@@ -10,12 +10,9 @@
 import { formatCount } from "./format.js";
 
 /**
- * The outcome of a file's check: a file to send, or the reason why it is refused. `blob` is the photo that the page has
- * redrawn smaller, or null where the file itself is sent.
+ * The outcome of a file's check: the reason why it is refused, or none.
  *
- * @typedef {{blob: Blob | null}} AcceptedFile
- * @typedef {{reason: string}} RefusedFile
- * @typedef {AcceptedFile | RefusedFile} CheckOutcome
+ * @typedef {{reason?: string}} CheckOutcome
  */
 
 /**
@@ -28,7 +25,6 @@ import { formatCount } from "./format.js";
  * @property {number} size - bytes.
  * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "refused" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
- * @property {boolean} [shrunk] - set by the check.
  * @property {string | null} [picture] - URL of a small picture; null if the browser cannot decode the file.
  * @property {string} reason - why the item is refused or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
@@ -64,8 +60,7 @@ export class Batch extends EventTarget {
         this.unchecked = [];
         this.taken = 0; // items of `unchecked` that are being checked or were
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, refused: 0 };
-        this.bytes = this.acceptedBytes = this.shrunk = 0;
-        this.uncheckedBytes = this.chosenBytes = this.checkedBytes = 0; // the last two: before and after their checks
+        this.bytes = this.acceptedBytes = 0;
         this.hidden = 0; // hidden files and system files: counted, not listed
         this.folders = new Map(); // outermost folder, or "" → number of items
         this.#changed(null);
@@ -83,7 +78,6 @@ export class Batch extends EventTarget {
         this.items.push(item);
         this.unchecked.push(item);
         this.counts.checking += 1;
-        this.uncheckedBytes += size;
         this.#countIn(item, 1);
         this.#changed(item);
         return item;
@@ -106,7 +100,6 @@ export class Batch extends EventTarget {
     }
 
     #discard(item) {
-        if (item.state === "checking") this.uncheckedBytes -= item.size;
         this.counts[item.state] -= 1;
         item.state = "removed";
         this.#takeOut(item);
@@ -126,19 +119,13 @@ export class Batch extends EventTarget {
      * @param {CheckOutcome} outcome
      * @param {File} [file] - that was checked.
      */
-    recordCheck(item, { reason, blob }, file) {
+    recordCheck(item, { reason }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
-        this.uncheckedBytes -= item.size;
         if (reason) {
             this.setState(item, "refused", reason);
             return;
         }
-        const content = blob ?? file;
-        this.chosenBytes += item.size;
-        this.checkedBytes += content.size;
-        this.bytes += content.size - item.size;
-        Object.assign(item, { blob: content, shrunk: blob !== null, size: content.size });
-        this.shrunk += item.shrunk;
+        item.blob = file;
         this.setState(item, "ready");
     }
 
@@ -154,7 +141,7 @@ export class Batch extends EventTarget {
         Object.assign(item, { state, reason, version: item.version + 1 });
         if (state === "accepted") {
             this.acceptedBytes += item.size;
-            item.blob = null; // a photo that was redrawn is in memory
+            item.blob = null; // a file that was unpacked is in memory
         }
         if (state === "refused") {
             this.#takeOut(item);
@@ -166,12 +153,6 @@ export class Batch extends EventTarget {
     /** The number of items that are not refused. */
     get total() {
         return this.items.length;
-    }
-
-    /** The bytes to send, if files that are not checked yet shrink as the others did. */
-    get expectedBytes() {
-        const kept = this.chosenBytes ? this.checkedBytes / this.chosenBytes : 1;
-        return this.bytes - this.uncheckedBytes * (1 - kept);
     }
 
     get isFinished() {
@@ -205,7 +186,6 @@ export class Batch extends EventTarget {
 
     #takeOut(item) {
         this.items.splice(this.items.indexOf(item), 1);
-        this.shrunk -= item.shrunk ?? false;
         this.#countIn(item, -1);
     }
 

@@ -6,12 +6,10 @@ const CHECK_TIMEOUT_MS = 60_000;
 
 export class CheckPool {
     /**
-     * @param {object} limits - the server's: `maxBytes`, `maxPixels`, `shrinkAbove` (pixels, 0 is off), `formats`.
-     * @param {() => Promise<number | null>} modelSide - returns how many pixels of the shorter side the models see, or
-     *     null if that is not known.
+     * @param {object} limits - the server's: `maxBytes`, `maxPixels`, `formats`.
      */
-    constructor(limits, modelSide) {
-        Object.assign(this, { limits, modelSide });
+    constructor(limits) {
+        this.limits = limits;
         this.queue = [];
         this.idleWorkers = [];
         this.workerCount = 0;
@@ -23,8 +21,7 @@ export class CheckPool {
      * @param {"check" | "draw"} task
      * @returns {Promise<CheckOutcome | string | null>} see batch.js, and `draw` of check_worker.js. Never rejects.
      */
-    async run(task, file) {
-        this.limits.modelSide = await this.modelSide();
+    run(task, file) {
         return new Promise((resolve) => {
             this.queue[task === "draw" ? "unshift" : "push"]({ task, file, resolve });
             this.#runNext();

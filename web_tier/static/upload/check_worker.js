@@ -1,15 +1,10 @@
-// A web worker that checks one file at a time, shrinks it if that changes nothing for its model, and draws pictures of
-// those that the user sees.
+// A web worker that checks one file at a time, and draws pictures of those that the user sees.
 
 import { HEAD_BYTES, reasonOf, sniff } from "./sniff.js";
 
 const JPEG_QUALITY = 0.92;
 /** Longest side of a picture of the list, in pixels: that of a tile. */
 const PICTURE_SIDE = 200;
-/** The last bytes of a JPEG in which its end mark is searched: other data may follow it. */
-const TAIL_BYTES = 64 * 1024;
-/** The shorter side of a redrawn photo has at least this many times the pixels to which a model scales it down. */
-const MODEL_FACTOR = 2;
 /** As the server decodes: turned by EXIF, and without the colour profile, as models are trained (docs/formats.md). */
 const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
 
@@ -25,12 +20,12 @@ self.addEventListener("message", async ({ data: { task, file, limits } }) => {
 });
 
 /**
- * Check a file as the server does, and redraw a large photo if that changes nothing for its model. Raises RejectionError
- * if the server would not accept it. A file is decoded only if its first bytes do not say its size, or to redraw it.
+ * Check a file as the server does. Raises RejectionError if the server would not accept it. A file is decoded only if
+ * its first bytes do not say its size.
  *
  * @param {File} file
  * @param {object} limits - see check_pool.js.
- * @returns {Promise<AcceptedFile>} see batch.js.
+ * @returns {Promise<CheckOutcome>} see batch.js.
  */
 async function check(file, limits) {
     if (file.size === 0) throw new RejectionError("the file is empty: send it again");
@@ -40,17 +35,14 @@ async function check(file, limits) {
         );
     }
     const head = await file.slice(0, HEAD_BYTES).arrayBuffer();
-    const { type, width, height, isPlain } = sniff(new Uint8Array(head), limits.formats);
+    const { type, width, height } = sniff(new Uint8Array(head), limits.formats);
     if (!type) throw new RejectionError(reasonOf(new Uint8Array(head), limits.otherFiles, limits.unknownReason));
     checkPixels(width, height, limits);
-    const { shrinkAbove, modelSide } = limits;
-    const isLarge = isPlain && shrinkAbove && modelSide && longestSide({ width, height }) > shrinkAbove;
-    if (width !== undefined && !isLarge) return { blob: null };
-    const bitmap = await decode(file);
-    if (!bitmap) return { blob: null }; // the server may be able to decode it
+    const bitmap = width === undefined && (await decode(file));
+    if (!bitmap) return {}; // the server may be able to decode it
     try {
         checkPixels(bitmap.width, bitmap.height, limits);
-        return { blob: isLarge ? await redraw(bitmap, file, limits) : null };
+        return {};
     } finally {
         bitmap.close();
     }
@@ -63,7 +55,7 @@ async function check(file, limits) {
 async function draw(file) {
     const bitmap = (await decodeReduced(file)) ?? (await decode(file));
     if (!bitmap) return null;
-    const blob = await encodeJpeg(bitmap, Math.min(1, PICTURE_SIDE / longestSide(bitmap)));
+    const blob = await encodeJpeg(bitmap, Math.min(1, PICTURE_SIDE / Math.max(bitmap.width, bitmap.height)));
     bitmap.close();
     return new FileReaderSync().readAsDataURL(blob);
 }
@@ -103,25 +95,6 @@ function megabytes(bytes) {
     return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** Return a smaller JPEG of a large photo in which its model sees the same, or null if the file itself is to be sent. */
-async function redraw(bitmap, file, { shrinkAbove, modelSide }) {
-    const shorter = Math.min(bitmap.width, bitmap.height);
-    const scale = Math.max(shrinkAbove / longestSide(bitmap), (MODEL_FACTOR * modelSide) / shorter);
-    if (scale >= 1 || !(await hasEnd(file)) || !(await (decodesAlike ??= probe()))) return null;
-    const blob = await encodeJpeg(bitmap, scale);
-    return blob.size < file.size ? blob : null;
-}
-
-/** Return whether a JPEG is complete: a browser may draw one that the server rejects. */
-async function hasEnd(file) {
-    const tail = await file.slice(-TAIL_BYTES).arrayBuffer();
-    return new TextDecoder("latin1").decode(tail).includes("\xff\xd9");
-}
-
-function longestSide({ width, height }) {
-    return Math.max(width, height);
-}
-
 /** Encode the image on white, since a JPEG has no transparency. */
 async function encodeJpeg(bitmap, scale) {
     const width = Math.max(1, Math.round(bitmap.width * scale));
@@ -133,18 +106,4 @@ async function encodeJpeg(bitmap, scale) {
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
     return canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
-}
-
-/** Whether this browser decodes as the server does; a promise once that was tried. */
-let decodesAlike = null;
-
-/** Decode a JPEG of 16 x 8 pixels, red and green, turned by 90° (EXIF 6), with a profile that swaps red and blue. */
-async function probe() {
-    const response = await fetch(new URL("./probe.jpg", import.meta.url)).catch(() => null);
-    const bitmap = await decode(await response?.blob());
-    if (bitmap?.width !== 8) return false;
-    const context = new OffscreenCanvas(8, 16).getContext("2d");
-    context.drawImage(bitmap, 0, 0);
-    const [red, , blue] = context.getImageData(4, 2, 1, 1).data;
-    return red > 200 && blue < 50;
 }

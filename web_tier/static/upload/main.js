@@ -16,8 +16,7 @@ const grid = new Grid(find("list"), adding);
 const options = new Options(form, adding);
 
 batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
-adding.section.addEventListener("models", ({ detail }) => find("modelChoice")?.hidden && options.setModels(detail));
-adding.models();
+if (find("modelChoice")?.hidden) options.fetchModels(adding.section.dataset.models === "everyone");
 find("clear").addEventListener("click", () => {
     batch.clear();
     find("choose").focus();

@@ -1,15 +1,13 @@
 // The format and the size of an image, or what else a file is, read from its first bytes.
 
-import { readJpeg } from "./jpeg.js";
-
 /** Bytes that `sniff` needs. In a JPEG with large EXIF data, the size comes later than in other files. */
 export const HEAD_BYTES = 256 * 1024;
 
 /**
  * @param {Uint8Array} bytes - the first `HEAD_BYTES` of a file.
  * @param {{contentType: string, signatures: [number, string][][]}[]} formats - the server accepts (core/images.py).
- * @returns {{type: string | null, width?: number, height?: number, isPlain?: boolean}} the media type, or null if the
- *     server does not accept the format; width and height in pixels if this module can read them; see `readJpeg`.
+ * @returns {{type: string | null, width?: number, height?: number}} the media type, or null if the server does not
+ *     accept the format; width and height in pixels as stored, if this module can read them.
  */
 export function sniff(bytes, formats) {
     const format = formats.find(({ signatures }) => startsLike(bytes, signatures));
@@ -46,6 +44,16 @@ const SIZE_READERS = {
     "image/gif": (view) => ({ width: view.getUint16(6, true), height: view.getUint16(8, true) }),
     "image/bmp": (view) => ({ width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) }),
 };
+
+/** Read the segments of a JPEG up to its frame header (ITU-T T.81, annex B). */
+function readJpeg(view) {
+    for (let at = 2; ; at += 2 + view.getUint16(at + 2)) {
+        const marker = view.getUint8(at + 1);
+        if (view.getUint8(at) !== 0xff || marker === 0xff) throw new RangeError("not a segment");
+        if (marker < 0xc0 || marker > 0xcf || [0xc4, 0xc8, 0xcc].includes(marker)) continue;
+        return { width: view.getUint16(at + 7), height: view.getUint16(at + 5) };
+    }
+}
 
 function startsWith(bytes, magic, offset) {
     if (bytes.length < offset) return false;

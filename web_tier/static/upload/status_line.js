@@ -42,10 +42,9 @@ export class StatusLine {
     }
 
     #factsText() {
-        const { counts, bytes, shrunk } = this.batch;
+        const { counts, bytes } = this.batch;
         const facts = [fileSize(bytes)];
         if (counts.checking) facts.push(`${formatCount(counts.checking)} being checked`);
-        if (shrunk) facts.push(`${formatCount(shrunk)} shrunk`);
         return facts.join(", ");
     }
 
@@ -56,7 +55,7 @@ export class StatusLine {
         if (uploader.isStopped) return "Stopping …";
         const { rate } = uploader;
         const facts = [`Sending: ${Math.floor(uploader.share * 100)}%`];
-        if (rate) facts.push(`${fileSize(rate)}/s`, `${duration((batch.expectedBytes - uploader.sentBytes) / rate)} left`);
+        if (rate) facts.push(`${fileSize(rate)}/s`, `${duration((batch.bytes - uploader.sentBytes) / rate)} left`);
         return facts.join(" · ");
     }
 

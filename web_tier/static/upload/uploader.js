@@ -130,10 +130,10 @@ export class Uploader extends EventTarget {
 
     /** The share of the batch that is sent, 0 to 1. */
     get share() {
-        return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.expectedBytes) : 0;
+        return this.batch.bytes ? Math.min(1, this.sentBytes / this.batch.bytes) : 0;
     }
 
-    /** Whether the next requests are full: more photos that the page has redrawn would only fill the memory. */
+    /** Whether the next requests are full: more files that the page has unpacked would only fill the memory. */
     get hasEnough() {
         const enough = Math.max(MIN_REQUEST_FILES, this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
         return this.isRunning && this.job !== null && this.batch.counts.ready >= enough;
