@@ -166,14 +166,18 @@ _GENERIC: Final = ((4, b"ftypmif1"), (4, b"ftypmsf1"))
 
 FORMATS: Final[Mapping[str, ImageFormat]] = {
     "JPEG": ImageFormat(
-        "JPEG", ("jpg", "jpeg", "jpe", "jfif", "mpo"), "image/jpeg", _at(0, b"\xff\xd8\xff"), "PIL.JpegImagePlugin"
+        "JPEG",
+        ("jpg", "jpeg", "jpe", "jfif", "jfi", "pjpeg", "pjp", "mpo"),
+        "image/jpeg",
+        _at(0, b"\xff\xd8\xff"),
+        "PIL.JpegImagePlugin",
     ),
-    "PNG": ImageFormat("PNG", ("png",), "image/png", _at(0, b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin"),
+    "PNG": ImageFormat("PNG", ("png", "apng"), "image/png", _at(0, b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin"),
     "WEBP": ImageFormat("WebP", ("webp",), "image/webp", (((0, b"RIFF"), (8, b"WEBP")),), "PIL.WebPImagePlugin"),
     "GIF": ImageFormat("GIF", ("gif",), "image/gif", _at(0, b"GIF8"), "PIL.GifImagePlugin"),
     "AVIF": ImageFormat(
         "AVIF",
-        ("avif",),
+        ("avif", "avifs"),
         "image/avif",
         (
             *_at(4, b"ftypavif", b"ftypavis"),
@@ -183,7 +187,7 @@ FORMATS: Final[Mapping[str, ImageFormat]] = {
     ),
     "HEIF": ImageFormat(
         "HEIC",
-        ("heic", "heif", "hif"),
+        ("heic", "heics", "heif", "heifs", "hif"),
         "image/heic",
         _at(
             4,
@@ -199,7 +203,7 @@ FORMATS: Final[Mapping[str, ImageFormat]] = {
         _at(0, b"II*\x00", b"MM\x00*", b"II+\x00"),
         "PIL.TiffImagePlugin",
     ),
-    "BMP": ImageFormat("BMP", ("bmp",), "image/bmp", _at(0, b"BM"), "PIL.BmpImagePlugin"),
+    "BMP": ImageFormat("BMP", ("bmp", "dib"), "image/bmp", _at(0, b"BM"), "PIL.BmpImagePlugin"),
 }
 """Accepted formats by Pillow's names. The web tier, the worker, the pages and the commands read them here."""
 

@@ -14,8 +14,8 @@ from fleetsight_client.systems import SYSTEM_FOLDERS, extended_path, length_of_r
 
 SUFFIXES: Final = frozenset(
     {
-        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"),
-        *(".mpo", ".png", ".tif", ".tiff", ".webp"),
+        *(".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+        *(".jfi", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp"),
     }
 )
 """Suffixes of the names of images that the server accepts; it decides by their content."""

@@ -39,6 +39,9 @@ _TURNS_OF_BOXES = {
 _FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF"}
 
 
+_SEQUENCES = {"apng": "PNG", "avifs": "AVIF", "heics": "HEIF", "dib": "BMP"}
+"""Rare suffixes, most of files that may hold a sequence."""
+
 _OPTIONS: Mapping[str, Mapping[str, int]] = {
     "JPEG": {"quality": 92},
     "MPO": {"quality": 92},
@@ -133,6 +136,8 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
         },
         "other suffixes, or none": {
             **dict.fromkeys(("windows.jfif", "old.jpe", "UPPER.JPG", "twice.jpg.jpg", "no-suffix"), jpeg),
+            **dict.fromkeys(("a.jfi", "a.pjpeg", "a.pjp"), jpeg),
+            **{f"a.{suffix}": saved(picture, form) for suffix, form in _SEQUENCES.items()},
             "png.jpg": png,
         },
         "cut": {

@@ -26,7 +26,7 @@ REFUSED = {
 CONVERTED = {"CMYK"}
 """libvips converts it by a profile; browsers and the worker do not."""
 
-UNKNOWN = (".bmp", ".heic")
+UNKNOWN = (".bmp", ".dib", ".heic", ".heics")
 """The wheel of libvips is built without these formats."""
 
 MAX_DIFFERENCE = 1.5
