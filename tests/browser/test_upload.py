@@ -323,6 +323,13 @@ def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, pag
     expect(page.locator("#list .tile")).to_have_count(0)
 
 
+_COVERED = """(tiles) => tiles.filter((tile) => {
+    const [picture, name] = ["img", ".filename"].map((part) => tile.querySelector(part).getBoundingClientRect());
+    return picture.bottom > name.top;
+}).length"""
+"""How many tiles have a name above their picture."""
+
+
 def test_a_photo_of_any_size_is_sent_as_it_is_and_shown_the_right_way_up(page: Page, system: System) -> None:
     photos = {
         "large.jpg": photo(3600, 2400),
@@ -336,6 +343,7 @@ def test_a_photo_of_any_size_is_sent_as_it_is_and_shown_the_right_way_up(page: P
     sizes = "all => all.map(({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight])"
     shown = [[200, 133], [100, 200], [60, 40], [100, 200]]
     wait_until(lambda: page.locator(".tile img[src]").evaluate_all(sizes) == shown, "each picture is upright")
+    assert page.locator(".tile").evaluate_all(_COVERED) == 0
     classify(page)
     assert stored(system, sent(page)) == photos
 
