@@ -64,7 +64,7 @@ def container(
         tiles: from left to right, equal in size; one is the picture itself.
         transforms: properties of the picture, in the order in which they are associated.
         alpha: as large as the picture.
-        split: whether the last item's properties stand in a table of their own.
+        split: whether the last item's properties stand in a table of their own, before the others.
     """
     brand, kind, _ = _CODECS[tiles[0].form]
     items = [(kind, tile.properties, tile.payload) for tile in tiles]
@@ -86,7 +86,7 @@ def container(
         numbers = bytes(at | 0x80 * (each[4:8] in _ESSENTIAL) for at, each in enumerate(properties, number))
         table.append(struct.pack(">HB", index, len(numbers)) + numbers)
         number += len(numbers)
-    tables = [table[:-1], table[-1:]] if split else [table]
+    tables = [table[-1:], table[:-1]] if split else [table]
     associations = [box(b"ipma", bytes(4), struct.pack(">I", len(rows)), *rows) for rows in tables if rows]
     places = [
         struct.pack(">HHHHII", index, 1, 0, 1, start, len(payload))
