@@ -43,7 +43,7 @@ MAX_DETAIL_CHARACTERS: Final = 200
 _ALL: Final = "AUDIT"
 _FIRST_ID: Final = "0"
 
-SIGN_IN, FAILED_SIGN_IN, REFUSED_TOKEN = "sign-in", "failed sign-in", "refused token"
+SIGN_IN, FAILED_SIGN_IN, REJECTED_TOKEN = "sign-in", "failed sign-in", "rejected token"
 PASSWORD_CHANGED, PASSWORD_RESET, ACCOUNT_DELETED = "password changed", "password reset", "account deleted"
 CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
 SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
@@ -178,7 +178,7 @@ def _record(response: Response) -> Response:
         details = json.dumps(dict(event.details), sort_keys=True)
         extra = {"action": event.action, "user": event.user, "details": details, "address": event.address}
         logging.getLogger(AUDIT_LOGGER).info("audit", extra={**extra, "request_id": event.request_id})
-        if event.action == REFUSED_TOKEN and not is_first_refusal():
+        if event.action == REJECTED_TOKEN and not is_first_refusal():
             return response
         try:
             current_trail().record(event)

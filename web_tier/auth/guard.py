@@ -28,7 +28,7 @@ from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from services.users import Account
-from web_tier.auth.audit import REFUSED_TOKEN, audit_as, audit_details
+from web_tier.auth.audit import REJECTED_TOKEN, audit_as, audit_details
 from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthContext, AuthServices, current_auth, set_cookie, signs_in
 from web_tier.auth.identity import (
     LOCAL,
@@ -147,7 +147,7 @@ def _guard() -> ResponseReturnValue | None:
             raise NotFound
         return None
     if g.credentials_error is not None:
-        audit_as(REFUSED_TOKEN, "")
+        audit_as(REJECTED_TOKEN, "")
         audit_details(reason=g.credentials_error)
         raise _unauthorized("the token is wrong, expired or revoked; get another one and try again", "invalid_token")
     identity = known_identity()

@@ -44,7 +44,7 @@ from web_tier.http.routes import Attempt, Route, current_route
 
 Kind = Literal["request", "attempt", "code", "refusal"]
 """What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors, and
-refused tokens.
+rejected tokens.
 
 A code has six digits, and three codes are valid at a time. At ten tries an hour, one is guessed in 0.07% of days.
 """

@@ -36,7 +36,7 @@ OF_SECOND_FACTORS = {
     "second factor off",
     "second factor on",
 }
-BY_VIEWS = OF_SECOND_FACTORS | {"sign-in", "failed sign-in", "refused token", "password changed", "password reset"}
+BY_VIEWS = OF_SECOND_FACTORS | {"sign-in", "failed sign-in", "rejected token", "password changed", "password reset"}
 """Actions that no route declares: views record them."""
 INSTANCE = "i-0123456789abcdef0"
 
@@ -243,7 +243,7 @@ def test_everything_that_users_and_operators_do_is_recorded_once(
     by_routes = {route.audit for route in all_routes(site.app) if route.audit is not None}
     assert {each.action for each in found} == by_routes | BY_VIEWS - OF_SECOND_FACTORS - {
         "password reset",
-        "refused token",
+        "rejected token",
     }
     assert {each.user for each in found} == {"", "ann@example.org", "ops@example.org"}
     assert {each.address for each in found} == {"127.0.0.1"}
@@ -266,8 +266,8 @@ def test_a_refused_token_is_logged_and_the_first_of_an_address_is_an_event(
         assert site.anonymous().get("/api/v1/jobs", headers=WRONG, environ_base=where).status_code == 401
     found = trail.find(limit=10).events
     assert [(each.action, each.user, each.address) for each in found] == [
-        ("refused token", "", "203.0.113.2"),
-        ("refused token", "", "203.0.113.1"),
+        ("rejected token", "", "203.0.113.2"),
+        ("rejected token", "", "203.0.113.1"),
     ]
     assert found[0].details == {"reason": "there is no such personal token, or no longer"}
     lines = [record.__dict__ for record in caplog.records if record.name == "fleetsight.audit"]

@@ -66,7 +66,7 @@ class AuditEventsBody(BaseModel):
 def events() -> Response:
     """List what users did, newest first.
 
-    For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, refused tokens (the first of
+    For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, rejected tokens (the first of
     an address in each hour), password resets, tokens, deletions, dead letters, and orders to the fleet. They are kept
     for 90 days.
     """
