@@ -6,9 +6,10 @@
 |              |                | error                                                              |            |
 | `NOTIFY`     | job id         | at: the job has notifications that were not sent yet               | both       |
 
-The web tier writes the first item, then the second one. The controller sends what is due, and deletes the second item
-once nothing is left to send. Each request of a notification has an id of its own. The controller writes the outcome
-only to the request that it has sent, so that a newer request is not taken for sent.
+The second item is written before the first one, and again after it: a process that ends in between leaves no request
+that the controller does not find. The controller sends what is due, and deletes the second item once nothing is left
+to send. Each request of a notification has an id of its own. The controller writes the outcome only to the request
+that it has sent, so that a newer request is not taken for sent.
 """
 
 from collections.abc import Sequence
@@ -98,6 +99,7 @@ class NotificationStore:
         Raises:
             TooManyNotificationsError: the job has had `MAX_REQUESTS` of them.
         """
+        self._add_pending(job_id, at)
         is_stored = self.table.add(
             partition(job_id),
             _NOTIFICATION,

@@ -61,12 +61,14 @@ class ShareStore:
                 raise TooManySharesError(f"the job has {MAX_SHARES} shares, and no more are allowed: end one first")
             return [*others, share]
 
-        self._change(job_id, added)
-        if share.email:
-            where = {"pk": shared_partition(share.email), "sk": job_id}
-            self.table.put_all([{**where, EXPIRES_AT: share.until}])
-            if self.table.get(JOBS, job_id) is None:  # it was deleted meanwhile
-                self.table.delete_all([(where["pk"], where["sk"])])
+        place = shared_partition(share.email)
+        if share.email:  # first, so that a job that is shared is in the list of its reader
+            self.table.put_all([{"pk": place, "sk": job_id, EXPIRES_AT: share.until}])
+        try:
+            self._change(job_id, added)
+        finally:
+            if share.email and self.table.get(JOBS, job_id) is None:  # it was deleted meanwhile
+                self.table.delete_all([(place, job_id)])
 
     def end(self, job_id: str, share_id: str) -> Share:
         """End a share of a job at once.

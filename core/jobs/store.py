@@ -11,7 +11,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 |                  |                    | `min_scores`, `finish_by`: as its user wants them;        |            |
 |                  |                    | `only`: labels that can occur, `core/label_sets.py`;      |            |
 |                  |                    | `shares`: who else may read it, `core/jobs/shares.py`     |            |
-| `OWNED#` owner   | job id             | the same, for the jobs of one user                        | web        |
+| `OWNED#` owner   | job id             | which jobs a user has; the rest only for processes of the | web        |
+|                  |                    | previous release, others read `JOBS`                      |            |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
 |                  | `JOBS`             | of a user at present                                      |            |
 | `SHARED#` email  | job id             | expires_at: the job is shared with that address           | web        |
@@ -44,8 +45,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `FLEET`          | all                | items of the fleet: `core/fleet/store.py`                 | both       |
 | `MODELS`         | `CATALOG`          | the models of new jobs: `core/model_catalog.py`           | both       |
 
-Without sign-in a job has no owner and no item of `OWNED#`. The item in `JOBS` is written first, so that each job in
-the list of a user exists. A deletion removes both; if it is interrupted, its mark repeats it.
+Without sign-in a job has no owner and no item of `OWNED#`. Both items are written by one call, so no process ends
+between them. A deletion removes both; if it is interrupted, its mark repeats it.
 
 The result of an image that was answered from the cache (`core/result_cache.py`) is written before the image's record,
 so that a reader of the record can read the result.
@@ -122,9 +123,10 @@ from core.jobs.models import (
 from core.jobs.reader import JobReader
 from core.messages import ClassificationResult
 from core.model_catalog import JobModel
+from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
-from services.table import EXPIRES_AT, LAST, Item, Table, TableBusyError
+from services.table import BATCH, EXPIRES_AT, LAST, Item, Table, TableBusyError
 
 MAX_CHANGES = 10
 """Writes of one change of a job while others change it at the same moment."""
@@ -147,8 +149,9 @@ class JobStore(JobReader):
 
     def create(self, *jobs: Job) -> None:
         """Record new jobs."""
-        self.table.put_all([job_item(job) for job in jobs])
-        self.table.put_all([job_item(job, jobs_partition(job.owner)) for job in jobs if job.owner])
+        for some in in_batches(jobs, BATCH // 2):
+            places = ((job, place) for job in some for place in dict.fromkeys((JOBS, jobs_partition(job.owner))))
+            self.table.put_all([job_item(job, place) for job, place in places])
 
     def job(self, job_id: str) -> Job:
         """Return a job."""
@@ -168,7 +171,8 @@ class JobStore(JobReader):
 
     def put_model(self, job: Job, model: JobModel) -> None:
         """Give a job another model, for images that it gets from now on."""
-        self._set(job, job_model_attributes(model))
+        if not self._set(job, job_model_attributes(model)):
+            raise no_job(job.job_id)
 
     def change_min_scores(self, job: Job, change: Callable[[MinScores], MinScores], touched_at: datetime) -> Job:
         """Change the `min_scores` of a job that was read before; return the job with those that it has now.
@@ -179,41 +183,29 @@ class JobStore(JobReader):
         Raises:
             TableBusyError: others were faster `MAX_CHANGES` times.
         """
+        # First, so that a process that ends after the change leaves a job of which the file is written again.
+        OpenJobs(self.table).reopen(job.job_id, touched_at)
         for _ in range(MAX_CHANGES):
             before, after = job.min_scores, change(job.min_scores)
             absent = "attribute_not_exists( #min_scores ) OR " if before == MinScores() else ""
             unchanged = f"attribute_exists( #pk ) AND ( {absent}#min_scores = :before )"
             attributes, values = {MIN_SCORES: min_scores_as_text(after)}, {"before": min_scores_as_text(before)}
-            if self.table.set(JOBS, job.job_id, attributes, unchanged, values):
-                self._copy_to_owner(job, attributes)
+            if self._set(job, attributes, unchanged, values):
+                # Again, since this process may have stood still until the job was closed.
                 OpenJobs(self.table).reopen(job.job_id, touched_at)
                 return replace(job, min_scores=after)
             job = self.job(job.job_id)
-        raise _changed_often(job)
+        raise TableBusyError(f"job {job.job_id!r} changed {MAX_CHANGES} times while it was changed here: try again")
 
-    def _set(self, job: Job, attributes: Item) -> None:
-        """Set attributes of a job in the list of all jobs and in its user's; a deleted job is not made again."""
-        if not self.table.set(JOBS, job.job_id, attributes, "attribute_exists( #pk )"):
-            raise no_job(job.job_id)
-        self._copy_to_owner(job, attributes)
-
-    def _copy_to_owner(self, job: Job, attributes: Item) -> None:
-        """Set attributes, which `JOBS` has just got, in the list of the job's user.
-
-        They are written until that list has what `JOBS` has, so concurrent changes leave both alike.
-        """
-        if not job.owner:
-            return
-        for _ in range(MAX_CHANGES):
-            if not self.table.set(jobs_partition(job.owner), job.job_id, attributes, "attribute_exists( #pk )"):
-                raise no_job(job.job_id)
-            written, item = attributes, self.table.get(JOBS, job.job_id)
-            if item is None:
-                raise no_job(job.job_id)
-            attributes = {name: item[name] for name in attributes}
-            if attributes == written:
-                return
-        raise _changed_often(job)
+    def _set(
+        self, job: Job, attributes: Item, condition: str = "attribute_exists( #pk )", values: Item | None = None
+    ) -> bool:
+        """Set attributes of a job if `condition` holds for it; return whether it did."""
+        is_set = self.table.set(JOBS, job.job_id, attributes, condition, values)
+        if is_set and job.owner:
+            # For processes of the previous release, which read a user's list there.
+            self.table.set(jobs_partition(job.owner), job.job_id, attributes, "attribute_exists( #pk )")
+        return is_set
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""
@@ -229,21 +221,26 @@ class JobStore(JobReader):
         """Return up to `limit` jobs of `owner`, newest first, older than the job id `before`."""
         found: list[Job] = []
         while len(found) < limit:
-            page = self._jobs_in(jobs_partition(owner), limit, before)
+            items = self.table.query(
+                jobs_partition(owner), FIRST_ID, before or LAST, limit=limit + 1, newest_first=True
+            )
+            page = [item for item in items if item["sk"] != before][:limit]
+            ids = [str(item["sk"]) for item in page]
+            jobs = (
+                self.jobs_of(ids) if owner else {job_id: job_of(item) for job_id, item in zip(ids, page, strict=True)}
+            )
             # The list of all jobs contains jobs of users, too, if there was a sign-in before.
-            found += [job for job in page if job.owner == owner]
+            found += [jobs[job_id] for job_id in ids if job_id in jobs and jobs[job_id].owner == owner]
             if len(page) < limit:
                 break
-            before = page[-1].job_id
+            before = ids[-1]
         return found[:limit]
-
-    def _jobs_in(self, partition_key: str, limit: int, before: str | None) -> list[Job]:
-        items = self.table.query(partition_key, FIRST_ID, before or LAST, limit=limit + 1, newest_first=True)
-        return [job_of(item) for item in items if item["sk"] != before][:limit]
 
     def newest_job(self) -> Job | None:
         """Return the job that was created last, of all users, or None if there is none."""
-        return next(iter(self._jobs_in(JOBS, 1, None)), None)
+        return next(
+            (job_of(item) for item in self.table.query(JOBS, FIRST_ID, LAST, limit=1, newest_first=True)), None
+        )
 
     def jobs_until(self, moment: datetime) -> Iterator[Job]:
         """Yield the jobs that were created before `moment`, oldest first."""
@@ -407,8 +404,9 @@ class JobStore(JobReader):
         Raises:
             NotFoundError: the job was deleted; what was written is removed.
         """
-        if not job.is_reviewed:
-            self._set(job, {REVIEWED: 1})  # first: true labels of a job without this mark would not be read
+        # First: true labels of a job without this mark would not be read.
+        if not (job.is_reviewed or self._set(job, {REVIEWED: 1})):
+            raise no_job(job.job_id)
         self.table.put_all(
             [truth_item(job.job_id, image_id, truth) for image_id, truth in truths.items() if truth is not None]
         )
@@ -422,10 +420,6 @@ class JobStore(JobReader):
 
 def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
     return ImageRef(partition_key.partition("#")[2], sort_key.partition("#")[2])
-
-
-def _changed_often(job: Job) -> TableBusyError:
-    return TableBusyError(f"job {job.job_id!r} changed {MAX_CHANGES} times while it was changed here: try again")
 
 
 def no_image(ref: ImageRef) -> NotFoundError:

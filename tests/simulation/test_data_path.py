@@ -174,6 +174,21 @@ def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_respon
     assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]
 
 
+def test_a_label_that_arrives_after_its_job_was_closed_is_in_the_results_file() -> None:
+    def act(world: World) -> None:
+        world.faults.armed.append(("worker", "outputs.put", "frozen before"))
+        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
+        world.run(20, 10)
+        world.clients.cancel(world.clients.jobs[0])
+        world.run(600, 60)
+        assert world.frozen
+        assert not OpenJobs(world.table).find_all()
+        world.thaw()
+        world.run(20, 10)
+
+    assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]
+
+
 def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

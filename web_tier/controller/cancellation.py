@@ -85,6 +85,8 @@ class JobCanceller:
                     self.images.learn_retries(job_id)
                     self._read[job_id] = opened[job_id]
                     self._left.pop(job_id, None)
+                    # The process that cancelled it may have ended before it stored the tombstone.
+                    align_tombstone(self.store, self.inputs, job_id, is_cancelled=True)
                 is_complete &= self._fail_some(job_id)
         return CHECK_SECONDS if is_complete else 0.0
 

@@ -65,6 +65,10 @@ class CountsStore:
         """Take over which jobs are open: the reconciler will find results of theirs that are not counted."""
         self._open = frozenset(job_ids)
 
+    def is_open(self, job_id: str) -> bool:
+        """Return whether a job is known as open: it is not closed before its results file has its present counts."""
+        return job_id in self._open
+
     def tick(self) -> float:
         """Store the counts that have changed; return the seconds until the next round."""
         self.write()

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
-from core.jobs.lifecycle import DeletedJobs
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Resend, with_answers
 from core.messages import ClassificationResult, is_cancelled
 from services.backoff import pause_seconds
@@ -173,10 +173,27 @@ class ResultWriter:
             for each in accepted
             if jobs[each.job_id].statuses[each.image_id] != "done"
         ]
-        for job_id, stored in grouped(self._put(fresh, errors)).items():
+        for job_id, stored in grouped(self._put(self._reopened(jobs, fresh, errors), errors)).items():
             self._count(jobs[job_id], stored, at)
             self.jobs.mark_changed(job_id)
         return [each for each in accepted if not jobs[each.job_id].keep and each.ref not in errors]
+
+    def _reopened(
+        self,
+        jobs: Mapping[str, JobCounts],
+        fresh: Sequence[ClassificationResult],
+        errors: dict[ImageRef, Exception],
+    ) -> list[ClassificationResult]:
+        """Mark the jobs as open of which a result changes after they were closed, so that their files follow.
+
+        Returns the results that can be put; adds the reasons of the others to `errors`.
+        """
+        changing = [each for each in fresh if jobs[each.job_id].statuses[each.image_id] is not None]
+        opened, at = OpenJobs(self.jobs.store.table), self.jobs.clock.utc_now()
+        for job_id, changed in grouped(changing).items():
+            if not self.counts.is_open(job_id):
+                errors |= _try(lambda found: opened.reopen(found[0].job_id, at), changed)
+        return [each for each in fresh if each.ref not in errors]
 
     def _put(
         self, responses: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]

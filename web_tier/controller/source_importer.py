@@ -62,7 +62,8 @@ CHECK_SECONDS: Final = 2.0
 """Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""
 
 ORPHAN_SECONDS: Final = 3_600.0
-"""Time after which a listing without a job is dropped: the web tier records the listing first."""
+"""Time after which a listing without a job, or of one that is still cancelled, is dropped: the web tier records the
+listing first, and a process may have ended then."""
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 MAX_PAUSE_SECONDS: Final = 60.0
@@ -174,16 +175,17 @@ class SourceImporter:
 
     def _import(self, pending: PendingListing, turns: ImportTurns) -> bool:
         job_id = pending.job_id
+        is_orphan = self.clock.monotonic() - turns.first_seen >= ORPHAN_SECONDS
         try:
             job, reason = self.ingest.store.job_and_cancelled(job_id)
         except NotFoundError:
-            if self.clock.monotonic() - turns.first_seen >= ORPHAN_SECONDS:
+            if is_orphan:
                 self._listings.end(job_id)
             return False
         listing = self._cancelled_or_resumed(job_id, reason)
         if listing.state != "listing":
             # A web process that resumes the job records that first, and deletes the mark last.
-            if not (reason and Cancellations(self.ingest.store.table).is_resumed(job_id)):
+            if is_orphan or not (reason and Cancellations(self.ingest.store.table).is_resumed(job_id)):
                 self._listings.end(job_id)
             return False
         page, is_first_try = self._listings.page(job_id, listing.listed), False

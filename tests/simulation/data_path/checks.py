@@ -12,6 +12,7 @@ from core.jobs.dead_letters import is_given_up
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
 from core.jobs.notifications import NotificationStore
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled
 from core.s3_locations import S3Location
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MAX_OVERBILLED_SECONDS: Final = 20 * 86_400.0
 """By so much may the meter be wrong: it sees the end of a worker only in the next round, which may be hours later."""
 
+MAX_LISTED: Final = 1_000
 MAX_MESSAGES: Final = 3
 """Request messages of one image, besides its retries."""
 
@@ -140,6 +142,21 @@ class Checks:
         if snapshot.is_capped:
             raise BrokenError(f"nothing is launched: {snapshot.spending}")
 
+    def check_agreement(self) -> None:
+        """A job without images in work is the same for all who read it, in its results file, and in the copy."""
+        store = JobStore(self.world.table)
+        for job in self.clients.jobs:
+            if not store.existing([job.job_id]):
+                if job.job_id in {each.job_id for each in store.jobs(MAX_LISTED, owner=job.owner)}:
+                    raise BrokenError(f"{job.name} does not exist, and is in its user's list")
+                continue
+            self._check_lists(store, job)
+            results = {item.record.ref: item for item in all_results(store, job.job_id)}
+            if all(item.response is not None and not item.retrying for item in results.values()):
+                status = store.status(job.job_id)
+                self._check_status(status, job, results)
+                self._check_merged(status, job, results)
+
     def check_rest(self) -> None:
         store = JobStore(self.world.table)
         opened = {job.job_id for job in OpenJobs(store.table).find_all()}
@@ -161,6 +178,8 @@ class Checks:
 
     def _check_gone(self, job: Job) -> None:
         held = [key for key in self.world.table.items if job.job_id in key[0] or job.job_id in key[1]]
+        # Of a share that began while the job was being deleted: it gives no right, and the table deletes it later.
+        held = [(pk, sk) for pk, sk in held if not pk.startswith("SHARED#")]
         predictions = [key for key in self.world.outputs.objects if not self._may_be_of_lost_job(key)]
         objects = [key for key in (*self.world.inputs.objects, *predictions) if key.startswith(job.job_id)]
         if held or objects:
@@ -185,6 +204,7 @@ class Checks:
             self._check_image(job, item, letters[ref])
         status = store.status(job.job_id)
         self._check_status(status, job, results)
+        self._check_lists(store, job)
         if not self.restores[job.job_id]:  # after a restore the file may be a later one, until the next result
             self._check_merged(status, job, results)
             self._check_notified(status, job)
@@ -324,6 +344,19 @@ class Checks:
         if sent > allowed:
             raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
 
+    def _check_lists(self, store: JobStore, job: Job) -> None:
+        """The job is the same in the list of its user, and is in that of everyone with whom it is shared."""
+        listed, found = store.jobs(MAX_LISTED, owner=job.owner), store.job(job.job_id)
+        if found not in listed:
+            raise BrokenError(
+                f"{found} is {[each for each in listed if each.job_id == job.job_id]} in its user's list"
+            )
+        if store.truths(job.job_id) and not found.is_reviewed:
+            raise BrokenError(f"{job.name} has true labels that no reader finds")
+        for share in found.shares:
+            if job.job_id not in ShareStore(store.table).shared_with(share.email, MAX_LISTED):
+                raise BrokenError(f"{job.name} is shared with {share.email}, who does not find it")
+
     def _check_status(self, status: JobStatus, job: Job, results: dict[ImageRef, Any]) -> None:
         counted = Counter(item.response.status for item in results.values())
         cancelled = sum(is_cancelled(item.response) for item in results.values())
@@ -336,8 +369,10 @@ class Checks:
 
     def _check_merged(self, status: JobStatus, job: Job, results: dict[ImageRef, ImageResult]) -> None:
         """A file that is said to hold all results holds them, and so does its copy where its client wanted it."""
-        if status.merged is None or status.merged.edition != status.edition:
+        if not results or job.is_single:
             return
+        if status.merged is None or status.merged.edition != status.edition:
+            raise BrokenError(f"{job.name}: its results file is {status.merged}, its results {status.edition}")
         responses = [item.response for item in results.values() if item.response is not None]
         expected = {(response.image_id, response.status, response.label) for response in responses}
         files = [self.world.outputs.objects[status.merged.key]]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ulid import ULID
 
@@ -12,7 +12,8 @@ from core.ids import ImageRef, new_id, new_job_id
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog, model_for_job, rolled_out
 from services.errors import FleetsightError
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
 
 Content = tuple[int, Kind]
+
+OWNERS: Final = ("", "ann")
+SHARE_SECONDS: Final = 30 * 86_400
 
 
 @dataclass
@@ -106,11 +110,11 @@ class Clients:
             operations=self.operations,
         )
 
-    def new_job(self, *, keep: bool, is_limited: bool = True) -> None:
+    def new_job(self, *, keep: bool, is_limited: bool = True, results: str | None = None) -> None:
         """Make a job, for a client with a quota of its own or without one."""
-        job_id = new_job_id(spread=len(self.jobs) % 2 == 0)
-        name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES)
-        job = Job(job_id, name, self.world.now(), keep, results=results, model=self._model_for(job_id))
+        job_id, owner = new_job_id(spread=len(self.jobs) % 2 == 0), self.world.random.choice(OWNERS)
+        name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES) if results is None else results
+        job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=self._model_for(job_id))
         JobStore(self.world.table).create(job)
         self.callers |= {job_id: name} if is_limited else {}
         self.jobs.append(job)
@@ -138,14 +142,15 @@ class Clients:
         job_id = new_id()
         source, results = f"s3://{SOURCE}/{folder}", self.world.random.choice(PLACES)
         model = self._model_for(job_id)
-        job = Job(job_id, folder, self.world.now(), keep, source=source, results=results, model=model)
-        ListingStore(JobStore(self.world.table)).create_job(job, "", self.world.now())
+        owner = self.world.random.choice(OWNERS)
+        job = Job(job_id, folder, self.world.now(), keep, owner, source=source, results=results, model=model)
         self.jobs.append(job)
         self.imported.append(job)
         self.touched[job.job_id] = self.world.scheduler.now
         for index, content in enumerate(contents):
             file = self._file(job, content, index)
             self.world.sources.objects[SOURCE, f"{folder}/{file.name}"] = picture(*content)
+        self._operate(lambda web: ListingStore(web.store).create_job(job, "", web.now()))
 
     def change_source(self) -> None:
         """Put another object before all those that the last job is made of."""
@@ -200,7 +205,7 @@ class Clients:
         images = sum(file.acknowledged is not None and file.job_id == job.job_id for file in self.files.values())
 
         def operation(web: Web) -> None:
-            jobs = UserJobs(web.store.table, "")
+            jobs = UserJobs(web.store.table, job.owner)
             jobs.request_email(job.job_id, "me@example.org", page="")
             self.notified[job.job_id] = images
 
@@ -216,11 +221,42 @@ class Clients:
         self.cancelled.add(job.job_id)
         self._operate(operation)
 
+    def move_border(self, job: Job, score: float) -> None:
+        """Change the scores below which labels of a job are unsure."""
+
+        def operation(web: Web) -> None:
+            web.store.change_min_scores(web.store.job(job.job_id), lambda _: MinScores(score), web.now())
+
+        self._operate(operation)
+
+    def review(self, job: Job) -> None:
+        """Set the true labels of the images of a job."""
+        refs = [ref for ref in self.recorded() if ref.job_id == job.job_id]
+
+        def operation(web: Web) -> None:
+            truths = {ref.image_id: TrueLabel("cat", web.now()) for ref in refs}
+            web.store.set_truths(web.store.job(job.job_id), truths)
+
+        self._operate(operation)
+
+    def share(self, job: Job, number: int) -> None:
+        """Share a job with one of some readers, or end the share."""
+        share_id, email = f"share {number}", f"reader{number}@example.org"
+
+        def operation(web: Web) -> None:
+            shares, now = ShareStore(web.store.table), self.world.now().timestamp()
+            if any(each.share_id == share_id for each in web.store.job(job.job_id).shares):
+                shares.end(job.job_id, share_id)
+            else:
+                shares.add(job.job_id, Share(share_id, int(now) + SHARE_SECONDS, 1, "", email=email), now)
+
+        self._operate(operation)
+
     def delete(self, job: Job) -> None:
         """Delete a job; it is gone once that is acknowledged, and unknown before."""
 
         def operation(web: Web) -> None:
-            DeletedJobs(web.store.table).delete(job)
+            DeletedJobs(web.store.table).delete(web.store.job(job.job_id))
             self.deleted[job.job_id] = True
 
         self.deleted.setdefault(job.job_id, False)

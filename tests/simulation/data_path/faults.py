@@ -16,6 +16,7 @@ Freeze = Literal["frozen before", "frozen after"]
 Fault = Passing | Freeze | Literal["killed before", "killed after", "queue missing", "denied"]
 PASSING: Final[tuple[Passing, ...]] = get_args(Passing)
 FREEZES: Final[tuple[Freeze, ...]] = get_args(Freeze)
+READS: Final = frozenset({"GetItem", "BatchGetItem", "Query", "get", "head", "list", "receive", "counts"})
 ALL: Final[tuple[Fault, ...]] = (*PASSING, *FREEZES, "killed before", "killed after")
 
 
@@ -38,6 +39,7 @@ class Faults:
         missing: queues that do not exist until so many seconds.
         denied: services that workers may not use.
         armed: what befalls the next call of a kind of process, by an operation (or any, if empty).
+        writes_left: after so many more writes a process of a kind is killed.
         met: how many calls met a fault, and how many of these froze their process. A batch may be processed in part.
     """
 
@@ -52,6 +54,7 @@ class Faults:
     missing: dict[str, float] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
+    writes_left: dict[str, int] = field(default_factory=dict)
     met: int = 0
     freezes: int = 0
     _is_partial: bool = False
@@ -77,6 +80,7 @@ class Faults:
         fault = self._draw(process, service, operation)
         if fault is None:
             result = effect()
+            self._count_write(process, service, operation)
             self.reply(process)
             return result
         self.met += 1
@@ -93,6 +97,15 @@ class Faults:
             return effect()
         self._befall_after(process, fault)
         return result
+
+    def _count_write(self, process: Process, service: str, operation: str) -> None:
+        """Kill a process after the last write that it may make."""
+        left = self.writes_left.get(process.kind, 0)
+        if left and operation not in READS and service != "lease":
+            self.writes_left[process.kind] = left - 1
+            if left == 1:
+                self.kill(process)
+                raise KilledError
 
     def _befall_before(self, process: Process, fault: Fault) -> None:
         """Do what befalls a call before its effect, or instead of it."""

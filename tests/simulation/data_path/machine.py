@@ -172,6 +172,18 @@ class History(RuleBasedStateMachine):
         if changes:
             self.world.clients.change_source()
 
+    @rule(job=jobs, what=st.sampled_from(("border", "truth", "share")), number=st.integers(1, 3), span=spans)
+    def a_client_changes_a_job(self, job: int, what: str, number: int, span: tuple[int, int]) -> None:
+        """A border of doubt is moved, true labels are set, or a share begins or ends."""
+        match what:
+            case "border":
+                self.world.clients.move_border(self._job(job), number / 4)
+            case "truth":
+                self.world.clients.review(self._job(job))
+            case _:
+                self.world.clients.share(self._job(job), number)
+        self.world.run(*span)
+
     @precondition(lambda self: len(self.world.clients.jobs) > 1)
     @rule(job=jobs, span=spans)
     def a_client_deletes_a_job(self, job: int, span: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from ulid import ULID
 from core import ids
 from core.ids import ImageRef
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
+from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
@@ -359,14 +360,18 @@ class World:
             self._set_habits(Habits(0.05, 0.05, 0.05, 60.0))
             self._keep_busy()
             self._set_habits(Habits())
-        for seconds in SETTLE_STRIDES:
-            self.run(seconds, 1)
-            if self._is_settled():
-                break
+        self.rest()
         if had_wrong_clocks:
             self.run(BILLING_SECONDS, 1)
             self.checks.check_bill()
         self.checks.check_rest()
+
+    def rest(self) -> None:
+        """Let the system finish what is under way."""
+        for seconds in SETTLE_STRIDES:
+            self.run(seconds, 1)
+            if self._is_settled():
+                return
 
     def _set_habits(self, habits: Habits) -> None:
         for queue in (self.requests, self.responses, self.dead_letters):
@@ -394,5 +399,8 @@ class World:
     def _is_settled(self) -> bool:
         store, messages = JobStore(self.table), NotificationStore(self.table)
         return not (
-            OpenJobs(store.table).find_all() or DeletedJobs(store.table).find_all() or messages.pending()
+            OpenJobs(store.table).find_all()
+            or DeletedJobs(store.table).find_all()
+            or ListingStore(store).pending()
+            or messages.pending()
         ) and not any(queue.counts().total for queue in (self.requests, self.responses, self.dead_letters))
