@@ -269,6 +269,15 @@ def test_accepted_images_without_a_request_are_repaired(
     assert len(settled(False, act).checks.done_labels) == 1
 
 
+def test_a_job_stays_open_until_its_results_file_is_written() -> None:
+    def act(world: World) -> None:
+        world.faults.armed += [("controller", "outputs.put", "unavailable")] * 60
+        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
+        world.run(300, 100)
+
+    assert len(settled(False, act).checks.done_labels) == 1
+
+
 def test_a_wrong_clock_of_the_controller_expires_no_image() -> None:
     def act(world: World) -> None:
         world.clients.new_job(keep=False)

@@ -65,6 +65,12 @@ def stopped(world: World, _: Job) -> None:
     assert (listing.state, listing.accepted > 0) == ("cancelled", True)
 
 
+def shared(world: World, job: Job) -> None:
+    """A job with a reader."""
+    world.clients.share(job, 1)
+    ended(world, job)
+
+
 def given_up(world: World, job: Job) -> None:
     """A job with a dead letter, and workers that can classify its image now."""
     world.clients.upload(job, [(0, "heavy"), (1, "good")], "plain")
@@ -82,6 +88,7 @@ CHANGES: Final[dict[str, tuple[Change, Change]]] = {
     "move the border": (ended, lambda world, job: world.clients.move_border(job, 0.9)),
     "set true labels": (ended, lambda world, job: world.clients.review(job)),
     "share": (ended, lambda world, job: world.clients.share(job, 1)),
+    "end a share": (shared, lambda world, job: world.clients.share(job, 1)),
     "ask for a message": (ended, lambda world, job: world.clients.ask_for_message(job)),
     "cancel": (waiting, lambda world, job: world.clients.cancel(job)),
     "retry": (cancelled, lambda world, job: world.clients.retry(job)),

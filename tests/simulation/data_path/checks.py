@@ -111,12 +111,19 @@ class Checks:
             self.received[body["id"]].add((data["done"], data["failed"]))
 
     def check_visible(self) -> None:
-        """A label that was visible stays, and stays the same."""
+        """A label that was visible stays, and stays the same; no image is deleted before it has one."""
         for file in self.clients.files.values():
             ref = file.acknowledged
             if ref is None or ref.job_id in self.clients.deleted:
                 continue
-            item = self.world.table.items.get((f"JOB#{ref.job_id}", f"RESULT#{ref.image_id}"))
+            image, item = (
+                self.world.table.items.get((f"JOB#{ref.job_id}", f"{kind}#{ref.image_id}"))
+                for kind in ("IMAGE", "RESULT")
+            )
+            is_labelled = item is not None and item["status"] == "done"
+            is_gone = image is not None and str(image["key"]) not in self.world.inputs.objects
+            if is_gone and not (is_labelled or self.world.restores or self._may_have_expired(ref.job_id)):
+                raise BrokenError(f"{file.name} was deleted before its label was stored")
             before = self.done_labels.get(ref)
             if item is not None and item["status"] == "done":
                 self.done_labels[ref] = label = _label_in(str(item["response"]))
@@ -151,6 +158,11 @@ class Checks:
                     raise BrokenError(f"{job.name} does not exist, and is in its user's list")
                 continue
             self._check_lists(store, job)
+            is_cancelling = Cancellations(store.table).find([job.job_id]) and OpenJobs(store.table).is_open(
+                job.job_id
+            )
+            if is_cancelling and cancelled_key(job.job_id) not in self.world.inputs.objects:
+                raise BrokenError(f"{job.name} is cancelled, and workers cannot know it")
             results = {item.record.ref: item for item in all_results(store, job.job_id)}
             if all(item.response is not None and not item.retrying for item in results.values()):
                 status = store.status(job.job_id)

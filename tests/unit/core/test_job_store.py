@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -178,6 +178,19 @@ def test_a_job_closed_during_a_slow_record_of_its_images_is_open_afterwards(seco
     assert [job.touched_at for job in OpenJobs(store.table).find_all()] == (
         [(NOW + timedelta(seconds=seconds)).isoformat()] if seconds > SLOW_RECORD_SECONDS else []
     )
+
+
+def test_a_job_closed_during_a_slow_change_of_its_min_scores_is_open_afterwards(store: JobStore, job: Job) -> None:
+    table = cast(MemoryTable, store.table)
+
+    def close_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem":
+            assert OpenJobs(table).close(OpenJobs(table).find_all()[0])
+        return effect()
+
+    table.call = close_first
+    store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
+    assert OpenJobs(table).is_open(job.job_id)
 
 
 def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:

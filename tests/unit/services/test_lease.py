@@ -20,7 +20,7 @@ from services.clock import CLOCK
 from services.lease import Lease, move_lease
 from services.table import Table
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.memory_aws.calls import meeting
+from tests.support.memory_aws.calls import meeting, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 T = TypeVar("T")
@@ -277,6 +277,32 @@ def test_a_standby_that_was_frozen_before_its_read_waits_from_the_read_on() -> N
     contention.act(1, "contend", BEFORE_READ, [(LENGTH - 1, 0, "contend")])
     contention.wait(1.0)
     contention.act(1, "contend", BEFORE_READ, [])
+
+
+def test_a_slow_renewal_holds_the_lease_from_before_its_write() -> None:
+    contention = Contention()
+    contention.begin()
+    contention.act(0, "contend", BEFORE_WRITE - 1, [(0.0, 1, "contend"), (LENGTH - 1, 1, "contend")])
+    contention.wait(1.0)
+    contention.act(1, "contend", AFTER_WRITE, [])
+    assert contention.contenders[1].lease.held
+
+
+def test_a_late_move_to_an_older_table_leaves_the_lease_at_the_newer_one(table: MemoryTable) -> None:
+    first = Contender.of(table)
+    older, newer = (Contender.of(table, work_table=f"r-{each}", generation=each) for each in (100, 200))
+
+    def newer_first(operation: str, effect: Callable[[], T]) -> T:
+        if operation == "PutItem":
+            table.call = run_effect
+            assert [newer.after(seconds) for seconds in (0, LENGTH)] == [False, True]
+        return effect()
+
+    assert first.after(0)
+    table.call = newer_first
+    assert not older.after(0)
+    assert newer.after(1)
+    assert not older.after(LENGTH)
 
 
 def test_a_standby_that_was_frozen_before_its_write_leaves_a_renewal() -> None:

@@ -196,6 +196,22 @@ def test_where_no_image_waits_a_worker_that_lasts_for_a_minute_closes_the_circui
         assert site.wait(10).state is (CircuitState.CLOSED if seconds >= 60 else CircuitState.HALF_OPEN)
 
 
+def test_a_worker_whose_heartbeats_have_stopped_proves_nothing_once_the_queue_is_empty() -> None:
+    site = Site()
+    site.fail_all(120)
+    while not site.running:
+        site.round()
+    probe = site.running[0]
+    for _ in range(8):
+        site.registry.record([heartbeat(probe, state="ready")])
+        site.wait(10)
+    site.end(probe, None)
+    site.images = 0
+    for _ in range(int(LAST_HEARTBEAT_SECONDS) + 2):
+        site.round()
+        assert site.circuit.state is CircuitState.OPEN
+
+
 def test_restarts_of_the_controller_do_not_arm_the_loop_again() -> None:
     site = Site()
     for _ in range(40):

@@ -203,6 +203,9 @@ def test_images_that_may_be_finished_later_need_the_fewest_workers_and_add_to_th
     assert plan(later).launch == 1
     assert plan(replace(later, demand=Demand(later=((3_600.0, 4_000),)))).launch == 2
     assert plan(replace(later, demand=Demand(later=((60.0, 4_000),)))).launch == 19
+    # 9,500 s of work in three hours, less a boot, would do with one worker, but a tenth of the time is left.
+    assert plan(replace(later, demand=Demand(later=((10_800.0, 6_400),)))).launch == 1
+    assert plan(replace(later, demand=Demand(later=((10_800.0, 6_500),)))).launch == 2
     both = replace(later, requests=QueueCounts(4_100, 0, 0), demand=Demand(((0.0, 100),), 0.0, ((7_200.0, 4_000),)))
     assert plan(both).launch == plan(view((0.0, 100))).launch == 4
 
@@ -213,6 +216,9 @@ def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_
     assert not plan(replace(later, demand=Demand(later=((600.0, 4_000),)))).is_patient
     assert not plan(replace(later, demand=Demand(((0.0, 100),), 0.0, ((7_200.0, 4_000),)))).is_patient
     assert not plan(later, policy="schedule", min_workers=2).is_patient
+    assert not plan(later, min_workers=2).is_patient, "the minimum waits for nothing"
+    two = replace(later, instances=view(ready=2).instances)
+    assert plan(replace(two, demand=Demand(later=((3_600.0, 8_000),))), min_workers=2).is_patient
     few = replace(later, requests=QueueCounts(4, 0, 0), demand=Demand(later=((7_200.0, 4),)))
     for seconds, waits in ((7_200.0, True), (160.0, True), (150.0, False), (-7_200.0, False)):
         assert plan(replace(few, demand=Demand(later=((seconds, 4),)))).is_patient is waits, "one worker does it"

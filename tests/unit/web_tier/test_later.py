@@ -21,8 +21,8 @@ from web_tier.autoscaler.later import LaterJobs
 HOUR = timedelta(hours=1)
 
 
-def opened(store: JobStore, images: int, finish_by: datetime | None) -> Job:
-    job = Job(new_id(), "a", NOW, owner="ada", finish_by=finish_by)
+def opened(store: JobStore, images: int, finish_by: datetime | None, created_at: datetime = NOW) -> Job:
+    job = Job(new_id(), "a", created_at, owner="ada", finish_by=finish_by)
     store.create(job)
     add_images(store, job, *(f"{at}.jpg" for at in range(images)))
     return store.job(job.job_id)
@@ -65,9 +65,10 @@ def test_many_jobs_for_later_are_five_groups_and_none_is_due_after_what_waits_be
     assert len({replace(job, owner="").group for job in jobs[:9]}) == 9, "without users the jobs are not grouped"
     opened(store, 30, NOW + 15 * HOUR)
     opened(store, 20, NOW + 14 * HOUR)
+    assert opened(store, 10, NOW + 15 * HOUR, NOW + HOUR).group == opened(store, 0, NOW + 14 * HOUR).group
     later = LaterJobs(store, ManualClock(0.0, NOW))
-    others(later, queue(50))
-    assert sorted(later.due) == [(50_400.0, 20), (50_400.0, 30)]
+    others(later, queue(60))
+    assert sorted(later.due) == [(50_400.0, 20), (50_400.0, 30), (54_000.0, 10)], "nor as early as what is before it"
 
 
 def test_images_that_are_not_counted_yet_are_those_of_the_only_jobs(store: JobStore) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
@@ -31,6 +31,7 @@ from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images, done, put_results
+from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.identity import LOCAL
 from web_tier.controller.results_file import ResultsFileWriter
@@ -266,6 +267,22 @@ def test_a_request_during_the_sending_is_sent_too() -> None:
     assert scene.delivery(job).state == "waiting"
     scene.round()
     assert [message.target for message in scene.sent] == [ADDRESS, "other@example.org"]
+
+
+def test_a_request_during_a_round_that_finds_nothing_to_send_is_sent_by_the_next() -> None:
+    scene = Scene()
+    job, table = scene.job(), cast(MemoryTable, scene.store.table)
+
+    def round_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "UpdateItem":
+            table.call = run_effect
+            scene.round()
+        return effect()
+
+    table.call = round_first
+    scene.request(job)
+    scene.round()
+    assert [message.target for message in scene.sent] == [ADDRESS]
 
 
 def test_a_cancellation_during_the_sending_is_not_undone() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest.mock import Mock
 
 import pytest
@@ -20,7 +20,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from core.tracing import current_traceparent, new_traceparent, use_traceparent
 from services.sqs import OutgoingMessage
-from tests.support.jobs import statuses_of
+from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -250,6 +250,26 @@ def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site
     JobFigures(site.store.table).store_counts(refs[0].job_id, Counts(done=1, images=1))
     site.reconciler.tick()
     assert JobFigures(site.store.table).counts(refs[0].job_id) == right
+
+
+def test_a_job_stays_open_until_its_right_counts_are_stored(site: ResultsSite) -> None:
+    [ref] = site.add_job(1)
+    site.respond(done(ref))
+    figures, table = JobFigures(site.store.table), cast(MemoryTable, site.store.table)
+    right = figures.counts(ref.job_id)
+    figures.store_counts(ref.job_id, Counts(images=1))  # by an earlier holder of the lease
+
+    def refuse_puts(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "PutItem":
+            raise client_error(503)
+        return effect()
+
+    table.call = refuse_puts
+    site.pass_time(3 * LOST_AFTER)
+    assert OpenJobs(table).is_open(ref.job_id)
+    table.call = run_effect
+    site.pass_time(20)
+    assert (OpenJobs(table).is_open(ref.job_id), figures.counts(ref.job_id)) == (False, right)
 
 
 def test_an_image_that_the_web_tier_withdrew_does_not_keep_its_job_open(site: ResultsSite) -> None:

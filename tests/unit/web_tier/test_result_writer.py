@@ -1,12 +1,14 @@
 """Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from services.lease import Tenure
 from services.table import BATCH_ATTEMPTS, TableBusyError
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error, statuses_of
+from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -69,7 +72,7 @@ def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
     key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
     items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
     assert dict(store.summaries(JOBS[0])) == {REFS[0].image_id: ResultSummary("failed")}
-    assert store.put_failed(not_done(REFS[0], 1))
+    assert [store.put_failed(not_done(REFS[0], attempt)) for attempt in (1, 1, 0)] == [True, True, False]
 
 
 def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
@@ -307,6 +310,36 @@ def test_an_unkept_image_is_deleted_once_its_label_is_stored_however_often_it_co
     assert inputs.objects.keys() == {own, foreign, failed_one}, (
         "another image's, one of unknown key, a failed one, one that was never accepted"
     )
+
+
+def test_whichever_call_is_refused_nothing_is_deleted_or_given_up_before_it_is_recorded() -> None:
+    labelled, given_up = REFS[:2], REFS[2]
+    crashed = failed(given_up, crashed_worker(5), worker="i-1", attempts=5).response()
+    responses = [*(done(ref).model_copy(update={"key": input_key(ref, "jpg")}) for ref in labelled), crashed]
+    for refused in count():
+        store, inputs, calls = stored_jobs(), MemoryBucket(), count()
+        table = cast(MemoryTable, store.table)
+        path = ResultPath(store, buckets=(inputs, MemoryBucket()))
+        inputs.objects = {input_key(ref, "jpg"): b"pixels" for ref in labelled}
+
+        def call(_operation: str, effect: Callable[[], Any], refused: int = refused, calls: Any = calls) -> Any:
+            if next(calls) == refused:
+                raise client_error(503)
+            return effect()
+
+        table.call = inputs.call = call
+        with suppress(ClientError):
+            path.results.record_each(responses)
+        table.call = inputs.call = run_effect
+        recorded = statuses_of(store, JOBS[0])
+        for ref in labelled:
+            assert inputs.exists(input_key(ref, "jpg")) or recorded.get(ref.image_id) == "done"
+        letters = [sk for pk, sk in table.items if pk == DEAD_LETTERS]
+        assert given_up.image_id not in recorded or letters
+        if next(calls) <= refused:
+            break
+    assert (len(recorded), inputs.objects, len(letters)) == (3, {}, 1)
+    assert refused > 3
 
 
 def test_an_image_that_is_kept_stays() -> None:
