@@ -66,9 +66,9 @@ class AuditEventsBody(BaseModel):
 def events() -> Response:
     """List what users did, newest first.
 
-    For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, rejected tokens (the first of
-    an address in each hour), password resets, tokens, deletions, dead letters, and orders to the fleet. They are kept
-    for 90 days.
+    For operators, where people sign in. Events are sign-ins, sign-outs, failed sign-ins, rejected tokens (the first
+    of an address in each hour), password resets, tokens, deletions, dead letters, and orders to the fleet. They are
+    kept for 90 days.
     """
     query = parse_query(AuditQuery)
     found = current_trail().find(
