@@ -114,8 +114,8 @@ def api_names(schema: Any) -> Iterator[str]:
 def command_names(command: click.Command) -> Iterator[str]:
     """Yield the name of a command, its options, the values of their fixed sets, and the names in its group."""
     yield str(command.name)
-    for each in command.params:
-        yield from (*each.opts, *getattr(each.type, "choices", ()))
+    for parameter in command.params:
+        yield from (*parameter.opts, *getattr(parameter.type, "choices", ()))
     for each in subcommands(command):
         yield from command_names(each)
 
