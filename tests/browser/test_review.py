@@ -80,6 +80,15 @@ def test_unsure_labels_are_reviewed_one_by_one(
     page.keyboard.press("a")
     expect(dialog).to_be_hidden()
     expect(note).to_contain_text("You have reviewed all 1 image.")
+    unsure = page.locator(".chip[data-state=unsure]")
+    expect(unsure).to_have_text("Unsure 1")
+    page.keyboard.press("z")
+    expect(tile(page, "b.jpg").locator(".truth-mark")).to_have_count(0)
+    expect(tile(page, "b.jpg").locator(".open")).to_have_accessible_name(re.compile("Unsure: cat"))
+    page.get_by_role("link", name="Review 1 unsure").click()
+    expect(opened(page)).to_have_text("b.jpg")
+    page.keyboard.press("a")
+    expect(unsure).to_have_text("Unsure 1")
     page.get_by_role("link", name="Review", exact=True).click()
     expect(opened(page)).to_have_text("c.jpg")  # the lowest score
     expect(dialog.locator("#position")).to_have_text("1 of 5")
@@ -101,6 +110,44 @@ def test_unsure_labels_are_reviewed_one_by_one(
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(page.locator(".truth-mark")).to_have_count(1)
+
+
+def test_a_key_labels_the_image_that_is_shown_and_never_a_hidden_selection(
+    page: Page, api: ApiClient, answered: Callable[..., WrittenJob]
+) -> None:
+    job = answered(*(f"{name}.jpg" for name in "abcdefgh"))
+    page.goto(job.path)
+    expect(page.locator(".tile .pick")).to_have_count(8)
+
+    def reviewed() -> str:
+        results = api.results(job.path.rpartition("/")[2])
+        return "".join(item["filename"][0] for item in results if item["truth"] is not None)
+
+    page.get_by_label("Select a.jpg").click()
+    page.get_by_role("link", name="Review 2 unsure").click()
+    expect(opened(page)).to_have_text("b.jpg")
+    page.keyboard.press("x")
+    page.keyboard.press("ArrowRight")
+    expect(opened(page)).to_have_text("h.jpg")
+    page.keyboard.press("a")
+    expect(opened(page)).to_have_text("b.jpg")
+    wait_until(lambda: reviewed() == "h", "the image that was shown is labelled")
+    page.keyboard.press("a")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    selection = page.locator("#selection")
+    expect(selection).to_contain_text("1 image selected")
+    page.get_by_role("searchbox").fill("c.jpg")
+    expect(selection).to_be_hidden()
+    tile(page, "c.jpg").get_by_role("link").focus()
+    page.keyboard.press("a")
+    page.get_by_role("searchbox").fill("")
+    expect(selection).to_contain_text("1 image selected")
+    tile(page, "d.jpg").get_by_role("link").click()
+    for following in ("e.jpg", "f.jpg"):
+        expect(opened(page)).not_to_have_text(following)
+        page.keyboard.press("a")
+        expect(opened(page)).to_have_text(following)
+    wait_until(lambda: reviewed() == "bcdeh", "the selected image is not labelled")
 
 
 @pytest.mark.parametrize("page_options", [{"viewport": {"width": 390, "height": 844}, "has_touch": True}])

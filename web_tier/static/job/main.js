@@ -279,10 +279,14 @@ function reveal(id) {
 function move(step) {
     const id = query.image || page.focusedId || lastId;
     const next = places.has(id) ? neighbour(id, step) : selectedRows[0];
-    if (!next || next.item) return false;
-    lastId = next.id;
-    const link = reveal(next.id);
-    if (query.image) openImage(next.id);
+    return next && !next.item ? goTo(next) : false;
+}
+
+/** Open an image in place of the open one, or give it the focus in the list. */
+function goTo({ id }) {
+    lastId = id;
+    const link = reveal(id);
+    if (query.image) openImage(id);
     if (!query.image || viewer.isBeside) link?.focus({ preventScroll: true });
 }
 
@@ -331,6 +335,7 @@ const page = {
         merge(updates);
         refresh();
     },
+    goTo,
     move,
     navigate,
     neighbour,

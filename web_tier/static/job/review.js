@@ -43,14 +43,19 @@ export class Review {
 
     #listenForKeys() {
         addShortcut({ keys: ["n"], shown: "N", words: "Review labels, next unsure image", run: () => this.#openNext() });
-        addShortcut({ keys: ["a"], shown: "A", words: "Accept the label, or those selected", run: () => this.#accept() });
+        addShortcut({
+            keys: ["a"],
+            shown: "A",
+            words: "Accept the label of the open image, or those selected in the list",
+            run: () => this.#accept(),
+        });
         addShortcut({
             keys: [..."123456789"],
             shown: "1 … 9",
             words: "Set the first to ninth label",
             run: (event) => this.#choose(Number(event.key)),
         });
-        addShortcut({ keys: ["x"], shown: "X", words: "Select the image", run: () => this.#toggleCurrent() });
+        addShortcut({ keys: ["x"], shown: "X", words: "Select the image in the list", run: () => this.#toggleCurrent() });
         addShortcut({ keys: ["z"], shown: "Z", words: "Undo the last change of labels", run: () => this.#undo() });
     }
 
@@ -102,21 +107,28 @@ export class Review {
         this.updateSelection();
     }
 
+    // An image that covers the list hides what is selected in it.
     #toggleCurrent() {
         const id = this.page.query.image || this.page.focusedId;
-        if (!id) return false;
+        if (!id || this.page.isCovered) return false;
         this.#select([id], !this.#selected.has(id));
         this.#lastPicked = id;
     }
 
-    /** Show which images are selected. Images that the filters hide stay selected. */
+    /** The rows of the selected images. Those that the filters hide are selected only once they are shown again. */
+    get #chosen() {
+        return this.#selected.size ? this.page.shown.filter(({ id }) => this.#selected.has(id)) : [];
+    }
+
+    /** Show which images are selected. */
     updateSelection() {
         for (const [id, element] of this.page.list?.elements ?? []) this.#showPicked(element, id);
-        const acceptable = this.#acceptable().length;
+        const chosen = this.#chosen;
+        const acceptable = chosen.filter(hasLabel).length;
         const accept = this.bar.querySelector("[data-accept]");
-        this.bar.hidden = this.#selected.size === 0;
-        document.getElementById("list").classList.toggle("picking", this.#selected.size > 0);
-        this.bar.querySelector("[data-count]").textContent = `${plural(this.#selected.size, "image")} selected`;
+        this.bar.hidden = chosen.length === 0;
+        document.getElementById("list").classList.toggle("picking", chosen.length > 0);
+        this.bar.querySelector("[data-count]").textContent = `${plural(chosen.length, "image")} selected`;
         accept.textContent = `Accept ${plural(acceptable, "label")}`;
         accept.disabled = acceptable === 0;
     }
@@ -127,33 +139,39 @@ export class Review {
         element.classList.toggle("picked", this.#selected.has(id));
     }
 
-    #acceptable() {
-        return [...this.#selected].filter((id) => this.page.rows.byId.get(id)?.label !== undefined);
-    }
-
     // Decisions
 
+    /** The form of the open image with its labels; null while the page of the image is being loaded. */
+    get #openForm() {
+        return document.querySelector(`#viewed form.truth-choices[data-id="${this.page.query.image}"]`);
+    }
+
     #accept() {
-        if (this.#selected.size) return this.#acceptSelected();
-        const id = this.page.query.image || this.page.focusedId;
-        const label = this.page.rows.byId.get(id)?.label;
-        if (label === undefined) return false;
-        this.#decide(id, label);
+        const { image } = this.page.query;
+        if (!image && this.#chosen.length) return this.#acceptSelected();
+        const row = this.page.rows.byId.get(image ? this.#openForm?.dataset.id : this.page.focusedId);
+        if (!row || !hasLabel(row)) return false;
+        this.#decideAndStep(row.id, row.label);
     }
 
     #acceptSelected() {
-        const ids = this.#acceptable();
-        if (!ids.length) return false;
-        this.#set(new Map(ids.map((id) => [id, this.page.rows.byId.get(id).label])), `Accepted ${plural(ids.length, "label")}.`);
+        const rows = this.#chosen.filter(hasLabel);
+        if (!rows.length) return false;
+        this.#set(new Map(rows.map(({ id, label }) => [id, label])), `Accepted ${plural(rows.length, "label")}.`);
         this.#clearSelection();
     }
 
     #choose(number) {
-        const id = this.page.query.image;
-        const form = document.querySelector("#viewed form.truth-choices");
-        const button = form?.querySelectorAll("button")[number - 1];
-        if (!button?.value || form.dataset.id !== id) return false; // the page of the image is still being loaded
-        this.#decide(id, button.value);
+        const button = this.#openForm?.querySelectorAll("button")[number - 1];
+        if (!button?.value) return false;
+        this.#decideAndStep(this.page.query.image, button.value);
+    }
+
+    /** Decide by a key, after which the next image comes. */
+    #decideAndStep(id, label) {
+        const next = this.queue ? undefined : this.page.neighbour(id, 1); // a filter may hide the decided image
+        this.#decide(id, label);
+        if (next) this.page.goTo(next);
     }
 
     /** Set the true label of one image; an empty one removes it. */
@@ -225,7 +243,7 @@ export class Review {
         if (!this.#previous) return false;
         const previous = this.#previous;
         this.#set(previous, "Undone.");
-        if (this.queue && previous.size === 1) this.page.open([...previous.keys()][0]);
+        if (this.page.query.image && previous.size === 1) this.page.open([...previous.keys()][0]);
         this.#previous = null;
         this.note.querySelector("button").hidden = true;
     }
@@ -280,7 +298,7 @@ export class Review {
 
     #show(truths) {
         const known = [...truths].filter(([id]) => this.page.rows.byId.has(id));
-        this.page.merge(known.map(([id, truth]) => ({ id, status: this.page.rows.byId.get(id).status, truth })));
+        this.page.merge(known.map(([id, truth]) => ({ id, truth })));
     }
 
     #say(text, canUndo = false) {
@@ -314,8 +332,8 @@ export class Review {
             event.preventDefault();
             const label = cleaned(form.elements.label.value);
             if (!label) return;
-            const ids = [...this.#selected];
-            this.#set(new Map(ids.map((id) => [id, label])), `Set “${label}” for ${plural(ids.length, "image")}.`);
+            const rows = this.#chosen;
+            this.#set(new Map(rows.map(({ id }) => [id, label])), `Set “${label}” for ${plural(rows.length, "image")}.`);
             form.reset();
             this.#clearSelection();
         }
@@ -341,5 +359,6 @@ export class Review {
     }
 }
 
+const hasLabel = ({ label }) => label !== undefined;
 const idOf = (element) => element.closest(".tile").querySelector("a.open").dataset.id;
 const cleaned = (text) => text.trim().replace(/\s+/g, " ");

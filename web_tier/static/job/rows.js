@@ -90,7 +90,8 @@ export class Rows {
     /**
      * Merge updates of images in any order.
      *
-     * @param {Partial<Row>[]} updates - each has an id and a status; the first one with a name adds the row.
+     * @param {Partial<Row>[]} updates - each has an id; one without a status has only a true label. The first one with
+     *     a name adds the row.
      */
     merge(updates) {
         for (const update of updates) {
@@ -162,6 +163,7 @@ export class Rows {
             row.truth = update.truth || undefined;
             row.version += 1;
         }
+        if (update.status === undefined) return;
         if ((update.again ?? 0) > (row.again ?? 0)) {
             row.again = update.again;
             row.version += 1;
