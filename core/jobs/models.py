@@ -373,14 +373,6 @@ class JobStatus:
         return "running" if self.waiting or self.is_listing else "finished"
 
     @property
-    def words(self) -> str:
-        """The state for people: `cancelling` until a cancelled job has all results; `stopped` by the controller."""
-        is_over = not (self.waiting or self.is_listing)
-        if self.stopped:
-            return "stopped" if is_over else "stopping"
-        return "cancelling" if self.cancelled_at is not None and not is_over else self.state
-
-    @property
     def is_answered(self) -> bool:
         """Whether the job has all its images, and each has its result; a source may have none."""
         return (self.accepted > 0 or self.listing is not None) and not (self.waiting or self.is_listing)

@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.jobs.models import ImageRecord
 from core.messages import ClassificationResult, LabelScore
 from fleetsight_client.api import ApiClient
+from scripts.run.system import System
 from tests.browser.conftest import LONG_FINISHED, FaultsOf, WrittenJob
 from tests.support.jobs import done
 from tests.support.waiting import wait_until
@@ -148,6 +149,48 @@ def test_a_key_labels_the_image_that_is_shown_and_never_a_hidden_selection(
         page.keyboard.press("a")
         expect(opened(page)).to_have_text(following)
     wait_until(lambda: reviewed() == "bcdeh", "the selected image is not labelled")
+
+
+def test_after_each_change_the_figures_of_a_live_page_are_those_of_the_server(
+    page: Page, browser: Browser, system: System, answered: Callable[..., WrittenJob]
+) -> None:
+    job = answered(*(f"{name}.jpg" for name in "abcdefgh"))
+    page.goto(job.path)
+    expect(page.locator(".tile .pick")).to_have_count(8)
+    selectors = (
+        "head title",
+        "#bar title",
+        "#job h1",
+        "#state",
+        "#found",
+        ".job-facts",
+        "#start-review",
+        ".chips",
+        "#histogram",
+        "#downloaded",
+    )
+
+    def figures(shown: Page) -> list[str]:
+        texts = [shown.locator(selector).text_content() or "" for selector in selectors]
+        texts += shown.locator("#list .tile > a, #list .truth-mark").all_text_contents()
+        return [" ".join(text.split()) for text in texts]
+
+    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
+        plain = context.new_page()
+
+        def is_equal() -> bool:
+            plain.goto(job.path)
+            return figures(page) == figures(plain)
+
+        wait_until(is_equal, "both have the same figures")
+        for name, key in (("b.jpg", "a"), ("c.jpg", "2"), ("h.jpg", "2")):
+            tile(page, name).get_by_role("link").click()
+            expect(opened(page)).to_have_text(name)
+            page.keyboard.press(key)
+            expect(tile(page, name).locator(".truth-mark")).to_have_count(1)
+            wait_until(is_equal, f"both have the same figures after {key} on {name}")
+        page.keyboard.press("z")
+        wait_until(is_equal, "both have the same figures after undo")
 
 
 @pytest.mark.parametrize("page_options", [{"viewport": {"width": 390, "height": 844}, "has_touch": True}])

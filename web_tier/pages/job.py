@@ -16,7 +16,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnprocessableEntity
 
 from core.cost import JobCost
-from core.format import dollars, duration, joined, percent_text, plural
+from core.format import dollars, duration, percent_text, plural
 from core.ids import is_id
 from core.jobs.models import JobStatus, Share
 from services.errors import NotFoundError
@@ -82,9 +82,6 @@ MAX_PAGES = 1_000
 
 STATES: Final[tuple[FilterState, ...]] = (*get_args(ImageState), UNSURE)
 """Of the filter."""
-
-MAX_NAMED_LABELS = 3
-"""Labels that the sentence on a finished job names."""
 
 MAX_LABELS = 20
 """Labels in the histogram before it is expanded: the most frequent ones."""
@@ -330,7 +327,7 @@ class JobView:
         status, query = jobs.status(job_id), JobPageQuery.of_request()
         page = ImageListPage.read(jobs, status, query, limit)
         rows = tuple(ImageRow.of_result(item) for item in page.found.items)
-        counted = Counter(row.label for row in rows if row.label is not None).most_common()
+        counted = sorted_counts(Counter(row.label for row in rows if row.label is not None))
         whole = max(counted[0][1], WHOLE_BAR * sum(images for _, images in counted)) if counted else 1
         (progress, body), share = current_result_services().progress(status), jobs.share_of(status.job)
         facts, model = current_backend().served.facts(status.job.model), page.found.model
@@ -391,16 +388,9 @@ class JobView:
         return sum(row.status == "failed" and not (row.final or row.retrying) for row in self.rows)
 
     @property
-    def found(self) -> str | None:
-        """What was found in a finished job, or None while it runs, or if this page does not show all images."""
-        if self.retrying:
-            return f"Retrying {plural(self.retrying, 'image')}."
-        if self.unsure is None or self.progress.status.state != "finished" or not self.labels:
-            return None
-        labels = [(each.label, each.images) for each in self.labels]
-        return found_sentence(
-            labels, {"unsure": self.unsure, f"{self.body.failed_words} without a label": self.body.failed}
-        )
+    def sentence(self) -> str:
+        """What happens at the moment, or what became of the images."""
+        return f"Retrying {plural(self.retrying, 'image')}." if self.retrying else self.body.sentence
 
     @property
     def is_mostly_unsure(self) -> bool:
@@ -414,25 +404,9 @@ class JobView:
         return f"{page}?{parameters}" if parameters else page
 
 
-def found_sentence(labels: Sequence[tuple[str, int]], others: Mapping[str, int]) -> str:
-    """Return what was found in a job, as static/job/facets.js has it.
-
-    Args:
-        labels: each with its number of images, the most frequent first.
-        others: numbers of images that need a look, by the word for them.
-    """
-    largest, rest = labels[:MAX_NAMED_LABELS], labels[MAX_NAMED_LABELS:]
-    if rest:  # of labels that are equally frequent, none is named alone
-        largest = [each for each in largest if each[1] > rest[0][1]] or largest
-    named = [f"{label} ({images:,})" for label, images in largest]
-    is_most = 2 * sum(images for _, images in largest) > sum(images for _, images in labels)
-    words = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
-    if more := len(labels) - len(named):
-        words = f"{words}, and {plural(more, 'more label')}"
-    counts = joined(*(f"{images:,} {word}" for word, images in others.items() if images))
-    is_even = labels[0][1] == labels[-1][1]
-    verb = "Found" if not more or is_even else "Mostly" if is_most else "Most often"
-    return f"{verb} {words}{f'; {counts}' if counts else ''}."
+def sorted_counts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Sort names by their counts, and equally frequent ones by the alphabet, as static/job/rows.js does."""
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0].lower(), each[0]))
 
 
 @job_pages.get("/jobs/<job_id>", right=Right.READ, reads_shared_jobs=True)

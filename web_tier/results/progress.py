@@ -90,7 +90,7 @@ class ProgressBody(ApiBody):
     """A job's progress as a page shows it; figures with a unit are texts.
 
     Attributes:
-        words: the state in words, such as `blocked: paused by ops`, or `cancelling` until all images are answered.
+        words: the state, or why the job is blocked, such as `blocked: paused by ops`.
         blocked: why no waiting image can be classified now; None if nothing prevents it.
         cancelled: those of the failed images that were cancelled.
         failed_words: what the failed images are: failed, cancelled, or both.
@@ -182,7 +182,7 @@ class ProgressBody(ApiBody):
             progress,
             status,
             status.counts,
-            words=f"blocked: {blocked}" if blocked else status.words,
+            words=f"blocked: {blocked}" if blocked else status.state,
             blocked=blocked,
             failed_words=failed_words(status.counts),
             in_flight=0 if silent_seconds > STALE_SECONDS else in_flight_images(status.waiting, fleet),

@@ -7,35 +7,25 @@ import { goToSignIn, needsSignIn } from "./sign_in.js";
 const GRACE_MS = 5_000;
 
 export class Connection {
-    #onChange;
     #timer = null;
     #updatedAt = Date.now(); // the server has just rendered the page
     #banner = null;
 
-    /** @param {(isLost: boolean) => void} [onChange] - called when the connection is lost, and when it is back. */
-    constructor(onChange = () => {}) {
-        this.#onChange = onChange;
+    constructor() {
         addEventListener("offline", () => this.failed());
-    }
-
-    /** Whether the banner is shown. */
-    get isLost() {
-        return this.#banner !== null;
     }
 
     /** Report that the page has just received current figures: after each successful poll and each event of a stream. */
     succeeded() {
         this.#updatedAt = Date.now();
         this.paused();
-        if (!this.isLost) return;
-        this.#banner.remove();
+        this.#banner?.remove();
         this.#banner = null;
-        this.#onChange(false);
     }
 
     /** Report a failed poll, or an error of a stream. The banner appears unless something succeeds within seconds. */
     failed() {
-        if (!this.isLost) this.#timer ??= setTimeout(() => this.#lose(), GRACE_MS);
+        if (!this.#banner) this.#timer ??= setTimeout(() => this.#lose(), GRACE_MS);
     }
 
     /** Report that the page asks no more, for example while it is hidden. An earlier failure does not count then. */
@@ -53,7 +43,6 @@ export class Connection {
         const time = new Date(this.#updatedAt).toLocaleTimeString("en-GB");
         // An alert is announced when its text changes in the page.
         this.#banner.textContent = `Connection lost. Retrying… Figures are from ${time}.`;
-        this.#onChange(true);
     }
 }
 

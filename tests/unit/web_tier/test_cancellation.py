@@ -444,7 +444,7 @@ def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_
     page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
     shown = f"Stopped: {escape(reason)}. 1 classified, 1 not. A retry resumes the job."
     assert shown in page
-    assert ">stopped</span>" in page
+    assert ">cancelled</span>" in page
     assert f"stopped: {reason}; retry its failed images" in problem(upload(client, job, ("c.jpg", picture())), 409)
     client.post(f"/api/v1/jobs/{job.job_id}/retry")
     assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["stopped"] is None

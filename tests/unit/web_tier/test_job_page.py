@@ -4,23 +4,30 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 from flask.testing import FlaskClient
 from ulid import ULID
 
 from core.config import Config
+from core.fleet.store import FleetStore
 from core.ids import ImageRef, new_id, output_key, positioned_id
-from core.jobs.models import ImageRecord, Job, Resend
+from core.jobs.lifecycle import Cancellations
+from core.jobs.models import ImageRecord, Job, JobState, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
 from core.messages import failed as failed_prediction
+from scripts.cli import fleetsight
 from services.s3 import Bucket
+from tests.conftest import ROOT
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, add_images, done, failed, put_results
+from tests.support.servers import served
 from web_tier.pages.image import ImageTimeline
-from web_tier.pages.job import found_sentence
 from web_tier.results.query import ImageResult
 
 
@@ -163,36 +170,48 @@ def test_a_page_says_that_most_images_are_none_of_the_classes(
     assert ("hidden" not in sentence) is is_said
     assert f">they may be none of its {len(manifest['labels'])} classes</span>." in page
     assert page.partition("<template")[0].count("Unsure: ship") == unsure
-    assert (f">Found ship (3); {unsure} unsure.<" in page) is (unsure + sure == len(found))
 
 
-FOUND = [("red fox", 1_412), ("roe deer", 377), ("empty", 301), ("hare", 1), ("owl", 1)]
-
-
-@pytest.mark.parametrize(
-    ("labels", "others", "sentence"),
-    [
-        (FOUND[:1], {"unsure": 0, "failed": 0}, "Found red fox (1,412)."),
-        ([(name, 2) for name in "abcdef"], {}, "Found a (2), b (2) and c (2), and 3 more labels."),
-        ([("a", 3), *((name, 2) for name in "bcdefg")], {}, "Most often a (3), and 6 more labels."),
-        (
-            [*((name, 2) for name in "abcd"), *((name, 1) for name in "efghi")],
-            {},
-            "Most often a (2), b (2) and c (2), and 6 more labels.",
-        ),
-        (FOUND[:2], {"unsure": 0, "failed": 4}, "Found red fox (1,412) and roe deer (377); 4 failed."),
-        (FOUND[:4], {"unsure": 0}, "Mostly red fox (1,412), roe deer (377) and empty (301), and 1 more label."),
-        (
-            FOUND,
-            {"unsure": 61, "failed": 4},
-            "Mostly red fox (1,412), roe deer (377) and empty (301), and 2 more labels; 61 unsure, 4 failed.",
-        ),
-    ],
-)
-def test_a_finished_job_says_in_one_sentence_what_was_found(
-    labels: list[tuple[str, int]], others: dict[str, int], sentence: str
+def test_labels_are_in_the_order_of_their_counts_and_then_of_the_alphabet(
+    client: FlaskClient, store: JobStore, job: Job
 ) -> None:
-    assert found_sentence(labels, others) == sentence
+    labels = ("tench", "Indian elephant", "breakwater", "tench", "Boston bull", "black widow")
+    found = add_images(store, job, *(f"{number}.jpg" for number in range(len(labels))))
+    put_results(store, job, *(done(image, label) for image, label in zip(found, labels, strict=True)))
+    page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</ul>")[0]
+    expected = ["tench", "black widow", "Boston bull", "breakwater", "Indian elephant"]
+    assert re.findall(r"<bdi>([^<]*)</bdi>", page) == expected
+
+
+def test_the_state_of_a_job_is_one_word_on_pages_in_the_api_and_in_the_command(
+    client: FlaskClient, store: JobStore
+) -> None:
+    """Also of a job that is stopped, or cancelled with images that have no result yet."""
+    FleetStore(store.table).put_snapshot(fleet_snapshot(datetime.now(UTC)))
+    jobs = {name: Job(new_id(), name, NOW) for name in ("empty", "running", "finished", "cancelling", "stopped")}
+    for job in jobs.values():
+        store.create(job)
+        images = add_images(store, job, *(["a.jpg"] if job.name != "empty" else []))
+        if job.name in {"finished", "stopped"}:
+            put_results(store, job, *map(failed, images))
+    Cancellations(store.table).cancel(jobs["cancelling"].job_id, NOW)
+    Cancellations(store.table).cancel(jobs["stopped"].job_id, NOW, "1 of 1 images failed, more than 5%")
+    with served(client.application) as url:
+        command = CliRunner().invoke(fleetsight, ["jobs", "--url", url]).output.splitlines()
+    listed, states = client.get("/jobs").text, set[str]()
+    for job_id in (job.job_id for job in jobs.values()):
+        state = client.get(f"/api/v1/jobs/{job_id}").get_json()["state"]
+        states.add(state)
+        assert f'<tr id="{job_id}" data-state="{state}">' in listed
+        row = listed.partition(f'<tr id="{job_id}"')[2].partition("</tr>")[0]
+        assert set(re.findall(r'<span class="pill[^"]*">([^<]*)<', row)) == {state}
+        assert re.findall(r'id="state" class="[^"]*">([^<]*)<', client.get(f"/jobs/{job_id}").text) == [state]
+        assert client.get(f"/jobs/{job_id}/progress").get_json()["words"] == state
+        assert state in next(line for line in command if job_id in line).split()
+    assert states == set(get_args(JobState))
+    sentence = re.search(r"States of a job: (.*)\.", (ROOT / "docs" / "classify.md").read_text("utf-8"))
+    assert sentence is not None
+    assert set(re.findall(r"\*\*(\w+)\*\*", sentence[1])) == states
 
 
 def test_a_bar_stands_for_a_share_of_the_images_where_no_label_is_frequent(

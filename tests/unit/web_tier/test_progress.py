@@ -243,7 +243,7 @@ def test_a_running_job_is_blocked_with_the_reason_while_none_of_its_images_can_b
     assert body.words.startswith("running" if blocked is None else f"blocked: {blocked}")
     assert ProgressBody.from_progress(progress(5, 5, 0), fleet, None).words == "finished"
     cancelled = JobProgress.from_status(JobStatus(JOB, 5, Counts(), cancelled_at=NOW))
-    assert ProgressBody.from_progress(cancelled, fleet, None).words == "cancelling"
+    assert ProgressBody.from_progress(cancelled, fleet, None).words == "cancelled"
     silent = ProgressBody.from_progress(progress(5, 2, 0), fleet, None, silent_seconds=60)
     assert silent.words == "blocked: the controller does not report"
 

@@ -423,7 +423,7 @@ def test_a_cancelled_job_is_listed_no_further_also_after_a_retry(site: Site) -> 
     job = site.job()
     site.importer.tick()
     cancel_job(site.ingest, site.status(job))
-    assert site.status(job).words == "cancelling"
+    assert site.status(job).state == "cancelled"
     site.run()
     assert (site.listing(job).state, len(site.filenames(job))) == ("cancelled", 3)
     Cancellations(site.store.table).remove(job.job_id)

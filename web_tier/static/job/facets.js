@@ -1,15 +1,15 @@
 // The labels and folders beside the list, with their numbers of images: a click shows the images of one.
 
-import { formatCount, plural } from "../upload/format.js";
+import { formatCount } from "../upload/format.js";
 
 /** Share of the images that a full bar stands for, if no label has more. */
 const WHOLE_BAR = 0.25;
-/** Labels that the sentence on a finished job names. */
-const MAX_NAMED = 3;
 /** Folders that are shown: the largest ones. */
 const MAX_FOLDERS = 20;
 
 export class Facets {
+    #isWhole = false;
+
     /**
      * @param {(label: string) => void} onLabel - called when the user clicks a label.
      * @param {(folder: string) => void} onFolder - called with the path of a folder, which ends with a slash.
@@ -33,9 +33,12 @@ export class Facets {
     /**
      * @param {Rows} rows
      * @param {Query} query - see main.js.
-     * @param {boolean} areAllRead - whether the page has all rows: before that, numbers would look final.
+     * @param {boolean} areAllRead - whether the page has all rows. Until it has once, the list would change its order
+     *     under the pointer, with numbers that look final.
      */
     show(rows, query, areAllRead) {
+        this.#isWhole ||= areAllRead;
+        if (!this.#isWhole) return;
         this.showAgain = () => this.show(rows, query, areAllRead);
         const labels = rows.histogram();
         const max = Number(this.more.dataset.max);
@@ -43,11 +46,11 @@ export class Facets {
         const shown = this.more.open ? labels : labels.slice(0, max);
         this.#fill(this.labels, shown, whole, (label) => [label, "label", label, label === query.label]);
         for (const [index, item] of [...this.labels.children].entries()) item.classList.toggle("more", index >= max);
-        this.labels.classList.toggle("partial", !areAllRead);
+        this.labels.classList.remove("partial");
         this.more.hidden = labels.length <= max;
         this.more.firstElementChild.textContent = `and ${formatCount(labels.length - max)} more`;
         document.getElementById("no-labels").hidden = labels.length > 0;
-        const folders = areAllRead ? rows.folders().slice(0, MAX_FOLDERS) : [];
+        const folders = rows.folders().slice(0, MAX_FOLDERS);
         this.#fill(this.folders, folders, rows.size, (path) => {
             return [path.slice(path.lastIndexOf("/") + 1), "q", `${path}/`, `${path}/` === query.name];
         });
@@ -70,21 +73,4 @@ export class Facets {
             link.querySelector("rect").setAttribute("width", `${(100 * images) / whole}%`);
         }
     }
-}
-
-/** Return what was found in a finished job, as `found_sentence` of pages/job.py does. */
-export function foundSentence(rows, { failed, failed_words: failedWords }) {
-    const labels = rows.histogram();
-    // Of labels that are equally frequent, none is named alone.
-    const frequent = labels.slice(0, MAX_NAMED).filter(([, images]) => images > (labels.at(MAX_NAMED)?.[1] ?? 0));
-    const largest = frequent.length ? frequent : labels.slice(0, MAX_NAMED);
-    const named = largest.map(([label, images]) => `${label} (${formatCount(images)})`);
-    const others = labels.length - named.length;
-    const words = [named.slice(0, -1).join(", "), named.at(-1)].filter(Boolean).join(" and ");
-    const share = largest.reduce((sum, [, images]) => sum + images, 0) / rows.done;
-    const isEven = labels.at(0)?.[1] === labels.at(-1)?.[1];
-    const verb = others === 0 || isEven ? "Found" : share > 0.5 ? "Mostly" : "Most often";
-    const found = `${verb} ${words}${others ? `, and ${plural(others, "more label")}` : ""}`;
-    const counts = [[rows.unsure, "unsure"], [failed, `${failedWords} without a label`]].filter(([count]) => count);
-    return [found, counts.map(([count, word]) => `${formatCount(count)} ${word}`).join(", ")].filter(Boolean).join("; ") + ".";
 }

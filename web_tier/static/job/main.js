@@ -6,12 +6,12 @@ import { Adding } from "../upload/adding.js";
 import { formatCount, plural } from "../upload/format.js";
 import { VirtualList } from "../virtual_list.js";
 import { showDownloads } from "./downloads.js";
-import { Facets, foundSentence } from "./facets.js";
+import { Facets } from "./facets.js";
 import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
 import { adoptTile, createTile, markOpened, updateTile } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
-import { showFound, showProgress, showRetriable, showState, showUnsure } from "./progress.js";
+import { showFound, showProgress, showRetriable, showUnsure } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
 import { Review } from "./review.js";
 import { Rows } from "./rows.js";
@@ -118,10 +118,8 @@ function showNumbers() {
     const areAllRead = feed.hasReadAll && rows.size - rows.files.size >= (progress?.accepted ?? 0);
     const { state, sentence } = shownProgress ?? {};
     const retrying = countRetrying();
-    if (shownProgress) showStateOrRetries();
     if (retrying) showFound(`Retrying ${plural(retrying, "image")}.`, true);
-    else if (state === "finished" && areAllRead && rows.done) showFound(foundSentence(rows, shownProgress), true);
-    else if (state && state !== "finished") showFound(sentence, state === "cancelled");
+    else if (state) showFound(sentence, state !== "running");
     if (!rows.size) return; // the server's are shown
     facets.show(rows, query, areAllRead);
     showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
@@ -130,11 +128,6 @@ function showNumbers() {
 
 /** Return how many images are being retried in a job that is otherwise finished. */
 const countRetrying = () => (shownProgress?.state === "finished" ? rows.retrying : 0);
-
-function showStateOrRetries() {
-    const { state, words = "unknown", blocked } = shownProgress ?? {};
-    showState({ state, words: countRetrying() ? "retrying" : words, blocked }, connection.isLost);
-}
 
 function showListNotes(shown, total) {
     const emptyNote = document.getElementById("nothing");
@@ -345,7 +338,7 @@ const facets = new Facets(
     (name) => navigate({ name: query.name === name ? "" : name }),
 );
 const viewer = new Viewer(page);
-const connection = new Connection(showStateOrRetries);
+const connection = new Connection();
 const feed = new Feed(
     job.job,
     {
@@ -419,7 +412,8 @@ function showFigures() {
     const [accepted, waiting] = [progress.accepted + files, progress.waiting + files];
     const advice = "Keep this page open until all images are sent.";
     const sentence = progress.waiting ? `${advice} ${progress.sentence}` : advice;
-    const ofFiles = { accepted, waiting, sentence, state: "running", words: "running", left: null, unsent: files };
+    const words = progress.blocked ? progress.words : "running";
+    const ofFiles = { accepted, waiting, sentence, state: "running", words, left: null, unsent: files };
     const shown = files ? { ...progress, ...ofFiles } : progress;
     shownProgress = shown;
     showProgress(shown);

@@ -29,15 +29,11 @@ function showWorkersPill(workers, halted) {
     pill.hidden = false;
 }
 
-/** Show whether the page is live, or the state of the job. */
-export function showState({ state, words, blocked }, isLost) {
+function showState({ state, words, blocked }) {
     const pill = document.getElementById("state");
-    const isLive = state === "running" && !blocked && !isLost;
-    const text = isLost ? "Connection lost, retrying" : isLive ? "live" : words;
-    if (pill.textContent !== text) pill.textContent = pill.title = text;
-    pill.classList.toggle("blocked", Boolean(blocked) && !isLost);
-    pill.classList.toggle("on", isLive);
-    pill.classList.toggle("lost", isLost);
+    if (pill.textContent !== words) pill.textContent = pill.title = words;
+    pill.classList.toggle("blocked", Boolean(blocked));
+    pill.classList.toggle("on", state === "running" && !blocked);
 }
 
 /** @param {object} progress - the body of `/jobs/ID/progress`. */
@@ -45,6 +41,7 @@ export function showProgress(progress) {
     const { accepted, unsent } = progress; // of the accepted ones, this page still sends these
     const sent = unsent ? `${formatCount(accepted - unsent)} sent` : null;
     showSlots({ ...progress, sent, is_running: progress.state === "running" });
+    showState(progress);
     showBorder(progress);
     for (const remedy of document.querySelectorAll("[data-ends]")) {
         remedy.hidden = !progress.blocked || (remedy.dataset.ends === "pause") !== (progress.halt === "paused");

@@ -242,6 +242,9 @@ export class Rows {
     }
 }
 
+/** Sort names by their counts, and equally frequent ones by the alphabet, as `sorted_counts` of pages/job.py does. */
 function sortedCounts(counts) {
-    return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+    const compare = (a, b) => (a < b ? -1 : Number(a > b));
+    const compareNames = (a, b) => compare(a.toLowerCase(), b.toLowerCase()) || compare(a, b);
+    return [...counts].sort(([a, images], [b, others]) => others - images || compareNames(a, b));
 }
