@@ -1,6 +1,7 @@
 """The upload page: from a drop to the last result, the reason for each refused file, and the thumbnails that stay."""
 
 import base64
+import csv
 import io
 import os
 import random
@@ -37,6 +38,7 @@ from tests.browser.conftest import (
 from tests.support.hostile_images import FOREIGN, box, encoded
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
+from web_tier.results.export import safe_cell, unescaped_cell
 
 pytestmark = pytest.mark.processes
 
@@ -263,6 +265,34 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     page.reload()
     expect(page.locator("#refused")).to_be_hidden()
     assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
+
+
+def test_each_refused_file_of_many_is_in_a_file_that_the_page_saves_also_after_a_reload(
+    page: Page, module_page: Page
+) -> None:
+    names = [f'=cmd("{number}"), <b>.txt' for number in range(231)]
+    page.goto("/")
+    drop(page, "#drop", [*signs(3, seed=10)[0], *((name, b"no image") for name in names)])
+    expect(page.locator("#refusedCount")).to_have_text("231 files refused, not sent")
+    classify(page)
+    sent(page)
+    expect(page.locator("#sending")).to_be_empty()
+    page.reload()
+    page.locator("#refusedCount").click()
+    expect(page.locator("#reasons li").last).to_have_text("and 31 more")
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Save all 231 as CSV").click()
+    assert started.value.suggested_filename == "refused.csv"
+    text = started.value.path().read_text(encoding="utf-8-sig")
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert rows[0] == ["filename", "reason"]
+    assert [unescaped_cell(name) for name, _ in rows[1:]] == names
+    assert all(name.startswith("'=") and reason.startswith("this is not an image") for name, reason in rows[1:])
+    cells = ["=1", '"=1', "a;=1", "a\t-1", "+", "\uff1d1", "\n@a", "a=1", "'=1", "", 'ü, "x"']
+    safe = "async ([module, cells]) => cells.map((await import(module)).safeCell)"
+    assert module_page.evaluate(safe, [f"{STATIC}{assets_hash()}/upload/refused.js", cells]) == [
+        *map(safe_cell, cells)
+    ]
 
 
 def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_type(

@@ -20,7 +20,6 @@ from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.review.evaluation import Evaluation
 from web_tier.features.review.truth import (
-    MAX_SHOWN,
     MAX_TRUTH_BYTES,
     Reason,
     TruthFileError,
@@ -86,7 +85,7 @@ class TruthMatched(ApiBody):
     changed: int = Field(description="Those of them that had another one, or none.")
     without: int = Field(description="Lines without a label, or images without a folder.")
     faulty: int = Field(description="Lines that set no true label.")
-    faults: tuple[FaultyLine, ...] = Field(description=f"The first {MAX_SHOWN} of them.")
+    faults: tuple[FaultyLine, ...] = Field(description="Each of them.")
     unknown_classes: tuple[str, ...] = Field(
         description="Labels that are no class of the model; they were set, but have no part in the accuracy."
     )
@@ -95,8 +94,7 @@ class TruthMatched(ApiBody):
     def from_outcome(cls, job_id: str, outcome: TruthOutcome, changed: int) -> Self:
         """Return the body of an outcome that changed so many true labels."""
         faults = (
-            FaultyLine(line=each.line, name=each.name[:MAX_LABEL], reason=each.reason)
-            for each in outcome.faults[:MAX_SHOWN]
+            FaultyLine(line=each.line, name=each.name[:MAX_LABEL], reason=each.reason) for each in outcome.faults
         )
         return cls(
             job_id=job_id,

@@ -36,9 +36,6 @@ MAX_TRUTH_ROWS: Final = 20_000
 MAX_TRUTH_COLUMNS: Final = 1_000
 """Columns of a file that are searched for the image and its label; a line of 2 MB may have two million."""
 
-MAX_SHOWN: Final = 20
-"""Faults and unknown classes that an outcome lists; it counts all of them."""
-
 SPARSE: Final = 10
 """If fewer than one in so many images of a job have a true label, only their results are read."""
 

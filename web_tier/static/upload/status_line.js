@@ -2,10 +2,11 @@
 
 import { oncePerFrame } from "../frames.js";
 import { duration, fileSize, formatCount, plural } from "./format.js";
+import { saveRefused } from "./refused.js";
 
 /** Least time between two progress announcements to screen readers. */
 const ANNOUNCE_INTERVAL_MS = 5_000;
-/** Refused files that are listed with their reasons. */
+/** Refused files that are listed with their reasons; all of them can be saved. */
 const MAX_REFUSED_LISTED = 200;
 export const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then try again. Your files stay selected.";
 
@@ -23,6 +24,7 @@ export class StatusLine {
         const renderSoon = oncePerFrame(() => this.#render());
         for (const source of [this.batch, this.uploader]) source.addEventListener("change", renderSoon);
         this.elements.forget.addEventListener("click", () => adding.forget());
+        this.elements.saveRefused.addEventListener("click", () => saveRefused(this.#refused));
     }
 
     #render() {
@@ -72,10 +74,16 @@ export class StatusLine {
         return unsent ? `${plural(unsent, "image")} ${unsent === 1 ? "was" : "were"} not sent.${advice}` : "";
     }
 
+    /** The refused files in the order in which they were added. */
+    get #refused() {
+        return this.batch.refused.toSorted((a, b) => a.position - b.position);
+    }
+
     #renderRefused() {
         const { batch, elements, adding } = this;
         const { refused, hidden } = batch;
-        elements.refused.hidden = refused.length === 0;
+        elements.refused.hidden = elements.saveRefused.hidden = refused.length === 0;
+        elements.saveRefused.textContent = `Save all ${formatCount(refused.length)} as CSV`;
         elements.hiddenFiles.hidden = hidden === 0;
         elements.hiddenFiles.textContent = `${plural(hidden, "system file")} not sent`;
         elements.forget.hidden = this.uploader.job === null || !(refused.length + hidden + adding.missing);
@@ -83,8 +91,7 @@ export class StatusLine {
         elements.refusedCount.textContent = `${plural(refused.length, "file")} rejected, ${meaning}`;
         if (refused.length === this.#listed) return;
         this.#listed = refused.length;
-        const inOrder = refused.toSorted((a, b) => a.position - b.position);
-        elements.reasons.replaceChildren(...inOrder.slice(0, MAX_REFUSED_LISTED).map(refusedLine));
+        elements.reasons.replaceChildren(...this.#refused.slice(0, MAX_REFUSED_LISTED).map(refusedLine));
         const others = refused.length - MAX_REFUSED_LISTED;
         if (others > 0) elements.reasons.append(listItem(`and ${formatCount(others)} more`));
     }
@@ -92,6 +99,7 @@ export class StatusLine {
     // For screen readers only: the line shows the same.
     #announceProgress() {
         const { uploader, elements } = this;
+        if (!uploader.isRunning) elements.sending.textContent = "";
         if (!uploader.isRunning || performance.now() - this.#announcedAt < ANNOUNCE_INTERVAL_MS) return;
         this.#announcedAt = performance.now();
         elements.sending.textContent = `${Math.floor(uploader.share * 100)}% sent.`;
