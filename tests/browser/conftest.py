@@ -69,9 +69,12 @@ ACTION_MS = DEADLINE_SECONDS * 1_000
 STYLES: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
     "light": ("light", None),
     "dark": ("dark", None),
-    "phone": ("light", {"width": 390, "height": 844}),
+    "phone": ("light", {"width": 320, "height": 640}),
 }
-"""Color scheme and viewport of each style; None is the test's own viewport."""
+"""Color scheme and viewport of each style; None is the test's own viewport. 320 px is the width of WCAG 1.4.10."""
+
+MORE_RULES = {"target-size": {"enabled": True}}
+"""Those of WCAG 2.2 that axe leaves out by default."""
 
 RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
 """Those of axe that the color scheme can change; the dark page differs from the light one in nothing else."""
@@ -289,7 +292,8 @@ def faults_of() -> FaultsOf:
         for style, (scheme, size) in STYLES.items():
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size or usual)
-            rules = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}} if style == "dark" else {}
+            of_colors = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}}
+            rules = of_colors if style == "dark" else {"rules": MORE_RULES}
             checker = again if page.evaluate("'axe' in window") else first
             # It would load the stylesheets again for rules that are off, and media, of which there are none.
             options = {"resultTypes": ["violations"], "preload": False, **rules}

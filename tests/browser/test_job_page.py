@@ -932,12 +932,15 @@ def test_without_javascript_images_are_sorted_and_chosen_by_their_score(
     expect(page.locator("#list .filename").first).to_have_text("IMG_00015.jpg")
 
 
-@pytest.mark.parametrize("page_options", [PHONE], ids=["phone"])
+@pytest.mark.parametrize("page_options", [{"viewport": {"width": 320, "height": 640}, "has_touch": True}])
 def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(20, name="a-name-without-any-space-to-break-it-" * 2)
     written.finish(0, 15, failures=3)
     for path in (
+        "/",
+        "/api",
         written.path,
+        f"{written.path}/evaluation",
         "/jobs",
         "/fleet",
         f"{written.path}/images/{written.images[0].ref.image_id}",
@@ -952,7 +955,7 @@ def test_a_phone_shows_everything_in_its_width(page: Page, write_job: Callable[.
         box = open_menu(page, menu).bounding_box()
         assert box is not None
         assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 390
+        assert box["x"] + box["width"] <= 320
         page.keyboard.press("Escape")
 
 
