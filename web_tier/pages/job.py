@@ -376,21 +376,20 @@ class JobView:
         return sum(row.unsure or False for row in self.rows) if is_whole else None
 
     @property
-    def retrying(self) -> int:
-        """The number of images of this page that are being retried in a job that is otherwise finished."""
-        return sum(row.retrying or False for row in self.rows) if self.body.state == "finished" else 0
-
-    @property
-    def retriable(self) -> int:
-        """The number of failed images that may succeed in a retry, or of all failed ones if not all are shown."""
+    def retriable(self) -> str:
+        """How many failed images may succeed in a retry: `all` if this page does not show all images, or empty."""
         if self.unsure is None:
-            return self.body.failed
-        return sum(row.status == "failed" and not (row.final or row.retrying) for row in self.rows)
+            return "all" if self.body.failed else ""
+        count = sum(row.status == "failed" and not (row.final or row.retrying) for row in self.rows)
+        return f"{count:,}" if count else ""
 
     @property
     def sentence(self) -> str:
         """What happens at the moment, or what became of the images."""
-        return f"Retrying {plural(self.retrying, 'image')}." if self.retrying else self.body.sentence
+        retrying = sum(row.retrying or False for row in self.rows) if self.body.state == "finished" else 0
+        if not retrying:
+            return self.body.sentence
+        return "Retrying images." if self.unsure is None else f"Retrying {plural(retrying, 'image')}."
 
     @property
     def is_mostly_unsure(self) -> bool:

@@ -25,7 +25,7 @@ from scripts.cli import fleetsight
 from services.s3 import Bucket
 from tests.conftest import ROOT
 from tests.support.autoscaler import fleet_snapshot
-from tests.support.jobs import NOW, add_images, done, failed, put_results
+from tests.support.jobs import NOW, add_images, done, failed, put_results, request_again
 from tests.support.servers import served
 from web_tier.pages.image import ImageTimeline
 from web_tier.results.query import ImageResult
@@ -181,6 +181,27 @@ def test_labels_are_in_the_order_of_their_counts_and_then_of_the_alphabet(
     page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</ul>")[0]
     expected = ["tench", "black widow", "Boston bull", "breakwater", "Indian elephant"]
     assert re.findall(r"<bdi>([^<]*)</bdi>", page) == expected
+
+
+def test_a_page_with_a_part_of_the_images_counts_none_of_them_for_all(
+    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
+    put_results(store, job, *map(failed, images))
+    request_again(store, images[:1], NOW)
+
+    def shown() -> tuple[str, ...]:
+        page = client.get(f"/jobs/{job.job_id}").text
+        patterns = (
+            r'data-slot="retriable">([^<]*)<',
+            r'<p id="found"[^>]*>([^<]*)<',
+            r'Unsure</span> <span class="count">(.*)<',
+        )
+        return tuple(re.findall(pattern, page)[0] for pattern in patterns)
+
+    assert shown() == ("2", "Retrying 1 image.", "0</span>")
+    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 2)
+    assert shown() == ("all", "Retrying images.", "</span>")
 
 
 def test_the_state_of_a_job_is_one_word_on_pages_in_the_api_and_in_the_command(
