@@ -3,7 +3,7 @@
 What a test asks for:
 
 * `page`: a Playwright page at the system's address (`page.goto("/")`). The test fails when the page logs an error,
-  throws one, is refused something by the Content-Security-Policy, or asks another machine for anything. What a test
+  throws one, is denied something by the Content-Security-Policy, or asks another machine for anything. What a test
   provokes on purpose it announces: `page_faults.expect("503")` lets pass what contains that text.
 * `module_page`: such a page for all tests of JavaScript modules, which call their functions and change nothing in it.
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
@@ -369,14 +369,14 @@ def arrived(page: Page) -> str:
 
 
 def sent(page: Page) -> str:
-    """Wait for the job's page until every file was sent or refused; return the job's id."""
+    """Wait for the job's page until every file was sent or rejected; return the job's id."""
     job_id = arrived(page)
     wait_until_sent(page)
     return job_id
 
 
 def wait_until_sent(page: Page) -> None:
-    """Wait until every file was sent or refused, on the page of the job.
+    """Wait until every file was sent or rejected, on the page of the job.
 
     A test that intercepts requests waits here first: it handles them only while it waits for the page.
     """

@@ -1,4 +1,4 @@
-"""The upload page: from a drop to the last result, the reason for each refused file, and the thumbnails that stay."""
+"""The upload page: from a drop to the last result, the reason for each rejected file, and thumbnails that stay."""
 
 import base64
 import csv
@@ -234,7 +234,7 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
     page.goto("/")
     drop(page, "#drop", [("2026.zip", archive.getvalue())])
     expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
-    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
+    expect(page.locator("#rejectedCount")).to_have_text("1 file rejected, not sent")
     expect(page.locator("#hiddenFiles")).to_have_text("1 system file not sent")
     expect(page.locator(".tile")).to_have_count(6)
     classify(page)
@@ -242,7 +242,9 @@ def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, 
     assert sum(result["label"] == truth[str(result["filename"]).removeprefix("photos/")] for result in results) >= 5
 
 
-def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_go(page: Page, api: ApiClient) -> None:
+def test_a_file_that_is_no_image_is_rejected_with_its_reason_and_its_neighbours_go(
+    page: Page, api: ApiClient
+) -> None:
     files, truth = signs(4, seed=10)
     bad = [("<b>text</b>.jpg", b"no image, despite its name"), ("empty.png", b""), ("broken.zip", b"PK")]
     page.goto("/")
@@ -255,34 +257,34 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason_and_its_neighbours_g
     assert "empty" in reasons[1]
     assert "not a zip" in reasons[2]
     job_id = sent(page)
-    expect(page.locator("#refusedCount")).to_have_text("3 files rejected, not part of this job")
+    expect(page.locator("#rejectedCount")).to_have_text("3 files rejected, not part of this job")
     assert page.locator("#reasons li").all_inner_texts() == ["", "", ""], "closed"
-    page.locator("#refusedCount").click()
+    page.locator("#rejectedCount").click()
     assert page.locator("#reasons li").all_inner_texts() == reasons
     page.reload()
-    expect(page.locator("#refusedCount")).to_have_text("3 files rejected, not part of this job")
+    expect(page.locator("#rejectedCount")).to_have_text("3 files rejected, not part of this job")
     page.get_by_role("button", name="Dismiss").click()
     page.reload()
-    expect(page.locator("#refused")).to_be_hidden()
+    expect(page.locator("#rejected")).to_be_hidden()
     assert {result["filename"] for result in finished(api, job_id, 4)} == set(truth)
 
 
-def test_each_refused_file_of_many_is_in_a_file_that_the_page_saves_also_after_a_reload(
+def test_each_rejected_file_of_many_is_in_a_file_that_the_page_saves_also_after_a_reload(
     page: Page, module_page: Page
 ) -> None:
     names = [f'=cmd("{number}"), <b>.txt' for number in range(231)]
     page.goto("/")
     drop(page, "#drop", [*signs(3, seed=10)[0], *((name, b"no image") for name in names)])
-    expect(page.locator("#refusedCount")).to_have_text("231 files refused, not sent")
+    expect(page.locator("#rejectedCount")).to_have_text("231 files rejected, not sent")
     classify(page)
     sent(page)
     expect(page.locator("#sending")).to_be_empty()
     page.reload()
-    page.locator("#refusedCount").click()
+    page.locator("#rejectedCount").click()
     expect(page.locator("#reasons li").last).to_have_text("and 31 more")
     with page.expect_download() as started:
         page.get_by_role("button", name="Save all 231 as CSV").click()
-    assert started.value.suggested_filename == "refused.csv"
+    assert started.value.suggested_filename == "rejected.csv"
     text = started.value.path().read_text(encoding="utf-8-sig")
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert rows[0] == ["filename", "reason"]
@@ -290,7 +292,7 @@ def test_each_refused_file_of_many_is_in_a_file_that_the_page_saves_also_after_a
     assert all(name.startswith("'=") and reason.startswith("this is not an image") for name, reason in rows[1:])
     cells = ["=1", '"=1', "a;=1", "a\t-1", "+", "\uff1d1", "\n@a", "a=1", "'=1", "", 'ü, "x"']
     safe = "async ([module, cells]) => cells.map((await import(module)).safeCell)"
-    assert module_page.evaluate(safe, [f"{STATIC}{assets_hash()}/upload/refused.js", cells]) == [
+    assert module_page.evaluate(safe, [f"{STATIC}{assets_hash()}/upload/rejected.js", cells]) == [
         *map(safe_cell, cells)
     ]
 
@@ -308,7 +310,7 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
         Image.open(io.BytesIO(content)).convert("RGB").save(body, form, quality=95)
         sent[name] = body.getvalue()
     large = encoded("HEIF", size=(32, 32)) + box(b"free", bytes(27_000_000))
-    refused = {
+    rejected = {
         "paper.pdf": (FOREIGN["pdf"](), "this is a PDF document: export it as JPEG or PNG"),
         "drawing.svg": (FOREIGN["svg"](), "this is an SVG drawing: export it as PNG"),
         "page.jpg": (b"<!DOCTYPE html><title>Sign in</title>", "this is a web page, not an image"),
@@ -323,15 +325,15 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
     raw = ("NIKON.NEF", FOREIGN["nikon raw"]())
     page.goto("/")
     page.get_by_label("Keep my images").check()
-    drop(page, "#drop", [*sent.items(), *((name, content) for name, (content, _) in refused.items()), raw])
-    expect(page.locator("#reasons li")).to_have_count(len(refused))
-    for name, (_, reason) in refused.items():
+    drop(page, "#drop", [*sent.items(), *((name, content) for name, (content, _) in rejected.items()), raw])
+    expect(page.locator("#reasons li")).to_have_count(len(rejected))
+    for name, (_, reason) in rejected.items():
         expect(page.locator("#reasons li").filter(has_text=name)).to_contain_text(reason)
     for name in sent:
         expect(page.locator(".tile").filter(has_text=name)).to_have_class(re.compile("undrawn"))
     classify(page)
     results = finished(api, arrived(page), 2)
-    page.locator("#refusedCount").click()
+    page.locator("#rejectedCount").click()
     expect(page.locator("#reasons li").filter(has_text="NIKON.NEF")).to_contain_text("this is a camera raw file")
     assert {result["filename"]: result["label"] for result in results} == dict(zip(sent, truth, strict=True))
     shown = "[...document.querySelectorAll('main img')].filter((image) => image.naturalWidth > 0).length"
@@ -449,7 +451,7 @@ def test_a_file_that_is_gone_before_it_is_sent_costs_no_other_file(
     if change == "deleted after an answer was lost":
         assert len(finished(api, job_id, 30)) == 30
         return
-    page.locator("#refusedCount").click()
+    page.locator("#rejectedCount").click()
     reason = f"{tmp_path.name}/{gone.name}: it was deleted or changed since it was chosen"
     assert page.locator("#reasons li").all_inner_texts() == [reason]
     assert len(finished(api, job_id, 29)) == 29
@@ -573,7 +575,7 @@ def test_files_are_removed_by_mouse_and_keyboard_and_the_rest_keeps_its_order(pa
     shown = [name for name, _ in reversed(files)]  # not in the order of their names
     page.goto("/")
     drop(page, "#drop", [*reversed(files), ("notes.txt", b"text")])
-    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
+    expect(page.locator("#rejectedCount")).to_have_text("1 file rejected, not sent")
     expect(page.locator(".tile.ready")).to_have_count(9)  # nothing moves the tiles any more
     page.locator(".tile").first.hover()
     page.get_by_role("button", name=f"Remove {shown[0]}").click()
@@ -823,7 +825,7 @@ def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
     page.get_by_role("button", name="Classify").click()
     expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     drop(page, "#drop", [("notes.txt", b"no image")])
-    expect(page.locator("#refusedCount")).to_have_text("1 file rejected, not sent")
+    expect(page.locator("#rejectedCount")).to_have_text("1 file rejected, not sent")
     page.get_by_role("button", name="Classify").click()  # makes no empty job, which would end the page
     expect(page.locator("#note")).to_have_text("Choose one or more images first.")
     expect(page.get_by_role("button", name="Clear the list")).to_be_visible()

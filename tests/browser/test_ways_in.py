@@ -116,12 +116,12 @@ def by_api(api: ApiClient, files: Files) -> Answers:
     job_id = api.create_job("API")
     outcome = api.send_images(job_id, list(files.items()), "cases")
     names = list(files)
-    refused = {
+    rejected = {
         names[at]: Answer(code=each.code, reason=each.message)
         for at, each in outcome.items()
         if not isinstance(each, str)
     }
-    return refused | results_of(api, job_id, len(files) - len(refused))
+    return rejected | results_of(api, job_id, len(files) - len(rejected))
 
 
 def by_command(system: System, folder: Path, tmp_path: Path) -> Answers:
@@ -179,7 +179,7 @@ def by_page(page: Page, api: ApiClient, folder: Path) -> Answers:
     page.locator("#folder-input").set_input_files(folder)
     classify(page)
     job_id = sent(page)
-    page.locator("#refusedCount").click()
+    page.locator("#rejectedCount").click()
     lines = page.locator("#reasons li")
     expect(lines).not_to_have_count(0)
     skipped = [line.partition(": ") for line in lines.all_inner_texts()]

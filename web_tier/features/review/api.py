@@ -18,7 +18,7 @@ from core.label_names import ClassNames
 from services.clock import utc_now
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
-from web_tier.features.review.evaluation import Evaluation
+from web_tier.features.review.evaluation import MAX_UNKNOWN_LISTED, Evaluation
 from web_tier.features.review.truth import (
     MAX_TRUTH_BYTES,
     Reason,
@@ -134,7 +134,7 @@ class EvaluationBody(ApiBody):
     reviewed: int = Field(description="Images with a label of the model and a true label that is one of its classes.")
     unknown: int = Field(description="Images whose true label is no class of the model; nothing here counts them.")
     unknown_classes: tuple[str, ...] = Field(
-        description=f"Up to {MAX_SHOWN} of these labels, the most frequent first."
+        description=f"Up to {MAX_UNKNOWN_LISTED} of these labels, the most frequent first."
     )
     correct: int
     accuracy: float | None = Field(description="Share of correct images; null where no image was reviewed.")
@@ -154,7 +154,7 @@ class EvaluationBody(ApiBody):
             job_id=job_id,
             reviewed=evaluation.counted,
             unknown=sum(evaluation.unknown.values()),
-            unknown_classes=tuple(evaluation.unknown)[:MAX_SHOWN],
+            unknown_classes=tuple(evaluation.unknown)[:MAX_UNKNOWN_LISTED],
             accuracy_low=low,
             accuracy_high=high,
             classes=tuple(map(ClassBody.copied_from, evaluation.classes)),

@@ -7,10 +7,13 @@ waits, is neither right nor wrong. Nor is one whose true label is no class of th
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from core.confidence import wilson_interval
 from core.label_names import ClassNames
+
+MAX_UNKNOWN_LISTED: Final = 20
+"""True labels that are no class of the model and that an evaluation names; it counts all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.review.api import TruthMatched, apply_folders, apply_truth_file
-from web_tier.features.review.evaluation import ConfusionMatrix
-from web_tier.features.review.truth import MAX_SHOWN, MAX_TRUTH_BYTES, class_names, read_evaluation
+from web_tier.features.review.evaluation import MAX_UNKNOWN_LISTED, ConfusionMatrix
+from web_tier.features.review.truth import MAX_TRUTH_BYTES, class_names, read_evaluation
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_label, known_id, known_ref
 from web_tier.http.routes import Routes
@@ -50,7 +50,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
         max_listed=MAX_LISTED,
         max_classes=MAX_CLASSES,
         outcome=outcome,
-        max_unknown=MAX_SHOWN,
+        max_unknown=MAX_UNKNOWN_LISTED,
     )
 
 

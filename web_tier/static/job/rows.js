@@ -107,7 +107,7 @@ export class Rows {
     }
 
     /**
-     * Show a file of the upload until its image is there; one that is refused or removed leaves the list.
+     * Show a file of the upload until its image is there; one that is rejected or removed leaves the list.
      *
      * @param {BatchItem} item - see ../upload/batch.js.
      */
@@ -115,7 +115,7 @@ export class Rows {
         const { position, name, size, state } = item;
         const row = this.files.get(position);
         if (this.positions.has(position)) return;
-        if (state === "refused" || state === "removed") {
+        if (state === "rejected" || state === "removed") {
             this.byId.delete(row?.id);
             this.#hasGone = this.files.delete(position) || this.#hasGone;
         } else if (row) {

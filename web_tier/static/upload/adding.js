@@ -188,10 +188,10 @@ export class Adding {
         const unsent = batch.items.filter(({ state }) => state !== "accepted");
         const memory = {
             unsent: [...this.unsent, ...unsent.map((item) => [keyOf(item.source), item.position])],
-            refused: batch.refused.map(({ name, reason, position }) => ({ name, reason, position })),
+            rejected: batch.rejected.map(({ name, reason, position }) => ({ name, reason, position })),
             hidden: batch.hidden,
         };
-        const isEmpty = !(memory.unsent.length + memory.refused.length + memory.hidden);
+        const isEmpty = !(memory.unsent.length + memory.rejected.length + memory.hidden);
         store(memoryKey(uploader.job), isEmpty ? null : JSON.stringify(memory), "sessionStorage");
     }
 
@@ -200,16 +200,16 @@ export class Adding {
         const memory = job && JSON.parse(stored(memoryKey(job), "sessionStorage"));
         if (!memory) return;
         this.unsent = new Map(memory.unsent);
-        this.batch.refused.push(...memory.refused);
+        this.batch.rejected.push(...memory.rejected);
         this.batch.hidden = memory.hidden;
         if (this.unsent.size) this.#sentNames = this.#findPositions();
         this.batch.wake();
     }
 
-    /** Forget what the earlier visit has not sent, and the refused files. */
+    /** Forget what the earlier visit has not sent, and the rejected files. */
     forget() {
         this.unsent.clear();
-        this.batch.refused.length = this.batch.hidden = 0;
+        this.batch.rejected.length = this.batch.hidden = 0;
         this.#remember();
         this.batch.wake();
     }

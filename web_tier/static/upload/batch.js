@@ -1,8 +1,8 @@
 // The batch: every file that the user added, its state, and the totals.
 //
 //   checking ─▶ ready ─▶ sending ─▶ accepted
-//       │                  │  ▲└──▶ refused (by the server, with its reason)
-//       └──▶ refused       ▼  │
+//       │                  │  ▲└──▶ rejected (by the server, with its reason)
+//       └──▶ rejected       ▼  │
 //           (here)        unsent (the upload failed; the user can retry it)
 //
 // The user can remove an item that is checking or ready: its state is `removed`.
@@ -10,7 +10,7 @@
 import { formatCount } from "./format.js";
 
 /**
- * The outcome of a file's check: the reason why it is refused, or none.
+ * The outcome of a file's check: the reason why it is rejected, or none.
  *
  * @typedef {{reason?: string}} CheckOutcome
  */
@@ -23,10 +23,10 @@ import { formatCount } from "./format.js";
  * @property {string} name - with the path within its folder or zip.
  * @property {number} position - of its image among those of the job.
  * @property {number} size - bytes.
- * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "refused" | "removed"} state
+ * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "rejected" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
  * @property {string | null} [picture] - URL of a small picture; null if the browser cannot decode the file.
- * @property {string} reason - why the item is refused or unsent, else empty.
+ * @property {string} reason - why the item is rejected or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
  * @property {number} [storeFailures] - how many times the server could not store the item.
  */
@@ -55,11 +55,11 @@ export class Batch extends EventTarget {
     /** Remove all items. Callers must not clear a batch while its items are being sent. */
     clear() {
         for (const item of this.items ?? []) item.state = "removed";
-        this.items = []; // without the refused ones
-        this.refused = [];
+        this.items = []; // without the rejected ones
+        this.rejected = [];
         this.unchecked = [];
         this.taken = 0; // items of `unchecked` that are being checked or were
-        this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, refused: 0 };
+        this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, rejected: 0 };
         this.bytes = this.acceptedBytes = 0;
         this.hidden = 0; // hidden files and system files: counted, not listed
         this.folders = new Map(); // outermost folder, or "" → number of items
@@ -122,7 +122,7 @@ export class Batch extends EventTarget {
     recordCheck(item, { reason }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         if (reason) {
-            this.setState(item, "refused", reason);
+            this.setState(item, "rejected", reason);
             return;
         }
         item.blob = file;
@@ -143,14 +143,14 @@ export class Batch extends EventTarget {
             this.acceptedBytes += item.size;
             item.blob = null; // a file that was unpacked is in memory
         }
-        if (state === "refused") {
+        if (state === "rejected") {
             this.#takeOut(item);
-            this.refused.push(item);
+            this.rejected.push(item);
         }
         this.#changed(item);
     }
 
-    /** The number of items that are not refused. */
+    /** The number of items that are not rejected. */
     get total() {
         return this.items.length;
     }

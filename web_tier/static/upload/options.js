@@ -73,7 +73,7 @@ export class Options {
         this.form.classList.toggle("has-batch", batch.total > 0);
         elements.batch.hidden = batch.total === 0;
         elements.name.placeholder = batch.defaultName || this.emptyName;
-        elements.clear.hidden = uploader.isRunning || batch.total + batch.refused.length + batch.hidden === 0;
+        elements.clear.hidden = uploader.isRunning || batch.total + batch.rejected.length + batch.hidden === 0;
         elements.send.disabled = uploader.isRunning;
         if (uploader.isRunning) elements.send.textContent = "Creating the job …";
         else elements.send.textContent = batch.total ? `Classify ${plural(batch.total, "image")}` : "Classify";

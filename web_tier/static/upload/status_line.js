@@ -1,18 +1,18 @@
-// What happens to the files that the user added: how many there are, how fast they are sent, which were refused.
+// What happens to the files that the user added: how many there are, how fast they are sent, which were rejected.
 
 import { oncePerFrame } from "../frames.js";
 import { duration, fileSize, formatCount, plural } from "./format.js";
-import { saveRefused } from "./refused.js";
+import { saveRejected } from "./rejected.js";
 
 /** Least time between two progress announcements to screen readers. */
 const ANNOUNCE_INTERVAL_MS = 5_000;
-/** Refused files that are listed with their reasons; all of them can be saved. */
-const MAX_REFUSED_LISTED = 200;
+/** Rejected files that are listed with their reasons; all of them can be saved. */
+const MAX_REJECTED_LISTED = 200;
 export const SIGN_IN_FIRST = "Your session ended. Sign in in a new tab, then try again. Your files stay selected.";
 
 export class StatusLine {
     #announcedAt = 0;
-    #listed = 0; // refused files that the list has or counts
+    #listed = 0; // rejected files that the list has or counts
 
     /**
      * @param {HTMLElement} section - see _adding.html.
@@ -24,7 +24,7 @@ export class StatusLine {
         const renderSoon = oncePerFrame(() => this.#render());
         for (const source of [this.batch, this.uploader]) source.addEventListener("change", renderSoon);
         this.elements.forget.addEventListener("click", () => adding.forget());
-        this.elements.saveRefused.addEventListener("click", () => saveRefused(this.#refused));
+        this.elements.saveRejected.addEventListener("click", () => saveRejected(this.#rejected));
     }
 
     #render() {
@@ -39,7 +39,7 @@ export class StatusLine {
         elements.again.textContent = `Retry ${plural(batch.counts.unsent, "image")}`;
         elements.signIn.hidden = !uploader.isSignedOut;
         elements.said.textContent = hasJob ? this.#outcomeText() : "";
-        this.#renderRefused();
+        this.#renderRejected();
         this.#announceProgress();
     }
 
@@ -74,25 +74,25 @@ export class StatusLine {
         return unsent ? `${plural(unsent, "image")} ${unsent === 1 ? "was" : "were"} not sent.${advice}` : "";
     }
 
-    /** The refused files in the order in which they were added. */
-    get #refused() {
-        return this.batch.refused.toSorted((a, b) => a.position - b.position);
+    /** The rejected files in the order in which they were added. */
+    get #rejected() {
+        return this.batch.rejected.toSorted((a, b) => a.position - b.position);
     }
 
-    #renderRefused() {
+    #renderRejected() {
         const { batch, elements, adding } = this;
-        const { refused, hidden } = batch;
-        elements.refused.hidden = elements.saveRefused.hidden = refused.length === 0;
-        elements.saveRefused.textContent = `Save all ${formatCount(refused.length)} as CSV`;
+        const { rejected, hidden } = batch;
+        elements.rejected.hidden = elements.saveRejected.hidden = rejected.length === 0;
+        elements.saveRejected.textContent = `Save all ${formatCount(rejected.length)} as CSV`;
         elements.hiddenFiles.hidden = hidden === 0;
         elements.hiddenFiles.textContent = `${plural(hidden, "system file")} not sent`;
-        elements.forget.hidden = this.uploader.job === null || !(refused.length + hidden + adding.missing);
+        elements.forget.hidden = this.uploader.job === null || !(rejected.length + hidden + adding.missing);
         const meaning = this.uploader.job ? "not part of this job" : "not sent";
-        elements.refusedCount.textContent = `${plural(refused.length, "file")} rejected, ${meaning}`;
-        if (refused.length === this.#listed) return;
-        this.#listed = refused.length;
-        elements.reasons.replaceChildren(...this.#refused.slice(0, MAX_REFUSED_LISTED).map(refusedLine));
-        const others = refused.length - MAX_REFUSED_LISTED;
+        elements.rejectedCount.textContent = `${plural(rejected.length, "file")} rejected, ${meaning}`;
+        if (rejected.length === this.#listed) return;
+        this.#listed = rejected.length;
+        elements.reasons.replaceChildren(...this.#rejected.slice(0, MAX_REJECTED_LISTED).map(rejectedLine));
+        const others = rejected.length - MAX_REJECTED_LISTED;
         if (others > 0) elements.reasons.append(listItem(`and ${formatCount(others)} more`));
     }
 
@@ -106,7 +106,7 @@ export class StatusLine {
     }
 }
 
-function refusedLine({ name, reason }) {
+function rejectedLine({ name, reason }) {
     return listItem(Object.assign(document.createElement("bdi"), { className: "filename", textContent: name }), `: ${reason}`);
 }
 

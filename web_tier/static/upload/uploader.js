@@ -28,7 +28,7 @@ const MAX_BACKOFF_MS = 15_000;
 const MAX_OUTAGE_MS = 10 * 60_000;
 const READY_POLL_MS = 1_000;
 const UNREADABLE_REASON = "it was deleted or changed since it was chosen";
-/** A file that the server could not store this many times is refused. */
+/** A file that the server could not store this many times is rejected. */
 const MAX_STORE_FAILURES = 3;
 
 /**
@@ -213,7 +213,7 @@ export class Uploader extends EventTarget {
             // An attempt without an answer was accepted, with files that are unreadable now: the job's page shows them.
             if (error.isReusedKey) this.#setStates(request, "accepted");
             else if (error.canRetry) this.#setUnsent(request, error.message);
-            else this.#setStates(request, "refused", error.message);
+            else this.#setStates(request, "rejected", error.message);
         }
     }
 
@@ -235,13 +235,13 @@ export class Uploader extends EventTarget {
     #recordResult({ items, unreadable }, { accepted, rejected }) {
         // Without a file nothing is sent again, so no answer shows if an earlier attempt was accepted.
         const reason = `${UNREADABLE_REASON}${items.length ? "" : "; the job's page shows whether it was sent"}`;
-        for (const item of unreadable) this.batch.setState(item, "refused", reason);
+        for (const item of unreadable) this.batch.setState(item, "rejected", reason);
         for (const { index } of accepted) this.batch.setState(items[index], "accepted");
         for (const { index, code, message } of rejected) {
             const item = items[index];
             item.storeFailures = (item.storeFailures ?? 0) + 1;
             const canRetry = code === "unavailable" && item.storeFailures < MAX_STORE_FAILURES;
-            this.batch.setState(item, canRetry ? "ready" : "refused", message);
+            this.batch.setState(item, canRetry ? "ready" : "rejected", message);
         }
     }
 

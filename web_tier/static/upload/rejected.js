@@ -1,4 +1,4 @@
-// The file with all refused files, of which the page lists only some.
+// The file with all rejected files, of which the page lists only some.
 
 /**
  * The places before the first character of a formula: at the start of a cell, and where a spreadsheet may split it. The
@@ -12,11 +12,11 @@ export function safeCell(text) {
 }
 
 /** Let the browser save a CSV file with the name and the reason of each of these files. */
-export function saveRefused(files) {
+export function saveRejected(files) {
     const rows = [["filename", "reason"], ...files.map(({ name, reason }) => [name, reason])];
     const lines = rows.map((row) => row.map((cell) => `"${safeCell(cell).replaceAll('"', '""')}"`).join(","));
     // Excel reads a CSV as UTF-8 only if it begins with a byte order mark.
     const href = URL.createObjectURL(new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv" }));
-    Object.assign(document.createElement("a"), { href, download: "refused.csv" }).click();
+    Object.assign(document.createElement("a"), { href, download: "rejected.csv" }).click();
     URL.revokeObjectURL(href);
 }
