@@ -269,6 +269,19 @@ def test_accepted_images_without_a_request_are_repaired(
     assert len(settled(False, act).checks.done_labels) == 1
 
 
+def test_no_image_is_deleted_while_its_label_cannot_be_stored() -> None:
+    def act(world: World) -> None:
+        world.clients.new_job(keep=False)
+        world.clients.upload(world.clients.jobs[-1], [(0, "good")], "plain")
+        world.run(1, 1)
+        world.faults.armed += [("controller", "table.BatchWriteItem", "unavailable")] * 2
+        world.run(60, 60)
+        assert not world.faults.armed
+
+    world = settled(False, act)
+    assert (len(world.checks.done_labels), world.inputs.objects) == (1, {})
+
+
 def test_a_job_stays_open_until_its_results_file_is_written() -> None:
     def act(world: World) -> None:
         world.faults.armed += [("controller", "outputs.put", "unavailable")] * 60

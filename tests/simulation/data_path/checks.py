@@ -17,6 +17,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
+from services.table import Item
 from tests.simulation.data_path.clients import Clients, File
 from tests.simulation.data_path.processes import (
     GONE_MODEL,
@@ -64,6 +65,7 @@ class Checks:
         revived: jobs that had been deleted when the table was restored in which they are.
         kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
         tries: how often each controller tried to send each message about a job that is done, by its id.
+        deleted_early: files of images that had no label yet when their objects were deleted.
         received: done and failed images of the job, if all are, by each message that was received, by its id.
     """
 
@@ -74,6 +76,7 @@ class Checks:
     revived: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     tries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    deleted_early: list[str] = field(default_factory=list)
     received: defaultdict[str, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
 
     @property
@@ -110,20 +113,32 @@ class Checks:
         if data["images"] == data["done"] + data["failed"]:
             self.received[body["id"]].add((data["done"], data["failed"]))
 
+    def note_deletion(self) -> None:
+        """Note the images that have no object and no label, after objects were deleted.
+
+        It is raised later: the product's loops catch what their calls raise.
+        """
+        for file in self.clients.files.values():
+            ref = file.acknowledged
+            if ref is None or ref.job_id in self.clients.deleted or self._may_have_expired(ref.job_id):
+                continue
+            image, result = self._item(ref, "IMAGE"), self._item(ref, "RESULT")
+            is_gone = image is not None and str(image["key"]) not in self.world.inputs.objects
+            if is_gone and (result is None or result["status"] != "done") and not self.world.restores:
+                self.deleted_early.append(file.name)
+
+    def _item(self, ref: ImageRef, kind: str) -> Item | None:
+        return self.world.table.items.get((f"JOB#{ref.job_id}", f"{kind}#{ref.image_id}"))
+
     def check_visible(self) -> None:
-        """A label that was visible stays, and stays the same; no image is deleted before it has one."""
+        """A label that was visible stays, and stays the same; no image was deleted before it had one."""
+        if self.deleted_early:
+            raise BrokenError(f"{self.deleted_early} were deleted before their labels were stored")
         for file in self.clients.files.values():
             ref = file.acknowledged
             if ref is None or ref.job_id in self.clients.deleted:
                 continue
-            image, item = (
-                self.world.table.items.get((f"JOB#{ref.job_id}", f"{kind}#{ref.image_id}"))
-                for kind in ("IMAGE", "RESULT")
-            )
-            is_labelled = item is not None and item["status"] == "done"
-            is_gone = image is not None and str(image["key"]) not in self.world.inputs.objects
-            if is_gone and not (is_labelled or self.world.restores or self._may_have_expired(ref.job_id)):
-                raise BrokenError(f"{file.name} was deleted before its label was stored")
+            item = self._item(ref, "RESULT")
             before = self.done_labels.get(ref)
             if item is not None and item["status"] == "done":
                 self.done_labels[ref] = label = _label_in(str(item["response"]))

@@ -103,7 +103,7 @@ class World:
         )
         self.restores = 0
         self.table = self.first_table = self._table({})
-        self.inputs = MemoryBucket(self.faults.hook("inputs"), leave=self.faults.leave)
+        self.inputs = MemoryBucket(self._call_inputs, leave=self.faults.leave)
         self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
         self.sources.gone.add(GONE_BUCKET)
@@ -142,6 +142,17 @@ class World:
         table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep, name)
         table.items = items
         return table
+
+    def _call_inputs(self, operation: str, effect: Callable[[], Any]) -> Any:
+        """Make a call of the input bucket; look for images that are deleted too early."""
+
+        def checked() -> Any:
+            result = effect()
+            if operation == "delete":
+                self.checks.note_deletion()
+            return result
+
+        return self.faults.hook("inputs")(operation, checked)
 
     def _call_requests(self, operation: str, effect: Callable[[], Any]) -> Any:
         """Make a call of the request queue; count by their body what controllers send again and workers give back."""

@@ -372,23 +372,6 @@ def test_a_complete_file_is_copied_once_and_the_job_stays_open_until_then(copyin
     assert copying.buckets.objects == {}
 
 
-def test_after_a_controller_that_died_between_copy_and_record_the_next_repeats_both(
-    copying: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copying.check()
-    with monkeypatch.context() as patch:
-        patch.setattr(JobFigures, "put_copy", lambda *_: (_ for _ in ()).throw(client_error(503)))
-        copying.check()
-    copied = copy_in(copying)
-    assert copied is not None
-    assert state_in(copying) == ("waiting", "")
-    assert not copying.writer.is_done_with(copying.job.job_id)
-    copying.start()
-    copying.check()
-    assert state_in(copying) == ("written", "")
-    assert copying.buckets.objects == {("photos", f"labels/day1/{copying.job.job_id}.jsonl"): copied}
-
-
 def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copying: Scene) -> None:
     """A frozen controller may have replaced the file by an old one, which was copied."""
     copying.check()
