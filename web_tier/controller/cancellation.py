@@ -83,10 +83,10 @@ class JobCanceller:
                     # Later the reconciler reads which images are added: the job is touched before they are recorded.
                     self.images.resync(job_id)
                     self.images.learn_retries(job_id)
-                    self._read[job_id] = opened[job_id]
-                    self._left.pop(job_id, None)
                     # The process that cancelled it may have ended before it stored the tombstone.
                     align_tombstone(self.store, self.inputs, job_id, is_cancelled=True)
+                    self._read[job_id] = opened[job_id]
+                    self._left.pop(job_id, None)
                 is_complete &= self._fail_some(job_id)
         return CHECK_SECONDS if is_complete else 0.0
 
