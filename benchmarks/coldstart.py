@@ -32,9 +32,8 @@ MAX_SECONDS = 60.0
 TORCH_WAY: Final = """
 import json, os, time
 from benchmarks.measure import usage_of
-from scripts.model.torchvision_import import import_torchvision
-models = import_torchvision().models
 import torch
+from torchvision import models
 network = models.resnet18(weights=None).eval()
 with torch.inference_mode():
     network(torch.zeros(1, 3, 224, 224)).softmax(1)

@@ -35,7 +35,6 @@ from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError
 from core.sandbox.zygote import Zygote
 from scripts.demo_model.signs import SIGN_LABELS, draw, encode
-from scripts.model.torchvision_import import import_torchvision
 
 Pixels = NDArray[np.float32]
 Way = Callable[[bytes], Pixels]
@@ -151,7 +150,6 @@ def ours(spec: Preprocess) -> Way:
 
 def torchvision_way(spec: Preprocess) -> Way:
     """Return the usual way: everything is decoded, then shrunk, cut and normalised."""
-    import_torchvision()
     import_torch().set_num_threads(1)
     from torchvision import transforms
 

@@ -27,7 +27,6 @@ from benchmarks.measure import watch_others
 from benchmarks.networks import quantised_network
 from benchmarks.report import Bar, Report
 from core.bundle_manifest import INT8_IR_NAME, NumberType
-from scripts.model.torchvision_import import import_torchvision
 
 ARCHITECTURES: Final = ("resnet18", "resnet50")
 THREADS: Final = (1, 2)
@@ -224,7 +223,9 @@ def _torch(architecture: str, pixels: Batch) -> Run:
 
 def _models() -> Any:
     import_torch()
-    return import_torchvision().models
+    from torchvision import models
+
+    return models
 
 
 def side_by_side(engine: Engine, pixels: Batch, threads: int) -> Run:

@@ -35,7 +35,6 @@ from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, renew, running
 from scripts.model.built_once import PHOTOS, built_once
-from scripts.model.torchvision_import import import_torchvision
 from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, images_in
 
@@ -228,7 +227,6 @@ def bare(folder: str, files: Sequence[Path]) -> tuple[float, float]:
 
 def script(network: str, files: Sequence[Path]) -> tuple[float, float]:
     """Return the same for what torchvision's documentation shows, with random weights."""
-    import_torchvision()
     torch = import_torch()
     torch.set_num_threads(1)
     from PIL import Image

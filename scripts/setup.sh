@@ -71,12 +71,14 @@ torch_wants_cuda() {
   grep -qE '^torch .* requires (cuda|nvidia|triton)' <<<"$missing"
 }
 
-# Installs torch from a folder of wheels (pip's find-links), if there is one, to get a build without CUDA. With hashes,
-# pip prefers the index's files, so --no-index is necessary.
-install_torch_of_a_folder() {
-  .venv/bin/python -c 'import torch' 2>/dev/null && return
-  .venv/bin/python -m pip install --disable-pip-version-check --no-input --no-compile --no-index --require-hashes --no-deps \
-    -r requirements/torch-cpu.txt >"$LOG" 2>&1 || true
+# Torchvision cannot be imported beside a torch of another version, or if only one of them is built for CUDA: a build
+# that was installed before, of the pinned version, stays.
+require_torchvision() {
+  LOG=.fleetsight/logs/setup-torchvision.log
+  .venv/bin/python -c 'import torch, torchvision' >"$LOG" 2>&1 && return
+  rm -f .venv/.installed-torch .venv/.installed-cuda
+  fail "torch and torchvision cannot be imported together: $(tail -n 1 "$LOG"). Remove both with" \
+    ".venv/bin/pip uninstall --yes torch torchvision, and run this again; details in $LOG"
 }
 
 # The page tests use the system's Chromium. The image tests need tools that build and boot a Debian, and Docker or podman.
@@ -150,12 +152,12 @@ for name in "${@:-run}"; do
     run) install run 700 "the system (about 100 MB to download, half a minute)" ;;
     torch)
       # To import torch and to check every package takes ten seconds, so a stamp avoids it.
-      digest=$(cat requirements/{torch,torch-cpu,cuda}.txt | cksum)
-      if ! stamped torch-with-cuda "$digest"; then
-        install_torch_of_a_folder
+      digest=$(cat requirements/{torch,cuda}.txt | cksum)
+      if ! stamped torch-imports "$digest"; then
         install torch 1800 "torch, torchvision and nncf (hundreds of megabytes, a few minutes)"
-        ! torch_wants_cuda || install cuda 8000 "the CUDA libraries that this build of torch wants (gigabytes)"
-        stamp torch-with-cuda "$digest"
+        ! torch_wants_cuda || install cuda 8000 "the CUDA libraries of this torch (gigabytes; requirements.txt says how to get the build for CPUs)"
+        require_torchvision
+        stamp torch-imports "$digest"
       fi
       ;;
     photos) if [ "$*" = photos ]; then install_photos; else try_to_install_photos & fi ;;

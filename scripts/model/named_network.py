@@ -11,7 +11,6 @@ from scripts.model.build import FP32, Description, export_program, write_bundle
 from scripts.model.networks import RandomWeights, Weights, network_graph
 from scripts.model.precision import Target
 from scripts.model.pretrained import PRETRAINED_MODELS, imagenet_labels, pretrained_weights
-from scripts.model.torchvision_import import import_torchvision
 from scripts.model.weights_file import read_weights
 
 PUBLISHED: Final = "published"
@@ -79,7 +78,7 @@ def _parameters(name: str, weights: str | Path, classes: int) -> tuple[Weights, 
 def _torchvision_network(name: str, parameters: Weights, classes: int) -> Any:
     torch = import_torch()
     try:
-        models = import_torchvision().models
+        from torchvision import models
     except ImportError as error:
         raise BundleBuildError("torchvision is not installed: run ./scripts/setup.sh torch") from error
     network = models.get_model(name, weights=None, num_classes=classes)

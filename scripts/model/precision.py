@@ -357,6 +357,8 @@ def _import_nncf() -> Any:
         BundleBuildError: it is not installed.
     """
     import_openvino()
+    # nncf imports this module, which reports a machine with CUDA's compiler and without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with _silence(), not_importable("openvino_telemetry"):
             import nncf

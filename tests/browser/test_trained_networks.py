@@ -18,6 +18,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, expect
+from torchvision import models, transforms
+from torchvision.transforms import functional
 
 from app_tier.preprocess import load_pixels
 from core.bundle_manifest import Preprocess
@@ -28,7 +30,6 @@ from scripts.load.inputs import new_suffix
 from scripts.model.named_network import build_named
 from scripts.model.own_network import build_own
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights
-from scripts.model.torchvision_import import import_torchvision
 from scripts.run.system import System
 from tests.browser.conftest import FEW_WORKERS, FaultsOf, arrived
 from tests.conftest import ROOT
@@ -98,7 +99,6 @@ class SmallNetwork(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
 def tensor_of(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """Return planes as torchvision makes them."""
-    functional = import_torchvision().transforms.functional
     return functional.normalize(functional.to_tensor(image), mean, std)
 
 
@@ -106,7 +106,6 @@ def cropped(
     resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Callable[[Image.Image], torch.Tensor]:
     """Return torchvision's usual transforms."""
-    transforms = import_torchvision().transforms
     both = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(crop)])
     return lambda image: tensor_of(both(image), mean, std)
 
@@ -119,7 +118,6 @@ def own_networks() -> Mapping[str, tuple[dict[str, object], SmallNetwork, tuple[
 
     `tests/integration/model/test_build.py` has other layouts, channels and outputs.
     """
-    functional = import_torchvision().transforms.functional
     stretched, padded = SmallNetwork(), SmallNetwork()
     bicubic = Image.Resampling.BICUBIC
     return {
@@ -191,7 +189,7 @@ def named_networks(folder: Path) -> Mapping[str, Trained]:
             script("photos", lambda pixels: lite0_logits(state, pixels)), labels=imagenet_labels()
         )
     name = NAMED  # tests/integration/model/test_named_network.py compares larger ones with torchvision
-    network = import_torchvision().models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
+    network = models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
     network.load_state_dict(trained(network.state_dict()))
     scripts[name] = script(name, network)
     spread(scripts[name], network.fc.weight.data, network.fc.bias.data)

@@ -13,7 +13,10 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from localcloud.access_keys import owner_key
 from localcloud.launch import HOST, REGION
@@ -28,8 +31,10 @@ SERVICES = "s3,sqs,dynamodb,ec2,iam,sts"
 def running_emulator(folder: Path, services: str = SERVICES) -> Iterator[str]:
     """Run the emulator, which keeps its files in `folder`; yield its endpoint. It ends with this process.
 
-    Without a name, `services` are all.
+    Without a name, `services` are all. Without ministack the test is skipped.
     """
+    if find_spec("ministack") is None:  # pip cannot install it beside our botocore: pyproject.toml
+        pytest.skip("ministack is not installed: run ./scripts/setup.sh test")
     lifeline, listener = Lifeline(), socket.create_server((HOST, 0), backlog=1024)
     port = listener.getsockname()[1]
     own = {

@@ -65,7 +65,8 @@ def sections() -> Mapping[str, dict[str, str]]:
 
 
 def direct() -> Iterable[tuple[str, str]]:
-    """Yield each direct dependency with its section."""
+    """Yield each direct dependency with its section; the section `test` also has the group `checks`."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    for section, names in {"run": pyproject["project"]["dependencies"], **pyproject["dependency-groups"]}.items():
+    for group, names in {"run": pyproject["project"]["dependencies"], **pyproject["dependency-groups"]}.items():
+        section = "test" if group == "checks" else group
         yield from ((section, normal(Requirement(name).name)) for name in names)

@@ -132,6 +132,7 @@ PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "./scripts/docs": accept_script,
     "./scripts/pin.sh": accept_script,
     "python -m benchmarks": accept_benchmark,
+    "python -m scripts.cli": accept_click(fleetsight),
     "python -m fleetsight_client.single_file": accept_click(single_file),
     "python -m scripts.release": accept_click(release),
     **{

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.transforms import functional
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, load_bundle
 from app_tier.engines import OpenVinoEngine, open_engine
@@ -21,7 +22,6 @@ from core.bundle_manifest import TORCH_NAME
 from scripts.demo_model.signs import samples
 from scripts.model.own_network import build_own
 from scripts.model.precision import Target
-from scripts.model.torchvision_import import import_torchvision
 from tests.support.onnx_file import FLOAT, FLOAT16, UINT8, colour_network
 
 SIZE = 16
@@ -296,9 +296,6 @@ WHOLE = "input_size: 16\nresize: 20\nlabels: [red, green, blue]\n"
 def test_a_network_is_fed_as_it_was_trained_by_torchvisions_transforms(
     suffix: str, layout: str, planes: int, kind: str, ends: tuple[str, ...], spec: str, tmp_path: Path
 ) -> None:
-    import_torchvision()
-    from torchvision.transforms import functional
-
     network = tmp_path / f"net{suffix}"
     write_network(network, layout, planes, kind, ends)
     bundle = build_with(network, spec)

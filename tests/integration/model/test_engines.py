@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode, functional
 
 from app_tier.bundle import Bundle, EngineError, load_bundle
 from app_tier.classify import shares_of
@@ -17,7 +18,6 @@ from app_tier.engines import Batch, ExactEngine, OpenVinoEngine, TorchEngine, op
 from app_tier.preprocess import load_pixels, load_square
 from core.bundle_manifest import IR_NAME, Precision, Preprocess
 from scripts.demo_model.signs import samples
-from scripts.model.torchvision_import import import_torchvision
 from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -289,9 +289,6 @@ def test_threads_whose_first_question_comes_at_the_same_time_are_all_answered() 
 @pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])
 @pytest.mark.parametrize(("resize", "crop"), [(32, 32), (256, 224), (232, 224)])
 def test_geometry_is_that_of_torchvisions_presets(size: tuple[int, int], resize: int, crop: int) -> None:
-    import_torchvision()
-    from torchvision.transforms import InterpolationMode, functional
-
     noise = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     theirs = functional.center_crop(functional.resize(image, resize, InterpolationMode.BILINEAR), [crop, crop])
@@ -310,9 +307,6 @@ def test_geometry_is_that_of_torchvisions_presets(size: tuple[int, int], resize:
 def test_each_fit_and_interpolation_is_that_of_torchvision_or_pillow(
     interpolation: Any, size: tuple[int, int], fit: Any, resize: Any, crop: tuple[int, int]
 ) -> None:
-    import_torchvision()
-    from torchvision.transforms import InterpolationMode, functional
-
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     if fit == "pad":
         theirs = ImageOps.pad(image, crop[::-1], Image.Resampling[interpolation.upper()], (9, 99, 200))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageOps
+from torchvision import models
 
 from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.engines import OpenVinoEngine
@@ -16,7 +17,6 @@ from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME
 from core.confidence import wilson_interval
 from scripts.demo_model.signs import samples
 from scripts.model.group import model
-from scripts.model.torchvision_import import import_torchvision
 from tests.support.bundles import broken_bundle
 from tests.support.onnx_file import colour_network
 
@@ -84,7 +84,7 @@ def test_verify_refuses_a_damaged_bundle_in_one_line(tmp_path: Path) -> None:
 
 
 def test_build_makes_a_bundle_of_a_torchvision_network_with_own_weights_and_labels(tmp_path: Path) -> None:
-    torch.save(import_torchvision().models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+    torch.save(models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
     (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
     options = ("--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt"))
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))

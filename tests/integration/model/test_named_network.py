@@ -14,6 +14,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from torchvision import models
 
 from app_tier.bundle import BundleBuildError, file_digest
 from app_tier.engines import OpenVinoEngine
@@ -22,7 +23,6 @@ from scripts.model import pretrained
 from scripts.model.named_network import build_named
 from scripts.model.networks import Weights, network_graph
 from scripts.model.pretrained import PRETRAINED_MODELS, imagenet_labels, pretrained_weights
-from scripts.model.torchvision_import import import_torchvision
 from tests.support.seeded_networks import lite0_logits, lite0_state, trained
 from tests.support.servers import QuietHandler, serving
 
@@ -46,7 +46,7 @@ def assert_same_answers(network: openvino.Model, batch: Any, logits: torch.Tenso
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_a_resnet_answers_as_that_of_torchvision(name: str) -> None:
     torch.manual_seed(0)
-    network = import_torchvision().models.get_model(name, weights=None, num_classes=3).eval()
+    network = models.get_model(name, weights=None, num_classes=3).eval()
     network.load_state_dict(trained(network.state_dict()))
     with torch.inference_mode():
         network.fc.weight *= 5 / network(torch.from_numpy(photos())).std()  # as far apart as those of trained weights
@@ -59,7 +59,7 @@ def test_a_resnet_answers_as_that_of_torchvision(name: str) -> None:
 @pytest.mark.parametrize("name", RESNETS)
 def test_each_resnet_has_the_parameters_of_that_of_torchvision(name: str) -> None:
     with torch.device("meta"):
-        state = import_torchvision().models.get_model(name, weights=None, num_classes=7).state_dict()
+        state = models.get_model(name, weights=None, num_classes=7).state_dict()
     zero = np.zeros((), np.float32)
     # No memory, and no time: the shapes alone are compared.
     arrays = {key: np.broadcast_to(zero, tuple(value.shape)) for key, value in state.items()}
@@ -96,7 +96,6 @@ def test_the_published_model_for_photos_answers_as_torch(tmp_path: Path) -> None
 
 
 def test_the_table_is_that_of_torchvision() -> None:
-    models = import_torchvision().models
     families = ("resnet", "resnext", "wide_resnet")
     assert set(RESNETS) == {name for name in models.list_models(module=models) if name.startswith(families)}
     for name, ours in RESNETS.items():
@@ -113,7 +112,7 @@ def test_the_table_is_that_of_torchvision() -> None:
 
 
 def test_labels_of_another_number_than_the_classes_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    torch.save(import_torchvision().models.resnet18(num_classes=3).state_dict(), tmp_path / "own.pth")
+    torch.save(models.resnet18(num_classes=3).state_dict(), tmp_path / "own.pth")
     with pytest.raises(
         BundleBuildError,
         match=r"do not fit resnet18 with 2 labels: fc\.weight has the shape \[3, 512\] .*\[2, 512\] ",
@@ -141,7 +140,7 @@ def test_weights_of_another_network_are_refused_in_one_short_line(
 
 
 def test_parameters_that_the_network_does_not_have_are_refused(tmp_path: Path) -> None:
-    state = import_torchvision().models.resnet34(num_classes=3).state_dict()
+    state = models.resnet34(num_classes=3).state_dict()
     torch.save(state, tmp_path / "larger.pth")
     with pytest.raises(BundleBuildError, match=r"layer1\.2\.bn1\.bias is not one of its parameters"):
         build_named("resnet18", tmp_path / "own", tmp_path / "larger.pth", LABELS)

@@ -1,6 +1,7 @@
 """The commands fail with one clear line that says what to do."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -273,26 +274,52 @@ def test_setup_reports_a_missing_package_index(
     assert "cannot reach the Python package index" in ended.stderr
 
 
+def pin_of_wheel(folder: Path, name: str, source: str = "") -> str:
+    """Write a wheel of a package with one module; return the line of requirements that pins it."""
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{name}.py", source)
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{name}-1.0.dist-info/RECORD", f"{name}.py,,\n{name}-1.0.dist-info/RECORD,,\n")
+    return f"{name}==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
 def test_setup_installs_only_files_with_pinned_hashes(
     tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
-    setup, wheel = clone_of_setup(tmp_path), tmp_path / "thing-1.0-py3-none-any.whl"
+    setup = clone_of_setup(tmp_path)
     shutil.copytree(setup_without_an_index[0] / ".venv", tmp_path / ".venv", symlinks=True)
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("thing.py", "")
-        archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
-        archive.writestr(
-            "thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("thing-1.0.dist-info/RECORD", "")
-    own = sha256(wheel.read_bytes()).hexdigest()
+    own = pin_of_wheel(tmp_path, "thing")
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-    for digest, status in (("0" * 64, 2), (own, 0)):
-        (tmp_path / "requirements" / "run.txt").write_text(f"thing==1.0 \\\n    --hash=sha256:{digest}\n")
+    for pin, status in ((f"thing==1.0 --hash=sha256:{'0' * 64}\n", 2), (own, 0)):
+        (tmp_path / "requirements" / "run.txt").write_text(pin)
         ended = run(setup, "run", **pip)
         assert ended.returncode == status, ended.stderr
         assert ("is not the file that requirements/run.txt names by its hash" in ended.stderr) is bool(status)
     assert list((tmp_path / ".venv").glob("lib/python3*/site-packages/thing.py"))
+
+
+def test_setup_ends_with_an_error_unless_torch_and_torchvision_can_be_imported(
+    tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
+) -> None:
+    setup, error = clone_of_setup(tmp_path), "operator torchvision::nms does not exist"
+    shutil.copytree(setup_without_an_index[0] / ".venv", tmp_path / ".venv", symlinks=True)
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    torch = pin_of_wheel(tmp_path, "torch")
+    pinned = tmp_path / "requirements" / "torch.txt"
+    pinned.write_text(torch + pin_of_wheel(tmp_path, "torchvision", f"raise RuntimeError({error!r})"))
+    for _ in range(2):
+        ended = run(setup, "torch", **pip)
+        assert ended.returncode == 2, ended.stderr
+        assert f"cannot be imported together: RuntimeError: {error}. Remove both" in ended.stderr
+    pinned.write_text(torch + pin_of_wheel(tmp_path, "torchvision"))
+    [remedy] = re.findall(r"pip uninstall --yes torch torchvision", ended.stderr)
+    run(tmp_path / ".venv" / "bin" / "python", "-m", *remedy.split())
+    ended = run(setup, "torch", **pip)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_setup_continues_without_the_optional_section_and_tries_it_again_only_alone(

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from scripts.direct_packages import CONSTRAINTS, requirements_text
 from scripts.run.system import ROOT
 from tests.support.pins import REQUIREMENTS, SECTIONS, all_pins, direct, normal, pins_of, read_sections, sections
 
@@ -36,10 +37,15 @@ def test_the_audited_packages_are_those_of_all_sections() -> None:
     assert audited == all_pins().keys()
 
 
-def test_the_build_of_torch_without_cuda_is_of_the_pinned_version() -> None:
-    (build,) = pins_of(REQUIREMENTS / "torch-cpu.txt")
-    assert build.hashes
-    assert Version(build.version).public == sections()["torch"]["torch"]
+def test_the_file_for_pip_alone_has_the_direct_packages_with_versions_and_reasons() -> None:
+    pyproject, constraints = ((ROOT / name).read_text() for name in ("pyproject.toml", CONSTRAINTS))
+    text = (ROOT / "requirements.txt").read_text()
+    assert text == requirements_text(pyproject, constraints), "requirements.txt is an older one: ./scripts/pin.sh"
+    lines = [line for line in text.splitlines() if not line.startswith(("#", "-c "))]
+    assert len(text.splitlines()) <= 60
+    assert all(re.fullmatch(r"\S+==\S+  # \S.*", line) for line in lines)
+    named = {"flask", "boto3", "gunicorn", "torch", "torchvision", "pillow", "jinja2", "moto", "pytest"}
+    assert named <= {normal(line.partition("==")[0]) for line in lines}
 
 
 def test_requirements_contain_no_registry_address() -> None:
