@@ -34,6 +34,7 @@ from services.endpoint import Endpoint
 from services.errors import ConfigError
 
 PREFIX = "FLEETSIGHT__"
+_PROJECT = Path(__file__).absolute().parents[1]
 DEMO_BUNDLE = Path("app_tier/demo/bundle")
 """The bundle that ships with the project; config.yaml names it."""
 
@@ -41,7 +42,7 @@ RESTORED_SUFFIX = "-restored-"
 """Part of the name of a restored job table, between the name of its source and its moment."""
 
 PATH_VARIABLE = "FLEETSIGHT_CONFIG"
-"""Names the file to read instead of config.yaml in the working directory."""
+"""Names the file to read instead of the project's config.yaml."""
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,75}$")]
@@ -642,9 +643,9 @@ def zone_named(name: str) -> tzinfo:
         ) from error
 
 
-def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the file to read: `FLEETSIGHT_CONFIG`, or config.yaml in the working directory."""
-    return Path(environment.get(PATH_VARIABLE, "config.yaml"))
+def config_path(environment: Mapping[str, str] = os.environ, project: Path = _PROJECT) -> Path:
+    """Return the file to read: `FLEETSIGHT_CONFIG`, or config.yaml in the project's folder."""
+    return Path(environment.get(PATH_VARIABLE) or project / "config.yaml")
 
 
 def load_config(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Config:
@@ -661,9 +662,7 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] = os.en
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}; run from the project's folder or set {PATH_VARIABLE}"
-        ) from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}; name another file with {PATH_VARIABLE}") from error
     except YAML_ERRORS as error:
         raise ConfigError(f"{path} is not YAML: {yaml_reason(error)}") from error
     return parse_config(values, environment, source=str(path))

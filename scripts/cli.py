@@ -21,6 +21,8 @@ EXIT_STATUSES: Final = (
     "answers. docs/operate.md lists those of each command."
 )
 
+MKDOCS_FILE: Final = Path(__file__).absolute().parents[1] / "mkdocs.yml"
+
 
 @click.command()
 @click.option(
@@ -87,7 +89,7 @@ def docs(*, serve: bool, options: tuple[str, ...]) -> None:
     """
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
     task = ["serve", "--dev-addr", "127.0.0.1:8001"] if serve else ["build", "--strict"]
-    command = [sys.executable, "-m", "mkdocs", *task, *options]
+    command = [sys.executable, "-m", "mkdocs", *task, "--config-file", str(MKDOCS_FILE), *options]
     os.execv(command[0], command)  # nosec B606 # noqa: S606 (mkdocs takes over the terminal)
 
 

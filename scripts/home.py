@@ -19,10 +19,13 @@ JOB_TABLE_FILE: Final = "job-table"
 
 def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
     """Return the folder of a checkout."""
-    return Path(environment.get(HOME_VARIABLE) or checkout / ".fleetsight")
+    return Path(environment.get(HOME_VARIABLE) or checkout / ".fleetsight").absolute()
 
 
-HOME: Final = home_of(Path(__file__).resolve().parents[1], os.environ)
+ROOT: Final = Path(__file__).resolve().parents[1]
+"""This checkout; commands are called in any folder, and processes of the system run in this one."""
+
+HOME: Final = home_of(ROOT, os.environ)
 """The folder of this checkout."""
 
 MODELS_FOLDER: Final = HOME / "models"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs the whole system on this machine and classifies 100 images: ./scripts/run.sh --help
+# It stays in the user's folder, where the paths of its options are.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-./scripts/setup.sh photos run
-exec .venv/bin/python -m scripts.run "$@"
+root=$(cd "$(dirname "$0")/.." && pwd)
+"$root/scripts/setup.sh" photos run
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "$root/.venv/bin/python" -P -m scripts.run "$@"

@@ -47,7 +47,7 @@ class CheckedSystem:
     def _config(self) -> "Config":
         from core.config import config_path, load_config
 
-        return load_config(self.root / config_path(self.environment), self.environment)
+        return load_config(config_path(self.environment, self.root), self.environment)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -114,7 +114,7 @@ def check_settings(system: CheckedSystem) -> Iterable[Diagnosis]:
         return
     own = sum(name.startswith(PREFIX) for name in system.environment)
     overrides = f", with {own} of the environment's variables" if own else ""
-    source = config_path(system.environment)
+    source = config_path(system.environment, system.root)
     yield ok(f"{source}{overrides}; sign-in {config.auth.mode}, model {config.worker.bundle}")
 
 

@@ -19,6 +19,7 @@ import click
 
 from fleetsight_client.console import Console
 from scripts.demo_model import DEMO_NAME
+from scripts.home import HOME
 from scripts.load.demo_model import DemoModel
 from scripts.load.inputs import ALLOW_FLAG, LoadImages, LoadTarget, drawn_signs, parse_target, read_expected
 from scripts.load.metrics import LoadSummary, progress_bar, show_load_summary
@@ -33,7 +34,7 @@ MAX_IMAGES = 100_000
 COUNT = 100
 CONCURRENCY: dict[Mode, int] = {"classic": 100, "api": 4}
 OPEN_LOOP_CONCURRENCY = 1_000
-DRAWN_FOLDER = Path(".fleetsight/load")
+DRAWN_FOLDER = HOME / "load"
 """Drawn signs are stored here: the next test with the same seed reuses them."""
 
 SIDE = 96

@@ -167,7 +167,8 @@ def build(  # noqa: PLR0913 - click calls it by name
         listed = tuple(line.strip() for line in lines if line.strip()) if labels is not None else None
         folder = out or MODELS_FOLDER / (name or "")
         bundle = build_named(name or "", folder, weights, listed, target, with_torch=with_torch)
-    click.echo(f"built {bundle.name} in {bundle.folder}: set worker.bundle in config.yaml to this folder to use it")
+    folder = bundle.folder.absolute()
+    click.echo(f"built {bundle.name} in {folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.has_independent_labels:
         click.echo(f"its labels are independent, so it answers in {bundle.manifest.precision}")
     elif bundle.manifest.precision != target.precision and bundle.manifest.measured is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from localcloud.machines.machine import Process
+from scripts.home import ROOT
 from services.backoff import Backoff
 from services.clock import utc_now
 from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, last_words, severe_line
@@ -86,6 +87,7 @@ class Supervisor:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *managed.arguments],
                 env=dict(managed.environment),
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -17,7 +17,7 @@ from threading import Event, Thread
 import urllib3
 
 from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
-from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, load_config
+from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, config_path, load_config
 from core.format import file_size, plural
 from core.provision import provision
 from core.sandbox.pool import require_limits
@@ -83,7 +83,7 @@ class System:
     @cached_property
     def _settings(self) -> dict[str, str]:
         """Fleetsight's variables in the environment of each process."""
-        config_file = str((ROOT / os.environ.get(PATH_VARIABLE, "config.yaml")).resolve())
+        config_file = str(config_path().resolve())
         ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         endpoint = {"FLEETSIGHT__AWS__ENDPOINT_URL": self.endpoint_url}
         defaults = dict(_PROCESSES)

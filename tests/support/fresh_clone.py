@@ -21,7 +21,7 @@ SETUP = """#!/bin/sh
 printf '%s\\n' "$@" >>'{installed}'
 """
 PYTHON = """#!/bin/sh
-PYTHONPATH='{hidden}' exec '{python}' "$@"
+PYTHONPATH="{hidden}:$PYTHONPATH" exec '{python}' "$@"
 """
 HIDES_PACKAGES = """
 import json, re, sys

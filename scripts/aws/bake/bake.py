@@ -35,7 +35,7 @@ from scripts.aws.bake.builders import (
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, BuilderError, ImageSpec, Role, SourceArchive
 from scripts.aws.context import AwsAccount, AwsContext, TimedOutError
 from scripts.demo_model import DEMO_NAME
-from scripts.home import MODELS_FOLDER
+from scripts.home import HOME, MODELS_FOLDER
 from scripts.model.built_once import PHOTOS
 from services.clock import CLOCK, Clock
 from services.ec2 import console_of
@@ -67,7 +67,7 @@ class BakeOptions:
     builder_config: BuilderConfig
     roles: tuple[Role, ...] = ROLES
     force: bool = False
-    logs: Path = Path(".fleetsight") / "logs"
+    logs: Path = HOME / "logs"
     clock: Clock = CLOCK
 
 

@@ -94,7 +94,7 @@ def test_help_installs_nothing_that_only_its_command_needs(arguments: str, insta
     shutil.copy(ROOT / "scripts" / "fleetsight", tmp_path / "scripts")
     assert run(tmp_path / "scripts" / "fleetsight", *arguments.split()).returncode == 0
     assert (tmp_path / "setup.sh.log").read_text() == f"{installed}\n"
-    assert (tmp_path / "python.log").read_text().split() == ["-m", "scripts.cli", *arguments.split()]
+    assert (tmp_path / "python.log").read_text().split() == ["-P", "-m", "scripts.cli", *arguments.split()]
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["load-test"]])

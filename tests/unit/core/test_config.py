@@ -251,7 +251,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> Non
 
 def test_the_file_is_that_of_the_environment_or_config_yaml() -> None:
     assert config_path({"FLEETSIGHT_CONFIG": "/etc/fleet.yaml"}) == Path("/etc/fleet.yaml")
-    assert config_path({}) == Path("config.yaml")
+    assert config_path({}) == SHIPPED
 
 
 def test_a_name_of_the_page_is_taken_in_small_letters_as_browsers_ask_for_it() -> None:
