@@ -97,6 +97,20 @@ def test_help_installs_nothing_that_only_its_command_needs(arguments: str, insta
     assert (tmp_path / "python.log").read_text().split() == ["-P", "-m", "scripts.cli", *arguments.split()]
 
 
+@pytest.mark.parametrize(("program", "module"), [("run.sh", "scripts.run"), ("fleetsight", "scripts.cli")])
+@pytest.mark.parametrize("question", ["--help", "-h", "--version"])
+def test_help_and_version_are_answered_without_an_installation(
+    program: str, module: str, question: str, tmp_path: Path
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / program, tmp_path / "scripts")
+    (tmp_path / "scripts" / "help").symlink_to(ROOT / "scripts" / "help")
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    ended = run(tmp_path / "scripts" / program, question)
+    installed = run(sys.executable, "-m", module, question, COLUMNS="80").stdout
+    assert (ended.returncode, ended.stdout) == (0, installed), "run python -m scripts.documentation.help"
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["load-test"]])
 def test_each_command_has_a_version_and_short_help(command: list[str]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
