@@ -104,28 +104,34 @@ class JournalFile:
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.base = sqlite3.connect(file, timeout=1.0, isolation_level=None)
-            self.base.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self.base.execute("PRAGMA journal_mode = WAL")
-            self.base.execute("PRAGMA synchronous = FULL")
-            self.base.execute(_HERE)
-            self.base.execute("BEGIN IMMEDIATE")
-            if not self.base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
-                self._execute_all(_KNOWN)
-                self._execute_all(_TABLES)
-                self.set_fact("version", VERSION)
-            elif self.fact("version") == "1":
-                self._execute_all(_KNOWN)
-                self._execute_all(_FROM_VERSION_1)
-            self.base.execute("COMMIT")
-            known = self.fact("version")
+            try:
+                self._prepare()
+            except BaseException:
+                self.base.close()
+                raise
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise JournalError("another command classifies these folders: wait for it, or stop it") from error
             raise JournalError(f"the journal {file} cannot be used: {error}") from error
         except (sqlite3.DatabaseError, OSError) as error:
             raise JournalError(f"the journal {file} cannot be used: {error}") from error
-        if known != VERSION:
-            raise JournalError(f"the journal {file} is of another version of this command: remove it")
+
+    def _prepare(self) -> None:
+        self.base.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self.base.execute("PRAGMA journal_mode = WAL")
+        self.base.execute("PRAGMA synchronous = FULL")
+        self.base.execute(_HERE)
+        self.base.execute("BEGIN IMMEDIATE")
+        if not self.base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+            self._execute_all(_KNOWN)
+            self._execute_all(_TABLES)
+            self.set_fact("version", VERSION)
+        elif self.fact("version") == "1":
+            self._execute_all(_KNOWN)
+            self._execute_all(_FROM_VERSION_1)
+        self.base.execute("COMMIT")
+        if self.fact("version") != VERSION:
+            raise JournalError(f"the journal {self.file} is of another version of this command: remove it")
 
     def close(self) -> None:
         """Close the journal, unless it is closed; it stays if a job was begun."""
