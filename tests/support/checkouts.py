@@ -1,5 +1,6 @@
 """A checkout of links to this one, in which commands run without touching this one's files."""
 
+import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -8,10 +9,11 @@ from tests.conftest import ROOT
 def link_checkout(folder: Path) -> None:
     """Link all but the files of running systems and caches into `folder`, with a `setup.sh` that does nothing.
 
-    Everything is installed, and other tests use the .venv at the same time.
+    Everything is installed, and other tests use the environment at the same time, which is its .venv.
     """
+    (folder / ".venv").symlink_to(sys.prefix)
     for entry in ROOT.iterdir():
-        if entry.name not in {".fleetsight", ".git", "scripts"} and not entry.name.endswith("cache"):
+        if entry.name not in {".fleetsight", ".git", ".venv", "scripts"} and not entry.name.endswith("cache"):
             (folder / entry.name).symlink_to(entry)
     (folder / "scripts").mkdir()
     for entry in (ROOT / "scripts").iterdir():

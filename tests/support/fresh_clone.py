@@ -12,7 +12,6 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from scripts.home import HOME_VARIABLE
-from tests.conftest import ROOT
 from tests.support.checkouts import link_checkout
 from tests.support.pins import normal, sections
 from tests.support.waiting import DEADLINE_SECONDS
@@ -88,7 +87,7 @@ def clone_into(folder: Path, **variables: str) -> FreshClone:
     (folder / "scripts" / "setup.sh").write_text(SETUP.format(installed=installed))
     (folder / ".venv").unlink()
     (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "lib").symlink_to(ROOT / ".venv" / "lib")
+    (folder / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
     python = folder / ".venv" / "bin" / "python"
     python.write_text(PYTHON.format(hidden=hidden, python=sys.executable))
     python.chmod(0o755)

@@ -116,7 +116,7 @@ def test_without_any_python_that_is_new_enough_the_command_says_so(
 
 
 def test_a_missing_package_and_one_of_another_version_are_named(checkout: Path) -> None:
-    [real] = (ROOT / ".venv" / "lib").glob("python3*")
+    [real] = (Path(sys.prefix) / "lib").glob("python3*")
     packages = checkout / ".venv" / "lib" / real.name / "site-packages"
     packages.mkdir(parents=True)
     for entry in (real / "site-packages").glob("*.dist-info"):
