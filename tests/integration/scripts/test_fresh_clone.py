@@ -13,6 +13,7 @@ from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import Sample, samples
 from scripts.run.system import free_port
+from tests.support.documentation import require_mkdocs
 from tests.support.fresh_clone import FreshClone, clone_into
 from tests.support.reader import RUN, Reader, Run, copy_samples
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -78,6 +79,7 @@ def test_a_command_needs_no_package_that_it_does_not_install(
 
 
 def test_the_site_is_served(clone: FreshClone) -> None:
+    require_mkdocs()
     address = f"127.0.0.1:{free_port()}"
     with running(clone, f"http://{address}/index.html", "./scripts/docs", "--serve", "--dev-addr", address):
         pass
