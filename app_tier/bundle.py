@@ -202,7 +202,7 @@ def unpack(path: Path, folder: Path) -> None:
     except FileNotFoundError as error:
         raise BundleMissingError(f"no model bundle in {path} ({error}): zip a bundle's folder") from error
     except ZIP_ERRORS as error:
-        raise BundleFormatError(f"{path} is damaged or no zip ({error}): make or fetch it again") from error
+        raise BundleFormatError(f"{path} is no valid zip of a bundle ({error}): make or fetch it again") from error
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:

@@ -56,7 +56,7 @@ def test_a_zip_is_fetched_again_only_when_it_is_another(provisioned: Clients, bu
     assert first.digest == load_bundle().digest
     assert fetch_bundle(provisioned.s3, place, cache).folder == first.folder
     bucket.put("demo.zip", b"another", BINARY)
-    with pytest.raises(BundleFormatError, match="damaged or no zip"):
+    with pytest.raises(BundleFormatError, match="no valid zip of a bundle"):
         fetch_bundle(provisioned.s3, place, cache)
     assert [path.name for path in cache.iterdir()] == [first.folder.name]
 

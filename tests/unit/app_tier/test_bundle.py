@@ -278,7 +278,7 @@ def test_a_zip_cannot_write_outside_its_folder(tmp_path: Path) -> None:
 
 def test_what_is_no_zip_or_holds_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_bytes(b"a text")
-    with pytest.raises(BundleFormatError, match=r"text\.zip is damaged or no zip"):
+    with pytest.raises(BundleFormatError, match=r"text\.zip is no valid zip of a bundle"):
         load_zip(tmp_path / "text.zip", tmp_path / "cache")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("a/b/bundle.json", b"{}")
