@@ -55,11 +55,10 @@ from core.messages import ClassificationResult
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import SizeShares, samples
 from scripts.run.system import System
-from services.s3 import Bucket
 from services.table import Table
 from services.users import NewPasswordRequired, UserPool
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
-from tests.support.jobs import LATEST_TOKEN, done, failed, put_results
+from tests.support.jobs import LATEST_TOKEN, done, failed
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -149,23 +148,6 @@ def person(system: System, name: str) -> tuple[str, str]:
     assert isinstance(wanted, NewPasswordRequired)
     pool.set_first_password(email, wanted.session, password)
     return email, password
-
-
-def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
-    """Make a job of stored images whose workers crashed, so that a retry classifies them; return all ids."""
-    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
-    bucket = Bucket.named(system.clients, system.config.names.input_bucket)
-    now = datetime.now(UTC)
-    job = Job(new_id(), "crashed", now)
-    store.create(job)
-    images = []
-    for sample in samples(count, seed=int(new_id()[-6:], 36)):
-        ref, extension = ImageRef(job.job_id, new_id()), sample.filename.rpartition(".")[2]
-        images.append(ImageRecord(ref, sample.filename, input_key(ref, extension), len(sample.data), now))
-        bucket.put(images[-1].key, sample.data, "image/jpeg")
-    store.record_images(images, now)
-    put_results(store, job, *map(failed, images))
-    return job.job_id, [image.ref.image_id for image in images]
 
 
 def enter_credentials(page: Page, email: str, password: str) -> None:

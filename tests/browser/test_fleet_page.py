@@ -23,8 +23,9 @@ from scripts.run.system import System
 from services.clock import utc_now
 from services.ec2 import console_of
 from services.table import Table
-from tests.browser.conftest import FaultsOf, Options, PageFaults, crashed_images
+from tests.browser.conftest import FaultsOf, Options, PageFaults
 from tests.support.jobs import LATEST_TOKEN, NOW, done, failed, record
+from tests.support.systems import crashed_images
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes

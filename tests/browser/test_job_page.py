@@ -29,10 +29,10 @@ from tests.browser.conftest import (
     PageFaults,
     WrittenJob,
     answer_of,
-    crashed_images,
     expect_live,
 )
 from tests.support.jobs import LATEST_TOKEN, done, failed, move_border, request_again, send_again
+from tests.support.systems import crashed_images
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
 

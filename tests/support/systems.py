@@ -2,12 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+from core.ids import ImageRef, input_key, new_id
+from core.jobs.models import ImageRecord, Job
+from core.jobs.store import JobStore
+from scripts.demo_model.signs import samples
 from scripts.run.state import OpenState
 from scripts.run.supervisor import Supervisor
 from scripts.run.system import System, free_port
+from services.s3 import Bucket
+from services.table import Table
 from tests.support.forked_system import ForkingSupervisor
+from tests.support.jobs import failed, put_results
 
 
 @contextmanager
@@ -33,3 +41,20 @@ def running_system(
         yield system
     finally:
         system.stop()
+
+
+def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
+    """Make a job of stored images whose workers crashed, so that a retry classifies them; return all ids."""
+    store = JobStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    bucket = Bucket.named(system.clients, system.config.names.input_bucket)
+    now = datetime.now(UTC)
+    job = Job(new_id(), "crashed", now)
+    store.create(job)
+    images = []
+    for sample in samples(count, seed=int(new_id()[-6:], 36)):
+        ref, extension = ImageRef(job.job_id, new_id()), sample.filename.rpartition(".")[2]
+        images.append(ImageRecord(ref, sample.filename, input_key(ref, extension), len(sample.data), now))
+        bucket.put(images[-1].key, sample.data, "image/jpeg")
+    store.record_images(images, now)
+    put_results(store, job, *map(failed, images))
+    return job.job_id, [image.ref.image_id for image in images]

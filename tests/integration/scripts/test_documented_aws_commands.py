@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -44,7 +46,7 @@ PREFIX = "fleetsight"
 """The default of `--prefix`, which the documents' commands leave out."""
 
 ABOUT_AWS = re.compile(
-    r"\./scripts/fleetsight (?:aws check --region|up|bake|roll|down|(?:status|users operator) .*--region)"
+    r"\./scripts/fleetsight (?:aws check --region|up|bake|restore|roll|down|(?:status|users operator) .*--region)"
 )
 COMMANDS = [
     (block, command)
@@ -58,9 +60,12 @@ TYPED = {"up": "y\n", "down": f"{PREFIX}\n"}
 """What the reader answers to the questions of a command."""
 
 
-PAGE, FIRST_HOUR, STACK = "docs/aws.md", "docs/aws-first-hour.md", "infra/README.md"
+PAGE, FIRST_HOUR, STACK, OPERATE = "docs/aws.md", "docs/aws-first-hour.md", "infra/README.md", "docs/operate.md"
 CHECK, CREATE, DELETE = "Prepare the account", "Create a stack", "Delete a stack"
 """The sections of `FIRST_HOUR` with commands about AWS."""
+
+UPGRADE, RESTORE = "Upgrade", "Restore the job table"
+"""The sections of `OPERATE` with commands about AWS."""
 
 
 def commands_of(document: str, *sections: str) -> list[tuple[CommandBlock, str]]:
@@ -203,7 +208,7 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     reader.launch_workers(3)
 
     printed = {}
-    for _, command in commands_of("docs/operate.md"):
+    for _, command in commands_of(OPERATE, UPGRADE):
         if " --rebake " in command:
             reader.account.ec2.create_launch_template_version(
                 LaunchTemplateName=reader.stack.outputs["WorkerTemplateName"], SourceVersion="1",
@@ -228,6 +233,27 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
         "A new key would be put first into /fleetsight/session-keys, and these replaced: fleetsight-"
         in printed_of_key
     )
+
+
+def test_the_restore_makes_the_table_that_its_last_line_points_the_stack_at(reader: Reader) -> None:
+    close, restore, use, reopen = (command for _, command in commands_of(OPERATE, RESTORE))
+    for command in (close, use, reopen):
+        assert "add JobTable DynamoDB::Table" in reader.run(f"{command} --dry-run")
+
+    [(_, deploy)] = commands_of("README.md")
+    reader.run(deploy)
+    # Moto's CloudFormation leaves out this property of the table.
+    reader.account.dynamodb.update_continuous_backups(
+        TableName=reader.stack.outputs["JobTableName"],
+        PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
+    )
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    wait_until(lambda: datetime.now(UTC) > at, "the moment has passed")
+    printed = reader.run(re.sub(r"(?<=--at )\S+", at.isoformat(), restore))
+    table = f"{reader.stack.outputs['JobTableName']}-restored-{at:%Y%m%dt%H%M%Sz}"
+    assert table in reader.account.dynamodb.list_tables()["TableNames"]
+    wanted = shlex.split(re.sub(r"\bNAME\b", table, use))
+    assert sorted(shlex.split(printed.rpartition(" it: ")[2])) == sorted([*wanted, "--prefix", PREFIX])
 
 
 def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:
@@ -263,7 +289,8 @@ def test_a_change_of_a_stack_is_accepted_and_shown(reader: Reader, part: str) ->
 
 
 def test_each_command_about_aws_is_in_one_of_these_tests() -> None:
-    assert {block.document for block, _ in COMMANDS} == {"README.md", FIRST_HOUR, PAGE, STACK, "docs/operate.md"}
+    assert {block.document for block, _ in COMMANDS} == {"README.md", FIRST_HOUR, PAGE, STACK, OPERATE}
     assert {block.section for block, _ in commands_of(FIRST_HOUR)} == {CHECK, CREATE, DELETE}
+    assert {block.section for block, _ in commands_of(OPERATE)} == {UPGRADE, RESTORE}
     for block, command in [*commands_of(PAGE), *commands_of(STACK)]:
         assert " roll " in command or any(part in each for part in VARIANTS for each in block.commands), command

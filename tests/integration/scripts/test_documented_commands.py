@@ -28,7 +28,7 @@ from tests.support.bundles import relabelled_bundle
 from tests.support.checkouts import link_checkout
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks
 from tests.support.reader import Reader
-from tests.support.systems import running_system
+from tests.support.systems import crashed_images, running_system
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -54,6 +54,7 @@ ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/fleetsight aws check --region *": AWS,
     "*: ./scripts/fleetsight up *": AWS,
     "*: ./scripts/fleetsight bake *": AWS,
+    "*: ./scripts/fleetsight restore *": AWS,
     "*: ./scripts/fleetsight roll *": AWS,
     "*: ./scripts/fleetsight status --region *": AWS,
     "*: ./scripts/fleetsight down *": AWS,
@@ -106,10 +107,6 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: ./scripts/test.sh --fast *": RUNS_TESTS,
     "*: ./scripts/test.sh tests/unit -k *": RUNS_TESTS,
     "docs/operate.md: git *": Excuse("changes the checkout"),
-    "docs/operate.md: ./scripts/fleetsight dead-letters discard JOB IMAGE": Excuse(
-        "a second dead letter takes minutes more, since the fleet only probes while its workers end",
-        "tests/integration/scripts/test_operator_commands.py::test_all_dead_letters_are_redriven",
-    ),
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
     "*: aws *": AWS_CLI,
     "*: docker *": Excuse(
@@ -185,6 +182,11 @@ class Checkout:
         wait_until(lambda: self.client.status(job_id)["state"] == "finished", "the photos are classified")
         return job_id
 
+    def dead_letter(self) -> str:
+        """Make an image a dead letter; return the ids of its job and of the image."""
+        job_id, [image_id] = crashed_images(self.system)
+        return f"{job_id} {image_id}"
+
     def instance(self) -> str:
         """Return a running instance, which the controller shows; the fleet has a minimum of one."""
 
@@ -208,6 +210,7 @@ PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
     (r"http://127\.0\.0\.1:8000|https://ADDRESS|https://photos\.example\.org", lambda checkout: checkout.system.url),
     # Port 8000 is the default of its option.
     (r"\./scripts/load_test(?= --)", lambda checkout: f"./scripts/load_test --url {checkout.system.url}"),
+    (r"\bJOB IMAGE\b", lambda checkout: checkout.dead_letter()),
     (r"\b(JOB_)?ID\b", lambda checkout: checkout.job),
     (r"\bINSTANCE\b|\bi-0123456789abcdef0\b", lambda checkout: checkout.instance()),
     (r"\bNEW_BUNDLE\b", lambda _: "new-bundle"),
@@ -245,6 +248,7 @@ PRINTED: Mapping[str, str] = {
     "docs/operate.md: curl https://photos.example.org/*": r'"ready": ?true',
     "docs/first-batch.md: ./scripts/fleetsight load-test *": r"right +│ +100",
     "docs/operate.md: ./scripts/fleetsight dead-letters list": r"There are no dead letters",
+    "docs/operate.md: ./scripts/fleetsight dead-letters discard *": r"keeps its failed result",
     "docs/aws-first-hour.md: curl -k *": r'"image_id"',
     "examples/README.md: python3 examples/upload.py *": "(?s)" + ".*".join(f"{name}: " for name in PHOTOS),
     "examples/README.md: python3 examples/watch.py *": r"(?m)^end ",
