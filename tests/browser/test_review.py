@@ -1,18 +1,22 @@
 """The review of labels on a job's page: one by one, many at once, and by a file with true labels."""
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from core.images import CODES
 from core.jobs.models import ImageRecord
 from core.messages import ClassificationResult, LabelScore
 from fleetsight_client.api import ApiClient
 from scripts.run.system import System
 from tests.browser.conftest import LONG_FINISHED, FaultsOf, WrittenJob
-from tests.support.jobs import done
+from tests.support.jobs import done, failed
 from tests.support.waiting import wait_until
+from web_tier.pages.job import IMAGES_PER_PAGE, sorted_counts
 
 pytestmark = pytest.mark.processes
 
@@ -28,11 +32,11 @@ def with_frog(image: ImageRecord, index: int) -> ClassificationResult:
 
 @pytest.fixture
 def answered(write_job: Callable[..., WrittenJob]) -> Callable[..., WrittenJob]:
-    """Make finished jobs of files with these names."""
+    """Make finished jobs of files with these names, the last ones without a label."""
 
-    def make(*names: str) -> WrittenJob:
+    def make(*names: str, failures: int = 0) -> WrittenJob:
         written = write_job(len(names), "to be checked", names)
-        written.finish(0, len(names), seconds_ago=LONG_FINISHED, answer=with_frog)
+        written.finish(0, len(names), failures, LONG_FINISHED, with_frog)
         return written
 
     return make
@@ -151,46 +155,81 @@ def test_a_key_labels_the_image_that_is_shown_and_never_a_hidden_selection(
     wait_until(lambda: reviewed() == "bcdeh", "the selected image is not labelled")
 
 
-def test_after_each_change_the_figures_of_a_live_page_are_those_of_the_server(
-    page: Page, browser: Browser, system: System, answered: Callable[..., WrittenJob]
-) -> None:
-    job = answered(*(f"{name}.jpg" for name in "abcdefgh"))
-    page.goto(job.path)
-    expect(page.locator(".tile .pick")).to_have_count(8)
-    selectors = (
-        "head title",
-        "#bar title",
-        "#job h1",
-        "#state",
-        "#found",
-        ".job-facts",
-        "#start-review",
-        ".chips",
-        "#histogram",
-        "#downloaded",
-    )
+def shown_texts(page: Page, selector: str) -> list[str]:
+    """Return the texts of the visible elements, each on one line."""
+    return [" ".join(text.split()) for text in page.locator(f"{selector} >> visible=true").all_inner_texts()]
 
-    def figures(shown: Page) -> list[str]:
-        texts = [shown.locator(selector).text_content() or "" for selector in selectors]
-        texts += shown.locator("#list .tile > a, #list .truth-mark").all_text_contents()
-        return [" ".join(text.split()) for text in texts]
+
+def figures_of(results: Iterable[Mapping[str, Any]]) -> dict[str, object]:
+    """Return what the page of a finished job must show, by these results of the API."""
+    items = list(results)
+    labels = Counter(item["label"] for item in items if item["status"] == "done")
+    unsure = [item for item in items if item["decision"] == "unsure"]
+    failures = [item["error"]["code"] for item in items if item["status"] == "failed"]
+    retriable = sum(code not in CODES for code in failures)
+    unreviewed = sum(item["truth"] is None for item in unsure)
+    counts = {"All": len(items), "Labelled": labels.total(), "Unsure": len(unsure), "Failed": len(failures)}
+    return {
+        ".chip": [f"{title} {count}" for title, count in counts.items() if count],
+        "#histogram li": [f"{label} {count}" for label, count in sorted_counts(labels)],
+        "#start-review": [f"Review {unreviewed} unsure" if unreviewed else "Review"],
+        "#retry": [f"Retry {retriable} failed"] if retriable else [],
+        "marks": {
+            item["filename"]: "✓ accepted" if item["correct"] else f"✎ {item['truth']}"
+            for item in items
+            if item["truth"] is not None
+        },
+    }
+
+
+@pytest.mark.parametrize("images", [8, 60])
+def test_after_each_change_the_figures_of_a_live_page_are_those_of_the_server(
+    page: Page, browser: Browser, system: System, api: ApiClient, answered: Callable[..., WrittenJob], images: int
+) -> None:
+    """The page of 60 images adds up rows; without script it shows a part of them, so the API's results say it all."""
+    names = [*"abcdefgh", *map(str, range(images - 8))]
+    job = answered(*(f"{name}.jpg" for name in names), failures=images // 10)
+    if images > IMAGES_PER_PAGE:
+        job.store.put_failed(failed(job.images[-1], "it is damaged", "undecodable", attempt=1))
+    selectors = ["head title", "#bar title", "#job h1", "#state", "#found", ".job-facts", "#downloaded"]
+    if images <= IMAGES_PER_PAGE:
+        selectors += ["#start-review", ".chips", "#histogram"]
+
+    def texts(shown: Page) -> list[str]:
+        found = [shown.locator(selector).text_content() or "" for selector in selectors]
+        found += shown.locator("#list .tile > a").all_text_contents()[:8]
+        return [" ".join(text.split()) for text in found]
+
+    def figures() -> dict[str, object]:
+        wanted = (".chip", "#histogram li", "#start-review", "#retry")
+        return {"marks": marks(page), **{selector: shown_texts(page, selector) for selector in wanted}}
 
     with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
         plain = context.new_page()
 
         def is_equal() -> bool:
             plain.goto(job.path)
-            return figures(page) == figures(plain)
+            return figures() == figures_of(api.results(job.job.job_id)) and texts(page) == texts(plain)
 
-        wait_until(is_equal, "both have the same figures")
+        def compare(what: str) -> None:
+            expected = figures_of(api.results(job.job.job_id))
+            wait_until(is_equal, f"all have the same figures {what}", details=lambda: f"{expected}\n{figures()}")
+
+        page.goto(job.path)
+        compare("at first")
         for name, key in (("b.jpg", "a"), ("c.jpg", "2"), ("h.jpg", "2")):
             tile(page, name).get_by_role("link").click()
             expect(opened(page)).to_have_text(name)
             page.keyboard.press(key)
-            expect(tile(page, name).locator(".truth-mark")).to_have_count(1)
-            wait_until(is_equal, f"both have the same figures after {key} on {name}")
+            compare(f"after {key} on {name}")
         page.keyboard.press("z")
-        wait_until(is_equal, "both have the same figures after undo")
+        compare("after undo")
+        for score in (0.85, 0.45):
+            api.set_min_scores(job.job.job_id, {"min_score": score})
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            compare(f"when scores count from {score}")
+        page.reload()
+        compare("after a reload")
 
 
 @pytest.mark.parametrize("page_options", [{"viewport": {"width": 390, "height": 844}, "has_touch": True}])
