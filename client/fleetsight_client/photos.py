@@ -40,6 +40,9 @@ _TIMES: Final = ((0x9003, 0x9011), (0x9004, 0x9012))
 
 _SERIAL: Final = 0xA431
 _TURNED: Final = frozenset({5, 6, 7, 8})
+_CROP: Final = b"\0\0\0\x28clap"
+"""Size and kind of the box that crops a picture (ISO/IEC 14496-12, section 12.1.4)."""
+
 _TIME: Final = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _ZONE: Final = re.compile(r"[+-]\d\d:\d\d|Z")
 
@@ -71,11 +74,13 @@ class PhotoReader:
     Attributes:
         now: dates after it are in the future.
         doubtful: by folder, images with such a date, and the first and last of these dates.
+        without_size: images of which Pillow does not know the size.
     """
 
     wanted: Iterable[str]
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     doubtful: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    without_size: int = 0
 
     def read(self, file: ListedFile) -> dict[str, Any]:
         """Return the columns of a file; those that it does not have, or all of a file that has changed, are None."""
@@ -85,6 +90,8 @@ class PhotoReader:
             if (now.st_size, now.st_mtime_ns) == (file.size, file.mtime_ns):
                 found = read_photo(file.path)
         self._check_date(file, found.get("taken_at"))
+        sides = {"width", "height"}.intersection(self.wanted)
+        self.without_size += any(found.get(side, 0) is None for side in sides)
         return {name: found.get(name) for name in self.wanted}
 
     def _check_date(self, file: ListedFile, taken_at: str | None) -> None:
@@ -96,7 +103,9 @@ class PhotoReader:
             self.doubtful[folder] = count + 1, min(first, taken_at), max(last, taken_at)
 
     def sentences(self) -> Iterable[str]:
-        """Yield the folders with impossible dates, the largest first, in words."""
+        """Yield in words how many images have no size, and the folders with impossible dates, the largest first."""
+        if self.without_size:
+            yield f"Without width and height, since Pillow does not crop AVIF images: {self.without_size:,}."
         largest = sorted(self.doubtful.items(), key=lambda each: -each[1][0])
         for folder, (count, first, last) in largest[:SHOWN_FOLDERS]:
             dates = first[:10] if first[:10] == last[:10] else f"{first[:10]} to {last[:10]}"
@@ -115,7 +124,7 @@ def is_doubtful(taken_at: str, now: datetime) -> bool:
 
 
 def read_photo(file: Path) -> dict[str, Any]:
-    """Return all columns that a file has; none if it is damaged or no image."""
+    """Return all columns that a file has, without the size of a cropped AVIF; none if it is damaged or no image."""
     image_module = pillow("--columns")
     try:
         with warnings.catch_warnings():
@@ -124,7 +133,9 @@ def read_photo(file: Path) -> dict[str, Any]:
                 # Of the base class: that of a PNG decodes the whole image to look behind it.
                 exif, (width, height) = image_module.Image.getexif(image), image.size
                 details, place = exif.get_ifd(_EXIF), exif.get_ifd(_GPS)
-                if exif.get(_ORIENTATION) in _TURNED:
+                if image.format == "AVIF" and _CROP in file.read_bytes():  # which Pillow does not crop
+                    width = height = None
+                elif exif.get(_ORIENTATION) in _TURNED:
                     width, height = height, width
                 return {
                     "width": width,
