@@ -76,7 +76,7 @@ def test_users_at_one_address_have_their_own_limit_and_each_has_it_at_every_addr
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_row_80_a_body_counts_by_its_size_also_if_it_is_refused(make_site: SignInSiteMaker) -> None:
+def test_row_71_a_body_counts_by_its_size_also_if_it_is_refused(make_site: SignInSiteMaker) -> None:
     site = make_site(requests_per_minute=100)
     token, body = site.with_token("ann", "classify"), b"--b\r\nX: " + b"\\" * 3 * 2**20
     kind = {"content_type": "multipart/form-data; boundary=b", "headers": token, "environ_base": HERE}

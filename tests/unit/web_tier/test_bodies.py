@@ -224,7 +224,7 @@ def form_of_headers(count: int, size: int) -> bytes:
     ],
     ids=["long headers", "many headers", "escapes", "short lines", "name"],
 )
-def test_row_80_no_byte_of_a_body_takes_many_steps(parse: Callable[[bytes], object], body: bytes) -> None:
+def test_row_71_no_byte_of_a_body_takes_many_steps(parse: Callable[[bytes], object], body: bytes) -> None:
     assert steps_of(lambda: parse(body)) < 0.4 * len(body)
 
 
