@@ -172,10 +172,13 @@ class ResultsFileWriter:
     def is_done_with(self, job_id: str) -> bool:
         """Return whether a finished job need not be kept open for its file; other threads may ask."""
         state = self._states.get(job_id)
+        edition = (
+            state.edition if state is not None else None
+        )  # read before `settled`, which is reset before it changes
         if state is None or not state.settled:
             return not OpenJobs(self.store.table).is_open(job_id)
         with suppress(NotFoundError):
-            return self.store.status(job_id).edition == state.edition and self._are_all_retrying(state)
+            return self.store.status(job_id).edition == edition and self._are_all_retrying(state)
         return True  # the job is being deleted
 
     def _check_safely(self, job_id: str, state: FileState) -> None:
@@ -199,7 +202,7 @@ class ResultsFileWriter:
         state.is_copying = False
         if status.edition != state.edition:
             # An image may have been added since, after the job was marked as open.
-            state.edition, state.edition_since, state.settled = status.edition, self.clock.monotonic(), False
+            state.settled, state.edition_since, state.edition = False, self.clock.monotonic(), status.edition
         if status.job.is_single:
             return True
         last, now = status.counts.last_at, self.clock.utc_now()

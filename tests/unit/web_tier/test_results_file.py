@@ -14,7 +14,7 @@ from core.config import S3Grant
 from core.ids import merged_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
-from core.jobs.models import Counts, ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
+from core.jobs.models import Counts, ImageRecord, Job, JobStatus, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
@@ -370,6 +370,27 @@ def test_a_complete_file_is_copied_once_and_the_job_stays_open_until_then(copyin
     copying.start()
     copying.check()
     assert copying.buckets.objects == {}
+
+
+def test_a_job_whose_results_change_while_it_is_asked_for_stays_open_for_its_copy(
+    copying: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying.check()
+    copying.check()
+    copying.retry(image_in(copying), copying.now)
+    copying.now += LATER
+    put_results(copying.store, copying.job, done(image_in(copying)))
+    read = JobStore.status
+
+    def check_first(store: JobStore, job_id: str) -> JobStatus:
+        monkeypatch.setattr(JobStore, "status", read)
+        copying.check()  # the loop notices the new results in its own thread
+        return read(store, job_id)
+
+    monkeypatch.setattr(JobStore, "status", check_first)
+    assert not copying.writer.is_done_with(copying.job.job_id)
+    copying.check()
+    assert (state_in(copying), copying.writer.is_done_with(copying.job.job_id)) == (("written", ""), True)
 
 
 def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copying: Scene) -> None:
