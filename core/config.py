@@ -390,25 +390,13 @@ class RetentionSettings(_Section):
 
 
 TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]
-EmailAddress = Annotated[str, Field(max_length=320, pattern=r"^[^@\s<>\"]+@[^@\s<>\"]+$")]
-MAX_OPERATOR_EMAILS = 10
 
 
 class NotificationSettings(_Section):
-    """Notifications of finished jobs for users, and of spending caps for operators."""
+    """SNS topics that get messages: on finished jobs, and on spending caps, outages and roll-backs for operators."""
 
-    mail_sender: Annotated[str, Field(min_length=3, max_length=320, pattern=r"^[^\r\n]*@[^\r\n]*$")] | None
     topic_arn: TopicArn | None
-    operator_emails: Annotated[tuple[EmailAddress, ...], Field(max_length=MAX_OPERATOR_EMAILS)]
     operator_topic_arn: TopicArn | None
-
-    @model_validator(mode="after")
-    def _emails_have_a_sender(self) -> Self:
-        if self.operator_emails and self.mail_sender is None:
-            raise ValueError(
-                "operator_emails needs mail_sender: set it to an address that SES has verified, or set []"
-            )
-        return self
 
 
 class MetricSettings(_Section):

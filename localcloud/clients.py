@@ -81,7 +81,7 @@ class ControlClient:
 
 
 def mails(endpoint_url: str) -> list[Mail]:
-    """Return the mails of the user pools and of SES in a cloud, oldest first.
+    """Return the mails of the user pools in a cloud, oldest first.
 
     Raises:
         CloudUnreachableError: no answer, or an error.

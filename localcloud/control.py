@@ -10,7 +10,7 @@ GET    /_embedded/instances/ID/credentials     the credentials of its role
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
-GET    /_embedded/mail                         {"mail"}: the mails of pools and SES, oldest first
+GET    /_embedded/mail                         {"mail"}: the mails of user pools, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """

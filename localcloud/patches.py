@@ -169,7 +169,6 @@ MODULES = {
     ),
     "core": ("localcloud.patches",),
     "s3": ("localcloud.s3.objects",),
-    "sesv2": ("localcloud.ses",),
     "sqs": ("localcloud.sqs.backend",),
     "dynamodb": ("localcloud.dynamodb",),
     "ec2": ("localcloud.ec2.launches", "localcloud.ec2.instances"),

@@ -138,11 +138,6 @@ class Clients:
         """The SNS client."""
         return self._client("sns")
 
-    @cached_property
-    def sesv2(self) -> Any:
-        """The client of Amazon SES."""
-        return self._client("sesv2")
-
     def object_store(self, bucket: str) -> "S3Store":
         """Return a new connection pool to the objects of `bucket`."""
         from obstore.store import S3Store

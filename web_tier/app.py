@@ -30,7 +30,6 @@ from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.features.models.api import models_api
 from web_tier.features.models.comparison import current_comparison
 from web_tier.features.models.pages import model_pages
-from web_tier.features.notifications.api import notifications_api
 from web_tier.features.review.api import review_api
 from web_tier.features.review.pages import review_pages
 from web_tier.features.sharing.api import sharing_api
@@ -88,7 +87,6 @@ API = (
     tokens_api,
     limits_api,
     models_api,
-    notifications_api,
 )
 """Routes below `/api/v1`."""
 

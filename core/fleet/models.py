@@ -188,7 +188,7 @@ class CapMessage(WireModel):
         level: whether the cap is nearly reached, or reached.
         at: when the controller found it.
         spending: cost and caps at that time.
-        sent: names of the receivers that have accepted it.
+        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
     """
 
     period: CapPeriod
@@ -216,7 +216,7 @@ class OutageMessage(WireModel):
         is_over: whether it has ended.
         at: when it has begun or ended.
         reason: why the fleet cannot work, in words.
-        sent: names of the receivers that have accepted it.
+        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
     """
 
     since: AwareDatetime
@@ -238,7 +238,7 @@ class RollBackMessage(WireModel):
         at: when it was rolled back.
         reason: why, in words.
         text: the sentences for people.
-        sent: names of the receivers that have accepted it.
+        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
     """
 
     at: AwareDatetime

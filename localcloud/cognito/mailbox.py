@@ -1,4 +1,4 @@
-"""The mails of user pools and of SES: not sent, but stored, the latest thousand, for the owner of the cloud."""
+"""The mails of user pools: not sent, but stored, the latest thousand, for the owner of the cloud."""
 
 import threading
 from collections import deque
@@ -8,19 +8,19 @@ from typing import Literal
 
 from localcloud.clock import wall_seconds
 
-Purpose = Literal["invitation", "reset", "message"]
+Purpose = Literal["invitation", "reset"]
 MAX_MAILS = 1_000
 """Largest number of stored mails."""
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail of a user pool or of SES.
+    """A mail of a user pool.
 
     Attributes:
         number: counts all mails of this cloud, from 1.
-        purpose: the first sign-in to a new account, a new password, or a message by SES.
-        content: a temporary password for an invitation, a code of six digits for a new password, or the message.
+        purpose: the first sign-in to a new account, or a new password.
+        content: a temporary password for an invitation, or a code of six digits for a new password.
         sent_at: epoch seconds.
     """
 

@@ -25,9 +25,6 @@ from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 OPERATOR = "operator@example.org"
 """The operator's address, in a domain that cannot be registered (RFC 2606)."""
 
-SENDER = "fleetsight@example.org"
-"""The address from which notifications are sent."""
-
 POOL = "fleetsight"
 TOKEN_DAYS = 1
 
@@ -57,11 +54,10 @@ class LocalSignIn:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The settings that the user pool and the sender of e-mails require."""
+        """The settings that the user pool requires."""
         return {
             "FLEETSIGHT__AUTH__USER_POOL_ID": self.pool_id,
             "FLEETSIGHT__AUTH__CLIENT_ID": self.client_id,
-            "FLEETSIGHT__NOTIFICATIONS__MAIL_SENDER": SENDER,
         }
 
     @property
@@ -79,7 +75,6 @@ def prepare_sign_in(
     a new app; a key of sessions stays.
     """
     pool_id, client_id = provision_user_pool(clients, name)
-    clients.sesv2.create_email_identity(EmailIdentity=SENDER)
     accounts, pool = Accounts(clients.cognito_idp, pool_id), UserPool(clients.cognito_idp, pool_id, client_id)
     password = random_password()
     try:
@@ -123,7 +118,7 @@ def sign_in_instructions(sign_in: LocalSignIn) -> str:
 
 @dataclass
 class MailPrinter:
-    """Shows each mail that the user pool or SES would have sent, once."""
+    """Shows each mail that the user pool would have sent, once."""
 
     mails: Callable[[], Sequence[Mail]]
     show: Callable[[str], None]
@@ -134,5 +129,4 @@ class MailPrinter:
         for mail in self.mails():
             if mail.number > self._shown:
                 self._shown = mail.number
-                words = "" if mail.purpose == "message" else "your code is "
-                self.show(f"Mail to {mail.to}: {words}{mail.content}")
+                self.show(f"Mail to {mail.to}: your code is {mail.content}")

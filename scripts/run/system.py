@@ -189,12 +189,12 @@ class System:
         return ApiClient(self.url, token=self.sign_in.token if self.sign_in else None)
 
     def mails(self) -> list[Mail]:
-        """Return the mails that the user pool and SES would have sent, oldest first."""
+        """Return the mails that the user pool would have sent, oldest first."""
         return mails(self.endpoint_url)
 
     def mailed(self, email: str) -> list[str]:
         """Return the temporary passwords and codes in the mails to `email`, oldest first."""
-        return [mail.content for mail in self.mails() if mail.to == email and mail.purpose != "message"]
+        return [mail.content for mail in self.mails() if mail.to == email]
 
     def stop(self) -> None:
         """End all processes, the workers included."""

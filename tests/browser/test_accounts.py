@@ -27,7 +27,6 @@ from tests.browser.conftest import (
     try_it,
 )
 from tests.support.operator_account import App
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -417,9 +416,7 @@ NOTIFICATIONS = """
 """Stands for the notifications of the desktop, which a test cannot see."""
 
 
-def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
-    page: Page, sign_in_system: System, faults_of: FaultsOf
-) -> None:
+def test_a_job_that_is_done_notifies_in_the_browser(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
     email, password = person(sign_in_system, "adawithanamethatiswiderthanaphone")
     signed_in(page, email, password)
     page.add_init_script(NOTIFICATIONS)
@@ -430,9 +427,6 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     page.locator("[popovertarget=actions]").click()
     page.get_by_text("Notify me").click()
     page.get_by_label(re.compile("In this browser")).check()
-    page.get_by_label(re.compile("By e-mail")).check()
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("E-mail saved: it will be sent when this job is done.")).to_be_visible()
     assert faults_of(page) == []
     [(name, content)], _ = signs(1, 77)
     file = {"name": name, "mimeType": "image/png", "buffer": content}
@@ -440,16 +434,6 @@ def test_a_job_that_is_done_notifies_in_the_browser_and_by_email(
     assert sent.ok, sent.text()
     expect(page.locator("#state")).to_have_text("finished")
     assert page.evaluate("window.shown") == ["Job done: holiday: 1 classified"]
-    mails = wait_until(
-        lambda: [each for each in sign_in_system.mails() if each.to == email and each.purpose == "message"],
-        "the e-mail about the job",
-    )
-    assert [mail.content.splitlines()[0] for mail in mails] == ["Job done: holiday"]
-    assert made["links"]["page"] in mails[0].content
-    page.reload()
-    page.locator("[popovertarget=actions]").click()
-    page.get_by_text("Notify me").click()
-    expect(page.locator("#notify")).to_contain_text(f"E-mail sent: {email}")
 
 
 def test_the_border_of_doubt_and_the_time_to_finish_by_are_chosen_with_the_images_and_the_border_moves(

@@ -227,8 +227,7 @@ def _fill_jobs(store: JobStore) -> None:
     listings.put_listing(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
     objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
     listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
-    notifications = NotificationStore(store.table)
-    notifications.request_email(JOB, EMAIL, "/", NOW)
+    NotificationStore(store.table).add(JOB, NOW)
 
 
 def _fill_fleet(fleet: FleetStore) -> None:
@@ -385,7 +384,7 @@ def _read_message(kind: str, body: str) -> object:
 
 
 def _read_jobs(store: JobStore) -> dict[str, object]:
-    listings, notifications = ListingStore(store), NotificationStore(store.table)
+    listings = ListingStore(store)
     return {
         "jobs of a user": store.jobs(10, owner=OWNER),
         "jobs without a user": store.jobs(10),
@@ -405,8 +404,7 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "listing": listings.find(SOURCED),
         "listed page": listings.page(SOURCED, 0),
         "dead letters": DeadLetterStore(store).page(limit=10),
-        "notification": notifications.find(JOB),
-        "pending notifications": notifications.pending(),
+        "pending notifications": NotificationStore(store.table).pending(),
     }
 
 

@@ -178,7 +178,6 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
         locations = ("SourceBuckets", "SourcePrefixes", "SourceObjects", "DestinationObjects")
         given |= {name: ",".join(GIVEN[name]) for name in locations}
-        given["SenderArn"] = SENDER
         put_bundle(stack)
         given["RestoredJobTable"] = put_restored_table(Clients(Endpoint(REGION, url)))
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
@@ -434,7 +433,6 @@ def test_a_day_in_the_life_of_the_system_is_denied_nothing(lived: Deployed) -> N
         assert len(lived.judged[role]) > 20
 
 
-SENDER = f"arn:aws:ses:{REGION}:{ACCOUNT}:identity/me@example.org"
 ELSEWHERE = {
     # Role and statement, and why no call of the local cloud makes use of it.
     ("WebRole", "WriteLogs"): "the CloudWatch agent is AWS's own program and runs on the image alone",
@@ -445,7 +443,6 @@ ELSEWHERE = {
     ("WebRole", "TakeThePagesAddress"): "the same program takes the address, and no address leads here",
     ("WebRole", "GiveItToAWebInstance"): "the same",
     ("WebRole", "AtItsNetworkInterface"): "the same",
-    ("ControllerRole", "MailUsers"): "no user requests an e-mail on this day",
     ("ControllerRole", "EncryptDisks"): "EC2 needs it in the controller's name, and no disk is encrypted here",
     ("ControllerRole", "LetDisksUseTheKey"): "the same",
     **{
@@ -555,15 +552,6 @@ def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]
         place = f"arn:aws:logs:{of_account}:log-group:/fleetsight/{{}}:log-stream:i-0123456789abcdef0"
         calls = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
         return [PermissionCheck(call, place.format(group)) for call in calls for group in LOG_GROUPS[role]]
-    if sid == "MailUsers":
-        # SES authorizes the recipient's identity too while it is verified, and the configuration set of the sender:
-        # https://github.com/aws/aws-sdk-js-v3/issues/2061, https://github.com/aws/aws-cdk/issues/34402.
-        resources = (
-            SENDER,
-            SENDER.replace("me@", "you@"),
-            SENDER.replace("identity/me@example.org", "configuration-set/a"),
-        )
-        return [PermissionCheck("ses:SendEmail", each, {"ses:FromAddress": "me@example.org"}) for each in resources]
     if sid == "OpenSessions":
         channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
         return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]

@@ -89,7 +89,6 @@ CHANGES: Final[dict[str, tuple[Change, Change]]] = {
     "set true labels": (ended, lambda world, job: world.clients.review(job)),
     "share": (ended, lambda world, job: world.clients.share(job, 1)),
     "end a share": (shared, lambda world, job: world.clients.share(job, 1)),
-    "ask for a message": (ended, lambda world, job: world.clients.ask_for_message(job)),
     "cancel": (waiting, lambda world, job: world.clients.cancel(job)),
     "retry": (cancelled, lambda world, job: world.clients.retry(job)),
     "retry a stopped job": (stopped, lambda world, _: world.clients.retry(world.clients.jobs[-1])),

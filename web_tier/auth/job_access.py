@@ -16,7 +16,6 @@ from core.ids import ImageRef
 from core.jobs.lifecycle import DeletedJobs, OpenJobs, no_job
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, MinScores, Share, TrueLabel
-from core.jobs.notifications import NotificationDelivery, NotificationStore
 from core.jobs.reader import JobReader
 from core.jobs.shares import ShareStore, digest_of
 from core.jobs.store import JobStore
@@ -224,22 +223,6 @@ class UserJobs(JobReader):
         job = self._known(job_id)
         self._store.set_truths(job, truths)
         self._read[job_id] = replace(job, is_reviewed=True)
-
-    def requested_email(self, job_id: str) -> NotificationDelivery | None:
-        """Return the e-mail that was requested for the end of a job, if any."""
-        self._known(job_id)
-        return NotificationStore(self.table).find(job_id).delivery("email")
-
-    def request_email(self, job_id: str, address: str, page: str) -> None:
-        """Request an e-mail for the end of a job, as `NotificationStore.request_email`."""
-        self._known(job_id)
-        NotificationStore(self.table).request_email(job_id, address, page, utc_now())
-        DeletedJobs(self.table).mark_if_removed(job_id)
-
-    def cancel_email(self, job_id: str) -> None:
-        """Cancel the e-mail for the end of a job, if one was requested."""
-        self._known(job_id)
-        NotificationStore(self.table).cancel_email(job_id)
 
     def shares(self, job_id: str) -> list[Share]:
         """Return the shares of a job that are in force; only where people sign in."""

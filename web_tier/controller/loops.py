@@ -55,7 +55,7 @@ def controller_loops(
     # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
     quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds
     meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
-    caps = CapNotifier(fleet_store, services.operators, tenure)
+    caps = CapNotifier(fleet_store, services.publish_to_operators, tenure)
     if before is not None:
         caps.observe(before.spending)  # what the previous controller may have found and not stored
     model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
@@ -67,9 +67,10 @@ def controller_loops(
     results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics)
     recovery = ResultRecovery(store, results, services.outputs)
     canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
-    topic_arn = config.notifications.topic_arn
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
-    results_files = ResultsFileWriter(store, services.outputs, tenure, copier, topic_arn=topic_arn)
+    results_files = ResultsFileWriter(
+        store, services.outputs, tenure, copier, is_announced=services.publish is not None
+    )
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
@@ -136,7 +137,7 @@ def controller_loops(
     mover = JobMover(catalogs, images, services.requests)
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
-    notifier = Notifier(store, NotificationStore(store.table), services.send, results_files, tenure)
+    notifier = Notifier(store, NotificationStore(store.table), services.publish, results_files, tenure)
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
     helper, with_work = CollectorHelper(collector), "long poll while there is work"
@@ -171,7 +172,7 @@ def controller_loops(
         ),
         Loop("source_importer", importer, "2 s", "listings, sources", "images, requests", "imports wait"),
         Loop("results_files", results_files, "2 s", "open jobs, results", "results files, copies", "files are late"),
-        Loop("notifier", notifier, "2 s; 10 s at rest", "notifications", "messages", "messages are late"),
+        Loop("notifier", notifier, "2 s; 10 s at rest", "finished jobs", "messages", "messages are late"),
         Loop("cap_notifier", caps, "2 s", "caps and outages", "messages", "messages are late"),
         Loop("cleanup", cleanup, "`controller.reconcile_seconds`", "deleted jobs", "their data", "deleted data stay"),
         Loop("orphans", orphans, "5 min", "put intents", "objects without a record", "orphans stay"),

@@ -139,9 +139,9 @@ class ResultsFileWriter:
     """Keeps the results files of open jobs up to date.
 
     Attributes:
-        topic_arn: of a topic that gets a message once every image of a job has its last result, or None. It is
-            requested before the file is recorded; again if the controller dies in between, or results change later,
-            but not for another border of doubt.
+        is_announced: whether a topic gets a message once every image of a job has its last result. It is requested
+            before the file is recorded; again if the controller dies in between, or results change later, but not
+            for another border of doubt.
     """
 
     store: JobStore
@@ -149,7 +149,7 @@ class ResultsFileWriter:
     tenure: Tenure
     copier: ResultsCopier
     clock: Clock = CLOCK
-    topic_arn: str | None = None
+    is_announced: bool = False
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -261,9 +261,8 @@ class ResultsFileWriter:
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-            if self.topic_arn is not None and not retrying and not status.is_only_decided_anew:
-                notifications = NotificationStore(self.store.table)
-                notifications.request_topic(job_id, self.topic_arn, self.clock.utc_now())
+            if self.is_announced and not retrying and not status.is_only_decided_anew:
+                NotificationStore(self.store.table).add(job_id, self.clock.utc_now())
             merged = MergedFile(key, edition, self.clock.utc_now())
             is_refused = not figures.put_merged(job_id, merged, self.tenure.token)
         finally:

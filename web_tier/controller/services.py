@@ -1,13 +1,11 @@
 """The controller's services: clients, queues, buckets and tables by the configuration, and its lease."""
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from core.config import Config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.ids import new_id
-from core.jobs.notifications import Channel
 from core.jobs.store import JobStore
 from core.telemetry import NO_SPANS, SpanExporter
 from services.clients import Clients
@@ -19,8 +17,7 @@ from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.job_cache import READERS
-from web_tier.features.notifications.cap_notifier import CapReceiver, cap_receivers
-from web_tier.features.notifications.notifier import Send, senders
+from web_tier.features.notifications.notifier import Publish, publisher
 
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
@@ -38,8 +35,8 @@ class ControllerServices:
     Attributes:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
-        send: how to send a message about a job that is done, by channel.
-        operators: receivers of messages on spending caps.
+        publish: how to publish a message about a job that is done; None without a topic.
+        publish_to_operators: how to publish a message on caps, outages and roll-backs; None without a topic.
         sources: the buckets from which jobs take images, and to which results are copied.
         clients: of AWS's services.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
@@ -58,8 +55,8 @@ class ControllerServices:
     outputs: Bucket
     fleet: Fleet
     launching: Fleet
-    send: Mapping[Channel, Send]
-    operators: Sequence[CapReceiver]
+    publish: Publish | None
+    publish_to_operators: Publish | None
     sources: SourceBuckets
     signals: DemandListener
     clients: Clients
@@ -92,8 +89,8 @@ class ControllerServices:
             outputs=Bucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
-            send=senders(clients, config.notifications),
-            operators=cap_receivers(clients, config.notifications),
+            publish=publisher(clients, config.notifications.topic_arn),
+            publish_to_operators=publisher(clients, config.notifications.operator_topic_arn),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
             clients=clients,

@@ -23,10 +23,6 @@ from services.errors import NotFoundError
 from web_tier.auth.audit import audit_details
 from web_tier.auth.job_access import UserJobs, bulkhead_caller, jobs_shared_with_user, user_jobs
 from web_tier.auth.permissions import Right
-from web_tier.features.notifications.api import (
-    can_mail,
-    request_email,
-)
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
 from web_tier.http.parameters import (
@@ -418,7 +414,7 @@ def job_page(job_id: str) -> ResponseReturnValue:
     if valid != {name: text.strip() for name, text in request.args.items() if text.strip()}:
         return redirect(url_for("jobs.job_page", job_id=known_id("job", job_id), **dict[str, Any](valid)), 302)
     view = JobView.read(user_jobs(), known_id("job", job_id), IMAGES_PER_PAGE)
-    job, offers_email = view.progress.status.job, view.share is None and can_mail()
+    job = view.progress.status.job
     return render_with_fleet(
         "job.html",
         for_viewer=view.share is not None,
@@ -429,8 +425,6 @@ def job_page(job_id: str) -> ResponseReturnValue:
         model=view.page.found.model or job.model,
         possible_labels=current_result_services().possible_labels(job),
         class_labels=current_result_services().class_labels(job.model).labels,
-        offers_email=offers_email,
-        email=user_jobs().requested_email(job_id) if offers_email else None,
         adding=AddingText.from_config(current_backend().config),
         takes_images=not job.source and not view.share and view.progress.status.cancelled_at is None,
     )
@@ -500,13 +494,6 @@ def retry(job_id: str) -> ResponseReturnValue:
         current_backend().intake, job, current_quota_scope(), may_continue=lambda: time.monotonic() < until
     )
     return redirect(job_page_after(job_id, retried), 303)
-
-
-@job_pages.post("/jobs/<job_id>/notify", right=Right.CLASSIFY)
-def notify(job_id: str) -> ResponseReturnValue:
-    """Request the e-mail about a job, or cancel it, as the form says, and redirect to the page of the job."""
-    request_email(known_id("job", job_id), is_wanted="email" in request.form)
-    return redirect(url_for("jobs.job_page", job_id=job_id, _anchor="notify"), 303)
 
 
 def job_page_after(job_id: str, retried: Retried) -> str:

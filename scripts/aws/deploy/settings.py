@@ -38,7 +38,7 @@ CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 MAX_BYTES = 4_096
 """The largest value of a parameter."""
 
-MAX_RIGHTS_CHARACTERS = 1_730
+MAX_RIGHTS_CHARACTERS = 2_080
 """The most that the rights to import sources and destinations may take of the controller's role.
 
 The inline policies of a role are limited to 10,240 characters, and those of a stack with all its parts take the rest.
@@ -388,7 +388,7 @@ def source_parameters(config: Config, partition: str) -> dict[str, str]:
         "DestinationObjects": [f"arn:{partition}:s3:::{each.bucket}/{each.prefix}*" for each in destinations],
     }
     size = sum(len(one) + len('"",') for each in rights.values() for one in each)
-    room = MAX_RIGHTS_CHARACTERS - 45 * (len(partition) - len("aws"))  # some 45 other ARNs name the partition
+    room = MAX_RIGHTS_CHARACTERS - 43 * (len(partition) - len("aws"))  # some 43 other ARNs name the partition
     if size > room:
         raise SettingError(
             f"imports.sources and imports.destinations take {size:,} characters of the controller's policies, which "

@@ -42,7 +42,6 @@ FILES = {"files": [{"name": "a.jpg", "bytes": len(PICTURE), "content_type": "ima
 BODIES: dict[str, Any] = {
     "api_v1.add_images": lambda: {"data": {"f": (BytesIO(PICTURE), "x.jpg")}},
     "direct.offer_uploads": lambda: {"json": FILES},
-    "notifications_api.set_notification": lambda: {"json": {"email": True}},
 }
 """What a route needs to be sent, so that nothing but the job is in its way."""
 

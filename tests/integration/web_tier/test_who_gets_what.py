@@ -149,7 +149,6 @@ ROUTES = (
     Route("POST", f"{JOB}/delete", program(303)),
     Route("POST", f"{JOB}/retry", program(303)),
     Route("POST", f"{JOB}/cancel", program(303)),
-    Route("POST", f"{JOB}/notify", program(303)),
     Route("POST", f"{JOB}/min-scores", program(303), form(below="80")),
     Route("POST", "/jobs/cancel", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete/confirm", program(400, 400)),  # no job is selected
@@ -183,9 +182,7 @@ ROUTES = (
     Route("POST", f"{API_JOB}/images", program(), form(images="{file}")),
     Route("POST", f"{API_JOB}/retry", program()),
     Route("POST", f"{API_JOB}/cancel", program()),
-    Route("PUT", f"{API_JOB}/notification", program(), {"json": {"email": False}}),
     Route("PUT", f"{API_JOB}/min-scores", program(), {"json": {"min_score": 0.8}}),
-    Route("GET", f"{API_JOB}/notification", program()),
     Route("GET", f"{API_JOB}/results", program()),
     Route("GET", f"{API_JOB}/results.csv", program()),
     Route("GET", f"{API_JOB}/results.jsonl", program()),

@@ -11,7 +11,6 @@ from core.ids import ImageRef, cancelled_key, first_id_of, output_key
 from core.jobs.dead_letters import is_given_up
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
-from core.jobs.notifications import NotificationStore
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled
@@ -29,7 +28,7 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from web_tier.controller.job_cache import SWITCH
-from web_tier.features.notifications.notifier import MAX_ATTEMPTS, ChannelMessage
+from web_tier.features.notifications.notifier import MAX_ATTEMPTS, TopicMessage
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT
 
@@ -64,9 +63,10 @@ class Checks:
         closed: jobs that were closed in the copy of the table, so that the tombstone of a later cancelling stays.
         revived: jobs that had been deleted when the table was restored in which they are.
         kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
-        tries: how often each controller tried to send each message about a job that is done, by its id.
         deleted_early: files of images that had no label yet when their objects were deleted.
-        received: done and failed images of the job, if all are, by each message that was received, by its id.
+        published: how often each controller saw that the topic took a message about a finished job, by its id.
+        unpublished: how many tries to publish a message about a job have failed, by its id.
+        received: done and failed images in the messages that the topic got about a job, by its id.
     """
 
     world: "World"
@@ -75,8 +75,9 @@ class Checks:
     closed: set[str] = field(default_factory=set)
     revived: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
-    tries: Counter[tuple[str, str]] = field(default_factory=Counter)
     deleted_early: list[str] = field(default_factory=list)
+    published: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unpublished: Counter[str] = field(default_factory=Counter)
     received: defaultdict[str, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
 
     @property
@@ -106,12 +107,11 @@ class Checks:
         items = [item for job_id in self.clients.existing_jobs() for item in all_results(store, job_id)]
         return {item.record.ref for item in items if item.response is None or item.retrying}
 
-    def receive(self, message: ChannelMessage) -> None:
+    def receive(self, message: TopicMessage) -> None:
         """Receive a message about a job that is done."""
-        body = json.loads(message.body)
-        data = body["data"]
+        data = json.loads(message.body)["data"]
         if data["images"] == data["done"] + data["failed"]:
-            self.received[body["id"]].add((data["done"], data["failed"]))
+            self.received[data["job_id"]].add((data["done"], data["failed"]))
 
     def note_deletion(self) -> None:
         """Note the images that have no object and no label, after objects were deleted.
@@ -200,6 +200,7 @@ class Checks:
                 raise BrokenError(f"{job.name} expired although images were added lately")
             else:
                 self._check_gone(job)
+        self._check_published()
         self._check_quotas()
         self._check_queues()
 
@@ -417,22 +418,16 @@ class Checks:
                 raise BrokenError(f"{job.name}: a file of its results holds {held}; copy: {status.copy}")
 
     def _check_notified(self, status: JobStatus, job: Job) -> None:
-        """The topic, and a client that asked, were sent a message once every image had its result, and once only."""
+        """The topic got a message once every image had its result, unless the controllers gave it up."""
         is_complete = status.merged is not None and status.merged.edition == status.edition
-        wanted, last = self.clients.notified.get(job.job_id, 0), (status.counts.done, status.counts.failed)
-        deliveries = NotificationStore(self.world.table).find(job.job_id).deliveries
-        if is_complete and not any(each.channel == "topic" for each in deliveries):
-            raise BrokenError(f"{job.name}: the topic got no message")
-        for each in deliveries:
-            received, is_topic = self.received[each.id], each.channel == "topic"
-            tries = [count for (message_id, _), count in self.tries.items() if message_id == each.id]
-            if each.state == "waiting" or (each.state == "failed" and each.attempts < MAX_ATTEMPTS):
-                raise BrokenError(f"{job.name}: a message is not sent: {each}")
-            if sum(tries) > each.attempts + len(tries):  # a controller may die before it records what became of one
-                raise BrokenError(f"{job.name}: a message was sent {tries} times: {each}")
-            is_late = each.state == "sent" and (not received or (is_topic and is_complete and last not in received))
-            if is_late or (not is_topic and any(sum(counts) < wanted for counts in received)):
-                raise BrokenError(f"{job.name}: a message says {received}, its images are {last}: {each}")
+        last = status.counts.done, status.counts.failed
+        if is_complete and last not in self.received[job.job_id] and self.unpublished[job.job_id] < MAX_ATTEMPTS:
+            raise BrokenError(f"{job.name}: messages say {self.received[job.job_id]}, its images are {last}")
+
+    def _check_published(self) -> None:
+        """No controller repeats a message that the topic has taken."""
+        if repeated := [each for each in self.published.items() if each[1] > 1]:
+            raise BrokenError(f"published again: {repeated}")
 
     def _check_quotas(self) -> None:
         """No client got more images accepted on a day than its quota."""

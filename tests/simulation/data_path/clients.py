@@ -21,7 +21,6 @@ from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, Kind, Web, first_catalog, picture
 from tests.simulation.data_path.scheduler import EPOCH
-from web_tier.auth.job_access import UserJobs
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
@@ -71,7 +70,6 @@ class Clients:
         forms: by which files were sent into the bucket, each with the time at which it expires.
         callers: who adds images to a job, if the quota applies to it.
         discarded: the attempt at which the dead letter of an image was discarded.
-        notified: how many images a job had when its client asked for a message.
     """
 
     world: "World"
@@ -86,7 +84,6 @@ class Clients:
     discarded: dict[ImageRef, int] = field(default_factory=dict)
     forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
     callers: dict[str, str] = field(default_factory=dict)
-    notified: dict[str, int] = field(default_factory=dict)
     operations: int = 0
 
     def copy(self) -> "Clients":
@@ -199,18 +196,6 @@ class Clients:
                 self.touched[job.job_id] = self.world.scheduler.now
 
         self._operate(operation)
-
-    def ask_for_message(self, job: Job) -> None:
-        """Ask for an e-mail at the end of a job that has images."""
-        images = sum(file.acknowledged is not None and file.job_id == job.job_id for file in self.files.values())
-
-        def operation(web: Web) -> None:
-            jobs = UserJobs(web.store.table, job.owner)
-            jobs.request_email(job.job_id, "me@example.org", page="")
-            self.notified[job.job_id] = images
-
-        if images:
-            self._operate(operation)
 
     def cancel(self, job: Job) -> None:
         """Cancel a job; images without a result fail."""

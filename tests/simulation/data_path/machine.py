@@ -117,12 +117,6 @@ class History(RuleBasedStateMachine):
         self.world.run(*span)
 
     @rule(job=jobs, span=spans)
-    def a_client_asks_for_a_message(self, job: int, span: tuple[int, int]) -> None:
-        """A client wants to know when a job is done."""
-        self.world.clients.ask_for_message(self._job(job))
-        self.world.run(*span)
-
-    @rule(job=jobs, span=spans)
     def a_client_cancels_a_job(self, job: int, span: tuple[int, int]) -> None:
         """A job is cancelled, as a whole or in part."""
         self.world.clients.cancel(self._job(job))

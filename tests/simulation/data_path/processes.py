@@ -31,7 +31,7 @@ from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.notifications import DeliveryFailedError, NotificationStore
+from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from core.result_cache import ResultCache
@@ -54,7 +54,7 @@ from web_tier.controller.job_cache import JobLocks
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.features.notifications.notifier import ChannelMessage, Notifier
+from web_tier.features.notifications.notifier import Notifier, TopicMessage
 from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
@@ -211,15 +211,14 @@ class Controller:
         )
         registry = WorkerRegistry(clock)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock, "topic")
+        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock, is_announced=True)
         notifier = Notifier(
             store,
             NotificationStore(self.table),
-            {"topic": self._send, "email": self._send},
+            self._publish,
             results_files,
             tenure,
             clock,
-            lambda send: self._spawn("sender", send),
         )
         pool = cast(Any, InlineExecutor())
         canceller = path.canceller(clock=clock, pool=pool)
@@ -279,13 +278,14 @@ class Controller:
     def _spawn(self, name: str, run: Callable[[], None]) -> None:
         self.world.scheduler.spawn(self.process, f"{self.process.name} {name}", run)
 
-    def _send(self, message: ChannelMessage) -> None:
-        checks = self.world.checks
-        checks.tries[json.loads(message.body)["id"], self.process.name] += 1
+    def _publish(self, message: TopicMessage) -> None:
+        checks, body = self.world.checks, json.loads(message.body)
         try:
             self.world.faults.hook("messages")("send", lambda: checks.receive(message))
-        except CLOUD_ERRORS as error:
-            raise DeliveryFailedError(str(error)) from error
+        except CLOUD_ERRORS:
+            checks.unpublished[body["data"]["job_id"]] += 1
+            raise
+        checks.published[body["id"], self.process.name] += 1
 
     def _loop(self, tick: Callable[[], float]) -> None:
         while self.active():

@@ -94,20 +94,20 @@ def scene() -> Scene:
 
 
 def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(scene: Scene) -> None:
-    scene.writer.topic_arn, notifications = "arn", NotificationStore(scene.store.table)
+    scene.writer.is_announced, notifications = True, NotificationStore(scene.store.table)
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
     scene.check()
-    first = notifications.find(scene.job.job_id)
+    [first] = notifications.pending()
     for border in (0.9, 0.7):
         move_border(scene.store, scene.job.job_id, MinScores(border), scene.now)
         assert not scene.is_current()
         scene.check()
-        assert (scene.is_current(), notifications.find(scene.job.job_id)) == (True, first)
+        assert (scene.is_current(), notifications.pending()) == (True, [first])
     scene.retry(two, NOW + timedelta(seconds=1))
     put_results(scene.store, scene.job, done(one), done(two))
     scene.check()
-    assert notifications.find(scene.job.job_id) != first, "other results"
+    assert notifications.pending() != [first], "other results"
 
 
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:

@@ -1,1 +1,1 @@
-"""Messages about finished jobs and reached spending caps: by e-mail, or to a topic."""
+"""Messages to SNS topics about finished jobs, spending caps, outages and roll-backs."""

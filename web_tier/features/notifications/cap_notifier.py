@@ -1,4 +1,4 @@
-"""Messages to operators on spending caps, outages and roll-backs, to each receiver in `notifications`.
+"""Messages on spending caps, outages and roll-backs, to the SNS topic in `notifications.operator_topic_arn`.
 
 On a cap there is one when 80% of it are used, and one when it is reached, once in its day or month (UTC). On an
 outage, in which the fleet cannot work, there is one when it has begun and one when it is over. On a model that was
@@ -7,8 +7,8 @@ rolled back by itself there is one.
 | State of a message | Event                                          | Next state                                |
 |--------------------|------------------------------------------------|-------------------------------------------|
 | (none)             | a round of the autoscaler finds the cap so far | found                                     |
-| found              | stored in the job table                        | waiting for each receiver                 |
-| waiting            | the receiver accepts it                        | sent                                      |
+| found              | stored in the job table                        | waiting                                   |
+| waiting            | SNS accepts it                                 | sent                                      |
 | waiting            | no reply, or a failure                         | waiting; tried again after a pause        |
 | any                | its day or month ended `MAX_AGE` ago           | removed                                   |
 | any                | the next outage begins                         | removed                                   |
@@ -24,12 +24,10 @@ the last report of the previous one, so that what that one found last is not los
 import json
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, get_args
 
-from core.config import NotificationSettings
 from core.fleet.models import (
     CapMessage,
     CapMessages,
@@ -41,19 +39,9 @@ from core.fleet.models import (
 )
 from core.fleet.store import FleetStore
 from core.format import operator_words
-from services.backoff import pause_seconds
-from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
-from web_tier.features.notifications.notifier import (
-    FIRST_PAUSE_SECONDS,
-    MAX_PAUSE_SECONDS,
-    ChannelMessage,
-    Send,
-    aws_errors,
-    senders,
-    try_to_send,
-)
+from web_tier.features.notifications.notifier import Publish, TopicMessage, retry_pause, try_to_publish
 
 CHECK_SECONDS: Final = 2.0
 """Time between two rounds: nothing is read in a round without a message."""
@@ -69,11 +57,14 @@ SETTLE_SECONDS: Final = 30.0
 MAX_ROLL_BACKS: Final = 5
 """Messages on roll-backs that are kept."""
 
+_TOPIC: Final = "topic"
+"""Name of the topic in the stored `sent` of a message."""
+
 _log = logging.getLogger(__name__)
 
 
-def outgoing_message(message: OperatorMessage, target: str, at: datetime) -> ChannelMessage:
-    """Return a message to one receiver; `docs/fleet.md` describes its body."""
+def outgoing_message(message: OperatorMessage, at: datetime) -> TopicMessage:
+    """Return the message to the topic; `docs/fleet.md` describes its body."""
     words, last = operator_words(message), f"Id of this message: {message.id}"
     data: dict[str, object] = {"text": words, "found_at": message.at.isoformat()}
     if isinstance(message, OutageMessage):
@@ -104,36 +95,26 @@ def outgoing_message(message: OperatorMessage, target: str, at: datetime) -> Cha
             f"Costs are estimates by the price table of config.yaml. {last}",
         ]
     body = json.dumps({"type": kind, "id": message.id, "timestamp": at.isoformat(), "data": data})
-    return ChannelMessage(target, body, subject, "\n\n".join(lines) + "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class CapReceiver:
-    """A receiver of the messages.
-
-    Attributes:
-        name: identifies it in the record of what was sent: `topic`, or `email:` with the address.
-        target: ARN or e-mail address.
-    """
-
-    name: str
-    target: str
-    send: Send
+    return TopicMessage(body, subject, "\n\n".join(lines) + "\n")
 
 
 @dataclass
 class CapNotifier:
-    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`."""
+    """Sends the messages of one tenure. The autoscaler's thread calls `observe`, a thread of its own `tick`.
+
+    Attributes:
+        publish: to the topic of operators; None if there is no topic, so that nothing is stored.
+    """
 
     store: FleetStore
-    receivers: Sequence[CapReceiver]
+    publish: Publish | None
     tenure: Tenure
     clock: Clock = CLOCK
     _messages: tuple[OperatorMessage, ...] = field(init=False)
     _stored: tuple[OperatorMessage, ...] = field(init=False)
     _outage_changed_at: tuple[float, datetime] | None = field(default=None, init=False)
-    _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict, init=False)
-    """Failed tries by message and receiver: their number, and when the next one is due."""
+    _failed: dict[str, tuple[int, float]] = field(default_factory=dict, init=False)
+    """Failed tries by the id of the message: their number, and when the next one is due."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +126,7 @@ class CapNotifier:
         """Take over why the fleet cannot work, or None if it can; add a message once this has lasted long enough."""
         outages = [each for each in self._messages if isinstance(each, OutageMessage)]
         began = outages[-1] if outages and not outages[-1].is_over else None
-        if not self.receivers or (reason is None) == (began is None):
+        if self.publish is None or (reason is None) == (began is None):
             self._outage_changed_at = None
             return
         self._outage_changed_at = self._outage_changed_at or (self.clock.monotonic(), self.clock.utc_now())
@@ -165,13 +146,13 @@ class CapNotifier:
         with self._lock:
             known = [each for each in self._messages if isinstance(each, RollBackMessage)]
             is_new = message.id not in {each.id for each in known} and self.clock.utc_now() - message.at < MAX_AGE
-            if self.receivers and is_new:
+            if self.publish is not None and is_new:
                 others = (each for each in self._messages if not isinstance(each, RollBackMessage))
                 self._messages = (*others, *[*known, message][-MAX_ROLL_BACKS:])
 
     def observe(self, spending: FleetSpending | None) -> None:
         """Take over the cost and the caps of a round; add the messages that follow from them."""
-        if spending is None or not self.receivers:
+        if spending is None or self.publish is None:
             return
         now = self.clock.utc_now()
         for period in get_args(CapPeriod):
@@ -189,8 +170,7 @@ class CapNotifier:
             known = {each.level for each in same_cap if each.start == message.start}
             if message.level in known or "reached" in known:
                 return
-            names = {receiver.name for receiver in self.receivers}
-            old = [each for each in same_cap if each.start != message.start and not names - set(each.sent)]
+            old = [each for each in same_cap if each.start != message.start and _TOPIC in each.sent]
             self._messages = (*(each for each in self._messages if each not in old), message)
 
     def tick(self) -> float:
@@ -198,14 +178,13 @@ class CapNotifier:
         self._remove_old()
         self._store()
         ids = {message.id for message in self._stored}
-        self._failed = {key: tries for key, tries in self._failed.items() if key[0] in ids}
+        self._failed = {message_id: tries for message_id, tries in self._failed.items() if message_id in ids}
         for message in self._stored:
-            for receiver in self.receivers:
-                _, due = self._failed.get((message.id, receiver.name), (0, 0.0))
-                is_waiting = receiver.name not in message.sent and due <= self.clock.monotonic()
-                if is_waiting and self.tenure.active() and self._is_accepted(message, receiver):
-                    self._mark_sent(message.id, receiver.name)
-                    self._store()
+            _, due = self._failed.get(message.id, (0, 0.0))
+            is_waiting = _TOPIC not in message.sent and due <= self.clock.monotonic()
+            if is_waiting and self.tenure.active() and self._is_accepted(message):
+                self._mark_sent(message.id)
+                self._store()
         return CHECK_SECONDS
 
     def _remove_old(self) -> None:
@@ -227,24 +206,21 @@ class CapNotifier:
         if messages != self._stored and self.tenure.active() and self.store.put_cap_messages(item, self.tenure.token):
             self._stored = messages
 
-    def _mark_sent(self, message_id: str, name: str) -> None:
+    def _mark_sent(self, message_id: str) -> None:
         with self._lock:
             self._messages = tuple(
-                each.model_copy(update={"sent": (*each.sent, name)}) if each.id == message_id else each
+                each.model_copy(update={"sent": (*each.sent, _TOPIC)}) if each.id == message_id else each
                 for each in self._messages
             )
 
-    def _is_accepted(self, message: OperatorMessage, receiver: CapReceiver) -> bool:
-        """Send a message once; return whether the receiver has accepted it, and else when to try again."""
-        key, ids = (message.id, receiver.name), {"id": message.id, "receiver": receiver.name}
-        now = self.clock.utc_now()
-        failure = try_to_send(receiver.send, lambda: outgoing_message(message, receiver.target, now), ids)
-        if failure is None:
+    def _is_accepted(self, message: OperatorMessage) -> bool:
+        """Publish a message once; return whether SNS has accepted it, and else when to try again."""
+        if self.publish is None:
+            return False
+        if try_to_publish(self.publish, outgoing_message(message, self.clock.utc_now()), {"id": message.id}):
             return True
-        failures = self._failed.get(key, (0, 0.0))[0] + 1
-        pause = pause_seconds(failures, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-        self._failed[key] = failures, self.clock.monotonic() + pause
-        _log.warning("a message to operators was not sent", extra={**ids, "reason": failure})
+        failures = self._failed.get(message.id, (0, 0.0))[0] + 1
+        self._failed[message.id] = failures, self.clock.monotonic() + retry_pause(failures)
         return False
 
 
@@ -254,21 +230,3 @@ def _is_over(spending: FleetSpending, period: CapPeriod, now: datetime) -> bool:
     A wrong clock has stored a day that is later than tomorrow; its messages must not suppress those of the present.
     """
     return now - spending.end_of(period) >= MAX_AGE or spending.day > (now + MAX_AGE).date()
-
-
-def cap_receivers(clients: Clients, settings: NotificationSettings) -> list[CapReceiver]:
-    """Return the receivers of the configuration."""
-    send = senders(clients, settings)
-
-    def by_topic(message: ChannelMessage) -> None:
-        # Subscribers by e-mail get the text, all others the JSON.
-        bodies = json.dumps({"default": message.body, "email": message.text})
-        with aws_errors():
-            clients.sns.publish(
-                TopicArn=message.target, Subject=message.subject, Message=bodies, MessageStructure="json"
-            )
-
-    found = [CapReceiver(f"email:{each}", each, send["email"]) for each in settings.operator_emails]
-    if settings.operator_topic_arn is not None:
-        found.append(CapReceiver("topic", settings.operator_topic_arn, by_topic))
-    return found

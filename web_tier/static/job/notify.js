@@ -5,11 +5,8 @@ import { store, stored } from "../storage.js";
 const STORAGE_KEY = "fleetsight-notify";
 
 const menu = document.getElementById("notify");
-const choice = document.getElementById("notify-here");
 const blocked = document.getElementById("notify-blocked");
-const checkbox = choice.querySelector("input");
-/** Whether the server offers no notification for this job. */
-const isServerSilent = menu.hidden;
+const checkbox = menu.querySelector("input");
 const { job } = document.getElementById("job").dataset;
 
 let wasDone = isDone(document.getElementById("state").textContent);
@@ -33,8 +30,7 @@ function onProgress({ detail: progress }) {
 
 // The choice is of no use once the job is done; a retry may start it again.
 function showChoice() {
-    choice.hidden = wasDone;
-    menu.hidden = isServerSilent && wasDone;
+    menu.hidden = wasDone;
 }
 
 function show({ done, failed }) {
@@ -49,12 +45,6 @@ function show({ done, failed }) {
     });
 }
 
-// The form has been saved: show what was saved. A reload does not open the menu again.
-if (location.hash === "#notify") {
-    menu.open = true;
-    document.querySelector("[popovertarget=actions]").click(); // so that the card is below its button
-    history.replaceState(history.state, "", location.pathname + location.search);
-}
 if ("Notification" in window) {
     showChoice();
     checkbox.checked = stored(STORAGE_KEY) === "on" && Notification.permission === "granted";
