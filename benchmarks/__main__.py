@@ -19,12 +19,9 @@ from services.errors import FleetsightError
 
 BENCHMARKS: Final = {
     "capacity": "images a second that one controller records, for 1, 20 and 100 jobs",
-    "client": "memory and speed of `fleetsight classify` with 10,000 and 100,000 files",
     "coldstart": "a worker's start to its first prediction, beside torch",
     "decode": "from a JPEG to the network's input, beside torchvision; memory and time of each format",
     "end_to_end": "batches of 100 and 1,000 images through the whole system, also with a state, and single images",
-    "engine": "images a second of each engine and precision, beside torch",
-    "fairness": "a single image beside a job of 100,000",
     "fleet": "the policies of the fleet in the simulator, with the bars of their costs",
     "growth": "jobs of 1,000, 10,000 and 100,000 images: time, CPU and memory of an image",
     "idle": "CPU time and AWS requests of a system with nothing to do",
@@ -35,7 +32,6 @@ BENCHMARKS: Final = {
 OPTIONAL_PACKAGES: Final = {
     "coldstart": ("torch", ("torch", "torchvision")),
     "decode": ("torch", ("torch", "torchvision")),
-    "engine": ("torch", ("torch", "torchvision", "nncf")),
     "fleet": ("simulate", ("scipy",)),
     "photos": ("torch test", ("torch", "torchvision", "playwright")),
 }

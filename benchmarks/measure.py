@@ -5,12 +5,10 @@ imports nothing but the standard library, so that a measured process is not slow
 """
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 MIB = 2**20
 
@@ -96,48 +94,10 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def busy_seconds(core: int | None = None, *, stat: Path = Path("/proc/stat"), stolen: bool = False) -> float:
-    """Return the CPU seconds that `core`, or all cores together, have been busy with since the boot.
-
-    Args:
-        core: number of the core; None for all.
-        stat: the kernel's file.
-        stolen: count what the hypervisor gave to other machines, too.
-    """
-    begin = "cpu " if core is None else f"cpu{core} "
-    fields = next(line.split()[1:9] for line in stat.read_text().splitlines() if line.startswith(begin))
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
-    return (user + nice + system + irq + softirq + (steal if stolen else 0)) / os.sysconf("SC_CLK_TCK")
-
-
-TRUSTED: Final = 0.05
-"""Share of the CPUs that others may take before ratios of two-thread runs mean little."""
-
-
-@dataclass
-class Share:
-    """What others took.
-
-    Attributes:
-        ratio: their share of all CPUs while it was watched, 0 to 1.
-    """
-
-    ratio: float = 0.0
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the machine was ours."""
-        return self.ratio <= TRUSTED
-
-
-@contextmanager
-def watch_others(stat: Path = Path("/proc/stat")) -> Iterator[Share]:
-    """Yield a share that is known once the block has ended."""
-    share = Share()
-    busy, own, started = busy_seconds(stat=stat, stolen=True), time.process_time(), time.perf_counter()
-    yield share
-    took = (busy_seconds(stat=stat, stolen=True) - busy) - (time.process_time() - own)
-    share.ratio = max(0.0, took / (time.perf_counter() - started) / (os.cpu_count() or 1))
+def busy_seconds() -> float:
+    """Return the CPU seconds that all cores together have been busy with since the boot."""
+    user, nice, system, _idle, _wait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
