@@ -46,8 +46,9 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `FLEET`          | all                | items of the fleet: `core/fleet/store.py`                 | both       |
 | `MODELS`         | `CATALOG`          | the models of new jobs: `core/model_catalog.py`           | both       |
 
-Without sign-in a job has no owner and no item of `OWNED#`. Both items are written by one call, so no process ends
-between them. A deletion removes both; if it is interrupted, its mark repeats it.
+Without sign-in a job has no owner and no item of `OWNED#`. Both items are written by one call. Only if DynamoDB
+leaves one unprocessed can a process end between them, and then before it answers. A deletion removes both; if it is
+interrupted, its mark repeats it.
 
 The result of an image that was answered from the cache (`core/result_cache.py`) is written before the image's record,
 so that a reader of the record can read the result.
