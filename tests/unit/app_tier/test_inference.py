@@ -180,8 +180,9 @@ def test_a_turned_photo_has_the_crop_of_the_upright_one(
         turned = encoded(upright.transpose(_UPRIGHT[orientation]), exif=exif.tobytes(), compress_level=1)
         difference = np.abs(load_square(turned, spec).astype(int) - expected)
         assert difference.mean() < 0.5, orientation
-        # A side is resized before the other, and rounded; bicubic's overshoot of noise is cut off then.
-        assert difference.max() <= 1 or spec.interpolation == "bicubic", orientation
+        # A side is resized before the other, and each step rounds by at most half a level: both orders are within one
+        # level of the exact value, so within two of each other. Bicubic's overshoot of noise is cut off between them.
+        assert difference.max() <= 2 or spec.interpolation == "bicubic", orientation
 
 
 def test_broken_exif_does_not_cost_a_good_picture() -> None:
