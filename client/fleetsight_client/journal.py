@@ -159,11 +159,12 @@ class Journal(JournalFile):
         first = self.next_position
         listed = self.base.execute(
             "INSERT INTO files (position, root, path, size, mtime) "
-            "SELECT ?1 - 1 + row_number() OVER (ORDER BY root, path), root, path, here.size, here.mtime "
+            "SELECT :first - 1 + row_number() OVER (ORDER BY root, path), root, path, here.size, here.mtime "
             "FROM here LEFT JOIN known USING (root, path) "
-            "WHERE NOT ?2 OR (is_stable AND (here.size IS NOT known.size OR here.mtime IS NOT known.mtime)) "
-            "ORDER BY root, path LIMIT ?3",
-            (first, only_changes, limit),
+            "WHERE NOT :only_changes "
+            "OR (is_stable AND (here.size IS NOT known.size OR here.mtime IS NOT known.mtime)) "
+            "ORDER BY root, path LIMIT :limit",
+            {"first": first, "only_changes": only_changes, "limit": limit},
         ).rowcount
         if listed:
             self._counts = None
@@ -199,9 +200,9 @@ class Journal(JournalFile):
         """
         while rows := self.base.execute(
             "SELECT position, root, path, size, mtime, tries, jobs.job_id, image_id, code, message FROM files "
-            "LEFT JOIN jobs ON jobs.job = files.job WHERE position > ?1 AND (?2 IS NULL OR state = ?2) "
-            "AND (?3 IS NULL OR job_id = ?3) ORDER BY position LIMIT ?4",
-            (after, state, job_id, INSERTED),
+            "LEFT JOIN jobs ON jobs.job = files.job WHERE position > :after AND (:state IS NULL OR state = :state) "
+            "AND (:job_id IS NULL OR job_id = :job_id) ORDER BY position LIMIT :limit",
+            {"after": after, "state": state, "job_id": job_id, "limit": INSERTED},
         ).fetchall():
             after = rows[-1][0]
             for row in rows:
