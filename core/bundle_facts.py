@@ -28,7 +28,7 @@ MAX_BUNDLE_BYTES: Final = 4 * 2**30
 """Maximum bytes of a bundle's files together; eight times what the largest ResNet of torchvision takes."""
 
 MAX_EXPANSION: Final = 100
-"""A zip unpacks to at most so many times its own size. Weights hardly shrink, and a graph to a twentieth."""
+"""Maximum size of the unpacked files, in multiples of the zip. Weights hardly shrink, and a graph to a twentieth."""
 
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""

@@ -383,7 +383,7 @@ class Classification:
     # True labels
 
     def _send_truth(self, job_id: str, outcomes: Iterable[Outcome], calls: PatientCalls) -> None:
-        """Give the true labels of images to their job, whose page shows the accuracy; note which are no classes."""
+        """Send the true labels of images to their job, for its page; record those that are no class of the model."""
         if (truth := self.truth) is None:
             return
         accepted = ((each.image_id, truth.label(each.file)) for each in outcomes if each.image_id)

@@ -46,7 +46,7 @@ class FleetPause(WireModel):
 
 
 class FleetResume(WireModel):
-    """The end of a pause: when, and by whom as operators read it."""
+    """The end of a pause: its time, and the name of the user or command that ended it, for operators."""
 
     version: Literal[1] = 1
     at: AwareDatetime

@@ -21,7 +21,7 @@ MAX_FILENAME_BYTES = 700
 """Bytes of a filename in UTF-8: the manifest of an upload with the longest ones fits into an item."""
 
 _MAX_PATH_CHARACTERS = 4_096
-"""Characters of a path that are looked at, as many as Linux allows: each takes a function call."""
+"""Maximum characters of a path that are read, as many as Linux allows: each folder takes a function call."""
 
 MAX_JOB_NAME = 100
 

@@ -34,7 +34,7 @@ MAX_HEADER_BYTES = 16 * 1024
 headers in Python."""
 
 SPARE_HEADER_BYTES, HEADER_BYTES_OF_A_PART = 512 * 1024, 256
-"""Maximum bytes of the headers of all parts: so many, and so many more for each part that has come."""
+"""Maximum bytes of the headers of all parts together: the first number, and the second one for each part received."""
 
 MAX_FIELD_BYTES = 8 * 1024
 SPARE_PARTS = 20
