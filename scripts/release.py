@@ -1,9 +1,10 @@
 """``python -m scripts.release VERSION``: make a release of the branch main, without pushing it.
 
-It moves the changes below "Unreleased" in CHANGELOG.md to a dated section, sets the version, commits, and makes an
-annotated tag with the changes and the checksums; git signs it if `user.signingkey` is set. `dist/vVERSION/` gets the
-source, the wheels of `client` and `localcloud`, the bill of materials and SHA256SUMS. If a step fails,
-nothing of this is left. The same commit gives the same files: ``--rebuild`` makes them again, to check them.
+It moves the changes below "Unreleased" in CHANGELOG.md to a dated section with their commit and the lines of code of
+each folder, sets the version, commits, and makes an annotated tag with the changes and the checksums; git signs it if
+`user.signingkey` is set. `dist/vVERSION/` gets the source, the wheels of `client` and `localcloud`, the bill of
+materials and SHA256SUMS. If a step fails, nothing of this is left. The same commit gives the same files:
+``--rebuild`` makes them again, to check them.
 """
 
 import os
@@ -23,6 +24,7 @@ from typing import Final
 import click
 
 from fleetsight_client.terminal import clean_terminal_output
+from scripts.sizes import sentence, sizes
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 VERSION_FILES: Final = ("pyproject.toml", "client/fleetsight_client/__init__.py", "localcloud/__init__.py")
@@ -73,7 +75,8 @@ def commit_version(checkout: Path, version: str) -> str:
     notes = re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0].strip()
     if not re.search(r"^- ", notes, re.MULTILINE):
         raise click.ClickException(f"CHANGELOG.md has no change below {UNRELEASED.strip()!r}: add a line for each")
-    section = f"## {version} ({datetime.now(UTC):%Y-%m-%d})\n"
+    commit = run("git", "rev-parse", "--short=8", "HEAD", folder=checkout)
+    section = f"## {version} ({datetime.now(UTC):%Y-%m-%d}, commit {commit})\n\n{sentence(sizes(checkout))}\n"
     changelog.write_text(f"{before}{UNRELEASED}\n{section}{after}", encoding="utf-8")
     for name in VERSION_FILES:
         text = (checkout / name).read_text(encoding="utf-8")

@@ -129,6 +129,7 @@ case "${1:-}" in
       "format lint imports security_lint own_rules audit types setup_simulate simulations covered_unit_tests" \
       fuzzing || failed=1
     report coverage || failed=1
+    .venv/bin/python -m scripts.sizes
     grep "^== audit NOT DONE" "$LOGS/audit" || true
     exit "$failed"
     ;;

@@ -39,6 +39,10 @@ def clone(tmp_path: Path) -> Path:
     git(folder, "config", "user.name", "Ada")
     git(folder, "config", "user.email", "ada@example.org")
     git(folder, "config", "user.signingkey", "")  # also if this machine's user has a key
+    changelog = folder / "CHANGELOG.md"
+    text = changelog.read_text(encoding="utf-8")
+    changelog.write_text(text.replace("## Unreleased\n", "## Unreleased\n\n- One change.\n"), encoding="utf-8")
+    git(folder, "commit", "--quiet", "--no-verify", "--all", "--message", "One change")
     return folder
 
 
@@ -66,8 +70,14 @@ def test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again(cl
     assert git(clone, "cat-file", "-t", "v98.7.6") == "tag\n"
     changelog = (clone / "CHANGELOG.md").read_text(encoding="utf-8")
     [section] = re.findall(
-        r"## Unreleased\n\n## 98\.7\.6 \(\d{4}-\d\d-\d\d\)\n(.*?)(?=\n## |\Z)", changelog, re.DOTALL
+        r"## Unreleased\n\n## 98\.7\.6 \(\d{4}-\d\d-\d\d, commit [0-9a-f]{8}\)\n(.*?)(?=\n## |\Z)",
+        changelog,
+        re.DOTALL,
     )
+    sizes, _, section = section.strip().partition("\n")
+    assert re.fullmatch(r"Lines of code: ami [\d,]+; .*; tests [\d,]+; web_tier [\d,]+\.", sizes)
+    printed = run(clone, sys.executable, "-m", "scripts.sizes").stdout
+    assert re.search(r"^tests +([\d,]+) +\1$", printed, re.MULTILINE), printed
     message = git(clone, "tag", "--list", "--format=%(contents)", "v98.7.6")
     assert section.strip() in message
     sums = (files / "SHA256SUMS").read_text(encoding="utf-8")
