@@ -76,7 +76,7 @@ def worker_name(instance: str | None) -> str:
 
 
 def _start_up(config: Config, zygote: Zygote) -> "Worker":
-    set_level(config.logs.worker)
+    set_level(config.logs.level)
     if config.worker.engine == "openvino":
         # Before other imports run beside it: the thread that compiles would wait for the interpreter again and again.
         import_openvino()

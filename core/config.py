@@ -12,7 +12,7 @@ from datetime import UTC, timedelta, tzinfo
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -45,7 +45,6 @@ PATH_VARIABLE = "FLEETSIGHT_CONFIG"
 """Names the file to read instead of the project's config.yaml."""
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,75}$")]
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 Seconds = Annotated[float, Field(gt=0)]
 InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
@@ -92,29 +91,28 @@ class _Section(BaseModel):
 
 
 class AwsSettings(_Section):
-    """The cloud, and the retries of calls."""
+    """The cloud."""
 
     region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
-    max_attempts: int = Field(ge=1, le=20)
 
     def endpoint(self, pool_size: int = 16) -> Endpoint:
         """Return the endpoint for the client factory; `pool_size` is the number of threads that share a client."""
-        return Endpoint(self.region, self.endpoint_url, self.max_attempts, pool_size=pool_size)
+        return Endpoint(self.region, self.endpoint_url, pool_size=pool_size)
 
 
 class NameSettings(_Section):
-    """Names of the resources in the account; the suffix of FIFO queues is added."""
+    """Names of the resources in the account. Bucket names are global on AWS, so each has a key.
 
+    Attributes:
+        prefix: the names of queues and instances begin with it.
+    """
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")]
     input_bucket: BucketName
     output_bucket: BucketName
     model_bucket: BucketName
-    request_queue: QueueName
-    response_queue: QueueName
-    dead_letter_queue: QueueName
     job_table: TableName
-    web_instance: str = Field(min_length=1, max_length=255)
-    worker_instance: str = Field(min_length=1, max_length=255)
 
     @field_validator("model_bucket")
     @classmethod
@@ -122,6 +120,31 @@ class NameSettings(_Section):
         if value == names.data.get("input_bucket"):
             raise ValueError("users put their images there; name another bucket")
         return value
+
+    @property
+    def request_queue(self) -> str:
+        """The queue of requests, without the suffix of FIFO queues, as the next two."""
+        return f"{self.prefix}-requests"
+
+    @property
+    def response_queue(self) -> str:
+        """The queue of responses."""
+        return f"{self.prefix}-responses"
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """The queue of requests that were received too often."""
+        return f"{self.prefix}-dead-letters"
+
+    @property
+    def web_instance(self) -> str:
+        """The tag `Name` of web instances."""
+        return f"{self.prefix}-web"
+
+    @property
+    def worker_instance(self) -> str:
+        """The tag `Name` of the fleet's workers: every instance with it belongs to the fleet."""
+        return f"{self.prefix}-worker"
 
     @property
     def buckets(self) -> frozenset[str]:
@@ -172,12 +195,12 @@ class WebSettings(_Section):
     behind_proxy: bool
     processes: int = Field(ge=1, le=64)
     threads: int = Field(ge=1, le=4_096)
-    max_files_per_request: int = Field(ge=1, le=10_000)
+    max_files_per_request: ClassVar[int] = 1_000  # a client sends more files in several requests to the same job
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
     max_image_frames: int = Field(ge=1, le=100_000)
     max_request_bytes: int = Field(ge=1_024, le=2**32)
-    direct_upload_seconds: int = Field(ge=1, le=3_600)
+    direct_upload_seconds: ClassVar[int] = 600  # enough for a large file on a slow line
     max_open_jobs: int = Field(ge=1, le=100_000)
     spread_keys: bool
     cors_origins: tuple[Origin, ...]
@@ -234,7 +257,6 @@ class ClassicSettings(_Section):
     """
 
     enabled: bool
-    reply: Literal["by_field", "label", "name_and_label"]
     keep: bool
     wait_seconds: float = Field(gt=0, le=3_600)
 
@@ -301,9 +323,12 @@ class FleetSettings(_Section):
     image_seconds: float = Field(gt=0, le=3_600)
     boot_seconds: float = Field(gt=0, le=3_600)
     boot_allowance_seconds: float = Field(gt=0, le=86_400)
-    silent_seconds: float = Field(ge=30, le=86_400)
-    max_lifetime_seconds: float = Field(ge=0)
-    launches_per_minute: int = Field(ge=1, le=100_000)
+    # A worker sends a heartbeat every 10 s: five in a row are missing.
+    silent_seconds: ClassVar[float] = 60
+    # Workers of this age are replaced, a few at a time, so that what leaks in one does not grow for ever.
+    max_lifetime_seconds: ClassVar[float] = 86_400
+    # Bounds the cost of a mistake.
+    launches_per_minute: ClassVar[int] = 120
     dollars_per_day: SpendingCap | None = None
     dollars_per_month: SpendingCap | None = None
     schedule: tuple[ScheduleEntry, ...]
@@ -420,11 +445,9 @@ class MetricSettings(_Section):
 
 
 class LogSettings(_Section):
-    """The minimum level of the log lines of each process."""
+    """The minimum level of the log lines of web tier, controller and workers."""
 
-    web: ProcessLevel = "info"
-    controller: ProcessLevel = "info"
-    worker: ProcessLevel = "info"
+    level: ProcessLevel = "info"
 
 
 class TracingSettings(_Section):

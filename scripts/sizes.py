@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, TypeGuard
 
+from fleetsight_client.terminal import clean_terminal_output
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = (".js", ".html", ".css")
 STATED: Final = re.compile(r"^Lines of code: (.+)\.$", re.MULTILINE)
@@ -60,6 +62,7 @@ def sentence(counts: dict[str, int]) -> str:
 
 def main() -> None:
     """Print the table."""
+    clean_terminal_output()
     now, before = sizes(), stated_sizes((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     print(f"{'Lines of code':16}{'now':>9}{'release':>9}")
     for folder in sorted({*now, *before}):

@@ -25,7 +25,7 @@ from web_tier.http.middleware import PROXY
 from web_tier.results.services import result_services_of
 
 _config = load_config()
-_web, _levels = _config.web, levels_of(_config.logs.web)
+_web, _levels = _config.web, levels_of(_config.logs.level)
 os.environ.setdefault(APP_ID, "fleetsight-web")
 
 require_limits(_config.sandbox.limits)
@@ -74,7 +74,7 @@ logconfig_dict = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
     "root": {"level": _levels.pop(""), "handlers": ["stderr"]},
     "loggers": {
-        "gunicorn.error": {"level": _config.logs.web.upper(), "handlers": [], "propagate": True},
+        "gunicorn.error": {"level": _config.logs.level.upper(), "handlers": [], "propagate": True},
         "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
         **{logger: {"level": level} for logger, level in _levels.items()},
     },

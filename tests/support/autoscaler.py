@@ -40,9 +40,12 @@ def instance(instance_id: str, state: str = "running", launched_at: datetime = E
 
 
 def fleet_settings(**changes: object) -> FleetSettings:
-    """The shipped settings with few workers, and with these changes."""
+    """The shipped settings with few workers, and with these changes, also of what is constant in the product."""
     own = {"min_workers": 0, "max_workers": 19, "images_per_worker": 20}
-    return FleetSettings.model_validate({**shipped_fleet(), **own, **changes})
+    values = {**shipped_fleet(), **own, **changes}
+    constants = {name: values.pop(name) for name in FleetSettings.__class_vars__ & values.keys()}
+    kind: type[FleetSettings] = type("FleetSettings", (FleetSettings,), {"__module__": __name__, **constants})
+    return kind.model_validate(values)
 
 
 def observation(

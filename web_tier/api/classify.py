@@ -25,7 +25,6 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from core.config import ClassicSettings
 from core.jobs.models import ImageRecord, MinScores
 from core.messages import ClassificationResult
 from services.errors import NotFoundError
@@ -236,14 +235,13 @@ def classic_answer(parts: Parts) -> Response | HTTPException:
         record, label = classify_single(_record_fields(parts, fields), settings.wait_seconds)
     except HTTPException as error:
         return refuse_in_text(error)
-    return Response(classic_reply(settings, fields[0], record.filename, label), 200, mimetype="text/plain")
+    return Response(classic_reply(fields[0], record.filename, label), 200, mimetype="text/plain")
 
 
-def classic_reply(settings: ClassicSettings, field: str, filename: str, label: str) -> str:
+def classic_reply(field: str, filename: str, label: str) -> str:
     """Return the answer to an image called `filename` in `field`; a `:` in the label is replaced by a space."""
     plain = " ".join(label.replace(":", " ").split())
-    named = settings.reply == "name_and_label" or (settings.reply == "by_field" and field == NAMED_FIELD)
-    return f"{PurePosixPath(filename).stem}:{plain}" if named else plain
+    return f"{PurePosixPath(filename).stem}:{plain}" if field == NAMED_FIELD else plain
 
 
 def _record_fields(parts: Parts, fields: list[str]) -> Iterator[Upload]:

@@ -376,7 +376,7 @@ _FILES = {
         "images": {"type": "array", "items": FILE, "minItems": 1},
     },
     "required": ["images"],
-    "description": "Files in any fields, up to `web.max_files_per_request` (1,000) of `web.max_image_bytes` (25 MB). "
+    "description": "Files in any fields, up to 1,000 of `web.max_image_bytes` (25 MB). "
     "A filename may be a relative path, such as `day1/IMG_1.jpg`.",
 }
 

@@ -3,7 +3,7 @@
 An instance is unhealthy if
 
 1. it sent no heartbeat within `fleet.boot_allowance_seconds` of its launch,
-2. it was silent for `fleet.silent_seconds`, or its worker has ended for so long while the instance still runs,
+2. it was silent for a minute, or its worker has ended for so long while the instance still runs,
 3. it was asked to drain longer ago than a worker needs for that, and still runs.
 
 States of an instance:

@@ -32,13 +32,13 @@ botocore parses 3.4 KB of XML for each instance, and other threads of the contro
 """
 MAX_DESCRIPTION_SECONDS = 20.0
 """Longest reuse of a description. An ended worker that it shows as alive must not be silent long enough to be
-terminated as unhealthy, which takes at least 45 s: 30 s of `fleet.silent_seconds`, then a second check.
+terminated as unhealthy, which takes at least 75 s: a minute of silence, then a second check.
 """
 REST_DESCRIPTION_SECONDS = 5.0
 """How long a description without instances is reused while there are no messages: it omits at most instances that
 another program has launched."""
 RECENT_SECONDS = 60.0
-"""How long a launch counts towards `fleet.launches_per_minute`."""
+"""How long a launch counts towards those of a minute."""
 DEAD_LETTER_SECONDS = 2.0
 """How long a count of the dead-letter queue is reused: the figure is only displayed."""
 REST_DEAD_LETTER_SECONDS = 10.0
@@ -72,7 +72,7 @@ class FleetMetrics:
         unregistered: seconds since launch of each available worker that has sent no heartbeat yet, by instance id.
         spare: ids of idle workers that have run for the minimum that EC2 bills, so that ending them saves money;
             oldest first.
-        past_lifetime: ids of workers that have run for `fleet.max_lifetime_seconds`; oldest first.
+        past_lifetime: ids of workers that have run for a day; oldest first.
         circuit: whether workers end one after another without an answer.
         images_per_second: answers of all workers in the last seconds; only displayed.
         failed_models: digests of what some worker could not load lately and none has loaded; only displayed.

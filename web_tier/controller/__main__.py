@@ -41,7 +41,7 @@ def main() -> int:
     os.environ.setdefault(APP_ID, "fleetsight-controller")
     try:
         config, path = load_config(), config_path()
-        set_level(config.logs.controller)
+        set_level(config.logs.level)
         return_freed_memory()
         lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
         jobs = replace(lease.table, name=lease.work_table)

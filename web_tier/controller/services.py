@@ -111,8 +111,7 @@ class ControllerServices:
 
 def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
     """Return clients that give up soon enough for the loops to stop in time, after at most `attempts`."""
-    max_attempts = min(attempts, config.aws.max_attempts)
-    endpoint = replace(config.aws.endpoint(CALLS + OTHER_CALLS), max_attempts=max_attempts, read_timeout=READ_SECONDS)
+    endpoint = replace(config.aws.endpoint(CALLS + OTHER_CALLS), max_attempts=attempts, read_timeout=READ_SECONDS)
     return Clients(endpoint)
 
 

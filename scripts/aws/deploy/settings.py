@@ -77,7 +77,7 @@ STACK_VALUES = {
 }
 """Keys that user data overrides in every stack; --config may override them again."""
 
-WORKER_KEYS = ("worker.", "sandbox.", "web.max_image_", "logs.worker", "tracing.")
+WORKER_KEYS = ("worker.", "sandbox.", "web.max_image_", "logs.", "tracing.")
 """Prefixes of the keys that workers read; the web instance reads all keys. Other keys change without a rollout."""
 
 UNKEPT_PARAMETER = "UnkeptDays"

@@ -130,7 +130,7 @@ def test_a_machine_without_a_metadata_service_is_no_instance() -> None:
     [
         ("FLEETSIGHT_CONFIG", "missing.yaml", r"missing\.yaml"),
         ("FLEETSIGHT__WORKER__BATCH_SIZE", "-1", r"worker\.batch_size"),
-        ("FLEETSIGHT__NAMES__REQUEST_QUEUE", "no-such-queue", "check names"),
+        ("FLEETSIGHT__NAMES__PREFIX", "no-such", "check names"),
     ],
 )
 def test_a_worker_that_cannot_work_does_not_start_and_names_the_reason(

@@ -82,8 +82,7 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
 def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
     make_scene: SceneMaker, switched: LocalCloud
 ) -> None:
-    # Without botocore's own retries, so that the launch is made again by us.
-    scene = make_scene(aws={"max_attempts": 1})
+    scene = make_scene()
     scene.start_controller()
     wait_until(lambda: scene.acts(0), "the controller acts")
     switched.set_switches(lost_launch_replies=2)

@@ -160,7 +160,6 @@ def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
         env={
             **os.environ,
             "FLEETSIGHT__AWS__ENDPOINT_URL": "http://127.0.0.1:9",
-            "FLEETSIGHT__AWS__MAX_ATTEMPTS": "1",
         },
         stderr=subprocess.PIPE,
         timeout=DEADLINE_SECONDS,

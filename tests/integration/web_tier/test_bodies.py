@@ -11,6 +11,7 @@ import pytest
 from flask import Flask, Response, request
 from flask.testing import FlaskClient
 
+from core.config import WebSettings
 from core.ids import new_id
 from services.clients import Clients
 from tests.conftest import ROOT, ConfigMaker
@@ -22,9 +23,10 @@ from web_tier.uploads.multipart import SPARE_PARTS
 
 
 @pytest.fixture
-def tight(provisioned: Clients, make_config: ConfigMaker) -> FlaskClient:
+def tight(provisioned: Clients, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     """A web tier that takes two files of 2 kB each and 20 kB in all."""
-    limits = {"max_files_per_request": 2, "max_image_bytes": 2_000, "max_request_bytes": 20_000}
+    monkeypatch.setattr(WebSettings, "max_files_per_request", 2)
+    limits = {"max_image_bytes": 2_000, "max_request_bytes": 20_000}
     return create_app(make_config(web=limits)).test_client()
 
 

@@ -18,10 +18,10 @@ from core.fleet.models import FleetPause
 from services.ec2 import VERSION_TAG
 from services.errors import FleetsightError
 from simulator.engine import kept_without_work
-from tests.conftest import shipped_fleet
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from tests.support.autoscaler import fleet_settings
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.loop import Autoscaler
@@ -251,4 +251,4 @@ class World:
 def settings_of(**changes: Any) -> FleetSettings:
     """Return the fleet section of config.yaml with some values changed."""
     usual = {"images_per_worker": 3, "image_seconds": IMAGE_SECONDS, "boot_seconds": 30.0}
-    return FleetSettings.model_validate({**shipped_fleet(), **usual, **changes})
+    return fleet_settings(**usual | changes)

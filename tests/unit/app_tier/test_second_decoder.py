@@ -75,7 +75,10 @@ def by_libvips(content: bytes) -> NDArray[np.int64]:
 
 TILE = (96, 64)
 SOFT_DIFFERENCE = 8
-"""Mean of a channel's levels: of two codecs in a few pixels; of a turned or wrong picture by tens."""
+"""Median of a channel's levels: of two codecs in a few pixels; of a turned or wrong picture by tens.
+
+A mean would be moved by the seam of two tiles, where one pixel of another rounding of a crop differs by 255.
+"""
 
 
 @st.composite
@@ -126,7 +129,7 @@ def test_a_heic_or_avif_is_cropped_and_turned_in_the_order_of_its_boxes(
             white = Image.new("RGBA", image.size, "white")
             ours = np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"), dtype=np.int64)
         assert (form, ours.shape) == (form, theirs.shape)
-        assert float(np.abs(ours - theirs).mean()) < SOFT_DIFFERENCE
+        assert float(np.median(np.abs(ours - theirs))) < SOFT_DIFFERENCE
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])

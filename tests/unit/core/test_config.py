@@ -67,7 +67,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ("fleet", "instance_types", [], ["fleet.instance_types", "name at least one instance type"]),
         ("fleet", "instance_type", "c7a.large", ["fleet.instance_type: unknown key (value 'c7a.large')"]),
         ("fleet", "subnet_ids", "subnet-1", ["fleet.subnet_ids = 'subnet-1'", "must be a list"]),
-        ("fleet", "launches_per_minute", 0, ["fleet.launches_per_minute = 0", "greater than or equal to 1"]),
+        ("fleet", "images_per_worker", 0, ["fleet.images_per_worker = 0", "greater than or equal to 1"]),
         ("fleet", "user_data", "echo", ["fleet.user_data = 'echo'", "^#!"]),
         (
             "queues",

@@ -112,7 +112,7 @@ def test_instances_and_their_disks_are_named_as_the_configuration_says(name: str
 def test_user_data_is_a_valid_configuration_with_the_stacks_names_on_both_tiers() -> None:
     config = of_this_stack()
     assert config.aws.region == "eu-central-1"
-    assert {name.startswith("fleetsight-") for name in config.names.model_dump().values()} == {True}
+    assert {name.startswith("fleetsight") for name in config.names.model_dump().values()} == {True}
     assert config.fleet.launch_template == value_of(RESOURCES["WorkerTemplate"]["Properties"]["LaunchTemplateName"])
     assert config.fleet.subnet_ids == ("subnet-1", "subnet-2")
     worker, web = (settings(user_data(name)) for name in ("WorkerTemplate", "WebTemplate"))

@@ -12,7 +12,6 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import ClassicSettings
 from core.format import short_date
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
@@ -364,19 +363,11 @@ def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: Answer
 
 
 @pytest.mark.parametrize(
-    ("setting", "field", "said"),
-    [
-        ("by_field", "myfile", "stop sign"),
-        ("by_field", "inputFile", "a.b:stop sign"),
-        ("by_field", "other", "stop sign"),
-        ("label", "inputFile", "stop sign"),
-        ("name_and_label", "myfile", "a.b:stop sign"),
-    ],
+    ("field", "said"), [("myfile", "stop sign"), ("inputFile", "a.b:stop sign"), ("other", "stop sign")]
 )
-def test_the_form_of_the_reply_can_be_chosen(setting: str, field: str, said: str) -> None:
-    settings = ClassicSettings.model_validate({"enabled": True, "reply": setting, "keep": False, "wait_seconds": 1})
+def test_a_reply_has_the_files_name_in_the_field_of_the_first_clients(field: str, said: str) -> None:
     for filename in ("a.b.jpg", "day1/a.b.jpg"):
-        assert classic_reply(settings, field, filename, "stop sign") == said
+        assert classic_reply(field, filename, "stop sign") == said
 
 
 def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: AnsweringQueue) -> None:

@@ -262,7 +262,7 @@ def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
 
 
 def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker) -> None:
-    web = {"max_image_bytes": 4096, "max_image_pixels": 5000, "max_files_per_request": 7}
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000}
     client = make_app(web=web).test_client()
     limits = script_data(client, "limits")
     formats = {each["contentType"]: each["signatures"] for each in limits.pop("formats")}
@@ -275,7 +275,7 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
     assert limits == {
         "maxBytes": 4096,
         "maxPixels": 5000,
-        "maxFiles": 7,
+        "maxFiles": 1000,
         "maxRequestBytes": 1073741824,
         "bootSeconds": 42.0,
     }

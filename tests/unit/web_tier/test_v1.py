@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from core.config import WebSettings
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.ids import is_id
@@ -225,14 +226,15 @@ def test_an_upload_that_the_system_could_not_store_gets_503(make_app: AppMaker, 
 
 
 def test_limits_are_those_of_the_configuration_and_what_exceeds_them_stores_nothing(
-    make_app: AppMaker, store: JobStore, job: Job, input_bucket: MemoryBucket, requests_queue: MemoryQueue
+    make_app: AppMaker,
+    store: JobStore,
+    job: Job,
+    input_bucket: MemoryBucket,
+    requests_queue: MemoryQueue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits = {
-        "max_files_per_request": 2,
-        "max_image_bytes": 1024,
-        "max_image_pixels": 200,
-        "max_request_bytes": 10_000,
-    }
+    monkeypatch.setattr(WebSettings, "max_files_per_request", 2)
+    limits = {"max_image_bytes": 1024, "max_image_pixels": 200, "max_request_bytes": 10_000}
     client = make_app(web=limits).test_client()
     answer = upload(client, job, ("large.jpg", b"\xff\xd8\xff" + b"x" * 2000), ("wide.jpg", picture(size=(30, 30))))
     assert [file["code"] for file in answer.get_json()["rejected"]] == ["too_large", "too_many_pixels"]
