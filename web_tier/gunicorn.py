@@ -40,9 +40,9 @@ logging.captureWarnings(True)  # of libraries, which may quote a file of a user'
 
 bind = f"{_web.host}:{_web.port}"
 workers = _web.processes
-worker_class = "web_tier.http.slow_clients.BoundedThreadWorker"
+worker_class = "gthread"
 threads = _web.threads
-# So many more may wait for a request or a thread: the oldest that waits for a request is closed for a new one.
+# So many more connections may be idle or wait for a thread; others wait until the kernel's backlog accepts them.
 worker_connections = _web.threads + 1_000
 preload_app = True
 
@@ -50,7 +50,7 @@ preload_app = True
 forwarded_allow_ips = PROXY if _web.behind_proxy else ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""
-# More is answered with 414 and 431; slow_clients.py bounds the whole head.
+# More is answered with 414 and 431.
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
@@ -60,7 +60,7 @@ control_socket_disable = True
 
 # A browser keeps its connection between two refreshes of a page. nginx keeps its own until gunicorn closes it.
 keepalive = 30
-# Of a worker's main loop, which never waits for a client; requests have their own limits (slow_clients.py).
+# Of a worker's main loop; requests have their own limits (slow_clients.py).
 timeout = 30
 # An upload that has not finished by then is cut, and its client knows that nothing was accepted.
 graceful_timeout = 10

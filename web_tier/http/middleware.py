@@ -43,7 +43,7 @@ from services.clock import epoch_seconds
 from web_tier.auth.identity import known_identity
 from web_tier.http.metrics import METHODS, WebMetrics
 from web_tier.http.routes import NO_ROUTE, current_route
-from web_tier.http.slow_clients import bound_body
+from web_tier.http.slow_clients import bound_connection
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -251,7 +251,7 @@ class Middleware:
         )
         set_traceparent(g.traceparent)
         has_body = bool(request.content_length) or "Transfer-Encoding" in headers
-        g.body = bound_body(request.environ) if has_body else None
+        g.body = bound_connection(request.environ, has_body=has_body)
         claimed = claimed_authority(str(request.environ.get("RAW_URI", "/")))
         if not is_own_name(host, self._names) or (claimed is not None and claimed.lower() != host.lower()):
             name = (claimed or host)[:_MAX_SHOWN]

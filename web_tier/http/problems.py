@@ -33,7 +33,6 @@ from services.table import TableBusyError
 from services.user_errors import UserPoolError
 from web_tier.http.memory import BusyError, is_exhausted
 from web_tier.http.middleware import is_for_programs, request_id, trace_id
-from web_tier.http.slow_clients import problem_code
 from web_tier.uploads.idempotency import ReusedKeyError
 
 CONTENT_TYPE = "application/problem+json"
@@ -184,7 +183,7 @@ def problem(error: HTTPException) -> Problem:
         title=error.name,
         status=error.code or 500,
         detail=detail or error.name,
-        code=error.image_code if isinstance(error, ImageRefusedError) else problem_code(error.name),
+        code=error.image_code if isinstance(error, ImageRefusedError) else error.name.lower().replace(" ", "_"),
         request_id=request_id(),
         trace_id=trace_id(),
     )

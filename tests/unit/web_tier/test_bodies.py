@@ -26,7 +26,7 @@ from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW
 from web_tier.http.parameters import MAX_FILENAME_BYTES, clean_filename, clean_job_name, job_name_of_files
 from web_tier.http.parsing import json_text
-from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_body
+from web_tier.http.slow_clients import GRACE_SECONDS, TimeoutStream, bound_connection
 from web_tier.uploads.multipart import (
     CHUNK_BYTES,
     MAX_BUFFER_BYTES,
@@ -414,5 +414,5 @@ def test_only_the_wait_for_the_client_counts(connection: socket.socket) -> None:
 def test_a_body_is_unbounded_if_the_server_hides_its_connection() -> None:
     stream = BytesIO(b"body")
     environ = {"wsgi.input": stream}
-    bound_body(environ)
+    assert bound_connection(environ, has_body=True) is None
     assert environ["wsgi.input"] is stream
