@@ -38,8 +38,6 @@ _PROJECT = Path(__file__).absolute().parents[1]
 DEMO_BUNDLE = Path("app_tier/demo/bundle")
 """The bundle that ships with the project; config.yaml names it."""
 
-RESTORED_SUFFIX = "-restored-"
-"""Part of the name of a restored job table, between the name of its source and its moment."""
 
 PATH_VARIABLE = "FLEETSIGHT_CONFIG"
 """Names the file to read instead of the project's config.yaml."""
@@ -150,11 +148,6 @@ class NameSettings(_Section):
     def buckets(self) -> frozenset[str]:
         """The system's own buckets."""
         return frozenset({self.input_bucket, self.output_bucket, self.model_bucket})
-
-    @property
-    def lease_table(self) -> str:
-        """The table with the controllers' lease: the one of which `job_table` is a restored copy, or `job_table`."""
-        return self.job_table.partition(RESTORED_SUFFIX)[0]
 
 
 class QueueSettings(_Section):

@@ -116,7 +116,6 @@ SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the 
         "aws": "scripts.aws.commands:aws",
         "bake": "scripts.aws.commands:bake_command",
         "site": "scripts.aws.commands:site",
-        "restore": "scripts.restore:restore_command",
         "down": "scripts.aws.commands:down_command",
     },
     "Documents": {"docs": docs},

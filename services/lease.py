@@ -6,16 +6,10 @@ watcher's own clock, as in the DynamoDB lock client
 
 A holder that was frozen may write after another one has taken over. So each tenure has a fencing token, greater than
 those of all tenures before, and an item that was written with a token takes no write with a lower one.
-
-What a holder works on may itself be replaced, as a table by a restored one. Then the lease stays where it is, and
-names the table in use. A contender for a newer table moves the lease to it: the holder for the old one cannot renew
-it, all contenders wait for the lease's length, and those for an older table never take it again.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from uuid import uuid4
 
 from services.clock import CLOCK, Clock
@@ -24,10 +18,6 @@ from services.table import Item, Table
 _PK = "LEASE"
 _NO_HOLDER = ""
 """Holder of a lease that was released. The item stays, since its version must not begin again."""
-_MOVED = "moved"
-"""Holder of a lease that was moved to another table. No contender has this name, so each waits."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,14 +27,12 @@ class Tenure:
     Attributes:
         holder: who holds the lease.
         token: the fencing token of the writes.
-        table_since: since when the job table is used instead of another one; None if no other ever was.
         active: returns whether the holder may still act; asked before each write, and waits while a renewal is late.
             Once not, never again.
     """
 
     holder: str = ""
     token: int = 0
-    table_since: datetime | None = None
     active: Callable[[], bool] = lambda: True
 
 
@@ -58,9 +46,6 @@ class Lease:
         holder: who contends; shown to people, and unique for each process.
         supervisor: what starts contenders on a machine, one after the end of the other; `holder` begins with it and a
             slash. A holder that it has started is dead, so its lease is taken at once.
-        work_table: name of the table that the holder works on; by default the one that has the lease.
-        generation: when `work_table` was created, in epoch seconds; zero for the one that has the lease.
-        on_superseded: called with the name of the table in use when this contender finds that it is for an older one.
         clock: the length passes while the machine is suspended, too. The version of a lease that has no item begins
             with the time of day, in milliseconds: a version grows by one with each renewal, more slowly than that, so
             none before was as great.
@@ -71,21 +56,12 @@ class Lease:
     length_seconds: float
     holder: str = field(default_factory=lambda: uuid4().hex)
     supervisor: str = ""
-    work_table: str = ""
-    generation: int = 0
-    on_superseded: Callable[[str], object] = lambda _table: None
     clock: Clock = CLOCK
     _held_until: float = field(default=float("-inf"), init=False, repr=False)
     _is_last_holder: bool = field(default=False, init=False, repr=False)
     _version: int = field(default=0, init=False, repr=False)
     _token: int = field(default=0, init=False, repr=False)
     _seen: tuple[tuple[str, int], float] | None = field(default=None, init=False, repr=False)
-    _moves: Item = field(default_factory=dict, init=False, repr=False)
-    _table_in_use: str = field(default="", init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Work on the table that has the lease, unless another is given."""
-        self.work_table = self.work_table or self.table.name
 
     @property
     def held(self) -> bool:
@@ -104,11 +80,6 @@ class Lease:
     def token(self) -> int:
         """The fencing token of this contender's last tenure: the version with which it took the lease."""
         return self._token
-
-    @property
-    def moved_at(self) -> datetime | None:
-        """When the lease was moved to the present table, by the clock of who moved it; None if it never was."""
-        return datetime.fromtimestamp(int(self._moves["moved_at"]), UTC) if self._moves else None
 
     def take_or_renew(self) -> bool:
         """Renew the lease unless another contender has taken it since; else acquire it if it is free or abandoned.
@@ -131,20 +102,13 @@ class Lease:
         before = self.clock.boot_seconds()
         item = self.table.get(_PK, self.name)
         if item is None:
-            is_own = self.work_table == self.table.name
-            self._moves = {} if is_own else _moves(self.work_table, self.generation, self.clock.epoch_seconds())
-            self._version = self._first_version()
+            self._version = int(1_000 * self.clock.epoch_seconds())
             taken = self._write(self.holder, "attribute_not_exists( #pk )", None)
         else:
             found = (str(item["holder"]), int(item["version"]))
             if self._seen is None or self._seen[0] != found:
                 # The time after the read: this process may have been frozen before it while the holder renewed.
                 self._seen = (found, self.clock.boot_seconds())
-            self._moves = {name: item[name] for name in ("work_table", "generation", "moved_at") if name in item}
-            if self._moves.get("work_table", self.table.name) != self.work_table:
-                self._move(found)
-                return False
-            self._table_in_use = ""
             if before - self._seen[1] < self.length_seconds and not self._is_free(found[0]):
                 return False
             self._version = found[1]
@@ -160,45 +124,7 @@ class Lease:
         is_predecessor = bool(self.supervisor) and holder.startswith(f"{self.supervisor}/")
         return is_predecessor or holder in {self.holder, _NO_HOLDER}
 
-    def _move(self, found: tuple[str, int]) -> None:
-        """Move the lease to this contender's table if that is newer than the one in use."""
-        if self.generation > int(self._moves.get("generation", 0)):
-            self._moves = _moves(self.work_table, self.generation, self.clock.epoch_seconds())
-            self._version = max(found[1], self._first_version())  # that of the table may have been greater
-            if self._write(_MOVED, "#version = :at", {"at": found[1]}):
-                self._seen = ((_MOVED, self._version), self.clock.boot_seconds())
-        elif (in_use := str(self._moves.get("work_table", self.table.name))) != self._table_in_use:
-            _log.error("another table is in use: this process never acts", extra={"table": in_use})
-            self.on_superseded(in_use)
-            self._table_in_use = in_use
-
-    def _first_version(self) -> int:
-        return int(1_000 * self.clock.epoch_seconds())
-
     def _write(self, holder: str, condition: str, values: Item | None) -> bool:
         self._version += 1
-        item: Item = {"pk": _PK, "sk": self.name, "holder": holder, "version": self._version, **self._moves}
+        item: Item = {"pk": _PK, "sk": self.name, "holder": holder, "version": self._version}
         return self.table.put_if(item, condition, values)
-
-
-def move_lease(table: Table, name: str, work_table: str, now: float) -> bool:
-    """Move the lease called `name` to a table that operators chose, older or newer; return whether it was moved.
-
-    False also means that it is there already, that there is no lease, or that its holder renewed it meanwhile.
-    """
-    item = table.get(_PK, name)
-    if item is None or item.get("work_table", table.name) == work_table:
-        return False
-    version = int(item["version"])
-    moved = _moves(work_table, int(item.get("generation", 0)), now)  # contenders for the table that is left stay out
-    after: Item = {**item, "holder": _MOVED, "version": max(version + 1, int(1_000 * now)), **moved}
-    return table.put_if(after, "#version = :at", {"at": version})
-
-
-def work_table_of(table: Table, name: str) -> str:
-    """Return the name of the table that the holders of the lease called `name` work on."""
-    return str((table.get(_PK, name) or {}).get("work_table", table.name))
-
-
-def _moves(work_table: str, generation: int, now: float) -> Item:
-    return {"work_table": work_table, "generation": generation, "moved_at": int(now)}

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -77,10 +76,6 @@ class Table:
     name: str
     sleep: Callable[[float], None] = time.sleep
     pool: Executor | None = None
-
-    def created_at(self) -> datetime:
-        """Return when the table was created, by DynamoDB's clock; a restored one, when it was restored."""
-        return self.client.describe_table(TableName=self.name)["Table"]["CreationDateTime"]
 
     def put_all(self, items: Sequence[Item]) -> None:
         """Put `items`, replacing existing ones, in batches of 25.

@@ -271,24 +271,17 @@ class ControllerStatus(WireModel):
     Attributes:
         ends: when controllers ended that were not asked to, oldest first, at most `MAX_ENDS` of one `ENDS_WINDOW`.
         last_words: exit status of the one that ended last, and the last error that it has logged.
-        table_in_use: the job table that is in use instead of this one; None while this one is.
     """
 
     version: Literal[1] = 1
     ends: tuple[AwareDatetime, ...] = ()
     last_words: str = Field(default="", max_length=MAX_LAST_WORDS)
-    table_in_use: str | None = None
 
     def problem(self, reported_at: datetime | None) -> str | None:
         """Return what operators must know of the controllers, or None.
 
         `reported_at` is the time of the last report of the fleet, also by a controller's clock.
         """
-        if self.table_in_use is not None:
-            return (
-                f"no controller works here: the job table {self.table_in_use} is in use instead, and images that "
-                "are uploaded here get no result"
-            )
         if len(self.ends) < 2 or (reported_at is not None and reported_at - self.ends[-1] > ENDS_WINDOW):
             return None
         minutes = f"{ENDS_WINDOW.total_seconds() / 60:.0f} minutes"

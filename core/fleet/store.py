@@ -360,12 +360,6 @@ class FleetStore:
         """Return what a controller reported of itself last."""
         return self._read(_CONTROLLER, ControllerStatus) or ControllerStatus()
 
-    def set_table_in_use(self, table: str | None) -> None:
-        """Report that controllers do not work on this table but on another one, or None again."""
-        status = self.controller_status()
-        if status.table_in_use != table:
-            self.put_controller_status(status.model_copy(update={"table_in_use": table}))
-
     def put_block(self, span: Span, slot: int, block: HistoryBlock) -> None:
         """Store a block of the history in the item `slot` of its span, replacing the stored one."""
         self._put(f"{_HISTORY}{span}#{slot:02}", block.to_json())

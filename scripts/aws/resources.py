@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from core.config import RESTORED_SUFFIX
 from scripts.aws.buckets import delete_bucket
 from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.instances import instances_named, instances_tagged, web_name, worker_name
@@ -148,11 +147,11 @@ def _buckets(account: AwsAccount, prefix: str, *, data: bool) -> list[str]:
 
 
 def job_tables(account: AwsAccount, prefix: str) -> list[str]:
-    """Return the stack's table and those that `fleetsight restore` has made of it."""
+    """Return the stack's table and those that were restored from it."""
     own = f"{prefix}-jobs"
     pages = account.dynamodb.get_paginator("list_tables").paginate()
     names = [name for page in pages for name in page["TableNames"]]
-    ours = [name for name in names if name == own or name.startswith(own + RESTORED_SUFFIX)]
+    ours = [name for name in names if name == own or name.startswith(f"{own}-restored-")]
     return [name for name in ours if _has_tag(account, name, prefix)]
 
 

@@ -286,7 +286,7 @@ def _fill_fleet(fleet: FleetStore) -> None:
     results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
     results.count(_result(DONE))
     results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())
-    fleet.put_controller_status(ControllerStatus(ends=(NOW,), last_words="status 1: é", table_in_use="another"))
+    fleet.put_controller_status(ControllerStatus(ends=(NOW,), last_words="status 1: é"))
     fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
 
 

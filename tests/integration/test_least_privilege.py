@@ -15,7 +15,6 @@ import requests
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
-from core.provision import provision_table
 from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
 from scripts.client import FleetClient
@@ -44,7 +43,7 @@ from tests.support.least_privilege import (
     worker_command,
 )
 from tests.support.operator_account import Operator
-from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, of_this_stack, statements
+from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
@@ -179,7 +178,6 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         locations = ("SourceBuckets", "SourcePrefixes", "SourceObjects", "DestinationObjects")
         given |= {name: ",".join(GIVEN[name]) for name in locations}
         put_bundle(stack)
-        given["RestoredJobTable"] = put_restored_table(Clients(Endpoint(REGION, url)))
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
         clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
         operator = Operator(clients, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
@@ -196,14 +194,6 @@ def put_bundle(stack: DeployedStack) -> None:
     s3.create_bucket(Bucket=bucket)
     for path in DEMO_BUNDLE.iterdir():
         s3.put_object(Bucket=bucket, Key=f"{prefix}/{path.name}", Body=path.read_bytes())
-
-
-def put_restored_table(clients: Clients) -> str:
-    """Create a job table as a restore does, beside the stack's own one, which then has only the lease."""
-    config = of_this_stack()
-    names = config.names.model_copy(update={"job_table": f"{config.names.job_table}-restored-20261125t120000z"})
-    provision_table(clients, config.model_copy(update={"names": names}))
-    return names.job_table
 
 
 OTHER_LABELS = " (2)"
@@ -643,8 +633,7 @@ def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
     kept = {outputs[f"{each}BucketName"] for each in ("Input", "Output", "Model")}
     assert buckets == {"models", "photos", "templates", *kept}
-    tables = {of_this_stack().names.job_table, outputs["JobTableName"]}
-    assert set(stack.client("dynamodb").list_tables()["TableNames"]) == tables
+    assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
     groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
     assert {one["GroupName"] for one in groups} == {"users", "operators"}
     assert "QueueUrls" not in stack.client("sqs").list_queues()

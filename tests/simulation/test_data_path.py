@@ -300,19 +300,3 @@ def test_a_wrong_clock_of_the_controller_expires_no_image() -> None:
         world.run(2 * EXPIRY_SECONDS, 10)
 
     assert len(settled(False, act).checks.done_labels) == 1
-
-
-def restore_after_a_mistake(world: World) -> None:
-    """Delete a job with images that wait, and restore the job table; the controller of the old one lives on."""
-    world.pause(on=True)
-    world.clients.upload(world.clients.jobs[0], [(0, "good"), (1, "good")], "plain")
-    world.run(10, 5)
-    world.back_up()
-    world.clients.delete(world.clients.jobs[0])
-    world.run(1, 1)
-    world.restore()
-    world.run(60, 6)
-
-
-def test_the_controller_of_a_replaced_table_removes_nothing_of_the_restored_one() -> None:
-    assert len(settled(False, restore_after_a_mistake).checks.done_labels) == 2

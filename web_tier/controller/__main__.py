@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import replace
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,8 +43,7 @@ def main() -> int:
         set_level(config.logs.level)
         return_freed_memory()
         lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
-        jobs = replace(lease.table, name=lease.work_table)
-        record_previous_end(FleetStore(jobs), os.environ.get(PREVIOUS_END, ""), utc_now())
+        record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), utc_now())
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)
         serve_metrics(metrics.registry, config.metrics.controller_port)

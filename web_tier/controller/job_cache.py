@@ -12,10 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import count
 
-from core.ids import first_id_of
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Counts, Job, with_cached
@@ -43,8 +42,6 @@ READERS = 8
 """Jobs that are read at the same time."""
 LARGE_JOB = 20_000
 """Images of a job that takes seconds to read. At most half of the readers read such jobs."""
-SWITCH = timedelta(hours=1)
-"""Time after a change of the table in which web tiers may still use the former one, and clocks may differ."""
 
 
 class JobLoadingError(FleetsightError):
@@ -324,8 +321,3 @@ def derived(statuses: ImageStatuses, cached_at: Sequence[datetime], stored: Coun
     if (done, failed) == (stored.done - stored.cached, stored.failed):
         return counts
     return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
-
-
-def may_predate_table(item_id: str, tenure: Tenure) -> bool:
-    """Return whether a job or an image may have been there before this table was used instead of another one."""
-    return tenure.table_since is not None and item_id < first_id_of(tenure.table_since + SWITCH)

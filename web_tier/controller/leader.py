@@ -107,7 +107,7 @@ class LoopGroup:
     def __init__(self, lease: Lease, new_loops: Callable[[Tenure], Sequence[Loop]], failures: Counter) -> None:
         self._lease = lease
         self._stopped = threading.Event()
-        tenure = Tenure(lease.holder, lease.token, lease.moved_at, self.active)
+        tenure = Tenure(lease.holder, lease.token, self.active)
         self._threads = [
             # Daemons, so that a call that hangs cannot keep a process alive that must stop.
             DaemonThread(run_loop, loop, tenure, self._stopped.wait, failures, name=loop.name)

@@ -50,7 +50,6 @@ def controller_loops(
     """Return the loops of one tenure, which remember nothing of an earlier one."""
     config, store, metrics = services.config, services.store, services.metrics
     fleet_store, catalogs, registry = FleetStore(store.table), CatalogStore(store.table), WorkerRegistry()
-    fleet_store.set_table_in_use(None)
     before = fleet_store.snapshot()
     # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
     quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds

@@ -7,9 +7,6 @@ has been seen for longer than the web tier may take, by this controller's own cl
 never compared. Then it is closed, so that no commit can renew it any more, and its objects are deleted.
 
 The images of a repeatable upload whose manifest is stored are completed instead: a repeat finds them.
-
-A table that was restored from a backup has intents of images whose records are younger than the backup. No object of
-an intent that is older than the change of the table is deleted: it may be an accepted image.
 """
 
 import logging
@@ -23,7 +20,6 @@ from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.table import CLOUD_ERRORS
-from web_tier.controller.job_cache import may_predate_table
 from web_tier.uploads.idempotency import UploadManifests
 from web_tier.uploads.ingest import ImageIngest
 
@@ -95,11 +91,6 @@ class OrphanCleanup:
         store = self.ingest.store
         if intent.key:
             self._complete(intent)
-        if may_predate_table(intent.renewed, self.tenure):
-            extra = {"job_id": intent.job_id, "images": " ".join(intent.image_ids)}
-            _log.warning("kept objects of images whose records the restored table may not have", extra=extra)
-            self._intents.remove([intent.intent_id])
-            return
         job = store.jobs_of([intent.job_id]).get(intent.job_id)
         accepted = store.images_of(intent.refs)
         if job is not None and not job.keep:

@@ -39,7 +39,7 @@ from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache, may_predate_table
+from web_tier.controller.job_cache import JobCache
 from web_tier.controller.job_counts import MessageGroup
 from web_tier.controller.job_images import JobImages
 from web_tier.controller.lost_images import (
@@ -282,8 +282,8 @@ class Reconciler:
             self.images.learn_retries(job.job_id)
             watch.retried_at = retried_at
         # There may be a tombstone without a mark: of a process that cancelled the job in the moment of the retry and
-        # ended, or of a cancelling after the moment at which the table was restored.
-        is_suspect = (retried_at is not None and not is_quiet) or may_predate_table(job.job_id, self.tenure)
+        # ended.
+        is_suspect = retried_at is not None and not is_quiet
         if is_suspect and not Cancellations(self.store.table).find([job.job_id]):
             align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
         if may_close or (is_quiet and not watch.is_counted):

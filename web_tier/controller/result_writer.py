@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, input_key, output_key
 from core.jobs.dead_letters import DeadLetterStore, is_given_up
-from core.jobs.lifecycle import DeletedJobs, OpenJobs
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Resend, with_answers
 from core.messages import ClassificationResult, is_cancelled
 from services.backoff import pause_seconds
@@ -27,7 +27,7 @@ from services.table import BATCH_ATTEMPTS, is_throttled
 from web_tier.autoscaler.billing import CostAttribution
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache, JobLoadingError, may_predate_table
+from web_tier.controller.job_cache import JobCache, JobLoadingError
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.job_images import JobImages
 from web_tier.features.models.results import ModelResultsWriter
@@ -140,18 +140,11 @@ class ResultWriter:
         self.counts.write([job_id], at_once=True)
 
     def _drop(self, responses: Sequence[ClassificationResult]) -> None:
-        """Delete the predictions of jobs that do not exist, except of those that the former table may have."""
+        """Delete the predictions of jobs that do not exist."""
         jobs = sorted({response.job_id for response in responses})
         _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
-        older = {response.ref for response in responses if may_predate_table(response.image_id, self.jobs.tenure)}
-        # This table has had the job of an image that was added later: then it has been deleted.
-        deleted = {job.job_id for job in DeletedJobs(self.jobs.store.table).find_all()} if older else set()
-        lost = {ref for ref in older if ref.job_id not in deleted}
-        if lost:
-            extra = {"jobs": sorted({ref.job_id for ref in lost})}
-            _log.warning("kept predictions of jobs that the restored table does not have", extra=extra)
         # Their worker may have stored them long after the job was deleted: nothing else would find them.
-        self.outputs.delete_all([output_key(response.ref) for response in responses if response.ref not in lost])
+        self.outputs.delete_all([output_key(response.ref) for response in responses])
 
     def _put_and_count(
         self, jobs: Mapping[str, JobCounts], best: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]

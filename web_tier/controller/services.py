@@ -4,7 +4,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from core.config import Config
-from core.fleet.store import CONTROLLER_LEASE, FleetStore
+from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from core.jobs.store import JobStore
 from core.telemetry import NO_SPANS, SpanExporter
@@ -43,7 +43,6 @@ class ControllerServices:
         readers: reads the jobs that results belong to.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
-        spans: exports spans of sampled traces.
     """
 
     config: Config
@@ -116,23 +115,10 @@ def controller_clients(config: Config, attempts: int = MAX_ATTEMPTS) -> Clients:
 
 
 def controller_lease(config: Config, supervisor: str = "") -> Lease:
-    """Return the contender that `supervisor` has started; its calls end well within the length of the lease.
-
-    The lease lies outside of what it protects: a restored table is used instead of the one that has the lease, which
-    stays. DynamoDB's clock says which of two tables is newer.
-    """
-    names, length = config.names, config.controller.lease_seconds
+    """Return the contender that `supervisor` has started; its calls end well within the length of the lease."""
+    length = config.controller.lease_seconds
     # Two attempts, since a repeated write of a lease changes nothing, and such calls take a tenth of the CPU.
     endpoint = replace(config.aws.endpoint(1), max_attempts=2, connect_timeout=length / 4, read_timeout=length / 4)
-    client = Clients(endpoint).dynamodb
-    jobs = Table(client, names.job_table)
-    return Lease(
-        Table(client, names.lease_table),
-        CONTROLLER_LEASE,
-        length,
-        f"{supervisor}/{new_id()}" if supervisor else new_id(),
-        supervisor,
-        work_table=jobs.name,
-        generation=0 if jobs.name == names.lease_table else int(jobs.created_at().timestamp()),
-        on_superseded=FleetStore(jobs).set_table_in_use,
-    )
+    holder = f"{supervisor}/{new_id()}" if supervisor else new_id()
+    table = Table(Clients(endpoint).dynamodb, config.names.job_table)
+    return Lease(table, CONTROLLER_LEASE, length, holder, supervisor)

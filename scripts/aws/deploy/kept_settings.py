@@ -6,17 +6,15 @@ The item also says whether a stack has adopted the table since, and given it the
 import json
 from typing import Any
 
-from core.fleet.store import CONTROLLER_LEASE
 from scripts.aws.context import AwsContext
 from scripts.aws.deploy.stack import StackDescription
 from scripts.aws.resources import job_tables
-from services.lease import work_table_of
 from services.table import Table
 
 _KEY = ("STACK", "SETTINGS")
 
-FORGOTTEN = ("DeletionProtection", "KeptUserPool", "RestoredJobTable")
-"""Parameters that are not kept: `down` ends the protection, and `up` itself finds the pool and the table in use."""
+FORGOTTEN = ("DeletionProtection", "KeptUserPool")
+"""Parameters that are not kept: `down` ends the protection, and `up` itself finds the pool."""
 
 
 def keep_settings(context: AwsContext, stack: StackDescription) -> None:
@@ -27,15 +25,12 @@ def keep_settings(context: AwsContext, stack: StackDescription) -> None:
 
 
 def deleted_stack(context: AwsContext) -> StackDescription | None:
-    """Return the last stack with its settings and the restored table that it used, or None if no table is kept."""
+    """Return the last stack with its settings, or None if no table is kept."""
     table = _kept_table(context)
     if table is None:
         return None
     parameters = json.loads(str((table.get(*_KEY) or {}).get("parameters", "{}")))
-    used = work_table_of(table, CONTROLLER_LEASE)
-    is_restored = used != table.name and used in job_tables(context.account, context.prefix)
-    restored = {"RestoredJobTable": used} if is_restored else {}
-    return StackDescription(context.prefix, "", "DELETE_COMPLETE", parameters={**parameters, **restored})
+    return StackDescription(context.prefix, "", "DELETE_COMPLETE", parameters=parameters)
 
 
 def begin_adoption(context: AwsContext) -> None:

@@ -3,7 +3,6 @@
 Every step reads the present state and does what is missing, so the command continues where an earlier run ended.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from ami.archive import ArchiveError, bundle_digest
 from app_tier.bundle import DEMO_BUNDLE
 from core.bundle_facts import BundleUnreadableError
 from core.config import Config, EngineName, load_config
-from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
 from scripts.aws.bake.builders import BuilderConfig, builder_subnets
@@ -82,8 +80,6 @@ from scripts.aws.preflight.permissions import existing_boundary
 from scripts.demo_model import DEMO_NAME
 from scripts.home import MODELS_FOLDER
 from services.errors import FleetsightError
-from services.lease import move_lease
-from services.table import Table
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
@@ -225,18 +221,15 @@ def up(context: AwsContext, options: UpOptions, prompts: Prompts) -> str | None:
             raise DeclinedError("nothing was done")
     if has_sign_in(options.settings, stack):
         ensure_session_key(context)  # before an instance reads it
-    try:
-        if proposed is not None:
-            if adopts := any(each.action == "Import" for each in proposed.changes):
-                begin_adoption(context)
-            _deploy(plan, proposed)
-        else:
-            context.report(f"The stack {prefix} is as it should be.")
-            adopts = False
-        if adopts or is_adopting(context):  # an earlier run may have died before it
-            _revert_drift(plan, options, None if adopts else prompts)
-    finally:  # also of a stack that has returned to the table of before
-        move_controllers(context)
+    if proposed is not None:
+        if adopts := any(each.action == "Import" for each in proposed.changes):
+            begin_adoption(context)
+        _deploy(plan, proposed)
+    else:
+        context.report(f"The stack {prefix} is as it should be.")
+        adopts = False
+    if adopts or is_adopting(context):  # an earlier run may have died before it
+        _revert_drift(plan, options, None if adopts else prompts)
     return _finish(context, prompts, offered)
 
 
@@ -494,19 +487,6 @@ def _dry_run(plan: StackPlan, options: UpOptions, stack: StackDescription | None
             delete_objects(context, "stack/")
         else:
             delete_bucket(account, context.bake_bucket)
-
-
-def move_controllers(context: AwsContext) -> None:
-    """Let the controllers of the stack's present job table work, if they are not those that worked last.
-
-    Controllers for a newer table do so themselves.
-    """
-    stack = find_stack(context.account, context.prefix)
-    if stack is None or stack.is_busy or "JobTableName" not in stack.outputs:
-        return
-    used = stack.outputs["JobTableName"]
-    if move_lease(Table(context.account.dynamodb, f"{context.prefix}-jobs"), CONTROLLER_LEASE, used, time.time()):
-        context.report_change(f"moved the lease of the controllers to the table {used}")
 
 
 def _finish(context: AwsContext, prompts: Prompts, offered: Sequence[Path]) -> str:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 
@@ -38,7 +37,6 @@ from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -46,7 +44,7 @@ PREFIX = "fleetsight"
 """The default of `--prefix`, which the documents' commands leave out."""
 
 ABOUT_AWS = re.compile(
-    r"\./scripts/fleetsight (?:aws check --region|up|bake|restore|roll|down|(?:status|users operator) .*--region)"
+    r"\./scripts/fleetsight (?:aws check --region|up|bake|roll|down|(?:status|users operator) .*--region)"
 )
 COMMANDS = [
     (block, command)
@@ -235,25 +233,9 @@ def test_the_upgrade_finds_its_images_changes_nothing_and_rolls_the_workers(read
     )
 
 
-def test_the_restore_makes_the_table_that_its_last_line_points_the_stack_at(reader: Reader) -> None:
-    close, restore, use, reopen = (command for _, command in commands_of(OPERATE, RESTORE))
-    for command in (close, use, reopen):
+def test_the_stack_takes_a_restored_table(reader: Reader) -> None:
+    for _, command in commands_of(OPERATE, RESTORE):
         assert "add JobTable DynamoDB::Table" in reader.run(f"{command} --dry-run")
-
-    [(_, deploy)] = commands_of("README.md")
-    reader.run(deploy)
-    # Moto's CloudFormation leaves out this property of the table.
-    reader.account.dynamodb.update_continuous_backups(
-        TableName=reader.stack.outputs["JobTableName"],
-        PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
-    )
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
-    wait_until(lambda: datetime.now(UTC) > at, "the moment has passed")
-    printed = reader.run(re.sub(r"(?<=--at )\S+", at.isoformat(), restore))
-    table = f"{reader.stack.outputs['JobTableName']}-restored-{at:%Y%m%dt%H%M%Sz}"
-    assert table in reader.account.dynamodb.list_tables()["TableNames"]
-    wanted = shlex.split(re.sub(r"\bNAME\b", table, use))
-    assert sorted(shlex.split(printed.rpartition(" it: ")[2])) == sorted([*wanted, "--prefix", PREFIX])
 
 
 def test_the_checks_of_an_account_find_that_ec2_launches_the_types(reader: Reader) -> None:

@@ -1,15 +1,12 @@
 """``fleetsight down`` on a local cloud: what is deleted, and what is kept."""
 
-import math
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from core.fleet.store import CONTROLLER_LEASE
 from localcloud.launch import LocalCloud
 from scripts.aws import down
 from scripts.aws.context import TAG, DeclinedError
@@ -18,14 +15,10 @@ from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.kept_settings import begin_adoption, is_adopting
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import StackFailedError, find_stack
-from scripts.aws.deploy.up import move_controllers
 from scripts.aws.down import ResourcesLeftError
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
-from scripts.restore import plan_restore, restore
-from services.lease import move_lease, work_table_of
 from services.metadata import DRAIN_TAG
-from services.table import Table
 from tests.support.aws_stage import (
     WITH_SITE,
     CrashError,
@@ -37,7 +30,6 @@ from tests.support.aws_stage import (
     make_belongings,
 )
 from tests.support.stack_template import RESOURCES
-from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -192,61 +184,23 @@ def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_revert
     assert is_adopting(stage.context), "the next stack adopts it again"
 
 
-def test_up_moves_the_controllers_to_the_table_of_the_stack(stage: Stage) -> None:
-    """Row 64: also back to an older one, and after a deployment that was taken back."""
-    stage.up()
-    own = f"{stage.prefix}-jobs"
-    leased, moved = Table(stage.account.dynamodb, own), f"moved the lease of the controllers to the table {own}"
-    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
-    move_controllers(stage.context)
-    assert moved not in stage.steps
-    move_lease(leased, CONTROLLER_LEASE, f"{own}-restored-20261125t120000z", time.time())
-    move_controllers(stage.context)
-    assert moved in stage.steps
-    assert work_table_of(leased, CONTROLLER_LEASE) == own
-    stage.down(delete_data=True)
-    move_controllers(stage.context)
-
-
 def test_a_restored_table_stays_in_use_after_down_and_is_deleted_as_the_stacks_own(stage: Stage) -> None:
-    """Row 64: the controllers' lease names the table in use; it is in the stack's own table, which stays."""
-    stage.up()
-    dynamodb, own = stage.account.dynamodb, f"{stage.prefix}-jobs"
-    # CloudFormation enables it; the local one does not.
-    dynamodb.update_continuous_backups(
-        TableName=own, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-    )
-    second = math.floor(time.time()) + 1
-    wait_until(lambda: time.time() > second, "a whole second can be restored")
-    plan = plan_restore(dynamodb, own, None)
-    restore(dynamodb, plan, lambda _line: None)
-    foreign = f"{own}-restored-by-hand"
-    dynamodb.create_table(
-        TableName=foreign,
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    leased = Table(dynamodb, own)
-    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
-    assert move_lease(leased, CONTROLLER_LEASE, plan.target, time.time())
+    own = f"{stage.prefix}-jobs"
+    restored, foreign = f"{own}-restored-1", f"{own}-restored-by-hand"
+    for name, owner in ((restored, stage.prefix), (foreign, "another")):
+        stage.account.dynamodb.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+            Tags=[{"Key": TAG, "Value": owner}],
+        )
+    stage.up(settings=StackSettings({"RestoredJobTable": restored}))
     stage.down()
-    assert plan.target in stage.seen
-    assert parameters_of_next_stack(stage)["RestoredJobTable"] == plan.target
-    stage.down()
-
-    leased.put_all([{"pk": "LEASE", "sk": CONTROLLER_LEASE, "holder": "it", "version": 5}])
-    assert "RestoredJobTable" not in parameters_of_next_stack(stage)
-    stage.down()
-
-    stage.down()
-
-    def tables() -> set[str]:  # other tests use the same cloud
-        return {name for name in dynamodb.list_tables()["TableNames"] if name.startswith(own)}
-
-    assert tables() == {own, plan.target, foreign}
+    assert parameters_of_next_stack(stage)["RestoredJobTable"] == restored
     stage.down(delete_data=True)
-    assert tables() == {foreign}
+    tables = stage.account.dynamodb.list_tables()["TableNames"]  # other tests use the same cloud
+    assert {name for name in tables if name.startswith(own)} == {foreign}
 
 
 def test_a_declined_or_dry_run_deletes_nothing_and_lists_everything(stage: Stage) -> None:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, cancelled_key, first_id_of, output_key
+from core.ids import ImageRef, cancelled_key, output_key
 from core.jobs.dead_letters import is_given_up
-from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
+from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
@@ -27,7 +27,6 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
-from web_tier.controller.job_cache import SWITCH
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS, TopicMessage
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT
@@ -59,10 +58,6 @@ class Checks:
 
     Attributes:
         done_labels: the labels that were visible.
-        restores: how often each job was restored with the job table.
-        closed: jobs that were closed in the copy of the table, so that the tombstone of a later cancelling stays.
-        revived: jobs that had been deleted when the table was restored in which they are.
-        kept: the objects of both buckets when the controllers of the replaced table had lost the lease.
         deleted_early: files of images that had no label yet when their objects were deleted.
         published: how often each controller saw that the topic took a message about a finished job, by its id.
         unpublished: how many tries to publish a message about a job have failed, by its id.
@@ -71,10 +66,6 @@ class Checks:
 
     world: "World"
     done_labels: dict[ImageRef, str] = field(default_factory=dict)
-    restores: Counter[str] = field(default_factory=Counter)
-    closed: set[str] = field(default_factory=set)
-    revived: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
     deleted_early: list[str] = field(default_factory=list)
     published: Counter[tuple[str, str]] = field(default_factory=Counter)
     unpublished: Counter[str] = field(default_factory=Counter)
@@ -84,22 +75,6 @@ class Checks:
     def clients(self) -> Clients:
         """The clients."""
         return self.world.clients
-
-    def note_restore(self, replaced: JobStore) -> None:
-        """Note what the restored job table has and the replaced one, with its buckets, had no more."""
-        known = {job.job_id for job in self.clients.jobs}
-        alive = replaced.existing(known) - {job.job_id for job in DeletedJobs(replaced.table).find_all()}
-        self.restores.update(known)
-        self.closed |= known - {job.job_id for job in OpenJobs(self.world.table).find_all()}
-        self.revived |= known - alive
-        # A worker that found the image deleted has stored no label.
-        predictions = {key for key, body in self.world.outputs.objects.items() if b'"code":"gone"' not in body}
-        objects = {*self.world.inputs.objects, *predictions}
-        self.kept = self.kept & objects if self.restores.total() > len(known) else objects
-
-    def _is_lost(self, ref: ImageRef, key: str) -> bool:
-        """Return whether an object had been deleted with its job before the job table was restored."""
-        return ref.job_id in self.revived and key not in self.kept
 
     def waiting(self) -> set[ImageRef]:
         """Return the images that have no result of their last attempt."""
@@ -124,7 +99,7 @@ class Checks:
                 continue
             image, result = self._item(ref, "IMAGE"), self._item(ref, "RESULT")
             is_gone = image is not None and str(image["key"]) not in self.world.inputs.objects
-            if is_gone and (result is None or result["status"] != "done") and not self.world.restores:
+            if is_gone and (result is None or result["status"] != "done"):
                 self.deleted_early.append(file.name)
 
     def _item(self, ref: ImageRef, kind: str) -> Item | None:
@@ -208,21 +183,10 @@ class Checks:
         held = [key for key in self.world.table.items if job.job_id in key[0] or job.job_id in key[1]]
         # Of a share that began while the job was being deleted: it gives no right, and the table deletes it later.
         held = [(pk, sk) for pk, sk in held if not pk.startswith("SHARED#")]
-        predictions = [key for key in self.world.outputs.objects if not self._may_be_of_lost_job(key)]
-        objects = [key for key in (*self.world.inputs.objects, *predictions) if key.startswith(job.job_id)]
+        stored = (*self.world.inputs.objects, *self.world.outputs.objects)
+        objects = [key for key in stored if key.startswith(job.job_id)]
         if held or objects:
             raise BrokenError(f"left of a deleted job: {held[:3]} {objects[:3]}")
-
-    def _may_be_of_lost_job(self, key: str) -> bool:
-        """Return whether a restore may have lost the job of a prediction that was stored once the job was deleted.
-
-        The system keeps such a prediction: it cannot tell the job from one that the restore has lost.
-        """
-        leader = self.world.leader
-        restored_at = self.world.controllers[leader].lease.moved_at if leader is not None else None
-        if restored_at is None or not self.world.has_late_workers:
-            return False
-        return key.rpartition("/")[2] < first_id_of(restored_at + SWITCH)
 
     def _check_job(self, store: JobStore, job: Job, *, is_open: bool) -> None:
         results = {item.record.ref: item for item in all_results(store, job.job_id)}
@@ -233,9 +197,8 @@ class Checks:
         status = store.status(job.job_id)
         self._check_status(status, job, results)
         self._check_lists(store, job)
-        if not self.restores[job.job_id]:  # after a restore the file may be a later one, until the next result
-            self._check_merged(status, job, results)
-            self._check_notified(status, job)
+        self._check_merged(status, job, results)
+        self._check_notified(status, job)
         self._check_source(store, job, results)
         self._check_tombstone(store, job)
         if is_open:
@@ -265,7 +228,7 @@ class Checks:
         by = item.response.model
         if job.model and item.response.status == "done" and (by is None or by.digest != job.model.digest):
             raise BrokenError(f"{name} was classified by {by}, its job wants {job.model}")
-        if job.keep and file.acknowledged and not self._is_lost(ref, item.record.key):
+        if job.keep and file.acknowledged:
             self._check_kept(file, item.record.key)
         self._check_messages(ref, name)
         self._check_dead_letter(ref, item, letters)
@@ -293,7 +256,7 @@ class Checks:
     def _check_tombstone(self, store: JobStore, job: Job) -> None:
         """Workers take no job for cancelled that is not."""
         is_marked = cancelled_key(job.job_id) in self.world.inputs.objects
-        if is_marked and job.job_id not in self.closed and not Cancellations(store.table).find([job.job_id]):
+        if is_marked and not Cancellations(store.table).find([job.job_id]):
             raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
     def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:
@@ -308,11 +271,6 @@ class Checks:
                 (code == "crashed_worker" and deaths >= least)
                 or (code == "model_gone" and model == GONE_MODEL)
                 or (code, kind) == ("undecodable", "broken")
-                or (
-                    code == "gone"
-                    and self._is_lost(response.ref, key)
-                    and self._is_lost(response.ref, output_key(response.ref))
-                )
                 or (code == "cancelled" and response.job_id in self.clients.cancelled)
             )
             if not is_justified:
@@ -330,12 +288,10 @@ class Checks:
         """The table's result and the prediction object are of one attempt, one label and one model."""
         body = self.world.outputs.objects.get(response.source or output_key(response.ref))
         if body is None:
-            if response.source is None and not self._is_lost(response.ref, output_key(response.ref)):
+            if response.source is None:
                 raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
             return
         stored = Prediction.from_json(body)
-        if self.restores[response.job_id] and (response.status, stored.status) == ("failed", "done"):
-            return  # as documented, until the next retry: it got its label by a retry after the restored moment
         if (stored.status, stored.label, stored.model) != (response.status, response.label, response.model):
             raise BrokenError(
                 f"{file.name}: the table says {response.status} by {response.model}, "
@@ -368,7 +324,7 @@ class Checks:
             for body, count in self.world.requests.sent.items()
             if ref.image_id in body
         )
-        allowed = MAX_MESSAGES * (1 + self.restores[ref.job_id]) + self.clients.retries[ref]
+        allowed = MAX_MESSAGES + self.clients.retries[ref]
         if sent > allowed:
             raise BrokenError(f"{name}: {sent} request messages, {allowed} allowed")
 

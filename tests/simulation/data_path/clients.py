@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ulid import ULID
@@ -85,27 +84,6 @@ class Clients:
     forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
     callers: dict[str, str] = field(default_factory=dict)
     operations: int = 0
-
-    def copy(self) -> "Clients":
-        """Return what the clients know now."""
-        known = {name: copy(getattr(self, name)) for name in self.__dataclass_fields__}
-        return Clients(
-            **{**known, "world": self.world, "files": {name: copy(each) for name, each in self.files.items()}}
-        )
-
-    def return_to(self, before: "Clients") -> "Clients":
-        """Return what the clients knew before, when the system has returned to its state of that time.
-
-        What was sent later is lost. What was asked for later may still have an effect.
-        """
-        later = {name: File(file.job_id, name, file.content, sent=True) for name, file in self.files.items()}
-        return replace(
-            before.copy(),
-            files={**later, **before.copy().files},
-            cancelled=self.cancelled,
-            retries=self.retries,
-            operations=self.operations,
-        )
 
     def new_job(self, *, keep: bool, is_limited: bool = True, results: str | None = None) -> None:
         """Make a job, for a client with a quota of its own or without one."""

@@ -296,26 +296,6 @@ class History(RuleBasedStateMachine):
         """No controller runs for an hour or more."""
         self.world.run_without_consumer(*span)
 
-    @rule()
-    def the_job_table_is_copied(self) -> None:
-        """DynamoDB can restore the table as it is now."""
-        self.world.back_up()
-
-    @rule(job=jobs, mistake=st.booleans(), before=st.sampled_from(((1, 1), (2, 2), (150, 5))), after=spans)
-    def the_job_table_is_restored(
-        self, job: int, mistake: bool, before: tuple[int, int], after: tuple[int, int]
-    ) -> None:
-        """A job is deleted by mistake; the table becomes its copy, and the controller of the old table lives on."""
-        if self.world.backup is None:
-            self.world.back_up()
-        if mistake:
-            self.world.clients.delete(self._job(job))
-        self.world.run(*before)
-        if self.world.backup is not None:
-            self.world.restore()
-        self.world.run(*after)
-        self.world.end_replaced_controllers()
-
     @rule(model=st.sampled_from(("model-a", "model-b")))
     def workers_get_another_model(self, model: str) -> None:
         """Workers that begin from now on have another model, for jobs that name none."""

@@ -167,15 +167,13 @@ class Controller:
         self.world, self.process, self.table = world, process, world.table
         self._is_stopped = False
         # A client of its own, as in the product: faults of the job table do not meet it.
-        table = MemoryTable(world.faults.hook("lease"), sleep=world.scheduler.sleep, name=world.first_table.name)
-        table.items = world.first_table.items
+        table = MemoryTable(world.faults.hook("lease"), sleep=world.scheduler.sleep, name=self.table.name)
+        table.items = self.table.items
         self.lease = Lease(
             table,
             CONTROLLER_LEASE,
             LEASE_ROUNDS,
             holder=process.name,
-            work_table=self.table.name,
-            generation=world.restores,
             clock=world.clock_of(process),
         )
         world.scheduler.spawn(process, f"{process.name} lease", self._contend)
@@ -191,7 +189,7 @@ class Controller:
             if self.lease.held and not is_leading:
                 is_leading = True
                 try:
-                    self._start_loops(Tenure(self.process.name, self.lease.token, self.lease.moved_at, self.active))
+                    self._start_loops(Tenure(self.process.name, self.lease.token, self.active))
                 except CLOUD_ERRORS:
                     break
             self.world.scheduler.sleep(0)

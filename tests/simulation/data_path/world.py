@@ -11,21 +11,18 @@ from typing import Any, Final
 from ulid import ULID
 
 from core import ids
-from core.ids import ImageRef
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from services.clock import CHECK_SECONDS, Clock
-from services.table import Item
 from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
 from tests.simulation.data_path.clients import Clients, Content
 from tests.simulation.data_path.faults import Faults
 from tests.simulation.data_path.processes import (
     GONE_BUCKET,
-    LEASE_ROUNDS,
     MAX_RECEIVE_COUNT,
     UNKEPT_LIFETIME,
     Controller,
@@ -33,7 +30,7 @@ from tests.simulation.data_path.processes import (
     Worker,
 )
 from tests.simulation.data_path.scheduler import EPOCH, Process, Scheduler
-from tests.support.memory_aws.dynamodb import Key, MemoryTable
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import Habits, MemorySQS
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
@@ -101,8 +98,7 @@ class World:
         self.faults = Faults(
             self.scheduler, Random(seed + 2), self.kill, self.freeze, self._reply, self._note_lost_reply
         )
-        self.restores = 0
-        self.table = self.first_table = self._table({})
+        self.table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep, "jobs")
         self.inputs = MemoryBucket(self._call_inputs, leave=self.faults.leave)
         self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
@@ -119,7 +115,6 @@ class World:
         self._clocks: dict[Process | None, ProcessClock] = {}
         self._confirmed: dict[Process, float] = {}
         self.is_capped = False
-        self.has_late_workers = False
         self.billed_seconds = 0.0
         self.deaths: Counter[str] = Counter()
         self.given_back: Counter[str] = Counter()
@@ -128,7 +123,6 @@ class World:
         self.used_as_it_expires: Counter[str] = Counter()
         self.controllers: dict[Process, Controller] = {}
         self.workers: dict[Process, Worker] = {}
-        self.backup: tuple[dict[Key, Item], Clients, dict[ImageRef, str]] | None = None
         self.web_processes: list[Web] = []
         self.frozen: dict[Process, float] = {}
         self.started: Counter[str] = Counter()
@@ -136,12 +130,6 @@ class World:
         self.clients, self.checks = Clients(self), Checks(self)
         ids._ids = VirtualIds(self, Random(seed + 4))  # type: ignore[assignment]
         self._fill()
-
-    def _table(self, items: dict[Key, Item]) -> MemoryTable:
-        name = f"jobs-{self.restores}"
-        table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep, name)
-        table.items = items
-        return table
 
     def _call_inputs(self, operation: str, effect: Callable[[], Any]) -> Any:
         """Make a call of the input bucket; look for images that are deleted too early."""
@@ -224,7 +212,6 @@ class World:
         for process, since in self.frozen.items():
             process.frozen = False
             process.was_away |= self.scheduler.now - since >= LINGER_SECONDS
-            self.has_late_workers |= process.was_away and process.kind == "worker"
         self.frozen.clear()
 
     def worker_ended(self, process: Process) -> None:
@@ -263,36 +250,6 @@ class World:
         self.has_consumer = False
         self.run(seconds, rounds)
         self.has_consumer = True
-
-    def back_up(self) -> None:
-        """Copy the job table, unless a client waits for an answer."""
-        if not any(task.name == "operation" for task in self.scheduler.tasks):
-            self.backup = (dict(self.table.items), self.clients.copy(), dict(self.checks.done_labels))
-
-    def restore(self) -> None:
-        """Replace the job table by its copy, as the documents say: the page is closed, and the fleet paused.
-
-        The controllers of the replaced table still run; they may act as long as they hold the lease.
-        """
-        assert self.backup is not None
-        self.pause(on=True)
-        for process in [*self.processes("web"), *(each for each in self.frozen if each.kind == "web")]:
-            self.frozen.pop(process, None)
-            self.kill(process)
-        replaced, (items, clients, labels) = self.table, self.backup
-        self.restores += 1
-        self.table = self._table(dict(items))
-        self.clients = self.clients.return_to(clients)
-        self.checks.done_labels = dict(labels)
-        self.run(1.0, LEASE_ROUNDS + 1)
-        self.checks.note_restore(JobStore(replaced))
-        self.pause(on=False)
-
-    def end_replaced_controllers(self) -> None:
-        """End the controllers of a job table that was replaced."""
-        for process in [each for each, controller in self.controllers.items() if controller.table is not self.table]:
-            self.frozen.pop(process, None)
-            self.kill(process)
 
     def delete_response_queue(self, seconds: float) -> None:
         """Delete the response queue with its messages; it is made again after so many seconds."""
@@ -361,7 +318,6 @@ class World:
         self._set_habits(Habits())
         self.thaw()
         self.run(1, 3)  # a controller that was frozen learns by its next renewal that another leads
-        self.end_replaced_controllers()
         self.pause(on=False)
         for worker in self.workers.values():
             worker.is_broken = False

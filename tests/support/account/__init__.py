@@ -1,4 +1,4 @@
-"""What rehearsals of ``bake``, ``up``, ``roll``, ``restore`` and ``down`` need: an extension of the local cloud.
+"""What rehearsals of ``bake``, ``up``, ``roll`` and ``down`` need: an extension of the local cloud.
 
 It adds CloudFormation and Auto Scaling, and corrects moto where only these commands call it.
 
@@ -53,6 +53,6 @@ def _on_the_paid_plan(aws: WsgiApp) -> WsgiApp:
 APPLICATIONS["cloudformation"] = _stacks
 MIDDLEWARE += [learning_the_address, _on_the_paid_plan]
 for _service, _module in {
-    "autoscaling": "autoscaling", "cognitoidp": "cognito", "dynamodb": "dynamodb", "ec2": "ec2", "s3": "s3"
+    "autoscaling": "autoscaling", "cognitoidp": "cognito", "ec2": "ec2", "s3": "s3"
 }.items():  # fmt: skip
     MODULES[_service] = (*MODULES.get(_service, ()), f"{__name__}.{_module}")

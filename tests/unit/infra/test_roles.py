@@ -18,18 +18,14 @@ ROLES = ("WebRole", "ControllerRole", "WorkerRole")
 EC2 = "arn:aws:ec2:eu-central-1:123456789012"
 
 
-def test_with_a_restored_table_all_use_it_and_of_the_own_one_only_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = of_this_stack().names.job_table
-    monkeypatch.setitem(GIVEN, "RestoredJobTable", f"{own}-restored-20261125t120000z")
-    arn = f"arn:aws:dynamodb:eu-central-1:123456789012:table/{own}-restored-20261125t120000z"
-    lease = statements("ControllerRole")["HoldTheLease"]
-    assert lease["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["LEASE"]}}
-    others = {(action, "<JobTable.Arn>") for action in lease["Action"]}
+def test_with_a_restored_table_all_use_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{of_this_stack().names.job_table}-restored-1"
+    monkeypatch.setitem(GIVEN, "RestoredJobTable", name)
+    arn = f"arn:aws:dynamodb:eu-central-1:123456789012:table/{name}"
     for role in ("WebRole", "ControllerRole"):
-        assert {resource for action, resource in allowed(role) - others if action.startswith("dynamodb:")} == {arn}
-    assert RESOURCES["RestorePolicy"]["Condition"] == "HasRestoredTable"
-    assert of_this_stack().names.job_table == GIVEN["RestoredJobTable"]
-    assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == GIVEN["RestoredJobTable"]
+        assert {resource for action, resource in allowed(role) if action.startswith("dynamodb:")} == {arn}
+    assert of_this_stack().names.job_table == name
+    assert value_of(TEMPLATE["Outputs"]["JobTableName"]["Value"]) == name
 
 
 @pytest.mark.parametrize(("address", "is_in_s3"), [(GIVEN["BundleAddress"], True), ("ami/bundle", False)])

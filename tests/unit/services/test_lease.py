@@ -14,13 +14,13 @@ import pytest
 from botocore.exceptions import HTTPClientError
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from services.clock import CLOCK
-from services.lease import Lease, move_lease
+from services.lease import Lease
 from services.table import Table
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.memory_aws.calls import meeting, run_effect
+from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 T = TypeVar("T")
@@ -75,45 +75,6 @@ def test_a_silent_holder_is_replaced_after_the_leases_length_for_any_clocks(tabl
     assert second.after(1.1)
 
 
-def test_a_newer_table_gets_the_lease_after_its_length_and_an_older_one_never(table: Table) -> None:
-    """Row 64: the lease stays where it is when the table that its holder works on is replaced."""
-    superseded = list[str]()
-    old = Contender.of(table, on_superseded=superseded.append)
-    assert old.after(0)
-    options: dict[str, Any] = {"on_superseded": superseded.append}
-    new, newer = (Contender.of(table, work_table=f"r-{each}", generation=each, **options) for each in (100, 200))
-    for contender in (new, newer):
-        assert not contender.after(0), "it moves the lease"
-        assert old.lease.held, "until it has to renew it"
-        assert not old.after(1)
-        assert not contender.after(LENGTH - 1)
-        assert contender.after(1)
-        assert contender.lease.token > old.lease.token
-        assert not old.after(10 * LENGTH)
-        assert not old.after(10 * LENGTH)
-        assert superseded == [contender.lease.work_table], "which is reported once"
-        superseded.clear()
-        old = contender
-    assert not new.after(10 * LENGTH)
-    assert newer.after(10 * LENGTH)
-
-
-@pytest.mark.parametrize("has_lease", [True, False])
-def test_operators_move_the_lease_back_to_an_older_table(table: Table, has_lease: bool) -> None:
-    old, new = Contender.of(table), Contender.of(table, work_table="restored", generation=100)
-    assert old.after(0) or not has_lease
-    new.after(0)
-    assert new.after(LENGTH)
-    assert move_lease(table, "controller", table.name, now=50)
-    assert not move_lease(table, "controller", table.name, now=50), "it is there"
-    assert not new.after(1)
-    assert not old.after(0)
-    assert not new.after(LENGTH)
-    old.after(LENGTH)  # if it had the lease, only now it reads who has
-    assert old.after(LENGTH)
-    assert old.lease.moved_at == datetime.fromtimestamp(50, UTC)
-
-
 @pytest.mark.parametrize("is_taken", [False, True])
 def test_a_late_renewal_continues_the_tenure_unless_another_has_taken_the_lease(table: Table, is_taken: bool) -> None:
     first, second = Contender.of(table), Contender.of(table)
@@ -163,13 +124,13 @@ def test_of_many_that_contend_at_once_one_gets_it() -> None:
 
 
 SECONDS = st.sampled_from([0.0, LENGTH - 1, LENGTH])
-NUMBERS = st.integers(0, 2)
+NUMBERS = st.integers(0, 1)
 EVENTS = st.tuples(SECONDS, NUMBERS, st.sampled_from(["contend", "contend", "release", "lose the call"]))
 """Time passes; then another contender contends or releases, or the call is lost."""
 
 
 class Contention(RuleBasedStateMachine):
-    """Two contenders, their restarts, and one for a restored table.
+    """Two contenders and their restarts.
 
     One may be frozen before or after the effect of any of its calls while another goes on.
     """
@@ -222,45 +183,34 @@ class Contention(RuleBasedStateMachine):
         events=st.lists(EVENTS, max_size=2),
     )
     def act(self, number: int, action: str, place: int, events: list[tuple[float, int, str]]) -> None:
-        number %= len(self.contenders)
-
         def meanwhile() -> None:
             for seconds, other, event in events:
                 self.wait(seconds)
                 if event == "lose the call":
                     raise HTTPClientError(error="lost")
-                if other % len(self.contenders) != number:  # that one is frozen
-                    self._act(other % len(self.contenders), event)
+                if other != number:  # that one is frozen
+                    self._act(other, event)
 
         self.events, self.places = {place: meanwhile}, itertools.count()
         self._act(number, action)
         self.events = {}
 
-    @rule(number=st.integers(0, 1))
+    @rule(number=NUMBERS)
     def restart(self, number: int) -> None:
         """Kill a contender; its supervisor starts another, which takes a lease that it held at once."""
         killed = self.contenders[number]
         self.contenders[number] = Contender.started_by(killed.lease.supervisor, self.table, killed.clock.now)
         self._act(number, "contend")
-        assert self.contenders[number].lease.held or not killed.lease.held or len(self.contenders) > 2
-
-    @precondition(lambda self: len(self.contenders) == 2)
-    @rule()
-    def restore(self) -> None:
-        """Start a contender for a newer table."""
-        self.contenders.append(Contender.of(self.table, 2e6, work_table="restored", generation=1))
-        self._act(2, "contend")
+        assert self.contenders[number].lease.held or not killed.lease.held
 
     @rule()
     def rest(self) -> None:
-        """Contend undisturbed: after the lease's length one of them holds it, the one for the newest table."""
+        """Contend undisturbed: after the lease's length one of them holds it."""
         for _ in range(3):
             self.wait(LENGTH)
-            for number in range(len(self.contenders)):
+            for number in range(2):
                 self._act(number, "contend")
-        held = [contender.lease.held for contender in self.contenders]
-        assert any(held)
-        assert held[2:] in ([], [True])
+        assert any(contender.lease.held for contender in self.contenders)
 
 
 TestContention = Contention.TestCase
@@ -286,23 +236,6 @@ def test_a_slow_renewal_holds_the_lease_from_before_its_write() -> None:
     contention.wait(1.0)
     contention.act(1, "contend", AFTER_WRITE, [])
     assert contention.contenders[1].lease.held
-
-
-def test_a_late_move_to_an_older_table_leaves_the_lease_at_the_newer_one(table: MemoryTable) -> None:
-    first = Contender.of(table)
-    older, newer = (Contender.of(table, work_table=f"r-{each}", generation=each) for each in (100, 200))
-
-    def newer_first(operation: str, effect: Callable[[], T]) -> T:
-        if operation == "PutItem":
-            table.call = run_effect
-            assert [newer.after(seconds) for seconds in (0, LENGTH)] == [False, True]
-        return effect()
-
-    assert first.after(0)
-    table.call = newer_first
-    assert not older.after(0)
-    assert newer.after(1)
-    assert not older.after(LENGTH)
 
 
 def test_a_standby_that_was_frozen_before_its_write_leaves_a_renewal() -> None:

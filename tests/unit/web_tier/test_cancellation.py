@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from unittest.mock import Mock
 
@@ -473,14 +473,6 @@ def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: Results
     site.lose_messages()
     site.pass_time(10 * LOST_AFTER)
     assert not OpenJobs(site.store.table).find_all()
-    assert not site.inputs.exists(cancelled_key(ref.job_id))
-
-
-def test_a_cancelling_that_a_restored_table_has_lost_leaves_no_tombstone(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
-    site.reconciler.tenure = Tenure(table_since=datetime.now(UTC))
-    site.reconciler.tick()
     assert not site.inputs.exists(cancelled_key(ref.job_id))
 
 

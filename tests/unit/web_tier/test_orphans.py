@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import pytest
@@ -366,27 +365,3 @@ def test_a_failed_intent_delays_no_other_and_a_deposed_controller_stops() -> Non
     assert len(site.bucket.objects) == 1
     site.cleanup.tick()
     site.check_clean()
-
-
-@pytest.mark.parametrize(("hours", "stays"), [(0, True), (2, False)])
-def test_images_that_a_restored_table_does_not_have_keep_their_objects(hours: int, stays: bool) -> None:
-    """The table is restored to a moment between an intent and its records: only a newer intent is an orphan's."""
-    site = Site()
-    job = site.job()
-    with site.process() as process:
-        offer = process.offer(job)
-        put = process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
-        backup = deepcopy(site.table.items)
-        site.send(offer, 0, 1)
-        assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True]
-        process.ingest.commit(put)
-    images = site.images()
-    assert len(images) == 3
-    site.table.items.clear()
-    site.table.items.update(backup)
-    site.cleanup.tenure = Tenure(table_since=datetime.now(UTC) - timedelta(hours=hours))
-    site.clean(2 * 3_600 + FORM_SECONDS)
-    assert sorted(site.bucket.objects) == (sorted(image.key for image in images) if stays else [])
-    assert list(PutIntents(site.table).find_all()) == []
-    with site.process() as process:
-        assert accepted(process.direct.commit(job, offer.upload_id)) == [stays, stays]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.ids import ImageRef, first_id_of, input_key, new_id, output_key
+from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.figures import JobFigures
 from core.jobs.items import DEAD_LETTERS
 from core.jobs.lifecycle import DeletedJobs
@@ -100,25 +100,6 @@ def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_a
     assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
     assert not frozen.counts.rewrite(JOBS[0])
     assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [JOBS[0]], "a write of counts alone"
-
-
-def test_predictions_of_jobs_that_a_restored_table_may_have_lost_are_kept() -> None:
-    """Row 64: if this table had the job, since an image was added to it later or it has a mark, it was deleted."""
-    store = stored_jobs()
-    old, gone = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
-    added = ImageRef(old.job_id, first_id_of(datetime.now(UTC) + timedelta(hours=3)))
-    DeletedJobs(store.table).delete(Job(gone.job_id, "job", EPOCH))
-    for table_since, expected in (
-        (None, []),
-        (datetime.now(UTC) + timedelta(minutes=1), [old]),
-        (datetime.now(UTC) - timedelta(hours=2), []),
-    ):
-        outputs = MemoryBucket()
-        path = ResultPath(store, Tenure(table_since=table_since), buckets=(MemoryBucket(), outputs))
-        for ref in (old, gone, added):
-            outputs.put(output_key(ref), b"{}", "application/json")
-        path.results.record([done(old), done(gone), done(added)])
-        assert outputs.objects.keys() == set(map(output_key, expected))
 
 
 def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
