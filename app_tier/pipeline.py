@@ -1,7 +1,7 @@
 """The pipeline: what a worker does with an image once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from app_tier.storage import CancelledJobs, answered_before, delete, fetch, resp
 from app_tier.task import Task, refuse
 from core.images import ImageLimits
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
-from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
 from services.errors import NotFoundError
@@ -55,13 +55,12 @@ def _has_priority(task: Task[object]) -> bool:
 
 @dataclass(frozen=True)
 class Services:
-    """The queues and buckets that a worker uses, and where its spans go."""
+    """The queues and buckets that a worker uses."""
 
     requests: Queue
     responses: Queue
     inputs: Bucket
     outputs: Bucket
-    spans: SpanExporter = NO_SPANS
 
 
 class Pipeline:
@@ -212,7 +211,7 @@ class Pipeline:
                 self._recovery.lifetime.fail(fault.reason)
         for delivery in answered:
             self._in_flight.remove(delivery)
-        report_answered([task for task in tasks if task.delivery in answered], self._services.spans)
+        report_answered([task for task in tasks if task.delivery in answered])
         if left := [task.delivery for task in tasks if task.delivery not in answered]:
             self._recovery.extender.leave(left)
 
@@ -220,7 +219,7 @@ class Pipeline:
         self._to_store.enqueue(refuse(task, failure, self._classifier.worker))
 
 
-def report_answered(tasks: Sequence[Task[ClassificationResult]], spans: SpanExporter) -> None:
+def report_answered(tasks: Sequence[Task[ClassificationResult]]) -> None:
     """Log images with a sent response in one line, and export their spans."""
     if not tasks:
         return
@@ -239,13 +238,12 @@ def report_answered(tasks: Sequence[Task[ClassificationResult]], spans: SpanExpo
     _log.info("answered", extra={"images": images})
     now = epoch_seconds()
     for task in tasks:
-        if task.traceparent is not None and spans.wants(task.traceparent):
-            for span in image_spans(task, task.traceparent, now):
-                spans.export(span)
+        if task.traceparent is not None and SPANS.wants(task.traceparent):
+            export_image(task, task.traceparent, now)
 
 
-def image_spans(task: Task[ClassificationResult], parent: str, now: float) -> Iterator[Span]:
-    """Yield the span of an image, from the sending of its request until `now`, and those of the stages in it.
+def export_image(task: Task[ClassificationResult], parent: str, now: float) -> None:
+    """Export the span of an image, from the sending of its request until `now`, and those of the stages in it.
 
     Between two stages it waited for a thread, or for a batch.
     """
@@ -258,12 +256,14 @@ def image_spans(task: Task[ClassificationResult], parent: str, now: float) -> It
         "tries": task.delivery.tries,
     }
     is_error = result.status == "failed"
-    yield Span("image", whole, parent, received.sent_at, now, "CONSUMER", attributes, is_error=is_error)
-    yield Span("queued", child_of(whole), whole, received.sent_at, received.first_received_at)
+    SPANS.export(
+        "image", whole, parent, received.sent_at, now, kind="CONSUMER", attributes=attributes, is_error=is_error
+    )
+    SPANS.export("queued", child_of(whole), whole, received.sent_at, received.first_received_at)
     for stage, ended_at in task.ended_at.items():
-        yield Span(stage, child_of(whole), whole, ended_at - task.milliseconds[stage] / 1000, ended_at)
+        SPANS.export(stage, child_of(whole), whole, ended_at - task.milliseconds[stage] / 1000, ended_at)
     if task.ended_at:
-        yield Span("responded", child_of(whole), whole, max(task.ended_at.values()), now)
+        SPANS.export("responded", child_of(whole), whole, max(task.ended_at.values()), now)
 
 
 def _outcome(result: ClassificationResult) -> str:

@@ -24,6 +24,7 @@ from core.config import Config, load_config
 from core.logs import set_level
 from core.sandbox.process import PoolUnavailableError
 from core.sandbox.zygote import Zygote
+from core.telemetry import SPANS
 from services.errors import FleetsightError, MetadataError
 from services.threads import DaemonThread
 
@@ -106,6 +107,7 @@ def _start_up(config: Config, zygote: Zygote) -> "Worker":
         decoder=decoder,
         is_protected=is_kept,
     )
+    SPANS.start("fleetsight-worker", config.tracing)
     if name is not None:
         DaemonThread(watch_notices, metadata, worker.lifetime, name="notices").start()
     return worker

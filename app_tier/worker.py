@@ -21,7 +21,7 @@ from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.sandbox.pool import HANG_FACTOR, TRIES
-from core.telemetry import SpanExporter
+from core.telemetry import SPANS
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -58,7 +58,6 @@ class Worker:
         self._sizing = sizing = opener.sizing
         self._drain_seconds = config.worker.drain_seconds
         self._started = {"worker": classifier.worker, "model": model.bundle.name, "digest": model.bundle.digest}
-        self._spans = services.spans
         visibility = config.queues.visibility_timeout_seconds
         backoff = FailureBackoff()
         self._in_flight = InFlightMessages(sizing.in_flight, visibility)
@@ -113,7 +112,7 @@ class Worker:
         _log.info("stopping", extra={"reason": self.lifetime.reason, "in_hand": len(self._in_flight)})
         all_ended = self._drain()
         self._heartbeater.stop()
-        self._spans.close()
+        SPANS.stop()
         return all_ended
 
     def _drain(self) -> bool:
@@ -168,7 +167,6 @@ def open_services(config: Config) -> Services:
             ),
             inputs=Bucket.named(clients, names.input_bucket),
             outputs=Bucket.named(clients, names.output_bucket),
-            spans=SpanExporter("fleetsight-worker", config.tracing),
         )
 
 

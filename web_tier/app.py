@@ -122,7 +122,7 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue, inspect)
     install_backend(app, backend)
     install_result_services(app, backend)
-    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, backend.spans).install(app)
+    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
     sign_in = create_auth(backend) if auth is None else AuthContext(lambda: auth)
     install_auth(app, sign_in)
     install_identification(app, sign_in)

@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter
 from core.config import load_config
 from core.logs import JsonFormatter, levels_of
 from core.sandbox.pool import require_limits
+from core.telemetry import SPANS
 from services.endpoint import APP_ID
 from services.threads import DaemonThread
 from web_tier.http.backend import backend_of
@@ -106,10 +107,9 @@ def post_fork(_server: Any, worker: Any) -> None:
     _counts.slot = worker.slot
 
 
-def worker_exit(_server: Any, worker: Any) -> None:
+def worker_exit(_server: Any, _worker: Any) -> None:
     """Export the spans that wait."""
-    if worker.wsgi is not None:
-        backend_of(worker.wsgi).spans.close()
+    SPANS.stop()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
@@ -130,6 +130,7 @@ def post_worker_init(worker: Any) -> None:
     """
     _receive_stops()
     collect_less_often()
+    SPANS.start("fleetsight-web", _config.tracing)
     try:
         DaemonThread(backend_of(worker.wsgi).prepare, name="prepare").start()
     except (RuntimeError, MemoryError):

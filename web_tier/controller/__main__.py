@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.config import config_path, load_config
 from core.fleet.store import FleetStore
 from core.logs import configure_logging, set_level
+from core.telemetry import SPANS
 from services.clock import utc_now
 from services.endpoint import APP_ID
 from services.errors import ConfigError
@@ -46,6 +47,7 @@ def main() -> int:
         record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), utc_now())
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)
+        SPANS.start("fleetsight-controller", config.tracing)
         serve_metrics(metrics.registry, config.metrics.controller_port)
         collect_less_often()
         fleet_config = FleetConfigWatcher(path, config.fleet)

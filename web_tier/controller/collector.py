@@ -24,7 +24,7 @@ from core.ids import ImageRef
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
 from core.result_cache import ResultCache
-from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import CLOCK, Clock, epoch_seconds
 from services.errors import MessageError
@@ -85,7 +85,6 @@ class Collector:
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         jobs: what is known of jobs.
         cache: remembers results for images with the same bytes.
-        spans: exports a span for each result of a sampled trace.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
     """
@@ -98,7 +97,6 @@ class Collector:
     cache: ResultCache
     tenure: Tenure
     clock: Clock = CLOCK
-    spans: SpanExporter = NO_SPANS
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -349,10 +347,12 @@ class Collector:
         if images:
             _log.info("recorded", extra={"images": images})
         for each in recorded:
-            if each.traceparent is not None and self.spans.wants(each.traceparent):
+            if each.traceparent is not None and SPANS.wants(each.traceparent):
                 ids = {"image": each.image_id, "job": each.job_id}
                 own = child_of(each.traceparent)
-                self.spans.export(Span("recorded", own, each.traceparent, began, epoch_seconds(), "CONSUMER", ids))
+                SPANS.export(
+                    "recorded", own, each.traceparent, began, epoch_seconds(), kind="CONSUMER", attributes=ids
+                )
 
     def _received_until(self, asked_at: float, *, is_empty: bool) -> float | None:
         """Return until when every message that was sent has been received, if that is known."""

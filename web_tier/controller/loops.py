@@ -73,7 +73,7 @@ def controller_loops(
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
-    importer = SourceImporter(services.sources, ingest, config, tenure, spans=services.spans)
+    importer = SourceImporter(services.sources, ingest, config, tenure)
 
     launches, tracker = RecentLaunches(), InstanceTracker(registry)
     journal = ControllerJournal(fleet_store, f"{tenure.holder}/{new_id()}")
@@ -101,7 +101,6 @@ def controller_loops(
         counts,
         ResultCache(table, config.retention.repeat_lifetime),
         tenure,
-        spans=services.spans,
         registry=registry,
         pool=services.calls,
     )

@@ -7,7 +7,7 @@ from core.config import Config
 from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
 from core.jobs.store import JobStore
-from core.telemetry import NO_SPANS, SpanExporter
+from core.telemetry import SPANS
 from services.clients import Clients
 from services.demand_signal import DemandListener, SignallingQueue
 from services.ec2 import Fleet
@@ -62,7 +62,6 @@ class ControllerServices:
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
     readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
-    spans: SpanExporter = NO_SPANS
 
     @classmethod
     def connect(cls, config: Config, metrics: ControllerMetrics | None = None) -> "ControllerServices":
@@ -94,7 +93,6 @@ class ControllerServices:
             signals=DemandListener(requests.url),
             clients=clients,
             metrics=metrics or ControllerMetrics(),
-            spans=SpanExporter("fleetsight-controller", config.tracing),
         )
 
     def bucket_named(self, name: str) -> Bucket:
@@ -103,7 +101,7 @@ class ControllerServices:
 
     def close(self) -> None:
         """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
-        self.spans.close()
+        SPANS.stop()
         for pool in (self.calls, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 

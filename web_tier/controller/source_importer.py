@@ -46,7 +46,7 @@ from core.jobs.listings import (
 )
 from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location, matches_pattern
-from core.telemetry import NO_SPANS, SpanExporter
+from core.telemetry import SPANS
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.batches import in_batches
@@ -114,7 +114,6 @@ class SourceImporter:
     Attributes:
         ingest: records and enqueues images; its bucket is the input bucket.
         config: the configuration: which sources are allowed, and the limits of an image and of a day.
-        spans: says whether spans of the next page are exported.
     """
 
     sources: SourceBuckets
@@ -126,7 +125,6 @@ class SourceImporter:
         default_factory=lambda: ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="import")
     )
     page_objects: int = MAX_PAGE_OBJECTS
-    spans: SpanExporter = NO_SPANS
     _turns: dict[str, ImportTurns] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -144,7 +142,7 @@ class SourceImporter:
                 break
             turns = self._turns[each.job_id]
             if turns.due <= self.clock.monotonic():
-                with use_traceparent(new_traceparent(is_sampled=self.spans.samples())):
+                with use_traceparent(new_traceparent(is_sampled=SPANS.samples())):
                     has_more |= self._import_safely(each, turns)
         return 0.0 if has_more else CHECK_SECONDS
 

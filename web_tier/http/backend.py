@@ -25,7 +25,6 @@ from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
 from core.sandbox.process import SandboxError
-from core.telemetry import SpanExporter
 from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.demand_signal import SignallingQueue
@@ -106,7 +105,6 @@ class Backend:
     ) -> None:
         self.config, self._inspect = config, inspect
         self.metrics = WebMetrics()
-        self.spans = SpanExporter("fleetsight-web", config.tracing)
         self.models = JobModels()
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.for_threads(config.web.threads)

@@ -36,7 +36,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from core.config import WebSettings
 from core.embedded_metrics import WEB_METRICS, embedded_metrics
 from core.ids import new_id
-from core.telemetry import NO_SPANS, Span, SpanExporter
+from core.telemetry import SPANS
 from core.tracing import child_of, new_traceparent, parse_traceparent, set_traceparent
 from core.tracing import trace_id as trace_id_of
 from services.clock import epoch_seconds
@@ -228,9 +228,8 @@ class Middleware:
         web: WebSettings,
         metrics: WebMetrics,
         namespace: str | None = None,
-        spans: SpanExporter = NO_SPANS,
     ) -> None:
-        self._metrics, self._namespace, self._spans = metrics, namespace, spans
+        self._metrics, self._namespace = metrics, namespace
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins, self._max_drained_bytes = web.cors_origins, web.max_request_bytes
 
@@ -245,7 +244,7 @@ class Middleware:
         g.request_id, g.began = new_id(), time.monotonic()
         g.parent = parse_traceparent(headers.get("traceparent"))
         # Not as the client says: its flag could cause the export of every request.
-        is_sampled = self._spans.samples()
+        is_sampled = SPANS.samples()
         g.traceparent = (
             new_traceparent(is_sampled=is_sampled) if g.parent is None else child_of(g.parent, is_sampled=is_sampled)
         )
@@ -292,8 +291,8 @@ class Middleware:
         identity, seconds, route = known_identity(), time.monotonic() - g.began, current_route()
         path = None if route is NO_ROUTE else route.rule
         self._metrics.count_request(request.method, path, response.status_code, seconds)
-        if self._spans.wants(g.traceparent):
-            self._spans.export(request_span(path, response.status_code, seconds))
+        if SPANS.wants(g.traceparent):
+            export_request(path, response.status_code, seconds)
         is_refusal = HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
         level = logging.DEBUG if route.is_quiet and not is_refusal else logging.INFO
         errors: dict[str, object] = {}
@@ -322,17 +321,17 @@ class Middleware:
         return (origin in self._origins or ANY_ORIGIN in self._origins) and is_for_programs(request.path)
 
 
-def request_span(route: str | None, status: int, seconds: float) -> Span:
-    """Return the span of the current request: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
+def export_request(route: str | None, status: int, seconds: float) -> None:
+    """Export the span of the current request: https://opentelemetry.io/docs/specs/semconv/http/http-spans/."""
     method, now = request.method if request.method in METHODS else "_OTHER", epoch_seconds()
-    return Span(
+    SPANS.export(
         f"{method} {route}" if route else method,
         g.traceparent,
         g.parent,
         now - seconds,
         now,
-        "SERVER",
-        {
+        kind="SERVER",
+        attributes={
             "http.request.method": method,
             "http.response.status_code": status,
             "request_id": request_id(),
