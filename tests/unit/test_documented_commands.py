@@ -15,7 +15,6 @@ from core.config import load_config
 from fleetsight_client.single_file import main as single_file
 from localcloud.options import load_scenario
 from scripts.cli import SECTIONS, fleetsight
-from scripts.load.command import load_test
 from scripts.model.network_spec import NetworkSpec, read_spec
 from scripts.release import release
 from scripts.run.__main__ import main as run
@@ -127,11 +126,9 @@ def accept_script(documented: Documented) -> None:
 PROGRAMS: dict[str, Callable[[Documented], None]] = {
     "fleetsight": accept_click(fleetsight),
     "./scripts/fleetsight": accept_click(fleetsight),
-    "./scripts/load_test": accept_click(load_test),
     "./scripts/run.sh": accept_click(run),
     "./scripts/setup.sh": accept_sections,
     "./scripts/test.sh": accept_tests,
-    "./scripts/docs": accept_script,
     "./scripts/pin.sh": accept_script,
     "python -m benchmarks": accept_benchmark,
     "python -m scripts.cli": accept_click(fleetsight),

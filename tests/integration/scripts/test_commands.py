@@ -118,16 +118,6 @@ def test_each_command_has_a_version_and_short_help(command: list[str]) -> None:
     assert CliRunner().invoke(fleetsight, [*command, "-h"]).output.startswith("Usage: ")
 
 
-@pytest.mark.parametrize(("older", "name"), [("load_test", "load-test"), ("docs", "docs")])
-def test_an_older_name_of_a_command_leads_to_it(older: str, name: str, tmp_path: Path) -> None:
-    program = tmp_path / "fleetsight"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 3\n')
-    program.chmod(0o755)
-    shutil.copy(ROOT / "scripts" / older, tmp_path)
-    ended = run(tmp_path / older, "--serve", "two words")
-    assert (ended.returncode, ended.stdout.splitlines()) == (3, [name, "--serve", "two words"])
-
-
 def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
     names = ("cli", "dead_letters", "logs", "model.group", "model.rollout", "state", "users")
     program = "".join(f"import scripts.{name}; " for name in names) + "import sys; print(*sys.modules)"

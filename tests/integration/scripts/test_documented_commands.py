@@ -54,7 +54,6 @@ ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/fleetsight aws check --region *": AWS,
     "*: ./scripts/fleetsight up *": AWS,
     "*: ./scripts/fleetsight bake *": AWS,
-    "*: ./scripts/fleetsight restore *": AWS,
     "*: ./scripts/fleetsight roll *": AWS,
     "*: ./scripts/fleetsight status --region *": AWS,
     "*: ./scripts/fleetsight down *": AWS,
@@ -208,8 +207,6 @@ class Checkout:
 
 PLACEHOLDERS: tuple[tuple[str, Callable[[Checkout], str]], ...] = (
     (r"http://127\.0\.0\.1:8000|https://ADDRESS|https://photos\.example\.org", lambda checkout: checkout.system.url),
-    # Port 8000 is the default of its option.
-    (r"\./scripts/load_test(?= --)", lambda checkout: f"./scripts/load_test --url {checkout.system.url}"),
     (r"\bJOB IMAGE\b", lambda checkout: checkout.dead_letter()),
     (r"\b(JOB_)?ID\b", lambda checkout: checkout.job),
     (r"\bINSTANCE\b|\bi-0123456789abcdef0\b", lambda checkout: checkout.instance()),

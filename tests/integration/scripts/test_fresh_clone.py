@@ -81,7 +81,8 @@ def test_a_command_needs_no_package_that_it_does_not_install(
 def test_the_site_is_served(clone: FreshClone) -> None:
     require_mkdocs()
     address = f"127.0.0.1:{free_port()}"
-    with running(clone, f"http://{address}/index.html", "./scripts/docs", "--serve", "--dev-addr", address):
+    command = ("./scripts/fleetsight", "docs", "--serve", "--dev-addr", address)
+    with running(clone, f"http://{address}/index.html", *command):
         pass
 
 
@@ -109,7 +110,7 @@ def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Pat
         run.expect_batch()
         expect_both_models(run, signs[0])
         reader.run("./scripts/fleetsight classify photos --out results.csv")
-        assert "3" in reader.run(f"./scripts/load_test --url {run.url} --count 3")
+        assert "3" in reader.run(f"./scripts/fleetsight load-test --url {run.url} --count 3")
         assert "workers" in reader.run("./scripts/fleetsight fleet status")
         # It knows the processes of a system by their command lines, which forked ones do not have.
         assert "0 problems" in reader.run("./scripts/fleetsight doctor")
