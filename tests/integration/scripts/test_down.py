@@ -187,11 +187,11 @@ def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_revert
 def test_a_restored_table_stays_in_use_after_down_and_is_deleted_as_the_stacks_own(stage: Stage) -> None:
     own = f"{stage.prefix}-jobs"
     restored, foreign = f"{own}-restored-1", f"{own}-restored-by-hand"
-    for name, owner in ((restored, stage.prefix), (foreign, "another")):
+    for table, owner in ((restored, stage.prefix), (foreign, "another")):
         stage.account.dynamodb.create_table(
-            TableName=name,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            TableName=table,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             BillingMode="PAY_PER_REQUEST",
             Tags=[{"Key": TAG, "Value": owner}],
         )
