@@ -1,8 +1,9 @@
-"""``fleetsight logs``: the log lines of a system that runs on this machine, or of a stack on AWS."""
+"""``fleetsight logs``: the log lines of a system that runs on this machine."""
 
+import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,27 @@ import click
 from ulid import ULID
 
 from core.ids import ULID_PATTERN
-from core.logs import LEVELS, log_line_time, parse_log_line
+from core.logs import LEVELS, LINE_FIELDS, LogLevel, log_line_time, parse_log_line
 from core.tracing import TRACE_ID_PATTERN
-from scripts.aws.context import Waiter
-from scripts.aws.logs import (
-    ROLES,
-    CloudWatchLogs,
-    LogError,
-    LogQuery,
-    follow_logs,
-    format_line,
-    parse_duration,
-)
-from scripts.named_system import NamedStack, named_system_command
+from fleetsight_client.terminal import one_line
+from scripts.home import HOME, AddressError, run_folder
 from scripts.run.log_files import older_files
+from scripts.standard_options import url_option
+from services.clock import CLOCK, Clock
 from services.ec2 import INSTANCE_ID_PATTERN
+from services.errors import FleetsightError
+
+ROLES = ("web", "controller", "worker")
+
+FOLLOW_SECONDS = 2.0
+"""The pause between two polls for new lines."""
+
+MAX_LATE_SECONDS = 60
+"""How far back each poll reads: a process may write a line late, and the line is then shown out of order."""
+
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+_RANKS = {level: rank for rank, level in enumerate((*LEVELS, "critical"))}
 
 DEFAULT_SINCE = "10m"
 
@@ -34,6 +41,47 @@ _LOGS = "*logs"
 
 MAX_SKEW_SECONDS = 60.0
 """How far the clocks of two machines may differ: lines about an image may be so much older than its id."""
+
+
+class LogError(FleetsightError):
+    """Raised when there are no logs, or a duration is invalid."""
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """Which lines are shown.
+
+    Attributes:
+        roles: the writers of the logs.
+        texts: each is in the line.
+        level: minimum level; lines of other programs have none, and are left out then.
+        instance: that has written the line, or is named in it.
+    """
+
+    roles: Sequence[str] = ROLES
+    texts: Sequence[str] = ()
+    level: LogLevel | None = None
+    instance: str | None = None
+
+    def selects(self, line: str, writer: str) -> bool:
+        """Return whether a line of the instance `writer` is shown."""
+        if not all(text in line for text in self.texts):
+            return False
+        if self.instance is not None and self.instance != writer and self.instance not in line:
+            return False
+        return self.level is None or _rank_of(line) >= _RANKS[self.level]
+
+
+def parse_duration(text: str) -> int:
+    """Return a duration such as 90s, 10m, 2h or 1d in seconds.
+
+    Raises:
+        LogError: the text is not a duration.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise LogError(f"--since {text}: write a number and a unit, such as 90s, 10m, 2h or 1d")
+    return int(match[1]) * UNITS[match[2]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +103,7 @@ class LocalLogs:
     _read_bytes: dict[Path, int] = field(default_factory=dict)
 
     def since(self, moment: float) -> list[str]:
-        """Return the lines since `moment`, as `CloudWatchLogs.since`.
+        """Return the lines since `moment`, in seconds of the epoch, that were not returned before; oldest first.
 
         Raises:
             LogError: no system has run at this port.
@@ -65,10 +113,7 @@ class LocalLogs:
                 {path.parent.name.removeprefix("run-") for path in self.state_dir.parent.glob(f"run-*/{_LOGS}")}
             )
             others = f"; there are logs of port {', '.join(ports)}" if ports else ""
-            raise LogError(
-                f"there are no logs in {self.state_dir}: give the --url of the system{others}; "
-                "a stack on AWS is named by --prefix, --region or --profile"
-            )
+            raise LogError(f"there are no logs in {self.state_dir}: give the --url of the system{others}")
         lines = [
             (at, format_line(line, file.role, file.writer, self.query.texts))
             for file in self._files()
@@ -111,6 +156,51 @@ class LocalLogs:
                 yield at, line
 
 
+def follow_logs(
+    since: Callable[[float], list[str]], start: float, show: Callable[[str], None], clock: Clock = CLOCK
+) -> None:
+    """Show the lines from `start` on, in seconds of the epoch, and each new one until the user presses Ctrl-C."""
+    try:
+        while True:
+            for line in since(start):
+                show(line)
+            clock.sleep(FOLLOW_SECONDS)
+            start = time.time() - MAX_LATE_SECONDS
+    except KeyboardInterrupt:
+        return
+
+
+def format_line(line: str, role: str, writer: str = "", texts: Collection[str] = ()) -> str:
+    """Return one of our JSON lines for the terminal: time, level, role and message, then further fields by name.
+
+    Other lines stay as they are. Of a list of images only those are shown that hold one of `texts`, if there are any.
+    A worker's line shows the instance that has written it.
+    """
+    entry = parse_log_line(line)
+    if entry is None:
+        return one_line(f"{role:<10} {line.rstrip()}")
+    further = {name: value for name, value in entry.items() if name not in LINE_FIELDS}
+    if isinstance(images := further.get("images"), list):
+        matching = [each for each in images if any(text in json.dumps(each) for text in texts)]
+        further["images"] = matching or images
+    if role == "worker" and writer:
+        further.setdefault("instance", writer)
+    fields = " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in further.items()
+    )
+    moment = log_line_time(entry)
+    at = str(entry.get("at")) if moment is None else f"{moment:%d %b %H:%M:%S}.{moment.microsecond // 1000:03}"
+    main = f"{at} {entry.get('level', '')!s:<7} {role:<10} {entry['message']}"
+    exception = "".join(f"\n    {one_line(each)}" for each in str(entry.get("exception", "")).splitlines())
+    return one_line("  ".join(each for each in (main, fields) if each)) + exception
+
+
+def _rank_of(line: str) -> int:
+    """Return the rank of a line's level, or -1 if it has none."""
+    entry = parse_log_line(line)
+    return -1 if entry is None else _RANKS.get(str(entry.get("level")), -1)
+
+
 def _time_of(line: str) -> float | None:
     entry = parse_log_line(line)
     moment = None if entry is None else log_line_time(entry)
@@ -147,28 +237,24 @@ _is_ulid = _matching(ULID_PATTERN, "01K8Z3T7Q0W5V9N2M4X6Y8B1CD")
 @click.option("--filter", "text", metavar="TEXT", help="Only lines that hold TEXT.")
 @click.option("--since", help=f"How far back: 90s, 10m, 2h, 1d [default: {DEFAULT_SINCE}, or since the job or image]")
 @click.option("--follow", is_flag=True, help="Print new lines until Ctrl-C.")
-@named_system_command
-def logs_command(
-    system: Path | NamedStack, /, *, role: str | None, since: str | None, follow: bool, **selection: Any
-) -> None:
+@url_option
+def logs_command(*, url: str, role: str | None, since: str | None, follow: bool, **selection: Any) -> None:
     """Show the logs of web tier, controller and workers, or of one of them, oldest first (times in UTC).
 
-    They are the logs of the system that ./scripts/run.sh runs on this machine. With --prefix, --region or --profile
-    they are those of a stack on AWS.
+    They are the logs of the system that ./scripts/run.sh runs on this machine. For those of a stack on AWS use
+    `aws logs tail`.
     """
     ids = [selection[name] for name in ("job", "image") if selection[name]]
     texts = [*ids, *(selection[name] for name in ("trace", "text") if selection[name])]
     query = LogQuery((role,) if role else ROLES, texts, selection["level"], selection["instance"])
-    logs: LocalLogs | CloudWatchLogs = (
-        CloudWatchLogs(system.account, system.prefix, query)
-        if isinstance(system, NamedStack)
-        else LocalLogs(system, query)
-    )
-    start = time.time() - parse_duration(since or DEFAULT_SINCE)
-    if since is None:
-        start = min([start, *(ULID.from_str(each).timestamp - MAX_SKEW_SECONDS for each in ids)])
-    if follow:
-        follow_logs(logs.since, start, click.echo, Waiter())
-        return
-    for line in logs.since(start):
-        click.echo(line)
+    try:
+        logs, start = LocalLogs(run_folder(HOME, url), query), time.time() - parse_duration(since or DEFAULT_SINCE)
+        if since is None:
+            start = min([start, *(ULID.from_str(each).timestamp - MAX_SKEW_SECONDS for each in ids)])
+        if follow:
+            follow_logs(logs.since, start, click.echo)
+        else:
+            for line in logs.since(start):
+                click.echo(line)
+    except (AddressError, LogError) as error:
+        raise click.ClickException(str(error)) from error

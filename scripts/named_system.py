@@ -1,7 +1,7 @@
-"""Commands that reach into a system, past its API: one on this machine by its `--url`, or a stack on AWS.
+"""Commands that change the user pool of a system: one on this machine by its `--url`, or a stack on AWS.
 
-`users` changes the user pool, and `logs` reads log files or CloudWatch Logs. An address leads to a system of
-`./scripts/run.sh`, whose folder is named after its port. A stack is found by its prefix, region and profile.
+An address leads to a system of `./scripts/run.sh`, whose folder is named after its port. A stack is found by its
+prefix, region and profile.
 """
 
 from collections.abc import Callable

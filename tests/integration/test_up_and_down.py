@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.instances import instances_tagged, select_instance, session_command
-from scripts.aws.logs import CloudWatchLogs, LogQuery
 from scripts.aws.preflight.permissions import boundary_policy
 from scripts.aws.resources import user_pools
 from scripts.aws.status import read_status
@@ -143,10 +141,6 @@ def use_the_stack(stage: RunningStage) -> None:
     with pytest.raises(account.cloudformation.exceptions.ClientError, match="TerminationProtection is enabled"):
         account.cloudformation.delete_stack(StackName="fsx")
 
-    account.logs.create_log_stream(logGroupName="/fsx/web", logStreamName="i-1")
-    event = {"timestamp": int(time.time() * 1_000), "message": "hello"}
-    account.logs.put_log_events(logGroupName="/fsx/web", logStreamName="i-1", logEvents=[event])  # type: ignore[list-item]
-    assert CloudWatchLogs(account, "fsx", LogQuery(["web"])).since(time.time() - 60) == ["web        hello"]
     (web,) = instances_tagged(account, "fsx", states=["running"])
     assert session_command(account, select_instance([web], "fsx", "web"))[4] == web.instance_id
 

@@ -126,7 +126,7 @@ class Problem(BaseModel):
         "such as `not_found`."
     )
     request_id: str = Field(description="Names the request in the log.")
-    trace_id: str = Field(description="Name it when you ask for help: `fleetsight logs --trace` finds it.")
+    trace_id: str = Field(description="Name it when you ask for help: the log lines of the request have it.")
 
     @property
     def heading(self) -> str:

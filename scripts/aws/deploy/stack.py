@@ -295,7 +295,7 @@ def wait_for_page(context: AwsContext, stack: StackDescription, answers: Callabl
         TimedOutError: it does not; the message says where to look for the reason.
     """
     account, prefix, address = context.account, context.prefix, stack.outputs["PageAddress"]
-    commands = f"`fleetsight status --prefix {prefix}`, `fleetsight logs web --prefix {prefix}`, `fleetsight ssh web`"
+    commands = f"`fleetsight status --prefix {prefix}`, `aws logs tail /{prefix}/web`, `fleetsight ssh web`"
     launch_failures = LaunchFailureReporter(context)
 
     def runs() -> bool:

@@ -14,8 +14,7 @@ import requests
 from core.config import TracingSettings
 from core.telemetry import Spans
 from core.tracing import child_of, new_traceparent, span_id, trace_id
-from scripts.aws.logs import LogQuery
-from scripts.logs import LocalLogs
+from scripts.logs import LocalLogs, LogQuery
 from tests.conftest import ROOT
 from tests.support.jobs import picture
 from tests.support.otlp import OtlpCollector, otlp_collector

@@ -1,10 +1,10 @@
-"""`fleetsight logs`: the same lines of files on this machine and of CloudWatch Logs, and the path of an image."""
+"""`fleetsight logs`: the lines of files on this machine, and the path of an image."""
 
 import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,11 @@ import requests
 from click.testing import CliRunner, Result
 
 from core.ids import new_id
-from localcloud.launch import LocalCloud
-from scripts.aws.context import Waiter
-from scripts.aws.logs import (
-    CloudWatchLogs,
-    LogError,
-    LogQuery,
-    follow_logs,
-    format_line,
-    parse_duration,
-)
 from scripts.cli import fleetsight
-from scripts.logs import LocalLogs
+from scripts.logs import LocalLogs, LogError, LogQuery, follow_logs, format_line, parse_duration
 from scripts.run import log_files
 from scripts.run.system import System
 from services.clock import Clock
-from tests.support.aws_stage import Stage, account_at
 from tests.support.jobs import picture
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -104,17 +93,13 @@ def test_of_a_batch_only_the_images_that_are_asked_for_are_shown() -> None:
     assert '"B"' in format_line(line, "worker")
 
 
-Reader = Callable[[LogQuery], Callable[[float], list[str]]]
-
-
 @dataclass
 class FileStore:
     """Log files as a system on this machine writes them."""
 
     folder: Path
 
-    def write(self, role: str, *lines: str, writer: str = WORKER, ago: float = 1.0) -> None:
-        del ago  # the lines have their own times
+    def write(self, role: str, *lines: str, writer: str = WORKER) -> None:
         path = self.folder / (f"instances/{writer}/console.log" if role == "worker" else f"logs/{role}.log")
         path.parent.mkdir(parents=True, exist_ok=True)
         (self.folder / "logs").mkdir(exist_ok=True)
@@ -125,56 +110,15 @@ class FileStore:
         return LocalLogs(self.folder, query).since
 
 
-@dataclass
-class GroupStore:
-    """Log groups of a stack, with a stream for each instance."""
-
-    stage: Stage
-    _streams: set[tuple[str, str]] = field(default_factory=set)
-
-    def write(self, role: str, *lines: str, writer: str = WORKER, ago: float = 1.0) -> None:
-        group, logs = f"/{self.stage.prefix}/{role}", self.stage.account.logs
-        if not logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
-            logs.create_log_group(logGroupName=group)
-        if (group, writer) not in self._streams:
-            logs.create_log_stream(logGroupName=group, logStreamName=writer)
-            self._streams.add((group, writer))
-        at = int((time.time() - ago) * 1_000)
-        events = [{"timestamp": at, "message": each} for each in lines]
-        logs.put_log_events(logGroupName=group, logStreamName=writer, logEvents=events)  # type: ignore[arg-type]
-
-    def reader(self, query: LogQuery) -> Callable[[float], list[str]]:
-        return CloudWatchLogs(self.stage.account, self.stage.prefix, query).since
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "run-8000")
 
 
-@pytest.mark.parametrize(
-    ("query", "pattern"),
-    [
-        (LogQuery(), ""),
-        (LogQuery(texts=["short", 'a "longer" one']), '"a \\"longer\\" one"'),
-        (LogQuery(level="error"), '{ ($.level = "error") || ($.level = "critical") }'),
-        (LogQuery(level="error", texts=["x"]), '"x"'),
-    ],
-)
-def test_cloudwatch_is_asked_for_little_more_than_what_is_shown(query: LogQuery, pattern: str) -> None:
-    """The local cloud ignores patterns of JSON and several terms; the reader selects the lines again."""
-    assert query.pattern() == pattern
-
-
-Store = FileStore | GroupStore
-
-
-@pytest.fixture(params=["files", "CloudWatch Logs"])
-def store(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> Store:
-    if request.param == "files":
-        return FileStore(tmp_path / "run-8000")
-    return GroupStore(Stage(account_at(cloud.endpoint_url)))
-
-
-def write(store: Store, role: str, message: str, *, ago: float, writer: str = WORKER, **fields: Any) -> None:
+def write(store: FileStore, role: str, message: str, *, ago: float, writer: str = WORKER, **fields: Any) -> None:
     at = datetime.fromtimestamp(time.time() - ago, UTC).isoformat(timespec="milliseconds")
     line = {"at": at, "level": "info", "process": role, "logger": "x", "message": message} | fields
-    store.write(role, json.dumps(line), writer=writer, ago=ago)
+    store.write(role, json.dumps(line), writer=writer)
 
 
 def message_of(line: str) -> str:
@@ -182,13 +126,13 @@ def message_of(line: str) -> str:
     return re.split(r" (?:web|controller|worker) +", line, maxsplit=1)[1].split("  ")[0]
 
 
-def messages(store: Store, since_seconds: float = 600, **query: Any) -> list[str]:
+def messages(store: FileStore, since_seconds: float = 600, **query: Any) -> list[str]:
     """Return the messages of the lines that a query shows."""
     lines = store.reader(LogQuery(**query))(time.time() - since_seconds)
     return [message_of(line) for line in lines]
 
 
-def test_lines_of_all_roles_are_sorted_by_time_and_each_is_read_once(store: Store) -> None:
+def test_lines_of_all_roles_are_sorted_by_time_and_each_is_read_once(store: FileStore) -> None:
     write(store, "worker", "second", ago=20)
     write(store, "web", "first", ago=30)
     write(store, "controller", "third", ago=10)
@@ -199,13 +143,13 @@ def test_lines_of_all_roles_are_sorted_by_time_and_each_is_read_once(store: Stor
     assert [message_of(line) for line in read(since)] == ["fourth"]
 
 
-def test_older_lines_are_not_shown(store: Store) -> None:
+def test_older_lines_are_not_shown(store: FileStore) -> None:
     write(store, "web", "too old", ago=900)
     write(store, "web", "young enough", ago=300)
     assert messages(store) == ["young enough"]
 
 
-def test_lines_are_selected_by_role_and_by_every_text(store: Store) -> None:
+def test_lines_are_selected_by_role_and_by_every_text(store: FileStore) -> None:
     write(store, "worker", "an apple of ann", ago=30)
     write(store, "worker", "an apple", ago=29)
     write(store, "worker", "a pear of ann", ago=28)
@@ -213,7 +157,7 @@ def test_lines_are_selected_by_role_and_by_every_text(store: Store) -> None:
     assert messages(store, roles=["worker"], texts=["apple", "of ann"]) == ["an apple of ann"]
 
 
-def test_lines_are_selected_by_their_level_and_all_above(store: Store) -> None:
+def test_lines_are_selected_by_their_level_and_all_above(store: FileStore) -> None:
     for ago, level in enumerate(("critical", "error", "warning", "info", "debug"), 10):
         write(store, "web", level, ago=ago, level=level)
     store.write("web", "a line of another program")
@@ -222,7 +166,7 @@ def test_lines_are_selected_by_their_level_and_all_above(store: Store) -> None:
     assert messages(store, level="debug")[0] == "debug"
 
 
-def test_lines_of_an_instance_are_its_own_and_those_that_name_it(store: Store) -> None:
+def test_lines_of_an_instance_are_its_own_and_those_that_name_it(store: FileStore) -> None:
     write(store, "worker", "its own", ago=30)
     write(store, "worker", "of another", ago=29, writer=OTHER)
     write(store, "controller", "about it", ago=28, writer=OTHER, instances=[WORKER])
@@ -231,17 +175,17 @@ def test_lines_of_an_instance_are_its_own_and_those_that_name_it(store: Store) -
     assert messages(store, instance=WORKER, texts=["about"]) == ["about it"]
 
 
-def test_lines_of_other_programs_are_shown_as_they_are(store: Store) -> None:
+def test_lines_of_other_programs_are_shown_as_they_are(store: FileStore) -> None:
     store.write("worker", "Segmentation fault")
     assert store.reader(LogQuery())(time.time() - 60) == ["worker     Segmentation fault"]
 
 
-def test_missing_logs_are_an_error_that_says_what_to_do(store: Store) -> None:
-    with pytest.raises(LogError, match=r"is there a stack|give the --url"):
+def test_missing_logs_are_an_error_that_says_what_to_do(store: FileStore) -> None:
+    with pytest.raises(LogError, match="give the --url"):
         store.reader(LogQuery())(0)
 
 
-def test_follow_shows_lines_and_new_ones_until_it_is_interrupted(store: Store) -> None:
+def test_follow_shows_lines_and_new_ones_until_it_is_interrupted(store: FileStore) -> None:
     write(store, "web", "before", ago=2)
     since, naps = store.reader(LogQuery()), iter(["during", "", None])
     shown: list[str] = []
@@ -254,7 +198,7 @@ def test_follow_shows_lines_and_new_ones_until_it_is_interrupted(store: Store) -
             if printed:
                 write(store, "web", printed, ago=1)
 
-    follow_logs(since, time.time() - 60, shown.append, Waiter(Naps()))
+    follow_logs(since, time.time() - 60, shown.append, Naps())
     assert [message_of(line) for line in shown] == ["before", "during"]
 
 
@@ -321,7 +265,7 @@ def test_an_invalid_id_or_level_is_wrong_usage(arguments: tuple[str, str]) -> No
 
 
 def test_logs_of_a_job_begin_when_it_was_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.named_system.HOME", tmp_path)
+    monkeypatch.setattr("scripts.logs.HOME", tmp_path)
     old, files = f"01K5{new_id()[4:]}", FileStore(tmp_path / "run-8000")
     write(files, "web", "accepted", ago=86_400, job=old)
     assert "accepted" in run("--job", old).output
@@ -356,7 +300,7 @@ def test_one_trace_leads_from_the_browsers_request_to_the_recorded_result(
     client.add_images(job, [("3.jpg", picture(shade=3))])
     wait_until(lambda: client.status(job)["state"] == "finished", "the images are classified")
 
-    monkeypatch.setattr("scripts.named_system.HOME", system.home)
+    monkeypatch.setattr("scripts.logs.HOME", system.home)
 
     def lines_of_image() -> list[str] | None:
         """Return the lines once all three processes have written theirs."""
