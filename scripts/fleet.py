@@ -155,7 +155,7 @@ def console(client: FleetClient, *, instance: str, as_json: bool) -> None:
         print(console_text(line))
     if not answer["is_latest"]:
         print(
-            "fleetsight: EC2 has no newer lines of this instance type; see `fleetsight logs --prefix PREFIX`",
+            "fleetsight: EC2 has no newer lines of this instance type; see `aws logs tail /PREFIX/worker`",
             file=sys.stderr,
         )
 
