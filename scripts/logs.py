@@ -27,9 +27,6 @@ ROLES = ("web", "controller", "worker")
 FOLLOW_SECONDS = 2.0
 """The pause between two polls for new lines."""
 
-MAX_LATE_SECONDS = 60
-"""How far back each poll reads: a process may write a line late, and the line is then shown out of order."""
-
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _RANKS = {level: rank for rank, level in enumerate((*LEVELS, "critical"))}
@@ -165,7 +162,6 @@ def follow_logs(
             for line in since(start):
                 show(line)
             clock.sleep(FOLLOW_SECONDS)
-            start = time.time() - MAX_LATE_SECONDS
     except KeyboardInterrupt:
         return
 

@@ -8,24 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, Final, ParamSpec
 
 import click
+from click.core import ParameterSource
 from rich.table import Table as TextTable
 
 from core.credentials import Revocations
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from localcloud.access_keys import AccessKey
-from scripts.aws.context import AwsAccount
+from scripts.aws.context import AwsAccount, aws_command
 from scripts.aws.deploy.stack import find_stack
-from scripts.home import JOB_TABLE_FILE, POOL_FILE
-from scripts.named_system import NamedStack, named_system_command
+from scripts.home import HOME, JOB_TABLE_FILE, POOL_FILE, AddressError, run_folder
+from scripts.standard_options import url_option
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 from services.table import Table
 
 P = ParamSpec("P")
+
+AWS_OPTIONS: Final = ("prefix", "region", "profile", "endpoint_url")
+"""Parameters of `aws_command`: one that is given names a stack on AWS."""
 
 
 class NoPoolError(FleetsightError):
@@ -41,13 +45,24 @@ class SystemUsers:
 
 
 def _accounts_command(command: Callable[Concatenate[SystemUsers, P], None]) -> Callable[P, None]:
-    """Give a command the options that name a system, and call it with the accounts of the system."""
+    """Give a command `--url` and the options of AWS, and call it with the accounts of the system that they name."""
 
+    @url_option
     @wraps(command)
-    def with_accounts(named: Path | NamedStack, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        command(_stack(named) if isinstance(named, NamedStack) else _local(named), *args, **kwargs)
+    def on_either(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        url, source = str(kwargs.pop("url")), click.get_current_context().get_parameter_source
+        if any(source(name) is ParameterSource.COMMANDLINE for name in AWS_OPTIONS):
+            if source("url") is ParameterSource.COMMANDLINE:
+                raise click.UsageError("--url names a system on this machine: omit --prefix, --region and --profile")
+            command(_stack(account, prefix), *args, **kwargs)
+            return
+        try:
+            folder = run_folder(HOME, url)
+        except AddressError as error:
+            raise NoPoolError(f"{error}; a stack on AWS is named by --prefix, --region or --profile") from error
+        command(_local(folder), *args, **kwargs)
 
-    return named_system_command(with_accounts)
+    return aws_command(on_either)
 
 
 @click.group(cls=CommandGroup)
@@ -138,16 +153,16 @@ def remove(system: SystemUsers, email: str, *, yes: bool) -> None:
     click.echo(f"{email} is removed.")
 
 
-def _stack(named: NamedStack) -> SystemUsers:
-    stack = find_stack(named.account, named.prefix)
+def _stack(account: AwsAccount, prefix: str) -> SystemUsers:
+    stack = find_stack(account, prefix)
     if stack is None:
-        raise NoPoolError(f"there is no stack {named.prefix}: give --prefix and --region")
+        raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region")
     pool_id = stack.outputs.get("UserPoolId")
     if pool_id is None:
         raise NoPoolError(
-            f"there is no sign-in at {named.prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
+            f"there is no sign-in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
         )
-    return _system(named.account, pool_id, stack.outputs["JobTableName"])
+    return _system(account, pool_id, stack.outputs["JobTableName"])
 
 
 def _local(state_dir: Path) -> SystemUsers:

@@ -11,7 +11,7 @@ from core.credentials import PersonalTokens, Revocations
 from localcloud.access_keys import owner_key
 from localcloud.clients import mails
 from localcloud.cognito.mailbox import Mail
-from scripts import named_system
+from scripts import users as users_command
 from scripts.aws.context import AwsAccount
 from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
@@ -38,7 +38,7 @@ def pool(provisioned: Clients, config: Config, tmp_path: Path) -> UserPool:
 
 @pytest.fixture
 def users(pool: UserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setattr(named_system, "HOME", tmp_path)
+    monkeypatch.setattr(users_command, "HOME", tmp_path)
 
     def run(*words: str) -> Result:
         return CliRunner().invoke(fleetsight, ["users", *words])
@@ -83,7 +83,7 @@ def test_an_address_without_an_account_is_reported_in_a_line(users: Command) -> 
 
 
 def test_without_sign_in_the_message_says_how_to_enable_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named_system, "HOME", tmp_path)
+    monkeypatch.setattr(users_command, "HOME", tmp_path)
     refused = CliRunner().invoke(fleetsight, ["users", "list"])
     assert refused.exit_code == 1
     assert "./scripts/run.sh --sign-in" in refused.output
