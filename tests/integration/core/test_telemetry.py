@@ -121,7 +121,7 @@ def test_one_trace_has_the_request_the_stages_and_the_record_of_an_image(
     settings = {
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
         "FLEETSIGHT__TRACING__ENDPOINT": collector.url,
-        **{f"FLEETSIGHT__LOGS__{process}": "warning" for process in ("WEB", "CONTROLLER", "WORKER")},
+        "FLEETSIGHT__LOGS__LEVEL": "warning",
     }
     began, client_span = time.time(), new_traceparent()
     with running_system(tmp_path_factory.mktemp("home"), settings) as system:
