@@ -3,11 +3,10 @@
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from tests.chaos.conftest import RunningSystem, run_system, signs
+from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -16,15 +15,6 @@ RIGHT = 99
 
 
 def test_all_three_tiers_killed_at_once_lose_no_image(running: RunningSystem) -> None:
-    _kill_all_three(running)
-
-
-def test_all_three_tiers_killed_at_once_lose_no_image_with_fifo_queues(tmp_path: Path) -> None:
-    with run_system(tmp_path, "fifo") as running:
-        _kill_all_three(running)
-
-
-def _kill_all_three(running: RunningSystem) -> None:
     files, truth = signs(100, seed=9)
     job_id = running.api.create_job("all killed")
     outcome = running.upload(job_id, files)

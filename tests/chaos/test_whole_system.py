@@ -2,26 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from fleetsight_client.api import UploadResult
 from scripts.client import FleetClient
 from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
-from scripts.load.schedule import steady
 from tests.chaos.conftest import RunningSystem, run_system, signs
-from tests.conftest import ROOT
-from tests.support.forms import upload_by_forms
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -33,20 +24,6 @@ def wait_for_empty_fleet(running: RunningSystem) -> None:
 
 def _labels(running: RunningSystem, job_id: str) -> dict[str, tuple[str, float]]:
     return {result["filename"]: (result["label"], result["score"]) for result in running.api.results(job_id)}
-
-
-def test_one_post_and_a_hundred_posts_at_once_give_the_same_answers(running: RunningSystem) -> None:
-    files, truth = signs(100, seed=11)
-    one, many = running.api.create_job("one POST"), running.api.create_job("a hundred POSTs")
-    together = running.api.add_images(one, files)
-    with ThreadPoolExecutor(100) as clients:
-        apart = list(clients.map(lambda file: running.api.add_images(many, [file]), files))
-    running.wait_for_results(one, 100)
-    running.wait_for_results(many, 100)
-    assert running.right(one, together, truth) >= 99
-    assert _labels(running, one) == _labels(running, many)
-    assert sum(len(outcome.accepted) for outcome in apart) == 100
-    assert running.max_seen <= running.system.config.fleet.max_workers
 
 
 def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: RunningSystem) -> None:
@@ -70,25 +47,6 @@ def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: Run
         assert sum(result["label"] == label for result, label in zip(found, labels, strict=True)) >= 39
 
 
-def test_a_batch_that_goes_straight_to_the_bucket_is_classified_right(running: RunningSystem, tmp_path: Path) -> None:
-    files, truth = signs(60, seed=52)
-    job_id, accepted = running.api.create_job("direct"), list[tuple[str, str]]()
-    for start in range(0, len(files), 20):
-        sent = files[start : start + 20]
-        kinds = {name: f"image/{name.rpartition('.')[2].replace('jpg', 'jpeg')}" for name, _ in sent}
-        files_by_name = {name: (content, kinds[name]) for name, content in sent}
-        accepted += upload_by_forms(running.api, job_id, files_by_name)
-    running.wait_for_results(job_id, 60)
-    assert running.right(job_id, UploadResult(accepted, []), truth) >= 59
-
-    # What says that it is an image and is none fails alone, with its reason.
-    job_id = running.api.create_job("text")
-    sent_text = upload_by_forms(running.api, job_id, {"a.jpg": (b"text", "image/jpeg")})
-    running.wait_for_results(job_id, len(sent_text))
-    [result] = running.api.results(job_id)
-    assert (result["status"], result["error"]["code"]) == ("failed", "not_an_image")
-
-
 def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running: RunningSystem) -> None:
     wait_for_empty_fleet(running)
     files, truth = signs(150, seed=31)
@@ -100,32 +58,6 @@ def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running:
         assert running.right(job_id, outcome, truth) >= 148
     wait_until(lambda: not running.workers(), "the fleet has ended itself")
     assert 1 <= running.max_seen <= running.system.config.fleet.max_workers
-
-
-def test_each_bad_file_is_answered_with_a_reason_and_the_good_ones_are_right(running: RunningSystem) -> None:
-    files, truth = signs(20, seed=41)
-    whole = next(content for name, content in files if name.endswith(".jpg"))
-    bomb = BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
-    bad = {
-        "truncated.jpg": whole[: len(whole) // 2],
-        "text.jpg": b"this is no image, despite its name",
-        "empty.png": b"",
-        "bomb.png": bomb.getvalue(),
-    }
-    job_id = running.api.create_job("good and bad")
-    outcome = running.api.add_images(job_id, [*files[:10], *bad.items(), *files[10:]])
-    running.wait_for_results(job_id, len(outcome.accepted))
-    failed = {
-        result["filename"]: result["error"]["message"]
-        for result in running.api.results(job_id)
-        if result["status"] == "failed"
-    }
-    reasons = failed | dict(outcome.rejected)
-    assert reasons.keys() == bad.keys()
-    assert all(reasons.values())
-    good = [(image_id, name) for image_id, name in outcome.accepted if name in truth]
-    assert running.right(job_id, UploadResult(good, []), truth) >= 19
 
 
 def test_a_repeated_batch_is_answered_at_once_without_a_worker_or_a_second_copy(running: RunningSystem) -> None:
@@ -209,26 +141,6 @@ def classic(running: RunningSystem) -> LoadTest:
     return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, 110)
 
 
-def test_an_open_loop_keeps_its_schedule_and_samples_the_fleet(running: RunningSystem, tmp_path: Path) -> None:
-    signs = drawn_signs(tmp_path / "signs", 60, 57, 96, lambda number: None)
-    # The first sixty are new, and with bytes of their own the next sixty are, too.
-    pictures = replace(signs, count=120, unique=True)
-    wait_for_empty_fleet(running)
-    before = images_of_workers(running)
-    load = replace(classic(running), arrivals=steady(30, 120))
-    summary = load.run(pictures, threading.Event(), lambda images: None)
-    assert (summary.failed, summary.lost) == (0, 0), summary
-    assert summary.right >= 118
-    assert sum(step.requests for step in summary.timeline) == 120
-    assert max(sample.running for sample in summary.fleet) > 0
-    wait_until(lambda: images_of_workers(running) - before == 120, "workers have classified each image")
-
-
-def images_of_workers(running: RunningSystem) -> int:
-    fleet = running.api.fleet()
-    return 0 if fleet is None else int(fleet["images"])
-
-
 def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
     pictures = hundred_signs(tmp_path, seed=51)
     wait_for_empty_fleet(running)
@@ -253,48 +165,3 @@ def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: Runnin
     assert (summary.failed, summary.lost) == (0, 0), summary
     assert summary.right >= CLIENTS - 1
     wait_until(lambda: not running.workers(), "the fleet has ended itself")
-
-
-EXAMPLES = ROOT / "examples"
-
-
-def run_example(*command: object) -> list[str]:
-    """Run an example; return the lines that it prints."""
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_upload_prints_the_label_of_each_file_and_the_reason_of_a_rejected_one(
-    running: RunningSystem, tmp_path: Path
-) -> None:
-    files, truth = signs(25, seed=81)
-    for name, content in files:
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "text.jpg").write_text("this is no image")
-    printed = dict(
-        line.split(": ", 1)
-        for line in run_example(sys.executable, EXAMPLES / "upload.py", running.system.url, *tmp_path.iterdir())
-    )
-    right = sum(printed[name].startswith(label) for name, label in truth.items())
-    assert (len(printed), right >= 24) == (25, True)
-
-
-def test_watch_prints_the_events_of_a_job_until_its_end(running: RunningSystem) -> None:
-    files, _ = signs(5, seed=82)
-    job_id = running.api.create_job("watched")
-    outcome = running.api.add_images(job_id, files)
-    lines = run_example(sys.executable, EXAMPLES / "watch.py", running.system.url, job_id)
-    assert lines[-1].startswith("end ")
-    assert len(outcome.accepted) == 5
-
-
-def test_presigned_uploads_an_image_without_the_web_tier(running: RunningSystem, tmp_path: Path) -> None:
-    files, truth = signs(20, seed=83)
-    name, content = next((name, content) for name, content in files if name.endswith(".jpg"))
-    (tmp_path / name).write_bytes(content)
-    header, row = run_example(EXAMPLES / "presigned.sh", running.system.url, tmp_path / name)
-    assert "label" in header
-    assert truth[name] in row

@@ -79,24 +79,6 @@ def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene:
     assert JobFigures(scene.wiring.store.table).counts(refs[0].job_id).done == 65
 
 
-def test_a_launch_whose_reply_is_lost_gives_exactly_as_many_as_were_wanted(
-    make_scene: SceneMaker, switched: LocalCloud
-) -> None:
-    scene = make_scene()
-    scene.start_controller()
-    wait_until(lambda: scene.acts(0), "the controller acts")
-    switched.set_switches(lost_launch_replies=2)
-    scene.add_job(100)
-    wait_until(lambda: scene.workers() >= 5, "five workers run")
-    wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows five")
-    refs = scene.add_job(120)
-    wait_until(lambda: scene.workers() >= 11, "eleven workers run")
-    scene.respond([done(ref) for ref in refs])
-    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    assert scene.workers() == 11
-    assert "workers could not be started" in scene.log()
-
-
 def test_a_controller_killed_before_a_launch_replied_has_a_successor_that_repeats_it(
     make_scene: SceneMaker, switched: LocalCloud
 ) -> None:

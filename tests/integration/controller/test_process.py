@@ -33,39 +33,6 @@ from web_tier.controller.results_file import QUIET_SECONDS
 pytestmark = pytest.mark.processes
 
 
-def test_of_two_controllers_one_acts_and_the_other_takes_over_when_it_is_killed(make_scene: SceneMaker) -> None:
-    scene = make_scene(fleet={"max_workers": 4, "images_per_worker": 1}, controller={"lease_seconds": 4})
-    scene.start_controller()
-    wait_until(lambda: scene.acts(0), "the first controller acts")
-    scene.start_controller()
-    first = scene.add_job(3)
-    wait_until(lambda: scene.workers() == 3, "three workers run")
-    wait_until(lambda: "contending" in scene.log(1), "the second controller stands by")
-
-    killed_at = datetime.now(UTC)
-    scene.controllers[0].kill()
-    second = scene.add_job(3)
-    wait_until(lambda: scene.workers() == 4, "the standby launches up to the maximum")
-    wait_until(lambda: scene.acts(1), "the standby logs that it acts")
-    [acted] = [line for line in map(json.loads, scene.log(1).splitlines()) if "holds the lease" in line["message"]]
-    assert datetime.fromisoformat(acted["at"]) > killed_at
-    scene.respond([done(ref) for ref in first + second])
-    wait_until(lambda: scene.finished(first[0].job_id) and scene.finished(second[0].job_id), "both jobs are finished")
-    assert scene.workers() == 4
-
-    held = scene.wiring.store.table.get("LEASE", "controller")
-    assert held is not None
-    scene.start_controller()
-    wait_until(lambda: "contending" in scene.log(2), "the third controller stands by")
-    scene.controllers[1].terminate()
-    assert scene.controllers[1].wait(DEADLINE_SECONDS) == 0
-    left = scene.wiring.store.table.get("LEASE", "controller")
-    assert left is None or left["holder"] != held["holder"], "it has released the lease"
-    wait_until(lambda: scene.acts(2), "the third controller acts")
-    scene.controllers[2].send_signal(signal.SIGINT)
-    assert scene.controllers[2].wait(DEADLINE_SECONDS) == 0
-
-
 def test_a_controller_that_is_killed_repeatedly_is_replaced_before_its_lease_ends(
     make_scene: SceneMaker,
 ) -> None:
