@@ -140,24 +140,9 @@ def drain(client: FleetClient, *, instance: str, as_json: bool) -> None:
 @click.argument("instance")
 @operator_command
 def console(client: FleetClient, *, instance: str, as_json: bool) -> None:
-    """Show the newest lines of the console of INSTANCE, which runs or has ended in the last hour.
-
-    The last 64 KB, newest last. Of an instance type without the Nitro System, EC2 has only the lines from shortly
-    after its last change of state.
-    """
-    from scripts.fleet_status import console_text
-
+    """Show the last 100 lines of the console of INSTANCE, which runs or has ended in the last hour."""
     answer = client.console(instance)
-    if as_json:
-        print_json(answer)
-        return
-    for line in answer["lines"]:
-        print(console_text(line))
-    if not answer["is_latest"]:
-        print(
-            "fleetsight: EC2 has no newer lines of this instance type; see `aws logs tail /PREFIX/worker`",
-            file=sys.stderr,
-        )
+    print_result(answer, "\n".join(answer["lines"]), as_json=as_json)
 
 
 @fleet.command()

@@ -22,7 +22,6 @@ from core.format import (
     spending_words,
 )
 from fleetsight_client.console import Console
-from fleetsight_client.terminal import printable
 from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
 
 MAX_ENDED = 5
@@ -104,17 +103,3 @@ def show_event(event: Mapping[str, Any], console: Console) -> None:
     line = Table.grid(padding=(0, 2))
     line.add_row(Text(f"{decision.at.astimezone(UTC):%d %b %H:%M:%S}", style="dim"), decision.words)
     console.print(line)
-
-
-def console_text(line: Mapping[str, Any]) -> str:
-    """Return a line of a console, given as the API's answer."""
-    # Imported here: it loads the web tier, which the other commands do not need.
-    from web_tier.features.consoles.console import ConsoleLine
-
-    found = ConsoleLine.model_validate(line)
-    if found.message is None:
-        return printable(found.text)
-    at = f"{found.at.astimezone(UTC):%d %b %H:%M:%S}" if found.at else ""
-    fields = (f"{name}={value}" for name, value in found.fields.items())
-    exception = (f"\n    {each}" for each in found.exception.splitlines())
-    return printable("  ".join([f"{at} {found.level:<8} {found.message}", *fields]) + "".join(exception))

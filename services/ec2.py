@@ -232,37 +232,19 @@ class Fleet:
         return console_of(self.client, instance_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ConsoleOutput:
-    """What an instance has written to its console.
-
-    Attributes:
-        text: its end, up to 64 KB; empty if there is none yet.
-        is_latest: False if it is of the time shortly after the instance has last changed its state.
-    """
-
-    text: str
-    is_latest: bool = True
-
-
-def read_console(client: "EC2Client", instance_id: str) -> ConsoleOutput:
-    """Return the latest console output of an instance, or what EC2 has of it.
+def console_of(client: "EC2Client", instance_id: str) -> str:
+    """Return the latest console output of an instance, or what EC2 has of it: up to 64 KB, or empty.
 
     Without `Latest`, EC2 returns the output shortly after the last change of state. Only Nitro instances support
     `Latest`.
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-console.html
     """
     try:
-        return ConsoleOutput(client.get_console_output(InstanceId=instance_id, Latest=True).get("Output", ""))
+        return client.get_console_output(InstanceId=instance_id, Latest=True).get("Output", "")
     except ClientError as error:
         if error.response["Error"]["Code"] != "UnsupportedOperation":
             raise
-    return ConsoleOutput(client.get_console_output(InstanceId=instance_id).get("Output", ""), is_latest=False)
-
-
-def console_of(client: "EC2Client", instance_id: str) -> str:
-    """Return the text of `read_console`."""
-    return read_console(client, instance_id).text
+    return client.get_console_output(InstanceId=instance_id).get("Output", "")
 
 
 def _refusal(error: ClientError) -> LaunchError:

@@ -21,8 +21,6 @@ from web_tier.auth.context import AuthContext, AuthServices, create_auth, instal
 from web_tier.auth.guard import install_guard, install_identification
 from web_tier.features.audit_trail.api import audit_api
 from web_tier.features.audit_trail.pages import audit_pages
-from web_tier.features.consoles.api import consoles_api
-from web_tier.features.consoles.pages import console_pages
 from web_tier.features.dead_letters.api import dead_letters_api
 from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
@@ -62,7 +60,6 @@ PAGES = (
     account_pages,
     review_pages,
     fleet_pages,
-    console_pages,
     audit_pages,
     dead_letter_pages,
     api_docs,
@@ -79,7 +76,6 @@ API = (
     review_api,
     sharing_api,
     fleet_api,
-    consoles_api,
     audit_api,
     dead_letters_api,
     classify,

@@ -58,9 +58,6 @@ MAX_CONSOLE_SECONDS = 5.0
 MAX_CONSOLE_CHARACTERS = 4_096
 """Characters of a console that are logged: its end, where a boot reports why it failed."""
 
-MAX_REPORTED_CHARACTERS = 200
-"""Characters of a console that are shown to operators."""
-
 MAX_BACKOFF_SECONDS = 30.0
 
 
@@ -259,15 +256,11 @@ class UnhealthyTerminator:
 
 
 def _termination_events(terminated: Mapping[str, PendingTermination]) -> list[FleetEvent]:
-    """Return one event for each reason, with the end of one of the consoles: printable characters in one line."""
+    """Return one event for each reason."""
     events = []
     for reason in dict.fromkeys(each.reason for each in terminated.values()):
-        alike = {instance_id: each for instance_id, each in terminated.items() if each.reason == reason}
-        sentence = f"terminated {_named(list(alike))}: {reason}, confirmed by a second check"
-        consoles = ["".join(c if c.isprintable() else " " for c in each.console or "") for each in alike.values()]
-        lines = [" ".join(console.split())[-MAX_REPORTED_CHARACTERS:] for console in consoles]
-        last = next((line for line in lines if line), "")
-        events.append(FleetEvent(f"{sentence}; its console ends: {last}" if last else sentence))
+        alike = [instance_id for instance_id, each in terminated.items() if each.reason == reason]
+        events.append(FleetEvent(f"terminated {_named(alike)}: {reason}, confirmed by a second check"))
     return events
 
 

@@ -17,7 +17,6 @@ USER_SHARE: Final = 4
 MAX_STREAMS: Final = 256
 MAX_PICTURES: Final = 32
 MAX_ARCHIVES: Final = 8
-MAX_CONSOLES: Final = 8
 
 
 class Bulkhead:
@@ -66,19 +65,17 @@ class Bulkheads:
     """Those of one process.
 
     Attributes:
-        waiting: requests that wait for the result of their image.
+        waiting: requests that wait for the result of their image, or for the console of an instance.
         streams: pages that follow their jobs.
         pictures: pictures that are drawn, or wait for it.
         archives: downloads of images as a zip, which last as long as streams, and are among them. Each has an image
             of up to `web.max_image_bytes` in memory.
-        consoles: requests that call EC2 for the console of an instance, or wait for the calls of others.
     """
 
     waiting: Bulkhead
     streams: Bulkhead
     pictures: Bulkhead
     archives: Bulkhead
-    consoles: Bulkhead
 
     @classmethod
     def for_threads(cls, threads: int) -> Self:
@@ -87,11 +84,9 @@ class Bulkheads:
         Most are for requests that wait, since classic load generators send a thousand of these at once.
         """
         streams = Bulkhead(min(MAX_STREAMS, max(1, threads // 8)))
-        consoles = Bulkhead(min(MAX_CONSOLES, max(1, threads // 16)))
         return cls(
-            waiting=Bulkhead(max(1, threads * 5 // 8 - consoles.size)),
+            waiting=Bulkhead(max(1, threads * 5 // 8)),
             streams=streams,
             pictures=Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
             archives=Bulkhead(min(MAX_ARCHIVES, max(1, threads // 16)), within=streams),
-            consoles=consoles,
         )

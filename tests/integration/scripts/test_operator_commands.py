@@ -44,11 +44,9 @@ from tests.support.api import DeadLetterDesk
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import MemoryEC2
 from tests.support.servers import served
 from web_tier.app import create_app
-from web_tier.features.consoles.console import EXTENSION, InstanceConsoles
-from web_tier.http.bulkheads import Bulkhead
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INSTANCE = "i-0123456789abcdef0"
@@ -281,31 +279,17 @@ def test_events_are_shown_oldest_first_without_control_characters(url: str, flee
     assert [each["words"] for each in reported["decisions"]][1] == "starting 5"
 
 
-class OneConsole:
-    """EC2 with one console, of which it has no latest output."""
-
-    def get_console_output(self, InstanceId: str, Latest: bool = False) -> dict[str, str]:  # noqa: N803 (EC2's names)
-        if Latest:
-            raise refusal("UnsupportedOperation", "GetConsoleOutput")
-        line = {"at": "2026-03-01T12:00:00+00:00", "level": "info", "message": "started", "model": "[red]\x1b[2Jdemo"}
-        return {"Output": f"boot of {InstanceId}\x1b[2J\n{json.dumps(line)}\n"}
-
-
-def test_a_console_is_printed_readably_or_as_json(config: Config, provisioned: Clients, fleet: FleetStore) -> None:
-    app = create_app(config)
-    app.extensions[EXTENSION] = InstanceConsoles(lambda: cast(Any, OneConsole()), Bulkhead(1))
+def test_a_console_is_printed_as_its_lines_or_as_json(
+    url: str, fleet: FleetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clients, "ec2", MemoryEC2(consoles={INSTANCE: "boot\n[red]started\n"}))
     fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
-    with served(app) as address:
-        shown = run_fleet("console", INSTANCE, "--url", address)
-        assert shown.stdout.splitlines() == [
-            f"boot of {INSTANCE}",
-            "01 Mar 12:00:00 info     started  model=[red]demo",
-        ]
-        assert "EC2 has no newer lines" in shown.stderr
-        reported = json.loads(run_fleet("console", INSTANCE, "--json", "--url", address).stdout)
-        assert [each["message"] for each in reported["lines"]] == [None, "started"]
-        assert json.loads(reported["lines"][1]["text"])["message"] == "started"
-        other = run_fleet("console", "i-0aaaaaaaaaaaaaaaa", "--url", address)
+    assert run_fleet("console", INSTANCE, "--url", url).stdout.splitlines() == ["boot", "[red]started"]
+    assert json.loads(run_fleet("console", INSTANCE, "--json", "--url", url).stdout)["lines"] == [
+        "boot",
+        "[red]started",
+    ]
+    other = run_fleet("console", "i-0aaaaaaaaaaaaaaaa", "--url", url)
     assert (other.exit_code, "the fleet has no instance 'i-0aaaaaaaaaaaaaaaa'" in other.output) == (1, True)
 
 

@@ -16,15 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.fleet.models import FleetInstance, FleetInstances
-from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
-from tests.support.jobs import NOW, done, failed, picture
+from tests.support.jobs import done, failed, picture
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -74,7 +72,7 @@ def test_a_place_is_given_back_however_its_block_ends() -> None:
 @given(st.integers(8, 4_096))
 def test_s3_one_thread_in_eight_at_least_is_left_for_everything_else(threads: int) -> None:
     all_of_them = Bulkheads.for_threads(threads)
-    outermost = (all_of_them.waiting, all_of_them.streams, all_of_them.pictures, all_of_them.consoles)
+    outermost = (all_of_them.waiting, all_of_them.streams, all_of_them.pictures)
     assert sum(each.size for each in outermost) <= threads * 7 / 8
 
 
@@ -209,26 +207,6 @@ def test_s12_an_image_without_a_picture_is_not_drawn_again(
         assert answer.status_code == 302
         assert answer.headers["Location"].endswith("/no-picture.svg")
     assert drawn == [first.split("/")[-2].encode()]
-
-
-def test_an_operator_who_waits_for_consoles_leaves_places_for_other_operators(
-    site: SignInSite, store: JobStore
-) -> None:
-    instance_id, operator = "i-0123456789abcdef0", site.operator()
-    instance = FleetInstance(
-        instance_id=instance_id, state="running", instance_type="c7a.large", zone="us-east-1a", launched_at=NOW
-    )
-    FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(instance,)))
-    addresses = [f"{prefix}/fleet/instances/{instance_id}/console" for prefix in ("/api/v1", "")]
-    consoles = site.app.extensions["fleetsight"].bulkheads.consoles
-    assert entered(consoles, *["ops"] * consoles.user_size) == [True] * consoles.user_size
-    for address in addresses:
-        answer = operator.get(address)
-        assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
-    for _ in range(consoles.user_size):
-        consoles.leave("ops")
-    assert entered(consoles, *["ann"] * consoles.user_size) == [True] * consoles.user_size
-    assert [operator.get(address).status_code for address in addresses] == [404, 404], "EC2 has no such instance"
 
 
 ARCHIVES = Bulkheads.for_threads(MORE_THREADS).archives

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from html import escape, unescape
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from core.config import load_config
 from core.cost import WHOLE_IMAGE
 from core.fleet.models import (
+    ENDED_LISTED,
     CircuitState,
     Decision,
     Decisions,
@@ -33,11 +35,14 @@ from core.format import BOOT_SECONDS, SILENT_SECONDS, InstanceRow, dollars, flee
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from services.clients import Clients
 from services.table import Table
 from tests.support.api import fleet_shown
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images
+from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.controller.previous_end import record_previous_end
 from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart
 from web_tier.features.fleet_control.pages import month_dollars
@@ -337,6 +342,68 @@ def test_the_alarm_of_workers_that_end_links_the_console_of_the_last_one(
     assert re.search(link, client.get("/fleet").text)
     fleet.put_ended(EndedInstances())
     assert "/console" not in client.get("/fleet").text
+
+
+RUNNING, ENDED = "i-0123456789abcdef0", "i-0fedcba9876543210"
+
+
+@pytest.fixture
+def ec2(fleet: FleetStore, monkeypatch: pytest.MonkeyPatch) -> MemoryEC2:
+    """EC2 as the web tier calls it; the fleet has an instance that runs and one that has ended."""
+    fleet.put_instances(FleetInstances(total=150, instances=(instance(RUNNING),)))  # of which some are not listed
+    now = datetime.now(UTC)
+    ended = EndedInstance(instance_id=ENDED, instance_type="c7a.large", zone="a", launched_at=now, ended_at=now)
+    fleet.put_ended(EndedInstances(instances=(ended,)))
+    ec2 = MemoryEC2()
+    monkeypatch.setattr(Clients, "ec2", ec2)
+    return ec2
+
+
+def test_the_console_is_the_last_100_lines_as_printable_escaped_text(client: FlaskClient, ec2: MemoryEC2) -> None:
+    ec2.consoles[RUNNING] = "first\r\n" + "".join(f"\x1b[1;31m{n}\x1b[0m\t\u202e<b>\x07\r\n" for n in range(100))
+    lines = client.get(f"/api/v1/fleet/instances/{RUNNING}/console").get_json()["lines"]
+    assert lines == [f"{n}".ljust(8) + "<b>" for n in range(100)]
+    page = client.get(f"/fleet/instances/{RUNNING}/console").text
+    assert escape("\n".join(lines)) in page
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize(
+    "instance_id", ["i-0aaaaaaaaaaaaaaaa", "i-none", "%3Cb%3E", RUNNING.upper(), f"{RUNNING}%0a"]
+)
+def test_the_console_of_an_instance_of_another_fleet_is_never_read(
+    client: FlaskClient, ec2: MemoryEC2, instance_id: str
+) -> None:
+    ec2.consoles[unquote(instance_id)] = "secret"
+    for prefix in ("", "/api/v1"):
+        answer = client.get(f"{prefix}/fleet/instances/{instance_id}/console")
+        assert (answer.status_code, "secret" in answer.text) == (404, False)
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "code", "status"),
+    [
+        (RUNNING, "InvalidInstanceID.NotFound", 404),
+        (ENDED, "UnauthorizedOperation", 404),  # it has lost the tag by which the role may read it
+        (RUNNING, "UnauthorizedOperation", 503),
+        (RUNNING, "RequestLimitExceeded", 503),
+    ],
+)
+def test_a_console_that_ec2_does_not_return_is_a_problem(
+    client: FlaskClient, ec2: MemoryEC2, instance_id: str, code: str, status: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise refusal(code, "GetConsoleOutput")
+
+    ec2.get_console_output = refuse  # type: ignore[method-assign,assignment]
+    assert client.get(f"/api/v1/fleet/instances/{instance_id}/console").status_code == status
+
+
+def test_an_instance_that_ended_an_hour_ago_is_not_shown(client: FlaskClient, fleet: FleetStore) -> None:
+    at = datetime.now(UTC) - ENDED_LISTED - timedelta(seconds=1)
+    old = EndedInstance(instance_id=ENDED, instance_type="c7a.large", zone="a", launched_at=at, ended_at=at)
+    fleet.put_ended(EndedInstances(instances=(old,)))
+    assert ENDED not in client.get("/fleet").text
 
 
 def test_a_controller_that_ends_again_and_again_is_shown_with_its_last_words(

@@ -28,6 +28,7 @@ from web_tier.features.fleet_control.actions import (
     set_fleet_limits,
 )
 from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
+from web_tier.features.fleet_control.console import console_lines
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -148,6 +149,13 @@ class FleetDrainBody(ApiBody):
 
     instance_id: str
     asked_at: datetime
+
+
+class ConsoleBody(ApiBody):
+    """The last lines of the console of an instance, in the order in which they were written."""
+
+    instance_id: str
+    lines: list[str]
 
 
 @fleet_api.get("/fleet")
@@ -288,6 +296,18 @@ def reset_allowance() -> Response:
     """Withdraw the allowance of today."""
     current_backend().fleet.reset_allowance()
     return Response(status=204)
+
+
+@fleet_api.get("/fleet/instances/<instance_id>/console")
+@operation(ApiResponse(200, "Up to 100 lines.", ConsoleBody), name="instance_console", tag="System")
+def console(instance_id: str) -> Response:
+    """Get the last lines of an instance's console.
+
+    For instances that are listed, and for those that have ended in the last hour. The instance has written the lines:
+    characters that control a terminal are removed. Of a type without the Nitro System, EC2 has only the lines from
+    shortly after its last change of state.
+    """
+    return json_response(ConsoleBody(instance_id=instance_id, lines=console_lines(instance_id)))
 
 
 @fleet_api.post(

@@ -38,6 +38,7 @@ from services.ec2 import ALIVE
 from web_tier.auth.permissions import Right
 from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
 from web_tier.features.fleet_control.chart import CHIPS, FIRST_WINDOW, WINDOWS, fleet_chart
+from web_tier.features.fleet_control.console import console_lines
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.bodies import ApiBody
 from web_tier.http.parameters import clean_reason
@@ -398,6 +399,12 @@ def _allowance_page(state: FleetState, form: AllowanceForm) -> str:
         is_set=spending is not None and bool(allowance_words(spending)),
         fleet=state.snapshot,
     )
+
+
+@fleet_pages.get("/fleet/instances/<instance_id>/console")
+def console_page(instance_id: str) -> str:
+    """Show the last lines of an instance's console."""
+    return render_with_fleet("console.html", instance_id=instance_id, lines=console_lines(instance_id))
 
 
 @fleet_pages.get("/fleet/instances/<instance_id>/drain")
