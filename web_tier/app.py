@@ -16,11 +16,9 @@ from web_tier.api.presigned import direct
 from web_tier.api.probes import admission, health, metrics
 from web_tier.api.schemas import ROOT
 from web_tier.api.v1 import api, limits_api, tokens_api
-from web_tier.auth.audit import record_audit_events
+from web_tier.auth.audit import log_audit_events
 from web_tier.auth.context import AuthContext, AuthServices, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
-from web_tier.features.audit_trail.api import audit_api
-from web_tier.features.audit_trail.pages import audit_pages
 from web_tier.features.dead_letters.api import dead_letters_api
 from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
@@ -60,7 +58,6 @@ PAGES = (
     account_pages,
     review_pages,
     fleet_pages,
-    audit_pages,
     dead_letter_pages,
     api_docs,
     classic,
@@ -76,7 +73,6 @@ API = (
     review_api,
     sharing_api,
     fleet_api,
-    audit_api,
     dead_letters_api,
     classify,
     direct,
@@ -125,7 +121,7 @@ def create_app(
     install_rate_limiter(app, backend)
     install_guard(app)
     if sign_in.signs_in:
-        record_audit_events(app)
+        log_audit_events(app)
     install_compression(app)
     answer_problems(app)
     app.jinja_env.filters.update(

@@ -197,21 +197,6 @@ def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System
     assert faults_of(page) == []
 
 
-def test_an_operator_searches_the_audit_trail(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
-    assert sign_in_system.sign_in is not None
-    signed_in(page, OPERATOR, sign_in_system.sign_in.password)
-    page.goto("/fleet")
-    page.get_by_role("link", name="Audit trail").click()
-    expect(page.get_by_role("cell", name="sign-in", exact=True).first).to_be_visible()
-    assert faults_of(page) == []
-    page.get_by_label("User").fill("nobody@example.org")
-    page.get_by_role("button", name="Search").click()
-    expect(page.locator("main")).to_contain_text("No events found")
-    page.get_by_label("User").fill(OPERATOR)
-    page.get_by_role("button", name="Search").click()
-    expect(page.get_by_role("cell", name=OPERATOR).first).to_be_visible()
-
-
 def test_a_password_can_be_shown_and_is_hidden_again_when_it_is_sent(page: Page) -> None:
     page.goto("/reset")
     field = page.get_by_label("New password", exact=True)

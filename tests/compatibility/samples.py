@@ -96,7 +96,6 @@ from services.ec2 import LaunchSpec
 from services.lease import Lease
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.auth.audit import AuditEvent, AuditTrail
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.http.quotas import Amount, Quotas
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
@@ -344,9 +343,6 @@ def _fill_users(table: MemoryTable) -> None:
     )
     UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
     UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id})
-    AuditTrail(table).record(
-        AuditEvent(DONE.image_id, NOW, "job deleted", EMAIL, "192.0.2.1", "request", {"job": JOB})
-    )
     Quotas(table, LIMITS, ManualClock(0.0, NOW)).charge(OWNER, Amount(3, 300, 1))
     Lease(table, "controller", 5.0, "holder", clock=ManualClock(0.0, NOW)).take_or_renew()
 
@@ -435,7 +431,6 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
         "claim": Claims(table, OWNER).find(KEY, NOW),
         "manifest of an upload": UploadManifests(table).find(JOB, KEY),
         "images that are not counted": UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id}),
-        "audit": AuditTrail(table).find(limit=10),
         "quota": Quotas(table, LIMITS, ManualClock(0.0, NOW)).remaining(OWNER),
         "lease is free": second_contender.take_or_renew(),
     }

@@ -52,9 +52,10 @@ def disagreements(old: Any, new: Any, where: str = "") -> Iterator[str]:
 
 
 def seen_by_previous(written: Written) -> dict[str, Any]:
-    """Return what the previous release sees, without a job's e-mail and webhook, which this release drops."""
+    """Return what the previous release sees, without what this release drops."""
     seen = previous.seen_by_previous(written)
-    del seen["notification"]
+    for dropped in ("notification", "audit"):
+        del seen[dropped]
     return seen
 
 

@@ -3,14 +3,18 @@
 `table = memory_table` gives the tests of a module a job table in memory.
 """
 
+import json
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 from flask import Flask
 
 from core.config import Config
 from core.jobs.store import JobStore
+from core.logs import AUDIT_LOGGER
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.api import compiled_once
@@ -36,6 +40,33 @@ def bucket() -> MemoryBucket:
 @pytest.fixture
 def queue() -> MemoryQueue:
     return MemoryQueue()
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An event of the audit trail, as the log has it."""
+
+    action: str
+    user: str
+    address: str
+    details: dict[str, str]
+    request_id: str
+
+
+AuditLog = Callable[[], list[LoggedEvent]]
+
+
+@pytest.fixture
+def audit_log(caplog: pytest.LogCaptureFixture) -> AuditLog:
+    """Return a function that returns the events of the audit trail, in their order."""
+    caplog.set_level(logging.INFO, AUDIT_LOGGER)
+
+    def events() -> list[LoggedEvent]:
+        lines = [vars(record) for record in caplog.records if record.name == AUDIT_LOGGER]
+        names = ("action", "user", "address", "request_id")
+        return [LoggedEvent(**{n: line[n] for n in names}, details=json.loads(line["details"])) for line in lines]
+
+    return events
 
 
 @pytest.fixture

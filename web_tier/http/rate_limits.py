@@ -42,9 +42,8 @@ from web_tier.http.backend import Backend
 from web_tier.http.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
 from web_tier.http.routes import Attempt, Route, current_route
 
-Kind = Literal["request", "attempt", "code", "refusal"]
-"""What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors, and
-rejected tokens.
+Kind = Literal["request", "attempt", "code"]
+"""What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors.
 
 A code has six digits, and three codes are valid at a time. At ten tries an hour, one is guessed in 0.07% of days.
 """
@@ -263,11 +262,6 @@ def count_code(email: str) -> None:
         _count("code", account, limiter.attempts_per_account)
 
 
-def is_first_refusal() -> bool:
-    """Return True for the first token in an hour that is refused to the address of the current request."""
-    return not current_limiter().counter.hit("refusal", _address(), 1)
-
-
 def _count_request() -> None:
     route = current_route()
     if not route.is_counted:
@@ -328,7 +322,7 @@ def _window(kind: Kind, caller: str, limit: int) -> tuple[str, int]:
 
     The form of the key is that of the release before: during an update, processes of both releases count together.
     """
-    unit = "hour" if kind in {"code", "refusal"} else "minute"
+    unit = "hour" if kind == "code" else "minute"
     return f"LIMITER/{kind}/{caller}/{limit}/1/{unit}", WINDOW_SECONDS[unit]
 
 

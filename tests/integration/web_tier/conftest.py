@@ -27,7 +27,7 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker, config_of, write_config
 from tests.support.clocks import ManualClock
-from tests.support.fixtures import bucket, compiled, queue  # noqa: F401 - for all modules
+from tests.support.fixtures import audit_log, bucket, compiled, queue  # noqa: F401 - for all modules
 from tests.support.forked import ForkedPython
 from tests.support.people import SMALL_LIMITS, PlayedPool, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of

@@ -1,7 +1,6 @@
 """Account pages: sign-in, sign-up, passwords, sign-out, forms of a session; personal tokens, also by the API."""
 
 import io
-import logging
 import re
 import time
 from dataclasses import replace
@@ -24,7 +23,7 @@ from services.accounts import OPERATORS
 from services.clients import Clients
 from services.table import LAST, Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.fixtures import memory_table, sign_in_access, sign_in_app, sign_in_config
+from tests.support.fixtures import AuditLog, memory_table, sign_in_access, sign_in_app, sign_in_config
 from tests.support.jobs import UNKNOWN_ID, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import (
@@ -43,7 +42,6 @@ from tests.support.people import (
     signed_in,
 )
 from web_tier.app import create_app
-from web_tier.auth.audit import AuditTrail
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS
 from web_tier.auth.identity import FRESH_SECONDS
 
@@ -158,7 +156,7 @@ def sign_up(client: FlaskClient, email: str, **fields: str) -> str:
 
 
 def test_s4_the_password_of_a_new_account_counts_from_its_mailed_code_on(
-    client: FlaskClient, pool: MemoryPool, table: Table
+    client: FlaskClient, pool: MemoryPool, audit_log: AuditLog
 ) -> None:
     challenge = sign_up(client, UNKNOWN_EMAIL, next="/jobs")
     assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, "nothing typed counts yet"
@@ -171,10 +169,8 @@ def test_s4_the_password_of_a_new_account_counts_from_its_mailed_code_on(
     assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
     assert client.get("/jobs").status_code == 200, "the code has signed in"
     assert pool.mailed == [UNKNOWN_EMAIL] * 2
-    found = [
-        (event.action, event.user or event.details["account"]) for event in AuditTrail(table).find(limit=9).events
-    ]
-    assert found == [("sign-in", UNKNOWN_EMAIL), *[("failed sign-in", UNKNOWN_EMAIL)] * 2]
+    found = [(event.action, event.user or event.details["account"]) for event in audit_log()]
+    assert found == [*[("failed sign-in", UNKNOWN_EMAIL)] * 2, ("sign-in", UNKNOWN_EMAIL)]
 
 
 @pytest.mark.parametrize(
@@ -221,14 +217,8 @@ def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> 
     assert asked == [401, 200]
 
 
-def last_audited(caplog: pytest.LogCaptureFixture) -> str:
-    """Return the last action of the trail in the log, since a table that is busy has none."""
-    actions: list[str] = [record.__dict__["action"] for record in caplog.records if record.message == "audit"]
-    return actions[-1]
-
-
 def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
-    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch, audit_log: AuditLog
 ) -> None:
     client = signed_in(app, ADA)
 
@@ -236,11 +226,10 @@ def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
         raise TableBusyError("the table is busy")
 
     anonymous = app.test_client()
-    caplog.set_level(logging.INFO)
     with monkeypatch.context() as patch:
         patch.setattr(MemoryTable, "put_all", away)
         status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
-    assert last_audited(caplog) == "password reset"
+    assert audit_log()[-1].action == "password reset"
     assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
     assert client.get("/jobs").status_code == 200
     assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
@@ -269,11 +258,10 @@ def test_e7_a_changed_password_ends_all_sessions_and_tokens_and_asks_for_the_old
 
 
 def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
-    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, audit_log: AuditLog
 ) -> None:
     client = signed_in(app, ADA)
     form = {"csrf_token": csrf_of(client.get("/account/password").text), "password": PASSWORD}
-    caplog.set_level(logging.INFO)
 
     def away(*_: object, **__: object) -> None:
         raise TableBusyError("the table is busy")
@@ -282,7 +270,7 @@ def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
     answer = client.post("/account/password", data={**form, "new_password": ANOTHER}, headers=BROWSER)
     assert (answer.status_code, pool.people[ADA].password) == (503, ANOTHER)
     assert "could not be ended" in answer.text
-    assert last_audited(caplog) == "password changed"
+    assert audit_log()[-1].action == "password changed"
 
 
 def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:
@@ -300,7 +288,7 @@ def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> No
 
 
 def test_a_user_downloads_the_data_and_deletes_the_account_with_all_jobs_and_credentials(
-    app: Flask, pool: MemoryPool, table: Table
+    app: Flask, pool: MemoryPool, table: Table, audit_log: AuditLog
 ) -> None:
     client, other, jobs = signed_in(app, ADA), signed_in(app, ADA), JobStore(table)
     token = {"Authorization": f"Bearer {made_token(send_token_form(client)[1])}"}
@@ -325,12 +313,12 @@ def test_a_user_downloads_the_data_and_deletes_the_account_with_all_jobs_and_cre
     left = {item["sk"] for item in table.query(user_partition(f"sub of {ADA}"), "0", LAST)}
     assert left == {"REVOKED"}
     assert not any(str(key).startswith("('TOKEN#") for key in cast(MemoryTable, table).items)
-    [event] = [each for each in AuditTrail(table).find(limit=99).events if each.action == "account deleted"]
+    [event] = [each for each in audit_log() if each.action == "account deleted"]
     assert event.user == ADA
 
 
 def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
-    anonymous: FlaskClient, table: Table
+    anonymous: FlaskClient, audit_log: AuditLog
 ) -> None:
     status, page = send(anonymous, "/sign-in", email=NEW, password=PASSWORD)
     challenge = re.search(r'name="challenge" value="([^"]+)"', page)
@@ -341,7 +329,7 @@ def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
     statuses = [send(anonymous, "/new-password", **form | {"email": email})[0] for email in (ADA, "", NEW)]
     assert statuses == [401, 401, 303]
     assert send(anonymous, "/new-password", **form, email=NEW)[0] == 401, "its temporary password has been used"
-    events = AuditTrail(table).find(limit=10).events
+    events = audit_log()
     assert [event.user for event in events if event.action == "sign-in"] == [NEW]
     assert not any(event.user for event in events if event.action != "sign-in")
 

@@ -16,12 +16,11 @@ from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.shares import MAX_DAYS, MAX_SHARES
 from core.jobs.store import JobStore
-from tests.support.fixtures import memory_table
+from tests.support.fixtures import AuditLog, memory_table
 from tests.support.jobs import NOW, UNKNOWN_ID, done
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, SignInSite
 from web_tier.app import create_app
-from web_tier.auth.audit import AuditTrail
 from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, LINK_COOKIE
 from web_tier.http.backend import current_backend
 
@@ -64,7 +63,12 @@ def opened(browser: FlaskClient, link: str) -> TestResponse:
 
 
 def test_a_link_opens_its_job_alone_and_its_token_is_stored_and_shown_nowhere(
-    site: SignInSite, job: Job, table: MemoryTable, config: Config, caplog: pytest.LogCaptureFixture
+    site: SignInSite,
+    job: Job,
+    table: MemoryTable,
+    config: Config,
+    caplog: pytest.LogCaptureFixture,
+    audit_log: AuditLog,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     other_web_tier = create_app(config, store=JobStore(table), auth=site.access)
@@ -83,7 +87,7 @@ def test_a_link_opens_its_job_alone_and_its_token_is_stored_and_shown_nowhere(
     assert viewer.get(f"/api/v1{page}/results").status_code == 200
     for elsewhere in ("/", "/jobs", f"{page}/delete", f"/jobs/{UNKNOWN_ID}"):
         assert viewer.get(elsewhere).headers["Location"].startswith("/sign-in"), elsewhere
-    assert token not in str(table.items) + caplog.text + str(AuditTrail(table).find(limit=9))
+    assert token not in str(table.items) + caplog.text + str(audit_log())
     assert asks(site, "anna", "GET", f"/api/v1{page}/shares").get_json()["shares"] == [
         {name: made[name] for name in ("share_id", "email", "expires_at")}
     ]
@@ -162,7 +166,9 @@ def test_a_share_ends_after_thirty_days_at_most_and_is_for_another(
     assert answer.status_code == status, answer.text
 
 
-def test_a_job_has_at_most_twenty_shares_and_no_personal_token_makes_one(site: SignInSite, job: Job) -> None:
+def test_a_job_has_at_most_twenty_shares_and_no_personal_token_makes_one(
+    site: SignInSite, job: Job, audit_log: AuditLog
+) -> None:
     path = f"/api/v1/jobs/{job.job_id}/shares"
     for _ in range(2):  # the second replaces the first
         share(site, job, email="bert@example.org")
@@ -173,7 +179,7 @@ def test_a_job_has_at_most_twenty_shares_and_no_personal_token_makes_one(site: S
     token = site.with_token("anna", "classify", "read")
     answers = [site.anonymous().open(path, method=method, headers=token) for method in ("GET", "POST")]
     assert [answer.status_code for answer in answers] == [403] * 2
-    actions = [event.action for event in AuditTrail(site.access.revocations.table).find(limit=99).events]
+    actions = [event.action for event in audit_log()]
     assert (actions.count("job shared"), actions.count("share ended")) == (MAX_SHARES + 1, 1)
 
 

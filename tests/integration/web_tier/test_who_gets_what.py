@@ -219,8 +219,6 @@ ROUTES = (
     Route("POST", "/api/v1/models/promote", program(403, 403, 422)),
     Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
     Route("POST", "/api/v1/models/move-jobs", program(403, 403, 422)),
-    Route("GET", "/audit", page(403, 403, 200)),
-    Route("GET", "/api/v1/audit", program(403, 403, 200)),
     # Dead letters; the image of the owner has a label, so it is none
     Route("GET", "/dead-letters", page(403, 403, 200)),
     Route("POST", "/dead-letters/redrive", program(403, 403, 303)),

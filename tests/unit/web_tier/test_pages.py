@@ -67,7 +67,6 @@ def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: 
         ("/jobs/{}/evaluation", "Jobs"),
         ("/fleet/pause", "Fleet"),
         ("/dead-letters", "Fleet"),
-        ("/audit", "Fleet"),
         ("/api", "API"),
         ("/model", None),
     ],

@@ -1,1 +1,0 @@
-"""The audit trail as operators read it."""
