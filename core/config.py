@@ -411,10 +411,9 @@ TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-
 
 
 class NotificationSettings(_Section):
-    """SNS topics that get messages: on finished jobs, and on spending caps, outages and roll-backs for operators."""
+    """The SNS topic that gets messages on finished jobs, spending caps and outages."""
 
     topic_arn: TopicArn | None
-    operator_topic_arn: TopicArn | None
 
 
 class MetricSettings(_Section):

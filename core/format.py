@@ -15,9 +15,6 @@ from core.fleet.models import (
     FleetSnapshot,
     FleetSpending,
     LimitsOverride,
-    OperatorMessage,
-    OutageMessage,
-    RollBackMessage,
     WorkerLimits,
 )
 from services.clock import utc_now
@@ -209,30 +206,11 @@ def blocked_words(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> s
 
 def cap_words(spending: FleetSpending) -> str:
     """Return a sentence on the spending cap that is reached, for operators; empty if none is."""
-    return "" if spending.reached is None else _reached_words(spending, spending.reached)
+    return "" if spending.reached is None else cap_reached_words(spending, spending.reached)
 
 
-def operator_words(message: OperatorMessage) -> str:
-    """Return the sentences of a message to operators."""
-    if isinstance(message, RollBackMessage):
-        return message.text
-    if isinstance(message, OutageMessage):
-        since = f"{message.since:%d %B, %H:%M UTC}".removeprefix("0")
-        if message.is_over:
-            return f"The fleet works again. It could not since {since}: {message.reason}."
-        return f"The fleet cannot work since {since}, and images wait: {message.reason}."
-    spending, period = message.spending, message.period
-    if message.level == "reached":
-        return _reached_words(spending, period)
-    used = f"instances cost {dollars(spending.used(period))} of {dollars(spending.cap(period) or 0)}"
-    when = "today" if period == "day" else "this month"
-    return (
-        f"The {period}'s spending cap is nearly reached: {used} {when}. At the cap no worker starts until "
-        f"{_end_words(spending, period)}."
-    )
-
-
-def _reached_words(spending: FleetSpending, period: CapPeriod) -> str:
+def cap_reached_words(spending: FleetSpending, period: CapPeriod) -> str:
+    """Return the sentences on a spending cap that is reached, for operators."""
     cap = spending.cap(period)
     has_rest = cap is not None and spending.spent(period) < cap
     left = f", and one more worker costs at least {dollars(spending.launch)}" if has_rest else ""

@@ -15,13 +15,9 @@ from services.ec2 import LaunchSpec
 Span = Literal["minutes", "hour", "day"]
 
 CapPeriod = Literal["day", "month"]
-CapLevel = Literal["near", "reached"]
 
 FleetHalt = Literal["paused", "cap reached", "workers fail", "limit 0", "launches fail"]
 """What keeps workers from starting, in the words of the header."""
-
-NEAR_CAP = 0.8
-"""Share of a spending cap from which on it counts as nearly reached."""
 
 MAX_LAST_WORDS = 300
 """Maximum characters of the last words of a controller."""
@@ -134,13 +130,6 @@ class FleetSpending(WireModel):
         """Return whether the cap leaves no room for a launch; False without a cap."""
         return self._launches_left(period) == 0
 
-    def level(self, period: CapPeriod) -> CapLevel | None:
-        """Return how far the cap is used; None below `NEAR_CAP`, and without a cap."""
-        cap = self.cap(period)
-        if cap is None:
-            return None
-        return "reached" if self.is_reached(period) else "near" if self.used(period) >= NEAR_CAP * cap else None
-
     @property
     def largest_share(self) -> float:
         """The larger share of the day's and the month's cap that is used; 0 without a cap."""
@@ -181,88 +170,31 @@ class FleetSpending(WireModel):
         return max(0, math.floor(left / self.launch + 1e-9))
 
 
-class CapMessage(WireModel):
-    """A message to operators on a spending cap.
+class FleetMessage(WireModel):
+    """A message to subscribers on a spending cap that is reached, or on an outage, in which the fleet cannot work.
 
     Attributes:
-        level: whether the cap is nearly reached, or reached.
-        at: when the controller found it.
-        spending: cost and caps at that time.
-        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
+        about: the period of the cap, or `outage`.
+        id: of the message, such as `cap-day-2026-11-25-reached` or `outage-20261126T141500Z-began`.
+        type: such as `fleet.outage_began`.
+        at: when the cap was found to be reached, or the outage began or ended.
+        data: as `docs/operate.md` describes it, in JSON.
     """
 
-    period: CapPeriod
-    level: CapLevel
+    about: Literal["day", "month", "outage"]
+    id: str
+    type: str
     at: AwareDatetime
-    spending: FleetSpending
-    sent: tuple[str, ...] = ()
-
-    @property
-    def start(self) -> date:
-        """The first day of the cap's period."""
-        return self.spending.start_of(self.period)
-
-    @property
-    def id(self) -> str:
-        """The id of the message, which each controller makes alike: `cap-day-2026-11-25-reached`."""
-        return f"cap-{self.period}-{self.start}-{self.level}"
+    data: str
 
 
-class OutageMessage(WireModel):
-    """A message to operators on an outage, in which the fleet cannot work.
-
-    Attributes:
-        since: when it has begun.
-        is_over: whether it has ended.
-        at: when it has begun or ended.
-        reason: why the fleet cannot work, in words.
-        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
-    """
-
-    since: AwareDatetime
-    is_over: bool
-    at: AwareDatetime
-    reason: str
-    sent: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The id of the message, which each controller makes alike: `outage-20261126T141500Z-began`."""
-        return f"outage-{self.since.astimezone(UTC):%Y%m%dT%H%M%SZ}-{'over' if self.is_over else 'began'}"
-
-
-class RollBackMessage(WireModel):
-    """A message to operators on a model that was rolled back by itself.
-
-    Attributes:
-        at: when it was rolled back.
-        reason: why, in words.
-        text: the sentences for people.
-        sent: `topic` once SNS has accepted it; an earlier release has named e-mail addresses, too.
-    """
-
-    at: AwareDatetime
-    model: str
-    reason: str
-    text: str
-    sent: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The id of the message, which each controller makes alike: `roll-back-20261126T141500Z`."""
-        return f"roll-back-{self.at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-
-
-OperatorMessage = CapMessage | OutageMessage | RollBackMessage
-
-
-class CapMessages(WireModel):
-    """The last messages to operators: on spending caps, the last outage and roll-backs; each in order of events."""
+class FleetMessages(WireModel):
+    """The last message on each cap and on an outage."""
 
     version: Literal[1] = 1
-    messages: tuple[CapMessage, ...] = ()
-    outages: tuple[OutageMessage, ...] = ()
-    roll_backs: tuple[RollBackMessage, ...] = ()
+    day: FleetMessage | None = None
+    month: FleetMessage | None = None
+    outage: FleetMessage | None = None
 
 
 class ControllerStatus(WireModel):

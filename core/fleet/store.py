@@ -11,7 +11,7 @@
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `CONTROLLER`             | how controllers ended lately; whether they may act       | controller |
-| `FLEET`   | `CAPS`                   | messages to operators on spending caps; fencing token    | controller |
+| `FLEET`   | `MESSAGES`               | last messages on caps and outages; fencing token         | controller |
 | `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#RESUME`           | who has ended the last pause; deleted once reported      | both       |
@@ -31,7 +31,6 @@ from typing import TypeVar
 from core.fleet.models import (
     ENDED_LISTED,
     BillingPeriod,
-    CapMessages,
     ControllerStatus,
     Decisions,
     EndedInstance,
@@ -40,6 +39,7 @@ from core.fleet.models import (
     FleetHalt,
     FleetInstance,
     FleetInstances,
+    FleetMessages,
     FleetPause,
     FleetResume,
     FleetSnapshot,
@@ -66,7 +66,7 @@ CONTROLLER_LEASE = "controller"
 
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
-_HISTORY, _JOURNAL, _CAPS, _CONTROLLER = "HISTORY#", "JOURNAL", "CAPS", "CONTROLLER"
+_HISTORY, _JOURNAL, _MESSAGES, _CONTROLLER = "HISTORY#", "JOURNAL", "MESSAGES", "CONTROLLER"
 _MODEL_RESULTS = "MODEL_RESULTS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
@@ -344,13 +344,13 @@ class FleetStore:
         # If the reply to a write was lost, botocore's retry was refused because of the first write.
         return stored or self.journal() == journal
 
-    def put_cap_messages(self, messages: CapMessages, token: int) -> bool:
-        """Store the messages on spending caps; return False if a controller with a later fencing `token` has."""
-        return self.table.put_fenced({"pk": FLEET, "sk": _CAPS, _BODY: messages.to_json()}, token)
+    def put_last_messages(self, messages: FleetMessages, token: int) -> bool:
+        """Store the last messages to subscribers; return False if a controller with a later fencing `token` has."""
+        return self.table.put_fenced({"pk": FLEET, "sk": _MESSAGES, _BODY: messages.to_json()}, token)
 
-    def cap_messages(self) -> CapMessages:
-        """Return the messages on spending caps that were stored last."""
-        return self._read(_CAPS, CapMessages) or CapMessages()
+    def last_messages(self) -> FleetMessages:
+        """Return the last messages to subscribers."""
+        return self._read(_MESSAGES, FleetMessages) or FleetMessages()
 
     def put_controller_status(self, status: ControllerStatus) -> None:
         """Store what a controller reports of itself, replacing what was stored."""

@@ -19,8 +19,6 @@ from core.config import LimitSettings
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.fleet.models import (
     BillingPeriod,
-    CapMessage,
-    CapMessages,
     CircuitState,
     ControllerStatus,
     Decision,
@@ -31,6 +29,8 @@ from core.fleet.models import (
     FleetDay,
     FleetInstance,
     FleetInstances,
+    FleetMessage,
+    FleetMessages,
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
@@ -38,8 +38,6 @@ from core.fleet.models import (
     LaterImages,
     LaunchJournal,
     LimitsOverride,
-    OutageMessage,
-    RollBackMessage,
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
@@ -61,7 +59,6 @@ from core.jobs.models import (
     SourceListing,
     TrueLabel,
 )
-from core.jobs.notifications import NotificationStore
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
@@ -91,6 +88,7 @@ from core.model_catalog import (
     with_moved_jobs,
 )
 from core.model_results import ModelResults, ModelResultsReport
+from core.outbox import Outbox
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -226,7 +224,7 @@ def _fill_jobs(store: JobStore) -> None:
     listings.put_listing(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
     objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
     listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
-    NotificationStore(store.table).add(JOB, NOW)
+    Outbox(store.table).add_job(JOB, NOW)
 
 
 def _fill_fleet(fleet: FleetStore) -> None:
@@ -278,10 +276,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
-    message = CapMessage(period="day", level="near", at=NOW, spending=spending, sent=("topic",))
-    outage = OutageMessage(since=NOW, is_over=False, at=NOW, reason="access denied", sent=("topic",))
-    back = RollBackMessage(at=NOW, model="other", reason="workers cannot load it", text="It was rolled back.")
-    fleet.put_cap_messages(CapMessages(messages=(message,), outages=(outage,), roll_backs=(back,)), 3)
+    message = FleetMessage(about="day", id="cap-day", type="fleet.spending_cap_reached", at=NOW, data="{}")
+    fleet.put_last_messages(FleetMessages(day=message), 3)
     results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
     results.count(_result(DONE))
     results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())
@@ -400,7 +396,7 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "listing": listings.find(SOURCED),
         "listed page": listings.page(SOURCED, 0),
         "dead letters": DeadLetterStore(store).page(limit=10),
-        "pending notifications": NotificationStore(store.table).pending(),
+        "pending notifications": [{"job_id": each.key, "at": each.at} for each in Outbox(store.table).pending()],
     }
 
 
@@ -412,7 +408,7 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
-        "messages on spending caps": fleet.cap_messages(),
+        "messages of the fleet": fleet.last_messages(),
         "instances that have ended": fleet.ended(),
         "results by model": fleet.model_results(),
     }

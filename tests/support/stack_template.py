@@ -27,7 +27,7 @@ GIVEN: dict[str, Any] = {
     "DiskKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0123",
     "DataKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/4567",
     "Alerts": "arn:aws:sns:eu-central-1:123456789012:fleetsight-alerts",
-    "FinishedJobs": "arn:aws:sns:eu-central-1:123456789012:fleetsight-finished-jobs",
+    "Events": "arn:aws:sns:eu-central-1:123456789012:fleetsight-events",
     "UserPool": "eu-central-1_Example1",
     "UserPoolClient": "exampleclient",
 }

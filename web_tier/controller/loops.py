@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from core.fleet.store import FleetStore
 from core.ids import new_id
-from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
@@ -39,7 +38,6 @@ from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
 from web_tier.features.models.results import ModelResultsWriter
 from web_tier.features.models.roll_out_guard import RollOutGuard
-from web_tier.features.notifications.cap_notifier import CapNotifier
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
 
@@ -54,9 +52,6 @@ def controller_loops(
     # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
     quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds
     meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
-    caps = CapNotifier(fleet_store, services.publish_to_operators, tenure)
-    if before is not None:
-        caps.observe(before.spending)  # what the previous controller may have found and not stored
     model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
 
     table = replace(store.table, pool=services.calls)
@@ -70,6 +65,7 @@ def controller_loops(
     results_files = ResultsFileWriter(
         store, services.outputs, tenure, copier, is_announced=services.publish is not None
     )
+    notifier = Notifier(store, fleet_store, services.publish, results_files, tenure)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
@@ -89,9 +85,9 @@ def controller_loops(
         interval_seconds=config.controller.interval_seconds,
         controller_problem=jobs.problem,
         signals=services.signals,
-        on_spending=caps.observe,
-        on_outage=caps.observe_outage,
-        on_failed_models=RollOutGuard(catalogs, model_results, tenure, caps.observe_roll_back).check,
+        on_spending=notifier.observe_spending,
+        on_outage=notifier.observe_outage,
+        on_failed_models=RollOutGuard(catalogs, model_results, tenure).check,
     )
     collector = Collector(
         replace(services.responses, pool=services.calls),
@@ -135,7 +131,6 @@ def controller_loops(
     mover = JobMover(catalogs, images, services.requests)
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
-    notifier = Notifier(store, NotificationStore(store.table), services.publish, results_files, tenure)
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
     helper, with_work = CollectorHelper(collector), "long poll while there is work"
@@ -170,8 +165,7 @@ def controller_loops(
         ),
         Loop("source_importer", importer, "2 s", "listings, sources", "images, requests", "imports wait"),
         Loop("results_files", results_files, "2 s", "open jobs, results", "results files, copies", "files are late"),
-        Loop("notifier", notifier, "2 s; 10 s at rest", "finished jobs", "messages", "messages are late"),
-        Loop("cap_notifier", caps, "2 s", "caps and outages", "messages", "messages are late"),
+        Loop("notifier", notifier, "2 s; 10 s at rest", "outbox", "messages", "messages are late"),
         Loop("cleanup", cleanup, "`controller.reconcile_seconds`", "deleted jobs", "their data", "deleted data stay"),
         Loop("orphans", orphans, "5 min", "put intents", "objects without a record", "orphans stay"),
         Loop("expiry", expiry, "10 min", "old jobs", "deleted jobs", "old jobs stay"),

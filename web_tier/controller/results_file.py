@@ -27,8 +27,8 @@ from core.ids import ImageRef, merged_key
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
-from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
+from core.outbox import Outbox
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
 from services.clock import CLOCK, Clock
@@ -262,7 +262,7 @@ class ResultsFileWriter:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
             if self.is_announced and not retrying and not status.is_only_decided_anew:
-                NotificationStore(self.store.table).add(job_id, self.clock.utc_now())
+                Outbox(self.store.table).add_job(job_id, self.clock.utc_now())
             merged = MergedFile(key, edition, self.clock.utc_now())
             is_refused = not figures.put_merged(job_id, merged, self.tenure.token)
         finally:

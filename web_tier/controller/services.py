@@ -35,8 +35,7 @@ class ControllerServices:
     Attributes:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
-        publish: how to publish a message about a job that is done; None without a topic.
-        publish_to_operators: how to publish a message on caps, outages and roll-backs; None without a topic.
+        publish: how to publish a message; None without a topic.
         sources: the buckets from which jobs take images, and to which results are copied.
         clients: of AWS's services.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
@@ -55,7 +54,6 @@ class ControllerServices:
     fleet: Fleet
     launching: Fleet
     publish: Publish | None
-    publish_to_operators: Publish | None
     sources: SourceBuckets
     signals: DemandListener
     clients: Clients
@@ -88,7 +86,6 @@ class ControllerServices:
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             publish=publisher(clients, config.notifications.topic_arn),
-            publish_to_operators=publisher(clients, config.notifications.operator_topic_arn),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
             clients=clients,

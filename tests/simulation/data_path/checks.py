@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
-from web_tier.features.notifications.notifier import MAX_ATTEMPTS, TopicMessage
+from web_tier.features.notifications.notifier import MAX_ATTEMPTS
 from web_tier.results.query import ImageResult, all_results
 from web_tier.uploads.ingest import UNKEPT
 
@@ -82,9 +83,8 @@ class Checks:
         items = [item for job_id in self.clients.existing_jobs() for item in all_results(store, job_id)]
         return {item.record.ref for item in items if item.response is None or item.retrying}
 
-    def receive(self, message: TopicMessage) -> None:
+    def receive(self, data: Mapping[str, Any]) -> None:
         """Receive a message about a job that is done."""
-        data = json.loads(message.body)["data"]
         if data["images"] == data["done"] + data["failed"]:
             self.received[data["job_id"]].add((data["done"], data["failed"]))
 

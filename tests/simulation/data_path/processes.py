@@ -1,6 +1,5 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -28,10 +27,9 @@ from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.bundle_manifest import Manifest, Preprocess
 from core.config import Config, load_config
-from core.fleet.store import CONTROLLER_LEASE
+from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
-from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from core.result_cache import ResultCache
@@ -54,7 +52,7 @@ from web_tier.controller.job_cache import JobLocks
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.features.notifications.notifier import Notifier, TopicMessage
+from web_tier.features.notifications.notifier import Notifier
 from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import CachedResults, ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
@@ -212,7 +210,7 @@ class Controller:
         results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock, is_announced=True)
         notifier = Notifier(
             store,
-            NotificationStore(self.table),
+            FleetStore(self.table),
             self._publish,
             results_files,
             tenure,
@@ -276,10 +274,10 @@ class Controller:
     def _spawn(self, name: str, run: Callable[[], None]) -> None:
         self.world.scheduler.spawn(self.process, f"{self.process.name} {name}", run)
 
-    def _publish(self, message: TopicMessage) -> None:
-        checks, body = self.world.checks, json.loads(message.body)
+    def _publish(self, body: Mapping[str, Any]) -> None:
+        checks = self.world.checks
         try:
-            self.world.faults.hook("messages")("send", lambda: checks.receive(message))
+            self.world.faults.hook("messages")("send", lambda: checks.receive(body["data"]))
         except CLOUD_ERRORS:
             checks.unpublished[body["data"]["job_id"]] += 1
             raise

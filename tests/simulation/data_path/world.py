@@ -14,8 +14,8 @@ from core import ids
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job
-from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
+from core.outbox import Outbox
 from services.clock import CHECK_SECONDS, Clock
 from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
@@ -364,7 +364,7 @@ class World:
             raise BrokenError(f"{len(left)} of {len(waiting)} images wait for ever while others are classified")
 
     def _is_settled(self) -> bool:
-        store, messages = JobStore(self.table), NotificationStore(self.table)
+        store, messages = JobStore(self.table), Outbox(self.table)
         return not (
             OpenJobs(store.table).find_all()
             or DeletedJobs(store.table).find_all()

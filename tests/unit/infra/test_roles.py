@@ -59,11 +59,11 @@ def test_a_web_instance_may_take_only_the_pages_address_without_a_load_balancer(
     assert value_of(may["AtItsNetworkInterface"]["Condition"]) == {"ArnLike": {"ec2:Vpc": vpc}}
 
 
-def test_only_the_controller_may_publish_and_to_the_stacks_topics_alone() -> None:
+def test_only_the_controller_may_publish_and_to_the_topic_of_events_alone() -> None:
     may = {role: {pair for pair in allowed(role) if pair[0].startswith(("sns:", "ses:"))} for role in ROLES}
-    topics = {("sns:Publish", GIVEN["FinishedJobs"]), ("sns:Publish", GIVEN["Alerts"])}
-    assert may == {"WebRole": set(), "ControllerRole": topics, "WorkerRole": set()}
-    assert of_this_stack().notifications.operator_topic_arn == GIVEN["Alerts"]
+    topic = GIVEN["Events"]
+    assert may == {"WebRole": set(), "ControllerRole": {("sns:Publish", topic)}, "WorkerRole": set()}
+    assert of_this_stack().notifications.topic_arn == topic
 
 
 @pytest.mark.parametrize("role", ["WebRole", "WorkerRole"])

@@ -15,8 +15,8 @@ from core.ids import merged_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus, MergedFile, MinScores, ResultsCopy, TrueLabel
-from core.jobs.notifications import NotificationStore
 from core.jobs.store import JobStore
+from core.outbox import Outbox
 from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
@@ -94,20 +94,20 @@ def scene() -> Scene:
 
 
 def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(scene: Scene) -> None:
-    scene.writer.is_announced, notifications = True, NotificationStore(scene.store.table)
+    scene.writer.is_announced, outbox = True, Outbox(scene.store.table)
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
     scene.check()
-    [first] = notifications.pending()
+    [first] = outbox.pending()
     for border in (0.9, 0.7):
         move_border(scene.store, scene.job.job_id, MinScores(border), scene.now)
         assert not scene.is_current()
         scene.check()
-        assert (scene.is_current(), notifications.pending()) == (True, [first])
+        assert (scene.is_current(), outbox.pending()) == (True, [first])
     scene.retry(two, NOW + timedelta(seconds=1))
     put_results(scene.store, scene.job, done(one), done(two))
     scene.check()
-    assert notifications.pending() != [first], "other results"
+    assert outbox.pending() != [first], "other results"
 
 
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:

@@ -19,14 +19,13 @@ A lower mean score is no reason, since other images may cause it: the comparison
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.fleet.models import RollBackMessage
 from core.format import plural
 from core.model_catalog import CatalogRefusedError, CatalogStore, ModelCatalog, model_for_job, rolled_back
 from core.model_results import MAX_FAULTY_JOBS, ModelResultsReport
@@ -54,17 +53,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RollOutGuard:
-    """Rolls back the model of a new roll-out, to a share of the jobs or to all, if it is broken.
-
-    Attributes:
-        on_roll_back: notifies operators; called with the last automatic roll-back also when a tenure begins, since
-            the controller before may have died in between.
-    """
+    """Rolls back the model of a new roll-out, to a share of the jobs or to all, if it is broken."""
 
     catalogs: CatalogStore
     results: ModelResultsWriter
     tenure: Tenure
-    on_roll_back: Callable[[RollBackMessage], object]
     clock: Clock = CLOCK
     _next_check: float = field(default=-math.inf, init=False)
     _compared: ModelResultsReport | None = field(default=None, init=False)
@@ -96,12 +89,10 @@ class RollOutGuard:
         withdrawn = None if after is None else after.withdrawn
         if before is None or after is None or withdrawn is None or not withdrawn.reason:
             return []
-        words = withdrawn.words(after.default_version.name)
-        self.on_roll_back(RollBackMessage(at=withdrawn.at, model=withdrawn.name, reason=withdrawn.reason, text=words))
         if withdrawn == before.withdrawn:
             return []
         _log.warning("a model was rolled back", extra={"model": withdrawn.name, "reason": withdrawn.reason})
-        return [FleetEvent(words)]
+        return [FleetEvent(withdrawn.words(after.default_version.name))]
 
     def _reason(self, catalog: ModelCatalog, failed: set[str], report: ModelResultsReport) -> str:
         """Return why the model that a roll-back takes from new jobs is broken; empty if it is not, or is not new."""

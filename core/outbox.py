@@ -1,0 +1,63 @@
+"""Events of which the SNS topic still has to get a message: finished jobs, reached spending caps, outages.
+
+The controller adds an event before it records that the event has occurred, and removes it once the message was
+published. So a controller that ends in between leaves no event without a message.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.fleet.models import FleetMessage
+from core.ids import new_id
+from core.jobs.items import FIRST_ID
+from services.table import LAST, Table
+
+_PENDING = "NOTIFY"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event whose message was not published yet.
+
+    Attributes:
+        key: id of a job, or of the message of the fleet.
+        at: identifies the message: its time and its id.
+        message: of the fleet, as JSON; empty for a job, which is announced as it is when its message is published.
+    """
+
+    key: str
+    at: str
+    message: str
+
+    @property
+    def message_id(self) -> str:
+        """The id of the message, which is the same for each try."""
+        return self.at.rpartition(" ")[2]
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """Reads and writes these events in the job table."""
+
+    table: Table
+
+    def add_job(self, job_id: str, at: datetime) -> None:
+        """Add a finished job with a new message, in place of one that was not published yet."""
+        self._add(job_id, f"{at.isoformat()} {new_id()}", "")
+
+    def add(self, message: FleetMessage) -> None:
+        """Add a message of the fleet; repeating it changes nothing."""
+        self._add(message.id, f"{message.at.isoformat()} {message.id}", message.to_json())
+
+    def _add(self, key: str, at: str, message: str) -> None:
+        self.table.put_all([{"pk": _PENDING, "sk": key, "at": at, "message": message}])
+
+    def pending(self) -> Sequence[PendingEvent]:
+        """Return the events whose messages were not published yet: jobs, oldest first, then those of the fleet."""
+        items = self.table.query(_PENDING, FIRST_ID, LAST)
+        return [PendingEvent(str(item["sk"]), str(item["at"]), str(item.get("message", ""))) for item in items]
+
+    def settle(self, event: PendingEvent) -> None:
+        """Remove an event, unless it was added again meanwhile."""
+        self.table.delete_if(_PENDING, event.key, "#at = :read", {"read": event.at})
