@@ -46,6 +46,11 @@ def workers_in_words(count: int) -> str:
     return f"{count or 'no'} worker{'' if count == 1 else 's'}"
 
 
+def capitalised(words: str) -> str:
+    """Return words that begin with a capital letter."""
+    return words[:1].upper() + words[1:]
+
+
 def joined(*words: str) -> str:
     """Return the parts that are not empty, separated by commas."""
     return ", ".join(word for word in words if word)
@@ -133,7 +138,7 @@ def fleet_sentence(fleet: FleetSnapshot | None, silent_seconds: float = 0.0) -> 
         return "The controller has not published a fleet status yet."
     if silent_seconds > STALE_SECONDS:
         return f"The controller has not reported for {duration(silent_seconds)}. Images wait safely until it is back."
-    return f"{fleet.reason[:1].upper()}{fleet.reason[1:]}."
+    return f"{capitalised(fleet.reason)}."
 
 
 _NEXT_WORKER: Mapping[FleetHalt | None, str] = {
@@ -305,6 +310,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "short_date": short_date,
     "clock": clock,
     "percent_text": percent_text,
+    "peak_words": peak_words,
+    "capitalised": capitalised,
 }
 
 

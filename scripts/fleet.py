@@ -3,23 +3,14 @@
 Exit status: 0 if the API has accepted the command, 1 if it has rejected it, 2 for wrong usage or if nothing answers.
 """
 
-import json
-import sys
-import time
-from collections.abc import Callable
-from typing import Any, Final
 
 import click
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
-from fleetsight_client.api import ApiError
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
 from scripts.client import FleetClient
 from scripts.operator_command import operator_command, print_json, print_result
-
-FOLLOW_SECONDS: Final = 1.0
-"""The pause between two polls for new events."""
 
 
 @click.group(cls=CommandGroup)
@@ -146,51 +137,14 @@ def console(client: FleetClient, *, instance: str, as_json: bool) -> None:
 
 
 @fleet.command()
-@click.option("--follow", is_flag=True, help="Print new events until Ctrl-C.")
 @operator_command
-def events(client: FleetClient, *, follow: bool, as_json: bool) -> None:
+def events(client: FleetClient, *, as_json: bool) -> None:
     """Show the last decisions with their times (UTC), oldest first."""
     from scripts.fleet_status import show_event
 
     answer = client.decisions()
-    if as_json and not follow:
+    if as_json:
         print_json(answer)
         return
-    console = Console()
-
-    def show(event: dict[str, Any]) -> None:
-        if as_json:
-            print(json.dumps(event), flush=True)
-        else:
-            show_event(event, console)
-
-    if follow:
-        follow_events(client, answer["decisions"], show)
-        return
     for event in reversed(answer["decisions"]):
-        show(event)
-
-
-def follow_events(
-    client: FleetClient,
-    first: list[dict[str, Any]],
-    show: Callable[[dict[str, Any]], None],
-    wait: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show the decisions in `first` and each later one until Ctrl-C; report once if the API does not answer."""
-    seen, decisions, is_reported = list[dict[str, Any]](), first, False
-    try:
-        while True:
-            for event in reversed([each for each in decisions if each not in seen]):
-                show(event)
-            seen = decisions
-            wait(FOLLOW_SECONDS)
-            try:
-                decisions = client.decisions()["decisions"]
-                is_reported = False
-            except ApiError as error:
-                if not is_reported:
-                    print(f"fleetsight: {error}; going on", file=sys.stderr)
-                is_reported = True
-    except KeyboardInterrupt:
-        return
+        show_event(event, Console())

@@ -4,7 +4,6 @@ import io
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -31,11 +30,9 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.format import dollars
 from core.jobs.store import JobStore
-from fleetsight_client.api import ApiError
 from fleetsight_client.console import Console
 from scripts.cli import fleetsight
 from scripts.client import FleetClient, web_url
-from scripts.fleet import follow_events
 from scripts.model.comparison import show_comparison
 from services.clients import Clients
 from services.clock import utc_now
@@ -305,39 +302,6 @@ def test_status_shows_the_instances_that_have_ended(url: str, fleet: FleetStore,
     fleet.put_ended(EndedInstances(instances=tuple(ended)))
     lines = [line for line in run_fleet("status", "--url", url).output.splitlines() if line.startswith("ended")]
     assert lines == [f"ended {now:%H:%M:%S} UTC  i-{number}, 9 images" for number in range(5)]
-
-
-@dataclass
-class ScriptedClient(FleetClient):
-    """A client that answers from a list, one poll after the other; an error in it is raised."""
-
-    base_url: str = "http://nowhere"
-    polls: list[list[str] | ApiError] = field(default_factory=list)
-
-    def decisions(self) -> dict[str, Any]:
-        polled = self.polls.pop(0)
-        if isinstance(polled, ApiError):
-            raise polled
-        return {"decisions": [{"at": "2026-03-01T12:00:00Z", "words": words} for words in polled]}
-
-
-def test_new_events_are_followed_in_order_despite_an_outage(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    gone = ApiError("nothing answers")
-    client = ScriptedClient(polls=[["a"], ["c", "b", "a"], gone, gone, ["d", "c", "b"], ["d", "c", "b"]])
-    polls, shown = len(client.polls), list[str]()
-
-    def wait(_seconds: float) -> None:
-        if not client.polls:
-            raise KeyboardInterrupt
-
-    first = [{"at": "2026-03-01T12:00:00Z", "words": "a"}]
-    follow_events(client, first, lambda event: shown.append(event["words"]), wait)
-    assert shown == ["a", "b", "c", "d"]
-    assert polls == 6
-    follow_events(client, first, lambda _event: wait(0.0))  # Ctrl-C while it shows the first decisions
-    assert capsys.readouterr().err == "fleetsight: nothing answers; going on\n"
 
 
 def test_without_a_server_the_error_says_what_to_start() -> None:

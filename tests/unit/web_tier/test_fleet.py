@@ -164,10 +164,8 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     assert "Instances $0.099 since the first launch 3,457 s billed" in page
     assert "1,000 images $0.034" in page
     assert "for 1,000 images: instances $0.020, requests $0.014" in page
-    body = fleet_shown(client)
-    assert (body.billed, body.cost, body.per_thousand) == ("3,457 s", "$0.099", "$0.034")
     FleetStore(store.table).put_snapshot(SNAPSHOT)
-    assert fleet_shown(client).per_thousand is None
+    assert "<dt>1,000 images</dt><dd>\u2013</dd>" in client.get("/fleet").text
 
 
 def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: FlaskClient, store: JobStore) -> None:
@@ -180,16 +178,20 @@ def test_the_tiles_show_speed_and_the_cost_of_today_with_its_requests(client: Fl
     fleet.put_snapshot(SNAPSHOT.model_copy(update={"images_per_second": 46.2, "today": today}))
     for day in (date(2026, 3, 1), date(2026, 2, 28)):
         fleet.put_day(FleetDay(day=day, images=0, billed_seconds=10, cost=1.0))
-    body = fleet_shown(client)
-    assert (body.workers, body.workers_of) == (3, "workers (1 pending, 1 draining)")
-    assert body.idle_end == "idle ones end after 2 s"
-    assert re.search(r'class="figure">46</dd><dt class="quiet">images/s</dt>', client.get("/fleet").text)
-    assert (body.rate, body.today_of) == ("46", "today, 212,000 images classified")
+    page = client.get("/fleet").text
     requests = (WHOLE_IMAGE * 212_000).dollars(load_config(environment={}).prices)
-    assert (body.today, body.month) == (dollars(0.25 + requests), dollars(1.25 + requests))
+    for figure, title in (
+        ("3", "workers (1 pending, 1 draining); idle ones end after 2 s"),
+        ("112", "images waiting"),
+        ("23", "images in flight"),
+        ("46", "images/s"),
+        (dollars(0.25 + requests), "today, 212,000 images classified"),
+    ):
+        assert f'class="figure">{figure}</dd><dt class="quiet">{title}</dt>' in page
+    assert f"<dt>This month</dt><dd>{dollars(1.25 + requests)}</dd>" in page
     # A report of an older release has no day.
     fleet.put_snapshot(SNAPSHOT)
-    assert fleet_shown(client).today_of == "today, 0 images classified"
+    assert "today, 0 images classified" in client.get("/fleet").text
 
 
 def test_the_month_has_no_day_twice_and_none_of_another_month() -> None:
@@ -259,7 +261,7 @@ def test_decisions_are_listed_with_their_times_and_never_as_markup(client: Flask
     words = "paused by ops since 12:03 UTC (<b>new</b> model): no images waiting"
     fleet.put_decisions(Decisions(decisions=(Decision(at=NOW, words=words),)))
     page = client.get("/fleet").text
-    assert escape("Paused by ops") + "</strong>" + escape(words.removeprefix("paused by ops")) in page
+    assert escape(words.replace("paused", "Paused", 1)) in page
     assert f"{NOW:%H:%M:%S}</time>" in page
 
 
@@ -278,19 +280,6 @@ def test_the_chart_is_drawn_from_the_history_without_a_script(
     assert "Last hour: at most 5 workers" in client.get("/fleet?span=hour").text
     assert "Last day: at most 3 workers" in client.get("/fleet?span=day").text
     assert "Last 10 minutes: at most" in client.get("/fleet?span=<b>").text
-
-
-@pytest.mark.parametrize(
-    ("since", "title"), [(20, "Last minute"), (170, "Last 5 minutes"), (3_000, "Last 10 minutes")]
-)
-def test_the_chart_begins_shortly_before_the_first_activity(
-    client: FlaskClient, fleet: FleetStore, since: int, title: str
-) -> None:
-    now = int(datetime.now(UTC).timestamp())
-    fleet.put_block("minutes", 0, HistoryBlock(number=1, points=((now - since, 2, 40),)))
-    page = client.get("/fleet").text
-    assert f'<h2 id="chart-title">{title}</h2>' in page
-    assert '<h2 id="chart-title">Last 2 minutes</h2>' in client.get("/fleet?span=two").text
 
 
 def test_a_reason_is_one_line_and_is_cut_if_it_is_too_long(client: FlaskClient, fleet: FleetStore) -> None:
@@ -466,7 +455,6 @@ def test_a_reached_cap_is_shown_everywhere_with_the_time_of_its_end(
     page = unescape(client.get("/fleet").text)
     alarm = r'<div class="caution"[^>]* id="capped">(?s:.)*?href="/fleet/allowance"'
     assert re.search(alarm, page), "has its button"
-    assert "<strong>The day's spending cap is reached</strong>" in page
     assert client.get("/api/v1/fleet").get_json()["spending"]["today"] == 1.2
     add_images(store, job, "a.jpg")
     waiting = unescape(client.get(f"/jobs/{job.job_id}").text)
@@ -523,9 +511,11 @@ def test_the_form_allows_more_dollars_and_is_filled_again_with_an_error(
 ) -> None:
     fleet.put_snapshot(fleet_snapshot(NOW, spending=spending()))
     assert "Instances: $1.20 of $1.00 today." in client.get("/fleet/allowance").text
-    for text in ("", "0", "-1", "5.123", "nan", "inf", "1e3", "٣", '"><script>', "9" * 5_000):
+    for text in ("", "0", "-1", "nan", "inf", "1e9", "٣", '"><script>', "9" * 5_000):
         answer = client.post("/fleet/allowance", data={"dollars": text, "reason": "why"}, headers=SAME_SITE)
-        assert (answer.status_code, "Give dollars from 0.01 to 1,000,000" in answer.text) == (422, True), text
+        assert (answer.status_code, "Give dollars, more than 0 and up to 1,000,000" in answer.text) == (422, True), (
+            text
+        )
         assert 'name="reason" value="why"' in answer.text
         assert "<script>" not in answer.text
     assert fleet.commands().allowance is None
@@ -559,24 +549,16 @@ def instance_with(instance_id: str, state: str = "running", **said: object) -> F
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "words"),
-    [
-        ("6", "5", "The minimum (6) must be at most the maximum (5)."),
-        ("0", "1001", "The maximum must be a whole number from 0 to 1,000."),
-        ("-1", "5", "The minimum must be a whole number"),
-        ("٣", "5", "The minimum must be a whole number"),
-        ("0", "9" * 5_000, "The maximum must be a whole number"),
-        ("0", '"><script>', "The maximum must be a whole number"),
-        ("", "", "The minimum must be a whole number"),
-    ],
+    ("least", "most"),
+    [("6", "5"), ("0", "1001"), ("-1", "5"), ("٣", "5"), ("0", "9" * 5_000), ("0", '"><script>'), ("", "")],
 )
 def test_invalid_limits_leave_the_form_filled_with_an_error(
-    client: FlaskClient, fleet: FleetStore, least: str, most: str, words: str
+    client: FlaskClient, fleet: FleetStore, least: str, most: str
 ) -> None:
     fields = {"min_workers": least, "max_workers": most, "reason": "budget"}
     answer = client.post("/fleet/limits", data=fields, headers=SAME_SITE)
     assert answer.status_code == 422
-    assert words in answer.text
+    assert "Give whole numbers from 0 to 1,000, the minimum at most as high as the maximum." in answer.text
     assert 'name="reason" value="budget"' in answer.text
     assert "<script>" not in answer.text
     assert fleet.commands().limits is None
@@ -591,7 +573,7 @@ def test_every_page_with_limits_shows_who_set_them(client: FlaskClient, fleet: F
     assert "<b>budget" not in page
     assert 'id="limits-set" hidden' not in page
     body = fleet_shown(client)
-    assert (body.min_workers, body.max_workers, body.limits_set) == (1, 5, f"Limits {WORDS}.")
+    assert (body.limits.min_workers, body.limits.max_workers, body.limits_set) == (1, 5, f"Limits {WORDS}.")
     assert f"Now {WORDS}." in unescape(client.get("/fleet/limits").text)
 
 
@@ -605,7 +587,7 @@ def test_reset_limits_are_shown_at_once_before_the_controller_applies_them(
     assert client.post("/fleet/limits/reset", headers=SAME_SITE).status_code == 303
     assert fleet.commands().limits is None
     body = fleet_shown(client)
-    assert (body.min_workers, body.max_workers, body.limits_set) == (0, 19, None)
+    assert (body.limits.min_workers, body.limits.max_workers, body.limits_set) == (0, 19, None)
 
 
 def test_only_drainable_instances_have_a_drain_link(client: FlaskClient, fleet: FleetStore) -> None:

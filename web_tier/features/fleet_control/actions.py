@@ -2,11 +2,12 @@
 
 from werkzeug.exceptions import UnprocessableEntity
 
-from core.fleet.models import FleetPause, FleetSpending, LimitsOverride
+from core.fleet.models import FleetPause, FleetSpending, LimitsOverride, WorkerLimits
 from core.fleet.store import NoSpendingCapError
 from services.clock import utc_now
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
+from web_tier.features.fleet_control.bodies import AllowDollars, SetLimits
 from web_tier.http.backend import current_backend
 from web_tier.http.parameters import clean_reason
 
@@ -26,26 +27,32 @@ def resume_fleet() -> bool:
     return current_backend().fleet.resume(identity.email or identity.owner or "ops") is not None
 
 
-def set_fleet_limits(min_workers: int, max_workers: int, reason: str) -> LimitsOverride:
-    """Set the minimum and the maximum of workers in place of those of config.yaml."""
-    limits = LimitsOverride(
-        min_workers=min_workers, max_workers=max_workers, since=utc_now(), reason=clean_reason(reason)
-    )
-    current_backend().fleet.set_limits(limits)
-    audit_details(min_workers=min_workers, max_workers=max_workers, reason=limits.reason)
+def set_fleet_limits(wanted: SetLimits) -> LimitsOverride:
+    """Set the minimum and the maximum of workers in place of those of config.yaml.
+
+    Without a minimum, that in force stays, or becomes the maximum if it is higher.
+    """
+    backend, low, high = current_backend(), wanted.min_workers, wanted.max_workers
+    if low is None:
+        in_force = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
+        low = min(in_force.min_workers, high)
+    reason = clean_reason(wanted.reason)
+    limits = LimitsOverride(min_workers=low, max_workers=high, since=utc_now(), reason=reason)
+    backend.fleet.set_limits(limits)
+    audit_details(min_workers=low, max_workers=high, reason=reason)
     return limits
 
 
-def allow_fleet_dollars(dollars: float, reason: str) -> FleetSpending:
+def allow_fleet_dollars(wanted: AllowDollars) -> FleetSpending:
     """Raise the spending caps today; the spending that is returned has the allowance.
 
     Raises:
         UnprocessableEntity: there is no spending cap.
     """
-    shown_reason = clean_reason(reason)
+    reason = clean_reason(wanted.reason)
     try:
-        spending = current_backend().fleet.allow_dollars(dollars, shown_reason, utc_now())
+        spending = current_backend().fleet.allow_dollars(wanted.dollars, reason, utc_now())
     except NoSpendingCapError as error:
         raise UnprocessableEntity(str(error)) from error
-    audit_details(dollars=dollars, day=spending.day, reason=shown_reason)
+    audit_details(dollars=wanted.dollars, day=spending.day, reason=reason)
     return spending

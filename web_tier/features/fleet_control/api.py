@@ -1,13 +1,12 @@
 """The API of the fleet: its status, history and controls."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Self, cast
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from werkzeug.exceptions import NotFound
 
-from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.fleet.models import (
     MAX_REASON_CHARACTERS,
     Decisions,
@@ -27,7 +26,8 @@ from web_tier.features.fleet_control.actions import (
     resume_fleet,
     set_fleet_limits,
 )
-from web_tier.features.fleet_control.bodies import FleetInstancesBody, FleetStatusBody
+from web_tier.features.fleet_control.bodies import AllowDollars, FleetInstancesBody, FleetStatusBody, SetLimits
+from web_tier.features.fleet_control.chart import WINDOWS
 from web_tier.features.fleet_control.console import console_lines
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.http.backend import current_backend
@@ -35,8 +35,6 @@ from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import Query, json_response, parse_body, parse_query
 from web_tier.http.routes import Routes
-
-SPAN_LENGTHS = {"minutes": timedelta(minutes=10), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fleet.fleet_page")
 
@@ -88,27 +86,6 @@ class FleetPauseBody(ApiBody):
         )
 
 
-class SetLimits(BaseModel):
-    """The least and the most workers that there may be from now on, and why."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    min_workers: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_WORKERS,
-        description="Without it, the minimum stays as it is, or becomes `max_workers` if that is lower.",
-    )
-    max_workers: int = Field(ge=0, le=MAX_WORKERS)
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
-
-    @model_validator(mode="after")
-    def _minimum_is_at_most_maximum(self) -> Self:
-        if self.min_workers is not None:
-            WorkerLimits(min_workers=self.min_workers, max_workers=self.max_workers)
-        return self
-
-
 class FleetLimitsBody(ApiBody):
     """Limits that ops have set, since when and why."""
 
@@ -116,20 +93,6 @@ class FleetLimitsBody(ApiBody):
     max_workers: int
     since: datetime
     reason: str = ""
-
-
-class AllowDollars(BaseModel):
-    """The dollars by which the spending caps are raised today (UTC), and why."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    dollars: float = Field(
-        gt=0,
-        le=MAX_CAP_DOLLARS,
-        allow_inf_nan=False,
-        description="For the whole day: it replaces an earlier allowance.",
-    )
-    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the allowance.")
 
 
 class FleetAllowanceBody(ApiBody):
@@ -206,7 +169,7 @@ def decisions() -> Response:
 def history() -> Response:
     """Get the number of workers, and of images waiting or in flight, over time."""
     span = parse_query(HistoryQuery).span
-    start = utc_now() - SPAN_LENGTHS[span]
+    start = utc_now() - WINDOWS[span].length
     points = points_since(current_backend().fleet.blocks(span), start)
     return json_response(FleetHistoryBody(span=span, points=tuple(points)))
 
@@ -245,11 +208,7 @@ def set_limits() -> Response:
     when idle.
     """
     wanted = parse_body(SetLimits, '{"min_workers": 0, "max_workers": 5}', may_be_empty=False)
-    backend, minimum = current_backend(), wanted.min_workers
-    if minimum is None:
-        in_force = backend.fleet.state().limits_in_force(WorkerLimits.configured(backend.config.fleet))
-        minimum = min(in_force.min_workers, wanted.max_workers)
-    limits = set_fleet_limits(minimum, wanted.max_workers, wanted.reason)
+    limits = set_fleet_limits(wanted)
     return json_response(FleetLimitsBody(**limits.model_dump(exclude={"version"})))
 
 
@@ -275,7 +234,7 @@ def set_allowance() -> Response:
     is nothing to raise: 422.
     """
     wanted = parse_body(AllowDollars, '{"dollars": 5, "reason": "..."}', may_be_empty=False)
-    spending = allow_fleet_dollars(wanted.dollars, wanted.reason)
+    spending = allow_fleet_dollars(wanted)
     allowance = cast(SpendingAllowance, spending.allowance)
     return json_response(
         FleetAllowanceBody(

@@ -1,12 +1,12 @@
-"""The bodies of the fleet's status and instances: the command `fleet status` reads them without the web tier."""
+"""Bodies of requests and answers of the fleet: the command `fleet status` reads them without the web tier."""
 
 from typing import Self
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.config import PriceSettings
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
 from core.cost import ThousandCost, day_dollars
-from core.fleet.models import EndedInstance, FleetInstances, FleetSnapshot
+from core.fleet.models import MAX_REASON_CHARACTERS, EndedInstance, FleetInstances, FleetSnapshot, WorkerLimits
 
 
 class FleetStatusBody(FleetSnapshot):
@@ -45,3 +45,38 @@ class FleetInstancesBody(FleetInstances):
     """The fleet's instances, newest first; `total` may be more than are listed."""
 
     ended: tuple[EndedInstance, ...] = Field(description="Those that ended in the last hour, up to 20.")
+
+
+class SetLimits(BaseModel):
+    """The least and the most workers that there may be from now on, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    min_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_WORKERS,
+        description="Without it, the minimum stays as it is, or becomes `max_workers` if that is lower.",
+    )
+    max_workers: int = Field(ge=0, le=MAX_WORKERS)
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the limits.")
+
+    @model_validator(mode="after")
+    def _minimum_is_at_most_maximum(self) -> Self:
+        if self.min_workers is not None:
+            WorkerLimits(min_workers=self.min_workers, max_workers=self.max_workers)
+        return self
+
+
+class AllowDollars(BaseModel):
+    """The dollars by which the spending caps are raised today (UTC), and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dollars: float = Field(
+        gt=0,
+        le=MAX_CAP_DOLLARS,
+        allow_inf_nan=False,
+        description="For the whole day: it replaces an earlier allowance.",
+    )
+    reason: str = Field(default="", max_length=MAX_REASON_CHARACTERS, description="Shown with the allowance.")

@@ -1,13 +1,13 @@
 """The chart of the fleet page: workers and queue over time.
 
 Workers and queue each have a scale from zero to a round figure. The lines are steps, since a point holds until the
-next one. Unless the user chooses a span, the chart begins shortly before the first activity.
+next one.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from core.fleet.models import FleetSnapshot, HistoryPoint, Span, points_since
@@ -25,59 +25,23 @@ _ROUND = (1, 2, 3, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class ChartWindow:
-    """The time that the chart shows, until now; its data are from the history of `span`.
+    """The time that the chart shows, until now, with a tick of the time axis each `tick_seconds`."""
 
-    Attributes:
-        fits: whether the chart is shorter if the fleet's first activity was later.
-    """
-
-    name: str
-    length: timedelta
-    words: str
     span: Span
-    fits: bool = False
-
-    @property
-    def title(self) -> str:
-        """The title of the chart."""
-        return f"Last {self.words}"
-
-    def fitted(self, first_active: datetime | None, now: datetime) -> "ChartWindow":
-        """Return the shortest window that shows everything since the first activity, if this one fits."""
-        if not self.fits or first_active is None:
-            return self
-        for seconds in FITTED_SECONDS:
-            length = timedelta(seconds=seconds)
-            if now - first_active <= length * FITTED_SHARE:
-                words = "minute" if seconds == 60 else f"{seconds // 60} minutes"
-                return replace(self, length=length, words=words)
-        return self
+    length: timedelta
+    tick_seconds: int
+    title: str
+    link: str
 
 
 WINDOWS = {
-    window.name: window
+    window.span: window
     for window in (
-        ChartWindow("recent", timedelta(minutes=10), "10 minutes", "minutes", fits=True),
-        ChartWindow("two", timedelta(minutes=2), "2 minutes", "minutes"),
-        ChartWindow("minutes", timedelta(minutes=10), "10 minutes", "minutes"),
-        ChartWindow("hour", timedelta(hours=1), "hour", "hour"),
-        ChartWindow("day", timedelta(days=1), "day", "day"),
+        ChartWindow("minutes", timedelta(minutes=10), 120, "Last 10 minutes", "10 min"),
+        ChartWindow("hour", timedelta(hours=1), 600, "Last hour", "Hour"),
+        ChartWindow("day", timedelta(days=1), 14_400, "Last day", "Day"),
     )
 }
-
-CHIPS = {"recent": "Fit", "two": "2 min", "minutes": "10 min", "hour": "Hour", "day": "Day"}
-"""Texts of the links to the windows."""
-
-FIRST_WINDOW = "recent"
-
-FITTED_SECONDS = (60, 120, 180, 300, 600)
-"""Lengths of a fitted window."""
-
-FITTED_SHARE = 0.9
-"""Largest share of a fitted window that is after the first activity."""
-
-TICK_SECONDS = {60: 15, 120: 30, 180: 60, 300: 60, 600: 120, 3_600: 600, 86_400: 14_400}
-"""Seconds between two ticks of the time axis, by the seconds of the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +74,7 @@ class Chart:
         drawn = [*points, now]
         start = now.at - window.length
         seconds = int(window.length.total_seconds())
-        ticks = range(TICK_SECONDS[seconds], seconds, TICK_SECONDS[seconds])
+        ticks = range(window.tick_seconds, seconds, window.tick_seconds)
         places = [(RIGHT - each / seconds * (RIGHT - LEFT), duration(each)) for each in ticks]
         max_workers, max_queue = max(each.workers for each in drawn), max(each.queue for each in drawn)
         tops = ceiling(max_workers), ceiling(max_queue)
@@ -160,11 +124,8 @@ def _steps(places: Sequence[tuple[str, str]]) -> str:
 def fleet_chart(store: FleetStore, fleet: FleetSnapshot | None, window: ChartWindow) -> Chart:
     """Return the chart of `window`, until now."""
     now = utc_now()
-    blocks = store.blocks(window.span)
-    history = points_since(blocks, now - window.length)
-    window = window.fitted(next((each.at for each in history if each.workers or each.queue), None), now)
     start = now - window.length
-    points = points_since(blocks, start)
+    points = points_since(store.blocks(window.span), start)
     if not points or points[0].at > start:
         points = [HistoryPoint(at=start, workers=0, queue=0), *points]  # the first point ever is the first change
     workers, queue = points[-1].workers, points[-1].queue
