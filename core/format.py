@@ -301,7 +301,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "plural": plural,
     "percent": percent,
     "file_size": file_size,
-    "duration": duration,
     "rate_words": rate_words,
     "milliseconds": milliseconds,
     "dollars": dollars,
