@@ -3,7 +3,6 @@
 Exit status: 0 if the API has accepted the command, 1 if it has rejected it, 2 for wrong usage or if nothing answers.
 """
 
-
 import click
 
 from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
