@@ -31,8 +31,7 @@ from benchmarks.running import (
     Measured,
     running,
 )
-from scripts.load.clients import ClassicClient
-from scripts.load.inputs import parse_target
+from scripts.load.runner import ClassicClient
 from scripts.run.images import ImageSet, draw_signs
 from scripts.run.state import open_state
 from services.sqs import OutgoingMessage, Queue
@@ -161,7 +160,7 @@ def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[fl
     Raises:
         RuntimeError: the answer is not a label.
     """
-    client = ClassicClient(parse_target(bench.system.url, anywhere=False), PATIENCE_SECONDS)
+    client = ClassicClient(bench.system.url, PATIENCE_SECONDS)
     seconds = []
     for file in islice(cycle(files), count):
         data = unseen(file)
@@ -169,7 +168,7 @@ def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[fl
         answer = client.post(file.name, data)
         seconds.append(time.monotonic() - started)
         if answer.status != 200:
-            raise RuntimeError(f"a single image was answered with {answer.status}: {answer.body[:200]!r}")
+            raise RuntimeError(f"a single image was answered with {answer.status}: {answer.data[:200]!r}")
     return seconds
 
 

@@ -1,175 +1,261 @@
-"""One load test from start to end, in any mode."""
+"""One load test from start to end, which verifies every answer.
 
+The classic contract has a connection for each image, which waits for the label. A job of `/api/v1` has images in
+batches.
+
+A closed loop waits for an answer before it sends the next image, so a slow system is asked less often, and the
+percentiles do not show what users would have waited (coordinated omission). In an open loop images are due at a
+rate, whether or not earlier ones are answered, and the latency counts from the moment at which an image was due.
+"""
+
+import math
+import secrets
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, get_args
 
-from fleetsight_client.api import ApiClient, ApiError, token_from_environment
-from scripts.load.clients import ClassicClient, JobLoad
-from scripts.load.inputs import LoadImages, LoadTarget
-from scripts.load.metrics import FleetSample, LoadMetrics, LoadSummary
-from scripts.load.schedule import Pacer
-from scripts.run.batch import cost_between
+import urllib3
+
+from fleetsight_client.api import ApiClient, token_from_environment
+from scripts.run.batch import Batch
+from scripts.run.images import ImageSet
 from services.clock import CLOCK, Clock
 
-Work = TypeVar("Work")
 Mode = Literal["classic", "api"]
-Progressed = Callable[[int], None]
+Verdict = Literal["right", "answered", "wrong", "failed", "lost"]
+"""`answered` has a label without an expected one, `failed` no label, `lost` no answer."""
 
-SAMPLE_SECONDS = 1.0
-"""The pause between two samples of the fleet."""
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
-MAX_REPORT_SECONDS = 5.0
-"""The controller reports about once a second; without a report after this long, the last one counts."""
+CLASSIC_FIELD: Final = "myfile"
+"""The field of the classic form; the answer is the label alone."""
+
+SUFFIX_BYTES: Final = 24
+"""Bytes that `new_suffix` returns."""
+
+LATE_SECONDS: Final = 0.1
+"""A request that starts this long after its moment is late: the load test could not keep its rate."""
+
+MAX_PROBLEMS: Final = 10
+"""Problems in a summary."""
 
 
-def run_concurrently(
-    work: Iterable[Work], clients: int, one: Callable[[Work], None], stopped: threading.Event
-) -> None:
-    """Call `one` for all items of `work` in `clients` threads; after `stopped` each completes its present item.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a classic request.
 
-    Raises:
-        Exception: the error of `one`; the other threads complete their present items.
+    Attributes:
+        seconds: from the moment at which the image was due to its answer; None without an answer.
+        late_seconds: by which the request started after that moment.
     """
-    items, lock = iter(work), threading.Lock()
 
-    def run() -> None:
-        try:
-            while not stopped.is_set():
-                with lock:
-                    item = next(items, None)
-                if item is None:
-                    return
-                one(item)
-        except BaseException:
-            stopped.set()
-            raise
-
-    with ThreadPoolExecutor(clients, thread_name_prefix="client") as threads:
-        for ended in [threads.submit(run) for _ in range(clients)]:
-            ended.result()
+    verdict: Verdict
+    problem: str = ""
+    seconds: float | None = None
+    late_seconds: float = 0.0
 
 
-@dataclass
-class FleetWatch:
-    """Samples the fleet of the system during a load test, in a thread of its own."""
+@dataclass(frozen=True)
+class LoadSummary:
+    """What a load test measured.
 
-    client: ApiClient
-    clock: Clock = CLOCK
-    samples: list[FleetSample] = field(default_factory=list, init=False)
+    Attributes:
+        counts: images by verdict.
+        times: seconds of each answer: of a request, or in a job, from upload to label.
+        late: seconds by which requests of an open loop started after they were due.
+    """
 
-    def read(self) -> dict[str, Any] | None:
-        """Return the status of the fleet, or None if the system has no such API."""
-        try:
-            return self.client.fleet()
-        except (ApiError, ValueError):
-            return None
+    mode: Mode
+    seconds: float
+    counts: Mapping[str, int]
+    times: Sequence[float]
+    problems: Sequence[str]
+    late: Sequence[float] = ()
 
-    @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Sample the fleet until the context ends."""
-        ended, began = threading.Event(), self.clock.monotonic()
+    def figures(self) -> dict[str, Any]:
+        """Return the figures that are shown, and written as JSON; a percentile of no answer is None."""
+        images, ordered = sum(self.counts.values()), sorted(self.times)
+        answered = images - self.counts["lost"]
+        return {
+            "mode": self.mode,
+            "images": images,
+            **self.counts,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(answered / self.seconds, 1) if self.seconds else 0.0,
+            **{f"p{share}_s": percentile(ordered, share) for share in (50, 95, 99)},
+            "slowest_s": percentile(ordered, 100),
+            "late": sum(each > LATE_SECONDS for each in self.late),
+            "latest_s": round(max(self.late, default=0.0), 3),
+            "problems": self.problems[:MAX_PROBLEMS],
+        }
 
-        def sample() -> None:
-            while (status := self.read()) is not None:
-                waiting = int(status.get("visible", 0)) + int(status.get("delayed", 0))
-                second = round(self.clock.monotonic() - began, 2)
-                self.samples.append(FleetSample(second, int(status["running"]), int(status["pending"]), waiting))
-                if ended.wait(SAMPLE_SECONDS):
-                    return
 
-        thread = threading.Thread(target=sample, name="fleet-watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """Return the percentile `share` of ascending values by nearest rank, or None if there are none."""
+    if not ordered:
+        return None
+    return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 4)
 
-    def next_report(self) -> dict[str, Any] | None:
-        """Return the first status that the controller makes from now on, so that it has the whole cost."""
-        first, began = self.read(), self.clock.monotonic()
-        status = first
-        while status is not None and first is not None and status.get("at") == first.get("at"):
-            if "at" not in first or self.clock.monotonic() - began > MAX_REPORT_SECONDS:
-                break
-            self.clock.sleep(SAMPLE_SECONDS / 4)
-            status = self.read() or status
-        return status
+
+def fresh_content(file: Path) -> bytes:
+    """Return a file with bytes that are new each time, so that the system repeats no earlier answer."""
+    return file.read_bytes() + new_suffix()
+
+
+def new_suffix() -> bytes:
+    """Return random bytes as a free box, which HEIC and AVIF skip; other formats end before it.
+
+    A JPEG without its end mark goes on, so none of the bytes is 255: with it begins a mark of JPEG.
+    """
+    return b"\0\0\0\x18free" + secrets.token_bytes(SUFFIX_BYTES - 8).replace(b"\xff", b"\xfe")
+
+
+@dataclass(frozen=True)
+class ClassicClient:
+    """Sends one image per request; threads may share it.
+
+    Attributes:
+        url: of the system.
+        patience_seconds: after this time without an answer, an image is lost.
+        token: if users sign in.
+    """
+
+    url: str
+    patience_seconds: float
+    token: str | None = field(default=None, repr=False)
+
+    def post(self, name: str, data: bytes) -> urllib3.BaseHTTPResponse:
+        """Send one image on a connection of its own; return the answer.
+
+        Raises:
+            HTTPError: there is no answer, or it is not HTTP.
+        """
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        form = {CLASSIC_FIELD: (name, data, "application/octet-stream")}
+        limits = urllib3.Timeout(connect=self.patience_seconds, read=self.patience_seconds)
+        with urllib3.PoolManager(headers={"Connection": "close"} | headers, timeout=limits) as connections:
+            return connections.request("POST", self.url, fields=form, retries=False, redirect=False)
+
+
+def judge_answer(status: int, content_type: str, text: str, expected: str | None) -> tuple[Verdict, str]:
+    """Return whether an answer fulfils the classic contract and has the expected label, and its problem if not."""
+    if status != 200:
+        return "failed", f"{status} {text[:200]}"
+    if not content_type.startswith("text/plain"):
+        return "failed", f"{content_type or 'no type'} is not text/plain"
+    if not text or ":" in text or text != text.strip():
+        return "failed", f"{text[:200]!r} is no label: it is empty, or has a colon or space around it"
+    if expected is None:
+        return "answered", ""
+    # A classic answer has spaces for colons.
+    return ("right", "") if text == expected.replace(":", " ") else ("wrong", f"{text!r}, not {expected!r}")
 
 
 @dataclass(frozen=True)
 class LoadTest:
-    """A load test of a system.
+    """A load test of a system; a job of `api` heeds its `model` alone.
 
     Attributes:
+        concurrency: requests that are open at once, at most.
         patience_seconds: an image without an answer for this long is lost.
-        arrivals: for an open loop of `classic`, the second of each image; None sends one after the other.
-        model: that the job of `api` names; None for that of new jobs.
+        rate: images/s of an open loop; None sends the next image after an answer.
+        model: that the job names; None for that of new jobs.
     """
 
-    target: LoadTarget
+    url: str
     mode: Mode
     concurrency: int
     patience_seconds: float
-    arrivals: Sequence[float] | None = None
+    rate: float | None = None
     model: str | None = None
+    clock: Clock = CLOCK
 
-    def run(self, images: LoadImages, stopped: threading.Event, progressed: Progressed) -> LoadSummary:
-        """Send all images unless `stopped` is set before, and return the summary.
-
-        Args:
-            images: to send.
-            stopped: ends the test after the present requests.
-            progressed: receives the number of images with a verdict, or with a result in the modes with a job.
+    def run(self, images: ImageSet, stopped: threading.Event, progressed: Callable[[int], None]) -> LoadSummary:
+        """Send all images unless `stopped` is set before; `progressed` receives the number of answers.
 
         Raises:
             ApiError: the API rejects the job.
+            InterruptedBatchError: `stopped` was set before the end of the job.
         """
-        client = ApiClient(self.target.base_url, token=token_from_environment())
-        pacer = None if self.arrivals is None else Pacer(self.arrivals, stopped, wait=stopped.wait)
+        return (self._classic if self.mode == "classic" else self._job)(images, stopped, progressed)
+
+    def _job(self, images: ImageSet, stopped: threading.Event, progressed: Callable[[int], None]) -> LoadSummary:
+        began = self.clock.monotonic()
+        with closing(ApiClient(self.url, token=token_from_environment())) as client:
+            batch = Batch(
+                client,
+                images,
+                lambda progress: progressed(progress.classified),
+                stopped.is_set,
+                self.clock,
+                model=self.model,
+                read=fresh_content,
+            ).run()
+            seconds = self.clock.monotonic() - began
+            ended = [each for each in client.results(batch.job_id) if each["status"] != "waiting"]
+        moments = [[datetime.fromisoformat(each[key]) for key in ("accepted_at", "recorded_at")] for each in ended]
+        counts = {
+            "right": batch.right or 0,
+            "answered": batch.no_truth,
+            "wrong": batch.wrong or 0,
+            "failed": batch.failed,
+            "lost": batch.lost,
+        }
+        times = [(recorded - accepted).total_seconds() for accepted, recorded in moments]
+        problems = [f"wrong: {name}: {label!r}, not {expected!r}" for name, expected, label in batch.mistakes]
+        problems += [f"failed: {name}: {reason}" for name, reason in batch.failures]
+        return LoadSummary(self.mode, seconds, counts, times, problems)
+
+    def _classic(self, images: ImageSet, stopped: threading.Event, progressed: Callable[[int], None]) -> LoadSummary:
+        began, outcomes = self.clock.monotonic(), list[Outcome]()
+        client = ClassicClient(self.url, self.patience_seconds, token_from_environment())
+
+        def send(file: Path, due: float | None) -> None:
+            try:
+                if not stopped.is_set():
+                    outcomes.append(self._outcome(client, file, images.truth.get(file.name), due))
+                    progressed(len(outcomes))
+            except BaseException:
+                stopped.set()
+                raise
+
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="client") as threads:
+            sent = [threads.submit(send, file, due) for file, due in self._when_due(images, began, stopped)]
+            for each in sent:
+                each.result()
+        seconds = self.clock.monotonic() - began
+        found = Counter(each.verdict for each in outcomes)
+        found["lost"] += len(images.files) - len(outcomes)
+        counts: dict[str, int] = {verdict: found[verdict] for verdict in VERDICTS}
+        times = [each.seconds for each in outcomes if each.seconds is not None]
+        problems = [f"{each.verdict}: {each.problem}" for each in outcomes if each.problem]
+        return LoadSummary(self.mode, seconds, counts, times, problems, [each.late_seconds for each in outcomes])
+
+    def _when_due(
+        self, images: ImageSet, began: float, stopped: threading.Event
+    ) -> Iterator[tuple[Path, float | None]]:
+        """Yield each file, in an open loop at the moment at which it is due, and that moment."""
+        for number, file in enumerate(images.files):
+            due = None if self.rate is None else began + number / self.rate
+            if due is not None and (remaining := due - self.clock.monotonic()) > 0:
+                stopped.wait(remaining)
+            yield file, due
+
+    def _outcome(self, client: ClassicClient, file: Path, expected: str | None, due: float | None) -> Outcome:
+        """Classify one image; its time counts from `due`, or else from now."""
+        data, started = fresh_content(file), self.clock.monotonic()
+        due = started if due is None else due
         try:
-            watch = FleetWatch(client)
-            before, metrics = watch.read(), LoadMetrics()
-            with watch.sampling():
-                started = time.monotonic()
-                if self.mode == "classic":
-                    self._classic(images, metrics, stopped, progressed, pacer)
-                else:
-                    load = JobLoad(client, images, metrics, self.patience_seconds, stopped)
-                    job_id = client.create_job("load test", model=self.model)
-                    upload = partial(load.upload, job_id)
-                    run_concurrently(load.batches(), self.concurrency, upload, stopped)
-                    load.collect(job_id, progressed)
-                seconds = time.monotonic() - started
-            cost = cost_between(before, watch.next_report())
-        finally:
-            client.close()
-        summary = metrics.summary(self.mode, images.count, seconds, cost, ended=started + seconds)
-        late = (0, 0.0) if pacer is None else (pacer.late, round(pacer.latest_seconds, 3))
-        return replace(summary, fleet=tuple(watch.samples), late=late[0], latest_s=late[1])
-
-    def _classic(
-        self,
-        images: LoadImages,
-        metrics: LoadMetrics,
-        stopped: threading.Event,
-        progressed: Progressed,
-        pacer: Pacer | None,
-    ) -> None:
-        client = ClassicClient(self.target, self.patience_seconds, token_from_environment())
-
-        def one(work: tuple[Path, float | None]) -> None:
-            file, moment = work
-            if pacer is None or moment is None or pacer.hold(moment):
-                client.classify(file, images, metrics, moment)
-                progressed(metrics.images)
-
-        moments: Iterable[float | None] = (None for _ in range(images.count)) if pacer is None else pacer
-        run_concurrently(zip(images, moments, strict=True), min(self.concurrency, images.count), one, stopped)
+            answer = client.post(file.name, data)
+        except urllib3.exceptions.HTTPError as error:
+            return Outcome("lost", f"{file.name}: {error!r}", late_seconds=started - due)
+        text = answer.data.decode(errors="replace")
+        verdict, problem = judge_answer(answer.status, answer.headers.get("Content-Type", ""), text, expected)
+        problem = problem and f"{file.name}: {problem}"
+        return Outcome(verdict, problem, self.clock.monotonic() - due, started - due)

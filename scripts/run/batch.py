@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from core.format import dollars
@@ -72,20 +73,6 @@ def job_cost(status: Mapping[str, Any]) -> AwsCost:
     return AwsCost(cost["billed_seconds"], cost["instances_dollars"], cost["requests_dollars"])
 
 
-def cost_between(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> AwsCost | None:
-    """Return the cost of the fleet between two of its statuses from the API, or None if the second is missing.
-
-    It includes the requests for the images that workers classified in between.
-    """
-    if after is None:
-        return None
-    # The status of an older version has fewer fields.
-    names, earlier = ("billed_seconds", "cost", "images"), before or {}
-    seconds, spent, images = (float(after.get(name, 0.0)) - float(earlier.get(name, 0.0)) for name in names)
-    per_thousand = after.get("requests_dollars_per_1000_images") or 0.0
-    return AwsCost(seconds, spent, images * per_thousand / 1_000)
-
-
 class InterruptedBatchError(FleetsightError):
     """Raised when the run is stopped, or the system has ended, during a batch."""
 
@@ -146,6 +133,7 @@ class Batch:
     Attributes:
         keep: whether the system keeps the images after their classification.
         model: name of the model; None for that of new jobs.
+        read: returns what is sent for a file.
     """
 
     client: ApiClient
@@ -155,6 +143,7 @@ class Batch:
     clock: Clock = CLOCK
     keep: bool = False
     model: str | None = None
+    read: Callable[[Path], bytes] = Path.read_bytes
     _began: float = field(default=0.0, init=False)
     _fleet_at: float = field(default=float("-inf"), init=False)
 
@@ -201,7 +190,7 @@ class Batch:
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
         files = self.images.files[first : first + count]
-        content = {first + at: (self.images.name_of(path), path.read_bytes()) for at, path in enumerate(files)}
+        content = {first + at: (self.images.name_of(path), self.read(path)) for at, path in enumerate(files)}
         outcome: dict[int, str | RejectedFile] = {}
         unsent = list(content)
         for _ in range(MAX_TRIES):

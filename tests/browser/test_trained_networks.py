@@ -26,7 +26,7 @@ from core.bundle_manifest import Preprocess
 from fleetsight_client.api import ApiClient
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
-from scripts.load.inputs import new_suffix
+from scripts.load.runner import new_suffix
 from scripts.model.named_network import build_named
 from scripts.model.own_network import build_own
 from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights

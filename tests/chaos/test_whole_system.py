@@ -4,13 +4,14 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scripts.client import FleetClient
-from scripts.load.inputs import LoadImages, drawn_signs, parse_target
 from scripts.load.runner import LoadTest
+from scripts.run.images import ImageSet, draw_signs
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.support.waiting import wait_until
 
@@ -133,24 +134,41 @@ def _reason(running: RunningSystem) -> str:
 CLIENTS = 100
 
 
-def hundred_signs(folder: Path, seed: int) -> LoadImages:
-    return drawn_signs(folder, CLIENTS, seed, 128, lambda number: None)
+def drawn(folder: Path, seed: int) -> ImageSet:
+    truth = draw_signs(folder, CLIENTS, seed, 128)
+    return ImageSet("signs", [folder / name for name in truth], truth)
 
 
 def classic(running: RunningSystem) -> LoadTest:
-    return LoadTest(parse_target(running.system.url, anywhere=False), "classic", CLIENTS, 110)
+    return LoadTest(running.system.url, "classic", CLIENTS, 110)
+
+
+def test_an_open_loop_keeps_its_rate_and_workers_classify_each_image(running: RunningSystem, tmp_path: Path) -> None:
+    pictures = drawn(tmp_path, seed=57)
+    wait_for_empty_fleet(running)
+    before = images_of_workers(running)
+    summary = replace(classic(running), rate=30).run(pictures, threading.Event(), lambda images: None)
+    assert (summary.counts["failed"], summary.counts["lost"]) == (0, 0), summary
+    assert summary.counts["right"] >= CLIENTS - 1
+    assert summary.seconds >= (CLIENTS - 1) / 30
+    wait_until(lambda: images_of_workers(running) - before == CLIENTS, "workers have classified each image")
+
+
+def images_of_workers(running: RunningSystem) -> int:
+    fleet = running.api.fleet()
+    return 0 if fleet is None else int(fleet["images"])
 
 
 def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
-    pictures = hundred_signs(tmp_path, seed=51)
+    pictures = drawn(tmp_path, seed=51)
     wait_for_empty_fleet(running)
     summary = classic(running).run(pictures, threading.Event(), lambda images: None)
-    assert (summary.failed, summary.lost) == (0, 0), summary
-    assert summary.right >= CLIENTS - 1
+    assert (summary.counts["failed"], summary.counts["lost"]) == (0, 0), summary
+    assert summary.counts["right"] >= CLIENTS - 1
 
 
 def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:
-    pictures = hundred_signs(tmp_path, seed=53)
+    pictures = drawn(tmp_path, seed=53)
     killed, first = list[int](), threading.Lock()
 
     def kill_a_worker(_answered: int) -> None:
@@ -162,6 +180,6 @@ def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: Runnin
 
     summary = classic(running).run(pictures, threading.Event(), kill_a_worker)
     assert killed
-    assert (summary.failed, summary.lost) == (0, 0), summary
-    assert summary.right >= CLIENTS - 1
+    assert (summary.counts["failed"], summary.counts["lost"]) == (0, 0), summary
+    assert summary.counts["right"] >= CLIENTS - 1
     wait_until(lambda: not running.workers(), "the fleet has ended itself")

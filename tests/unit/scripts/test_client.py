@@ -11,8 +11,7 @@ from urllib3 import HTTPResponse
 from core.sandbox.bundle_program import CHECK_SECONDS
 from fleetsight_client.api import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
 from scripts.client import FleetClient
-from scripts.load.clients import ClassicClient
-from scripts.load.inputs import parse_target
+from scripts.load.runner import ClassicClient
 from tests.support.servers import served
 
 TOKEN = "fst_secret"
@@ -67,8 +66,7 @@ def test_each_api_call_sends_the_token(heard: Heard) -> None:
 
 
 def test_a_classic_client_sends_the_token(heard: Heard) -> None:
-    target = parse_target(heard.url, anywhere=False)
-    ClassicClient(target, 5.0, TOKEN).post("a.png", b"")
+    ClassicClient(heard.url, 5.0, TOKEN).post("a.png", b"")
     assert heard.authorizations == [f"Bearer {TOKEN}"]
 
 

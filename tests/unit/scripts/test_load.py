@@ -1,338 +1,283 @@
-"""The load generator: what it sends and where, the classic contract, jobs by the API, uploads to the bucket."""
+"""The load generator: what it sends and where, the contract of each answer, closed and open loop, exit status."""
 
-import csv
-import http.server
 import json
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from email import message_from_bytes
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
-from flask import Flask
-from PIL import Image
+from flask import Flask, request
 
 from core.image_open import inspect, open_image
-from fleetsight_client.api import ApiError, UploadResult
-from scripts.cli import main as run_fleetsight
-from scripts.demo_model.signs import samples
-from scripts.load import command
-from scripts.load.clients import (
-    BATCH_FILES,
-    ClassicAnswer,
-    JobLoad,
-    judge_answer,
-    judge_label,
-)
-from scripts.load.demo_model import DemoModel
-from scripts.load.inputs import (
-    ExpectationError,
-    LoadImages,
-    LoadTarget,
-    TargetError,
-    drawn_signs,
-    parse_target,
-    read_expected,
-)
-from scripts.load.metrics import (
-    ImageVerdict,
-    LoadMetrics,
+from scripts.load import runner
+from scripts.load.command import check_thresholds, load_test, read_expected
+from scripts.load.runner import (
+    LATE_SECONDS,
+    ClassicClient,
     LoadSummary,
+    LoadTest,
+    Verdict,
+    fresh_content,
+    judge_answer,
     percentile,
-    summary_rows,
 )
-from scripts.load.runner import LoadTest, run_concurrently
+from scripts.run.batch import BatchProgress, BatchSummary
+from scripts.run.images import ImageSet
 from tests.support.clocks import ManualClock
-from tests.support.fake_client import FakeUploads
 from tests.support.hostile_images import HONEST
-from tests.support.servers import served, serving
+from tests.support.servers import served
 from tests.support.waiting import DEADLINE_SECONDS
 
 
-class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the content of the file as its label; `hang up` gets no answer."""
+class Echo(Flask):
+    """A system whose label of a file is its content, without the suffix; `broken` is answered with 500."""
 
-    protocol_version = "HTTP/1.1"
-    open_now, max_open, lock = 0, 0, threading.Lock()
-    together = threading.Barrier(1)
+    def __init__(self) -> None:
+        super().__init__("echo")
+        self.together, self.sent = threading.Barrier(1), list[bytes]()
+        self.models: tuple[dict[str, Any], int] = ({"default": "signs", "models": [{"name": "signs"}]}, 200)
+        self.add_url_rule("/", view_func=self.classify, methods=["POST"])
+        self.add_url_rule("/api/v1/models", view_func=lambda: self.models)
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        form = message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body)
-        part = cast(Any, form.get_payload())[0]
-        label = part.get_payload(decode=True)
-        assert self.headers["Connection"] == "close"
-        type(self).together.wait(DEADLINE_SECONDS)
-        if label == b"hang up":
-            return
-        assert (self.path, part.get_param("name", header="content-disposition")) == ("/", "myfile")
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(label)))
-        self.end_headers()
-        self.wfile.write(label)
-
-    def log_request(self, code: object = "-", size: object = "-") -> None:
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 100
+    def classify(self) -> tuple[str, int, dict[str, str]]:
+        content = request.files["myfile"].read()
+        self.sent.append(content)
+        self.together.wait(DEADLINE_SECONDS)
+        label = content[: -runner.SUFFIX_BYTES].decode()
+        return label, 500 if label == "broken" else 200, {"Content-Type": "text/plain"}
 
 
 @pytest.fixture
-def target() -> Iterator[LoadTarget]:
-    """A server that answers as the contract says."""
-    Echo.together = threading.Barrier(1)
-    with serving(Server(("127.0.0.1", 0), Echo)) as address:
-        yield parse_target(address, anywhere=False)
+def echo() -> Echo:
+    return Echo()
 
 
-def pictures(folder: Path, labels: dict[str, str], **sent: str) -> LoadImages:
-    """Write files with their labels in them, or with what is `sent` in place of one."""
-    for name, label in labels.items():
-        (folder / name).write_text(sent.get(Path(name).stem, label))
-    return LoadImages([folder / name for name in labels], len(labels), labels)
+@pytest.fixture
+def url(echo: Echo) -> Iterator[str]:
+    with served(echo) as address:
+        yield address
 
 
-@pytest.mark.processes
-def test_each_image_has_a_connection_of_its_own_and_all_are_open_at_once(target: LoadTarget, tmp_path: Path) -> None:
-    Echo.together = threading.Barrier(50)  # no answer before fifty wait for one
-    load = LoadTest(target, "classic", 50, 20)
-    reported: list[int] = []
-    summary = load.run(
-        pictures(tmp_path, {f"{n}.jpg": f"label {n}" for n in range(50)}), threading.Event(), reported.append
-    )
-    assert (summary.right, summary.ok, max(reported)) == (50, True, 50)
-    assert summary.p50_s is not None
+def files(folder: Path, *labels: str) -> ImageSet:
+    """Write a file for each label, with the label in it."""
+    found = [folder / f"{number}.jpg" for number in range(len(labels))]
+    for file, label in zip(found, labels, strict=True):
+        file.write_text(label)
+    return ImageSet("test", found, {file.name: label for file, label in zip(found, labels, strict=True)})
 
 
-@pytest.mark.processes
-def test_wrong_and_lost_answers_are_counted_and_shown(target: LoadTarget, tmp_path: Path) -> None:
-    sent = pictures(tmp_path, {"a.jpg": "stop", "b.jpg": "stop", "c.jpg": "stop"}, b="yield", c="hang up")
-    summary = LoadTest(target, "classic", 1, 20).run(sent, threading.Event(), lambda images: None)
-    assert (summary.right, summary.wrong, summary.lost, summary.ok) == (1, 1, 1, False)
-    assert summary.problems[0] == "wrong: b.jpg: 'yield', not 'stop'"
-    assert summary.problems[1].startswith("lost: c.jpg")
-
-
-def test_drawn_signs_have_new_bytes_in_each_test_and_the_same_pixels(tmp_path: Path) -> None:
-    first, second = (drawn_signs(tmp_path, 3, 1, 32, lambda _number: None) for _ in range(2))
-    assert first.files == second.files
-    for file in first.files:
-        sent = [images.content(file) for images in (first, second)]
-        assert sent[0] != sent[1]
-        pixels = [Image.open(BytesIO(data)).convert("RGB").tobytes() for data in (*sent, file.read_bytes())]
-        assert pixels[0] == pixels[1] == pixels[2]
-        inspect(sent[0])
+def test_all_clients_wait_for_their_answers_at_once(echo: Echo, url: str, tmp_path: Path) -> None:
+    echo.together = threading.Barrier(50)  # no answer before fifty wait for one
+    images, reported = files(tmp_path, *(f"label {number}" for number in range(50))), list[int]()
+    summary = LoadTest(url, "classic", 50, 20).run(images, threading.Event(), reported.append)
+    assert (summary.counts["right"], len(summary.times), max(reported)) == (50, 50, 50)
 
 
 @pytest.mark.parametrize("name", sorted(HONEST))
-def test_unique_images_have_bytes_of_their_own_and_the_same_pixels(tmp_path: Path, name: str) -> None:
-    file = tmp_path / "a"
-    original = HONEST[name]()
+def test_each_image_has_bytes_of_its_own_and_the_same_pixels(tmp_path: Path, name: str) -> None:
+    file, original = tmp_path / "a", HONEST[name]()
     file.write_bytes(original)
-    images = LoadImages([file], 3, {}, unique=True)
-    sent = [images.content(file) for _ in images]
+    sent = [fresh_content(file) for _ in range(3)]
     assert len({*sent, original}) == 4
-    assert len({len(data) for data in sent}) == 1
     for data in sent:
         inspect(data)
         with open_image(data) as new, open_image(original) as old:
             assert new.convert("RGB").tobytes() == old.convert("RGB").tobytes()
-    assert (images.repeats, replace(images, unique=False).repeats) == (False, True)
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Run the command, which ends with status 2."""
-    monkeypatch.setattr(sys, "argv", ["fleetsight", "load-test", "--url", url])
-    with pytest.raises(SystemExit) as ended:
-        run_fleetsight()
-    assert ended.value.code == 2
-
-
-def test_without_a_server_nothing_is_sent(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("status", "content_type", "text", "expected", "verdict"),
+    [
+        (200, "text/plain; charset=utf-8", "stop", "stop", "right"),
+        (200, "text/plain", "a stop", "a:stop", "right"),
+        (200, "text/plain", "stop", None, "answered"),
+        (200, "text/plain", "yield", "stop", "wrong"),
+        (200, "text/plain", "stop\n", "stop", "failed"),
+        (200, "text/plain", "", "stop", "failed"),
+        (200, "text/html", "stop", "stop", "failed"),
+        (200, "text/plain", "a:stop", "stop", "failed"),
+        (302, "text/plain", "stop", "stop", "failed"),
+        (422, "text/plain", "no image", "stop", "failed"),
+    ],
+)
+def test_answers_are_verified_against_the_contract(
+    status: int, content_type: str, text: str, expected: str | None, verdict: Verdict
 ) -> None:
-    refused(monkeypatch, "http://127.0.0.1:9")
-    said = capsys.readouterr()
-    assert said.err.startswith("fleetsight: nothing answers at http://127.0.0.1:9: start ./scripts/run.sh")
-    assert said.out == ""
+    assert judge_answer(status, content_type, text, expected)[0] == verdict
+
+
+def test_a_job_is_judged_by_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def classified(batch: Any) -> BatchSummary:
+        batch.show(BatchProgress(4, classified=4))
+        assert batch.read(batch.images.files[0]).startswith(b"stop")
+        return BatchSummary(
+            *("job", 0.0, 4, 1, 1, 0, 1, 1, 2.0, 1, 1.0, 2.0),
+            failures=[("2.jpg", "torn")],
+            mistakes=[("1.jpg", "stop", "yield")],
+        )
+
+    def results(_client: object, job_id: str) -> Iterator[dict[str, str]]:
+        times = {"accepted_at": "2026-11-24T00:00:01+00:00", "recorded_at": "2026-11-24T00:00:03+00:00"}
+        yield from [{"status": "done", **times}, {"status": "failed", **times}, {"status": "waiting"}]
+
+    monkeypatch.setattr("scripts.run.batch.Batch.run", classified)
+    monkeypatch.setattr("fleetsight_client.api.ApiClient.results", results)
+    reported = list[int]()
+    load = LoadTest("http://127.0.0.1:9", "api", 1, 30)
+    summary = load.run(files(tmp_path, "stop", "stop", "stop", "stop"), threading.Event(), reported.append)
+    assert summary.counts == {"right": 1, "answered": 0, "wrong": 1, "failed": 1, "lost": 1}
+    assert (summary.times, reported) == ([2, 2], [4])
+    assert summary.problems == ["wrong: 1.jpg: 'yield', not 'stop'", "failed: 2.jpg: torn"]
+
+
+def invoked(*arguments: str) -> tuple[int, str]:
+    """Run the command; return its status and what it prints or raises."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        result = CliRunner().invoke(load_test, arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    shown = f"{result.output} {'' if isinstance(result.exception, SystemExit) else result.exception}"
+    return result.exit_code, " ".join(shown.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "status", "counts"),
+    [
+        (["stop", "yield"], (), 0, (5, 0, 0)),
+        (["stop", "stop"], (), 1, (3, 2, 0)),
+        (["stop", "broken"], (), 1, (3, 0, 2)),
+        (["stop", "stop"], ("--max-failed", "2"), 0, (3, 2, 0)),
+        (["stop", "yield"], ("--min-rate", "100000"), 1, (5, 0, 0)),
+    ],
+)
+def test_the_exit_status_is_1_where_an_image_is_not_right_or_a_limit_is_missed(
+    url: str,
+    echo: Echo,
+    tmp_path: Path,
+    labels: list[str],
+    options: tuple[str, ...],
+    status: int,
+    counts: tuple[int, int, int],
+) -> None:
+    files(tmp_path, *labels)
+    truth, out = tmp_path / "truth.csv", tmp_path / "out.json"
+    truth.write_text("filename,label\n0.jpg,stop\n1.jpg,yield\n")
+    given = ("--url", url, "--images", str(tmp_path), "--expected", str(truth), "--count", "5", "--json", str(out))
+    assert invoked(*given, *options)[0] == status
+    figures = json.loads(out.read_text())
+    assert (figures["right"], figures["wrong"], figures["failed"]) == counts
+    assert all(figures["thresholds"].values()) is (status == 0)
+    assert len(set(echo.sent)) == 5
+
+
+def test_a_model_that_does_not_know_the_drawn_signs_is_not_judged(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs = files(tmp_path, "cat", "dog")
+    monkeypatch.setattr("scripts.load.command.sample_images", lambda _folder: signs)
+    status, shown = invoked("--url", url, "--count", "3")
+    assert status == 0, shown
+    assert "The model signs does not know the drawn signs" in shown
+    assert "answered 3" in shown
 
 
 @pytest.mark.parametrize(
     ("token", "words"), [("", "make a token on your account's page"), ("fst_wrong", "the token is wrong")]
 )
 def test_without_a_valid_token_nothing_is_sent(
-    token: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    token: str, words: str, url: str, echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = Flask("signed_in")
-    app.add_url_rule("/api/v1/limits", view_func=lambda: ({"detail": "the token is wrong"}, 401))
+    files(tmp_path, "stop")
+    echo.models = {"detail": "the token is wrong"}, 401
     monkeypatch.setenv("FLEETSIGHT_TOKEN", token)
-    with served(app) as url:
-        refused(monkeypatch, url)
-    assert words in capsys.readouterr().err
+    assert words in invoked("--url", url, "--images", str(tmp_path))[1]
+    assert echo.sent == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected", "outcome"),
-    [
-        (ClassicAnswer(200, "text/plain; charset=utf-8", b"stop"), "stop", "right"),
-        (ClassicAnswer(200, "text/plain", b"stop"), None, "answered"),
-        (ClassicAnswer(200, "text/plain", b"yield"), "stop", "wrong"),
-        (ClassicAnswer(200, "text/plain", b"stop\n"), "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b""), "stop", "failed"),
-        (ClassicAnswer(200, "text/html", b"stop"), "stop", "failed"),
-        (ClassicAnswer(200, "text/plain", b"a:stop"), "stop", "failed"),
-        (ClassicAnswer(302, "text/plain", b"stop"), "stop", "failed"),
-        (ClassicAnswer(422, "text/plain", b"no image"), "stop", "failed"),
-    ],
-)
-def test_answers_are_verified_against_the_contract(
-    answer: ClassicAnswer, expected: str | None, outcome: ImageVerdict
+def test_after_an_interrupt_the_rest_is_lost_and_the_status_is_130(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = LoadImages([Path("a.b.jpg")], 1, {} if expected is None else {"a.b.jpg": expected})
-    assert judge_answer(answer, "a.b.jpg", images)[0] == outcome
+    files(tmp_path, "stop")
+    sent = ClassicClient.post
+
+    def interrupted(client: ClassicClient, name: str, data: bytes) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return sent(client, name, data)
+
+    monkeypatch.setattr(ClassicClient, "post", interrupted)
+    status, shown = invoked("--url", url, "--images", str(tmp_path), "--count", "9", "--concurrency", "1")
+    assert (status, "lost 8" in shown, "images that were not sent count as lost" in shown) == (130, True, True), shown
 
 
-def test_a_label_that_the_model_itself_gives_is_right_though_something_else_was_drawn() -> None:
-    images = LoadImages([Path("a.jpg")], 1, {"a.jpg": "stop"}, model_label=lambda _: "airplane")
-    verdicts = [judge_label(label, "a.jpg", images)[0] for label in ("stop", "airplane", "cat")]
-    assert verdicts == ["right", "right", "wrong"]
+def test_an_error_of_one_client_ends_the_others_and_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_client: ClassicClient, _name: str, _data: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ClassicClient, "post", fail)
+    stopped = threading.Event()
+    with pytest.raises(ZeroDivisionError):
+        LoadTest("http://127.0.0.1:9", "classic", 2, 1).run(files(tmp_path, *"abc"), stopped, lambda _done: None)
+    assert stopped.is_set()
 
 
-def test_the_demo_model_in_this_process_knows_a_drawn_sign(tmp_path: Path) -> None:
-    [sample] = samples(1, seed=3)
-    (tmp_path / "a").write_bytes(sample.data)
-    (tmp_path / "b").write_bytes(b"no image")
-    model = DemoModel()
-    assert [model.label(tmp_path / "a"), model.label(tmp_path / "b")] == [sample.label, None]
+# An open loop
 
 
-@dataclass
-class FakeApi(FakeUploads):
-    """Answers with the content of each file as its label; `!` fails, `?` never has a result, `-` is not accepted."""
+class Answer:
+    """An answer of a server."""
 
-    sent: list[tuple[str, str]] = field(default_factory=list)
-
-    def accept(self, files: Sequence[tuple[str, bytes]]) -> UploadResult:
-        start = len(self.sent)
-        self.sent += [(name, content.decode()) for name, content in files if content != b"-"]
-        accepted = [(f"id-{start + at}", name) for at, (name, _) in enumerate(self.sent[start:])]
-        return UploadResult(accepted, [(name, "not an image") for name, content in files if content == b"-"])
-
-    def fleet(self) -> dict[str, Any] | None:
-        return None
-
-    def status(self, job_id: str) -> dict[str, Any]:
-        labels = [label for _, label in self.sent]
-        return {"done": sum(label not in "!?" for label in labels), "failed": labels.count("!")}
-
-    def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
-        states = {"!": "failed", "?": "waiting"}
-        for number, (name, label) in enumerate(self.sent):
-            yield {
-                "image_id": f"id-{number}",
-                "filename": name,
-                "status": states.get(label, "done"),
-                "label": label,
-                "error": {"message": "ends early"},
-                "accepted_at": "2026-11-24T00:00:01+00:00",
-                "recorded_at": "2026-11-24T00:00:03+00:00",
-            }
+    status, headers, data = 200, {"Content-Type": "text/plain"}, b"stop"
 
 
-HERE = LoadTarget("http://127.0.0.1:8000", "127.0.0.1", 8000)
+def test_latency_counts_from_the_moment_at_which_an_image_was_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven images are due at once, and one connection answers them one after the other."""
+    clock = ManualClock(0)
+
+    def post(_client: ClassicClient, _name: str, _data: bytes) -> Answer:
+        clock.sleep(1)
+        return Answer()
+
+    monkeypatch.setattr(ClassicClient, "post", post)
+    load = LoadTest("http://127.0.0.1:9", "classic", 1, 5, rate=1e9, clock=clock)
+    summary = load.run(files(tmp_path, *["stop"] * 7), threading.Event(), lambda _done: None)
+    assert summary.times == pytest.approx([1, 2, 3, 4, 5, 6, 7])
+    assert (summary.figures()["late"], summary.figures()["latest_s"]) == (6, 6)
 
 
-def judged(folder: Path, contents: Sequence[str], api: FakeApi) -> LoadMetrics:
-    """Send files with `contents`, each of which should be a stop sign."""
-    files = [folder / f"{number}.jpg" for number in range(len(contents))]
-    for file, content in zip(files, contents, strict=True):
-        file.write_bytes(content.encode())
-    metrics, clock = LoadMetrics(), ManualClock()
-    pictures = LoadImages(files, len(files), {file.name: "stop" for file in files})
-    load = JobLoad(api, pictures, metrics, 30, threading.Event(), clock)
-    for part in load.batches():
-        load.upload("job", part)
-    load.collect("job", lambda images: None)
-    return metrics
+def test_no_image_is_sent_before_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stopped, sent = ManualClock(0), threading.Event(), list[float]()
+
+    def post(_client: ClassicClient, _name: str, _data: bytes) -> Answer:
+        sent.append(clock())
+        return Answer()
+
+    def wait(seconds: float) -> bool:
+        clock.sleep(seconds)
+        return False
+
+    monkeypatch.setattr(ClassicClient, "post", post)
+    monkeypatch.setattr(stopped, "wait", wait)
+    load = LoadTest("http://127.0.0.1:9", "classic", 1, 5, rate=2, clock=clock)
+    load.run(files(tmp_path, *["stop"] * 5), stopped, lambda _done: None)
+    assert len(sent) == 5
+    assert all(moment >= number / 2 for number, moment in enumerate(sent))
 
 
-def test_a_rejected_batch_fails_as_a_whole(tmp_path: Path) -> None:
-    figures = judged(tmp_path, ["stop"] * (2 * BATCH_FILES + 5), FakeApi(failing_posts=1))
-    assert (figures.counts["right"], figures.counts["failed"]) == (BATCH_FILES + 5, BATCH_FILES)
+# Figures and options
 
 
-def test_a_job_without_a_readable_status_stalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    api = FakeApi()
-
-    def unreadable(job_id: str) -> dict[str, Any]:
-        raise ApiError("no answer")
-
-    monkeypatch.setattr(api, "status", unreadable)
-    assert judged(tmp_path, ["stop", "?"], api).counts["lost"] == 1
-
-
-def test_each_image_has_a_verdict(tmp_path: Path) -> None:
-    figures = judged(tmp_path, ["stop", "yield", "!", "?", "-", "stop"], FakeApi())
-    assert figures.counts == {"right": 2, "answered": 0, "wrong": 1, "failed": 2, "lost": 1}
-    assert "lost: 3.jpg: accepted, and no result" in figures.problems
-    assert "failed: 4.jpg: not an image" in figures.problems
-
-
-def test_a_job_is_sent_by_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.load.runner.ApiClient", lambda *_arguments, **_options: FakeApi())
-    (tmp_path / "a.jpg").write_bytes(b"stop")
-    sent, results = LoadImages([tmp_path / "a.jpg"], 1, {"a.jpg": "stop"}), list[int]()
-    summary = LoadTest(HERE, "api", 1, 30).run(sent, threading.Event(), results.append)
-    assert (summary.mode, summary.ok, results[-1]) == ("api", True, 1)
-    assert ("upload to label, p95", "2.000 s") in summary_rows(summary)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:80/", "https://127.9.9.9"]
-)
-def test_a_system_on_this_machine_may_be_loaded(url: str) -> None:
-    assert parse_target(url, anywhere=False).port in {8000, 80, 443}
-
-
-@pytest.mark.parametrize(
-    "url", ["http://192.0.2.1", "http://10.0.0.1:8000", "http://0.0.0.0", "http://127.0.0.1.@192.0.2.1"]
-)
-def test_a_system_on_another_machine_is_loaded_only_if_allowed(url: str) -> None:
-    with pytest.raises(TargetError, match="--i-may-load-this-target"):
-        parse_target(url, anywhere=False)
-    parse_target(url, anywhere=True)
-
-
-@pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:x", "http://127.0.0.1/jobs"]
-)
-def test_an_invalid_target_is_rejected(url: str) -> None:
-    with pytest.raises(TargetError, match="--url"):
-        parse_target(url, anywhere=True)
-
-
-def test_a_folder_with_too_few_images_is_repeated(tmp_path: Path) -> None:
-    assert [file.name for file in LoadImages([tmp_path / "a", tmp_path / "b"], 5, {})] == ["a", "b", "a", "b", "a"]
-
-
-def test_expected_labels_must_be_complete(tmp_path: Path) -> None:
-    path, files = tmp_path / "expected.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    path.write_text("filename,label\na.jpg,stop\n")
-    assert read_expected(path, files[:1]) == {"a.jpg": "stop"}
-    with pytest.raises(ExpectationError, match=r"no label for 1 images, such as 'b.jpg'"):
-        read_expected(path, files)
-    path.write_text("name,label\na.jpg,stop\n")
-    with pytest.raises(ExpectationError, match="columns filename and label"):
-        read_expected(path, files)
+def summary_of(times: list[float], late: list[float] | None = None, **counts: int) -> LoadSummary:
+    found = dict.fromkeys(("right", "answered", "wrong", "failed", "lost"), 0) | counts
+    return LoadSummary("classic", 10.0, found, times, [], late or [])
 
 
 def test_percentiles_use_the_nearest_rank() -> None:
@@ -341,66 +286,66 @@ def test_percentiles_use_the_nearest_rank() -> None:
     assert (percentile([7.0], 50), percentile([], 50)) == (7, None)
 
 
-def test_images_without_a_verdict_are_lost() -> None:
-    figures = LoadMetrics()
-    figures.record_verdict("right", images=7)
-    summary = figures.summary("classic", 10, 2.0)
-    assert (summary.lost, summary.ok, summary.images_per_second) == (3, False, 3.5)
-    assert ("right", "7") in summary_rows(summary)
-    assert ("request, p95", "-") in summary_rows(summary)
+def test_lost_images_do_not_count_as_answered() -> None:
+    figures = summary_of([3.0, 1.0], right=70, lost=30, late=[0.0, LATE_SECONDS / 2, 2 * LATE_SECONDS]).figures()
+    assert (figures["images"], figures["images_per_second"]) == (100, 7)
+    assert (figures["p50_s"], figures["slowest_s"], figures["late"], figures["latest_s"]) == (1, 3, 1, 0.2)
 
 
-def test_an_error_of_one_client_ends_the_others_and_is_raised() -> None:
-    stopped = threading.Event()
-
-    def fail(number: int) -> None:
-        if number == 3:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_concurrently(iter(range(1_000_000_000)), 4, fail, stopped)
-    assert stopped.is_set()
-
-
-def summary_of(right: int, wrong: int) -> LoadSummary:
-    figures = LoadMetrics()
-    figures.record_verdict("right", images=right)
-    figures.record_verdict("wrong", "a.jpg: 'x', not 'y'", images=wrong)
-    return figures.summary("classic", right + wrong, 1.0)
-
-
-@pytest.mark.parametrize(("wrong", "status"), [(0, 0), (1, 1)])
-def test_the_command_ends_with_status_1_for_any_wrong_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, status: int
+@pytest.mark.parametrize(
+    ("most", "rate", "times", "missed"),
+    [
+        (0, None, {}, ["wrong, failed or lost images at most 0 (measured 3)"]),
+        (3, 9.7, {"p50": 0.5, "p95": 0.95, "p99": None}, []),
+        (3, 9.8, {}, ["images/s at least 9.8 (measured 9.7)"]),
+        (3, None, {"p95": 0.9}, ["p95 at most 0.9 s (measured 0.950 s)"]),
+    ],
+)
+def test_a_threshold_is_reached_or_missed(
+    most: int, rate: float | None, times: dict[str, float | None], missed: list[str]
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    expected, out = tmp_path / "expected.csv", tmp_path / "out.json"
-    with expected.open("w", newline="") as file:
-        csv.writer(file).writerows([("filename", "label"), ("a.jpg", "y")])
-    sent: list[LoadImages] = []
-
-    def run_nothing(load: object, pictures: LoadImages, *_rest: object) -> LoadSummary:
-        sent.append(pictures)
-        return summary_of(9, wrong)
-
-    monkeypatch.setattr(LoadTest, "run", run_nothing)
-    monkeypatch.setattr(LoadTarget, "check_answers", lambda _target: None)
-    monkeypatch.setattr(signal, "signal", lambda *_given: None)
-    arguments = ["--images", str(tmp_path), "--expected", str(expected), "--count", "10", "--json", str(out)]
-    result = CliRunner().invoke(command.load_test, arguments)
-    assert result.exit_code == status, result.output
-    assert (sent[0].count, sent[0].expected) == (10, {"a.jpg": "y"})
-    assert (json.loads(out.read_text())["wrong"], "wrong" in result.output) == (wrong, True)
+    figures = summary_of([number / 100 for number in range(1, 101)], right=95, answered=2, lost=3).figures()
+    results = check_thresholds(figures, most, rate, times)
+    assert [limit for limit, is_reached in results.items() if not is_reached] == missed
 
 
-def test_an_interrupted_test_says_that_images_were_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_load: object, _pictures: LoadImages, stopped: threading.Event, *_rest: object) -> LoadSummary:
-        stopped.set()
-        return summary_of(9, 0)
+def test_a_percentile_of_no_answer_does_not_reach_its_threshold() -> None:
+    assert not all(check_thresholds(summary_of([], right=0).figures(), 0, None, {"p95": 5.0}).values())
 
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    monkeypatch.setattr(LoadTest, "run", interrupted)
-    monkeypatch.setattr(LoadTarget, "check_answers", lambda _target: None)
-    monkeypatch.setattr(signal, "signal", lambda *_given: None)
-    result = CliRunner().invoke(command.load_test, ["--images", str(tmp_path)])
-    assert (result.exit_code, "Interrupted: images that were not sent count as lost." in result.output) == (130, True)
+
+@pytest.mark.parametrize("address", ["http://192.0.2.1", "https://192.0.2.1:8000", "http://127.0.0.1.@192.0.2.1"])
+def test_a_system_on_another_machine_is_loaded_only_if_allowed(address: str) -> None:
+    status, shown = invoked("--url", address)
+    assert (status, "--i-may-load-this-target" in shown) == (2, True), shown
+
+
+def test_expected_labels_must_be_complete(tmp_path: Path) -> None:
+    path, images = tmp_path / "expected.csv", [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    path.write_text("filename,label\na.jpg,stop\n")
+    assert read_expected(path, images[:1]) == {"a.jpg": "stop"}
+    with pytest.raises(click.UsageError, match=r"no label for 1 images, such as 'b.jpg'"):
+        read_expected(path, images)
+    path.write_text("name,label\na.jpg,stop\n")
+    with pytest.raises(click.UsageError, match="columns filename and label"):
+        read_expected(path, images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reported"),
+    [
+        ("--rate 5 --mode api", "are for --mode classic"),
+        ("--duration 5", "--duration goes with --rate"),
+        ("--rate 0", "not in the range"),
+        ("--rate 5 --duration 60 --count 3", "omit --count"),
+        ("--rate 5000 --duration 3600", "18,000,000 images: 1 to 100,000 are possible"),
+        ("--rat 5", "Did you mean"),
+        ("--json /no/such/folder/a.json", "cannot write /no/such/folder/a.json"),
+        ("--json /", "it is a folder itself"),
+        ("--url 127.0.0.1:8000", "is not an address such as http://127.0.0.1:8000"),
+        ("--url http://127.0.0.1:9", "Connection refused"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(arguments: str, reported: str) -> None:
+    status, shown = invoked(*arguments.split())
+    assert status != 0
+    assert reported in shown

@@ -20,7 +20,6 @@ from core.config import DEMO_BUNDLE, PATH_VARIABLE
 from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError, PatientCalls
-from scripts.load.metrics import LoadMetrics, summary_rows
 from scripts.run import session
 from scripts.run.__main__ import _stop_on_signals
 from scripts.run.batch import (
@@ -28,7 +27,6 @@ from scripts.run.batch import (
     AwsCost,
     Batch,
     InterruptedBatchError,
-    cost_between,
     job_cost,
 )
 from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
@@ -401,30 +399,6 @@ COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars"
 def test_a_batch_costs_what_its_job_does() -> None:
     assert str(job_cost({"cost": COST})) == "$0.0047 (120 s of instances; requests $0.0013)"
     assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
-
-
-def test_a_load_test_costs_what_the_fleet_was_billed_during_it() -> None:
-    before = {"billed_seconds": 100, "cost": 0.01, "images": 50, "requests_dollars_per_1000_images": 0.01}
-    after = {"billed_seconds": 700, "cost": 0.03, "images": 1_050, "requests_dollars_per_1000_images": 0.01}
-    cost = cost_between(before, after)
-    assert cost is not None
-    assert (cost.billed_seconds, round(cost.instances_dollars, 6), cost.requests_dollars) == (600, 0.02, 0.01)
-    assert cost_between(None, after) == AwsCost(700, 0.03, 0.0105)
-    assert cost_between(before, None) is None
-    assert cost_between(None, {"billed_seconds": 60, "running": 1}) == AwsCost(60)
-
-
-def test_a_load_test_shows_the_cost_of_1000_images_if_known() -> None:
-    figures = LoadMetrics()
-    figures.record_verdict("right", images=500)
-    summary = figures.summary("api", 500, 2.0)
-    assert "1,000 images" not in dict(summary_rows(summary))
-    reported = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
-    assert reported["1,000 images"] == "$0.020"
-    assert reported["meanwhile, the fleet cost"] == "$0.010 (120 s of instances; requests $0.0066)"
-    figures.cached = 401
-    few = dict(summary_rows(figures.summary("api", 500, 2.0, AwsCost(120, 0.0034, 0.0066))))
-    assert "1,000 images" not in few, "99 images of workers pay for a whole minute"
 
 
 @pytest.fixture
