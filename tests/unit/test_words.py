@@ -12,8 +12,7 @@ import pytest
 
 from fleetsight_client.classification import STATUSES
 from scripts.cli import fleetsight
-from scripts.documentation.api import shipped_document
-from scripts.documentation.metrics import served_metrics
+from scripts.documentation.reference import served_metrics, shipped_document
 from tests.conftest import ROOT
 from web_tier.results.export import CSV_HEADER
 

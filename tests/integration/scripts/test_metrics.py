@@ -14,7 +14,7 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.documentation.metrics import served_metrics
+from scripts.documentation.reference import served_metrics
 from scripts.run.prometheus import ALERTS, CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.supervisor import Supervisor
 from scripts.run.system import System, free_port
@@ -78,7 +78,7 @@ def value(metrics: list[Metric], name: str, **labels: str) -> float:
 
 def test_the_processes_serve_the_documented_metrics_and_no_others(config: dict[str, Any]) -> None:
     for process, job in zip(("web", "controller"), config["scrape_configs"], strict=True):
-        expected = {each.name for each in served_metrics() if process in each.processes}
+        expected = {each.name for each in served_metrics() if process == each.process}
 
         def differing(job: dict[str, Any] = job, expected: set[str] = expected) -> set[str]:
             return expected ^ {f"{each.name}_total" if each.type == "counter" else each.name for each in scrape(job)}
