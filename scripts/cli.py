@@ -10,10 +10,8 @@ import click
 from fleetsight_client import FleetsightClientError
 from fleetsight_client.cli import COMMANDS as IMAGE_COMMANDS
 from fleetsight_client.terminal import clean_terminal_output
-from scripts.doctor.command import HELP as DOCTOR_HELP
-from scripts.doctor.command import main as run_doctor
 from scripts.lazy_group import LazyGroup, Sections
-from scripts.standard_options import CONTEXT, of_this_checkout, url_option, version_option
+from scripts.standard_options import CONTEXT, of_this_checkout, version_option
 from services.errors import FleetsightError
 
 EXIT_STATUSES: Final = (
@@ -71,14 +69,6 @@ def simulate(
     run_simulation(request, load_config(config), image_seconds, json_file)
 
 
-@click.command(help=DOCTOR_HELP)
-@url_option
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def doctor(*, url: str, as_json: bool) -> None:
-    """Run the checks; scripts/fleetsight runs them without click, since packages may be missing."""
-    sys.exit(run_doctor(["--url", url, *(["--json"] if as_json else [])]))
-
-
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--serve", is_flag=True, help="Show it until Ctrl-C, and build it again after a change.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF MKDOCS]...")
@@ -96,7 +86,7 @@ def docs(*, serve: bool, options: tuple[str, ...]) -> None:
 SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the same
     "This machine": {
         "run": "scripts.run.__main__:main",
-        "doctor": doctor,
+        "doctor": "scripts.doctor:doctor",
         "state": "scripts.state:state",
     },
     "Images": {str(each.name): of_this_checkout(each) for each in IMAGE_COMMANDS},

@@ -1,4 +1,4 @@
-"""The folder of logs, samples, models and states of running systems; also found where no package is installed."""
+"""The folder of logs, samples, models and states of running systems."""
 
 import os
 import socket
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from services.errors import FleetsightError
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -32,7 +34,7 @@ MODELS_FOLDER: Final = HOME / "models"
 """Where `fleetsight model build` puts bundles, unless it is told where, and `run.sh --model NAME` looks for them."""
 
 
-class AddressError(ValueError):
+class AddressError(FleetsightError):
     """Raised when a text is no address of a web server, or an address is not on this machine."""
 
 

@@ -1,7 +1,4 @@
-"""Text on a terminal: labels, names, messages and log lines of others show, and cannot control it.
-
-This module needs no package, so that `fleetsight doctor` can use it.
-"""
+"""Text on a terminal: labels, names, messages and log lines of others show, and cannot control it."""
 
 import codecs
 import io

@@ -21,7 +21,7 @@ from core.format import plural
 from fleetsight_client.api import ApiClient, token_from_environment
 from fleetsight_client.console import Console
 from scripts.demo_model import DEMO_NAME
-from scripts.home import HOME, AddressError, address_of, is_this_machine
+from scripts.home import HOME, address_of, is_this_machine
 from scripts.load.runner import VERDICTS, LoadTest, Mode
 from scripts.run.batch import InterruptedBatchError
 from scripts.run.images import ImageSet, images_in, sample_images
@@ -104,7 +104,8 @@ def load_test(  # noqa: PLR0913 - click calls it by name
         raise click.UsageError(f"cannot write {json_file}: its folder does not exist, or it is a folder itself")
     if mode == "api" and (rate or concurrency):
         raise click.UsageError("--rate and --concurrency are for --mode classic: --mode api sends one job")
-    _check_target(url, anywhere=anywhere)
+    if not anywhere and not is_this_machine(address_of(url)[0]):
+        raise click.UsageError(f"refusing to load a remote host, {url}: if you are allowed to, add {ALLOW_FLAG}")
     count = count if duration is None else _count(rate, duration, count)
     console, images, model = Console(), _images(folder, expected, count), None
     with closing(ApiClient(url, token=token_from_environment())) as client:
@@ -139,14 +140,6 @@ def load_test(  # noqa: PLR0913 - click calls it by name
         console.print("Interrupted: images that were not sent count as lost.")
         sys.exit(INTERRUPTED)
     sys.exit(0 if all(results.values()) else 1)
-
-
-def _check_target(url: str, *, anywhere: bool) -> None:
-    try:
-        if not anywhere and not is_this_machine(address_of(url)[0]):
-            raise click.UsageError(f"refusing to load a remote host, {url}: if you are allowed to, add {ALLOW_FLAG}")
-    except AddressError as error:
-        raise click.UsageError(f"--url: {error}") from error
 
 
 def _count(rate: float | None, duration: float, count: int | None) -> int:

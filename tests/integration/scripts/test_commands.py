@@ -57,8 +57,7 @@ def start_in_this_process(*arguments: str, **environment: str) -> Result:
 def clone_of_setup(tmp_path: Path) -> Path:
     """A folder with the set-up alone, so that nothing here is touched."""
     (tmp_path / "scripts").mkdir()
-    for name in ("setup.sh", "find_python.sh"):
-        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     return tmp_path / "scripts" / "setup.sh"
 

@@ -1,6 +1,7 @@
 """The load generator: what it sends and where, the contract of each answer, closed and open loop, exit status."""
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from scripts.run.images import ImageSet
 from tests.support.clocks import ManualClock
 from tests.support.hostile_images import HONEST
 from tests.support.servers import served
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 
 class Echo(Flask):
@@ -206,7 +207,8 @@ def test_after_an_interrupt_the_rest_is_lost_and_the_status_is_130(
     sent = ClassicClient.post
 
     def interrupted(client: ClassicClient, name: str, data: bytes) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # to the main thread, as from a terminal
+        wait_until(lambda: signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "the main thread has stopped the test")
         return sent(client, name, data)
 
     monkeypatch.setattr(ClassicClient, "post", interrupted)
