@@ -365,14 +365,6 @@ def wait_until_sent(page: Page) -> None:
     expect(page.locator("#adding:not([aria-busy='true'])")).to_be_visible()
 
 
-def try_it(page: Page, operation: str) -> str:
-    """Send the form of an opened operation; return what the page shows of the answer."""
-    output = page.locator(f"#{operation} output")
-    page.locator(f"#{operation}").get_by_role("button", name="Send").click()
-    expect(output).to_be_visible()
-    return output.inner_text()
-
-
 LABELS = ("stop", "give way", "no entry", "parking", "danger")
 LONG_FINISHED = 100.0
 """Seconds after which a page without JavaScript no longer reloads itself, while a test fills in its form."""

@@ -24,7 +24,6 @@ from tests.browser.conftest import (
     person,
     signed_in,
     signs,
-    try_it,
 )
 from tests.support.operator_account import App
 
@@ -289,20 +288,6 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     page.wait_for_url("**/sign-in?**")
     fill(page, "Sign in", email=OPERATOR, password=secret)
     page.wait_for_url(f"**/jobs/{job_id}?image=*")  # the image that was asked for
-
-
-def test_the_api_page_asks_an_anonymous_user_to_sign_in_and_works_after_sign_in(
-    page: Page, page_faults: PageFaults, sign_in_system: System
-) -> None:
-    page_faults.expect("401")
-    page.goto("/api#list_jobs")
-    assert try_it(page, "list_jobs").startswith("401")
-    link = page.locator(".api-intro").get_by_role("link", name="signed in")
-    expect(link).to_have_attribute("target", "_blank")  # the forms keep their input
-    signed_in(page, *person(sign_in_system, "ada"))
-    page.goto("/api#list_jobs")
-    expect(page.locator(".api-intro")).to_contain_text("they are sent as ada-")
-    assert try_it(page, "list_jobs").startswith("200")
 
 
 COOKIE = "__Host-fleetsight"

@@ -207,13 +207,9 @@ def test_the_static_pages_form_uploads_to_the_web_tier_without_scripts(page: Pag
     arrived(page)
 
 
-def test_the_static_page_of_the_api_tries_the_api_out(page: Page, static_site: Site) -> None:
+def test_the_static_page_of_the_api_names_the_address_of_the_site(page: Page, static_site: Site) -> None:
     page.goto("/api")
     assert f"{static_site.url}/api/v1/jobs" in page.locator("pre").first.inner_text()
-    page.locator("details.operation:has(#get_fleet, #fleet) summary").click()
-    output = page.locator("details[open] output")
-    page.locator("details[open]").get_by_role("button", name="Send").click()
-    expect(output).to_contain_text("200")
 
 
 @pytest.fixture(scope="module")

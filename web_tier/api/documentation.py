@@ -1,4 +1,4 @@
-"""The OpenAPI document, and the page that shows every operation with a form that calls it."""
+"""The OpenAPI document, and the page that shows every operation."""
 
 from flask import current_app, jsonify
 from flask.typing import ResponseReturnValue
@@ -20,7 +20,7 @@ def openapi() -> ResponseReturnValue:
 
 @api_docs.get("/api")
 def page() -> str:
-    """Show every operation with a form that calls it."""
+    """Show every operation."""
     api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
     groups: dict[str, list[tuple[str, str, Schema]]] = {tag: [] for tag in TAGS}
     for path, methods in api["paths"].items():

@@ -211,8 +211,6 @@ def _operation(route: ApiRoute, schemas: Schemas) -> Schema:
                 content[media_type] = {"schema": schemas[body, "validation"]}
                 required |= any(field.is_required() for field in body.model_fields.values())
         described["requestBody"] = {"required": required, "content": content}
-    if any(response.content == EVENTS for response in operation.responses):
-        described["x-stream"] = True
     return described
 
 

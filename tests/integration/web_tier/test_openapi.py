@@ -181,10 +181,10 @@ def test_problems_are_enumerated() -> None:
     assert set(schemas["ProblemType"]["enum"]) == {kind.value for kind in ProblemType}
 
 
-def test_every_operation_can_be_tried_on_the_page(client: FlaskClient) -> None:
+def test_every_operation_is_shown_on_the_page(client: FlaskClient) -> None:
     page = unescape(client.get("/api").text)
     for route in ROUTES:
-        assert f'data-method="{route.method}" data-path="{route.path}"' in page
+        assert f'<code class="path">{route.path}</code>' in page
         assert route.operation.summary in page
         assert f'id="{route.operation.name}"' in page, "its address on the page"
     for tag in TAGS:
