@@ -5,17 +5,16 @@
 | `MODELS` | `CATALOG` | edition, `ModelCatalog` as JSON, and ids of the last changes   | both       |
 
 A job gets its model when it is created, and keeps it: every request of its images names the bundle's digest and
-place. So a roll-out changes only which model later jobs get. A change of the catalogue is a pure function of the
+place. So another default changes only which model later jobs get. A change of the catalogue is a pure function of the
 catalogue before; the store writes it only if no other change came in between.
 
 Without an item the bundle of the configuration (`worker.bundle`) is the only version. The controller writes the first
-item, and records a bundle that the configuration names anew as a roll-out (`configured`).
+item, and makes a bundle that the configuration names anew the default (`configured`).
 """
 
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, Literal, Self
 
@@ -111,33 +110,6 @@ class ModelVersion(WireModel):
         return JobModel(self.name, self.digest, self.place)
 
 
-class Canary(WireModel):
-    """A version that a share of the new jobs get in place of the default, 0 to 1."""
-
-    digest: Sha256
-    share: float = Field(gt=0, lt=1)
-
-
-class Withdrawn(WireModel):
-    """A version that a roll-back took from new jobs.
-
-    Attributes:
-        reason: why it was rolled back by itself; empty if operators did it.
-        moved_at: when operators had the unfinished jobs of before then moved to the default; None if they keep it.
-    """
-
-    name: str
-    digest: Sha256
-    at: AwareDatetime
-    reason: str = ""
-    moved_at: AwareDatetime | None = None
-
-    def words(self, default: str) -> str:
-        """Return what has become of it, and that new jobs get the model called `default`."""
-        why = f": {self.reason}" if self.reason else ""
-        return f"Model {self.name} was rolled back at {self.at:%H:%M} UTC{why}. New jobs get {default}."
-
-
 class ModelCatalog(WireModel):
     """The versions, and which of them new jobs get that name none.
 
@@ -145,10 +117,7 @@ class ModelCatalog(WireModel):
         versions: those that jobs may name, in the order in which they were added.
         default: digest of the version that new jobs get.
         previous: digest of the default before, to which a roll-back returns; None if there is none.
-        canary: the version that a share of the new jobs get; None if all get the default.
         configured: digest of the bundle that the configuration named last.
-        since: when the default or the canary changed last.
-        withdrawn: the version that was rolled back last; None if there is none, or new jobs get it again.
         edition: number of changes that were stored.
     """
 
@@ -156,36 +125,26 @@ class ModelCatalog(WireModel):
     versions: Annotated[tuple[ModelVersion, ...], Field(min_length=1, max_length=MAX_VERSIONS)]
     default: Sha256
     previous: Sha256 | None = None
-    canary: Canary | None = None
     configured: Sha256
-    since: AwareDatetime
-    withdrawn: Withdrawn | None = None
     edition: int = Field(default=0, ge=0)
 
     @classmethod
     def only(cls, version: ModelVersion) -> Self:
         """Return the catalogue with one version, which the configuration names."""
-        return cls(versions=(version,), default=version.digest, configured=version.digest, since=version.added_at)
+        return cls(versions=(version,), default=version.digest, configured=version.digest)
 
     @model_validator(mode="after")
     def _refers_to_its_versions(self) -> Self:
         digests = [each.digest for each in self.versions]
         if len(set(digests)) < len(digests) or len({each.name for each in self.versions}) < len(digests):
             raise ValueError("two versions have the same digest or name")
-        used = {self.default, self.previous or self.default, self.canary.digest if self.canary else self.default}
-        if not used <= set(digests):
-            raise ValueError("the default, the previous default or the canary is no version")
-        if self.canary is not None and self.canary.digest == self.default:
-            raise ValueError("the canary is the default")
+        if not {self.default, self.previous or self.default} <= set(digests):
+            raise ValueError("the default or the previous default is no version")
         return self
 
     def find(self, digest: str) -> ModelVersion | None:
         """Return the version with this digest, or None."""
         return next((each for each in self.versions if each.digest == digest), None)
-
-    def would_roll_back(self, digest: str) -> bool:
-        """Return whether a roll-back takes this version from new jobs."""
-        return self.canary.digest == digest if self.canary else self.default == digest and self.previous is not None
 
     def called(self, name: str) -> ModelVersion | None:
         """Return the version called `name`, or with `name` as its digest, or None."""
@@ -204,36 +163,17 @@ class ModelCatalog(WireModel):
         return found
 
     @property
-    def canary_since(self) -> datetime | None:
-        """When a share of the new jobs began to get the canary, or another share; None without a canary."""
-        return None if self.canary is None else self.since
-
-    @property
     def default_version(self) -> ModelVersion:
         """The version that new jobs get."""
         return self.named(self.default)
 
+    def model_for_job(self, name: str | None) -> JobModel:
+        """Return the model of a new job: the one called `name`, by default the one that new jobs get.
 
-def model_for_job(catalog: ModelCatalog, name: str | None, job_id: str) -> JobModel:
-    """Return the model of a new job: the one called `name`, or by default that of the roll-out.
-
-    The same job gets the same model as long as the catalogue does not change: a hash of its id decides whether it is
-    one of the canary's share.
-
-    Raises:
-        UnknownModelError: there is no model called `name`.
-    """
-    if name is not None:
-        return catalog.named(name).for_job
-    canary = catalog.canary
-    is_canary = canary is not None and _fraction(job_id) < canary.share
-    return catalog.named(canary.digest if canary is not None and is_canary else catalog.default).for_job
-
-
-def _fraction(job_id: str) -> float:
-    """Return a number from 0 up to 1 that is uniform over job ids."""
-    # 48 bits, which a float holds exactly: the largest of 64 bits would round to 1.
-    return int.from_bytes(sha256(job_id.encode()).digest()[:6]) / 2**48
+        Raises:
+            UnknownModelError: there is no model called `name`.
+        """
+        return self.named(self.default if name is None else name).for_job
 
 
 def with_model(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
@@ -263,79 +203,44 @@ def without_model(catalog: ModelCatalog, name: str) -> ModelCatalog:
     """
     version = catalog.named(name)
     if version.digest == catalog.default:
-        raise CatalogRefusedError(f"new jobs get {version.name}: roll out another model first, then remove this one")
-    if catalog.canary is not None and version.digest == catalog.canary.digest:
-        raise CatalogRefusedError(f"{version.name} is being rolled out: roll back or promote it first")
+        raise CatalogRefusedError(f"new jobs get {version.name}: give them another model, then remove this one")
     previous = None if catalog.previous == version.digest else catalog.previous
     return _changed(catalog, versions=tuple(each for each in catalog.versions if each != version), previous=previous)
 
 
-def rolled_out(catalog: ModelCatalog, name: str, share: float, at: datetime) -> ModelCatalog:
-    """Return the catalogue in which `share` of the new jobs get the model called `name`; with 1, all do.
+def with_default(catalog: ModelCatalog, name: str) -> ModelCatalog:
+    """Return the catalogue in which new jobs get the model called `name`.
 
     Raises:
-        UnknownModelError: there is no such model.
-        CatalogRefusedError: it is the default, and `share` is below 1.
+        UnknownModelError: there is none.
     """
     digest = catalog.named(name).digest
-    if share < 1:
-        if digest == catalog.default:
-            raise CatalogRefusedError(f"all new jobs get {catalog.named(name).name}, so no share of them can")
-        return _changed(catalog, canary=Canary(digest=digest, share=share), since=at)
-    return _with_default(catalog, digest, at)
+    return catalog if digest == catalog.default else _changed(catalog, default=digest, previous=catalog.default)
 
 
-def promoted(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
-    """Return the catalogue in which all new jobs get the canary.
+def rolled_back(catalog: ModelCatalog) -> ModelCatalog:
+    """Return the catalogue in which new jobs get the default before; the default takes its place.
 
     Raises:
-        CatalogRefusedError: there is no canary.
+        CatalogRefusedError: there is none.
     """
-    if catalog.canary is None:
-        raise CatalogRefusedError("no model is being rolled out to a share of the jobs, so none can be promoted")
-    return _with_default(catalog, catalog.canary.digest, at)
-
-
-def rolled_back(catalog: ModelCatalog, at: datetime, reason: str = "") -> ModelCatalog:
-    """Return the catalogue without its canary; if it has none, with the previous default, which takes its place.
-
-    `reason` says why it is rolled back by itself.
-
-    Raises:
-        CatalogRefusedError: there is neither.
-    """
-    if catalog.canary is not None:
-        version, after = catalog.named(catalog.canary.digest), _changed(catalog, canary=None, since=at)
-    elif catalog.previous is not None:
-        version, after = catalog.default_version, _with_default(catalog, catalog.previous, at)
-    else:
+    if catalog.previous is None:
         name = catalog.default_version.name
-        raise CatalogRefusedError(f"there is no model before {name} to return to: roll out another one by its name")
-    return _changed(after, withdrawn=Withdrawn(name=version.name, digest=version.digest, at=at, reason=reason))
+        raise CatalogRefusedError(f"there is no model before {name} to return to: choose one by its name")
+    return with_default(catalog, catalog.previous)
 
 
-def with_moved_jobs(catalog: ModelCatalog, at: datetime) -> ModelCatalog:
-    """Return the catalogue that has the unfinished jobs of the withdrawn version, if created before `at`, moved.
-
-    Raises:
-        CatalogRefusedError: no version is withdrawn.
-    """
-    if catalog.withdrawn is None:
-        raise CatalogRefusedError("no model was rolled back, so no jobs can be moved: roll back first")
-    return _changed(catalog, withdrawn=catalog.withdrawn.model_copy(update={"moved_at": at}))
-
-
-def with_configured(catalog: ModelCatalog, version: ModelVersion, at: datetime) -> ModelCatalog:
-    """Return the catalogue after the configuration has named the bundle `version` anew: as a roll-out to all jobs.
+def with_configured(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
+    """Return the catalogue after the configuration has named the bundle `version` anew: new jobs get it.
 
     If its name is taken by another bundle, a part of the digest is added. In a full catalogue it replaces the oldest
     version that is not in use.
     """
     if catalog.find(version.digest) is None and len(catalog.versions) == MAX_VERSIONS:
-        in_use = {catalog.default, catalog.previous, catalog.canary.digest if catalog.canary else None}
+        in_use = {catalog.default, catalog.previous}
         catalog = without_model(catalog, next(each.name for each in catalog.versions if each.digest not in in_use))
     changed = with_model(catalog, version.model_copy(update={"name": free_name(catalog, version)}))
-    return _changed(rolled_out(changed, version.digest, 1, at), configured=version.digest)
+    return _changed(with_default(changed, version.digest), configured=version.digest)
 
 
 def free_name(catalog: ModelCatalog, version: ModelVersion) -> str:
@@ -353,18 +258,8 @@ def model_name(text: str | None) -> str:
     return name if _NAME.fullmatch(name) else "model"
 
 
-def _with_default(catalog: ModelCatalog, digest: str, at: datetime) -> ModelCatalog:
-    if digest == catalog.default:
-        return _changed(catalog, canary=None, since=catalog.since if catalog.canary is None else at)
-    return _changed(catalog, default=digest, previous=catalog.default, canary=None, since=at)
-
-
 def _changed(catalog: ModelCatalog, **fields: object) -> ModelCatalog:
-    changed = ModelCatalog.model_validate({**dict(catalog), **fields})
-    used = {changed.default, changed.canary.digest if changed.canary else None}
-    if changed.withdrawn is not None and changed.withdrawn.digest in used:
-        return changed.model_copy(update={"withdrawn": None})
-    return changed
+    return ModelCatalog.model_validate({**dict(catalog), **fields})
 
 
 @dataclass(frozen=True)

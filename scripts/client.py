@@ -42,10 +42,6 @@ class FleetClient(ApiClient):
         """Return the last decisions, newest first."""
         return self._call("GET", "/fleet/decisions")
 
-    def compare_models(self) -> dict[str, Any]:
-        """Return the results of the models, side by side."""
-        return self._call("GET", "/models/comparison")
-
     def pause(self, reason: str) -> dict[str, Any]:
         """Pause the fleet."""
         return self._call("POST", "/fleet/pause", json={"reason": reason})
@@ -81,31 +77,20 @@ class FleetClient(ApiClient):
 
     def add_model(self, place: str, name: str | None) -> dict[str, Any]:
         """Add the bundle at a place as a model that jobs may name."""
-        return self._send_bundle("/models", {"place": place, "name": name})
+        with closing(replace(self, timeout_seconds=(self.timeout_seconds[0], BUNDLE_SECONDS))) as patient:
+            return patient._call("POST", "/models", json={"place": place, "name": name})
 
     def remove_model(self, name: str) -> None:
         """Remove a model; its jobs go on."""
         self._call("DELETE", f"/models/{quote(name, safe='')}", allowed=(204,))
 
-    def roll_out_model(self, model: str, share: float) -> dict[str, Any]:
-        """Give a share of the new jobs the model with this name or at this place."""
-        return self._send_bundle("/models/roll-out", {"model": model, "share": share})
-
-    def _send_bundle(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        with closing(replace(self, timeout_seconds=(self.timeout_seconds[0], BUNDLE_SECONDS))) as patient:
-            return patient._call("POST", path, json=body)
-
-    def promote_model(self) -> dict[str, Any]:
-        """Give all new jobs the model that a share of them gets."""
-        return self._call("POST", "/models/promote")
+    def use_model(self, name: str) -> dict[str, Any]:
+        """Give new jobs the model with this name."""
+        return self._call("PUT", "/models/default", json={"model": name})
 
     def roll_back_model(self) -> dict[str, Any]:
-        """Undo the last roll-out."""
+        """Give new jobs the model that they got before."""
         return self._call("POST", "/models/roll-back")
-
-    def move_jobs(self) -> dict[str, Any]:
-        """Move the unfinished jobs of the model that was rolled back last to the default."""
-        return self._call("POST", "/models/move-jobs", allowed=(202,))
 
     def dead_letters(self) -> Iterator[dict[str, Any]]:
         """Yield the dead letters of all jobs, those of the newest jobs first."""

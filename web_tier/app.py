@@ -24,7 +24,6 @@ from web_tier.features.dead_letters.pages import dead_letter_pages
 from web_tier.features.fleet_control.api import fleet_api
 from web_tier.features.fleet_control.pages import fleet_pages
 from web_tier.features.models.api import models_api
-from web_tier.features.models.comparison import current_comparison
 from web_tier.features.models.pages import model_pages
 from web_tier.features.review.api import review_api
 from web_tier.features.review.pages import review_pages
@@ -129,9 +128,7 @@ def create_app(
         fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet)),
         waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
-    app.jinja_env.globals.update(
-        visitor=visitor, model_facts=backend.served.default_facts, model_comparison=current_comparison
-    )
+    app.jinja_env.globals.update(visitor=visitor, model_facts=backend.served.default_facts)
     for blueprint in PAGES:
         app.register_blueprint(blueprint)
     for blueprint in API:

@@ -220,16 +220,19 @@ class ApiClient:
         """Delete a job; its images and results are removed soon after."""
         self._call("DELETE", _job_path(job_id), allowed=(204,))
 
-    def retry(self, job_id: str) -> dict[str, int]:
-        """Request a job's failed images again, which resumes a cancelled job; return the counts of all calls."""
-        total, query = Counter[str](), dict[str, str]()
+    def retry(self, job_id: str, model: str | None = None) -> dict[str, int]:
+        """Request a job's failed images again, which resumes a cancelled job; return the counts of all calls.
+
+        With `model`, another model classifies them, and the images that the job gets later.
+        """
+        total, query = Counter[str](), {} if model is None else {"model": model}
         while True:
             reply = self._call("POST", f"{_job_path(job_id)}/retry", params=query)
             total.update({name: reply[name] for name in ("sent", "refused", "final", "running")})
             total["gone"] += len(reply["gone"])
             if reply["next"] is None:
                 return dict(total)
-            query = {"after": reply["next"]}
+            query["after"] = reply["next"]
 
     def results(self, job_id: str, page: int = 500) -> Iterator[dict[str, Any]]:
         """Yield every image of a job with its result, if it has one."""

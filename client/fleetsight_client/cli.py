@@ -795,10 +795,11 @@ def delete(client: ApiClient, *, job_ids: tuple[str, ...], yes: bool) -> None:
 
 @click.command(cls=_EpilogCommand, epilog=JOB_EXIT_STATUSES)
 @click.argument("job", metavar="JOB")
+@click.option("--model", help="Name or digest of another model for these images, and for those that it gets later")
 @api_command
-def retry(client: ApiClient, *, job: str) -> None:
+def retry(client: ApiClient, *, job: str, model: str | None) -> None:
     """Request the failed images of a job again; resume a cancelled or stopped job."""
-    counts = client.retry(job)
+    counts = client.retry(job, model)
     parts = [f"{counts['sent']:,} images were requested again"]
     parts += [f"{counts['running']:,} are being retried already"] if counts["running"] else []
     parts += [f"{counts['final']:,} cannot be classified"] if counts["final"] else []

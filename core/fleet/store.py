@@ -12,7 +12,6 @@
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `CONTROLLER`             | how controllers ended lately; whether they may act       | controller |
 | `FLEET`   | `MESSAGES`               | last messages on caps and outages; fencing token         | controller |
-| `FLEET`   | `MODEL_RESULTS`          | the results of each model since the last roll-out        | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#RESUME`           | who has ended the last pause; deleted once reported      | both       |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
@@ -52,7 +51,6 @@ from core.fleet.models import (
     WorkerLimits,
 )
 from core.messages import WireModel
-from core.model_results import ModelResultsReport
 from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, INSTANCE_ID_PATTERN
 from services.errors import FleetsightError, NotFoundError
@@ -67,7 +65,6 @@ CONTROLLER_LEASE = "controller"
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
 _HISTORY, _JOURNAL, _MESSAGES, _CONTROLLER = "HISTORY#", "JOURNAL", "MESSAGES", "CONTROLLER"
-_MODEL_RESULTS = "MODEL_RESULTS"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
 """Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
@@ -389,14 +386,6 @@ class FleetStore:
         return sorted(
             (FleetDay.from_json(str(item[_BODY])) for item in items), key=lambda each: each.day, reverse=True
         )
-
-    def put_model_results(self, report: ModelResultsReport, token: int) -> bool:
-        """Store the results by model; return False if a controller with a later fencing `token` has stored some."""
-        return self.table.put_fenced({"pk": FLEET, "sk": _MODEL_RESULTS, _BODY: report.to_json()}, token)
-
-    def model_results(self) -> ModelResultsReport:
-        """Return the results by model that were stored last."""
-        return self._read(_MODEL_RESULTS, ModelResultsReport) or ModelResultsReport()
 
     def state(self) -> FleetState:
         """Return the stored state without the history, in one read."""

@@ -171,10 +171,11 @@ class JobStore(JobReader):
         reasons = (str(item.get("reason", "")) for item in items if item["pk"] != JOBS)
         return job_of(found), next(reasons, None)
 
-    def put_model(self, job: Job, model: JobModel) -> None:
-        """Give a job another model, for images that it gets from now on."""
+    def put_model(self, job: Job, model: JobModel | None) -> Job:
+        """Give a job another model, for images that it gets or retries from now on; return it."""
         if not self._set(job, job_model_attributes(model)):
             raise no_job(job.job_id)
+        return replace(job, model=model)
 
     def change_min_scores(self, job: Job, change: Callable[[MinScores], MinScores], touched_at: datetime) -> Job:
         """Change the `min_scores` of a job that was read before; return the job with those that it has now.

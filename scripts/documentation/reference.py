@@ -63,7 +63,6 @@ def served_metrics() -> Iterator[ServedMetric]:
     # A metric has no sample, and so no labels, before their first values: these have no known ones.
     web.count_request("GET", "/", 200, 0.0)
     controller.loop_failures.labels("collector")
-    controller.model_results.labels("demo", "0123", "done")
     for process, registry in (("web", web.registry), ("controller", controller.registry)):
         for each in registry.collect():
             # Queries name the samples of a counter, and the whole of a histogram.

@@ -1,28 +1,24 @@
 """The operators' pages of the fleet and of dead letters: live, and of use without JavaScript."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count as counting
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.fleet.store import FLEET, FleetStore
-from core.ids import ImageRef, new_id
+from core.fleet.store import FleetStore
+from core.ids import ImageRef
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import DeletedJobs
-from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import crashed_worker
-from core.model_catalog import CatalogStore, ModelCatalog, ModelVersion, rolled_back, rolled_out, with_model
-from core.model_results import ModelResults, ModelResultsReport
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
-from services.clock import utc_now
 from services.table import Table
 from tests.browser.conftest import FaultsOf, Options, PageFaults
-from tests.support.jobs import LATEST_TOKEN, NOW, done, failed, record
+from tests.support.jobs import failed
 from tests.support.systems import crashed_images
 from tests.support.waiting import wait_until
 
@@ -91,30 +87,6 @@ def test_a_batch_is_followed_live_from_its_launch_to_its_results(
     # Drawn by the server from the history, for pages that are opened later.
     page.goto("/fleet?span=hour")
     expect(chart).to_have_attribute("aria-label", re.compile("Last hour: at most [12] workers? and"))
-
-
-def test_the_alarm_of_a_rolled_back_model_says_why_and_moves_its_jobs(page: Page, fleet: FleetStore) -> None:
-    catalogs, at, reason = CatalogStore(fleet.table), utc_now(), "workers cannot load it"
-    page.goto("/fleet")
-    alarm = page.locator("#failed_model")
-    expect(alarm).to_be_hidden()
-    before = wait_until(catalogs.find, "the controller has recorded the configured model")
-
-    def roll_back(catalog: ModelCatalog) -> ModelCatalog:
-        broken = ModelVersion(name="broken", digest="b" * 64, place="s3://models/broken", added_at=at)
-        return rolled_back(rolled_out(with_model(catalog, broken), "broken", 0.1, at), at, reason)
-
-    catalogs.change(roll_back, lambda: pytest.fail("it is recorded"))
-    expect(alarm).to_contain_text(f"Model broken was rolled back at {at:%H:%M} UTC: {reason}. New jobs get demo.")
-    expect(alarm.get_by_role("button", name="Roll back")).to_be_hidden()
-    alarm.get_by_role("button", name="Move its jobs to demo").click()
-    expect(page.locator("#failed_model")).to_be_hidden()
-    catalog = catalogs.find()
-    assert catalog is not None
-    assert catalog.withdrawn is not None
-    assert catalog.withdrawn.moved_at is not None
-    # Other tests have one model.
-    catalogs.change(lambda _catalog: before, lambda: pytest.fail("it is recorded"))
 
 
 def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
@@ -197,35 +169,6 @@ def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: Flee
     assert faults_of(page) == []
     pause(page)
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
-    assert faults_of(page) == []
-
-
-@pytest.fixture
-def two_models(fleet: FleetStore) -> Iterator[Callable[[], object]]:
-    """A function that stores results of two models, which the controller cannot replace until the test ends."""
-    default, canary = (
-        ModelResults(name=name, digest=digest * 64, last_at=NOW) for name, digest in (("demo", "d"), ("demo-2", "c"))
-    )
-    for number in range(120):
-        image = record(Job(new_id(), "signs", NOW))
-        default.count(done(image, f"class {number % 7}", 0.9))
-        canary.count(done(image, f"class {number % 5}", 0.7))
-    report = ModelResultsReport(models=(default, canary))
-    yield lambda: fleet.put_model_results(report, LATEST_TOKEN)
-    fleet.table.delete_all([(FLEET, "MODEL_RESULTS")])
-
-
-def test_models_are_compared_once_two_have_results(
-    page: Page, two_models: Callable[[], object], faults_of: FaultsOf
-) -> None:
-    page.goto("/fleet")
-    expect(page.locator("#models")).to_be_hidden()
-    two_models()
-    models = page.get_by_role("region", name="Models")
-    expect(models.get_by_role("row", name="demo-2")).to_have_text(re.compile(r"demo-2 c{12}\s+120\s+0\.0%\s+70\.0%"))
-    page.set_viewport_size({"width": 1280, "height": 900})
-    table = models.get_by_role("group", name="Results by model")
-    assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), "no column is cut at 1280 px"
     assert faults_of(page) == []
 
 

@@ -82,12 +82,9 @@ from core.model_catalog import (
     JobModel,
     ModelCatalog,
     ModelVersion,
-    rolled_back,
-    rolled_out,
+    with_default,
     with_model,
-    with_moved_jobs,
 )
-from core.model_results import ModelResults, ModelResultsReport
 from core.outbox import Outbox
 from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
@@ -278,23 +275,17 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_day(day)
     message = FleetMessage(about="day", id="cap-day", type="fleet.spending_cap_reached", at=NOW, data="{}")
     fleet.put_last_messages(FleetMessages(day=message), 3)
-    results = ModelResults(name=MODEL.name, digest=MODEL.digest, last_at=NOW)
-    results.count(_result(DONE))
-    results.count(failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1).response())
     fleet.put_controller_status(ControllerStatus(ends=(NOW,), last_words="status 1: é"))
-    fleet.put_model_results(ModelResultsReport(since=NOW, models=(results,)), token=1)
 
 
 def _fill_models(catalogs: CatalogStore) -> None:
     versions = [
         ModelVersion(name=name, digest=digest, place=f"s3://outputs/models/{digest}", added_at=NOW, added_by=EMAIL)
-        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256), ("broken", "b" * 64))
+        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256))
     ]
 
     def change(catalog: ModelCatalog) -> ModelCatalog:
-        known = with_model(with_model(catalog, versions[1]), versions[2])
-        rolled = rolled_back(rolled_out(known, "broken", 0.5, NOW), NOW, "workers cannot load it")
-        return rolled_out(with_moved_jobs(rolled, NOW), "other", 0.25, NOW)
+        return with_default(with_model(catalog, versions[1]), "other")
 
     catalogs.change(change, lambda: ModelCatalog.only(versions[0]))
 
@@ -410,7 +401,6 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "days": fleet.days(),
         "messages of the fleet": fleet.last_messages(),
         "instances that have ended": fleet.ended(),
-        "results by model": fleet.model_results(),
     }
 
 

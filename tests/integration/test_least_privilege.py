@@ -227,7 +227,7 @@ def lived(deployed: Deployed) -> Deployed:
     retry_what_failed(deployed, lose_requests(deployed, idle))
     cancel_and_resume(deployed, idle)
     take_from_s3(deployed, signs(3, 7))
-    roll_out_a_model(deployed)
+    use_another_model(deployed)
     repeat(deployed, signs(20, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
@@ -389,11 +389,12 @@ def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> Non
     assert {row["filename"]: row["label"] for row in rows} == {name: label for name, _, label in files}
 
 
-def roll_out_a_model(deployed: Deployed) -> None:
-    """Roll out a bundle from the bucket of the stack's bundle, and roll back."""
+def use_another_model(deployed: Deployed) -> None:
+    """Add a bundle from the bucket of the stack's bundle, give it to new jobs, and roll back."""
     place = f"{GIVEN['BundleAddress']}/other"
     digest = put_other_bundle(deployed.stack, place)
-    assert deployed.api.roll_out_model(place, 1)["default"] == "other"
+    deployed.api.add_model(place, None)
+    assert deployed.api.use_model("other")["default"] == "other"
     job_id = deployed.api.create_job("with another model")
     assert deployed.api.status(job_id)["model"] == {"name": "other", "digest": digest}
     deployed.upload(job_id, signs(3, 8))

@@ -126,7 +126,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     claim = None if key is None else claims.find(key, utc_now())
     if claim is None:
         job_id = new_job_id(spread=config.web.spread_keys)
-        model = current_backend().served.model_for_job(wanted.model, job_id)
+        model = current_backend().served.model_for_job(wanted.model)
         min_scores_of(wanted, MinScores(), model)  # refuses unknown labels before the quota is charged
         model = restricted(model, wanted.labels, config.queues.max_message_bytes)
         check_finish_by(wanted.finish_by, config.retention.unkept_days)
@@ -283,7 +283,7 @@ def new_job() -> ResponseReturnValue:
     `job-takes-no-images`).
 
     With `model` its images are classified by the model of that name; the models are listed by `GET /models`. A job
-    keeps its model when another one is rolled out; one with `labels` does so even when unfinished jobs are moved.
+    keeps its model when new jobs get another one.
 
     With `results` the controller copies the results file of the finished job to a folder in S3, and again when
     results change: `results` in the job's status.
@@ -411,17 +411,24 @@ def add_images(job_id: str) -> Response:
 
 
 @api.post("/jobs/<job_id>/retry", right=Right.CLASSIFY)
-@operation(ApiResponse(200, "The outcome of up to 1,000 failed images.", RetryOutcome), query=RetryQuery)
+@operation(
+    ApiResponse(200, "The outcome of up to 1,000 failed images.", RetryOutcome), query=RetryQuery, problems=(422,)
+)
 def retry_job(job_id: str) -> Response:
     """Request a job's failed images again; resume a cancelled job.
 
     A failed result stays until a better one comes. Each image is sent once: further calls count it as `running` until
     its result comes, or for 15 minutes. An image that cannot be classified, such as a truncated file, counts as
     `final` and is not sent. An image that is no longer stored is named in `gone`. A retry counts towards the day's
-    images like an upload.
+    images like an upload. A job with `labels` keeps its model, since another one has others.
     """
-    query, job = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id))
-    retried = retry_failed(current_backend().intake, job, current_quota_scope(), after=query.after)
+    query, job, backend = parse_query(RetryQuery), user_jobs().job(known_id("job", job_id)), current_backend()
+    if query.model is not None:
+        model = backend.served.model_for_job(query.model)
+        if job.model is not None and job.model.only is not None:
+            raise UnprocessableEntity("the job has only some labels of its model: send its images in a new job")
+        job = backend.store.put_model(job, model)
+    retried = retry_failed(backend.intake, job, current_quota_scope(), after=query.after)
     return json_response(RetryOutcome.from_retried(job_id, retried))
 
 

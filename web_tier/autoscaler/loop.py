@@ -4,7 +4,7 @@ A fleet at rest has no workers, no messages and nothing to start. Its next round
 once after a demand signal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +26,7 @@ from web_tier.autoscaler.later import LaterJobs
 from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.observe import Demand, FleetDescription, Observation, Observer
 from web_tier.autoscaler.policies import PLANNING_POLICIES
-from web_tier.autoscaler.reporting import FleetEvent, Reporter, SpendingWatcher
+from web_tier.autoscaler.reporting import Reporter, SpendingWatcher
 
 ROUND_CPU_FACTOR = 40.0
 """The next round begins after at least so many times the CPU time of this one: rounds use 2.5% of a core at most.
@@ -48,7 +48,6 @@ class Autoscaler:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
         on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
-        on_failed_models: called in each round with the digests of models that workers cannot load; returns events.
     """
 
     config: FleetConfigWatcher
@@ -64,7 +63,6 @@ class Autoscaler:
     signals: DemandListener | None = None
     on_spending: Callable[[FleetSpending | None], object] = lambda _: None
     on_outage: Callable[[str | None], object] = lambda _: None
-    on_failed_models: Callable[[Sequence[str]], Sequence[FleetEvent]] = lambda _: ()
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
@@ -168,8 +166,7 @@ class Autoscaler:
         self.on_spending(observation.spending)
         is_stuck = observation.requests.total > 0 and not observation.capacity
         self.on_outage(outage or (self.launcher.last_error if is_stuck else None))
-        model_events = self.on_failed_models(observation.metrics.failed_models)
-        events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events(), *model_events]
+        events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
         reporter.report(
             observation,
             plan,

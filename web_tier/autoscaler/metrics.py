@@ -23,18 +23,14 @@ from prometheus_client.registry import Collector
 from core.config import FleetSettings
 from core.cost import Bill
 from core.fleet.models import CapPeriod, FleetSpending
-from core.messages import ClassificationResult, Model, is_cancelled
-from core.model_results import MAX_MODELS
+from core.messages import ClassificationResult, is_cancelled
 from services.clock import CLOCK, Clock
 from web_tier.autoscaler.decide import DecisionKind
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import Observation
-from web_tier.http.metrics import OTHER, IntakeMetrics
+from web_tier.http.metrics import IntakeMetrics
 
 OUTCOMES: Final = ("done", "failed", "cancelled")
-
-DIGEST_CHARACTERS: Final = 12
-"""Characters of a model's digest in a label."""
 
 STAGES: Final = ("queued", "fetched", "decoded", "inferred", "stored")
 """Stages of an image, as in the timings of its response."""
@@ -79,13 +75,6 @@ class ControllerMetrics:
             "outcome",
             OUTCOMES,
         )
-        self.model_results = Counter(
-            "fleetsight_model_results",
-            "Results that were recorded, by the name of their model and the beginning of its digest. The first 20 "
-            "models since the start of the process have labels of their own, further ones are other.",
-            ["model", "digest", "outcome"],
-            registry=self.registry,
-        )
         self.stages = Histogram(
             "fleetsight_image_stage_duration_seconds",
             "Time that a classified image spent in each stage, as its worker measured it.",
@@ -95,7 +84,6 @@ class ControllerMetrics:
         )
         # Looked up once: this is the path of every image.
         self._by_outcome = {outcome: self.results.labels(outcome) for outcome in OUTCOMES}
-        self._by_model: dict[tuple[str, str], Counter] = {}
         self._by_stage = {stage: self.stages.labels(stage) for stage in STAGES}
         self.waiting = self._counter(
             "image_waiting_seconds",
@@ -139,25 +127,12 @@ class ControllerMetrics:
     def count_results(self, responses: Iterable[ClassificationResult]) -> None:
         """Count results that were recorded just now, and the stages of those that have a label."""
         for response in responses:
-            outcome = "cancelled" if is_cancelled(response) else response.status
-            self._by_outcome[outcome].inc()
-            if response.model is not None:
-                self._of_model(response.model, outcome).inc()
+            self._by_outcome["cancelled" if is_cancelled(response) else response.status].inc()
             if response.status == "done":
                 for stage, histogram in self._by_stage.items():
                     milliseconds = getattr(response.timings, stage)
                     if milliseconds is not None:
                         histogram.observe(milliseconds / 1000)
-
-    def _of_model(self, model: Model, outcome: str) -> Counter:
-        """Return the counter of a model; the first `MAX_MODELS` have one of their own."""
-        key = model.digest, outcome
-        if key not in self._by_model:
-            known = {digest for digest, _ in self._by_model}
-            if model.digest not in known and len(known) >= MAX_MODELS:
-                return self.model_results.labels(OTHER, OTHER, outcome)
-            self._by_model[key] = self.model_results.labels(model.name, model.digest[:DIGEST_CHARACTERS], outcome)
-        return self._by_model[key]
 
     def observe_round(self, observation: Observation, settings: FleetSettings, bill: Bill) -> None:
         """Count the waiting since the last round; keep the round as the state of the fleet."""

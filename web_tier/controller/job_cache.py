@@ -19,7 +19,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Counts, Job, with_cached
 from core.jobs.store import JobStore
-from core.messages import Model
 from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, NotFoundError
 from services.lease import Tenure
@@ -270,10 +269,7 @@ class JobCache:
     def _read(self, job: Job, stored: Counts) -> JobCounts:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
-        model = None if job.model is None else Model(name=job.model.name, digest=job.model.bundle)
-        job_counts = JobCounts(
-            Counts(), job.keep, job.owner, model, job.group, max_failed_percent=job.max_failed_percent
-        )
+        job_counts = JobCounts(Counts(), job.keep, job.owner, job.group, max_failed_percent=job.max_failed_percent)
         results, cached_at = self.store.summaries(job_id), list[datetime]()
         result_id, result = next(results, ("", None))
         # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_cached, with_result
-from core.messages import ClassificationResult, Model, Status, is_cancelled
+from core.messages import ClassificationResult, Status, is_cancelled
 from web_tier.results.image_statuses import ImageStatuses
 
 MIN_HOPELESS: Final = 100
@@ -41,7 +41,7 @@ class JobCounts:
 
     Attributes:
         keep: whether its images stay once they have a label.
-        model: the model of its requests; None in jobs of older versions.
+        model_digest: of the bundle that missing images were requested for last; empty if they name no model.
         group: `Job.group`.
         retries: attempt of the images that were retried, as their records say.
         failures: attempt of the failed results, as far as it is not 0.
@@ -53,7 +53,6 @@ class JobCounts:
     counts: Counts
     keep: bool
     owner: str
-    model: Model | None = None
     group: str = ""
     statuses: ImageStatuses = field(default_factory=ImageStatuses)
     retries: dict[str, int] = field(default_factory=dict)
@@ -62,6 +61,7 @@ class JobCounts:
     resends: dict[str, Resend] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     max_failed_percent: float | None = None
+    model_digest: str = ""
     _observed_until: str = ""
     """The last image when `observe_missing` was called last."""
     _late: list[str] = field(default_factory=list)
@@ -86,6 +86,7 @@ class JobCounts:
                 self._late.append(image_id)
             if image.cached:
                 self.counts = with_cached(self.counts, [image.accepted_at])
+        self._learn_model(image)
 
     def add_stored(self, image: ImageRecord, result: ResultSummary | None) -> None:
         """Add an image and its result as the table has them; `counts` are not changed."""
@@ -100,6 +101,11 @@ class JobCounts:
             self.redelivered.add(image_id)
         if result is not None and result.cancelled:
             self.cancelled.add(image_id)
+        self._learn_model(image)
+
+    def _learn_model(self, image: ImageRecord) -> None:
+        if image.model is not None and self.is_missing(image.ref.image_id):
+            self.model_digest = image.model.bundle
 
     def add_images(self, images: Iterable[ImageRecord]) -> None:
         """Add accepted images."""
@@ -157,7 +163,7 @@ class JobCounts:
         self._late, self._observed_until = [], max(self._observed_until, self.statuses.last(1))
         answered, self._answered = self._answered, ""
         count = self.statuses.count(None) + len(retrying)
-        group = self.group or job_id, "" if self.model is None else self.model.digest
+        group = self.group or job_id, self.model_digest
         return MissingImages(count, self._observed_until, dict.fromkeys(waiting, 0) | retrying, answered, group)
 
     def is_missing(self, image_id: str) -> bool:

@@ -27,7 +27,6 @@ from web_tier.controller.collector import HELPERS, Collector, CollectorHelper
 from web_tier.controller.counts_store import CountsStore
 from web_tier.controller.job_cache import JobCache
 from web_tier.controller.job_images import JobImages
-from web_tier.controller.job_mover import JobMover
 from web_tier.controller.leader import Loop
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -36,8 +35,6 @@ from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
-from web_tier.features.models.results import ModelResultsWriter
-from web_tier.features.models.roll_out_guard import RollOutGuard
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
 
@@ -52,12 +49,11 @@ def controller_loops(
     # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
     quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds
     meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
-    model_results = ModelResultsWriter(fleet_store, tenure, catalogs)
 
     table = replace(store.table, pool=services.calls)
     jobs = JobCache(JobStore(table), tenure, services.readers)
     images, counts = JobImages(jobs), CountsStore(jobs)
-    statistics = ResultStatistics(metrics, model_results, meter.attribution)
+    statistics = ResultStatistics(metrics, meter.attribution)
     results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics)
     recovery = ResultRecovery(store, results, services.outputs)
     canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
@@ -87,7 +83,6 @@ def controller_loops(
         signals=services.signals,
         on_spending=notifier.observe_spending,
         on_outage=notifier.observe_outage,
-        on_failed_models=RollOutGuard(catalogs, model_results, tenure).check,
     )
     collector = Collector(
         replace(services.responses, pool=services.calls),
@@ -128,7 +123,6 @@ def controller_loops(
         fleet_config,
         tenure,
     )
-    mover = JobMover(catalogs, images, services.requests)
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
@@ -149,7 +143,6 @@ def controller_loops(
             for number in range(1, HELPERS + 1)
         ),
         Loop("counts", counts, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
-        Loop("model_results", model_results, "10 s", "recorded results", "results by model", "comparison is late"),
         Loop(
             "reconciler",
             reconciler,
@@ -159,7 +152,6 @@ def controller_loops(
             on_failure="lost images wait",
         ),
         Loop("canceller", canceller, "2 s", "open jobs, results", "marks, predictions, results", "jobs stay open"),
-        Loop("job_mover", mover, "10 s", "catalogue, open jobs", "models of jobs, requests", "jobs keep their model"),
         Loop(
             "configured_model", configured_model, "10 s", "bundle", "published bundles, catalogue", "old model stays"
         ),

@@ -30,7 +30,6 @@ from web_tier.controller.counts_store import CountsStore
 from web_tier.controller.job_cache import JobCache, JobLoadingError
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.job_images import JobImages
-from web_tier.features.models.results import ModelResultsWriter
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,11 @@ class ResultStatistics:
     """What is counted of recorded results besides the counts of their jobs."""
 
     metrics: ControllerMetrics
-    model_results: ModelResultsWriter
     attribution: CostAttribution
 
     def count(self, results: Sequence[ClassificationResult]) -> None:
-        """Count results that were recorded just now, without repeats; each names its model if that is known."""
+        """Count results that were recorded just now, without repeats."""
         self.metrics.count_results(results)
-        self.model_results.add(results)
 
     def attribute(self, answers: int) -> int:
         """Attribute workers' answers to the current billing period; return its number."""
@@ -217,9 +214,7 @@ class ResultWriter:
         # Cancelled images had no share of the workers' time, and that of a repeat was counted before.
         answers = [each for each in stored if not is_cancelled(each) and not job.is_repeat(each)]
         if self.statistics is not None:
-            self.statistics.count(
-                [each if each.model else each.model_copy(update={"model": job.model}) for each in new]
-            )
+            self.statistics.count(new)
         job.add_answers(answers)
         for response in stored:
             job.count_result(response, at)

@@ -179,7 +179,7 @@ class Backend:
             self.intake,
             keep=self.config.classic.keep,
             spread_keys=self.config.web.spread_keys,
-            models=self.served.recent_models,
+            model=self.served.default_model,
         )
 
     @made_once

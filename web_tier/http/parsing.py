@@ -172,6 +172,13 @@ class RetryQuery(Query):
     """Which failed images to request again."""
 
     after: Cursor | None = Field(default=None, description="`next` of the answer before.")
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Name or digest of a model that these images, and those that the job gets later, are classified "
+        "with; by default that of the job.",
+    )
 
 
 class KeyHeader(Query):

@@ -106,7 +106,7 @@ def upload() -> ResponseReturnValue:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
     job_id = new_job_id(spread=backend.config.web.spread_keys)
-    model = backend.served.model_for_job(fields.get(MODEL_FIELD) or None, job_id)
+    model = backend.served.model_for_job(fields.get(MODEL_FIELD) or None)
     job = Job(job_id, "", utc_now(), KEEP_FIELD in fields, jobs.owner, model=model)
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))
     if not outcomes:

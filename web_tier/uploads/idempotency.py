@@ -63,7 +63,7 @@ class Claim:
     Attributes:
         job_id: the job that the first request with the key creates.
         at: when it arrived.
-        model: of the job, so that a repeat creates the same one after a roll-out.
+        model: of the job, so that a repeat creates the same one after a change of the default.
     """
 
     job_id: str

@@ -23,9 +23,7 @@ from core.model_catalog import (
     ModelCatalog,
     ModelVersion,
     free_name,
-    model_for_job,
     model_name,
-    rolled_out,
     with_model,
 )
 from core.published_bundles import publish, published_place
@@ -164,7 +162,7 @@ class ServedModels:
             return False
         return True
 
-    def model_for_job(self, name: str | None, job_id: str) -> JobModel | None:
+    def model_for_job(self, name: str | None) -> JobModel | None:
         """Return the model of a new job; None if the web tier cannot read the only bundle.
 
         Raises:
@@ -173,17 +171,16 @@ class ServedModels:
         catalog = self.catalog()
         if catalog is None and name is not None:
             raise CatalogRefusedError("the web tier cannot read any model just now: leave out the model's name")
-        return None if catalog is None else model_for_job(catalog, name, job_id)
+        return None if catalog is None else catalog.model_for_job(name)
 
-    def recent_models(self) -> Callable[[str], JobModel | None]:
-        """Return the function from the id of a new job that names no model to its model, by the recent catalogue."""
+    def default_model(self) -> JobModel | None:
+        """Return the model of new jobs by the recent catalogue; None if the web tier cannot read the only bundle."""
         catalog = self.recent_catalog()
-        return lambda job_id: None if catalog is None else model_for_job(catalog, None, job_id)
+        return None if catalog is None else catalog.model_for_job(None)
 
     def default_facts(self) -> BundleFacts:
         """Return what is known of the model that new jobs get."""
-        catalog = self.recent_catalog()
-        return self.facts(None if catalog is None else catalog.default_version.for_job)
+        return self.facts(self.default_model())
 
     def facts(self, model: JobModel | RequestedModel | None) -> BundleFacts:
         """Return what is known of a job's model; nothing if its bundle cannot be read or is another one."""
@@ -211,22 +208,13 @@ class ServedModels:
             botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached, or refuses only for a time.
         """
         version = self._published(place, name, added_by)
-        catalog = self._add(version, is_named=name is not None)
+
+        def change(before: ModelCatalog) -> ModelCatalog:
+            unique = version if name else version.model_copy(update={"name": free_name(before, version)})
+            return with_model(before, unique)
+
+        catalog = self.change(change)
         return catalog.named(version.digest), catalog
-
-    def roll_out(self, place_or_name: str, share: float, added_by: str) -> ModelCatalog:
-        """Give `share` of the new jobs the model with this name, or the bundle at this place, which is added.
-
-        Raises:
-            UnknownModelError: it is no name, and does not look like a place.
-            CatalogRefusedError: as `add`, and if the model is the default already and `share` is below 1.
-        """
-        catalog = self.catalog()
-        is_known = catalog is not None and catalog.called(place_or_name) is not None
-        if is_known or ("/" not in place_or_name and not place_or_name.lower().endswith(".zip")):
-            return self.change(lambda before: rolled_out(before, place_or_name, share, self._clock.utc_now()))
-        version = self._published(place_or_name, None, added_by)
-        return self._add(version, is_named=False, share=share)
 
     def change(self, change: Callable[[ModelCatalog], ModelCatalog]) -> ModelCatalog:
         """Store a change of the catalogue, and return the new one. Errors of `change` pass through.
@@ -237,14 +225,6 @@ class ServedModels:
         self._recent = changed = self._store().change(change, self._first)
         self._refresh.read_at = self._refresh.clock.monotonic()
         return changed
-
-    def _add(self, version: ModelVersion, *, is_named: bool, share: float | None = None) -> ModelCatalog:
-        def change(before: ModelCatalog) -> ModelCatalog:
-            unique = version if is_named else version.model_copy(update={"name": free_name(before, version)})
-            changed = with_model(before, unique)
-            return changed if share is None else rolled_out(changed, version.digest, share, self._clock.utc_now())
-
-        return self.change(change)
 
     def _published(self, place: str, name: str | None, added_by: str) -> ModelVersion:
         try:

@@ -97,8 +97,8 @@ class SingleImages:
         keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.
         spread_keys: whether new jobs have spread keys (`core/ids.py`).
-        models: returns which model a job with an id gets now. When a roll-out changes that of the open job, the next
-            image goes into a new one.
+        model: returns which model new jobs get. If it is not that of the open job, the next image goes into a new
+            one.
     """
 
     ingest: ImageIngest
@@ -106,7 +106,7 @@ class SingleImages:
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     spread_keys: bool = False
-    models: Callable[[], Callable[[str], JobModel | None]] = lambda: lambda _job_id: None
+    model: Callable[[], JobModel | None] = lambda: None
     _open: RecentDict[str, _OpenJob] = field(default_factory=lambda: RecentDict(MAX_OPEN_JOBS), init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -156,7 +156,7 @@ class SingleImages:
 
     def _acquire_job(self, owner: str) -> _OpenJob:
         """Return the open job of a user, a new one if that takes no more, and count one more image for it."""
-        model_of = self.models()
+        model = self.model()
         with self._lock:
             found, now = self._open.get(owner), self.clock.utc_now()
             if (
@@ -164,12 +164,12 @@ class SingleImages:
                 or found.closed
                 or found.images >= MAX_JOB_IMAGES
                 or now - found.job.created_at >= MAX_JOB_AGE
-                or found.job.model != model_of(found.job.job_id)
+                or found.job.model != model
             ):
                 before = "" if found is None else found.job.job_id
                 job_id = new_job_id(spread=self.spread_keys)
                 name = f"{JOB_NAME}, {short_date(now)}"
-                job = Job(job_id, name, now, self.keep, owner, is_single=True, model=model_of(job_id))
+                job = Job(job_id, name, now, self.keep, owner, is_single=True, model=model)
                 found = _OpenJob(job, before)
             self._open[owner] = found  # the latest one that was used
             found.images += 1

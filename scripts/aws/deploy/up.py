@@ -348,7 +348,7 @@ def _with_bundle(context: AwsContext, options: UpOptions, lacking: Sequence[Role
                 return replace(options, bundle=str(folder))
     raise NotReadyError(
         f"the image {image['ImageId']} has the model with the digest {digest or 'unknown'}, and no bundle in "
-        f"{MODELS_FOLDER} has it: name its bundle by --bundle, or by --bundle or --demo the model to roll out instead"
+        f"{MODELS_FOLDER} has it: name its bundle by --bundle, or by --bundle or --demo the model to use instead"
     )
 
 

@@ -118,7 +118,7 @@ def test_each_command_has_a_version_and_short_help(command: list[str]) -> None:
 
 
 def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
-    names = ("cli", "dead_letters", "logs", "model.group", "model.rollout", "state", "users")
+    names = ("cli", "dead_letters", "logs", "model.catalog", "model.group", "state", "users")
     program = "".join(f"import scripts.{name}; " for name in names) + "import sys; print(*sys.modules)"
     assert {"boto3", "core.config", "numpy"} & {*run_python(program).stdout.split()} == set()
     program = "import sys, scripts.fleet, scripts.fleet_status; print(*sys.modules)"

@@ -236,7 +236,7 @@ PRINTED: Mapping[str, str] = {
     "docs/operate.md: ./scripts/fleetsight users list": r"operators",
     "docs/operate.md: ./scripts/fleetsight users remove EMAIL *": rf"{EMAIL} is removed",
     "*: ./scripts/fleetsight users add *": EMAIL,
-    "docs/models.md: * model roll-out signs *": r"(?s)signs \(10%\).*signs \(100%\).*demo \(100%\)",
+    "docs/models.md: * model use signs *": r"(?s)New jobs get signs\..*New jobs get demo\.",
     "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",
     "docs/classify.md: curl -X POST *cancel": r'"cancelled"',

@@ -1,6 +1,5 @@
 """The commands for operators, `fleetsight fleet`, `dead-letters` and those of `model`, against a real web tier."""
 
-import io
 import json
 import socket
 from collections.abc import Iterator
@@ -30,10 +29,8 @@ from core.fleet.models import (
 from core.fleet.store import FleetStore
 from core.format import dollars
 from core.jobs.store import JobStore
-from fleetsight_client.console import Console
 from scripts.cli import fleetsight
 from scripts.client import FleetClient, web_url
-from scripts.model.comparison import show_comparison
 from services.clients import Clients
 from services.clock import utc_now
 from services.table import Table
@@ -86,24 +83,6 @@ def snapshot(**printed: object) -> FleetSnapshot:
             "configured": {"min_workers": 0, "max_workers": 19}, **printed,
         }
     )  # fmt: skip
-
-
-def test_models_are_compared_by_two_figures_without_control_characters() -> None:
-    models = [
-        {"name": "demo", "digest": "a" * 64, "done": 995, "failed": 5, "mean_score": 0.815},
-        {"name": "signs\x1b[2J", "digest": "b" * 64, "done": 0, "failed": 3, "mean_score": None},
-    ]
-    console = Console(file=io.StringIO(), width=80)
-    show_comparison(models, console)
-    show_comparison([], console)
-    show_comparison([], console, "2026-11-29T23:30:12Z")
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "\x1b" not in shown
-    rows = [line.split() for line in shown.splitlines()]
-    assert ["demo", "a" * 12, "1,000", "0.5%", "81.5%"] in rows
-    assert ["signs\ufffd[2J", "b" * 12, "3", "100.0%", "-"] in rows
-    assert "No model has results yet." in shown
-    assert "No results since the roll-out began at 23:30 UTC." in shown
 
 
 def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) -> None:
@@ -431,47 +410,35 @@ def run_model(url: str, *arguments: str) -> Result:
     return CliRunner().invoke(fleetsight, ["model", *arguments, "--url", url])
 
 
-def test_models_are_rolled_out_promoted_rolled_back_and_removed(
+def test_models_are_added_used_rolled_back_and_removed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = str(tmp_path / "signs")
     digest = relabelled_bundle(tmp_path / "signs", "signs", " (2)")
     for arguments, output in (
-        (("roll-out", place, "--share", "12.5%"), "New jobs get demo (87.5%) or signs (12.5%).\n"),
-        (("promote",), "New jobs get signs (100%).\n"),
-        (("roll-back",), "New jobs get demo (100%).\n"),
+        (("add", str(tmp_path / "signs")), f"Jobs may name the model signs, digest {digest[:12]}. "),
+        (("use", "signs"), "New jobs get signs.\n"),
+        (("roll-back",), "New jobs get demo.\n"),
         (("remove", "signs"), "New jobs cannot choose the model signs any more.\n"),
-        (("add", place, "--name", "signs-2"), f"Jobs may name the model signs-2, digest {digest[:12]}. "),
-        (("roll-out", "signs-2", "--share", "0.25"), "New jobs get demo (75%) or signs-2 (25%).\n"),
-        (("roll-back",), "New jobs get demo (100%).\n"),
     ):
         done = run_model(url, *arguments)
         assert (done.exit_code, done.output.startswith(output)) == (0, True), done.output
+    monkeypatch.chdir(tmp_path)
+    assert run_model(url, "add", "signs", "--name", "signs-2").exit_code == 0
     lines = run_model(url, "list").output.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [["demo", ANY, "100%"], ["signs-2", digest[:12], ANY]]
+    assert [line.split()[:3] for line in lines[1:]] == [["demo", ANY, "default"], ["signs-2", digest[:12], ANY]]
     listed = json.loads(run_model(url, "list", "--json").output)
     assert [(each["name"], each["is_default"]) for each in listed["models"]] == [("demo", True), ("signs-2", False)]
     assert run_model(url, "remove", "signs-2").exit_code == 0
-    # A folder here is a place, if no model has its name.
-    monkeypatch.chdir(tmp_path)
-    assert run_model(url, "roll-out", "signs").output == "New jobs get signs (100%).\n"
-    assert run_model(url, "roll-back").exit_code == run_model(url, "remove", "signs").exit_code == 0
-    assert len(run_model(url, "list").output.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("roll-out", "birds"), 1, "there is no model 'birds': choose one of demo"),
-        (("roll-out", "/nowhere"), 1, "no bundle can be read at /nowhere"),
-        (("roll-out", "demo", "--share", "50%"), 1, "all new jobs get demo"),
-        (("promote",), 1, "none can be promoted"),
+        (("use", "birds"), 1, "there is no model 'birds': choose one of demo"),
+        (("add", "/nowhere"), 1, "no bundle can be read at /nowhere"),
         (("roll-back",), 1, "there is no model before demo"),
-        (("remove", "demo"), 1, "roll out another model first"),
+        (("remove", "demo"), 1, "give them another model"),
         (("add", "/nowhere", "--name", "a b"), 1, "name: "),
-        (("roll-out", "demo", "--share", "0%"), 2, "is not a share"),
-        (("roll-out", "demo", "--share", "110%"), 2, "is not a share"),
-        (("roll-out", "demo", "--share", "many"), 2, "is not a share"),
     ],
 )
 def test_a_command_for_models_that_is_refused_says_why(

@@ -173,10 +173,8 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
     models = "/api/v1/models"
     for action, method, path, body, details in (
         ("model added", "POST", models, {"place": str(bundle)}, {"model": "other", "place": str(bundle)}),
-        ("model rolled out", "POST", f"{models}/roll-out", {"model": "other", "share": 0.5}, {"share": "0.5"}),
-        ("model promoted", "POST", f"{models}/promote", {}, {"default": "other"}),
+        ("default model chosen", "PUT", f"{models}/default", {"model": "other"}, {"default": "other"}),
         ("model rolled back", "POST", f"{models}/roll-back", {}, {"default": "demo"}),
-        ("jobs moved", "POST", f"{models}/move-jobs", {}, {"default": "demo", "model": "other"}),
         ("model removed", "DELETE", f"{models}/other", {}, {"name": "other"}),
     ):
         does(

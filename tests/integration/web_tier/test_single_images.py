@@ -133,13 +133,13 @@ def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages
     assert len(jobs) == 2
 
 
-def test_processes_that_see_a_roll_out_at_different_times_mix_no_models_in_a_job(
+def test_processes_that_see_another_default_at_different_times_mix_no_models_in_a_job(
     singles: SingleImages, clock: ManualClock, queue: MemoryQueue
 ) -> None:
     old, new = (JobModel(name, name[0] * 64, f"s3://outputs/models/{name}") for name in ("animals", "birds"))
     known = {"here": old, "there": old}
     here, there = (
-        SingleImages(singles.ingest, clock, models=lambda name=name: lambda _job_id: known[name])  # type: ignore[misc]
+        SingleImages(singles.ingest, clock, model=lambda name=name: known[name])  # type: ignore[misc]
         for name in known
     )
     sent = []

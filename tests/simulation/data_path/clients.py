@@ -14,7 +14,7 @@ from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.model_catalog import CatalogStore, JobModel, ModelCatalog, model_for_job, rolled_out
+from core.model_catalog import CatalogStore, JobModel, with_default
 from services.errors import FleetsightError
 from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS
@@ -89,24 +89,21 @@ class Clients:
         """Make a job, for a client with a quota of its own or without one."""
         job_id, owner = new_job_id(spread=len(self.jobs) % 2 == 0), self.world.random.choice(OWNERS)
         name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES) if results is None else results
-        job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=self._model_for(job_id))
+        job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=self._default_model())
         JobStore(self.world.table).create(job)
         self.callers |= {job_id: name} if is_limited else {}
         self.jobs.append(job)
         self.touched[job.job_id] = self.world.scheduler.now
 
-    def _model_for(self, job_id: str) -> JobModel | None:
+    def _default_model(self) -> JobModel | None:
         catalog = CatalogStore(self.world.table).find()
-        return None if catalog is None else model_for_job(catalog, None, job_id)
+        return None if catalog is None else catalog.model_for_job(None)
 
-    def roll_out(self, model: str, share: float) -> None:
-        """Let new jobs, or a share of them, get another model."""
+    def use_model(self, name: str) -> None:
+        """Give new jobs another model."""
 
         def operation(web: Web) -> None:
-            def change(catalog: ModelCatalog) -> ModelCatalog:
-                return rolled_out(catalog, model, share, web.now())
-
-            CatalogStore(web.store.table).change(change, first_catalog)
+            CatalogStore(web.store.table).change(lambda catalog: with_default(catalog, name), first_catalog)
 
         self._operate(operation)
 
@@ -116,7 +113,7 @@ class Clients:
         folder = f"folder-{self.operations}"
         job_id = new_id()
         source, results = f"s3://{SOURCE}/{folder}", self.world.random.choice(PLACES)
-        model = self._model_for(job_id)
+        model = self._default_model()
         owner = self.world.random.choice(OWNERS)
         job = Job(job_id, folder, self.world.now(), keep, owner, source=source, results=results, model=model)
         self.jobs.append(job)

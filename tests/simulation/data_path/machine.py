@@ -301,10 +301,10 @@ class History(RuleBasedStateMachine):
         """Workers that begin from now on have another model, for jobs that name none."""
         self.world.model = model
 
-    @rule(model=st.sampled_from(MODELS), share=st.sampled_from((0.5, 1.0)), span=spans)
-    def another_model_is_rolled_out(self, model: str, share: float, span: tuple[int, int]) -> None:
-        """New jobs, or half of them, get another model, or one with a bundle that is gone."""
-        self.world.clients.roll_out(model, share)
+    @rule(model=st.sampled_from(MODELS), span=spans)
+    def new_jobs_get_another_model(self, model: str, span: tuple[int, int]) -> None:
+        """New jobs get another model, or one with a bundle that is gone."""
+        self.world.clients.use_model(model)
         self.world.run(*span)
 
     @rule(service=st.sampled_from(("inputs", "outputs", "models")), job=jobs, contents=contents, how=ways, span=spans)

@@ -1,7 +1,7 @@
 """The catalogue of models: which model a new job gets, and that no change reaches a job that exists."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -22,12 +22,10 @@ from core.model_catalog import (
     ModelVersion,
     UnknownModelError,
     free_name,
-    model_for_job,
     model_name,
-    promoted,
     rolled_back,
-    rolled_out,
     with_configured,
+    with_default,
     with_model,
     without_model,
 )
@@ -57,14 +55,11 @@ class CatalogMachine(RuleBasedStateMachine):
         self.catalogs, self.jobs = CatalogStore(self.table), JobStore(self.table)
         self.names, self.default = ["signs"], "signs"
         self.previous: str | None = None
-        self.canary: tuple[str, float] | None = None
         self.expected: dict[str, JobModel] = {}
-        self.moment = NOW
 
     def change(self, change: Callable[[ModelCatalog], ModelCatalog]) -> bool:
         """Make a change; return whether it was accepted. A refused one changes nothing."""
         before = dict(self.table.items)
-        self.moment += timedelta(seconds=1)
         try:
             self.catalogs.change(change, first)
         except (CatalogRefusedError, UnknownModelError):
@@ -73,8 +68,7 @@ class CatalogMachine(RuleBasedStateMachine):
         return True
 
     def set_default(self, name: str) -> None:
-        """Follow a roll-out to all jobs."""
-        self.canary = None
+        """Follow another default."""
         if name != self.default:
             self.default, self.previous = name, self.default
 
@@ -86,39 +80,28 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def remove(self, name: str) -> None:
-        is_used = name == self.default or (self.canary is not None and name == self.canary[0])
-        assert self.change(lambda catalog: without_model(catalog, name)) is (name in self.names and not is_used)
-        if name in self.names and not is_used:
+        is_possible = name in self.names and name != self.default
+        assert self.change(lambda catalog: without_model(catalog, name)) is is_possible
+        if is_possible:
             self.names.remove(name)
             self.previous = None if self.previous == name else self.previous
 
-    @rule(name=st.sampled_from(NAMES), share=st.sampled_from([0.1, 0.5, 1.0]))
-    def roll_out(self, name: str, share: float) -> None:
-        is_possible = name in self.names and (share == 1 or name != self.default)
-        assert self.change(lambda catalog: rolled_out(catalog, name, share, self.moment)) is is_possible
-        if is_possible and share == 1:
+    @rule(name=st.sampled_from(NAMES))
+    def use(self, name: str) -> None:
+        is_possible = name in self.names
+        assert self.change(lambda catalog: with_default(catalog, name)) is is_possible
+        if is_possible:
             self.set_default(name)
-        elif is_possible:
-            self.canary = name, share
-
-    @rule()
-    def promote(self) -> None:
-        assert self.change(lambda catalog: promoted(catalog, self.moment)) is (self.canary is not None)
-        if self.canary is not None:
-            self.set_default(self.canary[0])
 
     @rule()
     def roll_back(self) -> None:
-        is_possible = self.canary is not None or self.previous is not None
-        assert self.change(lambda catalog: rolled_back(catalog, self.moment)) is is_possible
-        if self.canary is not None:
-            self.canary = None
-        elif self.previous is not None:
+        assert self.change(rolled_back) is (self.previous is not None)
+        if self.previous is not None:
             self.set_default(self.previous)
 
     @rule(name=st.sampled_from(NAMES))
     def configure(self, name: str) -> None:
-        assert self.change(lambda catalog: with_configured(catalog, version_of(name), self.moment))
+        assert self.change(lambda catalog: with_configured(catalog, version_of(name)))
         if name not in self.names:
             self.names.append(name)
         self.set_default(name)
@@ -128,11 +111,10 @@ class CatalogMachine(RuleBasedStateMachine):
         catalog, job_id = self.catalogs.find() or first(), new_job_id(spread=False)
         if name is not None and name not in self.names:
             with pytest.raises(UnknownModelError, match=", ".join(self.names)):
-                model_for_job(catalog, name, job_id)
+                catalog.model_for_job(name)
             return
-        model = model_for_job(catalog, name, job_id)
-        possible = {name} if name else {self.default, *([self.canary[0]] if self.canary else [])}
-        assert model.name in possible
+        model = catalog.model_for_job(name)
+        assert model.name == (name or self.default)
         job = Job(job_id, "job", NOW, model=model)
         self.jobs.create(job)
         ref = ImageRef(job_id, new_id())
@@ -158,13 +140,11 @@ class CatalogMachine(RuleBasedStateMachine):
                 self.names.append(each)
 
     @invariant()
-    def new_jobs_get_what_was_rolled_out(self) -> None:
+    def new_jobs_get_the_default(self) -> None:
         catalog = self.catalogs.find() or first()
         assert [each.name for each in catalog.versions] == self.names
         assert catalog.default_version.name == self.default
         assert (catalog.previous and catalog.named(catalog.previous).name) == self.previous
-        canary = catalog.canary
-        assert (canary and (catalog.named(canary.digest).name, canary.share)) == self.canary
 
     @invariant()
     def each_job_keeps_its_model(self) -> None:
@@ -180,25 +160,10 @@ TestCatalog = CatalogMachine.TestCase
 
 def test_a_roll_back_returns_to_the_default_before_and_a_second_one_comes_back() -> None:
     catalog = with_model(first(), version_of("birds"))
-    changed = rolled_out(catalog, "birds", 1, NOW)
-    back = rolled_back(changed, NOW)
+    changed = with_default(catalog, "birds")
+    back = rolled_back(changed)
     assert (changed.default_version.name, back.default_version.name) == ("birds", "signs")
-    assert rolled_back(back, NOW).default_version.name == "birds"
-
-
-def test_a_canary_gets_its_share_of_the_jobs_and_keeps_them_when_the_share_grows() -> None:
-    catalog = with_model(first(), version_of("birds"))
-    ids = [f"job-{number}" for number in range(4_000)]
-
-    def of_canary(share: float) -> set[str]:
-        changed = rolled_out(catalog, "birds", share, NOW)
-        return {job_id for job_id in ids if model_for_job(changed, None, job_id).name == "birds"}
-
-    tenth, half = of_canary(0.1), of_canary(0.5)
-    # Five standard deviations of a binomial distribution.
-    assert abs(len(tenth) - 400) < 95
-    assert abs(len(half) - 2_000) < 160
-    assert tenth < half < set(ids)
+    assert rolled_back(back).default_version.name == "birds"
 
 
 def test_a_name_means_one_bundle_for_good_and_a_bundle_has_one_name() -> None:
@@ -209,10 +174,10 @@ def test_a_name_means_one_bundle_for_good_and_a_bundle_has_one_name() -> None:
     renamed = version_of("birds").model_copy(update={"name": "swans"})
     with pytest.raises(CatalogRefusedError, match="this bundle is the model 'birds' already"):
         with_model(catalog, renamed)
-    assert with_configured(catalog, renamed, NOW).versions == catalog.versions
+    assert with_configured(catalog, renamed).versions == catalog.versions
     later = version_of("birds").model_copy(update={"place": "s3://elsewhere/birds", "added_by": "ada"})
     assert with_model(catalog, later) == catalog
-    configured = with_configured(catalog, other, NOW)
+    configured = with_configured(catalog, other)
     assert configured.default_version.name == "birds-ffffffffffff"
     assert [each.name for each in configured.versions][:2] == ["signs", "birds"]
 
@@ -223,7 +188,7 @@ def test_a_full_catalogue_refuses_another_model_but_follows_the_configuration() 
         catalog = with_model(catalog, version_of(f"model-{number}"))
     with pytest.raises(CatalogRefusedError, match="remove one"):
         with_model(catalog, version_of("one-more"))
-    configured = with_configured(catalog, version_of("one-more"), NOW)
+    configured = with_configured(catalog, version_of("one-more"))
     names = [each.name for each in configured.versions]
     assert len(names) == MAX_VERSIONS
     # Neither the default before nor the new one, but the oldest other version.

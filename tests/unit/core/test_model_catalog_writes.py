@@ -15,9 +15,8 @@ from core.model_catalog import (
     ModelCatalog,
     ModelVersion,
     UnknownModelError,
-    promoted,
     rolled_back,
-    rolled_out,
+    with_default,
     with_model,
     without_model,
 )
@@ -33,19 +32,18 @@ def version_of(letter: str) -> ModelVersion:
 
 
 def first() -> ModelCatalog:
-    """Return a catalogue in which a, the default before, is one roll-back away, and c can be promoted."""
+    """Return a catalogue of a, b and c, in which a, the default before, is one roll-back away."""
     catalog = ModelCatalog.only(version_of("a"))
     for letter in "bc":
         catalog = with_model(catalog, version_of(letter))
-    return rolled_out(rolled_out(catalog, "b", 1, NOW), "c", 0.5, NOW)
+    return with_default(catalog, "b")
 
 
 CHANGES: Final[dict[str, Change]] = {
     "add d": lambda catalog: with_model(catalog, version_of("d")),
-    "roll out a": lambda catalog: rolled_out(catalog, "a", 1, NOW),
-    "roll out a tenth of c": lambda catalog: rolled_out(catalog, "c", 0.1, NOW),
-    "promote": lambda catalog: promoted(catalog, NOW),
-    "roll back": lambda catalog: rolled_back(catalog, NOW),
+    "use a": lambda catalog: with_default(catalog, "a"),
+    "use c": lambda catalog: with_default(catalog, "c"),
+    "roll back": rolled_back,
     "remove a": lambda catalog: without_model(catalog, "a"),
     "remove d": lambda catalog: without_model(catalog, "d"),
 }

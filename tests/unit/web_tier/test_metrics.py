@@ -14,8 +14,7 @@ from core.fleet.models import CircuitState, FleetCircuit, FleetPause, FleetSpend
 from core.images import CODES
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, ClassificationResult, Failure, Model, Timings
-from core.model_results import MAX_MODELS
+from core.messages import CANCELLED, ClassificationResult, Failure, Timings
 from tests.support.api import AppMaker, upload
 from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
@@ -41,7 +40,6 @@ from web_tier.uploads.ingest import UNAVAILABLE
 
 BOUNDED_LABELS = {
     *("method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "period", "loop", "le"),
-    *("model", "digest"),
 }
 
 
@@ -146,21 +144,6 @@ def test_results_are_counted_by_outcome_and_stages_of_those_with_a_label(job: Jo
         assert value(metrics.registry, f"{name}_sum", stage=stage) == pytest.approx(seconds)
     assert value(metrics.registry, f"{name}_bucket", stage="queued", le="60.0") == 0
     assert value(metrics.registry, f"{name}_bucket", stage="queued", le="120.0") == 1
-
-
-def test_results_are_counted_by_model_and_further_models_as_other(job: Job) -> None:
-    metrics = ControllerMetrics()
-    models = [Model(name="demo", digest=f"{number:012}{'0' * 52}") for number in range(MAX_MODELS + 3)]
-    broken = failed(record(job))
-    metrics.count_results([result(job, model=model) for model in (*models, models[0], models[-1])])
-    metrics.count_results([broken, broken.model_copy(update={"model": models[1]})])
-
-    def counted(digest: str, outcome: str = "done", name: str = "demo") -> float | None:
-        return value(metrics.registry, "model_results_total", model=name, digest=digest, outcome=outcome)
-
-    assert [counted(f"{number:012}") for number in (0, 1, MAX_MODELS - 1, MAX_MODELS)] == [2, 1, 1, None]
-    assert counted(f"{1:012}", "failed") == 1
-    assert counted(OTHER, name=OTHER) == 4
 
 
 def test_the_names_of_labels_are_those_of_the_code() -> None:

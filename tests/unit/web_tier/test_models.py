@@ -1,12 +1,9 @@
-"""Models: the one that each job gets, their roll-out by operators, and what pages show of them."""
+"""Models: the one that each job gets, the default of operators, and what pages show of them."""
 
-import itertools
 import json
-import re
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
@@ -23,18 +20,12 @@ from app_tier.bundle import DEMO_BUNDLE
 from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, SeenPart, facts_in, model_card, read_facts
 from core.config import Config
 from core.fleet.store import FleetStore
-from core.ids import new_id
-from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
 from core.model_catalog import (
     MAX_EDITOR_CHARACTERS,
     CatalogStore,
-    ModelVersion,
-    model_for_job,
     rolled_back,
-    rolled_out,
-    with_model,
 )
 from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
@@ -45,15 +36,13 @@ from tests.support.api import AppMaker, fleet_shown, problem, upload
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import NOW, client_error, done, failed, picture, put_results, record
+from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import BROWSER
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
-from web_tier.features.models.results import ModelResultsWriter
-from web_tier.features.models.roll_out_guard import CHECK_SECONDS, NEW_FOR, RollOutGuard
 from web_tier.http.backend import Backend
 from web_tier.http.quotas import QuotaScope
 from web_tier.uploads.served_models import RECENT_SECONDS
@@ -98,10 +87,17 @@ def new_job(client: FlaskClient, **fields: str) -> dict[str, Any]:
     return dict(answer.get_json())
 
 
-def roll_out(client: FlaskClient, model: str | Path, share: float = 1) -> dict[str, Any]:
-    answer = client.post(f"{MODELS}/roll-out", json={"model": str(model), "share": share})
+def add(client: FlaskClient, bundle: Path) -> str:
+    """Add a bundle as a model; return its name."""
+    answer = client.post(MODELS, json={"place": str(bundle)})
+    assert answer.status_code == 201, answer.text
+    return str(answer.get_json()["name"])
+
+
+def use(client: FlaskClient, bundle: Path) -> None:
+    """Add a bundle and make it the model of new jobs."""
+    answer = client.put(f"{MODELS}/default", json={"model": add(client, bundle)})
     assert answer.status_code == 200, answer.text
-    return dict(answer.get_json())
 
 
 def names(client: FlaskClient) -> tuple[str, list[str]]:
@@ -116,71 +112,18 @@ def test_without_a_catalogue_the_configured_bundle_is_the_only_model(client: Fla
     assert client.get(job["links"]["self"]).get_json()["model"] == job["model"]
 
 
-def test_a_share_of_the_new_jobs_gets_a_canary_until_it_is_promoted(client: FlaskClient, other: Path) -> None:
-    models = roll_out(client, other, 0.5)["models"]
-    assert [(each["name"], each["is_default"], each["share"]) for each in models] == [
-        ("demo", True, None),
-        ("other", False, 0.5),
-    ]
-    # The chance that 40 jobs get the same model is one in 5e11.
-    assert {new_job(client)["model"]["name"] for _ in range(40)} == {"demo", "other"}
-    assert client.post(f"{MODELS}/promote").get_json()["default"] == "other"
-    assert {new_job(client)["model"]["name"] for _ in range(10)} == {"other"}
-    assert "none can be promoted" in problem(client.post(f"{MODELS}/promote"), 422)
-
-
-def test_a_roll_back_by_operators_leaves_an_alarm_only_while_images_wait(
-    client: FlaskClient, store: JobStore, other: Path
-) -> None:
-    roll_out(client, other)
-    assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
-    for waiting, is_shown in ((0, False), (3, True)):
-        FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, visible=waiting))
-        body = fleet_shown(client)
-        assert (body.failed_model is not None, body.movable_to is not None) == (is_shown, is_shown)
-
-
 def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
     client: FlaskClient, store: JobStore, other: Path
 ) -> None:
-    [digest] = [each["digest"] for each in roll_out(client, other)["models"] if each["name"] == "other"]
-    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, failed_models=(digest,)))
+    use(client, other)
+    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, failed_models=(digest_of(other),)))
     body = fleet_shown(client)
     assert body.failed_model == "Workers cannot load the model other: its images wait or fail."
     assert body.can_roll_back is True
     assert 'action="/models/roll-back"' in client.get("/fleet").text
     assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
     assert names(client)[0] == "demo"
-    body = fleet_shown(client)
-    assert (body.can_roll_back, body.movable_to) == (False, "demo")
-    assert re.fullmatch(
-        r"Model other was rolled back at \d\d:\d\d UTC\. New jobs get demo\. "
-        r"Its unfinished jobs keep it until you move them\. Those with only some labels cannot be moved\.",
-        body.failed_model or "",
-    )
-    assert "Move its jobs to demo</button>" in client.get("/fleet").text
-    assert client.post("/models/move-jobs", headers=BROWSER).headers["Location"] == "/fleet"
-    catalog = CatalogStore(store.table).find()
-    assert catalog is not None
-    assert catalog.withdrawn is not None
-    assert catalog.withdrawn.moved_at is not None, "the controller moves them"
-    body = fleet_shown(client)
-    assert (body.movable_to, body.failed_model) == (
-        None,
-        "Workers cannot load the model other: its images wait or fail.",
-    )
-
-
-def test_jobs_move_only_after_a_roll_back_and_not_from_a_model_that_new_jobs_get_again(
-    client: FlaskClient, other: Path
-) -> None:
-    for _ in range(2):
-        assert "no model was rolled back" in problem(client.post(f"{MODELS}/move-jobs"), 422)
-        roll_out(client, other, 0.5)
-        client.post(f"{MODELS}/roll-back")
-        roll_out(client, "other", 0.1)
-    client.post(f"{MODELS}/roll-back")
-    assert client.post(f"{MODELS}/move-jobs").status_code == 202
+    assert not fleet_shown(client).can_roll_back
 
 
 def test_a_bundle_with_a_network_that_cannot_be_loaded_is_not_added(
@@ -193,18 +136,16 @@ def test_a_bundle_with_a_network_that_cannot_be_loaded_is_not_added(
         raise BundleUnreadableError("OpenVINO cannot run bundle other")
 
     monkeypatch.setattr("web_tier.uploads.served_models.check_network", refuse)
-    for call in ("", "/roll-out"):
-        body = {"model": str(other)} if call else {"place": str(other)}
-        assert "cannot run bundle other" in problem(client.post(f"{MODELS}{call}", json=body), 422)
+    assert "cannot run bundle other" in problem(client.post(MODELS, json={"place": str(other)}), 422)
     assert {each.name for each in seen} == {each.name for each in other.iterdir()}
     assert names(client) == ("demo", ["demo"])
     assert output_bucket.objects == {}
 
 
-def test_users_see_names_and_only_operators_see_places_and_shares(
+def test_users_see_names_and_only_operators_see_places(
     client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    roll_out(client, other, 0.5)
+    add(client, other)
     monkeypatch.setattr("web_tier.features.models.api.current_identity", lambda: Identity("ann"))
     body = client.get(MODELS).get_json()
     assert (body["default"], [each["name"] for each in body["models"]]) == ("demo", ["demo", "other"])
@@ -218,7 +159,7 @@ def test_an_unknown_model_is_refused_with_the_known_names(client: FlaskClient, o
     client.post(MODELS, json={"place": str(other), "name": "signs"})
     detail = problem(client.post("/api/v1/jobs", json={"model": "cats"}), 422)
     assert detail == "there is no model 'cats': choose one of demo, signs"
-    detail = problem(client.post(f"{MODELS}/roll-out", json={"model": "cats"}), 422)
+    detail = problem(client.put(f"{MODELS}/default", json={"model": "cats"}), 422)
     assert detail == "there is no model 'cats': choose one of demo, signs"
     assert "choose one of demo, signs" in problem(client.delete(f"{MODELS}/cats"), 404)
     form = {"model": "cats", "images": (BytesIO(picture()), "a.jpg")}
@@ -232,7 +173,6 @@ def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
     absent = "it has no bundle.json"  # in a file, too: or an operator would learn which files there are
     for place, reason in ((other, "is not the file"), (tmp_path, absent), (other / "model.bin", absent)):
         assert reason in problem(client.post(MODELS, json={"place": str(place)}), 422)
-        assert reason in problem(client.post(f"{MODELS}/roll-out", json={"model": str(place)}), 422)
     assert names(client) == ("demo", ["demo"])
 
 
@@ -245,19 +185,18 @@ def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
         (ParamValidationError(report="invalid bucket name"), 422),
     ],
 )
-@pytest.mark.parametrize(("call", "field"), [("", "place"), ("/roll-out", "model")])
 def test_a_bundle_is_refused_for_good_only_if_s3_would_refuse_it_again(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, call: str, field: str
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     monkeypatch.setattr("web_tier.uploads.served_models.publish", MagicMock(side_effect=error))
-    problem(client.post(f"{MODELS}{call}", json={field: "s3://bucket/model"}), status)
+    problem(client.post(MODELS, json={"place": "s3://bucket/model"}), status)
 
 
 def test_models_are_removed_unless_new_jobs_get_them(client: FlaskClient, other: Path) -> None:
     answer = client.post(MODELS, json={"place": str(other)})
     assert (answer.status_code, answer.get_json()["name"]) == (201, "other")
     job = new_job(client, model="other")
-    assert "roll out another model first" in problem(client.delete(f"{MODELS}/demo"), 422)
+    assert "give them another model" in problem(client.delete(f"{MODELS}/demo"), 422)
     assert client.delete(f"{MODELS}/other").status_code == 204
     assert names(client) == ("demo", ["demo"])
     assert client.get(job["links"]["self"]).get_json()["model"]["name"] == "other"
@@ -366,7 +305,7 @@ def test_a_repeated_request_gets_the_job_and_the_model_of_the_first_one(
     with monkeypatch.context() as patch:
         patch.setattr(JobStore, "create", dies)
         assert client.post("/api/v1/jobs", json={}, headers=headers).status_code == 500
-    roll_out(client, other)
+    use(client, other)
     repeated = client.post("/api/v1/jobs", json={}, headers=headers).get_json()
     assert repeated["model"]["name"] == "demo"
     assert client.post("/api/v1/jobs", json={}, headers=headers).get_json() == repeated
@@ -393,7 +332,7 @@ def test_every_request_of_an_image_names_the_model_of_its_job(
     client: FlaskClient, other: Path, store: JobStore, requests_queue: MemoryQueue
 ) -> None:
     job = store.job(new_job(client)["job_id"])
-    roll_out(client, other)
+    use(client, other)
     upload(client, job, ("a.jpg", picture(shade=1)))
     headers = {"Idempotency-Key": "k"}
     form = {"images": (BytesIO(picture(shade=2)), "b.jpg")}
@@ -407,6 +346,32 @@ def test_every_request_of_an_image_names_the_model_of_its_job(
     assert len(requests) == 4
     assert job.model is not None
     assert {request.model for request in requests} == {job.model.requested}
+
+
+def test_failed_images_are_retried_with_another_model_that_later_images_get_too(
+    client: FlaskClient, other: Path, store: JobStore, requests_queue: MemoryQueue
+) -> None:
+    job = store.job(new_job(client)["job_id"])
+    upload(client, job, ("a.jpg", picture(shade=1)))
+    [image] = store.images(job.job_id)
+    assert store.put_failed(failed(image))
+    retry = f"/api/v1/jobs/{job.job_id}/retry?model=other"
+    assert "there is no model 'other'" in problem(client.post(retry), 422)
+    add(client, other)
+    assert client.post(retry).get_json()["sent"] == 1
+    upload(client, job, ("b.jpg", picture(shade=2)))
+    requests = [RequestMessage.from_json(body) for body in requests_queue.bodies]
+    digests = [each.model.digest if each.model else None for each in requests]
+    assert digests == [digest_of(DEMO_BUNDLE), digest_of(other), digest_of(other)]
+    assert client.get(f"/api/v1/jobs/{job.job_id}").get_json()["model"]["name"] == "other"
+
+
+def test_a_job_with_some_labels_keeps_the_model_that_has_them(client: FlaskClient, other: Path) -> None:
+    answer = client.post("/api/v1/jobs", json={"labels": ["stop"]}).get_json()
+    add(client, other)
+    path = f"/api/v1/jobs/{answer['job_id']}"
+    assert "only some labels" in problem(client.post(f"{path}/retry?model=other"), 422)
+    assert client.get(path).get_json()["model"]["name"] == "demo"
 
 
 def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
@@ -424,7 +389,7 @@ def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
         }
     )
     ResultCache(store.table, timedelta(days=1)).put_results([result], datetime.now(UTC), {job.job_id: ""})
-    roll_out(client, other)
+    use(client, other)
     again, with_other = store.job(new_job(client, model="demo")["job_id"]), store.job(new_job(client)["job_id"])
     assert upload(client, again, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
     assert not upload(client, with_other, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
@@ -433,7 +398,7 @@ def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
 def test_pages_show_the_model_of_the_job(
     client: FlaskClient, other: Path, store: JobStore, output_bucket: MemoryBucket
 ) -> None:
-    roll_out(client, other, 0.5)
+    add(client, other)
     form = {"model": "other", "images": (BytesIO(picture()), "a.jpg")}
     answer = client.post("/", data=form, content_type="multipart/form-data", headers=BROWSER)
     assert answer.status_code == 303
@@ -478,7 +443,7 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
 
     monkeypatch.setattr(CatalogStore, "find", counted)
     for _ in range(3):
-        model = served.recent_models()("job")
+        model = served.default_model()
         assert model is not None and model.name == "demo"
     assert reads == [0.0]
     served.add(str(other), None, "")
@@ -511,12 +476,6 @@ class Recording:
         self.watcher = FleetConfigWatcher(path, self.config.fleet, lambda _path: self.config)
         self.recorder = self.start()
 
-    def guard(self, **more: Any) -> RollOutGuard:
-        """Return the guard of a new tenure."""
-        tenure = Tenure(active=lambda: self.is_active)
-        results = ModelResultsWriter(FleetStore(self.catalogs.table), tenure, self.catalogs)
-        return RollOutGuard(self.catalogs, results, tenure, **more)
-
     def start(self) -> ConfiguredModelRecorder:
         """Return the recorder of a new tenure."""
         worker = self.config.worker
@@ -544,7 +503,7 @@ class Recording:
         return catalog.default_version.name, None if previous is None else previous.name, names
 
 
-def test_a_bundle_that_the_configuration_names_anew_is_rolled_out(recording: Recording, other: Path) -> None:
+def test_new_jobs_get_a_bundle_that_the_configuration_names_anew(recording: Recording, other: Path) -> None:
     recording.recorder.tick()
     assert recording.names() == ("demo", None, ["demo"])
     assert f"models/{digest_of(DEMO_BUNDLE)}/{MANIFEST_NAME}" in recording.models.objects
@@ -557,11 +516,11 @@ def test_a_bundle_that_the_configuration_names_anew_is_rolled_out(recording: Rec
     assert event == "worker.bundle has changed: new jobs get the model other"
 
 
-def test_a_roll_out_by_operators_stays_until_the_configuration_changes(recording: Recording, other: Path) -> None:
+def test_a_default_of_operators_stays_until_the_configuration_changes(recording: Recording, other: Path) -> None:
     recording.recorder.tick()
     recording.configure(other)
     recording.recorder.tick()
-    recording.catalogs.change(lambda catalog: rolled_back(catalog, NOW), lambda: pytest.fail("it is stored"))
+    recording.catalogs.change(rolled_back, lambda: pytest.fail("it is stored"))
     recording.recorder.tick()
     recording.start().tick()
     assert recording.names()[0] == "demo"
@@ -579,70 +538,6 @@ def test_a_bundle_that_cannot_be_read_changes_nothing_and_is_reported_once(
         recording.recorder.tick()
     assert recording.names() == ("demo", None, ["demo"])
     assert [each.levelname for each in caplog.records if "not offered" in each.message] == ["WARNING"]
-
-
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_a_new_model_that_workers_cannot_load_is_rolled_back_by_itself(
-    recording: Recording, other: Path, share: float
-) -> None:
-    recording.recorder.tick()
-    bad, good = digest_of(other), digest_of(DEMO_BUNDLE)
-    version = ModelVersion(name="other", digest=bad, place=str(other), added_at=NOW)
-    rolling = rolled_out(with_model(recording.catalogs.find(), version), "other", share, NOW)  # type: ignore[arg-type]
-    recording.catalogs.change(lambda _: rolling, lambda: pytest.fail("it is stored"))
-    clock = partial(next, itertools.count(step=CHECK_SECONDS))
-    guard = recording.guard(clock=PlayedClock(clock, lambda: NOW))
-    assert guard.check(()) == guard.check([good]) == guard.check([good, bad]) == []
-    recording.is_active = False
-    assert guard.check([bad]) == []
-    recording.is_active = True
-    [event] = guard.check([bad])
-    assert event.words == "Model other was rolled back at 12:00 UTC: workers cannot load it. New jobs get demo."
-    assert guard.check([bad]) == recording.guard().check(()) == []
-    catalog = recording.catalogs.find()
-    assert catalog is not None
-    assert (catalog.default, catalog.canary) == (good, None)
-
-
-def test_a_canary_whose_jobs_clearly_fail_more_is_rolled_back_by_itself(recording: Recording, other: Path) -> None:
-    recording.recorder.tick()
-    version = ModelVersion(name="other", digest=digest_of(other), place=str(other), added_at=NOW)
-    catalog = recording.catalogs.change(
-        lambda before: rolled_out(with_model(before, version), "other", 0.1, NOW), lambda: pytest.fail("it is stored")
-    )
-    guard = recording.guard(clock=PlayedClock(partial(next, itertools.count(step=CHECK_SECONDS))))
-    model = Model(name="other", digest=version.digest)
-    drawn = (each for each in iter(new_id, "") if model_for_job(catalog, None, each).digest == version.digest)
-    for number, job_id in enumerate(itertools.islice(drawn, 5)):
-        assert guard.check(()) == [], f"{number} jobs are too few"
-        images = [record(Job(job_id, "signs", NOW)) for _ in range(10)]
-        guard.results.add([failed(each).model_copy(update={"model": model}) for each in images])
-        guard.results.tick()
-    [event] = guard.check(())
-    reason = "50 of 50 images ended their workers or got no scores, in 5 of its jobs and 0 of the default's"
-    assert f" UTC: {reason}. New jobs get demo." in event.words
-
-
-def test_the_catalogue_is_read_rarely_while_a_model_cannot_be_loaded(recording: Recording, other: Path) -> None:
-    recording.recorder.tick()
-    times = [0.0]
-    guard = recording.guard(clock=PlayedClock(lambda: times[0]))
-    assert guard.check([digest_of(other)]) == []
-    recording.configure(other)
-    recording.recorder.tick()
-    times[0] = CHECK_SECONDS - 1
-    assert guard.check([digest_of(other)]) == []
-    times[0] = CHECK_SECONDS
-    assert len(guard.check([digest_of(other)])) == 1
-
-
-def test_a_model_that_served_for_long_is_not_rolled_back_by_itself(recording: Recording, other: Path) -> None:
-    recording.recorder.tick()
-    recording.configure(other)
-    recording.recorder.tick()
-    guard = recording.guard(clock=PlayedClock(utc_now=lambda: datetime.now(UTC) + NEW_FOR))
-    assert guard.check([digest_of(other)]) == []
-    assert recording.names()[0] == "other"
 
 
 def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) -> None:

@@ -18,8 +18,7 @@ from core.jobs.items import DEAD_LETTERS
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job, Resend, ResultSummary
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Model, crashed_worker, failed
-from core.model_catalog import JobModel
+from core.messages import ClassificationResult, crashed_worker, failed
 from services.lease import Tenure
 from services.table import BATCH_ATTEMPTS, TableBusyError
 from tests.support.clocks import PlayedClock
@@ -49,20 +48,6 @@ class CrashError(Exception):
 def redelivered(store: JobStore, job_id: str) -> int:
     """How many results needed more than one receive, as the items themselves say."""
     return sum(result.attempts > 1 for result in dict(store.summaries(job_id)).values())
-
-
-def test_a_failed_image_is_reported_with_the_model_of_its_job() -> None:
-    store, statistics = JobStore(MemoryTable()), Statistics()
-    job = Job(REFS[0].job_id, "job", EPOCH, model=JobModel("new", "a" * 64, "s3://bucket/models/a"))
-    store.create(job)
-    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in REFS[:2]], EPOCH)
-    other = Model(name="of an old worker", digest="b" * 64)
-    path = ResultPath(store, statistics=statistics)
-    path.results.record([not_done(REFS[0]), done(REFS[1]).model_copy(update={"model": other})])
-    assert {each.image_id: each.model for each in statistics.results} == {
-        REFS[0].image_id: Model(name="new", digest="a" * 64),
-        REFS[1].image_id: other,
-    }
 
 
 def test_a_result_without_an_attempt_is_of_the_first_one() -> None:

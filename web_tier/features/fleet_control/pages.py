@@ -4,7 +4,7 @@ Operators pause and resume the fleet, set the limits of the number of workers, a
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self, TypeVar
 
 from flask import redirect, render_template, request, url_for
@@ -57,9 +57,6 @@ MAX_DECISIONS_SHOWN = 12
 MAX_COUNTED_LETTERS = 100
 """Dead letters that the page counts; each costs three reads of the job table."""
 
-WITHDRAWN_SHOWN = timedelta(days=1)
-"""How long a model that was rolled back is shown with the button that moves its jobs."""
-
 MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
 
@@ -77,10 +74,8 @@ class FleetBody(ApiBody):
         next_worker: what starts a worker while none runs.
         failed_instance: while workers end without an answer, the last one that did; None if it is not listed.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
-        failed_model: that workers cannot load a model, or that one was rolled back lately and its unfinished jobs
-            were not moved; None if neither.
+        failed_model: that workers cannot load a model; None if they can load all.
         can_roll_back: whether new jobs get the model that cannot be loaded, and got another one before.
-        movable_to: the model to which the jobs of the one that was rolled back can be moved; None if they were.
         spending: cost of the instances beside the spending caps; None if no cap is configured.
         capped: that a spending cap is reached, and until when; None if none is.
         instances: newest first; `unlisted` is the number of older ones.
@@ -100,7 +95,6 @@ class FleetBody(ApiBody):
     limits_set: str | None
     failed_model: str | None
     can_roll_back: bool
-    movable_to: str | None
     spending: str | None
     capped: str | None
     paused: str | None
@@ -133,15 +127,6 @@ class FleetBody(ApiBody):
             f"Workers cannot load the model {failed.name if failed else digest[:12]}: its images wait or fail."
         )
         above = f" above {limits.min_workers:,}" if limits.min_workers else ""
-        movable_to, withdrawn = None, catalog.withdrawn if catalog else None
-        is_recent = withdrawn is not None and not withdrawn.moved_at and now - withdrawn.at < WITHDRAWN_SHOWN
-        queued = state.snapshot and state.snapshot.visible + state.snapshot.delayed + state.snapshot.in_flight
-        # Operators who rolled back a model themselves need no alarm once no image waits.
-        may_matter = withdrawn is not None and bool(digest or withdrawn.reason or queued)
-        if catalog and withdrawn and is_recent and may_matter and digest in {"", withdrawn.digest}:
-            movable_to = catalog.default_version.name
-            moves = "Its unfinished jobs keep it until you move them. Those with only some labels cannot be moved."
-            failed_model = f"{withdrawn.words(movable_to)} {moves}"
         snapshot = (state.snapshot or _unreported(limits, now)).model_copy(update={"problem": state.problem})
         return cls(
             status=FleetStatusBody.from_fleet(snapshot, config.prices, silent_seconds),
@@ -156,8 +141,7 @@ class FleetBody(ApiBody):
             failed_instance=_failed_instance(state),
             next_worker=next_worker_words(state.halt(WorkerLimits.configured(config.fleet)), spending),
             failed_model=failed_model or None,
-            movable_to=movable_to,
-            can_roll_back=catalog is not None and catalog.would_roll_back(digest),
+            can_roll_back=catalog is not None and catalog.default == digest and catalog.previous is not None,
             spending=spending and spending_words(spending),
             capped=(spending and cap_words(spending)) or None,
             is_latest=any(f"{capitalised(each.words)}." == sentence for each in decisions[:1]),

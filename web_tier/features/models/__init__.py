@@ -1,1 +1,1 @@
-"""The models that classify: their catalogue, roll-out, comparison and page."""
+"""The models that classify: their catalogue and page."""

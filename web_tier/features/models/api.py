@@ -1,5 +1,6 @@
-"""The API of models: which there are, and for operators the roll-out of another one and the comparison of results."""
+"""The API of models: which there are, and for operators which of them new jobs get."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
@@ -14,17 +15,14 @@ from core.model_catalog import (
     ModelCatalog,
     ModelVersion,
     UnknownModelError,
-    promoted,
     rolled_back,
-    with_moved_jobs,
+    with_default,
     without_model,
 )
-from services.clock import utc_now
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
-from web_tier.features.models.comparison import ModelComparison, current_comparison
 from web_tier.features.models.pages import model_pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
@@ -44,14 +42,7 @@ class ModelBody(ApiBody):
     short_side: int | None = Field(
         description="Pixels to which it scales the shorter side of an image; null if the bundle cannot be read."
     )
-    share: float | None = Field(
-        default=None,
-        description="Share of the new jobs that get it although they name no model; null if it is not being rolled "
-        "out, and for users who are not operators. The default gets the other jobs.",
-    )
-    is_previous: bool | None = Field(
-        default=None, description="Whether a roll-back returns to it, if none is being rolled out; for operators."
-    )
+    is_previous: bool | None = Field(default=None, description="Whether a roll-back returns to it; for operators.")
     place: str | None = Field(default=None, description="Where workers load the bundle from; for operators.")
     added_at: datetime | None = Field(default=None, description="For operators.")
     added_by: str | None = Field(
@@ -66,10 +57,8 @@ class ModelBody(ApiBody):
         body = cls(name=version.name, digest=version.digest, is_default=is_default, short_side=facts.short_side)
         if not for_operators:
             return body
-        canary = catalog.canary
         return body.model_copy(
             update={
-                "share": canary.share if canary is not None and canary.digest == version.digest else None,
                 "is_previous": version.digest == catalog.previous,
                 "place": version.place,
                 "added_at": version.added_at,
@@ -111,19 +100,12 @@ class AddModel(BaseModel):
     )
 
 
-class RollOut(BaseModel):
-    """A model to give to new jobs."""
+class DefaultModel(BaseModel):
+    """The model of new jobs."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str = Field(pattern=PLACE_PATTERN, description="The name of a model, or a place as of `AddModel`.")
-    share: float = Field(
-        default=1,
-        gt=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Share of the new jobs that get it; with 1 it is the default at once.",
-    )
+    model: str = Field(min_length=1, max_length=64, description="Name or digest of a model that `GET /models` lists.")
 
 
 @models_api.get("/models", right=Right.READ)
@@ -131,21 +113,6 @@ class RollOut(BaseModel):
 def list_models() -> Response:
     """List the models that jobs may name."""
     return json_response(ModelsBody.from_catalog(current_backend().served.catalog()))
-
-
-@models_api.get("/models/comparison", right=Right.OPERATE)
-@operation(
-    ApiResponse(200, "The models with results, those of the default first.", ModelComparison),
-    name="compare_models",
-    tag="Models",
-)
-def compare() -> Response:
-    """Compare the results of models.
-
-    For each model: the share of its images that failed, and the mean score of its labels. A roll-out to a share of
-    the new jobs begins a new count. The figures are some seconds old.
-    """
-    return json_response(current_comparison())
 
 
 @models_api.post("/models", right=Right.OPERATE, audit="model added")
@@ -170,7 +137,7 @@ def add() -> ResponseReturnValue:
 def remove(name: str) -> ResponseReturnValue:
     """Remove a model.
 
-    Jobs with the model go on. The default, and a model that is being rolled out, cannot be removed.
+    Jobs with the model go on. The default cannot be removed.
     """
     try:
         current_backend().served.change(lambda catalog: without_model(catalog, name))
@@ -179,54 +146,23 @@ def remove(name: str) -> ResponseReturnValue:
     return "", 204
 
 
-@models_api.post("/models/roll-out", right=Right.OPERATE, audit="model rolled out")
-@operation(ApiResponse(200, "The models.", ModelsBody), name="roll_out_model", tag="Models", body=RollOut)
-def roll_out() -> Response:
-    """Give new jobs another model: all of them, or a share of them.
+@models_api.put("/models/default", right=Right.OPERATE, audit="default model chosen")
+@operation(ApiResponse(200, "The models.", ModelsBody), name="set_default_model", tag="Models", body=DefaultModel)
+def set_default() -> Response:
+    """Give new jobs another model.
 
-    Jobs that exist finish with their model, also images that are added to them. With a `share` below 1, that share of
-    the new jobs gets the model until it is promoted or rolled back; a hash of the job's id decides. Nothing restarts:
-    workers load the model when its first image arrives.
+    Jobs that exist finish with their model, also images that are added to them. Nothing restarts: workers load the
+    model when its first image arrives.
     """
-    wanted = parse_body(RollOut, '{"model": "NAME", "share": 0.1}', may_be_empty=False)
-    catalog = current_backend().served.roll_out(wanted.model, wanted.share, _editor())
-    _record(catalog, model=wanted.model, share=wanted.share)
-    return json_response(ModelsBody.from_catalog(catalog))
-
-
-@models_api.post("/models/promote", right=Right.OPERATE, audit="model promoted")
-@operation(ApiResponse(200, "The models.", ModelsBody), name="promote_model", tag="Models", problems=(422,))
-def promote() -> Response:
-    """Give all new jobs the model that a share of them gets."""
-    catalog = current_backend().served.change(lambda before: promoted(before, utc_now()))
-    _record(catalog)
-    return json_response(ModelsBody.from_catalog(catalog))
+    wanted = parse_body(DefaultModel, '{"model": "NAME"}', may_be_empty=False)
+    return _changed(lambda before: with_default(before, wanted.model))
 
 
 @models_api.post("/models/roll-back", form="/models/roll-back", right=Right.OPERATE, audit="model rolled back")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
 def roll_back() -> Response:
-    """Undo the last roll-out.
-
-    While a share of the new jobs gets a model, none gets it any more. Else new jobs get the default before; a second
-    roll-back returns.
-    """
-    catalog = current_backend().served.change(lambda before: rolled_back(before, utc_now()))
-    _record(catalog)
-    return json_response(ModelsBody.from_catalog(catalog))
-
-
-@models_api.post("/models/move-jobs", form="/models/move-jobs", right=Right.OPERATE, audit="jobs moved")
-@operation(ApiResponse(202, "The models.", ModelsBody), name="move_jobs", tag="Models", problems=(422,))
-def move_jobs() -> ResponseReturnValue:
-    """Move the unfinished jobs of the model that was rolled back last to the default.
-
-    Within seconds their images without a result are requested again. Results stay, and name their model. Jobs with
-    `labels` are not moved, since another model has others.
-    """
-    catalog = current_backend().served.change(lambda before: with_moved_jobs(before, utc_now()))
-    _record(catalog, model=catalog.withdrawn and catalog.withdrawn.name)
-    return json_response(ModelsBody.from_catalog(catalog), 202)
+    """Give new jobs the model that they got before. A second call returns."""
+    return _changed(rolled_back)
 
 
 def _editor() -> str:
@@ -235,6 +171,8 @@ def _editor() -> str:
     return identity.email or identity.owner
 
 
-def _record(catalog: ModelCatalog, **details: object) -> None:
-    """Add the outcome to the audit event of the current request."""
-    audit_details(default=catalog.default_version.name, **details)
+def _changed(change: Callable[[ModelCatalog], ModelCatalog]) -> Response:
+    """Change which model new jobs get; return the models, and add the new default to the audit event."""
+    catalog = current_backend().served.change(change)
+    audit_details(default=catalog.default_version.name)
+    return json_response(ModelsBody.from_catalog(catalog))

@@ -1,8 +1,8 @@
 """The configured model: the bundle of `worker.bundle` is published, and recorded in the catalogue of models.
 
 The configuration may name another bundle while the system runs, or after a restart with another machine image; a
-bundle may be built again in its place. Each is recorded as a roll-out to all new jobs. A roll-out by operators stays
-until then. Jobs that exist keep their model: its bundle is published.
+bundle may be built again in its place. Each becomes the model of new jobs. One that operators choose stays until
+then. Jobs that exist keep their model: its bundle is published.
 """
 
 import logging
@@ -35,7 +35,7 @@ class ConfiguredModelRecorder:
 
     Attributes:
         worker: the workers' settings at the start of the process.
-        fleet_config: has the settings once they have changed; shows a roll-out as an event.
+        fleet_config: has the settings once they have changed; shows another default as an event.
     """
 
     worker: WorkerSettings
@@ -78,7 +78,7 @@ class ConfiguredModelRecorder:
 
         def change(catalog: ModelCatalog) -> ModelCatalog:
             is_known = catalog.configured == version.digest
-            return catalog if is_known else with_configured(catalog, version, utc_now())
+            return catalog if is_known else with_configured(catalog, version)
 
         after = self.store.change(change, lambda: ModelCatalog.only(version))
         if before is not None and before.default != after.default:

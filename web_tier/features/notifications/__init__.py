@@ -1,1 +1,1 @@
-"""Messages to SNS topics about finished jobs, spending caps, outages and roll-backs."""
+"""Messages to SNS topics about finished jobs, spending caps and outages."""

@@ -1,4 +1,4 @@
-"""A roll-out in a whole system: each job is classified by the model that it was created with."""
+"""Models in a whole system: each job is classified by its model."""
 
 import os
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from core.bundle_manifest import IR_NAME
 from core.config import PATH_VARIABLE
+from core.messages import MODEL_GONE
 from scripts.cli import fleetsight
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
@@ -72,46 +73,33 @@ def check_results(client: FleetClient, job: tuple[str, dict[str, str]], digest: 
     assert client.status(job_id)["model"]["digest"] == digest
 
 
-def test_a_broken_model_is_refused_or_rolled_back_and_its_jobs_move_to_the_one_before(
+def run(system: System, *arguments: str) -> tuple[int, str]:
+    """Run a command about models; return its status and what it prints."""
+    done = CliRunner().invoke(fleetsight, [*arguments, "--url", system.url])
+    return done.exit_code, done.output
+
+
+def test_images_of_a_model_that_cannot_be_loaded_fail_and_are_retried_with_another_one(
     tmp_path: Path, running: tuple[System, Path]
 ) -> None:
     demo, lost = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "lost", "lost", " (lost)")
     broken_bundle(tmp_path / "broken", "broken", IR_NAME, b"<net>")
     system, _ = running
     client = FleetClient(system.url)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
-        return done.exit_code, done.output
-
-    for command in ("add", "roll-out"):
-        code, said = run(command, str(tmp_path / "broken"))
-        assert (code, "OpenVINO cannot run bundle broken" in said) == (1, True), said
-    client.pause("a test")
-    assert run("roll-out", str(tmp_path / "lost"))[0] == 0
-    job_id, truth = create_job(client, "moved", 1)
+    code, said = run(system, "model", "add", str(tmp_path / "broken"))
+    assert (code, "OpenVINO cannot run bundle broken" in said) == (1, True), said
+    assert run(system, "model", "add", str(tmp_path / "lost"))[0] == 0
     models = Bucket.named(system.clients, shipped_values()["names"]["model_bucket"])
     models.delete_all(keys_in(models, f"models/{lost}"))
-    client.resume()
-    wait_until(lambda: client.models()["default"] == "demo", "the model is rolled back")
-    code, said = run("move-jobs")
-    moved = "Its unfinished jobs move to demo within seconds, except those with only some labels."
-    assert (code, " ".join(said.split())) == (0, moved)
-    wait_until(lambda: client.status(job_id)["model"]["digest"] == demo, "the job is moved")
-
-    def is_classified() -> bool:
-        client.retry(job_id)  # images that had failed before their job moved
-        return bool(client.status(job_id)["done"] == IMAGES)
-
-    wait_until(is_classified, "each image is classified")
-    results = list(client.results(job_id))
-    assert {each["filename"]: each["label"] for each in results} == truth
-    assert {each["model"]["digest"] for each in results} == {demo}
-    events = [each["words"] for each in client.decisions()["decisions"]]
-    assert any("Model lost was rolled back" in each and "workers cannot load it" in each for each in events)
+    job = create_job(client, "lost", 1, "lost")
+    wait_until(lambda: client.status(job[0])["failed"] == IMAGES, "each image has failed")
+    assert {each["error"]["code"] for each in client.results(job[0])} == {MODEL_GONE.code}
+    assert run(system, "retry", job[0], "--model", "demo") == (0, f"{IMAGES} images were requested again.\n")
+    wait_until(lambda: client.status(job[0])["done"] == IMAGES, "each image is classified")
+    check_results(client, job, demo, "")
 
 
-def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
+def test_jobs_keep_their_model_after_another_default_a_roll_back_or_new_configuration(
     tmp_path: Path, running: tuple[System, Path]
 ) -> None:
     demo, other = load_bundle(DEMO_BUNDLE).digest, relabelled_bundle(tmp_path / "other", "other", SUFFIX)
@@ -119,14 +107,10 @@ def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
     system, config = running
     client = FleetClient(system.url)
 
-    def run(*arguments: str) -> str:
-        done = CliRunner().invoke(fleetsight, ["model", *arguments, "--url", system.url])
-        assert done.exit_code == 0, done.output
-        return done.output
-
     client.pause("a test")
     before = create_job(client, "before", 1)
-    assert run("roll-out", str(tmp_path / "other")) == "New jobs get other (100%).\n"
+    client.add_model(str(tmp_path / "other"), None)
+    assert run(system, "model", "use", "other") == (0, "New jobs get other.\n")
     after = create_job(client, "after", 2)
     named = create_job(client, "named", 3, "demo")
     client.resume()
@@ -134,7 +118,7 @@ def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
     check_results(client, after, other, SUFFIX)
     check_results(client, named, demo, "")
 
-    assert run("roll-back") == "New jobs get demo (100%).\n"
+    assert run(system, "model", "roll-back") == (0, "New jobs get demo.\n")
     check_results(client, create_job(client, "after the roll-back", 4), demo, "")
     # Images that are added later are classified as the others of their job.
     more = [(f"more-{sample.filename}", sample.data) for sample in samples(2, 5)]
@@ -145,8 +129,8 @@ def test_jobs_keep_their_model_after_a_roll_out_roll_back_or_new_configuration(
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     values["worker"]["bundle"] = str(tmp_path / "third")
     config.write_text(yaml.safe_dump(values), encoding="utf-8")
-    wait_until(lambda: client.models()["default"] == "third", "the configured bundle is rolled out")
+    wait_until(lambda: client.models()["default"] == "third", "new jobs get the configured bundle")
     check_results(client, create_job(client, "configured", 6), third, " (3)")
-    assert run("roll-back") == "New jobs get demo (100%).\n"
+    assert run(system, "model", "roll-back") == (0, "New jobs get demo.\n")
     events = [each["words"] for each in client.decisions()["decisions"]]
     assert "worker.bundle has changed: new jobs get the model third" in events
