@@ -1,8 +1,8 @@
 """The catalogue of models: the bundles that jobs may be classified with, and which one a new job gets.
 
-| pk       | sk        | content                                                        | written by |
-| -------- | --------- | -------------------------------------------------------------- | ---------- |
-| `MODELS` | `CATALOG` | edition, `ModelCatalog` as JSON, and ids of the last changes   | both       |
+| pk       | sk        | content                          | written by |
+| -------- | --------- | -------------------------------- | ---------- |
+| `MODELS` | `CATALOG` | edition, `ModelCatalog` as JSON  | both       |
 
 A job gets its model when it is created, and keeps it: every request of its images names the bundle's digest and
 place. So another default changes only which model later jobs get. A change of the catalogue is a pure function of the
@@ -21,7 +21,6 @@ from typing import Annotated, Final, Literal, Self
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AwareDatetime, Field, model_validator
 
-from core.ids import new_id
 from core.label_sets import label_set
 from core.messages import PLACE_PATTERN, RequestedModel, Sha256, WireModel
 from services.errors import FleetsightError
@@ -41,9 +40,6 @@ CONFIGURATION: Final = "worker.bundle"
 
 _CHANGE_TRIES: Final = 10
 """Tries of a change while other processes change the catalogue, too."""
-
-_MAX_CHANGE_IDS: Final = 100
-"""Ids of changes that are stored: more than other operators make between a write and the read that follows it."""
 
 _PK, _SK = "MODELS", "CATALOG"
 _NAME = re.compile(NAME_PATTERN)
@@ -270,54 +266,46 @@ class CatalogStore:
 
     def find(self) -> ModelCatalog | None:
         """Return the stored catalogue, or None before the first write."""
-        return self._read()[0]
+        item = self.table.get(_PK, _SK)
+        return None if item is None else ModelCatalog.from_json(str(item["body"]))
 
     def change(
         self, change: Callable[[ModelCatalog], ModelCatalog], first: Callable[[], ModelCatalog]
     ) -> ModelCatalog:
         """Store what `change` makes of the stored catalogue, or of `first` if none is stored, and return it.
 
-        A change is stored once, also if the reply to its write is lost and other processes change the catalogue
-        meanwhile: its id is stored with it. Errors of both functions pass through, and then nothing is changed.
-        After an error of botocore the outcome is unknown.
+        If other processes change the catalogue meanwhile, `change` is called again with what they have stored, which
+        may contain this change already: the reply to its write may be lost. Errors of both functions pass through,
+        and then nothing is changed. After an error of botocore the outcome is unknown.
 
         Raises:
             CatalogRefusedError: other processes changed the catalogue each time before it was stored.
         """
-        change_id = new_id()
-        stored, change_ids = self._read()
+        stored = self.find()
         for _ in range(_CHANGE_TRIES):
             before = stored or first()
             changed = change(before)
-            if stored is not None and changed == stored:
+            if changed == stored:
                 return stored
             changed = changed.model_copy(update={"edition": before.edition + 1})
             failure: Exception | None = None
             try:
-                if self._put(changed, [*change_ids, change_id][-_MAX_CHANGE_IDS:]):
+                if self._put(changed):
                     return changed
             except (BotoCoreError, ClientError) as error:
                 failure = error
             # The reply to a write that succeeded may be lost; the condition refuses botocore's repetition of it.
-            stored, change_ids = self._read()
-            if change_id in change_ids:
-                return changed
+            stored = self.find()
+            if stored == changed:
+                return stored
             if failure is not None:
                 raise failure
         raise CatalogRefusedError("the models are being changed by others just now: look at them, and try again")
 
-    def _read(self) -> tuple[ModelCatalog | None, list[str]]:
-        """Return the stored catalogue, None before the first write, and the ids of its last changes."""
-        item = self.table.get(_PK, _SK)
-        if item is None:
-            return None, []
-        return ModelCatalog.from_json(str(item["body"])), str(item.get("changes", "")).split()
-
-    def _put(self, catalog: ModelCatalog, change_ids: list[str]) -> bool:
+    def _put(self, catalog: ModelCatalog) -> bool:
         """Store the catalogue if the stored one has the edition before its own; return whether the reply says so."""
         before = catalog.edition - 1
-        body, changes = catalog.to_json(), " ".join(change_ids)
-        item: Item = {"pk": _PK, "sk": _SK, "edition": catalog.edition, "body": body, "changes": changes}
+        item: Item = {"pk": _PK, "sk": _SK, "edition": catalog.edition, "body": catalog.to_json()}
         if before:
             return self.table.put_if(item, "#edition = :before", {"before": before})
         return self.table.put_if(item, "attribute_not_exists( #pk )")

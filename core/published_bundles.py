@@ -31,7 +31,6 @@ from core.bundle_manifest import BundleError, FileName, parse_manifest
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
-_CONTENT_TYPE: Final = "application/octet-stream"
 _CHUNK_BYTES: Final = 2**20
 _NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """Errors of `manifest_digest`."""
@@ -53,8 +52,8 @@ def publish(
 
     `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
     damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
-    The files are compared with their digests while they are copied. A `check` gets a folder with the compared files
-    before they are published, also if they are published already.
+    The files are copied to a folder on this machine and compared with their digests. A `check` gets the folder before
+    they are published, also if they are published already.
 
     Raises:
         BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states no digest or
@@ -74,20 +73,21 @@ def publish(
         facts, files = facts_in(manifest, str(bundle)), parse_manifest(str(bundle), manifest).files
         if facts.digest is None:
             raise BundleUnreadableError(f"{bundle} states no digest: build it again")
-        if check is not None:
-            with tempfile.TemporaryDirectory() as copy:
-                _copy_files(bundle, files, bucket_named, Path(copy))
-                (Path(copy) / MANIFEST_NAME).write_bytes(manifest)
-                check(Path(copy))
-                return publish(Path(copy), bucket_named, models)
         folder = f"{PUBLISHED}/{facts.digest}"
-        if _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest):
+        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest)
+        if is_published and check is None:
             return facts
-        for name, digest in files.items():
-            with _opened(bundle, name, bucket_named) as file:
-                content = _verified(file, digest, f"{bundle}/{name}")
-                models.put_parts(f"{folder}/{name}", content, _CONTENT_TYPE)
-        models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary)
+            _copy_files(bundle, files, bucket_named, copy)
+            if check is not None:
+                (copy / MANIFEST_NAME).write_bytes(manifest)
+                check(copy)
+            if not is_published:
+                for name in files:
+                    with (copy / name).open("rb") as file:
+                        models.put_parts(f"{folder}/{name}", _chunks(file), "application/octet-stream")
+                models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
     except BundleError as error:
         raise BundleUnreadableError(str(error)) from error
     except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:
@@ -98,13 +98,21 @@ def publish(
 def _copy_files(
     bundle: Path, files: Mapping[FileName, str], bucket_named: Callable[[str], Bucket], folder: Path
 ) -> None:
+    """Copy the files of a bundle, each with its SHA-256, into a folder."""
     size = 0
-    for name, digest in files.items():
-        with _opened(bundle, name, bucket_named) as file, (folder / name).open("wb") as target:
-            target.writelines(_verified(file, digest, f"{bundle}/{name}"))
-            size += target.tell()
-        if size > MAX_BUNDLE_BYTES:
-            raise ObjectTooLargeError(str(bundle), size, MAX_BUNDLE_BYTES)
+    for name, sha256 in files.items():
+        digest = hashlib.sha256()
+        with (folder / name).open("wb") as target:
+            for chunk in _content(bundle, name, bucket_named):
+                size += len(chunk)
+                if size > MAX_BUNDLE_BYTES:
+                    raise ObjectTooLargeError(str(bundle), size, MAX_BUNDLE_BYTES)
+                digest.update(chunk)
+                target.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise BundleUnreadableError(
+                f"{bundle}/{name} is not the file that the bundle was built with: build it again"
+            )
 
 
 def _is_published(models: Bucket, key: str, digest: str) -> bool:
@@ -128,25 +136,18 @@ def _downloaded(bucket: Bucket, key: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-@contextmanager
-def _opened(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[IO[bytes]]:
-    """Open a file of a bundle; one in S3 is downloaded first, since a download cannot run within an upload."""
+def _content(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[bytes]:
+    """Yield the content of a file of a bundle."""
     if (found := IN_S3.fullmatch(str(bundle))) is not None:
-        with _downloaded(bucket_named(found["bucket"]), f"{found['key']}/{name}") as file:
-            yield file
+        yield from bucket_named(found["bucket"]).stream(f"{found['key']}/{name}")
     elif bundle.is_file():
         with bundle.open("rb") as zipped, bundle_zip(zipped) as (archive, top), archive.open(f"{top}{name}") as file:
-            yield file
+            yield from _chunks(file)
     else:
         with (bundle / name).open("rb") as file:
-            yield file
+            yield from _chunks(file)
 
 
-def _verified(file: IO[bytes], sha256: str, place: str) -> Iterator[bytes]:
-    """Yield the content of a file; raise at the end if its SHA-256 is another one, so that nothing is stored."""
-    digest = hashlib.sha256()
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
         yield chunk
-    if digest.hexdigest() != sha256:
-        raise BundleUnreadableError(f"{place} is not the file that the bundle was built with: build it again")

@@ -1,8 +1,6 @@
 """Models in a whole system: each job is classified by its model."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from core.messages import MODEL_GONE
 from scripts.cli import fleetsight
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
-from scripts.run.state import OpenState, open_state
 from scripts.run.system import System
 from services.s3 import Bucket
 from tests.conftest import keys_in, shipped_values
@@ -41,16 +38,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, 
         with running_system(home / "system") as system:
             patch.undo()
             yield system, path
-
-
-@contextmanager
-def open_folder(folder: Path) -> Iterator[OpenState]:
-    """Use a state, as `run.sh --state` does."""
-    state = open_state(folder / "state")
-    try:
-        yield state
-    finally:
-        os.close(state.lock)
 
 
 def create_job(client: FleetClient, name: str, seed: int, model: str | None = None) -> tuple[str, dict[str, str]]:

@@ -162,7 +162,14 @@ def set_default() -> Response:
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
 def roll_back() -> Response:
     """Give new jobs the model that they got before. A second call returns."""
-    return _changed(rolled_back)
+    chosen = list[str]()
+
+    def change(before: ModelCatalog) -> ModelCatalog:
+        # Chosen once: a change whose reply was lost is made again, and must not return.
+        chosen[:] = chosen or [rolled_back(before).default]
+        return with_default(before, chosen[0])
+
+    return _changed(change)
 
 
 def _editor() -> str:
