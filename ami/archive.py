@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from core.bundle_facts import MANIFEST_NAME, read_facts
+from core.bundle_facts import MANIFEST_NAME, manifest_in, read_manifest
 from core.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
@@ -82,17 +82,14 @@ def bundle_digest(bundle: Path) -> str:
     """Return the digest that results name the bundle in the folder `bundle` by.
 
     Raises:
-        ArchiveError: there is no such folder, or the bundle states no digest.
+        ArchiveError: there is no such folder.
         BundleUnreadableError: what is there is no bundle.
     """
     if not (bundle / MANIFEST_NAME).is_file():
         raise ArchiveError(
             f"{bundle} has no {MANIFEST_NAME}: name the folder of a bundle, as `fleetsight model build` makes"
         )
-    digest = read_facts(bundle, _no_s3).digest
-    if digest is None:
-        raise ArchiveError(f"{bundle / MANIFEST_NAME} states no digest: build the bundle again")
-    return digest
+    return manifest_in(read_manifest(bundle, _no_s3), str(bundle)).digest
 
 
 def contents(bundle: Path, root: Path) -> Iterator[tuple[PurePosixPath, Path]]:

@@ -1,7 +1,6 @@
 """Facts about a model bundle for the parts that do not run it, read from ``bundle.json`` only."""
 
 import hashlib
-import json
 import lzma
 import os
 import re
@@ -12,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Final, TypeGuard
+from typing import IO, Final
 
+from core.bundle_manifest import BundleError, Manifest, parse_manifest
+from core.images import Framing
 from services.errors import FleetsightError, ObjectTooLargeError
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -33,18 +34,6 @@ MAX_EXPANSION: Final = 100
 ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """Errors of a zip that is damaged or encrypted; other errors of bzip2 are an OSError."""
 
-_FORMER: Final[Mapping[str, object]] = {"fit": "crop", "fill": [0, 0, 0], "interpolation": "bilinear"}
-"""The only preprocessing that there was before a bundle could state another."""
-
-TEXT_PATTERN: Final = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
-"""Texts that a manifest may state: no control characters but for tabs and the ends of lines, and no overrides of the
-direction, which would show another text on the terminals and pages of all users."""
-
-MAX_TEXT: Final = 10_000
-"""Characters of one of these texts."""
-
-_TEXT: Final = re.compile(TEXT_PATTERN)
-
 _MAX_CARD_TEXT: Final = 200
 """Characters of a text in a model card."""
 
@@ -58,33 +47,16 @@ class BundleUnreadableError(FleetsightError):
 
 
 @dataclass(frozen=True)
-class SeenPart:
-    """Which part of a picture a network sees, as its bundle states it.
-
-    Attributes:
-        fit: crop, stretch or pad, as of `core.bundle_manifest.Preprocess`.
-        resize, crop: height and width, in pixels.
-    """
-
-    fit: str
-    resize: tuple[int, int]
-    crop: tuple[int, int]
-
-
-@dataclass(frozen=True)
 class BundleFacts:
-    """What a bundle states about itself.
+    """What a bundle states about itself; nothing, by default, of one that cannot be read.
 
     Attributes:
-        digest: SHA-256 of everything that affects a result, as results state it; None if the bundle does not state
-            it.
+        digest: SHA-256 of everything that affects a result, as results state it.
         labels: one per class, in the order of the probabilities.
         messages: a message for the user by label.
-        name: name of the model; None if the bundle does not state it.
         precision: how the network computes: fp32, bf16, int8 or exact.
-        short_side: pixels to which it scales the shorter side of an image, at most; None if the bundle does not state
-            them.
-        seen: which part of a picture the network sees; None if the bundle does not state it.
+        short_side: pixels to which it scales the shorter side of an image, at most.
+        seen: which part of a picture the network sees.
         card: what else its builder states for people, as names and texts.
     """
 
@@ -94,46 +66,8 @@ class BundleFacts:
     name: str | None = None
     precision: str = "fp32"
     short_side: int | None = None
-    seen: SeenPart | None = None
+    seen: Framing | None = None
     card: Sequence[tuple[str, str]] = ()
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Return the digest of a bundle, by which results name it, from the JSON contents of its ``bundle.json``.
-
-    It is the SHA-256 of all that decides an answer: files, preprocessing, labels and precision. Provenance, messages,
-    and fields that this release does not know have no part.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError, OverflowError: these are not its contents.
-    """
-    precision, preprocess = manifest.get("precision", "fp32"), manifest["preprocess"]
-    decisive: dict[str, Any] = {
-        **{name: manifest[name] for name in ("architecture", "files", "labels")},
-        # JSON has one type of numbers: 1 and 1.0 mean the same.
-        "preprocess": {
-            **{name: _whole_size(preprocess[name]) for name in ("resize", "crop")},
-            **{name: [float(each) for each in preprocess[name]] for name in ("mean", "std")},
-            # Bundles from before there was a choice keep their digest.
-            **{name: preprocess[name] for name, former in _FORMER.items() if preprocess.get(name, former) != former},
-        },
-    }
-    if precision != "fp32":  # bundles from before there was a choice keep their digest
-        margin = manifest.get("margin")
-        decisive |= {"precision": precision, "margin": None if margin is None else float(margin)}
-    if manifest.get("first") == "int8":  # so do those that compute bf16 first, whether they state it or not
-        decisive["first"] = "int8"
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def _whole_size(size: float | list[float]) -> int | list[int]:
-    return [_whole(each) for each in size] if isinstance(size, list) else _whole(size)
-
-
-def _whole(number: float) -> int:
-    if int(number) != number:
-        raise ValueError(f"{number} is no whole number")
-    return int(number)
 
 
 def check_pin(place: object, actual: str, pinned: str | None, error: type[Exception]) -> None:
@@ -148,86 +82,45 @@ def check_pin(place: object, actual: str, pinned: str | None, error: type[Except
         )
 
 
-def read_facts(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
-    """Return the facts of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
-
-    `get` returns an object, by bucket and key, and need not read more than `MAX_MANIFEST_BYTES` of it; `sha256` pins
-    the bundle (`worker.bundle_sha256`).
-
-    Raises:
-        BundleUnreadableError: it does not exist, cannot be read, or is not the pinned one.
-        botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
-    """
-    return facts_in(read_manifest(bundle, get, sha256), str(bundle))
-
-
-def facts_in(manifest: bytes, place: str = MANIFEST_NAME) -> BundleFacts:
+def facts_in(manifest: bytes, place: str) -> BundleFacts:
     """Return the facts in the ``bundle.json`` of the bundle at `place`.
 
     Raises:
         BundleUnreadableError: it is not that of a bundle.
     """
-    try:
-        stated = json.loads(manifest)
-        resize = stated.get("preprocess", {}).get("resize")
-        short_side = max(resize) if isinstance(resize, list) else resize
-        facts = BundleFacts(
-            stated.get("digest"),
-            tuple(stated["labels"]),
-            dict(stated.get("messages", {})),
-            stated.get("name"),
-            stated.get("precision", "fp32"),
-            short_side if isinstance(short_side, int) else None,
-            _seen_part(stated),
-            tuple(model_card(stated)),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleUnreadableError(f"no bundle can be read at {place}: {error}") from error
-    texts = [
-        *(facts.precision, *facts.labels, *facts.messages, *facts.messages.values()),
-        *(each for each in (facts.digest, facts.name) if each is not None),
-    ]
-    if not isinstance(stated["labels"], list) or not all(map(is_text, texts)):
-        raise BundleUnreadableError(
-            f"no bundle can be read at {place}: its name, digest, precision, labels or messages are no text, or have "
-            "control characters"
-        )
-    if unknown := facts.messages.keys() - set(facts.labels):
-        raise BundleUnreadableError(
-            f"no bundle can be read at {place}: it has a message for {min(unknown)[:60]!r}, which is no label"
-        )
-    return facts
+    stated = manifest_in(manifest, place)
+    framing = stated.preprocess.framing
+    return BundleFacts(
+        stated.digest,
+        stated.labels,
+        stated.messages,
+        stated.name,
+        stated.precision,
+        max(framing.resize),
+        framing,
+        tuple(model_card(stated)),
+    )
 
 
-def is_text(value: object) -> TypeGuard[str]:
-    """Return whether a value is a text that a manifest may state."""
-    return isinstance(value, str) and len(value) <= MAX_TEXT and _TEXT.fullmatch(value) is not None
+def manifest_in(manifest: bytes, place: str) -> Manifest:
+    """Return the contents of the ``bundle.json`` of the bundle at `place`.
 
-
-def _seen_part(stated: Mapping[str, Any]) -> SeenPart | None:
-    stated_spec = stated.get("preprocess")
-    spec: dict[str, Any] = {**_FORMER, **stated_spec} if isinstance(stated_spec, dict) else {}
-    stated_sizes = (spec.get("resize"), spec.get("crop"))
-    sizes: list[Any] = [each if isinstance(each, list) else [each] * 2 for each in stated_sizes]
-    is_stated = {len(size) for size in sizes} == {2}
-    is_stated = is_stated and all(type(side) is int and side > 0 for size in sizes for side in size)
-    if not is_stated or spec["fit"] not in ("crop", "stretch", "pad"):
-        return None
-    (down, across), (height, width) = sizes
-    return SeenPart(spec["fit"], (down, across), (height, width))
-
-
-def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a ``bundle.json`` states of its model for people: network, input, source, licence and accuracy.
-
-    Nothing of it is checked, and it may lack all of it: it has no part in an answer.
+    Raises:
+        BundleUnreadableError: it is not that of a bundle.
     """
-    provenance = stated["provenance"] if isinstance(stated.get("provenance"), dict) else {}
-    shown = ""
-    if seen := _seen_part(stated):
-        whole = f" of {seen.resize[0]}" if seen.fit == "crop" else ""
-        filter_name = stated["preprocess"].get("interpolation", _FORMER["interpolation"])
-        shown = f"{seen.crop[0]} x {seen.crop[1]} pixels, {seen.fit}{whole}, {filter_name}"
+    try:
+        return parse_manifest(place, manifest)
+    except BundleError as error:
+        raise BundleUnreadableError(f"no bundle can be read at {error}") from error
+
+
+def model_card(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield what a bundle states of its model for people: network, input, source, licence and accuracy.
+
+    The provenance is free in form, and has no part in an answer.
+    """
+    provenance, (resize, crop, fit, _, interpolation) = manifest.provenance, manifest.preprocess.framing
+    whole = f" of {resize[0]}" if fit == "crop" else ""
     measured = provenance.get("measured")
     of_images = [
         f"{100 * each['accuracy']:.4g}% of {each['images']:,} {name.replace('_', ' ')} images"
@@ -235,18 +128,21 @@ def model_card(stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(each, dict) and isinstance(each.get("accuracy"), float) and isinstance(each.get("images"), int)
     ]
     for name, text in (
-        ("Network", stated.get("architecture")),
-        ("Input", shown),
+        ("Network", manifest.architecture),
+        ("Input", f"{crop[0]} x {crop[1]} pixels, {fit}{whole}, {interpolation}"),
         ("Source", provenance.get("url") or provenance.get("source")),
         ("Licence", provenance.get("licence")),
         ("Accuracy", ", ".join(of_images)),
     ):
-        if text and is_text(text):
+        if text and isinstance(text, str):
             yield name, " ".join(text.split())[:_MAX_CARD_TEXT]
 
 
 def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> bytes:
-    """Return the ``bundle.json`` of a bundle, as `read_facts` finds it.
+    """Return the ``bundle.json`` of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
+
+    `get` returns an object, by bucket and key, and need not read more than `MAX_MANIFEST_BYTES` of it; `sha256` pins
+    the bundle (`worker.bundle_sha256`).
 
     Raises:
         BundleUnreadableError: it does not exist, is too large, cannot be read, or is not the pinned one.

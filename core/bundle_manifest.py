@@ -1,11 +1,12 @@
 """The manifest of a model bundle, ``bundle.json``: what it may state, and how it is read."""
 
 import json
+import re
+from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.bundle_facts import MAX_TEXT, TEXT_PATTERN, is_text, manifest_digest
 from core.images import Framing
 
 FORMAT_VERSION: Final = 1
@@ -33,6 +34,13 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,200}$")]
 """A text of one line."""
 
+TEXT_PATTERN: Final = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+"""Texts that a manifest may state: no control characters but for tabs and the ends of lines, and no overrides of the
+direction, which would show another text on the terminals and pages of all users."""
+
+MAX_TEXT: Final = 10_000
+"""Characters of one of these texts."""
+
 Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=MAX_TEXT)]
 
 
@@ -44,7 +52,7 @@ def _with_plain_texts(value: dict[str, Any]) -> dict[str, Any]:
                 left += [*found, *found.values()]
             case list() | tuple() as found:
                 left += found
-            case str() as found if not is_text(found):
+            case str() as found if len(found) > MAX_TEXT or not re.fullmatch(TEXT_PATTERN, found):
                 raise ValueError(f"{found[:60]!r} is too long, or has a control character")
     return value
 
@@ -244,7 +252,13 @@ class Manifest(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides an answer: files, preprocessing, labels, precision; provenance has no part."""
-        return manifest_digest(self.model_dump(mode="json", exclude={"agreement", "measured", "provenance"}))
+        decisive = self.model_dump(mode="json", include={"architecture", "files", "labels"})
+        decisive["preprocess"] = self.preprocess.model_dump(mode="json", exclude_defaults=True)
+        if self.precision != "fp32":
+            decisive |= {"precision": self.precision, "margin": self.margin}
+        if self.first == "int8":
+            decisive["first"] = self.first
+        return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def parse_manifest(path: str, text: str | bytes) -> Manifest:

@@ -6,7 +6,6 @@ written last: a bundle that has it is whole. Published bundles are not deleted, 
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,20 +19,16 @@ from core.bundle_facts import (
     MAX_MANIFEST_BYTES,
     PUBLISHED,
     ZIP_ERRORS,
-    BundleFacts,
     BundleUnreadableError,
     bundle_zip,
-    facts_in,
-    manifest_digest,
+    manifest_in,
     read_manifest,
 )
-from core.bundle_manifest import BundleError, FileName, parse_manifest
+from core.bundle_manifest import FileName, Manifest
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
 _CHUNK_BYTES: Final = 2**20
-_NO_MANIFEST: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
-"""Errors of `manifest_digest`."""
 
 
 def published_place(bucket: str, digest: str) -> str:
@@ -47,8 +42,8 @@ def publish(
     models: Bucket,
     sha256: str | None = None,
     check: Callable[[Path], object] | None = None,
-) -> BundleFacts:
-    """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its facts.
+) -> Manifest:
+    """Copy a bundle in a folder or zip, here or in S3, unless it is published; return its manifest.
 
     `sha256` pins the bundle (`worker.bundle_sha256`). What is published is replaced only if its ``bundle.json`` is
     damaged: one that differs in statements without a part in the digest, such as messages, cannot be verified.
@@ -56,8 +51,8 @@ def publish(
     they are published, also if they are published already.
 
     Raises:
-        BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states no digest or
-            another one than it has, or is not the pinned one; or by `check`.
+        BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states another
+            digest than it has, or is not the pinned one; or by `check`.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
     try:
@@ -70,29 +65,25 @@ def publish(
         manifest = read_manifest(
             bundle, lambda bucket, key: bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), sha256
         )
-        facts, files = facts_in(manifest, str(bundle)), parse_manifest(str(bundle), manifest).files
-        if facts.digest is None:
-            raise BundleUnreadableError(f"{bundle} states no digest: build it again")
-        folder = f"{PUBLISHED}/{facts.digest}"
-        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", facts.digest)
+        stated = manifest_in(manifest, str(bundle))
+        folder = f"{PUBLISHED}/{stated.digest}"
+        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", stated.digest)
         if is_published and check is None:
-            return facts
+            return stated
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary)
-            _copy_files(bundle, files, bucket_named, copy)
+            _copy_files(bundle, stated.files, bucket_named, copy)
             if check is not None:
                 (copy / MANIFEST_NAME).write_bytes(manifest)
                 check(copy)
             if not is_published:
-                for name in files:
+                for name in stated.files:
                     with (copy / name).open("rb") as file:
                         models.put_parts(f"{folder}/{name}", _chunks(file), "application/octet-stream")
                 models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
-    except BundleError as error:
-        raise BundleUnreadableError(str(error)) from error
     except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:
         raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
-    return facts
+    return stated
 
 
 def _copy_files(
@@ -118,9 +109,8 @@ def _copy_files(
 def _is_published(models: Bucket, key: str, digest: str) -> bool:
     """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
-        manifest = models.get(key, MAX_MANIFEST_BYTES)
-        return facts_in(manifest, key).digest == digest == manifest_digest(json.loads(manifest))
-    except (NotFoundError, ObjectTooLargeError, BundleUnreadableError, *_NO_MANIFEST):
+        return manifest_in(models.get(key, MAX_MANIFEST_BYTES), key).digest == digest
+    except (NotFoundError, ObjectTooLargeError, BundleUnreadableError):
         return False
 
 

@@ -269,7 +269,7 @@ def rows_of(manifest: Manifest) -> list[Row]:
     """Return each row's name and value, in the order in which people read them."""
     rows = [
         ("name", manifest.name),
-        *((name.lower(), text) for name, text in model_card(manifest.model_dump(mode="json"))),
+        *((name.lower(), text) for name, text in model_card(manifest)),
         ("labels", f"{len(manifest.labels)}: {', '.join(manifest.labels[:30])}{' …' * (len(manifest.labels) > 30)}"),
     ]
     if "outputs" in manifest.provenance:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-from pydantic import ValidationError
 
 from core.bundle_facts import BundleFacts, BundleUnreadableError, facts_in, read_manifest
+from core.bundle_manifest import Manifest
 from core.messages import RequestedModel
 from core.model_catalog import (
     CONFIGURATION,
@@ -240,12 +240,10 @@ class ServedModels:
 
     def _configured_catalog(self) -> ModelCatalog | None:
         facts = self.configured.facts()
-        try:
-            # The controller publishes the bundle there.
-            version = configured_version(facts, self._model_bucket, self._clock.utc_now())
-        except ValidationError:  # it states no digest
+        if facts.digest is None:
             return None
-        return ModelCatalog.only(version)
+        # The controller publishes the bundle there.
+        return ModelCatalog.only(configured_version(facts, self._model_bucket, self._clock.utc_now()))
 
     def _first(self) -> ModelCatalog:
         found = self._configured_catalog()
@@ -264,16 +262,14 @@ class ServedModels:
             return reader
 
 
-def configured_version(facts: BundleFacts, bucket: str, at: datetime) -> ModelVersion:
-    """Return the version of the configured bundle, which the controller publishes in the model bucket `bucket`.
-
-    Raises:
-        ValidationError: the bundle states no digest.
-    """
+def configured_version(facts: BundleFacts | Manifest, bucket: str, at: datetime) -> ModelVersion:
+    """Return the version of the configured bundle, which the controller publishes in the model bucket `bucket`."""
     return _version(facts, bucket, None, at, CONFIGURATION)
 
 
-def _version(facts: BundleFacts, bucket: str, name: str | None, at: datetime, added_by: str) -> ModelVersion:
+def _version(
+    facts: BundleFacts | Manifest, bucket: str, name: str | None, at: datetime, added_by: str
+) -> ModelVersion:
     digest = facts.digest or ""
     return ModelVersion(
         name=name or model_name(facts.name),

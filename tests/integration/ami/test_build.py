@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from ami.archive import ArchiveError, main, write_archive
+from app_tier.bundle import DEMO_BUNDLE, read_manifest
+from core.bundle_facts import BundleUnreadableError
 from tests.conftest import ROOT
 from tests.support.booted import images as local
 from tests.support.booted.images import (
@@ -31,7 +33,7 @@ from tests.support.booted.images import (
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-DIGEST = "a" * 64
+DIGEST = read_manifest(DEMO_BUNDLE).digest
 REQUIREMENTS = [f"requirements/{section}.txt" for section in ("cuda", "gpu", "telemetry", "web", "worker")]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
@@ -58,7 +60,7 @@ def bundle(tmp_path: Path) -> Path:
     """A bundle, as far as an archive reads it."""
     folder = tmp_path / "bundle"
     folder.mkdir()
-    (folder / "bundle.json").write_text(json.dumps({"digest": DIGEST, "labels": ["cat"]}))
+    shutil.copy(DEMO_BUNDLE / "bundle.json", folder)
     (folder / "model.xml").write_text("<net/>")
     return folder
 
@@ -169,7 +171,7 @@ def test_a_missing_or_incomplete_bundle_is_named(project: Path, bundle: Path, tm
     with pytest.raises(ArchiveError, match=r"nowhere has no bundle\.json"):
         write_archive(tmp_path / "a.tar.gz", tmp_path / "nowhere", project)
     (bundle / "bundle.json").write_text('{"labels": []}')
-    with pytest.raises(ArchiveError, match="states no digest"):
+    with pytest.raises(BundleUnreadableError, match="this program reads 1"):
         write_archive(tmp_path / "a.tar.gz", bundle, project)
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, manifest_digest
+from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError
 from core.published_bundles import publish, published_place
 from services.s3 import Bucket
 from tests.support.bundles import relabelled_bundle
@@ -106,7 +106,7 @@ def test_a_bundle_with_messages_that_no_worker_would_load_is_refused(
 
 @pytest.mark.parametrize(
     "fault",
-    ["missing", "changed", "outside", "no digest", "not pinned", "no bundle", "", "\x1b]0;dog\x07", "x" * 201],
+    ["missing", "changed", "outside", "not pinned", "no bundle", "", "\x1b]0;dog\x07", "x" * 201],
 )
 def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
     fault: str, models: MemoryBucket, tmp_path: Path
@@ -120,16 +120,12 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
         (folder / "model.bin").write_bytes(b"another network")
     elif fault == "outside":
         manifest["files"] = {"../secret": hashlib.sha256(b"x").hexdigest()}
-        manifest["digest"] = manifest_digest(manifest)
-    elif fault == "no digest":
-        del manifest["digest"]
     elif fault == "not pinned":
         pin = "0" * 64
     elif fault == "no bundle":
         folder = tmp_path / "nothing"
     else:  # a label
         manifest["labels"][0], manifest["messages"] = fault, {}
-        digest = manifest["digest"] = manifest_digest(manifest)
     if folder.is_dir():
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
@@ -177,7 +173,6 @@ def test_a_bundle_that_no_worker_would_load_is_refused(
     relabelled_bundle(folder, "other", "!")
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["preprocess"] |= change
-    manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(BundleUnreadableError, match=f"{tmp_path}.*{min(change)}"):
         publish(folder, no_bucket, models)

@@ -9,15 +9,21 @@ from unittest.mock import Mock
 
 import pytest
 
-from core.bundle_facts import BundleFacts, facts_in
+from app_tier.bundle import DEMO_BUNDLE
+from core.bundle_facts import MANIFEST_NAME, BundleFacts, facts_in
 from services.errors import NotFoundError
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.uploads.served_models import FRESH_SECONDS, BundleReader
 
 
-def build(folder: Path, digest: str) -> None:
-    (folder / "bundle.json").write_text(json.dumps({"digest": digest, "labels": ["cat"]}), encoding="utf-8")
+def manifest(name: str) -> bytes:
+    """Return the ``bundle.json`` of the demo bundle by another name."""
+    return json.dumps({**json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_bytes()), "name": name}).encode()
+
+
+def build(folder: Path, name: str) -> None:
+    (folder / MANIFEST_NAME).write_bytes(manifest(name))
 
 
 def no_object(_bucket: str, key: str) -> bytes:
@@ -34,7 +40,7 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
         now[0] += FRESH_SECONDS
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     build(tmp_path, "one")
-    assert bundle.facts().digest == "one"
+    assert bundle.facts().name == "one"
 
 
 def test_a_bundle_that_has_not_changed_is_read_again_and_not_parsed_again(
@@ -43,14 +49,14 @@ def test_a_bundle_that_has_not_changed_is_read_again_and_not_parsed_again(
     now, parse = [100.0], Mock(wraps=facts_in)
     monkeypatch.setattr("web_tier.uploads.served_models.facts_in", parse)
     bundle = BundleReader(tmp_path, no_object, clock=PlayedClock(lambda: now[0]))
-    for digest in ("one", "one", "two", "two", "one"):
-        build(tmp_path, digest)
-        assert bundle.facts().digest == digest
+    for name in ("one", "one", "two", "two", "one"):
+        build(tmp_path, name)
+        assert bundle.facts().name == name
         now[0] += FRESH_SECONDS
     assert parse.call_count == 3
 
 
-@pytest.mark.parametrize("known", [None, "yesterday's"])
+@pytest.mark.parametrize("known", [None, "yesterday"])
 def test_threads_wait_for_the_facts_that_another_thread_reads(
     known: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +67,7 @@ def test_threads_wait_for_the_facts_that_another_thread_reads(
         if is_slow:
             is_read.set()
             may_end.wait(NEVER_SECONDS)
-        return json.dumps({"digest": "today's" if is_slow else known, "labels": ["cat"]}).encode()
+        return manifest("today" if is_slow else str(known))
 
     def clock() -> float:
         if is_read.is_set():
@@ -70,13 +76,13 @@ def test_threads_wait_for_the_facts_that_another_thread_reads(
 
     bundle = BundleReader(Path("s3://models/signs"), get, clock=PlayedClock(clock))
     if known is not None:
-        assert bundle.facts().digest == known
+        assert bundle.facts().name == known
     now, is_slow = now + FRESH_SECONDS, True
     with ThreadPoolExecutor(1) as reader:
         first = reader.submit(bundle.facts)
         assert is_read.wait(DEADLINE_SECONDS)
-        assert bundle.facts().digest == "today's"
-        assert first.result(DEADLINE_SECONDS).digest == "today's"
+        assert bundle.facts().name == "today"
+        assert first.result(DEADLINE_SECONDS).name == "today"
 
 
 def test_an_object_of_s3_that_is_missing_is_no_error() -> None:
@@ -89,9 +95,9 @@ def test_facts_that_could_not_be_read_are_read_again_soon(tmp_path: Path) -> Non
     assert bundle.facts() == BundleFacts()
     build(tmp_path, "one")
     now[0] += FRESH_SECONDS
-    assert bundle.facts().digest == "one"
+    assert bundle.facts().name == "one"
     build(tmp_path, "two")
     now[0] += FRESH_SECONDS
-    assert bundle.facts().digest == "one"
+    assert bundle.facts().name == "one"
     now[0] += 300
-    assert bundle.facts().digest == "two"
+    assert bundle.facts().name == "two"

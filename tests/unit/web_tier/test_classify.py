@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from core.config import DEMO_BUNDLE
 from core.format import short_date
 from core.ids import ImageRef
 from core.jobs.models import ImageRecord
@@ -260,7 +261,8 @@ def test_a_poster_gets_the_message_of_the_label_if_the_bundle_has_one(
     make_app: AppMaker, fleet: AnsweringQueue, tmp_path: Path
 ) -> None:
     words = {"labels": ["stop sign", "yield sign"], "messages": {"stop sign": "Stop: look both ways."}}
-    (tmp_path / "bundle.json").write_text(json.dumps(words))
+    manifest = json.loads((DEMO_BUNDLE / "bundle.json").read_text()) | words | {"digest": None}
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
     client = make_app(queue=fleet, worker={"bundle": str(tmp_path)}).test_client()
     assert client.post("/classify", json={"data": SENT}).get_json() == "Stop: look both ways."
 

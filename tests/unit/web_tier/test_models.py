@@ -1,23 +1,21 @@
 """Models: the one that each job gets, the default of operators, and what pages show of them."""
 
-import json
 import shutil
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import ANY, MagicMock
 
 import pytest
 from botocore.exceptions import ParamValidationError, ReadTimeoutError
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, SeenPart, facts_in, model_card, read_facts
+from app_tier.bundle import DEMO_BUNDLE, read_manifest
+from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, model_card
 from core.config import Config
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
@@ -77,8 +75,7 @@ def other(tmp_path: Path) -> Path:
 
 
 def digest_of(bundle: Path) -> str:
-    facts = read_facts(bundle, lambda _bucket, _key: b"")
-    return str(facts.digest)
+    return read_manifest(bundle).digest
 
 
 def new_job(client: FlaskClient, **fields: str) -> dict[str, Any]:
@@ -215,39 +212,16 @@ def test_the_page_of_a_model_shows_its_card(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "provenance",
     [
+        {"url": 4, "licence": ["MIT"], "measured": {"a": 5, "b": {"accuracy": "6", "images": 7}}},
+        {"measured": 1},
         {},
-        {"provenance": 1, "preprocess": [2], "architecture": 3},
-        {"provenance": {"url": 4, "licence": ["MIT"], "measured": {"a": 5, "b": {"accuracy": "6", "images": 7}}}},
     ],
 )
-def test_a_card_leaves_out_what_is_not_stated_as_expected(stated: dict[str, object]) -> None:
-    assert list(model_card(stated)) == []
-    assert list(model_card({**stated, "architecture": "a\n" * 300})) == [("Network", "a " * 100)]
-
-
-@pytest.mark.parametrize(
-    ("preprocess", "seen"),
-    [
-        ({"resize": 256, "crop": 224}, SeenPart("crop", (256, 256), (224, 224))),
-        ({"resize": [64, 96], "crop": [60, 90], "fit": "pad"}, SeenPart("pad", (64, 96), (60, 90))),
-        ({"resize": 256}, None),
-        ({"resize": [8], "crop": 8}, None),
-        ({"resize": 8, "crop": 8, "fit": "other"}, None),
-    ],
-)
-def test_a_bundle_states_which_part_of_a_picture_the_network_sees(
-    preprocess: dict[str, object], seen: SeenPart | None
-) -> None:
-    assert facts_in(json.dumps({"labels": ["a"], "preprocess": preprocess}).encode()).seen == seen
-
-
-@pytest.mark.parametrize("sizes", [[], {}, "x", None])
-def test_sizes_that_are_none_make_no_facts_or_no_line(sizes: object) -> None:
-    stated = {"labels": ["a", "b"], "preprocess": {"crop": sizes, "resize": 8}}
-    with suppress(BundleUnreadableError):
-        assert facts_in(json.dumps(stated).encode()).labels == ("a", "b")
+def test_a_card_leaves_out_what_is_not_stated_as_expected(provenance: dict[str, object]) -> None:
+    manifest = read_manifest(DEMO_BUNDLE).model_copy(update={"provenance": provenance, "architecture": "a\n" * 300})
+    assert list(model_card(manifest)) == [("Network", "a " * 100), ("Input", ANY)]
 
 
 def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
@@ -411,7 +385,7 @@ def test_pages_show_the_model_of_the_job(
     # The classes to choose from in a review, and the scores of an image, are those of the job's model.
     assert "stop (2)" in page
     [image] = store.images(job.job_id)
-    labels = read_facts(other, lambda _bucket, _key: b"").labels
+    labels = read_manifest(other).labels
     model = Model(name="other", digest=job.model.digest)
     scores = tuple(1.0 if label == "stop (2)" else 0.0 for label in labels)
     result = done(image).model_copy(
