@@ -5,7 +5,7 @@ import re
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.images import Framing
 
@@ -175,8 +175,7 @@ class Measurement(BaseModel):
     images: int = Field(ge=1)
     source: Text
     calibrated: int = Field(default=0, ge=0)
-    # Bundles from before there was int8 call it by bf16's name.
-    alone_same_top1: float = Field(ge=0, le=1, validation_alias=AliasChoices("alone_same_top1", "bf16_same_top1"))
+    alone_same_top1: float = Field(ge=0, le=1)
     same_top1: float = Field(ge=0, le=1)
     largest_difference: float = Field(ge=0, le=1)
     repeated: float = Field(ge=0, le=1)

@@ -138,11 +138,7 @@ class ModelCatalog(WireModel):
             raise ValueError("the default or the previous default is no version")
         return self
 
-    def find(self, digest: str) -> ModelVersion | None:
-        """Return the version with this digest, or None."""
-        return next((each for each in self.versions if each.digest == digest), None)
-
-    def called(self, name: str) -> ModelVersion | None:
+    def find(self, name: str) -> ModelVersion | None:
         """Return the version called `name`, or with `name` as its digest, or None."""
         return next((each for each in self.versions if name in {each.name, each.digest}), None)
 
@@ -152,7 +148,7 @@ class ModelCatalog(WireModel):
         Raises:
             UnknownModelError: there is none.
         """
-        found = self.called(name)
+        found = self.find(name)
         if found is None:
             known = ", ".join(each.name for each in self.versions)
             raise UnknownModelError(f"there is no model {name[:80]!r}: choose one of {known}")

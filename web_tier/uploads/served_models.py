@@ -197,7 +197,7 @@ class ServedModels:
         must cost no call of S3, and no place of a reader.
         """
         catalog = self.recent_catalog()
-        version = None if catalog is None else catalog.called(name)
+        version = None if catalog is None else catalog.find(name)
         return self.default_facts() if version is None else self.facts(version.for_job)
 
     def add(self, place: str, name: str | None, added_by: str) -> tuple[ModelVersion, ModelCatalog]:

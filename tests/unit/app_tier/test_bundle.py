@@ -121,12 +121,8 @@ def test_another_format_version_is_refused(copy: Path, contents: str) -> None:
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"format_version": 1, "provenance": ' + '{"a":' * 50_000])
 def test_a_manifest_that_is_nested_without_end_is_refused(copy: Path, text: str) -> None:
     (copy / MANIFEST_NAME).write_text(text)
-    for refused, error in (
-        (load_bundle, BundleFormatError),
-        (lambda place: facts_at(place, nothing), BundleUnreadableError),
-    ):
-        with pytest.raises(error, match=str(copy)):
-            refused(copy)
+    with pytest.raises(BundleFormatError, match=str(copy)):
+        load_bundle(copy)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +139,10 @@ def test_a_manifest_that_is_nested_without_end_is_refused(copy: Path, text: str)
         ({"\x1b[2J": 1}, r"bundle\.json: \\x1b\[2J"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, float("nan")], "std": [1, 1, 1]}}, r"mean\.2"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, float("inf")]}}, r"std\.2"),
+        ({"preprocess": {"resize": 8, "crop": 8, "mean": [10**400, 0, 0], "std": [1, 1, 1]}}, r"mean\.0"),
+        ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 0, 1]}}, r"std\.1"),
+        ({"preprocess": {"resize": 32.5, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, r"preprocess\.resize"),
+        ({"preprocess": {"resize": 10**9, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, r"preprocess\.resize"),
         ({"files": {}}, r"files lacks model\.bin, model\.xml"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files"),
         ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),
@@ -428,15 +428,6 @@ def test_the_digest_distinguishes_how_a_picture_is_made() -> None:
 def test_a_manifest_that_contradicts_itself_is_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         manifest(**fields)
-
-
-def test_a_measurement_from_before_there_was_int8_is_read() -> None:
-    figures = {"images": 200, "source": "signs", "bf16_same_top1": 0.995, "same_top1": 1, "repeated": 0.02}
-    measured = manifest(
-        precision="exact", margin=0.1, measured=figures | {"largest_difference": 0.01, "speed": 1.9}
-    ).measured
-    assert measured is not None
-    assert (measured.alone_same_top1, measured.speeds, measured.calibrated) == (0.995, {}, 0)
 
 
 CONTENTS = (DEMO_BUNDLE / MANIFEST_NAME).read_text()
