@@ -12,7 +12,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, failed
+from core.messages import CANCELLED, RequestedModel, failed
 from services.table import TableBusyError
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -32,6 +32,8 @@ from web_tier.controller import job_images
 from web_tier.controller.job_counts import MissingImages
 from web_tier.controller.job_images import FEW
 
+OTHER = RequestedModel(digest="b" * 64, place="s3://models/b")
+
 
 def test_a_retried_image_is_missing_until_its_attempt_has_a_result() -> None:
     store = stored_jobs()
@@ -40,9 +42,10 @@ def test_a_retried_image_is_missing_until_its_attempt_has_a_result() -> None:
     assert path.images.missing(JOBS[0]) == {}
     for ref in IMAGES[JOBS[0]][:2]:
         record = store.image(ref)
-        assert store.replace_image(record, replace(record, attempt=1))
+        assert store.replace_image(record, replace(record, attempt=1, model=OTHER))
     for each in (path, ResultPath(store)):
         each.images.learn_retries(JOBS[0])
+        assert each.images.observe_missing(JOBS[0]).group[1] == OTHER.digest
         assert each.images.missing(JOBS[0]) == {ref.image_id: 1 for ref in IMAGES[JOBS[0]][:2]}
     path.results.record([not_done(REFS[0], 0), not_done(REFS[1], 1)])
     assert path.images.missing(JOBS[0]) == {REFS[0].image_id: 1}
