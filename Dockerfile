@@ -27,9 +27,8 @@ COPY infra/ infra/
 COPY localcloud/ localcloud/
 COPY scripts/ scripts/
 COPY services/ services/
-COPY simulator/ simulator/
 COPY web_tier/ web_tier/
-RUN .venv/bin/python -m compileall -q ami app_tier core fleetsight_client localcloud scripts services simulator web_tier
+RUN .venv/bin/python -m compileall -q ami app_tier core fleetsight_client localcloud scripts services web_tier
 ENV PATH=/opt/fleetsight/.venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     FLEETSIGHT_HOME=/tmp/fleetsight \

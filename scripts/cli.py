@@ -22,51 +22,6 @@ EXIT_STATUSES: Final = (
 MKDOCS_FILE: Final = Path(__file__).absolute().parents[1] / "mkdocs.yml"
 
 
-@click.command()
-@click.option(
-    "--trace", "trace_name", required=True, metavar="NAME|FILE", help="A name, or a CSV file of arrival seconds."
-)
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Configuration with the fleet section to simulate [default: config.yaml]",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random arrivals and boot times."
-)
-@click.option(
-    "--image-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds that a worker takes for an image [default: fleet.image_seconds of the config]",
-)
-@click.option(
-    "--deadline-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="With a FILE: an image that is answered later counts as missed.",
-)
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write this file.")
-def simulate(
-    *,
-    trace_name: str,
-    config: Path | None,
-    seed: int,
-    image_seconds: float | None,
-    deadline_seconds: float,
-    json_file: Path | None,
-) -> None:
-    """Simulate the configured fleet over a trace: cost, latency, launches.
-
-    Traces by NAME: batch-100, batch-1000, batch-10000, flash-crowd, mmpp, nys-day, twitter-day; they are scaled to
-    the configured maximum of workers. A FILE is a CSV; its first column is the seconds at which images come.
-    """
-    # Imported here: other commands do not need them.
-    from core.config import load_config
-    from scripts.simulation import SimulationRequest, run_simulation
-
-    request = SimulationRequest(trace_name, seed, deadline_seconds)
-    run_simulation(request, load_config(config), image_seconds, json_file)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -97,7 +52,7 @@ SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the 
         "logs": "scripts.logs:logs_command",
         "load-test": "scripts.load.command:load_test",
     },
-    "Models and plans": {"model": "scripts.model.group:model", "simulate": simulate},
+    "Models": {"model": "scripts.model.group:model"},
     "AWS": {
         "up": "scripts.aws.commands:up_command",
         "status": "scripts.aws.commands:status_command",

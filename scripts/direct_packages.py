@@ -13,7 +13,7 @@ from fleetsight_client.terminal import clean_terminal_output
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONSTRAINTS: Final = "requirements/constraints.txt"
-GROUPS: Final = ("photos", "torch", "simulate", "test")
+GROUPS: Final = ("photos", "torch", "test")
 """The dependency groups of pyproject.toml whose packages are in the file, after the project's own dependencies."""
 
 _HEAD: Final = """\

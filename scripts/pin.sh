@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/uv ] || ./scripts/setup.sh run test
 
-readonly GROUPS_OF_ALL="worker web torch gpu photos simulate telemetry test checks docs"
+readonly GROUPS_OF_ALL="worker web torch gpu photos telemetry test checks docs"
 # The packages by which torch requires CUDA's libraries. A build without CUDA runs without them.
 readonly CUDA="cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton"
 
@@ -26,7 +26,7 @@ section() { compile "$@" --generate-hashes --constraints requirements/constraint
 
 compile constraints pyproject.toml $(printf -- '--group %s ' $GROUPS_OF_ALL) "$@"
 section run pyproject.toml
-for name in worker web photos simulate telemetry docs; do section "$name" --group "$name"; done
+for name in worker web photos telemetry docs; do section "$name" --group "$name"; done
 section test --group test --group checks
 section cuda --group gpu
 for name in torch gpu; do section "$name" --group "$name" --excludes <(printf '%s\n' $CUDA); done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh [photos] run [torch] [simulate] [telemetry] [test] [docs]
+# Creates .venv and installs sections of requirements/ into it: ./scripts/setup.sh [photos] run [torch] [telemetry] [test] [docs]
 # It is quick if nothing has changed: a stamp file contains the digest of each installed section.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -172,7 +172,6 @@ for name in "${@:-run}"; do
       fi
       ;;
     photos) if [ "$*" = photos ]; then install_photos; else try_to_install_photos & fi ;;
-    simulate) install simulate 300 "the fleet simulator's bound" ;;
     telemetry) install telemetry 50 "the export of traces" ;;
     docs) install docs 100 "the documentation tools" ;;
     test)
@@ -180,7 +179,7 @@ for name in "${@:-run}"; do
       install test 1000 "the test tools"
       wait $!
       ;;
-    *) fail "unknown section '$name'; there are: photos run torch simulate telemetry test docs" ;;
+    *) fail "unknown section '$name'; there are: photos run torch telemetry test docs" ;;
   esac
 done
 
@@ -189,13 +188,13 @@ wait # for the model for photos, which is installed on the other core
 # Compile modules now: without this, each process starts half a second later where Python cannot write compiled files.
 # pip itself would use one core and also compile the packages' tests. Some packages contain files that Python 3 cannot
 # compile, so errors are ignored. The pattern leaves out large packages of which the tests import little; the stamp does
-# not depend on torch and simulate, for the same reason.
+# not depend on torch, for the same reason.
 digest=$(cat .venv/.installed-run .venv/.installed-test 2>/dev/null | cksum || true)
 if ! stamped compiled "$digest"; then
   .venv/bin/python -m compileall -qq --workers 0 -x '/(tests|libcst|moto|mypy|networkx|pip|setuptools|textual)/' .venv/lib || true
   stamp compiled "$digest"
 fi
-sources="services core localcloud app_tier web_tier fleetsight_client scripts simulator benchmarks"
+sources="services core localcloud app_tier web_tier fleetsight_client scripts benchmarks"
 # compileall compares each module with its compiled one, which takes as long as everything else here.
 if [ ! -e .venv/.installed-sources ] || [ -n "$(find -H $sources -name '*.py' -newer .venv/.installed-sources -print -quit 2>/dev/null)" ]; then
   .venv/bin/python -m compileall -q $sources

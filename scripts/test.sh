@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly SOURCES="services core localcloud app_tier web_tier ami client scripts simulator benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
+readonly SOURCES="services core localcloud app_tier web_tier ami client scripts benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
@@ -83,7 +83,6 @@ image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder t
 # Builds the images early. If a build fails, the tests that need the image report it.
 images() { .venv/bin/python -m tests.image; }
 setup_torch() { ./scripts/setup.sh torch; }
-setup_simulate() { ./scripts/setup.sh simulate; }
 
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
@@ -126,7 +125,7 @@ case "${1:-}" in
       integration_tests \
       image_tests \
       "browser_tests chaos_tests" \
-      "format lint imports security_lint own_rules audit types setup_simulate simulations covered_unit_tests" \
+      "format lint imports security_lint own_rules audit types simulations covered_unit_tests" \
       fuzzing || failed=1
     report coverage || failed=1
     .venv/bin/python -m scripts.sizes
@@ -136,7 +135,6 @@ case "${1:-}" in
   --fast) at_once "format lint imports security_lint own_rules types" unit_tests ;;
   *)
     setup_torch
-    setup_simulate
     pytest "$@"
     ;;
 esac

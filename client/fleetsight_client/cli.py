@@ -675,9 +675,7 @@ def estimate(
     found = estimate_files(walk, absolute, limits.max_image_bytes, datetime.now(UTC))
 
     def forecast(by: datetime | None) -> dict[str, Any] | None:
-        with suppress(RejectedError):  # more than it plays forward
-            return client.forecast(found.files, None if by is None else by.isoformat()) if found.files else None
-        return None
+        return client.forecast(found.files, None if by is None else by.isoformat()) if found.files else None
 
     later = {} if finish_by is None else {f"{finish_by:%H:%M}": forecast(finish_by)}
     for line in found.sentences(upload_rate(client.base_url), forecast(None), later):

@@ -105,7 +105,7 @@ class Estimate:
         for when, by_then in {"": forecast, **later}.items():
             words = f"Classification{when and f' by {when}'}"
             if by_then is None:
-                yield f"{words}: unknown, since the server has no forecast of so many images at the moment."
+                yield f"{words}: unknown, since no controller has reported the fleet."
             elif by_then["last_result_seconds"] is None:
                 yield f"{words}: {by_then['text']}"
             else:

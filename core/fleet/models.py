@@ -337,9 +337,6 @@ class FleetSnapshot(WireModel):
         launch_error: why the last launch failed, in words; None if it succeeded.
         image_seconds: measured time that one worker takes for an image; None if it is not known yet.
         boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
-        arrival_rate: estimated arrivals, in images/s.
-        waiting_seconds: how long the oldest waiting image has waited, by the same estimate.
-        recent_launches: instances launched or started within the last 60 s.
         failed_boots: `circuit.failed_runs`, for older readers.
         circuit: whether workers end one after another without an answer, and why.
         images_per_second: answers of all workers in the last seconds.
@@ -375,9 +372,6 @@ class FleetSnapshot(WireModel):
     policy: str | None = None
     limits_order: LimitsOverride | None = None
     configured: WorkerLimits | None = None
-    arrival_rate: float = 0.0
-    waiting_seconds: float = 0.0
-    recent_launches: int = 0
     failed_boots: int = 0
     circuit: FleetCircuit = FleetCircuit()
     images_per_second: float = 0.0

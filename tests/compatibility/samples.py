@@ -242,9 +242,8 @@ def _fill_fleet(fleet: FleetStore) -> None:
             at=NOW, running=1, pending=1, stopped=1, visible=3, in_flight=2, delayed=1, dead_letters=1, min_workers=0,
             max_workers=5, peak_workers=2, billed_seconds=60.0, cost=0.01, images=3, run=run, reason="2 are enough",
             problem="VcpuLimitExceeded", paused=pause, image_seconds=0.1, boot_seconds=30.0, policy="backlog",
-            limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9), arrival_rate=1.5,
-            waiting_seconds=2.0, recent_launches=1, images_per_second=1.5, today=day, spending=spending,
-            later_images=(LaterImages(by=NOW, images=3),),
+            limits_order=limits, configured=WorkerLimits(min_workers=0, max_workers=9),
+            images_per_second=1.5, today=day, spending=spending, later_images=(LaterImages(by=NOW, images=3),),
             circuit=FleetCircuit(
                 state=CircuitState.OPEN, failed_runs=3, own_failures=3, reason="no room left", since=NOW
             ),

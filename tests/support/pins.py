@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from scripts.run.system import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-SECTIONS = ("run", "worker", "web", "torch", "gpu", "cuda", "photos", "simulate", "telemetry", "test", "docs")
+SECTIONS = ("run", "worker", "web", "torch", "gpu", "cuda", "photos", "telemetry", "test", "docs")
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def test_a_documented_command_is_accepted(documented: Documented) -> None:
     try:
         PROGRAMS[documented.program](documented)
     except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
-        # A sentence may name a command without its arguments: `fleetsight simulate`.
+        # A sentence may name a command without its arguments: `fleetsight model build`.
         assert not documented.is_whole
     except click.UsageError as error:
         pytest.fail(f"{documented}: {error.format_message()}")

@@ -150,7 +150,7 @@ OPERATORS_PAGES = (
     "security",
     "measurements",
 )
-SOURCES = ("app_tier/", "core/", "localcloud/", "scripts/", "services/", "simulator/", "web_tier/")
+SOURCES = ("app_tier/", "core/", "localcloud/", "scripts/", "services/", "web_tier/")
 
 
 def test_the_handbook_has_at_most_21_000_words() -> None:

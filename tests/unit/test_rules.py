@@ -23,7 +23,6 @@ FOLDERS = (
     "ami",
     "client",
     "scripts",
-    "simulator",
     "benchmarks",
     "tests",
 )

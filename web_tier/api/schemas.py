@@ -458,24 +458,18 @@ class ForecastBody(ApiBody):
     images: int
     workers: int = Field(description="Workers that run or start already.")
     launches: int = Field(description="Workers that will start for the queue and these images.")
-    max_workers: int
-    first_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")
     last_result_seconds: float | None = Field(description="Null if nothing will classify it as things are.")
     dollars: float | None = Field(description="Instances and requests, in US dollars; null as before.")
-    measured: bool = Field(description="Whether the times are measured; else they are estimates of config.yaml.")
     text: str = Field(description="The same in words.")
 
     @classmethod
     def from_forecast(cls, forecast: Forecast) -> Self:
         """Return the body of a forecast."""
-        first, last = forecast.first_seconds, forecast.last_seconds
+        seconds, dollars = forecast.seconds, forecast.dollars
         return cls.copied_from(
             forecast,
-            first_result_seconds=None if first is None else round(first, 2),
-            last_result_seconds=None if last is None else round(last, 2),
-            dollars=None if last is None else round(forecast.dollars, 6),
-            measured=forecast.is_measured,
-            text=" ".join(forecast.sentences()),
+            last_result_seconds=None if seconds is None else round(seconds, 2),
+            dollars=None if dollars is None else round(dollars, 6),
         )
 
 

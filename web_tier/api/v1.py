@@ -553,8 +553,8 @@ def job_image(job_id: str, image_id: str) -> Response:
 def forecast() -> Response:
     """Forecast images before they are sent.
 
-    The autoscaler's own decisions are played forward from the fleet as it is now, with the measured times of a boot
-    and of an image. All images count as sent at once.
+    The images in the queue and these are divided among the workers that run and those that will start, by the
+    measured times of a boot and of an image. All images count as sent at once.
     """
     query = parse_query(ForecastQuery)
     found = current_backend().forecast(query.images, query.finish_by)

@@ -59,8 +59,6 @@ _ALWAYS_CHANGING = (
     "run",
     "today",
     "spending",
-    "arrival_rate",
-    "waiting_seconds",
 )
 """Fields of a snapshot that change without an event, and are no reason to store it."""
 
@@ -148,9 +146,6 @@ class SnapshotWriter:
                 policy=settings.policy,
                 limits_order=limits[0],
                 configured=limits[1],
-                arrival_rate=_two_digits(observation.demand.rate) or 0.0,
-                waiting_seconds=round(max((age for age, _ in observation.demand.waiting), default=0.0), 1),
-                recent_launches=observation.recent_launches,
                 failed_boots=observation.metrics.circuit.failed_runs,
                 circuit=observation.metrics.circuit,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,

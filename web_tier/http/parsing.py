@@ -18,7 +18,6 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
 from core.ids import ULID_PATTERN
-from web_tier.autoscaler.forecast import MAX_IMAGES
 from web_tier.http.parameters import MAX_FILENAME_BYTES, MAX_JOB_NAME, MAX_LABEL
 from web_tier.results.export import BYTE_ORDER_MARK
 from web_tier.results.query import FilterState, ResultsFilter
@@ -100,7 +99,7 @@ class JobsQuery(Query):
 class ForecastQuery(Query):
     """The images to forecast."""
 
-    images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Images that will be sent.")
+    images: int = Field(default=100, ge=1, le=10**9, description="Images that will be sent.")
     finish_by: FinishBy | None = Field(default=None, description="As of a job.")
 
 

@@ -74,8 +74,6 @@ def clone_of_setup(tmp_path: Path) -> Path:
         ("model build resnet18 --with-torch", "run torch"),
         ("model build resnet18 --help", "run"),
         ("model build -h", "run"),
-        ("simulate --trace nys-day", "run simulate"),
-        ("simulate --help", "run"),
         ("docs --serve", "run docs"),
         ("docs --help", "run"),
         ("classify docs", "run"),
@@ -363,4 +361,4 @@ def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) ->
     (tmp_path / ".venv").symlink_to(sys.prefix)
     ended = run(setup, "everything")
     assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: photos run torch simulate telemetry test docs" in ended.stderr
+    assert "unknown section 'everything'; there are: photos run torch telemetry test docs" in ended.stderr

@@ -48,7 +48,7 @@ FRESH_CLONE = (
     "tests/integration/scripts/test_fresh_clone.py::test_the_first_start_and_its_use_need_only_the_packages_of_run"
 )
 DEAD_LETTER = f"{STORIES}_a_dead_letter_is_made_found_and_redriven"
-OWN_POLICY = f"{STORIES}_a_policy_of_ones_own_plays_in_the_simulator_and_in_a_fleet"
+OWN_POLICY = f"{STORIES}_a_policy_of_ones_own_decides_in_a_fleet"
 
 ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/fleetsight aws check --region *": AWS,
@@ -62,7 +62,6 @@ ELSEWHERE: Mapping[str, str] = {
     "*: ./scripts/run.sh*": STARTS,
     "*: FLEETSIGHT__*=* ./scripts/run.sh*": STARTS,
     "CONTRIBUTING.md: export FLEETSIGHT__FLEET__POLICY=batches *": OWN_POLICY,
-    "*: ./scripts/fleetsight simulate --trace flash-crowd*": OWN_POLICY,
     "CONTRIBUTING.md: .venv/bin/python -m scripts.release *": (
         "tests/integration/scripts/test_release.py::"
         "test_a_release_has_a_tag_with_its_notes_and_files_that_can_be_built_again"
@@ -237,7 +236,6 @@ PRINTED: Mapping[str, str] = {
     "docs/operate.md: ./scripts/fleetsight users remove EMAIL *": rf"{EMAIL} is removed",
     "*: ./scripts/fleetsight users add *": EMAIL,
     "docs/models.md: * model use signs *": r"(?s)New jobs get signs\..*New jobs get demo\.",
-    "*: ./scripts/fleetsight simulate *": r"p95",
     "*: ./scripts/test.sh *": r"[1-9] passed",
     "docs/classify.md: curl -X POST *cancel": r'"cancelled"',
     "*: curl --data-binary *": r'"matched": ?3',

@@ -66,7 +66,6 @@ def running(clone: FreshClone, url: str, *command: str) -> Iterator[None]:
         ("./scripts/fleetsight up --region us-east-1 --open-to 198.51.100.7/32 --demo", 2, "sign in with"),
         ("./scripts/fleetsight down --region us-east-1", 2, "sign in with"),
         ("./scripts/fleetsight model show", 0, "labels"),
-        ("./scripts/fleetsight simulate --trace batch-100", 0, "p95"),
     ],
 )
 def test_a_command_needs_no_package_that_it_does_not_install(

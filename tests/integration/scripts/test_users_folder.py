@@ -28,7 +28,6 @@ def test_relative_paths_are_those_of_the_users_folder(tmp_path: Path) -> None:
             truth.write(f"{sample.filename},{sample.label}\n")
     (user / "net").symlink_to(DEMO_BUNDLE)
     (user / "own.yaml").write_text((checkout / "config.yaml").read_text())
-    (user / "arrivals.csv").write_text("0\n1\n")
     for module in OF_THE_CHECKOUT:
         (user / f"{module}.py").write_text("raise SystemExit('imported from the folder of the user')\n")
     command = "../checkout/scripts/fleetsight"
@@ -41,9 +40,8 @@ def test_relative_paths_are_those_of_the_users_folder(tmp_path: Path) -> None:
             f"{command} classify signs --truth truth.csv --out results.csv --sort-into sorted",
             f"{command} load-test --count 3 --images signs --json load.json",
             f"{command} model show net",
-            f"{command} simulate --trace arrivals.csv --json simulated.json",
         )
     reader.run("cd ../user", f"{command} state snapshot kept backup.state")
-    written = {"backup.state", "kept", "load.json", "results.csv", "run.json", "simulated.json", "sorted"}
+    written = {"backup.state", "kept", "load.json", "results.csv", "run.json", "sorted"}
     assert written <= {entry.name for entry in user.iterdir()}
     assert {entry.name for entry in checkout.iterdir()} == here | {".fleetsight"}

@@ -17,10 +17,10 @@ from core.config import FleetSettings
 from core.fleet.models import FleetPause
 from services.ec2 import VERSION_TAG
 from services.errors import FleetsightError
-from simulator.engine import kept_without_work
 from tests.simulation.faults.cloud import LATE_SECONDS, Cloud, Faults
 from tests.simulation.faults.controller import InMemoryFleetStore, SimulatedController, Site
 from tests.simulation.faults.machines import FailureMode, SimulatedInstance, SimulatedQueues
+from tests.simulation.fleet.engine import kept_without_work
 from tests.support.autoscaler import fleet_settings
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH

@@ -6,8 +6,8 @@ import pytest
 
 from core.config import FleetSettings
 from services.sqs import QueueCounts
-from simulator.engine import BEGIN
 from tests.support.autoscaler import explained, fleet_settings, instance
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.deadline import Arrivals, desired_range, workers_for
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -228,5 +228,5 @@ def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_
 
 
 def test_the_reason_names_the_time_by_which_images_are_to_be_finished() -> None:
-    later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=BEGIN)
+    later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=EPOCH)
     assert explained(later, by_deadline()).endswith(": 40 images left, to be finished by 1 Jan 02:00 UTC")

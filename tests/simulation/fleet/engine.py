@@ -1,32 +1,26 @@
 """Simulate a fleet over a trace: what it costs, and how long images wait. Deterministic by seed.
 
-Workers and queue are the controller's own model, `web_tier.autoscaler.playback`; so are the decisions. Added here are
-the trace, boots that are slow or never end, and what the controller estimates from the counts that it sees.
+`playback` has workers and queue. Added here are the trace, boots that are slow or never end, and what the controller
+estimates from the counts that it sees.
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Final
 
 import numpy as np
 
-from core.config import FleetSettings, PriceSettings
-from services.clock import Clock
-from services.errors import FleetsightError
+from core.config import FleetSettings
 from services.sqs import QueueCounts
-from simulator.traces import Floats, Trace
-from web_tier.autoscaler.billing import BillingMeter
+from tests.simulation.fleet.playback import BEGIN, NEVER, InstanceTimes, Playback
+from tests.simulation.fleet.traces import Floats, Trace
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.estimators import MAX_BOOTS, MIN_IMAGES, ArrivalRateEstimator
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
-from web_tier.autoscaler.playback import NEVER, InstanceTimes, Lots, Playback
 from web_tier.autoscaler.policies import POLICIES
-
-BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""When each trace begins by the wall clock, which schedules and spending caps use."""
 
 LINGER_SECONDS: Final = 4 * 3_600.0
 """A fleet that does not shrink to what it keeps is watched for so long after the last image.
@@ -35,7 +29,7 @@ A simulation in which images wait for so long, and none is answered, is given up
 """
 
 
-class StalledError(FleetsightError):
+class StalledError(Exception):
     """Raised when images wait and none is answered any more: no workers are launched."""
 
 
@@ -51,18 +45,6 @@ class InstanceProfile(InstanceTimes):
     slow_share: float = 0.05
     slow_boot_seconds: float = 80.0
     never_share: float = 0.02
-
-    @classmethod
-    def booting_in(cls, seconds: float) -> "InstanceProfile":
-        """Return an instance that usually boots in `seconds`, its parts and its tail in proportion to the default."""
-        usual = cls()
-        scale = seconds / usual.boot_seconds
-        return cls(
-            pending_seconds=usual.pending_seconds * scale,
-            init_seconds=usual.init_seconds * scale,
-            slow_boot_seconds=usual.slow_boot_seconds * scale,
-            boot_allowance_seconds=max(usual.boot_allowance_seconds, 2.5 * seconds),
-        )
 
     def boots(self, seed: int) -> Iterator[float]:
         """Yield the seconds that one boot after the other takes, `NEVER` for those that do not report."""
@@ -123,30 +105,10 @@ class SimulationOutcome:
         """Billed instance-seconds ÷ N·S."""
         return self.billed_seconds / self.work_seconds
 
-    def percentile(self, percent: float) -> float:
-        """Return the least latency within which at least `percent` of the images were answered, in seconds."""
-        return float(np.percentile(self.latencies, percent, method="inverted_cdf"))
-
     @property
     def p95(self) -> float:
-        """The 95th percentile of latency, in seconds."""
-        return self.percentile(95)
-
-    def missed(self, deadline_seconds: float) -> float:
-        """Return the share of images that were answered later than `deadline_seconds` after they came."""
-        return float(np.mean(self.latencies > deadline_seconds))
-
-
-def pooled(outcomes: Sequence[SimulationOutcome]) -> SimulationOutcome:
-    """Return several simulations as one: latencies and costs of all of them, launches rounded to their mean."""
-    return SimulationOutcome(
-        latencies=np.concatenate([each.latencies for each in outcomes]),
-        billed_seconds=sum(each.billed_seconds for each in outcomes),
-        work_seconds=sum(each.work_seconds for each in outcomes),
-        launches=round(statistics.mean(each.launches for each in outcomes)),
-        peak=max(each.peak for each in outcomes),
-        beyond_maximum=sum(each.beyond_maximum for each in outcomes),
-    )
+        """The least latency within which at least 95% of the images were answered, in seconds."""
+        return float(np.percentile(self.latencies, 95, method="inverted_cdf"))
 
 
 def kept_without_work(settings: FleetSettings, at: datetime) -> int:
@@ -155,55 +117,14 @@ def kept_without_work(settings: FleetSettings, at: datetime) -> int:
     return POLICIES[settings.policy](without_work, settings).kept_without_work(settings)
 
 
-class SimulatedClock(Clock):
-    """The clock of a trace, which begins at `BEGIN`."""
-
-    at = BEGIN
-
-    def monotonic(self) -> float:
-        """Return the seconds since the beginning."""
-        return (self.at - BEGIN).total_seconds()
-
-    def utc_now(self) -> datetime:
-        """Return the time of day."""
-        return self.at
-
-
-class ConfiguredDecision:
-    """The controller's decision by one fleet section of config.yaml; with `prices`, its spending caps hold."""
-
-    def __init__(self, settings: FleetSettings, prices: PriceSettings | None = None) -> None:
-        self._settings = settings
-        self._clock = SimulatedClock()
-        self._meter: BillingMeter | None = None
-        if prices is not None and settings.has_spending_cap:
-            self._meter = BillingMeter(prices, clock=self._clock)
-
-    @property
-    def kept(self) -> int:
-        """The workers that are kept without work when the trace begins."""
-        return kept_without_work(self._settings, BEGIN)
-
-    def __call__(self, observation: Observation) -> Plan:
-        """Return the plan."""
-        self._clock.at = observation.at
-        if self._meter is not None:
-            self._meter.update(observation)
-            observation = replace(observation, spending=self._meter.spending(observation, self._settings))
-        return decide(observation, self._settings)
-
-
-def simulate_fleet(
-    trace: Trace, settings: FleetSettings, conditions: Conditions, seed: int = 0, prices: PriceSettings | None = None
-) -> SimulationOutcome:
+def simulate_fleet(trace: Trace, settings: FleetSettings, conditions: Conditions, seed: int = 0) -> SimulationOutcome:
     """Return the outcome of `trace` with the fleet section `settings`; the same arguments give the same outcome.
 
     Raises:
         StalledError: when images wait for `LINGER_SECONDS` and none is answered in that time.
     """
-    decision = ConfiguredDecision(settings, prices)
-    kind, is_spot = settings.instance_types[0], settings.market == "spot"
-    return Simulation(trace, conditions, decision, seed, decision.kept, instance_type=kind, spot=is_spot).run()
+    kept = kept_without_work(settings, BEGIN)
+    return Simulation(trace, conditions, lambda seen: decide(seen, settings), seed, kept).run()
 
 
 class Simulation:
@@ -213,7 +134,6 @@ class Simulation:
         trace: when images come.
         decide: returns the plan for each observation.
         kept: the simulation ends once all images are answered and no more workers are left.
-        instance_type, spot: of all workers.
     """
 
     def __init__(
@@ -223,21 +143,15 @@ class Simulation:
         decide: Callable[[Observation], Plan],
         seed: int = 0,
         kept: int = 0,
-        *,
-        instance_type: str = "c7a.large",
-        spot: bool = False,
     ) -> None:
         self._trace, self._conditions, self._decide, self._kept = trace, conditions, decide, kept
         self._arrivals: list[float] = trace.arrivals.tolist()
-        images = len(self._arrivals)
         self._playback = Playback(
-            Lots(self._arrivals, [1] * images, [conditions.image_seconds] * images),
+            self._arrivals,
+            [conditions.image_seconds] * len(self._arrivals),
             conditions.machine,
             conditions.machine.boots(seed),
             conditions.idle_seconds,
-            instance_type=instance_type,
-            spot=spot,
-            begin=BEGIN,
         )
         self._now = 0.0
         self._demand = ArrivalRateEstimator()
@@ -250,7 +164,7 @@ class Simulation:
             self._now = now = tick * conditions.interval_seconds
             playback.advance(now)
             requests = playback.requests(now)
-            answered = playback.handed_out - requests.in_flight
+            answered = len(playback.finished) - requests.in_flight
             if self._is_over(answered):
                 break
             if requests.visible:
