@@ -20,20 +20,17 @@ from services.errors import FleetsightError
 BENCHMARKS: Final = {
     "capacity": "images a second that one controller records, for 1, 20 and 100 jobs",
     "coldstart": "a worker's start to its first prediction, beside torch",
-    "decode": "from a JPEG to the network's input, beside torchvision; memory and time of each format",
-    "end_to_end": "batches of 100 and 1,000 images through the whole system, also with a state, and single images",
-    "fleet": "the policies of the fleet in the simulator, with the bars of their costs",
+    "end_to_end": "batches of 100 and 2,000 images and their forecasts, also with a state, and single images",
+    "fleet": "the policies of the fleet in simulated time, with the bars of their costs",
     "growth": "jobs of 1,000, 10,000 and 100,000 images: time, CPU and memory of an image",
     "idle": "CPU time and AWS requests of a system with nothing to do",
-    "photos": "photos through API, command and browser, beside a bare pipeline and a torchvision script",
+    "photos": "photos through API, command and browser, beside a bare pipeline",
 }
 """What each benchmark measures, by its module."""
 
 OPTIONAL_PACKAGES: Final = {
     "coldstart": ("torch", ("torch", "torchvision")),
-    "decode": ("torch", ("torch", "torchvision")),
-    "fleet": ("simulate", ("scipy",)),
-    "photos": ("torch test", ("torch", "torchvision", "playwright")),
+    "photos": ("test", ("playwright",)),
 }
 """The section of requirements/ that a benchmark needs beside `run`, and the packages of that section."""
 

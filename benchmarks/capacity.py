@@ -18,11 +18,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from timeit import repeat
+from typing import Final, NamedTuple
 
 from benchmarks.local_services import LocalServices, slow_calls
 from benchmarks.measure import usages
-from benchmarks.report import Bar, Report, seconds_of
+from benchmarks.report import Bar, Report
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.items import COUNTED, counts_partition
@@ -60,13 +61,8 @@ TOP: Final = tuple(
 )
 
 
-@dataclass(frozen=True)
-class CapacitySample:
-    """At a moment: the answers that are counted, the CPU seconds of both processes and the controller's calls so far.
-
-    Attributes:
-        moment: seconds of the monotonic clock.
-    """
+class CapacitySample(NamedTuple):
+    """At a moment (monotonic seconds): answers counted, CPU seconds of both processes, the controller's calls."""
 
     moment: float
     images: int
@@ -131,13 +127,8 @@ def recording(samples: Sequence[CapacitySample]) -> Recording:
     # A fast controller may record them all between two samples: so the first sample is before its share.
     first = [each for each in samples if each.images < FIRST_SHARE * answers][-1]
     last = next(each for each in samples if each.images >= LAST_SHARE * answers)
-    seconds, images = last.moment - first.moment, last.images - first.images
-    return Recording(
-        images_per_second=images / seconds,
-        cpu_ms=1e3 * (last.controller_cpu - first.controller_cpu) / images,
-        calls=(last.calls - first.calls) / images,
-        cloud_share=(last.cloud_cpu - first.cloud_cpu) / seconds,
-    )
+    seconds, images, cpu, cloud, calls = (after - before for before, after in zip(first, last, strict=True))
+    return Recording(images / seconds, cpu_ms=1e3 * cpu / images, calls=calls / images, cloud_share=cloud / seconds)
 
 
 def answer_body(ref: ImageRef) -> str:
@@ -171,7 +162,7 @@ class CapacityBench:
     def bare_items_per_second(self) -> float:
         """Return how many items of a result's size the local cloud stores for one caller, in full batches."""
         items = [{"pk": "bare", "sk": f"{number:06d}", "response": "r" * 900} for number in range(BARE_ITEMS)]
-        return BARE_ITEMS / seconds_of(lambda: self._store.table.put_all(items), BARE_ROUNDS, time.perf_counter)
+        return BARE_ITEMS / min(repeat(lambda: self._store.table.put_all(items), repeat=BARE_ROUNDS, number=1))
 
     def record(self, jobs: int, images: int) -> Recording:
         """Let a controller record the answers of images that are spread over so many jobs."""
@@ -206,13 +197,7 @@ class CapacityBench:
     def _sample(self, images: int, controller_cpu: float) -> CapacitySample:
         with closing(ControlClient(self._cloud.endpoint_url)) as control:
             calls = control.get("calls")["faults"].get("slow", 0)  # only the controller's calls are slow
-        return CapacitySample(
-            moment=time.monotonic(),
-            images=images,
-            controller_cpu=controller_cpu,
-            cloud_cpu=_cpu_seconds(self._cloud.server_pid),
-            calls=calls,
-        )
+        return CapacitySample(time.monotonic(), images, controller_cpu, _cpu_seconds(self._cloud.server_pid), calls)
 
     def _await_counts(self, jobs: Sequence[Job], images: int) -> None:
         """Wait until the jobs' counts have every answer once."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app_tier.bundle import DEMO_BUNDLE
+from app_tier.bundle import DEMO_BUNDLE, load_bundle
 from benchmarks.local_services import LocalServices
 from benchmarks.measure import usage_of
-from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
+from core.bundle_manifest import BundleError
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
+from scripts.model.named_network import RANDOM, build_named
 from scripts.run.system import ROOT
 
 MAX_RATIO = 0.2
@@ -56,7 +57,7 @@ def run(quick: bool) -> Report:
     """Measure the demo network, ResNet-18 at 224 and the torch way in turns; the fastest of several counts."""
     for folder in ("services", "core", "localcloud", "app_tier"):  # as set-up does
         compileall.compile_dir(ROOT / folder, quiet=1)
-    resnet = random_network("resnet18").folder
+    resnet = random_resnet18()
     with tempfile.TemporaryDirectory() as state, LocalCloud(Path(state), hypervisor=False) as cloud:
         bench = StartBench(cloud)
         kinds: Mapping[str, Callable[[], Start]] = {
@@ -71,6 +72,20 @@ def run(quick: bool) -> Report:
     return report_of({name: min(starts, key=lambda start: start.answer_s) for name, starts in seen.items()})
 
 
+def random_resnet18() -> Path:
+    """Return the folder of a bundle with random weights, which cost what trained ones cost; it is kept.
+
+    Raises:
+        BundleError: it cannot be built.
+    """
+    folder = ROOT / ".fleetsight" / "bench" / "resnet18"
+    try:
+        load_bundle(folder)
+    except BundleError:
+        build_named("resnet18", folder, RANDOM)
+    return folder
+
+
 def report_of(starts: Mapping[str, Start]) -> Report:
     """Return the report of each kind's fastest start."""
     torch = starts["torch"]
@@ -83,22 +98,15 @@ def report_of(starts: Mapping[str, Start]) -> Report:
             f"{name}_start_to_torch_ratio": starts[name].answer_s / torch.answer_s,
             f"{name}_memory_to_torch_ratio": starts[name].peak_mb / torch.peak_mb,
         }
-    return Report(
-        "coldstart",
-        figures,
-        (
-            Bar(
-                "ResNet-18 at 224: process start to first prediction ÷ torch way",
-                figures["resnet18_start_to_torch_ratio"],
-                at_most=MAX_RATIO,
-            ),
-            Bar(
-                "ResNet-18 at 224: peak memory ÷ torch way",
-                figures["resnet18_memory_to_torch_ratio"],
-                at_most=MAX_MEMORY_RATIO,
-            ),
+    bars = (
+        Bar(
+            "ResNet-18: process start to first prediction ÷ torch",
+            figures["resnet18_start_to_torch_ratio"],
+            MAX_RATIO,
         ),
+        Bar("ResNet-18: peak memory ÷ torch", figures["resnet18_memory_to_torch_ratio"], MAX_MEMORY_RATIO),
     )
+    return Report("coldstart", figures, bars)
 
 
 def torch_way() -> Start:

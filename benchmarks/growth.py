@@ -7,7 +7,6 @@ how many images the system has answered before.
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Final
@@ -29,14 +28,6 @@ PAGE_SAMPLES: Final = 9
 FIRST_RESULTS: Final = 100
 
 
-@dataclass(frozen=True)
-class MeasuredJob:
-    """A job, and the seconds that its page takes when it is finished."""
-
-    measured: Measured
-    page_s: float
-
-
 def run(quick: bool) -> Report:
     """Measure jobs of 1,000, 10,000 and 100,000 images; `quick` measures 200, 1,000 and 5,000."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,8 +37,11 @@ def run(quick: bool) -> Report:
             bench.wait_for_workers(WORKERS)
             bench.batch(ImageSet("warm-up", drawn.files[:200], drawn.truth))
             sizes = QUICK_SIZES if quick else SIZES
-            jobs = [measure(bench, enlarged(drawn, size, home / str(size))) for size in sizes]
-    return growth_report(jobs)
+            jobs, page_s = [], []
+            for size in sizes:
+                jobs.append(bench.again(enlarged(drawn, size, home / str(size))))
+                page_s.append(page_seconds(bench))
+    return growth_report(jobs, page_s)
 
 
 def enlarged(images: ImageSet, count: int, folder: Path) -> ImageSet:
@@ -62,20 +56,9 @@ def enlarged(images: ImageSet, count: int, folder: Path) -> ImageSet:
     return ImageSet(f"growth-{count}", files, truth)
 
 
-def measure(bench: Bench, images: ImageSet) -> MeasuredJob:
-    """Send one job and open its page.
-
-    Raises:
-        RuntimeError: an image got no result.
-    """
-    measured = bench.again(images)
-    newest = next(bench.api.jobs(page=1))
-    return MeasuredJob(measured, page_seconds(bench, str(newest["job_id"])))
-
-
-def page_seconds(bench: Bench, job_id: str) -> float:
-    """Return how long the server takes for a job's page, its status and its first results; fastest of several."""
-    url, samples = bench.system.url, []
+def page_seconds(bench: Bench) -> float:
+    """Return how long the server takes for the newest job's page, status and first results; fastest of several."""
+    url, job_id, samples = bench.system.url, str(next(bench.api.jobs(page=1))["job_id"]), list[float]()
     for _ in range(PAGE_SAMPLES):
         started = time.perf_counter()
         requests.get(f"{url}/jobs/{job_id}", timeout=PATIENCE_SECONDS).raise_for_status()
@@ -85,35 +68,34 @@ def page_seconds(bench: Bench, job_id: str) -> float:
     return min(samples)
 
 
-def growth_report(jobs: Sequence[MeasuredJob]) -> Report:
+def growth_report(jobs: Sequence[Measured], page_s: Sequence[float]) -> Report:
     """Return the figures of each job, and how an image of a larger one compares with one of a smaller one."""
     figures: dict[str, float] = {}
-    for job in jobs:
-        measured = job.measured
+    for measured, seconds in zip(jobs, page_s, strict=True):
         figures |= {
             f"job_{measured.images}_images_per_second": measured.images_per_second,
-            f"job_{measured.images}_page_ms": 1e3 * job.page_s,
+            f"job_{measured.images}_page_ms": 1e3 * seconds,
             f"job_{measured.images}_others_cores": measured.others_cores,
             **{f"job_{measured.images}_{name}_cpu_ms": measured.cpu_ms[name] for name in (*OURS, "cloud")},
             **{f"job_{measured.images}_{name}_mb": measured.resident_mb[name] for name in (*OURS, "cloud")},
         }
     smallest, largest = jobs[0], jobs[-1]
-    kept = (largest.measured.resident_mb["cloud"] - smallest.measured.resident_mb["cloud"]) * 1024
-    figures["cloud_kept_kb_an_image"] = kept / sum(job.measured.images for job in jobs[1:])
+    kept = (largest.resident_mb["cloud"] - smallest.resident_mb["cloud"]) * 1024
+    figures["cloud_kept_kb_an_image"] = kept / sum(job.images for job in jobs[1:])
     bars = []
-    for small, large in pairwise(jobs):
-        count = f"a job of {large.measured.images:,} images ÷ one of {small.measured.images:,}"
-        cpu_ms = [sum(job.measured.cpu_ms[name] for name in OURS) for job in (small, large)]
-        slower = small.measured.images_per_second / large.measured.images_per_second
+    for (small, small_page_s), (large, large_page_s) in pairwise(zip(jobs, page_s, strict=True)):
+        count = f"a job of {large.images:,} images ÷ one of {small.images:,}"
+        cpu_ms = [sum(job.cpu_ms[name] for name in OURS) for job in (small, large)]
+        slower = small.images_per_second / large.images_per_second
         bars += [
             Bar(f"{count}: time an image", slower, at_most=MAX_DEARER),
             Bar(f"{count}: CPU of web, controller and workers an image", cpu_ms[1] / cpu_ms[0], at_most=MAX_DEARER),
-            Bar(f"{count}: time of the job's page", large.page_s / small.page_s, at_most=MAX_DEARER),
+            Bar(f"{count}: time of the job's page", large_page_s / small_page_s, at_most=MAX_DEARER),
         ]
     bars += [
         Bar(
             f"{name}: memory after the largest job ÷ after the smallest",
-            largest.measured.resident_mb[name] / smallest.measured.resident_mb[name],
+            largest.resident_mb[name] / smallest.resident_mb[name],
             at_most=GROWTH,
         )
         for name in (*OURS, "cloud")

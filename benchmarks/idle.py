@@ -6,21 +6,18 @@ the time from an upload to the start of the first worker, for a fleet that has j
 in turns: fewer requests at rest must not delay the first image.
 """
 
-import os
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.end_to_end import draw
-from benchmarks.measure import Usage, cpu_seconds_between, usages
 from benchmarks.report import Bar, Report
-from benchmarks.running import PATIENCE_SECONDS, SERVICES, Bench, running
+from benchmarks.running import PATIENCE_SECONDS, Bench, running
 from core.cost import SECONDS_AN_HOUR, Requests, at_rest
 from localcloud.clients import ControlClient
 
@@ -37,32 +34,12 @@ START_POLL_SECONDS: Final = 0.002
 RESULT_POLL_SECONDS: Final = 0.02
 SUPERVISOR_SECONDS: Final = 0.5
 """Time between two looks of `scripts/run.sh` at its processes, as in its own loop."""
-_KIND: Final = {
-    ("s3", "PUT"): "s3_put",
-    ("s3", "LIST"): "s3_put",
-    ("s3", "GET"): "s3_get",
-    ("s3", "HEAD"): "s3_get",
-    ("sqs", ""): "sqs",
-    ("dynamodb", "PutItem"): "table_write",
-    ("dynamodb", "UpdateItem"): "table_write",
-    ("dynamodb", "DeleteItem"): "table_write",
-    ("dynamodb", "BatchWriteItem"): "table_write",
-    ("dynamodb", ""): "table_read",
-}
-"""The field of `Requests` for a service and an operation, or for all other operations of a service."""
+WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
 SETTINGS: Final = {"FLEETSIGHT__RETENTION__REPEAT_DAYS": "0"}
 """The same image is sent again and again, and needs a worker each time."""
 MAX_CORE: Final = 0.01
 MAX_REACTION_RATIO: Final = 1.5
 """Of medians of a few rounds: a poll falls anywhere into its interval, so they differ by a third without a reason."""
-
-
-@dataclass(frozen=True)
-class Reaction:
-    """Seconds from the upload of an image until the first worker starts, and until its result."""
-
-    start_s: float
-    result_s: float
 
 
 def run(quick: bool) -> Report:
@@ -88,8 +65,7 @@ def run(quick: bool) -> Report:
     dollars = billed(requests).dollars(config.prices)
     figures["dollars_a_month"] = 24 * 30 * dollars
     for name, reactions in (("at_once", at_once), ("rested", rested)):
-        figures[f"{name}_start_s"] = statistics.median(each.start_s for each in reactions)
-        figures[f"{name}_result_s"] = statistics.median(each.result_s for each in reactions)
+        figures[f"{name}_start_s"] = statistics.median(reactions)
     counted, assumed = billed(requests).total, at_rest(config.controller).total
     bars = (
         Bar("cores that the whole system uses with nothing to do", sum(cpu.values()), at_most=MAX_CORE),
@@ -104,55 +80,56 @@ def run(quick: bool) -> Report:
 
 
 def at_idle(bench: Bench, seconds: float) -> tuple[dict[str, float], Counter[str]]:
-    """Return the cores that each process uses, and the AWS requests of an hour, by service and operation."""
+    """Return the cores that each process uses, and the AWS requests of an hour, by service and operation.
+
+    This process stands for `scripts/run.sh`, the supervisor.
+    """
     _supervise(bench, SETTLE_SECONDS)
-    calls, before, began = _calls(bench), _usages(bench), time.monotonic()
-    _supervise(bench, seconds)
-    after, took, more = _usages(bench), time.monotonic() - began, _calls(bench)
-    shares = {name: cpu_seconds_between(before[name], used) / took for name, used in after.items()}
-    return shares, Counter({call: round(count * SECONDS_AN_HOUR / took) for call, count in (more - calls).items()})
+    calls = _calls(bench)
+    took, used = bench.used_during(lambda: _supervise(bench, seconds))
+    more = _calls(bench) - calls
+    shares = {("supervisor" if name == "client" else name): cpu / took for name, cpu in used.items()}
+    return shares, Counter({call: round(count * SECONDS_AN_HOUR / took) for call, count in more.items()})
 
 
 def billed(calls: Mapping[str, int]) -> Requests:
-    """Return the calls, named by service and operation, as AWS bills them: EC2's are free, items below 1 KB."""
+    """Return the calls, by service and operation, as AWS bills them: items below 1 KB; EC2 and deletions are free."""
     billed_as = Counter[str]()
     for call, count in calls.items():
         service, _, operation = call.partition(" ")
-        billed_as[_KIND.get((service, operation), _KIND.get((service, ""), "free"))] += count
-    del billed_as["free"]
+        if service == "sqs":
+            billed_as["sqs"] += count
+        elif service == "dynamodb":
+            billed_as["table_write" if operation in WRITES else "table_read"] += count
+        elif service == "s3" and operation != "DELETE":
+            billed_as["s3_put" if operation in ("PUT", "LIST") else "s3_get"] += count
     return Requests(**billed_as)
 
 
-def react(bench: Bench, content: bytes) -> Reaction:
-    """Send one image to a fleet without workers; return how long its worker and its result take."""
+def react(bench: Bench, content: bytes) -> float:
+    """Send one image to a fleet without workers; return the seconds until its worker starts.
+
+    Raises:
+        TimeoutError: it has no result after `PATIENCE_SECONDS`.
+    """
     bench.wait_for_workers(0)
     folder, job = bench.system.state_dir / "instances", bench.api.create_job("idle")
     known, sent = set(folder.glob("*")), time.monotonic()
-    deadline = sent + PATIENCE_SECONDS
+    started = 0.0
     bench.api.add_images(job, [("sign.png", content)])
-
-    def wait_until(condition: Callable[[], object], pause: float) -> float:
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the image has no result after {PATIENCE_SECONDS:.0f} s")
-            time.sleep(pause)
-        return time.monotonic() - sent
-
-    started = wait_until(lambda: set(folder.glob("*")) - known, START_POLL_SECONDS)
-    return Reaction(started, wait_until(lambda: bench.api.status(job)["done"], RESULT_POLL_SECONDS))
+    while not (started and bench.api.status(job)["done"]):
+        if time.monotonic() > sent + PATIENCE_SECONDS:
+            raise TimeoutError(f"the image has no result after {PATIENCE_SECONDS:.0f} s")
+        if not started and set(folder.glob("*")) - known:
+            started = time.monotonic() - sent
+        time.sleep(RESULT_POLL_SECONDS if started else START_POLL_SECONDS)
+    return started
 
 
 def _supervise(bench: Bench, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while (left := ends - time.monotonic()) > 0:
         bench.system.supervisor.failed.wait(min(left, SUPERVISOR_SECONDS))
-
-
-def _usages(bench: Bench) -> dict[str, dict[int, Usage]]:
-    """Return what each process of the system has used; this one stands for `scripts/run.sh`, the supervisor."""
-    pids = {name: bench.system.supervisor.pid(name) for name in SERVICES}
-    found = {name: usages([pid]) for name, pid in pids.items() if pid is not None}
-    return found | {"supervisor": usages([os.getpid()], below=False)}
 
 
 def _calls(bench: Bench) -> Counter[str]:

@@ -1,10 +1,9 @@
 """A local cloud with the system's buckets, queues and table, for a benchmark that starts one of the tiers alone."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
 
 from core.config import PATH_VARIABLE, load_config
 from core.ids import ImageRef, input_key, new_id
@@ -16,9 +15,6 @@ from scripts.run.system import ROOT
 from services.clients import Clients
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
-
-REGION_DELAYS: Final[Mapping[str, float]] = {"s3": 0.020, "sqs": 0.010}
-"""Seconds that each call of a worker takes longer than on loopback: what S3 and SQS take within a region."""
 
 
 class LocalServices:
@@ -74,18 +70,10 @@ class LocalServices:
 @contextmanager
 def slow_calls(endpoint_url: str, delays: Mapping[str, float], tier: str) -> Iterator[None]:
     """Let the local cloud answer a tier's calls later within the block: by so many seconds, by service."""
-    set_delays(endpoint_url, delays, tier)
-    try:
-        yield
-    finally:
-        set_delays(endpoint_url, {})
-
-
-def set_delays(endpoint_url: str, delays: Mapping[str, float], tier: str | None = None) -> None:
-    """Let the local cloud answer calls later from now on: by so many seconds, by service; those of a tier, or all."""
-    rules: Sequence[dict[str, Any]] = [
-        {"kind": "slow", "service": service, "seconds": seconds} | ({"tier": tier} if tier else {})
-        for service, seconds in delays.items()
-    ]
+    faults = [{"kind": "slow", "service": name, "seconds": seconds, "tier": tier} for name, seconds in delays.items()]
     with closing(ControlClient(endpoint_url)) as control:
-        control.send("PUT", "switches", {"faults": rules})
+        control.send("PUT", "switches", {"faults": faults})
+        try:
+            yield
+        finally:
+            control.send("PUT", "switches", {"faults": []})

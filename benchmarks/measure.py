@@ -6,7 +6,6 @@ imports nothing but the standard library, so that a measured process is not slow
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +80,6 @@ def two_cores() -> tuple[int, int]:
     if len(allowed) < 2:
         raise RuntimeError(f"this process may use core {allowed} only: a measurement on one core needs a second one")
     return allowed[0], allowed[1]
-
-
-@contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Let this thread, and every process and thread that it starts meanwhile, run on `core` alone."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def busy_seconds() -> float:

@@ -1,12 +1,12 @@
-"""Photos through the whole system, beside a bare pipeline and a plain torchvision script on the same cores.
+"""Photos through the whole system, beside a bare pipeline on the same cores.
 
-Photos of 0.2 and 12 megapixels are drawn, with the grain of a camera; ``FLEETSIGHT_PHOTOS=DIR`` adds a user's own.
-The model for photos and ResNet-50 classify them, sent by the API, by ``fleetsight classify`` and by a page in
-Chromium. The bare pipeline and the script are a process for each core: the first decodes and classifies as a worker
-does, the second as torchvision's documentation does. All ways take turns in one run.
+Photos of 0.2 and 12 megapixels are drawn, with the grain of a camera. The model for photos classifies them, sent by
+the API, by ``fleetsight classify`` and by a page in Chromium. The bare pipeline is a process for each core, which
+decodes and classifies as a worker does. All ways take turns in one run.
 """
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -19,27 +19,35 @@ from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from shutil import which
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from app_tier.bundle import Bundle, load_bundle
-from app_tier.engine_imports import import_torch
 from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
-from benchmarks.decode import Kind, photo
 from benchmarks.measure import two_cores
-from benchmarks.networks import random_network
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, renew, running
+from scripts.demo_model.signs import SIGN_LABELS, draw, encode
 from scripts.model.built_once import PHOTOS, built_once
 from scripts.run.batch import Batch
-from scripts.run.images import ImageSet, images_in
+from scripts.run.images import ImageSet
 
-FOLDER_VARIABLE: Final = "FLEETSIGHT_PHOTOS"
-BROWSERS: Final = (os.environ.get("CHROMIUM", ""), "chromium-headless-shell", "chromium", "google-chrome")
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of photo: drawn at `size`, enlarged `enlarge` times, then noise of ±`noise` grey levels."""
+
+    name: str
+    size: tuple[int, int]
+    enlarge: int
+    noise: int
+    quality: int
+
+
 KINDS: Final = (Kind("small", (500, 375), 1, 10, 90), Kind("12_megapixels", (1000, 750), 4, 6, 88))
 COUNTS: Final = {"small": 1_000, "12_megapixels": 150}
 """Photos in a batch; a fifth with ``--quick``."""
@@ -47,25 +55,8 @@ COUNTS: Final = {"small": 1_000, "12_megapixels": 150}
 DRAWN: Final = 40
 """Different photos of a kind."""
 
-SCRIPT_NETWORK: Final = "resnet50"
-SCRIPT_PHOTOS: Final = 100
-"""Photos that the script classifies, which takes longest."""
-
 BATCH: Final = 8
 WAIT_SECONDS: Final = 300.0
-
-
-@dataclass(frozen=True)
-class PhotoCase:
-    """A network and the photos that it classifies."""
-
-    network: str
-    bundle: Bundle
-    images: ImageSet
-
-    def __str__(self) -> str:
-        """As figures name it."""
-        return f"{self.network}_{self.images.title}"
 
 
 @dataclass
@@ -91,30 +82,17 @@ class Rounds:
 
 
 def run(quick: bool) -> Report:
-    """Measure every case; `quick` measures small photos with the model for photos."""
+    """Measure both kinds of photo; `quick` measures a fifth of the small ones."""
     figures: dict[str, float] = {}
     bars: list[Bar] = []
+    bundle = load_bundle(built_once(PHOTOS, print, threading.Event()))
     with tempfile.TemporaryDirectory() as scratch:
-        for case in _cases(Path(scratch), quick):
-            ways = _measure(case, Path(scratch, f"system-{case}"), rounds=3)
-            figures |= _figures(case, ways)
-            bars += _bars(case, ways)
+        for kind in KINDS[:1] if quick else KINDS:
+            images = _drawn(kind, Path(scratch, kind.name), COUNTS[kind.name] // (5 if quick else 1))
+            ways = _measure(bundle, images, Path(scratch, f"system-{kind.name}"), rounds=3)
+            figures |= _figures(kind.name, ways)
+            bars += _bars(kind.name, ways)
     return Report("photos", figures, tuple(bars))
-
-
-def _cases(home: Path, quick: bool) -> Iterator[PhotoCase]:
-    bundles = [(PHOTOS, load_bundle(built_once(PHOTOS, print, threading.Event())))]
-    sets = [
-        _drawn(kind, home / kind.name, COUNTS[kind.name] // (5 if quick else 1))
-        for kind in (KINDS[:1] if quick else KINDS)
-    ]
-    if not quick:
-        bundles.append((SCRIPT_NETWORK, random_network(SCRIPT_NETWORK)))
-    if own := os.environ.get(FOLDER_VARIABLE):
-        sets.append(_copied(images_in(Path(own)), home / "own"))
-    for network, bundle in bundles:
-        for images in sets:
-            yield PhotoCase(network, bundle, images)
 
 
 def _drawn(kind: Kind, folder: Path, photos: int) -> ImageSet:
@@ -126,38 +104,36 @@ def _drawn(kind: Kind, folder: Path, photos: int) -> ImageSet:
     return ImageSet(kind.name, files, {})
 
 
-def _copied(own: ImageSet, folder: Path) -> ImageSet:
-    """Copy a user's photos, since each batch changes its files."""
-    folder.mkdir()
-    files = [folder / f"{number:06}{source.suffix}" for number, source in enumerate(own.files)]
-    for source, file in zip(own.files, files, strict=True):
-        file.write_bytes(source.read_bytes())
-    return ImageSet("own", files, {})
+def photo(kind: Kind, seed: int) -> bytes:
+    """Return a JPEG of a drawn sign; enlarged and grained it has the entropy of a camera's."""
+    drawn, _ = draw(seed % len(SIGN_LABELS), seed, kind.size)
+    large = drawn.resize((drawn.width * kind.enlarge, drawn.height * kind.enlarge), Image.Resampling.BICUBIC)
+    grain = np.frombuffer(random.Random(seed).randbytes(large.width * large.height), np.uint8) % (2 * kind.noise + 1)  # nosec B311 # noise in a picture
+    grained = np.asarray(large, np.int16) + grain.reshape(large.height, large.width, 1) - kind.noise
+    return encode(Image.fromarray(grained.clip(0, 255).astype(np.uint8)), "JPEG", kind.quality)
 
 
-def _measure(case: PhotoCase, home: Path, rounds: int) -> dict[str, Rounds]:
-    files, numbers = case.images.files, count(1)
-    settings = {**ALWAYS_WARM, "FLEETSIGHT__WORKER__BUNDLE": str(case.bundle.folder)}
+def _measure(bundle: Bundle, images: ImageSet, home: Path, rounds: int) -> dict[str, Rounds]:
+    files, numbers = images.files, count(1)
+    settings = {**ALWAYS_WARM, "FLEETSIGHT__WORKER__BUNDLE": str(bundle.folder)}
     with running(home, settings) as bench, _open_page(bench.system.url) as page:
 
         def by_api() -> None:
-            if not (summary := Batch(bench.api, case.images, lambda _progress: None).run()).ok:
+            if not (summary := Batch(bench.api, images, lambda _progress: None).run()).ok:
                 raise RuntimeError(f"photos have no label: {summary.failures[:3]}")
 
         actions: dict[str, Callable[[], None]] = {
             "api": by_api,
-            "command": lambda: _by_command(bench, case.images, home),
-            "browser": lambda: _by_page(bench, page, case.images),
+            "command": lambda: _by_command(bench, images, home),
+            "browser": lambda: _by_page(bench, page, images),
         }
         bench.wait_for_workers(WORKERS)
         by_api()  # each worker and each decoder has started
         ways = {name: Rounds() for name in ("bare", *actions)}
         for _ in range(rounds):
-            ways["bare"].add(*_on_each_core(bare, str(case.bundle.folder), files))
-            if case.network == SCRIPT_NETWORK:
-                ways.setdefault("script", Rounds()).add(*_on_each_core(script, SCRIPT_NETWORK, files[:SCRIPT_PHOTOS]))
+            ways["bare"].add(*_on_each_core(str(bundle.folder), files))
             for name, action in actions.items():
-                renew(case.images, next(numbers))
+                renew(images, next(numbers))
                 children = sum(os.times()[2:4])
                 seconds, used = bench.used_during(action)
                 # What has ended in between is the command; a browser goes on, and is not counted.
@@ -188,68 +164,29 @@ def _by_page(bench: Bench, page: Any, images: ImageSet) -> None:
 def _open_page(url: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=next(filter(None, map(which, BROWSERS)), None),
-            args=["--no-sandbox"] if os.geteuid() == 0 else [],
-        )
+    from tests.support.chromium import launch_chromium
+
+    with sync_playwright() as driver, launch_chromium(driver) as browser:
         yield browser.new_page(base_url=url)
-        browser.close()
 
 
-def _on_each_core(
-    work: Callable[[str, Sequence[Path]], tuple[float, float]], network: str, files: Sequence[Path]
-) -> tuple[int, float, dict[str, float]]:
-    """Return photos, the seconds of the slower of two pinned processes, and the CPU seconds of both."""
+def _on_each_core(bundle: str, files: Sequence[Path]) -> tuple[int, float, dict[str, float]]:
+    """Return photos, the seconds of the slower of two pinned bare pipelines, and the CPU seconds of both."""
     cores, half = two_cores(), len(files) // 2
     with ProcessPoolExecutor(len(cores), mp_context=get_context("spawn")) as pool:
-        halves = [
-            pool.submit(_pinned, core, work, network, part)
-            for core, part in zip(cores, (files[:half], files[half:]), strict=True)
-        ]
-        took = [each.result() for each in halves]
+        took = list(pool.map(bare, cores, (bundle, bundle), (files[:half], files[half:])))
     return len(files), max(seconds for seconds, _ in took), {"bare": sum(used for _, used in took)}
 
 
-def _pinned(
-    core: int, work: Callable[[str, Sequence[Path]], tuple[float, float]], network: str, files: Sequence[Path]
-) -> tuple[float, float]:
-    os.sched_setaffinity(0, {core})
-    return work(network, files)
-
-
-def bare(folder: str, files: Sequence[Path]) -> tuple[float, float]:
+def bare(core: int, folder: str, files: Sequence[Path]) -> tuple[float, float]:
     """Return the seconds and CPU seconds of one thread that decodes and classifies `files` as a worker does."""
+    os.sched_setaffinity(0, {core})
     bundle = load_bundle(Path(folder))
     engine, spec = open_engine("openvino", bundle, threads=1), bundle.manifest.preprocess
-    return _timed(lambda part: engine.infer(np.stack([load_pixels(file.read_bytes(), spec) for file in part])), files)
 
+    def classify(part: Sequence[Path]) -> None:
+        engine.infer(np.stack([load_pixels(file.read_bytes(), spec) for file in part]))
 
-def script(network: str, files: Sequence[Path]) -> tuple[float, float]:
-    """Return the same for what torchvision's documentation shows, with random weights."""
-    torch = import_torch()
-    torch.set_num_threads(1)
-    from PIL import Image
-    from torchvision import models, transforms
-
-    model = models.get_model(network, weights=None).eval()
-    chain: Any = transforms.Compose(
-        [
-            transforms.Resize(232),
-            transforms.CenterCrop(224),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-
-    def classify(part: Sequence[Path]) -> object:
-        with torch.inference_mode():
-            return model(torch.stack([chain(Image.open(file).convert("RGB")) for file in part])).softmax(1)
-
-    return _timed(classify, files)
-
-
-def _timed(classify: Callable[[Sequence[Path]], object], files: Sequence[Path]) -> tuple[float, float]:
     classify(files[:BATCH])  # memory and threads of a first batch
     started, used = time.perf_counter(), time.process_time()
     for first in range(0, len(files), BATCH):
@@ -257,23 +194,21 @@ def _timed(classify: Callable[[Sequence[Path]], object], files: Sequence[Path]) 
     return time.perf_counter() - started, time.process_time() - used
 
 
-def _figures(case: PhotoCase, ways: Mapping[str, Rounds]) -> dict[str, float]:
-    figures = {f"{case}_{name}_per_second": way.speed for name, way in ways.items()}
-    figures |= {f"{case}_{name}_to_bare_ratio": way.speed / ways["bare"].speed for name, way in ways.items()}
-    figures[f"{case}_bare_cpu_ms"] = ways["bare"].cpu_ms("bare")
+def _figures(kind: str, ways: Mapping[str, Rounds]) -> dict[str, float]:
+    figures = {f"{kind}_{name}_per_second": way.speed for name, way in ways.items()}
+    figures |= {f"{kind}_{name}_to_bare_ratio": way.speed / ways["bare"].speed for name, way in ways.items()}
+    figures[f"{kind}_bare_cpu_ms"] = ways["bare"].cpu_ms("bare")
     processes = ways["api"].used_ms[0]
-    return figures | {f"{case}_api_{process}_cpu_ms": ways["api"].cpu_ms(process) for process in processes}
+    return figures | {f"{kind}_api_{process}_cpu_ms": ways["api"].cpu_ms(process) for process in processes}
 
 
-def _bars(case: PhotoCase, ways: Mapping[str, Rounds]) -> Iterator[Bar]:
-    bare_way, is_small = ways["bare"], case.images.title == "small"
+def _bars(kind: str, ways: Mapping[str, Rounds]) -> Iterator[Bar]:
+    bare_way, is_small = ways["bare"], kind == "small"
     for name in ("api", "command", "browser"):
         least = 0.4 if name == "browser" else 0.6 if is_small else 0.8
-        yield Bar(f"{case}, {name}: photos/s ÷ bare pipeline", ways[name].speed / bare_way.speed, at_least=least)
+        yield Bar(f"{kind}, {name}: photos/s ÷ bare pipeline", ways[name].speed / bare_way.speed, at_least=least)
     if is_small:
         used, whole = ways["api"], bare_way.cpu_ms("bare")
         others = [process for process in used.used_ms[0] if process != "worker"]
-        yield Bar(f"{case}: CPU of workers ÷ bare pipeline", used.cpu_ms("worker") / whole, at_most=1.15)
-        yield Bar(f"{case}: CPU of all others ÷ bare pipeline", used.cpu_ms(*others) / whole, at_most=0.45)
-    if "script" in ways:
-        yield Bar(f"{case}: photos/s ÷ torchvision script", ways["api"].speed / ways["script"].speed, at_least=6)
+        yield Bar(f"{kind}: CPU of workers ÷ bare pipeline", used.cpu_ms("worker") / whole, at_most=1.15)
+        yield Bar(f"{kind}: CPU of all others ÷ bare pipeline", used.cpu_ms(*others) / whole, at_most=0.45)

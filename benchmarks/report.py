@@ -1,10 +1,9 @@
 """What a benchmark hands back: figures, and bars that a figure must hold."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -59,17 +58,11 @@ class Report:
         """Whether every promise is kept."""
         return all(bar.ok for bar in self.bars)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return {
-            "name": self.name,
-            "figures": dict(self.figures),
-            "bars": [{"what": bar.what, "value": bar.value, "bar": bar.bar, "ok": bar.ok} for bar in self.bars],
-        }
-
     def write(self, path: Path) -> None:
         """Write the report as JSON."""
-        path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+        bars = [{"what": bar.what, "value": bar.value, "bar": bar.bar, "ok": bar.ok} for bar in self.bars]
+        report = {"name": self.name, "figures": dict(self.figures), "bars": bars}
+        path.write_text(json.dumps(report, indent=2) + "\n")
 
     def show(self, console: Console) -> None:
         """Print the figures and the bars as tables."""
@@ -88,14 +81,3 @@ class Report:
             verdict = "[green]ok[/]" if bar.ok else "[red]missed[/]"
             bars.add_row(bar.what, f"{bar.value:,.4g}", bar.bar, verdict)
         console.print(bars)
-
-
-def seconds_of(action: Callable[[], object], rounds: int, clock: Callable[[], float]) -> float:
-    """Return the seconds that the fastest of several rounds took: what else the machine does only slows it."""
-
-    def one() -> float:
-        started = clock()
-        action()
-        return clock() - started
-
-    return min(one() for _ in range(rounds))

@@ -4,19 +4,24 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Final
 
 from ulid import ULID
 
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latencies, result_moments, usages
+from core.config import Config
+from core.fleet.store import FleetState, FleetStore
 from fleetsight_client.api import ApiClient
-from scripts.run.batch import Batch, BatchProgress, BatchSummary
+from scripts.run.batch import Batch, BatchProgress
 from scripts.run.images import ImageSet
 from scripts.run.state import OpenState
 from scripts.run.system import System, free_port
 from services.ec2 import Fleet
+from services.table import Table
+from web_tier.autoscaler.forecast import forecast
 
 WORKERS: Final = 2
 ALWAYS_WARM: Final = {"FLEETSIGHT__FLEET__MIN_WORKERS": str(WORKERS), "FLEETSIGHT__WORKER__IDLE_SECONDS": "600"}
@@ -39,9 +44,9 @@ class Measured:
         right: how many got their true label.
         seconds: from the first POST to the last result.
         latency_s: from acceptance to result, of each image.
+        forecast_ratio: see `forecast_seconds`; ÷ the seconds from the first acceptance to the last result.
         cpu_ms: CPU milliseconds an image, by process.
         resident_mb: memory at the end, by process; of several, the greatest.
-        peak_mb: most memory ever, by process; of several, the greatest.
         others_cores: cores that everything else on this machine kept busy meanwhile; 0 is an undisturbed run.
     """
 
@@ -49,9 +54,9 @@ class Measured:
     right: int
     seconds: float
     latency_s: list[float]
+    forecast_ratio: float
     cpu_ms: dict[str, float]
     resident_mb: dict[str, float]
-    peak_mb: dict[str, float]
     others_cores: float
 
     @property
@@ -105,16 +110,30 @@ class Bench:
         def add_sample(progress: BatchProgress) -> None:
             samples.append((time.time(), progress.classified))
 
-        before, busy, began = self._usages(), busy_seconds(), time.monotonic()
+        report = FleetStore(Table(self.system.clients.dynamodb, self.system.config.names.job_table))
+        state, before, busy, began = report.state(), self._usages(), busy_seconds(), time.monotonic()
         summary = Batch(self.api, images, add_sample).run()
         after, busy, took = self._usages(), busy_seconds() - busy, time.monotonic() - began
         if not summary.ok:
             raise RuntimeError(f"{summary.failed} images failed, {summary.lost} were lost: {summary.failures[:3]}")
-        others = busy - sum(cpu_seconds_between(before.get(name, {}), used) for name, used in after.items())
+        used = {name: cpu_seconds_between(before.get(name, {}), each) for name, each in after.items()}
         # An image's id is made when it is accepted, and holds that moment.
         accepted = [ULID.from_str(result["image_id"]).timestamp for result in self.api.results(summary.job_id)]
-        latency_s = latencies(accepted, result_moments(samples, len(accepted)))
-        return measured(summary, latency_s, before, after, others / took)
+        seen = result_moments(samples, len(accepted))
+        return Measured(
+            images=summary.images,
+            right=summary.right or 0,
+            seconds=summary.last_result_s,
+            latency_s=latencies(accepted, seen),
+            forecast_ratio=forecast_seconds(summary.images, state, report.state(), self.system.config)
+            / (max(seen) - min(accepted)),
+            cpu_ms={name: 1e3 * seconds / summary.images for name, seconds in used.items()},
+            resident_mb={
+                name: max((each.resident_mb for each in usages.values()), default=0.0)
+                for name, usages in after.items()
+            },
+            others_cores=max(0.0, (busy - sum(used.values())) / took),
+        )
 
     def used_during(self, action: Callable[[], None]) -> tuple[float, dict[str, float]]:
         """Return how many seconds an action takes, and the CPU seconds that each process uses meanwhile."""
@@ -133,25 +152,16 @@ class Bench:
         return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
 
 
-def measured(
-    summary: BatchSummary, latency_s: list[float], before: ByProcess, after: ByProcess, others_cores: float
-) -> Measured:
-    """Return what a batch used between two samples of the processes."""
-    return Measured(
-        images=summary.images,
-        right=summary.right or 0,
-        seconds=summary.last_result_s,
-        latency_s=latency_s,
-        cpu_ms={
-            name: 1e3 * cpu_seconds_between(before.get(name, {}), used) / summary.images
-            for name, used in after.items()
-        },
-        resident_mb={
-            name: max((each.resident_mb for each in used.values()), default=0.0) for name, used in after.items()
-        },
-        peak_mb={name: max((each.peak_mb for each in used.values()), default=0.0) for name, used in after.items()},
-        others_cores=max(0.0, others_cores),
-    )
+def forecast_seconds(images: int, before: FleetState, after: FleetState, config: Config) -> float:
+    """Return the forecast of a batch by the fleet before it, with the times of a boot and an image measured after it.
+
+    So what else the machine does, which slows the workers, does not change the ratio. It is nan without a report.
+    """
+    if before.snapshot is None or after.snapshot is None:
+        return nan
+    measured = {name: getattr(after.snapshot, name) for name in ("image_seconds", "boot_seconds")}
+    found = forecast(images, replace(before, snapshot=before.snapshot.model_copy(update=measured)), config)
+    return nan if found is None or found.seconds is None else found.seconds
 
 
 def renew(images: ImageSet, number: int) -> None:

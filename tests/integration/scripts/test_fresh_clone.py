@@ -89,9 +89,9 @@ def test_each_benchmark_starts_or_says_what_to_install(clone: FreshClone) -> Non
     assert clone.run("./scripts/setup.sh", "run")[0] == 0
     ended, output = clone.run(".venv/bin/python", "-c", EVERY_BENCHMARK)
     assert ended == 0, output
-    remedy = "decode: not installed: torch, torchvision; run ./scripts/setup.sh run torch\n"
+    remedy = "coldstart: not installed: torch, torchvision; run ./scripts/setup.sh run torch\n"
     assert remedy in output
-    assert clone.run(".venv/bin/python", "-m", "benchmarks", "decode", "--quick") == (2, remedy)
+    assert clone.run(".venv/bin/python", "-m", "benchmarks", "coldstart", "--quick") == (2, remedy)
 
 
 def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Path) -> None:

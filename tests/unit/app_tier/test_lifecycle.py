@@ -16,7 +16,6 @@ from app_tier import heartbeat
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
 from app_tier.sizing import HostResources, Sizing, fitting_workers, sized, this_machine, worker_bytes
-from benchmarks.measure import pinned
 from core.config import AUTO_MAX_WORKERS, WorkerSettings, parse_config
 from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
@@ -261,8 +260,12 @@ def test_a_control_group_that_allows_less_than_the_machine_has_counts(
     tmp_path: Path, group: Path, above: int
 ) -> None:
     folder = [group, *group.parents][above]
-    with pinned(min(os.sched_getaffinity(0))):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
         assert machine_of(tmp_path).cores == 1
+    finally:
+        os.sched_setaffinity(0, cores)
     unlimited = machine_of(tmp_path)
     assert unlimited.cores == len(os.sched_getaffinity(0))
     limit, quota = folder / "memory.max", folder / "cpu.max"

@@ -45,6 +45,6 @@ def test_every_module_with_a_benchmark_is_offered() -> None:
 def test_the_exit_status_is_1_if_a_bar_is_missed(
     bar: Bar, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.decode.run", lambda quick: Report("decode", {"quick": quick}, (bar,)))
-    assert main(["decode", "--quick", "--json", str(tmp_path / "d.json")]) == status
+    monkeypatch.setattr("benchmarks.idle.run", lambda quick: Report("idle", {"quick": quick}, (bar,)))
+    assert main(["idle", "--quick", "--json", str(tmp_path / "d.json")]) == status
     assert json.loads((tmp_path / "d.json").read_text())["figures"] == {"quick": True}
