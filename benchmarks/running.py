@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import nan
@@ -12,7 +12,6 @@ from typing import Final
 from ulid import ULID
 
 from benchmarks.measure import Usage, busy_seconds, cpu_seconds_between, latencies, result_moments, usages
-from core.config import Config
 from core.fleet.store import FleetState, FleetStore
 from fleetsight_client.api import ApiClient
 from scripts.run.batch import Batch, BatchProgress
@@ -44,7 +43,8 @@ class Measured:
         right: how many got their true label.
         seconds: from the first POST to the last result.
         latency_s: from acceptance to result, of each image.
-        forecast_ratio: see `forecast_seconds`; ÷ the seconds from the first acceptance to the last result.
+        forecast_ratio: the forecast by the run's own rate ÷ the seconds from the first acceptance to the last result;
+            both at least 1 s, as pages show them.
         cpu_ms: CPU milliseconds an image, by process.
         resident_mb: memory at the end, by process; of several, the greatest.
         others_cores: cores that everything else on this machine kept busy meanwhile; 0 is an undisturbed run.
@@ -110,8 +110,7 @@ class Bench:
         def add_sample(progress: BatchProgress) -> None:
             samples.append((time.time(), progress.classified))
 
-        report = FleetStore(Table(self.system.clients.dynamodb, self.system.config.names.job_table))
-        state, before, busy, began = report.state(), self._usages(), busy_seconds(), time.monotonic()
+        state, before, busy, began = self._state(), self._usages(), busy_seconds(), time.monotonic()
         summary = Batch(self.api, images, add_sample).run()
         after, busy, took = self._usages(), busy_seconds() - busy, time.monotonic() - began
         if not summary.ok:
@@ -125,8 +124,7 @@ class Bench:
             right=summary.right or 0,
             seconds=summary.last_result_s,
             latency_s=latencies(accepted, seen),
-            forecast_ratio=forecast_seconds(summary.images, state, report.state(), self.system.config)
-            / (max(seen) - min(accepted)),
+            forecast_ratio=self._forecast_seconds(state, seen) / max(1.0, seen[-1] - min(accepted)),
             cpu_ms={name: 1e3 * seconds / summary.images for name, seconds in used.items()},
             resident_mb={
                 name: max((each.resident_mb for each in usages.values()), default=0.0)
@@ -134,6 +132,23 @@ class Bench:
             },
             others_cores=max(0.0, (busy - sum(used.values())) / took),
         )
+
+    def _state(self) -> FleetState:
+        return FleetStore(Table(self.system.clients.dynamodb, self.system.config.names.job_table)).state()
+
+    def _forecast_seconds(self, before: FleetState, seen: Sequence[float]) -> float:
+        """Return the forecast by the fleet before a batch, with the times of a boot and an image of the batch itself.
+
+        So what else the machine does, which slows workers, does not change the ratio. It is nan without a report.
+        """
+        after, first = self._state().snapshot, seen.count(seen[0])
+        if before.snapshot is None or after is None or first == len(seen):
+            return nan
+        image_seconds = WORKERS * (seen[-1] - seen[0]) / (len(seen) - first)
+        measured = {"image_seconds": image_seconds, "boot_seconds": after.boot_seconds}
+        state = replace(before, snapshot=before.snapshot.model_copy(update=measured))
+        found = forecast(len(seen), state, self.system.config)
+        return nan if found is None or found.seconds is None else max(1.0, found.seconds)
 
     def used_during(self, action: Callable[[], None]) -> tuple[float, dict[str, float]]:
         """Return how many seconds an action takes, and the CPU seconds that each process uses meanwhile."""
@@ -150,18 +165,6 @@ class Bench:
         # The instances are the hypervisor's children.
         own = {pid: usage for pid, usage in found["hypervisor"].items() if pid not in workers}
         return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
-
-
-def forecast_seconds(images: int, before: FleetState, after: FleetState, config: Config) -> float:
-    """Return the forecast of a batch by the fleet before it, with the times of a boot and an image measured after it.
-
-    So what else the machine does, which slows the workers, does not change the ratio. It is nan without a report.
-    """
-    if before.snapshot is None or after.snapshot is None:
-        return nan
-    measured = {name: getattr(after.snapshot, name) for name in ("image_seconds", "boot_seconds")}
-    found = forecast(images, replace(before, snapshot=before.snapshot.model_copy(update=measured)), config)
-    return nan if found is None or found.seconds is None else found.seconds
 
 
 def renew(images: ImageSet, number: int) -> None:
