@@ -56,6 +56,8 @@ def seen_by_previous(written: Written) -> dict[str, Any]:
     seen = previous.seen_by_previous(written)
     for dropped in ("notification", "audit"):
         del seen[dropped]
+    for name in ("arrival_rate", "waiting_seconds", "recent_launches"):
+        del seen["fleet"]["snapshot"][name]
     return seen
 
 
