@@ -22,8 +22,6 @@ EXIT_STATUSES: Final = (
 MKDOCS_FILE: Final = Path(__file__).absolute().parents[1] / "mkdocs.yml"
 
 
-
-
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--serve", is_flag=True, help="Show it until Ctrl-C, and build it again after a change.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF MKDOCS]...")
