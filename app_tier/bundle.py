@@ -101,7 +101,7 @@ class Bundle:
         if name in self.unchecked:
             raise BundleDigestError(f"{name} of bundle {self.name} was opened as unused, so its digest is unchecked")
         if name not in self.manifest.files:
-            option = ", with --with-torch or of a .pt2 file" if name == TORCH_NAME else ""
+            option = ", of a .pt2 file or a network of torchvision" if name == TORCH_NAME else ""
             raise BundleMissingError(f"bundle {self.name} in {self.folder} has no {name}: {_BUILD_AGAIN}{option}")
         return self.folder / name
 

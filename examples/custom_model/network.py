@@ -3,8 +3,8 @@
 Export it, build the bundle, and serve with it (`./scripts/setup.sh run torch` installs what the first two need):
 
     .venv/bin/python examples/custom_model/network.py colours.pt2
-    ./scripts/fleetsight model build --network colours.pt2 --spec examples/custom_model/colours.yaml --out colours
-    FLEETSIGHT__WORKER__BUNDLE=colours ./scripts/run.sh
+    ./scripts/fleetsight model build colours.pt2 --spec examples/custom_model/colours.yaml
+    ./scripts/run.sh --model colours
 """
 
 import sys

@@ -15,7 +15,7 @@ import numpy as np
 
 from app_tier.bundle import Bundle, BundleBuildError, file_digest, load_bundle
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch, not_importable
-from app_tier.engines import open_engine
+from app_tier.engines import Batch, open_engine
 from app_tier.preprocess import load_pixels
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, TORCH_NAME, Agreement, Manifest, Preprocess
@@ -108,31 +108,31 @@ MAX_BATCH: Final = 4096
 Activation = Literal["softmax", "sigmoid"]
 
 
+def torch_answers(network: "nn.Module") -> Callable[[Batch], Batch]:
+    """Return a function that maps pixels, float32 [N, 3, H, W], to the outputs of `network`."""
+    torch = import_torch()
+
+    def answers(pixels: Batch) -> Batch:
+        with torch.inference_mode():
+            outputs: Batch = network(torch.from_numpy(pixels)).numpy()
+        return outputs
+
+    return answers
+
+
 def export_torch(network: "nn.Module", shape: tuple[int, int], folder: Path, activation: Activation | None) -> None:
-    """Write `network` for both engines; arguments as `export_program`."""
-    program = export_program(network, shape, folder, activation)
-    openvino = import_openvino()
-    with export_warnings_off(), not_importable("openvino_telemetry"):  # which would be sent with each conversion
-        from openvino.tools.ovc import convert_model
-
-        model = convert_model(program)
-    model.reshape([-1, 3, *shape])
-    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
-
-
-def export_program(
-    network: "nn.Module", shape: tuple[int, int], folder: Path, activation: Activation | None = "softmax"
-) -> Any:
-    """Write `network`, which maps float [N, 3, *shape] to outputs [N, classes], for torch; return the program.
+    """Write `network`, which maps float [N, 3, *shape] to outputs [N, classes], for both engines.
 
     `activation` makes scores of its outputs; None if they are scores.
     """
-    torch = import_torch()
+    torch, openvino = import_torch(), import_openvino()
     ends = {None: torch.nn.Identity(), "softmax": torch.nn.Softmax(dim=1), "sigmoid": torch.nn.Sigmoid()}
     whole = torch.nn.Sequential(network, ends[activation]).eval()
     whole.to("cpu", torch.float32, memory_format=torch.contiguous_format)
     example = torch.zeros(2, 3, *shape)
-    with export_warnings_off():
+    with export_warnings_off(), not_importable("openvino_telemetry"):  # which would be sent with each conversion
+        from openvino.tools.ovc import convert_model
+
         batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
         program = torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
         # The files and lines that torch notes on every node are this machine's, and half of the file.
@@ -140,4 +140,6 @@ def export_program(
             for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
                 node.meta.pop(key, None)
         torch.export.save(program, folder / TORCH_NAME)
-    return program
+        model = convert_model(program)
+    model.reshape([-1, 3, *shape])
+    openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)

@@ -21,6 +21,7 @@ from core.config import load_config
 from core.images import ImageRejectedError
 from core.sandbox.bundle_program import check_network
 from scripts.home import MODELS_FOLDER
+from scripts.model.built_once import PHOTOS
 from services.clients import Clients
 from services.errors import FleetsightError
 
@@ -90,39 +91,21 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("source")
+@click.option(
+    "--spec",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML that describes the network of a file (examples/README.md).",
+)
 @click.option(
     "--weights",
-    metavar="FILE",
-    default="published",
-    show_default=True,
-    help="File with a state dict, 'published' or 'random'.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with a state dict for a network of torchvision [default: its published weights]",
 )
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one label a line [default: ImageNet's labels]",
-)
-@click.option(
-    "--with-torch",
-    is_flag=True,
-    help="Also write the network of NAME for the engine torch, and compare both engines.",
-)
-@click.option(
-    "--network",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Your own .onnx or .pt2 file, not NAME. A model file is a program: use one from a source that you trust.",
-)
-@click.option(
-    "--spec",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="YAML that describes --network (examples/README.md).",
-)
-@click.option(
-    "--from",
-    "published",
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder or JSON file of timm or Hugging Face, .onnx or .keras file, for what --spec leaves out.",
+    help="File with one label a line, for --weights [default: ImageNet's labels]",
 )
 @click.option(
     "--out",
@@ -131,42 +114,40 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_target_options
 @_one_line_errors
-def build(  # noqa: PLR0913 - click calls it by name
+def build(
     *,
-    name: str | None,
-    weights: str,
-    labels: Path | None,
-    with_torch: bool,
-    network: Path | None,
+    source: str,
     spec: Path | None,
-    published: Path | None,
+    weights: Path | None,
+    labels: Path | None,
     out: Path | None,
     target: "Target",
 ) -> None:
-    """Build the bundle of NAME (photos, or a ResNet such as resnet18), or of your own --network and --spec."""
-    if (network is None) != (spec is None):
-        raise click.UsageError("--network and --spec go together: the YAML says what the network expects and answers")
-    if (network is None) == (name is None):
-        raise click.UsageError(
-            "say what to build: a NAME such as photos or resnet18, or --network FILE with --spec FILE"
-        )
-    if published is not None and network is None:
-        raise click.UsageError("--from is for a --network: the settings of a NAME are known")
-    if network is not None and (weights != "published" or labels is not None or with_torch):
-        raise click.UsageError(
-            "--weights, --labels and --with-torch are for a NAME: a --network has its own, and --spec the labels"
-        )
-    if network is not None and spec is not None:
+    """Build the bundle of SOURCE: photos, a network of torchvision such as resnet50, a .onnx or a .pt2 file.
+
+    A model file is a program: use one from a source that you trust.
+    """
+    is_file = Path(source).suffix.lower() in {".onnx", ".pt2"}
+    if is_file != (spec is not None):
+        raise click.UsageError("a .onnx or .pt2 file needs --spec, which says what it expects; a name has none")
+    if (is_file or source == PHOTOS) and weights is not None:
+        raise click.UsageError("--weights is for a network of torchvision")
+    if labels is not None and weights is None:
+        raise click.UsageError("--labels is for --weights; a file has its labels in --spec")
+    if spec is not None:
         from scripts.model.own_network import build_own
 
-        bundle = build_own(network, spec, out, target, published)
+        bundle = build_own(Path(source), spec, out, target)
+    elif source == PHOTOS:
+        from scripts.model.photo_model import build_photos
+
+        bundle = build_photos(out or MODELS_FOLDER / PHOTOS, target)
     else:
-        from scripts.model.named_network import build_named
+        from scripts.model.torchvision_network import build_torchvision
 
         lines = labels.read_text().splitlines() if labels is not None else []
-        listed = tuple(line.strip() for line in lines if line.strip()) if labels is not None else None
-        folder = out or MODELS_FOLDER / (name or "")
-        bundle = build_named(name or "", folder, weights, listed, target, with_torch=with_torch)
+        listed = tuple(line.strip() for line in lines if line.strip())
+        bundle = build_torchvision(source, out, weights, listed or None, target)
     folder = bundle.folder.absolute()
     click.echo(f"built {bundle.name} in {folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.has_independent_labels:
@@ -176,11 +157,6 @@ def build(  # noqa: PLR0913 - click calls it by name
         low = either if target.precision == "exact" else target.precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
-    if target.images is not None:
-        from scripts.model.accuracy import accuracy_lines
-
-        for line in accuracy_lines(bundle, target.images):
-            click.echo(line)
 
 
 @click.command("try")

@@ -1,10 +1,12 @@
 """A few pictures are given to a network before it becomes a bundle: answers that cannot be right are refused."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app_tier.bundle import BundleBuildError
 from app_tier.engines import Batch
@@ -12,6 +14,9 @@ from app_tier.preprocess import load_pixels, normalise
 from core.bundle_manifest import Preprocess
 from scripts.demo_model.signs import samples
 from scripts.model.network_spec import Outputs
+
+Answers = Callable[[Batch], Batch]
+"""Maps pixels, float32 [N, 3, H, W], to a network's own outputs."""
 
 DRAWN_PICTURES: Final = 8
 RANGE_TOLERANCE: Final = 1e-3
@@ -23,6 +28,17 @@ BATCH_TOLERANCE: Final = 1e-2
 """Differences of two answers, as shares of the largest output: of equal ones, and of one image's in two batches."""
 
 
+def refuse_compressed(path: Path) -> None:
+    """Refuse a zip that unpacks to more than its own size: torch stores what it writes, and compresses nothing.
+
+    Raises:
+        BundleBuildError: the file is one.
+    """
+    with suppress(BadZipFile):  # torch's reader names another kind of file
+        if sum(entry.file_size for entry in ZipFile(path).infolist()) > path.stat().st_size:
+            raise BundleBuildError(f"{path} holds compressed files, which torch does not write: save it again")
+
+
 def trial_pictures(spec: Preprocess) -> tuple[list[str], Batch]:
     """Return names and pixels of drawn scenes, noise, and an even black and white picture."""
     noise = np.random.default_rng(7).integers(0, 256, (*spec.input_shape, 3), np.uint8)
@@ -32,13 +48,11 @@ def trial_pictures(spec: Preprocess) -> tuple[list[str], Batch]:
     return [*names, *even], np.stack([*scenes, *(normalise(each, spec) for each in even.values())])
 
 
-def settle_outputs(
-    infer: Callable[[Batch], NDArray[np.float32]], spec: Preprocess, classes: int, stated: Outputs | None
-) -> tuple[Outputs, bool]:
+def settle_outputs(infer: Answers, spec: Preprocess, classes: int, stated: Outputs | None) -> tuple[Outputs, bool]:
     """Return what the outputs of a network are, and whether they are scores already.
 
     Args:
-        infer: maps pixels, float32 [N, 3, H, W], to the network's own outputs.
+        infer: how the network answers.
         spec: how pictures become pixels.
         classes: number of labels.
         stated: what the YAML says; None leaves it to what the outputs look like.

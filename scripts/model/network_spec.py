@@ -1,7 +1,6 @@
 """The YAML that says what a user's own network expects and answers, and how it fits the network's file."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,20 +34,7 @@ Numbers = tuple[float, ...]
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-_SIZES: Final = (("input_size",), ("resize",), ("crop",))
-
-_HINTS: Final[Mapping[str, str]] = {
-    "crop_pct": "set resize to input_size divided by crop_pct",
-    **dict.fromkeys(("crop_mode", "letterbox", "resize_mode"), "set fit to crop, stretch or pad"),
-    "antialias": "leave it out, since each resize is antialiased",
-    **dict.fromkeys(("image_size", "img_size", "size"), "set input_size, the size of the network's input"),
-    **dict.fromkeys(("image_mean", "image_std", "normalization", "normalize"), "set mean and std"),
-    **dict.fromkeys(("rescale", "rescale_factor", "scale"), "set input_range to [0, 1] or [0, 255]"),
-    **dict.fromkeys(("id2label", "num_classes"), "set labels, one for each output"),
-    **dict.fromkeys(("color_mode", "input_space"), "set channels to rgb, bgr or grey"),
-    **dict.fromkeys(("activation", "multi_label"), "set outputs to logits, probabilities or sigmoid"),
-}
-"""What to do instead of a key that other programs have."""
+_SIZES: Final = (("input_size",), ("resize",))
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,6 @@ class NetworkSpec(BaseModel):
         name: what people call the model.
         input_size: height and width of the network's input, in pixels; one number for a square.
         resize, fit, fill, interpolation: see `Preprocess`; `resize` is the input size where it is left out.
-        crop: always the input size, and may be left out.
         mean: per channel in the order of `channels`, or one for all; ImageNet's where it is left out.
         std: as the mean.
         input_range: values of black and white before mean and std; 0 and 255 for a uint8 network, else 0 and 1.
@@ -90,8 +75,7 @@ class NetworkSpec(BaseModel):
         layout: the order of the input's dimensions; found in the file where it is left out.
         outputs: ``logits``; ``probabilities`` where the network ends with softmax; ``sigmoid`` where each label is
             true or false by itself. Softmax is found by looking where it is left out.
-        classes: how many outputs there are; may be left out where there are labels.
-        labels: one per output, in order; ``class 0`` and so on where only `classes` is given.
+        labels: one per output, in order.
         messages: a text shown with a label to the user, by label.
     """
 
@@ -100,8 +84,7 @@ class NetworkSpec(BaseModel):
     name: Name
     input_size: Size
     resize: Size | None = None
-    crop: Size | None = None
-    fit: Fit = "crop"
+    fit: Fit
     fill: tuple[Level, Level, Level] = (0, 0, 0)
     interpolation: Interpolation = "bilinear"
     mean: tuple[Finite, ...] | None = None
@@ -110,8 +93,7 @@ class NetworkSpec(BaseModel):
     channels: Channels | None = None
     layout: Layout | None = None
     outputs: Outputs | None = None
-    classes: int | None = Field(default=None, ge=2, le=100_000)
-    labels: tuple[Label, ...] | None = Field(default=None, min_length=2)
+    labels: tuple[Label, ...] = Field(min_length=2)
     messages: dict[str, Text] = Field(default_factory=dict)
 
     @field_validator("mean", "std")
@@ -123,8 +105,6 @@ class NetworkSpec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.crop not in (None, self.input_size):
-            raise ValueError(f"crop {self.crop} is not the input_size {self.input_size}: leave it out")
         height, width = height_and_width(self.resize or self.input_size)
         if height < height_and_width(self.input_size)[0] or width < height_and_width(self.input_size)[1]:
             raise ValueError(
@@ -132,23 +112,13 @@ class NetworkSpec(BaseModel):
             )
         if self.fit == "pad" and self.resize not in (None, self.input_size):
             raise ValueError("fit: pad fills what the image leaves of the input: leave resize out")
-        if self.labels is None and self.classes is None:
-            raise ValueError("neither labels nor classes is given: list one label per output")
-        if self.labels is not None and self.classes not in (None, len(self.labels)):
-            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes: list one label per output")
-        if twice := [label for label, count in Counter(self.labels or ()).items() if count > 1]:
+        if twice := [label for label, count in Counter(self.labels).items() if count > 1]:
             raise ValueError(f"labels has {twice[0]!r} more than once: name the outputs apart")
-        unknown = self.messages.keys() - set(self.all_labels)
-        if unknown:
+        if unknown := self.messages.keys() - set(self.labels):
             raise ValueError(f"messages has {min(unknown)!r}, which is not a label")
         if self.input_range != (0, 255) and max(map(abs, (*(self.mean or ()), *(self.std or ()))), default=0) > 10:
             raise ValueError("mean and std are not on a scale of 0 to 1: divide by 255, or set input_range: [0, 255]")
         return self
-
-    @property
-    def all_labels(self) -> tuple[str, ...]:
-        """One label per output."""
-        return self.labels or tuple(f"class {number}" for number in range(self.classes or 0))
 
     def fitted(self, network: NetworkInput) -> NetworkForm:
         """Return how the network is fed.
@@ -207,12 +177,8 @@ def _in_rgb(values: Numbers, white: float, channels: Channels) -> tuple[float, f
     return (third, second, first) if channels == "bgr" else (first, second, third)
 
 
-def read_spec(path: Path, published: Mapping[str, object] | None = None) -> NetworkSpec:
+def read_spec(path: Path) -> NetworkSpec:
     """Read and check the YAML; a model without a name gets that of the file.
-
-    Args:
-        path: of the YAML.
-        published: values of keys that the YAML leaves out (`scripts.model.published_settings`).
 
     Raises:
         BundleBuildError: it cannot be read, or does not say what it must; the message names the key.
@@ -224,7 +190,7 @@ def read_spec(path: Path, published: Mapping[str, object] | None = None) -> Netw
     if not isinstance(contents, dict):
         raise BundleBuildError(f"{path} must hold keys such as input_size and labels, not {contents!r:.60}")
     try:
-        return NetworkSpec.model_validate({"name": path.stem, **(published or {}), **contents})
+        return NetworkSpec.model_validate({"name": path.stem, **contents})
     except ValidationError as error:
         first = error.errors()[0]
         # Without the kind of size, a number or two, that pydantic has tried.
@@ -236,16 +202,12 @@ def _fault(fault: ErrorDetails) -> str:
     """Return what is wrong with a key, and what to do."""
     match fault["type"]:
         case "extra_forbidden":
-            key = str(fault["loc"][-1])
-            near = get_close_matches(key, NetworkSpec.model_fields, n=1)
-            hint = _HINTS.get(key) or (f"did you mean {near[0]}?" if near else "examples/README.md lists all keys")
-            return f"unknown key; {hint}"
+            near = get_close_matches(str(fault["loc"][-1]), NetworkSpec.model_fields, n=1)
+            return f"unknown key; {f'did you mean {near[0]}?' if near else 'examples/README.md lists all keys'}"
         case "string_type":
             return f"must be text, not {fault['input']!r:.60}: put it in quotes"
-        case "string_pattern_mismatch" if fault["loc"][0] == "messages":
-            return f"{fault['input']!r:.60} is too long, or has a control character: write plain text"
-        case "string_pattern_mismatch" if fault["loc"][0] == "labels":
-            return f"{fault['input']!r:.60} is empty, too long, or has a control character: give each output a name"
+        case "string_pattern_mismatch" if fault["loc"][0] in {"labels", "messages"}:
+            return f"{fault['input']!r:.60} is empty, too long, or has a control character: write plain text"
         case "missing":
             return "missing; examples/README.md says what it means"
         case _:

@@ -2,24 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import click
 import numpy as np
 
 from app_tier.bundle import Bundle, BundleBuildError, file_digest
 from app_tier.engine_imports import export_warnings_off, import_openvino, import_torch
-from app_tier.engines import Batch
 from core.bundle_manifest import IR_NAME, BundleError
 from scripts.home import MODELS_FOLDER
-from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export_torch, write_bundle
-from scripts.model.network_checks import settle_outputs
+from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export_torch, torch_answers, write_bundle
+from scripts.model.network_checks import Answers, refuse_compressed, settle_outputs
 from scripts.model.network_spec import NetworkForm, NetworkInput, read_spec
 from scripts.model.precision import Target
-from scripts.model.published_settings import published_settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,34 +30,14 @@ _GREY: Final = (0.299, 0.587, 0.114)
 _ONNX_TYPES: Final = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
 
-@dataclass(frozen=True)
-class _FedNetwork:
-    """A network that takes what a worker feeds, float32 RGB planes.
+Write = Callable[[Activation | None, Path], None]
+"""Writes a network into a folder, its outputs turned into scores; None if they are scores."""
 
-    Attributes:
-        infer: returns its own outputs, float32 [N, classes].
-        write: writes it into a folder, its outputs turned into scores; None if they are scores.
-    """
-
-    infer: Callable[[Batch], Batch]
-    write: Callable[[Activation | None, Path], None]
+Feed = Callable[[NetworkForm], tuple[Answers, Write]]
+"""Returns a network that takes what a worker feeds, float32 RGB planes: how it answers, and what writes it."""
 
 
-@dataclass(frozen=True)
-class _OpenedNetwork:
-    """A network that was read from a file, and what feeds it."""
-
-    input: NetworkInput
-    feed: Callable[[NetworkForm], _FedNetwork]
-
-
-def build_own(
-    network: Path,
-    spec_file: Path,
-    out: Path | None = None,
-    target: Target = FP32,
-    published: Path | None = None,
-) -> Bundle:
+def build_own(network: Path, spec_file: Path, out: Path | None = None, target: Target = FP32) -> Bundle:
     """Build the bundle of the network in file `network`.
 
     Args:
@@ -69,57 +46,38 @@ def build_own(
         out: the bundle's folder.
         target: precision of the answers, and images to measure it on; fp32 for independent labels, since ``exact``
             compares the two best of those that exclude each other.
-        published: place for `published_settings`, for what the YAML leaves out.
 
     Raises:
         BundleBuildError: a file cannot be read, or the two do not fit.
     """
-    spec = read_spec(spec_file, published_settings(published) if published else None)
-    if published and (unsaid := [key for key in ("mean", "std") if key not in spec.model_fields_set]):
-        click.echo(
-            f"warning: {published} does not state {' and '.join(unsaid)}: set it in {spec_file} as the network was "
-            "trained, or let --images with labels compare",
-            err=True,
-        )
-    if "fit" not in spec.model_fields_set:
-        click.echo(
-            f"warning: {spec_file} does not state fit: crop is assumed; a network trained with a plain resize needs "
-            "fit: stretch",
-            err=True,
-        )
-    opener = {ONNX_SUFFIX: _open_onnx, TORCH_SUFFIX: _open_pt2}.get(network.suffix.lower())
-    if opener is None:
-        raise BundleBuildError(
-            f"{network} is neither {ONNX_SUFFIX} nor {TORCH_SUFFIX}: write the network with torch.onnx.export or "
-            "torch.export.save; weights alone, such as a .pth or .th, go with --weights to a NAME"
-        )
+    spec = read_spec(spec_file)
     if not network.is_file():
-        raise BundleBuildError(f"no network file {network}: give its path with --network")
-    opened = opener(network)
+        raise BundleBuildError(f"no network file {network}: give the path of a .onnx or .pt2 file")
+    opened, feed = (_open_onnx if network.suffix.lower() == ONNX_SUFFIX else _open_pt2)(network)
     try:
-        form = spec.fitted(opened.input)
+        form = spec.fitted(opened)
     except ValueError as error:
         raise BundleBuildError(f"{network} {error}") from error
-    with _refused_batches(network, form, opened.input.dimensions[0]):
-        fed = opened.feed(form)
-        outputs, are_scores = settle_outputs(fed.infer, form.preprocess, len(spec.all_labels), spec.outputs)
+    with _refused_batches(network, form, opened.dimensions[0]):
+        answers, write = feed(form)
+        outputs, are_scores = settle_outputs(answers, form.preprocess, len(spec.labels), spec.outputs)
     activation: Activation | None = None if are_scores else "sigmoid" if outputs == "sigmoid" else "softmax"
 
-    def write(folder: Path) -> None:
-        with _refused_batches(network, form, opened.input.dimensions[0]):
-            fed.write(activation, folder)
+    def export(folder: Path) -> None:
+        with _refused_batches(network, form, opened.dimensions[0]):
+            write(activation, folder)
 
     description = Description(
         name=spec.name,
         architecture=network.stem[:100],
         preprocess=form.preprocess,
-        labels=spec.all_labels,
+        labels=spec.labels,
         messages=spec.messages,
         provenance={"network": network.name, "sha256": file_digest(network), "outputs": outputs},
     )
     if outputs == "sigmoid" and target.precision == "exact":
         target = replace(target, precision="fp32")
-    return write_bundle(write, description, out or MODELS_FOLDER / spec.name, target)
+    return write_bundle(export, description, out or MODELS_FOLDER / spec.name, target)
 
 
 @contextmanager
@@ -138,7 +96,7 @@ def _refused_batches(path: Path, form: NetworkForm, batch: int | None) -> Iterat
         ) from error
 
 
-def _open_onnx(path: Path) -> _OpenedNetwork:
+def _open_onnx(path: Path) -> tuple[NetworkInput, Feed]:
     """Read an ONNX network; there is none for torch."""
     try:
         model = import_openvino().Core().read_model(path)
@@ -147,15 +105,14 @@ def _open_onnx(path: Path) -> _OpenedNetwork:
     _check_ends(path, len(model.inputs), len(model.outputs))
     shape, kind = model.input().partial_shape, model.input().element_type.get_type_name()
     lengths = tuple(each.get_length() if each.is_static else None for each in shape) if shape.rank.is_static else ()
-    return _OpenedNetwork(NetworkInput(lengths, _ONNX_TYPES.get(kind, kind)), partial(_feed_onnx, model))
+    return NetworkInput(lengths, _ONNX_TYPES.get(kind, kind)), partial(_feed_onnx, model)
 
 
-def _feed_onnx(model: Any, form: NetworkForm) -> _FedNetwork:
-    openvino = import_openvino()
+def _feed_onnx(model: Any, form: NetworkForm) -> tuple[Answers, Write]:
     model.reshape(form.dimensions)
     fed = _with_rgb_in(model, form)
-    compiled = openvino.compile_model(fed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return _FedNetwork(lambda pixels: np.array(compiled(pixels)[0]), partial(_write_onnx, fed))
+    compiled = import_openvino().compile_model(fed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: np.array(compiled(pixels)[0]), partial(_write_onnx, fed)
 
 
 def _write_onnx(model: Any, activation: Activation | None, folder: Path) -> None:
@@ -191,9 +148,10 @@ def _with_rgb_in(model: Any, form: NetworkForm) -> Any:
     return ends.build()
 
 
-def _open_pt2(path: Path) -> _OpenedNetwork:
+def _open_pt2(path: Path) -> tuple[NetworkInput, Feed]:
     """Read a ``torch.export`` program."""
     torch = import_torch()
+    refuse_compressed(path)
     try:
         with export_warnings_off():
             program = torch.export.load(path)
@@ -208,8 +166,7 @@ def _open_pt2(path: Path) -> _OpenedNetwork:
     pixels = next(node.meta["val"] for node in program.graph.nodes if node.name == first_input)
     _check_batch(path, pixels.shape[0], program.range_constraints)
     lengths = tuple(each if isinstance(each, int) else None for each in pixels.shape)
-    network = NetworkInput(lengths, str(pixels.dtype).removeprefix("torch."))
-    return _OpenedNetwork(network, partial(_feed_pt2, module))
+    return NetworkInput(lengths, str(pixels.dtype).removeprefix("torch.")), partial(_feed_pt2, module)
 
 
 def _check_batch(path: Path, length: Any, ranges: Any) -> None:
@@ -226,18 +183,11 @@ def _check_batch(path: Path, length: Any, ranges: Any) -> None:
     )
 
 
-def _feed_pt2(module: Any, form: NetworkForm) -> _FedNetwork:
-    torch, network = import_torch(), _torch_with_rgb_in(module, form)
-
-    def infer(pixels: Batch) -> Batch:
-        with torch.inference_mode():
-            outputs: Batch = network(torch.from_numpy(pixels)).numpy()
-        return outputs
-
-    def write(activation: Activation | None, folder: Path) -> None:
-        export_torch(network, form.preprocess.input_shape, folder, activation)
-
-    return _FedNetwork(infer, write)
+def _feed_pt2(module: Any, form: NetworkForm) -> tuple[Answers, Write]:
+    network = _torch_with_rgb_in(module, form)
+    return torch_answers(network), lambda activation, folder: export_torch(
+        network, form.preprocess.input_shape, folder, activation
+    )
 
 
 def _torch_with_rgb_in(module: Any, form: NetworkForm) -> "nn.Module":

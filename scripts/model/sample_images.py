@@ -76,13 +76,6 @@ def split_images(
     return _read(files[:count]), _read(files[count:])
 
 
-def labelled_images(folder: Path, labels: Sequence[str], count: int) -> list[Labelled]:
-    """Return up to `count` images in sub-folders with names of labels, chosen at random but always alike."""
-    names = ClassNames(labels)
-    files = [path for path in _shuffled(_files(folder)) if names.find(path.parent.name) is not None]
-    return list(_read(files[:count]))
-
-
 def decoded(images: Iterable[Labelled], manifest: Manifest) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Yield pixels, float32 [3, H, W], and the label's index of each image that can be classified.
 

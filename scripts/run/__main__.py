@@ -37,7 +37,7 @@ from services.errors import FleetsightError
 @click.option(
     "--model",
     metavar="NAME|PATH",
-    help="Serve with this model alone: demo, photos, a ResNet such as resnet18, built once, or a bundle  "
+    help="Serve with this model alone: demo, photos, the name of a bundle that you built, or a path  "
     "[default: photos, if it is installed, and demo for the drawn signs]",
 )
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the page; by default web.port of config.yaml.")

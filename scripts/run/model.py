@@ -1,10 +1,9 @@
-"""The model that `run.sh` serves with: a bundle, or a pretrained model, of which a bundle is built once."""
+"""The model that `run.sh` serves with: a bundle by path or name, or the model for photos, which is built once."""
 
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from app_tier.bundle import Bundle, load_bundle
@@ -13,8 +12,8 @@ from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import BundleError
 from core.config import DEMO_BUNDLE, Config
 from scripts.demo_model import DEMO_NAME
-from scripts.model.built_once import built_once, photos_once
-from scripts.model.pretrained import PRETRAINED_MODELS
+from scripts.home import MODELS_FOLDER
+from scripts.model.built_once import PHOTOS, built_once, photos_once
 from scripts.run.system import ROOT, StartError, System
 
 
@@ -39,11 +38,11 @@ def with_photos(
 
 
 def model_setting(model: str, say: Callable[[str], None], stop: threading.Event) -> dict[str, str]:
-    """Return the setting that serves `model`, the path of a bundle or the name of a pretrained model.
+    """Return the setting that serves `model`.
 
     Args:
-        model: a folder or zip, ``demo``, or a name in `PRETRAINED_MODELS`, also beside a folder of images
-            with this name; its bundle is built if it does not exist yet.
+        model: ``demo``, ``photos``, the name of a bundle in the folder of models, or the path of a bundle. A folder
+            of images does not hide a name. The bundle of ``photos`` is built if it does not exist yet.
         say: shows a sentence.
         stop: ends the build.
 
@@ -51,13 +50,19 @@ def model_setting(model: str, say: Callable[[str], None], stop: threading.Event)
         StartError: there is no such model.
         ModelNotBuiltError: its bundle could not be built.
     """
-    bundle, names = ROOT / DEMO_BUNDLE if model == DEMO_NAME else Path(model), (DEMO_NAME, *PRETRAINED_MODELS)
-    if not bundle.exists() or (model in PRETRAINED_MODELS and not (bundle / MANIFEST_NAME).exists()):
-        if model not in PRETRAINED_MODELS:
-            near = get_close_matches(model, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
-            raise StartError(f"--model {model}: no bundle has this path, and no model this name; {hint}")
-        bundle = built_once(model, say, stop)
+    bundle = ROOT / DEMO_BUNDLE if model == DEMO_NAME else Path(model)
+    if not bundle.is_file() and not (bundle / MANIFEST_NAME).exists():
+        built = sorted(path.parent.name for path in MODELS_FOLDER.glob(f"*/{MANIFEST_NAME}"))
+        if model == PHOTOS:
+            bundle = built_once(say, stop)
+        elif model in built:
+            bundle = MODELS_FOLDER / model
+        elif not bundle.exists():
+            names = ", ".join(dict.fromkeys((DEMO_NAME, PHOTOS, *built)))
+            raise StartError(
+                f"--model {model}: no bundle has this path or name; there are {names}, and "
+                "./scripts/fleetsight model build makes others"
+            )
     return _setting(bundle)
 
 

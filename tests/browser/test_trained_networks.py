@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,18 +22,18 @@ from torchvision import models, transforms
 from torchvision.transforms import functional
 
 from app_tier.preprocess import load_pixels
-from core.bundle_manifest import Preprocess
 from fleetsight_client.api import ApiClient
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.load.runner import new_suffix
-from scripts.model.named_network import build_named
+from scripts.model.built_once import PHOTOS_PACKAGE
 from scripts.model.own_network import build_own
-from scripts.model.pretrained import PHOTOS_PACKAGE, PRETRAINED_MODELS, imagenet_labels, pretrained_weights
+from scripts.model.photo_model import PREPROCESS, build_photos, imagenet_labels, photo_weights
+from scripts.model.torchvision_network import build_torchvision
 from scripts.run.system import System
 from tests.browser.conftest import FEW_WORKERS, FaultsOf, arrived
 from tests.conftest import ROOT
-from tests.support.seeded_networks import lite0_logits, lite0_state, trained
+from tests.support.lite0 import lite0_logits
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -48,7 +48,6 @@ BY_EVERY_WAY = frozenset({NAMED, "padded"})
 MAX_DIFFERENCE = 0.02
 MIN_SAME = 0.99
 
-Logits = Callable[[torch.Tensor], torch.Tensor]
 Answers = dict[str, tuple[str, float]]
 """Label and score by filename."""
 
@@ -173,28 +172,19 @@ def networks(own_system: System, tmp_path: Path) -> Mapping[str, Trained]:
 
 
 def named_networks(folder: Path) -> Mapping[str, Trained]:
-    """Build the networks that have a name, of seeded weights; return their frameworks' scripts by name."""
-
-    def script(name: str, logits: Logits) -> Trained:
-        spec: Preprocess = PRETRAINED_MODELS[name].preprocess
-        assert isinstance(spec.resize, int)
-        assert isinstance(spec.crop, int)
-        return Trained(cropped(spec.resize, spec.crop, spec.mean, spec.std), logits)
-
+    """Build the networks that have a name; return their frameworks' scripts by name."""
     scripts = {}
     if find_spec(PHOTOS_PACKAGE) is not None:  # it is optional
-        build_named("photos", folder / "bundles" / "photos")
-        state = torch.load(pretrained_weights("photos"))
-        scripts["photos"] = replace(
-            script("photos", lambda pixels: lite0_logits(state, pixels)), labels=imagenet_labels()
-        )
-    name = NAMED  # tests/integration/model/test_named_network.py compares larger ones with torchvision
-    network = models.get_model(name, weights=None, num_classes=len(LABELS)).eval()
-    network.load_state_dict(trained(network.state_dict()))
-    scripts[name] = script(name, network)
-    spread(scripts[name], network.fc.weight.data, network.fc.bias.data)
-    torch.save(network.state_dict(), folder / f"{name}.pth")
-    build_named(name, folder / "bundles" / name, folder / f"{name}.pth", LABELS)
+        build_photos(folder / "bundles" / "photos")
+        state = torch.load(photo_weights())
+        feed = cropped(256, 224, PREPROCESS.mean, PREPROCESS.std)
+        scripts["photos"] = Trained(feed, lambda pixels: lite0_logits(state, pixels), imagenet_labels())
+    torch.manual_seed(1)
+    network = models.get_model(NAMED, weights=None, num_classes=len(LABELS)).eval()
+    scripts[NAMED] = Trained(models.get_model_weights(NAMED).DEFAULT.transforms(), network)
+    spread(scripts[NAMED], network.fc.weight.data, network.fc.bias.data)
+    torch.save(network.state_dict(), folder / f"{NAMED}.pth")
+    build_torchvision(NAMED, folder / "bundles" / NAMED, folder / f"{NAMED}.pth", LABELS)
     return scripts
 
 
@@ -245,18 +235,18 @@ def test_the_system_answers_as_the_frameworks_own_script_by_page_command_and_api
 
 
 def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_command_page_api_and_export(
-    page: Page, own_system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, own_system: System, tmp_path: Path
 ) -> None:
-    state, labels = lite0_state(1000), imagenet_labels()
-    spec: Preprocess = PRETRAINED_MODELS["photos"].preprocess
-    assert isinstance(spec.resize, int)
-    assert isinstance(spec.crop, int)
-    feed = cropped(spec.resize, spec.crop, spec.mean, spec.std)
-    network = Trained(feed, lambda pixels: lite0_logits(state, pixels), labels)
-    spread(network, state["_fc.weight"], state["_fc.bias"])
-    torch.save(state, tmp_path / "seeded.pth")
-    monkeypatch.setattr("scripts.model.named_network.pretrained_weights", lambda _name: tmp_path / "seeded.pth")
-    build_named("photos", tmp_path / "bundle")
+    labels = imagenet_labels()
+    torch.manual_seed(1)
+    network = models.get_model(NAMED, weights=None).eval()
+    spread(
+        Trained(models.get_model_weights(NAMED).DEFAULT.transforms(), network, labels),
+        network.fc.weight.data,
+        network.fc.bias.data,
+    )
+    torch.save(network.state_dict(), tmp_path / "seeded.pth")
+    spec = build_torchvision(NAMED, tmp_path / "bundle", tmp_path / "seeded.pth").manifest.preprocess
     client, api = FleetClient(own_system.url), ApiClient(own_system.url)
     client.add_model(str(tmp_path / "bundle"), "thousand")
     client.close()
@@ -264,7 +254,7 @@ def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_comman
     # Of the pixels that a worker sees: the other test compares the preprocessing.
     pixels = torch.from_numpy(np.stack([load_pixels(data, spec) for data in IMAGES.values()]))
     with torch.inference_mode():
-        logits = lite0_logits(state, pixels).numpy().astype(np.float64)
+        logits = network(pixels).numpy().astype(np.float64)
     best_five = {int(number) for row in logits for number in np.argsort(-row)[:5]}
     unique = [number for number, label in enumerate(labels) if labels.count(label) == 1]
     chosen = [number for number in unique if number not in best_five][:40]

@@ -3,8 +3,6 @@
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
-from collections.abc import Mapping
-
 FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10
 
 
@@ -17,7 +15,7 @@ def colour_network(
     layout: str = "nchw",
     element_type: int = FLOAT,
     batch: int = 1,
-    metadata: Mapping[str, str] | None = None,
+    external: str | None = None,
 ) -> bytes:
     """Return a network of which the logits are the means of its channels; of one channel, also their negatives.
 
@@ -29,7 +27,7 @@ def colour_network(
         layout: ``nchw`` or ``nhwc``.
         element_type: of its input.
         batch: number of images that the file states.
-        metadata: what it states about itself, by name.
+        external: where a file has three numbers that are added to the logits; None adds none.
     """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (batch, height, width, planes) if layout == "nhwc" else (batch, planes, height, width)
@@ -41,15 +39,20 @@ def colour_network(
         _node("Neg", ["means"], "negatives"),
         _node("Concat", ["means", "negatives"] if planes == 1 else ["means"], "end0", _integer("axis", 1)),
     ]
-    for number, operator in enumerate(ends):
-        sources = [f"end{number}"] * (2 if operator == "Sub" else 1)
+    for number, operator in enumerate(ends := (*ends, *(("Add",) if external else ()))):
+        sources = [
+            f"end{number}",
+            *(["added"] if operator == "Add" else [f"end{number}"] if operator == "Sub" else []),
+        ]
         nodes.append(_node(operator, sources, f"end{number + 1}"))
     classes = 3 if planes == 3 else 2 * planes
     results = [_value(f"end{len(ends)}", (batch, classes)), _value("pooled", (batch, planes, 1, 1))][:outputs]
     graph = b"".join(_part(1, node) for node in nodes) + _part(2, b"colours")
     graph += _part(11, _value("pixels", shape, element_type)) + b"".join(_part(12, result) for result in results)
-    stated = [_part(1, name.encode()) + _part(2, text.encode()) for name, text in (metadata or {}).items()]
-    return _number(1, 8) + _part(7, graph) + _part(8, _number(2, 13)) + b"".join(_part(14, each) for each in stated)
+    if external is not None:
+        where = _part(13, _part(1, b"location") + _part(2, external.encode())) + _number(14, 1)
+        graph += _part(5, _number(1, 3) + _number(2, FLOAT) + _part(8, b"added") + where)
+    return _number(1, 8) + _part(7, graph) + _part(8, _number(2, 13))
 
 
 def _node(operator: str, sources: list[str], target: str, attribute: bytes = b"") -> bytes:

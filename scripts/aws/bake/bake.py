@@ -102,8 +102,8 @@ def select_bundle(account: AwsAccount, name: str | None, engine: EngineName, mod
         raise BakeError(str(error)) from error
     if engine == "torch" and TORCH_NAME not in bundle.manifest.files:
         raise BakeError(
-            f"the bundle {bundle.name} holds no network for torch: build it again with --with-torch or of a .pt2, "
-            "or choose the engine openvino"
+            f"the bundle {bundle.name} holds no network for torch: build it of a .pt2 file or a network of "
+            "torchvision, or choose the engine openvino"
         )
     return bundle.folder
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ SIZE = 16
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SPEC = """
 input_size: 16
+fit: crop
 resize: 20
 mean: [0.1, 0.2, 0.3]
 std: [0.1, 0.1, 0.1]
@@ -161,35 +162,6 @@ def test_a_network_that_expects_bgr_gets_it_with_mean_and_std_in_its_own_order(n
     assert bundle.manifest.preprocess.mean == (0.3, 0.2, 0.1)
 
 
-def test_an_onnx_file_describes_itself_but_for_what_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stated = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "Normalized_1_1"}
-    network, spec = tmp_path / "colours.onnx", tmp_path / "paint.yaml"
-    network.write_bytes(colour_network(SIZE, metadata={"names": "['blue', 'green', 'red']", **stated}))
-    spec.write_text(f"input_size: {SIZE}\n")
-    bundle = build_own(network, spec, tmp_path / "bundle", published=network)
-    assert answers(bundle) == list(COLOURS)
-    assert bundle.manifest.preprocess.mean == bundle.manifest.preprocess.std == (0.5, 0.5, 0.5)
-    assert f"warning: {spec} does not state fit: crop is assumed; a network" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("suffix", [".onnx"])
-@pytest.mark.parametrize(("stated", "is_warned"), [("", True), ("fit: crop\n", False)])
-def test_a_fit_that_is_not_stated_is_said(
-    stated: str, is_warned: bool, network: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build_with(network, SPEC + stated)
-    said = "does not state fit: crop is assumed; a network trained with a plain resize needs fit: stretch"
-    assert (said in capsys.readouterr().err) is is_warned
-
-
-@pytest.mark.parametrize("name", ["colours.th", "colours.safetensors", "colours"])
-def test_a_file_of_weights_in_place_of_a_network_is_said(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BundleBuildError, match=r"weights alone, such as a \.pth or \.th, go with --weights"):
-        build_with(tmp_path / name, SPEC)
-
-
 @pytest.mark.parametrize("suffix", [".pt2"])
 def test_a_network_that_ends_with_softmax_is_not_given_a_second_one(network: Path) -> None:
     write_pt2(network, MeanColour(ends=("Softmax",)))
@@ -220,23 +192,23 @@ def test_an_onnx_network_is_measured_and_not_compared_with_torch(network: Path, 
     ("spec", "complaint"),
     [
         (SPEC.replace("[red, green, blue]", "[red, green]"), r"shape \(2, 3\) but 2 labels"),
-        (SPEC + "classes: 4\n", "3 labels for 4 classes"),
-        (SPEC.replace("labels: [red, green, blue]", ""), "neither labels nor classes is given"),
+        (SPEC.replace("labels: [red, green, blue]", ""), "labels: missing; examples/README.md says what it means"),
+        (SPEC.replace("fit: crop", ""), "fit: missing; examples/README.md says what it means"),
         (SPEC.replace("red: Mind", "pink: Mind"), "'pink', which is not a label"),
         (SPEC.replace("[0.1, 0.2, 0.3]", "[123.7, 116.3, 103.5]"), "mean and std .*divide by 255"),
         (SPEC.replace("resize: 20", "resize: 8"), "resize 8 is smaller than input_size 16"),
-        (SPEC + "fit: pad\n", "fit: pad fills what the image leaves of the input: leave resize out"),
-        (SPEC + "fit: letterbox\n", "fit: must be 'crop', 'stretch' or 'pad'"),
-        (SPEC + "letterbox: true\n", "letterbox: unknown key; set fit to crop, stretch or pad"),
-        (SPEC + "crop: 12\n", "crop 12 is not the input_size 16"),
+        (
+            SPEC.replace("fit: crop", "fit: pad"),
+            "fit: pad fills what the image leaves of the input: leave resize out",
+        ),
+        (SPEC.replace("fit: crop", "fit: letterbox"), "fit: must be 'crop', 'stretch' or 'pad'"),
         (SPEC + "colour: true\n", "colour: unknown key; examples/README.md lists all keys"),
         (SPEC + "chanels: bgr\n", r"chanels: unknown key; did you mean channels\?"),
-        (SPEC + "crop_pct: 0.9\n", r"crop_pct: unknown key; set resize to input_size divided by crop_pct"),
         (SPEC + "input_range: [0, 2]\n", r"input_range\.1: must be 1 or 255"),
         (SPEC.replace("green,", '"red ",'), "labels has 'red' more than once: name the outputs apart"),
         (SPEC.replace("green,", '" ",'), r"labels\.1: ' ' is empty, too long, or has a control character"),
         (SPEC.replace("green,", "yes,"), r"labels\.1: must be text, not True: put it in quotes"),
-        (SPEC.replace("green,", r'"gr\een",'), r"labels\.1: .*has a control character: give each output a name"),
+        (SPEC.replace("green,", r'"gr\een",'), r"labels\.1: .*has a control character: write plain text"),
         (SPEC.replace("input_size: 16", "input_size: small"), "input_size: must be an integer$"),
         ("input_size: [", "cannot be read as YAML"),
         ("hello", "must hold keys such as input_size"),
@@ -246,12 +218,6 @@ def test_a_spec_that_does_not_fit_is_refused_and_nothing_is_left(network: Path, 
     with pytest.raises(BundleBuildError, match=complaint):
         build_with(network, spec)
     assert sorted(path.name for path in network.parent.iterdir()) == sorted([network.name, "paint.yaml"])
-
-
-@pytest.mark.parametrize("suffix", [".onnx"])
-def test_classes_without_labels_are_numbered(network: Path) -> None:
-    spec = SPEC.replace("labels: [red, green, blue]", "classes: 3").replace("messages: {red: Mind the paint.}", "")
-    assert build_with(network, spec).labels == ("class 0", "class 1", "class 2")
 
 
 @FORMATS
@@ -276,7 +242,7 @@ def test_a_torch_network_for_some_sizes_of_batch_is_refused_with_the_way_out(
 
 GREY = SPEC.replace("[red, green, blue]", "[light, dark]").replace("messages: {red: Mind the paint.}", "")
 GREY = GREY.replace("[0.1, 0.2, 0.3]", "[0.4]").replace("[0.1, 0.1, 0.1]", "[0.2]")
-WHOLE = "input_size: 16\nresize: 20\nlabels: [red, green, blue]\n"
+WHOLE = "input_size: 16\nfit: crop\nresize: 20\nlabels: [red, green, blue]\n"
 
 
 @FORMATS
@@ -398,9 +364,23 @@ def test_a_network_with_two_outputs_is_refused(tmp_path: Path) -> None:
         build_with(tmp_path / "two.onnx", SPEC)
 
 
-def test_another_kind_of_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "net.h5").write_bytes(b"x")
-    with pytest.raises(BundleBuildError, match=r"neither \.onnx nor \.pt2"):
-        build_with(tmp_path / "net.h5", SPEC)
-    with pytest.raises(BundleBuildError, match="no network file"):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleBuildError, match=r"no network file .*net\.onnx: give the path"):
         build_with(tmp_path / "net.onnx", SPEC)
+
+
+def test_a_compressed_pt2_is_refused_before_it_is_unpacked(networks: Path, tmp_path: Path) -> None:
+    with ZipFile(networks / "colours.pt2") as good, ZipFile(tmp_path / "bomb.pt2", "w", ZIP_DEFLATED) as bomb:
+        for name in good.namelist():
+            bomb.writestr(name, good.read(name))
+    with pytest.raises(BundleBuildError, match=r"bomb\.pt2 holds compressed files"):
+        build_with(tmp_path / "bomb.pt2", SPEC)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
+def test_an_onnx_file_whose_weights_lie_outside_its_folder_is_refused(place: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(12))
+    (tmp_path / "network").mkdir()
+    (tmp_path / "network" / "net.onnx").write_bytes(colour_network(SIZE, external=place))
+    with pytest.raises(BundleBuildError, match="cannot be read as ONNX"):
+        build_with(tmp_path / "network" / "net.onnx", SPEC)

@@ -65,13 +65,12 @@ def clone_of_setup(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "installed"),
     [
-        ("model build resnet18", "run"),
+        ("model build resnet18", "run torch"),
         ("model build photos", "photos run"),
         ("up --region us-east-1 --demo", "photos run"),
-        ("model build --network net.onnx --spec net.yaml", "run"),
-        ("model build --network net.pt2 --spec net.yaml", "run torch"),
-        ("model build resnet18 --precision int8 --images cats", "run torch"),
-        ("model build resnet18 --with-torch", "run torch"),
+        ("model build net.onnx --spec net.yaml", "run"),
+        ("model build net.pt2 --spec net.yaml", "run torch"),
+        ("model build net.onnx --spec net.yaml --precision int8 --images cats", "run torch"),
         ("model build resnet18 --help", "run"),
         ("model build -h", "run"),
         ("docs --serve", "run docs"),
@@ -203,9 +202,9 @@ def test_a_build_that_fails_or_is_stopped_says_what_to_do(
     stop = threading.Event()
     if "sleep" in program:
         stop.set()
-    with pytest.raises(ModelNotBuiltError, match=f"resnet18.*{reason}"):
-        model_setting("resnet18", said.append, stop)
-    assert "45 MB" in said[0]
+    with pytest.raises(ModelNotBuiltError, match=f"photos.*{reason}"):
+        model_setting("photos", said.append, stop)
+    assert said == ["Building photos once: this takes a second."]
 
 
 def test_a_port_in_use_is_named_with_the_remedy() -> None:

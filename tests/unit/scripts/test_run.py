@@ -360,7 +360,8 @@ def test_drawn_signs_have_no_truth_for_a_model_of_other_classes(
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("scripts.model.built_once.MODELS_FOLDER", tmp_path)
+    for module in ("scripts.model.built_once", "scripts.run.model"):
+        monkeypatch.setattr(f"{module}.MODELS_FOLDER", tmp_path)
     return tmp_path
 
 
@@ -388,8 +389,9 @@ def test_the_demo_is_a_model_by_name() -> None:
     assert bundle_of(model_setting("demo", print, threading.Event())) == ROOT / DEMO_BUNDLE
 
 
-def test_an_unknown_model_is_rejected_with_the_nearest_name(models: Path) -> None:
-    with pytest.raises(StartError, match=r"--model resnet19: .*did you mean resnet1\d"):
+def test_an_unknown_model_is_rejected_with_those_that_there_are(models: Path) -> None:
+    images(models, "resnet18/bundle.json")
+    with pytest.raises(StartError, match=r"--model resnet19: .*there are demo, photos, resnet18, and .* model build"):
         model_setting("resnet19", print, threading.Event())
 
 

@@ -1,26 +1,11 @@
-"""Networks with seeded weights in torch, with which those that are built without torch are compared."""
+"""EfficientNet-Lite0 in torch, with which the one that is built without torch is compared."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
 
 State = dict[str, torch.Tensor]
-
-
-def trained(state: Mapping[str, torch.Tensor]) -> State:
-    """Return weights of which no normalisation does nothing."""
-    torch.manual_seed(1)
-    changed = {}
-    for name, value in state.items():
-        if name.endswith("running_var"):
-            changed[name] = 0.5 + torch.rand_like(value)
-        elif value.dim() == 1:
-            changed[name] = value + 0.1 * torch.randn_like(value)
-        else:
-            changed[name] = value
-    return changed
 
 
 def lite0_blocks() -> list[tuple[int, int, int, int, bool]]:
@@ -35,31 +20,6 @@ def lite0_blocks() -> list[tuple[int, int, int, int, bool]]:
         repeats, kernel, stride, expansion, channels = (int(part.lstrip("rkseo")) for part in row.split("_"))
         blocks += [(expansion, channels, kernel, 1 if n else stride, n > 0) for n in range(repeats)]
     return blocks
-
-
-def lite0_state(classes: int) -> State:
-    """Return seeded weights of EfficientNet-Lite0, by the names of the published ones."""
-    torch.manual_seed(0)
-    state: State = {}
-
-    def add(name: str, norm: str, filters: int, inputs: int, kernel: int) -> None:
-        weight = torch.randn(filters, inputs, kernel, kernel) * math.sqrt(2 / (inputs * kernel * kernel))
-        state[f"{name}.weight"] = weight.to(memory_format=torch.channels_last)  # as in the published file
-        for key, value in torch.nn.BatchNorm2d(filters).state_dict().items():
-            state[f"{norm}.{key}"] = value
-
-    add("_conv_stem", "_bn0", 32, 3, 3)
-    inputs = 32
-    for number, (expansion, channels, kernel, _, _) in enumerate(lite0_blocks()):
-        block, wide = f"_blocks.{number}.", inputs * expansion
-        if expansion > 1:
-            add(f"{block}_expand_conv", f"{block}_bn0", wide, inputs, 1)
-        add(f"{block}_depthwise_conv", f"{block}_bn1", wide, 1, kernel)
-        add(f"{block}_project_conv", f"{block}_bn2", channels, wide, 1)
-        inputs = channels
-    add("_conv_head", "_bn1", 1280, inputs, 1)
-    state |= {"_fc.weight": torch.randn(classes, 1280) / 36, "_fc.bias": torch.randn(classes)}
-    return trained(state) | {name: value for name, value in state.items() if value.dtype == torch.int64}
 
 
 def lite0_logits(state: State, x: torch.Tensor) -> torch.Tensor:
