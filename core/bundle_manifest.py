@@ -164,7 +164,7 @@ class Measurement(BaseModel):
         repeated: share of the images that were computed again in fp32; 0 to 1.
         speed: images/s by those of fp32.
         speeds: the same for each low precision that was tried, to choose what ``exact`` computes first.
-        shares: share of the images that were computed again after each of them; not in older bundles.
+        shares: share of the images that were computed again after each of them.
         labelled: how many of the images came with a label that the bundle knows.
         accuracy: share of those that were right, 0 to 1; None without labels.
         accuracy_fp32: the same in fp32.

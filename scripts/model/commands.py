@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec
+from typing import Final, ParamSpec
 
 import click
 import numpy as np
@@ -25,9 +25,6 @@ from scripts.model.built_once import PHOTOS
 from services.clients import Clients
 from services.errors import FleetsightError
 
-if TYPE_CHECKING:
-    from scripts.model.precision import Target
-
 TRIED_LABELS: Final = 5
 """Labels that `model try` prints for a photo."""
 
@@ -47,45 +44,6 @@ def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except (BundleError, FleetsightError, BotoCoreError, ClientError) as error:
             raise click.ClickException(str(error)) from error
-
-    return run
-
-
-def _target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about precision, and hand them to it as its `target`."""
-
-    @click.option(
-        "--precision",
-        type=click.Choice(["exact", "fp32", "bf16", "int8"]),
-        default="exact",
-        show_default=True,
-        help="exact: fp32's labels, the fastest way here: bf16 or int8 first and fp32 where unsure, or fp32 alone.",
-    )
-    @click.option(
-        "--images",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Images to measure on, in sub-folders by label if labels are known [default: drawn images]",
-    )
-    @click.option(
-        "--calibrate",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Images to calibrate int8 with; they need no labels [default: a part of --images]",
-    )
-    @click.option("--force", is_flag=True, help="Keep int8 even if it loses more accuracy than allowed.")
-    @wraps(command)
-    def run(
-        *,
-        precision: Precision,
-        images: Path | None,
-        calibrate: Path | None,
-        force: bool,
-        **others: Any,
-    ) -> None:
-        from scripts.model.precision import Target
-
-        if calibrate is not None and precision not in {"int8", "exact"}:
-            raise click.UsageError("--calibrate is for --precision int8 or exact: nothing else is calibrated")
-        command(target=Target(precision, images, calibrate, force), **others)
 
     return run
 
@@ -112,7 +70,18 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the bundle [default: .fleetsight/models/NAME]",
 )
-@_target_options
+@click.option(
+    "--precision",
+    type=click.Choice(["exact", "fp32", "bf16", "int8"]),
+    default="exact",
+    show_default=True,
+    help="exact: fp32's labels, the fastest way here: bf16 or int8 first and fp32 where unsure, or fp32 alone.",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Images to measure on, in sub-folders by label if labels are known [default: drawn images]",
+)
 @_one_line_errors
 def build(
     *,
@@ -121,7 +90,8 @@ def build(
     weights: Path | None,
     labels: Path | None,
     out: Path | None,
-    target: "Target",
+    precision: Precision,
+    images: Path | None,
 ) -> None:
     """Build the bundle of SOURCE: photos, a network of torchvision such as resnet50, a .onnx or a .pt2 file.
 
@@ -134,6 +104,9 @@ def build(
         raise click.UsageError("--weights is for a network of torchvision")
     if labels is not None and weights is None:
         raise click.UsageError("--labels is for --weights; a file has its labels in --spec")
+    from scripts.model.precision import Target
+
+    target = Target(precision, images)
     if spec is not None:
         from scripts.model.own_network import build_own
 
@@ -152,9 +125,9 @@ def build(
     click.echo(f"built {bundle.name} in {folder}: set worker.bundle in config.yaml to this folder to use it")
     if bundle.manifest.has_independent_labels:
         click.echo(f"its labels are independent, so it answers in {bundle.manifest.precision}")
-    elif bundle.manifest.precision != target.precision and bundle.manifest.measured is None:
+    elif bundle.manifest.precision != precision and bundle.manifest.measured is None:
         either = "bf16 or int8, or lacks ./scripts/setup.sh torch for int8"
-        low = either if target.precision == "exact" else target.precision
+        low = either if precision == "exact" else precision
         click.echo(f"this CPU is not fast in {low}, so it could not be measured and the bundle is fp32")
     _print(bundle, bundle.folder)
 
@@ -262,43 +235,36 @@ def rows_of(manifest: Manifest) -> list[Row]:
     elif manifest.measured:
         precision = _fp32_alone(manifest.measured) if precision == "fp32" else precision
     rows.append(("precision", precision))
-    if manifest.measured and manifest.low_precision:
-        rows += _against_fp32(manifest.measured, manifest.low_precision)
-    elif manifest.measured:
-        rows.append(_measured_on(manifest.measured))
+    if measured := manifest.measured:
+        rows.append(("measured on", f"{measured.images} images: {measured.source}"))
+        rows += _against_fp32(measured, manifest.low_precision) if manifest.low_precision else []
     return rows
-
-
-def _measured_on(measured: Measurement) -> Row:
-    return "measured on", f"{measured.images} images: {measured.source}"
 
 
 def _fp32_alone(measured: Measurement) -> str:
     """Say why a bundle that was to be exact answers in fp32 alone."""
     tried = "; ".join(
-        f"{low} first would take {1 / speed:.2f} times as long: {measured.shares.get(low, 0):.0%} of the images"
+        f"{low} first would take {1 / speed:.2f} times as long: {measured.shares[low]:.0%} of the images"
         " are asked again"
         for low, speed in measured.speeds.items()
     )
     return f"exact: fp32 alone, since {tried} (at most {1 / MIN_GAIN:.2f} is worth a second network)"
 
 
-def _tried(measured: Measurement, low: LowPrecision) -> str:
-    again = f" with {measured.shares[low]:.1%} asked again" if low in measured.shares else ""  # not in older bundles
-    return f"{low} {measured.speeds[low]:.2f} times fp32{again}"
-
-
-def _against_fp32(measured: Measurement, low: str) -> list[Row]:
+def _against_fp32(measured: Measurement, low: LowPrecision) -> list[Row]:
     rows = [
-        _measured_on(measured),
         ("same label as fp32", f"{measured.same_top1:.2%} ({low} alone {measured.alone_same_top1:.2%})"),
         ("scores", f"within {measured.largest_difference:.2g} of fp32"),
         ("speed", f"{measured.speed:.2f} times fp32, {measured.repeated:.1%} asked again"),
     ]
     if measured.calibrated:
-        rows.insert(1, ("calibrated on", f"{measured.calibrated} images"))
+        rows.insert(0, ("calibrated on", f"{measured.calibrated} images"))
     if len(measured.speeds) > 1:
-        rows.append(("tried first", ", ".join(_tried(measured, low) for low in measured.speeds)))
+        tried = (
+            f"{each} {speed:.2f} times fp32 with {measured.shares[each]:.1%} asked again"
+            for each, speed in measured.speeds.items()
+        )
+        rows.append(("tried first", ", ".join(tried)))
     if measured.accuracy is not None and measured.accuracy_fp32 is not None:
         right = f"{measured.accuracy:.2%} of {measured.labelled} right (fp32 {measured.accuracy_fp32:.2%})"
         rows.append(("accuracy", right))

@@ -39,6 +39,12 @@ def refuse_compressed(path: Path) -> None:
             raise BundleBuildError(f"{path} holds compressed files, which torch does not write: save it again")
 
 
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's message, which has the reason in those of OpenVINO and torch."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
+
+
 def trial_pictures(spec: Preprocess) -> tuple[list[str], Batch]:
     """Return names and pixels of drawn scenes, noise, and an even black and white picture."""
     noise = np.random.default_rng(7).integers(0, 256, (*spec.input_shape, 3), np.uint8)

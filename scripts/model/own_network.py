@@ -14,7 +14,7 @@ from app_tier.engine_imports import export_warnings_off, import_openvino, import
 from core.bundle_manifest import IR_NAME, BundleError
 from scripts.home import MODELS_FOLDER
 from scripts.model.build import FP32, MAX_BATCH, Activation, Description, export_torch, torch_answers, write_bundle
-from scripts.model.network_checks import Answers, refuse_compressed, settle_outputs
+from scripts.model.network_checks import Answers, last_line, refuse_compressed, settle_outputs
 from scripts.model.network_spec import NetworkForm, NetworkInput, read_spec
 from scripts.model.precision import Target
 
@@ -91,7 +91,7 @@ def _refused_batches(path: Path, form: NetworkForm, batch: int | None) -> Iterat
         lengths = " x ".join(str(length) for length in form.dimensions[1:])
         remedy = f"its batch size of {batch} is fixed" if batch else "check input_size"
         raise BundleBuildError(
-            f"{path} does not take batches of {lengths} ({_last_line(error)}): {remedy}, and export it with a free "
+            f"{path} does not take batches of {lengths} ({last_line(error)}): {remedy}, and export it with a free "
             'batch size: dynamic_shapes=({0: Dim("batch")},)'
         ) from error
 
@@ -101,7 +101,7 @@ def _open_onnx(path: Path) -> tuple[NetworkInput, Feed]:
     try:
         model = import_openvino().Core().read_model(path)
     except RuntimeError as error:
-        raise BundleBuildError(f"{path} cannot be read as ONNX ({_last_line(error)}): export it again") from error
+        raise BundleBuildError(f"{path} cannot be read as ONNX ({last_line(error)}): export it again") from error
     _check_ends(path, len(model.inputs), len(model.outputs))
     shape, kind = model.input().partial_shape, model.input().element_type.get_type_name()
     lengths = tuple(each.get_length() if each.is_static else None for each in shape) if shape.rank.is_static else ()
@@ -221,8 +221,3 @@ def _check_ends(path: Path, inputs: int, outputs: int) -> None:
             f"{path} has {inputs} inputs and {outputs} outputs: "
             "export a network with one image input and one output of logits"
         )
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -32,6 +32,7 @@ from core.bundle_manifest import (
     NumberType,
     Precision,
 )
+from scripts.model.network_checks import last_line
 from scripts.model.sample_images import UNKNOWN, Labelled, decoded, images_for, source_of, split_images
 
 _log = logging.getLogger(__name__)
@@ -122,14 +123,10 @@ class Target:
     Attributes:
         precision: of the answers.
         images: folder to measure on; None for drawn images.
-        calibration: folder to calibrate int8 on; None for a part of `images`.
-        force: keep int8 also if it loses too much.
     """
 
     precision: Precision = "fp32"
     images: Path | None = None
-    calibration: Path | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def choose_precision(bundle: Bundle, target: Target) -> dict[str, Any]:
         source, used = source_of(target.images), calibrated if low == "int8" else 0
         tried.append(_Tried(low, margin, summarise(compared[low], margin, source, used)))
     chosen = max(tried, key=lambda each: each.measured.speed)
-    if target.precision == "int8" and not target.force:
+    if target.precision == "int8":
         refuse_losses(chosen.measured)
     is_fp32_alone = target.precision == "exact" and chosen.measured.speed < MIN_GAIN
     if chosen.low != "int8" or is_fp32_alone:
@@ -195,7 +192,7 @@ def _prepared(
     """Return the bundle with all networks it can have, the images to measure on, and how many calibrated int8."""
     if "int8" not in lows:
         return bundle, images_for(target.images), 0
-    calibration, images = split_images(target.images, target.calibration)
+    calibration, images = split_images(target.images)
     try:
         bundle, calibrated = quantise(bundle, calibration)
     except BundleBuildError as error:
@@ -280,8 +277,7 @@ def refuse_losses(measured: Measurement) -> None:
     raise BundleBuildError(
         f"int8 {accuracy} and answers {otherwise:.2%} of {measured.images} images otherwise than fp32"
         f" ({measured.source}); {100 * MAX_ACCURACY_LOST:g} points and {MAX_DISAGREEMENT:.0%} are allowed:"
-        " give more images like those it will be asked about (--images, --calibrate), take --precision exact,"
-        " or insist with --force"
+        " give more images like those it will be asked about (--images), or take --precision exact"
     )
 
 
@@ -324,8 +320,9 @@ def quantise(bundle: Bundle, images: Iterable[Labelled]) -> tuple[Bundle, int]:
                 fast_bias_correction=False,
             )
     except Exception as error:  # NNCF has no common class for what it cannot do
-        reason = " ".join(str(error).split())[:200]
-        raise BundleBuildError(f"NNCF cannot quantise the network ({reason}): take --precision exact") from error
+        raise BundleBuildError(
+            f"NNCF cannot quantise the network ({last_line(error)}): take --precision exact"
+        ) from error
     openvino.save_model(network, bundle.folder / INT8_IR_NAME, compress_to_fp16=False)
     written = {name: file_digest(bundle.folder / name) for name in (INT8_IR_NAME, INT8_WEIGHTS_NAME)}
     manifest = bundle.manifest.model_copy(update={"files": bundle.manifest.files | written})

@@ -54,19 +54,14 @@ def images_for(folder: Path | None) -> Iterator[Labelled]:
         yield from _read(_files(folder))
 
 
-def split_images(
-    folder: Path | None, calibration: Path | None = None
-) -> tuple[Iterator[Labelled], Iterator[Labelled]]:
+def split_images(folder: Path | None) -> tuple[Iterator[Labelled], Iterator[Labelled]]:
     """Return images to calibrate int8 on, and others to measure on.
 
-    They are `calibration`'s and `folder`'s where there are both; else `folder` is divided, at random but always
-    alike, with at most half of it and `CALIBRATION_IMAGES` to calibrate on.
+    `folder` is divided, at random but always alike, with at most half of it and `CALIBRATION_IMAGES` to calibrate on.
 
     Raises:
-        BundleBuildError: a folder is not there.
+        BundleBuildError: there is no such folder.
     """
-    if calibration is not None:
-        return _read(_shuffled(_files(calibration))[:CALIBRATION_IMAGES]), images_for(folder)
     if folder is None:
         return islice(_drawn(_SEED + 1), CALIBRATION_IMAGES), images_for(None)
     files = _shuffled(_files(folder))
@@ -97,9 +92,7 @@ def source_of(folder: Path | None) -> str:
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise BundleBuildError(
-            f"no folder {folder}: give folders of images with --images (to measure) and --calibrate"
-        )
+        raise BundleBuildError(f"no folder {folder}: give a folder of images with --images")
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 

@@ -8,7 +8,7 @@ from app_tier.engine_imports import import_torch
 from core.bundle_manifest import Preprocess
 from scripts.home import MODELS_FOLDER
 from scripts.model.build import FP32, Description, export_torch, torch_answers, write_bundle
-from scripts.model.network_checks import refuse_compressed, settle_outputs
+from scripts.model.network_checks import last_line, refuse_compressed, settle_outputs
 from scripts.model.precision import Target
 
 _AMBIGUOUS: Final = {"googlenet", "inception_v3"}
@@ -102,7 +102,7 @@ def _load(torch: Any, network: Any, path: Path, what: str) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of all kinds for a damaged or hostile file
         # Around the reason, torch explains how to load a file that executes code.
-        reason = _reason(error.__context__ or error)
+        reason = last_line(error.__context__ or error)
         raise BundleBuildError(
             f"{path} is not a state dict ({reason}): write it with torch.save(model.state_dict(), FILE)"
         ) from error
@@ -110,9 +110,5 @@ def _load(torch: Any, network: Any, path: Path, what: str) -> None:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise BundleBuildError(
-            f"the weights do not fit {what}: {_reason(error)} (is it the right network, and one label per class?)"
+            f"the weights do not fit {what}: {last_line(error)} (is it the right network, and one label per class?)"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

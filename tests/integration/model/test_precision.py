@@ -186,10 +186,10 @@ def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoEngine, "is_fast_in", lambda precision: precision == "int8")
-    built = settled(bundle, choose_precision(bundle, Target("exact", signs, calibration=signs)))
+    built = settled(bundle, choose_precision(bundle, Target("exact", signs)))
     assert built.manifest.first == "int8"
     assert built.manifest.measured is not None
-    assert (built.manifest.measured.images, built.manifest.measured.same_top1) == (40, 1)
+    assert (built.manifest.measured.images, built.manifest.measured.same_top1) == (20, 1)
     fresh = np.random.default_rng(5).normal(size=(200, 3, 32, 32)).astype(np.float32)
     exact, fp32 = (open_engine("openvino", built, precision=kind).infer(fresh) for kind in ("exact", "fp32"))
     assert np.mean(exact.argmax(1) == fp32.argmax(1)) >= 0.99
@@ -293,12 +293,6 @@ def test_a_folder_of_few_images_serves_both_purposes(tmp_path: Path) -> None:
     assert len(measured) == FEW - 1
 
 
-def test_with_a_folder_of_its_own_for_calibration_all_other_images_are_measured(tmp_path: Path) -> None:
-    own, images = folder_of(tmp_path / "own", 5), folder_of(tmp_path / "images", 60)
-    calibration, measured = split_images(images, own)
-    assert (len(list(calibration)), len(list(measured))) == (5, 60)
-
-
 def test_a_label_that_the_bundle_does_not_know_and_a_broken_file_do_no_harm() -> None:
     sign = next(samples(1, seed=3))
     images = [Labelled(sign.data, sign.label), Labelled(b"no picture", "stop"), Labelled(sign.data, "unheard of")]
@@ -311,5 +305,3 @@ def test_a_label_that_the_bundle_does_not_know_and_a_broken_file_do_no_harm() ->
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"no folder .*missing: .*--images"):
         list(images_for(tmp_path / "missing"))
-    with pytest.raises(BundleBuildError, match=r"no folder .*missing: .*--calibrate"):
-        split_images(None, tmp_path / "missing")

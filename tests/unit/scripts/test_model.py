@@ -123,7 +123,7 @@ def test_without_any_label_there_is_no_accuracy() -> None:
 def test_int8_that_loses_too_much_is_refused_with_both_figures_and_a_remedy(
     figures: Measurement, complaint: str
 ) -> None:
-    with pytest.raises(BundleBuildError, match=rf"{complaint}.*--precision exact, or insist with --force"):
+    with pytest.raises(BundleBuildError, match=rf"{complaint}.*or take --precision exact$"):
         refuse_losses(figures)
 
 
