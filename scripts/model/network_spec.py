@@ -32,8 +32,6 @@ ElementType = Literal["float32", "float16", "uint8"]
 Outputs = Literal["logits", "probabilities", "sigmoid"]
 Numbers = tuple[float, ...]
 
-_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _SIZES: Final = (("input_size",), ("resize",))
 
 
@@ -68,8 +66,8 @@ class NetworkSpec(BaseModel):
         name: what people call the model.
         input_size: height and width of the network's input, in pixels; one number for a square.
         resize, fit, fill, interpolation: see `Preprocess`; `resize` is the input size where it is left out.
-        mean: per channel in the order of `channels`, or one for all; ImageNet's where it is left out.
-        std: as the mean.
+        mean, std: per channel in the order of `channels`, or one for all; may be left out if black and white are 0
+            and 255.
         input_range: values of black and white before mean and std; 0 and 255 for a uint8 network, else 0 and 1.
         channels: the order in which the network expects them, or ``grey`` for one channel.
         layout: the order of the input's dimensions; found in the file where it is left out.
@@ -133,18 +131,17 @@ class NetworkSpec(BaseModel):
         is_whole = element_type == "uint8"
         if is_whole and (self.input_range == (0, 1) or self.mean or self.std):
             raise ValueError("takes uint8, whole numbers from 0 to 255: leave out input_range, mean and std")
-        if channels == "grey" and not is_whole and not (self.mean and self.std):
-            raise ValueError("takes 1 channel: give mean and std with one number each, as it was trained")
         white = 255.0 if is_whole or self.input_range == (0, 255) else 1.0
-        mean, std = (self.mean or (0.0,), self.std or (1.0,)) if white > 1 else (self.mean, self.std)
+        if white == 1 and not (self.mean and self.std):
+            raise ValueError(f"takes {element_type}: give mean and std as it was trained, or [0] and [1]")
         preprocess = Preprocess(
             resize=self.resize or self.input_size,
             crop=self.input_size,
             fit=self.fit,
             fill=self.fill,
             interpolation=self.interpolation,
-            mean=_in_rgb(mean or _IMAGENET_MEAN, white, channels),
-            std=_in_rgb(std or _IMAGENET_STD, white, channels),
+            mean=_in_rgb(self.mean or (0.0,), white, channels),
+            std=_in_rgb(self.std or (1.0,), white, channels),
         )
         return NetworkForm(preprocess, channels, layout, element_type)
 

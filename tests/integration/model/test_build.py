@@ -358,6 +358,14 @@ def test_a_bundle_is_replaced_but_nothing_else_is(networks: Path, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "colours.onnx", "paint.yaml"]
 
 
+@pytest.mark.parametrize("suffix", [".onnx"])
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_network_of_fractions_needs_mean_and_std(key: str, network: Path) -> None:
+    spec = "\n".join(line for line in SPEC.splitlines() if not line.startswith(key))
+    with pytest.raises(BundleBuildError, match="takes float32: give mean and std as it was trained"):
+        build_with(network, spec)
+
+
 def test_a_network_with_two_outputs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "two.onnx").write_bytes(colour_network(SIZE, outputs=2))
     with pytest.raises(BundleBuildError, match="1 inputs and 2 outputs"):

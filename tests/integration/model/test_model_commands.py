@@ -35,7 +35,9 @@ def pictures(folder: Path, count: int) -> Path:
 def own_network(tmp_path: Path) -> tuple[str, ...]:
     """The file and options of a small network of three colours."""
     (tmp_path / "net.onnx").write_bytes(colour_network(16))
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nfit: crop\nlabels: [red, green, blue]\n")
+    (tmp_path / "spec.yaml").write_text(
+        "input_size: 16\nfit: crop\nmean: [0.5]\nstd: [0.5]\nlabels: [red, green, blue]\n"
+    )
     return (str(tmp_path / "net.onnx"), "--spec", str(tmp_path / "spec.yaml"))
 
 
@@ -114,7 +116,7 @@ def test_build_in_int8_is_refused_where_it_loses_too_much(tmp_path: Path, monkey
     torch.export.save(
         torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=shapes), tmp_path / "net.pt2"
     )
-    (tmp_path / "spec.yaml").write_text(f"input_size: 32\nfit: crop\nlabels: {[*'abcdefgh']}\n")
+    (tmp_path / "spec.yaml").write_text(f"input_size: 32\nfit: crop\nmean: [0.5]\nstd: [0.5]\nlabels: {[*'abcdefgh']}\n")
     files = (str(tmp_path / "net.pt2"), "--spec", str(tmp_path / "spec.yaml"))
     images = ("--images", str(pictures(tmp_path / "pictures", 60)))
     command = ("build", *files, *images, "--out", str(tmp_path / "bundle"), "--precision", "int8")
@@ -134,7 +136,9 @@ def test_build_in_int8_is_refused_where_it_loses_too_much(tmp_path: Path, monkey
 def test_independent_labels_are_built_in_fp32_unless_another_precision_is_asked_for(
     own_network: tuple[str, ...], tmp_path: Path
 ) -> None:
-    (tmp_path / "spec.yaml").write_text("input_size: 16\nfit: crop\nlabels: [red, green, blue]\noutputs: sigmoid\n")
+    (tmp_path / "spec.yaml").write_text(
+        "input_size: 16\nfit: crop\nmean: [0.5]\nstd: [0.5]\nlabels: [red, green, blue]\noutputs: sigmoid\n"
+    )
     ran = run("build", *own_network, "--out", str(tmp_path / "bundle"))
     assert "its labels are independent, so it answers in fp32" in ran.output
     assert load_bundle(tmp_path / "bundle").manifest.precision == "fp32"
@@ -142,7 +146,7 @@ def test_independent_labels_are_built_in_fp32_unless_another_precision_is_asked_
 
 def test_try_prints_labels_and_writes_what_the_network_saw(own_network: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
-        "input_size: [16, 16]\nlabels: [red, green, blue]\nfit: pad\nfill: [1, 2, 3]\n"
+        "input_size: [16, 16]\nlabels: [red, green, blue]\nfit: pad\nmean: [0.5]\nstd: [0.5]\nfill: [1, 2, 3]\n"
     )
     assert run("build", *own_network, "--precision", "fp32", "--out", str(tmp_path / "bundle")).exit_code == 0
     photo, seen = tmp_path / "0.png", tmp_path / "seen"
