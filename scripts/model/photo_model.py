@@ -5,7 +5,7 @@ https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite,
 normalisation is folded into the convolution before it, and softmax comes last.
 """
 
-import pickle  # nosec B403 - the file has the digest below
+import pickle  # nosec B403
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -98,14 +98,17 @@ _NAMES: Final[Mapping[tuple[str, str], Any]] = {
 
 
 class _Reader(pickle.Unpickler):
-    """Reads a pickle of the format that torch wrote until 2020; a tensor becomes its storage, offset and shape."""
+    """Reads a pickle of the format that torch wrote until 2020; a tensor becomes its storage, offset and shape.
+
+    It runs no code but `_NAMES`, and reads only the file with the digest `SHA256`.
+    """
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
         self.kinds: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of `_NAMES`: no other code is reached."""
+        """Return what stands for a name."""
         return _NAMES[module, name]
 
     def persistent_load(self, reference: Any) -> Any:

@@ -116,7 +116,9 @@ def test_build_in_int8_is_refused_where_it_loses_too_much(tmp_path: Path, monkey
     torch.export.save(
         torch.export.export(network.eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=shapes), tmp_path / "net.pt2"
     )
-    (tmp_path / "spec.yaml").write_text(f"input_size: 32\nfit: crop\nmean: [0.5]\nstd: [0.5]\nlabels: {[*'abcdefgh']}\n")
+    (tmp_path / "spec.yaml").write_text(
+        f"input_size: 32\nfit: crop\nmean: [0.5]\nstd: [0.5]\nlabels: {[*'abcdefgh']}\n"
+    )
     files = (str(tmp_path / "net.pt2"), "--spec", str(tmp_path / "spec.yaml"))
     images = ("--images", str(pictures(tmp_path / "pictures", 60)))
     command = ("build", *files, *images, "--out", str(tmp_path / "bundle"), "--precision", "int8")
