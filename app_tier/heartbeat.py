@@ -34,7 +34,7 @@ class WorkerStats:
         images: answered so far, without repeated predictions.
         in_flight: images received and not answered yet.
         end: how it ends; None while it receives.
-        models: digests of the models that are loaded, the latest used first.
+        models: digests of the models that are loaded.
         failed_model: digest of the model that could not be loaded lately, if any.
     """
 

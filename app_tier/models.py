@@ -1,13 +1,12 @@
-"""The models of a worker: those in memory, and the images that wait until theirs is loaded.
+"""The models of a worker: its own, the last other one that was used, and the images that wait until theirs is loaded.
 
 A request names its model (`RequestMessage.model`), and any worker classifies it. An image with a loaded model goes on
-at once. Any other waits here, in no thread of the pipeline, so it delays no image of another model. Up to
-`MAX_LOADS` threads, which run only while images wait, fetch bundles side by side; one network at a time is opened.
+at once. Any other waits here, in no thread of the pipeline, so it delays no image of a loaded model. A thread, which
+runs only while images wait, loads their models one after another.
 
-There is room for `Sizing.model_bytes`, and for one model in any case. To make room, the model that was not used for
-the longest time is released, once no image in the pipeline needs it. If all are needed for `TURN_SECONDS`, the
-images of that model wait as well: it is released when those in the pipeline are finished, and has its next turn
-after the other one. So models for which a worker has no room together take turns, and each makes progress.
+To make room, the other model is released, and the worker's own too if both do not fit into `Sizing.model_bytes`, once
+no image in the pipeline needs them. If one is needed for `TURN_SECONDS`, its further images wait as well: it has its
+next turn after the new model. So each model makes progress.
 
 | why a load fails                                    | images that wait for the model                      |
 |-----------------------------------------------------|-----------------------------------------------------|
@@ -32,12 +31,11 @@ redelivered image is fetched, the waiting images that were tried as often are gi
 import logging
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from botocore.exceptions import ClientError
 
@@ -50,14 +48,11 @@ from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError
 from core.config import Config
-from core.messages import MAX_REPORTED_MODELS, MODEL_GONE, MODEL_REFUSED, Failure
+from core.messages import MODEL_GONE, MODEL_REFUSED, Failure
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.recent_dict import RecentDict
 from services.threads import DaemonThread
-
-MAX_LOADS: Final = 4
-"""Bundles that are fetched at once: one that S3 delays must not keep the next one waiting."""
 
 TURN_SECONDS: Final = 10.0
 """How long a model that is needed all the time is kept while another one waits for its room: ten times a load."""
@@ -79,8 +74,6 @@ _PLACE_REFUSED: Final = frozenset(
     }
 )
 """Codes by which S3 refuses one place, while this worker may use others."""
-
-_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -218,21 +211,18 @@ class LoadedModels:
         self.resume: Callable[[Task[None]], None]
         self.refuse: Callable[[Task[object], Failure], None]
         self._start_thread = start_thread or _start_thread
-        self._lock, self._opening = threading.Lock(), threading.Lock()
-        self._loaded = OrderedDict({self._own: own})  # the latest used last
-        self._bytes = {self._own: opener.memory_bytes(own.bundle)}
-        self._closing: str | None = None
+        self._lock = threading.Lock()
+        self._loaded = {self._own: own}
+        self._closing: set[str] = set()
         self._waiting: dict[ModelPlace, list[Task[None]]] = {}
-        self._claimed: set[ModelPlace] = set()
         self._failed = RecentDict[ModelPlace, _FailedLoad](MAX_FAILED_MODELS)
-        self._threads = 0
-        self._ended = False
+        self._is_loading = self._ended = False
 
     @property
     def digests(self) -> list[str]:
-        """Digests of the loaded models, the latest used first."""
+        """Digests of the loaded models."""
         with self._lock:
-            return list(reversed(self._loaded))[:MAX_REPORTED_MODELS]
+            return list(self._loaded)
 
     @property
     def failed_digest(self) -> str | None:
@@ -250,7 +240,7 @@ class LoadedModels:
     @property
     def is_loading(self) -> bool:
         """Whether a thread loads a model."""
-        return self._threads > 0
+        return self._is_loading
 
     def admit(self, task: Task[None]) -> Task[None] | None:
         """Return the task with its model; None if it waits for it, and is resumed, refused or given back later."""
@@ -258,8 +248,7 @@ class LoadedModels:
         digest = self._own if requested is None else requested.bundle
         with self._lock:
             model = self._loaded.get(digest)
-            if model is not None and digest != self._closing:
-                self._loaded.move_to_end(digest)
+            if model is not None and digest not in self._closing:
                 self._recovery.in_flight.assign(task.delivery, digest)
                 return replace(task, assigned=model)
         if requested is None:
@@ -295,8 +284,8 @@ class LoadedModels:
                 self._waiting.setdefault(place, []).append(task)
                 # An earlier try of its fetch may have needed the model that now makes room for another one.
                 self._recovery.in_flight.wait_for_model(task.delivery)
-                needs_thread = self._threads < MAX_LOADS and place not in self._claimed
-                self._threads += needs_thread
+                needs_thread = not self._is_loading
+                self._is_loading = True
         if has_ended:
             self._recovery.extender.give_back([task.delivery])
         elif failed is not None and is_pausing:
@@ -305,9 +294,9 @@ class LoadedModels:
             try:
                 self._start_thread(self._load_all)
             except (RuntimeError, MemoryError) as error:
-                with self._lock:
-                    self._threads -= 1
-                self._on_error(place, error)
+                self._is_loading = False
+                for each in list(self._waiting):
+                    self._on_error(each, error)
 
     def _turn_away(self, task: Task[None], failed: _FailedLoad) -> None:
         """Settle an image that arrives in the pause after a failed load."""
@@ -334,110 +323,90 @@ class LoadedModels:
     # Loading
 
     def _load_all(self) -> None:
-        """Load what images wait for, one model after another, until nothing is left for this thread."""
-        while (place := self._claim()) is not None:
+        """Load what images wait for, one model after another, until none is left."""
+        while (place := self._next_place()) is not None:
             try:
                 self._load(place)
             except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
                 self._on_error(place, error)
-            finally:
-                with self._lock:
-                    self._claimed.discard(place)
 
-    def _claim(self) -> ModelPlace | None:
+    def _next_place(self) -> ModelPlace | None:
         with self._lock:
-            place = next((each for each in self._waiting if each not in self._claimed), None)
-            if place is None or self._recovery.lifetime.over:
-                self._threads -= 1
-                return None
-            self._claimed.add(place)
+            place = None if self._recovery.lifetime.over else next(iter(self._waiting), None)
+            self._is_loading = place is not None
             return place
 
     def _load(self, place: ModelPlace) -> None:
-        if self._resume_waiting(place):  # loaded by another thread meanwhile
+        if place.digest in self._loaded:  # from another place
+            self._resume_waiting(place)
             return
         started = self._recovery.clock.monotonic()
-        bundle = self._step(place, lambda: self._opener.fetch(place))
+        with self._recovery.in_flight.step(self._first_waiting):
+            bundle = self._opener.fetch(place)
         needed = self._opener.memory_bytes(bundle)
-        with self._opening:
-            if self._resume_waiting(place) or not self._make_room(needed):
-                return
-            model = self._step(place, lambda: self._opener.open(bundle))
-            with self._lock:
-                self._loaded[place.digest], self._bytes[place.digest] = model, needed
-                self._failed.pop(place, None)
-            _log.info(
-                "model loaded",
-                extra={
-                    "model": bundle.name,
-                    "digest": place.digest,
-                    "place": place.place,
-                    "seconds": round(self._recovery.clock.monotonic() - started, 3),
-                    "bytes": needed,
-                },
-            )
-            self._resume_waiting(place)
-
-    def _step(self, place: ModelPlace, do: Callable[[], _T]) -> _T:
-        """Do one step of a load; if it hangs while an image waits for any load, the extender ends the worker.
-
-        An image of another model may wait behind this load, while images that waited for this one were given back.
-        """
-        in_flight = self._recovery.in_flight
-
-        def first_waiting() -> list[Delivery]:
-            with self._lock:
-                queues = (self._waiting.get(place, []), *self._waiting.values())
-                waiting = [task.delivery for tasks in queues for task in tasks]
-            return [delivery for delivery in waiting if in_flight.holds(delivery)][:1]
-
-        with in_flight.step(first_waiting):
-            return do()
-
-    def _resume_waiting(self, place: ModelPlace) -> bool:
-        """Resume the images that wait for a loaded model; False if it is not loaded, or makes room for another."""
+        if not self._make_room(place.digest, needed):
+            return
+        with self._recovery.in_flight.step(self._first_waiting):
+            model = self._opener.open(bundle)
         with self._lock:
-            model = self._loaded.get(place.digest)
-            if model is None or place.digest == self._closing:
-                return False
-            tasks = self._waiting.pop(place, [])
+            self._loaded[place.digest] = model
+            self._failed.pop(place, None)
+        _log.info(
+            "model loaded",
+            extra={
+                "model": bundle.name,
+                "digest": place.digest,
+                "place": place.place,
+                "seconds": round(self._recovery.clock.monotonic() - started, 3),
+                "bytes": needed,
+            },
+        )
+        self._resume_waiting(place)
+
+    def _first_waiting(self) -> list[Delivery]:
+        """Return an image that waits for any load: if one hangs meanwhile, the extender ends the worker."""
+        with self._lock:
+            waiting = [task.delivery for tasks in self._waiting.values() for task in tasks]
+        return [delivery for delivery in waiting if self._recovery.in_flight.holds(delivery)][:1]
+
+    def _resume_waiting(self, place: ModelPlace) -> None:
+        with self._lock:
+            model, tasks = self._loaded.get(place.digest), self._waiting.get(place, [])
+            if model is None:  # its engine has failed meanwhile
+                return
+            self._waiting.pop(place, None)
             for task in tasks:
                 # Before any thread can see that no image needs the model, which would release it.
                 self._recovery.in_flight.assign(task.delivery, place.digest)
         for task in tasks:
             self.resume(replace(task, assigned=model))
-        return True
 
-    def _make_room(self, needed: int) -> bool:
-        """Release models until there is room for `needed` bytes, or for one model; False if the worker ends."""
+    def _make_room(self, digest: str, needed: int) -> bool:
+        """Release the models that the one with `digest` replaces; return False if the worker ends."""
         deadline = self._recovery.clock.monotonic() + TURN_SECONDS
-        in_flight, lifetime = self._recovery.in_flight, self._recovery.lifetime
+        in_flight, left_bytes = self._recovery.in_flight, self._opener.sizing.model_bytes - needed
         try:
-            while not lifetime.over:
+            while not self._recovery.lifetime.over:
                 with self._lock:
-                    needed_models = in_flight.models()
-                    for digest in [each for each in self._loaded if each not in needed_models]:
-                        if self._has_room(needed):
-                            break
-                        self._release(digest, "another one needs its memory")
-                    if self._has_room(needed):
+                    replaced = {
+                        each
+                        for each, model in self._loaded.items()
+                        if self._own not in (each, digest) or self._opener.memory_bytes(model.bundle) > left_bytes
+                    }
+                    if not replaced & in_flight.models():
+                        for each in replaced:
+                            self._release(each, "another one needs its place")
                         return True
                     left_seconds = deadline - self._recovery.clock.monotonic()
                     if left_seconds <= 0:
-                        self._closing = next(iter(self._loaded))
-                    awaited = [self._closing] if self._closing is not None else list(self._loaded)
-                in_flight.wait_until_one_is_free(awaited, left_seconds if left_seconds > 0 else TURN_SECONDS)
+                        self._closing = replaced
+                in_flight.wait_until_unneeded(replaced, left_seconds if left_seconds > 0 else TURN_SECONDS)
         finally:
-            with self._lock:
-                self._closing = None
+            self._closing = set()
         return False
-
-    def _has_room(self, needed: int) -> bool:
-        return not self._loaded or sum(self._bytes.values()) + needed <= self._opener.sizing.model_bytes
 
     def _release(self, digest: str, reason: str) -> None:
         model = self._loaded.pop(digest)
-        del self._bytes[digest]
         _log.info("model released", extra={"model": model.bundle.name, "digest": digest, "reason": reason})
 
     def _on_error(self, place: ModelPlace, error: Exception) -> None:

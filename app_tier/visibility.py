@@ -227,11 +227,10 @@ class InFlightMessages:
         with self._changed:
             return self._needed_models()
 
-    def wait_until_one_is_free(self, models: Collection[str], seconds: float) -> None:
-        """Wait until nothing in flight needs one of `models`, for up to `seconds`, or until closed."""
-        wanted = set(models)
+    def wait_until_unneeded(self, models: Collection[str], seconds: float) -> None:
+        """Wait until nothing in flight needs any of `models`, for up to `seconds`, or until closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or wanted - self._needed_models(), seconds)
+            self._changed.wait_for(lambda: self._closed or self._needed_models().isdisjoint(models), seconds)
 
     def _needed_models(self) -> set[str]:
         return {entry.model for entry in self._entries.values() if entry.model is not None}

@@ -18,7 +18,6 @@ from app_tier.engines import weights_bytes
 from app_tier.lifecycle import Lifetime
 from app_tier.models import (
     FIRST_PAUSE_SECONDS,
-    MAX_LOADS,
     MAX_PAUSE_SECONDS,
     MAX_REFUSALS,
     LoadedModels,
@@ -131,7 +130,7 @@ class Bench:
 
     @property
     def names(self) -> list[str]:
-        """Names of the loaded models, the latest used first."""
+        """Names of the loaded models."""
         by_digest = {bundle.digest: name for name, bundle in [*BUNDLES.items(), ("own", OWN)]}
         return [by_digest[digest] for digest in self.models.digests]
 
@@ -159,32 +158,40 @@ def test_a_request_with_the_digest_of_the_own_bundle_is_admitted_for_any_place(b
     assert bench.models.admit(sent) is not None
 
 
-def test_a_load_delays_no_image_of_another_model_loaded_or_not() -> None:
+def test_a_load_delays_no_image_of_a_loaded_model_and_others_follow_it() -> None:
     bench = Bench(room=3, in_threads=True)
     hangs, honest = threading.Event(), bench.opener.fetch
 
     def fetch(wanted: ModelPlace) -> object:
-        if wanted.place == "a":
-            hangs.wait(DEADLINE_SECONDS)
+        hangs.wait(DEADLINE_SECONDS)
         return honest(wanted)
 
     bench.opener.fetch = fetch  # type: ignore[method-assign, assignment]
-    assert bench.admit("a") == [None]
-    assert bench.admit(None) != [None]
-    bench.admit("b")
-    wait_until(lambda: models_of(bench.resumed) == ["b"], "the second model is loaded")
+    assert bench.admit("a", "b") == [None, None]
+    (own,) = bench.admit(None)
+    assert own is not None
     hangs.set()
-    wait_until(lambda: models_of(bench.resumed) == ["b", "a"], "the first model is loaded")
-    wait_until(lambda: not bench.models.is_loading, "every thread has ended")
+    wait_until(lambda: models_of(bench.resumed) == ["a"], "the first model is loaded")
+    bench.in_flight.remove(bench.resumed[0].delivery)
+    wait_until(lambda: models_of(bench.resumed) == ["a", "b"], "the second model replaces it")
+    wait_until(lambda: not bench.models.is_loading, "the thread has ended")
+    assert bench.names == ["own", "b"]
 
 
-def test_loads_are_bounded() -> None:
-    bench = Bench(room=100)
-    bench.admit(*"abcdefgh")
-    assert len(bench.loads) == MAX_LOADS
-    bench.load()
-    assert sorted(models_of(bench.resumed)) == list("abcdefgh")
-    assert not bench.models.is_loading
+@pytest.mark.parametrize(
+    ("megabytes", "loaded"), [((1, 1, 1), "own c"), ((1, 2, 1), "own c"), ((2, 2, 1), "own c"), ((3, 3, 3), "c")]
+)
+def test_two_models_at_most_are_loaded_and_no_more_than_fit(megabytes: tuple[int, ...], loaded: str) -> None:
+    bench = Bench(room=3)
+    sizes = dict(zip(("own", "b", "c"), megabytes, strict=True))
+    bench.opener.memory_bytes = lambda bundle: sizes[bundle.name]  # type: ignore[method-assign]
+    for name in ("b", None, "c", "b", None, "c"):
+        bench.admit(name)
+        bench.load()
+        assert len(bench.names) <= 2
+        assert len(bench.names) == 1 or sum(map(sizes.__getitem__, bench.names)) <= bench.room
+        bench.finish()
+    assert sorted(bench.names, reverse=True) == loaded.split()
 
 
 def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_time(
@@ -199,14 +206,14 @@ def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_t
         other = "a" if needed is None else None
         assert bench.admit(other) == [None]
         # The first model gets no further images, although it is still loaded, since another one waits for its room.
-        wait_until(lambda: bench.models._closing is not None, "a load waits for room")
+        wait_until(lambda: bench.models._closing, "a load waits for room")
         before = len(bench.resumed)
         assert bench.admit(needed) == [None]
         bench.in_flight.remove(first.delivery)
         wait_until(lambda: len(bench.resumed) > before, "the other model has its turn")  # noqa: B023 (awaited here)
         assert bench.resumed[before].model.bundle.name == (other or "own")
         # The images of the first model have the next turn.
-        wait_until(lambda: bench.models._closing is not None, "they wait for room")
+        wait_until(lambda: bench.models._closing, "they wait for room")
         bench.in_flight.remove(bench.resumed[before].delivery)
         wait_until(lambda: len(bench.resumed) > before + 1, "they have their turn")  # noqa: B023 (awaited here)
         assert bench.resumed[-1].model.bundle.name == (needed or "own")
@@ -222,7 +229,7 @@ def test_an_image_with_a_fetch_that_is_tried_again_holds_no_model_while_it_waits
     (task,) = bench.receive(None)
     assert bench.models.admit(task) is not None  # and its fetch fails
     bench.admit("a")
-    wait_until(lambda: bench.models._closing is not None, "a load waits for room")
+    wait_until(lambda: bench.models._closing, "a load waits for room")
     assert bench.models.admit(task) is None
     wait_until(lambda: models_of(bench.resumed)[:1] == ["a"], "the other model is loaded")
     bench.in_flight.remove(bench.resumed[0].delivery)

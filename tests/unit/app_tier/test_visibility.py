@@ -122,7 +122,7 @@ def test_a_model_is_needed_until_the_last_image_that_it_was_assigned_to_is_remov
     bench.in_flight.remove(one)
     assert bench.in_flight.models() == {"a", "b"}
     bench.in_flight.wait_for_model(two)
-    bench.in_flight.wait_until_one_is_free({"a", "b"}, NEVER_SECONDS)
+    bench.in_flight.wait_until_unneeded({"a"}, NEVER_SECONDS)
     assert bench.in_flight.models() == {"b"}
     bench.in_flight.remove(three)
     bench.in_flight.assign(three, "b")
