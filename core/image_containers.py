@@ -1,4 +1,4 @@
-"""The structure of image files, read without a decoder: pieces, frames, sizes, and whether all of a file is there.
+"""The structure of common image files, read without a decoder: pieces, frames, sizes, and whether all of it is there.
 
 A decoder reads each piece of a file, at some microseconds each, and a file may consist of millions of empty ones. So
 `check_frames` bounds their number. It reads each byte at most once. If the structure is broken, counting stops: the
@@ -12,11 +12,9 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
-from itertools import zip_longest
 from typing import Final, NamedTuple
 
-from core.images import FORMATS, RAW_REASON, ImageLimits, ImageRejectedError, broken_header, cut_short
+from core.images import FORMATS, ImageLimits, ImageRejectedError, broken_header, cut_short, too_many_frames
 
 MAX_PIECES: Final = 20_000
 """Maximum chunks, segments or blocks of a file, plus one for each `BYTES_A_PIECE` bytes, as normal encoders write."""
@@ -61,9 +59,7 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
             )
         frames += found
         if frames > limits.max_frames:
-            raise ImageRejectedError(
-                "too_many_frames", f"it has more than the {limits.max_frames} frames allowed: send one of them"
-            )
+            raise too_many_frames(limits)
 
 
 def check_complete(name: str, data: bytes) -> None:
@@ -189,9 +185,9 @@ def _webp(data: bytes) -> Iterator[int]:
 
 
 def _jpeg(data: bytes) -> Iterator[int]:
-    """Yield 0 for each segment before the picture, and each byte between two; what an index of pictures declares.
+    """Yield 0 for each segment before the picture, and each byte between two.
 
-    https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B; CIPA DC-007 (MPO).
+    https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B
     """
     place, parsed = 2, Counter[int]()
     while place + 4 <= len(data):
@@ -207,8 +203,7 @@ def _jpeg(data: bytes) -> Iterator[int]:
             place += 2
             continue
         size = int.from_bytes(data[place + 2 : place + 4], "big")
-        body = place + 4
-        if marker in _PARSED_SEGMENTS and data.startswith(_PARSED_SEGMENTS[marker], body):
+        if marker in _PARSED_SEGMENTS and data.startswith(_PARSED_SEGMENTS[marker], place + 4):
             parsed[marker] += 1
             if parsed[marker] > MAX_PARSED_SEGMENTS:
                 raise ImageRejectedError(
@@ -216,8 +211,7 @@ def _jpeg(data: bytes) -> Iterator[int]:
                     f"the JPEG has more than {MAX_PARSED_SEGMENTS} segments of EXIF, Photoshop data or tables: "
                     "save it again",
                 )
-        is_index = marker == 0xE2 and data.startswith(b"MPF\0", body)
-        yield _pictures(data[body + 4 : place + 2 + size]) if is_index else 0
+        yield 0
         place += 2 + max(2, size)
 
 
@@ -239,23 +233,6 @@ def has_all_scans(data: bytes) -> bool:
             missing -= {(component, number) for component in body[1:-3:2] for number in range(body[-3], body[-2] + 1)}
         place += 2 + size
     return not missing
-
-
-def _pictures(index: bytes) -> int:
-    """Return the number of pictures that an MP index declares (tag 0xB001); 0 where it is broken."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(index[:4])
-    if order is None:
-        return 0
-    try:
-        (first,) = struct.unpack_from(f"{order}I", index, 4)
-        (entries,) = struct.unpack_from(f"{order}H", index, first)
-        for entry in range(min(entries, len(index) // 12)):
-            tag, _, _, value = struct.unpack_from(f"{order}HHII", index, first + 2 + 12 * entry)
-            if tag == 0xB001:
-                return int(value)
-    except struct.error:
-        pass
-    return 0
 
 
 class Box(NamedTuple):
@@ -475,138 +452,6 @@ def _first(data: bytes, kind: bytes, start: int, end: int) -> Box | None:
     return next((box for box in boxes(data, start, end) if box.kind == kind), None)
 
 
-class TiffEntry(NamedTuple):
-    """A tag of a TIFF directory: the type and the number of its values, and the offset of the first one."""
-
-    tag: int
-    kind: int
-    length: int
-    place: int
-
-
-_TIFF_CODES: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-"""Types of TIFF values that are unsigned integers, as codes of `struct`."""
-
-_TIFF_SIZES: Final = {
-    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
-}  # fmt: skip
-
-
-class TiffReader:
-    """Reads directories of a TIFF or BigTIFF file; every method raises `struct.error` where the data ends.
-
-    https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf, section 2; http://bigtiff.org
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._order = "<" if data.startswith(b"II") else ">"
-        self._is_big = self._read("H", 2) == 43
-        self._offset = "Q" if self._is_big else "I"
-
-    def first(self) -> int:
-        """Return the offset of the first directory; each describes a page."""
-        return self._read(self._offset, 8 if self._is_big else 4)
-
-    def following(self, place: int) -> int:
-        """Return the offset of the directory after the one at `place`, 0 after the last one."""
-        return self._read(self._offset, self._entry(place, self._count(place)))
-
-    def entries(self, place: int) -> Iterator[TiffEntry]:
-        """Yield the tags of the directory at `place`."""
-        inline = 8 if self._is_big else 4
-        for number in range(self._count(place)):
-            at = self._entry(place, number)
-            tag, kind, count = self._read("H", at), self._read("H", at + 2), self._read(self._offset, at + 4)
-            at += 4 + inline
-            outside = _TIFF_SIZES.get(kind, 0) * count > inline
-            yield TiffEntry(tag, kind, count, self._read(self._offset, at) if outside else at)
-
-    def values(self, entry: TiffEntry) -> Iterator[int]:
-        """Yield the values of a tag if they are unsigned integers."""
-        if code := _TIFF_CODES.get(entry.kind):
-            for number in range(entry.length):
-                yield self._read(code, entry.place + number * _TIFF_SIZES[entry.kind])
-
-    def _count(self, place: int) -> int:
-        return self._read("Q" if self._is_big else "H", place)
-
-    def _entry(self, place: int, number: int) -> int:
-        return place + (8 + 20 * number if self._is_big else 2 + 12 * number)
-
-    def _read(self, code: str, place: int) -> int:
-        if place > len(self._data):
-            raise struct.error("beyond the data")  # an offset of 64 bits is too large for `unpack_from`
-        return int(struct.unpack_from(self._order + code, self._data, place)[0])
-
-
-_SUBFILE, _COMPRESSION, _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION = 254, 259, 262, 330, 50706
-_STRIP_TABLES: Final = ((273, 279), (324, 325))
-"""Tags of a TIFF with the offsets and sizes of its strips or tiles."""
-_TRANSFER_FUNCTION: Final = 301
-"""A long table that no reader of ours reads."""
-
-_OF_SENSOR: Final = frozenset({32803, 34892})
-"""Photometric interpretations of pixels as a sensor gives them: CFA and LinearRaw of TIFF/EP and DNG."""
-_CR2: Final = b"CR\2\0"
-"""Mark and version of Canon's raw files behind the head of the TIFF (http://lclevy.free.fr/cr2/)."""
-_BYTES_OR_TEXT: Final = frozenset({1, 2, 6, 7})
-_UNCOMPRESSED: Final = 1
-
-
-def _tiff(data: bytes) -> Iterator[int]:
-    """Yield 1 for each page, 0 for each tag, and each number in a tag, which a reader makes an object of."""
-    tiff = TiffReader(data.ljust(8, b"\0"))
-    page: dict[int, list[int]] = {}
-    seen: set[int] = set()
-    try:
-        place = tiff.first()
-        while place and place not in seen:
-            seen.add(place)
-            yield 1
-            for entry in tiff.entries(place):
-                yield 0
-                page.setdefault(entry.tag, [])
-                if entry.kind in _BYTES_OR_TEXT or entry.tag == _TRANSFER_FUNCTION:
-                    continue
-                for _ in range(entry.length):
-                    yield 0
-                if len(seen) == 1:
-                    page[entry.tag] = list(tiff.values(entry))
-            if len(seen) == 1:
-                yield from _check_first_page(data, tiff, page)
-            place = tiff.following(place)
-    except struct.error:  # the data ends
-        if len(seen) < 2:
-            raise cut_short("TIFF", len(data)) from None
-
-
-def _check_first_page(data: bytes, tiff: TiffReader, page: Mapping[int, list[int]]) -> Iterator[int]:
-    """Check that the first page is a picture, not the preview of a camera raw file, and that all of it is here.
-
-    Yields 0 for each tag of its parts: many parts may be the same large directory.
-    """
-    interpretations = {*page.get(_PHOTOMETRIC, ())}
-    for place in page.get(_SUB_DIRECTORIES, ()):
-        with suppress(struct.error):  # the data ends
-            for entry in tiff.entries(place):
-                yield 0
-                if entry.tag == _PHOTOMETRIC and entry.length == 1:
-                    interpretations |= {*tiff.values(entry)}
-    is_preview = any(value & 1 for value in page.get(_SUBFILE, ()))
-    if is_preview or _DNG_VERSION in page or interpretations & _OF_SENSOR or data[8:12] == _CR2:
-        raise ImageRejectedError("format_not_allowed", RAW_REASON)
-    if page.get(_COMPRESSION, [_UNCOMPRESSED]) == [_UNCOMPRESSED]:
-        return  # its reader needs no sizes of strips, which some programs write wrong
-    for offsets, sizes in _STRIP_TABLES:
-        for offset, size in zip_longest(page.get(offsets, ()), page.get(sizes, ()), fillvalue=0):
-            if offset + size > len(data):
-                raise ImageRejectedError(
-                    "truncated",
-                    f"the TIFF ends after {len(data)} bytes, before the picture is complete: send it again",
-                )
-
-
 FRAME_COUNTS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
     "JPEG": _jpeg,
     "PNG": _png,
@@ -614,7 +459,6 @@ FRAME_COUNTS: Final[Mapping[str, Callable[[bytes], Iterator[int]]]] = {
     "GIF": _gif,
     "AVIF": _heic,
     "HEIF": _heic,
-    "TIFF": _tiff,
 }
 """By format, a function that yields one number for each piece that a decoder reads one by one (chunk, block, table
-entry): how many frames the piece adds, mostly 0. Files of other formats have one frame and few pieces."""
+entry): how many frames the piece adds, mostly 0."""

@@ -22,18 +22,22 @@ a known format with a broken header       ``truncated`` or ``undecodable``
 a camera raw file that starts like TIFF   ``format_not_allowed``
 anything else                             ``not_an_image``
 ========================================  =======================================================
+
+Common formats are checked before a decoder sees them (`core.image_containers`). Pillow alone reads a TIFF or BMP:
+the limits of the sandboxed process end a costly one.
 """
 
-import copy  # noqa: F401 (as the plugins below)
+import copy
 import mmap
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import reduce
 from importlib import import_module
 from io import BytesIO
+from itertools import chain, zip_longest
 from math import prod
 from typing import Any, ClassVar, Final, cast
 
@@ -42,12 +46,10 @@ from typing import Any, ClassVar, Final, cast
 # Pillow reads the EXIF of every format as a TIFF.
 from PIL import (
     AvifImagePlugin,
-    BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageChops,
     ImageFile,
-    ImageMath,
     ImagePalette,
     JpegImagePlugin,
     PngImagePlugin,
@@ -56,6 +58,7 @@ from PIL import (
 
 from core import libheif
 from core.image_containers import (
+    FRAME_COUNTS,
     as_still_avif,
     boxes,
     check_complete,
@@ -68,12 +71,14 @@ from core.image_containers import (
 from core.images import (
     BYTES_A_PIXEL,
     FORMATS,
+    RAW_REASON,
     ImageLimits,
     ImageRejectedError,
     broken_header,
     cut_short,
     sniff,
     too_large,
+    too_many_frames,
 )
 
 Image.preinit()
@@ -103,14 +108,6 @@ class _FirstPicture(JpegImagePlugin.JpegImageFile):
     """The first picture of a JPEG, which may lack its end mark if all its pixels are there."""
 
     _is_ended = False
-
-    def _open(self) -> None:
-        try:
-            super()._open()
-        except SyntaxError as error:
-            if "-bit layers" in str(error):
-                raise _unusual("JPEG", f"{self.bits} bits a colour") from error
-            raise
 
     def load_read(self, read_bytes: int) -> bytes:
         file = cast("BytesIO", self.fp)
@@ -179,83 +176,6 @@ class _FirstFrame(GifImagePlugin.GifImageFile):
         return _become(self, self, alpha)
 
 
-class _AnyBitmap(BmpImagePlugin.BmpImageFile):
-    """A BMP with colours of any number of bits in any order; Pillow knows the usual ones alone.
-
-    https://learn.microsoft.com/en-us/windows/win32/api/wingdi/ns-wingdi-bitmapv5header
-    """
-
-    _masks: tuple[int, ...] = ()
-
-    def _open(self) -> None:
-        data = cast("BytesIO", self.fp).getvalue()
-        start, size = struct.unpack_from("<II", data, 10)
-        if 16 <= size < 64 and size not in _BMP_HEADERS:  # OS/2 may leave out the last fields, which are zero then
-            short, rest = data[18 : 14 + size], data[14 + size :]
-            data = data[:10] + struct.pack("<II", start + 64 - size, 64) + short.ljust(60, b"\0") + rest
-            size = 64
-        if size in _BMP_HEADERS:
-            bits, compression = struct.unpack_from("<HI", data, 28)
-            if what := _BMP_KINDS.get((compression, bits)) or _BMP_KINDS.get((compression, None)):
-                raise _unusual("BMP", what)
-            if int.from_bytes(data[46:50], "little") > 256 and bits <= 8:
-                data = data[:46] + bytes(4) + data[50:]  # as many as it has bits for, and Pillow reads no more
-            if compression in _BMP_BIT_FIELDS and bits in {16, 32}:
-                has_alpha = size >= 56 or compression == _BMP_BIT_FIELDS[1]
-                masks = (
-                    struct.unpack_from("<IIII", data, 54) if has_alpha else (*struct.unpack_from("<III", data, 54), 0)
-                )
-                if compression == _BMP_BIT_FIELDS[1] or masks not in _BMP_USUAL_MASKS:
-                    self._masks = masks
-                    data = data[:30] + bytes(4) + data[34:]  # as if its colours were the usual ones
-        self.fp = BytesIO(data)
-        super()._open()
-        if self._masks:
-            self._mode = "RGBA" if self._masks[3] else "RGB"
-
-    def load(self) -> Any:
-        tile = self.tile
-        if tile and self._masks:
-            rawmode, *others = cast("tuple[object, ...]", tile[0].args)
-            self._mode = "I"
-            self.tile = [tile[0]._replace(args=("I;16" if rawmode == "BGR;15" else "I;32", *others))]
-        pixels = super().load()
-        if tile and self._masks:
-            *colours, alpha = (self._band(mask) for mask in self._masks)
-            pixels = _become(self, Image.merge("RGB", colours), alpha if self._masks[3] else None)
-        return pixels
-
-    def _band(self, mask: int) -> Image.Image:
-        """Return the 8 highest bits of a colour."""
-        shift = max((mask & -mask).bit_length() - 1, mask.bit_length() - 8, 0)
-        top = max(1, mask >> shift)
-        scaled = ImageMath.lambda_eval(lambda each: ((each["pixels"] >> shift) & top) * 255 / top, pixels=self)
-        return cast("Image.Image", scaled).convert("L")
-
-
-_BMP_HEADERS: Final = frozenset({40, 52, 56, 64, 108, 124})
-"""Sizes of headers that have a compression."""
-
-_BMP_BIT_FIELDS: Final = (3, 6)
-"""Compressions of a BMP that stand for masks of colours; of the second one, also for a mask of alpha."""
-
-_BMP_USUAL_MASKS: Final = frozenset(
-    {(0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0), (0xFF0000, 0xFF00, 0xFF, 0), (0, 0, 0, 0)}
-    | {(0xFF0000, 0xFF00, 0xFF, 0xFF000000)}
-)
-
-_BMP_KINDS: Final = {
-    (3, 1): "Huffman compression",
-    (4, 24): "RLE24 compression",
-    (4, None): "a JPEG inside",
-    (5, None): "a PNG inside",
-    (0, 64): "64 bits a pixel",
-}
-"""Kinds of BMP that few programs read, by compression and bits a pixel."""
-
-BmpImagePlugin.BIT2MODE[2] = ("P", "P;2")
-
-
 _OTHER_BYTES: Final = {
     **{
         f"{mode};16{this}": f"{mode};16{other}"
@@ -317,10 +237,19 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
     """A TIFF with pixels of the right brightness, from decoders that each library has and that are often used."""
 
     def _setup(self) -> None:
-        tags = self.tag_v2
+        tags, data = self.tag_v2, cast("BytesIO", self.fp).getvalue()
+        if tags.get(_SUBFILE, 0) & 1 or _DNG_VERSION in tags or data[8:12] == _CR2 or self._is_of_sensor():
+            raise ImageRejectedError("format_not_allowed", RAW_REASON)
         compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
         if compression not in _TIFF_COMPRESSIONS:
-            raise _unusual("TIFF", f"{_TIFF_NAMES.get(compression, compression)} compression")
+            raise _unusual("TIFF", f"compression {compression}")
+        if compression != 1:  # without, the reader needs no sizes of strips, which some programs write wrong
+            strips = (zip_longest(tags.get(at, ()), tags.get(size, ()), fillvalue=0) for at, size in _STRIP_TABLES)
+            if any(offset + size > len(data) for offset, size in chain(*strips)):
+                raise ImageRejectedError(
+                    "truncated",
+                    f"the TIFF ends after {len(data)} bytes, before the picture is complete: send it again",
+                )
         bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
         kind = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
         if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
@@ -332,16 +261,20 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
         subsampling = tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))
         if (kind, compression) == (_YCBCR, 1) and subsampling != (1, 1):
             raise _unusual("TIFF", "subsampled colours")
-        try:
-            super()._setup()
-        except SyntaxError as error:
-            if "unknown pixel mode" in str(error):
-                raise _unusual("TIFF", f"pixels of {bits} bits, interpretation {kind}") from error
-            raise
+        super()._setup()
         self._size = self._tile_size  # it is turned when it is decoded, and has its size then
         palette = tags.get(TiffImagePlugin.COLORMAP, ())
         if self.palette is not None and max(palette, default=0) < 256:  # some programs write 8 bits instead of 16
             self.palette = ImagePalette.raw("RGB;L", palette)
+
+    def _is_of_sensor(self) -> bool:
+        """Return whether the pixels of the page, or of one of its parts, are those of a camera's sensor."""
+        file, part, kinds = cast("BytesIO", self.fp), copy.copy(self.tag_v2), [self.tag_v2.get(_PHOTOMETRIC)]
+        for place in self.tag_v2.get(_SUB_DIRECTORIES, ())[:MAX_PARTS]:
+            file.seek(place)
+            part.load(file)
+            kinds.append(part.get(_PHOTOMETRIC))
+        return not _OF_SENSOR.isdisjoint(kinds)
 
     def load(self) -> Any:
         kind = self.tile[0].args if self.tile else None
@@ -355,19 +288,16 @@ class _FirstPage(TiffImagePlugin.TiffImageFile):
 _TIFF_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """None, CCITT (fax), LZW, JPEG, Deflate and PackBits."""
 
-_TIFF_NAMES: Final = {
-    6: "old JPEG",
-    32809: "ThunderScan",
-    34676: "SGI LogLuv",
-    34677: "SGI LogLuv",
-    34712: "JPEG 2000",
-    34887: "LERC",
-    34925: "LZMA",
-    50000: "Zstandard",
-    50001: "WebP",
-    50002: "JPEG XL",
-}
-"""Other compressions of a TIFF by name: https://libtiff.gitlab.io/libtiff/specification/coverage.html"""
+MAX_PARTS: Final = 16
+"""Parts of a page that are read."""
+
+_SUBFILE, _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION = 254, 262, 330, 50706
+_STRIP_TABLES: Final = ((273, 279), (324, 325))
+"""Tags of a TIFF with the offsets and sizes of its strips or tiles."""
+_OF_SENSOR: Final = frozenset({32803, 34892})
+"""Photometric interpretations of pixels as a sensor gives them: CFA and LinearRaw of TIFF/EP and DNG."""
+_CR2: Final = b"CR\2\0"
+"""Mark and version of Canon's raw files behind the head of the TIFF (http://lclevy.free.fr/cr2/)."""
 
 _INVERTED, _YCBCR = 0, 6
 """Photometric interpretations of a TIFF."""
@@ -475,22 +405,18 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # For each damaged tag of a TIFF: a message of its own for the log, which would be kept for ever.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
-_READERS: Final = {
+_READERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
     "JPEG": _FirstPicture,
     "PNG": _StillPng,
     "GIF": _FirstFrame,
     "AVIF": _AvifPicture,
     "HEIF": _HeicPicture,
     "TIFF": _FirstPage,
-    "BMP": _AnyBitmap,
 }
+"""Readers that replace Pillow's, by format."""
 
-READERS: Final = {name: f"{name}_OURS" for name in _READERS}
-"""Pillow's readers that are replaced by one above, by format."""
-
-for _name, _reader in _READERS.items():
-    Image.register_open(READERS[_name], _reader)
-
+_UNUSUAL: Final = ("BMP compression", "BMP pixel depth", "BMP bitfields", "unknown pixel mode", "-bit layers")
+"""What Pillow's errors say of pixels that it cannot read."""
 
 DECODER_ERRORS: Final = (
     OSError,
@@ -545,18 +471,37 @@ def open_image(data: bytes, limits: ImageLimits = _DEFAULT_LIMITS) -> Image.Imag
     check_frames(name, data, limits)
     check_complete(name, data)
     try:
-        image = Image.open(BytesIO(data), formats=[READERS.get(name, name)])
+        image = (_READERS.get(name) or Image.OPEN[name][0])(BytesIO(data), "")
     except DECODER_ERRORS as error:
         if pixels and lacks_memory(pixels):
             raise MemoryError from error
-        if ends_early(error):
-            raise cut_short(name, len(data)) from error
-        raise broken_header(name, len(data)) from error
+        raise _damage(name, data, error) from error
+    if name not in FRAME_COUNTS and _has_frame(image, limits.max_frames):
+        raise too_many_frames(limits)
     image.info.pop("xmp", None)  # Pillow would turn the picture as it says; browsers and libvips do not
     _check_pixels(*(image.coded_size if isinstance(image, _PrimaryPicture) else image.size), limits)
     if image.mode not in PIXEL_MODES:
         raise _unusual(name, f"pixels of mode {image.mode}")
     return image
+
+
+def _damage(name: str, data: bytes, error: Exception) -> ImageRejectedError:
+    """Return the rejection of data with a header that its reader refuses."""
+    if ends_early(error):
+        return cut_short(name, len(data))
+    if any(each in str(error) for each in _UNUSUAL):
+        return _unusual(name, "pixels of this kind")
+    return broken_header(name, len(data))
+
+
+def _has_frame(image: Image.Image, number: int) -> bool:
+    """Return whether a reader finds the frame with that number, from 0; the image stays at its first one."""
+    try:
+        image.seek(number)
+    except DECODER_ERRORS:  # it has fewer, or damaged ones
+        image.seek(0)
+        return False
+    return True
 
 
 def as_8_bit(image: Image.Image) -> Image.Image:
@@ -579,7 +524,9 @@ def _used_bits(brightest: int) -> int:
 def ends_early(error: Exception) -> bool:
     """Return whether a decoder's error reports that data is missing, not that it is wrong."""
     text = str(error).lower()
-    return isinstance(error, EOFError) or any(each in text for each in ("truncated", "unexpected end", "premature"))
+    return isinstance(error, EOFError) or any(
+        each in text for each in ("truncated", "unexpected end", "premature", "missing dimensions")
+    )
 
 
 def lacks_memory(pixels: int) -> bool:

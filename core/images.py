@@ -97,6 +97,13 @@ def too_large(size: int, limits: ImageLimits) -> ImageRejectedError:
     )
 
 
+def too_many_frames(limits: ImageLimits) -> ImageRejectedError:
+    """Return the rejection of an image with more frames than ``limits`` allow."""
+    return ImageRejectedError(
+        "too_many_frames", f"it has more than the {limits.max_frames} frames allowed: send one of them"
+    )
+
+
 def sniff(data: bytes) -> str:
     """Return the key in `FORMATS` of the format that ``data`` starts like.
 

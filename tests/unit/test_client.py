@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import scripts.cli
-from core.image_open import READERS, open_image
+from core.image_open import open_image
 from core.images import SUFFIXES as ACCEPTED_SUFFIXES
 from core.label_names import plain_label as plain_label_of_the_server
 from fleetsight_client.cli import COMMANDS
@@ -46,13 +46,6 @@ PICTURE = Image.effect_noise((128, 64), 80).convert("RGB")
 CROP = crop(Fraction(40), Fraction(20), Fraction(3), Fraction(-2))
 
 
-@pytest.fixture
-def readers_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow opens files as in a process without the server's readers."""
-    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each not in READERS.values()])
-
-
-@pytest.mark.usefixtures("readers_of_the_client")
 @pytest.mark.parametrize("form", ["AVIF", "HEIF"])
 @pytest.mark.parametrize("transforms", [[], [turn(1)], [turn(2), mirror(1)], [CROP], [CROP, turn(3)]])
 def test_the_size_of_a_picture_is_that_of_the_server_or_empty(
@@ -65,7 +58,6 @@ def test_the_size_of_a_picture_is_that_of_the_server_or_empty(
         assert (found["width"], found["height"]) == (image.size if is_known else (None, None))
 
 
-@pytest.mark.usefixtures("readers_of_the_client")
 def test_images_without_a_size_are_counted_where_it_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.avif"
     path.write_bytes(container([coded("AVIF", PICTURE)], [CROP]))

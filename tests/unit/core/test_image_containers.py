@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.image_containers import FRAME_COUNTS, Box, Picture, TiffEntry, TiffReader, boxes, primary_picture
-from core.images import ImageRejectedError
+from core.image_containers import FRAME_COUNTS, Box, Picture, boxes, primary_picture
 from tests.support.hostile_images import HEIC, box, png_chunk
 
 
@@ -109,17 +108,6 @@ def jpeg_segment(marker: int, body: bytes, size: int | None = None) -> Part:
     return Part(struct.pack(">BBH", 255, marker, len(body) + 2 if size is None else size) + body, [4])
 
 
-def index_of_pictures(count: int, order: str, gap: bytes, others: int, after: bytes) -> list[Part]:
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    entries = struct.pack(f"{order}HHII", 0xB000, 7, 4, 77) * others + struct.pack(
-        f"{order}HHII", 0xB001, 4, 1, count
-    )
-    body = b"MPF\0" + mark + struct.pack(f"{order}I", 8 + len(gap)) + gap
-    body += struct.pack(f"{order}H", others + 1) + entries
-    segment = jpeg_segment(0xE2, body + after)
-    return [Part(segment.data, [4], [(4 + len(body), "declares", count)])]
-
-
 SEGMENTS = parts_of(
     st.builds(lambda marker, body: [jpeg_segment(marker, body)], st.sampled_from([0xE1, 0xE2, 0xE5]), BYTES),
     st.builds(lambda size: [jpeg_segment(0xE5, b"", size)], st.sampled_from([0, 1])),
@@ -127,18 +115,7 @@ SEGMENTS = parts_of(
     st.just([Part(b"\xff", [4]), Part(b"\xff\xe5\0\2", [4])]),
     st.just([Part(b"\xff", [4]), Part(b"\0", [4]), Part(b"\7", [4])]),
 )
-NO_INDEX: tuple[list[Part], ...] = (
-    [],
-    [jpeg_segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB000, 7, 4, 77))],
-    [jpeg_segment(0xE2, b"MPF\0XX*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB001, 4, 1, 77))],
-)
-INDEXES = st.builds(index_of_pictures, NUMBERS, st.sampled_from("<>"), BYTES, st.integers(0, 2), BYTES)
-JPEG = st.builds(
-    lambda before, index, after: [Part(b"\xff\xd8"), *before, *index, *after, Part(b"\xff\xda\xff\xe5\0\2\0\0")],
-    SEGMENTS,
-    INDEXES | st.sampled_from(NO_INDEX),
-    SEGMENTS,
-)
+JPEG = SEGMENTS.map(lambda segments: [Part(b"\xff\xd8"), *segments, Part(b"\xff\xda\xff\xe5\0\2\0\0")])
 
 
 def heic_item(number: int, kind: bytes, is_hidden: bool, version: int) -> Part:
@@ -310,81 +287,3 @@ def test_a_size_that_the_data_does_not_contain_is_none() -> None:
     data = HEIC + box(b"meta", bytes(4), *head, box(b"iprp", association, box(b"ipco", size)))
     assert primary_picture(data) == Picture(b"hvc1", (3, 2), ())
     assert [primary_picture(data[:cut]) for cut in range(len(data))] == [None] * len(data)
-
-
-KINDS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
-KINDS |= {13: "I", 16: "Q", 17: "q", 18: "Q", 99: ""}
-"""Types of the values of a TIFF's tags, as codes of `struct`; 99 is of none."""
-UNSIGNED = frozenset({1, 3, 4, 13, 16, 18})
-DIRECTORIES = st.lists(
-    st.tuples(
-        st.sampled_from([301, 900, 901]), st.sampled_from(sorted(KINDS)), st.lists(st.integers(0, 127), max_size=3)
-    ),
-    max_size=4,
-)
-
-
-@given(
-    order=st.sampled_from("<>"),
-    is_big=st.booleans(),
-    pages=st.lists(DIRECTORIES, min_size=1, max_size=3),
-    is_ring=st.booleans(),
-    gap=BYTES.filter(lambda gap: not gap.startswith(b"CR\2\0")),  # the mark of a camera raw file
-)
-def test_a_tiff_of_either_order_and_size_is_read_as_it_was_written(
-    order: str, is_big: bool, pages: list[list[tuple[int, int, list[int]]]], is_ring: bool, gap: bytes
-) -> None:
-    number, inline, head = ("Q", 8, 16) if is_big else ("I", 4, 8)
-
-    def pack(codes: str, *values: int) -> bytes:
-        return struct.pack(order + codes, *values)
-
-    data = (b"II" if order == "<" else b"MM") + (pack("HHH", 43, 8, 0) if is_big else pack("H", 42))
-    data += pack(number, head + len(gap)) + gap
-    counted, heads, written, known, needed = (
-        list[int](),
-        list[int](),
-        list[list[tuple[TiffEntry, list[int]]]](),
-        head,
-        0,
-    )
-    for page in pages:
-        heads.append(known)
-        rows, values, entries = b"", b"", list[tuple[TiffEntry, list[int]]]()
-        start = len(data) + (8 if is_big else 2)
-        known = start + (4 + 2 * inline) * len(page) + inline
-        for tag, kind, numbers in page:
-            at = start + len(rows)
-            packed = b"".join(pack(KINDS[kind], *[each] * len(KINDS[kind])) for each in numbers)
-            is_outside = len(packed) > inline
-            place = known + len(values) if is_outside else at + 4 + inline
-            rows += pack(f"HH{number}", tag, kind, len(numbers))
-            rows += pack(number, place) if is_outside else packed.ljust(inline, b"\0")
-            values += packed if is_outside else b""
-            entries.append((TiffEntry(tag, kind, len(numbers), place), numbers if kind in UNSIGNED else []))
-            is_skipped = kind in {1, 2, 6, 7} or tag == 301
-            counted += [at + 4 + inline * (2 if is_outside else 1)] * (1 if is_skipped else 1 + len(numbers))
-            if not written and kind in UNSIGNED and not is_skipped:
-                needed = max(needed, place + len(packed))
-        last = len(written) == len(pages) - 1
-        following = (head + len(gap) if is_ring else 0) if last else known + len(values) + len(gap)
-        needed = needed if written else max(needed, known)
-        written.append(entries)
-        data += pack("Q" if is_big else "H", len(page)) + rows + pack(number, following) + values + gap
-
-    reader = TiffReader(data)
-    place = reader.first()
-    for entries in written:
-        assert list(reader.entries(place)) == [entry for entry, _ in entries]
-        assert [list(reader.values(entry)) for entry, _ in entries] == [numbers for _, numbers in entries]
-        place = reader.following(place)
-    assert place == (head + len(gap) if is_ring else 0)
-    count = FRAME_COUNTS["TIFF"]
-    for cut in sorted({max(8, place - less) for place in (*heads, *counted, needed, len(data)) for less in (0, 1)}):
-        if cut < needed:
-            with pytest.raises(ImageRejectedError, match=f"the TIFF ends after {cut} bytes, within"):
-                list(count(data[:cut]))
-        else:
-            counts = list(count(data[:cut]))
-            assert len(counts) == sum(place <= cut for place in heads + counted)
-            assert sum(counts) == sum(place <= cut for place in heads)

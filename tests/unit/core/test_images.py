@@ -19,7 +19,7 @@ from core.image_containers import (
     png_picture,
     webp_size,
 )
-from core.image_open import PIXEL_MODES, READERS, as_8_bit, ends_early, inspect, lacks_memory, open_image
+from core.image_open import PIXEL_MODES, as_8_bit, ends_early, inspect, lacks_memory, open_image
 from core.images import (
     CODES,
     FORMATS,
@@ -264,7 +264,7 @@ def test_row_34_no_frame_of_a_gif_has_memory_reserved_when_its_header_is_read(
     assert rejection(data).message.startswith("60000 x 60000 pixels is more than")
 
 
-ANIMATED = [*sorted(FRAME_COUNTS.keys() - {"JPEG"}), "MPO"]
+ANIMATED = [*sorted(FRAME_COUNTS.keys() - {"JPEG"}), "TIFF"]
 
 
 @pytest.mark.parametrize("form", ANIMATED)
@@ -283,10 +283,12 @@ def test_a_file_of_too_many_pieces_is_rejected_before_pillow_opens_it(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = FLOODS[kind]()
-    opened: list[object] = []
-    monkeypatch.setattr(Image, "open", lambda *arguments, **_: opened.append(arguments))
+
+    def opened(*_: object) -> None:
+        raise AssertionError("a reader saw it")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "__init__", opened)
     assert rejection(data).code == "too_costly"
-    assert opened == []
 
 
 def shown(data: bytes) -> Image.Image:
@@ -419,42 +421,17 @@ def test_the_canvas_around_the_first_frame_of_a_gif_is_transparent() -> None:
 @pytest.mark.parametrize(
     ("bits", "masks", "pixel", "expected"),
     [
-        (16, (0x7C00, 0x3E0, 0x1F, 0x8000), 0x8000 | 31 << 10, (255, 0, 0, 255)),
-        (16, (0x7C00, 0x3E0, 0x1F, 0x8000), 31 << 10, (255, 0, 0, 0)),
         (16, (0x7C00, 0x3E0, 0x1F), 31 << 5 | 16, (0, 255, 131, 255)),
-        (16, (0xF00, 0xF0, 0xF, 0xF000), 0x8F0A, (255, 0, 170, 136)),
-        (16, (0xC0, 0x38, 0x1), 0x51, (85, 72, 255, 255)),
-        (32, (0xFFE00000, 0x1FFC00, 0x3FF), 0x7FF << 21 | 0x400 << 10 | 0x200, (255, 128, 128, 255)),
-        (32, (0xFF00, 0xFF0000, 0xFF000000), 0x01020304, (3, 2, 1, 255)),
-        (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000), 0x80030201, (1, 2, 3, 128)),
+        (16, (0xF800, 0x7E0, 0x1F), 63 << 5 | 16, (0, 255, 131, 255)),
+        (32, (0xFF0000, 0xFF00, 0xFF), 0x80030201, (3, 2, 1, 255)),
         (32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000), 0x80030201, (3, 2, 1, 128)),
     ],
 )
-def test_a_bmp_has_colours_of_any_bits(
+def test_a_bmp_with_masks_of_colours_has_the_colours_that_they_say(
     bits: int, masks: tuple[int, ...], pixel: int, expected: tuple[int, ...]
 ) -> None:
-    opaque = (masks[3:] or (0,))[0]
-    row = struct.pack("<2I" if bits == 32 else "<2H", pixel, opaque)
-    compressions = [(3, 124), (3, 56), (6, 40)] if opaque else [(3, 124), (3, 40)]
-    for compression, header in compressions:
-        image = shown(bmp_of(bits, row, (2, 1), compression, masks, header=header))
-        assert (image.getpixel((0, 0)), image.getpixel((1, 0))) == (expected, (0, 0, 0, 255))
-
-
-@pytest.mark.parametrize(("bits", "colours", "header"), [(2, 4, 124), (8, 300, 124), (8, 256, 40), (8, 256, 64)])
-def test_a_bmp_has_a_palette_of_any_size(bits: int, colours: int, header: int) -> None:
-    pixel = b"\x40\0\0\0" if bits == 2 else b"\1\0\0\0"
-    data = bytearray(bmp_of(bits, pixel, (1, 1), 0, colours=colours, header=header))
-    data[14 + header + 4 : 14 + header + 7] = b"\3\2\1"
-    assert shown(bytes(data)).getpixel((0, 0)) == (1, 2, 3, 255)
-
-
-@pytest.mark.parametrize("header", [16, 20, 36, 60])
-def test_a_bmp_of_os2_may_leave_out_the_last_fields_of_its_header(header: int) -> None:
-    whole = bmp_of(24, b"\3\2\1\0", (1, 1), 0, header=64)
-    start = struct.pack("<I", 14 + header)
-    short = whole[:10] + start + struct.pack("<I", header) + whole[18 : 14 + header] + whole[14 + 64 :]
-    assert shown(short).getpixel((0, 0)) == (1, 2, 3, 255)
+    row = struct.pack("<2I" if bits == 32 else "<2H", pixel, 0)
+    assert shown(bmp_of(bits, row, (2, 1), masks=masks)).getpixel((0, 0)) == expected
 
 
 def test_a_jpeg_of_12_bits_is_named() -> None:
@@ -463,25 +440,19 @@ def test_a_jpeg_of_12_bits_is_named() -> None:
     error = rejection(data[:at] + b"\x0c" + data[at + 1 :])
     assert (error.code, error.message) == (
         "format_not_allowed",
-        "JPEG images with 12 bits a colour are not supported: save it as JPEG or PNG",
+        "JPEG images with pixels of this kind are not supported: save it as JPEG or PNG",
     )
 
 
 @pytest.mark.parametrize(
-    ("bits", "compression", "header", "what"),
-    [
-        (24, 4, 64, "RLE24 compression"),
-        (0, 4, 40, "a JPEG inside"),
-        (0, 5, 40, "a PNG inside"),
-        (1, 3, 64, "Huffman compression"),
-        (64, 0, 40, "64 bits a pixel"),
-    ],
+    ("bits", "compression", "masks"),
+    [(24, 4, ()), (0, 5, ()), (1, 3, ()), (64, 0, ()), (2, 0, ()), (16, 3, (0xF00, 0xF0, 0xF)), (32, 6, ())],
 )
-def test_a_bmp_of_a_rare_kind_is_named(bits: int, compression: int, header: int, what: str) -> None:
-    error = rejection(bmp_of(bits, bytes(9_600), compression=compression, header=header))
+def test_a_bmp_of_a_rare_kind_is_not_supported(bits: int, compression: int, masks: tuple[int, ...]) -> None:
+    error = rejection(bmp_of(bits, bytes(9_600), compression=compression, masks=masks))
     assert (error.code, error.message) == (
         "format_not_allowed",
-        f"BMP images with {what} are not supported: save it as JPEG or PNG",
+        "BMP images with pixels of this kind are not supported: save it as JPEG or PNG",
     )
 
 
@@ -563,16 +534,8 @@ NAMED = {kind: next((name for word, name in _WORDS if word in kind), kind.upper(
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = FOREIGN[kind]()
-
-    def opened(*_: object, **__: object) -> None:
-        raise AssertionError("a reader saw it")
-
-    monkeypatch.setattr(Image, "open", opened)
-    error = rejection(data)
+def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(kind: str) -> None:
+    error = rejection(FOREIGN[kind]())
     assert error.code == "format_not_allowed"
     what, _, advice = error.message.partition(": ")
     assert NAMED[kind] in what
@@ -582,20 +545,9 @@ def test_row_34_a_foreign_format_is_refused_by_its_content_whatever_its_name(
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("start", STARTS)
-def test_row_34_a_foreign_format_behind_our_signature_is_opened_by_no_other_reader(
-    start: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    formats: list[object] = []
-    honest = Image.open
-
-    def watched(file: object, **options: object) -> Image.Image:
-        formats.append(options["formats"])
-        return honest(file, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Image, "open", watched)
-    with suppress(ImageRejectedError):  # some are no valid GIF
-        inspect(start + FOREIGN[kind]())
-    assert formats in ([], *([[READERS.get(name, name)]] for name in FORMATS))
+def test_row_34_a_foreign_format_behind_our_signature_is_opened_by_no_other_reader(start: bytes, kind: str) -> None:
+    with suppress(ImageRejectedError), open_image(start + FOREIGN[kind]()) as image:
+        assert image.format == sniff(start)
 
 
 @pytest.mark.parametrize("kind", BOMBS)
@@ -637,19 +589,15 @@ def tiff(tags: Tags, strips: tuple[bytes, ...] = (bytes(60 * 40 * 6),)) -> bytes
         (GREY | {339: ("H", 2)}, "signed or floating-point pixels"),
         (GREY | {258: ("H", 32), 339: ("H", 3)}, "signed or floating-point pixels"),
         (GREY | {258: ("H", 32)}, "pixels of mode I"),
-        (GREY | {258: ("H", 7)}, "pixels of (7,) bits, interpretation 1"),
-        (GREY | {258: ("H", 7), 262: ()}, "pixels of (7,) bits, interpretation 0"),
+        (GREY | {258: ("H", 7)}, "pixels of this kind"),
         (COLOUR | {258: ("H", 16, 16, 16), 284: ("H", 2)}, "16-bit colours in separate planes"),
         (COLOUR | {262: ("H", 6)}, "subsampled colours"),
         (COLOUR | {262: ("H", 6), 259: ()}, "subsampled colours"),
         (COLOUR | {262: ("H", 6), 530: ("H", 2, 1)}, "subsampled colours"),
         (COLOUR | {262: ("H", 8)}, "pixels of mode LAB"),
-        (COLOUR | {259: ("H", 34712)}, "JPEG 2000 compression"),
-        (COLOUR | {259: ("H", 50000)}, "Zstandard compression"),
-        (COLOUR | {259: ("H", 50001)}, "WebP compression"),
-        (COLOUR | {259: ("H", 34925)}, "LZMA compression"),
-        (COLOUR | {259: ("H", 6)}, "old JPEG compression"),
-        (COLOUR | {259: ("H", 65000)}, "65000 compression"),
+        (COLOUR | {259: ("H", 50000)}, "compression 50000"),
+        (COLOUR | {259: ("H", 6)}, "compression 6"),
+        (COLOUR | {259: ("H", 65000)}, "compression 65000"),
     ],
 )
 def test_tiff_pixels_that_pillow_would_give_a_wrong_brightness_are_rejected(tags: Tags, what: str) -> None:
@@ -727,22 +675,16 @@ def test_a_tiff_is_raw_by_one_of_its_parts(part: Tags, is_raw: bool) -> None:
 
 
 @pytest.mark.parametrize(("offsets", "sizes"), [(273, 279), (324, 325)])
-@pytest.mark.parametrize(
-    ("offset", "size"), [(None, None), (900, None), (None, 900), (400, 500), (None, 901), (401, 500)]
-)
+@pytest.mark.parametrize(("offset", "size"), [(900, None), (None, 900), (400, 500), (None, 901), (401, 500)])
 def test_a_compressed_tiff_contains_all_of_its_strips(
     offsets: int, sizes: int, offset: int | None, size: int | None
 ) -> None:
     rows = {tag: ("I", 0, value) for tag, value in ((offsets, offset), (sizes, size)) if value is not None}
-    for compression in (1, 5):
-        data = tiff_of(COLOUR | rows | {259: ("H", compression)}).ljust(900, b"\0")
-        is_short = compression == 5 and (offset or 0) + (size or 0) > 900
-        with (
-            pytest.raises(ImageRejectedError, match=r"^the TIFF ends after 900 bytes, before")
-            if is_short
-            else nullcontext()
-        ):
-            check_frames("TIFF", data, ImageLimits())
+    data = tiff_of(COLOUR | rows | {259: ("H", 5)}).ljust(900, b"\0")
+    is_short = (offset or 0) + (size or 0) > 900
+    found = pytest.raises(ImageRejectedError, match=r"^the TIFF ends after 900 bytes, before")
+    with found if is_short else nullcontext():
+        inspect(data)
 
 
 def test_inverted_8_bit_grey_of_a_tiff_keeps_its_brightness() -> None:
@@ -750,9 +692,11 @@ def test_inverted_8_bit_grey_of_a_tiff_keeps_its_brightness() -> None:
         assert image.convert("RGB").getpixel((3, 3)) == (255, 255, 255)
 
 
-def test_a_compressed_tiff_without_its_last_bytes_is_truncated_when_it_is_sent() -> None:
+def test_a_compressed_tiff_without_its_last_bytes_is_refused_when_it_is_sent() -> None:
     data = encoded("TIFF", compression="tiff_lzw")
-    assert rejection(data[:-20]).code == "truncated"
+    codes = [rejection(data[:length]).code for length in range(8, len(data))]
+    assert {*codes} == {"truncated", "undecodable"}
+    assert codes.count("truncated") > len(data) / 2
 
 
 @pytest.mark.parametrize("form", ["HEIF", "AVIF"])
