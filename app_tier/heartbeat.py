@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.ids import new_id
-from core.messages import MAX_REPORTED_MODELS, Heartbeat, WorkerEnd, WorkerState
+from core.messages import Heartbeat, WorkerEnd, WorkerState
 from services.clock import CLOCK, Clock
 from services.sqs import OutgoingMessage
 from services.threads import DaemonThread
@@ -112,7 +112,7 @@ class Heartbeater:
             in_hand=stats.in_flight,
             images_per_second=round((stats.images - last_images) / seconds, 3) if seconds > 0 else 0.0,
             # A fault's reason, which may be long, takes the place of the models, so that the message always fits.
-            models=() if is_last and stats.end == "failed" else tuple(stats.models[:MAX_REPORTED_MODELS]),
+            models=() if is_last and stats.end == "failed" else tuple(stats.models),
             failed_model=None if is_last and stats.end == "failed" else stats.failed_model,
             end=stats.end if is_last else None,
             reason=stats.reason if is_last else "",

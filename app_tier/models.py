@@ -196,6 +196,7 @@ class LoadedModels:
         start_thread: runs a function in a thread of its own.
 
     Attributes:
+        is_loading: whether a thread loads a model.
         resume: passes on an image that has waited, with its model; set by the pipeline.
         refuse: passes on an image that cannot be classified, with the reason; set by the pipeline.
     """
@@ -216,7 +217,7 @@ class LoadedModels:
         self._closing: set[str] = set()
         self._waiting: dict[ModelPlace, list[Task[None]]] = {}
         self._failed = RecentDict[ModelPlace, _FailedLoad](MAX_FAILED_MODELS)
-        self._is_loading = self._ended = False
+        self.is_loading = self._ended = False
 
     @property
     def digests(self) -> list[str]:
@@ -236,11 +237,6 @@ class LoadedModels:
             recent = (each for each in failed if each[1].fault is not LoadFault.SYSTEM)
             place, load = next(recent, (None, None))
         return place.digest if place and load and now <= load.until + MAX_PAUSE_SECONDS else None
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether a thread loads a model."""
-        return self._is_loading
 
     def admit(self, task: Task[None]) -> Task[None] | None:
         """Return the task with its model; None if it waits for it, and is resumed, refused or given back later."""
@@ -284,8 +280,8 @@ class LoadedModels:
                 self._waiting.setdefault(place, []).append(task)
                 # An earlier try of its fetch may have needed the model that now makes room for another one.
                 self._recovery.in_flight.wait_for_model(task.delivery)
-                needs_thread = not self._is_loading
-                self._is_loading = True
+                needs_thread = not self.is_loading
+                self.is_loading = True
         if has_ended:
             self._recovery.extender.give_back([task.delivery])
         elif failed is not None and is_pausing:
@@ -294,7 +290,7 @@ class LoadedModels:
             try:
                 self._start_thread(self._load_all)
             except (RuntimeError, MemoryError) as error:
-                self._is_loading = False
+                self.is_loading = False
                 for each in list(self._waiting):
                     self._on_error(each, error)
 
@@ -333,7 +329,7 @@ class LoadedModels:
     def _next_place(self) -> ModelPlace | None:
         with self._lock:
             place = None if self._recovery.lifetime.over else next(iter(self._waiting), None)
-            self._is_loading = place is not None
+            self.is_loading = place is not None
             return place
 
     def _load(self, place: ModelPlace) -> None:

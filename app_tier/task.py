@@ -1,7 +1,7 @@
 """What passes from stage to stage: one image with the output of the last stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -55,10 +55,6 @@ class Delivery:
     def given_back(self) -> RequestMessage:
         """Return the request that replaces this one in the queue, in which this delivery does not count as a try."""
         return self.request.model_copy(update={"crashes": self.tries - 1})
-
-    def refused(self) -> "Delivery":
-        """Return this delivery after S3 has refused the place of its model."""
-        return replace(self, request=self.request.model_copy(update={"refusals": self.request.refusals + 1}))
 
     @property
     def queued_at(self) -> datetime:

@@ -167,7 +167,9 @@ class InFlightMessages:
         """Count that S3 refuses the place of its model, for the request that replaces it when it is given back."""
         with self._changed:
             if (entry := self._entries.get(delivery.receipt)) is not None:
-                entry.delivery = entry.delivery.refused()
+                request = entry.delivery.request
+                refused = request.model_copy(update={"refusals": request.refusals + 1})
+                entry.delivery = replace(entry.delivery, request=refused)
 
     def due(self) -> list[Delivery]:
         """Return the postponed deliveries with a time that has come."""
@@ -225,15 +227,12 @@ class InFlightMessages:
     def models(self) -> set[str]:
         """Return the digests of the loaded models that deliveries in flight need."""
         with self._changed:
-            return self._needed_models()
+            return {entry.model for entry in self._entries.values() if entry.model is not None}
 
     def wait_until_unneeded(self, models: Collection[str], seconds: float) -> None:
         """Wait until nothing in flight needs any of `models`, for up to `seconds`, or until closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._needed_models().isdisjoint(models), seconds)
-
-    def _needed_models(self) -> set[str]:
-        return {entry.model for entry in self._entries.values() if entry.model is not None}
+            self._changed.wait_for(lambda: self._closed or self.models().isdisjoint(models), seconds)
 
     def held(self) -> list[Delivery]:
         """Return the deliveries that the receiver is to start."""

@@ -44,8 +44,8 @@ MAX_END_REASON_CHARACTERS: Final = 300
 PLACE_PATTERN: Final = r"^[ !#-\[\]-~]{1,300}$"
 """The place of a requested bundle: printable ASCII without quotes and backslashes, so that a request always fits."""
 
-MAX_REPORTED_MODELS: Final = 8
-"""Models that a heartbeat names at most, so that it always fits."""
+MAX_REPORTED_MODELS: Final = 2
+"""Models that a worker has in memory at most, and a heartbeat names."""
 
 
 def one_line(text: str) -> str:

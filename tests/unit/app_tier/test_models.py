@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
@@ -375,7 +374,7 @@ def test_a_worker_that_ends_gives_back_at_once_what_waits_for_the_end_of_a_pause
     assert (bench.tries, len(bench.in_flight)) == ([0], 0), "what arrives in the pause as well"
 
 
-def test_a_hanging_load_ends_the_worker_when_new_images_replaced_its_first_ones() -> None:
+def test_a_hanging_load_ends_the_worker_while_any_image_waits() -> None:
     bench = Bench()
     honest = bench.opener.fetch
 
@@ -386,7 +385,7 @@ def test_a_hanging_load_ends_the_worker_when_new_images_replaced_its_first_ones(
         bench.clock.advance(901)
         bench.extender.check()
         assert not bench.lifetime.over, "no image waits for it"
-        bench.admit("a", "a")
+        bench.admit("a", "b")  # an image of another model waits behind it, too
         bench.extender.check()
         assert "a thread hangs" in bench.lifetime.reason
         return honest(wanted)
@@ -566,27 +565,6 @@ def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: Mode
     assert weights_bytes("openvino", exact) == 2 * weights
 
 
-def test_a_hanging_load_ends_the_worker_when_only_an_image_of_another_model_waits() -> None:
-    bench = Bench(room=5, in_threads=True)
-    entered, hangs, opened = threading.Event(), threading.Event(), bench.opener.open
-
-    def hang(bundle: Any) -> Any:
-        entered.set()
-        hangs.wait(NEVER_SECONDS)
-        return opened(bundle)
-
-    bench.opener.open = hang  # type: ignore[method-assign]
-    bench.admit("a")
-    assert entered.wait(DEADLINE_SECONDS)
-    bench.extender.give_back(bench.in_flight.outside())
-    bench.sqs.messages.clear()  # another worker answers it
-    bench.admit("b")
-    bench.clock.advance(901)
-    bench.extender.check()
-    hangs.set()
-    assert bench.lifetime.over
-
-
 def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started() -> None:
     bench = Bench(room=5)
     bench.opener.bundles.pop("a")
@@ -600,15 +578,3 @@ def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started(
     bench.load()
     assert len(bench.refused) == 1
     assert not bench.in_flight.wait_until_none_started(0)
-
-
-@pytest.mark.parametrize("fifo", [False, True])
-def test_an_image_whose_load_ends_while_the_worker_drains_is_given_back_once(fifo: bool) -> None:
-    bench = Bench(room=5, fifo=fifo)
-    [task] = bench.receive("a")
-    bench.models.admit(task)
-    bench.lifetime.end("drained")
-    assert not bench.in_flight.resume(task), "the pipeline starts nothing any more"
-    assert bench.in_flight.start(task.delivery) is None
-    bench.extender.give_back(bench.in_flight.outside())
-    assert (bench.tries, len(bench.in_flight)) == ([0], 0)
