@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from core.images import FORMATS, ImageLimits, ImageRejectedError, broken_header, cut_short, too_many_frames
@@ -261,9 +262,6 @@ _CONTAINERS: Final = frozenset({b"trak", b"mdia", b"minf", b"stbl"})
 """Boxes of a sequence that contain one another, each once, down to the sizes of its frames."""
 
 _SAMPLE_SIZES: Final = frozenset({b"stsz", b"stz2"})
-_NO_PICTURES: Final = frozenset({b"Exif", b"mime", b"uri ", b"tmap"})
-"""Types of items that are metadata, or a recipe for another picture's colours."""
-
 
 _TRANSFORMS: Final = {b"clap": 32, b"irot": 1, b"imir": 1}
 """Properties that change a picture, with their bytes: crop, rotation and mirror (ISO/IEC 23008-12, section 6.5)."""
@@ -286,18 +284,15 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
 
 
 def _heic(data: bytes) -> Iterator[int]:
-    """Yield 0 for each box, item and reference of a HEIC or AVIF file; at last, the number of pictures or frames.
-
-    A tile, a thumbnail, and an auxiliary picture such as a depth map, belong to a picture and are none of their own.
-    """
-    pictures = frames = 0
+    """Yield 0 for each box, item, property and pair of bytes of references; at last, the frames of its sequence."""
+    frames = 0
     for box in boxes(data, 0, len(data)):
         yield 0
         if box.kind == b"meta":
-            pictures = max(pictures, (yield from _count_items(data, box)))
+            yield from _count_items(data, box)
         elif box.kind == b"moov":
             frames = max(frames, (yield from _count_samples(data, box)))
-    yield max(pictures, frames)
+    yield frames
 
 
 def _count_samples(data: bytes, parent: Box, depth: int = 0) -> Generator[int, None, int]:
@@ -311,24 +306,15 @@ def _count_samples(data: bytes, parent: Box, depth: int = 0) -> Generator[int, N
     return most
 
 
-def _count_items(data: bytes, meta: Box) -> Generator[int, None, int]:
-    pictures: set[int] = set()
-    parts: set[int] = set()
+def _count_items(data: bytes, meta: Box) -> Iterator[int]:
     for box in boxes(data, meta.start + 4, meta.end):
         yield 0
         if box.kind == b"iinf":
-            for item in _items(data, box):
-                yield 0
-                if item and item.kind not in _NO_PICTURES and not item.is_hidden:
-                    pictures.add(item.number)
+            yield from (0 for _ in _items(data, box))
         elif box.kind == b"iref":
-            for reference in _references(data, box):
-                yield 0
-                if reference:
-                    parts.add(reference.target if reference.kind == b"dimg" else reference.source)
+            yield from repeat(0, (min(box.end, len(data)) - box.start) // 2)
         elif box.kind == b"iprp":
             yield from _count_properties(data, box)
-    return len(pictures - parts)
 
 
 def _count_properties(data: bytes, parent: Box) -> Iterator[int]:
@@ -340,41 +326,16 @@ def _count_properties(data: bytes, parent: Box) -> Iterator[int]:
             yield from (0 for _ in _associations(data, box))
 
 
-class _Item(NamedTuple):
-    number: int
-    kind: bytes
-    is_hidden: bool
-
-
-def _items(data: bytes, box: Box) -> Iterator[_Item | None]:
-    """Yield the items of an ``iinf`` box, and None for any other box in it."""
+def _items(data: bytes, box: Box) -> Iterator[tuple[int, bytes] | None]:
+    """Yield the number and the type of each item of an ``iinf`` box, and None for any other box in it."""
     version = data[box.start] if box.start < len(data) else 0
     for entry in boxes(data, box.start + (8 if version else 6), box.end):
         wide = 2 if data[entry.start : entry.start + 1] > b"\2" else 0
         body = data[entry.start : entry.start + 14]
         if entry.kind == b"infe" and len(body) >= 12 + wide:
-            yield _Item(int.from_bytes(body[4 : 6 + wide], "big"), body[8 + wide : 12 + wide], bool(body[3] & 1))
+            yield int.from_bytes(body[4 : 6 + wide], "big"), body[8 + wide : 12 + wide]
         else:
             yield None
-
-
-class _Reference(NamedTuple):
-    kind: bytes
-    source: int
-    target: int
-
-
-def _references(data: bytes, box: Box) -> Iterator[_Reference | None]:
-    """Yield None for each box in an ``iref`` box, and its references to tiles, thumbnails and auxiliary pictures."""
-    width = 4 if data[box.start : box.start + 1] > b"\0" else 2
-    for reference in boxes(data, box.start + 4, box.end):
-        yield None
-        if reference.kind not in {b"dimg", b"thmb", b"auxl"}:
-            continue
-        end = min(reference.end, len(data))
-        source = int.from_bytes(data[reference.start : reference.start + width], "big")
-        for place in range(reference.start + width + 2, end - width + 1, width):
-            yield _Reference(reference.kind, source, int.from_bytes(data[place : place + width], "big"))
 
 
 def _associations(data: bytes, box: Box) -> Iterator[tuple[int, int]]:
@@ -411,7 +372,7 @@ def primary_picture(data: bytes) -> Picture | None:
     wide = 4 if data[start : start + 1] > b"\0" else 2
     primary = int.from_bytes(data[start + 4 : start + 4 + wide], "big")
     items = (item for item in _items(data, children[b"iinf"]) if item)
-    kind = next((item.kind for item in items if item.number == primary), None)
+    kind = next((kind for number, kind in items if number == primary), None)
     inside = list(boxes(data, children[b"iprp"].start, children[b"iprp"].end))
     by_number = [each for box in inside if box.kind == b"ipco" for each in boxes(data, box.start, box.end)]
     size, transforms = None, []

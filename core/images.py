@@ -76,7 +76,7 @@ class ImageLimits(NamedTuple):
     Attributes:
         max_bytes: size of the file.
         max_pixels: width x height, once decoded.
-        max_frames: frames of an animation, or pictures in one file.
+        max_frames: frames of an animation, or pages of a TIFF.
     """
 
     max_bytes: int = 25 * 2**20

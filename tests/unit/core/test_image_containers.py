@@ -18,8 +18,7 @@ class Part:
 
     Attributes:
         counted: after how many bytes of it each of its pieces is counted.
-        facts: after how many bytes of it something is known: a frame, a number of frames that it ``declares``,
-            an ``item``, or that an item is ``no picture`` of its own.
+        facts: after how many bytes of it something is known: a frame, or a number of frames that it ``declares``.
     """
 
     data: bytes
@@ -118,21 +117,9 @@ SEGMENTS = parts_of(
 JPEG = SEGMENTS.map(lambda segments: [Part(b"\xff\xd8"), *segments, Part(b"\xff\xda\xff\xe5\0\2\0\0")])
 
 
-def heic_item(number: int, kind: bytes, is_hidden: bool, version: int) -> Part:
+def heic_item(number: int, kind: bytes, version: int) -> Part:
     size = 4 if version == 3 else 2
-    body = bytes([version, 0, 0, is_hidden]) + number.to_bytes(size, "big") + bytes(2) + kind
-    is_picture = not is_hidden and kind in {b"hvc1", b"grid"}
-    return Part(box(b"infe", body, b"a\0"), [8], [(8 + len(body), "item", number)] if is_picture else [])
-
-
-def heic_reference(kind: bytes, source: int, targets: list[int], width: int) -> Part:
-    ids = [number.to_bytes(width, "big") for number in (source, *targets)]
-    body = ids[0] + len(targets).to_bytes(2, "big") + b"".join(ids[1:])
-    if kind == b"cdsc":
-        return Part(box(kind, body), [8])
-    ends = [8 + width + 2 + width * number for number in range(1, len(targets) + 1)]
-    facts = [(end, "no picture", t if kind == b"dimg" else source) for end, t in zip(ends, targets, strict=True)]
-    return Part(box(kind, body), [8, *ends], facts)
+    return Part(box(b"infe", bytes([version, 0, 0, 0]) + number.to_bytes(size, "big") + bytes(2) + kind, b"a\0"), [8])
 
 
 def heic_associations(entries: list[tuple[int, list[int]]], is_wide: bool, is_long: bool) -> Part:
@@ -144,27 +131,22 @@ def heic_associations(entries: list[tuple[int, list[int]]], is_wide: bool, is_lo
     return joined([Part(box(b"ipma", data)[:8], [8]), Part(data, counted)])
 
 
-IDS = st.sampled_from([1, 2, 3, 0x100, 0x1_0000])
 SMALL_IDS = st.integers(1, 4)
 ITEMS = st.lists(
-    st.builds(heic_item, SMALL_IDS, st.sampled_from([b"hvc1", b"grid", b"Exif", b"mime"]), st.booleans(), st.just(2))
-    | st.builds(heic_item, IDS, st.just(b"hvc1"), st.just(False), st.just(3))
+    st.builds(heic_item, SMALL_IDS, st.sampled_from([b"hvc1", b"grid", b"Exif"]), st.sampled_from([2, 3]))
     | st.just(boxed(b"free", bytes(20))),
     max_size=5,
 )
-LINKS = st.tuples(st.sampled_from([b"dimg", b"thmb", b"auxl", b"cdsc"]), SMALL_IDS, st.lists(SMALL_IDS, max_size=2))
 
 
 @st.composite
 def heics(draw: st.DrawFn) -> list[Part]:
-    is_long, is_wide, *flags = draw(st.tuples(*[st.booleans()] * 4))
+    is_long, *flags = draw(st.tuples(*[st.booleans()] * 3))
     count, sample_sizes = draw(NUMBERS), draw(st.sampled_from([b"stsz", b"stz2"]))
     samples = Part(box(sample_sizes, bytes(8), struct.pack(">I", count)), [8], [(20, "declares", count)])
-    links = [heic_reference(*link, 4 if is_wide else 2) for link in draw(st.lists(LINKS, max_size=3))]
     associations = heic_associations(draw(st.lists(st.tuples(SMALL_IDS, st.lists(SMALL_IDS, max_size=2)))), *flags)
     children = [
         boxed(b"iinf", bytes([is_long]) + bytes(7 if is_long else 5), draw(ITEMS)),
-        boxed(b"iref", bytes([is_wide, 0, 0, 0]), links),
         boxed(b"iprp", b"", [boxed(b"ipco", b"", [Part(box(b"ispe"), [8])] * 2), associations]),
     ]
     tracks = [boxed(b"trak", b"", [boxed(b"mdia", b"", [samples])]), boxed(b"trak", b"", [samples]), samples]
@@ -183,11 +165,10 @@ def test_a_file_cut_anywhere_has_the_pieces_and_frames_before_the_cut(name: str,
     for cut in sorted({max(0, place - less) for place in places for less in (0, 1)}):
         counts = list(count(whole.data[:cut]))
         facts = [(what, value) for place, what, value in whole.facts if place <= cut]
-        items = {value for what, value in facts if what == "item"} - {v for what, v in facts if what == "no picture"}
         declared = max((value for what, value in facts if what == "declares"), default=0)
         frames = sum(what == "frame" for what, _ in facts)
         assert len(counts) - (name == "HEIF") == sum(place <= cut for place in whole.counted)
-        assert sum(counts) == max(declared, frames, len(items))
+        assert sum(counts) == max(declared, frames)
 
 
 @given(
@@ -256,7 +237,7 @@ def test_the_primary_picture_has_the_size_and_the_transforms_that_are_its_own(
 ) -> None:
     wide, iinf, is_wide, is_long = forms
     version = 3 if wide else 2
-    items = [heic_item(number, kind, False, version) for number, kind in enumerate(kinds, 1)]
+    items = [heic_item(number, kind, version) for number, kind in enumerate(kinds, 1)]
     entries = [(number, used if number == primary else [1, 2, 3, 4, 5]) for number in (1, 2, 3)]
     properties = [
         box(b"ipco", *(PROPERTIES[what](numbers) for what, numbers in rows)),
@@ -281,7 +262,7 @@ def test_the_primary_picture_has_the_size_and_the_transforms_that_are_its_own(
 
 def test_a_size_that_the_data_does_not_contain_is_none() -> None:
     association = heic_associations([(1, [1])], False, False).data
-    item = heic_item(1, b"hvc1", False, 2)
+    item = heic_item(1, b"hvc1", 2)
     head = [box(b"pitm", bytes(4), b"\0\1"), boxed(b"iinf", bytes(6), [item]).data]
     size = box(b"ispe", bytes(4), struct.pack(">II", 3, 2))
     data = HEIC + box(b"meta", bytes(4), *head, box(b"iprp", association, box(b"ipco", size)))
