@@ -114,21 +114,6 @@ def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fail
     assert sorted(each.tries for each in bench.receive_again(2)) == [1, 2]
 
 
-def test_a_model_is_needed_until_the_last_image_that_it_was_assigned_to_is_removed() -> None:
-    bench = Bench()
-    one, two, three = bench.receive(3)
-    for each, model in ((one, "a"), (two, "a"), (three, "b")):
-        bench.in_flight.assign(each, model)
-    bench.in_flight.remove(one)
-    assert bench.in_flight.models() == {"a", "b"}
-    bench.in_flight.wait_for_model(two)
-    bench.in_flight.wait_until_unneeded({"a"}, NEVER_SECONDS)
-    assert bench.in_flight.models() == {"b"}
-    bench.in_flight.remove(three)
-    bench.in_flight.assign(three, "b")
-    assert bench.in_flight.models() == set()
-
-
 def test_what_was_given_back_keeps_its_message_group() -> None:
     bench = Bench()
     bench.sqs.queue().send([OutgoingMessage("1", new_request().to_json(), "user")])
