@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from app_tier.bundle import DEMO_BUNDLE, load_bundle
+from app_tier.engine_imports import import_torch
 from benchmarks.local_services import LocalServices
 from benchmarks.measure import usage_of
 from benchmarks.report import Bar, Report
 from core.bundle_manifest import BundleError
 from localcloud.launch import LocalCloud
 from scripts.demo_model.signs import samples
-from scripts.model.named_network import RANDOM, build_named
+from scripts.model.torchvision_network import build_torchvision
 from scripts.run.system import ROOT
 
 MAX_RATIO = 0.2
@@ -82,7 +83,12 @@ def random_resnet18() -> Path:
     try:
         load_bundle(folder)
     except BundleError:
-        build_named("resnet18", folder, RANDOM)
+        torch = import_torch()
+        from torchvision import models
+
+        with tempfile.TemporaryDirectory() as scratch:
+            torch.save(models.get_model("resnet18", weights=None).state_dict(), Path(scratch, "random.pth"))
+            build_torchvision("resnet18", folder, Path(scratch, "random.pth"))
     return folder
 
 

@@ -32,7 +32,7 @@ from benchmarks.measure import two_cores
 from benchmarks.report import Bar, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, renew, running
 from scripts.demo_model.signs import SIGN_LABELS, draw, encode
-from scripts.model.built_once import PHOTOS, built_once
+from scripts.model.built_once import built_once
 from scripts.run.batch import Batch
 from scripts.run.images import ImageSet
 
@@ -85,7 +85,7 @@ def run(quick: bool) -> Report:
     """Measure both kinds of photo; `quick` measures a fifth of the small ones."""
     figures: dict[str, float] = {}
     bars: list[Bar] = []
-    bundle = load_bundle(built_once(PHOTOS, print, threading.Event()))
+    bundle = load_bundle(built_once(print, threading.Event()))
     with tempfile.TemporaryDirectory() as scratch:
         for kind in KINDS[:1] if quick else KINDS:
             images = _drawn(kind, Path(scratch, kind.name), COUNTS[kind.name] // (5 if quick else 1))
