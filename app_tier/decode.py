@@ -75,6 +75,6 @@ def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint
 
 def sandboxed_decoder(zygote: Zygote, config: Config, max_processes: int) -> SandboxPool:
     """Return `central_crop` in up to `max_processes` sandboxed processes."""
-    memory = config.worker.decode_megabytes * 2**20 or config.web.image_limits.decoding_bytes
+    memory = config.web.image_limits.decoding_bytes
     allowance = Allowance(config.worker.decode_seconds, memory, MAX_ANSWER_BYTES)
     return SandboxPool(zygote, allowance, max_processes, config.sandbox.limits)

@@ -134,7 +134,7 @@ def classify_error(error: Exception) -> Fault:  # noqa: PLR0911 (one return for 
         case OSError() if error.errno in _NO_ROOM:
             return FatalError(f"the machine has no room left: {error}")
         case NoCredentialsError() | CredentialRetrievalError():
-            return FatalError(f"no credentials: {error}; give the instance its role (fleet.instance_profile)")
+            return FatalError(f"no credentials: {error}; give the instance its role (fleet.launch_template)")
         case ClientError():
             return _classify_refusal(error)
         case BotoCoreError() | ConnectionError() | TimeoutError():

@@ -18,6 +18,9 @@ from services.sqs import BATCH
 BATCHES_IN_HAND = 3
 """For each stream: one in the network, one before it and one behind; more would be kept from other workers."""
 
+BATCH_WAIT_SECONDS = 0.005
+"""How long the first image of a batch waits for others: a tenth of the time of a small network for them."""
+
 CPU_BATCH = 8
 GPU_BATCH = 32
 
@@ -173,15 +176,15 @@ def sized(config: WorkerSettings, machine: HostResources, input_size: int) -> Si
     """
     threads = config.threads or machine.cores
     # Torch has one set of threads for the process, and one batch fills a GPU.
-    streams = 1 if config.engine == "torch" else min(config.streams or threads, threads)
-    calls = min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
+    streams = 1 if config.engine == "torch" else threads
+    calls = config.call_threads or min(CALLS_PER_CORE * machine.cores, MAX_CALLS)
     return Sizing(
         streams=streams,
         engine_threads=threads,
         batch_size=fitting_batch(config, machine, streams, input_size),
-        decode_threads=config.decode_threads or machine.cores,
-        fetch_threads=config.fetch_threads or calls,
-        publish_threads=config.publish_threads or calls,
-        batch_wait_seconds=config.batch_wait_seconds,
+        decode_threads=threads,
+        fetch_threads=calls,
+        publish_threads=calls,
+        batch_wait_seconds=BATCH_WAIT_SECONDS,
         model_bytes=config.model_megabytes * 2**20 or machine.memory_bytes // MODELS_SHARE,
     )

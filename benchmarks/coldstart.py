@@ -143,7 +143,6 @@ class StartBench:
         began = time.time()
         environment = self._services.environment | {
             "FLEETSIGHT__WORKER__THREADS": "1",
-            "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
             "FLEETSIGHT__WORKER__BUNDLE": str(bundle),
         }
         with subprocess.Popen(

@@ -62,12 +62,6 @@ MAX_MESSAGE_BYTES = 1_048_576
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
 https://aws.amazon.com/about-aws/whats-new/2025/08/amazon-sqs-max-payload-size-1mib/
 """
-MAX_SPOT_DRAIN_SECONDS = 100.0
-"""Maximum `worker.drain_seconds` on Spot Instances. EC2 gives notice two minutes before it interrupts an instance.
-The worker polls for the notice every 5 s and needs a few more seconds to stop.
-
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
-"""
 MAX_WORKERS = 1_000
 """The maximum of the workers' limits that operators or the configuration may set."""
 
@@ -187,11 +181,12 @@ class WebSettings(_Section):
     hosts: tuple[HostName, ...]
     behind_proxy: bool
     processes: int = Field(ge=1, le=64)
-    threads: int = Field(ge=1, le=4_096)
+    # A request that waits for its image, or follows a job's events, occupies a thread of about 50 KB.
+    threads: ClassVar[int] = 1_024
     max_files_per_request: ClassVar[int] = 1_000  # a client sends more files in several requests to the same job
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
-    max_image_frames: int = Field(ge=1, le=100_000)
+    max_image_frames: ClassVar[int] = 1_000  # only the first one is classified, but a decoder counts all
     max_request_bytes: int = Field(ge=1_024, le=2**32)
     direct_upload_seconds: ClassVar[int] = 600  # enough for a large file on a slow line
     max_open_jobs: int = Field(ge=1, le=100_000)
@@ -239,7 +234,8 @@ class LimitSettings(_Section):
     images_per_day: int = Field(ge=0)
     bytes_per_day: int = Field(ge=0)
     jobs_per_day: int = Field(ge=0)
-    open_jobs: int = Field(ge=0, le=100_000)
+    # A user's jobs that have images without a result: a tenth of `web.max_open_jobs`, so that ten users have room.
+    open_jobs: ClassVar[int] = 100
 
 
 class ClassicSettings(_Section):
@@ -261,18 +257,15 @@ class WorkerSettings(_Section):
     bundle_sha256: str | None = Field(pattern=r"[0-9a-fA-F]{64}")
     engine: EngineName
     threads: int = Field(ge=0, le=256)
-    streams: int = Field(ge=0, le=256)
     batch_size: int = Field(ge=0, le=256)
-    batch_wait_seconds: float = Field(ge=0, le=10)
     decode_seconds: float = Field(ge=0.1, le=600)
-    decode_megabytes: int = Field(ge=0, le=65_536)
     model_megabytes: int = Field(default=0, ge=0, le=1_048_576)
-    fetch_threads: int = Field(ge=0, le=128)
-    decode_threads: int = Field(ge=0, le=128)
-    publish_threads: int = Field(ge=0, le=128)
+    call_threads: int = Field(ge=0, le=128)
     top_k: int = Field(ge=1, le=100)
     idle_seconds: Seconds
-    drain_seconds: Seconds
+    # A stopped worker finishes its images in this time: well within the two minutes of a Spot Instance's notice, for
+    # which it polls every 5 s.
+    drain_seconds: ClassVar[float] = 60
 
 
 class SandboxSettings(_Section):
@@ -313,7 +306,8 @@ class FleetSettings(_Section):
     max_workers: int = Field(ge=0, le=MAX_WORKERS)
     images_per_worker: int = Field(ge=1)
     target_seconds: float = Field(gt=0, le=86_400)
-    image_seconds: float = Field(gt=0, le=3_600)
+    # A worker's time for an image until it is measured: that of a small ResNet on a CPU.
+    image_seconds: ClassVar[float] = 0.05
     boot_seconds: float = Field(gt=0, le=3_600)
     boot_allowance_seconds: float = Field(gt=0, le=86_400)
     # A worker sends a heartbeat every 10 s: five in a row are missing.
@@ -331,8 +325,6 @@ class FleetSettings(_Section):
     instance_types: tuple[InstanceType, ...]
     subnet_ids: tuple[Annotated[str, Field(min_length=1)], ...]
     image_id: str = Field(min_length=1)
-    instance_profile: str | None
-    security_group_ids: tuple[str, ...]
     scale_in: Literal["terminate", "stop"]
     user_data: str = Field(pattern=r"^#!")
 
@@ -571,11 +563,6 @@ class Config(_Section):
             raise ValueError(
                 f"prices.instance_hour: no price for {', '.join(free)}, which the fleet launches; add it, from "
                 "https://aws.amazon.com/ec2/pricing/on-demand/"
-            )
-        if self.fleet.market == "spot" and self.worker.drain_seconds > MAX_SPOT_DRAIN_SECONDS:
-            raise ValueError(
-                f"worker.drain_seconds = {self.worker.drain_seconds:g}: EC2 interrupts a Spot Instance two minutes "
-                f"after its notice. Set at most {MAX_SPOT_DRAIN_SECONDS:g}, or fleet.market to on_demand"
             )
         if self.auth.mode == "none" and not self.auth.open and not is_loopback(self.web.host):
             raise ValueError(

@@ -92,9 +92,7 @@ class LaunchSpec:
         shutdown_behavior: what EC2 does when the instance shuts itself down.
         image_id: None with a launch template that has one.
         user_data: a script that the instance runs at boot; it must hold no secret. None for none, or the template's.
-        instance_profile: name of the instance profile with the instance's role; None for none, or the template's.
         subnet_id: where to launch; None for the default subnet.
-        security_group_ids: none for the default group, or the template's.
         market: `spot` is a one-time Spot Instance at the on-demand price at most, which EC2 terminates when it takes
             it back.
         launch_template: name of the template; its default version applies to all parameters that are not given here,
@@ -105,14 +103,12 @@ class LaunchSpec:
     shutdown_behavior: ShutdownBehavior
     image_id: str | None = None
     user_data: str | None = None
-    instance_profile: str | None = None
     subnet_id: str | None = None
-    security_group_ids: tuple[str, ...] = ()
     market: Market = "on_demand"
     launch_template: str | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of RunInstances; the template or EC2 decides what is None or empty."""
+        """Return the parameters of RunInstances; the template or EC2 decides what is None."""
         spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
         template = {"LaunchTemplateName": self.launch_template, "Version": TEMPLATE_VERSION}
         every = {
@@ -120,9 +116,7 @@ class LaunchSpec:
             "InstanceInitiatedShutdownBehavior": self.shutdown_behavior,
             "ImageId": self.image_id,
             "UserData": self.user_data,
-            "IamInstanceProfile": {"Name": self.instance_profile} if self.instance_profile else None,
             "SubnetId": self.subnet_id,
-            "SecurityGroupIds": list(self.security_group_ids),
             "InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": spot} if self.market == "spot" else None,
             "LaunchTemplate": template if self.launch_template else None,
             "MetadataOptions": None if self.launch_template else METADATA_OPTIONS,

@@ -33,7 +33,7 @@ WEB_SECONDS = 600.0
 """The longest wait until the web instances have ended."""
 
 DRAIN_SECONDS = 180.0
-"""Three times the limit of a worker, `worker.drain_seconds`."""
+"""Three times the limit of a worker, a minute."""
 
 TERMINATE_SECONDS = 300.0
 """The longest wait until terminated workers have ended."""

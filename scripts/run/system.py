@@ -96,9 +96,8 @@ class System:
         workers = load_config(Path(config_file), settings).fleet.max_workers
         # The workers share the cores, so none uses a thread for each core; and the memory.
         share = str(max(1, this_machine().cores // max(1, workers)))
-        for name in ("threads", "decode_threads"):
-            if not getattr(config.worker, name):
-                settings[f"{PREFIX}WORKER__{name.upper()}"] = share
+        if not config.worker.threads:
+            settings[f"{PREFIX}WORKER__THREADS"] = share
         if not config.worker.model_megabytes:
             megabytes = this_machine().memory_bytes // MODELS_SHARE // max(1, workers) // 2**20
             settings[f"{PREFIX}WORKER__MODEL_MEGABYTES"] = str(max(1, megabytes))

@@ -111,7 +111,7 @@ SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
 TOKEN_TEXT = "t" * 43
 LIMITS = LimitSettings(
     store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
-    jobs_per_day=10, open_jobs=0,
+    jobs_per_day=10,
 )  # fmt: skip
 
 

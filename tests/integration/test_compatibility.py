@@ -58,6 +58,9 @@ def seen_by_previous(written: Written) -> dict[str, Any]:
         del seen[dropped]
     for name in ("arrival_rate", "waiting_seconds", "recent_launches"):
         del seen["fleet"]["snapshot"][name]
+    for entry in seen["journal"]["entries"]:
+        for name in ("instance_profile", "security_group_ids"):
+            (entry["spec"] or {}).pop(name, None)
     return seen
 
 

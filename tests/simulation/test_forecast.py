@@ -5,7 +5,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from core.config import Config, parse_config
+from core.config import Config, FleetSettings, parse_config
 from core.cost import SECONDS_AN_HOUR, requests_of
 from core.fleet.models import Decisions, FleetInstance, FleetInstances
 from core.fleet.store import FleetState
@@ -25,9 +25,15 @@ WARM_AT = 100.0
 
 def config_of(policy: str) -> Config:
     values = shipped_values()
-    own = {"image_seconds": IMAGE_SECONDS, "boot_seconds": CERTAIN.boot_seconds, "max_workers": 19}
+    own = {"boot_seconds": CERTAIN.boot_seconds, "max_workers": 19}
     values["fleet"] |= {"policy": policy, **own, **POLICY_SETTINGS.get(policy, {})}
     return parse_config(values)
+
+
+@pytest.fixture(autouse=True)
+def slow_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with the right time of an image, before it is measured."""
+    monkeypatch.setattr(FleetSettings, "image_seconds", IMAGE_SECONDS)
 
 
 @pytest.mark.parametrize("images", [100, 2_000])

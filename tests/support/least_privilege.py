@@ -149,7 +149,6 @@ def worker_command(endpoint_url: str) -> str:
         "FLEETSIGHT__AWS__ENDPOINT_URL": endpoint_url,
         "FLEETSIGHT__WORKER__IDLE_SECONDS": "1",
         "FLEETSIGHT__WORKER__THREADS": "1",
-        "FLEETSIGHT__WORKER__DECODE_THREADS": "1",
     }
     return _command(settings, "app_tier")
 

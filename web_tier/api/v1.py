@@ -248,7 +248,7 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
     """Check the number of jobs that may have images without a result, of all users and of this user.
 
     Raises:
-        TooManyOpenJobsError: if all users have `web.max_open_jobs`, or this one has `limits.open_jobs` and signed in.
+        TooManyOpenJobsError: if all users have `web.max_open_jobs`, or this one has 100 and signed in.
     """
     total, own = jobs.count_open()
     if total >= config.web.max_open_jobs:
@@ -256,7 +256,7 @@ def check_open_jobs_limit(jobs: UserJobs, config: Config) -> None:
             f"{config.web.max_open_jobs} jobs are open, which is the most allowed; try again when some have finished"
         )
     max_own = config.limits.open_jobs
-    if jobs.owner and max_own and own >= max_own:
+    if jobs.owner and own >= max_own:
         raise TooManyOpenJobsError(
             f"{max_own} of your jobs are open, which is the most that one user may have; "
             "try again when some have finished"
@@ -275,7 +275,7 @@ def new_job() -> ResponseReturnValue:
     """Create a job.
 
     With an `Idempotency-Key` the same request makes the same job for 24 hours, however often it is sent; another
-    request with that key is rejected. At most `web.max_open_jobs` jobs may be open at once, and `limits.open_jobs` of
+    request with that key is rejected. At most `web.max_open_jobs` jobs may be open at once, and 100 of
     one user.
 
     With `source` the images of the job come from S3, those whose names match `source_pattern`. They are listed and
@@ -621,7 +621,7 @@ def limits_left() -> Response:
         jobs_per_day=limits.jobs_per_day or None,
         jobs_left=still.jobs,
         renewed_at=still.renewed_at,
-        open_jobs=limits.open_jobs or None,
+        open_jobs=limits.open_jobs,
     )
     return json_response(of_request.model_copy(update=own))
 

@@ -41,7 +41,7 @@ from web_tier.autoscaler.reporting import FleetEvent
 _log = logging.getLogger(__name__)
 
 DRAIN_GRACE_SECONDS = 60.0
-"""Time beyond `worker.drain_seconds` in which a drained instance must have powered off."""
+"""Time beyond the limit of a draining worker in which a drained instance must have powered off."""
 
 SECOND_CHECK_SECONDS = 15.0
 """Time until an issue is confirmed: a healthy worker sends another heartbeat in it, also after a disturbance."""

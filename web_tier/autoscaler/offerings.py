@@ -86,9 +86,7 @@ class Offering:
             instance_type=self.instance_type,
             user_data=None if has_template else settings.user_data,
             shutdown_behavior=settings.scale_in,
-            instance_profile=None if has_template else settings.instance_profile,
             subnet_id=self.subnet_id,
-            security_group_ids=() if has_template else settings.security_group_ids,
             market=self.market,
             launch_template=settings.launch_template,
         )

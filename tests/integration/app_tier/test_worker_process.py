@@ -102,7 +102,7 @@ def test_a_worker_serves_several_models_and_with_room_for_one_each_in_its_turn(
     make_site: SiteMaker, tmp_path: Path, kind: str
 ) -> None:
     own, other = load_bundle(), copy_with_other_labels(tmp_path / "other")
-    site = make_site(queues={"kind": kind}, worker={"model_megabytes": 1, "fetch_threads": 2})
+    site = make_site(queues={"kind": kind}, worker={"model_megabytes": 1, "call_threads": 2})
     signs = small_signs(40)
     some = JobModel("some", own.digest, str(DEMO_BUNDLE)).restricted(own.labels, own.labels[4:7]).requested
     models = [
@@ -162,9 +162,7 @@ def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -
 
 @KINDS
 def test_row_6_sigterm_gives_back_what_has_not_started_and_costs_nothing(make_site: SiteMaker, kind: str) -> None:
-    site = make_site(
-        queues={"kind": kind}, worker={"fetch_threads": 1, "publish_threads": 1, "idle_seconds": NEVER_SECONDS}
-    )
+    site = make_site(queues={"kind": kind}, worker={"call_threads": 1, "idle_seconds": NEVER_SECONDS})
     refs = site.submit(sign.data for sign in small_signs(150))
     worker = site.start_worker(("-c", signalled_in_the_middle(signal.SIGTERM)))
     assert worker.wait() == 0
@@ -195,9 +193,7 @@ def assert_drained_in_the_middle(site: Site, refs: list[ImageRef]) -> None:
 def test_row_21_a_notice_in_the_middle_of_a_batch_drains_the_worker_and_costs_no_try(
     make_site: SiteMaker, kind: str, path: str, document: str, reason: str
 ) -> None:
-    site = make_site(
-        queues={"kind": kind}, worker={"fetch_threads": 1, "publish_threads": 1, "idle_seconds": NEVER_SECONDS}
-    )
+    site = make_site(queues={"kind": kind}, worker={"call_threads": 1, "idle_seconds": NEVER_SECONDS})
     refs = site.submit(sign.data for sign in small_signs(150))
     with MetadataService.serve() as service:
         worker = site.start_worker(("-c", NOTICED), AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
@@ -430,7 +426,7 @@ sys.exit(__main__.main())
 
 
 def test_row_9_an_image_that_crashes_its_decoder_twice_fails_alone(make_site: SiteMaker) -> None:
-    site = make_site(worker={"decode_threads": 2, "decode_seconds": 1})
+    site = make_site(worker={"threads": 2, "decode_seconds": 1})
     signs = small_signs(12)
     poisons = [b"SIGSEGV", b"SIGABRT", b"SIGKILL", b"SIGSTOP"]
     refs = site.submit([*(sign.data for sign in signs[:6]), *poisons, *(sign.data for sign in signs[6:])])
@@ -455,7 +451,7 @@ sys.exit(__main__.main())
 def test_row_9_decoders_that_are_killed_from_outside_cost_no_image(
     make_site: SiteMaker, number: signal.Signals
 ) -> None:
-    site = make_site(worker={"decode_threads": 1, "idle_seconds": NEVER_SECONDS})
+    site = make_site(worker={"threads": 1, "idle_seconds": NEVER_SECONDS})
     worker = site.start_worker()
     wait_until(lambda: worker.said("started"), "the worker has started")
     for sign in small_signs(3):

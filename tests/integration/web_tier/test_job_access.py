@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from core.config import Config
+from core.config import Config, LimitSettings
 from core.ids import ImageRef, merged_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import OpenJobs
@@ -322,9 +322,16 @@ def _ids(client: FlaskClient, path: str) -> list[str]:
 
 
 @pytest.fixture
-def narrow(make_config: ConfigMaker, provisioned: Clients, store: JobStore, pool: PlayedPool) -> SignInSite:
+def narrow(
+    make_config: ConfigMaker,
+    provisioned: Clients,
+    store: JobStore,
+    pool: PlayedPool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> SignInSite:
     """A web tier where a user may have two open jobs, and all together five."""
-    config = make_config(limits={"open_jobs": 2}, web={"max_open_jobs": 5})
+    monkeypatch.setattr(LimitSettings, "open_jobs", 2)
+    config = make_config(web={"max_open_jobs": 5})
     access = access_of(store.table, pool)
     return SignInSite(create_app(config, auth=access), access, pool)
 

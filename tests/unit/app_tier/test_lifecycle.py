@@ -210,18 +210,11 @@ def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected:
 def test_what_is_configured_stays() -> None:
     wanted = {
         "threads": 3,
-        "streams": 1,
         "batch_size": 32,
-        "decode_threads": 5,
-        "fetch_threads": 6,
-        "publish_threads": 7,
+        "call_threads": 6,
         "model_megabytes": 100,
     }
-    assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(1, 3, 32, 5, 6, 7, WAIT, 100 * 2**20)
-
-
-def test_there_are_never_more_streams_than_threads_of_the_engine() -> None:
-    assert sized(config(threads=2, streams=8), HostResources(4, 8 * GIB), 224).streams == 2
+    assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(3, 3, 32, 3, 6, 6, WAIT, 100 * 2**20)
 
 
 def test_torch_computes_one_batch_at_a_time_and_a_larger_one() -> None:

@@ -20,7 +20,7 @@ from app_tier.pipeline import Services, by_model
 from app_tier.sizing import HostResources, sized
 from app_tier.task import new_task
 from app_tier.worker import Worker
-from core.config import parse_config
+from core.config import WorkerSettings, parse_config
 from core.ids import cancelled_key, output_key
 from core.messages import (
     CANCELLED,
@@ -85,7 +85,7 @@ class Bench:
         **settings: Any,
     ) -> None:
         values = shipped_values()
-        values["worker"] |= {"idle_seconds": 0.05, "batch_wait_seconds": 0.02, **settings}
+        values["worker"] |= {"idle_seconds": 0.05, **settings}
         self.config = parse_config(values)
         self.clock = WallClock()
         self.requests: MemorySQS = after.requests if after else worker_queue(self.clock, fifo=fifo)
@@ -438,7 +438,7 @@ def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(
     reason: str, fifo: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, also while a long poll is out, which may bring messages that were just given back."""
-    bench = Bench(fifo=fifo, fetch_threads=1, decode_threads=1)
+    bench = Bench(fifo=fifo, call_threads=1, threads=1)
     requests = bench.submit(*[picture("red")] * 10)
     fetching, go_on = threading.Event(), threading.Event()
     polls, polling, poll_ends = list[None](), threading.Event(), threading.Event()
@@ -476,8 +476,9 @@ def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(
     assert bench.worker.lifetime.status == 0
 
 
-def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back() -> None:
-    bench = Bench(drain_seconds=0.05)
+def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerSettings, "drain_seconds", 0.05)
+    bench = Bench()
     bench.submit(picture("red"))
     fetching, never = threading.Event(), threading.Event()
 
@@ -572,7 +573,7 @@ def test_row_60_an_unreachable_model_costs_no_image_a_try_and_delays_no_other_mo
 
 
 def test_a_failing_engine_costs_its_images_a_try_and_the_worker_continues() -> None:
-    bench = Bench(opener=several(), fetch_threads=1)
+    bench = Bench(opener=several(), call_threads=1)
     bench.opener.engines["a"] = engine = ColourEngine()
     engine.errors = [EngineError("no memory")]
     requests = bench.submit(*[picture("red")] * 4, models=[requested("a", A), None] * 2)

@@ -167,15 +167,6 @@ def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> N
     assert "cannot stop one-time Spot Instances: set scale_in to terminate, or market to on_demand" in message
 
 
-def test_a_drain_that_outlasts_the_spot_notice_is_refused_with_the_remedy() -> None:
-    values = changed("worker", "drain_seconds", 101)
-    assert parse_config(values).worker.drain_seconds == 101
-    values["fleet"]["market"] = "spot"
-    assert "worker.drain_seconds = 101: EC2 interrupts a Spot Instance two minutes" in fault(values)
-    values["worker"]["drain_seconds"] = 100
-    assert parse_config(values).fleet.market == "spot"
-
-
 def test_each_launched_instance_type_without_a_price_is_named_with_the_remedy() -> None:
     message = fault(changed("fleet", "instance_types", ["c7a.large", "c8a.large", "p5.large"]))
     assert "\n  prices.instance_hour: no price for c8a.large, p5.large, which the fleet launches; add it" in message
@@ -190,14 +181,14 @@ def test_the_environment_overrides_the_file() -> None:
     environment = {
         f"{PREFIX}FLEET__MAX_WORKERS": "3",
         f"{PREFIX}AWS__ENDPOINT_URL": "http://127.0.0.1:5000",
-        f"{PREFIX}FLEET__SECURITY_GROUP_IDS": "[sg-1, sg-2]",
+        f"{PREFIX}WEB__HOSTS": "[a.example.org, b.example.org]",
         f"{PREFIX}FLEET__SUBNET_IDS": "[]",
         "FLEET__MIN_WORKERS": "9",
     }
     config = load_config(SHIPPED, environment)
     assert (config.fleet.max_workers, config.fleet.min_workers) == (3, 0)
     assert config.aws.endpoint().url == "http://127.0.0.1:5000"
-    assert config.fleet.security_group_ids == ("sg-1", "sg-2")
+    assert config.web.hosts == ("a.example.org", "b.example.org")
     assert config.fleet.subnet_ids == ()
 
 

@@ -73,7 +73,7 @@ def test_a_prediction_survives_json_and_its_response_leaves_out_the_large_fields
 
 
 HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2, models=("ab" * 32,))
-BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "profile", "subnet-1", ("sg-1", "sg-2"))
+BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "subnet-1")
 BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
 JOURNAL = LaunchJournal(
     revision=7,

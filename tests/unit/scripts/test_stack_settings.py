@@ -93,7 +93,7 @@ def test_a_required_parameter_without_value_is_an_error() -> None:
 @pytest.mark.parametrize("name", ["WebSettings", "WorkerSettings"])
 def test_the_template_accepts_overrides_and_no_other_commands(name: str) -> None:
     pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
-    line = config_parameters({"worker.top_k": "3", "worker.batch_wait_seconds": "0.1"})[name]
+    line = config_parameters({"worker.top_k": "3", "worker.decode_seconds": "9"})[name]
     assert re.fullmatch(pattern, line)
     assert re.fullmatch(pattern, "")
     for other in ("rm -rf /", f"{line}; rm -rf /", f"{line} $(id)", "export A='1'", line.replace("'3'", "'3'\nid")):
@@ -101,7 +101,7 @@ def test_the_template_accepts_overrides_and_no_other_commands(name: str) -> None
 
 
 def test_workers_get_only_the_overrides_that_they_read() -> None:
-    printed = {"fleet.max_workers": "5", "web.threads": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
+    printed = {"fleet.max_workers": "5", "web.processes": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
     lines = config_parameters(printed)
     assert stack_config(stack(WebSettings=lines["WorkerSettings"])) == {
         "web.max_image_pixels": "100",

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from flask.testing import FlaskClient
 
+from core.config import FleetSettings
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import Job
@@ -105,8 +106,11 @@ def test_a_time_that_no_clock_can_count_to_is_refused(client: FlaskClient, store
 
 
 @pytest.mark.parametrize("policy", ["deadline", "backlog"])
-def test_the_forecast_has_the_price_of_now_and_of_then(make_app: AppMaker, store: JobStore, policy: str) -> None:
-    app = make_app(fleet={"policy": policy, "image_seconds": 1.5, "max_workers": 19})
+def test_the_forecast_has_the_price_of_now_and_of_then(
+    make_app: AppMaker, store: JobStore, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setattr(FleetSettings, "image_seconds", 1.5)
+    app = make_app(fleet={"policy": policy, "max_workers": 19})
     client, now = app.test_client(), utc_now()
     FleetStore(store.table).put_snapshot(fleet_snapshot(now, policy=policy))
     soon = client.get("/api/v1/forecast?images=1000").get_json()

@@ -23,7 +23,7 @@ from web_tier.autoscaler.launch_journal import (
 )
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS
 
-SPEC = LaunchSpec("c7a.large", "terminate", "ami-1", "#!/bin/sh\n", security_group_ids=("sg-1",), market="spot")
+SPEC = LaunchSpec("c7a.large", "terminate", "ami-1", "#!/bin/sh\n", market="spot")
 
 
 class Desk:

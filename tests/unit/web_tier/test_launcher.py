@@ -454,17 +454,14 @@ def test_of_a_code_with_many_meanings_the_message_is_shown() -> None:
 
 
 def test_a_launch_follows_the_configuration() -> None:
-    spec = Offering("on_demand", "c6a.large", "subnet-2").spec(
-        fleet_settings(security_group_ids=("sg-1",), scale_in="stop")
-    )
+    spec = Offering("on_demand", "c6a.large", "subnet-2").spec(fleet_settings(scale_in="stop"))
     assert (spec.instance_type, spec.subnet_id, spec.market) == ("c6a.large", "subnet-2", "on_demand")
-    assert (spec.image_id, spec.security_group_ids) == (fleet_settings().image_id, ("sg-1",))
+    assert spec.image_id == fleet_settings().image_id
     assert (spec.shutdown_behavior, spec.user_data) == ("stop", fleet_settings().user_data)
     assert Offering.from_spec(spec) == Offering("on_demand", "c6a.large", "subnet-2")
 
 
 def test_a_launch_template_keeps_what_it_defines() -> None:
-    own = fleet_settings(launch_template="workers", instance_profile="worker", security_group_ids=("sg-1",))
-    spec = Offering("spot", "c7a.large", "subnet-1").spec(own)
-    assert (spec.image_id, spec.user_data, spec.instance_profile, spec.security_group_ids) == (None, None, None, ())
+    spec = Offering("spot", "c7a.large", "subnet-1").spec(fleet_settings(launch_template="workers"))
+    assert (spec.image_id, spec.user_data) == (None, None)
     assert (spec.launch_template, spec.market, spec.shutdown_behavior) == ("workers", "spot", "terminate")
