@@ -233,8 +233,7 @@ install_static_files() {
   local static=$HOME_DIR/static
   [ "$role" = web ] || return 0
   rm -rf "$static" /etc/nginx/sites-enabled/default
-  mkdir "$static"
-  cp -r "$HOME_DIR/app/web_tier/static" "$static/$(cd "$HOME_DIR/app" && "$PYTHON" -m web_tier.http.assets)"
+  (cd "$HOME_DIR/app" && "$PYTHON" -m web_tier.http.assets "$static")
   find "$static" -type f '(' -name '*.js' -o -name '*.css' -o -name '*.svg' ')' -exec gzip --keep --best --no-name {} +
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from flask import Flask
+from jinja2 import FileSystemLoader
 
 from core.config import Config, load_config
 from core.format import FILTERS, fleet_sentence
@@ -19,16 +20,7 @@ from web_tier.api.v1 import api, limits_api, tokens_api
 from web_tier.auth.audit import log_audit_events
 from web_tier.auth.context import AuthContext, AuthServices, create_auth, install_auth
 from web_tier.auth.guard import install_guard, install_identification
-from web_tier.features.dead_letters.api import dead_letters_api
-from web_tier.features.dead_letters.pages import dead_letter_pages
-from web_tier.features.fleet_control.api import fleet_api
-from web_tier.features.fleet_control.pages import fleet_pages
-from web_tier.features.models.api import models_api
-from web_tier.features.models.pages import model_pages
-from web_tier.features.review.api import review_api
-from web_tier.features.review.pages import review_pages
-from web_tier.features.sharing.api import sharing_api
-from web_tier.features.sharing.pages import share_pages
+from web_tier.features import FOLDER, modules, parts
 from web_tier.http.assets import WebApp
 from web_tier.http.backend import Backend, install_backend
 from web_tier.http.middleware import BehindProxy, Middleware, install_compression
@@ -44,20 +36,17 @@ from web_tier.pages.upload import upload_pages
 from web_tier.results.progress import waiting_sentence
 from web_tier.results.services import install_result_services
 
-SHOW_JOBS = (upload_pages, job_pages, image_pages, model_pages, share_pages)
-"""Pages of jobs and images, which may not exist any more."""
-for _routes in SHOW_JOBS:
+for _routes in (upload_pages, job_pages, image_pages):
     _routes.register_error_handler(NotFoundError, job_not_found)
 
 PAGES = (
-    *SHOW_JOBS,
+    upload_pages,
+    job_pages,
+    image_pages,
     live,
     sign_in_pages,
     second_factor_pages,
     account_pages,
-    review_pages,
-    fleet_pages,
-    dead_letter_pages,
     api_docs,
     classic,
     predictions,
@@ -65,21 +54,10 @@ PAGES = (
     health,
     metrics,
 )
-"""Routes at the addresses that they declare."""
+"""Routes of the core at the addresses that they declare."""
 
-API = (
-    api,
-    review_api,
-    sharing_api,
-    fleet_api,
-    dead_letters_api,
-    classify,
-    direct,
-    tokens_api,
-    limits_api,
-    models_api,
-)
-"""Routes below `/api/v1`."""
+API = (api, classify, direct, tokens_api, limits_api)
+"""Routes of the core below `/api/v1`."""
 
 SMALL_BODY_BYTES = 64 * 1024
 """Most that a request may send, except for uploads, which have their own limit."""
@@ -128,11 +106,12 @@ def create_app(
         fleet_sentence=lambda fleet: fleet_sentence(fleet, backend.reports.silent_seconds(fleet)),
         waiting_sentence=lambda fleet: waiting_sentence(fleet, backend.reports.silent_seconds(fleet)),
     )
-    app.jinja_env.globals.update(visitor=visitor, model_facts=backend.served.default_facts)
-    for blueprint in PAGES:
-        app.register_blueprint(blueprint)
-    for blueprint in API:
+    app.jinja_env.globals.update(visitor=visitor, parts=parts)
+    app.jinja_loader = FileSystemLoader([f"{app.root_path}/{app.template_folder}", FOLDER])
+    for blueprint in (*API, *(each.api for each in modules("api"))):  # first, since they add forms to the pages
         app.register_blueprint(blueprint, url_prefix=ROOT)
+    for blueprint in (*PAGES, *(each.pages for each in modules("pages"))):
+        app.register_blueprint(blueprint)
     app.register_blueprint(health, url_prefix=ROOT, name="health_v1")
     if config.web.behind_proxy:
         app.wsgi_app = BehindProxy(app.wsgi_app)  # type: ignore[method-assign]

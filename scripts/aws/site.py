@@ -25,6 +25,7 @@ from scripts.aws.deploy.stack import StackDescription, find_stack
 from services.errors import FleetsightError
 from services.table import Item, Table
 from web_tier.app import create_app
+from web_tier.http.assets import static_files
 from web_tier.pages.account import UNKNOWN
 
 PAGES = {"/": "index.html", "/api": "api"}
@@ -95,9 +96,8 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
 
 def _render(app: Flask, site: str) -> Iterator[tuple[SiteFile, bytes]]:
     """Yield the pages and all static files of the web tier."""
-    folder, client = Path(str(app.static_folder)), app.test_client()
-    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    for address in [*PAGES, *sorted(f"{app.static_url_path}/{name}" for name in found)]:
+    client = app.test_client()
+    for address in [*PAGES, *(f"{app.static_url_path}/{name}" for name in static_files())]:
         answer = client.get(address, base_url=site, buffered=True)
         if answer.status_code != 200:
             raise SiteError(f"the web tier answers {address} with {answer.status}: {answer.text[:200]}")

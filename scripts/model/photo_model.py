@@ -5,7 +5,7 @@ https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite,
 normalisation is folded into the convolution before it, and softmax comes last.
 """
 
-import pickle  # nosec B403
+import pickle  # nosec B403 # it reads one file of a known digest, with three types
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -120,8 +120,9 @@ def test_the_inventory_of_secrets_names_every_file_of_keys() -> None:
 
 
 def test_the_documents_name_every_loop_of_the_controller_with_its_period_and_failure() -> None:
-    tree = ast.parse((ROOT / "web_tier" / "controller" / "loops.py").read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Loop"]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "web_tier").rglob("loops.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Loop"]
     loops = dict[str, tuple[object, object]]()
     for call in calls:
         texts = [each.value if isinstance(each, ast.Constant) else "" for each in call.args]

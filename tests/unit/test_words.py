@@ -84,8 +84,8 @@ def subcommands(command: click.Command) -> Iterator[click.Command]:
 def visible_texts() -> Iterator[tuple[str, str]]:
     """Yield each text with the place that it is from."""
     for folder, pattern, texts in (
-        ("web_tier/templates", "*.html", template_texts),
-        ("web_tier/static", "*.js", script_texts),
+        ("web_tier", "*.html", template_texts),
+        ("web_tier", "*.js", script_texts),
         *((each, "*.py", module_texts) for each in ("client/fleetsight_client", "core", "scripts", "web_tier")),
     ):
         for path in sorted((ROOT / folder).rglob(pattern)):

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from web_tier.api.schemas import ROOT
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import render_with_fleet
-from web_tier.http.openapi import TAGS, Schema, api_document
+from web_tier.http.openapi import Schema, api_document
 from web_tier.http.routes import Routes
 
 api_docs = Routes("api_docs", right=Right.PUBLIC)
@@ -22,8 +22,8 @@ def openapi() -> ResponseReturnValue:
 def page() -> str:
     """Show every operation."""
     api = api_document(current_app._get_current_object())  # type: ignore[attr-defined]
-    groups: dict[str, list[tuple[str, str, Schema]]] = {tag: [] for tag in TAGS}
+    groups: dict[str, list[tuple[str, str, Schema]]] = {}
     for path, methods in api["paths"].items():
         for method, described in methods.items():
-            groups[described["tags"][0]].append((path, method, described))
+            groups.setdefault(described["tags"][0], []).append((path, method, described))
     return render_with_fleet("api.html", api=api, groups=groups)

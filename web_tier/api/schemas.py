@@ -126,8 +126,6 @@ class JobLinks(ApiBody):
     min_scores: str
     retry: str
     cancel: str
-    truth: str
-    evaluation: str
     page: str
 
     @classmethod
@@ -146,8 +144,6 @@ class JobLinks(ApiBody):
             min_scores=f"{here}/min-scores",
             retry=f"{here}/retry",
             cancel=f"{here}/cancel",
-            truth=f"{here}/truth",
-            evaluation=f"{here}/evaluation",
             page=f"/jobs/{job_id}",
         )
 

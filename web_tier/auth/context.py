@@ -12,6 +12,7 @@ from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
 from core.credentials import PersonalTokens, RecoveryCodes, Revocations
+from core.jobs.models import Job, Share
 from core.tokens import TokenClaims, TokenVerifier, issuer_of, jwks_url, keys_at
 from services.clock import CLOCK, Clock
 from services.errors import ConfigError
@@ -30,6 +31,12 @@ COOKIE: Final = "__Host-fleetsight"
 
 LINK_COOKIE: Final = "__Secure-fleetsight-link"
 """The cookie with the token of a link to a shared job. Its path is that of the job; it is sent for no other."""
+
+ShareOf = Callable[[Job], Share | None]
+"""Returns the share by which the sender of the current request may read a job of another user, or None."""
+
+SHARING: Final = "fleetsight-sharing"
+"""The extension of the application that returns a `ShareOf` for the current request, or None."""
 
 _EXTENSION = "fleetsight-auth"
 

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, Request, g, redirect, request, url_for
+from flask import Flask, Request, current_app, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.datastructures import WWWAuthenticate
@@ -29,7 +29,16 @@ from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.accounts import OPERATORS
 from services.users import Account
 from web_tier.auth.audit import REJECTED_TOKEN, audit_as, audit_details
-from web_tier.auth.context import COOKIE, LINK_COOKIE, AuthContext, AuthServices, current_auth, set_cookie, signs_in
+from web_tier.auth.context import (
+    COOKIE,
+    LINK_COOKIE,
+    SHARING,
+    AuthContext,
+    AuthServices,
+    current_auth,
+    set_cookie,
+    signs_in,
+)
 from web_tier.auth.identity import (
     LOCAL,
     VIEWER,
@@ -157,7 +166,12 @@ def _guard() -> ResponseReturnValue | None:
     is_page = request.method in {"GET", "HEAD"} and not is_for_programs(request.path)
     # A browser opens a page; a fetch of an open page would read the sign-in page as its answer, as a program would.
     is_opened = is_page and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
-    if identity is None and route.reads_shared_jobs and LINK_COOKIE in request.cookies:
+    if (
+        identity is None
+        and route.reads_shared_jobs
+        and SHARING in current_app.extensions
+        and LINK_COOKIE in request.cookies
+    ):
         set_identity(VIEWER)  # `UserJobs` decides by the token whether there is anything to read
         return None
     if identity is None and right is not Right.PUBLIC:

@@ -4,26 +4,22 @@ A job of another user is answered exactly like a missing one: with the same text
 job table. Routes that declare `reads_shared_jobs` also read a job that its owner shares with the sender.
 """
 
-import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from flask import request
+from flask import current_app
 
-from core.credentials import Revocation
 from core.ids import ImageRef
 from core.jobs.lifecycle import DeletedJobs, OpenJobs, no_job
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, MinScores, Share, TrueLabel
 from core.jobs.reader import JobReader
-from core.jobs.shares import ShareStore, digest_of
 from core.jobs.store import JobStore
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.table import CLOUD_ERRORS, LAST
-from services.users import normalise_email
-from web_tier.auth.context import LINK_COOKIE, AuthServices, current_auth, signs_in
+from web_tier.auth.context import SHARING, ShareOf
 from web_tier.auth.guard import credentials_check
 from web_tier.auth.identity import VIEWER, current_identity
 from web_tier.http.backend import current_backend
@@ -42,53 +38,16 @@ class JobsFound:
 
 
 @dataclass(frozen=True)
-class Viewer:
-    """Who reads jobs of others: the user of a verified address, or the holder of a link, or both.
-
-    Attributes:
-        owner: id of the user.
-        email: address of the user, or empty.
-        token: of the link, or empty.
-    """
-
-    auth: AuthServices
-    owner: str
-    email: str | None
-    token: str = field(default="", repr=False)
-
-    def share_of(self, job: Job) -> Share | None:
-        """Return the share by which the viewer may read a job, or None."""
-        shares = [share for share in job.shares if self._is_given(share)]
-        return next(iter(shares_in_force(self.auth, job.owner, shares)), None)
-
-    def _is_given(self, share: Share) -> bool:
-        if share.digest:
-            return hmac.compare_digest(share.digest, digest_of(self.token))
-        return share.email == self.email and self._is_verified
-
-    @cached_property
-    def _is_verified(self) -> bool:
-        account = self.auth.accounts.find(self.owner)
-        return account is not None and account.is_verified and normalise_email(account.email) == self.email
-
-
-def shares_in_force(auth: AuthServices, owner: str, shares: Sequence[Share]) -> list[Share]:
-    """Return those shares of a job of `owner` that have not expired, nor ended with what they were made from."""
-    now, revoked = auth.sessions.clock.epoch_seconds(), auth.revocations.last_of(owner) if shares else Revocation()
-    return [each for each in shares if each.until > now and not revoked.covers(each.signed_in, each.made_after)]
-
-
-@dataclass(frozen=True)
 class UserJobs(JobReader):
     """The jobs of one user, for one request: every method raises NotFoundError for a job that the user does not have.
 
     Attributes:
         owner: of these jobs; empty without sign-in, for the jobs without an owner.
-        viewer: reads shared jobs, too; None on routes that read none.
+        shares: returns shares of jobs of others; None on routes that read none.
     """
 
     owner: str
-    viewer: Viewer | None = None
+    shares: ShareOf | None = None
     _read: dict[str, Job] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -105,7 +64,7 @@ class UserJobs(JobReader):
 
     def share_of(self, job: Job) -> Share | None:
         """Return the share by which the user reads a job that is another's; None for a job of the user."""
-        return self.viewer.share_of(job) if self.viewer and job.owner != self.owner else None
+        return self.shares(job) if self.shares and job.owner != self.owner else None
 
     def access_check(self, job: Job) -> Callable[[], bool]:
         """Return a function that returns whether the user may still read a job; for streams, as `credentials_check`.
@@ -224,21 +183,6 @@ class UserJobs(JobReader):
         self._store.set_truths(job, truths)
         self._read[job_id] = replace(job, is_reviewed=True)
 
-    def shares(self, job_id: str) -> list[Share]:
-        """Return the shares of a job that are in force; only where people sign in."""
-        job = self.job(job_id)
-        return shares_in_force(current_auth(), job.owner, job.shares)
-
-    def share(self, job_id: str, share: Share) -> None:
-        """Share a job, as `ShareStore.add`."""
-        self._known(job_id)
-        ShareStore(self.table).add(job_id, share, current_auth().sessions.clock.epoch_seconds())
-
-    def end_share(self, job_id: str, share_id: str) -> Share:
-        """End a share of a job, as `ShareStore.end`."""
-        self._known(job_id)
-        return ShareStore(self.table).end(job_id, share_id)
-
     def count_open(self) -> tuple[int, int]:
         """Return how many jobs may have images without a result: of all users, and of this user."""
         if not self.owner:
@@ -268,38 +212,11 @@ class UserJobs(JobReader):
 
 def user_jobs() -> UserJobs:
     """Return the jobs of the user who sent the current request."""
-    viewer = _viewer(request.cookies.get(LINK_COOKIE, "")) if current_route().reads_shared_jobs else None
-    return UserJobs(current_backend().store.table, current_identity().owner, viewer)
+    sharing = current_app.extensions.get(SHARING) if current_route().reads_shared_jobs else None
+    return UserJobs(current_backend().store.table, current_identity().owner, sharing() if sharing else None)
 
 
 def bulkhead_caller(job: Job) -> str:
     """Return the name under which a bulkhead counts the current request: holders of an owner's links share one."""
     owner = current_identity().owner
     return f"viewers of {job.owner}" if owner == VIEWER.owner else owner
-
-
-def job_of_link(job_id: str, token: str) -> Job:
-    """Return the job that a link opens, for any sender of the current request.
-
-    Raises:
-        NotFoundError: there is no such job, or the token opens it no longer, or never did.
-    """
-    viewer = Viewer(current_auth(), VIEWER.owner, None, token)
-    return UserJobs(current_backend().store.table, VIEWER.owner, viewer).job(job_id)
-
-
-def jobs_shared_with_user(limit: int) -> list[tuple[Job, Share]]:
-    """Return up to `limit` jobs of others that are shared with the address of the current user, newest first."""
-    viewer, table = _viewer(""), current_backend().store.table
-    if viewer is None or not viewer.email:
-        return []
-    job_ids = ShareStore(table).shared_with(viewer.email, limit)
-    jobs = JobStore(table).jobs_of(job_ids)
-    found = ((job, viewer.share_of(job)) for job_id in job_ids if (job := jobs.get(job_id)))
-    return [(job, share) for job, share in found if share]
-
-
-def _viewer(token: str) -> Viewer | None:
-    """Return the current user as a reader of shared jobs; None without sign-in."""
-    identity = current_identity()
-    return Viewer(current_auth(), identity.owner, normalise_email(identity.email), token) if signs_in() else None

@@ -4,7 +4,7 @@ A fleet at rest has no workers, no messages and nothing to start. Its next round
 once after a demand signal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -61,8 +61,8 @@ class Autoscaler:
     interval_seconds: float
     controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
-    on_spending: Callable[[FleetSpending | None], object] = lambda _: None
-    on_outage: Callable[[str | None], object] = lambda _: None
+    on_spending: Sequence[Callable[[FleetSpending | None], object]] = ()
+    on_outage: Sequence[Callable[[str | None], object]] = ()
     _signalled_at: float = field(default=float("-inf"), init=False)
     _arrivals: ArrivalRateEstimator = field(init=False)
     _metrics: MetricsCollector = field(init=False)
@@ -97,7 +97,8 @@ class Autoscaler:
             observation = self._observe(settings, commands)
         except (BotoCoreError, ClientError) as error:
             problem = f"the fleet or its queue could not be observed: {error}"
-            self.on_outage(problem)
+            for observe in self.on_outage:
+                observe(problem)
             self.reporter.snapshots.write_problem(problem)
             raise
         plan = decide(observation, settings)
@@ -163,9 +164,11 @@ class Autoscaler:
         # Without the time of the next try, which changes in each round and is no event.
         problem = _joined(self.launcher.last_error, *others)
         spending_events = self._spending.update(observation.spending)
-        self.on_spending(observation.spending)
+        for observe_spending in self.on_spending:
+            observe_spending(observation.spending)
         is_stuck = observation.requests.total > 0 and not observation.capacity
-        self.on_outage(outage or (self.launcher.last_error if is_stuck else None))
+        for observe_outage in self.on_outage:
+            observe_outage(outage or (self.launcher.last_error if is_stuck else None))
         events = [*config.drain_events(), *command_events, *spending_events, *health.drain_events()]
         reporter.report(
             observation,

@@ -1,14 +1,15 @@
 """Every loop of the controller, with its period, what it reads and writes, and what follows from a failed round.
 
-docs/architecture.md shows the list. The loops of features are named here and nowhere else.
+docs/architecture.md shows the list. The loops of features are in their folders.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
+from core.fleet.models import FleetSpending
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.store import JobStore
-from core.model_catalog import CatalogStore
 from core.result_cache import ResultCache
 from services.lease import Tenure
 from web_tier.autoscaler.billing import BillingMeter
@@ -34,9 +35,20 @@ from web_tier.controller.result_writer import ResultStatistics, ResultWriter
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
-from web_tier.features.models.configured_model import ConfiguredModelRecorder
-from web_tier.features.notifications.notifier import Notifier
+from web_tier.features import modules
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
+
+
+@dataclass(frozen=True)
+class FeatureContext:
+    """What loops of features work with; they add what the autoscaler calls in each round."""
+
+    services: ControllerServices
+    fleet_config: FleetConfigWatcher
+    tenure: Tenure
+    results_files: ResultsFileWriter
+    on_spending: list[Callable[[FleetSpending | None], object]] = field(default_factory=list)
+    on_outage: list[Callable[[str | None], object]] = field(default_factory=list)
 
 
 def controller_loops(
@@ -44,7 +56,7 @@ def controller_loops(
 ) -> tuple[Loop, ...]:
     """Return the loops of one tenure, which remember nothing of an earlier one."""
     config, store, metrics = services.config, services.store, services.metrics
-    fleet_store, catalogs, registry = FleetStore(store.table), CatalogStore(store.table), WorkerRegistry()
+    fleet_store, registry = FleetStore(store.table), WorkerRegistry()
     before = fleet_store.snapshot()
     # The last worker of a period stays for its idle time, and for its billed minimum where stopping saves nothing.
     quiet_seconds = config.worker.idle_seconds + config.prices.minimum_billed_seconds
@@ -58,10 +70,9 @@ def controller_loops(
     recovery = ResultRecovery(store, results, services.outputs)
     canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
-    results_files = ResultsFileWriter(
-        store, services.outputs, tenure, copier, is_announced=services.publish is not None
-    )
-    notifier = Notifier(store, fleet_store, services.publish, results_files, tenure)
+    is_announced = config.notifications.topic_arn is not None
+    results_files = ResultsFileWriter(store, services.outputs, tenure, copier, is_announced=is_announced)
+    context = FeatureContext(services, fleet_config, tenure, results_files)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
@@ -81,8 +92,8 @@ def controller_loops(
         interval_seconds=config.controller.interval_seconds,
         controller_problem=jobs.problem,
         signals=services.signals,
-        on_spending=notifier.observe_spending,
-        on_outage=notifier.observe_outage,
+        on_spending=context.on_spending,
+        on_outage=context.on_outage,
     )
     collector = Collector(
         replace(services.responses, pool=services.calls),
@@ -115,14 +126,6 @@ def controller_loops(
         users=(results_files, importer, canceller),
         metrics=metrics,
     )
-    configured_model = ConfiguredModelRecorder(
-        config.worker,
-        catalogs,
-        services.bucket_named(config.names.model_bucket),
-        services.bucket_named,
-        fleet_config,
-        tenure,
-    )
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
@@ -152,12 +155,9 @@ def controller_loops(
             on_failure="lost images wait",
         ),
         Loop("canceller", canceller, "2 s", "open jobs, results", "marks, predictions, results", "jobs stay open"),
-        Loop(
-            "configured_model", configured_model, "10 s", "bundle", "published bundles, catalogue", "old model stays"
-        ),
         Loop("source_importer", importer, "2 s", "listings, sources", "images, requests", "imports wait"),
         Loop("results_files", results_files, "2 s", "open jobs, results", "results files, copies", "files are late"),
-        Loop("notifier", notifier, "2 s; 10 s at rest", "outbox", "messages", "messages are late"),
+        *(loop for feature in modules("loops") for loop in feature.loops(context)),
         Loop("cleanup", cleanup, "`controller.reconcile_seconds`", "deleted jobs", "their data", "deleted data stay"),
         Loop("orphans", orphans, "5 min", "put intents", "objects without a record", "orphans stay"),
         Loop("expiry", expiry, "10 min", "old jobs", "deleted jobs", "old jobs stay"),

@@ -17,7 +17,6 @@ from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.job_cache import READERS
-from web_tier.features.notifications.notifier import Publish, publisher
 
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
@@ -35,7 +34,6 @@ class ControllerServices:
     Attributes:
         launching: the fleet again, with calls that botocore does not retry. It would retry a launch that was refused
             for lack of capacity, which EC2 answers as a server error; but the next offering must be tried at once.
-        publish: how to publish a message; None without a topic.
         sources: the buckets from which jobs take images, and to which results are copied.
         clients: of AWS's services.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
@@ -53,7 +51,6 @@ class ControllerServices:
     outputs: Bucket
     fleet: Fleet
     launching: Fleet
-    publish: Publish | None
     sources: SourceBuckets
     signals: DemandListener
     clients: Clients
@@ -85,7 +82,6 @@ class ControllerServices:
             outputs=Bucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
-            publish=publisher(clients, config.notifications.topic_arn),
             sources=SourceBuckets(clients.s3),
             signals=DemandListener(requests.url),
             clients=clients,

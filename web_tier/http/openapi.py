@@ -37,8 +37,8 @@ contains `trace_id`. A request may name its trace by a `traceparent` header (W3C
 
 INFO = {"title": "Fleetsight", "description": DESCRIPTION, "version": "1.0.0"}
 
-TAGS = ("Single images", "Jobs", "Results", "Review", "Models", "System", "Dead letters", "Tokens")
-"""Groups of operations, in the order of the page."""
+TAGS = ("Single images", "Jobs", "Results", "System", "Tokens")
+"""Groups of operations of the core, in the order of the page; those of features follow."""
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -128,7 +128,7 @@ def operation(
 
     Args:
         responses: possible responses besides problems.
-        tag: one of the `TAGS`.
+        tag: the group of the operation.
         name: operationId, unique; by default the name of the function.
         query: model of the parameters in the query.
         header: model of the parameters in headers.
@@ -157,7 +157,7 @@ def operation(
 
 
 def api_routes(app: Flask) -> list[ApiRoute]:
-    """Return the routes of `app` that have a description, in the order of their tags."""
+    """Return the routes of `app` that have a description, tag by tag."""
     routes = []
     for route in all_routes(app):
         described = _OPERATIONS.get(app.view_functions[route.endpoint])
@@ -165,7 +165,8 @@ def api_routes(app: Flask) -> list[ApiRoute]:
             [method] = (route.methods or set()) - {"HEAD", "OPTIONS"}
             path = re.sub(r"<(\w+)>", r"{\1}", route.rule)
             routes.append(ApiRoute(path, method.lower(), route.right is Right.PUBLIC, described))
-    return sorted(routes, key=lambda route: TAGS.index(route.operation.tag))
+    tags = [*TAGS, *(route.operation.tag for route in routes)]
+    return sorted(routes, key=lambda route: tags.index(route.operation.tag))
 
 
 @lru_cache(maxsize=1)

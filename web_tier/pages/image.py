@@ -85,7 +85,6 @@ def image_page(job_id: str, image_id: str) -> str:
         is_kept=job.keep or result.state != "done",
         can_retry=response is not None and not result.retrying and not is_final(response),
         note=IMAGE_RETRY_NOTES.get(request.args.get("retried", "")),
-        classes=labels.labels,
     )
 
 

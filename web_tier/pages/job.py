@@ -21,7 +21,7 @@ from core.ids import is_id
 from core.jobs.models import JobStatus, Share
 from services.errors import NotFoundError
 from web_tier.auth.audit import audit_details
-from web_tier.auth.job_access import UserJobs, bulkhead_caller, jobs_shared_with_user, user_jobs
+from web_tier.auth.job_access import UserJobs, bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.openapi import EVENTS, ApiResponse, operation
@@ -66,9 +66,6 @@ live = Routes("live", right=Right.READ, is_automatic=True, reads_shared_jobs=Tru
 JOBS_PER_PAGE = 25
 RETRY_SECONDS = 10.0
 """A request to retry a job begins no further portion of failed images after this long."""
-
-MAX_SHARED = 50
-"""Jobs of others in the list of jobs, the newest ones."""
 
 MAX_SELECTED = 100
 """Jobs that one request cancels or deletes."""
@@ -138,7 +135,6 @@ def jobs_page() -> str:
         if 0 < cancelled <= MAX_SELECTED
         else None,
         fleet=fleet,
-        shared=jobs_shared_with_user(MAX_SHARED) if before is None and not name else (),
     )
 
 
@@ -424,7 +420,6 @@ def job_page(job_id: str) -> ResponseReturnValue:
         job=job,
         model=view.page.found.model or job.model,
         possible_labels=current_result_services().possible_labels(job),
-        class_labels=current_result_services().class_labels(job.model).labels,
         adding=AddingText.from_config(current_backend().config),
         takes_images=not job.source and not view.share and view.progress.status.cancelled_at is None,
     )

@@ -383,7 +383,7 @@ def test_fields_have_autocomplete_hints_for_password_managers(anonymous: FlaskCl
     assert fills("/reset") == {"username", "one-time-code", "new-password"}
 
 
-@pytest.mark.parametrize("template", sorted(Path("web_tier/templates").rglob("*.html")), ids=str)
+@pytest.mark.parametrize("template", sorted(Path("web_tier").rglob("*.html")), ids=str)
 def test_every_post_form_has_the_csrf_token(template: Path) -> None:
     for form in re.findall(r'<form\b[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
         assert "{{ csrf_field() }}" in form

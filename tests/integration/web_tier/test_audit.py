@@ -24,6 +24,7 @@ from tests.support.jobs import add_images
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.people import BROWSER, RIGHT_PASSWORD, SignInSite, sign_in_site
 from web_tier.app import create_app
+from web_tier.features import FEATURES
 from web_tier.http.routes import all_routes
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -93,16 +94,55 @@ def secure_the_account(site: SignInSite, ops: FlaskClient, does: Callable[..., N
     does("password changed", lambda: form(site.operator(), site, "/account/password", **passwords))
 
 
-def share_a_job(api: FlaskClient, signed_in: dict[str, str], ann: dict[str, str], does: Callable[..., None]) -> None:
+def change_a_border(api: FlaskClient, ann: dict[str, str], does: Callable[..., None]) -> None:
+    job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
+    border, page = "border of doubt changed", f"/jobs/{job_id}/min-scores"
+    does(border, lambda: api.put(f"/api/v1{page}", headers=ann, json={"min_score": 0.9}).status_code, job_id=job_id)
+    does(border, lambda: api.post(page, data={"below": "80"}, headers=ann).status_code, job_id=job_id)
+
+
+def share_a_job(api: FlaskClient, signed_in: dict[str, str], does: Callable[..., None]) -> None:
     job_id, wanted = api.post("/api/v1/jobs", headers=signed_in).get_json()["job_id"], {"email": "bo@example.org"}
     path, shared = f"/api/v1/jobs/{job_id}/shares", {"job_id": job_id, "shared_with": "bo@example.org"}
     does("job shared", lambda: api.post(path, headers=signed_in, json=wanted).status_code, **shared, days="7")
     [share] = api.get(path, headers=signed_in).get_json()["shares"]
     ended = f"{path}/{share['share_id']}"
     does("share ended", lambda: api.delete(ended, headers=signed_in).status_code, **shared)
-    border, page = "border of doubt changed", f"/jobs/{job_id}/min-scores"
-    does(border, lambda: api.put(f"/api/v1{page}", headers=ann, json={"min_score": 0.9}).status_code, job_id=job_id)
-    does(border, lambda: api.post(page, data={"below": "80"}, headers=ann).status_code, job_id=job_id)
+
+
+def redrive_a_letter(
+    api: FlaskClient,
+    site: SignInSite,
+    store: JobStore,
+    ops: FlaskClient,
+    operator: dict[str, str],
+    does: Callable[..., None],
+) -> None:
+    [image] = an_image_given_up(store)
+    letter = f"/dead-letters/{image.ref.job_id}/{image.ref.image_id}"
+    ids = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
+    does("dead letter redriven", lambda: form(ops, site, f"{letter}/redrive"), **ids, outcome="gone")
+    does(
+        "dead letters redriven",
+        lambda: api.post("/api/v1/dead-letters/redrive", headers=operator).status_code,
+        sent="0",
+    )
+    does("dead letter discarded", lambda: api.delete(f"/api/v1{letter}", headers=operator).status_code, **ids)
+
+
+def change_models(api: FlaskClient, operator: dict[str, str], bundle: Path, does: Callable[..., None]) -> None:
+    models = "/api/v1/models"
+    for action, method, path, body, details in (
+        ("model added", "POST", models, {"place": str(bundle)}, {"model": "other", "place": str(bundle)}),
+        ("default model chosen", "PUT", f"{models}/default", {"model": "other"}, {"default": "other"}),
+        ("model rolled back", "POST", f"{models}/roll-back", {}, {"default": "demo"}),
+        ("model removed", "DELETE", f"{models}/other", {}, {"name": "other"}),
+    ):
+        does(
+            action,
+            lambda: api.open(path, method=method, json=body, headers=operator).status_code,  # noqa: B023
+            **details,
+        )
 
 
 def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[str, dict[str, str]]]:
@@ -133,7 +173,9 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
         lambda: form(ops, site, "/account/tokens", name="x", scopes="read", days="1", password=RIGHT_PASSWORD),
         name="x",
     )
-    share_a_job(api, signed_in, ann, does)
+    if "sharing" in FEATURES:
+        share_a_job(api, signed_in, does)
+    change_a_border(api, ann, does)
     for path in ("page", "api"):
         job_id = api.post("/api/v1/jobs", headers=ann).get_json()["job_id"]
         cancelling = f"{'/api/v1' if path == 'api' else ''}/jobs/{job_id}/cancel"
@@ -160,28 +202,10 @@ def everything(site: SignInSite, store: JobStore, bundle: Path) -> list[tuple[st
     does("allowance withdrawn", lambda: api.delete("/api/v1/fleet/allowance", headers=operator).status_code)
     an_instance(store)
     does("instance drained", lambda: form(ops, site, f"/fleet/instances/{INSTANCE}/drain"), instance_id=INSTANCE)
-    [image] = an_image_given_up(store)
-    letter = f"/dead-letters/{image.ref.job_id}/{image.ref.image_id}"
-    ids = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
-    does("dead letter redriven", lambda: form(ops, site, f"{letter}/redrive"), **ids, outcome="gone")
-    does(
-        "dead letters redriven",
-        lambda: api.post("/api/v1/dead-letters/redrive", headers=operator).status_code,
-        sent="0",
-    )
-    does("dead letter discarded", lambda: api.delete(f"/api/v1{letter}", headers=operator).status_code, **ids)
-    models = "/api/v1/models"
-    for action, method, path, body, details in (
-        ("model added", "POST", models, {"place": str(bundle)}, {"model": "other", "place": str(bundle)}),
-        ("default model chosen", "PUT", f"{models}/default", {"model": "other"}, {"default": "other"}),
-        ("model rolled back", "POST", f"{models}/roll-back", {}, {"default": "demo"}),
-        ("model removed", "DELETE", f"{models}/other", {}, {"name": "other"}),
-    ):
-        does(
-            action,
-            lambda: api.open(path, method=method, json=body, headers=operator).status_code,  # noqa: B023
-            **details,
-        )
+    if "dead_letters" in FEATURES:
+        redrive_a_letter(api, site, store, ops, operator, does)
+    if "models" in FEATURES:
+        change_models(api, operator, bundle, does)
     secure_the_account(site, ops, does)
     does("sign-out", lambda: form(site.operator(), site, "/sign-out"))
     return done

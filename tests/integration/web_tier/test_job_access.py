@@ -35,6 +35,7 @@ from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
 from tests.support.result_path import ResultPath
 from web_tier.app import create_app
 from web_tier.auth.context import LINK_COOKIE
+from web_tier.features import FEATURES
 from web_tier.http.backend import current_backend
 
 PICTURE = picture()
@@ -200,6 +201,7 @@ READ_BY_VIEWERS = frozenset({
 """Routes that a share opens."""
 
 
+@pytest.mark.skipif("sharing" not in FEATURES, reason="nothing is shared without the feature")
 @pytest.mark.parametrize("email", [None, "bert@example.org"], ids=["link", "address"])
 def test_a_share_opens_what_reads_the_job_and_nothing_else(
     site: SignInSite, anna: Person, bert: Person, hers: Belongings, store: JobStore, email: str | None

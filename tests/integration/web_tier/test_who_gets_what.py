@@ -35,6 +35,7 @@ from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AccountCache, AuthServices
 from web_tier.auth.permissions import Right
+from web_tier.features import FEATURES
 from web_tier.http.assets import assets_hash
 from web_tier.http.routes import RoutedApp, Routes
 
@@ -78,6 +79,11 @@ def page(owner: int = 200, other: int = 404, operator: int | None = None) -> Sta
 def program(owner: int = 200, other: int = 404, operator: int | None = None) -> Statuses:
     """What programs call, and forms that change something: an anonymous user is refused."""
     return 401, owner, other, other if operator is None else operator, 401, 401
+
+
+def of(feature: str, *routes: Route) -> tuple[Route, ...]:
+    """The routes of a feature, unless it is removed."""
+    return routes if feature in FEATURES else ()
 
 
 def form(**parts: Any) -> dict[str, Any]:
@@ -142,7 +148,6 @@ ROUTES = (
     Route("GET", "/", page(200, 200)),
     Route("GET", "/upload", page(200, 200)),
     Route("POST", "/", program(504, 504), form(images="{file}")),
-    Route("GET", "/model", page(200, 200)),
     Route("GET", "/jobs", page(200, 200)),
     Route("GET", JOB, page()),
     Route("GET", f"{JOB}/delete", page()),
@@ -153,23 +158,10 @@ ROUTES = (
     Route("POST", "/jobs/cancel", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete/confirm", program(400, 400)),  # no job is selected
     Route("POST", "/jobs/delete", program(400, 400)),  # no job is selected
-    # Sharing; no link is sent, and the owner has made no share that could end
-    Route("GET", "/shared", public(200)),
-    Route("POST", "/shared", public(404)),
-    Route("GET", f"{JOB}/share", page()),
-    Route("POST", f"{JOB}/share", program(422)),  # for no days
-    Route("POST", f"{JOB}/shares/{{token}}/end", program(404)),
-    Route("GET", f"{API_JOB}/shares", program()),
-    Route("POST", f"{API_JOB}/shares", program(201)),
-    Route("DELETE", f"{API_JOB}/shares/{{token}}", program(404)),
-    Route("GET", f"{JOB}/evaluation", page()),
-    Route("POST", f"{JOB}/truth/csv", program(422), form(file="{file}")),  # it is an image
-    Route("POST", f"{JOB}/truth/folders", program()),
     Route("GET", f"{JOB}/rows", page()),
     Route("GET", f"{JOB}/progress", page()),
     Route("GET", IMAGE, page()),
     Route("POST", f"{IMAGE}/retry", program(303)),
-    Route("POST", f"{IMAGE}/truth", program(303)),
     Route("GET", f"{IMAGE}/thumbnail", page(200)),
     Route("GET", f"{JOB}/picture", page(302)),
     Route("GET", f"{IMAGE}/preview", page(200)),
@@ -188,11 +180,6 @@ ROUTES = (
     Route("GET", f"{API_JOB}/results.jsonl", program()),
     Route("GET", f"{API_JOB}/results/file", program()),
     Route("GET", f"{API_JOB}/images.zip", program()),
-    Route("GET", f"{API_JOB}/evaluation", program()),
-    Route("PUT", f"{API_JOB}/truth", program(), {"json": {"labels": {UNKNOWN_ID: "dog"}}}),
-    Route("GET", f"{API_JOB}/truth.csv", program()),
-    Route("POST", f"{API_JOB}/truth.csv", program(), {"data": b"a.png,dog"}),
-    Route("POST", f"{API_JOB}/truth/folders", program()),
     Route("GET", f"{API_JOB}/events", program()),
     Route("GET", API_IMAGE, program()),
     Route("POST", f"{API_IMAGE}/retry", program()),
@@ -211,27 +198,10 @@ ROUTES = (
     # The fleet; before its controller's first report there is nothing to show, nor an instance to drain or read
     Route("GET", "/metrics", program(403, 403, 200)),
     Route("GET", "/fleet", page(403, 403, 200)),
-    # Models; the only one is the default
-    Route("GET", "/api/v1/models", program(200, 200)),
-    Route("POST", "/api/v1/models", program(403, 403, 422), {"json": {"place": "/nothing"}}),
-    Route("DELETE", "/api/v1/models/demo", program(403, 403, 422)),
-    Route("PUT", "/api/v1/models/default", program(403, 403, 200), {"json": {"model": "demo"}}),
-    Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
-    # Dead letters; the image of the owner has a label, so it is none
-    Route("GET", "/dead-letters", page(403, 403, 200)),
-    Route("POST", "/dead-letters/redrive", program(403, 403, 303)),
-    Route("POST", f"{LETTER}/redrive", program(403, 403, 303)),
-    Route("POST", f"{LETTER}/discard", program(403, 403, 303)),
-    Route("GET", "/api/v1/dead-letters", program(403, 403, 200)),
-    Route("POST", "/api/v1/dead-letters/redrive", program(403, 403, 200)),
-    Route("GET", f"/api/v1{LETTER}", program(403, 403, 404)),
-    Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
-    Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
     Route("GET", "/fleet/live", page(403, 403, 200)),
     Route("GET", "/fleet/pause", page(403, 403, 200)),
     Route("POST", "/fleet/pause", program(403, 403, 303)),
     Route("POST", "/fleet/resume", program(403, 403, 303)),
-    Route("POST", "/models/roll-back", program(403, 403, 422)),
     Route("GET", "/fleet/limits", page(403, 403, 200)),
     Route("POST", "/fleet/limits", program(403, 403, 422)),
     Route("POST", "/fleet/limits/reset", program(403, 403, 303)),
@@ -254,6 +224,54 @@ ROUTES = (
     Route("DELETE", "/api/v1/fleet/allowance", program(403, 403, 204)),
     Route("POST", f"{API_INSTANCE}/drain", program(403, 403, 404)),
     Route("GET", f"{API_INSTANCE}/console", program(403, 403, 404)),
+    *of(
+        "models",
+        # The only one is the default
+        Route("GET", "/model", page(200, 200)),
+        Route("GET", "/api/v1/models", program(200, 200)),
+        Route("POST", "/api/v1/models", program(403, 403, 422), {"json": {"place": "/nothing"}}),
+        Route("DELETE", "/api/v1/models/demo", program(403, 403, 422)),
+        Route("PUT", "/api/v1/models/default", program(403, 403, 200), {"json": {"model": "demo"}}),
+        Route("POST", "/api/v1/models/roll-back", program(403, 403, 422)),
+        Route("POST", "/models/roll-back", program(403, 403, 422)),
+    ),
+    *of(
+        "sharing",
+        # No link is sent, and the owner has made no share that could end
+        Route("GET", "/shared", public(200)),
+        Route("POST", "/shared", public(404)),
+        Route("GET", f"{JOB}/share", page()),
+        Route("POST", f"{JOB}/share", program(422)),  # for no days
+        Route("POST", f"{JOB}/shares/{{token}}/end", program(404)),
+        Route("GET", f"{API_JOB}/shares", program()),
+        Route("POST", f"{API_JOB}/shares", program(201)),
+        Route("DELETE", f"{API_JOB}/shares/{{token}}", program(404)),
+    ),
+    *of(
+        "review",
+        Route("GET", f"{JOB}/evaluation", page()),
+        Route("POST", f"{JOB}/truth/csv", program(422), form(file="{file}")),  # it is an image
+        Route("POST", f"{JOB}/truth/folders", program()),
+        Route("POST", f"{IMAGE}/truth", program(303)),
+        Route("GET", f"{API_JOB}/evaluation", program()),
+        Route("PUT", f"{API_JOB}/truth", program(), {"json": {"labels": {UNKNOWN_ID: "dog"}}}),
+        Route("GET", f"{API_JOB}/truth.csv", program()),
+        Route("POST", f"{API_JOB}/truth.csv", program(), {"data": b"a.png,dog"}),
+        Route("POST", f"{API_JOB}/truth/folders", program()),
+    ),
+    *of(
+        "dead_letters",
+        # The image of the owner has a label, so it is none
+        Route("GET", "/dead-letters", page(403, 403, 200)),
+        Route("POST", "/dead-letters/redrive", program(403, 403, 303)),
+        Route("POST", f"{LETTER}/redrive", program(403, 403, 303)),
+        Route("POST", f"{LETTER}/discard", program(403, 403, 303)),
+        Route("GET", "/api/v1/dead-letters", program(403, 403, 200)),
+        Route("POST", "/api/v1/dead-letters/redrive", program(403, 403, 200)),
+        Route("GET", f"/api/v1{LETTER}", program(403, 403, 404)),
+        Route("POST", f"/api/v1{LETTER}/redrive", program(403, 403, 200)),
+        Route("DELETE", f"/api/v1{LETTER}", program(403, 403, 204)),
+    ),
 )
 
 

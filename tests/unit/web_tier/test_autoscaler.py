@@ -89,7 +89,7 @@ class Bench:
             later=LaterJobs(JobStore(self.table), self.clock),
             interval_seconds=0.1,
             signals=Listener(self.clock),
-            on_outage=self.set_outage,
+            on_outage=[self.set_outage],
         )
         self.signals = cast(Listener, self.autoscaler.signals)
 

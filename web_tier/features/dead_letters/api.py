@@ -19,7 +19,7 @@ from web_tier.http.parsing import MAX_JOBS, Query, json_response, parse_query
 from web_tier.http.routes import Routes
 from web_tier.uploads.retry import RedriveOutcome, Retried, redrive, redrive_all
 
-dead_letters_api = Routes("dead_letters_api", right=Right.OPERATE)
+api = Routes("dead_letters_api", right=Right.OPERATE)
 
 
 class RedriveQuery(Query):
@@ -105,7 +105,7 @@ class RedriveAllBody(ApiBody):
         return cls.copied_from(redriven, refused=counts["refused"], gone=counts["gone"], next=redriven.next_after)
 
 
-@dead_letters_api.get("/dead-letters")
+@api.get("/dead-letters")
 @operation(
     ApiResponse(200, "A page of dead letters, of all jobs.", DeadLettersBody),
     name="list_dead_letters",
@@ -125,14 +125,14 @@ def list_letters() -> Response:
     )
 
 
-@dead_letters_api.get("/dead-letters/<job_id>/<image_id>")
+@api.get("/dead-letters/<job_id>/<image_id>")
 @operation(ApiResponse(200, "The dead letter.", DeadLetterBody), name="show_dead_letter", tag="Dead letters")
 def show_letter(job_id: str, image_id: str) -> Response:
     """Show a dead letter."""
     return json_response(DeadLetterBody.from_letter(current_backend().dead_letters.get(known_ref(job_id, image_id))))
 
 
-@dead_letters_api.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
+@api.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
 @operation(ApiResponse(200, "The outcome.", RedriveBody), name="redrive_dead_letter", tag="Dead letters")
 def redrive_letter(job_id: str, image_id: str) -> Response:
     """Redrive a dead letter.
@@ -146,7 +146,7 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
     return json_response(RedriveBody(job_id=job_id, image_id=image_id, outcome=outcome))
 
 
-@dead_letters_api.post("/dead-letters/redrive", audit="dead letters redriven")
+@api.post("/dead-letters/redrive", audit="dead letters redriven")
 @operation(
     ApiResponse(200, "The outcome of up to 1,000 dead letters.", RedriveAllBody),
     name="redrive_dead_letters",
@@ -161,7 +161,7 @@ def redrive_letters() -> Response:
     return json_response(RedriveAllBody.from_redriven(redriven))
 
 
-@dead_letters_api.delete("/dead-letters/<job_id>/<image_id>", audit="dead letter discarded")
+@api.delete("/dead-letters/<job_id>/<image_id>", audit="dead letter discarded")
 @operation(
     ApiResponse(204, "There is no dead letter of the image any more, or the image is being retried."),
     name="discard_dead_letter",

@@ -29,14 +29,14 @@ from web_tier.features.fleet_control.actions import (
 from web_tier.features.fleet_control.bodies import AllowDollars, FleetInstancesBody, FleetStatusBody, SetLimits
 from web_tier.features.fleet_control.chart import WINDOWS
 from web_tier.features.fleet_control.console import console_lines
-from web_tier.features.fleet_control.pages import fleet_pages
+from web_tier.features.fleet_control.pages import pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import Query, json_response, parse_body, parse_query
 from web_tier.http.routes import Routes
 
-fleet_api = Routes("fleet_api", right=Right.OPERATE, pages=fleet_pages, back="fleet.fleet_page")
+api = Routes("fleet_api", right=Right.OPERATE, pages=pages, back="fleet.fleet_page")
 
 
 class HistoryQuery(Query):
@@ -121,7 +121,7 @@ class ConsoleBody(ApiBody):
     lines: list[str]
 
 
-@fleet_api.get("/fleet")
+@api.get("/fleet")
 @operation(
     ApiResponse(200, "The fleet, the queue, the last decision and the cost.", FleetStatusBody),
     tag="System",
@@ -140,7 +140,7 @@ def fleet() -> Response:
     )
 
 
-@fleet_api.get("/fleet/instances")
+@api.get("/fleet/instances")
 @operation(
     ApiResponse(200, "Up to 100 instances with what their workers say of themselves.", FleetInstancesBody),
     name="fleet_instances",
@@ -152,14 +152,14 @@ def instances() -> Response:
     return json_response(FleetInstancesBody(**dict(state.instances), ended=state.ended_lately(utc_now())))
 
 
-@fleet_api.get("/fleet/decisions")
+@api.get("/fleet/decisions")
 @operation(ApiResponse(200, "Up to 20 decisions, newest first.", Decisions), name="fleet_decisions", tag="System")
 def decisions() -> Response:
     """List the last decisions of the autoscaler, with their reasons."""
     return json_response(current_backend().fleet.decisions())
 
 
-@fleet_api.get("/fleet/history")
+@api.get("/fleet/history")
 @operation(
     ApiResponse(200, "Points, oldest first; there is none while nothing changes.", FleetHistoryBody),
     name="fleet_history",
@@ -174,7 +174,7 @@ def history() -> Response:
     return json_response(FleetHistoryBody(span=span, points=tuple(points)))
 
 
-@fleet_api.post("/fleet/pause", audit="fleet paused")
+@api.post("/fleet/pause", audit="fleet paused")
 @operation(ApiResponse(200, "It is paused.", FleetPauseBody), name="pause_fleet", tag="System", body=PauseFleet)
 def pause() -> Response:
     """Pause the fleet.
@@ -186,14 +186,14 @@ def pause() -> Response:
     return json_response(FleetPauseBody.from_pause(pause, changed=changed))
 
 
-@fleet_api.post("/fleet/resume", form="/fleet/resume", audit="fleet resumed")
+@api.post("/fleet/resume", form="/fleet/resume", audit="fleet resumed")
 @operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
 def resume() -> Response:
     """Resume the fleet."""
     return json_response(FleetPauseBody.from_pause(None, changed=resume_fleet()))
 
 
-@fleet_api.put("/fleet/limits", audit="limits set")
+@api.put("/fleet/limits", audit="limits set")
 @operation(
     ApiResponse(200, "The limits take effect within seconds.", FleetLimitsBody),
     name="set_fleet_limits",
@@ -212,7 +212,7 @@ def set_limits() -> Response:
     return json_response(FleetLimitsBody(**limits.model_dump(exclude={"version"})))
 
 
-@fleet_api.delete("/fleet/limits", form="/fleet/limits/reset", audit="limits reset")
+@api.delete("/fleet/limits", form="/fleet/limits/reset", audit="limits reset")
 @operation(ApiResponse(204, "The limits of config.yaml apply."), name="reset_fleet_limits", tag="System")
 def reset_limits() -> Response:
     """Reset the fleet's limits to those of config.yaml."""
@@ -220,7 +220,7 @@ def reset_limits() -> Response:
     return Response(status=204)
 
 
-@fleet_api.put("/fleet/allowance", audit="dollars allowed")
+@api.put("/fleet/allowance", audit="dollars allowed")
 @operation(
     ApiResponse(200, "The caps are raised within seconds, until midnight UTC.", FleetAllowanceBody),
     name="allow_fleet_dollars",
@@ -249,7 +249,7 @@ def set_allowance() -> Response:
     )
 
 
-@fleet_api.delete("/fleet/allowance", form="/fleet/allowance/reset", audit="allowance withdrawn")
+@api.delete("/fleet/allowance", form="/fleet/allowance/reset", audit="allowance withdrawn")
 @operation(ApiResponse(204, "The caps of config.yaml apply."), name="withdraw_fleet_allowance", tag="System")
 def reset_allowance() -> Response:
     """Withdraw the allowance of today."""
@@ -257,7 +257,7 @@ def reset_allowance() -> Response:
     return Response(status=204)
 
 
-@fleet_api.get("/fleet/instances/<instance_id>/console")
+@api.get("/fleet/instances/<instance_id>/console")
 @operation(ApiResponse(200, "Up to 100 lines.", ConsoleBody), name="instance_console", tag="System")
 def console(instance_id: str) -> Response:
     """Get the last lines of an instance's console.
@@ -269,7 +269,7 @@ def console(instance_id: str) -> Response:
     return json_response(ConsoleBody(instance_id=instance_id, lines=console_lines(instance_id)))
 
 
-@fleet_api.post(
+@api.post(
     "/fleet/instances/<instance_id>/drain", form="/fleet/instances/<instance_id>/drain", audit="instance drained"
 )
 @operation(

@@ -35,7 +35,6 @@ from core.format import (
     seconds_in_words,
     spending_words,
 )
-from core.jobs.dead_letters import DeadLetterPage
 from core.model_catalog import ModelCatalog
 from services.clock import utc_now
 from services.ec2 import ALIVE
@@ -49,13 +48,11 @@ from web_tier.http.bodies import ApiBody
 from web_tier.http.parameters import clean_reason
 from web_tier.http.routes import Routes
 
-fleet_pages = Routes("fleet", right=Right.OPERATE)
+pages = Routes("fleet", right=Right.OPERATE)
 
 
 MAX_DECISIONS_SHOWN = 12
 
-MAX_COUNTED_LETTERS = 100
-"""Dead letters that the page counts; each costs three reads of the job table."""
 
 MAX_SHOWN_CHARACTERS = 10
 """Characters of an invalid field that the form shows again."""
@@ -181,19 +178,10 @@ def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSett
     return sum(day_dollars(each, prices) for each in days)
 
 
-@fleet_pages.get("/fleet")
+@pages.get("/fleet/live", endpoint="fleet_live", is_automatic=True)
+@pages.get("/fleet")
 def fleet_page() -> str:
     """Show the fleet and its history."""
-    return _fleet_page(current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS))
-
-
-@fleet_pages.get("/fleet/live", is_automatic=True)
-def fleet_live() -> str:
-    """Return the page for one that is open, without the number of dead letters; `static/fleet/main.js` shows it."""
-    return _fleet_page(None)
-
-
-def _fleet_page(dead_letters: DeadLetterPage | None) -> str:
     backend = current_backend()
     store = backend.fleet
     state = store.state()
@@ -204,7 +192,6 @@ def _fleet_page(dead_letters: DeadLetterPage | None) -> str:
         body=FleetBody.from_state(state, backend.config, store.days(), catalog, silent_seconds=silent_seconds),
         chart=fleet_chart(store, state.snapshot, window),
         windows=WINDOWS.values(),
-        dead_letters=dead_letters,
         fleet=state.snapshot,
     )
 
@@ -222,27 +209,27 @@ def _sent(model: type[_Wanted]) -> tuple[dict[str, str], _Wanted | None]:
         return fields, None
 
 
-@fleet_pages.get("/fleet/pause")
+@pages.get("/fleet/pause")
 def pause_page() -> str:
     """Show the form that pauses the fleet, with its reason."""
     return render_with_fleet("pause.html")
 
 
-@fleet_pages.post("/fleet/pause", audit="fleet paused")
+@pages.post("/fleet/pause", audit="fleet paused")
 def pause() -> ResponseReturnValue:
     """Pause the fleet and redirect to its page."""
     pause_fleet(request.form.get("reason", ""))
     return _redirect_to_fleet()
 
 
-@fleet_pages.get("/fleet/limits")
+@pages.get("/fleet/limits")
 def limits_page() -> str:
     """Show the form that sets limits."""
     limits = current_backend().fleet.state().limits_in_force(_configured())
     return _limits_page({"min_workers": str(limits.min_workers), "max_workers": str(limits.max_workers)})
 
 
-@fleet_pages.post("/fleet/limits", audit="limits set")
+@pages.post("/fleet/limits", audit="limits set")
 def set_limits() -> ResponseReturnValue:
     """Set limits and redirect to the fleet's page; show the form again if a field is not valid."""
     fields, wanted = _sent(SetLimits)
@@ -253,13 +240,13 @@ def set_limits() -> ResponseReturnValue:
     return _redirect_to_fleet()
 
 
-@fleet_pages.get("/fleet/allowance")
+@pages.get("/fleet/allowance")
 def allowance_page() -> str:
     """Show the form that allows more dollars today."""
     return _allowance_page({})
 
 
-@fleet_pages.post("/fleet/allowance", audit="dollars allowed")
+@pages.post("/fleet/allowance", audit="dollars allowed")
 def set_allowance() -> ResponseReturnValue:
     """Raise the spending caps today and redirect to the fleet's page; show the form again if a field is not valid."""
     fields, wanted = _sent(AllowDollars)
@@ -282,13 +269,13 @@ def _allowance_page(form: Mapping[str, str]) -> str:
     )
 
 
-@fleet_pages.get("/fleet/instances/<instance_id>/console")
+@pages.get("/fleet/instances/<instance_id>/console")
 def console_page(instance_id: str) -> str:
     """Show the last lines of an instance's console."""
     return render_with_fleet("console.html", instance_id=instance_id, lines=console_lines(instance_id))
 
 
-@fleet_pages.get("/fleet/instances/<instance_id>/drain")
+@pages.get("/fleet/instances/<instance_id>/drain")
 def confirm_drain(instance_id: str) -> str:
     """Show the form that confirms the drain of an instance."""
     backend = current_backend()

@@ -23,14 +23,14 @@ from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
-from web_tier.features.models.pages import model_pages
+from web_tier.features.models.pages import pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parsing import json_response, parse_body
 from web_tier.http.routes import Routes
 
-models_api = Routes("models_api", pages=model_pages, back="fleet.fleet_page")
+api = Routes("models_api", pages=pages, back="fleet.fleet_page")
 
 
 class ModelBody(ApiBody):
@@ -108,14 +108,14 @@ class DefaultModel(BaseModel):
     model: str = Field(min_length=1, max_length=64, description="Name or digest of a model that `GET /models` lists.")
 
 
-@models_api.get("/models", right=Right.READ)
+@api.get("/models", right=Right.READ)
 @operation(ApiResponse(200, "In the order in which they were added.", ModelsBody), name="list_models", tag="Models")
 def list_models() -> Response:
     """List the models that jobs may name."""
     return json_response(ModelsBody.from_catalog(current_backend().served.catalog()))
 
 
-@models_api.post("/models", right=Right.OPERATE, audit="model added")
+@api.post("/models", right=Right.OPERATE, audit="model added")
 @operation(ApiResponse(201, "Jobs may name it.", ModelBody), name="add_model", tag="Models", body=AddModel)
 def add() -> ResponseReturnValue:
     """Add a model that jobs may name.
@@ -130,7 +130,7 @@ def add() -> ResponseReturnValue:
     return json_response(body, 201), {"Location": f"{ROOT}/models"}
 
 
-@models_api.delete("/models/<name>", right=Right.OPERATE, audit="model removed")
+@api.delete("/models/<name>", right=Right.OPERATE, audit="model removed")
 @operation(
     ApiResponse(204, "New jobs cannot name it any more."), name="remove_model", tag="Models", problems=(404, 422)
 )
@@ -146,7 +146,7 @@ def remove(name: str) -> ResponseReturnValue:
     return "", 204
 
 
-@models_api.put("/models/default", right=Right.OPERATE, audit="default model chosen")
+@api.put("/models/default", right=Right.OPERATE, audit="default model chosen")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="set_default_model", tag="Models", body=DefaultModel)
 def set_default() -> Response:
     """Give new jobs another model.
@@ -158,7 +158,7 @@ def set_default() -> Response:
     return _changed(lambda before: with_default(before, wanted.model))
 
 
-@models_api.post("/models/roll-back", form="/models/roll-back", right=Right.OPERATE, audit="model rolled back")
+@api.post("/models/roll-back", form="/models/roll-back", right=Right.OPERATE, audit="model rolled back")
 @operation(ApiResponse(200, "The models.", ModelsBody), name="roll_back_model", tag="Models", problems=(422,))
 def roll_back() -> Response:
     """Give new jobs the model that they got before. A second call returns."""

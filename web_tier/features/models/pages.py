@@ -1,14 +1,19 @@
 """The model page: what a model is, its classes, and the other models."""
 
-from flask import request
+from flask import request, url_for
 
+from core.bundle_facts import BundleFacts
+from core.jobs.models import Job
+from services.errors import NotFoundError
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_search
 from web_tier.http.routes import Routes
+from web_tier.pages.job import job_not_found
 
-model_pages = Routes("models")
+pages = Routes("models")
+pages.register_error_handler(NotFoundError, job_not_found)
 
 
 PRECISIONS = {
@@ -20,7 +25,19 @@ PRECISIONS = {
 """A text for each precision of a bundle."""
 
 
-@model_pages.get("/model", right=Right.READ)
+@pages.app_template_global()
+def model_facts() -> BundleFacts:
+    """Return what the header of each page shows of the model of new jobs."""
+    return current_backend().served.default_facts()
+
+
+@pages.app_template_global()
+def model_address(job: Job | None = None) -> str:
+    """Return the address of the page of a job's model, or else of that of new jobs."""
+    return url_for("models.model_page", job=job.job_id if job else None)
+
+
+@pages.get("/model", right=Right.READ)
 def model_page() -> str:
     """Show the model of the query's `job`, or else its `name`, by default that of new jobs; classes contain `q`.
 
@@ -32,7 +49,7 @@ def model_page() -> str:
     facts = served.facts_called(request.args.get("name", "")) if job is None else served.facts(job.model)
     shown = None if catalog is None or facts.digest is None else catalog.find(facts.digest)
     return render_with_fleet(
-        "model.html",
+        "models/model.html",
         facts=facts,
         job=job,
         shown=shown,

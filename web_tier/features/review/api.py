@@ -4,6 +4,7 @@ A true label changes no prediction. It stays until it is removed, or the job is 
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Self
@@ -40,7 +41,7 @@ from web_tier.http.routes import Routes
 from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
 
-review_api = Routes("review_api")
+api = Routes("review_api")
 
 MAX_CHANGES: Final = 1_000
 """Images of which one request sets the true label."""
@@ -93,18 +94,10 @@ class TruthMatched(ApiBody):
     @classmethod
     def from_outcome(cls, job_id: str, outcome: TruthOutcome, changed: int) -> Self:
         """Return the body of an outcome that changed so many true labels."""
-        faults = (
-            FaultyLine(line=each.line, name=each.name[:MAX_LABEL], reason=each.reason) for each in outcome.faults
-        )
-        return cls(
-            job_id=job_id,
-            matched=len(outcome.labels),
-            changed=changed,
-            without=outcome.without,
-            faulty=len(outcome.faults),
-            faults=tuple(faults),
-            unknown_classes=outcome.unknown_classes,
-        )
+        cut = [replace(each, name=each.name[:MAX_LABEL]) for each in outcome.faults]
+        faults = tuple(map(FaultyLine.copied_from, cut))
+        counts = {"matched": len(outcome.labels), "changed": changed, "faulty": len(faults)}
+        return cls.copied_from(outcome, job_id=job_id, faults=faults, **counts)
 
 
 class ClassBody(ApiBody):
@@ -162,7 +155,7 @@ class EvaluationBody(ApiBody):
         )
 
 
-@review_api.put("/jobs/<job_id>/truth", right=Right.CLASSIFY)
+@api.put("/jobs/<job_id>/truth", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "What was set and removed.", TruthChanged), name="set_truth", tag="Review", body=ChangeTruth
 )
@@ -200,7 +193,7 @@ _TRUTH_FILE: dict[str, Any] = {
 }
 
 
-@review_api.post("/jobs/<job_id>/truth.csv", right=Right.CLASSIFY)
+@api.post("/jobs/<job_id>/truth.csv", right=Right.CLASSIFY)
 @operation(
     ApiResponse(200, "How many lines found their image.", TruthMatched),
     name="upload_truth",
@@ -229,7 +222,7 @@ def send_truth_file(job_id: str) -> Response:
     return json_response(TruthMatched.from_outcome(job_id, outcome, changed))
 
 
-@review_api.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
+@api.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
 @operation(ApiResponse(200, "How many images have a folder.", TruthMatched), name="use_folders", tag="Review")
 def use_folder_names(job_id: str) -> Response:
     """Set the name of each image's folder as its true label.
@@ -240,7 +233,7 @@ def use_folder_names(job_id: str) -> Response:
     return json_response(TruthMatched.from_outcome(job_id, outcome, changed))
 
 
-@review_api.get("/jobs/<job_id>/truth.csv", right=Right.READ)
+@api.get("/jobs/<job_id>/truth.csv", right=Right.READ)
 @operation(
     ApiResponse(200, "A header, and filename and true label of each image that has one.", CSV),
     name="download_truth",
@@ -259,7 +252,7 @@ def truth_file(job_id: str) -> Response:
     return answer
 
 
-@review_api.get("/jobs/<job_id>/evaluation", right=Right.READ)
+@api.get("/jobs/<job_id>/evaluation", right=Right.READ)
 @operation(
     ApiResponse(200, "Accuracy, figures of each class, and the confusion matrix.", EvaluationBody), tag="Review"
 )

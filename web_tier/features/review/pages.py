@@ -1,10 +1,12 @@
 """The pages of a review: the evaluation of a job, and the forms that set true labels."""
 
+from collections.abc import Sequence
+
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 
-from core.jobs.models import TrueLabel
+from core.jobs.models import Job, TrueLabel
 from services.clock import utc_now
 from web_tier.auth.guard import CSRF_FIELD, check_csrf
 from web_tier.auth.job_access import UserJobs, user_jobs
@@ -15,10 +17,11 @@ from web_tier.features.review.truth import MAX_TRUTH_BYTES, class_names, read_ev
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import clean_label, known_id, known_ref
 from web_tier.http.routes import Routes
+from web_tier.results.services import current_result_services
 from web_tier.uploads.multipart import FormField
 from web_tier.uploads.request_body import request_parts
 
-review_pages = Routes("review")
+pages = Routes("review")
 
 
 MAX_MATRIX_CLASSES = 30
@@ -31,7 +34,13 @@ MAX_CLASSES = 200
 """Classes with figures of their own, those with the most errors first; the API has all."""
 
 
-@review_pages.get("/jobs/<job_id>/evaluation", right=Right.READ)
+@pages.app_template_global()
+def classes_of(job: Job) -> Sequence[str]:
+    """Return the labels that the true label of an image of a job can be, as its user types it."""
+    return current_result_services().class_labels(job.model).labels
+
+
+@pages.get("/jobs/<job_id>/evaluation", right=Right.READ)
 def evaluation_page(job_id: str) -> str:
     """Show how the model's labels compare with the true labels."""
     return _evaluation_page(user_jobs(), known_id("job", job_id))
@@ -42,7 +51,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
     evaluation = read_evaluation(jobs, status)
     matrix = ConfusionMatrix.from_evaluation(evaluation, MAX_MATRIX_CLASSES)
     return render_with_fleet(
-        "evaluation.html",
+        "review/evaluation.html",
         job=status.job,
         status=status,
         evaluation=evaluation,
@@ -54,7 +63,7 @@ def _evaluation_page(jobs: UserJobs, job_id: str, outcome: TruthMatched | None =
     )
 
 
-@review_pages.post("/jobs/<job_id>/truth/csv", right=Right.CLASSIFY, checks_csrf=True)
+@pages.post("/jobs/<job_id>/truth/csv", right=Right.CLASSIFY, checks_csrf=True)
 def send_truth_file(job_id: str) -> str:
     """Set the true labels of the form's CSV file, and show the evaluation with what the file set."""
     jobs = user_jobs()
@@ -76,7 +85,7 @@ def send_truth_file(job_id: str) -> str:
     )
 
 
-@review_pages.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
+@pages.post("/jobs/<job_id>/truth/folders", right=Right.CLASSIFY)
 def use_folder_names(job_id: str) -> str:
     """Set the names of folders as true labels, and show the evaluation."""
     jobs = user_jobs()
@@ -84,7 +93,7 @@ def use_folder_names(job_id: str) -> str:
     return _evaluation_page(jobs, job_id, TruthMatched.from_outcome(job_id, *apply_folders(jobs, job_id)))
 
 
-@review_pages.post("/jobs/<job_id>/images/<image_id>/truth", right=Right.CLASSIFY)
+@pages.post("/jobs/<job_id>/images/<image_id>/truth", right=Right.CLASSIFY)
 def set_truth(job_id: str, image_id: str) -> ResponseReturnValue:
     """Set or remove the true label of an image, and redirect to its page.
 

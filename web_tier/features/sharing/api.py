@@ -10,7 +10,7 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from core.ids import new_id
 from core.jobs.models import Share
-from core.jobs.shares import DEFAULT_DAYS, MAX_DAYS, TooManySharesError, digest_of, new_token
+from core.jobs.shares import DEFAULT_DAYS, MAX_DAYS, ShareStore, TooManySharesError, digest_of, new_token
 from services.users import MAX_EMAIL_CHARACTERS, normalise_email
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
@@ -18,6 +18,8 @@ from web_tier.auth.context import current_auth
 from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
+from web_tier.features.sharing.access import shares_in_force
+from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_id
@@ -25,7 +27,7 @@ from web_tier.http.parsing import json_response, parse_body
 from web_tier.http.routes import Routes
 
 # Not with a personal token: one that may only send images could make a link, and read by it.
-sharing_api = Routes("sharing_api", right=Right.ACCOUNT, needs_sign_in=True)
+api = Routes("sharing_api", right=Right.ACCOUNT, needs_sign_in=True)
 
 SECONDS_PER_DAY = 86_400
 
@@ -83,7 +85,8 @@ def make_share(job_id: str, wanted: CreateShare) -> NewShareBody:
     made_after = auth.revocations.last_of(who.owner).revocation_id
     share = Share(new_id(), until, who.signed_in, made_after, digest_of(token) if token else "", email)
     try:
-        user_jobs().share(job_id, share)
+        user_jobs().job(job_id)
+        ShareStore(current_backend().store.table).add(job_id, share, auth.sessions.clock.epoch_seconds())
     except TooManySharesError as error:
         raise UnprocessableEntity(str(error)) from error
     audit_details(share_id=share.share_id, shared_with=email or "a link", days=wanted.days)
@@ -91,18 +94,19 @@ def make_share(job_id: str, wanted: CreateShare) -> NewShareBody:
     return NewShareBody.from_share(share, path=path)
 
 
-@sharing_api.get("/jobs/<job_id>/shares")
+@api.get("/jobs/<job_id>/shares")
 @operation(ApiResponse(200, "Those that are in force.", SharesBody))
 def list_shares(job_id: str) -> Response:
     """List the shares of a job.
 
     With a token of the user pool only, not with a personal one. Where there is no sign-in there are no shares: 404.
     """
-    shares = user_jobs().shares(known_id("job", job_id))
+    job = user_jobs().job(known_id("job", job_id))
+    shares = shares_in_force(current_auth(), job.owner, job.shares)
     return json_response(SharesBody(shares=tuple(map(ShareBody.from_share, shares))))
 
 
-@sharing_api.post("/jobs/<job_id>/shares", audit="job shared")
+@api.post("/jobs/<job_id>/shares", audit="job shared")
 @operation(ApiResponse(201, "The share; a link is shown only once.", NewShareBody), body=CreateShare)
 def share_job(job_id: str) -> ResponseReturnValue:
     """Share a job for reading.
@@ -115,10 +119,11 @@ def share_job(job_id: str) -> ResponseReturnValue:
     return json_response(made, 201), {"Location": f"{ROOT}/jobs/{job_id}/shares/{made.share_id}"}
 
 
-@sharing_api.delete("/jobs/<job_id>/shares/<share_id>", audit="share ended")
+@api.delete("/jobs/<job_id>/shares/<share_id>", audit="share ended")
 @operation(ApiResponse(204, "It is over, also for pages that are open."))
 def end_share(job_id: str, share_id: str) -> ResponseReturnValue:
     """End a share of a job."""
-    share = user_jobs().end_share(known_id("job", job_id), share_id)
+    user_jobs().job(known_id("job", job_id))
+    share = ShareStore(current_backend().store.table).end(job_id, share_id)
     audit_details(shared_with=share.email or "a link")
     return "", 204

@@ -13,23 +13,28 @@ from werkzeug.exceptions import UnprocessableEntity
 from core.jobs.shares import DEFAULT_DAYS, MAX_DAYS
 from services.errors import NotFoundError
 from web_tier.api.schemas import ROOT
-from web_tier.auth.context import LINK_COOKIE
-from web_tier.auth.job_access import job_of_link, user_jobs
+from web_tier.auth.context import LINK_COOKIE, SHARING, current_auth
+from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
+from web_tier.features.sharing.access import job_of_link, jobs_shared_with_user, share_of_sender, shares_in_force
 from web_tier.features.sharing.api import SECONDS_PER_DAY, CreateShare, NewShareBody, end_share, make_share
 from web_tier.http.parameters import known_id
 from web_tier.http.routes import Routes
+from web_tier.pages.job import job_not_found
 
-share_pages = Routes("sharing", needs_sign_in=True)
+pages = Routes("sharing", needs_sign_in=True)
+pages.register_error_handler(NotFoundError, job_not_found)
+pages.record(lambda state: state.app.extensions.update({SHARING: share_of_sender}))
+pages.add_app_template_global(jobs_shared_with_user)
 
 
-@share_pages.get("/jobs/<job_id>/share", right=Right.ACCOUNT)
+@pages.get("/jobs/<job_id>/share", right=Right.ACCOUNT)
 def share_page(job_id: str) -> str:
     """Show the shares of a job, and the forms that make some."""
     return _share_page(known_id("job", job_id))
 
 
-@share_pages.post("/jobs/<job_id>/share", right=Right.ACCOUNT, audit="job shared")
+@pages.post("/jobs/<job_id>/share", right=Right.ACCOUNT, audit="job shared")
 def share(job_id: str) -> ResponseReturnValue:
     """Share a job with the address of the form, or by a link, which is shown once."""
     user_jobs().job(known_id("job", job_id))
@@ -41,7 +46,7 @@ def share(job_id: str) -> ResponseReturnValue:
     return _share_page(job_id, make_share(job_id, wanted)), 201
 
 
-@share_pages.post("/jobs/<job_id>/shares/<share_id>/end", right=Right.ACCOUNT, audit="share ended")
+@pages.post("/jobs/<job_id>/shares/<share_id>/end", right=Right.ACCOUNT, audit="share ended")
 def end(job_id: str, share_id: str) -> ResponseReturnValue:
     """End a share, and show the others."""
     end_share(job_id, share_id)
@@ -51,11 +56,11 @@ def end(job_id: str, share_id: str) -> ResponseReturnValue:
 def _share_page(job_id: str, made: NewShareBody | None = None) -> str:
     # A browser sends the origin of the page, which behind CloudFront is not the host of the request.
     link = f"{request.headers.get('Origin', request.host_url.rstrip('/'))}{made.path}" if made and made.path else None
-    jobs = user_jobs()
+    job = user_jobs().job(job_id)
     return render_template(
-        "share.html",
-        job=jobs.job(job_id),
-        shares=jobs.shares(job_id),
+        "sharing/share.html",
+        job=job,
+        shares=shares_in_force(current_auth(), job.owner, job.shares),
         made=made,
         link=link,
         default_days=DEFAULT_DAYS,
@@ -63,13 +68,13 @@ def _share_page(job_id: str, made: NewShareBody | None = None) -> str:
     )
 
 
-@share_pages.view("/shared", "link_page", right=Right.PUBLIC)
+@pages.view("/shared", "link_page", right=Right.PUBLIC)
 class LinkPage(MethodView):
     """The page that opens a link: its script sends the form, with what is behind the `#` of the address."""
 
     def get(self) -> Response:
         """Show the form."""
-        return make_response(render_template("shared.html"))
+        return make_response(render_template("sharing/shared.html"))
 
     def post(self) -> Response:
         """Set the link's cookie and redirect to the job; a wrong link is answered as one to a missing job."""
@@ -77,7 +82,7 @@ class LinkPage(MethodView):
         try:
             job = job_of_link(known_id("job", job_id), token)
         except NotFoundError:
-            return make_response(render_template("shared.html", is_wrong=True), 404)
+            return make_response(render_template("sharing/shared.html", is_wrong=True), 404)
         page = url_for("jobs.job_page", job_id=job.job_id)
         answer = make_response(redirect(page, 303))
         for path in (page, f"{ROOT}{page}"):

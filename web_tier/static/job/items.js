@@ -37,12 +37,9 @@ export function createTile(base, row) {
 export function adoptTile(tile) {
     const link = tile.querySelector("a.open");
     const picture = tile.querySelector("img");
-    const pick = partOf(".pick");
     link.dataset.id = link.pathname.split("/").pop();
     picture.dataset.src = `${link.pathname}/thumbnail`;
     if (picture.complete && !picture.naturalWidth) picture.removeAttribute("src"); // a broken one is loaded again
-    pick.firstElementChild.ariaLabel = `Select ${tile.querySelector(".filename").title}`;
-    tile.prepend(pick);
     return tile;
 }
 

@@ -11,9 +11,8 @@ import { Feed } from "./feed.js";
 import { goToJobs } from "./gone.js";
 import { adoptTile, createTile, markOpened, updateTile } from "./items.js";
 import { listenForListKeys } from "./keyboard.js";
-import { showFound, showProgress, showRetriable, showUnsure } from "./progress.js";
+import { showCount, showFound, showProgress, showRetriable } from "./progress.js";
 import { interceptRetryForms } from "./retry.js";
-import { Review } from "./review.js";
 import { Rows } from "./rows.js";
 import { listenForSizes } from "./sizes.js";
 import { Viewer } from "./viewer.js";
@@ -104,7 +103,7 @@ function refresh() {
     document.getElementById("unlikely").hidden = rows.unsure * 2 <= rows.size;
     showListNotes(selectedRows.length, rows.size);
     showDownloads(query, selectedRows.length, rows.size);
-    review.updateSelection();
+    for (const part of parts) part.onRefresh?.();
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
     viewer.updateSteps();
     if (mustReveal && reveal(query.image)) mustReveal = false;
@@ -122,7 +121,8 @@ function showNumbers() {
     else if (state) showFound(sentence, state !== "running");
     if (!rows.size) return; // the server's are shown
     facets.show(rows, query, areAllRead);
-    showUnsure(areAllRead || !rows.done ? rows.unsure : null, areAllRead ? review.countUnsure() : null);
+    showCount("unsure", areAllRead || !rows.done ? rows.unsure : null); // a part of it would look final
+    for (const part of parts) part.onNumbers?.(areAllRead);
     if (areAllRead) showRetriable(rows.retriable, state === "cancelled");
 }
 
@@ -148,7 +148,7 @@ function createList() {
             createItem: (row) => createTile(base, row),
             update(element, row) {
                 updateTile(element, row);
-                review.decorate(element, row);
+                for (const part of parts) part.decorate?.(element, row);
                 markOpened(element, row.id === query.image);
             },
             requestPicture: ({ item }) => item && adding.requestPicture(item),
@@ -196,7 +196,7 @@ function showImage(previousId) {
         reveal(query.image); // the panel has made the list narrower
         if (row) announcement.textContent = [row.name, row.label ?? row.failure ?? row.status].join(": ");
     } else {
-        review.stop();
+        for (const part of parts) part.onClose?.();
         viewer.hide();
         reveal(lastId)?.focus({ preventScroll: true });
     }
@@ -253,12 +253,12 @@ function showQuery() {
         if (parsePercent(field.value) !== value) field.value = value ?? "";
     }
     sort.value = query.sort;
-    review.showFilter(query);
+    for (const part of parts) part.showQuery?.(query);
 }
 
 /** Return the image that is `step` places after another; the files behind the images have no page yet. */
 function neighbour(id, step) {
-    if (review.queue) return rows.byId.get(review.queue[review.queue.indexOf(id) + step]);
+    if (page.queue) return rows.byId.get(page.queue[page.queue.indexOf(id) + step]);
     const row = places.has(id) ? selectedRows[places.get(id) + step] : undefined;
     return row?.item ? undefined : row;
 }
@@ -289,8 +289,30 @@ function merge(updates) {
     if (query.image) viewer.show(query.image, rows.byId.get(query.image));
 }
 
-/** @typedef {typeof page} JobPage - the page, as the viewer, the review and the keys see it. */
-const page = {
+/**
+ * What features add to the page; it calls the functions that a part has.
+ *
+ * @typedef {object} Part
+ * @property {() => void} [onRefresh] - the list has been refreshed.
+ * @property {(areAllRead: boolean) => void} [onNumbers] - what the rows add up to is shown.
+ * @property {(element: HTMLElement, row: Row) => void} [decorate] - adds to an item of the list.
+ * @property {(query: Query) => void} [showQuery] - shows the filters of the feature.
+ * @property {() => void} [onClose] - the user has closed the open image.
+ */
+
+/** @type {Part[]} */
+const parts = [];
+
+/** @typedef {typeof page} JobPage - the page, as the viewer, the parts and the keys see it. */
+export const page = {
+    /** Ids of images that the user goes through one by one, in order, without the list; or null. */
+    queue: null,
+    /** @param {Part} part */
+    addPart(part) {
+        parts.push(part);
+        part.showQuery?.(query);
+        if (list) refresh();
+    },
     base,
     rows,
     query,
@@ -306,17 +328,14 @@ const page = {
     get focusedId() {
         return document.activeElement?.closest(".tile")?.querySelector("a.open").dataset.id;
     },
-    get isReviewing() {
-        return review.queue !== null;
-    },
     /** Whether the open image covers the list. */
     get isCovered() {
         return query.image !== "" && !viewer.isBeside;
     },
     /** Return the place of an image in the list in words. */
     position(id) {
-        const place = 1 + (review.queue ? review.queue.indexOf(id) : (places.get(id) ?? -1));
-        return place ? `${formatCount(place)} of ${formatCount((review.queue ?? selectedRows).length)}` : "";
+        const place = 1 + (page.queue ? page.queue.indexOf(id) : (places.get(id) ?? -1));
+        return place ? `${formatCount(place)} of ${formatCount((page.queue ?? selectedRows).length)}` : "";
     },
     open(id) {
         reveal(id);
@@ -385,8 +404,6 @@ document.getElementById("list").addEventListener("click", (event) => {
     else if (event.detail === 0) viewer.focus(); // by the keyboard
 });
 listenForListKeys(page);
-
-const review = new Review(page);
 
 interceptRetryForms(base, (id) => {
     const row = rows.byId.get(id);

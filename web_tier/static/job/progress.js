@@ -80,26 +80,13 @@ function showBar({ accepted, unsent = 0, done, failed, cancelled, waiting, in_fl
     bar.querySelector("title").textContent = figures;
 }
 
-/** Show the number of images of a state in its filter, which hides while it has none and is not chosen. */
-function showCount(state, count) {
+/** Show the number of images of a state in its filter, which hides while it has none and is not chosen; null is unknown. */
+export function showCount(state, count) {
     const chip = document.querySelector(`.chip[data-state="${state}"]`);
     const element = chip.querySelector(".count");
     const text = count === null ? "" : formatCount(count);
     if (element.textContent !== text) element.textContent = text;
     chip.hidden = count === 0 && state !== "" && !chip.hasAttribute("aria-current");
-}
-
-/**
- * Show the number of unsure images in its filter, and that of those to review on their button.
- *
- * @param {number | null} count - null while the page has not read all rows, since a part of it would look final.
- * @param {number | null} unreviewed
- */
-export function showUnsure(count, unreviewed) {
-    showCount("unsure", count);
-    const text = unreviewed ? `Review ${formatCount(unreviewed)} unsure` : "Review";
-    const button = document.getElementById("start-review");
-    if (button.textContent !== text) button.textContent = text;
 }
 
 /** Show what was found in a finished job, or what happens at the moment. */

@@ -1,5 +1,5 @@
 // Shows the page of one image: in a panel beside the list, or in a dialog where the window is too narrow for both,
-// and while the user reviews labels.
+// and while the user goes through images one by one.
 
 import { fetchOrLeave } from "./gone.js";
 
@@ -33,7 +33,7 @@ export class Viewer {
 
     /** Whether the image is beside the list, not over it. */
     get isBeside() {
-        return wide.matches && !this.page.isReviewing;
+        return wide.matches && !this.page.queue;
     }
 
     /**
@@ -96,7 +96,7 @@ export class Viewer {
 
     /** Put the image beside the list or into the dialog, whichever is right now. */
     place() {
-        this.dialog.classList.toggle("reviewing", this.page.isReviewing);
+        this.dialog.classList.toggle("one-by-one", this.page.queue !== null);
         const parent = this.isBeside ? this.panel : this.dialog;
         if (this.detail.parentElement !== parent) parent.append(this.detail);
         this.panel.hidden = !this.isBeside;

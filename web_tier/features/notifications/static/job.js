@@ -6,7 +6,7 @@ const STORAGE_KEY = "fleetsight-notify";
 
 const menu = document.getElementById("notify");
 const blocked = document.getElementById("notify-blocked");
-const checkbox = menu.querySelector("input");
+const checkbox = menu?.querySelector("input"); // viewers of a shared job have none
 const { job } = document.getElementById("job").dataset;
 
 let wasDone = isDone(document.getElementById("state").textContent);
@@ -45,7 +45,7 @@ function show({ done, failed }) {
     });
 }
 
-if ("Notification" in window) {
+if (menu && "Notification" in window) {
     showChoice();
     checkbox.checked = stored(STORAGE_KEY) === "on" && Notification.permission === "granted";
     checkbox.addEventListener("change", onChange);

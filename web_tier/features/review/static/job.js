@@ -2,8 +2,9 @@
 
 import { fetchState } from "../fetching.js";
 import { formatCount, plural } from "../upload/format.js";
-import { fetchOrLeave } from "./gone.js";
-import { addShortcut } from "./shortcuts.js";
+import { fetchOrLeave } from "../job/gone.js";
+import { page as jobPage } from "../job/main.js";
+import { addShortcut } from "../job/shortcuts.js";
 
 /** Images of one request; the API takes no more. */
 const MAX_CHANGES = 1_000;
@@ -12,16 +13,14 @@ const ACCURACY_DELAY_MS = 1_000;
 /** A message goes after this long, unless the user points at it or its button has the focus. */
 const MESSAGE_MS = 10_000;
 
-export class Review {
+class Review {
     #selected = new Set();
     #lastPicked = null; // id; Shift selects from it on
     #previous = null; // truths before the last change, by id
     #accuracyTimer = null;
     #messageTimer = null;
-    /** Ids of the images that the user reviews one by one, in order, or null. */
-    queue = null;
 
-    /** @param {JobPage} page - see main.js. */
+    /** @param {JobPage} page - see ../job/main.js. */
     constructor(page) {
         this.page = page;
         this.note = document.getElementById("review-note");
@@ -61,8 +60,9 @@ export class Review {
 
     // Items of the list
 
-    /** Show whether an item is selected, and the mark of its true label, as `_review.html` does. */
+    /** Show whether an item is selected, and the mark of its true label, as tile.html does. */
     decorate(element, row) {
+        if (!row.item && !element.querySelector(".pick")) element.prepend(createPick(row));
         this.#showPicked(element, row.id);
         element.querySelector(".truth-mark")?.remove();
         if (!row.truth) return;
@@ -94,7 +94,7 @@ export class Review {
             if (isSelected) this.#selected.add(id);
             else this.#selected.delete(id);
         }
-        this.updateSelection();
+        this.onRefresh();
     }
 
     #selectShown() {
@@ -104,7 +104,7 @@ export class Review {
     #clearSelection() {
         this.#selected.clear();
         this.#lastPicked = null;
-        this.updateSelection();
+        this.onRefresh();
     }
 
     // An image that covers the list hides what is selected in it.
@@ -121,7 +121,7 @@ export class Review {
     }
 
     /** Show which images are selected. */
-    updateSelection() {
+    onRefresh() {
         for (const [id, element] of this.page.list?.elements ?? []) this.#showPicked(element, id);
         const chosen = this.#chosen;
         const acceptable = chosen.filter(hasLabel).length;
@@ -169,7 +169,7 @@ export class Review {
 
     /** Decide by a key, after which the next image comes. */
     #decideAndStep(id, label) {
-        const next = this.queue ? undefined : this.page.neighbour(id, 1); // a filter may hide the decided image
+        const next = this.page.queue ? undefined : this.page.neighbour(id, 1); // a filter may hide the decided image
         this.#decide(id, label);
         if (next) this.page.goTo(next);
     }
@@ -179,14 +179,17 @@ export class Review {
         const row = this.page.rows.byId.get(id);
         const set = label === row?.label ? `Accepted “${label}”.` : `True label set: “${label}”.`;
         this.#set(new Map([[id, label]]), label ? set : "True label removed.");
-        if (this.queue) this.#openNext();
+        if (this.page.queue) this.#openNext();
     }
 
     // One image after the other
 
-    /** Return the number of unsure images without a true label, of those that the list shows. */
-    countUnsure() {
-        return this.page.shown.filter((row) => row.unsure && !row.truth).length;
+    /** Show on the button how many unsure images of the list have no true label. */
+    onNumbers(areAllRead) {
+        const unsure = areAllRead ? this.page.shown.filter((row) => row.unsure && !row.truth).length : 0;
+        const text = unsure ? `Review ${formatCount(unsure)} unsure` : "Review";
+        const button = document.getElementById("start-review");
+        if (button.textContent !== text) button.textContent = text;
     }
 
     /** Review the unsure images, or else all labels, those of the lowest score first. */
@@ -195,37 +198,37 @@ export class Review {
         const unsure = open.filter((row) => row.unsure);
         const rows = (unsure.length ? unsure : open).sort((a, b) => a.score - b.score);
         if (!rows.length) return this.#end("All shown labels are reviewed.");
-        this.queue = rows.map((row) => row.id);
-        this.page.open(this.queue[0]);
+        this.page.queue = rows.map((row) => row.id);
+        this.page.open(this.page.queue[0]);
         this.#showAccuracy();
     }
 
     /** Open the next image of the review that has no true label; begin a review if there is none. */
     #openNext() {
-        if (!this.queue) return this.#start();
-        const at = this.queue.indexOf(this.page.query.image);
-        const others = [...this.queue.slice(at + 1), ...this.queue.slice(0, at)];
+        if (!this.page.queue) return this.#start();
+        const at = this.page.queue.indexOf(this.page.query.image);
+        const others = [...this.page.queue.slice(at + 1), ...this.page.queue.slice(0, at)];
         const next = others.find((id) => !this.page.rows.byId.get(id).truth);
         if (next) this.page.open(next);
-        else this.#end(`You have reviewed all ${plural(this.queue.length, "image")}.`);
+        else this.#end(`You have reviewed all ${plural(this.page.queue.length, "image")}.`);
     }
 
     #end(text) {
-        this.stop();
+        this.onClose();
         this.page.close();
         this.#say(text, this.#previous !== null);
     }
 
     /** The user goes back to the list. */
-    stop() {
-        this.queue = null;
+    onClose() {
+        this.page.queue = null;
         document.getElementById("accuracy").textContent = "";
         document.getElementById("images").append(this.note);
     }
 
     /** The most probable label gets the focus: Enter accepts it. */
     #focusChoice(article) {
-        if (this.queue) article.querySelector(".truth-choices button")?.focus({ preventScroll: true });
+        if (this.page.queue) article.querySelector(".truth-choices button")?.focus({ preventScroll: true });
     }
 
     async #showAccuracy() {
@@ -270,7 +273,7 @@ export class Review {
             break;
         }
         this.#reloadOpened(truths);
-        if (!this.queue) return;
+        if (!this.page.queue) return;
         clearTimeout(this.#accuracyTimer);
         this.#accuracyTimer = setTimeout(() => this.#showAccuracy(), ACCURACY_DELAY_MS);
     }
@@ -347,7 +350,7 @@ export class Review {
     }
 
     /** @param {Query} query */
-    showFilter({ truth, correct, reviewed }) {
+    showQuery({ truth, correct, reviewed }) {
         const words = { correct: ["Correct labels", "Wrong labels"], reviewed: ["Reviewed", "Not reviewed"] };
         const word = (name, value) => words[name][value === "true" ? 0 : 1];
         const text = truth
@@ -359,6 +362,15 @@ export class Review {
     }
 }
 
+/** Return the box that selects an image of the list. */
+function createPick({ name }) {
+    const pick = Object.assign(document.createElement("label"), { className: "pick" });
+    pick.append(Object.assign(document.createElement("input"), { type: "checkbox", ariaLabel: `Select ${name}` }));
+    return pick;
+}
+
 const hasLabel = ({ label }) => label !== undefined;
 const idOf = (element) => element.closest(".tile").querySelector("a.open").dataset.id;
 const cleaned = (text) => text.trim().replace(/\s+/g, " ");
+
+jobPage.addPart(new Review(jobPage));

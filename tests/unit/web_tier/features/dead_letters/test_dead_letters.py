@@ -165,6 +165,10 @@ def test_an_image_that_cannot_be_classified_is_no_dead_letter(desk: DeadLetterDe
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 
+def test_the_page_is_in_the_area_of_the_fleet(desk: DeadLetterDesk) -> None:
+    assert 'aria-current="page">Fleet<' in desk.client.get("/dead-letters").text
+
+
 def test_an_empty_dead_letter_page_has_an_explanation(desk: DeadLetterDesk) -> None:
     page = desk.client.get("/dead-letters").text
     assert "There are no dead letters." in page
