@@ -190,7 +190,6 @@ class WebSettings(_Section):
     max_request_bytes: int = Field(ge=1_024, le=2**32)
     direct_upload_seconds: ClassVar[int] = 600  # enough for a large file on a slow line
     max_open_jobs: int = Field(ge=1, le=100_000)
-    spread_keys: bool
     cors_origins: tuple[Origin, ...]
 
     @property

@@ -5,9 +5,7 @@ images with a position are ordered by it. No text of a user is ever part of a ke
 
 The objects of a job are in one folder of each bucket. It is named by the job's id, so the folders of new jobs are
 neighbours in the order of keys, where S3 takes 3,500 puts/s until it has split them
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html). The folder of a job with *spread*
-keys begins with characters of a hash. The id itself shows this: its last 40 bits are a checksum of the others, which
-they are by chance in one of 10^12 ids. So every process finds the objects of every job, under any configuration.
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
 """
 
 import os
@@ -15,7 +13,6 @@ import re
 import threading
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from hashlib import sha256
 
 from ulid import ULID
@@ -30,7 +27,7 @@ MAX_AHEAD_MILLISECONDS = 20_000
 MAX_POSITION = 9_999_999
 """Highest position of an image in its job."""
 
-_KEY = re.compile(r"^(?P<folder>(?:[0-9a-f]{4}/)?(?P<job>[0-9A-Z]{26}))/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
+_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +70,6 @@ def new_id() -> str:
     return str(_ids.next())
 
 
-def new_job_id(*, spread: bool) -> str:
-    """Return a new id for a job, with spread keys or without, greater than any earlier one of this process."""
-    if not spread:
-        return new_id()
-    fresh = _ids.next().bytes
-    head = fresh[:6] + fresh[11:]  # of the tail its last bits, which count up within a millisecond
-    return str(ULID.from_bytes(head + _digest(head)[:5]))
-
-
 def positioned_id(job_id: str, position: int) -> str:
     """Return a new id for the image at `position`, 0 to `MAX_POSITION`, of a job.
 
@@ -115,31 +103,19 @@ def is_id(text: str) -> bool:
     return _ULID.fullmatch(text) is not None
 
 
-def _digest(head: bytes) -> bytes:
-    return sha256(b"job with spread keys " + head).digest()
-
-
-@lru_cache(maxsize=4_096)
-def job_folder(job_id: str) -> str:
-    """Return the folder of a job in both buckets, without a final slash."""
-    head, check = (number := ULID.from_str(job_id).bytes)[:11], number[11:]
-    digest = _digest(head)
-    return f"{digest[5:7].hex()}/{job_id}" if digest[:5] == check else job_id
-
-
 def input_key(ref: ImageRef, extension: str) -> str:
     """Return the key of an image in the input bucket; `extension` is without the dot."""
-    return f"{job_folder(ref.job_id)}/{ref.image_id}.{extension}"
+    return f"{ref.job_id}/{ref.image_id}.{extension}"
 
 
 def form_key(ref: ImageRef, extension: str) -> str:
     """Return the key at which the presigned form of an image puts its object; no image is read from there."""
-    return f"{job_folder(ref.job_id)}/forms/{ref.image_id}.{extension}"
+    return f"{ref.job_id}/forms/{ref.image_id}.{extension}"
 
 
 def output_key(ref: ImageRef) -> str:
     """Return the key of an image's prediction in the output bucket."""
-    return f"{job_folder(ref.job_id)}/{ref.image_id}.json"
+    return f"{ref.job_id}/{ref.image_id}.json"
 
 
 def merged_key(job_id: str) -> str:
@@ -148,10 +124,7 @@ def merged_key(job_id: str) -> str:
 
 
 def cancelled_key(job_id: str) -> str:
-    """Return the key of the tombstone of a cancelled job in the input bucket; no image has it.
-
-    It is never spread, since few jobs are cancelled, and processes of earlier versions look for it here.
-    """
+    """Return the key of the tombstone of a cancelled job in the input bucket; no image has it."""
     return f"{job_id}/cancelled"
 
 
@@ -162,7 +135,6 @@ def parse_key(key: str) -> ImageRef:
         MessageError: `key` has another form.
     """
     match = _KEY.fullmatch(key)
-    is_ours = match is not None and is_id(match["job"]) and is_id(match["image"])
-    if match is None or not is_ours or match["folder"] != job_folder(match["job"]):
+    if match is None or not (is_id(match["job"]) and is_id(match["image"])):
         raise MessageError(f"{key!r} is not a key of the form JOB/IMAGE.EXTENSION")
     return ImageRef(match["job"], match["image"])

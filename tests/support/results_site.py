@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, input_key, new_id, new_job_id, output_key
+from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -104,11 +104,10 @@ class ResultsSite:
         *,
         request: bool = True,
         keep: bool = True,
-        spread: bool = False,
         max_failed_percent: float | None = None,
     ) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does."""
-        job_id = new_job_id(spread=spread)
+        job_id = new_id()
         self.store.create(Job(job_id, "job", EPOCH, keep=keep, max_failed_percent=max_failed_percent))
         return self.add_images(job_id, images, request=request)
 

@@ -13,7 +13,7 @@ from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, Unproce
 
 from core.config import MIN_MESSAGE_BYTES, Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
-from core.ids import new_job_id
+from core.ids import new_id
 from core.jobs.models import Job, MinScores
 from core.label_names import ClassNames
 from core.label_sets import MAX_SET_CHARACTERS
@@ -125,7 +125,7 @@ def create_job(jobs: UserJobs, wanted: CreateJob, key: str | None, config: Confi
     claims, request = jobs.claims, wanted.digest
     claim = None if key is None else claims.find(key, utc_now())
     if claim is None:
-        job_id = new_job_id(spread=config.web.spread_keys)
+        job_id = new_id()
         model = current_backend().served.model_for_job(wanted.model)
         min_scores_of(wanted, MinScores(), model)  # refuses unknown labels before the quota is charged
         model = restricted(model, wanted.labels, config.queues.max_message_bytes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from core.ids import job_folder, merged_key
+from core.ids import merged_key
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
@@ -129,12 +129,10 @@ class JobCleanup:
         self.cache.evict(job.job_id)
         self.outputs.delete(merged_key(job.job_id))
         portions = []
-        # The tombstone, and files of earlier versions, are at the job's id in any case.
-        for folder in {job_folder(job.job_id), job.job_id}:
-            for bucket in (self.inputs, self.outputs):
-                keys = bucket.list_keys(folder, PORTION)
-                bucket.delete_all(keys)
-                portions.append(len(keys))
+        for bucket in (self.inputs, self.outputs):
+            keys = bucket.list_keys(job.job_id, PORTION)
+            bucket.delete_all(keys)
+            portions.append(len(keys))
         portions.append(DeletedJobs(self.store.table).remove_items(job, PORTION))
         self._state(job).removed += sum(portions)
         return max(portions) == PORTION

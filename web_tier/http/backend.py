@@ -178,7 +178,6 @@ class Backend:
         return SingleImages(
             self.intake,
             keep=self.config.classic.keep,
-            spread_keys=self.config.web.spread_keys,
             model=self.served.default_model,
         )
 

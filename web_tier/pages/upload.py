@@ -12,7 +12,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, UnprocessableEntity
 
 from core.config import DEMO_BUNDLE, Config
 from core.format import file_size
-from core.ids import new_job_id
+from core.ids import new_id
 from core.images import FORMATS, OTHER_FILES, SUFFIXES, TEXT_FILES, Signatures, format_names, unknown_reason
 from core.jobs.models import ImageRecord, Job
 from services.clock import utc_now
@@ -105,7 +105,7 @@ def upload() -> ResponseReturnValue:
     if is_classic:
         return classic_answer(parts)
     check_open_jobs_limit(jobs, backend.config)
-    job_id = new_job_id(spread=backend.config.web.spread_keys)
+    job_id = new_id()
     model = backend.served.model_for_job(fields.get(MODEL_FIELD) or None)
     job = Job(job_id, "", utc_now(), KEEP_FIELD in fields, jobs.owner, model=model)
     outcomes = backend.intake.put_objects(job, (part for part in parts if isinstance(part, Upload)))

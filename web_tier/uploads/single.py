@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from core.format import short_date
-from core.ids import ImageRef, new_job_id
+from core.ids import ImageRef, new_id
 from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import SingleJobs
 from core.model_catalog import JobModel
@@ -96,7 +96,6 @@ class SingleImages:
         clock: the time of day, for the age of a job.
         keep: whether the images are kept after their labels are stored.
         memory: the bytes of images that are not yet accepted.
-        spread_keys: whether new jobs have spread keys (`core/ids.py`).
         model: returns which model new jobs get. If it is not that of the open job, the next image goes into a new
             one.
     """
@@ -105,7 +104,6 @@ class SingleImages:
     clock: Clock = CLOCK
     keep: bool = False
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
-    spread_keys: bool = False
     model: Callable[[], JobModel | None] = lambda: None
     _open: RecentDict[str, _OpenJob] = field(default_factory=lambda: RecentDict(MAX_OPEN_JOBS), init=False)
     _waiting: list[_Waiting] = field(default_factory=list, init=False)
@@ -167,7 +165,7 @@ class SingleImages:
                 or found.job.model != model
             ):
                 before = "" if found is None else found.job.job_id
-                job_id = new_job_id(spread=self.spread_keys)
+                job_id = new_id()
                 name = f"{JOB_NAME}, {short_date(now)}"
                 job = Job(job_id, name, now, self.keep, owner, is_single=True, model=model)
                 found = _OpenJob(job, before)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ulid import ULID
 
-from core.ids import ImageRef, new_id, new_job_id
+from core.ids import ImageRef, new_id
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
@@ -87,7 +87,7 @@ class Clients:
 
     def new_job(self, *, keep: bool, is_limited: bool = True, results: str | None = None) -> None:
         """Make a job, for a client with a quota of its own or without one."""
-        job_id, owner = new_job_id(spread=len(self.jobs) % 2 == 0), self.world.random.choice(OWNERS)
+        job_id, owner = new_id(), self.world.random.choice(OWNERS)
         name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES) if results is None else results
         job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=self._default_model())
         JobStore(self.world.table).create(job)

@@ -17,9 +17,7 @@ from core.ids import (
     first_id_of,
     input_key,
     is_id,
-    job_folder,
     new_id,
-    new_job_id,
     output_key,
     parse_key,
 )
@@ -301,39 +299,11 @@ def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
     assert new_id() < first_id_of(datetime.now(UTC) + timedelta(seconds=5))
 
 
-@pytest.mark.parametrize("spread", [False, True])
-def test_keys_lead_back_to_their_image(spread: bool) -> None:
-    ref = ImageRef(new_job_id(spread=spread), new_id())
+def test_keys_lead_back_to_their_image() -> None:
+    ref = ImageRef(new_id(), new_id())
     assert parse_key(input_key(ref, "jpeg")) == ref
     assert parse_key(output_key(ref)) == ref
-    assert output_key(ref) == f"{job_folder(ref.job_id)}/{ref.image_id}.json"
-    assert input_key(ref, "jpeg").startswith(f"{job_folder(ref.job_id)}/")
-
-
-def test_the_folder_of_a_job_is_its_id_or_begins_with_a_hash_of_it() -> None:
-    plain = [new_job_id(spread=False) for _ in range(1_000)]
-    spread = [new_job_id(spread=True) for _ in range(1_000)]
-    assert [job_folder(each) for each in plain] == plain
-    assert [job_folder(each)[4:] for each in spread] == [f"/{each}" for each in spread]
-    assert len({job_folder(each)[:2] for each in spread}) > 200, "the folders are all over the keys"
-    assert job_folder("01KARZ3NDEKG9VTBC6H2BT0JFA") == "01KARZ3NDEKG9VTBC6H2BT0JFA"
-
-
-def test_ids_of_jobs_with_spread_keys_are_ordered_ids_of_now() -> None:
-    before = datetime.now(UTC) - timedelta(milliseconds=1)
-    ids = [new_job_id(spread=True) for _ in range(2_000)]
-    assert ids == sorted(set(ids))
-    assert all(is_id(each) for each in ids)
-    assert first_id_of(before) < ids[0] < ids[-1] < first_id_of(datetime.now(UTC) + timedelta(seconds=1))
-
-
-@pytest.mark.parametrize("spread", [False, True])
-def test_a_key_in_another_folder_than_that_of_its_job_is_refused(spread: bool) -> None:
-    ref = ImageRef(new_job_id(spread=spread), new_id())
-    folder = job_folder(ref.job_id)
-    for other in {ref.job_id, f"0000/{ref.job_id}", f"ffff/{ref.job_id}"} - {folder}:
-        with pytest.raises(MessageError):
-            parse_key(f"{other}/{ref.image_id}.jpg")
+    assert output_key(ref) == f"{ref.job_id}/{ref.image_id}.json"
 
 
 @pytest.mark.parametrize(
@@ -358,4 +328,4 @@ def test_any_text_is_a_key_of_ours_or_refused(text: str) -> None:
         ref = parse_key(text)
     except MessageError:
         return
-    assert text.startswith(f"{job_folder(ref.job_id)}/{ref.image_id}.")
+    assert text.startswith(f"{ref.job_id}/{ref.image_id}.")

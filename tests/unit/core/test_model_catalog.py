@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import ValidationError
 
-from core.ids import ImageRef, input_key, new_id, new_job_id
+from core.ids import ImageRef, input_key, new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -110,7 +110,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @rule(name=st.one_of(st.none(), st.sampled_from(NAMES)))
     def create_job(self, name: str | None) -> None:
-        catalog, job_id = self.catalogs.find() or first(), new_job_id(spread=False)
+        catalog, job_id = self.catalogs.find() or first(), new_id()
         if name is not None and name not in self.names:
             with pytest.raises(UnknownModelError, match=", ".join(self.names)):
                 catalog.model_for_job(name)

@@ -268,8 +268,7 @@ class Site(ResultsSite):
             self.outputs.put(output_key(ref), b"{}", "application/json")
         self.results.record([done(ref) for ref in refs])
         for job_id in {ref.job_id for ref in refs}:
-            for key in (merged_key(job_id), f"{job_id}/results.jsonl"):  # this version's, and earlier versions'
-                self.outputs.put(key, b"{}", "application/x-ndjson")
+            self.outputs.put(merged_key(job_id), b"{}", "application/x-ndjson")
 
     def delete(self, job_id: str) -> None:
         """Delete a job, as its owner does."""
@@ -283,10 +282,9 @@ class Site(ResultsSite):
         )
 
 
-@pytest.mark.parametrize("spread", [False, True])
-def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others(spread: bool) -> None:
+def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others() -> None:
     site = Site()
-    deleted, kept = site.add_job(4, spread=spread), site.add_job(2, spread=spread)
+    deleted, kept = site.add_job(4), site.add_job(2)
     site.store_results(deleted + kept)
     site.inputs.put(cancelled_key(deleted[0].job_id), b"", "text/plain")
     before = site.left(kept[0].job_id)

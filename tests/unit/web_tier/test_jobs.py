@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.ids import job_folder, merged_key, new_id
+from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
@@ -28,14 +28,11 @@ from tests.support.clocks import PlayedClock
 from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.people import BROWSER
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.http.backend import current_backend
 from web_tier.results.query import is_retrying
 from web_tier.uploads.idempotency import CLAIM_LIFETIME, Claim, Claims
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.multipart import Upload
 from web_tier.uploads.retry import retry_failed, retry_image
 
 # Idempotency
@@ -62,24 +59,6 @@ def test_a_key_is_free_again_after_a_day(store: JobStore) -> None:
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
 def test_an_invalid_key_is_rejected(client: FlaskClient, key: str) -> None:
     assert "Idempotency-Key" in problem(create(client, key), 400)
-
-
-@pytest.mark.parametrize("spread", [False, True])
-def test_new_jobs_have_spread_keys_if_so_configured(
-    make_app: AppMaker, store: JobStore, input_bucket: MemoryBucket, spread: bool
-) -> None:
-    app = make_app(web={"spread_keys": spread})
-    client = app.test_client()
-    made = [create(client, "k").get_json()["job_id"], client.post("/api/v1/jobs").get_json()["job_id"]]
-    for path in ("/", *(f"/api/v1/jobs/{job_id}/images" for job_id in made)):
-        form = {"images": (BytesIO(picture()), "a.jpg")}
-        client.post(path, data=form, content_type="multipart/form-data", headers=BROWSER)
-    with app.app_context():
-        current_backend().singles.ingest_one("", [Upload("a.jpg", picture(), len(picture()))])
-    job_ids = [job.job_id for job in store.jobs(9)]
-    assert len(job_ids) == len(input_bucket.objects) == 4
-    assert {job_folder(job_id) for job_id in job_ids} == {key.rpartition("/")[0] for key in input_bucket.objects}
-    assert [job_folder(job_id) != job_id for job_id in job_ids] == [spread] * 4
 
 
 # Bounds
