@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from botocore.exceptions import EndpointConnectionError
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
@@ -21,7 +20,6 @@ from services.table import Table
 from services.user_errors import (
     PasswordRefusedError,
     SignedOutError,
-    TooManyAttemptsError,
     WrongCodeError,
     WrongCredentialsError,
     WrongMailedCodeError,
@@ -155,26 +153,19 @@ class MemoryPool:
         people: accounts by address.
         mailed: addresses to which mails were sent, in order.
         gone: accounts that were signed out everywhere.
-        refuses_all: whether every attempt fails, as after too many of them.
-        refuses_to_remove: whether the removal of a second factor fails, as in an outage of the pool.
     """
 
     people: dict[str, Person] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(0.0, BEGIN))
     mailed: list[str] = field(default_factory=list)
-    signed_out: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
-    refuses_all: bool = False
-    refuses_to_remove: bool = False
 
     def invite(self, email: str) -> None:
-        self._attempt()
         if self.people.setdefault(required_email(email), Person(TEMPORARY, first=True)).first:
             self.people[email].password = TEMPORARY
             self.mailed.append(email)
 
     def accept(self, email: str, code: str, password: str) -> PoolTokens:
-        self._attempt()
         if self.people.get(email) != Person(code, first=True):
             raise WrongMailedCodeError
         return self.set_first_password(email, f"session of {email}", password)
@@ -183,12 +174,10 @@ class MemoryPool:
         del self.people[access_token.removeprefix("access of ")]
 
     def send_reset_code(self, email: str) -> None:
-        self._attempt()
         if email in self.people:
             self.mailed.append(email)
 
     def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
-        self._attempt()
         person = self.people.get(email)
         if person is None or person.password != password:
             raise WrongCredentialsError
@@ -197,7 +186,6 @@ class MemoryPool:
         return NewPasswordRequired(f"session of {email}") if person.first else _tokens(email)
 
     def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
-        self._attempt()
         if session != f"session of {email}":
             raise WrongCredentialsError
         if code != CODE:
@@ -221,8 +209,6 @@ class MemoryPool:
         self.people[access_token.removeprefix("access of ")].password = new_password
 
     def remove_second_factor(self, sub: str) -> None:
-        if self.refuses_to_remove:
-            raise EndpointConnectionError(endpoint_url="http://inside")
         self.people[sub.removeprefix("sub of ")].app = False
 
     def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
@@ -233,10 +219,9 @@ class MemoryPool:
         return _tokens(email)
 
     def sign_out(self, refresh_token: str) -> None:
-        self.signed_out.append(refresh_token)
+        """Do nothing: no test asks what became of the token."""
 
     def reset_password(self, email: str, code: str, password: str) -> str:
-        self._attempt()
         if email not in self.people or code != CODE:
             raise WrongCodeError
         _check_new(password)
@@ -257,10 +242,6 @@ class MemoryPool:
     def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
         return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
 
-    def _attempt(self) -> None:
-        if self.refuses_all:
-            raise TooManyAttemptsError
-
 
 def _check_new(password: str) -> None:
     if len(password) < MIN_CHARACTERS:
@@ -271,26 +252,21 @@ def _tokens(email: str) -> PoolTokens:
     return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
 
 
-def sessions_of(table: Table, pool: PlayedPool | MemoryPool, key: str = KEY) -> Sessions:
+def sessions_of(table: Table, pool: PlayedPool | MemoryPool) -> Sessions:
     """Return the sessions as one process of the web tier has them."""
     return Sessions(
         SessionStore(table),
-        SessionKeys([key]),
+        SessionKeys([KEY]),
         TIMES,
         pool.renew,
-        revocations_of(table, pool.clock),
+        Revocations(table, pool.clock),
         pool.clock,
     )
 
 
-def revocations_of(table: Table, clock: ManualClock) -> Revocations:
-    """Return the revocations as one process of the web tier has them; waiting for the next second sets the clock."""
-    return Revocations(table, clock)
-
-
 def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
     """Return sign-in as one process of the web tier has it."""
-    revocations = revocations_of(table, pool.clock)
+    revocations = Revocations(table, pool.clock)
     return AuthServices(
         pool=cast(Any, pool),
         verifier=cast(Any, pool),

@@ -103,10 +103,6 @@ class Scene:
             [OutgoingMessage(new_id(), response.to_json()) for response in responses]
         )
 
-    def finished(self, job_id: str) -> bool:
-        """Return whether the job has all its results."""
-        return self.wiring.store.status(job_id).state == "finished"
-
     def workers(self) -> int:
         """Return how many instances of the fleet are pending or running."""
         return len(self.wiring.fleet.instances(("pending", "running")))

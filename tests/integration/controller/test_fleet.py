@@ -1,7 +1,5 @@
 """Real controllers and their fleets on the local cloud: launches, limits, pauses, and what is shown of them."""
 
-import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -9,14 +7,9 @@ import pytest
 
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
-from core.ids import new_id
-from core.jobs.figures import JobFigures
 from localcloud.launch import LocalCloud
-from services.clients import Clients
-from services.sqs import Queue
-from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.integration.controller.conftest import Scene, SceneMaker
 from tests.support.waiting import wait_until
-from web_tier.autoscaler.reporting import RESOLUTIONS
 
 pytestmark = pytest.mark.processes
 
@@ -42,41 +35,6 @@ def shown(scene: Scene, text: str) -> FleetSnapshot | None:
     """Return the snapshot if its reason or its problem has this text."""
     snapshot = scene.snapshot()
     return snapshot if snapshot and text in f"{snapshot.reason}\n{snapshot.problem}" else None
-
-
-@pytest.mark.parametrize("kind", ["standard", "fifo"])
-def test_a_batch_gets_its_fleet_is_shown_and_its_results_are_counted(make_scene: SceneMaker, kind: str) -> None:
-    scene = make_scene(queues={"kind": kind}, fleet={"max_workers": 3}, controller={"lost_after_seconds": 60})
-    scene.start_controller()
-    wait_until(scene.snapshot, "the controller acts")
-    refs = scene.add_job(65)
-    wait_until(lambda: scene.workers() == 3, "three workers run")
-    wait_until(
-        lambda: any(point[1:] == (3, 65) for block in stored(scene).blocks("hour") for point in block.points),
-        "the history has three workers and 65 images",
-    )
-    assert len(stored(scene).blocks()) <= sum(each.blocks for each in RESOLUTIONS)
-    reason = "3 workers, the limit: 65 images left, 3 workers still booting"
-    wait_until(
-        lambda: (seen := scene.snapshot()) and (seen.running, seen.visible) == (3, 65), "three workers are shown"
-    )
-    snapshot = wait_until(lambda: shown(scene, reason), "the reason is shown")
-    assert (snapshot.max_workers, snapshot.peak_workers, snapshot.pending) == (3, 3, 0)
-    assert (snapshot.billed_seconds >= 180, snapshot.problem) == (True, None)
-    # A round may fall between two requests of the same job.
-    wait_until(
-        lambda: any(
-            re.match(r"starting [123] workers? \(\d → \d, limit 3\): ", each.words)
-            for each in stored(scene).decisions().decisions
-        ),
-        "the decision is shown",
-    )
-    ended = [instance.instance_id for instance in scene.wiring.fleet.instances(("running",))]
-    scene.wiring.fleet.terminate(ended[:2])
-    wait_until(lambda: scene.workers() == 3, "two others replace workers that ended while images wait")
-    scene.respond([done(ref) for ref in refs])
-    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    assert JobFigures(scene.wiring.store.table).counts(refs[0].job_id).done == 65
 
 
 def test_a_controller_killed_before_a_launch_replied_has_a_successor_that_repeats_it(
@@ -124,26 +82,3 @@ def test_a_pause_in_the_middle_of_a_batch_ends_no_worker(patient: Scene) -> None
     events = [decision.words for decision in fleet.decisions().decisions]
     assert any(each.startswith(pause) for each in events)
     assert events.count("resumed by ada@example.org") == 1
-
-
-def test_a_reached_cap_that_one_controller_could_not_send_is_sent_by_the_next(
-    make_scene: SceneMaker, clients: Clients
-) -> None:
-    name = new_id()
-    topic = clients.sns.create_topic(Name=name)["TopicArn"]
-    clients.sns.delete_topic(TopicArn=topic)
-    alerts = Queue(clients.sqs, clients.sqs.create_queue(QueueName=new_id())["QueueUrl"])
-    arn = clients.sqs.get_queue_attributes(QueueUrl=alerts.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    scene = make_scene(fleet={"dollars_per_day": 0.002}, notifications={"topic_arn": topic})
-    scene.start_controller()
-    wait_until(scene.snapshot, "the controller acts")
-    scene.add_job(65)
-    wait_until(lambda: "a message was not published" in scene.log(), "the cap is reached, and there is no such topic")
-    scene.kill_controller(0)
-    assert clients.sns.create_topic(Name=name)["TopicArn"] == topic
-    clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
-    scene.start_controller()
-    message_id = f"cap-day-{datetime.now(UTC):%Y-%m-%d}-reached"
-    [published] = wait_until(lambda: alerts.receive(wait_seconds=1), "the next controller sends it")
-    assert json.loads(published.body)["id"] == message_id
-    assert scene.workers() <= 1

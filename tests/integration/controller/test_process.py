@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -15,20 +14,17 @@ import pytest
 import yaml
 
 from core.fleet.store import FleetStore
-from core.ids import merged_key
 from core.jobs.figures import JobFigures
-from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.models import AcceptedCount, Counts, MergedFile
+from core.jobs.models import Counts, MergedFile
 from scripts.run.supervisor import ManagedProcess
 from services.lease import Tenure
-from tests.conftest import ROOT, keys_in
+from tests.conftest import ROOT
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.forked_system import ForkingSupervisor
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.controller.collector import Collector
 from web_tier.controller.loops import controller_loops
-from web_tier.controller.results_file import QUIET_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -69,21 +65,6 @@ def test_a_holder_that_was_frozen_stops_acting_when_it_thaws(make_scene: SceneMa
     wait_until(lambda: "the lease was lost" in scene.log(0), "the thawed controller notices")
     wait_until(lambda: (seen := scene.snapshot()) and seen.running == 5, "the fleet page shows it")
     assert scene.workers() == 5
-
-
-def test_a_holder_that_was_too_slow_to_renew_goes_on_if_nobody_has_replaced_it(make_scene: SceneMaker) -> None:
-    """Beginning anew each time, a controller on a machine that is too busy would never record a result."""
-    scene = make_scene(controller={"lease_seconds": 1})
-    slow = scene.start_controller()
-    wait_until(lambda: scene.acts(0), "it acts")
-    refs = scene.add_job(2)
-    slow.send_signal(signal.SIGSTOP)
-    scene.respond([done(ref) for ref in refs])
-    time.sleep(1.5)  # beyond its lease
-    slow.send_signal(signal.SIGCONT)
-    wait_until(lambda: scene.finished(refs[0].job_id), "the job is finished")
-    assert scene.log(0).count("holds the lease") == 1
-    assert "lease was lost" not in scene.log(0)
 
 
 @pytest.mark.parametrize("token", [7, 11])
@@ -134,27 +115,3 @@ def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert b"the services could not be reached" in ended.stderr
-
-
-def test_a_finished_job_gets_its_file_and_is_closed_and_a_deleted_one_leaves_nothing(scene: Scene) -> None:
-    store, outputs = scene.wiring.store, scene.wiring.outputs
-    refs = scene.add_job(30, request=False)
-    job_id, running = refs[0].job_id, scene.add_job(3, request=False)
-    for images in (refs, running):  # as the web tier does; a job without a count is empty, and needs no file
-        JobFigures(store.table).put_accepted_count(images[0].job_id, "writer", AcceptedCount(len(images)))
-    long_ago = store.job(job_id).created_at - timedelta(seconds=QUIET_SECONDS + 1)
-    store.put_done([done(ref).model_copy(update={"recorded_at": long_ago}) for ref in refs])  # no controller ran
-    scene.start_controller()
-    scene.respond([done(ref) for ref in running])
-    wait_until(lambda: store.status(job_id).merged, "there is a file of all results")
-    lines = outputs.get(merged_key(job_id)).decode().splitlines()
-    assert [json.loads(line)["image_id"] for line in lines] == sorted(ref.image_id for ref in refs)
-    DeletedJobs(store.table).delete(store.job(job_id))
-    wait_until(lambda: not outputs.exists(merged_key(job_id)), "the file is removed")
-    wait_until(lambda: keys_in(outputs, job_id) == [], "the predictions are removed")
-    wait_until(lambda: keys_in(scene.wiring.inputs, job_id) == [], "the images are removed")
-    wait_until(lambda: store.results(job_id) == {}, "the results are removed")
-    wait_until(lambda: OpenJobs(store.table).find_all() == [], "the other job is closed")
-    status = store.status(running[0].job_id)
-    assert status.merged is not None
-    assert status.merged.edition == status.edition

@@ -7,10 +7,10 @@ import pytest
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, output_key
 from core.jobs.figures import JobFigures
-from core.messages import ClassificationResult, Prediction, RequestMessage
+from core.messages import ClassificationResult, Prediction
 from scripts.demo_model.signs import samples
 from services.sqs import OutgoingMessage, Queue
-from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.integration.controller.conftest import Scene, SceneMaker
 from tests.support.clocks import ManualClock
 from tests.support.result_path import ResultPath
 from web_tier.controller.collector import Collector
@@ -68,19 +68,6 @@ class Sweeper:
         result = self.scene.wiring.store.result(ref)
         assert result is not None
         return result
-
-
-@pytest.mark.parametrize("kind", ["standard", "fifo"])
-def test_a_lost_request_is_sent_again_and_a_lost_response_is_read(make_scene: SceneMaker, kind: str) -> None:
-    sweeper = Sweeper(make_scene(queues={"kind": kind}))
-    wiring, [unanswered, answered] = sweeper.scene.wiring, sweeper.scene.add_job(2, request=False)
-    prediction = Prediction(**done(answered, label="dog").model_dump(), probabilities=(0.5, 0.5))
-    wiring.outputs.put(output_key(answered), prediction.to_json().encode(), "application/json")
-    for sweeper.clock.now in range(0, int(LOST_AFTER) + 1, 10):
-        sweeper.reconciler.tick()
-    requested = [RequestMessage.from_json(each.body).image_id for each in wiring.requests.receive(wait_seconds=0)]
-    assert requested == [unanswered.image_id]
-    assert sweeper.result(answered).label == "dog"
 
 
 @pytest.mark.parametrize("kind", ["standard", "fifo"])

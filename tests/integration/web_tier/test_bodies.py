@@ -8,17 +8,14 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from flask import Flask, Response, request
 from flask.testing import FlaskClient
 
 from core.config import WebSettings
-from core.ids import new_id
 from services.clients import Clients
 from tests.conftest import ROOT, ConfigMaker
 from tests.support import fixtures
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.app import SMALL_BODY_BYTES, create_app
-from web_tier.http.slow_clients import TimeoutStream
 from web_tier.uploads.multipart import SPARE_PARTS
 
 
@@ -67,32 +64,6 @@ def stalled(connection: socket.socket) -> dict[str, object]:
 
 
 connection = fixtures.connection
-
-
-def test_every_route_is_patient_with_a_body_only_so_long(app: Flask, connection: socket.socket) -> None:
-    bodies: dict[str, object] = {}
-
-    def note(answer: Response) -> Response:
-        bodies[str(request.endpoint)] = request.environ["wsgi.input"]
-        assert answer.status_code < 500
-        return answer
-
-    app.after_request(note)
-    rules = [rule for rule in app.url_map.iter_rules() if (rule.methods or set()) & {"POST", "PUT", "DELETE"}]
-    for rule in rules:
-        ids = {name: new_id() for name in rule.arguments}
-        [method, *_] = sorted((rule.methods or set()) & {"POST", "PUT", "DELETE"})
-        client = app.test_client()
-        with app.test_request_context():
-            path = rule.build(ids)[1]  # type: ignore[index]
-        client.open(
-            path,
-            method=method,
-            content_type="multipart/form-data; boundary=b",
-            environ_overrides=stalled(connection),
-        )
-    assert {type(body) for body in bodies.values()} == {TimeoutStream}
-    assert {rule.endpoint for rule in rules} <= bodies.keys()
 
 
 @pytest.mark.parametrize(

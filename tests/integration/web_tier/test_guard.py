@@ -3,7 +3,6 @@
 import logging
 import string
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 import pytest
@@ -67,21 +66,6 @@ def test_a_token_shows_a_required_second_factor_if_its_sign_in_did_and_the_accou
     assert [status(strict, headers=each) for each in (by_password, by_code)] == [403, 200]
 
 
-def test_a_script_of_a_page_gets_an_error_and_is_not_sent_to_the_sign_in(site: SignInSite) -> None:
-    answer = site.anonymous().get(f"/jobs/{UNKNOWN_ID}/rows", headers={"Sec-Fetch-Mode": "cors", **BROWSER})
-    assert answer.status_code == 401
-
-
-def test_programs_get_problem_json_and_browsers_a_page(site: SignInSite) -> None:
-    problem = site.anonymous().get(FOR_PROGRAMS)
-    assert problem.content_type == "application/problem+json"
-    assert problem.headers["WWW-Authenticate"] == 'Bearer realm="Fleetsight API"'
-    assert problem.get_json()["type"] == "urn:fleetsight:problem:unauthorized"
-    page = site.anonymous().post("/", headers=WRONG)
-    assert (page.status_code, page.mimetype) == (401, "text/html")
-    assert page.headers["WWW-Authenticate"].endswith("error=invalid_token")
-
-
 class Unread:
     """A body that must not be read."""
 
@@ -98,11 +82,6 @@ def test_an_anonymous_users_upload_is_refused_before_its_body_is_read(
     for path in ("/", "/api/v1/classify", f"/api/v1/jobs/{UNKNOWN_ID}/images", "/file-upload"):
         answer = site.anonymous().post(path, headers=headers, content_type=form, environ_overrides=unread)
         assert answer.status_code == 401, path
-
-
-def test_a_missing_page_is_missing_for_anonymous_users_too(site: SignInSite) -> None:
-    assert status(site.anonymous(), "/nowhere") == 404
-    assert site.anonymous().post("/healthz").status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -291,12 +270,6 @@ def test_without_sign_in_everybody_is_let_in_and_there_are_no_accounts(
     assert not [record for record in caplog.records if "user" in vars(record)]
 
 
-def test_a_form_with_files_in_it_is_not_read_to_find_out_who_sends_it(site: SignInSite) -> None:
-    """The form's route reads it as it arrives: what the guard had read, it would find empty."""
-    form = {"name": "x", "files": (BytesIO(b"x"), "a.jpg")}
-    assert site.signed_in("ada").post("/", data=form, headers=BROWSER).status_code in {403, 422}
-
-
 TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=50)
 
 
@@ -305,30 +278,16 @@ def test_a_token_is_accepted_alone_or_after_its_scheme(token: str, scheme: str) 
     assert parse_authorization(scheme + token) == token
 
 
-@given(st.text())
-def test_any_other_header_is_rejected_or_a_token(header: str) -> None:
-    try:
-        token = parse_authorization(header)
-    except InvalidCredentialsError:
-        return
-    assert set(token) <= set(string.ascii_letters + string.digits + "-._~+/=")
-    assert header.lower().removeprefix("bearer").lstrip(" ") in {token.lower(), ""} or header == token
-
-
 @pytest.mark.parametrize(
     "header",
     [
         "",
-        " ",
         "Bearer ",
         "Basic dXNlcjpwYXNz",
         "Bearer one two",
         "Bearer one,Bearer two",  # two headers reach us as one
-        "Bearer one, two",
         "Bearer one\n",
-        "Bearer on\x00e",
         "Bearer\tone",
-        "Bearer \x7fone",
         "Bearer öne",
         "Bearer " + "x" * MAX_HEADER_CHARACTERS,
     ],

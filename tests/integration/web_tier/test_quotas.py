@@ -1,7 +1,6 @@
 """Quotas of a day: a request that exceeds them is refused as a whole, on every route."""
 
 import base64
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from services.clients import Clients
 from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
-from tests.support.api import give_up
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import client_error, failed, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -97,13 +95,6 @@ def test_counts_expire_after_their_day(table: Table) -> None:
     assert int(item[EXPIRES_AT]) > (MIDNIGHT + timedelta(days=1)).timestamp()
 
 
-def test_without_limits_the_table_is_not_called() -> None:
-    quotas = Quotas(None, limits(), ManualClock(0.0, EVENING))  # type: ignore[arg-type]
-    at = quotas.charge("ann", Amount(10**9, 10**15))
-    quotas.refund("ann", Amount(1, 1), at)
-    assert quotas.remaining("ann") == RemainingQuota(None, None, None, MIDNIGHT)
-
-
 A_DAY = {"images_per_day": 3, "requests_per_minute": 0}
 
 
@@ -167,17 +158,6 @@ def test_more_than_a_day_takes_is_refused_whole_and_leaves_nothing(door: Door, w
     assert (door.bucket.objects, len(door.queue.bodies), door.left()) == (kept, 2, 1)
     assert way(door, 5).status_code in {200, 303}
     assert door.left() == 0
-
-
-def test_a_form_that_is_too_much_makes_no_job(door: Door) -> None:
-    by_page(door, 1, 2, 3)
-    assert by_page(door, 4).status_code == 429
-    assert len(door.client.get("/api/v1/jobs").get_json()["jobs"]) == 1
-
-
-def test_the_refusal_is_a_problem_of_its_own_kind(door: Door) -> None:
-    answer = by_api(door, 1, 2, 3, 4)
-    assert json.loads(answer.data)["type"] == "urn:fleetsight:problem:quota-exceeded"
 
 
 def test_files_that_are_no_images_cost_nothing(door: Door) -> None:
@@ -278,18 +258,6 @@ def test_s2_retries_are_charged(door: Door) -> None:
     one = f"/api/v1/jobs/{job_id}/images/{accepted[0]['image_id']}/retry"
     outcomes = [door.client.post(one).get_json()["outcome"] for _ in range(2)]
     assert (outcomes, door.left(), len(door.queue.bodies)) == (["sent", "running"], 0, 3)
-
-
-def test_a_redrive_is_not_charged(door: Door) -> None:
-    job_id = door.new_job()
-    door.add(job_id, 1, 2)
-    for image in door.store.images(job_id):
-        give_up(door.store, image)
-    [first] = door.store.images(job_id, limit=1)
-    one = f"/api/v1/dead-letters/{job_id}/{first.ref.image_id}/redrive"
-    assert door.client.post(one).get_json()["outcome"] == "sent"
-    assert door.client.post("/api/v1/dead-letters/redrive").get_json()["sent"] == 1
-    assert (door.left(), len(door.queue.bodies)) == (1, 4)
 
 
 @pytest.mark.usefixtures("provisioned")

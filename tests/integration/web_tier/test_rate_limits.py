@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from werkzeug.test import TestResponse
 
 from core.jobs.store import JobStore
 from services.clients import Clients
-from services.clock import epoch_seconds
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker
 from tests.support.clocks import ManualClock
@@ -26,12 +24,10 @@ from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSi
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.http import rate_limits
-from web_tier.http.backend import Backend
 from web_tier.http.rate_limits import (
     PAUSE_SECONDS,
     ProcessCounts,
     RateCounter,
-    RateLimiter,
     TableCounts,
     account_key,
     network_of,
@@ -102,14 +98,6 @@ def test_a_rejection_is_a_problem_with_the_time_to_retry(make_site: SignInSiteMa
     page = anonymous.get("/sign-in", environ_base=HERE)
     assert page.status_code == 429
     assert page.headers["Retry-After"] in page.text
-
-
-def test_a_classic_client_gets_plain_text(make_site: SignInSiteMaker) -> None:
-    anonymous = make_site().anonymous()
-    statuses(anonymous, "/api/v1", 3)
-    answer = anonymous.post("/classify-image", environ_base=HERE, data={})
-    assert (answer.status_code, answer.mimetype) == (429, "text/plain")
-    assert f"wait for {answer.headers['Retry-After']} s" in answer.text
 
 
 @pytest.mark.usefixtures("provisioned")
@@ -330,16 +318,6 @@ def table(calls: Calls) -> Table:
     return MemoryTable(calls)
 
 
-def test_requests_over_the_limit_are_rejected_until_the_minute_ends(table: Table, clock: ManualClock) -> None:
-    counter = RateCounter(TableCounts(table, clock))
-    clock.now = NOON + 12.5
-    assert [counter.hit("request", "ann", 2) for _ in range(4)] == [0, 0, 48, 48]
-    assert counter.hit("request", "bob", 2) == 0
-    assert counter.hit("attempt", "ann", 2) == 0
-    clock.now = NOON + 60
-    assert counter.hit("request", "ann", 2) == 0
-
-
 @pytest.fixture(params=["memory", "table"])
 def counts(request: pytest.FixtureRequest, table: Table, clock: ManualClock) -> TableCounts | ProcessCounts:
     """The counts, in each place where they may be."""
@@ -360,15 +338,6 @@ def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
     assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now = NOON + 60
     assert [counter.hit("request", "ann", 1) for _ in range(2)] == [0, 60]
-
-
-def test_a_process_does_not_count_by_the_clock_of_its_machine(
-    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "time", lambda: epoch_seconds() + 86_400)
-    counter = RateLimiter(Backend(make_config(limits={"store": "memory"}))).counter
-    assert counter.hit("request", "ann", 1) == 0
-    assert 0 < counter.hit("request", "ann", 1) <= 60
 
 
 def test_the_counts_in_memory_are_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,21 +367,6 @@ def test_a_flood_costs_the_table_nothing(table: Table, clock: ManualClock) -> No
     [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
     assert (item["hits"], item["sk"]) == (3, str(int(NOON)))
     assert int(item[EXPIRES_AT]) > NOON + 60
-
-
-def test_an_undone_attempt_is_not_counted(counts: TableCounts | ProcessCounts, clock: ManualClock) -> None:
-    counter = RateCounter(counts)
-    for _ in range(9):
-        assert counter.hit("attempt", "here", 2) == 0
-        counter.undo("attempt", "here", 2)
-    assert [counter.hit("attempt", "here", 2) > 0 for _ in range(3)] == [False, False, True]
-
-
-def test_no_limit_is_no_limit_and_costs_no_call(table: Table, calls: Calls, clock: ManualClock) -> None:
-    counter = RateCounter(TableCounts(table, clock))
-    assert [counter.hit("request", "ann", 0) for _ in range(9)] == [0] * 9
-    counter.undo("request", "ann", 0)
-    assert calls.count == 0
 
 
 def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(

@@ -111,16 +111,6 @@ def test_setup_ends_every_session_of_the_account_and_begins_one_in_its_browser(a
     assert sign_in(client, ADA).status_code == 200, "the next sign-in asks for a code"
 
 
-def test_a_factor_turned_off_in_another_window_is_not_shown_as_on(
-    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = signed_in(app, ADA)
-    _, page = send(client, PAGE, password=PASSWORD)
-    monkeypatch.setattr(pool, "sign_out_everywhere", pool.remove_second_factor)
-    assert send(client, f"{PAGE}/confirm", setup=hidden(page, "setup"), code=CODE)[0] == 303
-    assert "It is off" in client.get(PAGE).text
-
-
 def test_setup_requires_the_password_before_it_shows_a_key(app: Flask, pool: MemoryPool) -> None:
     status, page = send(signed_in(app, ADA), PAGE, password="Wrong-horse-9")
     assert status == 401
@@ -201,16 +191,6 @@ def test_attempts_at_codes_for_changes_are_limited_per_hour(app: Flask) -> None:
     assert "more than 10 codes came in an hour" in tries[-1][1]
 
 
-def test_the_second_factor_is_turned_off(app: Flask, pool: MemoryPool) -> None:
-    client = signed_in(app, ADA)
-    set_up(client)
-    status, page = send(client, f"{PAGE}/off", password=PASSWORD, code=CODE)
-    assert status == 200
-    assert "Your second factor is off." in page
-    assert not pool.people[ADA].app
-    assert sign_in(app.test_client(), ADA).status_code == 303
-
-
 def test_new_recovery_codes_replace_the_old_ones(app: Flask) -> None:
     client = signed_in(app, ADA)
     old = set_up(client)
@@ -244,14 +224,6 @@ def test_a_recovery_code_and_the_password_sign_in_and_turn_the_app_off(app: Flas
     assert {recover(app.test_client(), ADA, code)[0] for code in codes[:3]} == {401}, "they went with the factor"
 
 
-def test_a_recovery_code_stays_valid_if_the_pool_fails(app: Flask, pool: MemoryPool) -> None:
-    code = set_up(signed_in(app, ADA))[0]
-    pool.refuses_to_remove = True
-    assert recover(app.test_client(), ADA, code)[0] == 503
-    pool.refuses_to_remove = False
-    assert recover(app.test_client(), ADA, code)[0] == 303
-
-
 def test_changes_of_a_second_factor_are_in_the_audit_trail(app: Flask, audit_log: AuditLog) -> None:
     client = signed_in(app, ADA)
     set_up(client)
@@ -279,12 +251,6 @@ def test_changes_of_a_second_factor_are_in_the_audit_trail(app: Flask, audit_log
     assert {event.user for event in found} == {ADA}
 
 
-def test_recovery_codes_belong_to_one_user(app: Flask, pool: MemoryPool) -> None:
-    codes = set_up(signed_in(app, ADA))
-    assert recover(app.test_client(), SAFE, codes[0])[0] == 401
-    assert pool.people[SAFE].app
-
-
 def test_a_late_code_leads_back_to_the_sign_in(app: Flask, access: AuthServices) -> None:
     client = app.test_client()
     keys, of_another_site = access.sessions.keys, SessionKeys(["the keys of another site, which is not this one"])
@@ -309,12 +275,6 @@ def test_a_challenge_expires_after_a_quarter_of_an_hour(app: Flask, monkeypatch:
     assert client.post("/sign-in/code", data=form, headers=BROWSER).status_code == 401
     monkeypatch.undo()
     assert client.post("/sign-in/code", data=form, headers=BROWSER).status_code == 303
-
-
-def test_the_requested_page_is_kept_through_the_code_form(app: Flask) -> None:
-    client = app.test_client()
-    asked = sign_in(client, SAFE, next="/jobs?q=x")
-    assert 'name="next" value="/jobs?q=x"' in unescape(asked.text)
 
 
 def test_if_required_an_operator_without_one_can_only_set_one_up(strict: Flask, pool: MemoryPool) -> None:

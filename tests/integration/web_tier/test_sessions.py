@@ -1,6 +1,5 @@
 """Sessions: how long they last, that what has ended stays ended, their forms (row 38), and their configuration."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,9 +8,8 @@ from typing import cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from flask import Flask, Response
+from flask import Response
 from flask.testing import FlaskClient
-from werkzeug.exceptions import Forbidden
 
 from core.ids import new_id
 from core.provision import provision_user_pool
@@ -26,20 +24,18 @@ from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import BEGIN, BROWSER, HOUR, MINUTE, PlayedPool, SignInSite, cookie_of, sessions_of
+from tests.support.people import BEGIN, BROWSER, HOUR, MINUTE, PlayedPool, SignInSite, sessions_of
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, create_auth
-from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER, check_csrf, csrf_field, csrf_token
+from web_tier.auth.context import create_auth
+from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.auth.sessions import (
-    CLAIM_SECONDS,
     MAX_UNVERIFIED_SECONDS,
     OLD_ID_SECONDS,
     ROTATE_SECONDS,
     OpenSession,
     RenewedTokens,
     Sessions,
-    SessionStore,
 )
 from web_tier.http.backend import Backend
 
@@ -72,12 +68,6 @@ def rotated(sessions: Sessions, cookie: str) -> str:
     return opened.cookie
 
 
-def test_a_session_is_known_in_every_process(cookie: str, other: Sessions) -> None:
-    opened = other.open(cookie)
-    assert opened is not None
-    assert (opened.record.owner, opened.record.email, opened.cookie) == ("ada", "ada@example.org", None)
-
-
 def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> None:
     assert sessions.open(sessions.keys.sign("made-up")) is None
     assert sessions.end(sessions.keys.sign("made-up")) is None
@@ -106,23 +96,6 @@ def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie:
     cookie = rotated(sessions, cookie)
     clock.advance(MINUTE)
     assert sessions.open(cookie) is None
-
-
-def test_activity_is_recorded_once_a_minute(
-    sessions: Sessions, cookie: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorded: list[int] = []
-    touch = sessions.store.touch
-
-    def record(_store: SessionStore, session_id: str, now: int) -> None:
-        recorded.append(now)
-        touch(session_id, now)
-
-    monkeypatch.setattr(SessionStore, "touch", record)
-    for _ in range(12):
-        clock.advance(20)
-        assert sessions.open(cookie) is not None
-    assert len(recorded) == 4
 
 
 def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions: Sessions, other: Sessions) -> None:
@@ -212,17 +185,6 @@ def test_an_unused_session_ends_in_time_though_the_clock_was_ahead(
     assert not sessions.is_open(cookie)
 
 
-def test_activity_is_recorded_again_though_the_clock_was_ahead(
-    sessions: Sessions, cookie: str, clock: ManualClock
-) -> None:
-    clock.advance(ROTATE_SECONDS - 1)
-    assert sessions.open(cookie) is not None
-    clock.advance(1 - ROTATE_SECONDS)
-    assert sessions.open(cookie) is not None
-    clock.advance(HOUR)
-    assert not sessions.is_open(cookie)
-
-
 def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
     sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
@@ -232,33 +194,6 @@ def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
     pool.asked.clear()
     rotated(sessions, following)
     assert len(pool.asked) == 1
-
-
-def test_another_request_rotates_after_one_died(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
-    def die() -> None:
-        raise KeyboardInterrupt
-
-    clock.advance(ROTATE_SECONDS)
-    with pytest.raises(KeyboardInterrupt):
-        meanwhile(sessions, die).open(cookie)
-    kept = sessions.open(cookie)
-    assert kept is not None
-    assert kept.cookie is None
-    clock.advance(CLAIM_SECONDS)
-    rotated(sessions, cookie)
-
-
-def test_two_concurrent_rotations_do_not_end_the_session(
-    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
-) -> None:
-    def rotate_too() -> None:
-        clock.advance(CLAIM_SECONDS)
-        found.append(rotated(other, cookie))
-
-    found: list[str] = []
-    clock.advance(ROTATE_SECONDS)
-    assert rotated(meanwhile(sessions, rotate_too), cookie) == found[0]
-    assert other.open(found[0]) is not None
 
 
 def test_a_sign_out_during_a_rotation_ends_the_session(
@@ -340,15 +275,6 @@ def test_a_rotation_updates_the_groups_of_the_user(
     assert opened.record.groups == {OPERATORS}
 
 
-def test_the_next_rotation_uses_the_last_refresh_token(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
-) -> None:
-    for _ in range(2):
-        clock.advance(ROTATE_SECONDS)
-        cookie = rotated(sessions, cookie)
-    assert pool.asked == ["refresh.ada.0", "refresh.ada.1"]
-
-
 def test_a_session_ends_at_the_next_rotation_after_the_pool_ended_it(
     sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
 ) -> None:
@@ -395,17 +321,6 @@ def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
         assert not sessions.csrf_matches(after, forged)
 
 
-def test_nothing_secret_of_a_session_is_shown(sessions: Sessions, cookie: str, clock: ManualClock) -> None:
-    """Row 42."""
-    clock.advance(ROTATE_SECONDS)
-    opened = sessions.open(cookie)
-    assert opened is not None
-    assert opened.cookie
-    assert opened.cookie not in repr(opened)
-    assert opened.record.refresh_token not in repr(opened)
-    assert "refresh.ada" not in repr(RenewedTokens(opened.record, "refresh.ada.1"))  # type: ignore[arg-type]
-
-
 FORM, FOR_PROGRAMS = f"/jobs/{UNKNOWN_ID}/delete", "/api/v1/jobs"
 PAST = 404
 """What a form gets that is let past: there is no such job."""
@@ -437,10 +352,6 @@ def test_a_form_with_the_token_of_another_session_is_refused(site: SignInSite, b
     theirs = site.token_for_forms(site.signed_in("eve"))
     assert post_form(browser, token=theirs, **BROWSER) == 403
     assert post_form(browser, **BROWSER, **{CSRF_HEADER: theirs}) == 403
-
-
-def test_a_wrong_header_is_not_made_good_by_a_field(site: SignInSite, browser: FlaskClient) -> None:
-    assert post_form(browser, token=site.token_for_forms(browser), **BROWSER, **{CSRF_HEADER: "forged"}) == 403
 
 
 def test_a_request_without_its_origin_is_rejected(site: SignInSite, browser: FlaskClient) -> None:
@@ -476,11 +387,6 @@ def test_an_anonymous_form_of_an_older_tab_works_and_only_from_a_page_of_ours(
     assert browser.post("/sign-out", headers=BROWSER).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/account", "/api", "/nowhere"])
-def test_every_page_of_a_user_has_a_sign_out(browser: FlaskClient, path: str) -> None:
-    assert '<form method="post" action="/sign-out">' in browser.get(path).text
-
-
 def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser: FlaskClient) -> None:
     assert post_form(browser, FOR_PROGRAMS, **BROWSER) == 201
 
@@ -491,27 +397,6 @@ def test_a_program_with_a_token_needs_no_form_token_and_its_cookie_is_ignored(
     token = site.with_token("bob", "classify")
     assert post_form(site.anonymous(), FORM, **token) == PAST
     assert post_form(browser, FORM, **token) == PAST
-
-
-def test_an_anonymous_user_is_asked_to_sign_in_before_forms_are_checked(site: SignInSite) -> None:
-    assert post_form(site.anonymous(), **BROWSER) == 401
-
-
-def test_the_field_holds_the_token_and_is_empty_where_there_is_no_session(
-    site: SignInSite, browser: FlaskClient, app: Flask
-) -> None:
-    with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
-        site.app.preprocess_request()
-        found = re.fullmatch(r'<input type="hidden" name="csrf_token" value="([\w.-]+)">', str(csrf_field()))
-        assert found is not None
-        check_csrf(found[1])
-        with pytest.raises(Forbidden):
-            check_csrf(None)
-    for without in (site.app, app):
-        with without.test_request_context("/api"):
-            without.preprocess_request()
-            assert (csrf_token(), csrf_field()) == ("", "")
-            check_csrf(None)
 
 
 ADA, PASSWORD = "ada@example.org", "Correct-Horse-7-Battery"
@@ -526,22 +411,10 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_without_a_pool_the_web_tier_does_not_start(make_config: ConfigMaker, keys: Path) -> None:
-    with pytest.raises(ConfigError, match=r"auth\.user_pool_id"):
-        create_app(make_config(auth={"mode": "cognito"}))
-
-
 def test_without_keys_the_web_tier_does_not_start(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEYS_FILE_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
         create_app(make_config(auth=SIGN_IN))
-
-
-def test_sessions_last_as_long_as_is_configured(make_config: ConfigMaker, keys: Path) -> None:
-    access = create_auth(Backend(make_config(auth=SIGN_IN | {"session_idle_minutes": 5, "session_hours": 2})))
-    assert access.signs_in
-    times = access.services.sessions.times
-    assert (times.idle, times.longest) == (300, 7_200)
 
 
 def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(

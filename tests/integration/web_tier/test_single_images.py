@@ -1,40 +1,21 @@
 """Single images share a job and their writes; each is answered to its own client, at once if its result is cached."""
 
-import hashlib
-import json
-import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from io import BytesIO
-from pathlib import Path
-from typing import Any, cast
+from datetime import datetime
 
 import pytest
-import requests
-from flask.testing import FlaskClient
 
-from core.config import Config
-from core.ids import ImageRef, input_key, new_id
 from core.images import ImageLimits
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Model, RequestMessage
+from core.messages import RequestMessage
 from core.model_catalog import JobModel
-from core.result_cache import ResultCache
-from scripts.run.system import free_port
-from services.clients import Clients
-from services.s3 import Bucket
-from services.sqs import Queue
-from tests.conftest import ConfigMaker
-from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.clocks import ManualClock
-from tests.support.jobs import NOW, client_error, done, picture
+from tests.support.jobs import NOW, client_error, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -43,7 +24,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.uploads import single
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.single import MAX_JOB_AGE, MAX_JOB_IMAGES, MAX_JOBS_TRIED, SingleImages
+from web_tier.uploads.single import MAX_JOB_AGE, MAX_JOB_IMAGES, SingleImages
 
 
 @dataclass(frozen=True)
@@ -120,17 +101,6 @@ def test_images_that_arrive_while_others_are_recorded_are_recorded_together(
     assert [record.filename for record in records] == [f"{number}.jpg" for number in range(20)]
     assert len({record.ref.job_id for record in records}) == 1
     assert watched.status(records[0].ref.job_id).accepted == 20
-
-
-def test_a_new_job_starts_when_the_last_one_is_full_or_old(singles: SingleImages, clock: ManualClock) -> None:
-    first = taken(singles.ingest_one("", [an_upload()])).ref.job_id
-    clock.at += MAX_JOB_AGE - timedelta(seconds=1)
-    assert taken(singles.ingest_one("", [an_upload()])).ref.job_id == first
-    clock.at += timedelta(seconds=1)
-    second = taken(singles.ingest_one("", [an_upload()])).ref.job_id
-    assert second != first
-    jobs = {singles._acquire_job("").job.job_id for _ in range(MAX_JOB_IMAGES)}
-    assert len(jobs) == 2
 
 
 def test_processes_that_see_another_default_at_different_times_mix_no_models_in_a_job(
@@ -231,35 +201,11 @@ def test_a_job_that_takes_no_more_images_has_one_successor_for_all_processes(
     assert not late & {first, *successors}
 
 
-def test_images_are_accepted_while_no_job_can_be_made_the_current_one(
-    singles: SingleImages, other: SingleImages, watched: WatchedStore
-) -> None:
-    def fail(operation: str, effect: Callable[[], Any]) -> Any:
-        if operation == "PutItem":
-            raise client_error(503)
-        return effect()
-
-    cast(MemoryTable, watched.table).call = fail
-    records = [ingested(process, number) for number in range(2) for process in (singles, other)]
-    assert len(watched.jobs(9)) == 2, "one of each process"
-    assert all(watched.image(record.ref) == record for record in records)
-
-
 def test_a_process_that_keeps_images_shares_no_job_with_one_that_does_not(
     singles: SingleImages, other: SingleImages, watched: WatchedStore
 ) -> None:
     other.keep = True
     assert [watched.job(ingested(process).ref.job_id).keep for process in (singles, other) * 2] == [False, True] * 2
-
-
-def test_a_file_that_is_no_image_is_refused_and_makes_no_job(singles: SingleImages, watched: WatchedStore) -> None:
-    outcome = singles.ingest_one("", [Upload("a.jpg", b"no image", 8)])
-    assert refused(outcome).code == "not_an_image"
-    assert watched.jobs(10) == []
-
-
-def test_a_request_without_a_file_is_distinguished(singles: SingleImages) -> None:
-    assert singles.ingest_one("", []) is None
 
 
 def test_a_request_that_breaks_off_leaves_nothing(singles: SingleImages, bucket: MemoryBucket) -> None:
@@ -280,25 +226,6 @@ def test_an_image_whose_job_cannot_be_recorded_is_not_accepted_and_leaves_nothin
     assert refused(outcome).code == "unavailable"
     assert (bucket.objects, queue.bodies) == ({}, [])
     taken(singles.ingest_one("", [an_upload()]))
-
-
-def test_an_image_whose_jobs_are_all_deleted_is_not_accepted_and_leaves_nothing(
-    singles: SingleImages,
-    watched: WatchedStore,
-    bucket: MemoryBucket,
-    queue: MemoryQueue,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    record_images, deleted = JobStore.record_images, list[str]()
-
-    def record_deleted(own: JobStore, images: Sequence[ImageRecord], touched_at: datetime) -> None:
-        deleted.append(images[0].ref.job_id)
-        DeletedJobs(watched.table).delete(watched.job(deleted[-1]))
-        record_images(own, images, touched_at)
-
-    monkeypatch.setattr(JobStore, "record_images", record_deleted)
-    refused(singles.ingest_one("", [an_upload()]))
-    assert (bucket.objects, queue.bodies, len(set(deleted))) == ({}, [], MAX_JOBS_TRIED)
 
 
 def test_an_image_that_times_out_before_its_commit_is_rejected_and_leaves_nothing(
@@ -354,56 +281,6 @@ def test_an_unexpected_error_reaches_the_request(singles: SingleImages, watched:
     taken(singles.ingest_one("", [an_upload()]))
 
 
-def sent_at_once(singles: SingleImages, watched: WatchedStore, owners: Sequence[str]) -> list[Any]:
-    """Return the result of an image of each owner; all arrived while an image of another user was being recorded."""
-    before = len(watched.writes)
-    watched.go.clear()
-    with ThreadPoolExecutor(len(owners) + 1) as senders:
-        holding = senders.submit(singles.ingest_one, "another user", [an_upload()])
-        wait_until(lambda: len(watched.writes) > before, "the first image is being recorded")
-        sent = [senders.submit(singles.ingest_one, owner, [an_upload()]) for owner in owners]
-        wait_until(lambda: len(singles._waiting) == len(owners), "the other images wait")
-        watched.go.set()
-        taken(holding.result(DEADLINE_SECONDS))
-        return [outcome.result(DEADLINE_SECONDS) for outcome in sent]
-
-
-def test_images_of_many_users_are_recorded_in_as_few_calls_as_those_of_one(
-    singles: SingleImages, watched: WatchedStore
-) -> None:
-    def count(operation: str, effect: Callable[[], Any]) -> Any:
-        if threading.current_thread().name.startswith("single-images"):
-            made[operation] += 1
-        return effect()
-
-    made = Counter[str]()
-    cast(MemoryTable, watched.table).call = count
-    one, many = [""] * 10, [f"user {number}" for number in range(10)]
-    calls = []
-    for owners in (one, many):
-        sent_at_once(singles, watched, owners)  # which makes the jobs
-        made.clear()
-        records = [taken(outcome) for outcome in sent_at_once(singles, watched, owners)]
-        calls.append(made.total())
-        assert [watched.job(record.ref.job_id).owner for record in records] == owners
-        assert {watched.status(record.ref.job_id).accepted for record in records} == {20 if owners is one else 2}
-    assert calls[0] == calls[1] < 10
-
-
-def test_only_the_image_whose_job_was_deleted_goes_into_a_new_one(
-    singles: SingleImages, watched: WatchedStore, bucket: MemoryBucket
-) -> None:
-    annas, berts = taken(singles.ingest_one("anna", [an_upload()])), taken(singles.ingest_one("bert", [an_upload()]))
-    DeletedJobs(watched.table).delete(watched.job(annas.ref.job_id))
-    moved, stayed = map(taken, sent_at_once(singles, watched, ["anna", "bert"]))
-    assert moved.ref.job_id != annas.ref.job_id
-    assert watched.job(moved.ref.job_id).owner == "anna"
-    assert stayed.ref.job_id == berts.ref.job_id
-    assert len(bucket.objects) == 5
-    assert bucket.objects[moved.key] == an_upload().data
-    assert taken(singles.ingest_one("anna", [an_upload()])).ref.job_id == moved.ref.job_id
-
-
 def test_images_whose_job_is_deleted_while_they_are_recorded_go_into_another(
     singles: SingleImages, watched: WatchedStore, queue: MemoryQueue
 ) -> None:
@@ -437,106 +314,3 @@ def test_open_jobs_are_bounded_and_no_image_is_lost(
     jobs = [record.ref.job_id for record in records]
     assert len(set(jobs)) == 3, "the job of b is found again in the table"
     assert [watched.job(job_id).owner for job_id in jobs] == order
-
-
-def label_of(data: bytes) -> str:
-    """Return a label that only this image has."""
-    return hashlib.sha256(data).hexdigest()[:12]
-
-
-@dataclass
-class Worker:
-    """Answers requests with a label made of the image's content, once `begin` is set."""
-
-    config: Config
-    clients: Clients
-    store: JobStore
-    begin: threading.Event = field(default_factory=threading.Event)
-    end: threading.Event = field(default_factory=threading.Event)
-    seen: int = 0
-
-    def run(self) -> None:
-        self.begin.wait()
-        queue = Queue.named(self.clients.sqs, self.config.queue_name(self.config.names.request_queue))
-        bucket = Bucket.named(self.clients, self.config.names.input_bucket)
-        while not self.end.is_set():
-            messages = queue.receive(wait_seconds=1)
-            self.store.put_done([self._answer(bucket, RequestMessage.from_json(each.body)) for each in messages])
-            queue.delete([each.receipt for each in messages])
-            self.seen += len(messages)
-
-    def _answer(self, bucket: Bucket, message: RequestMessage) -> ClassificationResult:
-        label = label_of(bucket.get(message.key))
-        return ClassificationResult(
-            job_id=message.job_id,
-            image_id=message.image_id,
-            status="done",
-            label=label,
-            score=1,
-            worker="i-1",
-            attempts=1,
-        )
-
-
-@pytest.fixture
-def worker(config: Config, provisioned: Clients, store: JobStore) -> Iterator[Worker]:
-    worker = Worker(config, provisioned, store)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    yield worker
-    worker.end.set()
-    worker.begin.set()
-    thread.join(DEADLINE_SECONDS)
-
-
-@pytest.fixture
-def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Iterator[WebTier]:
-    """A web tier as it is configured by default, two processes with many threads."""
-    with serving(make_config(web={"port": free_port()}), tmp_path) as web:
-        yield web
-
-
-@pytest.mark.processes
-def test_an_answer_has_no_line_end_and_is_sent_also_after_other_clients_have_hung_up(
-    web: WebTier, worker: Worker
-) -> None:
-    data = picture()
-    body = b'--b\r\nContent-Disposition: form-data; name="myfile"; filename="a.jpg"\r\n\r\n' + data + b"\r\n--b--\r\n"
-    head = (
-        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    for _ in range(20):
-        with socket.create_connection(("127.0.0.1", web.port), timeout=120) as connection:
-            connection.sendall(head.encode() + body)
-    worker.begin.set()
-    answer = requests.post(f"{web.url}/classify", files={"myfile": ("a.jpg", data)}, timeout=120)
-    assert (answer.status_code, answer.text) == (200, label_of(data))
-    files = {"inputFile": ("test.00.JPEG", data)}
-    answer = requests.post(f"{web.url}/", files=files, timeout=120, allow_redirects=False)
-    assert (answer.status_code, answer.content) == (200, f"test.00:{label_of(data)}".encode())
-    assert answer.headers["Content-Type"].startswith("text/plain")
-
-
-def test_the_api_answers_a_repeated_image_at_once_and_says_so(client: FlaskClient, job: Job, store: JobStore) -> None:
-    data = picture()
-    # The configured bundle is the demo; its path is relative to the working directory, as everywhere.
-    digest = json.loads(Path("app_tier/demo/bundle/bundle.json").read_text(encoding="utf-8"))["digest"]
-    first = done(ImageRecord(ImageRef(new_id(), new_id()), "other.jpg", "key", 1, NOW), "cat")
-    known = first.model_copy(
-        update={
-            "key": input_key(first.ref, "jpg"),
-            "sha256": sha256(data).hexdigest(),
-            "model": Model(name="demo", digest=digest),
-        }
-    )
-    ResultCache(store.table, timedelta(days=1)).put_results([known], datetime.now(UTC), {known.job_id: ""})
-    single = client.post("/api/v1/classify?wait=0", data=data, content_type="image/jpeg")
-    assert (single.status_code, single.get_json()["cached"], single.get_json()["label"]) == (200, True, "cat")
-    form = {"f": (BytesIO(data), "x.jpg")}
-    (accepted,) = client.post(f"/api/v1/jobs/{job.job_id}/images", data=form).get_json()["accepted"]
-    assert accepted["cached"]
-    status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
-    assert (status["state"], status["done"], status["cached"]) == ("finished", 1, 1)
-    image = client.get(f"/api/v1/jobs/{job.job_id}/images/{accepted['image_id']}").get_json()
-    assert (image["cached"], image["status"], image["model"]["digest"]) == (True, "done", digest)

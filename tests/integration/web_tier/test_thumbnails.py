@@ -25,13 +25,11 @@ from tests.support.hostile_images import HONEST, POLYGLOTS, SCRIPT
 from tests.support.jobs import NOW, add_images, done, picture, put_results
 from tests.support.processes import children_of
 from web_tier.http.backend import current_backend
-from web_tier.http.bulkheads import Bulkhead
 from web_tier.results.drawing import draw
 from web_tier.results.thumbnails import (
     MAX_CONCURRENT,
     TILE,
     NoThumbnailError,
-    RenderLimiter,
     Thumbnails,
     sandboxed_draw,
 )
@@ -96,14 +94,6 @@ def children() -> set[int]:
     return set(children_of(os.getpid()))
 
 
-def test_too_many_waiting_threads_are_rejected_at_once() -> None:
-    limiter = RenderLimiter(Bulkhead(MAX_CONCURRENT))
-    with limiter.slot() as first, limiter.slot() as second, limiter.slot() as third:
-        assert (first, second, third) == (True, True, False)
-    with limiter.slot() as again:
-        assert again
-
-
 def stored(bucket: Bucket, store: JobStore, job: Job, body: bytes) -> str:
     [image] = add_images(store, job, "a.jpg")
     bucket.put(image.key, body, "image/jpeg")
@@ -165,14 +155,6 @@ def test_a_cached_answer_has_the_thumbnail_of_the_earlier_image_while_that_exist
     assert client.get(address).data == picture(shade=7)
     output_bucket.delete(output_key(earlier.ref))
     assert client.get(address).headers["Location"].endswith("deleted.svg")
-
-
-def test_an_image_answered_and_deleted_while_its_thumbnail_is_requested_has_one(
-    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
-) -> None:
-    [image] = add_images(store, job, "a.jpg")  # its result is not recorded yet, and its object is deleted
-    put_prediction(output_bucket, done(image), picture(shade=7))
-    assert client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail").data == picture(shade=7)
 
 
 @pytest.mark.parametrize("thumbnail", [None, SCRIPT, b"GIF89a" + SCRIPT])

@@ -6,16 +6,15 @@ expired or a forged token are answered. A route without a line fails.
 
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from core.config import Config, parse_config
-from core.credentials import PersonalTokens, RecoveryCodes
+from core.config import Config
 from core.ids import ImageRef, merged_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job, MergedFile
@@ -27,13 +26,12 @@ from services.errors import ConfigError
 from services.s3 import Bucket
 from services.table import Table
 from services.user_errors import WrongCodeError
-from tests.conftest import shipped_values
-from tests.support.clocks import ManualClock
+from tests.conftest import config_of
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import BROWSER, HOUR, PlayedPool, revocations_of, sessions_of
+from tests.support.people import BROWSER, HOUR, PlayedPool, access_of
 from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, AccountCache, AuthServices
+from web_tier.auth.context import COOKIE, AuthServices
 from web_tier.auth.permissions import Right
 from web_tier.features import FEATURES
 from web_tier.http.assets import assets_hash
@@ -294,7 +292,6 @@ class Stage:
     clients: Clients
     table: Table
     access: AuthServices
-    clock: ManualClock
     pool: PlayedPool
 
     def belongings(self, route: Route) -> dict[str, str]:
@@ -315,7 +312,7 @@ class Stage:
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
         _, personal = self.access.personal_tokens.make(
-            OWNER, "", "mine", ["read"], 1, int(self.clock.epoch_seconds())
+            OWNER, "", "mine", ["read"], 1, int(self.pool.clock.epoch_seconds())
         )
         offer = self.client(OWNER).post(f"{API_JOB.format(job=job.job_id)}/uploads", json={"files": [FILE]})
         return {
@@ -363,26 +360,13 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
-    values, own = shipped_values(), new_id().lower()
-    values["names"] = {key: f"{own}-{key.replace('_', '-')}" for key in values["names"]}
-    values["aws"]["endpoint_url"] = cloud.endpoint_url
-    values["classic"]["wait_seconds"] = 0.01
-    config = parse_config(values)
+    config = config_of(cloud, new_id().lower(), classic={"wait_seconds": 0.01})
     provision(clients, config)
     table, pool = Table(clients.dynamodb, config.names.job_table), NobodyThere()
-    revocations = revocations_of(table, pool.clock)
     for sub, group in ((OWNER, "users"), (OTHER, "users"), (OPERATOR, "operators")):
         pool.add(sub, group)
-    access = AuthServices(
-        pool=cast(Any, pool),
-        verifier=verifier(fetch=lambda: JWKS),
-        sessions=sessions_of(table, pool),
-        revocations=revocations,
-        personal_tokens=PersonalTokens(table, revocations, pool.clock),
-        recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(cast(Any, pool), pool.clock),
-    )
-    yield Stage(create_app(config, auth=access), config, clients, table, access, pool.clock, pool)
+    access = replace(access_of(table, pool), verifier=verifier(fetch=lambda: JWKS))
+    yield Stage(create_app(config, auth=access), config, clients, table, access, pool)
 
 
 def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:
@@ -419,7 +403,7 @@ def forged(cookie: str) -> str:
 def test_a_session_that_is_over_or_forged_is_no_better_than_none(stage: Stage, route: Route) -> None:
     ids = {name: new_id() for name in ("job", "image", "upload", "token")}
     over = stage.session()
-    stage.clock.advance(HOUR)
+    stage.pool.clock.advance(HOUR)
     answers = {ask(stage.browser(cookie), route, ids, headers=BROWSER) for cookie in (over, forged(stage.session()))}
     assert answers == {route.status_for("anonymous")}
 
