@@ -25,7 +25,6 @@ from tests.browser.conftest import (
     signed_in,
     signs,
 )
-from tests.support.operator_account import App
 
 pytestmark = pytest.mark.processes
 
@@ -83,153 +82,22 @@ def test_a_user_makes_an_account_with_one_form_and_one_code_makes_a_token_and_si
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_a_forgotten_password_is_replaced_and_a_wrong_one_reported(
-    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
-) -> None:
-    page_faults.expect("401")
-    email, forgotten = person(sign_in_system, "grace")
-    page.goto("/sign-in")
-    page.get_by_role("link", name="Forgot your password?").click()
-    fill(page, "Mail me a code", email=email)
-    expect(page.get_by_role("status")).to_contain_text("a code is on its way")
-    assert faults_of(page) == []
-    fill(page, "Set the password", code=sign_in_system.mailed(email)[-1], password=ANOTHER)
-    fill(page, "Sign in", password=forgotten)
-    expect(page.get_by_role("alert")).to_have_text("The e-mail address or the password is wrong.")
-    expect(page.get_by_label("Password", exact=True)).to_have_value("")
-    assert faults_of(page) == []
-    fill(page, "Sign in", password=ANOTHER)
-    expect(page.get_by_role("link", name=email)).to_be_visible()
-
-
-def test_e7_a_user_changes_the_password_and_sees_and_ends_sessions(page: Page, sign_in_system: System) -> None:
-    email, password = person(sign_in_system, "joan")
-    signed_in(page, email, password)
-    page.goto("/account")
-    page.get_by_role("link", name="Change the password").click()
-    fill(page, "Change it", password=password, new_password=ANOTHER)
-    expect(page.get_by_role("status")).to_contain_text("Your new password is set.")
-    fill(page, "Sign in", email=email, password=ANOTHER)
-    page.goto("/account")
-    expect(page.get_by_role("cell", name=re.compile("Linux, 127.0.0.1"))).to_have_count(1)
-    page.get_by_role("button", name="End all sessions and tokens").click()
-    expect(page.get_by_role("status")).to_contain_text("have ended")
-
-
-@pytest.mark.parametrize("page_options", [COPYING])
-def test_a_user_sets_up_an_app_signs_in_with_its_code_and_recovers_when_it_is_lost(
-    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
-) -> None:
-    page_faults.expect("401")
-    email, password = person(sign_in_system, "hedy")
-    signed_in(page, email, password)
-    page.goto("/account")
-    page.get_by_role("link", name="Set it up").click()
-    expect(page.get_by_role("button", name="Set it up")).to_be_visible()
-    assert faults_of(page) == []
-    fill(page, "Set it up", password=password)
-    expect(page.get_by_role("img", name="QR code of the key below").locator("svg path")).to_be_visible()
-    assert faults_of(page) == []
-    app = App(page.get_by_role("textbox", name="Key").input_value())
-    fill(page, "Turn it on", code="000000")
-    expect(page.get_by_role("alert")).to_contain_text("That code is wrong")
-    fill(page, "Turn it on", code=app.code())
-    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
-    assert faults_of(page) == []
-    codes = page.locator("main li").all_inner_texts()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
-    assert download.value.path().read_text().split() == codes
-    page.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    page.get_by_role("link", name="I have saved them").click()
-    expect(page.locator("main")).to_contain_text("On · Change it")
-    page.get_by_role("button", name="Sign out").click()
-    fill(page, "Sign in", email=email, password=password)
-    expect(page.get_by_role("heading", name="Enter a code")).to_be_visible()
-    fill(page, "Sign in", code=app.code())
-    page.get_by_role("link", name=email).click()
-    page.get_by_role("link", name="Change it").click()
-    expect(page.locator("main")).to_contain_text("You have recovery codes")
-    assert faults_of(page) == []
-    page.get_by_role("button", name="Sign out").click()
-    fill(page, "Sign in", email=email, password=password)
-    page.get_by_text("Use a recovery code").click()
-    assert faults_of(page) == []
-    fill(page, "Sign in", recovery_code=codes[0].lower())
-    expect(page.locator("main")).to_contain_text("It is off")
-
-
-def test_a_user_downloads_their_data_and_deletes_the_account(
-    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
-) -> None:
-    page_faults.expect("401")
-    email, password = person(sign_in_system, "radia")
-    signed_in(page, email, password)
-    page.goto("/account")
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download it").click()
-    assert email in download.value.path().read_text()
-    page.get_by_role("link", name="Delete my account").click()
-    expect(page.get_by_role("button", name="Delete my account")).to_be_visible()
-    assert faults_of(page) == []
-    fill(page, "Delete my account", password=password)
-    expect(page.get_by_role("status")).to_have_text("Your account and your jobs are deleted.")
-    fill(page, "Sign in", email=email, password=password)
-    expect(page.get_by_role("alert")).to_contain_text("The e-mail address or the password is wrong")
-
-
 def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
-    # The tests above look at the pages for a code, a new password and a wrong one, with their messages.
-    for path in ("/sign-up", "/forgot"):
+    # The test above looks at the page for a code, with its messages.
+    for path in ("/sign-up", "/forgot", "/reset"):
         page.goto(path)
         assert faults_of(page) == []
     email, password = person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user")
     signed_in(page, email, password)
-    page.goto("/account/password")
-    assert faults_of(page) == []
+    for path in ("/account/password", "/account/second-factor", "/account/delete"):
+        page.goto(path)
+        assert faults_of(page) == []
     page.goto("/account")
     fill(page, "Make the token", name="a token", password=password)
     expect(page.get_by_role("heading", name="Your new token")).to_be_visible()
     assert faults_of(page) == []
     page.goto("/")
     assert faults_of(page) == []
-
-
-def test_a_password_can_be_shown_and_is_hidden_again_when_it_is_sent(page: Page) -> None:
-    page.goto("/reset")
-    field = page.get_by_label("New password", exact=True)
-    field.fill(PASSWORD)
-    page.get_by_role("button", name="Show the password").click()
-    expect(field).to_have_attribute("type", "text")
-    page.locator("form.account-form").evaluate(
-        "form => form.addEventListener('submit', event => event.preventDefault())"
-    )
-    fill(page, "Set the password", email="somebody@example.org", code="123456")
-    expect(field).to_have_attribute("type", "password")
-
-
-def test_chosen_files_are_kept_when_the_session_ends_and_sent_after_the_next_sign_in(
-    page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
-) -> None:
-    page_faults.expect("401")
-    email, password = person(sign_in_system, "ada")
-    signed_in(page, email, password)
-    page.goto("/")
-    drop(page, "#drop", signs(3, seed=31)[0])
-    page.context.clear_cookies()
-    classify(page)
-    expect(page.locator("#note")).to_contain_text("Your session ended.")
-    expect(page.locator("#note")).to_contain_text("Your files stay selected.")
-    assert faults_of(page) == []
-    with page.expect_popup() as opened:
-        page.locator("#signIn").click()
-    fill(opened.value, "Sign in", email=email, password=password)
-    expect(opened.value.get_by_role("heading", name="Account")).to_be_visible()
-    opened.value.close()
-    page.get_by_role("button", name="Classify 3 images").click()
-    arrived(page)
-    expect(page.locator("#main")).to_contain_text("3 images")
 
 
 def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(

@@ -6,8 +6,6 @@ import pytest
 from playwright.sync_api import Page
 
 from fleetsight_client.api import ApiClient
-from tests.browser.conftest import drop, signs
-from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
 
 pytestmark = pytest.mark.processes
@@ -33,13 +31,6 @@ def test_the_first_page_is_small(page: Page) -> None:
     assert {"/", f"{STATIC}{assets_hash()}/fonts/inter-latin-wght-normal.woff2"} <= files.keys()
     assert all(sent for _, sent in files.values()), "nothing came from a cache"
     assert sum(body for body, _ in files.values()) <= MAX_FIRST_PAGE_BYTES, files
-
-
-def test_the_page_of_the_job_is_loaded_before_the_click(page: Page) -> None:
-    job_page = {f"{STATIC}{assets_hash()}/job/{name}" for name in ("main.js", "job.css", "rows.js")}
-    assert not job_page & loaded(page, "/").keys()
-    drop(page, "#drop", signs(1, seed=92)[0])
-    wait_until(lambda: job_page <= {urlsplit(name).path for name, *_ in page.evaluate(LOADED)}, "it is loaded")
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/jobs/{job}"])

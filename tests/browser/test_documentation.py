@@ -1,6 +1,5 @@
 """The documentation site in Chromium: nothing is requested from other hosts, search works, and pages fit a phone."""
 
-import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,17 +10,15 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.conftest import PageFaults
 from tests.support.documentation import build_site
+from tests.support.servers import QuietHandler, serving
 
 pytestmark = pytest.mark.processes
 
 SIZES: tuple[ViewportSize, ...] = ({"width": 1280, "height": 900}, {"width": 390, "height": 844})
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
+class FileHandler(QuietHandler, SimpleHTTPRequestHandler):
     """Serves files without a log."""
-
-    def log_message(self, *args: object) -> None:
-        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +32,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site_url(site: Path) -> Iterator[str]:
     """The address of the site."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(site))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(FileHandler, directory=str(site)))) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 import base64
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +22,7 @@ from scripts.demo_model.signs import samples
 from scripts.run.system import System
 from services.table import Table
 from tests.browser.conftest import person, signed_in
+from tests.support.servers import QuietHandler, serving
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -72,25 +72,19 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=AKIAGUESSED/20260101/us-east-1/{}/aws4_req
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 
-class _Empty(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class _Empty(QuietHandler):
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
         self.wfile.write(b"<title>holiday pictures</title>")
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
-
 
 @pytest.fixture
 def foreign_origin() -> Iterator[str]:
     """The origin of another site: browsers treat `localhost` and `127.0.0.1` as two sites."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Empty) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Empty)) as url:
+        yield url.replace("127.0.0.1", "localhost")
 
 
 @pytest.mark.parametrize("mode", ["system", "sign_in_system"], ids=["no sign-in", "signed in"])

@@ -1,23 +1,17 @@
 """The pages of a job and of an image: live to the end, of any size, without JavaScript, on a phone, by keyboard."""
 
-import json
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from app_tier import central_crop
-from core.ids import ImageRef, input_key, new_id
-from core.jobs.figures import JobFigures
+from core.ids import new_id
 from core.jobs.lifecycle import Cancellations
-from core.jobs.models import AcceptedCount, Counts, ImageRecord, MinScores
-from core.messages import LabelScore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import System
@@ -28,21 +22,17 @@ from tests.browser.conftest import (
     Options,
     PageFaults,
     WrittenJob,
-    answer_of,
     expect_live,
 )
-from tests.support.jobs import LATEST_TOKEN, done, failed, move_border, request_again, send_again
+from tests.support.jobs import failed, request_again, send_again
 from tests.support.systems import crashed_images
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
 
 pytestmark = pytest.mark.processes
 
-PHONE_SIZE: ViewportSize = {"width": 390, "height": 844}
-PHONE = {"viewport": PHONE_SIZE, "has_touch": True}
 NO_SCRIPT = {"java_script_enabled": False}
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
-DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 AT_THE_END = """
 () => {
     scrollTo(0, document.documentElement.scrollHeight);
@@ -70,74 +60,17 @@ def open_live(page: Page, path: str) -> None:
     expect_live(page)
 
 
-@contextmanager
-def rows_held(page: Page, path: str, rows: str) -> Iterator[None]:
-    """Open the page of a job; within the block it waits for its rows at the given addresses."""
-    held, is_over = list[Route](), threading.Event()
-
-    def hold(route: Route) -> None:
-        if is_over.is_set():
-            route.continue_()
-        else:
-            held.append(route)
-
-    page.route(rows, hold)
-    with page.expect_request(rows):
-        page.goto(path)
-    yield
-    is_over.set()
-    for route in held:  # more than one if the page has waited for too long
-        route.continue_()
-
-
-@contextmanager
-def list_of_the_server(page: Page, path: str) -> Iterator[None]:
-    """Show the page of a job with the list that the server has rendered; afterwards its script takes over."""
-    with rows_held(page, path, "**/rows?*"):
-        expect(page.locator("#list a.open").first).not_to_have_attribute("data-id", re.compile("."))
-        yield
-    expect_live(page)
-
-
 def test_an_image_keeps_the_focus_when_the_script_takes_over_the_list(
     page: Page, write_job: Callable[..., WrittenJob]
 ) -> None:
     written = write_job(20)
     written.finish(0, 20)
-    with list_of_the_server(page, written.path):
-        page.locator("#list a.open").nth(3).focus()
+    page.route("**/rows?*", lambda _: None)  # held, so that the list stays as the server has rendered it
+    page.goto(written.path)
+    expect(page.locator("#list a.open").first).not_to_have_attribute("data-id", re.compile("."))
+    page.locator("#list a.open").nth(3).focus()
+    page.unroute("**/rows?*")  # the held requests continue
     expect(page.locator("#list a.open[data-id]").nth(3)).to_be_focused()
-
-
-def test_pictures_stay_when_the_script_takes_over_the_list_and_broken_ones_are_loaded_again(
-    page: Page, page_faults: PageFaults, api: ApiClient
-) -> None:
-    page_faults.expect("503")
-    path = upload(api, 3, seed=91)
-    wait_until(lambda: api.status(path.rpartition("/")[2])["done"] == 3, "all have labels")
-    asked: list[str] = []
-
-    def answer(route: Route) -> None:
-        asked.append(route.request.url)
-        if len(asked) == 1:
-            route.fulfill(status=503)
-        else:
-            route.fulfill(body=DRAWING, content_type="image/svg+xml")
-
-    page.route("**/thumbnail", answer)
-    pictures = page.locator("#list img")
-
-    def loaded() -> list[str | None]:
-        titles: list[str | None] = pictures.evaluate_all(
-            "all => all.map(({ naturalWidth, title }) => naturalWidth ? title : null)"
-        )
-        return titles
-
-    with list_of_the_server(page, path):
-        wait_until(lambda: loaded().count("") == 2, "one is broken")
-        pictures.evaluate_all("all => { for (const picture of all) picture.title = 'server' }")
-    wait_until(lambda: loaded() == ["server"] * 3, "two pictures stayed, the broken one was loaded again")
-    assert (len(asked), len(set(asked))) == (4, 3)
 
 
 def open_menu(page: Page, name: str) -> Locator:
@@ -164,18 +97,6 @@ def test_results_arrive_by_themselves_to_the_end(page: Page, api: ApiClient) -> 
     assert page.locator("#list img[src]").evaluate_all(broken) == 0
 
 
-@pytest.mark.parametrize("page_options", [{"reduced_motion": "no-preference"}])
-def test_a_live_page_is_drawn_only_when_something_changes(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    """A browser draws each step of an animation, on the cores that classify if they are those of the same machine."""
-    written = write_job(30)
-    open_live(page, written.path)
-    expect(page.locator("#state")).to_have_text("running")
-    written.finish(0, 10)
-    expect(page.locator(".tile.done")).to_have_count(10)
-    wait_until(lambda: page.evaluate("document.getAnimations().length") == 0, "labels have appeared")
-    expect(page.locator("#state")).to_have_text("running")
-
-
 def test_a_reload_in_the_middle_goes_on_where_the_job_is(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(30)
     written.finish(0, 10)
@@ -186,20 +107,6 @@ def test_a_reload_in_the_middle_goes_on_where_the_job_is(page: Page, write_job: 
     written.finish(10, 30)
     expect(page.locator(".tile.done")).to_have_count(30)
     expect(page.locator("#state")).to_have_text("finished")
-
-
-def test_images_that_are_added_while_the_page_is_open_appear(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(3)
-    page.goto(written.path)
-    expect(page.locator(".tile")).to_have_count(3)
-    ref = ImageRef(written.job.job_id, new_id())
-    late = ImageRecord(ref, "late.jpg", input_key(ref, "jpg"), 10, datetime.now(UTC))
-    written.store.record_images([late], datetime.now(UTC))
-    JobFigures(written.store.table).put_accepted_count(written.job.job_id, "test", AcceptedCount(4))
-    expect(page.locator(".tile")).to_have_count(4)
-    expect(page.locator('[data-slot="accepted"]')).to_have_text("4")
 
 
 def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: Callable[..., WrittenJob]) -> None:
@@ -252,75 +159,6 @@ def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: 
     expect(shown).to_be_empty()
 
 
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 720}, PHONE_SIZE])
-def test_the_first_screen_of_a_finished_job_has_images_and_what_was_found(
-    page: Page, write_job: Callable[..., WrittenJob], size: ViewportSize
-) -> None:
-    page.set_viewport_size(size)
-    written = write_job(300, name="camera trap in June, the northern half of the forest and its meadows")
-    written.finish(0, 300, failures=2, seconds_ago=LONG_FINISHED)
-    open_live(page, written.path)
-    expect(page.locator("#found")).to_have_text(
-        re.compile(r"^All 300 images done in .* \(2 failed\)\.$"),
-    )
-    expect(page.get_by_role("link", name="Review 6 unsure")).to_be_in_viewport()
-    box = page.locator("#list .tile").first.bounding_box()
-    assert box is not None
-    assert box["y"] + box["height"] <= size["height"]
-    open_menu(page, "Details")
-    expect(page.locator("#details")).to_be_in_viewport(ratio=1)
-
-
-def test_no_number_is_shown_that_counts_up_as_if_it_were_final(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(1_200)
-    written.finish(0, 1_200, seconds_ago=LONG_FINISHED)
-    unsure, count = page.locator('.chip[data-state="unsure"]'), page.locator("#histogram .count").first
-    with rows_held(page, written.path, "**/rows?*after=*"):
-        expect_live(page)
-        expect(unsure).to_have_text(re.compile(r"^Unsure\s*$"))
-        expect(page.locator("#histogram a").first).to_be_hidden()  # its order would change under the pointer
-        expect(page.locator("#start-review")).to_have_text("Review")
-    expect(unsure).to_have_text("Unsure 24")
-    expect(count).to_have_text("240")
-    expect(page.locator("#start-review")).to_have_text("Review 24 unsure")
-
-
-def test_rows_that_never_come_are_read_again(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    page.add_init_script(
-        "const { timeout } = AbortSignal; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 10)"
-    )
-    written = write_job(1_200)
-    written.finish(0, 1_200, seconds_ago=LONG_FINISHED)
-    page.route("**/rows?*after=*", lambda _route: None, times=1)  # never answered
-    open_live(page, written.path)
-    expect(page.locator('.chip[data-state="unsure"]')).to_have_text("Unsure 24")
-
-
-def test_the_size_of_the_pictures_is_kept(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    written = write_job(40)
-    open_live(page, written.path)
-    tile = page.locator("#list .tile").first
-
-    def width() -> float:
-        box = tile.bounding_box()
-        assert box is not None
-        return box["width"]
-
-    medium = width()
-    page.get_by_role("button", name="Large").click()
-    large = width()
-    assert large > 1.3 * medium
-    page.reload()
-    expect_live(page)
-    expect(page.get_by_role("button", name="Large")).to_have_attribute("aria-pressed", "true")
-    assert width() == large
-    page.get_by_role("button", name="Small").click()
-    expect(page.locator("#list .tile")).to_have_count(40)
-    assert width() < medium
-
-
 def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: Page, api: ApiClient) -> None:
     open_live(page, upload(api, 3, seed=2))
     expect(page.locator(".tile.done")).to_have_count(3)
@@ -349,22 +187,6 @@ def test_an_image_opens_with_its_scores_and_steps_to_the_next_by_keyboard(page: 
         page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(page).to_have_url(re.compile(r"/jobs/[0-9A-Z]{26}$"))
-
-
-def test_an_open_image_shows_its_thumbnail_until_its_picture_is_loaded(page: Page, api: ApiClient) -> None:
-    delayed: list[Route] = []
-
-    def delay(route: Route) -> None:
-        delayed.append(route)
-
-    page.route("**/preview", delay)
-    open_live(page, upload(api, 1, seed=2))
-    with page.expect_request("**/preview"):
-        page.locator(".tile.done .open").click()
-    picture = page.locator("#viewed #image .shown img")
-    expect(picture).to_have_css("background-image", re.compile("/thumbnail"))
-    delayed.pop().continue_()
-    expect(picture).to_have_css("background-image", "none")
 
 
 def test_back_closes_the_image_and_then_undoes_the_filters(
@@ -477,39 +299,6 @@ def test_a_stream_that_is_silent_is_replaced_by_polls(page: Page, write_job: Cal
     expect(page.locator(".tile.done")).to_have_count(2)
 
 
-def test_labels_beyond_the_most_frequent_are_expanded(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    written = write_job(25)
-    results = [answer_of(image, index) for index, image in enumerate(written.images)]
-    written.store.put_done(
-        [result.model_copy(update={"label": f"label {number}"}) for number, result in enumerate(results)]
-    )
-    open_live(page, written.path)
-    labels = page.locator("#histogram li:visible")
-    expect(page.get_by_text("and 5 more")).to_be_visible()
-    expect(labels).to_have_count(20)
-    page.get_by_text("and 5 more").click()
-    expect(labels).to_have_count(25)
-    labels.last.get_by_role("link").click()
-    expect(page.locator("#shown")).to_have_text("1 of 25 images")
-    labels.last.get_by_role("link").click()
-    expect(page.locator("#shown")).to_be_empty()
-
-
-def test_a_job_that_another_tab_deletes_leads_to_the_jobs_and_says_so(
-    page: Page, page_faults: PageFaults, api: ApiClient
-) -> None:
-    page_faults.expect("404")
-    path = upload(api, 2, seed=9)
-    open_live(page, path)
-    with page.context.expect_page() as opened:
-        page.evaluate("open(location.pathname + '/delete')")
-    opened.value.get_by_role("button", name="Delete").click()
-    expect(page).to_have_url(re.compile(r"/jobs\?deleted=1$"))
-    expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
-    page.goto(path)
-    expect(page.get_by_role("heading", name="Job not found")).to_be_visible()
-
-
 def test_the_next_action_on_a_finished_job_deleted_elsewhere_opens_the_list_of_jobs(
     page: Page, page_faults: PageFaults, api: ApiClient, write_job: Callable[..., WrittenJob]
 ) -> None:
@@ -529,152 +318,6 @@ def test_the_next_action_on_a_finished_job_deleted_elsewhere_opens_the_list_of_j
         expect(page.get_by_role("status").first).to_have_text("The job was deleted.")
 
 
-def test_a_finished_job_retried_or_decided_elsewhere_is_updated_when_the_page_is_visible_again(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(3)
-    written.finish(0, 3, failures=1, seconds_ago=LONG_FINISHED)
-    open_live(page, written.path)
-    figures = page.locator('[data-slot="done"], .chip[data-state="failed"] .count')
-    expect(figures).to_have_text(["2", "1"])
-    expect(page.locator("#state")).not_to_have_class(re.compile("live"))
-    counts = JobFigures(written.store.table).counts(written.job.job_id)
-    written.store.put_done([answer_of(written.images[2], 2)])
-    JobFigures(written.store.table).store_counts(
-        written.job.job_id, replace(counts, done=3, failed=0), token=LATEST_TOKEN
-    )
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    expect(figures).to_have_text(["3", "0"])
-    expect(page.locator("#list .tile.done")).to_have_count(3)
-    page.locator("[popovertarget=details]").click()
-    for border, unsure, words in (
-        (MinScores(0.515), 2, "below 51.5%"),
-        (MinScores(0.1, {"x": 0.2}), 0, "below 10%; some labels have their own"),
-    ):
-        move_border(written.store, written.job.job_id, border, datetime.now(UTC))
-        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        expect(page.locator("#list .tile.unsure")).to_have_count(unsure)
-        expect(page.locator("#details dd", has_text="below")).to_contain_text(words)
-        expect(page.locator("#below")).to_have_value(f"{100 * border.every:g}")
-        expect(page.locator(".chip[data-state='unsure']")).to_have_attribute("title", f"Images with a score {words}")
-        doubt = f"their scores are {words}" if border.every > 0.5 else re.compile("they may be none of its")
-        expect(page.locator("#doubt")).to_have_text(doubt)
-
-
-def test_the_filters_of_a_large_running_job_are_on_one_line(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    written = write_job(1_300)
-    written.finish(0, 1_200, failures=150)
-    for width in (1280, 1920):
-        page.set_viewport_size({"width": width, "height": 900})
-        open_live(page, written.path)
-        expect(page.get_by_role("link", name="Unsure 21")).to_be_visible()
-        middles = page.locator("#filters > :visible").evaluate_all(
-            "all => all.map((each) => each.getBoundingClientRect()).map(({ top, bottom }) => (top + bottom) / 2)"
-        )
-        assert max(middles) - min(middles) <= 2, width
-        assert page.locator("#filters .chips").evaluate("(chips) => chips.scrollWidth <= chips.clientWidth"), width
-        edges = "(each) => ['left', 'right'].map((side) => Math.round(each.getBoundingClientRect()[side]))"
-        assert page.locator("#filters").evaluate(edges) == [0, width], "the whole width is used"
-
-
-def test_all_is_marked_only_without_a_filter_and_removes_each(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(50)
-    written.finish(0, 40)
-    open_live(page, written.path)
-    chips, every = page.locator("#filters .chip[aria-current]"), page.locator('[data-state=""]')
-    expect(chips).to_have_text(["All 50"])
-    for name in ("Unsure 1", "Labelled 40"):
-        page.get_by_role("link", name=name).click()
-        expect(chips).to_have_text([name])
-    every.click()
-    expect(chips).to_have_text(["All 50"])
-    filters: tuple[Callable[[], object], ...] = (
-        page.locator("#histogram a").first.click,
-        lambda: page.get_by_role("searchbox").fill("img_0004"),
-        lambda: open_menu(page, "Order and score").get_by_label("Score from, in percent").fill("60"),
-    )
-    for add_filter in filters:
-        add_filter()
-        expect(chips).to_have_count(0)
-        every.click()
-        expect(page.locator("#shown")).to_be_empty()
-        expect(chips).to_have_text(["All 50"])
-    page.goto(f"{written.path}?reviewed=false")
-    expect_live(page)
-    expect(chips).to_have_count(0)
-
-
-def test_a_long_name_leaves_the_buttons_of_a_job_in_their_place_when_it_finishes(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(200, name="n01440764_tench and 199 more")
-    written.finish(0, 100)
-    open_live(page, written.path)
-    actions, title = page.locator(".actions"), page.locator("h1")
-    before = [actions.bounding_box(), title.bounding_box()]
-    written.finish(100, 200)
-    expect(page.locator("#state")).to_have_text("finished")
-    buttons, heading = actions.bounding_box(), title.bounding_box()
-    assert buttons is not None
-    assert heading is not None
-    assert buttons["y"] < heading["y"] < heading["y"] + heading["height"] < buttons["y"] + buttons["height"]
-    assert [(box["y"], box["height"]) for box in before if box] == [
-        (box["y"], box["height"]) for box in (buttons, heading)
-    ]
-
-
-def test_a_label_of_a_low_score_is_a_guess(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    written = write_job(3)
-    results = [
-        answer_of(image, index).model_copy(update={"score": 0.2}) for index, image in enumerate(written.images)
-    ]
-    written.store.put_done(results[:1])
-    open_live(page, written.path)
-    expect(page.locator(".tile.unsure .open")).to_have_accessible_name(re.compile("Unsure: stop"))
-    expect(page.locator("#unlikely")).to_be_hidden()  # one of three is not most
-    written.finish(1, 3, answer=lambda image, _: done(image, "stop", 0.2).model_copy(update={"model": None}))
-    expect(page.locator(".tile.done")).to_have_count(3)
-    expect(page.locator("#unlikely")).to_contain_text("unsure about most of the images: they may be none of its")
-
-
-def test_scrolling_styles_the_new_images_only(
-    page: Page, browser: Browser, write_job: Callable[..., WrittenJob]
-) -> None:
-    """A rule such as `legend + *` or `body:has(…)` would style all images again for each line that is drawn."""
-    written = write_job(1_000)
-    written.finish(0, 1_000)
-    open_live(page, written.path)
-    browser.start_tracing(page=page, categories=["devtools.timeline"])
-    first = page.locator("#list .tile").first
-    for _ in range(4):
-        place = first.get_attribute("aria-posinset") or ""
-        page.mouse.wheel(0, 3_000)
-        expect(first).not_to_have_attribute("aria-posinset", place)
-    wait_until(lambda: page.locator("#list *").count() > 800, "the images around those in sight are drawn")
-    events = json.loads(browser.stop_tracing())["traceEvents"]
-    styled = [
-        event["args"]["elementCount"] for event in events if event["name"] == "UpdateLayoutTree" and event["args"]
-    ]
-    in_page = page.locator("#list *").count()
-    assert len(styled) > 4
-    assert max(styled) < in_page / 2
-
-
-def test_on_a_phone_the_buttons_of_a_large_job_fit(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    page.set_viewport_size(PHONE_SIZE)
-    written = write_job(1_200)
-    written.finish(0, 1_200, answer=lambda image, _: done(image, "stop", 0.2).model_copy(update={"model": None}))
-    open_live(page, written.path)
-    review = page.get_by_role("link", name="Review 1,200 unsure")
-    expect(review).to_be_visible()
-    box = review.bounding_box()
-    assert box is not None
-    assert box["x"] + box["width"] <= PHONE_SIZE["width"] - 16
-    assert review.evaluate("(button) => button.scrollWidth <= button.clientWidth"), "the words are in the button"
-
-
 def test_by_the_keyboard_a_link_leads_past_the_labels(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     written = write_job(3)
     written.finish(0, 3)
@@ -686,23 +329,6 @@ def test_by_the_keyboard_a_link_leads_past_the_labels(page: Page, write_job: Cal
     page.keyboard.press("Tab")
     expect(page.locator("#images :focus")).to_have_count(1)
     expect(page.locator("#state")).to_have_text("finished")
-
-
-def test_independent_labels_are_all_shown_with_and_without_javascript(
-    page: Page, browser: Browser, system: System, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(1)
-    top = (LabelScore(label="stop", score=0.9), LabelScore(label="parking", score=0.7))
-    found = {"label": "stop", "score": 0.9, "top": top}
-    answer = answer_of(written.images[0], 0).model_copy(update=found)
-    # Not a running job: without JavaScript its page reloads itself, which would cancel the next visit.
-    written.finish(0, 1, seconds_ago=LONG_FINISHED, answer=lambda *_: answer)
-    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
-        plain = context.new_page()
-        open_live(page, written.path)
-        plain.goto(written.path)
-        for each in (page, plain):
-            expect(each.locator(".tile .label")).to_have_text("stop, parking")
 
 
 def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
@@ -732,48 +358,6 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
     expect(page.locator("#found")).to_contain_text("(1 failed)")
 
 
-def test_what_the_system_retried_is_shown_as_it_happens_and_without_javascript_alike(
-    page: Page, browser: Browser, system: System, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(3)
-    written.store.put_done([answer_of(written.images[0], 0).model_copy(update={"attempts": 3})])
-    JobFigures(written.store.table).store_counts(
-        written.job.job_id, Counts(1, 0, 3, system_retried=1), token=LATEST_TOKEN
-    )
-    open_live(page, written.path)
-    expect(page.locator("#list .retries").first).to_have_text("Tried 3 times: a worker failed")
-    expect(page.locator('[data-slot="system_retries"]')).to_contain_text("The system retried 1 image:")
-    twice = "Requested again \N{MULTIPLICATION SIGN}2: presumed lost"
-    for times, words in ((1, "Requested again: presumed lost"), (2, twice)):
-        send_again(written.store, written.images[1], times)
-        expect(page.locator("#list .retries").nth(1)).to_have_text(words)
-    expect(page.locator('[data-slot="system_retries"]')).to_contain_text("The system retried 2 images:")
-    written.finish(1, 2)
-    expect(page.locator(".tile.done .retries").nth(1)).to_have_text(twice)
-    shown = page.locator("#list .retries").all_inner_texts()
-    page.locator("#list a.open").nth(1).click()
-    expect(page.locator("#panel .timeline")).to_contain_text("requested again by the system")
-    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
-        plain = context.new_page()
-        plain.goto(written.path)
-        assert plain.locator("#list .retries").all_inner_texts() == shown
-
-
-def test_rows_have_one_height_for_any_text(page: Page, write_job: Callable[..., WrittenJob]) -> None:
-    """The list draws what can be seen, and computes its place from the height of one row."""
-    written = write_job(4)
-    written.finish(0, 3, failures=2)
-    written.store.put_failed(failed(written.images[2]).model_copy(update={"attempts": 3}))
-    for retried in (0, 2):
-        send_again(written.store, written.images[retried], times=2)
-    open_live(page, written.path)
-    for size in ("List", "Small", "Medium", "Large"):
-        page.get_by_role("button", name=size, exact=True).click()
-        expect(page.locator("#list .retries").nth(2)).to_contain_text("Tried 3 times: a worker failed")
-        heights = page.locator("#list .tile").evaluate_all("all => all.map((tile) => tile.offsetHeight)")
-        assert max(heights) - min(heights) <= 1
-
-
 def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
     page: Page, api: ApiClient, system: System
 ) -> None:
@@ -792,28 +376,6 @@ def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
     assert [result["status"] for result in api.results(job_id)] == ["done"] * len(images)
 
 
-def test_s2_an_image_that_would_fail_again_has_no_retry(
-    page: Page, browser: Browser, system: System, api: ApiClient
-) -> None:
-    job_id = api.create_job("broken")
-    sample = next(drawn for drawn in samples(50, seed=5) if drawn.filename.endswith(".jpg"))
-    assert len(api.add_images(job_id, [("broken.jpg", sample.data[: len(sample.data) * 3 // 4])]).accepted) == 1
-    open_live(page, f"/jobs/{job_id}")
-    expect(page.locator(".tile.failed")).to_have_count(1)
-    expect(page.locator("#list").get_by_role("button", name="Retry")).to_have_count(0)
-    expect(page.locator(".tile.failed .label")).to_have_text("Not readable")
-    with browser.new_context(base_url=system.url, java_script_enabled=False) as context:
-        plain = context.new_page()
-        plain.goto(f"/jobs/{job_id}")
-        for each in (page, plain):
-            expect(each.locator("#retry")).to_be_hidden()
-    page.locator(".tile.failed .open").click()
-    expect(page.locator("#panel .warning")).to_be_visible()
-    expect(page.locator("#panel .truth-choices")).to_have_count(0)
-    page.evaluate("document.getElementById('retry').submit()")
-    expect(page.locator("#retried")).to_contain_text("1 cannot be classified, so a retry would fail")
-
-
 def test_a_sentence_says_how_many_images_came_from_the_cache(page: Page, api: ApiClient) -> None:
     open_live(page, upload(api, 3, seed=6))
     expect(page.locator("#state")).to_have_text("finished")
@@ -827,7 +389,7 @@ def test_a_sentence_says_how_many_images_came_from_the_cache(page: Page, api: Ap
     )
 
 
-@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT, PHONE], ids=["script", "no script", "phone"])
+@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_downloads_follow_the_filters(
     page: Page, write_job: Callable[..., WrittenJob], page_options: Options
 ) -> None:
@@ -914,22 +476,6 @@ def test_without_javascript_there_are_pages_filters_and_single_images(
     page.get_by_role("searchbox").fill("IMG_0000")
     page.get_by_role("button", name="Show").click()
     expect(page.locator("#list .filename bdi")).to_have_count(10)
-
-
-@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
-def test_without_javascript_images_are_sorted_and_chosen_by_their_score(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(20)
-    written.finish(0, 20, seconds_ago=LONG_FINISHED)
-    page.goto(written.path)
-    order = open_menu(page, "Order and score")
-    order.get_by_label("Score from, in percent").fill("60")
-    order.get_by_label("Score to, in percent").fill("65")
-    order.get_by_label("Order").select_option("sure")
-    page.get_by_role("button", name="Show").click()
-    expect(page.locator("#list .score")).to_have_text(["65%", "64%", "63%", "62%", "61%", "60%"])
-    expect(page.locator("#list .filename").first).to_have_text("IMG_00015.jpg")
 
 
 @pytest.mark.parametrize("page_options", [{"viewport": {"width": 320, "height": 640}, "has_touch": True}])
@@ -1040,54 +586,6 @@ def test_the_list_of_jobs_is_live_and_several_are_cancelled_and_deleted_at_once(
     expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying")
     page.unroute("**/jobs")
     expect(page.get_by_role("alert")).to_have_count(0)
-
-
-def test_on_a_phone_the_header_and_the_actions_of_a_job_take_one_line_each(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(1)
-    written.finish(0, 1)
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(written.path)
-
-    def middles(*locators: Locator) -> set[float]:
-        boxes = [box for locator in locators if (box := locator.bounding_box())]
-        assert len(boxes) == len(locators)
-        return {round((box["y"] + box["height"] / 2) / 4) for box in boxes}  # within a few pixels
-
-    assert len(middles(page.locator(".brand"), page.locator(".pills"))) == 1
-    actions = [
-        page.locator(each)
-        for each in ("#share", "[popovertarget=downloads]", "[popovertarget=actions]", "#start-review")
-    ]
-    assert len(middles(*actions)) == 1
-    open_menu(page, "More").get_by_role("link", name="Delete").click()
-    expect(page.get_by_role("heading", name="Delete")).to_be_visible()
-
-
-def test_in_a_low_window_as_at_200_percent_pictures_are_in_sight(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(40)
-    written.finish(0, 30)
-    page.set_viewport_size({"width": 640, "height": 400})
-    open_live(page, written.path)
-    tile = page.locator(".tile").first.bounding_box()
-    assert tile is not None
-    assert tile["y"] < 340
-    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
-
-
-def test_images_are_drawn_when_what_is_above_the_list_shrinks(
-    page: Page, write_job: Callable[..., WrittenJob]
-) -> None:
-    written = write_job(200)
-    open_live(page, written.path)
-    tiles = page.locator("#list .tile")
-    page.evaluate("document.querySelector('main').style.paddingTop = '5000px'")
-    expect(tiles.nth(20)).not_to_be_attached()
-    page.evaluate("document.querySelector('main').style.paddingTop = ''")
-    expect(tiles.nth(20)).to_be_attached()
 
 
 @pytest.mark.parametrize(("preferred", "chosen"), [("light", "dark"), ("dark", "light")])
@@ -1208,22 +706,12 @@ def test_the_frame_over_a_picture_is_what_the_decoder_crops(
     assert frame == pytest.approx([left, top, right - left, bottom - top], abs=rounding)
 
 
-def test_a_repeated_image_has_a_short_way(page: Page, api: ApiClient) -> None:
-    page.goto(answered(api, repeats=2))
-    assert page.locator(".timeline strong").all_inner_texts() == ["accepted", "from cache"]
-    expect(page.locator(".details")).to_contain_text("classified before")
-
-
-@pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
-def test_a_failed_image_is_tried_again_from_its_page(
-    page: Page, system: System, faults_of: FaultsOf, page_options: Options
-) -> None:
+@pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
+def test_a_failed_image_is_tried_again_from_its_page(page: Page, system: System) -> None:
     job_id, [image_id] = crashed_images(system)
     address = f"/jobs/{job_id}/images/{image_id}"
     page.goto(address)
     expect(page.locator(".details .warning")).to_contain_text("Failed")
-    if page_options != NO_SCRIPT:
-        assert faults_of(page) == []
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("status")).to_contain_text("Requested again")
     expect(page.locator(".timeline")).to_contain_text("requested again")

@@ -1,10 +1,10 @@
 """The front end as static files before a real web tier, as CloudFront serves the two under one name."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.aws.site import SiteFile, export_site
 from scripts.client import FleetClient
-from scripts.run.sign_in import OPERATOR
 from scripts.run.system import System
 from tests.browser.conftest import (
     FaultsOf,
@@ -24,10 +23,10 @@ from tests.browser.conftest import (
     classify,
     enter_credentials,
     person,
-    signed_in,
     signs,
 )
 from tests.support.bundles import relabelled_bundle
+from tests.support.servers import QuietHandler, serving
 from tests.support.stack_template import RESOURCES
 from web_tier.http.assets import STATIC, assets_hash
 
@@ -48,7 +47,7 @@ def headers_of_the_policy() -> dict[str, str]:
     return own | {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
 
 
-class Front(BaseHTTPRequestHandler):
+class Front(QuietHandler):
     """Serves files where GET or HEAD asks for one, and hands on everything else, with the origin's own Host."""
 
     protocol_version = "HTTP/1.1"
@@ -89,16 +88,13 @@ class Front(BaseHTTPRequestHandler):
             connection.close()
             self.close_connection = True
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         """Serve a file, or hand on."""
         (self._file if urlsplit(self.path).path in self.files else self._hand_on)()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         """Hand on, at the address of a file too."""
         self._hand_on()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
     def handle(self) -> None:
         """Serve a connection; a browser that goes away in the middle is no fault."""
@@ -108,35 +104,29 @@ class Front(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+@dataclass
 class Site:
-    """A front on a free port of loopback.
+    """A front on a free port of loopback, and the addresses of the files that it has served."""
 
-    Attributes:
-        served: addresses of the files that it has served.
-    """
+    url: str
+    served: list[str]
 
-    def __init__(self, folder: Path, system: System) -> None:
-        self.served: list[str] = []
-        files: dict[str, SiteFile] = {}
-        facts = {"origin": urlsplit(system.url).netloc, "folder": folder, "served": self.served, "files": files}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnFront", (Front,), facts))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        files |= {file.address: file for file in export_site(folder, system.config, self.url)}
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def stop(self) -> None:
-        """Serve no more."""
-        self._server.shutdown()
-        self._server.server_close()
+@contextmanager
+def site_before(system: System, folder: Path) -> Iterator[Site]:
+    """Serve the front end of a system as files of a folder, before its web tier."""
+    served, files = list[str](), dict[str, SiteFile]()
+    facts = {"origin": urlsplit(system.url).netloc, "folder": folder, "served": served, "files": files}
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), type("OwnFront", (Front,), facts))) as url:
+        files |= {file.address: file for file in export_site(folder, system.config, url)}
+        yield Site(url, served)
 
 
 @pytest.fixture(scope="module")
 def started_site(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The front end of `system` as files, before it."""
-    site = Site(tmp_path_factory.mktemp("site"), system)
-    yield site
-    site.stop()
+    with site_before(system, tmp_path_factory.mktemp("site")) as site:
+        yield site
 
 
 @pytest.fixture
@@ -178,24 +168,20 @@ def test_the_static_page_offers_the_models_when_there_are_several(
     files, truth = signs(1, seed=81)
     [label] = truth.values()
     relabelled_bundle(tmp_path / "other", "other", " (2)")
-    site = Site(tmp_path / "site", own_system)
-    try:
-        with opened(browser, site, page_options) as page:
-            with page.expect_response("**/api/v1/models"):
-                page.goto("/")
-            expect(page.get_by_label("Model", exact=True)).to_be_hidden()
-            FleetClient(own_system.url).add_model(str(tmp_path / "other"), None)
+    with site_before(own_system, tmp_path / "site") as site, opened(browser, site, page_options) as page:
+        with page.expect_response("**/api/v1/models"):
             page.goto("/")
-            choice = page.get_by_label("Model", exact=True)
-            expect(choice.locator("option")).to_have_text(["Default: demo", "other"])
-            assert faults_of(page) == []
-            choice.select_option("other")
-            choose(page, files)
-            classify(page)
-            arrived(page)
-            expect(page.locator("#main")).to_contain_text(f"{label} (2)")
-    finally:
-        site.stop()
+        expect(page.get_by_label("Model", exact=True)).to_be_hidden()
+        FleetClient(own_system.url).add_model(str(tmp_path / "other"), None)
+        page.goto("/")
+        choice = page.get_by_label("Model", exact=True)
+        expect(choice.locator("option")).to_have_text(["Default: demo", "other"])
+        assert faults_of(page) == []
+        choice.select_option("other")
+        choose(page, files)
+        classify(page)
+        arrived(page)
+        expect(page.locator("#main")).to_contain_text(f"{label} (2)")
 
 
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
@@ -207,17 +193,11 @@ def test_the_static_pages_form_uploads_to_the_web_tier_without_scripts(page: Pag
     arrived(page)
 
 
-def test_the_static_page_of_the_api_names_the_address_of_the_site(page: Page, static_site: Site) -> None:
-    page.goto("/api")
-    assert f"{static_site.url}/api/v1/jobs" in page.locator("pre").first.inner_text()
-
-
 @pytest.fixture(scope="module")
 def site_with_sign_in(sign_in_system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The front end of a system where people sign in, as files, before it."""
-    site = Site(tmp_path_factory.mktemp("site-with-sign-in"), sign_in_system)
-    yield site
-    site.stop()
+    with site_before(sign_in_system, tmp_path_factory.mktemp("site-with-sign-in")) as site:
+        yield site
 
 
 @contextmanager
@@ -253,17 +233,6 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
         expect(page.locator("#headerSignIn")).to_be_visible()
         expect(page.locator("#account")).to_be_hidden()
     assert {"/", f"{ASSETS}/visitor.js"} <= set(site_with_sign_in.served)
-
-
-def test_an_operator_finds_the_way_to_the_fleet_on_the_static_page(
-    browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options
-) -> None:
-    assert sign_in_system.sign_in is not None
-    with opened(browser, site_with_sign_in, page_options) as page:
-        signed_in(page, OPERATOR, sign_in_system.sign_in.password)
-        page.goto("/")
-        page.get_by_role("link", name="Fleet", exact=True).click()
-        expect(page.get_by_role("heading", name="Fleet", level=1)).to_be_visible()
 
 
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])

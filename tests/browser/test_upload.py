@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
 from core.jobs.store import JobStore
 from core.tracing import parse_traceparent, trace_id
@@ -42,7 +42,6 @@ from web_tier.results.export import safe_cell, unescaped_cell
 
 pytestmark = pytest.mark.processes
 
-PHONE = {"viewport": {"width": 390, "height": 844}}
 NO_SCRIPT: Options = {"java_script_enabled": False}
 MANY_SIZES: SizeShares = (((64, 64), 0.3), ((128, 96), 0.3), ((150, 200), 0.3), ((640, 480), 0.1))
 SENDS_IMAGES = re.compile(r"/api/v1/jobs/[0-9A-Z]{26}/images$")
@@ -160,32 +159,6 @@ def test_folders_and_zips_that_are_dropped_are_taken_with_all_that_is_in_them(
     assert {result["filename"] for result in finished(api, arrived(page), 106)} == paths
 
 
-_READ_ENTRIES = """
-async (module) => {
-    const { fileSources } = await import(module);
-    const answers = [];
-    const entry = (name) => ({
-        fullPath: `/folder/${name}`,
-        file(resolve) {
-            answers.unshift(() => resolve(new File(["x"], name)));
-            if (answers.length === 3) for (const answer of answers) answer(); // the last one first
-        },
-    });
-    const read = async () => {
-        const names = [];
-        for await (const { name } of fileSources(["a", "b", "c"].map(entry), 1)) names.push(name);
-        return names;
-    };
-    return Promise.race([read(), new Promise((resolve) => setTimeout(resolve, 30_000))]);
-}
-"""
-
-
-def test_the_files_of_a_dropped_folder_are_read_side_by_side_and_keep_their_order(module_page: Page) -> None:
-    names = module_page.evaluate(_READ_ENTRIES, f"{STATIC}{assets_hash()}/upload/sources.js")
-    assert names == ["folder/a", "folder/b", "folder/c"]
-
-
 def test_an_image_is_pasted_from_the_clipboard(page: Page, api: ApiClient) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/")
@@ -198,48 +171,15 @@ def test_an_image_is_pasted_from_the_clipboard(page: Page, api: ApiClient) -> No
     assert result["status"] == "done"
 
 
-def test_what_is_pasted_as_text_stays_text(page: Page) -> None:
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto("/")
-    page.evaluate("navigator.clipboard.writeText('my holiday')")
-    page.get_by_label("Name").focus()
-    page.keyboard.press("ControlOrMeta+V")
-    expect(page.get_by_label("Name")).to_have_value("my holiday")
-    expect(page.locator("#batch")).to_be_hidden()
-
-
 @pytest.mark.parametrize("page_options", [{}, {"java_script_enabled": False}], ids=["script", "no script"])
-@pytest.mark.parametrize("kept", [False, True])
-def test_images_are_kept_only_when_the_box_says_so(page: Page, api: ApiClient, kept: bool) -> None:
+def test_images_are_not_kept_unless_the_box_is_checked(page: Page, api: ApiClient) -> None:
     page.goto("/")
     box = page.get_by_role("checkbox", name="Keep my images")
     expect(box).not_to_be_checked()
     expect(box).to_have_accessible_description(re.compile("deleted once classified; thumbnails and results after 7"))
-    if kept:
-        box.check()
     page.locator("#images").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo(32, 32)})
     page.get_by_role("button", name="Classify").click()
-    assert api.status(arrived(page))["keep"] is kept
-
-
-def test_a_zip_is_unpacked_whether_its_files_are_stored_or_deflated(page: Page, api: ApiClient) -> None:
-    files, truth = signs(6, seed=9)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as packed:
-        packed.mkdir("photos")
-        for number, (name, content) in enumerate(files):
-            packed.writestr(f"photos/{name}", content, zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED)
-        packed.writestr("__MACOSX/photos/._litter.jpg", b"litter")
-        packed.writestr("photos/inner.zip", b"PK")
-    page.goto("/")
-    drop(page, "#drop", [("2026.zip", archive.getvalue())])
-    expect(page.locator("#reasons")).to_contain_text("photos/inner.zip: a zip inside a zip: unpack it")
-    expect(page.locator("#rejectedCount")).to_have_text("1 file rejected, not sent")
-    expect(page.locator("#hiddenFiles")).to_have_text("1 system file not sent")
-    expect(page.locator(".tile")).to_have_count(6)
-    classify(page)
-    results = finished(api, arrived(page), 6)
-    assert sum(result["label"] == truth[str(result["filename"]).removeprefix("photos/")] for result in results) >= 5
+    assert api.status(arrived(page))["keep"] is False
 
 
 def test_a_file_that_is_no_image_is_rejected_with_its_reason_and_its_neighbours_go(
@@ -340,28 +280,6 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
     wait_until(lambda: page.evaluate(shown) == len(sent), "the page has a thumbnail of each image")
 
 
-def test_a_file_that_the_server_rejects_is_shown_with_the_reason(page: Page, page_faults: PageFaults) -> None:
-    page_faults.expect("422")
-    page.goto("/")
-    drop(page, "#drop", [("a.png", photo(30, 20, "PNG"))])
-
-    def refuse(route: Route) -> None:
-        rejected = [{"index": 0, "filename": "a.png", "code": "undecodable", "message": "the server cannot read it"}]
-        route.fulfill(status=422, json={"job_id": "x", "accepted": [], "rejected": rejected})
-
-    page.route(SENDS_IMAGES, refuse)
-    classify(page)
-    expect(page.locator("#reasons")).to_contain_text("the server cannot read it")
-    expect(page.locator("#list .tile")).to_have_count(0)
-
-
-_COVERED = """(tiles) => tiles.filter((tile) => {
-    const [picture, name] = ["img", ".filename"].map((part) => tile.querySelector(part).getBoundingClientRect());
-    return picture.bottom > name.top;
-}).length"""
-"""How many tiles have a name above their picture."""
-
-
 def test_a_photo_of_any_size_is_sent_as_it_is_and_shown_the_right_way_up(page: Page, system: System) -> None:
     photos = {
         "large.jpg": photo(3600, 2400),
@@ -375,7 +293,6 @@ def test_a_photo_of_any_size_is_sent_as_it_is_and_shown_the_right_way_up(page: P
     sizes = "all => all.map(({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight])"
     shown = [[200, 133], [100, 200], [60, 40], [100, 200]]
     wait_until(lambda: page.locator(".tile img[src]").evaluate_all(sizes) == shown, "each picture is upright")
-    assert page.locator(".tile").evaluate_all(_COVERED) == 0
     classify(page)
     assert stored(system, sent(page)) == photos
 
@@ -413,7 +330,7 @@ def test_slices_that_fail_are_sent_again_and_each_image_is_there_once(
     assert sorted(str(result["filename"]) for result in results) == sorted(truth)
 
 
-@pytest.mark.parametrize("change", ["deleted", "changed", "deleted after an answer was lost"])
+@pytest.mark.parametrize("change", ["deleted", "changed"])
 def test_a_file_that_is_gone_before_it_is_sent_costs_no_other_file(
     page: Page, api: ApiClient, page_faults: PageFaults, tmp_path: Path, change: str
 ) -> None:
@@ -428,51 +345,18 @@ def test_a_file_that_is_gone_before_it_is_sent_costs_no_other_file(
     expect(page.locator("#count")).to_have_text("30 images")
     expect(page.locator("#facts")).not_to_contain_text("being checked")
 
-    def lose_the_answer(route: Route) -> None:
-        if gone.exists():
-            # Playwright has no bodies with files, so the test itself sends what the page would have.
-            sent = [(f"{tmp_path.name}/{name}", content) for name, content in files]
-            api.send_images(route.request.url.split("/")[-2], sent, route.request.headers["idempotency-key"])
-            gone.unlink()
-            route.abort("connectionreset")
-        else:
-            route.continue_()
-
     if change == "changed":
         gone.write_bytes(files[8][1] + b"more")
         later = gone.stat().st_mtime + 10  # Chromium compares whole seconds, and the page may have been as quick
         os.utime(gone, (later, later))
-    elif change == "deleted":
-        gone.unlink()
     else:
-        page.route(SENDS_IMAGES, lose_the_answer)
+        gone.unlink()
     classify(page)
     job_id = sent(page)
-    if change == "deleted after an answer was lost":
-        assert len(finished(api, job_id, 30)) == 30
-        return
     page.locator("#rejectedCount").click()
     reason = f"{tmp_path.name}/{gone.name}: it was deleted or changed since it was chosen"
     assert page.locator("#reasons li").all_inner_texts() == [reason]
     assert len(finished(api, job_id, 29)) == 29
-
-
-def test_what_of_a_drop_cannot_be_read_is_named_and_the_rest_is_taken(
-    page: Page, api: ApiClient, tmp_path: Path
-) -> None:
-    files, truth = signs(4, seed=14)
-    for number, (name, content) in enumerate(files):
-        folder = tmp_path / ("day" if number < 2 else "night")
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    (tmp_path / "day" / os.fsdecode(b"b_\xe9.jpg")).write_bytes(files[0][1])
-    page.goto("/")
-    drag_and_drop(page, tmp_path)
-    expect(page.locator("#reasons")).to_contain_text("could not be read")
-    classify(page)
-    job_id = arrived(page)
-    names = {str(result["filename"]).rpartition("/")[2] for result in finished(api, job_id, 4)}
-    assert names == set(truth)
 
 
 def test_what_could_not_be_sent_is_tried_again_with_the_same_choice(
@@ -679,110 +563,6 @@ def test_labels_appear_at_their_files_while_others_are_still_being_sent(page: Pa
     expect(page.get_by_text("Drop images")).to_be_visible()
 
 
-CHECKED_AHEAD = """async ([batchModule, uploaderModule]) => {
-    const { Batch } = await import(batchModule);
-    const { Uploader } = await import(uploaderModule);
-    const batch = new Batch();
-    const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30 }, { job_id: "job" });
-    const items = Array.from({ length: 400 }, (_, n) => batch.add({ name: `${n}.jpg`, size: 40_000 }));
-    for (const item of items.slice(0, 300)) batch.recordCheck(item, {}, new Blob());
-    const isHeldBack = [uploader.hasEnough];
-    uploader.isRunning = true;
-    isHeldBack.push(uploader.hasEnough);
-    batch.startSending(280, 2 ** 30);
-    isHeldBack.push(uploader.hasEnough);
-    uploader.awaitsLabel = true;
-    isHeldBack.push(uploader.hasEnough);
-    uploader.awaitsLabel = false;
-    batch.startSending(11, 2 ** 30);
-    uploader.maxFiles = 2;
-    isHeldBack.push(uploader.hasEnough);
-    batch.remove(items[399]);
-    return isHeldBack;
-}"""
-
-
-def test_checks_stay_ahead_of_sending_by_some_requests(module_page: Page) -> None:
-    modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
-    assert module_page.evaluate(CHECKED_AHEAD, modules) == [False, True, False, True, False], (
-        "before the click, with 300 ready files, with 20, with 20 before the first label, and with 9, for which a "
-        "request waits, however few it takes"
-    )
-
-
-SENT_BEFORE_THE_FIRST_LABEL = """async ([batchModule, uploaderModule]) => {
-    const { Batch } = await import(batchModule);
-    const { Uploader } = await import(uploaderModule);
-    const { XMLHttpRequest } = window;
-    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-    let requests = 0;
-    window.XMLHttpRequest = class {
-        upload = {};
-        status = 200;
-        open() {}
-        setRequestHeader() {}
-        getResponseHeader() {}
-        send(body) {
-            const images = body instanceof FormData ? body.getAll("images") : null;
-            if (images) requests += 1;
-            const accepted = images?.map((_, index) => ({ index }));
-            const answer = images ? { accepted, rejected: [] } : { job_id: "job" };
-            this.response = answer;
-            setTimeout(() => this.onloadend());
-        }
-    };
-    const upload = async (files, bootSeconds, release) => {
-        requests = 0;
-        const batch = new Batch();
-        const uploader = new Uploader(batch, { maxFiles: 100, maxRequestBytes: 2 ** 30, bootSeconds }, null);
-        for (let n = 0; n < files; n += 1) {
-            const item = batch.add({ name: `${n}.jpg`, size: 40_000 });
-            batch.recordCheck(item, {}, new Blob([new Uint8Array(40_000)]));
-        }
-        await uploader.create({});
-        const sending = uploader.run();
-        while (!batch.counts.accepted) await sleep(1);
-        await sleep(50);
-        const before = requests;
-        release?.(uploader);
-        await sending;
-        return [before, batch.counts.accepted];
-    };
-    try {
-        const byLabel = await upload(400, 2, (uploader) => uploader.endWait());
-        return [byLabel, await upload(400, 2), await upload(150, 2), await upload(400, 42)];
-    } finally {
-        window.XMLHttpRequest = XMLHttpRequest;
-    }
-}"""
-
-
-def test_the_first_request_of_a_large_upload_is_alone_until_its_label_or_for_seconds(module_page: Page) -> None:
-    modules = [f"{STATIC}{assets_hash()}/upload/{name}.js" for name in ("batch", "uploader")]
-    by_label, by_time, small, far = module_page.evaluate(SENT_BEFORE_THE_FIRST_LABEL, modules)
-    assert (by_label, by_time) == ([1, 400], [1, 400])
-    assert small[0] > 1, "an upload of few requests waits for no label"
-    assert far[0] > 1, "where workers boot for longer, waiting for a label brings nothing"
-    assert (small[1], far[1]) == (150, 400)
-
-
-NO_TIMER_OF_THREE_SECONDS = """{
-    const { setTimeout } = window;
-    window.setTimeout = (call, ms) => ms === 3_000 || setTimeout(call, ms);
-}"""
-
-
-@pytest.mark.parametrize("failures", [0, 60], ids=["label", "failure"])
-def test_a_large_upload_goes_on_when_its_first_result_is_shown(page: Page, api: ApiClient, failures: int) -> None:
-    page.add_init_script(NO_TIMER_OF_THREE_SECONDS)
-    files, _ = signs(160, seed=29 + failures)
-    page.goto("/")
-    # Workers reject truncated images, and the web tier some of them.
-    drop(page, "#drop", [(name, data[: len(data) // 2]) for name, data in files[:failures]] + files[failures:])
-    classify(page)
-    finished(api, arrived(page), 100)  # the first request has 50 at most
-
-
 def test_an_upload_goes_on_after_a_reload_with_the_files_that_were_not_sent(
     page: Page, api: ApiClient, tmp_path: Path
 ) -> None:
@@ -820,36 +600,6 @@ def test_more_images_are_added_to_a_finished_job(page: Page, api: ApiClient) -> 
     expect(page.locator("#list .tile.done")).to_have_count(6)
 
 
-def test_a_message_does_not_stay_when_its_cause_is_gone(page: Page) -> None:
-    page.goto("/")
-    page.get_by_role("button", name="Classify").click()
-    expect(page.locator("#note")).to_have_text("Choose one or more images first.")
-    drop(page, "#drop", [("notes.txt", b"no image")])
-    expect(page.locator("#rejectedCount")).to_have_text("1 file rejected, not sent")
-    page.get_by_role("button", name="Classify").click()  # makes no empty job, which would end the page
-    expect(page.locator("#note")).to_have_text("Choose one or more images first.")
-    expect(page.get_by_role("button", name="Clear the list")).to_be_visible()
-    drop(page, "#drop", [("a.jpg", photo(32, 32))])
-    expect(page.locator("#note")).to_have_text("")
-
-
-@pytest.mark.parametrize("page_options", [PHONE])
-def test_on_a_phone_the_button_stays_in_sight_and_the_files_are_counted_above(page: Page) -> None:
-    files, _ = signs(50, seed=17)
-    page.goto("/")
-    for words in ("Drop images", "choose a folder", "or paste"):
-        expect(page.get_by_text(words)).to_be_hidden()
-    drop(page, "#drop", [(f"{'a-long-name-' * 8}{name}", content) for name, content in files])
-    expect(page.locator("#facts")).not_to_contain_text("being checked")
-    expect(page.locator("#count")).to_have_text("50 images")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    button = page.get_by_role("button", name="Classify 50 images")
-    expect(page.locator("#add")).to_have_text("50 images Add more", use_inner_text=True)
-    for place in ("0", "document.documentElement.scrollHeight"):
-        page.evaluate(f"scrollTo(0, {place})")
-        expect(button).to_be_in_viewport(ratio=1)
-
-
 _DROP_MANY = """
 async ([content, count]) => {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
@@ -882,28 +632,6 @@ def test_thousands_of_files_are_listed_and_scrolled_through_with_few_in_the_page
     expect(page.locator(".tile").last).to_have_attribute("aria-posinset", str(count))
     expect(page.locator(".tile").last.locator("img")).to_have_attribute("src", re.compile("^data:"))
     assert page.locator(".tile").count() < 200
-
-
-_SEE_AND_ACCEPT_MANY = """
-async (count) => {
-    const { adding } = document.getElementById("adding");
-    const content = new Blob(["a photo that the page has unpacked"]);
-    const items = Array.from({ length: count }, (_, n) => adding.batch.add({ name: `${n}.jpg`, size: 99 }));
-    adding.checkPool.run = async () => "data:,";
-    for (const item of items) {
-        adding.batch.recordCheck(item, {}, content);
-        await adding.requestPicture(item);
-    }
-    const drawn = items.filter(({ picture }) => picture).length;
-    for (const item of items) adding.batch.setState(item, "accepted");
-    return [drawn, Boolean(items[0].picture), Boolean(items.at(-1).picture), items.filter(({ blob }) => blob).length];
-}
-"""
-
-
-def test_only_the_last_pictures_and_no_photos_that_were_sent_stay_in_memory(page: Page) -> None:
-    page.goto("/")
-    assert page.evaluate(_SEE_AND_ACCEPT_MANY, 1_200) == [1_000, False, True, 0]
 
 
 def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
@@ -939,9 +667,6 @@ def test_an_upload_goes_on_by_itself_when_the_web_tier_was_killed_in_the_middle(
     api.close()
 
 
-_SIZES = "images => images.map((image) => [image.naturalWidth, image.naturalHeight])"
-
-
 def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tuple[str, list[str]]:
     """Upload four large signs through the page; return their job and ids once the job's page is there."""
     files = [(sample.filename, sample.data) for sample in samples(4, seed, sizes=(((640, 480), 1.0),))]
@@ -952,23 +677,6 @@ def upload(page: Page, api: ApiClient, seed: int, *, keep: bool = False) -> tupl
     classify(page)
     job_id = arrived(page)
     return job_id, [str(result["image_id"]) for result in finished(api, job_id, 4)]
-
-
-def test_another_browser_shows_thumbnails_of_a_job_whose_originals_are_deleted(
-    page: Page, browser: Browser, system: System, api: ApiClient, page_faults: PageFaults
-) -> None:
-    job_id, ids = upload(page, api, seed=31)
-    inputs = Bucket.named(system.clients, system.config.names.input_bucket)
-    wait_until(lambda: not inputs.list_keys(job_id, 1), "the originals are deleted")
-    with browser.new_context(base_url=system.url) as other, other.new_page() as shared:
-        page_faults.watch(shared)
-        shared.goto(f"/jobs/{job_id}")
-        pictures = shared.locator("#list .tile.done img")
-        expect(pictures).to_have_count(4)
-        wait_until(lambda: pictures.evaluate_all(_SIZES) == [[213, 160]] * 4, "thumbnails in the list")
-        shared.goto(f"/jobs/{job_id}/images/{ids[0]}")
-        shown = shared.locator("#image .shown img")
-        wait_until(lambda: shown.evaluate_all(_SIZES) == [[213, 160]], "the thumbnail on the image's page")
 
 
 @pytest.mark.parametrize("page_options", [NO_SCRIPT], ids=["no script"])
