@@ -3,11 +3,7 @@
 Root, systemd-nspawn and the images are needed; `conftest` says what happens where they are missing.
 """
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,50 +14,25 @@ import pytest
 
 from fleetsight_client.api import ApiClient
 from localcloud.launch import LocalCloud
-from localcloud.machines.machine import Machine, Process
+from localcloud.machines.machine import Machine
 from localcloud.tests.support.cloud_clients import (
     CloudClients,
     describe_instance,
     launch_instances,
-    state_of_instance,
     wait_for_state,
 )
 from scripts.run.system import free_port
 from services.ec2 import Fleet
 from tests.chaos.conftest import RunningSystem, signs
-from tests.image.machines import answers_in, console_of, console_says, left_of, machine_of, traces_of
+from tests.image.machines import console_of, console_says, machine_of, traces_of
 from tests.support.booted.images import LocalImage
 from tests.support.booted.machines import BootedCloud, BootedSystem
-from tests.support.waiting import DEADLINE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 # Reports that it runs, and each time that it was booted, since cloud-init runs user data once only.
-COUNTS_BOOTS = """#!/bin/sh
-cat > /etc/systemd/system/boots.service <<'UNIT'
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'echo boot >> /var/lib/boots; echo booted $(wc -l < /var/lib/boots) times'
-StandardOutput=journal+console
-[Install]
-WantedBy=multi-user.target
-UNIT
-systemctl enable boots.service
-systemctl --no-block start boots.service
-"""
 # An orderly shutdown would take longer than any timeout.
-HANGS = """#!/bin/sh
-cat > /etc/systemd/system/hangs.service <<'UNIT'
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/echo it hangs
-ExecStop=/bin/sleep 600
-StandardOutput=journal+console
-UNIT
-systemctl --no-block start hangs.service
-"""
-POWERS_OFF = "#!/bin/sh\nsystemctl --no-block poweroff\n"
 
 
 @pytest.fixture(scope="module")
@@ -126,44 +97,6 @@ def test_a_machine_whose_worker_cannot_start_powers_off_all_the_same(
     assert "idle_seconds" in ec2.get_console_output(InstanceId=instance_id, Latest=True)["Output"]
 
 
-def test_a_machine_that_is_terminated_as_soon_as_it_is_launched_ends(
-    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
-) -> None:
-    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
-    wait_until(machine_of(cloud, instance_id).process, "it has a process")
-    ec2.terminate_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "terminated")
-    wait_until(lambda: not traces_of(cloud.state_dir, instance_id), "nothing is left")
-
-
-def test_a_machine_that_stops_keeps_its_disk_until_it_is_terminated(
-    cloud: LocalCloud, ec2: Any, worker_image: LocalImage
-) -> None:
-    stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
-    (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, **stops)
-    machine = machine_of(cloud, instance_id)
-    console_says(machine, "booted 1 times")
-    ec2.stop_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "stopped")
-    ec2.start_instances(InstanceIds=[instance_id])
-    console_says(machine, "booted 2 times")
-    ec2.stop_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "stopped")
-    assert machine.disk.exists()
-    ec2.terminate_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "terminated")
-    wait_until(lambda: not machine.disk.exists(), "its disk is gone")
-
-
-def test_a_machine_that_powers_itself_off_stops_where_its_behaviour_says_so(
-    ec2: Any, worker_image: LocalImage
-) -> None:
-    stops = {"ImageId": worker_image.image_id, "InstanceInitiatedShutdownBehavior": "stop"}
-    (instance_id,) = launch_instances(ec2, POWERS_OFF, **stops)
-    wait_for_state(ec2, instance_id, "stopped")
-    ec2.terminate_instances(InstanceIds=[instance_id])
-
-
 @dataclass(frozen=True)
 class Booted:
     """A machine that has reported its uptime and what it reaches; `launched_at` is by the monotonic clock."""
@@ -191,15 +124,6 @@ echo up for $(cut -d. -f1 /proc/uptime) seconds
     return Booted(instance_id, machine, launched_at)
 
 
-def test_a_machines_clock_begins_with_its_boot(booted: Booted) -> None:
-    """A timer that is due minutes after boot would else be due at once."""
-    uptime = re.search(r"up for (\d+) seconds", console_of(booted.machine))
-    assert uptime is not None
-    # Its clock begins with a whole second, at most two ahead: `_back` in tests/support/booted/machines.py.
-    seconds_since_launch = time.monotonic() - booted.launched_at
-    assert int(uptime[1]) <= seconds_since_launch + 2, "the clock began before the launch"
-
-
 def test_a_machine_reaches_its_metadata_and_the_cloud_and_nothing_else(cloud: LocalCloud, booted: Booted) -> None:
     reached = set(re.findall(r"reaches (\S+)", console_of(booted.machine)))
     assert reached == {"169.254.169.254:80", f"127.0.0.1:{cloud.endpoint_url.rpartition(':')[2]}"}
@@ -210,83 +134,3 @@ def test_a_machine_that_is_terminated_shuts_down_in_order(ec2: Any, booted: Boot
     wait_for_state(ec2, booted.instance_id, "terminated")
     assert "Powering off" in console_of(booted.machine)
     wait_until(lambda: not booted.machine.disk.exists(), "its disk is gone")
-
-
-def test_an_image_that_is_not_there_fails_the_boot_and_says_which_are(ec2: Any, worker_image: LocalImage) -> None:
-    (instance_id,) = launch_instances(ec2, ImageId="ami-12c6146b")
-    wait_for_state(ec2, instance_id, "terminated")
-    reason = describe_instance(ec2, instance_id)["StateReason"]["Message"]
-    assert "there is no image ami-12c6146b" in reason
-    assert worker_image.image_id in reason
-
-
-def test_a_hypervisor_that_was_killed_takes_over_its_machines(worker_image: LocalImage, tmp_path: Path) -> None:
-    with BootedCloud(tmp_path / "state", worker_image.root.parent) as cloud:
-        ec2 = CloudClients(cloud.endpoint_url)("ec2")
-        (instance_id,) = launch_instances(ec2, COUNTS_BOOTS, ImageId=worker_image.image_id)
-        machine = machine_of(cloud, instance_id)
-        console_says(machine, "booted 1 times")
-        process = machine.process()
-        assert process is not None
-        assert cloud.hypervisor is not None
-        cloud.hypervisor.kill()
-        cloud.hypervisor.wait(DEADLINE_SECONDS)
-        assert not answers_in(process.pid, "169.254.169.254", 80)
-        cloud.start_hypervisor()
-        port = int(cloud.endpoint_url.rpartition(":")[2])
-        wait_until(lambda: answers_in(process.pid, "169.254.169.254", 80), "its metadata service answers again")
-        wait_until(lambda: answers_in(process.pid, "127.0.0.1", port), "the cloud answers in it again")
-        assert machine.process() == process
-        assert state_of_instance(ec2, instance_id) == "running"
-        ec2.terminate_instances(InstanceIds=[instance_id])
-        wait_for_state(ec2, instance_id, "terminated")
-        wait_until(lambda: not traces_of(cloud.state_dir), "nothing is left of it")
-
-
-COMMAND = """
-import sys, time
-from pathlib import Path
-from tests.support.booted.machines import BootedCloud
-cloud = BootedCloud(Path(sys.argv[1]), Path(sys.argv[2])).start()
-print(cloud.endpoint_url, flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("hypervisor_too", [False, True], ids=["the command", "the command and the hypervisor"])
-def test_when_the_command_is_killed_nothing_of_a_machine_is_left(
-    worker_image: LocalImage, tmp_path: Path, hypervisor_too: bool
-) -> None:
-    state_dir = tmp_path / "state"
-    command = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(state_dir), str(worker_image.root.parent)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert command.stdout is not None
-        ec2 = CloudClients(command.stdout.readline().strip())("ec2")
-        (instance_id,) = launch_instances(ec2, HANGS, ImageId=worker_image.image_id)
-        machine = Machine(state_dir / "instances" / instance_id)
-        console_says(machine, "it hangs")
-        assert len(left_of(machine.directory)) >= 5  # unshare, nspawn, init, journald, dbus
-        assert traces_of(state_dir)
-        if hypervisor_too:
-            os.kill(hypervisor_of(state_dir), signal.SIGKILL)
-    finally:
-        command.kill()
-        command.wait(DEADLINE_SECONDS)
-        command.stdout.close() if command.stdout else None
-    wait_until(lambda: not traces_of(state_dir), "every trace of it is gone")
-    assert str(state_dir) not in Path("/proc/mounts").read_text()
-
-
-def hypervisor_of(state_dir: Path) -> int:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (entry / "cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if "hypervisor" in arguments and str(state_dir) in arguments and Process.with_pid(int(entry.name)):
-            return int(entry.name)
-    raise AssertionError("there is no hypervisor")

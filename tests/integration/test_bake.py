@@ -1,8 +1,7 @@
 """Bakes on a local cloud with instances that compute nothing; the test plays the builders."""
 
 import json
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +17,8 @@ from scripts.aws.bake.builders import MAX_LIFE_MINUTES
 from scripts.aws.bake.images import list_images
 from scripts.aws.bake.spec import ROLES, BakeError, BaseImage, base_image
 from scripts.aws.commands import bake_command
-from scripts.aws.context import TAG, AwsAccount, TimedOutError, Waiter
+from scripts.aws.context import TAG, AwsAccount, Waiter
 from tests.support.aws_builders import Bakery, Killed, MortalAccount, instances, user_data
-from tests.support.clocks import ManualClock
 
 STEPS = range(1, 15)
 """What the bake of one image reports, in a bucket that is made for it."""
@@ -84,57 +82,6 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
         parameter = bakery.observer.ssm.get_parameter(Name=f"/{bakery.prefix}/image/{role}")["Parameter"]
         assert (parameter["Value"], parameter["Type"], parameter["DataType"]) == (image_id, "String", "aws:ec2:image")
     assert bakery.left() == {}
-
-
-def test_our_images_begin_as_the_newest_debian_12(base: BaseImage) -> None:
-    assert base.name == "debian-12-amd64-20250316-2053"
-    assert base.root_device == "/dev/xvda"
-
-
-def test_an_image_is_for_the_architecture_of_the_machine_that_builds_it(bakery: Bakery) -> None:
-    ec2 = bakery.observer.ec2
-    assert base_image(ec2, "c7g.large", "openvino", ROLES).name == "debian-12-arm64-20250316-2053"
-    with pytest.raises(
-        BakeError, match=r"mac2\.metal has the architecture arm64_mac: name a type of x86_64 or arm64"
-    ):
-        base_image(ec2, "mac2.metal", "openvino", ROLES)
-
-
-def test_torch_with_a_gpu_is_for_x86_64_alone_and_the_web_tier_for_both(bakery: Bakery) -> None:
-    ec2 = bakery.observer.ec2
-    assert base_image(ec2, "g4dn.xlarge", "torch", ROLES).name == "debian-12-amd64-20250316-2053"
-    assert base_image(ec2, "c7g.large", "torch", ("web",)).name == "debian-12-arm64-20250316-2053"
-    with pytest.raises(BakeError, match=r"c7g\.large is arm64: build on another type, or choose the engine openvino"):
-        base_image(ec2, "c7g.large", "torch", ROLES)
-
-
-def test_an_image_with_torch_has_a_larger_disk_and_is_checked_to_have_it(bakery: Bakery, base: BaseImage) -> None:
-    sizes: list[int] = []
-
-    def observe() -> None:
-        ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
-        sizes.extend(each["Size"] for each in bakery.observer.ec2.describe_volumes(Filters=ours)["Volumes"])  # type: ignore[arg-type]
-        bakery.builders.work()
-
-    bakery.clock.work = observe
-    with pytest.raises(BakeError, match="made another image: engine 'openvino' and not 'torch'"):
-        bake(bakery.context, bakery.options(), bakery.source(engine="torch"), base)
-    bakery.builders.engine = "torch"
-    bake(bakery.context, bakery.options(), bakery.source(engine="torch"), base)
-    assert set(sizes) == {24}
-
-
-def test_a_bake_warns_before_the_key_of_session_managers_agent_expires(
-    bakery: Bakery, baked: Baked, base: BaseImage
-) -> None:
-    assert not [line for line in baked.bakery.said if "Session Manager" in line]
-    bake(
-        bakery.context,
-        replace(bakery.options(), clock=ManualClock(at=datetime(2999, 1, 1, tzinfo=UTC))),
-        bakery.source(),
-        base,
-    )
-    assert [line for line in bakery.said if "ami/keys/amazon-ssm-agent.asc expires on 20" in line]
 
 
 def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(baked: Baked, base: BaseImage) -> None:
@@ -215,15 +162,6 @@ def test_an_image_of_the_same_source_and_base_is_not_baked_again(bakery: Bakery,
     assert f"{made['worker']} is the worker's image of this source and base already" in again.said
 
 
-def test_a_newer_base_or_force_makes_another_image(bakery: Bakery, base: BaseImage) -> None:
-    first = bake(bakery.context, bakery.options(), bakery.source(), base)["worker"]
-    forced = bake(bakery.context, bakery.options(force=True), bakery.source(), base)["worker"]
-    newer = BaseImage("ami-0deb1a12000000001", "another", "/dev/xvda")
-    on_another = bake(bakery.context, bakery.options(), bakery.source(), newer)["worker"]
-    assert len({first, forced, on_another}) == 3
-    assert bakery.stored() == on_another
-
-
 def test_a_failed_builder_is_reported_with_its_log_and_the_other_image_is_made(
     bakery: Bakery, base: BaseImage
 ) -> None:
@@ -292,14 +230,6 @@ def test_an_image_that_ec2_cannot_make_is_taken_away(bakery: Bakery, base: BaseI
     assert bakery.left() == {}
 
 
-def test_an_image_that_ec2_never_has_is_taken_away(bakery: Bakery, base: BaseImage) -> None:
-    bakery.account.states[:] = ["pending"] * 10_000
-    bakery.clock.pace = 20
-    with pytest.raises(TimedOutError, match="to be available"):
-        bake(bakery.context, bakery.options(), bakery.source(), base)
-    assert bakery.left() == {}
-
-
 def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Bakery, base: BaseImage) -> None:
     made = [bake(bakery.context, bakery.options(), bakery.source("0"), base)["worker"]]
     ec2, name = bakery.observer.ec2, f"{bakery.prefix}-worker"
@@ -316,13 +246,6 @@ def test_the_last_three_images_stay_and_those_that_are_still_launched(bakery: Ba
 def test_a_zone_without_room_is_left_for_the_next(bakery: Bakery, base: BaseImage) -> None:
     bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity", "Unsupported"]
     assert bake(bakery.context, bakery.options(), bakery.source(), base)["worker"] == bakery.stored()
-
-
-def test_where_no_zone_has_room_the_remedy_is_named(bakery: Bakery, base: BaseImage) -> None:
-    bakery.account.refusals["RunInstances"] = ["InsufficientInstanceCapacity"] * 20
-    with pytest.raises(BakeError, match=r"no zone has a c7a\.large: name another --instance-type"):
-        bake(bakery.context, bakery.options(), bakery.source(), base)
-    assert bakery.left() == {}
 
 
 def test_a_quota_for_one_builder_makes_both_images_one_after_the_other(bakery: Bakery, base: BaseImage) -> None:
@@ -343,13 +266,6 @@ def test_a_quota_for_one_builder_makes_both_images_one_after_the_other(bakery: B
     finally:
         events.unregister("before-call.ec2.RunInstances", limit)
     assert at_once == [0, 1, 0]
-    assert bakery.left() == {}
-
-
-def test_a_quota_that_stays_used_up_is_named_with_its_remedy(bakery: Bakery, base: BaseImage) -> None:
-    bakery.account.refusals["RunInstances"], bakery.clock.pace = ["VcpuLimitExceeded"] * 200, 20
-    with pytest.raises(TimedOutError, match=r"vCPUs to have room for a c7a\.large.*`fleetsight aws check`"):
-        bake(bakery.context, bakery.options(), bakery.source(), base)
     assert bakery.left() == {}
 
 

@@ -21,7 +21,7 @@ from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
 from scripts.run.system import free_port
 from services.clients import Clients
-from services.ec2 import STACK_TAG, VERSION_TAG, Fleet
+from services.ec2 import STACK_TAG, Fleet
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
@@ -35,8 +35,6 @@ from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
 from tests.support.least_privilege import (
     DENIED_CALLS,
-    IMAGE,
-    KEY_POLICY,
     NAME,
     DeployedStack,
     web_command,
@@ -49,7 +47,6 @@ from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 pytestmark = pytest.mark.processes
 
-ACCOUNT = str(GIVEN["AWS::AccountId"])
 HASTE = {
     "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.4",
     "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "1",
@@ -75,7 +72,6 @@ class Deployed:
     Attributes:
         truth: labels by image.
         judged: what iam-simulate decided about each permission that the calls of a role need.
-        on_the_image: the same about the permissions of `documented`, by role and statement.
         denied: whether each of `DENIED_CALLS` is denied.
     """
 
@@ -85,7 +81,6 @@ class Deployed:
     operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
     judged: dict[str, dict[str, tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
-    on_the_image: dict[tuple[str, str], list[tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
     denied: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -252,18 +247,15 @@ def judge_roles(deployed: Deployed) -> None:
         arn = deployed.stack.role_arn(role)
         own = [call for call in calls if call.role == arn]
         used = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
-        elsewhere = [(sid, check) for of, sid in ELSEWHERE if of == role for check in documented(deployed, role, sid)]
         others = [
             (words, check)
             for words, attempt in DENIED_CALLS.items()
             if attempt.role == role
             for check in checks_of(attempt.call(arn, known), account)
         ]
-        checks = [*used.values(), *(check for _, check in (*elsewhere, *others))]
+        checks = [*used.values(), *(check for _, check in others)]
         verdicts = iter(deployed.stack.verdicts(role, checks))
         deployed.judged[role] = {name: (check, next(verdicts)) for name, check in used.items()}
-        for sid, check in elsewhere:
-            deployed.on_the_image.setdefault((role, sid), []).append((check, next(verdicts)))
         for words, _ in others:
             deployed.denied[words] = not next(verdicts).allowed or deployed.denied.get(words, False)
         assert next(verdicts, None) is None
@@ -450,14 +442,8 @@ ELSEWHERE = {
     ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
     ("WebRole", "DecryptTheSessionKeys"): "Systems Manager needs it in the web role's name, at that moment",
 }
-"""Statements that the day does not use; what they are for is `documented` below."""
+"""Statements that the day does not use; `tests/unit/infra/test_roles.py` has their resources and conditions."""
 STATEMENTS = [(role, sid) for role in SERVER_ROLES for sid in statements(role)]
-
-
-@pytest.mark.parametrize(("role", "sid"), STATEMENTS, ids=["-".join(each) for each in STATEMENTS])
-def test_without_any_one_statement_something_is_denied(lived: Deployed, role: str, sid: str) -> None:
-    is_needed = any(verdict.needed == (sid,) for _, verdict in lived.judged[role].values())
-    assert is_needed != ((role, sid) in ELSEWHERE)
 
 
 ON_BAD_DAYS = {
@@ -494,148 +480,10 @@ def test_every_single_action_is_used_but_a_few_for_bad_days(lived: Deployed) -> 
         for action in listed(statements(role)[sid]["Action"])
     }
     assert set(ON_BAD_DAYS) <= allowed
+    assert set(ELSEWHERE) <= set(STATEMENTS)
     assert allowed - used <= set(ON_BAD_DAYS)
-
-
-KEY_CALLS = {
-    "EncryptDisks": (
-        ("ec2",),
-        ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"),
-    ),
-    "LetDisksUseTheKey": (("ec2",), ("CreateGrant",)),
-    "EncryptData": (("s3", "sqs"), ("Decrypt", "GenerateDataKey")),
-    "EncryptTheTable": (
-        ("dynamodb",),
-        ("Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom",
-         "ReEncryptTo"),
-    ),
-    "LetTheTableUseTheKey": (("dynamodb",), ("CreateGrant",)),
-}  # fmt: skip
-"""Services that call KMS in a role's name, and their calls, by the statement."""
-
-LOG_GROUPS = {"WebRole": ("web", "controller"), "WorkerRole": ("worker",)}
-
-
-def documented(deployed: Deployed, role: str, sid: str) -> list[PermissionCheck]:
-    """Return what AWS's programs and services need, by the statement.
-
-    As create-iam-roles-for-cloudwatch-agent.html of CloudWatch, getting-started-create-iam-instance-profile.html of
-    Systems Manager, services-parameter-store.html of KMS, list_amazonec2.html of the service authorization reference
-    (AssociateAddress), ebs-encryption-requirements.html of EBS, UsingKMSEncryption.html of S3,
-    sqs-key-management.html of SQS, and encryption.usagenotes.html of DynamoDB describe; all of them are under
-    https://docs.aws.amazon.com
-    """
-    of_account = f"{REGION}:{ACCOUNT}"
-    if sid in KEY_CALLS:
-        services, calls = KEY_CALLS[sid]
-        key = str(GIVEN["DiskKeyArn" if services == ("ec2",) else "DataKeyArn"])
-        return [
-            PermissionCheck(
-                f"kms:{call}",
-                key,
-                {"kms:ViaService": f"{service}.{REGION}.amazonaws.com", "kms:GrantIsForAWSResource": "true"},
-                KEY_POLICY,
-            )
-            for service in services
-            for call in calls
-        ]
-    if sid == "WriteLogs":
-        place = f"arn:aws:logs:{of_account}:log-group:/fleetsight/{{}}:log-stream:i-0123456789abcdef0"
-        calls = ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
-        return [PermissionCheck(call, place.format(group)) for call in calls for group in LOG_GROUPS[role]]
-    if sid == "OpenSessions":
-        channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
-        return [PermissionCheck(action, "*", {}) for action in ("ssm:UpdateInstanceInformation", *channels)]
-    (address,) = deployed.clients.ec2.describe_addresses()["Addresses"]
-    parameter = f"arn:aws:ssm:{of_account}:parameter/fleetsight/{'session-keys' if 'SessionKeys' in sid else 'tls'}"
-    associate, ec2 = "ec2:AssociateAddress", f"arn:aws:ec2:{of_account}"
-    decrypt = PermissionCheck(
-        "kms:Decrypt",
-        f"arn:aws:kms:{of_account}:key/0123",
-        {"kms:ViaService": f"ssm.{REGION}.amazonaws.com", "kms:EncryptionContext:PARAMETER_ARN": parameter},
-        KEY_POLICY,
-    )
-    read = PermissionCheck("ssm:GetParameter", parameter, {})
-    vpc, named = f"{ec2}:vpc/{deployed.stack.vpc}", {"aws:ResourceTag/Name": "fleetsight-web"}
-    checks = {
-        "SignalTheStack": PermissionCheck("cloudformation:SignalResource", deployed.stack.stack["StackId"], {}),
-        "TakeThePagesAddress": PermissionCheck(associate, f"{ec2}:elastic-ip/{address['AllocationId']}", {}),
-        "GiveItToAWebInstance": PermissionCheck(associate, f"{ec2}:instance/i-0123", named),
-        "AtItsNetworkInterface": PermissionCheck(associate, f"{ec2}:network-interface/eni-1", {"ec2:Vpc": vpc}),
-        "ReadTheCertificate": read,
-        "ReadTheSessionKeys": read,
-        "DecryptTheCertificate": decrypt,
-        "DecryptTheSessionKeys": decrypt,
-    }
-    return [checks[sid]]
-
-
-@pytest.mark.parametrize(("role", "sid"), ELSEWHERE, ids=["-".join(each) for each in ELSEWHERE])
-def test_what_runs_on_the_image_alone_may_do_what_is_documented_by_one_statement(
-    lived: Deployed, role: str, sid: str
-) -> None:
-    for check, verdict in lived.on_the_image[role, sid]:
-        assert (verdict.allowed, verdict.statements) == (True, (sid,)), check
 
 
 @pytest.mark.parametrize("words", DENIED_CALLS)
 def test_each_role_is_denied_what_is_not_its_own(lived: Deployed, words: str) -> None:
     assert lived.denied[words]
-
-
-def test_what_only_an_image_has_is_not_started_by_processes(deployed: Deployed) -> None:
-    """The defaults of the template name a script of the image, which would set up the machine that it runs on."""
-    assert not Path("/opt/fleetsight").exists()
-    ec2 = deployed.stack.client("ec2")
-    launch = {"ImageId": IMAGE, "InstanceType": "c7a.large", "InstanceInitiatedShutdownBehavior": "terminate"}
-    user_data = "#!/bin/sh\nexec /opt/fleetsight/start web\n"
-    launched = ec2.run_instances(MinCount=1, MaxCount=1, UserData=user_data, **launch)["Instances"]
-    ended = {"InstanceIds": [launched[0]["InstanceId"]]}
-    wait_until(
-        lambda: ec2.describe_instances(**ended)["Reservations"][0]["Instances"][0]["State"]["Name"] == "terminated",
-        "the instance to end",
-    )
-    console = ec2.get_console_output(InstanceId=launched[0]["InstanceId"])["Output"]
-    assert "/opt/fleetsight/start: not found" in console
-
-
-def test_instances_are_those_of_the_stacks_group_and_templates(lived: Deployed) -> None:
-    stack, outputs = lived.stack, lived.stack.outputs
-    signal = {"LogicalResourceId": "WebGroup", "UniqueId": "i-0123456789abcdef0", "Status": "SUCCESS"}
-    stack.client("cloudformation").signal_resource(StackName=stack.stack["StackId"], **signal)
-    groups = stack.client("autoscaling").describe_auto_scaling_groups
-    (group,) = groups(AutoScalingGroupNames=[outputs["WebGroupName"]])["AutoScalingGroups"]
-    (member,) = group["Instances"]
-    (web,) = stack.instances(outputs["WebInstanceName"])
-    assert (member["InstanceId"], member["LaunchTemplate"]["Version"]) == (web["InstanceId"], "1")
-    tags = {tag["Key"]: tag["Value"] for tag in web["Tags"]}
-    assert (tags["aws:autoscaling:groupName"], tags[NAME]) == (outputs["WebGroupName"], NAME)
-    assert web["IamInstanceProfile"]["Arn"].endswith(f"/{stack.ids['WebProfile']}")
-    assert web["MetadataOptions"]["HttpTokens"] == "required"
-    launched = stack.instances(outputs["WorkerInstanceName"])
-    workers = [each for each in launched if any(tag["Key"] == VERSION_TAG for tag in each["Tags"])]
-    assert workers
-    assert {each["InstanceType"] for each in workers} == {"c7a.large"}
-    assert all({"Key": NAME, "Value": NAME} in each["Tags"] for each in workers)
-    # EC2 names the profile of an instance until it has ended, and that of the template for ever.
-    versions = stack.client("ec2").describe_launch_template_versions(LaunchTemplateName="fleetsight-worker")
-    template = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-    profiled = [template, *(one for one in workers if "IamInstanceProfile" in one)]
-    assert {one["IamInstanceProfile"]["Arn"].split("/")[1] for one in profiled} == {stack.ids["WorkerProfile"]}
-
-
-def test_deletion_ends_all_but_what_is_kept(lived: Deployed) -> None:
-    """The last test of this module."""
-    stack, outputs = lived.stack, lived.stack.outputs
-    stack.client("cloudformation").delete_stack(StackName=NAME)
-    stack.wait_for("DELETE_COMPLETE")
-    assert {one["State"]["Name"] for one in stack.instances(outputs["WebInstanceName"])} == {"terminated"}
-    assert stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
-    buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
-    kept = {outputs[f"{each}BucketName"] for each in ("Input", "Output", "Model")}
-    assert buckets == {"models", "photos", "templates", *kept}
-    assert stack.client("dynamodb").list_tables()["TableNames"] == [outputs["JobTableName"]]
-    groups = stack.client("cognito-idp").list_groups(UserPoolId=outputs["UserPoolId"])["Groups"]
-    assert {one["GroupName"] for one in groups} == {"users", "operators"}
-    assert "QueueUrls" not in stack.client("sqs").list_queues()
-    assert stack.client("iam").list_roles()["Roles"] == []

@@ -4,13 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from core.ids import new_id
 from localcloud.launch import REGION
-from scripts.aws.commands import roll_command
 from scripts.aws.context import TAG, AwsAccount, AwsContext, TimedOutError, Waiter
-from scripts.aws.deploy.auth import session_keys_parameter
 from scripts.aws.rollout import RolloutError, RolloutOptions, roll_out
 from services.ec2 import VERSION_TAG
 from tests.support.aws_builders import BuildersClock, Killed, MortalAccount
@@ -181,11 +178,6 @@ def test_a_way_back_that_is_killed_goes_on_back(step: int, rolling: Fleet) -> No
     assert len(set(rolling.versions())) == 1
 
 
-def test_without_waiting_the_version_is_the_default_and_the_controller_does_the_rest(rolling: Fleet) -> None:
-    rolling.roll_out(wait=False)
-    assert (rolling.default(), rolling.versions(), rolling.clock.now) == (2, [1, 1], 0)
-
-
 def test_a_dry_run_says_old_and_new_and_changes_nothing(rolling: Fleet) -> None:
     rolling.roll_out(dry_run=True)
     assert rolling.reported == []
@@ -198,15 +190,6 @@ def test_a_controller_that_replaces_no_worker_is_reported_with_the_reasons(rolli
     rolling.obedient, rolling.clock.pace = False, 20
     with pytest.raises(TimedOutError, match=r"to replace 2 workers: it does not while the fleet is paused"):
         rolling.roll_out()
-
-
-def test_an_image_that_no_version_has_is_named_with_the_remedy(fleet: Fleet) -> None:
-    fleet.observer.ssm.put_parameter(Name=f"/{fleet.prefix}/image/worker", Value="ami-9", Type="String")
-    with pytest.raises(RolloutError, match="the newest image is ami-9, and no version has it yet: `fleetsight up`"):
-        fleet.roll_out()
-    fleet.new_version(2)
-    fleet.roll_out()
-    assert any("Mind that the newest image is ami-9" in line for line in fleet.said)
 
 
 @pytest.mark.parametrize(
@@ -223,37 +206,3 @@ def test_a_roll_without_a_target_is_rejected(order: dict[str, Any], prefix: str,
     with pytest.raises(RolloutError, match=named):
         fleet.roll_out(**order)
     assert fleet.reported == []
-
-
-def typed(fleet: Fleet, *arguments: str) -> Result:
-    where = ("--region", REGION, "--endpoint-url", str(fleet.observer.endpoint_url), "--prefix", fleet.prefix)
-    return CliRunner().invoke(roll_command, [*arguments, *where])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("--new-session-key", "--back"), 2, "give one"),
-        (("--new-session-key", "--no-wait"), 2, "give one"),
-        (("--back", "--to", "1"), 2, "--back and --to each name a version: give one of them"),
-        (("--new-session-key",), 1, "there is no web instance of "),
-    ],
-)
-def test_a_command_that_cannot_roll_says_why(arguments: tuple[str, ...], code: int, said: str, fleet: Fleet) -> None:
-    ran = typed(fleet, *arguments)
-    assert (ran.exit_code, said in ran.output) == (code, True), ran.output
-    assert not fleet.observer.ssm.get_parameters(Names=[session_keys_parameter(fleet.prefix)])["Parameters"]
-
-
-def test_the_command_says_each_step_and_the_way_back(fleet: Fleet) -> None:
-    assert "All workers are of version 1." in typed(fleet).output
-    fleet.new_version(2)
-    ran = typed(fleet)
-    assert ran.exit_code == 0, ran.output
-    assert f"✓ new workers are launched from version 2 of {fleet.prefix}-worker, not 1" in ran.output
-    assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output
-    ran = typed(fleet, "--back")
-    assert ran.exit_code == 0, ran.output
-    assert "All workers are of version 1; `fleetsight roll` brings the newest again." in ran.output
-    ran = typed(fleet, "--back")
-    assert "All workers are of version 2; `fleetsight roll --back` is the way back." in ran.output

@@ -170,13 +170,6 @@ def test_a_failed_build_is_reported_with_its_last_lines_and_ends(
     assert bool(provisioned) == ("archive" not in changes), "an archive with another digest is not run"
 
 
-def test_a_machine_without_shutdown_or_cloud_init_is_built_too(machine: Machine) -> None:
-    for name in ("shutdown", "cloud-init"):
-        (machine.root / "bin" / name).unlink()
-    assert machine.run(GOOD)["ok"] is True
-    assert machine.calls()[-1] == "poweroff "
-
-
 def test_packages_are_downloaded_by_https_only(machine: Machine) -> None:
     mirrors = machine.root / "apt" / "mirrors"
     mirrors.mkdir(parents=True)
@@ -218,13 +211,6 @@ def test_invalid_arguments_are_rejected_before_anything_is_changed(arguments: tu
     assert reason in done.stderr
 
 
-def test_it_reads_several_sections_of_the_packages() -> None:
-    found = run('section "$1" both web', str(ROOT / "ami" / "packages.txt")).stdout.split()
-    assert {"chrony", "nginx"} <= set(found)
-    assert "systemd" not in found
-    assert "curl" not in found
-
-
 # ---- GPUs
 
 
@@ -243,50 +229,6 @@ def test_only_workers_with_the_torch_engine_have_torch_and_a_driver_needs_a_netw
 ) -> None:
     asked = "role=$1 engine=$2 wheelhouse=$3; { has_torch && echo torch; has_gpu_driver && echo driver; } || true"
     assert run(asked, role, engine, wheelhouse).stdout.split() == has.split()
-
-
-@pytest.mark.parametrize(
-    ("config", "has"),
-    [
-        ("tracing:\n  # The collector.\n  endpoint: http://127.0.0.1:4318\n  sample_ratio: 1\nprices:\n", True),
-        ("tracing:\n  endpoint: null # none\nother:\n  endpoint: http://x\n", False),
-        ("tracing:\n  endpoint:\n", False),
-        ("aws:\n  endpoint: http://x\ntracing:\n  sample_ratio: 1\n", False),
-    ],
-    ids=["a collector", "null", "empty", "left out"],
-)
-def test_opentelemetry_is_installed_only_where_a_collector_is_configured(
-    config: str, has: bool, tmp_path: Path
-) -> None:
-    (tmp_path / "config.yaml").write_text(config)
-    asked = "source=$1; if has_tracing; then echo yes; fi"
-    assert run(asked, str(tmp_path)).stdout.split() == (["yes"] if has else [])
-
-
-DRIVER = """
-add_nvidias_packages() { echo "NVIDIA's packages" >&2; }
-newest_kernel() { echo 6.1.0-50-cloud-amd64; }
-for program in apt_get dkms; do eval "$program() { echo $program \\$* >&2; }"; done
-modinfo() { [ "$built" = yes ] && echo 580.178.04; }
-role=worker engine=torch built=$1
-install_gpu_driver
-"""
-
-
-@pytest.mark.parametrize("is_built", [True, False])
-def test_nvidias_driver_is_built_for_the_kernel_that_the_image_boots(is_built: bool) -> None:
-    done = run(DRIVER, "yes" if is_built else "no")
-    said = done.stderr.splitlines()
-    install = "apt_get install --yes --no-install-recommends"
-    assert said[:4] == [
-        "NVIDIA's packages",
-        f"{install} nvidia-driver-pinning-580",
-        f"{install} linux-headers-6.1.0-50-cloud-amd64 nvidia-kernel-open-dkms nvidia-driver-cuda nvidia-modprobe",
-        "dkms autoinstall --kernelver 6.1.0-50-cloud-amd64",
-    ]
-    last = "NVIDIA's driver 580.178.04" if is_built else "failed at the arguments: NVIDIA's module was not built"
-    assert said[-1] == f"provision: {last} for the kernel 6.1.0-50-cloud-amd64"
-    assert done.returncode == (0 if is_built else 1)
 
 
 # ---- Signatures

@@ -180,13 +180,6 @@ def test_another_role_than_the_images_is_refused(worker: Prefix, arguments: tupl
     assert worker.called() == []
 
 
-def test_starting_again_changes_nothing_and_works(worker: Prefix) -> None:
-    first = worker.start("worker", FLEETSIGHT__AWS__REGION="eu-central-1")
-    kept = (worker.etc / "stack.env").read_text()
-    assert worker.start("worker", FLEETSIGHT__AWS__REGION="eu-central-1").returncode == first.returncode == 0
-    assert (worker.etc / "stack.env").read_text() == kept
-
-
 # ---- With CloudWatch's agent in the image
 
 

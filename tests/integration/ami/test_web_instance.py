@@ -30,7 +30,7 @@ from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.support.aws_stage import stubbed
 from tests.support.servers import INSTANCE_ID, MetadataService, serving
-from web_tier.controller.previous_end import PREVIOUS_END, SUPERVISOR, last_words
+from web_tier.controller.previous_end import PREVIOUS_END, last_words
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
@@ -243,12 +243,6 @@ def test_the_next_controller_gets_how_the_one_before_ended_unless_it_was_stopped
     assert name == PREVIOUS_END
     # systemd unescapes backslashes in a value without quotes around it.
     assert last_words(value.replace("\\\\", "\\")) == words
-
-
-def test_systemd_never_gives_the_controller_up() -> None:
-    """Row 68: somebody leads soon, since a machine's next controller takes the lease of the one before."""
-    unit = (UNITS / "fleetsight-controller.service").read_text().splitlines()
-    assert {"StartLimitIntervalSec=0", "Restart=always", "RestartSec=1", f"Environment={SUPERVISOR}=%b"} <= {*unit}
 
 
 # ---- Signals

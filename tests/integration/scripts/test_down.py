@@ -11,8 +11,7 @@ from localcloud.launch import LocalCloud
 from scripts.aws import down
 from scripts.aws.context import TAG, DeclinedError
 from scripts.aws.deploy import change_set
-from scripts.aws.deploy import up as ups
-from scripts.aws.deploy.kept_settings import begin_adoption, is_adopting
+from scripts.aws.deploy.kept_settings import begin_adoption
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.deploy.stack import StackFailedError, find_stack
 from scripts.aws.down import ResourcesLeftError
@@ -154,34 +153,6 @@ def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
     begin_adoption(stage.context)  # and the run died while CloudFormation imported
     assert modes() == [as_usual, reverts_drift], "the next run continues"
     assert modes() == [as_usual], "once"
-
-
-def test_an_adoption_is_noted_before_it_begins_and_done_once_the_drift_is_reverted(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.up()
-    adopted = (change_set.ResourceChange("Import", "JobTable", "AWS::DynamoDB::Table"),)
-    proposed = change_set.ProposedChangeSet("id", "stack", "UPDATE", adopted)
-    monkeypatch.setattr(ups, "create_change_set", lambda *_, **__: proposed)
-
-    def dies(*_: object) -> None:
-        assert is_adopting(stage.context)
-        raise CrashError("it died")
-
-    monkeypatch.setattr(ups, "deploy", dies)
-    with pytest.raises(CrashError):
-        stage.up()
-    monkeypatch.setattr(ups, "deploy", lambda *_: None)
-    monkeypatch.setattr(ups, "delete_change_set", lambda *_: None)
-    monkeypatch.setattr(
-        ups, "create_change_set", lambda *_, **options: proposed if options["reverts_drift"] else None
-    )
-    assert stage.up(says_yes=False), "the page serves; what may have drifted besides is not touched without a yes"
-    assert is_adopting(stage.context)
-    stage.up()
-    assert not is_adopting(stage.context)
-    stage.down()
-    assert is_adopting(stage.context), "the next stack adopts it again"
 
 
 def test_a_restored_table_stays_in_use_after_down_and_is_deleted_as_the_stacks_own(stage: Stage) -> None:

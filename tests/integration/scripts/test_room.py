@@ -188,32 +188,6 @@ def test_an_unknown_quota_ends_one_worker_that_it_counts_after_a_refusal(
     assert world.store.paused() is None
 
 
-def test_an_idle_fleet_does_not_take_the_vcpus_of_the_web_instance(world: World) -> None:
-    assert world.stage is not None
-    world.stage.account.ec2.terminate_instances(InstanceIds=[each.instance_id for each in world.workers])
-    world.stage.up()
-    assert (world.replaced, world.refused, world.drained) == (1, 0, [])
-
-
-def test_a_roll_makes_room_for_the_new_web_instance_too(world: World) -> None:
-    assert world.stage is not None
-    new_session_key(world.stage)
-    assert (world.replaced, world.refused, len(world.drained)) == (1, 0, 1)
-    commands = world.store.commands()
-    assert commands.pause is None
-    assert commands.resume is not None
-    assert commands.resume.by == "the deployment"
-
-
-def test_without_the_pause_the_controller_takes_the_vcpus_that_a_worker_has_left(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert world.stage is not None
-    monkeypatch.setattr(FleetStore, "pause", lambda *_: None)
-    with pytest.raises(StackFailedError, match="Received 0 SUCCESS"):
-        world.stage.up()
-
-
 def test_workers_work_on_where_the_quota_has_room_and_the_pause_of_operators_stays(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,33 +84,3 @@ def test_down_is_confirmed_by_the_prefix_only(stage: Stage) -> None:
     assert done.exit_code == 0, done.output
     assert f"deleted the parameter /{stage.prefix}/image/web" in done.output
     assert "There is nothing" in typed(stage, "down", "--yes").output
-
-
-def test_a_dry_run_of_up_accepts_all_options(stage: Stage) -> None:
-    stage.store_images()
-    reported = typed(
-        stage, "up", "--dry-run", "--open-to", "everybody", "--budget", "70", "--email", "ops@example.org",
-        "--set", "ScaleIn=stop", "--config", "fleet.max_workers=5",
-    )  # fmt: skip
-    assert reported.exit_code == 0, reported.output
-    assert "AlertsByMail" in reported.output, "a subscription for the address"
-
-
-def test_an_error_of_aws_is_one_line_and_status_1(stage: Stage) -> None:
-    stage.store_images()
-    reported = typed(stage, "up", "--yes", "--set", "ScaleIn=sometimes")
-    assert reported.exit_code == 1
-    assert reported.output.splitlines()[-1].startswith("Error: ")
-    assert "ScaleIn" in reported.output.splitlines()[-1]
-
-
-def test_ssh_prints_the_command_and_the_instances_or_what_it_needs(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (worker,) = launch_workers(stage, 1)
-    reported = typed(stage, "ssh", "--dry-run")
-    assert reported.output == f"aws ssm start-session --target {worker} --region us-east-1\n"
-    assert worker in typed(stage, "ssh", "web").output
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert "a session needs AWS's command line: install it from https://docs" in typed(stage, "ssh").output
-    stage.account.ec2.terminate_instances(InstanceIds=[worker])

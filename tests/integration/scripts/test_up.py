@@ -1,36 +1,33 @@
 """``fleetsight up`` on a local cloud, and the network that a stack goes to."""
 
 import base64
-import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from botocore.exceptions import ClientError
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.bundle_facts import MANIFEST_NAME
 from core.model_catalog import CatalogStore
 from localcloud.launch import LocalCloud
-from scripts.aws.bake.spec import BUNDLE_TAG, ROLES
-from scripts.aws.context import TAG, AwsAccount, DeclinedError, TimedOutError
+from scripts.aws.bake.spec import BUNDLE_TAG
+from scripts.aws.context import TAG, AwsAccount, DeclinedError
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
 from scripts.aws.deploy.network import NetworkError, find_network
 from scripts.aws.deploy.settings import SettingError, StackSettings
-from scripts.aws.deploy.stack import StackDescription, find_stack, wait_for_page
+from scripts.aws.deploy.stack import StackDescription, find_stack
 from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
 from services.table import Table
-from tests.support.aws_stage import IMAGE, CrashError, Stage, account_at, left, stubbed, tagged
+from tests.support.aws_stage import IMAGE, CrashError, Stage, account_at, left, tagged
 from tests.support.bundles import relabelled_bundle
 from web_tier.auth.session_keys import SessionKeys
 
-DOMAIN = "arn:aws:ses:us-east-1:123456789012:identity/example.org"
 Subnet = Callable[..., str]
 
 ZONE = "us-east-1a"
@@ -171,30 +168,6 @@ def test_the_demo_is_photos_for_new_jobs_and_the_drawn_signs_by_name(
     assert catalogs.find() == catalog, "the same command again changes nothing"
 
 
-def test_a_demo_that_cannot_be_offered_is_said_and_the_page_works(deployed: Stage) -> None:
-    outputs = stack(deployed).outputs
-    deployed.account.s3.delete_bucket(Bucket=outputs["ModelBucketName"])
-    try:
-        assert deployed.up(bundle="demo") == outputs["PageAddress"]
-    finally:
-        deployed.account.s3.create_bucket(Bucket=outputs["ModelBucketName"])
-    assert re.search(r"Jobs cannot name the demo's models: .*NoSuchBucket.*; repeat the command", deployed.seen)
-
-
-def test_a_rebake_bakes_both_images_also_if_the_stack_has_some(
-    deployed: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    baked: list[object] = []
-    monkeypatch.setattr(Stage, "_bake", lambda _self, _context, roles, *_: baked.append(roles))
-    deployed.up(rebake=True, bundle="mine", dry_run=True)
-    assert "would be baked first, unless they exist" in deployed.seen
-    assert not baked
-    deployed.up(rebake=True, bundle="mine")
-    assert baked == [list(ROLES)]
-    refused = CliRunner().invoke(fleetsight, ["up", "--rebake", "--no-bake"])
-    assert (refused.exit_code, "give one of them" in refused.output) == (2, True)
-
-
 def test_without_a_bundle_images_are_baked_with_the_model_of_the_present_ones(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,20 +205,6 @@ def test_missing_images_with_no_bake_are_an_error(stage: Stage) -> None:
         stage.up(bake=False)
 
 
-def test_an_invalid_setting_stops_up(stage: Stage) -> None:
-    for settings in (
-        StackSettings({}, {"fleet.max_workers": "-1"}),
-        StackSettings({"UnkeptDays": "5"}),
-        StackSettings({"SenderArn": DOMAIN}),
-        StackSettings({"SenderArn": DOMAIN, "SenderAddress": "Fleet <you@other.example>"}),
-        StackSettings({"WebInstances": "2"}),
-    ):
-        with pytest.raises(SettingError):
-            stage.up(settings=settings)
-    assert not stage.steps
-    assert "baked" not in stage.seen
-
-
 def requested(stage: Stage, settings: StackSettings) -> dict[str, str]:
     """Return the parameters that the next `up` asks CloudFormation for; the local cloud plays no updates."""
     request: list[Any] = []
@@ -274,27 +233,6 @@ def test_a_finding_stops_up_and_its_dry_run(stage: Stage, vpc: str, subnet: Subn
     assert not stage.builders
     assert find_stack(stage.account, stage.prefix) is None
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
-
-
-def test_check_shows_all_findings_and_fails_if_up_would_stop(stage: Stage, cloud: LocalCloud) -> None:
-    def checked(*options: str) -> Result:
-        account = ["--region", "us-east-1", "--prefix", stage.prefix, "--endpoint-url", cloud.endpoint_url]
-        return CliRunner().invoke(fleetsight, ["aws", "check", *account, *options])
-
-    result = checked()
-    assert result.exit_code == 0, result.output
-    for name in ("network", "types", "launch", "region", "disk key"):
-        assert f"ok       {name}: " in result.output
-    instances = ["--config", "fleet.instance_types=[c7a.large, g4dn.xlarge]"]
-    assert "EC2 accepts a dry run of c7a.large, g4dn.xlarge" in checked(*instances).output
-    result = checked("--vpc", stage.account.ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"])
-    assert result.exit_code == 1
-    assert "no subnet that gives instances a public address" in result.output
-    assert "ok       region: " in result.output, "what can be found out without a place is"
-    result = checked("--policy")
-    types = {each["Type"] for each in json.loads(result.output)["Resources"].values()}
-    assert types == {"AWS::IAM::ManagedPolicy", "AWS::IAM::Role"}
-    assert find_stack(stage.account, stage.prefix) is None
 
 
 def test_a_bake_makes_nothing_where_no_builder_can_work(stage: Stage, cloud: LocalCloud) -> None:
@@ -388,30 +326,6 @@ def test_a_rotated_key_is_first_and_the_last_one_stays_valid(stage: Stage) -> No
     assert not [step for step in stage.steps if any(key in step for key in (first, second, third))]
 
 
-def test_up_says_how_to_create_the_first_operator(
-    stage: Stage,
-) -> None:
-    stage.store_images()
-    stage.up(settings=StackSettings({}, {"auth.session_hours": "100.5"}))
-    command = f"`./scripts/fleetsight users operator EMAIL --prefix {stage.prefix} --region us-east-1`"
-    assert command in " ".join(stage.seen.split())
-    cognito, pool = stage.account.cognito, pool_of(stage)
-    client = cognito.describe_user_pool_client(UserPoolId=pool, ClientId=stack(stage).outputs["UserPoolClientId"])
-    assert client["UserPoolClient"]["RefreshTokenValidity"] == 101
-    cognito.admin_create_user(UserPoolId=pool, Username="ops@example.org", MessageAction="SUPPRESS")
-    cognito.admin_add_user_to_group(UserPoolId=pool, Username="ops@example.org", GroupName="operators")
-    stage.up()
-    assert "No account can manage the fleet" not in stage.seen
-
-
-def test_without_sign_in_there_is_no_pool_and_no_key(stage: Stage) -> None:
-    stage.store_images()
-    stage.up(settings=StackSettings({"CreateUserPool": "false"}))
-    assert "There is no sign-in: all who reach the page may see and do everything" in stage.seen
-    assert "UserPoolId" not in stack(stage).outputs
-    assert not stage.account.ssm.get_parameters(Names=[f"/{stage.prefix}/session-keys"])["Parameters"]
-
-
 def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> None:
     stage.store_images()
     cognito, tags = stage.account.cognito, {TAG: stage.prefix}
@@ -431,31 +345,6 @@ def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> Non
     assert f"made the group users of the user pool {pool}" in stage.steps
     stage.down(delete_data=True)
     assert not left(stage)
-
-
-def test_the_accounts_of_a_stack_are_protected_from_deletion(deployed: Stage) -> None:
-    cognito = deployed.account.cognito
-    with pytest.raises(cognito.exceptions.InvalidParameterException, match="deletion protection"):
-        cognito.delete_user_pool(UserPoolId=pool_of(deployed))
-
-
-def test_a_stack_adopts_its_accounts_when_sign_in_returns(stage: Stage) -> None:
-    cognito, tags = stage.account.cognito, {TAG: stage.prefix}
-    made = cognito.create_user_pool(
-        PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
-    )
-    without = StackDescription(stage.prefix, "arn", "UPDATE_COMPLETE", parameters={"CreateUserPool": "false"})
-    request = stage.account, stage.prefix
-    assert kept_pool_parameters(*request, StackSettings(), without) == {}
-    again = kept_pool_parameters(*request, StackSettings({"CreateUserPool": "true"}), without)
-    assert again == {"KeptUserPool": made["UserPool"]["Id"]}
-    assert (
-        kept_pool_parameters(
-            *request, StackSettings(), StackDescription(stage.prefix, "arn", "", outputs={"UserPoolId": "its own"})
-        )
-        == {}
-    )
-    stage.down(delete_data=True)
 
 
 @pytest.mark.parametrize(("had", "has"), [("OFF", "OPTIONAL"), ("ON", "ON")])
@@ -479,37 +368,6 @@ def test_s4_an_adopted_pool_with_self_registration_is_rejected(stage: Stage) -> 
     with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
         kept_pool_parameters(stage.account, stage.prefix, StackSettings(), None)
     stage.down(delete_data=True)
-
-
-def test_a_page_without_an_answer_times_out_with_the_commands(
-    deployed: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deployed.time, "pause", 0)
-    opened = replace(stack(deployed), parameters={"WebCidr": "198.51.100.7/32"})
-    words = r"open to 198.51.100.7/32 \(are you there\?\); look at `fleetsight status"
-    with pytest.raises(TimedOutError, match=words):
-        wait_for_page(deployed.context, opened, lambda _: False)
-
-
-def test_a_stack_of_an_earlier_version_keeps_its_network(deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = dict(stack(deployed).parameters)
-    assert parameters.pop("TableRouteTableIds")
-
-    def of_then(account: AwsAccount, name: str) -> StackDescription | None:
-        found = find_stack(account, name)
-        return None if found is None else replace(found, parameters=parameters)
-
-    monkeypatch.setattr(ups, "find_stack", of_then)
-    deployed.up()
-    assert f"The stack {deployed.prefix} is as it should be" in deployed.seen
-
-
-def test_a_closed_page_is_not_called(deployed: Stage) -> None:
-    def never(_: str) -> bool:
-        raise AssertionError
-
-    wait_for_page(deployed.context, stack(deployed), never)
-    assert "not open yet" in deployed.seen
 
 
 @pytest.mark.parametrize(
@@ -609,32 +467,3 @@ def test_an_existing_gateway_endpoint_of_others_is_used(account: AwsAccount, vpc
     assert find_network(account, "fs", vpc).route_table_ids == (table,)
     endpoint(account, vpc, table)
     assert find_network(account, "fs", vpc).route_table_ids == ()
-
-
-def test_gateway_endpoints_of_services_are_independent(account: AwsAccount, vpc: str, subnet: Subnet) -> None:
-    subnet(1)
-    table = main_table(account, vpc)
-    endpoint(account, vpc, table)
-    place = find_network(account, "fs", vpc)
-    assert (place.route_table_ids, place.table_route_table_ids) == ((), (table,))
-    assert place.parameters()["TableRouteTableIds"] == table
-
-
-def test_local_zones_and_invisible_route_tables_are_left_out() -> None:
-    reported = {"VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
-    zone = {"RegionName": "us-east-1", "State": "available"}
-    subnets = [
-        {**reported, "SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"},
-        {**reported, "SubnetId": "subnet-2", "AvailabilityZone": "us-east-1-bos-1a"},
-    ]
-    zones = [
-        {**zone, "ZoneName": "us-east-1a", "ZoneType": "availability-zone"},
-        {**zone, "ZoneName": "us-east-1-bos-1a", "ZoneType": "local-zone"},
-    ]
-    with stubbed("ec2") as ec2:
-        ec2.add_response("describe_subnets", {"Subnets": subnets})
-        ec2.add_response("describe_availability_zones", {"AvailabilityZones": zones})
-        ec2.add_response("describe_route_tables", {"RouteTables": []})
-        ec2.add_response("describe_vpc_endpoints", {"VpcEndpoints": []})
-        place = find_network(AwsAccount("us-east-1", _clients={"ec2": ec2.client}), "fs", vpc_id="vpc-1")
-    assert (place.subnet_ids, place.route_table_ids) == (("subnet-1",), ())

@@ -6,11 +6,11 @@ import { runSimulation } from '@cloud-copilot/iam-simulate'
 const { principal, policies, checks, boundary } = JSON.parse(readFileSync(0, 'utf8'))
 const accountId = principal.split(':')[4]
 
-async function decide(identityPolicies, { action, resource, context, resource_policy }) {
+async function decide({ action, resource, context, resource_policy }) {
   const decided = await runSimulation(
     {
       request: { principal, action, resource: { resource, accountId }, contextVariables: context },
-      identityPolicies,
+      identityPolicies: policies,
       serviceControlPolicies: [],
       resourceControlPolicies: [],
       ...(boundary && { permissionBoundaryPolicies: [{ name: 'boundary', policy: boundary }] }),
@@ -28,25 +28,14 @@ async function checkKeys({ action, context }) {
   }
 }
 
-function without(sid) {
-  return policies.map(({ name, policy }) => ({
-    name,
-    policy: { ...policy, Statement: [policy.Statement].flat().filter((each) => each.Sid !== sid) },
-  }))
-}
-
 const verdicts = []
 for (const check of checks) {
   await checkKeys(check)
-  const decided = await decide(policies, check)
+  const decided = await decide(check)
   const results = decided.results ?? [decided.result]
   const found = results.flatMap((each) => each.analysis.identityAnalysis?.allowStatements ?? [])
   const statements = [...new Set(found.map((each) => each.statement.sid()))]
   const allowed = decided.overallResult === 'Allowed'
-  const needed = []
-  for (const sid of allowed ? statements : []) {
-    if ((await decide(without(sid), check)).overallResult !== 'Allowed') needed.push(sid)
-  }
-  verdicts.push({ allowed, statements, needed })
+  verdicts.push({ allowed, statements })
 }
 process.stdout.write(JSON.stringify(verdicts))

@@ -55,12 +55,10 @@ class Verdict:
 
     Attributes:
         statements: the names of the statements that allow the action.
-        needed: those of them without which it would be denied.
     """
 
     allowed: bool
     statements: tuple[str, ...]
-    needed: tuple[str, ...]
 
 
 def install(folder: Path = FOLDER) -> None:
@@ -108,9 +106,7 @@ def judge(
     done = _run([str(NODE), str(FOLDER / "judge.mjs")], JUDGE_SECONDS, input=asked, env=environment)
     if done.returncode:
         raise JudgeError(done.stderr)
-    return [
-        Verdict(each["allowed"], tuple(each["statements"]), tuple(each["needed"])) for each in json.loads(done.stdout)
-    ]
+    return [Verdict(each["allowed"], tuple(each["statements"])) for each in json.loads(done.stdout)]
 
 
 def _run(command: list[str], seconds: float, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -12,16 +12,13 @@ from click.testing import CliRunner
 
 from scripts.aws import context as accounts
 from scripts.aws.commands import check_command
-from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.preflight.permissions import (
     all_permissions,
     denials,
     deploy_policies,
     deploy_template,
-    existing_boundary,
     needed_permissions,
-    policy_source,
 )
 from tests.support.aws_stage import USER, stubbed_account
 from tests.support.iam.commands import OTHERWISE_NAMED, SERVICES, calls_in_source
@@ -159,26 +156,6 @@ def test_a_service_role_takes_the_rights_for_roles_from_its_user() -> None:
     assert attached == [name for name in resources if name.startswith("Deploy")]
 
 
-def test_the_boundary_that_the_template_has_created_is_found() -> None:
-    arn = "arn:aws:iam::123456789012:policy/fs-us-east-1-boundary"
-    with stubbed_account("iam") as at:
-        at.stubs["iam"].add_response("get_policy", {"Policy": {"Arn": arn}}, {"PolicyArn": arn})
-        assert existing_boundary(at.account, "fs") == arn
-    for code in ("NoSuchEntity", "AccessDenied"):
-        with stubbed_account("iam") as at:
-            at.stubs["iam"].add_client_error("get_policy", code)
-            assert existing_boundary(at.account, "fs") == ""
-
-
-def test_disabled_parts_of_a_stack_need_no_permissions() -> None:
-    names = {
-        right.name
-        for right in needed_permissions({"MonthlyBudget": "0", "CreateUserPool": "true", "StaticSite": "false"})
-    }
-    assert {"Roles", "SignIn"} <= names
-    assert not {"Budget", "StubbedAccount", "SiteFiles", "LoadBalancer", "Names"} & names
-
-
 def test_the_rights_for_what_every_stack_sets_at_its_buckets_are_simulated() -> None:
     """Without one of them CloudFormation fails in the middle of a creation or an update."""
     actions = {
@@ -199,22 +176,6 @@ def test_the_rights_for_what_every_stack_sets_at_its_buckets_are_simulated() -> 
     }
     simulated = {action for each in needed_permissions({}) for action in each.actions.split()}
     assert {actions[name] for name in always} <= simulated
-
-
-def test_the_simulation_uses_the_role_of_a_session() -> None:
-    session = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_1/ann@example.org"
-    arn = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_1"
-    role = {"Path": "/", "RoleName": "AWSReservedSSO_Admin_1", "RoleId": "A" * 16, "Arn": arn, "CreateDate": 0}
-    with stubbed_account("iam", caller=session) as at:
-        at.stubs["iam"].add_response("get_role", {"Role": role}, {"RoleName": "AWSReservedSSO_Admin_1"})
-        assert policy_source(at.account) == arn
-    assert policy_source(account_of(USER)) == USER
-    assert policy_source(account_of("arn:aws:iam::123456789012:root")) is None
-
-
-def account_of(caller: str) -> AwsAccount:
-    with stubbed_account(caller=caller) as at:
-        return at.account
 
 
 def evaluated(action: str, decision: str, missing: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
@@ -270,15 +231,3 @@ def test_a_denial_is_certain_unless_the_simulation_lacks_context(
         last = {"EvaluationResults": [result], "IsTruncated": False}
         at.stubs["iam"].add_response("simulate_principal_policy", last, {**request, "Marker": "m"})
         assert denials(at.account, "fs", USER, [roles], "arn:own") == denied
-
-
-def test_an_implicit_denial_on_any_resource_is_uncertain() -> None:
-    (machines,) = (right for right in all_permissions() if right.name == "Machines")
-    results = [
-        evaluated("ec2:CreateImage", "implicitDeny"),
-        evaluated("ec2:CreateTags", "explicitDeny"),
-    ]
-    with stubbed_account("iam") as at:
-        at.stubs["iam"].add_response("simulate_principal_policy", {"EvaluationResults": results})
-        reported = denials(at.account, "fs", USER, [machines])
-    assert reported == {"ec2:CreateImage": False, "ec2:CreateTags": True}

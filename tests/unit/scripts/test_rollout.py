@@ -74,19 +74,6 @@ def test_a_refresh_that_fails_or_rolls_back_is_an_error_at_its_end(autoscaling: 
         refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, GROUP)
 
 
-def test_a_running_refresh_is_awaited(autoscaling: Stubber) -> None:
-    """The error: API_StartInstanceRefresh.html, InstanceRefreshInProgress."""
-    autoscaling.add_client_error("start_instance_refresh", "InstanceRefreshInProgress", "already in progress")
-    add_statuses(autoscaling, "InProgress", "Successful")
-    on = stubbed_stage(autoscaling=autoscaling)
-    refresh_web_group(on.context, GROUP)
-    assert "fs-web replaces its instances already" in on.seen
-
-
-def test_a_group_without_old_instances_is_not_refreshed(autoscaling: Stubber) -> None:
-    refresh_web_group(stubbed_stage(autoscaling=autoscaling).context, WebGroup("fs-web", "2", ()))
-
-
 def described(version: str, *launched: str) -> dict[str, Any]:
     """Return an answer of DescribeAutoScalingGroups: what the group launches, and what its instances were."""
 
