@@ -1,6 +1,5 @@
 """A campaign's strikes follow from its seed, and its checks find faults."""
 
-import os
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, cast
@@ -8,12 +7,9 @@ from typing import Any, cast
 import pytest
 
 from fleetsight_client.api import ApiClient
-from scripts.run.system import System
-from tests.chaos.campaign import CampaignReport
 from tests.chaos.client import ChaosClient
 from tests.chaos.judge import CampaignVerdict, Evidence, check_job, count_repairs, judge_evidence
-from tests.chaos.permanent_fault import PermanentFault
-from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, descendants, strikes
+from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, strikes
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
 
@@ -59,12 +55,6 @@ def evidence(recorded: Sequence[float] = (), **changes: Any) -> Evidence:
     return Evidence(recorded, **{"repairs": {}, **changes})
 
 
-def test_recovery_lasts_until_the_next_result_is_recorded() -> None:
-    seen = evidence([0.5, 2.0, 6.0])
-    report = CampaignReport(7, "fifo", 40, 25, 1, 0, 60.0, CampaignVerdict(), seen, [1.0, 4.0, 9.0])
-    assert report.recoveries == [1.0, 2.0]
-
-
 LOST_RESPONSE = '{"message": "recorded a result after its response was lost"}'
 REQUESTED_AGAIN = '{"message": "requested images again", "sent": 6, "refused": 1}'
 
@@ -85,23 +75,3 @@ def test_a_silence_and_many_repairs_are_findings(judged: Evidence, findings: lis
     verdict = CampaignVerdict(images=1_000)
     judge_evidence(judged, verdict)
     assert sorted(verdict.counts.elements()) == findings
-
-
-@pytest.mark.parametrize(
-    ("launches", "reported", "findings"),
-    [
-        (10, {"/api/v1/fleet": 9.0, "metrics": 60.0, "log": 1.0}, []),
-        (11, {"/api/v1/fleet": 61.0, "log": 1.0}, ["launched too often", "not reported", "not reported"]),
-    ],
-)
-def test_a_permanent_fault_is_to_be_reported_soon_and_costs_few_launches(
-    launches: int, reported: dict[str, float], findings: list[str]
-) -> None:
-    verdict = CampaignVerdict()
-    PermanentFault(cast(System, None), "", reported, launches).judge(verdict)
-    assert sorted(verdict.counts.elements()) == findings
-
-
-def test_descendants_of_a_process_exclude_its_parent() -> None:
-    assert os.getpid() in descendants(os.getppid())
-    assert os.getppid() not in descendants(os.getpid())

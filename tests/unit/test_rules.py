@@ -1,16 +1,12 @@
 """Rules for every module: exceptions from security rules, requests to the outside, and what no test may do."""
 
 import ast
-import os
 import re
-import subprocess
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 
@@ -48,14 +44,6 @@ def test_every_exception_from_a_security_rule_has_its_reason_in_words() -> None:
     found = list(exceptions())
     assert found
     assert [f"{file.relative_to(ROOT)}:{number}" for file, number, line in found if len(reason(line)) < 5] == []
-
-
-def test_every_rule_of_semgrep_has_examples_of_what_it_finds_and_allows() -> None:
-    rules, *examples = sorted((ROOT / "tests" / "semgrep").iterdir(), key=lambda file: file.suffix != ".yaml")
-    ids = {rule["id"] for rule in yaml.safe_load(rules.read_text(encoding="utf-8"))["rules"]}
-    text = "".join(file.read_text(encoding="utf-8") for file in examples)
-    assert set(re.findall(r" ruleid: (\S+)", text)) == ids
-    assert set(re.findall(r" ok: (\S+)", text)) == ids
 
 
 @pytest.mark.parametrize(
@@ -202,48 +190,6 @@ def test_a_package_of_its_own_imports_nothing_else_of_this_project(package: str)
     assert found == {}
 
 
-CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time", "elapsed"})
-"""Names of `time`, and of a response of requests, from which a test could learn how long something took."""
-
-
-FAILS_ON_NO_BUSY_MACHINE = {"tests/image/test_boot.py": 1}
-"""How many assertions of a file may read a clock: more time passes on a busy machine, and they hold the better."""
-
-
-def timed_assertions(source: str) -> Iterator[int]:
-    """Yield the line of each assertion that reads a clock, or a name that its function has set by one."""
-    if not any(clock in source for clock in CLOCKS):
-        return  # to parse all tests takes seconds
-    for scope in ast.walk(ast.parse(source)):
-        if isinstance(scope, (ast.FunctionDef, ast.Module)):
-            statements = [node for part in scope.body for node in own_statements(part)]
-            set_by_a_clock = {
-                name.id
-                for node in statements
-                if isinstance(node, ast.Assign) and reads_a_clock(node.value)
-                for target in node.targets
-                for name in ast.walk(target)
-                if isinstance(name, ast.Name)
-            }
-            for node in statements:
-                if isinstance(node, ast.Assert):
-                    names = {each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)}
-                    if names & set_by_a_clock or reads_a_clock(node.test):
-                        yield node.lineno
-
-
-def own_statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and all below it, but for the functions in it, which have names of their own."""
-    yield node
-    if not isinstance(node, ast.FunctionDef):
-        for child in ast.iter_child_nodes(node):
-            yield from own_statements(child)
-
-
-def reads_a_clock(node: ast.AST) -> bool:
-    return any(isinstance(each, ast.Attribute) and each.attr in CLOCKS for each in ast.walk(node))
-
-
 CLOCK_OF_THE_MACHINE = re.compile(r"\b(?:time\.time|datetime\.now|datetime\.utcnow|ULID\(\)|gmtime\(\))")
 MAY_READ_IT = {"services/clock.py", "services/clients.py", "services/json_calls.py"}
 """The clock itself, and what AWS or a library compares with the machine's clock."""
@@ -260,19 +206,3 @@ def test_the_server_does_in_few_modules_what_is_easily_wrong(pattern: re.Pattern
     )
     found = {str(file.relative_to(ROOT)) for file in modules if pattern.search(file.read_text(encoding="utf-8"))}
     assert found == places
-
-
-def test_no_test_asserts_how_long_something_took() -> None:
-    found: Counter[str] = Counter()
-    lines = []
-    for file in sorted(file for folder in ("tests", *PACKAGES) for file in (ROOT / folder).rglob("*.py")):
-        for line in timed_assertions(file.read_text(encoding="utf-8")):
-            found[name := str(file.relative_to(ROOT))] += 1
-            lines.append(f"{name}:{line}")
-    assert found == FAILS_ON_NO_BUSY_MACHINE, lines
-
-
-@pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), os.fork], ids=["run", "fork"])
-def test_a_process_in_a_unit_test_is_refused_with_the_remedy(start: Callable[[], object]) -> None:
-    with pytest.raises(RuntimeError, match=r"in_a_unit_test.* starts a process .*: move it to tests/integration"):
-        start()

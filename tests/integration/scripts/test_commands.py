@@ -1,25 +1,19 @@
 """The commands fail with one clear line that says what to do."""
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import tomllib
 import zipfile
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
-from scripts.cli import SECTIONS, fleetsight
 from scripts.model.built_once import ModelNotBuiltError
 from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
@@ -107,59 +101,12 @@ def test_help_and_version_are_answered_without_an_installation(
     assert (ended.returncode, ended.stdout) == (0, installed), "run python -m scripts.documentation.help"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["load-test"]])
-def test_each_command_has_a_version_and_short_help(command: list[str]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert CliRunner().invoke(fleetsight, [*command, "--version"]).output == f"Fleetsight {version}\n"
-    assert CliRunner().invoke(fleetsight, [*command, "-h"]).output.startswith("Usage: ")
-
-
 def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
     names = ("cli", "dead_letters", "logs", "model.catalog", "model.group", "state", "users")
     program = "".join(f"import scripts.{name}; " for name in names) + "import sys; print(*sys.modules)"
     assert {"boto3", "core.config", "numpy"} & {*run_python(program).stdout.split()} == set()
     program = "import sys, scripts.fleet, scripts.fleet_status; print(*sys.modules)"
     assert {"boto3", "flask", "numpy"} & {*run_python(program).stdout.split()} == set()
-
-
-def url_options(command: click.Command) -> Iterator[click.Option]:
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            yield from url_options(cast(click.Command, command.get_command(context, name)))
-    yield from (each for each in command.params if isinstance(each, click.Option) and "--url" in each.opts)
-
-
-def test_each_command_names_a_running_system_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "8123")
-    talking = (
-        *("classify", "estimate", "jobs", "results", "cancel", "delete", "retry"),
-        *("min-scores", "fleet", "dead-letters", "users", "logs", "load-test", "model", "doctor"),
-    )
-    commands = {str(each.name): each for listed in fleetsight.commands_by_section().values() for each in listed}
-    options = {name: list(url_options(commands[name])) for name in talking}
-    context = click.Context(fleetsight)
-    assert all(options.values())
-    assert len({each.get_help_record(context) for found in options.values() for each in found}) == 1
-    assert {each.get_default(context) for found in options.values() for each in found} == {"http://127.0.0.1:8123"}
-    assert [name for name, command in commands.items() if name not in talking and [*url_options(command)]] == []
-
-
-def test_each_command_is_listed_in_the_help() -> None:
-    listed = CliRunner().invoke(fleetsight, ["--help"]).output
-    assert not [name for names in SECTIONS.values() for name in names if f"  {name} " not in listed]
-
-
-def test_the_status_of_aws_names_the_one_of_this_machine(tmp_path: Path) -> None:
-    ended = run(
-        *(sys.executable, "-m", "scripts.cli", "status"),
-        AWS_CONFIG_FILE=str(tmp_path / "none"),
-        AWS_REGION="",
-        AWS_DEFAULT_REGION="",
-    )
-    assert ended.returncode == 2
-    assert "no region" in ended.stderr
-    assert "fleetsight fleet status" in ended.stderr
 
 
 SWITCH = "--once --switch count_factor=2 --switch "
@@ -302,26 +249,6 @@ def test_setup_installs_only_files_with_pinned_hashes(
     assert list((tmp_path / ".venv").glob("lib/python3*/site-packages/thing.py"))
 
 
-def test_setup_ends_with_an_error_unless_torch_and_torchvision_can_be_imported(
-    tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
-) -> None:
-    setup, error = clone_of_setup(tmp_path), "operator torchvision::nms does not exist"
-    shutil.copytree(setup_without_an_index[0] / ".venv", tmp_path / ".venv", symlinks=True)
-    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-    torch = pin_of_wheel(tmp_path, "torch")
-    pinned = tmp_path / "requirements" / "torch.txt"
-    pinned.write_text(torch + pin_of_wheel(tmp_path, "torchvision", f"raise RuntimeError({error!r})"))
-    for _ in range(2):
-        ended = run(setup, "torch", **pip)
-        assert ended.returncode == 2, ended.stderr
-        assert f"cannot be imported together: RuntimeError: {error}. Remove both" in ended.stderr
-    pinned.write_text(torch + pin_of_wheel(tmp_path, "torchvision"))
-    [remedy] = re.findall(r"pip uninstall --yes torch torchvision", ended.stderr)
-    run(tmp_path / ".venv" / "bin" / "python", "-m", *remedy.split())
-    ended = run(setup, "torch", **pip)
-    assert ended.returncode == 0, ended.stderr
-
-
 def test_setup_continues_without_the_optional_section_and_tries_it_again_only_alone(
     tmp_path: Path, setup_without_an_index: tuple[Path, "subprocess.CompletedProcess[str]"]
 ) -> None:
@@ -340,24 +267,3 @@ def test_setup_continues_without_the_optional_section_and_tries_it_again_only_al
         assert ended.returncode == status, ended.stderr
         assert ("continuing without the model for photos" in ended.stderr) is is_reported
     assert "from versions: none" in (tmp_path / ".fleetsight" / "logs" / "setup-photos.log").read_text()
-
-
-def test_setup_reports_the_disk_space_it_needs(tmp_path: Path) -> None:
-    setup = clone_of_setup(tmp_path)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "df").write_text("#!/bin/sh\nprintf 'Filesystem\\n/dev/full 100 88 12 88%% /\\n'\n")
-    (tools / "df").chmod(0o755)
-    ended = run(setup, "run", PATH=f"{tools}:{os.environ['PATH']}")
-    assert ended.returncode == 2
-    assert ended.stderr.strip() == (
-        "fleetsight: needs 100 MB of disk here, 12 MB are free: free some, or clone elsewhere"
-    )
-
-
-def test_setup_rejects_an_unknown_section_with_the_known_ones(tmp_path: Path) -> None:
-    setup = clone_of_setup(tmp_path)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    ended = run(setup, "everything")
-    assert ended.returncode == 2
-    assert "unknown section 'everything'; there are: photos run torch telemetry test docs" in ended.stderr

@@ -5,20 +5,15 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 from unittest.mock import ANY
 
 import pytest
-import urllib3
 from click.testing import CliRunner, Result
 
 from core.config import Config
 from core.fleet.models import (
     Decision,
     Decisions,
-    EndedInstance,
-    EndedInstances,
-    FleetDay,
     FleetInstance,
     FleetInstances,
     FleetPause,
@@ -27,10 +22,8 @@ from core.fleet.models import (
     LimitsOverride,
 )
 from core.fleet.store import FleetStore
-from core.format import dollars
 from core.jobs.store import JobStore
 from scripts.cli import fleetsight
-from scripts.client import FleetClient, web_url
 from services.clients import Clients
 from services.clock import utc_now
 from services.table import Table
@@ -148,23 +141,6 @@ def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
     assert run_fleet("status", "--url", url, "--json").exit_code == 1
 
 
-def test_today_and_the_peak_are_the_same_by_page_api_and_command(url: str, store: JobStore) -> None:
-    today = FleetDay(day=datetime.now(UTC).date(), images=212_000, cost=0.25)
-    FleetStore(store.table).put_snapshot(snapshot(today=today))
-    page = urllib3.request("GET", f"{url}/fleet").data.decode()
-    shown = " ".join(run_fleet("status", "--url", url).output.split())
-    assert dollars(cast(Any, FleetClient(url).fleet())["today_dollars"]) == "$3.26"
-    assert '$3.26</dd><dt class="quiet">today, 212,000 images classified' in page
-    assert "today $3.26 for instances and requests, 212,000 images (UTC)" in shown
-    assert "<dt>Peak</dt><dd>6 workers since the fleet was last idle</dd>" in page
-    assert "peak 6 workers since the fleet was last idle" in shown
-
-
-def test_status_reports_a_fleet_without_instances(url: str, store: JobStore) -> None:
-    FleetStore(store.table).put_snapshot(snapshot(running=0, pending=0))
-    assert "No workers are running" in run_fleet("status", "--url", f"{url}/").output
-
-
 def test_dollars_beyond_a_reached_cap_are_allowed_and_withdrawn(url: str, fleet: FleetStore) -> None:
     refused = run_fleet("allow", "5", "--url", url)
     assert (refused.exit_code, "there is no spending cap to raise" in refused.output) == (1, True)
@@ -269,20 +245,6 @@ def test_a_console_is_printed_as_its_lines_or_as_json(
     assert (other.exit_code, "the fleet has no instance 'i-0aaaaaaaaaaaaaaaa'" in other.output) == (1, True)
 
 
-def test_status_shows_the_instances_that_have_ended(url: str, fleet: FleetStore, store: JobStore) -> None:
-    now = datetime.now(UTC)
-    ended = [
-        EndedInstance(
-            instance_id=f"i-{number}", instance_type="c7a.large", zone="a", launched_at=NOON, ended_at=now, images=9
-        )
-        for number in range(7)
-    ]
-    FleetStore(store.table).put_snapshot(snapshot())
-    fleet.put_ended(EndedInstances(instances=tuple(ended)))
-    lines = [line for line in run_fleet("status", "--url", url).output.splitlines() if line.startswith("ended")]
-    assert lines == [f"ended {now:%H:%M:%S} UTC  i-{number}, 9 images" for number in range(5)]
-
-
 def test_without_a_server_the_error_says_what_to_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -290,30 +252,6 @@ def test_without_a_server_the_error_says_what_to_start() -> None:
     assert done.exit_code == 2
     assert f"nothing answers at http://127.0.0.1:{port}: start Fleetsight with ./scripts/run.sh" in done.output
     assert "(Failed to establish" in done.output, "the cause may be another, such as an untrusted certificate"
-
-
-def test_the_default_url_is_the_configured_one(url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    FleetStore(store.table).put_snapshot(snapshot())
-    monkeypatch.setenv("FLEETSIGHT__WEB__PORT", url.rpartition(":")[2])
-    assert run_fleet("status").exit_code == 0
-    monkeypatch.setenv("FLEETSIGHT__WEB__PORT", "none")
-    done = run_fleet("status")
-    assert (done.exit_code, "web.port (from FLEETSIGHT__WEB__PORT) = 'none'" in done.output) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("web.example", "web.example")],
-)
-def test_the_configured_address_can_be_called(host: str, address: str) -> None:
-    assert web_url(host, 8001) == f"http://{address}:8001"
-
-
-def test_limits_of_an_older_controller_are_shown_as_they_are(url: str, store: JobStore) -> None:
-    FleetStore(store.table).put_snapshot(snapshot(policy=None, configured=None))
-    shown = run_fleet("status", "--url", url).output
-    assert "limits        0..19" in shown
-    assert "policy" not in shown
 
 
 @pytest.fixture

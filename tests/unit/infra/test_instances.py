@@ -97,18 +97,6 @@ def test_a_worker_can_read_its_tags_and_powers_off_as_configured() -> None:
     assert value_of(data["InstanceInitiatedShutdownBehavior"]) == shipped_values()["fleet"]["scale_in"]
 
 
-@pytest.mark.parametrize(("name", "tag"), [("WebTemplate", "web_instance"), ("WorkerTemplate", "worker_instance")])
-def test_instances_and_their_disks_are_named_as_the_configuration_says(name: str, tag: str) -> None:
-    data = RESOURCES[name]["Properties"]["LaunchTemplateData"]
-    named = {
-        each["ResourceType"]: {tag["Key"]: value_of(tag["Value"]) for tag in each["Tags"]}
-        for each in data["TagSpecifications"]
-    }
-    assert {each["Name"] for each in named.values()} == {getattr(of_this_stack().names, tag)}
-    assert {each["fleetsight"] for each in named.values()} == {"fleetsight"}
-    assert set(named) == {"instance", "volume"}
-
-
 def test_user_data_is_a_valid_configuration_with_the_stacks_names_on_both_tiers() -> None:
     config = of_this_stack()
     assert config.aws.region == "eu-central-1"

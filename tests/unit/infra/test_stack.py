@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.config import parse_config
-from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS, embedded_metrics
+from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.down import MAX_GROUP_SIZE
@@ -261,11 +261,6 @@ def test_the_web_tiers_line_of_a_request_counts_its_errors(
     status: int, values: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert embedded(answered(status, caplog)) == ({"web_errors": values} if values else {})
-
-
-def test_without_a_namespace_a_line_has_no_metrics() -> None:
-    assert embedded_metrics(None, CONTROLLER_METRICS) == {}
-    assert f"export FLEETSIGHT__METRICS__CLOUDWATCH_NAMESPACE='{NAMESPACE}'\n" in user_data("WebTemplate")
 
 
 def named(widgets: list[list[Any]]) -> set[tuple[str, str, str]]:

@@ -1,37 +1,28 @@
 """The local system: its configuration, a batch, and the cost of a batch."""
 
-import re
 import signal
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 
 from app_tier.sizing import HostResources
 from core.config import DEMO_BUNDLE, PATH_VARIABLE
-from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
-from fleetsight_client.console import Console
-from fleetsight_client.retries import GaveUpError, PatientCalls
-from scripts.run import session
+from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
+from fleetsight_client.retries import GaveUpError
 from scripts.run.__main__ import _stop_on_signals
 from scripts.run.batch import (
     STALLED_SECONDS,
-    AwsCost,
     Batch,
     InterruptedBatchError,
-    job_cost,
 )
-from scripts.run.images import ImageSet, NoImagesError, draw_signs, images_in, sample_images
+from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
 from scripts.run.model import model_setting
-from scripts.run.session import show_summary
 from scripts.run.system import ROOT, StartError, System, free_port
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fake_client import FakeUploads
@@ -103,49 +94,6 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     assert not summary.ok
 
 
-def test_images_have_the_order_of_the_files_although_uploads_are_parallel(tmp_path: Path) -> None:
-    api = FakeApi({f"{number:03}.jpg": "stop" for number in range(130)})
-    batch(tmp_path, api, {}).run()
-    assert api.positions == {f"{number:03}.jpg": number for number in range(130)}
-
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_batch_may_keep_its_images(tmp_path: Path, keep: bool) -> None:
-    api = FakeApi({"a": "stop"})
-    replace(batch(tmp_path, api, {}), keep=keep).run()
-    assert api.keeps is keep
-
-
-def test_times_count_from_the_start_of_the_batch(tmp_path: Path) -> None:
-    summary = batch(tmp_path, FakeApi({"a": "stop"}), {"a": "stop"}).run()
-    assert (summary.first_result_s, summary.last_result_s) == (1.0, 4.0)
-    assert summary.images_per_second == 0.2
-    assert summary.peak_workers == 5
-
-
-def test_a_batch_asks_seldom_and_sees_its_end_soon(tmp_path: Path) -> None:
-    clock = ManualClock(1_000_000.0, datetime.fromtimestamp(0, UTC))
-    began, rate, asked, shown = clock.now, 10.0, Counter[str](), list[float]()
-
-    class SteadyApi(FakeApi):
-        def status(self, job_id: str) -> dict[str, Any]:
-            asked["job"] += 1
-            counts = {"done": min(len(self.accepted), int(rate * (clock.now - began))), "failed": 0}
-            return super().status(job_id) | counts
-
-        def fleet(self) -> dict[str, Any] | None:
-            asked["fleet"] += 1
-            return super().fleet()
-
-    api = SteadyApi({f"{number:03}.jpg": "stop" for number in range(200)})
-    replace(batch(tmp_path, api, {}, clock), show=lambda _progress: shown.append(clock.now)).run()
-    took = clock.now - began
-    assert took < 200 / rate + 0.15
-    assert asked["fleet"] <= took + 2
-    assert asked["job"] < 6 * took
-    assert max(later - earlier for earlier, later in pairwise(shown)) <= 0.25 + 1e-9
-
-
 def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None:
     summary = batch(tmp_path, FakeApi({"a": "stop"}), {}).run()
     assert (summary.right, summary.wrong, summary.ok) == (None, None, True)
@@ -212,63 +160,6 @@ def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
         interrupted.run()
 
 
-class Operator(FakeUploads):
-    """Adds a model at the third try, or rejects it, and ends the run then."""
-
-    def __init__(self, stop: threading.Event, error: ApiError | None) -> None:
-        super().__init__()
-        self.stop, self.error, self.tries = stop, error, 0
-
-    def add_model(self, _place: str, _name: str | None) -> dict[str, Any]:
-        self.tries += 1
-        if self.tries < 3:
-            raise RejectedError("add", 503, "busy") if self.tries == 1 else UnreachableError("read timed out")
-        self.stop.set()
-        if self.error is not None:
-            raise self.error
-        return {"name": "demo"}
-
-    def models(self) -> dict[str, Any]:
-        return {"default": "photos"}
-
-
-@pytest.mark.parametrize(
-    ("has_batch", "error", "said"),
-    [
-        (False, None, "Models: photos for new jobs, demo by name."),
-        (
-            False,
-            RejectedError("add", 422, "torn"),
-            "fleetsight: the model demo is not offered: add answered 422: torn",
-        ),
-        (True, RejectedError("add", 422, "torn"), "the model demo is not offered: add answered 422: torn"),
-    ],
-)
-def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
-    has_batch: bool,
-    error: ApiError | None,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    stop = threading.Event()
-    operator = Operator(stop, error)
-    monkeypatch.setattr(session, "FleetClient", lambda _url, *, token: operator)
-    monkeypatch.setattr(PatientCalls, "wait", lambda _self, _seconds: False)
-    system: Any = MagicMock(sign_in=None, switches=(), state=None)
-    bundle: Any = SimpleNamespace(name="demo", folder=Path("demo"))
-    images = ImageSet("signs", [Path("sign.png")], {}) if has_batch else None
-    run = session.RunSession(system, images, Console(), stop, offered=bundle, is_batch_for_offered=has_batch)
-    if has_batch:
-        with pytest.raises(StartError, match=said):
-            run.run()
-    else:
-        assert run.run() == 0
-        assert said in capsys.readouterr().out
-    assert operator.tries == 3
-    system.stop.assert_called_once_with()
-
-
 def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
     first = sample_images(tmp_path / "samples")
@@ -278,18 +169,6 @@ def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: p
     assert len(second.files) == 3
     assert second.truth == first.truth
     assert changed.read_bytes() == b"not drawn again"
-
-
-def test_two_runs_may_draw_the_same_samples_at_once(tmp_path: Path) -> None:
-    other: list[dict[str, str]] = []
-
-    def draw_in_the_other_run(number: int) -> None:
-        if number == 2:
-            other.append(draw_signs(tmp_path, 3, seed=1))
-
-    assert draw_signs(tmp_path, 3, seed=1, drawn=draw_in_the_other_run) == other[0]
-    assert {path.name for path in tmp_path.iterdir()} == {*other[0], "labels.csv"}
-    assert all(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
@@ -337,27 +216,6 @@ def test_folders_named_like_classes_are_the_truth(
     assert found.truth_source == ("folder names" if truth else "")
 
 
-def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> None:
-    found = images_in(images(tmp_path, "stop/1.jpg", "holiday/2.jpg"), ["stop"])
-    api = FakeApi({"stop/1.jpg": "stop", "holiday/2.jpg": "stop"})
-    summary = Batch(api, found, lambda _progress: None, clock=PlayedClock()).run()
-    assert (summary.right, summary.wrong, summary.no_truth, summary.ok) == (1, 0, 1, True)
-    console = Console(record=True, width=100)
-    show_summary(console, summary, AwsCost(), found.truth_source)
-    shown = console.export_text()
-    assert re.search(r"no true label\W+1\b", shown)
-    assert "true labels from folder names" in shown
-
-
-def test_drawn_signs_have_no_truth_for_a_model_of_other_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
-    labels = set(sample_images(tmp_path).truth.values())
-    assert len(sample_images(tmp_path, [*labels, "cat"]).truth) == 3
-    assert sample_images(tmp_path, [*sorted(labels)[1:], "cat"]).truth == {}
-
-
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("scripts.model.built_once", "scripts.run.model"):
@@ -395,28 +253,10 @@ def test_an_unknown_model_is_rejected_with_those_that_there_are(models: Path) ->
         model_setting("resnet19", print, threading.Event())
 
 
-COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
-
-
-def test_a_batch_costs_what_its_job_does() -> None:
-    assert str(job_cost({"cost": COST})) == "$0.0047 (120 s of instances; requests $0.0013)"
-    assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
-
-
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.delenv(PATH_VARIABLE, raising=False)
     return System(tmp_path, {"FLEETSIGHT__WORKER__BUNDLE": "my/bundle", "FLEETSIGHT__WORKER__IDLE_SECONDS": "7"})
-
-
-def test_a_process_runs_the_worker_of_this_checkout(system: System) -> None:
-    script = system.config.fleet.user_data
-    assert f"cd {ROOT}\n" in script
-    assert "export FLEETSIGHT__WORKER__BUNDLE=my/bundle\n" in script
-    assert script.endswith(" -m app_tier\n")
-    assert system.config.fleet.boot_seconds < 10, (
-        "a forecast before the first boot does not promise that of an instance"
-    )
 
 
 GIB = 2**30

@@ -23,7 +23,6 @@ from scripts.aws.deploy.settings import (
     config_parameters,
     load_template,
     source_parameters,
-    stack_config,
     template_for,
     unkept_days,
     validated_config,
@@ -100,16 +99,6 @@ def test_the_template_accepts_overrides_and_no_other_commands(name: str) -> None
         assert not re.fullmatch(pattern, other), other
 
 
-def test_workers_get_only_the_overrides_that_they_read() -> None:
-    printed = {"fleet.max_workers": "5", "web.processes": "9", "web.max_image_pixels": "100", "worker.top_k": "3"}
-    lines = config_parameters(printed)
-    assert stack_config(stack(WebSettings=lines["WorkerSettings"])) == {
-        "web.max_image_pixels": "100",
-        "worker.top_k": "3",
-    }
-    assert stack_config(stack(**lines)) == printed
-
-
 def test_workers_get_all_keys_that_they_read() -> None:
     limits = {f"web.{name}" for name in WebSettings.model_fields if name.startswith("max_image_")}
     source = "".join(path.read_text() for path in (ROOT / "app_tier").rglob("*.py"))
@@ -118,11 +107,6 @@ def test_workers_get_all_keys_that_they_read() -> None:
     for key in read | limits:
         is_the_stacks = key in STACK_KEYS or key.split(".")[0] in STACK_SECTIONS
         assert is_the_stacks or config_parameters({key: "1"})["WorkerSettings"], key
-
-
-def test_the_configuration_is_config_yaml_with_overrides() -> None:
-    config = validated_config({"fleet.max_workers": "5", "fleet.instance_types": "[c6a.large]"})
-    assert (config.fleet.max_workers, config.fleet.instance_types) == (5, ("c6a.large",))
 
 
 def test_the_configuration_has_the_values_of_user_data() -> None:
@@ -236,11 +220,6 @@ def test_the_expiry_days_outlive_the_jobs_and_keep_the_stacks_value_unless_too_s
     assert unkept_days(retention(days), settings, present) == wanted
     if had is None:  # as a stack from before there was a rule
         assert unkept_days(retention(days), settings, stack()) == wanted
-
-
-def test_unkept_days_of_the_shipped_configuration_is_the_default() -> None:
-    default = TEMPLATE["Parameters"]["UnkeptDays"]["Default"]
-    assert unkept_days(RetentionSettings(**shipped_values()["retention"]), StackSettings(), None) == str(default)
 
 
 @pytest.mark.parametrize(

@@ -34,32 +34,6 @@ class Client:
         return {"Instances": [{**known, "LaunchTime": LAUNCHED_AT, **self.described}]}
 
 
-def launched(spec: LaunchSpec) -> dict[str, Any]:
-    """Return what EC2 is asked for."""
-    client = Client()
-    Fleet(cast(Any, client), "mine-worker").launch(spec, 7, "token")
-    return client.call
-
-
-TAGS = [{"Key": "fleetsight", "Value": "mine"}, {"Key": "Name", "Value": "mine-worker"}]
-TAGGED = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume")]
-EVERY_CALL = {"MinCount": 1, "MaxCount": 7, "ClientToken": "token", "TagSpecifications": TAGGED}
-
-
-def test_a_launch_with_a_template_passes_only_type_subnet_market_and_shutdown() -> None:
-    spec = LaunchSpec("c7a.large", "terminate", subnet_id="subnet-1", market="spot", launch_template="workers")
-    assert launched(spec) == EVERY_CALL | {
-        "LaunchTemplate": {"LaunchTemplateName": "workers", "Version": "$Default"},
-        "InstanceType": "c7a.large",
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "SubnetId": "subnet-1",
-        "InstanceMarketOptions": {
-            "MarketType": "spot",
-            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
-        },
-    }
-
-
 def test_a_refusal_says_how_often_the_call_was_made_again() -> None:
     error = {"Error": {"Code": "RequestLimitExceeded", "Message": "slow"}, "ResponseMetadata": {"RetryAttempts": 2}}
     client = Client(ClientError(cast(Any, error), "RunInstances"))
