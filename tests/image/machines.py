@@ -1,11 +1,9 @@
 """What the tests of booted images read: a machine's console, its network from inside, and what is left of it."""
 
-import http.client
 from pathlib import Path
 
 from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Machine, cgroup_folders
-from tests.support.booted.network import in_network_of
 from tests.support.processes import processes_with
 from tests.support.waiting import wait_until
 
@@ -34,19 +32,3 @@ def traces_of(state_dir: Path, instance_id: str = "i-*") -> list[str]:
         found += map(str, left_of(directory))
         found += [str(path) for path in (directory / "disk", *cgroup_folders(directory.name)) if path.exists()]
     return found
-
-
-def answers_in(pid: int, host: str, port: int) -> bool:
-    """Say whether something accepts connections and answers in the network of a process."""
-
-    def ask() -> bool:
-        connection = http.client.HTTPConnection(host, port, timeout=3)
-        try:
-            connection.request("GET", "/_embedded/health")
-            return connection.getresponse().status > 0
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    return in_network_of(pid, ask)

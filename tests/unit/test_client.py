@@ -3,18 +3,14 @@
 from fractions import Fraction
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import scripts.cli
 from core.image_open import open_image
 from core.images import SUFFIXES as ACCEPTED_SUFFIXES
 from core.label_names import plain_label as plain_label_of_the_server
-from fleetsight_client.cli import COMMANDS
 from fleetsight_client.folders import SUFFIXES
 from fleetsight_client.journal import ListedFile
 from fleetsight_client.photos import PhotoReader, read_photo
@@ -66,22 +62,3 @@ def test_images_without_a_size_are_counted_where_it_is_asked_for(tmp_path: Path)
         reader = PhotoReader(wanted)
         assert reader.read(file) == dict.fromkeys(wanted)
         assert len([*reader.sentences()]) == sentences
-
-
-@pytest.mark.parametrize("group", [(), ("fleet",), ("model",), ("dead-letters",), ("users",), ("aws",)])
-def test_lists_of_commands_have_whole_sentences(group: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(scripts.cli.fleetsight, [*group, "-h"]).output
-    assert "..." not in shown.partition("Options:")[2]
-
-
-def test_the_commands_of_a_checkout_begin_with_those_of_the_client() -> None:
-    shown = CliRunner().invoke(scripts.cli.fleetsight, ["--help"]).output
-    assert shown.index("Images:") < shown.index("A running system")
-    for command in COMMANDS:
-        of_checkout = scripts.cli.SECTIONS["Images"][str(command.name)]
-        assert isinstance(of_checkout, click.Command)
-        assert of_checkout.callback is command.callback
-        # Only the default of --url is that of the checkout's configuration.
-        others = [[each for each in some.params if each.name != "url"] for some in (of_checkout, command)]
-        assert others[0] == others[1]
-        assert [each.name for each in of_checkout.params] == [each.name for each in command.params]

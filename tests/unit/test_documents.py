@@ -161,21 +161,6 @@ def test_the_handbook_has_at_most_21_000_words() -> None:
     assert sum(words.values()) <= MAX_WORDS, words
 
 
-@pytest.mark.parametrize("page", HANDBOOK[1:], ids=name_of)
-def test_each_page_begins_with_a_paragraph_below_its_title(page: Path) -> None:
-    title, empty, first = page.read_text(encoding="utf-8").splitlines()[:3]
-    assert title.startswith("# ")
-    assert empty == ""
-    assert re.match(r"[A-Z*\[`]", first)
-    assert not first.startswith(("* ", "```"))
-
-
-@pytest.mark.parametrize("name", OPERATORS_PAGES)
-def test_pages_for_operators_name_no_source_files(name: str) -> None:
-    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    assert [code for code in _CODE.findall(page) if code.startswith(SOURCES) and code.endswith(".py")] == []
-
-
 def test_every_alert_has_its_first_look_and_remedy() -> None:
     rules = (ROOT / "infra" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")

@@ -265,12 +265,6 @@ def living_children(parent: int) -> set[int]:
     return {child for child in children_of(parent) if state_of(child) != "Z"}
 
 
-def test_an_item_that_comes_while_an_idle_child_dies_is_answered(sandbox: SandboxPool) -> None:
-    for number in (signal.SIGKILL, signal.SIGSEGV) * 10:
-        os.kill(child_of(sandbox), number)
-        assert child_of(sandbox)
-
-
 def test_a_child_ignores_the_signals_that_stop_services(sandbox: SandboxPool) -> None:
     first = child_of(sandbox)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -106,15 +106,6 @@ def test_an_end_is_printed_with_its_status_and_the_last_error_of_that_process(
     assert supervisor.ends("it")[1] == "signal 9 (SIGKILL)", "the lines before are of another process"
 
 
-def test_the_last_words_of_an_earlier_run_are_not_those_of_a_process(supervisor: Supervisor, tmp_path: Path) -> None:
-    (tmp_path / "it.log").write_text("no queue\n")
-    ends = tmp_path / "ends"
-    code = f"import os; open({str(ends)!r}, 'a').write(os.environ[{PREVIOUS_END!r}] + '|'); sys.exit(3)"
-    supervisor.start(service(tmp_path, f"import sys; {code}"))
-    wait_until(lambda: ends.exists() and ends.read_text().count("|") > 1, "it has started twice")
-    assert ends.read_text().split("|")[:2] == ["", "status 3"]
-
-
 def test_the_children_of_a_killed_process_are_killed_before_its_restart(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:

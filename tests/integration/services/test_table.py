@@ -1,6 +1,5 @@
 """The job table by our wrapper: in memory, in the local cloud and in the emulator."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.fleet.store import FleetStore
-from localcloud.tests.support.cloud_clients import calls_of
 from services.table import BATCH_ATTEMPTS, LAST, PAGE, Item, Table, TableBusyError, is_throttled
 from tests.integration.services.conftest import ALL_ATTEMPTS, Place
 from tests.support.memory_aws.calls import InjectedFault, repeat_fault
@@ -63,38 +61,6 @@ def test_conditional_writes_say_whether_they_took_place(place: Place) -> None:
     assert table.add("p", "s", {"n": 2}, {"t": "y"}, "#n < :most", {"most": 7}) is None
     table.delete_all([("p", "s"), ("p", "never there")])
     assert table.get("p", "s") is None
-
-
-def test_a_key_that_is_twice_in_a_batch_is_refused(place: Place) -> None:
-    table = place.table()
-    item, key = {"pk": "p", "sk": "s"}, ("p", "s")
-    calls: list[Callable[[], object]] = [
-        lambda: table.put_all([item, item]),
-        lambda: table.delete_all([key, key]),
-        lambda: table.get_all([key, key]),
-    ]
-    for call in calls:
-        with pytest.raises(ClientError, match="ValidationException"):
-            call()
-
-
-@pytest.mark.parametrize(
-    ("condition", "values"),
-    [
-        ("attribute_not_exists( #pk )", {"unused": 1}),
-        ("#n = :missing", {}),
-        ("attribute_not_exists( #pk ) OR", {}),
-        ("( attribute_not_exists( #pk )", {}),
-        ("attribute_not_exists( #pk ) attribute_exists( #sk )", {}),
-    ],
-)
-def test_the_table_in_memory_refuses_a_condition_that_dynamodb_does_not_understand(
-    condition: str, values: Item
-) -> None:
-    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html#API_PutItem_Errors
-    # The local cloud answers 500, or nothing at all.
-    with pytest.raises(ClientError, match="ValidationException"):
-        MemoryTable().put_if({"pk": "p", "sk": "s"}, condition, values)
 
 
 _keys = st.tuples(st.sampled_from(PARTITIONS), st.sampled_from(SORT_KEYS))
@@ -161,46 +127,6 @@ def test_the_table_in_memory_answers_any_calls_as_dynamodb_does(table: Table, ca
             held = [list(each.query(pk, "a", "z", newest_first=newest_first)) for each in (table, memory)]
             assert held[0] == held[1]
         assert table.count(pk, "a") == memory.count(pk, "a")
-
-
-def test_a_hook_of_the_table_in_memory_sees_each_call_of_the_api() -> None:
-    operations: list[str] = []
-
-    def noted(operation: str, effect: Any) -> Any:
-        operations.append(operation)
-        return effect()
-
-    table = MemoryTable(noted)
-    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
-    assert operations == ["BatchWriteItem"] * 21
-    operations.clear()
-    assert len(list(table.query("p", "0", "9"))) == PAGE + 10
-    assert len(list(table.query("p", "0", "9", limit=3))) == 3
-    assert len(table.get_all([("p", f"{number:04}") for number in range(101)])) == 101
-    table.delete_all([("p", f"{number:04}") for number in range(26)])
-    table.set("p", "s", {"a": 1})
-    table.add("p", "s", {"a": 1}, {"b": 1})
-    table.put_if({"pk": "p", "sk": "s"}, "attribute_not_exists( #pk )")
-    table.delete_if("p", "s", "attribute_exists( #pk )")
-    assert operations == [
-        *["Query"] * 3,
-        *["BatchGetItem"] * 2,
-        *["BatchWriteItem"] * 2,
-        *["UpdateItem"] * 2,
-        "PutItem",
-        "DeleteItem",
-    ]
-
-
-@pytest.mark.parametrize(("limit", "asked"), [(None, [PAGE, PAGE]), (3, [3]), (PAGE + 1, [PAGE, PAGE])])
-def test_no_call_of_a_query_reads_more_than_a_page_or_than_is_wanted(
-    table: Table, limit: int | None, asked: list[int]
-) -> None:
-    table.put_all([{"pk": "p", "sk": f"{number:04}"} for number in range(PAGE + 10)])
-    with calls_of(table.client) as calls:
-        found = [item["sk"] for item in table.query("p", "0", "9", limit=limit)]
-    assert found == [f"{number:04}" for number in range(limit or PAGE + 10)]
-    assert [parameters["Limit"] for _, parameters in calls] == asked
 
 
 def test_items_that_a_batch_leaves_are_written_read_and_deleted_by_the_next(stand_in: Place) -> None:

@@ -9,16 +9,12 @@ from click.testing import CliRunner, Result
 from core.config import Config
 from core.credentials import PersonalTokens, Revocations
 from localcloud.access_keys import owner_key
-from localcloud.clients import mails
-from localcloud.cognito.mailbox import Mail
 from scripts import users as users_command
-from scripts.aws.context import AwsAccount
 from scripts.cli import fleetsight
-from scripts.run.sign_in import OPERATOR, MailPrinter, prepare_sign_in, sign_in_instructions
+from scripts.run.sign_in import OPERATOR, prepare_sign_in, sign_in_instructions
 from services.clients import Clients
 from services.table import Table
-from services.users import CodeRequired, NewPasswordRequired, PoolTokens, UserPool
-from tests.support.operator_account import App
+from services.users import CodeRequired, NewPasswordRequired, UserPool
 
 Command = Callable[..., Result]
 ADA = "ada@example.org"
@@ -110,24 +106,6 @@ def test_an_address_elsewhere_is_refused_with_the_way_to_name_a_stack(users: Com
     assert f"{words}; a stack on AWS is named by --prefix, --region or --profile" in refused.output
 
 
-@pytest.mark.parametrize("option", ["--prefix", "--region", "--profile", "--endpoint-url"])
-def test_an_option_of_aws_names_a_stack_and_excludes_an_address(
-    users: Command, option: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[str] = []
-
-    def no_stack(_account: AwsAccount, prefix: str) -> None:
-        found.append(prefix)
-
-    monkeypatch.setattr("scripts.users.find_stack", no_stack)
-    refused = users("list", option, "other")
-    assert (refused.exit_code, "there is no stack" in refused.output, len(found)) == (1, True, 1)
-    both = users("list", option, "other", "--url", "http://127.0.0.1:8000")
-    assert (both.exit_code, "omit --prefix, --region and --profile" in both.output) == (2, True)
-    monkeypatch.setenv("FLEETSIGHT_URL", "https://photos.example.org")
-    assert "there is no stack" in users("list", option, "other").output
-
-
 def test_who_runs_a_system_is_its_operator_and_its_key_is_theirs_alone(
     provisioned: Clients, config: Config, tmp_path: Path
 ) -> None:
@@ -158,30 +136,3 @@ def test_where_operators_must_have_a_second_factor_who_runs_a_system_has_one(
     token = PersonalTokens(table, Revocations(table)).find(found.token)
     assert token is not None
     assert token.second_factor
-
-
-def test_ops_turn_a_lost_second_factor_off(users: Command, pool: UserPool) -> None:
-    temporary, password = users("add", ADA).output.split()[-1], "Correct-Horse-9"
-    wanted = pool.sign_in(ADA, temporary)
-    assert isinstance(wanted, NewPasswordRequired)
-    tokens = pool.set_first_password(ADA, wanted.session, password)
-    assert isinstance(tokens, PoolTokens)
-    app = App(pool.begin_second_factor(tokens.access_token))
-    pool.confirm_second_factor(tokens.access_token, app.code())
-    assert isinstance(pool.sign_in(ADA, password), CodeRequired)
-    assert users("second-factor-off", ADA).output.startswith(f"{ADA} signs in by the password alone")
-    assert isinstance(pool.sign_in(ADA, password), PoolTokens)
-
-
-def test_a_mail_is_shown_once(pool: UserPool, config: Config) -> None:
-    shown: list[str] = []
-
-    def ours() -> list[Mail]:
-        return [mail for mail in mails(str(config.aws.endpoint_url)) if mail.to == "eve@example.org"]
-
-    slot = MailPrinter(ours, shown.append)
-    slot.print_new()
-    pool.invite("eve@example.org")
-    slot.print_new()
-    slot.print_new()
-    assert shown == [f"Mail to eve@example.org: your code is {ours()[0].content}"]

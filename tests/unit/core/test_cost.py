@@ -178,41 +178,27 @@ FLEET = FleetSnapshot(
 )  # fmt: skip
 
 
-def test_counts_agree_with_their_noun() -> None:
-    assert [plural(count, "image") for count in (0, 1, 2, 1000)] == [
-        "0 images",
-        "1 image",
-        "2 images",
-        "1,000 images",
-    ]
-
-
-@pytest.mark.parametrize(("score", "words"), [(0.0, "0%"), (0.934, "93%"), (0.999, "99%"), (1.0, "100%")])
-def test_only_what_is_certain_reads_100_percent(score: float, words: str) -> None:
-    assert percent(score) == words
-
-
-def test_a_score_is_rounded_down_to_any_place() -> None:
-    assert (percent(0.0596), percent(0.0596, 1), percent(0.29, 1)) == ("5%", "5.9%", "29.0%")
-
-
 @pytest.mark.parametrize(
-    ("size", "words"), [(10, "1 KB"), (98_304, "96 KB"), (1_258_291, "1.2 MB"), (10 * 2**20, "10 MB")]
+    ("written", "words"),
+    [
+        ([plural(count, "image") for count in (0, 1, 1_000)], ["0 images", "1 image", "1,000 images"]),
+        ([percent(score) for score in (0.0, 0.934, 0.999, 1.0)], ["0%", "93%", "99%", "100%"]),
+        ([percent(0.0596, 1), percent(0.29, 1)], ["5.9%", "29.0%"]),
+        ([file_size(size) for size in (10, 98_304, 1_258_291)], ["1 KB", "96 KB", "1.2 MB"]),
+        (
+            [duration(seconds) for seconds in (0.44, 14, 325, 7_300, 432_000)],
+            ["1 s", "14 s", "5 min", "2 h", "5 days"],
+        ),
+        ([ago(NOW, NOW + timedelta(seconds=14)), ago(NOW, NOW - timedelta(seconds=3))], ["14 s ago", "just now"]),
+        ([rate_words(rate) for rate in (0.25, 9.9, 46.4, 1234.0)], ["0.2", "9.9", "46", "1,234"]),
+        ([milliseconds(length) for length in (0.2, 7.4, 1_420, 300_000)], ["<1 ms", "7 ms", "1.42 s", "5 min"]),
+        ([dollars(amount) for amount in (0, 0.00001, 0.00342, 0.0471)], ["$0.00", "<$0.0001", "$0.0034", "$0.047"]),
+        ([dollars(amount) for amount in (0.313, 0.999, 1234.5)], ["$0.31", "$1.00", "$1,234.50"]),
+    ],
+    ids=["counts", "percent", "places", "sizes", "durations", "ago", "rates", "lengths", "small sums", "sums"],
 )
-def test_sizes_are_short(size: int, words: str) -> None:
-    assert file_size(size) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.44, "1 s"), (14, "14 s"), (325, "5 min"), (7_300, "2 h"), (432_000, "5 days")]
-)
-def test_durations_are_short(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-def test_a_moment_is_shown_relative_to_now() -> None:
-    assert ago(NOW, NOW + timedelta(seconds=14)) == "14 s ago"
-    assert ago(NOW, NOW - timedelta(seconds=3)) == "just now"
+def test_figures_are_as_short_as_they_are_certain(written: list[str], words: list[str]) -> None:
+    assert written == words
 
 
 def test_the_fleet_says_why_it_is_as_it_is() -> None:
@@ -222,26 +208,3 @@ def test_the_fleet_says_why_it_is_as_it_is() -> None:
 def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
     assert "has not reported for 60 s" in fleet_sentence(FLEET, silent_seconds=60)
     assert "not published" in fleet_sentence(None)
-
-
-@pytest.mark.parametrize(("rate", "words"), [(0.25, "0.2"), (9.9, "9.9"), (46.4, "46"), (1234.0, "1,234")])
-def test_rates_have_a_place_behind_the_point_where_it_matters(rate: float, words: str) -> None:
-    assert rate_words(rate) == words
-
-
-@pytest.mark.parametrize(
-    ("length", "words"), [(0.2, "<1 ms"), (7.4, "7 ms"), (820, "820 ms"), (1_420, "1.42 s"), (300_000, "5 min")]
-)
-def test_short_lengths_are_shown_in_milliseconds(length: float, words: str) -> None:
-    assert milliseconds(length) == words
-
-
-@pytest.mark.parametrize(
-    ("amount", "words"),
-    [
-        *((0, "$0.00"), (0.00001, "<$0.0001"), (0.00342, "$0.0034"), (0.0471, "$0.047")),
-        *((0.313, "$0.31"), (0.999, "$1.00"), (1234.5, "$1,234.50")),
-    ],
-)
-def test_small_sums_are_shown_exactly_enough(amount: float, words: str) -> None:
-    assert dollars(amount) == words

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from flask import Flask, request
-from urllib3 import HTTPResponse
 
-from core.sandbox.bundle_program import CHECK_SECONDS
 from fleetsight_client.api import TOKEN_VARIABLE, ApiClient, ApiError, token_from_environment
-from scripts.client import FleetClient
 from scripts.load.runner import ClassicClient
 from tests.support.servers import served
 
@@ -38,22 +34,6 @@ def heard() -> Iterator[Heard]:
     app.before_request(heard.answer)
     with served(app) as heard.url:
         yield heard
-
-
-def test_an_answer_about_a_bundle_may_take_longer_than_the_check_of_its_network(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits = list[float]()
-
-    def send(_client: ApiClient, *_: object, timeout: tuple[float, float], **_options: object) -> Any:
-        waits.append(timeout[1])
-        return HTTPResponse(status=201, body=b"{}")
-
-    monkeypatch.setattr(ApiClient, "_send", send)
-    client = FleetClient("http://127.0.0.1:8000")
-    client.add_model("/bundle", None)
-    client.resume()
-    assert waits[0] > CHECK_SECONDS > waits[1]
 
 
 def test_each_api_call_sends_the_token(heard: Heard) -> None:

@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from click.testing import CliRunner
 from moto import mock_aws
-from werkzeug.routing import Map, Rule
 
 from core.config import parse_config
-from scripts.aws.commands import site as site_command
 from scripts.aws.commands import site_plan
 from scripts.aws.context import AwsAccount
 from scripts.aws.site import (
-    SiteError,
     SiteFile,
     export_site,
     publish_site,
 )
 from tests.conftest import shipped_values
-from tests.support.site_links import addresses_in, dead_links
+from tests.support.site_links import dead_links
 from tests.support.stack_template import RESOURCES
 from web_tier.app import create_app
 from web_tier.http.assets import IMMUTABLE, STATIC, assets_hash, static_files
@@ -86,27 +82,6 @@ def test_each_link_of_the_site_leads_to_a_file_or_to_the_web_tier(mode: str, tmp
     texts = {each.address: (each.content_type, (tmp_path / each.name).read_text(errors="replace")) for each in files}
     assert len(texts) > 30
     assert dead_links(texts, routes, [STATIC]) == []
-
-
-ROUTES = Map([Rule("/jobs/<job_id>"), Rule("/jobs/<job_id>/rows", methods=["POST"]), Rule("/static/<path:name>")])
-
-
-@pytest.mark.parametrize(
-    ("content_type", "text", "dead"),
-    [
-        ("text/html", '<script src="/static/gone.js">', "/static/gone.js"),
-        ("text/html", '<img src="https://elsewhere.example/a.png">', "https://elsewhere.example/a.png"),
-        ("text/html", '<a href="/job/x">', "/job/x"),
-        ("text/javascript", 'import "./gone.js"', "./gone.js"),
-        ("text/javascript", 'new URL("gone.svg", import.meta.url)', "gone.svg"),
-        ("text/javascript", "fetch(`/job/${id}`)", "/job/${id}"),
-        ("text/css", "@import 'gone.css';", "gone.css"),
-        ("text/css", 'a { background: url("gone.png") }', "gone.png"),
-    ],
-)
-def test_a_dead_link_is_reported_with_its_file(content_type: str, text: str, dead: str) -> None:
-    assert dead in set(addresses_in(content_type, text))
-    assert f"/static/it names {dead}" in dead_links({"/static/it": (content_type, text)}, ROUTES, [STATIC])
 
 
 def test_cloudfront_sends_the_headers_of_the_web_tier() -> None:
@@ -209,17 +184,3 @@ def test_a_dry_run_of_site_changes_nothing(account: AwsAccount) -> None:
     printed = site_plan(account, "fleetsight")
     assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", printed)
     assert (keys(account), invalidations(account)) == (set(), 0)
-
-
-def test_an_error_of_site_is_one_line() -> None:
-    with mock_aws():
-        printed = CliRunner().invoke(site_command, ["--region", "us-east-1", "--prefix", "A"])
-    assert printed.exit_code == 2
-    assert "small letters, digits and dashes" in printed.output
-
-
-def test_without_a_site_or_a_stack_the_command_names_the_remedy(account: AwsAccount) -> None:
-    with pytest.raises(SiteError, match="no stack other-one in us-east-1: `fleetsight up`"):
-        publish_site(account, "other-one", print)
-    with pytest.raises(SiteError, match="plain has no static site: deploy it with one"):
-        publish_site(account, "plain", print)
