@@ -231,7 +231,7 @@ def lived(deployed: Deployed) -> Deployed:
         lambda: not keys_in(deployed.inputs, unkept) + keys_in(deployed.outputs, unkept), "a deleted job is gone"
     )
     wait_until(lambda: idle not in deployed.workers(), "the unhealthy instance is terminated")
-    assert deployed.api.console(idle)["is_latest"]
+    assert "lines" in deployed.api.console(idle)
     deployed.operator.invites(deployed.api.base_url, "ann@example.org")
     deployed.operator.forgets(deployed.api.base_url)
     deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ from click.testing import CliRunner, Result
 
 from core.config import Config
 from core.provision import provision, provision_table
-from localcloud.state.folder import StateFolder
 from scripts.cli import fleetsight
 from scripts.run.sign_in import OPERATOR, LocalSignIn, prepare_sign_in
-from scripts.run.state import OpenState, StateFolderError, open_state
+from scripts.run.state import StateFolderError, open_state
 from services.accounts import Accounts
 from services.clients import Clients
 from services.users import Account, CodeRequired, UserPool
@@ -61,9 +59,3 @@ def test_a_changed_configuration_changes_the_queues_of_a_state(clients: Clients,
     url = clients.sqs.get_queue_url(QueueName=config.queue_name(config.names.request_queue))["QueueUrl"]
     found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
     assert found == {"VisibilityTimeout": "77"}
-
-
-def test_a_start_says_what_it_restores() -> None:
-    kept = OpenState(StateFolder(Path("/kept")), 0, Counter(object=2_500, item=1, user=2, table=3))
-    assert kept.sentence == "Restoring 2,500 objects, 1 item, 0 messages and 2 accounts from /kept"
-    assert OpenState(StateFolder(Path("/new")), 0, Counter()).sentence == "/new is a new state"

@@ -155,9 +155,3 @@ def test_instances_stop_start_and_end(wire_fleet: Fleet) -> None:
     fleet.terminate([instance.instance_id])
     fleet.terminate([])
     assert fleet.instances(("pending", "running")) == []
-
-
-def test_a_console_says_what_it_says(wire_fleet: Fleet) -> None:
-    fleet = wire_fleet
-    (instance,) = fleet.launch(SPEC, 1, "token-e" + fleet.name)
-    assert isinstance(fleet.console_output(instance.instance_id), str)

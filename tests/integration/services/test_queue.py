@@ -75,15 +75,6 @@ def test_a_receipt_expires_with_the_visibility_timeout_on_a_fifo_queue_alone(pla
 
 
 @KINDS
-def test_messages_that_are_too_many_bytes_for_one_batch_are_sent_in_several(place: Place, fifo: bool) -> None:
-    queue = place.queue(fifo=fifo)
-    sent = [f"{number:02}" + "x" * 200_000 for number in range(12)]
-    assert queue.send([OutgoingMessage(body[:2], body) for body in sent]) == []
-    received = [message.body for _ in range(12) for message in queue.receive(1, wait_seconds=0)]
-    assert sorted(received) == sorted(sent)
-
-
-@KINDS
 def test_the_time_of_the_first_receive_stays_when_a_message_comes_again(place: Place, fifo: bool) -> None:
     queue = place.queue(fifo=fifo)
     queue.send([OutgoingMessage("a", "body")])
@@ -122,16 +113,6 @@ def test_messages_that_a_batch_did_not_delete_are_deleted_by_the_next(stand_in: 
     stand_in.fail("DeleteMessageBatch", "partial")
     assert queue.delete(receipts) == []
     assert queue.counts().total == 0
-
-
-@KINDS
-def test_messages_that_a_batch_did_not_give_back_are_given_back_by_the_next(stand_in: Place, fifo: bool) -> None:
-    queue = stand_in.queue(fifo=fifo)
-    queue.send([OutgoingMessage(str(number), "body") for number in range(5)])
-    receipts = [each.receipt for each in receive(queue, 5)]
-    stand_in.fail("ChangeMessageVisibilityBatch", "partial")
-    assert queue.change_visibility(receipts, 0) == []
-    assert [each.receive_count for each in receive(queue, 5)] == [2] * 5
 
 
 @KINDS

@@ -8,7 +8,6 @@ from functools import cache
 from importlib.metadata import distribution, distributions
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -50,22 +49,6 @@ def test_the_file_for_pip_alone_has_the_direct_packages_with_versions_and_reason
 
 def test_requirements_contain_no_registry_address() -> None:
     assert [path.name for path in REQUIREMENTS.iterdir() if "://" in path.read_text()] == []
-
-
-MANIFESTS = {"pip": "constraints.txt", "docker": "Dockerfile", "npm": "package.json"}
-"""The files by which Dependabot finds pinned versions."""
-
-
-def test_dependabot_proposes_updates_for_every_folder_with_pins() -> None:
-    configuration = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
-    updated = {(each["package-ecosystem"], each["directory"]) for each in configuration["updates"]}
-    with_pins = {
-        (kind, "/" + str(path.parent.relative_to(ROOT)).removeprefix("."))
-        for kind, name in MANIFESTS.items()
-        for path in [*ROOT.glob(name), *ROOT.glob(f"[!.]*/**/{name}")]
-        if "node_modules" not in path.parts
-    }
-    assert updated == with_pins
 
 
 PUT_THERE_BY_VENV = {"pip", "setuptools", "wheel"}
