@@ -100,27 +100,6 @@ def test_a_dry_run_shows_changes_and_costs_and_leaves_nothing(stage: Stage, has_
     assert stage.account.s3.list_buckets()["Buckets"] == buckets
 
 
-def test_images_are_baked_in_the_stacks_network_on_the_web_type(stage: Stage) -> None:
-    ec2 = stage.account.ec2
-    vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]
-    with pytest.raises(NetworkError, match="no subnet that gives instances a public address"):
-        stage.up(vpc_id=vpc)
-    ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
-    with pytest.raises(NotReadyError):
-        stage.up(vpc_id=vpc)
-    assert f"stop     network: {subnet}: no route to the internet" in stage.seen
-    assert not stage.builders, "the place is checked first, since a bake takes minutes"
-    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
-    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
-    with pytest.raises(DeclinedError, match="nothing was done"):
-        stage.up(vpc_id=vpc, settings=StackSettings({"WebInstanceType": "c7i-flex.large"}), says_yes=False)
-    [machines] = stage.builders
-    assert (machines.subnet_ids, machines.instance_type) == ((subnet,), "c7i-flex.large")
-
-
 def test_images_of_another_architecture_are_baked_on_the_worker_type(stage: Stage) -> None:
     graviton = StackSettings({}, {"fleet.instance_types": "[c7g.large]"})
     with pytest.raises(DeclinedError, match="nothing was done"):

@@ -201,11 +201,6 @@ def _ssm(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
     yield PermissionCheck(f"ssm:{operation}", _arn(call, "ssm", f"parameter{parameters['Name']}"))
 
 
-def _iam(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
-    operation, parameters = operation_of(call)
-    yield PermissionCheck(f"iam:{operation}", f"arn:aws:iam::{ACCOUNT}:role/{parameters['RoleName']}")
-
-
 def _sts(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
     """Yield the permission to assume a role; reading the own identity needs none."""
     operation, parameters = operation_of(call)
@@ -313,7 +308,6 @@ _RULES: dict[str, Callable[[RecordedCall, Account], Iterator[PermissionCheck]]] 
     "cognito-idp": _cognito,
     "dynamodb": _dynamodb,
     "ec2": _ec2,
-    "iam": _iam,
     "s3": _s3,
     "sns": _sns,
     "sqs": _sqs,

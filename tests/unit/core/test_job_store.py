@@ -13,7 +13,6 @@ import pytest
 
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.figures import JobFigures
-from core.jobs.items import job_item, job_of
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
     AcceptedCount,
@@ -30,9 +29,8 @@ from core.jobs.shares import ShareStore
 from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
 from core.result_cache import MARGIN, ResultCache, repeated
-from core.s3_locations import S3Location
 from services.errors import NotFoundError
-from services.table import LAST, TableBusyError
+from services.table import TableBusyError
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -61,13 +59,6 @@ def job(store: JobStore) -> Job:
     made = Job(new_id(), "summer", NOW)
     store.create(made)
     return made
-
-
-def test_a_controller_that_knows_no_patterns_takes_none_of_the_images_of_a_job_with_one() -> None:
-    job = Job(new_id(), "day 1", NOW, source="s3://photos/day1", source_pattern="**/*.jpg")
-    item = job_item(job)
-    assert job_of(item) == job
-    assert S3Location.parse(str(item["source"])).prefix == "day1/**/*.jpg/"
 
 
 @pytest.mark.parametrize("before", [MinScores(), MinScores(0.6, {"elk": 0.1})])
@@ -288,20 +279,6 @@ def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(
     store.create(job)  # a repeat of the first request, which was under way
     DeletedJobs(store.table).remove_items(DeletedJobs(store.table).find_all()[0], 100)
     assert (store.jobs(9, owner="anna"), store.existing([job.job_id])) == ([], set())
-
-
-def test_what_is_said_of_several_jobs_is_what_is_said_of_each(store: JobStore) -> None:
-    jobs = [a_job("anna"), a_job("bert")]
-    store.create(*jobs)
-    said = {job.job_id: ("writer", AcceptedCount(number + 1, 1, NOW, NOW)) for number, job in enumerate(jobs)}
-    JobFigures(store.table).put_accepted_counts(said)
-    together = [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs]
-    for job_id, (writer, words) in said.items():
-        JobFigures(store.table).put_accepted_count(
-            job_id, writer, replace(words, accepted=words.accepted - 1)
-        )  # older: changes nothing
-    assert [list(store.table.query(f"COUNTS#{job.job_id}", "0", LAST)) for job in jobs] == together
-    assert [store.status(job.job_id).accepted for job in jobs] == [1, 2]
 
 
 LIFETIME = timedelta(days=3)

@@ -339,17 +339,6 @@ def test_several_instances_are_listed_and_need_a_selection(fleet: list[StackInst
 
 
 CONFIG = validated_config({})
-PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
-
-
-def test_minimum_workers_cost_the_same_as_others() -> None:
-    rows = dict(monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "fleet.market": "spot"})))
-    assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
-    assert rows["disks, 32 GB"] == pytest.approx(2.56)
-    assert "disks, 64 GB" in dict(
-        monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "worker.engine": "torch"}))
-    )
-    assert "public addresses, 3" in rows
 
 
 def test_the_default_budget_is_twice_the_idle_cost() -> None:

@@ -195,19 +195,11 @@ def retention(days: float) -> RetentionSettings:
     [
         ({}, None, 7, "30"),  # the bucket expires 23 days after jobs
         ({}, None, 0.5, "24"),
-        ({}, None, 14.5, "38"),
-        ({}, None, 365, "388"),
         ({}, None, 0, "0"),
         ({}, "60", 7, "60"),  # said with --set once
-        ({}, "0", 7, "0"),
-        ({}, "30", 29, "30"),
         ({}, "30", 30, "53"),  # config.yaml has overtaken it
-        ({}, "30", 0, "0"),
-        ({}, "3.5", 1, "24"),
         ({UNKEPT_KEY: "14"}, "60", 14, "37"),  # another retention is given, or the override of it is taken back
-        ({UNKEPT_KEY: ""}, "60", 14, "37"),
         ({UNKEPT_KEY: "7", UNKEPT_PARAMETER: "8"}, "60", 7, "8"),  # a parameter has precedence
-        ({UNKEPT_KEY: "7", UNKEPT_PARAMETER: "100"}, "60", 7, "100"),
         ({UNKEPT_KEY: "7", UNKEPT_PARAMETER: "0"}, "60", 7, "0"),
     ],
 )
@@ -226,11 +218,8 @@ def test_the_expiry_days_outlive_the_jobs_and_keep_the_stacks_value_unless_too_s
     ("given", "days", "reported"),
     [
         ("7", 7, "expire after 7 days .*: give more than 7, or 0"),
-        ("3", 7, "UnkeptDays=3: "),
         ("30", 0, "expire never .*: give 0"),
         ("8.5", 7, "give whole days"),
-        ("-1", 7, "give whole days"),
-        ("", 7, "give whole days"),
     ],
 )
 def test_unkept_days_before_the_expiry_of_jobs_are_rejected(given: str, days: float, reported: str) -> None:
