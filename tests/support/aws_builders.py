@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from ami.archive import ArchiveFacts
-from core.config import EngineName
 from core.ids import new_id
 from localcloud.launch import REGION
 from scripts.aws.bake.bake import BakeOptions
@@ -95,7 +94,6 @@ class Builders:
         says: what is reported otherwise, by role; None for a builder that never reports.
         stops: whether they do in the end.
         honest: whether what the image says of itself is taken from the archive.
-        engine: that the image says it is for.
     """
 
     account: AwsAccount
@@ -103,7 +101,6 @@ class Builders:
     says: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     stops: bool = True
     honest: bool = False
-    engine: EngineName = "openvino"
 
     def work(self) -> None:
         for instance in instances(self.account, self.prefix, "running"):
@@ -140,7 +137,7 @@ class Builders:
         archive = requests.get(settings["source_url"], timeout=120)
         archive.raise_for_status()
         assert hashlib.sha256(archive.content).hexdigest() == settings["archive"]
-        image = {"version": "0.1.0", "commit": "c0ffee", "role": role, "bundle": "b" * 64, "engine": self.engine}
+        image = {"version": "0.1.0", "commit": "c0ffee", "role": role, "bundle": "b" * 64, "engine": "openvino"}
         if self.honest:
             with tarfile.open(fileobj=io.BytesIO(archive.content)) as unpacked:
                 about = unpacked.extractfile("version.json")
@@ -193,17 +190,17 @@ class Bakery:
         """A context of the observer, without reports."""
         return AwsContext(self.observer, self.prefix, lambda _: None, lambda _: None)
 
-    def options(self, *, force: bool = False) -> BakeOptions:
+    def options(self) -> BakeOptions:
         """Return options, each a minute later than the ones before."""
         self.orders += 1
         at = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC) + timedelta(minutes=self.orders - 1)
         builder_config = BuilderConfig(lambda: new_id().lower())
-        return BakeOptions(builder_config, self.roles, force, self.folder / "logs", ManualClock(0.0, at))
+        return BakeOptions(builder_config, self.roles, logs=self.folder / "logs", clock=ManualClock(0.0, at))
 
-    def source(self, content: str = "source", engine: EngineName = "openvino") -> SourceArchive:
+    def source(self, content: str = "source") -> SourceArchive:
         path = self.folder / f"{content}.tar.gz"
         path.write_text(content)
-        facts = ArchiveFacts("0.1.0", "c0ffee", "b" * 64, engine, hashlib.sha256(content.encode()).hexdigest())
+        facts = ArchiveFacts("0.1.0", "c0ffee", "b" * 64, "openvino", hashlib.sha256(content.encode()).hexdigest())
         return SourceArchive(path, facts)
 
     def again(self) -> "Bakery":

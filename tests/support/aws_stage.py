@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -98,17 +98,10 @@ class Stage:
                 Tags=[{"Key": TAG, "Value": self.prefix}],
             )  # fmt: skip
 
-    def up(
-        self, *, says_yes: bool = True, meanwhile: Callable[[], None] = lambda: None, **options: Any
-    ) -> str | None:
-        """Run the command; `meanwhile` is called while the user is asked."""
-
-        def confirm(_: str) -> bool:
-            meanwhile()
-            return says_yes
-
+    def up(self, *, says_yes: bool = True, **options: Any) -> str | None:
+        """Run the command."""
         self._run = 0
-        prompts = ups.Prompts(confirm, lambda _: True, self._bake)
+        prompts = ups.Prompts(lambda _: says_yes, lambda _: True, self._bake)
         return ups.up(self.context, ups.UpOptions(**options), prompts)
 
     def down(self, *, says_yes: bool = True, **options: Any) -> None:

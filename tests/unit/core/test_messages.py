@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.config import MIN_MESSAGE_BYTES
-from core.fleet.models import HistoryBlock, points_since
+from core.fleet.models import HistoryBlock, JournalEntry, LaunchJournal, points_since
 from core.ids import (
     ImageRef,
     first_id_of,
@@ -34,11 +34,14 @@ from core.messages import (
     RequestMessage,
     StoredResult,
     Timings,
+    WireModel,
     failed,
     parse_worker_message,
     response_within,
 )
+from services.ec2 import LaunchSpec
 from services.errors import MessageError
+from tests.support.autoscaler import fleet_snapshot
 
 REF = ImageRef(new_id(), new_id())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
