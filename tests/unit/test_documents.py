@@ -54,6 +54,14 @@ def test_each_path_in_a_document_exists(document: Path) -> None:
     assert [path for path in paths_in(document) if not (ROOT / path).exists()] == []
 
 
+def test_each_function_on_the_path_of_an_image_exists() -> None:
+    _, _, path = ARCHITECTURE.read_text(encoding="utf-8").partition("## The path of an image")
+    rows = re.findall(r"^\|.*\| `([\w/]+\.py)` \| (.+) \|$", path.partition("\n## ")[0], re.MULTILINE)
+    named = [(module, name) for module, cell in rows for code in _CODE.findall(cell) for name in code.split(".")]
+    assert len(named) > 30
+    assert [each for each in named if each[1] not in names_in(ROOT / each[0])] == []
+
+
 def test_the_page_on_classifying_lists_all_image_formats_and_columns() -> None:
     page = (ROOT / "docs" / "classify.md").read_text(encoding="utf-8")
     assert format_names("and") in page

@@ -338,16 +338,6 @@ def test_a_preparation_that_fails_is_tried_again_until_the_machine_is_ended() ->
     assert tries >= 10
 
 
-def test_the_machine_is_ended_only_where_the_page_has_not_answered_since_the_boot() -> None:
-    ready = unit("fleetsight-ready.service")["Service"]
-    # Active from READY=1 on, for as long as the machine runs: a crash of the web tier later changes nothing.
-    assert (ready["Type"], ready["RemainAfterExit"]) == ("notify", "yes")
-    common = (ROOT / "ami/files/common/etc/systemd/system/fleetsight-unstarted@.service").read_text()
-    assert "\nExecCondition=/bin/sh -c '! systemctl --quiet is-active fleetsight-%i.service'\n" in common
-    failed = unit("fleetsight-unstarted@ready.service.d/web.conf")["Service"]["ExecStartPre"]
-    assert failed.endswith("report_ready.py --failed")
-
-
 class Page(http.server.ThreadingHTTPServer):
     """A page with a certificate of its own; a test says how healthy it is."""
 

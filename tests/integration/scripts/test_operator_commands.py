@@ -126,14 +126,6 @@ def test_row_53_status_is_right_if_the_clock_of_the_controller_differs(
         assert words in shown
 
 
-def test_status_as_json_is_what_the_api_answers(url: str, fleet: FleetStore, store: JobStore) -> None:
-    FleetStore(store.table).put_snapshot(snapshot())
-    fleet.put_instances(FleetInstances(total=1, instances=(instance(),)))
-    reported = json.loads(run_fleet("status", "--url", url, "--json").output)
-    assert (reported["fleet"]["max_workers"], reported["fleet"]["policy"]) == (19, "deadline")
-    assert reported["instances"]["instances"][0]["instance_id"] == INSTANCE
-
-
 def test_status_before_the_first_snapshot_is_an_error(url: str) -> None:
     done = run_fleet("status", "--url", url)
     assert done.exit_code == 1
