@@ -53,10 +53,6 @@ class AwsRecord:
         finally:
             self._write({"step": words}, began)
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return what was recorded."""
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-
     def _write(self, line: dict[str, str], began: float) -> None:
         seconds = round(time.monotonic() - began, 3)
         with self.path.open("a", encoding="utf-8") as file:

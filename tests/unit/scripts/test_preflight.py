@@ -88,20 +88,6 @@ def test_a_region_without_a_resource_type_is_a_stop() -> None:
     assert (level, remedy) == ("stop", "Give --set MonthlyBudget=0")
 
 
-@pytest.mark.parametrize(
-    ("caller", "words"),
-    [
-        ("arn:aws:iam::123456789012:root", "may do everything"),
-        ("arn:aws:sts::123456789012:federated-user/ann", "IAM simulates users and roles"),
-    ],
-)
-def test_a_caller_without_policies_of_its_own_is_not_simulated(caller: str, words: str) -> None:
-    with stubbed_account("iam", caller=caller) as at:
-        ((level, reported, _),) = at.found(check_rights)
-    assert level == "warning"
-    assert words in reported
-
-
 def test_a_denied_action_is_a_stop_if_certain_else_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     denied = {"iam:CreateRole": True, "sqs:DeleteQueue": False}
     with stubbed_account("iam") as at:

@@ -208,10 +208,6 @@ def test_a_stuck_stack_is_an_error_with_the_manual_remedy(status: str, remedy: s
     assert not cloud.deleted
 
 
-NO_SIGNAL = "Received 0 SUCCESS signal(s) out of 1. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement"
-"""As CloudFormation says it: repost.aws/knowledge-center/auto-scaling-group-rolling-updates"""
-
-
 def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
     named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
     found = {"StackId": "arn", "StackName": "fs", "EventId": str(number), "Timestamp": AT, **named}
@@ -226,28 +222,6 @@ def add_failure(stub: Stubber, ended: str, *events: dict[str, Any]) -> None:
     stack = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": AT}
     stub.add_response("describe_stacks", {"Stacks": [stack]}, {"StackName": "arn"})
     stub.add_response("describe_stack_events", {"StackEvents": [*events, *before]}, {"StackName": "arn"})
-
-
-def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: Stubber) -> None:
-    add_failure(
-        cloudformation,
-        "UPDATE_ROLLBACK_COMPLETE",
-        event(1, "WebGroup", AUTO_SCALING_GROUP, "UPDATE_FAILED", NO_SIGNAL),
-    )
-    instance = {"InstanceId": "i-1", "InstanceType": "c7a.large", "ImageId": "ami-1", "LaunchTime": AT}
-    found = {"Reservations": [{"Instances": [{**instance, "State": {"Name": "terminated"}}]}]}
-    console = "\n".join(f"line {number}" for number in range(40))
-    with stubbed("ec2") as ec2:
-        ec2.add_response("describe_instances", found)
-        ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
-        with pytest.raises(StackFailedError) as refused:
-            on = stubbed_stage(cloudformation=cloudformation, ec2=ec2)
-            deploy(on.context, ProposedChangeSet("change", "arn", "UPDATE", ()))
-    reported = str(refused.value)
-    assert NO_SIGNAL in reported
-    assert "| line 39\n" in reported
-    assert "line 5\n" not in reported
-    assert "fleetsight bake --prefix fs" in reported
 
 
 @pytest.mark.parametrize(
