@@ -11,7 +11,7 @@ import pytest
 
 from ami.archive import bundle_digest
 from core.config import DEMO_BUNDLE
-from tests.support.booted.images import ROOT, LocalImage, build_image, image_id, inside_of
+from tests.support.booted.images import ROOT, LocalImage, inside_of
 from tests.support.pins import sections
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.assets import IMMUTABLE, assets_hash
@@ -62,14 +62,6 @@ def test_an_image_says_what_it_is(image: LocalImage, capsys: pytest.CaptureFixtu
     assert about["bundle"] == bundle_digest(ROOT / DEMO_BUNDLE)
     with capsys.disabled():
         print(f" [{about['role']} {image.image_id}: {size_of(image.root) // 2**20} MB]", end="")  # noqa: T201
-
-
-def test_the_same_content_is_the_same_image_and_is_not_made_again(worker_image: LocalImage) -> None:
-    said: list[str] = []
-    if image_id("worker") != worker_image.image_id:
-        pytest.skip("a file of the image was changed while the tests ran")
-    again = build_image("worker", worker_image.root.parent, say=said.append)
-    assert (again, said) == (worker_image, [])
 
 
 # ---- Units

@@ -128,19 +128,15 @@ class Deployed:
         """Return the values of the placeholders in `DENIED_CALLS`."""
         outputs, ids = self.stack.outputs, self.stack.ids
         return {
-            "controller": self.stack.role_arn("ControllerRole"),
             "group": ids["WebSecurityGroup"],
             "inputs": self.inputs.name,
             "models": outputs["ModelBucketName"],
             "outputs": self.outputs.name,
-            "pool": self.operator.pool_id,
             "requests": self.requests.url,
             "responses": ids["ResponseQueue"],
-            "table": outputs["JobTableName"],
             "template": "fleetsight-worker",
             "web": self.stack.instances(outputs["WebInstanceName"])[0]["InstanceId"],
             "web_profile": ids["WebProfile"],
-            "web_role": ids["WebRole"],
             "web_template": "fleetsight-web",
             "worker": self.stack.instances(self.fleet.name)[0]["InstanceId"],
             "worker_name": self.fleet.name,
