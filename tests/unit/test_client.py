@@ -1,4 +1,4 @@
-"""The client and the commands of a checkout agree with the server and with each other."""
+"""The client agrees with the server."""
 
 from fractions import Fraction
 from pathlib import Path

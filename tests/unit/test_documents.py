@@ -1,4 +1,4 @@
-"""Documents name what exists: paths, and the test behind each promise."""
+"""Documents name what exists: paths, functions, and the test behind each promise."""
 
 import ast
 import re

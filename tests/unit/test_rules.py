@@ -1,4 +1,4 @@
-"""Rules for every module: exceptions from security rules, requests to the outside, and what no test may do."""
+"""Rules for every module: exceptions from security rules, requests to the outside, and imports."""
 
 import ast
 import re

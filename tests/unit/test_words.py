@@ -1,4 +1,4 @@
-"""One word for one thing: no visible text has a word that the handbook's list of words rules out."""
+"""One word for one thing: names of programs have no other word than those that the handbook lists."""
 
 import re
 from collections.abc import Iterator

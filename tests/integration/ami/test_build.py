@@ -1,4 +1,4 @@
-"""What an image is made of, and a local build: what it needs, how it reports a failed step, what it keeps."""
+"""What an image is made of: an archive of the source, the packages and the bundle."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""The audit of the pinned packages, what ./scripts/test.sh makes of it, and their bill of materials."""
+"""The audit of the pinned packages, and their bill of materials."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`fleetsight status`, `up`, `down` and `ssh` of a stack on the local cloud."""
+"""`fleetsight status` and `down` of a stack on the local cloud, as a person types them."""
 
 import json
 from collections.abc import Iterator

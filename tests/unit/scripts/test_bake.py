@@ -1,4 +1,4 @@
-"""The bake: bundles, its bucket, and the images that a stack launches."""
+"""The bake: the bundle that it takes."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The local system: its configuration, a batch, and the cost of a batch."""
+"""The local system: its configuration, and a batch."""
 
 import signal
 import threading

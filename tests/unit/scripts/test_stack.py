@@ -1,4 +1,4 @@
-"""A stack: its operations against CloudFormation's documented answers, status, launches, sessions, and cost."""
+"""A stack: its operations against CloudFormation's documented answers, sessions, and cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""EC2: the calls that launch instances, what is read of the replies, and the instance metadata service."""
+"""EC2: refusals of launches, consoles, and the instance metadata service."""
 
 import base64
 from collections.abc import Iterator
