@@ -2,19 +2,14 @@
 
 import re
 import sysconfig
-import tomllib
-from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import distribution, distributions
+from importlib.metadata import distributions
 
-import pytest
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from scripts.direct_packages import CONSTRAINTS, requirements_text
 from scripts.run.system import ROOT
-from tests.support.pins import REQUIREMENTS, SECTIONS, all_pins, direct, normal, pins_of, read_sections, sections
+from tests.support.pins import REQUIREMENTS, all_pins, normal, pins_of, read_sections, sections
 
 
 def test_the_first_run_does_not_wait_for_torch() -> None:
@@ -70,48 +65,3 @@ def test_every_package_runs_on_the_python_of_debian_12() -> None:
     stated = {each.name: each.metadata[field] for each in distributions() if field in each.metadata}
     supported = {name: SpecifierSet(pythons) for name, pythons in stated.items()}
     assert [name for name, pythons in supported.items() if "3.11.2" not in pythons] == []
-
-
-@cache
-def requirements_of(name: str) -> list[Requirement]:
-    """Return what an installed package needs, on any machine; for some packages pyproject.toml says it."""
-    if name in OVERRIDDEN:
-        return [*map(Requirement, OVERRIDDEN[name])]
-    return [*map(Requirement, distribution(name).requires or ())] if name in INSTALLED else []
-
-
-def needed(pins: Iterable[str], machine: dict[str, str]) -> set[str]:
-    """Return what these packages say that they need on a machine, themselves included."""
-    found, left = set(pins), [Requirement(name) for name in pins]
-    while left:
-        package = left.pop()
-        for each in requirements_of(package.name):
-            extras = ("", *package.extras)
-            if each.marker is None or any(each.marker.evaluate({**machine, "extra": extra}) for extra in extras):
-                if normal(each.name) not in found or each.extras:
-                    left.append(Requirement(f"{normal(each.name)}{sorted(each.extras) or ''}".replace("'", "")))
-                found.add(normal(each.name))
-    return found
-
-
-INSTALLED = {normal(each.name) for each in distributions()}
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-OVERRIDDEN = {each["name"]: each["requires-dist"] for each in PYPROJECT["tool"]["uv"]["dependency-metadata"]}
-LEFT_OUT = {"pip", *PYPROJECT["tool"]["uv"]["exclude-dependencies"]}
-"""pip is there already."""
-WITHOUT_CUDA = {"torch", "gpu"}
-"""Sections without what a build of torch with CUDA needs; `cuda` is installed where there is such a build."""
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
-@pytest.mark.parametrize("machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids="-".join)
-def test_a_section_has_all_dependencies_of_its_packages(section: str, python: str, machine: tuple[str, str]) -> None:
-    """Since it is installed without what it does not name."""
-    system, processor = machine
-    there = {"python_version": python, "python_full_version": f"{python}.2", "sys_platform": system}
-    there |= {"platform_system": system.title(), "platform_machine": processor}
-    named = sections()[section].keys()
-    direct_ones = [name for each, name in direct() if each == section]
-    cuda = sections()["cuda"].keys() if section in WITHOUT_CUDA else set()
-    assert needed([*direct_ones, *named], there) <= named | LEFT_OUT | cuda
