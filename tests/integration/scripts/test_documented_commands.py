@@ -231,7 +231,7 @@ OUTPUT = re.compile(r"(?:--(?:out|json|report|sort-into)|>) ?([\w./]+)")
 PRINTED: Mapping[str, str] = {
     "README.md: curl -s -F *": r'(?s)"accepted".*one\.jpg.*two\.png',
     "README.md: curl -s http*": r"(?s)image_id,filename.*one\.jpg.*two\.png",
-    "* --max-p95 2s*": r"(reached|missed): p95 at most 2 s",
+    "* --max-p95 2 *": r"(reached|missed): p95 at most 2 s",
     "docs/operate.md: ./scripts/fleetsight users list": r"operators",
     "docs/operate.md: ./scripts/fleetsight users remove EMAIL *": rf"{EMAIL} is removed",
     "*: ./scripts/fleetsight users add *": EMAIL,
