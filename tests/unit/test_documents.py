@@ -145,24 +145,13 @@ def test_the_documents_name_every_loop_of_the_controller_with_its_period_and_fai
 
 
 HANDBOOK = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MAX_WORDS = 18_000
+MAX_WORDS = 21_000
 """Words of the handbook and of the introductions of the reference, so that it can be read from beginning to end."""
 
-OPERATORS_PAGES = (
-    "first-batch",
-    "classify",
-    "models",
-    "fleet",
-    "operate",
-    "aws-first-hour",
-    "aws",
-    "security",
-    "measurements",
-)
 SOURCES = ("app_tier/", "core/", "localcloud/", "scripts/", "services/", "web_tier/")
 
 
-def test_the_handbook_has_at_most_18_000_words() -> None:
+def test_the_handbook_has_at_most_21_000_words() -> None:
     texts = {name_of(page): page.read_text(encoding="utf-8") for page in HANDBOOK}
     texts["docs/formats.md"] = re.sub(r"(?m)^\|.*$", "", texts["docs/formats.md"])  # a test writes its table
     words = {name: len(text.split()) for name, text in texts.items()}
